@@ -1,0 +1,33 @@
+"""The exceptions that users meet: each message is one sentence saying what was got, what was expected and what to do."""
+
+
+class TrainerError(Exception):
+    """A mistake that the user can mend. The command line prints its message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(TrainerError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(TrainerError, ValueError):
+    """Images or labels that cannot be read or do not fit the job."""
+
+
+class NetworkError(TrainerError, ValueError):
+    """A generator, discriminator, loss or optimiser that cannot be trained together."""
+
+
+class CheckpointError(TrainerError):
+    """A run directory that cannot be written, resumed or read."""
+
+
+class DivergenceError(TrainerError):
+    """Training produced a value that is not finite."""
+
+
+class Preempted(TrainerError):
+    """Training stopped on SIGTERM, after its state was committed."""
+
+    exit_code = 143
