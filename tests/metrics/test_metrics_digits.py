@@ -1,0 +1,194 @@
+"""The digits classifier, and the suite of metrics on its features."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import metrics
+from trainer.data.loading import load
+from trainer.errors import ConfigError, DataError
+from trainer.metrics.digits import DigitsMetrics
+from trainer.metrics.features import WEIGHTS_PATH, DigitsClassifier
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return DigitsClassifier()
+
+
+@pytest.fixture(scope="module")
+def suite(digits):
+    return DigitsMetrics(digits.images[:1000], num_samples=1000)
+
+
+DESCRIPTION = json.loads(WEIGHTS_PATH.with_suffix(".json").read_text())
+
+
+def test_the_classifier_reads_the_held_out_digits_as_well_as_its_description_says(digits, classifier):
+    held_out = np.concatenate([np.flatnonzero(digits.labels == k)[-50:] for k in range(10)])
+    _, logits = classifier.extract(digits.images[held_out])
+    accuracy = (logits.argmax(1) == digits.labels[held_out]).mean()
+    assert accuracy >= 0.98
+    assert accuracy == pytest.approx(DESCRIPTION["held_out_accuracy"], abs=0.003)
+    assert DESCRIPTION["data_fingerprint"] == digits.fingerprint
+
+
+def test_features_are_float32_of_mean_0_and_variance_1_on_real_digits(digits, classifier):
+    features, logits = classifier.extract(digits.images)
+    assert (features.shape, features.dtype, logits.shape, logits.dtype) == ((5000, 64), np.float32, (5000, 10), np.float32)
+    np.testing.assert_allclose(features.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(features.std(0), 1, atol=0.05)
+
+
+def test_the_last_batch_is_padded_without_a_trace(digits, classifier):
+    features, logits = classifier.extract(digits.images[:503])
+    direct_features, direct_logits = classifier(digits.images[500:503])
+    np.testing.assert_allclose(features[500:], direct_features, atol=1e-4)
+    np.testing.assert_allclose(logits[500:], direct_logits, atol=1e-4)
+
+
+def test_floats_and_three_equal_channels_read_like_bytes(digits, classifier):
+    images = digits.images[:8]
+    features, _ = classifier(images)
+    np.testing.assert_allclose(classifier(images.astype(np.float32))[0], features, atol=1e-4)
+    np.testing.assert_allclose(classifier(np.repeat(images, 3, axis=-1))[0], features, atol=1e-3)
+
+
+def test_other_sizes_are_resized_with_antialiasing(digits, classifier):
+    images = digits.images[:200]
+    checkered = np.zeros((200, 112, 112, 1), np.uint8)
+    checkered[:, ::2, ::2] = 255  # without antialiasing, sampling meets the white pixels or the black ones alone
+    grey = np.full((200, 28, 28, 1), 255 / 4, np.float32)
+    np.testing.assert_allclose(classifier(checkered)[0][:, :], classifier(grey)[0], atol=0.5)
+    doubled = images.repeat(2, axis=1).repeat(2, axis=2)
+    agreement = classifier.extract(doubled)[1].argmax(1) == digits.labels[:200]
+    assert agreement.mean() >= 0.97
+
+
+def test_it_runs_inside_a_graph(digits, classifier):
+    features, _ = tf.function(classifier)(tf.constant(digits.images[:2]))
+    np.testing.assert_allclose(features, classifier(digits.images[:2])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (0, 28, 28, 1)])
+def test_images_of_another_shape_are_refused(classifier, shape):
+    with pytest.raises(DataError, match=r"^images have shape \[.*\], expected \[N, H, W, C\] with N at least 1"):
+        classifier.extract(np.zeros(shape, np.uint8))
+
+
+def test_the_weights_are_small_plain_and_of_the_stated_hash(classifier):
+    assert WEIGHTS_PATH.stat().st_size < 1_200_000
+    assert classifier.sha256 == DESCRIPTION["sha256"]
+    with np.load(WEIGHTS_PATH, allow_pickle=False) as arrays:
+        assert {arrays[name].dtype for name in arrays.files} == {np.dtype(np.float32)}
+
+
+def test_weights_that_are_not_those_described_are_refused(tmp_path):
+    path = tmp_path / WEIGHTS_PATH.name
+    content = bytearray(WEIGHTS_PATH.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    shutil.copy(WEIGHTS_PATH.with_suffix(".json"), tmp_path)
+    with pytest.raises(DataError, match=r"has SHA-256 .{12}…, digits_classifier\.json states .{12}…; reinstall the package"):
+        DigitsClassifier(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"digits_classifier\.npz does not exist, the digits metrics need it; reinstall"):
+        DigitsClassifier(path)
+
+
+def test_real_digits_have_the_best_values_against_themselves(digits, suite):
+    values = suite.evaluate(digits.images[:1000], digits.labels[:1000])
+    assert list(values) == [
+        *("frechet_digits_1k", "kid_digits_1k", "precision_digits_1k", "recall_digits_1k"),
+        *("density_digits_1k", "coverage_digits_1k", "conditional_accuracy"),
+    ]
+    assert values["frechet_digits_1k"] == pytest.approx(0, abs=1e-6)
+    assert values["kid_digits_1k"] < 0
+    assert values["precision_digits_1k"] == values["recall_digits_1k"] == values["coverage_digits_1k"] == 1.0
+    assert values["density_digits_1k"] == pytest.approx(1.2)  # 5 neighbours and the sample itself
+    assert values["conditional_accuracy"] >= 0.98
+    assert all(type(value) is float for value in values.values())
+
+
+def test_noise_is_far_and_other_real_digits_are_near(digits, suite):
+    noise = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8)
+    far, near = suite.evaluate(noise), suite.evaluate(digits.images[2000:3000])
+    assert far["frechet_digits_1k"] > 100 > 1 > near["frechet_digits_1k"]
+    assert far["kid_digits_1k"] > 100 > 0.01 > near["kid_digits_1k"]
+    assert far["precision_digits_1k"] == far["coverage_digits_1k"] == 0.0
+    assert min(near["precision_digits_1k"], near["recall_digits_1k"], near["coverage_digits_1k"]) > 0.9
+
+
+def test_fakes_of_one_digit_are_precise_and_cover_a_tenth(digits):
+    suite = DigitsMetrics(digits.images, num_samples=500)
+    values = suite.evaluate(digits.images[digits.labels == 3], np.full(500, 3))
+    assert values["precision_digits_500"] > 0.9
+    assert values["recall_digits_500"] < 0.2
+    assert values["coverage_digits_500"] < 0.2
+    assert values["conditional_accuracy"] > 0.98
+
+
+def test_labels_that_are_wrong_lower_the_conditional_accuracy_alone(digits, suite):
+    images, labels = digits.images[:1000], digits.labels[:1000].copy()
+    labels[:250] = (labels[:250] + 1) % 10
+    right, wrong = suite.evaluate(images, digits.labels[:1000]), suite.evaluate(images, labels)
+    assert right.pop("conditional_accuracy") - wrong.pop("conditional_accuracy") == pytest.approx(0.25, abs=0.01)
+    assert right == wrong
+    assert "conditional_accuracy" not in suite.evaluate(images)
+
+
+def test_the_floor_compares_the_odd_real_images_with_the_even_ones(digits, suite):
+    floor = suite.floor()
+    halves = DigitsMetrics(digits.images[:1000:2], num_samples=500).evaluate(digits.images[1:1000:2])
+    assert list(floor.values()) == pytest.approx(list(halves.values()), rel=1e-3, abs=1e-5)
+    assert list(floor) == [name for name in suite.evaluate(digits.images[:1000]) if name != "conditional_accuracy"]
+    assert 0 < floor["frechet_digits_1k"] < 2
+
+
+def test_the_real_features_are_computed_once_and_of_the_first_images(digits, monkeypatch):
+    suite = DigitsMetrics(digits.images, num_samples=20)
+    assert "_real" not in vars(suite)
+    suite.evaluate(digits.images[:20])
+    real = suite._real
+    assert real.features.shape == (20, 64)
+    np.testing.assert_allclose(real.features, suite.classifier(digits.images[:20])[0], atol=1e-4)
+    monkeypatch.setattr(suite.classifier, "extract", lambda images: (np.ones((20, 64)), np.ones((20, 10))))
+    suite.evaluate(digits.images[:20])
+    assert suite._real is real
+
+
+@pytest.mark.parametrize(("num_samples", "end"), [(5000, "digits_5k"), (50000, "digits_50k"), (2500, "digits_2500")])
+def test_a_name_states_the_number_of_samples(digits, num_samples, end):
+    assert DigitsMetrics(digits.images, num_samples).protocol == end
+
+
+def test_numbers_that_do_not_fit_the_protocol_are_refused(digits, suite):
+    with pytest.raises(DataError, match=r"^there are 999 fake images, digits_1k takes 1000; generate that many"):
+        suite.evaluate(digits.images[:999])
+    with pytest.raises(DataError, match=r"^fake_labels has shape \[999\], expected \[1000\]; give one label an image\.$"):
+        suite.evaluate(digits.images[:1000], digits.labels[:999])
+    with pytest.raises(DataError, match=r"^num_samples=5 is too few, expected at least 6"):
+        DigitsMetrics(digits.images, num_samples=5)
+    with pytest.raises(DataError, match=r"^there are 11 real images, expected at least 12"):
+        DigitsMetrics(digits.images[:11])
+
+
+def test_suites_are_found_by_name():
+    assert metrics.get("digits") is DigitsMetrics
+    with pytest.raises(ConfigError, match=r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known: digits\.$"):
+        metrics.get("digit")
+
+
+def test_importing_the_room_does_not_import_tensorflow():
+    code = "import sys, trainer.metrics as m; m.NAMES; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

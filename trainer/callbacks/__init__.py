@@ -1,0 +1,11 @@
+"""What happens between windows, as Keras callbacks. One that acts at certain steps says so in `every_steps`."""
+
+from trainer.callbacks.animation import Animation
+from trainer.callbacks.checkpoint import Checkpoint
+from trainer.callbacks.evaluation import Evaluation
+from trainer.callbacks.events import EventLog
+from trainer.callbacks.metrics_log import MetricsLog
+from trainer.callbacks.progress import Progress
+from trainer.callbacks.samples import SampleGrid
+
+__all__ = ["Animation", "Checkpoint", "Evaluation", "EventLog", "MetricsLog", "Progress", "SampleGrid"]

@@ -1,0 +1,34 @@
+"""The run as a moving picture."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainer.images import save_animation
+
+_MAX_FRAMES = 100
+
+
+class Animation(keras.callbacks.Callback):
+    """Makes `progression.gif` of a folder's sample grids when training ends. Put it after the `SampleGrid`.
+
+    Args:
+        directory: Of the grids, and of the GIF.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]):
+        super().__init__()
+        self._directory = Path(directory)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        grids = sorted(self._directory.glob("step-*.png"))
+        grids = [grid for grid in grids if int(grid.stem[5:]) <= self.model.step]
+        if len(grids) < 2:
+            return
+        count = min(len(grids), _MAX_FRAMES)
+        chosen = [grids[round(index * (len(grids) - 1) / (count - 1))] for index in range(count)]
+        frames = [(f"step {int(grid.stem[5:]):,}", grid) for grid in chosen]
+        save_animation(self._directory / "progression.gif", frames)

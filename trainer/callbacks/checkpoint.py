@@ -1,0 +1,69 @@
+"""Saves and resumes a run."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from trainer import console
+from trainer.engine.checkpoint import CheckpointStore
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Resumes from the newest valid checkpoint when `fit` starts, and commits new ones in the background.
+
+    Put it last, so that a new best metric of an `Evaluation` before it is kept.
+
+    Args:
+        directory: Folder of the checkpoints.
+        every_steps: Steps between two; 0 for only at the end and at a new best.
+        keep: How many of the newest to keep, beside the best.
+        best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
+        fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every_steps: int = 500,
+        *,
+        keep: int = 3,
+        best: str | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        self.every_steps = every_steps
+        self.store = CheckpointStore(directory, keep=keep, best=best, fingerprints=fingerprints)
+        self._best_name = best
+        self._best_value = float("inf")
+        self._saved_step = -1
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        manifest = self.store.restore(model.state)
+        for problem in self.store.rejected:
+            console.say(f"Passed over a checkpoint: {problem}.", severity="WARNING")
+        if manifest is None:
+            return
+        model.step = self._saved_step = manifest.step
+        self._best_value = self.store.best_value()
+        console.say(f"Resumed at step {manifest.step}.", step=manifest.step)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        step = self.model.step
+        metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
+        value = metrics.get(self._best_name or "", float("inf"))
+        is_best = value < self._best_value
+        self._best_value = min(value, self._best_value)
+        if is_best or (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
+            self._save(metrics)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self.model.step != self._saved_step:
+            self._save({})
+        self.store.wait()
+
+    def _save(self, metrics: Mapping[str, float]) -> None:
+        self._saved_step = self.model.step
+        self.store.save(self.model.state, self.model.step, metrics)

@@ -1,0 +1,39 @@
+"""`metrics.jsonl`: every scalar of a run, a line a window."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainer.storage import read_json_lines, write_atomically
+
+
+class MetricsLog(keras.callbacks.Callback):
+    """Appends `{"step", "images_seen", "time", scalars...}` a window; a resumed run drops the lines past its checkpoint.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        super().__init__()
+        self._path = Path(path)
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        kept = [line for line in read_json_lines(self._path) if line["step"] <= self.model.step and self.model.step]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        if logs:
+            self._append(logs)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._append(logs or {})
+
+    def _append(self, scalars: Mapping[str, Any]) -> None:
+        step = self.model.step
+        line = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time(), **scalars}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,60 @@
+"""Sample grids on fixed latents, from before learning to the end."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.images import save_grid, tile
+
+
+class SampleGrid(keras.callbacks.Callback):
+    """Writes `step-00000000.png` before learning, then one at every `every_steps` and at the end.
+
+    Args:
+        directory: Of the files.
+        every_steps: Steps between two grids; 0 for only before and after learning.
+        rows: Of the grid; a conditional model has one row a class.
+        columns: Of the grid.
+        log_dir: Where to write the grids for TensorBoard as well; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every_steps: int = 500,
+        *,
+        rows: int = 10,
+        columns: int = 10,
+        log_dir: str | os.PathLike[str] | None = None,
+    ):
+        super().__init__()
+        self.every_steps = every_steps
+        self._directory = Path(directory)
+        self._rows, self._columns = rows, columns
+        self._log_dir = log_dir
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._writer = tf.summary.create_file_writer(str(self._log_dir)) if self._log_dir else None
+        if self.model.step == 0:
+            self._save()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        step = self.model.step
+        if (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
+            self._save()
+
+    def _save(self) -> None:
+        rows = self.model.num_classes or self._rows
+        labels = [row for row in range(rows) for _ in range(self._columns)] if self.model.num_classes else None
+        images, _ = self.model.sample(rows * self._columns, labels=labels)
+        grid = tile(images, self._columns)
+        save_grid(self._directory / f"step-{self.model.step:08d}.png", grid)
+        if self._writer is not None:
+            with self._writer.as_default():
+                tf.summary.image("samples", grid[tf.newaxis], step=self.model.step)
+            self._writer.flush()

@@ -1,0 +1,243 @@
+"""The prepared data set: TFRecord shards of PNG images and labels, and the `dataset.json` that describes them.
+
+A record is a `tf.train.Example` with the features `image` (bytes, one PNG of 8 bits a channel) and `label` (int64).
+Shapes: `N` images of the set, `B` of one batch, `H W C` height, width and channels.
+"""
+
+import hashlib
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
+from trainer.errors import DataError
+
+_PARSE_BATCH = 1024
+_PNG_HEADER_BYTES = 26
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_CHANNELS_OF_COLOUR_TYPE = {0: 1, 2: 3, 6: 4}
+_NO_LABEL = tf.int64.min
+_FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    "label": tf.io.FixedLenFeature([], tf.int64, default_value=_NO_LABEL),
+}
+
+
+def read_prepared(directory: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray, Manifest]:
+    """Reads a whole prepared data set into host memory, and verifies every shard's size and SHA-256.
+
+    Args:
+        directory: local directory with `dataset.json` and the shards that it names.
+
+    Returns:
+        images: uint8 [N, H, W, C] in [0, 255], in the order of the shards.
+        labels: int32 [N] in [0, number of classes).
+        manifest: the content of `dataset.json`.
+
+    Raises:
+        DataError: if a file is missing, damaged, or does not hold what `dataset.json` states; it names the shard.
+    """
+    directory = pathlib.Path(directory)
+    manifest = read_manifest(directory)
+    images = np.empty((manifest.num_examples, *manifest.image_shape), np.uint8)
+    labels = np.empty(manifest.num_examples, np.int32)
+    start = 0
+    for shard in manifest.shards:
+        _verify_file(directory / shard.file, shard)
+        stop = start + shard.num_examples
+        _read_shard(directory / shard.file, manifest, images[start:stop], labels[start:stop])
+        start = stop
+    counts = tuple(np.bincount(labels, minlength=len(manifest.class_counts)).tolist())
+    if counts != manifest.class_counts:
+        raise DataError(
+            f"{directory} holds {list(counts)} images a class, its {MANIFEST_NAME} states "
+            f"{list(manifest.class_counts)}; prepare the set again."
+        )
+    return images, labels, manifest
+
+
+def _verify_file(path: pathlib.Path, shard: Shard) -> None:
+    if not path.is_file():
+        raise DataError(f"shard {path} is missing, {MANIFEST_NAME} names it; copy the whole data set again.")
+    num_bytes = path.stat().st_size
+    if num_bytes != shard.num_bytes:
+        raise DataError(
+            f"shard {path} has {num_bytes} bytes, {MANIFEST_NAME} states {shard.num_bytes}; copy the data set again."
+        )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != shard.sha256:
+        raise DataError(
+            f"shard {path} has SHA-256 {digest[:12]}…, {MANIFEST_NAME} states {shard.sha256[:12]}…; "
+            "copy the data set again."
+        )
+
+
+def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
+    """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the shard's records."""
+    start = 0
+    try:
+        for records in tf.data.TFRecordDataset(str(path)).batch(_PARSE_BATCH):
+            stop = start + len(records)
+            if stop > len(labels):
+                raise DataError(
+                    f"shard {path} has more than the {len(labels)} records that {MANIFEST_NAME} states; "
+                    "prepare the set again."
+                )
+            parsed = tf.io.parse_example(records, _FEATURES)
+            _check_labels(parsed["label"].numpy(), path, start, len(manifest.class_names))
+            for offset, png in enumerate(parsed["image"].numpy()):
+                _check_png(png, f"record {start + offset} of shard {path}", manifest.image_shape)
+            images[start:stop] = _decode(parsed["image"], manifest.image_shape[2]).numpy()
+            labels[start:stop] = parsed["label"].numpy()
+            start = stop
+    except tf.errors.DataLossError as error:
+        raise DataError(
+            f"shard {path} is truncated or corrupt after record {start}, expected {len(labels)} whole TFRecords; "
+            "prepare the set again."
+        ) from error
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(
+            f"shard {path} holds, at or after record {start}, what is not a tf.train.Example of one PNG `image` and one "
+            "int64 `label`; prepare the set again."
+        ) from error
+    if start != len(labels):
+        raise DataError(
+            f"shard {path} has {start} records, {MANIFEST_NAME} states {len(labels)}; prepare the set again."
+        )
+
+
+def _check_labels(labels: np.ndarray, path: pathlib.Path, start: int, num_classes: int) -> None:
+    """Checks the labels int64 [B] of the records from number `start` on."""
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if outside.size:
+        label = labels[outside[0]]
+        found = "no feature `label`" if label == _NO_LABEL else f"label {label}"
+        raise DataError(
+            f"record {start + outside[0]} of shard {path} has {found}, expected 0 to {num_classes - 1}; "
+            "prepare the set again."
+        )
+
+
+def _check_png(png: bytes, where: str, image_shape: tuple[int, int, int]) -> None:
+    """Checks the header of one PNG, which states the shape, without decoding it."""
+    if not png:
+        raise DataError(f"{where} has no feature `image`, expected the bytes of a PNG; prepare the set again.")
+    header = png[:_PNG_HEADER_BYTES]
+    if len(header) < _PNG_HEADER_BYTES or not header.startswith(_PNG_SIGNATURE):
+        raise DataError(f"{where} has an `image` that is not a PNG; prepare the set again.")
+    width, height = int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
+    shape = (height, width, _CHANNELS_OF_COLOUR_TYPE.get(header[25], 0))
+    if shape != image_shape or header[24] != 8:
+        raise DataError(
+            f"{where} is a PNG of shape {list(shape)} and {header[24]} bits, expected {list(image_shape)} and 8 bits; "
+            "prepare the set again."
+        )
+
+
+@tf.function(reduce_retracing=True)
+def _decode(pngs: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes string [B] to uint8 [B, H, W, C], several at a time."""
+    return tf.map_fn(
+        lambda png: tf.io.decode_png(png, channels=channels), pngs, fn_output_signature=tf.uint8, parallel_iterations=32
+    )
+
+
+def write_prepared(
+    directory: str | pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    name: str,
+    source: str,
+    license: str,
+    attribution: str,
+    num_shards: int = 1,
+) -> Manifest:
+    """Writes a prepared data set; the same arguments always give the same bytes.
+
+    `dataset.json` is written last, so a directory that holds one is complete.
+
+    Args:
+        directory: local directory, made when missing.
+        images: uint8 [N, H, W, C] in [0, 255], C 1, 3 or 4.
+        labels: integers [N] in [0, len(class_names)).
+        class_names: the name of each label.
+        name: the data set's name.
+        source: where the images come from.
+        license: the licence of the images.
+        attribution: whom the licence asks to name.
+        num_shards: number of files, in [1, N]; the images are divided in order.
+
+    Returns:
+        What was written to `dataset.json`.
+
+    Raises:
+        DataError: if an argument has another dtype, shape or range.
+    """
+    labels = np.asarray(labels)
+    _check_arrays(images, labels, len(class_names), num_shards)
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST_NAME).unlink(missing_ok=True)
+    bounds = [len(images) * index // num_shards for index in range(num_shards + 1)]
+    shards = tuple(
+        _write_shard(
+            directory / f"{name}-{index:05d}-of-{num_shards:05d}.tfrecord", images[start:stop], labels[start:stop]
+        )
+        for index, (start, stop) in enumerate(itertools.pairwise(bounds))
+    )
+    height, width, channels = images.shape[1:]
+    manifest = Manifest(
+        name=name,
+        image_shape=(height, width, channels),
+        num_examples=len(images),
+        class_names=tuple(class_names),
+        class_counts=tuple(np.bincount(labels, minlength=len(class_names)).tolist()),
+        shards=shards,
+        source=source,
+        license=license,
+        attribution=attribution,
+    )
+    unfinished = directory / f"{MANIFEST_NAME}.unfinished"
+    unfinished.write_text(manifest.to_json(), encoding="utf-8")
+    os.replace(unfinished, directory / MANIFEST_NAME)
+    return manifest
+
+
+def _check_arrays(images: np.ndarray, labels: np.ndarray, num_classes: int, num_shards: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.size:
+        raise DataError(
+            f"images are {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, C] with 1, 3 or 4 channels; "
+            "convert them first."
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"labels are {labels.dtype} {list(labels.shape)}, expected one integer for each of {len(images)} images; "
+            "give as many."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DataError(
+            f"labels go from {labels.min()} to {labels.max()}, expected 0 to {num_classes - 1}; name every class."
+        )
+    if not 1 <= num_shards <= len(images):
+        raise DataError(f"num_shards={num_shards} for {len(images)} images, expected 1 to {len(images)}; choose fewer.")
+
+
+def _write_shard(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> Shard:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image, label in zip(images, labels, strict=True):
+            feature = {
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString(deterministic=True))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(file=path.name, num_examples=len(labels), num_bytes=path.stat().st_size, sha256=digest)

@@ -1,0 +1,323 @@
+"""Checkpoints that are committed by their manifest: written in the background, verified before they are trusted."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import CheckpointError, DivergenceError
+
+_MANIFEST = "MANIFEST.json"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What makes a folder a checkpoint.
+
+    Attributes:
+        step: Number of steps taken.
+        files: Size in bytes and SHA-256 of each file, by name.
+        state_sha256: SHA-256 over names, types, shapes and values of all state.
+        fingerprints: Of config and data, to refuse a resume under others.
+        metrics: Evaluated at this step; empty where none was.
+        versions: Of TensorFlow and Keras.
+    """
+
+    step: int
+    files: dict[str, dict[str, Any]]
+    state_sha256: str
+    fingerprints: dict[str, str]
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    format_version: int = _FORMAT_VERSION
+
+    def to_bytes(self) -> bytes:
+        """JSON that ends in a SHA-256 of its own."""
+        content = vars(self)
+        own = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json.dumps(content | {"manifest_sha256": own}, indent=2).encode()
+
+    @classmethod
+    def from_bytes(cls, written: bytes) -> "Manifest":
+        """The manifest that `to_bytes` wrote.
+
+        Raises:
+            ValueError: Any byte differs from what was written.
+        """
+        content = json.loads(written)
+        content.pop("manifest_sha256")
+        manifest = cls(**content)
+        if manifest.to_bytes() != written:
+            raise ValueError("the manifest is not what was written")
+        return manifest
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `directory/step-00001000/{state.index, state.data-…, MANIFEST.json}`.
+
+    Args:
+        directory: Their folder.
+        keep: How many of the newest to keep.
+        best: Name of the metric whose smallest value marks a checkpoint that is kept as well; None: none is.
+        fingerprints: Written to each manifest and compared on restore.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 3,
+        best: str | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+    ):
+        self.directory = Path(directory)
+        self._keep = keep
+        self._best = best
+        self._fingerprints = dict(fingerprints or {})
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, state: Mapping[str, keras.Variable], step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Takes a snapshot now and commits it in the background; an error of the one before surfaces here.
+
+        Raises:
+            CheckpointError: The checkpoint before could not be written.
+            DivergenceError: The checkpoint before held values that are not finite, and was not committed.
+        """
+        self.wait()
+        # Reading makes no copy: the next update of a variable that is still held makes one.
+        snapshot = {name: _read(variable) for name, variable in state.items()}
+        self._pending = self._writer.submit(self._commit, snapshot, step, dict(metrics or {}))
+
+    def wait(self) -> None:
+        """Returns when nothing is being written.
+
+        Raises:
+            CheckpointError: It could not be written.
+            DivergenceError: It held values that are not finite.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def restore(self, state: Mapping[str, keras.Variable]) -> Manifest | None:
+        """Assigns the newest checkpoint that verifies, and reports those that did not as `rejected`.
+
+        Returns:
+            Its manifest; None where there is no checkpoint at all.
+
+        Raises:
+            CheckpointError: There are checkpoints and none verifies, or the newest belongs to another config, data
+                set or model.
+        """
+        manifest, self.rejected = self.find()
+        if manifest is None:
+            return None
+        self._check_fingerprints(manifest)
+        load(self.folder(manifest.step), state)
+        return manifest
+
+    rejected: tuple[str, ...] = ()
+    """What was wrong with each newer checkpoint that `restore` passed over, a sentence each."""
+
+    def find(self, step: int | None = None) -> tuple[Manifest | None, tuple[str, ...]]:
+        """The newest checkpoint that verifies (or the one of `step`), and what was wrong with newer ones.
+
+        Raises:
+            CheckpointError: There are checkpoints and none verifies.
+        """
+        steps = [number for number in self.steps() if step in (None, number)]
+        problems: list[str] = []
+        for number in reversed(steps):
+            manifest, problem = verify(self.folder(number))
+            if manifest is not None:
+                return manifest, tuple(problems)
+            problems.append(problem)
+        if problems:
+            raise CheckpointError(
+                f"no checkpoint in {self.directory} can be trusted: {'; '.join(problems)}; restore one from a copy, "
+                "or start in another job_dir."
+            )
+        return None, ()
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the smallest value of the best-metric; None where none was evaluated."""
+        found = self._evaluated()
+        return min(found)[1] if found else None
+
+    def best_value(self) -> float:
+        """The smallest value of the best-metric; infinity where none was evaluated."""
+        return min(self._evaluated(), default=(float("inf"), 0))[0]
+
+    def _evaluated(self) -> list[tuple[float, int]]:
+        found: list[tuple[float, int]] = []
+        for number in self.steps():
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                metrics = Manifest.from_bytes((self.folder(number) / _MANIFEST).read_bytes()).metrics
+                if self._best in metrics:
+                    found.append((metrics[self._best], number))
+        return found
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoint folders, ascending; a folder appears whole or not at all."""
+        return sorted(int(path.name[5:]) for path in self.directory.glob("step-*") if path.name[5:].isdigit())
+
+    def folder(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self.directory / f"step-{step:08d}"
+
+    def _commit(self, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
+        broken = next((name for name, value in snapshot.items() if not _is_finite(value)), None)
+        if broken is not None:
+            raise DivergenceError(
+                f"{broken} is not finite at step {step}; the checkpoint was not written and the one before stands: "
+                "lower the learning rates or choose another loss."
+            )
+        temporary = self.directory / f".step-{step:08d}.partial"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            self._write(temporary, snapshot, step, metrics)
+            shutil.rmtree(self.folder(step), ignore_errors=True)
+            os.rename(temporary, self.folder(step))
+            _sync(self.directory)
+            self._retain()
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise CheckpointError(
+                f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); the one before "
+                "stands: free space or give another job_dir."
+            ) from error
+
+    def _write(self, folder: Path, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
+        with tf.device("CPU:0"):
+            tf.raw_ops.SaveV2(
+                prefix=str(folder / "state"),
+                tensor_names=list(snapshot),
+                shape_and_slices=[""] * len(snapshot),
+                tensors=list(snapshot.values()),
+            )
+        written = sorted(folder.iterdir())
+        manifest = Manifest(
+            step=step,
+            files={path.name: {"num_bytes": path.stat().st_size, "sha256": _sha256(path)} for path in written},
+            state_sha256=state_sha256({name: value.numpy() for name, value in snapshot.items()}),
+            fingerprints=self._fingerprints,
+            metrics=metrics,
+            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+        )
+        (folder / _MANIFEST).write_bytes(manifest.to_bytes())
+        for path in (*written, folder / _MANIFEST, folder):
+            _sync(path)
+
+    def _retain(self) -> None:
+        """Deletes what is neither among the newest nor the best, each manifest first."""
+        steps = self.steps()
+        kept = {*steps[-self._keep :], self.best()}
+        for number in set(steps) - kept:
+            (self.folder(number) / _MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(self.folder(number), ignore_errors=True)
+
+    def _check_fingerprints(self, manifest: Manifest) -> None:
+        for what, value in self._fingerprints.items():
+            if manifest.fingerprints.get(what, value) != value:
+                raise CheckpointError(
+                    f"the checkpoint of step {manifest.step} in {self.directory} was made with another {what}; "
+                    f"use the same {what} again, or another job_dir."
+                )
+
+
+def verify(folder: Path) -> tuple[Manifest | None, str]:
+    """The manifest of a checkpoint whose every file has its size and SHA-256, or what is wrong with it."""
+    try:
+        manifest = Manifest.from_bytes((folder / _MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None, f"{folder.name} has no {_MANIFEST}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None, f"{folder.name}/{_MANIFEST} is not what was written"
+    if manifest.format_version != _FORMAT_VERSION:
+        return None, f"{folder.name} has format {manifest.format_version} where {_FORMAT_VERSION} is known"
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            return None, f"{folder.name}/{name} is missing"
+        if path.stat().st_size != expected["num_bytes"]:
+            return None, f"{folder.name}/{name} has {path.stat().st_size} bytes where {expected['num_bytes']} were written"
+        if _sha256(path) != expected["sha256"]:
+            return None, f"{folder.name}/{name} has another SHA-256 than was written"
+    return manifest, ""
+
+
+def load(folder: Path, state: Mapping[str, keras.Variable]) -> None:
+    """Assigns the tensors of a verified checkpoint to `state`.
+
+    Raises:
+        CheckpointError: A name, type or shape differs; the message names the first one.
+    """
+    reader = tf.train.load_checkpoint(str(folder / "state"))
+    shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    for name, variable in state.items():
+        found = (tuple(shapes[name]), types[name].name) if name in shapes else "nothing"
+        expected = (tuple(variable.shape), tf.as_dtype(variable.dtype).name)
+        if found != expected:
+            raise CheckpointError(
+                f"{folder.name} holds {found} for {name} where this model has {expected}; the networks have changed "
+                "since, so start in another job_dir."
+            )
+    for name, variable in state.items():
+        variable.assign(reader.get_tensor(name))
+
+
+def state_sha256(values: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        value = np.ascontiguousarray(values[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(value.data)
+    return digest.hexdigest()
+
+
+def _read(variable: keras.Variable) -> tf.Tensor:
+    held = variable.value
+    if hasattr(held, "values"):  # mirrored: every replica holds the same
+        held = held.values[0]
+    return held.read_value()
+
+
+def _is_finite(value: tf.Tensor) -> bool:
+    return not value.dtype.is_floating or bool(np.isfinite(value.numpy()).all())
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

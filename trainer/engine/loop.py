@@ -1,0 +1,126 @@
+"""The one `while`: windows of steps on the device, Keras callbacks between them."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.windows import Window
+from trainer.engine.preemption import Preemption
+from trainer.engine.step import Step, StepPlan
+from trainer.errors import DivergenceError
+
+
+class DeviceWindow:
+    """Runs several steps in one call, and stops early where `stop` is set, from any thread."""
+
+    def __init__(self, plan: StepPlan, window: Window, strategy: tf.distribute.Strategy):
+        self.stop = tf.Variable(False, trainable=False, name="stop")
+        with strategy.scope():
+            run_step = tf.function(Step(plan, window, strategy).__call__, autograph=False)
+        self._tensors = strategy.experimental_distribute_values_from_function(lambda _: window.tensors())
+        signature = tf.TensorSpec([], tf.int64)
+        with strategy.scope():
+            names = sorted(run_step.get_concrete_function(self._tensors, signature).structured_outputs)
+
+        def run_window(
+            tensors: tuple[tf.Tensor, ...], first: tf.Tensor, last: tf.Tensor
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            def goes_on(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tf.Tensor:
+                return tf.logical_and(step < last, tf.logical_not(self.stop.read_value()))
+
+            def body(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+                scalars = run_step(tensors, step)
+                return step + 1, {name: sums[name] + scalars[name] for name in names}
+
+            return tf.while_loop(goes_on, body, (first, {name: tf.zeros([]) for name in names}))
+
+        self._run_window = tf.function(run_window, autograph=False)
+        self._strategy = strategy
+
+    def __call__(self, first: int, last: int) -> tuple[int, dict[str, float]]:
+        """Runs the steps from `first` up to, without, `last`.
+
+        Returns:
+            The number of the next step, and the mean of every logged scalar over the steps that were run.
+        """
+        with self._strategy.scope():
+            reached, sums = self._run_window(
+                self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64)
+            )
+        reached = int(reached)
+        num_steps = max(1, reached - first)
+        return reached, {name: float(value) / num_steps for name, value in sums.items()}
+
+
+def run(
+    model: keras.Model,
+    make_device_window: Callable[[], DeviceWindow],
+    callbacks: keras.callbacks.CallbackList,
+    *,
+    num_steps: int,
+    global_batch_size: int,
+    steps_per_epoch: int,
+    steps_per_window: int,
+    preemption: Preemption,
+) -> None:
+    """Trains from `model.step` to `num_steps`, or until a callback or SIGTERM stops it.
+
+    Windows end at every multiple of `steps_per_window`, at the end of epochs, and at every multiple of a callback's
+    `every_steps` attribute, where it has one: so what callbacks see does not depend on where a run was cut.
+
+    Args:
+        model: Has the attribute `step`, the number of steps taken, which callbacks may set in `on_train_begin`.
+        make_device_window: Called after `on_train_begin`.
+        callbacks: Keras's list; `on_train_batch_*` runs once a window.
+        num_steps: The step to stop at.
+        global_batch_size: For `images_per_sec`.
+        steps_per_epoch: Steps from one `on_epoch_end` to the next.
+        steps_per_window: Most steps of a window.
+        preemption: Says whether SIGTERM has come.
+
+    Raises:
+        DivergenceError: A logged scalar is not finite.
+    """
+    model.stop_training = False
+    callbacks.on_train_begin()
+    cadences = [steps_per_window, steps_per_epoch, *_cadences(callbacks.callbacks)]
+    if model.step < num_steps and not model.stop_training:
+        device_window = make_device_window()
+        preemption.on_request(lambda: device_window.stop.assign(True))
+    epoch_sums: dict[str, float] = {}
+    epoch_start = model.step
+    while model.step < num_steps and not model.stop_training and not preemption.requested:
+        epoch, position = divmod(model.step, steps_per_epoch)
+        if position == 0 or model.step == epoch_start:
+            callbacks.on_epoch_begin(epoch)
+            epoch_sums, epoch_start = {}, model.step
+        callbacks.on_train_batch_begin(position)
+        first = model.step
+        last = min([num_steps, *((first // every + 1) * every for every in cadences)])
+        started = time.perf_counter()
+        model.step, logs = device_window(first, last)
+        _check_finite(logs, first, model.step)
+        logs["images_per_sec"] = (model.step - first) * global_batch_size / (time.perf_counter() - started)
+        for name, value in logs.items():
+            epoch_sums[name] = epoch_sums.get(name, 0.0) + value * (model.step - first)
+        callbacks.on_train_batch_end((model.step - 1) % steps_per_epoch, logs)
+        if model.step % steps_per_epoch == 0:
+            callbacks.on_epoch_end(epoch, {k: v / (model.step - epoch_start) for k, v in epoch_sums.items()})
+    callbacks.on_train_end()
+
+
+def _cadences(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
+    found = (getattr(callback, "every_steps", 0) for callback in callbacks)
+    return sorted({every for every in found if every})
+
+
+def _check_finite(logs: dict[str, float], first: int, last: int) -> None:
+    broken = [name for name, value in logs.items() if not np.isfinite(value)]
+    if broken:
+        raise DivergenceError(
+            f"{broken[0]} became {logs[broken[0]]} between steps {first} and {last}; training stopped and nothing after "
+            "the last checkpoint was saved: lower the learning rates or choose another loss."
+        )

@@ -1,0 +1,106 @@
+"""The one source of randomness: every random number is a function of (seed, purpose, step, place in the global batch).
+
+The generator is Philox, counter-based: the key says which stream (seed and purpose), the counter's high word is the
+step and its low word runs over the samples. A replica that starts at its own first sample therefore draws exactly its
+part of what one replica alone would draw.
+"""
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def stream_key(seed: int, purpose: str) -> int:
+    """The 64-bit key of a stream, a hash of the seed and the purpose."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+class Noise:
+    """The random numbers of one replica in one step, by purpose.
+
+    Args:
+        seed: The run's seed.
+        step: The step's number, a tensor or an int.
+        num_samples: Samples of this replica's batch, B.
+        replica: Index of the replica; it owns the samples from `replica * num_samples` on.
+        purpose: What this noise is for, such as a phase's name.
+    """
+
+    def __init__(
+        self, seed: int, step: tf.Tensor | int, num_samples: int, replica: tf.Tensor | int = 0, purpose: str = ""
+    ):
+        self._seed = seed
+        self._step = step
+        self.num_samples = num_samples
+        self._replica = replica
+        self._purpose = purpose
+
+    def child(self, purpose: str) -> "Noise":
+        """Independent noise for a part of the step."""
+        return Noise(self._seed, self._step, self.num_samples, self._replica, f"{self._purpose}/{purpose}")
+
+    def normal(self, purpose: str, size: int) -> tf.Tensor:
+        """N(0, 1): float32 [B, size]."""
+        draw = tf.raw_ops.StatelessRandomNormalV2
+        return self._draw(draw, purpose, size)
+
+    def uniform(self, purpose: str, size: int) -> tf.Tensor:
+        """U[0, 1): float32 [B, size]."""
+        return self._draw(tf.raw_ops.StatelessRandomUniformV2, purpose, size)
+
+    def integers(self, purpose: str, limit: int) -> tf.Tensor:
+        """Uniform whole numbers under `limit`: int32 [B]."""
+        numbers = tf.cast(self.uniform(purpose, 1)[:, 0] * limit, tf.int32)
+        return tf.minimum(numbers, limit - 1)
+
+    def seeds(self, count: int, shared: list[bool]) -> list[tf.Tensor]:
+        """Seeds for `count` Keras seed generators: uint32 [2] each.
+
+        Args:
+            count: How many.
+            shared: For each, whether all replicas get the same one (else each its own).
+        """
+        rows = [self._seed_rows(count, replica) for replica in (0, self._replica)]
+        return [rows[0 if same else 1][index] for index, same in enumerate(shared)]
+
+    def _seed_rows(self, count: int, replica: tf.Tensor | int) -> tf.Tensor:
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[count, 2],
+            key=self._key("layers"),
+            counter=self._counter(tf.cast(replica, tf.uint64) * (count // 2 + 1)),
+            alg=1,
+            dtype=tf.uint32,
+        )
+
+    def _draw(self, draw: object, purpose: str, size: int) -> tf.Tensor:
+        num_groups = -(-size // 4)  # one counter gives four numbers; a sample starts at a counter of its own
+        first = tf.cast(self._replica, tf.uint64) * (self.num_samples * num_groups)
+        numbers = draw(  # type: ignore[operator]
+            shape=[self.num_samples, num_groups * 4], key=self._key(purpose), counter=self._counter(first), alg=1
+        )
+        return numbers[:, :size]
+
+    def _key(self, purpose: str) -> tf.Tensor:
+        key = stream_key(self._seed, f"{self._purpose}/{purpose}")
+        return tf.constant(np.array([key], np.uint64))
+
+    def _counter(self, low: tf.Tensor) -> tf.Tensor:
+        return tf.stack([low, tf.cast(self._step, tf.uint64)])
+
+
+@contextlib.contextmanager
+def seeded_initialisation(seed: int) -> Iterator[None]:
+    """Makes Keras's default initializers a function of `seed`, and leaves the process's generators as they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(stream_key(seed, "weights") % 2**31)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,38 @@
+"""Where a run trains: the distribution strategy of a config, made before anything else touches TensorFlow."""
+
+import os
+
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError
+
+
+def create(config: TrainConfig) -> tf.distribute.Strategy:
+    """Configures the devices and returns the strategy.
+
+    Raises:
+        ConfigError: The strategy asks for what this process cannot give.
+    """
+    tf.config.experimental.enable_op_determinism()
+    if config.num_virtual_devices > 1:
+        _split_cpu(config.num_virtual_devices)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    chosen = config.strategy
+    if chosen == "auto":
+        chosen = "multi_worker" if "TF_CONFIG" in os.environ else "mirrored" if len(devices) > 1 else "one_device"
+    if chosen == "multi_worker":
+        raise ConfigError("strategy=multi_worker is not built yet in this version; choose mirrored or one_device.")
+    if chosen == "mirrored":
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _split_cpu(count: int) -> None:
+    cpus = tf.config.list_physical_devices("CPU")
+    try:
+        tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"num_virtual_devices={count} must be set before TensorFlow is used in this process; start a new one."
+        ) from error

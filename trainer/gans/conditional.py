@@ -1,0 +1,85 @@
+"""`ConditionalGAN`: labels are joined to the latents and to the images.
+
+Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` classes.
+
+Source: arXiv 1411.1784.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import keras
+
+from trainer.data.windows import Window
+from trainer.engine.randomness import Noise
+from trainer.errors import ConfigError, DataError
+from trainer.gans.base import GAN
+
+
+class ConditionalGAN(GAN):
+    """A GAN that is asked for a class.
+
+    The generator takes [B, Z+K]: latents, then the one-hot label. The discriminator takes [B, H, W, C+K]: the image,
+    then one plane a class, ones in the label's; or [B, D+K] for flat data. It sees real images with their true
+    labels, and fake ones with the random labels that they were made for.
+
+    Args:
+        latent_dim: Z.
+        num_classes: K.
+        **settings: As of `GAN`.
+    """
+
+    def __init__(self, latent_dim: int, num_classes: int, **settings: Any):
+        super().__init__(latent_dim, **settings)
+        if num_classes < 2:
+            raise ConfigError(f"num_classes={num_classes} is too small; a conditional model needs at least 2 classes.")
+        self.num_classes = num_classes
+
+    def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
+        return network(tf.concat([latents, tf.one_hot(labels, self.num_classes)], axis=-1), training=training)
+
+    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        planes = tf.one_hot(labels, self.num_classes)
+        for _ in images.shape[1:-1]:
+            planes = planes[:, tf.newaxis]
+        planes = tf.broadcast_to(planes, [*images.shape[:-1], self.num_classes])
+        return self.discriminator(tf.concat([images, planes], axis=-1), training=True)
+
+    def sample_labels(self, noise: Noise) -> tf.Tensor:
+        return noise.integers("labels", self.num_classes)
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Images [B, H, W, C] for (latents [B, Z], integer labels [B])."""
+        latents, labels = inputs
+        labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
+        return self.generate(latents, labels, self.averaged_generator, training)
+
+    def _window(self, x: Any, y: Any) -> Window:
+        window = super()._window(x, y)
+        if y is None:
+            raise DataError(f"{type(self).__name__}.fit needs labels; pass y with one class of {self.num_classes} an image.")
+        return Window(window.images, self._as_classes(y, window.num_examples), window.image_range)
+
+    def _as_classes(self, y: Any, num_examples: int) -> np.ndarray:
+        labels = np.asarray(y)
+        if labels.ndim == 2 and labels.shape[1] == self.num_classes:
+            labels = labels.argmax(axis=1)
+        labels = labels.reshape(-1)
+        if len(labels) != num_examples:
+            raise DataError(f"y has {len(labels)} labels for {num_examples} images; give one an image.")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise DataError(
+                f"y has labels from {labels.min()} to {labels.max()} where num_classes={self.num_classes} "
+                f"allows 0 to {self.num_classes - 1}."
+            )
+        return labels.astype(np.int32)
+
+    def _check_image_shape(self, shape: tuple[int, ...]) -> None:
+        super()._check_image_shape((*shape[:-1], shape[-1] + self.num_classes))
+
+    def _labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray:
+        if labels is None:
+            return (np.arange(num_images) % self.num_classes).astype(np.int32)
+        chosen = self._as_classes(np.broadcast_to(np.asarray(labels), (num_images,)), num_images)
+        return chosen

@@ -1,0 +1,60 @@
+"""Images as files: grids and animations."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from trainer.storage import write_atomically
+
+_GAP = 2
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images row by row in one picture, with thin gaps.
+
+    Args:
+        images: uint8 [N, H, W, C], [N, H, W] or flat [N, D] of square images.
+        columns: Images a row.
+
+    Returns:
+        uint8 [rows*H + gaps, columns*W + gaps, C].
+    """
+    if images.ndim == 2:
+        side = int(round(images.shape[1] ** 0.5))
+        images = images.reshape(-1, side, side)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    step_y, step_x = height + _GAP, width + _GAP
+    grid = np.full((rows * step_y + _GAP, columns * step_x + _GAP, channels), 48, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * step_y + _GAP, index % columns * step_x + _GAP
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_grid(path: Path, grid: np.ndarray) -> None:
+    """Writes a picture uint8 [H, W, 1 or 3] as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> None:
+    """Writes an endless GIF of pictures, each under its caption; the last one stays for two seconds."""
+    captioned = []
+    for caption, source in frames:
+        with Image.open(source) as opened:
+            picture = opened.convert("RGB")
+        frame = Image.new("RGB", (picture.width, picture.height + 16), (16, 16, 16))
+        frame.paste(picture, (0, 16))
+        ImageDraw.Draw(frame).text((4, 2), caption, fill=(240, 240, 240))
+        captioned.append(frame)
+    buffer = io.BytesIO()
+    durations = [frame_ms] * (len(captioned) - 1) + [2000]
+    captioned[0].save(buffer, "GIF", save_all=True, append_images=captioned[1:], duration=durations, loop=0)
+    write_atomically(path, buffer.getvalue())

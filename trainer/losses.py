@@ -1,0 +1,183 @@
+"""Adversarial losses: pairs of functions of (real_logits, fake_logits), both float32 [B], both unreduced [B].
+
+Every loss receives both logits in both functions, because relativistic losses need them.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.errors import ConfigError, NetworkError
+
+
+class AdversarialLoss:
+    """A pair of objectives. Subclass it, override the two functions, and pass an instance to `GAN.compile`."""
+
+    reads_logits = True
+    """Whether the discriminator must end without an activation."""
+
+    boundary = 0.0
+    """The discriminator output above which an image counts as real, for the accuracy that is logged."""
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        """What the discriminator minimises: float32 [B]."""
+        raise NotImplementedError
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        """What the generator minimises: float32 [B]."""
+        raise NotImplementedError
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """The discriminator's verdict as it is logged: here the probability of being real, float32 [B] in [0, 1]."""
+        return tf.sigmoid(logits)
+
+
+_LOSSES: dict[str, type[AdversarialLoss]] = {}
+
+
+def loss(name: str) -> Callable[[type[AdversarialLoss]], type[AdversarialLoss]]:
+    """Registers a loss under a name that `--loss` and `GAN.compile` accept."""
+
+    def register(cls: type[AdversarialLoss]) -> type[AdversarialLoss]:
+        _LOSSES[name] = cls
+        return cls
+
+    return register
+
+
+def names() -> list[str]:
+    """The registered losses, sorted."""
+    return sorted(_LOSSES)
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError, naming the nearest loss, where `name` is not registered."""
+    if name not in _LOSSES:
+        near = difflib.get_close_matches(name, _LOSSES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"loss={name} is unknown; {hint}The losses are {', '.join(names())}.")
+
+
+def get(identifier: str | AdversarialLoss | Callable[..., Any]) -> AdversarialLoss:
+    """A loss from its name, from a loss object, or from a Keras loss `(y_true, y_pred)`.
+
+    Raises:
+        ConfigError: The name is unknown.
+        NetworkError: The object is none of the three.
+    """
+    if isinstance(identifier, AdversarialLoss):
+        return identifier
+    if isinstance(identifier, str):
+        check_name(identifier)
+        return _LOSSES[identifier]()
+    if isinstance(identifier, keras.losses.Loss) or callable(identifier):
+        return KerasLoss(identifier)
+    raise NetworkError(f"loss={identifier!r} is not a name, an AdversarialLoss or a Keras loss (y_true, y_pred).")
+
+
+@loss("non_saturating")
+class NonSaturating(AdversarialLoss):
+    """Binary cross-entropy for D; G maximises log D(G(z)).
+
+    Source: arXiv 1406.2661, section 3, the form advised there for early learning.
+    """
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(-real_logits) + tf.nn.softplus(fake_logits)
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(-fake_logits)
+
+
+@loss("minimax")
+class Minimax(NonSaturating):
+    """Binary cross-entropy for D; G minimises log(1 - D(G(z))), which saturates while D wins.
+
+    Source: arXiv 1406.2661, equation 1.
+    """
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return -tf.nn.softplus(fake_logits)
+
+
+@loss("least_squares")
+class LeastSquares(AdversarialLoss):
+    """Half the squared distance of D's output from 1 for real and 0 for fake; G pulls its own to 1.
+
+    Source: arXiv 1611.04076, equation 9 (a = 0, b = c = 1).
+    """
+
+    boundary = 0.5
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * (tf.square(real_logits - 1.0) + tf.square(fake_logits))
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * tf.square(fake_logits - 1.0)
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """D's output itself, unbounded, 1 for real."""
+        return logits
+
+
+@loss("hinge")
+class Hinge(AdversarialLoss):
+    """D is pushed over +1 on real and under -1 on fake images and no further; G raises D's output.
+
+    Source: arXiv 1705.02894, as used by arXiv 1802.05957.
+    """
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(1.0 - real_logits) + tf.nn.relu(1.0 + fake_logits)
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return -fake_logits
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """D's output itself, unbounded."""
+        return logits
+
+
+class KerasLoss(AdversarialLoss):
+    """A Keras loss `(y_true, y_pred)` against the targets 1 and 0; D's is the mean of the real and the fake part.
+
+    Args:
+        function: A Keras loss object or function. Its `from_logits` says whether D ends in logits; a function
+            without that argument bound reads D's output as it is.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self.reads_logits = _from_logits(function)
+        self.boundary = 0.0 if self.reads_logits else 0.5
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * (self._against(1.0, real_logits) + self._against(0.0, fake_logits))
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return self._against(1.0, fake_logits)
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """The probability of being real where D gives logits, else D's output itself."""
+        return tf.sigmoid(logits) if self.reads_logits else logits
+
+    def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
+        call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
+        outputs = outputs[:, tf.newaxis]
+        return tf.reshape(call(tf.fill(tf.shape(outputs), target), outputs), [-1])
+
+
+def _from_logits(function: Callable[..., Any]) -> bool:
+    """Whether a Keras loss reads logits: its own or its keywords' `from_logits`."""
+    keywords = getattr(function, "_fn_kwargs", None) or getattr(function, "keywords", None) or {}
+    if "from_logits" in keywords:
+        return bool(keywords["from_logits"])
+    if hasattr(function, "from_logits"):
+        return bool(function.from_logits)
+    target = function.call if isinstance(function, keras.losses.Loss) else function
+    parameter = inspect.signature(target).parameters.get("from_logits")
+    return bool(parameter is not None and parameter.default is True)

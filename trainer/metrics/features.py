@@ -1,0 +1,109 @@
+"""The feature extractor of the digits metrics: a small convolutional classifier of handwritten digits.
+
+Shapes: `N` images, `B` images of one batch, `H W C` height, width and channels, `F` = 64 features, `K` = 10 classes.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import DataError
+
+WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
+IMAGE_SIZE = 28
+FEATURE_SIZE = 64
+NUM_CONVOLUTIONS = 3
+_STRIDES = (2, 2, 1)
+_BATCH = 500
+
+
+class DigitsClassifier:
+    """Three convolutions, a layer of 64 features and 10 logits, trained by `scripts/train_digits_classifier.py`.
+
+    The features are the values of the 64-unit layer before its ReLU, which lie closer to the normal distribution that
+    the Frechet distance supposes than rectified ones. Each is scaled to mean 0 and variance 1 on the digits that the
+    classifier was trained on, so that all weigh the same.
+    """
+
+    feature_size = FEATURE_SIZE
+
+    def __init__(self, path: str | pathlib.Path = WEIGHTS_PATH) -> None:
+        """Loads the weights.
+
+        Args:
+            path: the `.npz` of weights; the `.json` beside it states its SHA-256.
+
+        Raises:
+            DataError: if either file is missing or the weights are not those that the `.json` describes.
+        """
+        path = pathlib.Path(path)
+        try:
+            content = path.read_bytes()
+            expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error.filename} does not exist, the digits metrics need it; reinstall the package."
+            ) from error
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        """SHA-256 of the weights' file: numbers are comparable between equal hashes only."""
+        if self.sha256 != expected:
+            raise DataError(
+                f"{path} has SHA-256 {self.sha256[:12]}…, {path.with_suffix('.json').name} states {expected[:12]}…; "
+                "reinstall the package."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            self._weights = {name: tf.constant(arrays[name]) for name in arrays.files}
+        self._extract_batch = tf.function(self.__call__)
+
+    def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Classifies images; can be called inside a `tf.function`.
+
+        Args:
+            images: uint8 or float [B, H, W, C] in [0, 255]. Other sizes than 28x28 are resized with antialiasing;
+                channels are averaged.
+
+        Returns:
+            features: float32 [B, F], each of mean 0 and variance 1 on real digits.
+            logits: float32 [B, K].
+        """
+        x = tf.reduce_mean(tf.cast(images, tf.float32), axis=-1, keepdims=True)
+        if x.shape[1:3] != (IMAGE_SIZE, IMAGE_SIZE):
+            x = tf.image.resize(x, (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
+        x = x / 127.5 - 1.0
+        for index, stride in enumerate(_STRIDES):
+            x = tf.nn.conv2d(x, self._weights[f"conv{index}_kernel"], stride, "SAME")
+            x = tf.nn.relu(x + self._weights[f"conv{index}_bias"])
+        x = tf.reshape(x, (-1, self._weights["features_kernel"].shape[0]))
+        raw = x @ self._weights["features_kernel"] + self._weights["features_bias"]
+        logits = tf.nn.relu(raw) @ self._weights["logits_kernel"] + self._weights["logits_bias"]
+        return (raw - self._weights["features_mean"]) / self._weights["features_deviation"], logits
+
+    def extract(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Classifies any number of images, in batches of fixed size.
+
+        Args:
+            images: uint8 or float [N, H, W, C] in [0, 255].
+
+        Returns:
+            features: float32 [N, F].
+            logits: float32 [N, K].
+
+        Raises:
+            DataError: if the images have another shape or there are none.
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or not images.size:
+            raise DataError(
+                f"images have shape {list(images.shape)}, expected [N, H, W, C] with N at least 1; add the axes."
+            )
+        features, logits = [], []
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            padding = np.zeros((_BATCH - len(batch), *batch.shape[1:]), batch.dtype)
+            outputs = self._extract_batch(np.concatenate([batch, padding]))
+            features.append(outputs[0].numpy()[: len(batch)])
+            logits.append(outputs[1].numpy()[: len(batch)])
+        return np.concatenate(features), np.concatenate(logits)

@@ -1,0 +1,102 @@
+"""What the kernel distance and the neighbourhood measures share: the inner products of all pairs of samples.
+
+One block of rows is in memory at a time. Shapes: `N` real and `M` fake samples, `F` features, `R` rows of a block.
+All of it is in float64, so that the distance between equal samples is 0 to 15 digits.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Within:
+    """One set of samples, compared with itself."""
+
+    features: tf.Tensor
+    """float64 [N, F]."""
+    squared_radii: tf.Tensor
+    """float64 [N]: squared distance of each sample to its k-th nearest other sample."""
+    kernel_mean: float
+    """Mean of the cubic kernel over the N (N - 1) pairs of different samples."""
+    num_neighbours: int
+    """k."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """A set of real samples, compared with a set of fake ones."""
+
+    kernel_mean: float
+    """Mean of the cubic kernel over the N M pairs."""
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def within(features: np.ndarray, k: int) -> Within:
+    """Compares each sample of a set with all others: one N x N matrix, in blocks.
+
+    Args:
+        features: float64 [N, F], N at least k + 1.
+        k: number of neighbours, at least 1. A sample is not its own neighbour.
+    """
+    samples = tf.constant(features, tf.float64)
+    num_samples, size = features.shape
+    kernel_sum, radii = 0.0, []
+    for start, products, squared_distances in _blocks(samples, samples):
+        own = tf.stack([tf.range(products.shape[0]), tf.range(start, start + products.shape[0])], axis=1)
+        kernel = _cubic(products, size)
+        kernel_sum += float(tf.reduce_sum(kernel) - tf.reduce_sum(tf.gather_nd(kernel, own)))
+        infinity = tf.fill([products.shape[0]], tf.constant(np.inf, tf.float64))
+        others = tf.tensor_scatter_nd_update(squared_distances, own, infinity)
+        radii.append(-tf.math.top_k(-others, k).values[:, -1])
+    return Within(samples, tf.concat(radii, 0), kernel_sum / (num_samples * (num_samples - 1)), k)
+
+
+def between(real: Within, fake: Within) -> Between:
+    """Compares each real sample with each fake one: one N x M matrix, in blocks.
+
+    Row i is a real sample and column j a fake one. Precision and density ask which *real* balls hold fake j, recall
+    which *fake* balls hold real i, and coverage whether the *real* ball of i holds any fake.
+    """
+    num_real, size = real.features.shape
+    num_fake = fake.features.shape[0]
+    kernel_sum, num_inside, num_recalled, num_covered = 0.0, 0, 0, 0
+    fake_is_inside = tf.zeros([num_fake], tf.bool)
+    for start, products, squared_distances in _blocks(real.features, fake.features):
+        kernel_sum += float(tf.reduce_sum(_cubic(products, size)))
+        radii = real.squared_radii[start : start + products.shape[0], None]
+        in_real_ball = squared_distances <= radii
+        in_fake_ball = squared_distances <= fake.squared_radii
+        fake_is_inside |= tf.reduce_any(in_real_ball, axis=0)
+        num_inside += int(tf.math.count_nonzero(in_real_ball))
+        num_covered += int(tf.math.count_nonzero(tf.reduce_any(in_real_ball, axis=1)))
+        num_recalled += int(tf.math.count_nonzero(tf.reduce_any(in_fake_ball, axis=1)))
+    return Between(
+        kernel_mean=kernel_sum / (num_real * num_fake),
+        precision=int(tf.math.count_nonzero(fake_is_inside)) / num_fake,
+        recall=num_recalled / num_real,
+        density=num_inside / (real.num_neighbours * num_fake),
+        coverage=num_covered / num_real,
+    )
+
+
+def _blocks(rows: tf.Tensor, columns: tf.Tensor) -> Iterator[tuple[int, tf.Tensor, tf.Tensor]]:
+    """Yields each block's first row, its inner products and its squared distances, both float64 [R, M]."""
+    column_norms = tf.reduce_sum(tf.square(columns), axis=1)
+    for start in range(0, rows.shape[0], _ROWS):
+        block = rows[start : start + _ROWS]
+        products = tf.matmul(block, columns, transpose_b=True)
+        row_norms = tf.reduce_sum(tf.square(block), axis=1, keepdims=True)
+        yield start, products, tf.maximum(row_norms + column_norms - 2.0 * products, 0.0)
+
+
+def _cubic(products: tf.Tensor, size: int) -> tf.Tensor:
+    base = products / size + 1.0
+    return base * base * base
