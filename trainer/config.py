@@ -135,6 +135,11 @@ class TrainConfig:
         choices=("auto", "digits", "none"),
         resumable=True,
     )
+    allow_config_change: bool = setting(
+        False,
+        "Go on from a checkpoint although settings or data have changed since it was written.",
+        resumable=True,
+    )
     resume: str = setting(
         "auto",
         "auto: go on from the newest valid checkpoint of the run directory. never: refuse a directory that has any.",

@@ -31,6 +31,11 @@ def names() -> list[str]:
     return sorted(_ARCHITECTURES)
 
 
+def check_name(name: str) -> None:
+    """Raises ConfigError, naming the nearest architecture, where `name` is not registered."""
+    _check_known("architecture", name, names())
+
+
 def build(
     name: str,
     image_shape: tuple[int, int, int],
@@ -44,7 +49,7 @@ def build(
     Raises:
         ConfigError: The architecture or one of its options is unknown; the message names the nearest one.
     """
-    _check_known("architecture", name, names())
+    check_name(name)
     function = _ARCHITECTURES[name]
     accepted = [
         parameter.name

@@ -1,0 +1,29 @@
+"""`python -m trainer COMMAND`: one line a command."""
+
+import importlib
+import sys
+
+_COMMANDS = {
+    "train": ("trainer.task", "train a GAN (the same as python -m trainer.task)"),
+    "evaluate": ("trainer.evaluate", "measure a run's generator"),
+    "generate": ("trainer.generate", "make images with a run's generator"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command; without one, lists them."""
+    if len(argv) < 2 or argv[1] not in _COMMANDS:
+        asked = argv[1] if len(argv) > 1 else "--help"
+        lines = [f"  python -m trainer {name:<10}{text}" for name, (_, text) in _COMMANDS.items()]
+        known = "\n".join(["Commands (each takes --help):", *lines])
+        if asked in ("--help", "-h", "help"):
+            print(known)
+            return 0
+        print(f"error: {asked!r} is not a command.\n{known}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(_COMMANDS[argv[1]][0])
+    return module.main([f"{argv[0]} {argv[1]}", *argv[2:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,50 @@
+"""Measures a run's generator: `python -m trainer evaluate --job_dir=runs/digits`."""
+
+import json
+import os
+
+from absl import flags as absl_flags
+
+from trainer import flags
+from trainer.errors import ConfigError
+
+_USAGE = """Measures a run's generator against its training images, beside real images against real ones.
+
+  python -m trainer evaluate --job_dir=DIRECTORY [--checkpoint=best|latest|STEP]
+"""
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    absl_flags.DEFINE_string("metrics", None, "Suite of metrics. None: the run's own.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Prints the metrics as JSON."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from trainer import metrics, trained
+    from trainer.callbacks.evaluation import evaluate
+    from trainer.data.loading import load
+
+    config, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
+    suite_name = values["metrics"].value or config.metrics
+    if suite_name == "none":
+        raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
+    suite = metrics.get(suite_name)(load(config.dataset, config.classes).images)
+    print(
+        json.dumps(
+            {
+                "step": manifest.step,
+                "metrics": evaluate(gan, suite),
+                "real_against_real": suite.floor(),
+            },
+            indent=2,
+        )
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, _USAGE, define, act)

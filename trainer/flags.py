@@ -1,0 +1,131 @@
+"""Command lines: flags derived from `TrainConfig`, and one sentence for every mistake."""
+
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError, TrainerError
+
+_BAD_FLAGS = 2
+_INTERRUPTED = 130
+
+
+class _WholeNumberParser(flags.ArgumentParser[int]):
+    """Reads 3 and, as tuning services write it, 3.0."""
+
+    syntactic_help = "a whole number"
+
+    def parse(self, argument: Any) -> int:
+        number = float(argument)
+        if number != int(number):
+            raise ValueError(f"{argument} is not a whole number")
+        return int(number)
+
+
+class _ClassesParser(flags.ArgumentParser[tuple[int, ...]]):
+    """Reads 0,3 as (0, 3)."""
+
+    syntactic_help = "whole numbers separated by commas"
+
+    def parse(self, argument: Any) -> tuple[int, ...]:
+        return tuple(int(part) for part in str(argument).split(","))
+
+
+class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
+    """Reads a JSON object."""
+
+    syntactic_help = "a JSON object"
+
+    def parse(self, argument: Any) -> dict[str, Any]:
+        value = json.loads(argument)
+        if not isinstance(value, dict):
+            raise ValueError(f"{argument} is not a JSON object")
+        return value
+
+
+def define_config(values: flags.FlagValues) -> None:
+    """Defines one flag a setting, all of them None until given."""
+    hints = typing.get_type_hints(TrainConfig)
+    for spec in dataclasses.fields(TrainConfig):
+        choices = spec.metadata["choices"]
+        text = spec.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+        kind = next(hint for hint in (typing.get_args(hints[spec.name]) or (hints[spec.name],)))
+        _define(spec.name, hints[spec.name], kind, text, values)
+
+
+def _define(name: str, hint: Any, kind: Any, text: str, values: flags.FlagValues) -> None:
+    parsers: dict[Any, flags.ArgumentParser[Any]] = {
+        int: _WholeNumberParser(),
+        float: flags.FloatParser(),
+        str: flags.ArgumentParser(),
+    }
+    if hint is bool:
+        flags.DEFINE_bool(name, None, text, flag_values=values)
+        return
+    if name == "classes":
+        parser: flags.ArgumentParser[Any] = _ClassesParser()
+    elif name == "architecture_options":
+        parser = _ObjectParser()
+    else:
+        parser = parsers[kind]
+    flags.DEFINE(parser, name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
+
+
+def given(values: flags.FlagValues) -> dict[str, Any]:
+    """The settings of `TrainConfig` that were given on the command line."""
+    names = (spec.name for spec in dataclasses.fields(TrainConfig))
+    return {name: values[name].value for name in names if values[name].present}
+
+
+def run(
+    argv: Sequence[str], usage: str, define: Callable[[flags.FlagValues], None], act: Callable[[flags.FlagValues], None]
+) -> int:
+    """Parses a command line and acts on it.
+
+    Args:
+        argv: The program's name, then its arguments; `--job-dir` means `--job_dir`.
+        usage: What the command does, for `--help`.
+        define: Defines the flags.
+        act: Does the work.
+
+    Returns:
+        The exit code: 0 done, 1 user error, 2 bad flags, 130 interrupted, 143 stopped by SIGTERM.
+    """
+    values = flags.FlagValues()
+    define(values)
+    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
+    try:
+        extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
+        if extra:
+            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
+        if values["help"].value:
+            print(f"{usage}\n{values.get_help()}")
+            return 0
+        act(values)
+    except flags.Error as error:
+        return _fail(str(error), _BAD_FLAGS)
+    except ConfigError as error:
+        return _fail(str(error), _BAD_FLAGS)
+    except TrainerError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on from the last checkpoint.", _INTERRUPTED)
+    return 0
+
+
+def _with_underscores(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return code

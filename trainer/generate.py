@@ -1,0 +1,58 @@
+"""Makes images with a run's generator: `python -m trainer generate --job_dir=runs/digits --out=grid.png`."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from absl import flags as absl_flags
+
+from trainer import flags
+from trainer.errors import ConfigError
+from trainer.images import save_grid, tile
+from trainer.storage import write_atomically
+
+_USAGE = """Makes images with a run's generator.
+
+  python -m trainer generate --job_dir=DIRECTORY --num_images=64 [--label=3] --out=grid.png|samples.npz
+
+A .png is one grid; a .npz holds x, uint8 [N, H, W, C], and for conditional models y, int32 [N].
+"""
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("out", None, "File to write: .png or .npz.", required=True, flag_values=values)
+    absl_flags.DEFINE_integer("num_images", 64, "How many images.", lower_bound=1, flag_values=values)
+    absl_flags.DEFINE_integer("label", None, "Class to ask for. None: each in turn.", flag_values=values)
+    absl_flags.DEFINE_integer("seed", None, "Of the latents. None: the run's.", lower_bound=0, flag_values=values)
+    absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Writes the file."""
+    out = Path(values["out"].value)
+    if out.suffix not in (".png", ".npz"):
+        raise ConfigError(f"out={out} has an unknown ending; write a .png grid or a .npz of arrays.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out} lies in a directory that does not exist; make {out.parent} first.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from trainer import trained
+
+    _, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
+    count = values["num_images"].value
+    images, labels = gan.sample(count, labels=values["label"].value, seed=values["seed"].value)
+    if out.suffix == ".png":
+        columns = gan.num_classes if gan.num_classes and values["label"].value is None else int(np.ceil(count**0.5))
+        save_grid(out, tile(images, columns))
+    else:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
+        write_atomically(out, buffer.getvalue())
+    print(f"Wrote {count} images of the generator at step {manifest.step} to {out}.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, _USAGE, define, act)

@@ -1,0 +1,52 @@
+"""A run's GAN, ready to sample, from its directory."""
+
+import json
+
+from trainer import data
+from trainer.config import TrainConfig
+from trainer.engine import strategy as strategies
+from trainer.engine.checkpoint import CheckpointStore, Manifest, load
+from trainer.errors import CheckpointError, ConfigError
+from trainer.gans import GAN, from_config
+from trainer.storage import RunDirectory
+from trainer.training import MONITOR
+
+
+def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, Manifest]:
+    """Rebuilds the networks of a run and loads a verified checkpoint into them.
+
+    Args:
+        job_dir: The run directory.
+        checkpoint: `best` by the run's metric (the newest where none was evaluated), `latest`, or a step.
+
+    Raises:
+        CheckpointError: The directory holds no run, or not that checkpoint, or it is damaged.
+        ConfigError: `checkpoint` is none of the three.
+    """
+    directory = RunDirectory(job_dir)
+    if not directory.config.exists():
+        raise CheckpointError(f"job_dir={job_dir} holds no run (there is no config.json); give the directory of one.")
+    config = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
+    best = f"metric/{MONITOR[config.metrics]}" if config.metrics in MONITOR else None
+    store = CheckpointStore(directory.checkpoints, best=best)
+    step = _wanted_step(store, checkpoint)
+    manifest, _ = store.find(step)
+    if manifest is None:
+        there = ", ".join(map(str, store.steps())) or "none"
+        raise CheckpointError(f"job_dir={job_dir} has no checkpoint of step {step}; there are: {there}.")
+    strategies.create(config.override(strategy="one_device", num_virtual_devices=1))
+    info = data.describe(config.dataset)
+    gan = from_config(config, info.image_shape, info.num_classes)
+    load(store.folder(manifest.step), gan.state)
+    gan.step = manifest.step
+    return config, gan, manifest
+
+
+def _wanted_step(store: CheckpointStore, checkpoint: str) -> int | None:
+    if checkpoint == "latest":
+        return None
+    if checkpoint == "best":
+        return store.best()
+    if not checkpoint.isdigit():
+        raise ConfigError(f"checkpoint={checkpoint} is unknown; give best, latest or the number of a step.")
+    return int(checkpoint)
