@@ -116,10 +116,21 @@ class Step:
             for repeat in range(group.repeats):
                 images, labels = self._window.gather(tensors, self._indices(step, replica, repeat))
                 gradients, metrics, buffers = differentiated(images, labels, step, replica, repeat, buffers)
-                for phase, of_phase in zip(group.phases, gradients, strict=True):
-                    phase.optimizer.apply(of_phase, phase.network.trainable_variables)
+                self._update(group, gradients)
                 logged |= metrics
         return logged, buffers
+
+    def _update(self, group: PhaseGroup, gradients: list[list[tf.Tensor]]) -> None:
+        """Applies the gradients of each phase, one phase after the other on every replica: collectives must not cross."""
+        before: list[tf.Tensor] = []
+        for phase, of_phase in zip(group.phases, gradients, strict=True):
+            variables = phase.network.trainable_variables
+            if before:
+                with tf.control_dependencies(before):
+                    of_phase = [tf.identity(gradient) for gradient in of_phase]
+            phase.optimizer.apply(of_phase, variables)
+            if self._num_replicas > 1:
+                before = [variable.value.read_value() for variable in variables]
 
     def _indices(self, step: tf.Tensor, replica: tf.Tensor, repeat: int) -> tf.Tensor:
         key = stream_key(self._plan.seed, f"order/{repeat}")

@@ -24,8 +24,19 @@ def create(config: TrainConfig) -> tf.distribute.Strategy:
     if chosen == "multi_worker":
         raise ConfigError("strategy=multi_worker is not built yet in this version; choose mirrored or one_device.")
     if chosen == "mirrored":
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return mirrored([device.name for device in devices])
     return tf.distribute.get_strategy()
+
+
+def mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
+    """A mirrored strategy over devices by name, such as `["CPU:0", "CPU:1"]`.
+
+    On CPUs gradients meet on one device: TensorFlow's collectives there allow one strategy a process.
+    """
+    on_cpu = all("CPU" in device.upper() for device in devices)
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice() if on_cpu else None
+    )
 
 
 def _split_cpu(count: int) -> None:

@@ -263,7 +263,7 @@ class GAN(keras.Model):
         for name, network in self.networks.items():
             named |= {f"{name}/{i:03d}/{v.name}": v for i, v in enumerate(network.weights)}
         for name, optimizer in self.optimizers.items():
-            named |= {f"{name}_optimizer/{i:03d}/{v.name}": v for i, v in enumerate(optimizer.variables)}
+            named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named
 
     def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:

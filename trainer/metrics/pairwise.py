@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-_ROWS = 512
+_PAIRS = 2_500_000
+"""Pairs in memory at a time: 20 MB a matrix."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +91,9 @@ def between(real: Within, fake: Within) -> Between:
 def _blocks(rows: tf.Tensor, columns: tf.Tensor) -> Iterator[tuple[int, tf.Tensor, tf.Tensor]]:
     """Yields each block's first row, its inner products and its squared distances, both float64 [R, M]."""
     column_norms = tf.reduce_sum(tf.square(columns), axis=1)
-    for start in range(0, rows.shape[0], _ROWS):
-        block = rows[start : start + _ROWS]
+    num_rows = max(1, _PAIRS // columns.shape[0])
+    for start in range(0, rows.shape[0], num_rows):
+        block = rows[start : start + num_rows]
         products = tf.matmul(block, columns, transpose_b=True)
         row_norms = tf.reduce_sum(tf.square(block), axis=1, keepdims=True)
         yield start, products, tf.maximum(row_norms + column_norms - 2.0 * products, 0.0)
