@@ -80,7 +80,9 @@ def test_a_filter_that_leaves_nothing_is_refused():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
-    with pytest.raises(ConfigError, match=r"did you mean fashion_mnist\? Known: digits, mnist, fashion_mnist, cifar10\.$"):
+    with pytest.raises(
+        ConfigError, match=r"did you mean fashion_mnist\? Known: digits, mnist, fashion_mnist, cifar10\.$"
+    ):
         describe("fashon_mnist")
     with pytest.raises(ConfigError, match=r"dataset\.json; known: digits, mnist, fashion_mnist, cifar10\.$"):
         describe("qqq")

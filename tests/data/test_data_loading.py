@@ -89,5 +89,7 @@ def test_a_downloaded_set_gets_the_shape_and_types_of_the_others(monkeypatch):
 def test_a_downloaded_set_with_other_counts_is_refused(monkeypatch):
     content = (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (content, (None, None)))
-    with pytest.raises(DataError, match=r"^mnist holds \[1, 1, 1, .*\] images a class, expected \[5923, .*; delete ~/\.keras"):
+    with pytest.raises(
+        DataError, match=r"^mnist holds \[1, 1, 1, .*\] images a class, expected \[5923, .*; delete ~/\.keras"
+    ):
         load("mnist")

@@ -103,7 +103,9 @@ def test_a_rewrite_that_fails_leaves_no_description_of_the_old_set(tmp_path, mon
 
 
 def test_no_description_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"dataset\.json does not exist, expected the description of a prepared data set"):
+    with pytest.raises(
+        DataError, match=r"dataset\.json does not exist, expected the description of a prepared data set"
+    ):
         read_prepared(tmp_path)
 
 
@@ -118,7 +120,9 @@ def test_a_shard_of_another_size_is_named(tmp_path):
     write(tmp_path)
     path = tmp_path / "toy-00001-of-00002.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"shard .*00001-of-00002\.tfrecord has \d+ bytes, dataset\.json states \d+; copy"):
+    with pytest.raises(
+        DataError, match=r"shard .*00001-of-00002\.tfrecord has \d+ bytes, dataset\.json states \d+; copy"
+    ):
         read_prepared(tmp_path)
 
 
@@ -135,7 +139,9 @@ def test_one_flipped_bit_is_found_by_the_hash(tmp_path):
 def test_a_truncated_file_that_the_description_agrees_with_is_damaged(tmp_path):
     write(tmp_path)
     replace_first_shard(tmp_path, (tmp_path / "toy-00000-of-00002.tfrecord").read_bytes()[:-5])
-    with pytest.raises(DataError, match=r"shard .*00000-of-00002\.tfrecord is truncated or corrupt after record 0, expected 3 whole"):
+    with pytest.raises(
+        DataError, match=r"shard .*00000-of-00002\.tfrecord is truncated or corrupt after record 0, expected 3 whole"
+    ):
         read_prepared(tmp_path)
 
 
@@ -151,7 +157,10 @@ GOOD = png(np.zeros((4, 6, 3), np.uint8))
         ([record(GOOD, None)], r"record 0 of shard .*00000-of.* has no feature `label`, expected 0 to 2"),
         ([record(GOOD, 3)], r"record 0 of shard .*00000-of.* has label 3, expected 0 to 2"),
         ([record(GOOD, -2)], r"record 0 of shard .*00000-of.* has label -2, expected 0 to 2"),
-        ([record(GOOD, [1, 2])], r"shard .*00000-of.* holds, at or after record 0, what is not a tf\.train\.Example of one PNG"),
+        (
+            [record(GOOD, [1, 2])],
+            r"shard .*00000-of.* holds, at or after record 0, what is not a tf\.train\.Example of one PNG",
+        ),
         ([record(b"JFIF" * 20)], r"record 0 of shard .*00000-of.* has an `image` that is not a PNG"),
         ([record(GOOD[:20])], r"record 0 of shard .*00000-of.* has an `image` that is not a PNG"),
         ([record(GOOD[:40])], r"shard .*00000-of.* holds, at or after record 0, what is not"),
@@ -175,7 +184,10 @@ def test_records_that_do_not_fit_are_named(tmp_path, records, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"images": np.zeros((7, 4, 6, 3), np.float32)}, r"^images are float32 \[7, 4, 6, 3\], expected uint8 \[N, H, W, C\]"),
+        (
+            {"images": np.zeros((7, 4, 6, 3), np.float32)},
+            r"^images are float32 \[7, 4, 6, 3\], expected uint8 \[N, H, W, C\]",
+        ),
         ({"images": np.zeros((7, 4, 6), np.uint8)}, r"^images are uint8 \[7, 4, 6\], expected uint8"),
         ({"images": np.zeros((7, 4, 6, 5), np.uint8)}, r"expected uint8 \[N, H, W, C\] with 1, 3 or 4 channels"),
         ({"images": np.zeros((0, 4, 6, 3), np.uint8)}, r"^images are uint8 \[0, 4, 6, 3\]"),

@@ -57,8 +57,8 @@ def test_the_four_measures_of_a_case_counted_by_hand():
 
 
 def test_recall_asks_fake_balls_and_precision_real_ones():
-    # k = 1: real balls [-1, 1] and [0, 2] are small, fake balls [-100, 100] and [0, 200] are large.
-    assert precision_recall([[0.0], [1.0]], [[50.0], [0.0 + 150.0]], k=1) == (0.0, 0.5 + 0.5)
+    # k = 1: the balls [-1, 1] and [0, 2] hold neither 50 nor 150; [-50, 150] and [50, 250] hold 0 and 1.
+    assert precision_recall([[0.0], [1.0]], [[50.0], [150.0]], k=1) == (0.0, 1.0)
     assert precision_recall([[50.0], [150.0]], [[0.0], [1.0]], k=1) == (1.0, 0.0)
 
 
@@ -77,7 +77,7 @@ def test_a_sample_is_not_its_own_neighbour_and_k_counts_the_others():
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):
     real, fake = RANDOM.normal(size=(23, 3)), RANDOM.normal(size=(31, 3)) * 1.2
     whole = (*precision_recall(real, fake), *density_coverage(real, fake), kernel_distance(real, fake))
-    monkeypatch.setattr(pairwise, "_ROWS", 7)
+    monkeypatch.setattr(pairwise, "_PAIRS", 7 * 31)
     in_blocks = (*precision_recall(real, fake), *density_coverage(real, fake), kernel_distance(real, fake))
     assert in_blocks == pytest.approx(whole, rel=1e-12)
     assert 0 < whole[0] < 1
@@ -99,7 +99,9 @@ def test_they_agree_with_a_direct_computation():
 
 @pytest.mark.parametrize("measure", [precision_recall, density_coverage])
 def test_too_few_samples_for_k_neighbours_are_refused(measure):
-    with pytest.raises(DataError, match=r"^fake_features has shape \[5, 2\], expected \[N, F\] with N at least 6; give more"):
+    with pytest.raises(
+        DataError, match=r"^fake_features has shape \[5, 2\], expected \[N, F\] with N at least 6; give more"
+    ):
         measure(BOTH, LEFT[:5], k=5)
 
 

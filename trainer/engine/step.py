@@ -187,8 +187,9 @@ def _differentiated(group: PhaseGroup, plan: StepPlan, buffers: list[keras.Varia
         noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}")
         drawn = noise.seeds(len(seeds), [PER_SAMPLE_SEED in variable.path for variable in seeds]) if seeds else []
         mapping = [*zip(buffers, values, strict=True), *zip(seeds, drawn, strict=True)]
-        with tf.GradientTape(persistent=len(group.phases) > 1) as tape, keras.StatelessScope(mapping) as scope:
-            losses, metrics = plan.forward(images, labels, noise)
+        with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
+            with keras.StatelessScope(mapping) as scope:
+                losses, metrics = plan.forward(images, labels, noise)
             objectives = {}
             for phase in group.phases:
                 total = tf.reduce_sum(losses[phase.name]) / plan.global_batch_size

@@ -1,0 +1,59 @@
+"""One TensorFlow process for all tests: deterministic, with two CPU devices, and tiny networks."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import TrainConfig
+from trainer.data.loading import Arrays, load
+from trainer.engine.strategy import mirrored
+from trainer.gans import GAN, from_config
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+tf.config.experimental.enable_op_determinism()
+
+TINY_MLP = {"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}
+TINY_DCGAN = {"generator_filters": [8, 4], "discriminator_filters": [4, 8], "dropout": 0.3}
+TINY_ARCHITECTURES = {"mlp": TINY_MLP, "dcgan": TINY_DCGAN}
+
+
+@pytest.fixture(scope="session")
+def digits() -> Arrays:
+    """The embedded digits."""
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """Two virtual CPU devices."""
+    return mirrored(["CPU:0", "CPU:1"])
+
+
+def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
+    """A config that trains in milliseconds a step."""
+    settings = {
+        "architecture": architecture,
+        "architecture_options": TINY_ARCHITECTURES[architecture],
+        "latent_dim": 8,
+        "global_batch_size": 16,
+        "steps": 4,
+        "metrics": "none",
+        "jit_compile": "off",
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
+    """The compiled GAN of a tiny config on 28×28×1 images of ten classes."""
+    return from_config(tiny_config(architecture, **changes), (28, 28, 1), 10, strategy)
+
+
+def values_of(gan: GAN) -> dict[str, np.ndarray]:
+    """A copy of all state."""
+    return {name: np.array(variable.numpy()) for name, variable in gan.state.items()}

@@ -1,0 +1,158 @@
+"""A checkpoint is committed by its manifest, and nothing that differs from what was written is ever loaded."""
+
+import random
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_gan, values_of
+
+from trainer.callbacks import Checkpoint
+from trainer.engine.checkpoint import CheckpointStore, state_sha256, verify
+from trainer.errors import CheckpointError, DivergenceError
+
+
+def make_state(value=0.0):
+    return {"a/000/kernel": keras.Variable(np.full((3, 2), value, np.float32)), "b/000": keras.Variable(np.int64(value))}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path, keep=3, best="metric/frechet")
+
+
+def save(store, step, **metrics):
+    store.save(make_state(step), step, {f"metric/{name}": value for name, value in metrics.items()})
+    store.wait()
+
+
+def test_what_was_saved_is_restored_with_its_digest(store):
+    save(store, 7)
+    state = make_state()
+    manifest = store.restore(state)
+    assert manifest.step == 7
+    assert state["a/000/kernel"].numpy().tolist() == [[7.0, 7.0]] * 3
+    assert manifest.state_sha256 == state_sha256({name: variable.numpy() for name, variable in state.items()})
+
+
+def test_a_snapshot_is_not_touched_by_later_updates(store):
+    state = make_state(1)
+    store.save(state, 1)
+    state["a/000/kernel"].assign(np.zeros((3, 2), np.float32))
+    store.wait()
+    restored = make_state()
+    store.restore(restored)
+    assert restored["a/000/kernel"].numpy().max() == 1.0
+
+
+def test_the_last_three_and_the_best_are_kept(store):
+    for step, frechet in enumerate([9.0, 2.0, 5.0, 4.0, 3.0, 6.0], start=1):
+        save(store, step, frechet=frechet)
+    assert store.steps() == [2, 4, 5, 6]
+    assert store.best() == 2
+    assert store.best_value() == 2.0
+
+
+def test_an_empty_directory_restores_nothing(store):
+    assert store.restore(make_state()) is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]), "another SHA-256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes where"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+    ids=["flipped", "cut", "missing"],
+)
+def test_damage_to_the_newest_is_named_and_the_older_one_taken(store, damage, sentence):
+    save(store, 1), save(store, 2)
+    damage(next(store.folder(2).glob("state.data-*")))
+    assert store.restore(make_state()).step == 1
+    assert sentence in store.rejected[0] and "step-00000002" in store.rejected[0]
+
+
+def test_a_folder_without_manifest_is_no_checkpoint(store):
+    save(store, 1), save(store, 2)
+    (store.folder(2) / "MANIFEST.json").unlink()
+    assert store.restore(make_state()).step == 1
+
+
+def test_where_none_verifies_it_stops(store):
+    save(store, 1)
+    (store.folder(1) / "MANIFEST.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint in .* can be trusted: step-00000001/MANIFEST.json"):
+        store.restore(make_state())
+
+
+def test_five_hundred_random_damages_are_all_detected(store, tmp_path):
+    save(store, 1)
+    folder, chance = store.folder(1), random.Random(0)
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    names = sorted(path.name for path in folder.iterdir())
+    for _ in range(500):
+        path = folder / chance.choice(names)
+        content = bytearray(path.read_bytes())
+        kind, place = chance.choice(["flip", "cut", "delete"]), chance.randrange(len(content))
+        if kind == "flip":
+            content[place] ^= 1 << chance.randrange(8)
+            path.write_bytes(content)
+        elif kind == "cut":
+            path.write_bytes(content[:place])
+        else:
+            path.unlink()
+        assert verify(folder)[0] is None, (kind, path.name, place)
+        shutil.copy(whole / path.name, path)
+    assert verify(folder)[0] is not None
+
+
+def test_another_config_is_refused(tmp_path):
+    first = CheckpointStore(tmp_path, fingerprints={"config": "a"})
+    first.save(make_state(), 1)
+    first.wait()
+    other = CheckpointStore(tmp_path, fingerprints={"config": "b"})
+    with pytest.raises(CheckpointError, match="made with another config"):
+        other.restore(make_state())
+
+
+def test_another_network_is_refused_by_name(store):
+    save(store, 1)
+    state = make_state() | {"a/000/kernel": keras.Variable(np.zeros((4, 2), np.float32))}
+    with pytest.raises(CheckpointError, match=r"holds \(\(3, 2\), 'float32'\) for a/000/kernel"):
+        store.restore(state)
+
+
+def test_values_that_are_not_finite_are_never_committed(store):
+    save(store, 1)
+    store.save(make_state() | {"a/000/kernel": keras.Variable(np.full((3, 2), np.nan, np.float32))}, 2)
+    with pytest.raises(DivergenceError, match="a/000/kernel is not finite at step 2"):
+        store.wait()
+    assert store.steps() == [1]
+
+
+def test_an_error_of_the_background_surfaces_at_the_next_save(store, tmp_path):
+    (tmp_path / ".step-00000001.partial").write_text("a file where the folder should be")
+    store.save(make_state(), 1)
+    with pytest.raises(CheckpointError, match="step 1 cannot be written"):
+        store.save(make_state(), 2)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_a_run_resumed_at_every_step_ends_with_the_same_bits(digits, tmp_path, architecture):
+    settings = {"ema_half_life_images": 100.0}
+
+    def fit(steps, directory):
+        gan = tiny_gan(architecture, **settings)
+        gan.fit(
+            digits.images, batch_size=16, steps=steps, verbose=0, callbacks=[Checkpoint(directory, every_steps=2)]
+        )
+        return gan
+
+    reference = values_of(fit(4, tmp_path / "whole"))
+    for steps in range(1, 5):
+        gan = fit(steps, tmp_path / "cut")
+    assert gan.step == 4
+    assert state_sha256(values_of(gan)) == state_sha256(reference)
