@@ -1,8 +1,12 @@
 """What the program says: plain sentences on a terminal, one JSON object a line everywhere else."""
 
+import contextlib
 import json
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _CLEAR_LINE = "\r\x1b[K"
@@ -25,3 +29,22 @@ def say(message: str, *, severity: str = "INFO", **fields: Any) -> None:
         print(f"{_CLEAR_LINE}{message}", flush=True)
     else:
         print(json.dumps({"severity": severity, "message": message, "time": time.time(), **fields}), flush=True)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries write to standard error while they load; shows it where that fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,11 +1,10 @@
 """Measures a run's generator: `python -m trainer evaluate --job_dir=runs/digits`."""
 
 import json
-import os
 
 from absl import flags as absl_flags
 
-from trainer import flags
+from trainer import console, flags
 from trainer.errors import ConfigError
 
 _USAGE = """Measures a run's generator against its training images, beside real images against real ones.
@@ -23,10 +22,10 @@ def define(values: absl_flags.FlagValues) -> None:
 
 def act(values: absl_flags.FlagValues) -> None:
     """Prints the metrics as JSON."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from trainer import metrics, trained
-    from trainer.callbacks.evaluation import evaluate
-    from trainer.data.loading import load
+    with console.quiet_import():
+        from trainer import metrics, trained
+        from trainer.callbacks.evaluation import evaluate
+        from trainer.data.loading import load
 
     config, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
     suite_name = values["metrics"].value or config.metrics

@@ -1,13 +1,12 @@
 """Makes images with a run's generator: `python -m trainer generate --job_dir=runs/digits --out=grid.png`."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from absl import flags as absl_flags
 
-from trainer import flags
+from trainer import console, flags
 from trainer.errors import ConfigError
 from trainer.images import save_grid, tile
 from trainer.storage import write_atomically
@@ -37,8 +36,8 @@ def act(values: absl_flags.FlagValues) -> None:
         raise ConfigError(f"out={out} has an unknown ending; write a .png grid or a .npz of arrays.")
     if not out.parent.is_dir():
         raise ConfigError(f"out={out} lies in a directory that does not exist; make {out.parent} first.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from trainer import trained
+    with console.quiet_import():
+        from trainer import trained
 
     _, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
     count = values["num_images"].value

@@ -1,11 +1,10 @@
 """Trains: `python -m trainer.task --recipe=digits --job_dir=runs/digits`. Flags make a config, the config a run."""
 
-import os
 import sys
 
 from absl import flags as absl_flags
 
-from trainer import flags, recipes
+from trainer import console, flags, recipes
 
 _USAGE = f"""Trains a GAN.
 
@@ -25,8 +24,8 @@ def act(values: absl_flags.FlagValues) -> None:
     """Trains, or prints the config that it would train."""
     given = flags.given(values)
     config = recipes.get(given.pop("recipe", "digits")).override(**given)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from trainer import training
+    with console.quiet_import():
+        from trainer import training
 
     config = training.resolve(config)
     if values["dry_run"].value:
