@@ -99,14 +99,13 @@ def run(
     """
     values = flags.FlagValues()
     define(values)
-    flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
+    if {"--help", "-h"} & set(argv[1:]):
+        print(f"{usage}\n{values.get_help()}")
+        return 0
     try:
         extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
         if extra:
             raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
-        if values["help"].value:
-            print(f"{usage}\n{values.get_help()}")
-            return 0
         act(values)
     except flags.Error as error:
         return _fail(str(error), _BAD_FLAGS)

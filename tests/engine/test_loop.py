@@ -1,0 +1,45 @@
+"""Windows, their boundaries, and the request to stop."""
+
+import threading
+
+import keras
+import pytest
+from conftest import tiny_gan
+
+from trainer.engine.loop import DeviceWindow
+
+
+def boundaries(digits, callbacks=(), start=0, **settings):
+    seen = []
+    gan = tiny_gan()
+    gan.step = start
+    record = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(gan.step))
+    gan.fit(digits.images[:160], batch_size=16, verbose=0, callbacks=[*callbacks, record], **settings)
+    return seen
+
+
+def every(steps):
+    callback = keras.callbacks.Callback()
+    callback.every_steps = steps
+    return callback
+
+
+def test_windows_end_at_multiples_of_their_length_at_epochs_and_where_callbacks_act(digits):
+    assert boundaries(digits, steps=12, steps_per_window=4) == [4, 8, 10, 12]
+    assert boundaries(digits, [every(3)], steps=9, steps_per_window=20) == [3, 6, 9]
+
+
+def test_boundaries_do_not_depend_on_where_a_run_was_cut(digits):
+    assert boundaries(digits, steps=12, steps_per_window=4, start=5) == [8, 10, 12]
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_a_request_from_another_thread_ends_a_window_after_its_step(digits, architecture):
+    gan = tiny_gan(architecture)
+    window = DeviceWindow(gan._plan(16), gan._window(digits.images, None), gan._strategy)
+    window(0, 1)
+    threading.Timer(0.1, lambda: window.stop.assign(True)).start()
+    reached, logs = window(1, 10**9)
+    assert 1 <= reached < 10**9
+    assert int(gan.optimizers["generator"].iterations.numpy()) == reached
+    assert set(logs) >= {"loss/generator", "loss/discriminator"}

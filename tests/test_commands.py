@@ -1,0 +1,225 @@
+"""The commands as a user meets them: exit codes, sentences, files."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_DCGAN, TINY_MLP
+from PIL import Image
+
+import trainer.__main__ as commands
+from trainer import task
+
+TINY = [
+    "--recipe=vanilla",
+    f"--architecture_options={json.dumps(TINY_MLP)}",
+    "--latent_dim=8",
+    "--global_batch_size=16",
+    "--jit_compile=off",
+    "--strategy=one_device",
+    "--metrics=none",
+    "--steps=6",
+    "--sample_every_steps=3",
+    "--checkpoint_every_steps=3",
+    "--steps_per_window=2",
+]
+
+
+def train(job_dir, *more):
+    return task.main(["task", f"--job_dir={job_dir}", *TINY, *more])
+
+
+def content(directory):
+    return {
+        path.relative_to(directory): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    job_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    options = json.dumps(TINY_DCGAN)
+    arguments = [*TINY, "--recipe=cgan", f"--architecture_options={options}", "--metrics=digits"]
+    assert task.main(["task", f"--job-dir={job_dir}", *arguments]) == 0
+    return job_dir
+
+
+def test_a_run_leaves_the_run_directory(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert {"config.json", "metrics.jsonl", "samples/progression.gif"} <= names
+    assert {f"samples/step-{step:08d}.png" for step in (0, 3, 6)} <= names
+    for step in (3, 6):
+        assert {f"checkpoints/step-{step:08d}/{name}" for name in ("MANIFEST.json", "state.index")} <= names
+    assert any(name.startswith("logs/events.") for name in names)
+
+
+def test_metrics_are_a_line_a_window_with_the_promised_keys(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 3, 4, 6]
+    assert {"step", "images_seen", "time", "loss/generator", "loss/discriminator", "images_per_sec"} <= set(lines[1])
+    assert lines[-1]["images_seen"] == 96
+    assert {"metric/frechet_digits_5k", "metric/recall_digits_5k", "metric/conditional_accuracy"} <= set(lines[-1])
+    assert "metric/frechet_digits_5k" in lines[0]
+
+
+def test_the_grid_has_a_row_a_class_and_the_animation_its_frames(finished):
+    with Image.open(finished / "samples/step-00000006.png") as grid:
+        assert grid.size == (10 * 30 + 2, 10 * 30 + 2)
+    with Image.open(finished / "samples/progression.gif") as animation:
+        assert animation.n_frames == 3
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
+    before = content(finished)
+    options = json.dumps(TINY_DCGAN)
+    arguments = [*TINY, "--recipe=cgan", f"--architecture_options={options}", "--metrics=digits"]
+    assert task.main(["task", f"--job_dir={finished}", *arguments]) == 0
+    assert "is finished: it stands at step 6" in capsys.readouterr().out
+    assert content(finished) == before
+
+
+def test_generate_is_deterministic_and_has_its_shapes(finished, tmp_path, capsys):
+    def arrays(*more):
+        out = tmp_path / "samples.npz"
+        arguments = ["main", "generate", f"--job_dir={finished}", "--num_images=12", f"--out={out}", *more]
+        assert commands.main(arguments) == 0
+        with np.load(out) as loaded:
+            return loaded["x"], loaded["y"]
+
+    images, labels = arrays("--seed=3")
+    assert images.dtype == np.uint8 and images.shape == (12, 28, 28, 1)
+    assert labels.tolist() == [*range(10), 0, 1]
+    np.testing.assert_array_equal(images, arrays("--seed=3")[0])
+    assert (images != arrays("--seed=4")[0]).any()
+    assert arrays("--label=7", "--checkpoint=3")[1].tolist() == [7] * 12
+    grid = tmp_path / "grid.png"
+    assert commands.main(["main", "generate", f"--job_dir={finished}", f"--out={grid}"]) == 0
+    with Image.open(grid) as picture:
+        assert picture.size[0] == 302
+    assert "step" in capsys.readouterr().out
+
+
+def test_evaluate_prints_the_metrics_beside_the_floor(finished, capsys):
+    assert commands.main(["main", "evaluate", f"--job_dir={finished}", "--checkpoint=latest"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    logged = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert printed["step"] == 6
+    assert printed["metrics"]["frechet_digits_5k"] == pytest.approx(logged["metric/frechet_digits_5k"], rel=1e-6)
+    assert printed["real_against_real"]["frechet_digits_5k"] < 1
+
+
+def test_raising_steps_goes_on_to_the_bits_of_a_longer_run(tmp_path):
+    assert train(tmp_path / "long", "--steps=9") == 0
+    assert train(tmp_path / "short", "--steps=5") == 0
+    assert train(tmp_path / "short", "--steps=9") == 0
+    long, short = (
+        json.loads((tmp_path / run / "checkpoints/step-00000009/MANIFEST.json").read_text())["state_sha256"]
+        for run in ("long", "short")
+    )
+    assert long == short
+    steps = [json.loads(line)["step"] for line in (tmp_path / "short/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_with_the_same_bits(tmp_path, capsys):
+    assert train(tmp_path / "a") == 0
+    newest = tmp_path / "a/checkpoints/step-00000006"
+    digest = json.loads((newest / "MANIFEST.json").read_text())["state_sha256"]
+    data = next(newest.glob("state.data-*"))
+    data.write_bytes(b"\0" + data.read_bytes()[1:])
+    assert train(tmp_path / "a") == 0
+    printed = capsys.readouterr().out
+    assert "Passed over a checkpoint: step-00000006/state.data-00000-of-00001 has another SHA-256" in printed
+    assert "Resumed at step 3." in printed
+    assert json.loads((newest / "MANIFEST.json").read_text())["state_sha256"] == digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--recipe=vanila"], 2, "recipe=vanila is unknown; did you mean vanilla?"),
+        (["--global_batch_size=0"], 2, "global_batch_size=0 is too small"),
+        (["--global_batch_size=33", "--num_virtual_devices=2"], 2, "must divide by 2 replicas; try 32 or 34."),
+        (["--classes=11"], 2, "classes=11 is not among the 10 classes of digits"),
+        (["--loss=hing"], 2, "loss=hing is unknown; did you mean hinge?"),
+        (["--architecture_options={\"droput\": 1}"], 2, "did you mean dropout?"),
+        (["--setps=3"], 2, "Unknown command line flag 'setps'. Did you mean: steps"),
+        (["--job_dir=/dev/null/run"], 1, "job_dir=/dev/null/run cannot be written"),
+        (["--dataset=mnits"], 2, "mnist"),
+        (["--generator_learning_rate=1e30", "--discriminator_learning_rate=1e30", "--steps=40"], 1, "became "),
+    ],
+)
+def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path, capsys, arguments, code, sentence):
+    assert train(tmp_path / "run", *arguments) == code
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_directory_of_another_run_is_refused_and_kept(tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    before = content(tmp_path)
+    assert train(tmp_path / "run", "--loss=hinge", "--steps=9") == 1
+    assert "holds a run with loss=non_saturating where loss=hinge is asked" in capsys.readouterr().err
+    assert train(tmp_path / "run", "--resume=never", "--steps=9") == 1
+    assert "resume=never" in capsys.readouterr().err
+    assert content(tmp_path) == before
+
+
+def test_dry_run_prints_the_whole_config_and_touches_nothing(tmp_path, capsys):
+    assert train(tmp_path / "run", "--dry_run") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["steps"] == 6 and printed["metrics"] == "none" and printed["job_dir"] == str(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_and_the_list_of_commands(capsys):
+    assert task.main(["task", "--help"]) == 0
+    assert "--generator_learning_rate" in capsys.readouterr().out
+    assert commands.main(["main"]) == 0
+    assert "generate" in capsys.readouterr().out
+    assert commands.main(["main", "genrate"]) == 2
+    assert "'genrate' is not a command" in capsys.readouterr().err
+    for name in commands._COMMANDS:
+        assert commands.main(["main", name, "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--out=grid.jpg"], "unknown ending"),
+        (["--out=/nowhere/at/all/grid.png"], "does not exist"),
+        (["--out=grid.png", "--checkpoint=77"], "no checkpoint of step 77"),
+        (["--out=grid.png", "--checkpoint=newest"], "give best, latest or the number"),
+        (["--out=grid.png", "--label=10"], "labels from 10 to 10"),
+    ],
+)
+def test_generate_refuses_in_one_sentence(finished, capsys, arguments, sentence):
+    assert commands.main(["main", "generate", f"--job_dir={finished}", *arguments]) in (1, 2)
+    assert sentence in capsys.readouterr().err
+
+
+def test_generate_refuses_a_directory_without_a_run(tmp_path, capsys):
+    assert commands.main(["main", "generate", f"--job_dir={tmp_path}", "--out=grid.png"]) == 1
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_sigterm_commits_exits_143_and_resumes_to_the_same_bits(tmp_path):
+    command = [sys.executable, "-m", "trainer.task", f"--job_dir={tmp_path / 'cut'}", *TINY, "--steps=1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert any('"loss/generator"' in line for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(timeout=15) == 143
+    step = max(int(path.parent.name[5:]) for path in (tmp_path / "cut/checkpoints").glob("step-*/MANIFEST.json"))
+    digests = []
+    for run in ("cut", "whole"):
+        assert train(tmp_path / run, f"--steps={step + 2}", "--checkpoint_every_steps=0", "--sample_every_steps=0") == 0
+        manifest = tmp_path / run / f"checkpoints/step-{step + 2:08d}/MANIFEST.json"
+        digests.append(json.loads(manifest.read_text())["state_sha256"])
+    assert digests[0] == digests[1]

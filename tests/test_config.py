@@ -1,0 +1,109 @@
+"""Settings: one source for defaults, ranges, help and flags."""
+
+import dataclasses
+
+import pytest
+from absl import flags as absl_flags
+
+from trainer import flags, recipes
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError
+
+STABLE_FLAGS = """recipe job_dir dataset classes steps epochs global_batch_size seed strategy num_virtual_devices
+steps_per_window jit_compile precision loss generator_learning_rate discriminator_learning_rate ema_half_life_images
+sample_every_steps checkpoint_every_steps evaluate_every_steps keep_checkpoints resume""".split()
+
+
+def parse(*arguments):
+    values = absl_flags.FlagValues()
+    flags.define_config(values)
+    values(["task", *arguments])
+    return flags.given(values)
+
+
+def test_the_stable_flags_are_there():
+    names = {spec.name for spec in dataclasses.fields(TrainConfig)}
+    assert set(STABLE_FLAGS) <= names
+
+
+def test_every_setting_has_help_and_survives_json():
+    for spec in dataclasses.fields(TrainConfig):
+        assert len(spec.metadata["help"]) > 10 and spec.metadata["help"].endswith("."), spec.name
+    config = TrainConfig(classes=(0, 3), architecture_options={"dropout": 0.1}, steps=5)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_flags_give_typed_values_and_only_what_was_given():
+    given = parse("--steps=30.0", "--classes=0,3", "--loss=hinge", '--architecture_options={"a": 1}', "--epochs=2.5")
+    assert given == {"steps": 30, "classes": (0, 3), "loss": "hinge", "architecture_options": {"a": 1}, "epochs": 2.5}
+
+
+@pytest.mark.parametrize("argument", ["--steps=3.5", "--classes=a", "--architecture_options=[1]", "--beta_1=x"])
+def test_a_flag_of_a_wrong_type_is_refused(argument):
+    with pytest.raises(absl_flags.Error):
+        parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"global_batch_size": 0}, "global_batch_size=0 is too small; the least is 1."),
+        ({"generator_learning_rate": -1.0}, "generator_learning_rate=-1.0 is too small"),
+        ({"generator_learning_rate": float("nan")}, "generator_learning_rate=nan"),
+        ({"beta_1": 1.0}, "beta_1=1.0 is too large"),
+        ({"precision": "float16"}, "precision=float16 is unknown; choose one of float32, bfloat16."),
+        ({"steps": 3, "epochs": 2.0}, "both say how long"),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence(changes, sentence):
+    with pytest.raises(ConfigError) as raised:
+        recipes.get("digits").override(**changes)
+    assert sentence in str(raised.value)
+
+
+def test_giving_steps_drops_the_recipes_epochs_and_the_other_way_round():
+    assert recipes.get("vanilla").override(steps=7).epochs is None
+    assert recipes.get("digits").override(epochs=2.0).steps is None
+
+
+def test_epochs_become_steps_of_whole_batches():
+    config = TrainConfig(global_batch_size=64, epochs=3.0)
+    assert config.resolve(1000).steps == 45
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "num_replicas", "sentence"),
+    [
+        (50, 1, "global_batch_size=100 is more than the 50 images"),
+        (500, 8, "global_batch_size=100 must divide by 8 replicas; try 96 or 104."),
+    ],
+)
+def test_a_batch_that_cannot_be_is_refused_with_the_arithmetic(num_examples, num_replicas, sentence):
+    with pytest.raises(ConfigError) as raised:
+        TrainConfig(global_batch_size=100, steps=1).resolve(num_examples, num_replicas)
+    assert sentence in str(raised.value)
+
+
+def test_how_long_and_how_often_may_change_at_resume_but_not_what_is_trained():
+    config = TrainConfig(steps=5)
+    assert config.fingerprint == config.override(steps=9, sample_every_steps=2, job_dir="x").fingerprint
+    assert config.fingerprint != config.override(seed=1).fingerprint
+    assert config.fingerprint != config.override(loss="hinge").fingerprint
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_complete_and_described(name):
+    config = recipes.get(name)
+    assert config.recipe == name
+    assert config.resolve(5000).steps > 0
+    assert recipes.summary(name).endswith((".", ","))
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean vanilla?"):
+        recipes.get("vanila")
+
+
+def test_a_config_of_another_version_is_refused():
+    with pytest.raises(ConfigError, match="'colour' is not a setting"):
+        TrainConfig.from_dict({"colour": "red"})
