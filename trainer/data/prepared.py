@@ -68,13 +68,20 @@ def _verify_file(path: pathlib.Path, shard: Shard) -> None:
         raise DataError(
             f"shard {path} has {num_bytes} bytes, {MANIFEST_NAME} states {shard.num_bytes}; copy the data set again."
         )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(path)
     if digest != shard.sha256:
         raise DataError(
             f"shard {path} has SHA-256 {digest[:12]}…, {MANIFEST_NAME} states {shard.sha256[:12]}…; "
             "copy the data set again."
         )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
@@ -102,8 +109,8 @@ def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labe
         ) from error
     except tf.errors.InvalidArgumentError as error:
         raise DataError(
-            f"shard {path} holds, at or after record {start}, what is not a tf.train.Example of one PNG `image` and one "
-            "int64 `label`; prepare the set again."
+            f"shard {path} holds, at or after record {start}, what is not a tf.train.Example of one PNG `image` and "
+            "one int64 `label`; prepare the set again."
         ) from error
     if start != len(labels):
         raise DataError(
@@ -130,7 +137,7 @@ def _check_png(png: bytes, where: str, image_shape: tuple[int, int, int]) -> Non
     header = png[:_PNG_HEADER_BYTES]
     if len(header) < _PNG_HEADER_BYTES or not header.startswith(_PNG_SIGNATURE):
         raise DataError(f"{where} has an `image` that is not a PNG; prepare the set again.")
-    width, height = int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
+    width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
     shape = (height, width, _CHANNELS_OF_COLOUR_TYPE.get(header[25], 0))
     if shape != image_shape or header[24] != 8:
         raise DataError(
@@ -238,6 +245,4 @@ def _write_shard(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> 
             }
             example = tf.train.Example(features=tf.train.Features(feature=feature))
             writer.write(example.SerializeToString(deterministic=True))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(file=path.name, num_examples=len(labels), num_bytes=path.stat().st_size, sha256=digest)
+    return Shard(file=path.name, num_examples=len(labels), num_bytes=path.stat().st_size, sha256=_sha256(path))
