@@ -148,7 +148,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_with_the_same_bit
         (["--global_batch_size=33", "--num_virtual_devices=2"], 2, "must divide by 2 replicas; try 32 or 34."),
         (["--classes=11"], 2, "classes=11 is not among the 10 classes of digits"),
         (["--loss=hing"], 2, "loss=hing is unknown; did you mean hinge?"),
-        (["--architecture_options={\"droput\": 1}"], 2, "did you mean dropout?"),
+        (['--architecture_options={"droput": 1}'], 2, "did you mean dropout?"),
         (["--setps=3"], 2, "Unknown command line flag 'setps'. Did you mean: steps"),
         (["--job_dir=/dev/null/run"], 1, "job_dir=/dev/null/run cannot be written"),
         (["--dataset=mnits"], 2, "mnist"),

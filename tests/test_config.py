@@ -9,9 +9,30 @@ from trainer import flags, recipes
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 
-STABLE_FLAGS = """recipe job_dir dataset classes steps epochs global_batch_size seed strategy num_virtual_devices
-steps_per_window jit_compile precision loss generator_learning_rate discriminator_learning_rate ema_half_life_images
-sample_every_steps checkpoint_every_steps evaluate_every_steps keep_checkpoints resume""".split()
+STABLE_FLAGS = {
+    "recipe",
+    "job_dir",
+    "dataset",
+    "classes",
+    "steps",
+    "epochs",
+    "global_batch_size",
+    "seed",
+    "strategy",
+    "num_virtual_devices",
+    "steps_per_window",
+    "jit_compile",
+    "precision",
+    "loss",
+    "generator_learning_rate",
+    "discriminator_learning_rate",
+    "ema_half_life_images",
+    "sample_every_steps",
+    "checkpoint_every_steps",
+    "evaluate_every_steps",
+    "keep_checkpoints",
+    "resume",
+}
 
 
 def parse(*arguments):
@@ -23,7 +44,7 @@ def parse(*arguments):
 
 def test_the_stable_flags_are_there():
     names = {spec.name for spec in dataclasses.fields(TrainConfig)}
-    assert set(STABLE_FLAGS) <= names
+    assert names >= STABLE_FLAGS
 
 
 def test_every_setting_has_help_and_survives_json():

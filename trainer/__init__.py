@@ -18,7 +18,7 @@ _HOME_OF = {
     "recipes": "trainer.recipes",
 }
 
-__all__ = ["ConditionalGAN", "GAN", "TrainConfig", "architectures", "callbacks", "losses", "recipes"]
+__all__ = ["GAN", "ConditionalGAN", "TrainConfig", "architectures", "callbacks", "losses", "recipes"]
 
 
 def __getattr__(name: str) -> Any:

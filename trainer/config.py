@@ -40,9 +40,7 @@ class TrainConfig:
     """Everything that decides a run. A recipe is a function that returns one."""
 
     recipe: str = setting("digits", "Name of the recipe that gives the defaults of every other setting.")
-    job_dir: str | None = setting(
-        None, "Run directory. None: runs/RECIPE under the current directory.", resumable=True
-    )
+    job_dir: str | None = setting(None, "Run directory. None: runs/RECIPE under the current directory.", resumable=True)
 
     dataset: str = setting(
         "digits",

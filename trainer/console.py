@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 _CLEAR_LINE = "\r\x1b[K"
@@ -17,18 +17,18 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     return (stream or sys.stdout).isatty()
 
 
-def say(message: str, *, severity: str = "INFO", **fields: Any) -> None:
+def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | None = None) -> None:
     """Tells the user something.
 
     Args:
         message: A sentence.
         severity: INFO or WARNING, as Cloud Logging reads it.
-        **fields: More of the JSON object; a terminal shows the message alone.
+        fields: More of the JSON object; a terminal shows the message alone.
     """
     if is_terminal():
         print(f"{_CLEAR_LINE}{message}", flush=True)
     else:
-        print(json.dumps({"severity": severity, "message": message, "time": time.time(), **fields}), flush=True)
+        print(json.dumps({"severity": severity, "message": message, "time": time.time(), **(fields or {})}), flush=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The exceptions that users meet: each message is one sentence saying what was got, what was expected and what to do."""
+"""The exceptions that users meet: each message is one sentence with what was got, what was expected, what to do."""
 
 
 class TrainerError(Exception):

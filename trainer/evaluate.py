@@ -27,8 +27,8 @@ def act(values: absl_flags.FlagValues) -> None:
         from trainer.callbacks.evaluation import evaluate
         from trainer.data.loading import load
 
-    config, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
-    suite_name = values["metrics"].value or config.metrics
+    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    suite_name = values.metrics or config.metrics
     if suite_name == "none":
         raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
     suite = metrics.get(suite_name)(load(config.dataset, config.classes).images)

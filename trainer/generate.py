@@ -31,7 +31,7 @@ def define(values: absl_flags.FlagValues) -> None:
 
 def act(values: absl_flags.FlagValues) -> None:
     """Writes the file."""
-    out = Path(values["out"].value)
+    out = Path(values.out)
     if out.suffix not in (".png", ".npz"):
         raise ConfigError(f"out={out} has an unknown ending; write a .png grid or a .npz of arrays.")
     if not out.parent.is_dir():
@@ -39,11 +39,11 @@ def act(values: absl_flags.FlagValues) -> None:
     with console.quiet_import():
         from trainer import trained
 
-    _, gan, manifest = trained.restore(values["job_dir"].value, values["checkpoint"].value)
-    count = values["num_images"].value
-    images, labels = gan.sample(count, labels=values["label"].value, seed=values["seed"].value)
+    _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    count = values.num_images
+    images, labels = gan.sample(count, labels=values.label, seed=values.seed)
     if out.suffix == ".png":
-        columns = gan.num_classes if gan.num_classes and values["label"].value is None else int(np.ceil(count**0.5))
+        columns = gan.num_classes if gan.num_classes and values.label is None else int(np.ceil(count**0.5))
         save_grid(out, tile(images, columns))
     else:
         buffer = io.BytesIO()

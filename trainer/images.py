@@ -23,7 +23,7 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
         uint8 [rows*H + gaps, columns*W + gaps, C].
     """
     if images.ndim == 2:
-        side = int(round(images.shape[1] ** 0.5))
+        side = round(images.shape[1] ** 0.5)
         images = images.reshape(-1, side, side)
     if images.ndim == 3:
         images = images[..., np.newaxis]

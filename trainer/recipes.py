@@ -117,9 +117,9 @@ def dcgan() -> TrainConfig:
 
 @recipe
 def cgan() -> TrainConfig:
-    """Conditional GAN: one-hot labels joined to latents and to images, He init, batch norm .9, LeakyReLU .1, dropout .4.
+    """Conditional GAN: one-hot labels joined to latents and to images.
 
-    Source: arXiv 1411.1784 for the idea; convolutional networks and RMSprop 1e-4.
+    Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4.
     """
     return TrainConfig(
         wiring="conditional",

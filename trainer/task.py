@@ -28,7 +28,7 @@ def act(values: absl_flags.FlagValues) -> None:
         from trainer import training
 
     config = training.resolve(config)
-    if values["dry_run"].value:
+    if values.dry_run:
         print(config.to_json())
         return
     training.train(config)

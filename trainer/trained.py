@@ -5,7 +5,8 @@ import json
 from trainer import data
 from trainer.config import TrainConfig
 from trainer.engine import strategy as strategies
-from trainer.engine.checkpoint import CheckpointStore, Manifest, load
+from trainer.engine.checkpoint import CheckpointStore, load
+from trainer.engine.manifest import Manifest
 from trainer.errors import CheckpointError, ConfigError
 from trainer.gans import GAN, from_config
 from trainer.storage import RunDirectory

@@ -76,7 +76,9 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
         return False
     found = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
     wanted, there = config.identity, found.identity
-    changed = [f"{name}={there[name]} where {name}={wanted[name]} is asked" for name in wanted if there[name] != wanted[name]]
+    changed = [
+        f"{name}={there[name]} where {name}={wanted[name]} is asked" for name in wanted if there[name] != wanted[name]
+    ]
     if changed and not config.allow_config_change:
         raise CheckpointError(
             f"job_dir={directory.root} holds a run with {', '.join(changed)}; give its settings, another job_dir, or "
@@ -137,18 +139,16 @@ def _announce(config: TrainConfig, gan: GAN, arrays: Arrays, strategy: tf.distri
 
 
 def _conclude(config: TrainConfig, directory: RunDirectory, seconds: float) -> None:
-    console.say(f"Done: {config.steps:,} steps; this command took {seconds:.0f} s.", seconds=seconds)
+    console.say(f"Done: {config.steps:,} steps; this command took {seconds:.0f} s.", fields={"seconds": seconds})
     if config.metrics != "none":
         name = f"metric/{MONITOR[config.metrics]}"
         series = [(line["step"], line[name]) for line in read_json_lines(directory.metrics) if name in line]
         first, (step, best) = series[0][1], min(series, key=lambda pair: pair[1])
-        console.say(
-            f"{MONITOR[config.metrics]} went from {first:.4g} at step {series[0][0]} to {best:.4g} at step {step}: "
-            f"{first / best:.0f} times less."
-        )
+        fell = f"{first / best:.1f} times less" if best < first else "it did not fall"
+        console.say(f"{name[7:]} went from {first:.4g} at step {series[0][0]} to {best:.4g} at step {step}: {fell}.")
     last = max(Path(directory.samples).glob("step-*.png"))
     console.say(
-        f"Look at {last} and {directory.samples / 'progression.gif'}; scalars are in {directory.metrics}, TensorBoard's "
-        f"events in {directory.logs}, checkpoints in {directory.checkpoints}."
+        f"Look at {last} and {directory.samples / 'progression.gif'}; scalars are in {directory.metrics}, "
+        f"TensorBoard's events in {directory.logs}, checkpoints in {directory.checkpoints}."
     )
     console.say(f"Make more with: python -m trainer generate --job_dir={directory.root} --out=grid.png")

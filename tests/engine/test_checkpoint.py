@@ -7,14 +7,18 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_gan, values_of
+from trainer.engine.manifest import state_sha256, verify
 
 from trainer.callbacks import Checkpoint
-from trainer.engine.checkpoint import CheckpointStore, state_sha256, verify
+from trainer.engine.checkpoint import CheckpointStore
 from trainer.errors import CheckpointError, DivergenceError
 
 
 def make_state(value=0.0):
-    return {"a/000/kernel": keras.Variable(np.full((3, 2), value, np.float32)), "b/000": keras.Variable(np.int64(value))}
+    return {
+        "a/000/kernel": keras.Variable(np.full((3, 2), value, np.float32)),
+        "b/000": keras.Variable(np.int64(value)),
+    }
 
 
 @pytest.fixture
@@ -146,9 +150,7 @@ def test_a_run_resumed_at_every_step_ends_with_the_same_bits(digits, tmp_path, a
 
     def fit(steps, directory):
         gan = tiny_gan(architecture, **settings)
-        gan.fit(
-            digits.images, batch_size=16, steps=steps, verbose=0, callbacks=[Checkpoint(directory, every_steps=2)]
-        )
+        gan.fit(digits.images, batch_size=16, steps=steps, verbose=0, callbacks=[Checkpoint(directory, every_steps=2)])
         return gan
 
     reference = values_of(fit(4, tmp_path / "whole"))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_gan, values_of
+from trainer.engine.manifest import state_sha256
 
-from trainer.engine.checkpoint import state_sha256
 from trainer.engine.step import Step, StepPlan
 from trainer.errors import NetworkError
 
@@ -22,7 +22,9 @@ def run_groups(gan, digits, groups):
     plan = gan._plan(16)
     plan = StepPlan(**(vars(plan) | {"groups": groups}))
     window = gan._window(digits.images, digits.labels)
-    tf.function(Step(plan, window, tf.distribute.get_strategy()), autograph=False)(window.tensors(), tf.constant(0, tf.int64))
+    tf.function(Step(plan, window, tf.distribute.get_strategy()), autograph=False)(
+        window.tensors(), tf.constant(0, tf.int64)
+    )
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan"])

@@ -1,4 +1,4 @@
-"""Architectures: each is a function from an image shape to the factories of its networks, registered by one decorator."""
+"""Architectures: functions from an image shape to the factories of its networks, registered by one decorator."""
 
 import difflib
 import inspect

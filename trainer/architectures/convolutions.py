@@ -134,7 +134,7 @@ def spectral_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.reshape(outputs, [height, width, -1, filters]), [2, 0, 1, 3])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _spectral_tables(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The matrices that take a map, a kernel and back an output to real values at `P` products.
 
@@ -144,7 +144,9 @@ def _spectral_tables(height: int, width: int, size: int) -> tuple[np.ndarray, np
     radius = size // 2
     period = (height + radius, width + radius)  # the wrapped part of the circular convolution falls on no output
     pixels, taps = _grid(height, width, 0), _grid(size, size, -radius)
-    of_map, of_kernel, of_output = [], [], []
+    of_map: list[np.ndarray] = []
+    of_kernel: list[np.ndarray] = []
+    of_output: list[np.ndarray] = []
     for row in range(period[0]):
         for column in range(period[1]):
             mirrored = (-row % period[0], -column % period[1])
@@ -154,14 +156,15 @@ def _spectral_tables(height: int, width: int, size: int) -> tuple[np.ndarray, np
             x, w, y = np.exp(-angle @ pixels), np.exp(-angle @ taps), np.exp(angle @ pixels)
             y /= period[0] * period[1]
             if (row, column) == mirrored:
-                of_map.append(x.real), of_kernel.append(w.real), of_output.append(y.real)
+                for table, values in zip((of_map, of_kernel, of_output), (x, w, y), strict=True):
+                    table.append(values.real)
                 continue
             y *= 2
             # (a + bi)(c + di) from the products (a + b)c, a(d - c), b(c + d)
             of_map += [x.real + x.imag, x.real, x.imag]
             of_kernel += [w.real, w.imag - w.real, w.real + w.imag]
             of_output += [y.real - y.imag, -y.imag, -y.real]
-    return np.float32(of_map), np.float32(of_kernel), np.float32(of_output)
+    return np.array(of_map, np.float32), np.array(of_kernel, np.float32), np.array(of_output, np.float32)
 
 
 def _grid(height: int, width: int, origin: int) -> np.ndarray:

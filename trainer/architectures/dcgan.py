@@ -58,7 +58,9 @@ def dcgan(
         ConfigError: `generator_filters` and `generator_strides` differ in length, or an option is an unknown word.
     """
     if discriminator_batch_norm not in ("none", "hidden", "all"):
-        raise ConfigError(f"discriminator_batch_norm={discriminator_batch_norm} is unknown; choose none, hidden or all.")
+        raise ConfigError(
+            f"discriminator_batch_norm={discriminator_batch_norm} is unknown; choose none, hidden or all."
+        )
     if len(generator_filters) != len(generator_strides):
         raise ConfigError(
             f"generator_filters={list(generator_filters)} and generator_strides={list(generator_strides)} "
@@ -103,9 +105,7 @@ def dcgan(
         stack: list[keras_layers.Layer] = [keras.Input((height, width, channels + condition_size))]
         for depth, filters in enumerate(discriminator_filters):
             normalised = discriminator_batch_norm == "all" or (discriminator_batch_norm == "hidden" and depth > 0)
-            stack.append(
-                Conv2D(filters, kernel_size, 2, "same", use_bias=not normalised, kernel_initializer=kernel)
-            )
+            stack.append(Conv2D(filters, kernel_size, 2, "same", use_bias=not normalised, kernel_initializer=kernel))
             if normalised:
                 stack.append(BatchNormalization(momentum=batch_norm_momentum))
             stack.append(activation("leaky_relu", leaky_slope))

@@ -24,7 +24,9 @@ class BatchNormalization(layers.BatchNormalization):
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
         rank = len(inputs.shape)
         plain = self.axis in (-1, rank - 1) and not self.synchronized and not self.renorm
-        if not (training and self.trainable and plain and mask is None and rank in (2, 4) and self.scale and self.center):
+        if not (
+            training and self.trainable and plain and mask is None and rank in (2, 4) and self.scale and self.center
+        ):
             return super().call(inputs, training=training, mask=mask)
         images = tf.cast(inputs if rank == 4 else inputs[:, tf.newaxis, tf.newaxis, :], tf.float32)
         nothing = tf.zeros([0])

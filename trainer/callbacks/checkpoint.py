@@ -48,7 +48,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         model.step = self._saved_step = manifest.step
         self._best_value = self.store.best_value()
-        console.say(f"Resumed at step {manifest.step}.", step=manifest.step)
+        console.say(f"Resumed at step {manifest.step}.", fields={"step": manifest.step})
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         step = self.model.step

@@ -52,7 +52,7 @@ class Evaluation(keras.callbacks.Callback):
         value = values[self._monitor]
         if self._best is None or value < self._best[0]:
             self._best = (value, step)
-        console.say(f"Step {step}: {describe(values)}.", step=step, **values)
+        console.say(f"Step {step}: {describe(values)}.", fields={"step": step, **values})
 
 
 def evaluate(model: keras.Model, metrics: Metrics) -> dict[str, float]:

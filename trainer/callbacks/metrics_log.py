@@ -13,7 +13,7 @@ from trainer.storage import read_json_lines, write_atomically
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """Appends `{"step", "images_seen", "time", scalars...}` a window; a resumed run drops the lines past its checkpoint.
+    """Appends `{"step", "images_seen", "time", scalars...}` a window; a resumed run drops lines past its step.
 
     Args:
         path: Of the file.

@@ -28,4 +28,4 @@ class Progress(keras.callbacks.Callback):
             self._bar.update(step, list(shown.items()), finalize=step == num_steps)
         elif step == num_steps or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            console.say(f"Step {step} of {num_steps}.", step=step, **shown)
+            console.say(f"Step {step} of {num_steps}.", fields={"step": step, **shown})

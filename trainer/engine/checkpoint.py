@@ -1,66 +1,18 @@
 """Checkpoints that are committed by their manifest: written in the background, verified before they are trusted."""
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.engine.manifest import MANIFEST, Manifest, file_sha256, state_sha256, verify
 from trainer.errors import CheckpointError, DivergenceError
-
-_MANIFEST = "MANIFEST.json"
-_FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What makes a folder a checkpoint.
-
-    Attributes:
-        step: Number of steps taken.
-        files: Size in bytes and SHA-256 of each file, by name.
-        state_sha256: SHA-256 over names, types, shapes and values of all state.
-        fingerprints: Of config and data, to refuse a resume under others.
-        metrics: Evaluated at this step; empty where none was.
-        versions: Of TensorFlow and Keras.
-    """
-
-    step: int
-    files: dict[str, dict[str, Any]]
-    state_sha256: str
-    fingerprints: dict[str, str]
-    metrics: dict[str, float]
-    versions: dict[str, str]
-    format_version: int = _FORMAT_VERSION
-
-    def to_bytes(self) -> bytes:
-        """JSON that ends in a SHA-256 of its own."""
-        content = vars(self)
-        own = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return json.dumps(content | {"manifest_sha256": own}, indent=2).encode()
-
-    @classmethod
-    def from_bytes(cls, written: bytes) -> "Manifest":
-        """The manifest that `to_bytes` wrote.
-
-        Raises:
-            ValueError: Any byte differs from what was written.
-        """
-        content = json.loads(written)
-        content.pop("manifest_sha256")
-        manifest = cls(**content)
-        if manifest.to_bytes() != written:
-            raise ValueError("the manifest is not what was written")
-        return manifest
 
 
 class CheckpointStore:
@@ -164,7 +116,7 @@ class CheckpointStore:
         found: list[tuple[float, int]] = []
         for number in self.steps():
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                metrics = Manifest.from_bytes((self.folder(number) / _MANIFEST).read_bytes()).metrics
+                metrics = Manifest.from_bytes((self.folder(number) / MANIFEST).read_bytes()).metrics
                 if self._best in metrics:
                     found.append((metrics[self._best], number))
         return found
@@ -212,14 +164,14 @@ class CheckpointStore:
         written = sorted(folder.iterdir())
         manifest = Manifest(
             step=step,
-            files={path.name: {"num_bytes": path.stat().st_size, "sha256": _sha256(path)} for path in written},
+            files={path.name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in written},
             state_sha256=state_sha256({name: value.numpy() for name, value in snapshot.items()}),
             fingerprints=self._fingerprints,
             metrics=metrics,
             versions={"tensorflow": tf.__version__, "keras": keras.__version__},
         )
-        (folder / _MANIFEST).write_bytes(manifest.to_bytes())
-        for path in (*written, folder / _MANIFEST, folder):
+        (folder / MANIFEST).write_bytes(manifest.to_bytes())
+        for path in (*written, folder / MANIFEST, folder):
             _sync(path)
 
     def _retain(self) -> None:
@@ -227,7 +179,7 @@ class CheckpointStore:
         steps = self.steps()
         kept = {*steps[-self._keep :], self.best()}
         for number in set(steps) - kept:
-            (self.folder(number) / _MANIFEST).unlink(missing_ok=True)
+            (self.folder(number) / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.folder(number), ignore_errors=True)
 
     def _check_fingerprints(self, manifest: Manifest) -> None:
@@ -237,27 +189,6 @@ class CheckpointStore:
                     f"the checkpoint of step {manifest.step} in {self.directory} was made with another {what}; "
                     f"use the same {what} again, or another job_dir."
                 )
-
-
-def verify(folder: Path) -> tuple[Manifest | None, str]:
-    """The manifest of a checkpoint whose every file has its size and SHA-256, or what is wrong with it."""
-    try:
-        manifest = Manifest.from_bytes((folder / _MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return None, f"{folder.name} has no {_MANIFEST}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None, f"{folder.name}/{_MANIFEST} is not what was written"
-    if manifest.format_version != _FORMAT_VERSION:
-        return None, f"{folder.name} has format {manifest.format_version} where {_FORMAT_VERSION} is known"
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            return None, f"{folder.name}/{name} is missing"
-        if path.stat().st_size != expected["num_bytes"]:
-            return None, f"{folder.name}/{name} has {path.stat().st_size} bytes where {expected['num_bytes']} were written"
-        if _sha256(path) != expected["sha256"]:
-            return None, f"{folder.name}/{name} has another SHA-256 than was written"
-    return manifest, ""
 
 
 def load(folder: Path, state: Mapping[str, keras.Variable]) -> None:
@@ -280,16 +211,6 @@ def load(folder: Path, state: Mapping[str, keras.Variable]) -> None:
         variable.assign(reader.get_tensor(name))
 
 
-def state_sha256(values: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(values):
-        value = np.ascontiguousarray(values[name])
-        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.data)
-    return digest.hexdigest()
-
-
 def _read(variable: keras.Variable) -> tf.Tensor:
     held = variable.value
     if hasattr(held, "values"):  # mirrored: every replica holds the same
@@ -299,14 +220,6 @@ def _read(variable: keras.Variable) -> tf.Tensor:
 
 def _is_finite(value: tf.Tensor) -> bool:
     return not value.dtype.is_floating or bool(np.isfinite(value.numpy()).all())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

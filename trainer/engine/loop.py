@@ -47,9 +47,7 @@ class DeviceWindow:
             The number of the next step, and the mean of every logged scalar over the steps that were run.
         """
         with self._strategy.scope():
-            reached, sums = self._run_window(
-                self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64)
-            )
+            reached, sums = self._run_window(self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64))
         reached = int(reached)
         num_steps = max(1, reached - first)
         return reached, {name: float(value) / num_steps for name, value in sums.items()}
@@ -121,6 +119,6 @@ def _check_finite(logs: dict[str, float], first: int, last: int) -> None:
     broken = [name for name, value in logs.items() if not np.isfinite(value)]
     if broken:
         raise DivergenceError(
-            f"{broken[0]} became {logs[broken[0]]} between steps {first} and {last}; training stopped and nothing after "
-            "the last checkpoint was saved: lower the learning rates or choose another loss."
+            f"{broken[0]} became {logs[broken[0]]} between steps {first} and {last}; training stopped and nothing "
+            "after the last checkpoint was saved: lower the learning rates or choose another loss."
         )

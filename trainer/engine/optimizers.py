@@ -1,7 +1,12 @@
 """Optimisers as the engine runs them: Keras's own, with Adam's update in one kernel instead of a dozen."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from trainer.errors import ConfigError
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -25,13 +30,33 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """A fresh optimiser of the same settings; plain Adam comes back as `FusedAdam`. Call it inside a strategy's scope."""
+    """A fresh optimiser of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`."""
     cls = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
     return cls.from_config(optimizer.get_config())
 
 
-def build(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> None:
-    """Creates the optimiser's slots now, inside the scope, so that a checkpoint finds them."""
-    optimizer.build(variables)
+def for_networks(given: Any, networks: Mapping[str, keras.Model]) -> dict[str, keras.optimizers.Optimizer]:
+    """The optimisers of a generator and a discriminator, built for their weights inside the current scope.
+
+    Args:
+        given: A Keras optimiser or its name, which each network gets a clone of, or a mapping with one each.
+        networks: By name; those that no optimiser moves are passed over.
+
+    Raises:
+        ConfigError: The mapping has other keys.
+    """
+    prototype = keras.optimizers.get(given) if isinstance(given, str) else given
+    wanted = {"generator", "discriminator"}
+    each = prototype if isinstance(prototype, Mapping) else dict.fromkeys(sorted(wanted), prototype)
+    if set(each) != wanted:
+        raise ConfigError(
+            f"optimizer has the keys {', '.join(map(str, each))}; give one optimiser, or a dict with generator and "
+            "discriminator."
+        )
+    made = {}
+    for name, optimizer in each.items():
+        made[name] = clone(keras.optimizers.get(optimizer))
+        made[name].build(networks[name].trainable_variables)
+    return made

@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 
 
 class Preemption:
-    """While entered, SIGTERM sets `requested` and calls back from a thread, even while TensorFlow holds the main one."""
+    """While entered, SIGTERM sets `requested` and acts from a thread, even while TensorFlow holds the main one."""
 
     def __init__(self) -> None:
         self.requested = False

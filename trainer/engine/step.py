@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from trainer.architectures.layers import PER_SAMPLE_SEED
 from trainer.data.windows import Window, batch_indices
 from trainer.engine.randomness import Noise, stream_key
 from trainer.errors import NetworkError
-
-PER_SAMPLE_SEED = "per_sample_seed"
 
 Losses = dict[str, tf.Tensor]
 Metrics = dict[str, dict[str, tf.Tensor]]
@@ -92,9 +91,7 @@ class Step:
         self._num_replicas = strategy.num_replicas_in_sync
         self._replica_batch_size = plan.global_batch_size // self._num_replicas
         self._buffers = [variable for network in plan.networks for variable in buffers_of(network)]
-        self._passes = [
-            _differentiated(group, plan, self._buffers) for group in plan.groups
-        ]
+        self._passes = [_differentiated(group, plan, self._buffers) for group in plan.groups]
 
     def __call__(self, tensors: tuple[tf.Tensor, ...], step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 []."""
@@ -121,7 +118,7 @@ class Step:
         return logged, buffers
 
     def _update(self, group: PhaseGroup, gradients: list[list[tf.Tensor]]) -> None:
-        """Applies the gradients of each phase, one phase after the other on every replica: collectives must not cross."""
+        """Applies the gradients of each phase, in the same order on every replica: collectives must not cross."""
         before: list[tf.Tensor] = []
         for phase, of_phase in zip(group.phases, gradients, strict=True):
             variables = phase.network.trainable_variables

@@ -1,5 +1,7 @@
 """Wirings: `GAN` subclasses that say which networks exist and which phases a step runs."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from trainer.gans.conditional import ConditionalGAN
 
 __all__ = ["GAN", "ConditionalGAN", "from_config"]
 
+_JIT_COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 _OUTPUT_ACTIVATIONS = {"-1..1": "tanh", "0..1": "sigmoid", "0..255": "relu"}
 
 
@@ -39,12 +42,16 @@ def from_config(
         _OUTPUT_ACTIVATIONS[config.image_range],
         config.architecture_options,
     )
-    settings = {
+    settings: dict[str, Any] = {
         "networks": networks,
         "latent_distribution": config.latent_distribution,
         "image_range": config.image_range,
     }
-    gan = ConditionalGAN(config.latent_dim, num_classes, **settings) if conditional else GAN(config.latent_dim, **settings)
+    gan = (
+        ConditionalGAN(config.latent_dim, num_classes, **settings)
+        if conditional
+        else GAN(config.latent_dim, **settings)
+    )
     gan.compile(
         optimizer={
             "generator": _optimizer(config, config.generator_learning_rate),
@@ -54,7 +61,7 @@ def from_config(
         update_order=config.update_order,
         discriminator_repeats=config.discriminator_repeats,
         ema_half_life_images=config.ema_half_life_images,
-        jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
+        jit_compile=_JIT_COMPILE[config.jit_compile],
         precision=config.precision,
         seed=config.seed,
         strategy=strategy,

@@ -19,6 +19,7 @@ from trainer.engine.preemption import Preemption
 from trainer.engine.randomness import Noise, seeded_initialisation
 from trainer.engine.step import Average, Losses, Metrics, Phase, PhaseGroup, StepPlan
 from trainer.errors import ConfigError, DataError, NetworkError
+from trainer.gans.checks import as_logits, check_built, check_reads, check_same_shape, has_convolutions, range_of
 
 _SAMPLING_BATCH = 250
 
@@ -101,13 +102,9 @@ class GAN(keras.Model):
         fake_labels = self.sample_labels(noise)
         latents = self.sample_latents(noise)
         fake_images = tf.cast(self.generate(latents, fake_labels, self.generator, True), tf.float32)
-        if fake_images.shape[1:] != real_images.shape[1:]:
-            raise NetworkError(
-                f"the generator makes images of shape {tuple(fake_images.shape[1:])} where the data has "
-                f"{tuple(real_images.shape[1:])}; change its last layers."
-            )
-        real_logits = _as_logits(self.discriminate(real_images, labels))
-        fake_logits = _as_logits(self.discriminate(fake_images, fake_labels))
+        check_same_shape(fake_images, real_images)
+        real_logits = as_logits(self.discriminate(real_images, labels))
+        fake_logits = as_logits(self.discriminate(fake_images, fake_labels))
         loss = self.adversarial_loss
         of_phase = {
             "discriminator": loss.discriminator(real_logits, fake_logits),
@@ -125,7 +122,7 @@ class GAN(keras.Model):
 
     # Keras's methods.
 
-    def compile(  # type: ignore[override]
+    def compile(
         self,
         optimizer: Any = "rmsprop",
         loss: Any = "non_saturating",
@@ -176,12 +173,12 @@ class GAN(keras.Model):
                 self._build_networks(optimizer)
         finally:
             keras.config.set_dtype_policy(policy)
-        self._with_xla = not self._has_convolutions() if jit_compile == "auto" else bool(jit_compile)
+        self._with_xla = not has_convolutions(self.networks.values()) if jit_compile == "auto" else bool(jit_compile)
         self.optimizer = self.optimizers["generator"]
         self.step = 0
         self.built = True
 
-    def fit(  # type: ignore[override]
+    def fit(
         self,
         x: Any,
         y: Any = None,
@@ -310,37 +307,20 @@ class GAN(keras.Model):
         self.generator, self.discriminator = self.get_generator(), self.get_discriminator()
         self.networks = {"generator": self.generator, "discriminator": self.discriminator}
         for name, network in self.networks.items():
-            if not isinstance(network, keras.Model) or not network.built:
-                raise NetworkError(
-                    f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape)."
-                )
+            check_built(name, network)
         self.averaged_generator = self.generator
         if self._ema_half_life_images:
             self.averaged_generator = self.get_generator()
             self.averaged_generator.set_weights(self.generator.get_weights())
             self.networks["averaged_generator"] = self.averaged_generator
-        if self.adversarial_loss.reads_logits and _ends_in_sigmoid(self.discriminator):
-            raise NetworkError(
-                "the loss reads logits but the discriminator ends in a sigmoid; remove that activation, "
-                "or pass a loss on probabilities such as keras.losses.binary_crossentropy."
-            )
-        given = keras.optimizers.get(optimizer) if isinstance(optimizer, str) else optimizer
-        each = given if isinstance(given, Mapping) else {"generator": given, "discriminator": given}
-        if set(each) != {"generator", "discriminator"}:
-            raise ConfigError(
-                f"optimizer has the keys {', '.join(map(str, each))}; give one optimiser, or a dict with generator "
-                "and discriminator."
-            )
-        self.optimizers = {}
-        for name, prototype in each.items():
-            self.optimizers[name] = optimizers.clone(prototype)
-            self.optimizers[name].build(self.networks[name].trainable_variables)
+        check_reads(self.adversarial_loss, self.discriminator)
+        self.optimizers = optimizers.for_networks(optimizer, self.networks)
 
     def _plan(self, batch_size: int) -> StepPlan:
         phases = {name: Phase(name, self.networks[name], self.optimizers[name]) for name in self.optimizers}
         discriminator, generator = phases["discriminator"], phases["generator"]
         if self._update_order == "simultaneous":
-            groups = (PhaseGroup((discriminator, generator)),)
+            groups: tuple[PhaseGroup, ...] = (PhaseGroup((discriminator, generator)),)
         else:
             groups = (PhaseGroup((discriminator,), self._discriminator_repeats), PhaseGroup((generator,)))
         average = None
@@ -363,7 +343,7 @@ class GAN(keras.Model):
             raise DataError(f"x is {images.dtype} of shape {images.shape}; expected numbers of shape [N, H, W, C].")
         if images.dtype != np.uint8:
             images = images.astype(np.float32)
-            self.image_range = _range_of(images)
+            self.image_range = range_of(images)
         return Window(images, None, self.image_range)
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
@@ -387,38 +367,3 @@ class GAN(keras.Model):
                 reduce_retracing=True,
             )
         return self._compiled_sampling
-
-    def _has_convolutions(self) -> bool:
-        convolution = keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv1D, keras.layers.Conv3D
-        return any(isinstance(layer, convolution) for network in self.networks.values() for layer in _layers(network))
-
-
-def _layers(network: keras.Model) -> list[keras.layers.Layer]:
-    found: list[keras.layers.Layer] = []
-    for layer in network.layers:
-        found += _layers(layer) if isinstance(layer, keras.Model) else [layer]
-    return found
-
-
-def _ends_in_sigmoid(network: keras.Model) -> bool:
-    activation = getattr(network.layers[-1], "activation", None) if network.layers else None
-    return activation is keras.activations.sigmoid
-
-
-def _as_logits(outputs: tf.Tensor) -> tf.Tensor:
-    """The discriminator's output [B, 1] as float32 [B]."""
-    if len(outputs.shape) != 2 or outputs.shape[1] != 1:
-        raise NetworkError(
-            f"the discriminator gives shape {tuple(outputs.shape)} where one number an image, (B, 1), is expected; "
-            "end it with Dense(1)."
-        )
-    return tf.cast(outputs[:, 0], tf.float32)
-
-
-def _range_of(images: np.ndarray) -> tuple[float, float]:
-    """The range that float images lie in, for showing what the generator makes."""
-    if not np.isfinite(images).all():
-        raise DataError("x has values that are not finite; remove them before training.")
-    if images.min() < 0:
-        return IMAGE_RANGES["-1..1"]
-    return IMAGE_RANGES["0..1"] if images.max() <= 1 else IMAGE_RANGES["0..255"]

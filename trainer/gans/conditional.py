@@ -7,9 +7,9 @@ Source: arXiv 1411.1784.
 
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
-import keras
 
 from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
@@ -58,7 +58,9 @@ class ConditionalGAN(GAN):
     def _window(self, x: Any, y: Any) -> Window:
         window = super()._window(x, y)
         if y is None:
-            raise DataError(f"{type(self).__name__}.fit needs labels; pass y with one class of {self.num_classes} an image.")
+            raise DataError(
+                f"{type(self).__name__}.fit needs labels; pass y with one class of {self.num_classes} an image."
+            )
         return Window(window.images, self._as_classes(y, window.num_examples), window.image_range)
 
     def _as_classes(self, y: Any, num_examples: int) -> np.ndarray:

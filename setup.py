@@ -1,0 +1,45 @@
+"""Packaging of gan-trainer. The settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+
+VERTEX = ["google-cloud-aiplatform>=1.100"]
+TUNE = ["cloudml-hypertune>=0.1.0.dev6", "optuna>=4,<6"]
+TEST = ["build>=1.2,<2", "mypy>=2.4,<2.5", "pytest>=9,<10", "ruff>=0.17.6,<0.18", "setuptools>=77"]
+
+setup(
+    name="gan-trainer",
+    version=VERSION,
+    description="Train generative adversarial networks on a laptop or on Vertex AI with one job and one config",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["trainer", "trainer.*"]),
+    package_data={
+        "trainer": ["py.typed"],
+        "trainer.data": ["digits/*"],
+        "trainer.metrics": ["*.json", "*.npz"],
+    },
+    install_requires=[
+        "absl-py",
+        "google-cloud-storage>=3.1",
+        "keras>=3.12",
+        "numpy",
+        "pillow",
+        "tensorboard",  # TensorFlow's summary writer needs it and does not ask for it.
+        "tensorflow>=2.21,<3",
+    ],
+    extras_require={
+        "vertex": VERTEX,
+        "tune": TUNE,
+        "test": TEST,
+        "dev": [*VERTEX, *TUNE, *TEST],
+    },
+)

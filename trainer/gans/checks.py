@@ -1,0 +1,69 @@
+"""What must hold between networks, loss and data, and the sentence for when it does not.
+
+Legend: `B` images a replica.
+"""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.windows import IMAGE_RANGES
+from trainer.errors import DataError, NetworkError
+from trainer.losses import AdversarialLoss
+
+_CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
+
+
+def check_built(name: str, network: object) -> None:
+    """Refuses what is no network, or has no variables yet."""
+    if not isinstance(network, keras.Model) or not network.built:
+        raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
+
+
+def check_reads(loss: AdversarialLoss, discriminator: keras.Model) -> None:
+    """Refuses a discriminator that ends in a sigmoid under a loss on logits."""
+    last = getattr(discriminator.layers[-1], "activation", None) if discriminator.layers else None
+    if loss.reads_logits and last is keras.activations.sigmoid:
+        raise NetworkError(
+            "the loss reads logits but the discriminator ends in a sigmoid; remove that activation, "
+            "or pass a loss on probabilities such as keras.losses.binary_crossentropy."
+        )
+
+
+def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
+    """Refuses a generator whose images are not of the data's shape."""
+    fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
+    if fake != real:
+        raise NetworkError(
+            f"the generator makes images of shape {fake} where the data has {real}; change its last layers."
+        )
+
+
+def as_logits(outputs: tf.Tensor) -> tf.Tensor:
+    """The discriminator's output [B, 1] as float32 [B]; refuses any other shape."""
+    if len(outputs.shape) != 2 or outputs.shape[1] != 1:
+        raise NetworkError(
+            f"the discriminator gives shape {tuple(outputs.shape)} where one number an image, (B, 1), is expected; "
+            "end it with Dense(1)."
+        )
+    return tf.cast(outputs[:, 0], tf.float32)
+
+
+def range_of(images: np.ndarray) -> tuple[float, float]:
+    """The range that float images lie in, for showing what the generator makes; refuses values that are not finite."""
+    if not np.isfinite(images).all():
+        raise DataError("x has values that are not finite; remove them before training.")
+    if images.min() < 0:
+        return IMAGE_RANGES["-1..1"]
+    return IMAGE_RANGES["0..1"] if images.max() <= 1 else IMAGE_RANGES["0..255"]
+
+
+def has_convolutions(networks: Iterable[keras.Model]) -> bool:
+    """Whether any layer, however deep, is a convolution."""
+    return any(
+        isinstance(layer, _CONVOLUTIONS) or (isinstance(layer, keras.Model) and has_convolutions([layer]))
+        for network in networks
+        for layer in network.layers
+    )
