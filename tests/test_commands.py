@@ -209,6 +209,13 @@ def test_generate_refuses_a_directory_without_a_run(tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
 
 
+def test_two_virtual_devices_are_two_replicas(tmp_path):
+    command = [sys.executable, "-m", "trainer.task", f"--job_dir={tmp_path}", *TINY]
+    command += ["--num_virtual_devices=2", "--strategy=auto"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "on 2 CPU device(s)" in printed and "Done: 6 steps" in printed
+
+
 def test_sigterm_commits_exits_143_and_resumes_to_the_same_bits(tmp_path):
     command = [sys.executable, "-m", "trainer.task", f"--job_dir={tmp_path / 'cut'}", *TINY, "--steps=1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -108,7 +108,7 @@ def _callbacks(config: TrainConfig, directory: RunDirectory, arrays: Arrays) -> 
     if config.metrics != "none":
         suite = metrics.get(config.metrics)(arrays.images)
         best = f"metric/{MONITOR[config.metrics]}"
-        active.append(callbacks.Evaluation(suite, MONITOR[config.metrics], config.evaluate_every_steps))
+        active.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
     fingerprints = {} if config.allow_config_change else {"config": config.fingerprint, "data": arrays.fingerprint}
     return [
         *active,

@@ -55,7 +55,9 @@ class Checkpoint(keras.callbacks.Callback):
         metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
-        self._best_value = min(value, self._best_value)
+        if is_best:
+            self._best_value = value
+            console.say(f"Step {step} is the best so far by {self._best_name}: its checkpoint is kept.")
         if is_best or (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
             self._save(metrics)
 

@@ -24,16 +24,13 @@ class Evaluation(keras.callbacks.Callback):
 
     Args:
         metrics: The suite.
-        monitor: Name of the metric whose smallest value is the best.
         every_steps: Steps between two evaluations; 0 for only before and after learning.
     """
 
-    def __init__(self, metrics: Metrics, monitor: str, every_steps: int = 0):
+    def __init__(self, metrics: Metrics, every_steps: int = 0):
         super().__init__()
         self.every_steps = every_steps
         self._metrics = metrics
-        self._monitor = monitor
-        self._best: tuple[float, int] | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.step == 0:
@@ -49,9 +46,6 @@ class Evaluation(keras.callbacks.Callback):
         values = evaluate(self.model, self._metrics)
         if logs is not None:
             logs.update({f"metric/{name}": value for name, value in values.items()})
-        value = values[self._monitor]
-        if self._best is None or value < self._best[0]:
-            self._best = (value, step)
         console.say(f"Step {step}: {describe(values)}.", fields={"step": step, **values})
 
 

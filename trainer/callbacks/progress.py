@@ -17,8 +17,6 @@ class Progress(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if console.is_terminal() else None
         self._last_line = 0.0
-        if self._bar is not None and self.model.step:
-            self._bar._seen_so_far = self.model.step
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         step, num_steps = self.model.step, self.params["num_steps"]
