@@ -1,0 +1,143 @@
+"""What callbacks leave behind."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan
+from PIL import Image
+
+from trainer import callbacks, console
+from trainer.images import save_animation, save_grid, tile
+
+
+def fit(digits, active, steps=4, gan=None, **settings):
+    gan = gan or tiny_gan("mlp")
+    gan.fit(digits.images, batch_size=16, steps=steps, steps_per_window=2, callbacks=active, verbose=0, **settings)
+    return gan
+
+
+class Suite:
+    """Metrics of the tests' own: a value a call."""
+
+    num_samples = 6
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def evaluate(self, fake_images, fake_labels=None):
+        assert fake_images.shape == (6, 28, 28, 1) and fake_images.dtype == np.uint8
+        return {"frechet": self.values.pop(0)}
+
+
+def test_a_tile_keeps_every_pixel_in_its_place():
+    images = np.arange(6 * 4 * 3).reshape(6, 4, 3, 1).astype(np.uint8)
+    grid = tile(images, columns=3)
+    assert grid.shape == (2 * 6 + 2, 3 * 5 + 2, 1)
+    for index in range(6):
+        top, left = index // 3 * 6 + 2, index % 3 * 5 + 2
+        np.testing.assert_array_equal(grid[top : top + 4, left : left + 3], images[index])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grids_and_animations_open_again(tmp_path, channels):
+    frames = []
+    for value in (0, 200):
+        save_grid(tmp_path / f"{value}.png", np.full((40, 60, channels), value, np.uint8))
+        frames.append((f"step {value}", tmp_path / f"{value}.png"))
+    save_animation(tmp_path / "a.gif", frames)
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 2 and animation.size == (60, 56) and animation.info["loop"] == 0
+        animation.seek(1)
+        assert animation.convert("RGB").getpixel((30, 40)) == (200, 200, 200)
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
+    from trainer.storage import write_atomically
+
+    write_atomically(tmp_path / "a", b"whole")
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "a", "not bytes")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_grids_use_the_same_latents_from_before_learning_on(digits, tmp_path):
+    gan = tiny_gan("mlp", generator_learning_rate=0.0)
+    fit(digits, [callbacks.SampleGrid(tmp_path, every_steps=2, log_dir=tmp_path / "logs")], gan=gan)
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert names == ["step-00000000.png", "step-00000002.png", "step-00000004.png"]
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 1
+
+
+def test_the_evaluation_joins_the_logs_before_during_and_after(digits, tmp_path):
+    log = callbacks.MetricsLog(tmp_path / "metrics.jsonl")
+    gan = fit(digits, [callbacks.Evaluation(Suite([9.0, 5.0, 7.0]), every_steps=2), log])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("metric/frechet")) for line in lines] == [(0, 9.0), (2, 5.0), (4, 7.0)]
+    assert [line["images_seen"] for line in lines] == [0, 32, 64]
+    assert gan.step == 4
+
+
+def test_a_new_best_is_kept_beside_the_newest(digits, tmp_path):
+    active = [
+        callbacks.Evaluation(Suite([9.0, 1.0, 7.0, 6.0, 5.0]), every_steps=2),
+        callbacks.Checkpoint(tmp_path, every_steps=2, keep=1, best="metric/frechet"),
+    ]
+    fit(digits, active, steps=8)
+    assert active[-1].store.steps() == [2, 8]
+    assert active[-1].store.best() == 2
+
+
+def test_metrics_past_the_checkpoint_are_dropped_on_resume(digits, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": step, "images_seen": 16 * step, "time": 0.0} for step in (0, 2, 4)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "cut sho')
+    gan = tiny_gan("mlp")
+    gan.step = 2
+    fit(digits, [callbacks.MetricsLog(path)], gan=gan)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 2, 4]
+    assert "loss/generator" in path.read_text().splitlines()[-1]
+
+
+def test_tensorboard_gets_scalars_and_grids_by_step(digits, tmp_path):
+    fit(digits, [callbacks.EventLog(tmp_path), callbacks.SampleGrid(tmp_path / "s", 2, log_dir=tmp_path)])
+    found = set()
+    for path in tmp_path.glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            found |= {(event.step, value.tag) for value in event.summary.value}
+    assert {
+        (2, "loss/generator"),
+        (4, "loss/discriminator"),
+        (4, "images_per_sec"),
+        (0, "samples"),
+        (4, "samples"),
+    } <= found
+
+
+def test_off_a_terminal_progress_is_json_lines(digits, capsys):
+    gan = tiny_gan("mlp")
+    gan.fit(digits.images, batch_size=16, steps=4, steps_per_window=2)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1]["step"] == 4 and lines[-1]["severity"] == "INFO"
+    assert {"message", "time", "loss/generator", "loss/discriminator", "images_per_sec"} <= set(lines[-1])
+
+
+def test_on_a_terminal_progress_is_a_bar(digits, capsys, monkeypatch):
+    monkeypatch.setattr(console, "is_terminal", lambda stream=None: True)
+    gan = tiny_gan("mlp")
+    gan.fit(digits.images, batch_size=16, steps=4, steps_per_window=2)
+    shown = capsys.readouterr().out
+    assert "4/4" in shown and "loss/generator" in shown and "{" not in shown
+
+
+def test_loading_notes_are_held_back_unless_loading_fails(capfd):
+    import os
+
+    with console.quiet_import():
+        os.write(2, b"noise\n")
+    assert "noise" not in capfd.readouterr().err
+    with pytest.raises(ImportError), console.quiet_import():
+        os.write(2, b"reason\n")
+        raise ImportError
+    assert "reason" in capfd.readouterr().err
