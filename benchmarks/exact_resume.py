@@ -65,8 +65,15 @@ def undisturbed(recipe: str, folder: Path, more: tuple[str, ...] = ()) -> tuple[
     return digest(folder), time.monotonic() - started
 
 
-def killed(recipe: str, folder: Path, moments: random.Random, longest: float, kills: int, tally: Tally,
-           more: tuple[str, ...] = ()) -> str:
+def killed(
+    recipe: str,
+    folder: Path,
+    moments: random.Random,
+    longest: float,
+    kills: int,
+    tally: Tally,
+    more: tuple[str, ...] = (),
+) -> str:
     """Digest of a run that is killed `kills` times, each time up to `longest` seconds after its start."""
     while True:
         with subprocess.Popen(command(recipe, folder, more), stdout=subprocess.DEVNULL) as process:

@@ -59,15 +59,16 @@ class Noise:
         numbers = tf.cast(self.uniform(purpose, 1)[:, 0] * limit, tf.int32)
         return tf.minimum(numbers, limit - 1)
 
-    def seeds(self, count: int, shared: list[bool]) -> list[tf.Tensor]:
-        """Seeds for `count` Keras seed generators: uint32 [2] each.
+    def seeds(self, shared: list[bool]) -> list[tf.Tensor]:
+        """Seeds for Keras seed generators: uint32 [2] each.
 
         Args:
-            count: How many.
-            shared: For each, whether all replicas get the same one (else each its own).
+            shared: For each generator, whether all replicas get the same seed (else each its own).
         """
-        rows = [self._seed_rows(count, replica) for replica in (0, self._replica)]
-        return [rows[0 if same else 1][index] for index, same in enumerate(shared)]
+        if not shared:
+            return []
+        of_first, of_ours = (self._seed_rows(len(shared), replica) for replica in (0, self._replica))
+        return [of_first[index] if same else of_ours[index] for index, same in enumerate(shared)]
 
     def _seed_rows(self, count: int, replica: tf.Tensor | int) -> tf.Tensor:
         return tf.raw_ops.StatelessRandomUniformFullIntV2(

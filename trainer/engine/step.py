@@ -3,8 +3,9 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -91,7 +92,7 @@ class Step:
         self._num_replicas = strategy.num_replicas_in_sync
         self._replica_batch_size = plan.global_batch_size // self._num_replicas
         self._buffers = [variable for network in plan.networks for variable in buffers_of(network)]
-        self._passes = [_differentiated(group, plan, self._buffers) for group in plan.groups]
+        self._passes = [self._compiled(group) for group in plan.groups]
 
     def __call__(self, tensors: tuple[tf.Tensor, ...], step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 []."""
@@ -109,13 +110,27 @@ class Step:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         buffers = [variable.value.read_value() for variable in self._buffers]
         logged: dict[str, tf.Tensor] = {}
-        for group, differentiated in zip(self._plan.groups, self._passes, strict=True):
+        for group, run_pass in zip(self._plan.groups, self._passes, strict=True):
             for repeat in range(group.repeats):
                 images, labels = self._window.gather(tensors, self._indices(step, replica, repeat))
-                gradients, metrics, buffers = differentiated(images, labels, step, replica, repeat, buffers)
-                self._update(group, gradients)
+                metrics, buffers = run_pass(images, labels, step, replica, repeat, buffers)
                 logged |= metrics
         return logged, buffers
+
+    def _compiled(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor]]]:
+        """One forward pass of a group and its updates; with XLA whole, or up to what replicas exchange."""
+        differentiate = _differentiated(group, self._plan, self._buffers, self._num_replicas)
+        if self._plan.jit_compile and self._num_replicas > 1:
+            differentiate = tf.function(differentiate, jit_compile=True, autograph=False)
+
+        def run_pass(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+            gradients, logged, buffers = differentiate(*inputs)
+            self._update(group, gradients)
+            return logged, buffers
+
+        if self._plan.jit_compile and self._num_replicas == 1:
+            return tf.function(run_pass, jit_compile=True, autograph=False)
+        return run_pass
 
     def _update(self, group: PhaseGroup, gradients: list[list[tf.Tensor]]) -> None:
         """Applies the gradients of each phase, in the same order on every replica: collectives must not cross."""
@@ -161,19 +176,20 @@ def buffers_of(network: keras.Model) -> list[keras.Variable]:
     return list(network.non_trainable_weights)
 
 
-def _differentiated(group: PhaseGroup, plan: StepPlan, buffers: list[keras.Variable]) -> Callable[..., tuple]:
-    """The function that computes one forward pass and the gradients of a group's phases."""
+def _differentiated(
+    group: PhaseGroup, plan: StepPlan, buffers: list[keras.Variable], num_replicas: int
+) -> Callable[..., tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]]:
+    """A function of (images, labels, step, replica, repeat, buffers' values) that reads variables and writes none.
+
+    It returns the gradients of each phase, what to log, and the values of the buffers after the pass.
+    """
     owned = {id(variable) for phase in group.phases for variable in buffers_of(phase.network)}
     purpose = "+".join(phase.name for phase in group.phases)
-    seeds = [
-        variable
-        for network in plan.networks
-        for variable in network.variables
-        if variable.name == "seed_generator_state"
-    ]
-    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    states = [variable for network in plan.networks for variable in network.variables]
+    states = [variable for variable in states if variable.name == "seed_generator_state"]
+    shared = [PER_SAMPLE_SEED in variable.path for variable in states]
 
-    def run(
+    def differentiate(
         images: tf.Tensor,
         labels: tf.Tensor | None,
         step: tf.Tensor,
@@ -182,18 +198,16 @@ def _differentiated(group: PhaseGroup, plan: StepPlan, buffers: list[keras.Varia
         values: list[tf.Tensor],
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]:
         noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}")
-        drawn = noise.seeds(len(seeds), [PER_SAMPLE_SEED in variable.path for variable in seeds]) if seeds else []
-        mapping = [*zip(buffers, values, strict=True), *zip(seeds, drawn, strict=True)]
+        mapping = [*zip(buffers, values, strict=True), *zip(states, noise.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
             with keras.StatelessScope(mapping) as scope:
                 losses, metrics = plan.forward(images, labels, noise)
             objectives = {}
             for phase in group.phases:
-                total = tf.reduce_sum(losses[phase.name]) / plan.global_batch_size
-                regularisers = [tf.cast(term, tf.float32) for term in phase.network.losses]
-                objectives[phase.name] = tf.add_n([total, *(term / num_replicas for term in regularisers)])
+                terms = [tf.cast(term, tf.float32) / num_replicas for term in phase.network.losses]
+                objectives[phase.name] = tf.add_n([tf.reduce_sum(losses[phase.name]) / plan.global_batch_size, *terms])
         gradients = [_gradients(tape, objectives[phase.name], phase) for phase in group.phases]
-        logged = {f"loss/{phase.name}": objectives[phase.name] for phase in group.phases}
+        logged = {f"loss/{name}": objective for name, objective in objectives.items()}
         for phase in group.phases:
             for name, value in metrics.get(phase.name, {}).items():
                 logged[name] = tf.reduce_sum(tf.cast(value, tf.float32)) / plan.global_batch_size
@@ -203,13 +217,13 @@ def _differentiated(group: PhaseGroup, plan: StepPlan, buffers: list[keras.Varia
         ]
         return gradients, logged, after
 
-    return tf.function(run, jit_compile=True, autograph=False) if plan.jit_compile else run
+    return differentiate
 
 
 def _gradients(tape: tf.GradientTape, objective: tf.Tensor, phase: Phase) -> list[tf.Tensor]:
-    variables: Mapping[int, keras.Variable] = dict(enumerate(phase.network.trainable_variables))
-    gradients = tape.gradient(objective, [variable.value for variable in variables.values()])
-    missing = [variables[index].path for index, gradient in enumerate(gradients) if gradient is None]
+    variables = phase.network.trainable_variables
+    gradients = tape.gradient(objective, [variable.value for variable in variables])
+    missing = [variable.path for variable, gradient in zip(variables, gradients, strict=True) if gradient is None]
     if missing:
         raise NetworkError(
             f"the {phase.name} phase gives no gradient to {', '.join(missing)}; "

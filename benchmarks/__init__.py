@@ -1,0 +1,1 @@
+"""Measurements of speed; correctness has its home in `tests/`."""

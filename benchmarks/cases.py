@@ -1,0 +1,157 @@
+"""What is measured: the cases, as configs of this package, and what a contender gets of them. Imports no TensorFlow.
+
+Legend: `B` batch, `N` images, `H W C` an image, `Z` latent size, `K` classes.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from trainer import recipes
+from trainer.config import TrainConfig
+
+
+def _small() -> TrainConfig:
+    """A small DCGAN with batch norm in both networks: the size of GAN that a laptop trains in minutes."""
+    return TrainConfig(
+        architecture="dcgan",
+        architecture_options={
+            "generator_filters": [128, 64],
+            "generator_strides": [2, 2],
+            "kernel_size": 4,
+            "discriminator_filters": [64, 128],
+            "discriminator_batch_norm": "all",
+        },
+        latent_dim=64,
+        update_order="simultaneous",
+        global_batch_size=64,
+    )
+
+
+CASES: dict[str, Callable[[], TrainConfig]] = {
+    "dcgan": lambda: recipes.get("dcgan"),
+    "small": _small,
+    "vanilla": lambda: recipes.get("vanilla"),
+    "cgan": lambda: recipes.get("cgan"),
+}
+"""A new recipe is one line here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DcganOptions:
+    """Every option of the architecture `dcgan`; one that is new there is refused here until the peers know it."""
+
+    generator_filters: list[int]
+    generator_strides: list[int]
+    generator_activation: str
+    discriminator_filters: list[int]
+    discriminator_batch_norm: str
+    kernel_size: int
+    leaky_slope: float
+    batch_norm_momentum: float
+    dropout: float
+    initializer: str
+
+    def normalises(self, depth: int) -> bool:
+        """Whether batch norm follows the discriminator's convolution number `depth`."""
+        chosen = self.discriminator_batch_norm
+        return chosen == "all" or (chosen == "hidden" and depth > 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MlpOptions:
+    """Every option of the architecture `mlp`."""
+
+    generator_units: list[int]
+    discriminator_units: list[int]
+    generator_activation: str
+    discriminator_activation: str
+    leaky_slope: float
+    batch_norm_momentum: float | None
+    dropout: float
+    initializer: str
+
+
+class Contender(Protocol):
+    """One way to train the networks of a case, built and ready."""
+
+    num_parameters: tuple[int, int]
+    """All weights of generator and discriminator, batch-norm moments included."""
+
+    def run(self, num_steps: int) -> None:
+        """Trains that many steps, and returns when they are done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A config without moving average, the same for all, and the data in memory.
+
+    Attributes:
+        config: Its `architecture_options` are complete.
+        images: uint8 [N, H, W, C]; N is a multiple of the batch.
+        labels: int32 [N].
+        num_classes: K of a conditional config, else 0.
+    """
+
+    config: TrainConfig
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.images.shape[1:]
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.config.global_batch_size
+
+    @property
+    def options(self) -> DcganOptions | MlpOptions:
+        """The architecture's options, all of them."""
+        known = {"dcgan": DcganOptions, "mlp": MlpOptions}[self.config.architecture]
+        return known(**self.config.architecture_options)
+
+    @property
+    def float_images(self) -> np.ndarray:
+        """float32 [N, H, W, C] in [-1, 1]."""
+        return self.images.astype(np.float32) / 127.5 - 1.0
+
+    def save(self, folder: Path) -> None:
+        """Writes the case for the workers, which read it without TensorFlow."""
+        (folder / "config.json").write_text(self.config.to_json())
+        np.savez(folder / "data.npz", images=self.images, labels=self.labels, num_classes=self.num_classes)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Case":
+        """What `save` wrote."""
+        config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        data = np.load(folder / "data.npz")
+        return cls(config, data["images"], data["labels"], int(data["num_classes"]))
+
+
+def get(name: str) -> Case:
+    """A case on the embedded digits. Imports TensorFlow."""
+    from trainer.data.loading import load
+
+    config = CASES[name]()
+    config = config.override(ema_half_life_images=0.0, architecture_options=_complete_options(config))
+    data = load("digits")
+    size = len(data.images) // config.global_batch_size * config.global_batch_size
+    num_classes = data.info.num_classes if config.wiring == "conditional" else 0
+    return Case(config, data.images[:size], data.labels[:size], num_classes)
+
+
+def _complete_options(config: TrainConfig) -> dict[str, Any]:
+    function = getattr(importlib.import_module(f"trainer.architectures.{config.architecture}"), config.architecture)
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+    return defaults | dict(config.architecture_options)

@@ -1,0 +1,97 @@
+"""The networks of a case from `torch.nn`, with PyTorch's own initial weights, which decide nothing about speed.
+
+Legend: `C H W` an image, `Z` latent size, `K` classes.
+"""
+
+import math
+
+from torch import nn
+
+from benchmarks.cases import Case, DcganOptions, MlpOptions
+
+_EPSILON = 1e-3
+"""Of batch norm, as in Keras."""
+
+
+def build(case: Case) -> tuple[nn.Module, nn.Module]:
+    """Generator [B, Z+K] -> [B, C, H, W] and discriminator [B, C+K, H, W] -> logits [B, 1]."""
+    inputs, options = case.config.latent_dim + case.num_classes, case.options
+    if isinstance(options, DcganOptions):
+        up = _dcgan_generator(inputs, case.image_shape, options)
+        down = _dcgan_discriminator(case.image_shape, case.num_classes, options)
+    else:
+        up = _mlp_generator(inputs, case.image_shape, options)
+        down = _mlp_discriminator(math.prod(case.image_shape[:2]) * (case.image_shape[2] + case.num_classes), options)
+    return nn.Sequential(*up), nn.Sequential(*down)
+
+
+def _dcgan_generator(inputs: int, image_shape: tuple[int, int, int], options: DcganOptions) -> list[nn.Module]:
+    height, width, channels = image_shape
+    total, momentum = math.prod(options.generator_strides), 1.0 - options.batch_norm_momentum
+    filters = [*options.generator_filters, channels]
+    base = (filters[0], height // total, width // total)
+    stack: list[nn.Module] = [
+        nn.Linear(inputs, math.prod(base), bias=False),
+        nn.BatchNorm1d(math.prod(base), _EPSILON, momentum),
+        _activation(options.generator_activation, options.leaky_slope),
+        nn.Unflatten(1, base),
+    ]
+    size = options.kernel_size
+    for depth, stride in enumerate(options.generator_strides):
+        if depth:
+            stack.append(nn.BatchNorm2d(filters[depth], _EPSILON, momentum))
+            stack.append(_activation(options.generator_activation, options.leaky_slope))
+        padding = (size - stride + 1) // 2
+        spare = stride + 2 * padding - size
+        last = depth == len(options.generator_strides) - 1
+        stack.append(nn.ConvTranspose2d(filters[depth], filters[depth + 1], size, stride, padding, spare, bias=last))
+    return [*stack, nn.Tanh()]
+
+
+def _dcgan_discriminator(image_shape: tuple[int, int, int], num_classes: int, options: DcganOptions) -> list[nn.Module]:
+    height, width, channels = image_shape
+    size, momentum = options.kernel_size, 1.0 - options.batch_norm_momentum
+    stack: list[nn.Module] = []
+    previous = channels + num_classes
+    for depth, filters in enumerate(options.discriminator_filters):
+        normalised = options.normalises(depth)
+        stack.append(nn.Conv2d(previous, filters, size, 2, (size - 1) // 2, bias=not normalised))
+        if normalised:
+            stack.append(nn.BatchNorm2d(filters, _EPSILON, momentum))
+        stack.append(_activation("leaky_relu", options.leaky_slope))
+        if options.dropout:
+            stack.append(nn.Dropout(options.dropout))
+        previous, height, width = filters, -(-height // 2), -(-width // 2)
+    return [*stack, nn.Flatten(), nn.Linear(previous * height * width, 1)]
+
+
+def _mlp_generator(inputs: int, image_shape: tuple[int, int, int], options: MlpOptions) -> list[nn.Module]:
+    height, width, channels = image_shape
+    stack: list[nn.Module] = []
+    for units in options.generator_units:
+        stack.append(nn.Linear(inputs, units))
+        if options.batch_norm_momentum is not None:
+            stack.append(nn.BatchNorm1d(units, _EPSILON, 1.0 - options.batch_norm_momentum))
+        stack.append(_activation(options.generator_activation, options.leaky_slope))
+        inputs = units
+    return [
+        *stack,
+        nn.Linear(inputs, math.prod(image_shape)),
+        nn.Tanh(),
+        nn.Unflatten(1, (channels, height, width)),
+    ]
+
+
+def _mlp_discriminator(inputs: int, options: MlpOptions) -> list[nn.Module]:
+    stack: list[nn.Module] = [nn.Flatten()]
+    for units in options.discriminator_units:
+        stack.append(nn.Linear(inputs, units))
+        stack.append(_activation(options.discriminator_activation, options.leaky_slope))
+        if options.dropout:
+            stack.append(nn.Dropout(options.dropout))
+        inputs = units
+    return [*stack, nn.Linear(inputs, 1)]
+
+
+def _activation(name: str, slope: float) -> nn.Module:
+    return nn.ReLU(inplace=True) if name == "relu" else nn.LeakyReLU(slope, inplace=True)

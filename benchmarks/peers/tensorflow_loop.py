@@ -1,0 +1,35 @@
+"""A plain TensorFlow loop as the DCGAN tutorial on tensorflow.org writes it: one `tf.function` a step, tf.data."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from benchmarks.cases import Case, Contender
+from benchmarks.peers.plain_keras import PlainGAN
+
+
+class TensorFlowLoop:
+    """`for batch in dataset: train_step(batch)`."""
+
+    def __init__(self, case: Case):
+        gan = PlainGAN(case)
+        self.num_parameters = gan.num_parameters
+        dataset = tf.data.Dataset.from_tensor_slices((case.float_images, case.labels))
+        dataset = dataset.shuffle(len(case.images)).batch(case.batch, drop_remainder=True)
+        self._batches = _epochs(dataset.prefetch(tf.data.AUTOTUNE))
+        self._train_step = tf.function(gan.step)
+
+    def run(self, num_steps: int) -> None:
+        for images, labels in itertools.islice(self._batches, num_steps):
+            self._train_step(images, labels)
+
+
+def _epochs(dataset: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    while True:
+        yield from dataset
+
+
+def variants(case: Case) -> dict[str, Callable[[], Contender]]:
+    """One: as the tutorial has it."""
+    return {"tf.function + tf.data": lambda: TensorFlowLoop(case)}

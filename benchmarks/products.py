@@ -1,0 +1,124 @@
+"""What share of a step its bare convolutions and matrix products take.
+
+Every layer with a kernel is three products: forward, gradient of its input, gradient of its kernel. Each is timed
+alone, without bias and activation, at the step's shapes, and counted as often as a step needs it (`_counts`):
+
+| step | G forward | G kernel | G input | D forward | D kernel | D input |
+|---|---|---|---|---|---|---|
+| simultaneous | 1 | 1 | 1, first layer 0 | 2 | 2 | 3, first layer 1 |
+| alternating, discriminator | 1 | | | 2 | 2 | 2, first layer 0 |
+| alternating, generator | 1 | 1 | 1, first layer 0 | 1 | | 1 |
+
+`ours` runs the layers of this package, which take another way than the general kernels for some shapes; `plain` runs
+the same shapes in Keras's own layers. A share of 1 would be a step that does nothing else.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.ours import Engine
+
+Counts = tuple[int, int, int]
+"""How often a step runs a layer forward, for its kernel's gradient and for its input's."""
+
+_SWEEPS = 15
+_SECONDS_PER_TIMING = 0.02
+
+
+def measure(engine: Engine, batch: int, num_steps: int) -> dict[str, Any]:
+    """Times steps and products in turn.
+
+    Returns:
+        `seconds_per_step`, and for `ours` and `plain` the `seconds` of all products of a step and their `share`.
+    """
+    nothing = tf.function(lambda: tf.constant(0.0))
+    products: dict[str, list[tuple[int, Callable[[], object]]]] = {
+        "ours": _products(engine, batch, plain=False),
+        "plain": _products(engine, batch, plain=True),
+    }
+    for _, call in [*products["ours"], *products["plain"]]:
+        call()
+    steps, overheads = [], []
+    times: dict[str, list[list[float]]] = {name: [[] for _ in calls] for name, calls in products.items()}
+    for _ in range(_SWEEPS):
+        steps.append(_seconds(lambda: engine.run(num_steps), 1) / num_steps)
+        overheads.append(_seconds(nothing, 100))
+        for name, calls in products.items():
+            for index, (_, call) in enumerate(calls):
+                times[name][index].append(_repeated(call))
+    step, overhead = float(np.median(steps)), float(np.median(overheads))
+    result: dict[str, Any] = {"seconds_per_step": step}
+    for name, calls in products.items():
+        medians = [max(0.0, float(np.median(found)) - overhead) for found in times[name]]
+        seconds = sum(count * median for (count, _), median in zip(calls, medians, strict=True))
+        result[name] = {"seconds": seconds, "share": seconds / step}
+    return result
+
+
+def _repeated(call: Callable[[], object]) -> float:
+    once = _seconds(call, 1)
+    return _seconds(call, max(1, int(_SECONDS_PER_TIMING / once)))
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
+
+
+def _products(engine: Engine, batch: int, *, plain: bool) -> list[tuple[int, Callable[[], object]]]:
+    """Each product of a step: how often it runs, and a call that runs it once."""
+    found = []
+    for name, network in (("generator", engine.gan.generator), ("discriminator", engine.gan.discriminator)):
+        layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
+        for depth, layer in enumerate(layers):
+            calls = _calls(_bare(layer, plain), (batch, *layer.input.shape[1:]), engine.plan.jit_compile)
+            found += zip(_counts(engine, name, first=depth == 0), calls, strict=True)
+    return [(count, call) for count, call in found if count]
+
+
+def _counts(engine: Engine, network: str, *, first: bool) -> Counts:
+    groups = engine.plan.groups
+    if len(groups) == 1:
+        return {"generator": (1, 1, int(not first)), "discriminator": (2, 2, 1 if first else 3)}[network]
+    repeats = groups[0].repeats
+    if network == "generator":
+        return 1 + repeats, 1, int(not first)
+    return 2 * repeats + 1, 2 * repeats, 1 + (0 if first else 2 * repeats)
+
+
+def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:
+    """A copy without bias and activation; with `plain`, of Keras's own class."""
+    cls = type(layer)
+    if plain:
+        cls = next(base for base in cls.__mro__ if base.__module__.startswith("keras."))
+    config = {name: value for name, value in layer.get_config().items() if name != "dtype"}
+    copy = cls.from_config(config | {"use_bias": False, "activation": None})
+    copy.build(layer.input.shape)
+    return copy
+
+
+def _calls(layer: keras.layers.Layer, shape: tuple[int, ...], jit_compile: bool) -> list[Callable[[], object]]:
+    """Forward, kernel's gradient, input's gradient. The map is linear, so that a gradient runs no forward pass."""
+    inputs = tf.random.normal(shape)
+    upstream = tf.random.normal(layer(inputs).shape)
+
+    def gradient(of_kernel: bool, inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+        return tape.gradient(outputs, layer.kernel.value if of_kernel else inputs, upstream)
+
+    functions = [
+        lambda inputs, upstream: layer(inputs),
+        lambda inputs, upstream: gradient(True, inputs, upstream),
+        lambda inputs, upstream: gradient(False, inputs, upstream),
+    ]
+    compiled = [tf.function(function, jit_compile=jit_compile, autograph=False) for function in functions]
+    return [lambda call=call: call(inputs, upstream) for call in compiled]

@@ -1,0 +1,213 @@
+"""How fast this engine trains, against the other ways to train the same GAN on the same machine at the same time.
+
+    python -m benchmarks.throughput                                   all cases, about 10 minutes on two cores
+    python -m benchmarks.throughput --cases=small --rounds=15         one case, more rounds
+    python -m benchmarks.throughput --cases=small --checkpoint        and what checkpoints cost
+    python -m benchmarks.throughput --peers=tf,keras --json=out.json  without PyTorch, and every round in a file
+
+Contenders: `tf`, a plain TensorFlow loop as the tutorial writes it; `keras`, Keras's `fit` with an overridden
+`train_step`, the better of XLA on and off; `torch`, eager PyTorch, the best of its memory formats and optimiser forms.
+All train networks of the same shapes (the number of weights is compared), with the same batch, loss, optimiser and
+phases, on the same images. Each lives in a process of its own. Rounds go in turn, forwards and backwards, so that all
+meet the same noise of the machine; a round in which other programs used the processor is taken again. Who waits is
+blocked on its input; the last line of a case says how idle that was.
+
+- `images/s`: median over rounds; compilation and warm-up are not in it. `spread`: quartiles' distance over median.
+- `ours/it`: median over rounds of the ratio within a round. Over 1: this engine is faster.
+- `ratio to the best`: our median over the best peer's.
+- `constant input`: our step with the data's gather and shuffle over the same step on one constant batch; 1 would be
+  input that costs nothing.
+- `bare products`: share of our step that its convolutions and matrix products take, timed alone: see `products.py`.
+- `checkpoint`: how much longer a run takes with a checkpoint every 200 steps, the last wait included.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags
+
+from benchmarks import cases
+from benchmarks.contenders import Worker, busy_seconds
+
+_PEERS = ("tf", "keras", "torch")
+_PATIENCE_SECS = 60.0
+
+_CASES = flags.DEFINE_list("cases", list(cases.CASES), f"Which of {', '.join(cases.CASES)}.")
+_PEERS_FLAG = flags.DEFINE_list("peers", list(_PEERS), "Which peers; torch is left out where it is not installed.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every contender.", lower_bound=1)
+_STEPS = flags.DEFINE_string("steps", "auto", "Steps of a turn; auto: as many as --round_seconds allow each.")
+_ROUND_SECONDS = flags.DEFINE_float("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
+_QUIET = flags.DEFINE_float("quiet", 0.2, "Cores that other programs may use in a turn, else its round is taken again.")
+_RETAKES = flags.DEFINE_integer("retakes", 20, "Most rounds of a case to take again.", lower_bound=0)
+_CHECKPOINT = flags.DEFINE_bool("checkpoint", False, "Measure what checkpoints cost, too.")
+_CHECKPOINT_STEPS = flags.DEFINE_integer("checkpoint_steps", 600, "Steps of a run with checkpoints.", lower_bound=200)
+_CHECKPOINT_ROUNDS = flags.DEFINE_integer("checkpoint_rounds", 3, "Runs with and without.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "File for all figures, every round's included.")
+
+
+def machine() -> str:
+    """Processor, cores and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _installed(("tensorflow", "keras", "torch"))]
+    model = models[0] if models else platform.processor()
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}"
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if importlib.util.find_spec(name) is not None]
+
+
+def measure(name: str, peers: list[str]) -> dict[str, Any]:
+    """Runs one case and prints its part of the table.
+
+    Returns:
+        `contenders` by name (label, turns), `products`, `disturbed` (rounds taken again), and `checkpoint` (the cost of
+        each pair of runs) where asked for.
+    """
+    case = cases.get(name)
+    num_steps = 0 if _STEPS.value == "auto" else int(_STEPS.value)
+    with tempfile.TemporaryDirectory() as folder:
+        case.save(Path(folder))
+        workers = [
+            Worker(contender, Path(folder), case.batch, _ROUND_SECONDS.value, num_steps)
+            for contender in ("ours", *peers, "ours-constant")
+        ]
+        _check_parameters(workers)
+        result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers)}
+        result["contenders"] = {
+            worker.name: {"label": worker.label, "turns": [dataclasses.asdict(turn) for turn in worker.turns]}
+            for worker in workers
+        }
+        _print_rows(name, workers[:-1])
+        result["products"] = workers[0].ask(products=max(1, workers[0].num_steps // 8))
+        if _CHECKPOINT.value:
+            result["checkpoint"] = _checkpoint_cost(workers[0], Path(folder), case.batch)
+        for worker in workers:
+            worker.close()
+    _print_summary(result)
+    return result
+
+
+def _check_parameters(workers: list[Worker]) -> None:
+    ours = workers[0].num_parameters
+    for worker in workers:
+        if worker.num_parameters != ours:
+            raise RuntimeError(f"{worker.name} has {worker.num_parameters} weights where ours has {ours}.")
+
+
+def _run_rounds(workers: list[Worker]) -> int:
+    """Gives every worker its turns; a round that others disturbed is taken again, and how many were is returned."""
+    disturbed = 0
+    for number in range(_ROUNDS.value):
+        while True:
+            order = workers if number % 2 == 0 else workers[::-1]
+            turns = {worker: worker.take_turn([other for other in workers if other is not worker]) for worker in order}
+            if max(turn.foreign_cores for turn in turns.values()) <= _QUIET.value or disturbed >= _RETAKES.value:
+                break
+            disturbed += 1
+            _wait_for_quiet()
+        for worker, turn in turns.items():
+            worker.turns.append(turn)
+    return disturbed
+
+
+def _wait_for_quiet() -> None:
+    deadline = time.monotonic() + _PATIENCE_SECS
+    while time.monotonic() < deadline:
+        before = busy_seconds()
+        time.sleep(2.0)
+        if (busy_seconds() - before) / 2.0 <= _QUIET.value:
+            return
+
+
+def _checkpoint_cost(ours: Worker, folder: Path, batch: int) -> list[float]:
+    """How much longer a run with checkpoints takes, a share of each pair of runs."""
+    steps = _CHECKPOINT_STEPS.value
+    saving = Worker("ours-checkpoint", folder, batch, _ROUND_SECONDS.value)
+    costs = []
+    for number in range(_CHECKPOINT_ROUNDS.value):
+        pair = (ours, saving) if number % 2 == 0 else (saving, ours)
+        seconds = {worker: worker.ask(steps=steps)["seconds"] for worker in pair}
+        costs.append(seconds[saving] / seconds[ours] - 1.0)
+    saving.close()
+    return costs
+
+
+def _paired(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def _spread(values: list[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def _print_rows(case: str, workers: list[Worker]) -> None:
+    ours = workers[0].speeds
+    for worker in workers:
+        speeds = worker.speeds
+        print(
+            f"{case:<8} {worker.name:<6} {statistics.median(speeds):>9,.0f} {_spread(speeds):>7.1%} "
+            f"{_paired(ours, speeds):>8.3f}  {worker.label}",
+            flush=True,
+        )
+
+
+def _print_summary(result: dict[str, Any]) -> None:
+    turns = {name: found["turns"] for name, found in result["contenders"].items()}
+    speeds = {name: [turn["images_per_sec"] for turn in taken] for name, taken in turns.items()}
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    peers = [name for name in medians if not name.startswith("ours")]
+    if peers:
+        best = max(peers, key=medians.__getitem__)
+        print(f"         ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}")
+    print(f"         constant input: {_paired(speeds['ours'], speeds['ours-constant']):.3f}")
+    products = result["products"]
+    print(
+        f"         bare products: {products['ours']['share']:.3f} of a step of "
+        f"{1e3 * products['seconds_per_step']:.1f} ms (with Keras's own kernels {products['plain']['share']:.3f})"
+    )
+    if "checkpoint" in result:
+        costs = result["checkpoint"]
+        each = ", ".join(f"{cost:+.1%}" for cost in costs)
+        steps = _CHECKPOINT_STEPS.value
+        print(f"         checkpoint every 200 of {steps} steps: {statistics.median(costs):+.1%} ({each})")
+    every = [turn for taken in turns.values() for turn in taken]
+    print(
+        f"         cores used by who waited: {max(turn['waiting_cores'] for turn in every):.2f} at most; "
+        f"by other programs: {statistics.median(turn['foreign_cores'] for turn in every):.2f}, "
+        f"{max(turn['foreign_cores'] for turn in every):.2f} at most; {result['disturbed']} rounds taken again",
+        flush=True,
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Measures the cases that the flags name."""
+    del argv
+    peers = [peer for peer in _PEERS_FLAG.value if peer != "torch" or _installed(("torch",))]
+    unknown = [*(set(_CASES.value) - set(cases.CASES)), *(set(peers) - set(_PEERS))]
+    if unknown:
+        raise app.UsageError(f"{unknown[0]} is unknown; cases: {', '.join(cases.CASES)}; peers: {', '.join(_PEERS)}.")
+    print(machine())
+    print(f"{'case':<8} {'who':<6} {'images/s':>9} {'spread':>7} {'ours/it':>8}  as", flush=True)
+    results = [measure(name, peers) for name in _CASES.value]
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
