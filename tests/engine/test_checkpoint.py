@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_gan, values_of
-from trainer.engine.manifest import state_sha256, verify
 
 from trainer.callbacks import Checkpoint
 from trainer.engine.checkpoint import CheckpointStore
+from trainer.engine.manifest import state_sha256, verify
 from trainer.errors import CheckpointError, DivergenceError
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_gan, values_of
-from trainer.engine.manifest import state_sha256
 
+from trainer.engine.manifest import state_sha256
 from trainer.engine.step import Step, StepPlan
 from trainer.errors import NetworkError
 
