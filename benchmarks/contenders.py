@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,17 @@ class Worker:
 
     def take_turn(self, waiting: list["Worker"]) -> Turn:
         """Trains `num_steps` while the others wait."""
-        busy, own, idle = busy_seconds(), self.cpu_seconds(), sum(other.cpu_seconds() for other in waiting)
-        seconds = self.ask(steps=self.num_steps)["seconds"]
-        used, own = busy_seconds() - busy, self.cpu_seconds() - own
-        idle = sum(other.cpu_seconds() for other in waiting) - idle
-        return Turn(self.num_steps * self._batch / seconds, idle / seconds, max(0.0, used - own - idle) / seconds)
+        reply, waiting_cores, foreign_cores = self.ask_watched(waiting, steps=self.num_steps)
+        return Turn(self.num_steps * self._batch / reply["seconds"], waiting_cores, foreign_cores)
+
+    def ask_watched(self, waiting: list["Worker"], **request: int) -> tuple[dict[str, Any], float, float]:
+        """As `ask`, with the cores that those who waited and all other processes used meanwhile."""
+        started, busy = time.monotonic(), busy_seconds()
+        own, idle = self.cpu_seconds(), sum(other.cpu_seconds() for other in waiting)
+        reply = self.ask(**request)
+        seconds, used = time.monotonic() - started, busy_seconds() - busy
+        own, idle = self.cpu_seconds() - own, sum(other.cpu_seconds() for other in waiting) - idle
+        return reply, idle / seconds, max(0.0, used - own - idle) / seconds
 
     def cpu_seconds(self) -> float:
         """Processor time that the worker has used so far; 0 where the system does not say."""
