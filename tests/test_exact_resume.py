@@ -1,0 +1,14 @@
+"""A run that is killed with SIGKILL at random moments ends with the bits of one that is not."""
+
+import pytest
+
+from benchmarks import exact_resume
+
+STEPS = {"vanilla": "--steps=600", "dcgan": "--steps=120"}
+
+
+@pytest.mark.parametrize("recipe", ["vanilla", "dcgan"])
+def test_kills_change_no_bit_of_the_state(recipe):
+    tally = exact_resume.count(recipe, kills=3, seed=1, more=(STEPS[recipe],))
+    assert tally.kills == 3 and tally.runs >= 1
+    assert tally.mismatches == 0
