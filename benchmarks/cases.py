@@ -41,7 +41,7 @@ CASES: dict[str, Callable[[], TrainConfig]] = {
     "vanilla": lambda: recipes.get("vanilla"),
     "cgan": lambda: recipes.get("cgan"),
 }
-"""A new recipe is one line here."""
+"""Every recipe, and one more; a new recipe is one line here."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,13 @@ class Turn:
 
     Attributes:
         images_per_sec: Its speed.
+        cores: Cores that it used. Few, where nobody else used any, say that the machine was slow to wake its threads.
         waiting_cores: Cores that the contenders used which waited.
         foreign_cores: Cores that all other processes of the machine used.
     """
 
     images_per_sec: float
+    cores: float
     waiting_cores: float
     foreign_cores: float
 
@@ -85,17 +87,17 @@ class Worker:
 
     def take_turn(self, waiting: list["Worker"]) -> Turn:
         """Trains `num_steps` while the others wait."""
-        reply, waiting_cores, foreign_cores = self.ask_watched(waiting, steps=self.num_steps)
-        return Turn(self.num_steps * self._batch / reply["seconds"], waiting_cores, foreign_cores)
+        reply, *cores = self.ask_watched(waiting, steps=self.num_steps)
+        return Turn(self.num_steps * self._batch / reply["seconds"], *cores)
 
-    def ask_watched(self, waiting: list["Worker"], **request: int) -> tuple[dict[str, Any], float, float]:
-        """As `ask`, with the cores that those who waited and all other processes used meanwhile."""
+    def ask_watched(self, waiting: list["Worker"], **request: int) -> tuple[dict[str, Any], float, float, float]:
+        """As `ask`, with the cores that it, those who waited and all other processes used meanwhile."""
         started, busy = time.monotonic(), busy_seconds()
         own, idle = self.cpu_seconds(), sum(other.cpu_seconds() for other in waiting)
         reply = self.ask(**request)
-        seconds, used = time.monotonic() - started, busy_seconds() - busy
+        seconds, busy = time.monotonic() - started, busy_seconds() - busy
         own, idle = self.cpu_seconds() - own, sum(other.cpu_seconds() for other in waiting) - idle
-        return reply, idle / seconds, max(0.0, used - own - idle) / seconds
+        return reply, own / seconds, idle / seconds, max(0.0, busy - own - idle) / seconds
 
     def cpu_seconds(self) -> float:
         """Processor time that the worker has used so far; 0 where the system does not say."""

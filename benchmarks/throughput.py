@@ -12,9 +12,10 @@ phases, on the same images. Each lives in a process of its own. Rounds go in tur
 meet the same noise of the machine; a round in which other programs used the processor is taken again. Who waits is
 blocked on its input; the last line of a case says how idle that was.
 
-- `images/s`: median over rounds; compilation and warm-up are not in it. `spread`: quartiles' distance over median.
+- `images/s`: median over rounds; compilation and warm-up are not in it. `best`: of one round. `spread`: the distance of
+  the quartiles over the median, the noise.
 - `ours/it`: median over rounds of the ratio within a round. Over 1: this engine is faster.
-- `ratio to the best`: our median over the best peer's.
+- `ratio to the best`: our median over the best peer's; then our best round over the best round of any peer.
 - `constant input`: our step with the data's gather and shuffle over the same step on one constant batch; 1 would be
   input that costs nothing.
 - `bare products`: share of our step that its convolutions and matrix products take, timed alone: see `products.py`.
@@ -128,7 +129,7 @@ def _products(workers: list[Worker]) -> dict[str, Any]:
     """What `products.measure` finds; the least disturbed of a few tries."""
     found = []
     for _ in range(_TRIES):
-        reply, _, foreign_cores = workers[0].ask_watched(workers[1:], products=max(1, workers[0].num_steps // 8))
+        reply, *_, foreign_cores = workers[0].ask_watched(workers[1:], products=max(1, workers[0].num_steps // 8))
         found.append((foreign_cores, reply))
         if foreign_cores <= _QUIET.value:
             break
@@ -144,8 +145,8 @@ def _checkpoint_cost(ours: Worker, folder: Path, batch: int) -> list[dict[str, f
         _wait_for_quiet()
         pair = (ours, saving) if number % 2 == 0 else (saving, ours)
         asked = {worker: worker.ask_watched([], steps=_CHECKPOINT_STEPS.value) for worker in pair}
-        seconds = {worker: reply["seconds"] for worker, (reply, _, _) in asked.items()}
-        foreign_cores = max(cores for _, _, cores in asked.values())
+        seconds = {worker: reply["seconds"] for worker, (reply, *_) in asked.items()}
+        foreign_cores = max(cores for *_, cores in asked.values())
         costs.append({"cost": seconds[saving] / seconds[ours] - 1.0, "foreign_cores": foreign_cores})
     saving.close()
     return costs
@@ -176,8 +177,8 @@ def _print_rows(case: str, workers: list[Worker]) -> None:
     for worker in workers:
         speeds = worker.speeds
         print(
-            f"{case:<8} {worker.name:<6} {statistics.median(speeds):>9,.0f} {_spread(speeds):>7.1%} "
-            f"{_paired(ours, speeds):>8.3f}  {worker.label}",
+            f"{case:<8} {worker.name:<6} {statistics.median(speeds):>9,.0f} {max(speeds):>7,.0f} "
+            f"{_spread(speeds):>7.1%} {_paired(ours, speeds):>8.3f}  {worker.label}",
             flush=True,
         )
 
@@ -189,7 +190,11 @@ def _print_summary(result: dict[str, Any]) -> None:
     peers = [name for name in medians if not name.startswith("ours")]
     if peers:
         best = max(peers, key=medians.__getitem__)
-        print(f"         ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}")
+        tops = {name: max(found) for name, found in speeds.items()}
+        print(
+            f"         ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}, "
+            f"of best rounds {tops['ours'] / max(tops[peer] for peer in peers):.3f}"
+        )
     print(f"         constant input: {_paired(speeds['ours'], speeds['ours-constant']):.3f}")
     products = result["products"]
     print(
@@ -220,7 +225,7 @@ def main(argv: list[str]) -> None:
     if unknown:
         raise app.UsageError(f"{unknown[0]} is unknown; cases: {', '.join(cases.CASES)}; peers: {', '.join(_PEERS)}.")
     print(machine())
-    print(f"{'case':<8} {'who':<6} {'images/s':>9} {'spread':>7} {'ours/it':>8}  as", flush=True)
+    print(f"{'case':<8} {'who':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  as", flush=True)
     results = [measure(name, peers) for name in _CASES.value]
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")

@@ -2,7 +2,8 @@
 
 It builds the contender of the case in FOLDER, keeps the fastest of its variants, and says
 `{"label": ..., "num_parameters": [...], "images_per_sec": ...}`. Then each line `{"steps": N}` is answered by
-`{"seconds": ...}` after some untimed steps (memory of a process that waits goes cold), and `{"products": N}` by what `products.measure` finds. In between it waits for its input.
+`{"seconds": ...}` after some untimed steps (memory of a process that waits goes cold), and `{"products": N}` by what
+`products.measure` finds. In between it waits for its input.
 """
 
 import importlib

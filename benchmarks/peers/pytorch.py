@@ -5,6 +5,7 @@ Legend: `B` batch, `C H W` an image, `Z` latent size, `K` classes.
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ class PyTorch:
     def __init__(self, case: Case, memory_format: torch.memory_format, fused: bool):
         self._case = case
         networks = pytorch_networks.build(case)
-        self._generator, self._discriminator = (network.to(memory_format=memory_format) for network in networks)
+        self._generator, self._discriminator = (_in_format(network, memory_format) for network in networks)
         self._parameters = list(self._generator.parameters()), list(self._discriminator.parameters())
         rates = case.config.generator_learning_rate, case.config.discriminator_learning_rate
         self._optimizers = [
@@ -80,6 +81,10 @@ class PyTorch:
         self._optimizers[index].step()
 
 
+def _in_format(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+    return network.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
 def _generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
@@ -106,9 +111,7 @@ def variants(case: Case) -> dict[str, Callable[[], Contender]]:
     formats = _MEMORY_FORMATS if case.config.architecture == "dcgan" else {"contiguous": torch.contiguous_format}
     quick = "foreach" if case.config.optimizer == "rmsprop" else "fused"
     return {
-        f"{name}, {quick if fused else 'default'} optimiser": lambda memory_format=memory_format, fused=fused: PyTorch(
-            case, memory_format, fused
-        )
+        f"{name}, {quick if fused else 'default'} optimiser": partial(PyTorch, case, memory_format, fused)
         for name, memory_format in formats.items()
         for fused in (False, True)
     }
