@@ -13,6 +13,7 @@ alone, without bias and activation, at the step's shapes, and counted as often a
 the same shapes in Keras's own layers. A share of 1 would be a step that does nothing else.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +75,7 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
 
 def _products(engine: Engine, batch: int, *, plain: bool) -> list[tuple[int, Callable[[], object]]]:
     """Each product of a step: how often it runs, and a call that runs it once."""
-    found = []
+    found: list[tuple[int, Callable[[], object]]] = []
     for name, network in (("generator", engine.gan.generator), ("discriminator", engine.gan.discriminator)):
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         for depth, layer in enumerate(layers):
@@ -121,4 +122,4 @@ def _calls(layer: keras.layers.Layer, shape: tuple[int, ...], jit_compile: bool)
         lambda inputs, upstream: gradient(False, inputs, upstream),
     ]
     compiled = [tf.function(function, jit_compile=jit_compile, autograph=False) for function in functions]
-    return [lambda call=call: call(inputs, upstream) for call in compiled]
+    return [functools.partial(call, inputs, upstream) for call in compiled]
