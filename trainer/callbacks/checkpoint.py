@@ -7,10 +7,11 @@ from typing import Any
 import keras
 
 from trainer import console
+from trainer.callbacks.periodic import Periodic
 from trainer.engine.checkpoint import CheckpointStore
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Checkpoint(Periodic):
     """Resumes from the newest valid checkpoint when `fit` starts, and commits new ones in the background.
 
     Put it last, so that a new best metric of an `Evaluation` before it is kept.
@@ -32,8 +33,7 @@ class Checkpoint(keras.callbacks.Callback):
         best: str | None = None,
         fingerprints: Mapping[str, str] | None = None,
     ):
-        super().__init__()
-        self.every_steps = every_steps
+        super().__init__(every_steps)
         self.store = CheckpointStore(directory, keep=keep, best=best, fingerprints=fingerprints)
         self._best_name = best
         self._best_value = float("inf")
@@ -51,14 +51,13 @@ class Checkpoint(keras.callbacks.Callback):
         console.say(f"Resumed at step {manifest.step}.", fields={"step": manifest.step})
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        step = self.model.step
         metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
         if is_best:
             self._best_value = value
-            console.say(f"Step {step} is the best so far by {self._best_name}: its checkpoint is kept.")
-        if is_best or (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
+            console.say(f"Step {self.model.step} is the best so far by {self._best_name}: its checkpoint is kept.")
+        if is_best or self.is_due:
             self._save(metrics)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:

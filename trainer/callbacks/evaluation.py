@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from trainer import console
+from trainer.callbacks.periodic import Periodic
 
 
 class Metrics(Protocol):
@@ -19,7 +20,7 @@ class Metrics(Protocol):
         ...
 
 
-class Evaluation(keras.callbacks.Callback):
+class Evaluation(Periodic):
     """Evaluates before learning, at every `every_steps` and at the end; adds `metric/NAME` to the logs.
 
     Args:
@@ -28,8 +29,7 @@ class Evaluation(keras.callbacks.Callback):
     """
 
     def __init__(self, metrics: Metrics, every_steps: int = 0):
-        super().__init__()
-        self.every_steps = every_steps
+        super().__init__(every_steps)
         self._metrics = metrics
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -37,8 +37,7 @@ class Evaluation(keras.callbacks.Callback):
             self._evaluate(logs)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        step = self.model.step
-        if (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
+        if self.is_due:
             self._evaluate(logs)
 
     def _evaluate(self, logs: dict[str, Any] | None) -> None:

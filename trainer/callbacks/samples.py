@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from trainer.callbacks.periodic import Periodic
 from trainer.images import save_grid, tile
 
 
-class SampleGrid(keras.callbacks.Callback):
+class SampleGrid(Periodic):
     """Writes `step-00000000.png` before learning, then one at every `every_steps` and at the end.
 
     Args:
@@ -31,8 +31,7 @@ class SampleGrid(keras.callbacks.Callback):
         columns: int = 10,
         log_dir: str | os.PathLike[str] | None = None,
     ):
-        super().__init__()
-        self.every_steps = every_steps
+        super().__init__(every_steps)
         self._directory = Path(directory)
         self._rows, self._columns = rows, columns
         self._log_dir = log_dir
@@ -44,8 +43,7 @@ class SampleGrid(keras.callbacks.Callback):
             self._save()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        step = self.model.step
-        if (self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]:
+        if self.is_due:
             self._save()
 
     def _save(self) -> None:
