@@ -12,7 +12,7 @@ import tensorflow as tf
 from benchmarks.cases import Case
 from trainer import gans
 from trainer.callbacks import Checkpoint
-from trainer.data.windows import Window
+from trainer.data.windows import Place, Window
 from trainer.engine import loop
 from trainer.engine.preemption import Preemption
 
@@ -23,18 +23,18 @@ CHECKPOINT_EVERY_STEPS = 200
 class _ConstantWindow(Window):
     """A window whose every batch is the same one: a step on it does no input work at all."""
 
-    batch: tuple[np.ndarray | None, ...] = ()
+    held: tuple[np.ndarray | None, ...] = ()
 
-    def gather(self, tensors: tuple[tf.Tensor, ...], indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        images, labels = (None if array is None else tf.constant(array) for array in self.batch)
-        return images, labels
+    def batch(self, tensors: tuple[tf.Tensor, ...], place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images, targets = (None if array is None else tf.constant(array) for array in self.held)
+        return images, targets
 
     @classmethod
     def of(cls, window: Window, size: int) -> "_ConstantWindow":
-        """The first `size` examples of a window, for ever."""
-        batch = window.gather(window.tensors(), tf.range(size))
+        """The first batch of a window, for ever."""
+        batch = window.batch(window.tensors(), Place(0, tf.constant(0, tf.int64), 0, size, 1))
         arrays = tuple(None if tensor is None else tensor.numpy() for tensor in batch)
-        return cls(window.images, window.labels, window.image_range, arrays)
+        return cls(window.images, window.targets, window.image_range, arrays)
 
 
 class Engine:

@@ -20,7 +20,17 @@ tf.config.experimental.enable_op_determinism()
 
 TINY_MLP = {"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}
 TINY_DCGAN = {"generator_filters": [8, 4], "discriminator_filters": [4, 8], "dropout": 0.3}
-TINY_ARCHITECTURES = {"mlp": TINY_MLP, "dcgan": TINY_DCGAN}
+TINY_FILTERS = {"generator_filters": [8, 4], "discriminator_filters": [4, 8]}
+TINY_TRANSLATOR = {"generator_filters": 4, "discriminator_filters": 4, "discriminator_layers": 2}
+TINY_ARCHITECTURES = {
+    "mlp": TINY_MLP,
+    "dcgan": TINY_DCGAN,
+    "resnet": TINY_FILTERS,
+    "upsampling": {"generator_filters": [8, 8, 4, 4], "discriminator_filters": [4, 8]},
+    "r3gan": {"generator_filters": [8, 8], "discriminator_filters": [8, 8], "blocks_per_stage": 1, "group_size": 8},
+    "resnet_translator": TINY_TRANSLATOR | {"residual_blocks": 1},
+    "unet_translator": TINY_TRANSLATOR | {"depth": 2},
+}
 
 
 @pytest.fixture(scope="session")

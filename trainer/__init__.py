@@ -9,16 +9,34 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "ACGAN": "trainer.gans",
     "GAN": "trainer.gans",
     "ConditionalGAN": "trainer.gans",
+    "CycleGAN": "trainer.gans",
+    "InfoGAN": "trainer.gans",
     "TrainConfig": "trainer.config",
     "architectures": "trainer.architectures",
+    "augment": "trainer.augment",
     "callbacks": "trainer.callbacks",
     "losses": "trainer.losses",
+    "penalties": "trainer.penalties",
     "recipes": "trainer.recipes",
 }
 
-__all__ = ["GAN", "ConditionalGAN", "TrainConfig", "architectures", "callbacks", "losses", "recipes"]
+__all__ = [
+    "ACGAN",
+    "GAN",
+    "ConditionalGAN",
+    "CycleGAN",
+    "InfoGAN",
+    "TrainConfig",
+    "architectures",
+    "augment",
+    "callbacks",
+    "losses",
+    "penalties",
+    "recipes",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,35 +4,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.settings import check, setting
 
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    resumable: bool = False,
-) -> Any:
-    """Declares one field of `TrainConfig`.
-
-    Args:
-        default: The value when neither the recipe nor a flag gives one.
-        help: What it does, its unit, and what `None` means. The flag's `--help` text.
-        minimum: Smallest legal value.
-        maximum: Largest legal value.
-        choices: The legal words.
-        resumable: Whether a run may go on with another value and still be the same run.
-    """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "resumable": resumable}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+WIRINGS = ("gan", "conditional", "acgan", "infogan", "cyclegan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +25,10 @@ class TrainConfig:
         "What to train on: digits (5,000 MNIST digits inside the package), mnist, fashion_mnist, cifar10, "
         "or a directory that holds a prepared data set (dataset.json).",
     )
+    dataset_b: str | None = setting(
+        None, "The other domain of wiring=cyclegan, named as --dataset is. None: there is no other."
+    )
+    padding: int = setting(0, "Pixels of value 0 added on every side; 2 makes 28x28 into 32x32.", minimum=0)
     classes: tuple[int, ...] | None = setting(None, "Train on these classes alone, as in 0,3. None: all of them.")
     image_range: str = setting(
         "-1..1",
@@ -54,7 +36,10 @@ class TrainConfig:
         choices=("-1..1", "0..1", "0..255"),
     )
 
-    wiring: str = setting("gan", "Which networks exist and which phases a step runs.", choices=("gan", "conditional"))
+    wiring: str = setting("gan", "Which networks exist and which phases a step runs.", choices=WIRINGS)
+    wiring_options: Mapping[str, Any] = setting(
+        {}, 'Options of the wiring as a JSON object, such as {"cycle_weight": 10}.'
+    )
     architecture: str = setting("dcgan", "Name of the function that builds the networks for an image shape.")
     architecture_options: Mapping[str, Any] = setting(
         {}, 'Options of the architecture as a JSON object, such as {"discriminator_filters": [64, 128]}.'
@@ -71,17 +56,63 @@ class TrainConfig:
         "simultaneous: both gradients come from one forward pass.",
         choices=("alternating", "simultaneous"),
     )
+    discriminator_updates: str = setting(
+        "together",
+        "together: one update on real and fake images. separate: one on real, then one on fake images. "
+        "concatenated: one on a single batch of both, which batch normalization then sees as one.",
+        choices=("together", "separate", "concatenated"),
+    )
     discriminator_repeats: int = setting(1, "Discriminator updates a step, each on images of its own.", minimum=1)
     optimizer: str = setting("adam", "Optimizer of both networks.", choices=("adam", "rmsprop"))
     generator_learning_rate: float = setting(2e-4, "Learning rate of the generator.", minimum=0.0)
     discriminator_learning_rate: float = setting(2e-4, "Learning rate of the discriminator.", minimum=0.0)
+    learning_rate_decay: str = setting("none", "How the learning rates go down.", choices=("none", "linear", "cosine"))
+    learning_rate_end: float = setting(
+        0.0, "Learning rates at the end of their decay, as a share of those at the start.", minimum=0.0, maximum=1.0
+    )
+    learning_rate_decay_begin: float = setting(
+        0.0, "Where the decay begins, as a share of schedule_images.", minimum=0.0, maximum=0.999
+    )
     beta_1: float = setting(0.5, "Adam's decay of the first moment.", minimum=0.0, maximum=0.9999)
     beta_2: float = setting(0.999, "Adam's decay of the second moment.", minimum=0.0, maximum=0.999999)
+    beta_2_end: float | None = setting(
+        None, "beta_2 at the end of its cosine schedule. None: it stays.", minimum=0.0, maximum=0.999999
+    )
+    epsilon: float = setting(1e-7, "Adam's and RMSprop's epsilon.", minimum=0.0)
+    schedule_images: int | None = setting(
+        None, "Images seen at which every schedule of the run ends. None: those of the whole run.", minimum=1
+    )
+    penalties: tuple[str, ...] = setting(
+        (), "Regularisers of the discriminator, as in r1,r2 or gradient_penalty. Empty: none."
+    )
+    penalty_weight: float = setting(10.0, "Weight of each penalty; gamma of r1 and r2.", minimum=0.0)
+    penalty_weight_end: float | None = setting(
+        None, "The penalties' weight at the end of its cosine schedule. None: it stays.", minimum=0.0
+    )
+    penalty_every_steps: int = setting(
+        1,
+        "Steps between two penalties. Of k steps, a penalty weighs k times as much, and the discriminator's learning "
+        "rate and betas are corrected by k/(k+1).",
+        minimum=1,
+    )
+    augment: str | None = setting(None, "Augmentation of what the discriminator sees: diffaugment or ada. None: none.")
+    augment_probability: float | None = setting(
+        1.0, "Probability of each transformation. None: adapted to how well D knows its images.", minimum=0, maximum=1
+    )
+    augment_probability_end: float | None = setting(
+        None, "The probability at the end of its cosine schedule. None: it stays.", minimum=0.0, maximum=1.0
+    )
     ema_half_life_images: float = setting(
         0.0,
         "Half-life, in images seen, of the moving average of the generator that samples, metrics and exports use. "
         "0: no average, the generator itself.",
         minimum=0.0,
+    )
+    ema_schedule: str = setting(
+        "early",
+        "How the average's half-life grows. early: a twentieth of the images seen, up to its value. cosine: from 0 at "
+        "the start to its value at schedule_images.",
+        choices=("early", "cosine"),
     )
 
     global_batch_size: int = setting(64, "Real images a phase sees, over all replicas.", minimum=1)
@@ -121,6 +152,12 @@ class TrainConfig:
     checkpoint_every_steps: int = setting(
         500, "Steps between two checkpoints. 0: only at the end.", minimum=0, resumable=True
     )
+    sample_every_epochs: float | None = setting(
+        None, "Epochs between two sample grids, in place of --sample_every_steps.", minimum=0.0, resumable=True
+    )
+    checkpoint_every_epochs: float | None = setting(
+        None, "Epochs between two checkpoints, in place of --checkpoint_every_steps.", minimum=0.0, resumable=True
+    )
     evaluate_every_steps: int = setting(
         0, "Steps between two evaluations. 0: only before and after learning.", minimum=0, resumable=True
     )
@@ -129,8 +166,9 @@ class TrainConfig:
     )
     metrics: str = setting(
         "auto",
-        "Which metrics to evaluate. auto: digits for the digits and mnist data sets, else none.",
-        choices=("auto", "digits", "none"),
+        "Which metrics to evaluate. auto: digits for the digits and mnist data sets, stacked for stacked:SOURCE, cycle "
+        "for wiring=cyclegan, else none.",
+        choices=("auto", "digits", "stacked", "cycle", "none"),
         resumable=True,
     )
     allow_config_change: bool = setting(
@@ -147,7 +185,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+            check(spec, getattr(self, spec.name))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -179,10 +217,7 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not a setting of this version; the config comes from another one.")
-        values = dict(values)
-        if values.get("classes") is not None:
-            values["classes"] = tuple(values["classes"])
-        return cls(**values)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def override(self, **changes: Any) -> "TrainConfig":
         """A copy with `changes`; giving one of `steps` and `epochs` drops the other.
@@ -200,22 +235,41 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def resolve(self, num_examples: int, num_replicas: int = 1) -> "TrainConfig":
-        """The config with `job_dir`, `steps` and `metrics` filled in for a data set of `num_examples` images.
+        """The config with all that was left open filled in for a data set of `num_examples` images.
 
         Raises:
             ConfigError: The batch is larger than the data set, or the replicas do not divide it.
         """
-        batch = self.global_batch_size
-        check_batch(batch, num_examples, num_replicas)
+        check_batch(self.global_batch_size, num_examples, num_replicas)
+        steps_per_epoch = num_examples // self.global_batch_size
         steps = self.steps
         if steps is None:
             if self.epochs is None:
                 raise ConfigError("neither steps nor epochs is given; say how long to train with --steps=1000.")
-            steps = max(1, round(self.epochs * (num_examples // batch)))
-        metrics = self.metrics
-        if metrics == "auto":
-            metrics = "digits" if self.dataset in ("digits", "mnist") else "none"
-        return dataclasses.replace(self, job_dir=self.job_dir or f"runs/{self.recipe}", steps=steps, metrics=metrics)
+            steps = max(1, round(self.epochs * steps_per_epoch))
+        filled: dict[str, Any] = {"steps": steps, "metrics": self._metrics()}
+        filled["job_dir"] = self.job_dir or f"runs/{self.recipe.rpartition(':')[2]}"
+        if self._has_schedule and self.schedule_images is None:
+            filled["schedule_images"] = steps * self.global_batch_size
+        for what in ("sample", "checkpoint"):
+            every_epochs = getattr(self, f"{what}_every_epochs")
+            if every_epochs is not None:
+                filled[f"{what}_every_steps"] = max(1, round(every_epochs * steps_per_epoch)) if every_epochs else 0
+        return dataclasses.replace(self, **filled)
+
+    @property
+    def _has_schedule(self) -> bool:
+        ends = (self.beta_2_end, self.penalty_weight_end, self.augment_probability_end)
+        return self.learning_rate_decay != "none" or self.ema_schedule == "cosine" or any(e is not None for e in ends)
+
+    def _metrics(self) -> str:
+        if self.metrics != "auto":
+            return self.metrics
+        if self.wiring == "cyclegan":
+            return "cycle"
+        if self.dataset.startswith("stacked:"):
+            return "stacked"
+        return "digits" if self.dataset in ("digits", "mnist") else "none"
 
 
 def check_batch(global_batch_size: int, num_examples: int, num_replicas: int) -> None:
@@ -235,16 +289,3 @@ def check_batch(global_batch_size: int, num_examples: int, num_replicas: int) ->
         raise ConfigError(
             f"global_batch_size={global_batch_size} must divide by {num_replicas} replicas; try {' or '.join(tries)}."
         )
-
-
-def _check(spec: dataclasses.Field[Any], value: Any) -> None:
-    """Checks one value against its declaration."""
-    choices, minimum, maximum = (spec.metadata[key] for key in ("choices", "minimum", "maximum"))
-    if choices and value not in choices:
-        raise ConfigError(f"{spec.name}={value} is unknown; choose one of {', '.join(choices)}.")
-    if value is None or isinstance(value, (str, tuple, Mapping)):
-        return
-    if minimum is not None and not value >= minimum:
-        raise ConfigError(f"{spec.name}={value} is too small; the least is {minimum:g}.")
-    if maximum is not None and not value <= maximum:
-        raise ConfigError(f"{spec.name}={value} is too large; the most is {maximum:g}.")

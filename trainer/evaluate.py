@@ -23,20 +23,20 @@ def define(values: absl_flags.FlagValues) -> None:
 def act(values: absl_flags.FlagValues) -> None:
     """Prints the metrics as JSON."""
     with console.quiet_import():
-        from trainer import metrics, trained
-        from trainer.callbacks.evaluation import evaluate
-        from trainer.data.loading import load
+        from trainer import trained
+        from trainer.data.loading import load_for
+        from trainer.training import suite_of
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
-    suite_name = values.metrics or config.metrics
-    if suite_name == "none":
+    config = config.override(metrics=values.metrics or config.metrics)
+    if config.metrics == "none":
         raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
-    suite = metrics.get(suite_name)(load(config.dataset, config.classes).images)
+    suite = suite_of(config, *load_for(config))
     print(
         json.dumps(
             {
                 "step": manifest.step,
-                "metrics": evaluate(gan, suite),
+                "metrics": suite.measure(gan),
                 "real_against_real": suite.floor(),
             },
             indent=2,

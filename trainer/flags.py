@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,13 +29,32 @@ class _WholeNumberParser(flags.ArgumentParser[int]):
         return int(number)
 
 
-class _ClassesParser(flags.ArgumentParser[tuple[int, ...]]):
-    """Reads 0,3 as (0, 3)."""
+class _ListParser(flags.ArgumentParser[tuple[Any, ...]]):
+    """Reads 0,3 as (0, 3), and r1,r2 as ("r1", "r2"); nothing as ().
 
-    syntactic_help = "whole numbers separated by commas"
+    Args:
+        kind: Of the members: int or str.
+    """
 
-    def parse(self, argument: Any) -> tuple[int, ...]:
-        return tuple(int(part) for part in str(argument).split(","))
+    def __init__(self, kind: Callable[[str], Any]):
+        super().__init__()
+        self.syntactic_help = "whole numbers separated by commas" if kind is int else "words separated by commas"
+        self._kind = kind
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        return tuple(self._kind(part) for part in str(argument).split(",") if part)
+
+
+class _OptionalParser(flags.ArgumentParser[Any]):
+    """Reads `none` as None, and leaves the rest to another parser."""
+
+    def __init__(self, parser: flags.ArgumentParser[Any]):
+        super().__init__()
+        self.syntactic_help = f"{parser.syntactic_help or 'a value'}, or none"
+        self._parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        return None if str(argument).lower() == "none" else self._parser.parse(argument)
 
 
 class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
@@ -55,26 +75,23 @@ def define_config(values: flags.FlagValues) -> None:
     for spec in dataclasses.fields(TrainConfig):
         choices = spec.metadata["choices"]
         text = spec.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-        kind = next(hint for hint in (typing.get_args(hints[spec.name]) or (hints[spec.name],)))
-        _define(spec.name, hints[spec.name], kind, text, values)
+        if hints[spec.name] is bool:
+            flags.DEFINE_bool(spec.name, None, text, flag_values=values)
+        else:
+            parser = _parser(hints[spec.name])
+            flags.DEFINE(parser, spec.name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
 
 
-def _define(name: str, hint: Any, kind: Any, text: str, values: flags.FlagValues) -> None:
-    parsers: dict[Any, flags.ArgumentParser[Any]] = {
-        int: _WholeNumberParser(),
-        float: flags.FloatParser(),
-        str: flags.ArgumentParser(),
-    }
-    if hint is bool:
-        flags.DEFINE_bool(name, None, text, flag_values=values)
-        return
-    if name == "classes":
-        parser: flags.ArgumentParser[Any] = _ClassesParser()
-    elif name == "architecture_options":
-        parser = _ObjectParser()
-    else:
-        parser = parsers[kind]
-    flags.DEFINE(parser, name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
+def _parser(hint: Any) -> flags.ArgumentParser[Any]:
+    """The parser for the type of a setting."""
+    if isinstance(hint, types.UnionType):
+        return _OptionalParser(_parser(next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)))
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _ListParser(members[0])
+    if origin is not None:
+        return _ObjectParser()
+    return {int: _WholeNumberParser, float: flags.FloatParser, str: flags.ArgumentParser}[hint]()
 
 
 def given(values: flags.FlagValues) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Adversarial losses: pairs of functions of (real_logits, fake_logits), both float32 [B], both unreduced [B].
+"""Adversarial losses: pairs of functions of (real_logits, fake_logits), unreduced: float32 [B] to float32 [B].
 
-Every loss receives both logits in both functions, because relativistic losses need them.
+Every loss receives both logits in both functions, because relativistic losses need them. Logits of a discriminator that
+judges patches are [B, P]; so are the losses then.
 """
 
 import difflib
@@ -15,7 +16,10 @@ from trainer.errors import ConfigError, NetworkError
 
 
 class AdversarialLoss:
-    """A pair of objectives. Subclass it, override the two functions, and pass an instance to `GAN.compile`."""
+    """A pair of objectives. Subclass it, and pass an instance to `GAN.compile`.
+
+    Override `generator`, and `discriminator` or its two parts `on_real` and `on_fake`, which are summed.
+    """
 
     reads_logits = True
     """Whether the discriminator must end without an activation."""
@@ -25,7 +29,20 @@ class AdversarialLoss:
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """What the discriminator minimises: float32 [B]."""
+        return self.on_real(real_logits) + self.on_fake(fake_logits)
+
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        """The part of `discriminator` that concerns real images: float32 [B]."""
         raise NotImplementedError
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        """The part of `discriminator` that concerns fake images: float32 [B]."""
+        raise NotImplementedError
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the discriminator may be updated on real and on fake images apart."""
+        return type(self).on_real is not AdversarialLoss.on_real
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """What the generator minimises: float32 [B]."""
@@ -86,8 +103,11 @@ class NonSaturating(AdversarialLoss):
     Source: arXiv 1406.2661, section 3, the form advised there for early learning.
     """
 
-    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softplus(-real_logits) + tf.nn.softplus(fake_logits)
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(-real_logits)
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(fake_logits)
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softplus(-fake_logits)
@@ -113,8 +133,11 @@ class LeastSquares(AdversarialLoss):
 
     boundary = 0.5
 
-    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        return 0.5 * (tf.square(real_logits - 1.0) + tf.square(fake_logits))
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * tf.square(real_logits - 1.0)
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * tf.square(fake_logits)
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return 0.5 * tf.square(fake_logits - 1.0)
@@ -131,14 +154,67 @@ class Hinge(AdversarialLoss):
     Source: arXiv 1705.02894, as used by arXiv 1802.05957.
     """
 
-    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(1.0 - real_logits) + tf.nn.relu(1.0 + fake_logits)
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(1.0 - real_logits)
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(1.0 + fake_logits)
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return -fake_logits
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """D's output itself, unbounded."""
+        return logits
+
+
+@loss("mean_squared_error")
+class MeanSquaredError(LeastSquares):
+    """`least_squares` with the generator's part not halved: Keras's mean squared error against 1 and 0.
+
+    Source: arXiv 1703.10593, section 4, where it stands beside a cycle loss of weight 10.
+    """
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.square(fake_logits - 1.0)
+
+
+@loss("wasserstein")
+class Wasserstein(AdversarialLoss):
+    """The critic's mean on fake less its mean on real images; needs a critic that is kept smooth by a penalty.
+
+    Source: arXiv 1701.07875, equation 2.
+    """
+
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        return -real_logits
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        return fake_logits
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return -fake_logits
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """The critic's output itself, unbounded."""
+        return logits
+
+
+@loss("relativistic")
+class Relativistic(AdversarialLoss):
+    """D tells which image of a pair is the real one; G turns the answer round. Pairs share their place in the batch.
+
+    Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2.
+    """
+
+    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(fake_logits - real_logits)
+
+    def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(real_logits - fake_logits)
+
+    def score(self, logits: tf.Tensor) -> tf.Tensor:
+        """D's output itself, of which only differences have a meaning."""
         return logits
 
 
@@ -155,8 +231,11 @@ class KerasLoss(AdversarialLoss):
         self.reads_logits = _from_logits(function)
         self.boundary = 0.0 if self.reads_logits else 0.5
 
-    def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        return 0.5 * (self._against(1.0, real_logits) + self._against(0.0, fake_logits))
+    def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * self._against(1.0, real_logits)
+
+    def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
+        return 0.5 * self._against(0.0, fake_logits)
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return self._against(1.0, fake_logits)
@@ -167,8 +246,8 @@ class KerasLoss(AdversarialLoss):
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
         call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
-        outputs = outputs[:, tf.newaxis]
-        return tf.reshape(call(tf.fill(tf.shape(outputs), target), outputs), [-1])
+        one_a_row = tf.reshape(outputs, [-1, 1])
+        return tf.reshape(call(tf.fill(tf.shape(one_a_row), target), one_a_row), tf.shape(outputs))
 
 
 def _from_logits(function: Callable[..., Any]) -> bool:

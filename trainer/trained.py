@@ -2,15 +2,15 @@
 
 import json
 
-from trainer import data
+from trainer import data, metrics, recipes
 from trainer.config import TrainConfig
+from trainer.data.loading import load_for
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.engine.manifest import Manifest
 from trainer.errors import CheckpointError, ConfigError
-from trainer.gans import GAN, from_config
+from trainer.gans import GAN, CycleGAN, from_config
 from trainer.storage import RunDirectory
-from trainer.training import MONITOR
 
 
 def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, Manifest]:
@@ -28,7 +28,8 @@ def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, M
     if not directory.config.exists():
         raise CheckpointError(f"job_dir={job_dir} holds no run (there is no config.json); give the directory of one.")
     config = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
-    best = f"metric/{MONITOR[config.metrics]}" if config.metrics in MONITOR else None
+    recipes.import_home(config.recipe)
+    best = f"metric/{metrics.monitor(config.metrics)}" if config.metrics != "none" else None
     store = CheckpointStore(directory.checkpoints, best=best)
     step = _wanted_step(store, checkpoint)
     manifest, _ = store.find(step)
@@ -36,9 +37,12 @@ def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, M
         there = ", ".join(map(str, store.steps())) or "none"
         raise CheckpointError(f"job_dir={job_dir} has no checkpoint of step {step}; there are: {there}.")
     strategies.create(config.override(strategy="one_device", num_virtual_devices=1))
-    info = data.describe(config.dataset)
+    info = data.describe(config.dataset, config.padding)
     gan = from_config(config, info.image_shape, info.num_classes)
     load(store.folder(manifest.step), gan.state)
+    if isinstance(gan, CycleGAN):
+        domain_a, domain_b = load_for(config)
+        gan.show(domain_a.images, None if domain_b is None else domain_b.images)
     gan.step = manifest.step
     return config, gan, manifest
 

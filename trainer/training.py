@@ -7,17 +7,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from trainer import architectures, callbacks, console, data, losses, metrics
+from trainer import architectures, augment, callbacks, console, data, losses, metrics, penalties
 from trainer.config import TrainConfig
-from trainer.data.loading import Arrays, load
+from trainer.data.loading import Arrays, load_for
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore
-from trainer.errors import CheckpointError, Preempted
+from trainer.errors import CheckpointError, ConfigError, Preempted
 from trainer.gans import GAN, from_config
 from trainer.storage import RunDirectory, read_json_lines, write_atomically
-
-MONITOR = {"digits": "frechet_digits_5k"}
-"""The metric of each suite whose smallest value marks the best checkpoint."""
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -28,8 +25,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     losses.check_name(config.loss)
     architectures.check_name(config.architecture)
-    info = data.describe(config.dataset).with_classes(config.classes)
-    return config.resolve(info.num_examples, config.num_virtual_devices)
+    for name in config.penalties:
+        penalties.check_name(name)
+    if config.augment is not None:
+        augment.check_name(config.augment)
+    num_examples = data.describe(config.dataset, config.padding).with_classes(config.classes).num_examples
+    if (config.wiring == "cyclegan") != (config.dataset_b is not None):
+        raise ConfigError(
+            f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
+            "and to no other."
+        )
+    if config.dataset_b is not None:
+        num_examples = max(num_examples, data.describe(config.dataset_b, config.padding).num_examples)
+    return config.resolve(num_examples, config.num_virtual_devices)
 
 
 def train(config: TrainConfig) -> None:
@@ -47,7 +55,8 @@ def train(config: TrainConfig) -> None:
     if _is_finished(config, directory):
         return
     strategy = strategies.create(config)
-    arrays = load(config.dataset, config.classes)
+    arrays, others = load_for(config)
+    targets = arrays.labels if others is None else others.images
     config.resolve(len(arrays.images), strategy.num_replicas_in_sync)
     with strategy.scope():
         gan = from_config(config, arrays.info.image_shape, arrays.info.num_classes, strategy)
@@ -56,11 +65,11 @@ def train(config: TrainConfig) -> None:
     _announce(config, gan, arrays, strategy)
     gan.fit(
         arrays.images,
-        arrays.labels,
+        targets,
         batch_size=config.global_batch_size,
         steps=config.steps,
         steps_per_window=config.steps_per_window,
-        callbacks=_callbacks(config, directory, arrays),
+        callbacks=_callbacks(config, directory, arrays, others),
     )
     if gan.preempted and gan.step < (config.steps or 0):
         raise Preempted(
@@ -101,15 +110,20 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
     return True
 
 
-def _callbacks(config: TrainConfig, directory: RunDirectory, arrays: Arrays) -> list[keras.callbacks.Callback]:
+def _callbacks(
+    config: TrainConfig, directory: RunDirectory, arrays: Arrays, others: Arrays | None
+) -> list[keras.callbacks.Callback]:
     """The run's callbacks: what adds to the logs first, the checkpoint last."""
     active: list[keras.callbacks.Callback] = []
     best = None
     if config.metrics != "none":
-        suite = metrics.get(config.metrics)(arrays.images)
-        best = f"metric/{MONITOR[config.metrics]}"
-        active.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
-    fingerprints = {} if config.allow_config_change else {"config": config.fingerprint, "data": arrays.fingerprint}
+        best = f"metric/{metrics.monitor(config.metrics)}"
+        active.append(callbacks.Evaluation(suite_of(config, arrays, others), config.evaluate_every_steps))
+    fingerprints = {}
+    if not config.allow_config_change:
+        fingerprints = {"config": config.fingerprint, "data": arrays.fingerprint}
+        if others is not None:
+            fingerprints["data_b"] = others.fingerprint
     return [
         *active,
         callbacks.MetricsLog(directory.metrics),
@@ -126,22 +140,30 @@ def _callbacks(config: TrainConfig, directory: RunDirectory, arrays: Arrays) -> 
     ]
 
 
+def suite_of(config: TrainConfig, arrays: Arrays, others: Arrays | None) -> callbacks.evaluation.Metrics:
+    """The metrics of a config, on its data."""
+    suite = metrics.get(config.metrics)
+    return suite(arrays.images) if others is None else suite(arrays.images, others.images)
+
+
 def _announce(config: TrainConfig, gan: GAN, arrays: Arrays, strategy: tf.distribute.Strategy) -> None:
     height, width, channels = arrays.info.image_shape
-    weights = {name: network.count_params() for name, network in gan.networks.items()}
+    weights = [
+        f"{name} {network.count_params():,}" for name, network in gan.networks.items() if network.trainable_weights
+    ]
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     console.say(
         f"Training the recipe {config.recipe} on {len(arrays.images):,} images of {config.dataset} "
         f"({height}x{width}x{channels}): {config.steps:,} steps of {config.global_batch_size} images on "
-        f"{strategy.num_replicas_in_sync} {kind} device(s), generator {weights['generator']:,} and discriminator "
-        f"{weights['discriminator']:,} weights. Everything goes to {config.job_dir}."
+        f"{strategy.num_replicas_in_sync} {kind} device(s); weights: {', '.join(weights)}. "
+        f"Everything goes to {config.job_dir}."
     )
 
 
 def _conclude(config: TrainConfig, directory: RunDirectory, seconds: float) -> None:
     console.say(f"Done: {config.steps:,} steps; this command took {seconds:.0f} s.", fields={"seconds": seconds})
     if config.metrics != "none":
-        name = f"metric/{MONITOR[config.metrics]}"
+        name = f"metric/{metrics.monitor(config.metrics)}"
         series = [(line["step"], line[name]) for line in read_json_lines(directory.metrics) if name in line]
         first, (step, best) = series[0][1], min(series, key=lambda pair: pair[1])
         fell = f"{first / best:.1f} times less" if best < first else "it did not fall"

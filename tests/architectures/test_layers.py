@@ -121,18 +121,6 @@ def test_other_optimisers_are_cloned_as_they_are():
     assert clone(optimizer).get_config() == optimizer.get_config()
 
 
-@pytest.mark.parametrize("name", architectures.names())
-@pytest.mark.parametrize("shape", [(28, 28, 1), (30, 21, 3)])
-@pytest.mark.parametrize("condition_size", [0, 10])
-def test_every_architecture_builds_at_any_shape(name, shape, condition_size):
-    networks = architectures.build(name, shape, 8, condition_size, "tanh", {})
-    generator, discriminator = networks["generator"](), networks["discriminator"]()
-    images = generator(np.zeros((2, 8 + condition_size), np.float32))
-    assert images.shape == (2, *shape)
-    planes = np.zeros((2, *shape[:2], condition_size), np.float32)
-    assert discriminator(tf.concat([images, planes], -1)).shape == (2, 1)
-
-
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(ConfigError, match="'dropuot' is an unknown option of architecture mlp; did you mean dropout?"):
         architectures.build("mlp", (28, 28, 1), 8, 0, "tanh", {"dropuot": 0.1})

@@ -1,5 +1,6 @@
 """Descriptions of data sets, and the errors of a name or a class that does not exist."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def test_every_known_name_is_described():
 
 
 def test_describing_does_not_import_tensorflow():
-    code = "import sys, trainer.data as d; d.describe('digits'); sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, trainer.data as d; [d.describe(n) for n in ('digits', 'stacked:digits')]; "
+    code += "sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -81,11 +83,24 @@ def test_a_filter_that_leaves_nothing_is_refused():
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
     with pytest.raises(
-        ConfigError, match=r"did you mean fashion_mnist\? Known: digits, mnist, fashion_mnist, cifar10\.$"
+        ConfigError,
+        match=r"did you mean fashion_mnist\? Known: digits, mnist, .*, stacked:digits, stacked:mnist\.$",
     ):
         describe("fashon_mnist")
-    with pytest.raises(ConfigError, match=r"dataset\.json; known: digits, mnist, fashion_mnist, cifar10\.$"):
+    with pytest.raises(ConfigError, match=r"dataset\.json; known: digits, mnist, fashion_mnist, cifar10, stacked"):
         describe("qqq")
+
+
+@pytest.mark.parametrize(("name", "shape"), [("digits", (32, 32, 1)), ("stacked:mnist", (32, 32, 3))])
+def test_padding_counts_in_the_shape_and_changes_nothing_else(name, shape):
+    padded = describe(name, padding=2)
+    assert padded.image_shape == shape
+    assert dataclasses.replace(padded, image_shape=(28, 28, shape[2])) == describe(name)
+
+
+def test_negative_padding_is_refused():
+    with pytest.raises(ConfigError, match=r"^padding=-1 is negative, expected 0 or more pixels; leave it out"):
+        describe("digits", padding=-1)
 
 
 def test_a_directory_is_described_by_its_manifest(tmp_path):

@@ -52,6 +52,16 @@ def test_a_class_filter_keeps_order_and_labels(digits):
     assert (filtered.info.num_examples, filtered.info.num_classes) == (1000, 10)
 
 
+def test_padding_surrounds_every_image_with_zeros(digits):
+    padded = load("digits", (3, 0), padding=2)
+    kept = (digits.labels == 0) | (digits.labels == 3)
+    assert padded.images.shape[1:] == padded.info.image_shape == (32, 32, 1)
+    np.testing.assert_array_equal(padded.images[:, 2:-2, 2:-2], digits.images[kept])
+    assert padded.images.sum() == digits.images[kept].sum()
+    with pytest.raises(ConfigError, match=r"^padding=-2 is negative"):
+        load("digits", padding=-2)
+
+
 def test_a_directory_loads_like_the_embedded_set(digits):
     assert load(str(embedded_digits_dir())).fingerprint == digits.fingerprint
 

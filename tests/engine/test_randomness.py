@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data.windows import batch_indices
+from trainer.data.windows import Place
 from trainer.engine.randomness import Noise, seeded_initialisation, stream_key
 
 
@@ -40,7 +40,7 @@ def test_integers_cover_their_range_evenly():
 
 def indices(step, replica=0, num_replicas=1, num_examples=103, batch=10, seed=5):
     key, step = stream_key(seed, "order/0"), tf.constant(step, tf.int64)
-    return batch_indices(key, step, replica, batch // num_replicas, num_replicas, num_examples).numpy()
+    return Place(key, step, replica, batch // num_replicas, num_replicas).indices(num_examples).numpy()
 
 
 def test_an_epoch_is_a_permutation_and_each_epoch_another():

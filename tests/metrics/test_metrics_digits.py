@@ -194,12 +194,63 @@ def test_numbers_that_do_not_fit_the_protocol_are_refused(digits, suite):
         DigitsMetrics(digits.images[:11])
 
 
+class Model:
+    """Shows real digits and says what it was asked for."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def sample(self, num_images):
+        return self.images[:num_images], None if self.labels is None else self.labels[:num_images]
+
+
+def test_measuring_a_model_evaluates_as_many_of_its_samples_as_the_suite_takes(digits, suite):
+    for labels in (digits.labels, None):
+        model = Model(digits.images, labels)
+        assert suite.measure(model) == suite.evaluate(*model.sample(1000))
+
+
+def test_codes_are_measured_under_their_best_matching(digits, suite):
+    model = Model(digits.images, (digits.labels + 3) % 10)
+    assert suite.measure(model)["conditional_accuracy"] < 0.02
+    model.labels_are_codes = True
+    values = suite.measure(model)
+    assert values["code_accuracy"] == suite.evaluate(*Model(digits.images, digits.labels).sample(1000)).pop(
+        "conditional_accuracy"
+    )
+    assert "conditional_accuracy" not in values
+
+
+def test_padding_does_not_change_what_is_measured(digits, suite):
+    padded = np.pad(digits.images[:2000], ((0, 0), (2, 2), (2, 2), (0, 0)))
+    assert DigitsMetrics(padded, num_samples=1000).evaluate(padded[1000:]) == suite.evaluate(digits.images[1000:2000])
+
+
+def test_a_margin_that_is_not_empty_is_not_cut(digits):
+    framed = np.pad(digits.images[:20], ((0, 0), (2, 2), (2, 2), (0, 0)))
+    framed[7, 31, 5] = 1
+    for images, shape in [
+        (framed, (32, 32)),
+        (framed[:7], (28, 28)),
+        (framed[:, 1:], (31, 32)),
+        (framed[:, 6:], (26, 32)),
+    ]:
+        suite = DigitsMetrics(np.repeat(images, 2, axis=0))
+        assert suite._without_padding(images).shape[1:3] == shape
+
+
 def test_suites_are_found_by_name():
     assert metrics.get("digits") is DigitsMetrics
-    with pytest.raises(
-        ConfigError, match=r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known: digits\.$"
-    ):
-        metrics.get("digit")
+    sentence = r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known: digits, cycle, stacked\.$"
+    for look_up in (metrics.get, metrics.monitor):
+        with pytest.raises(ConfigError, match=sentence):
+            look_up("digit")
+
+
+def test_the_metric_to_monitor_is_one_that_the_suite_reports(digits, suite):
+    assert metrics.monitor("digits") == "frechet_digits_5k"
+    assert "frechet_digits_1k" in suite.floor()
+    assert DigitsMetrics(digits.images).protocol == "digits_5k"
 
 
 def test_importing_the_room_does_not_import_tensorflow():

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 import keras
 
@@ -12,23 +12,54 @@ from trainer.errors import ConfigError
 Networks = dict[str, Callable[[], keras.Model]]
 """Factories by network name (`generator`, `discriminator`, ...), to be called inside a strategy's scope."""
 
-_ARCHITECTURES: dict[str, Callable[..., Networks]] = {}
+Maps = Literal["latents", "images"]
+"""What a generator takes: latents [B, Z], or images [B, H, W, C] that it translates."""
+
+Architecture = Callable[..., Networks]
+
+_ARCHITECTURES: dict[str, Architecture] = {}
+_MAPS: dict[str, Maps] = {}
 
 
-def architecture(function: Callable[..., Networks]) -> Callable[..., Networks]:
-    """Registers an architecture under the name of its function.
+@overload
+def architecture(function: Architecture) -> Architecture: ...
+
+
+@overload
+def architecture(*, maps: Maps) -> Callable[[Architecture], Architecture]: ...
+
+
+def architecture(
+    function: Architecture | None = None, *, maps: Maps = "latents"
+) -> Architecture | Callable[[Architecture], Architecture]:
+    """Registers an architecture under the name of its function, as `@architecture` or `@architecture(maps="images")`.
 
     The function takes `image_shape` (H, W, C), `latent_dim`, `condition_size` (the K values of a label that are joined
     to the latents and, as K more channels, to the images; 0 for none) and `output_activation`, then its own options,
-    by keyword, with defaults.
+    by keyword, with defaults. One that maps images has no use for `latent_dim`.
     """
-    _ARCHITECTURES[function.__name__] = function
-    return function
+
+    def register(function: Architecture) -> Architecture:
+        _ARCHITECTURES[function.__name__] = function
+        _MAPS[function.__name__] = maps
+        return function
+
+    return register if function is None else register(function)
 
 
 def names() -> list[str]:
     """The registered architectures, sorted."""
     return sorted(_ARCHITECTURES)
+
+
+def maps(name: str) -> Maps:
+    """What the generator of an architecture takes: `latents` or `images`.
+
+    Raises:
+        ConfigError: The architecture is unknown; the message names the nearest one.
+    """
+    check_name(name)
+    return _MAPS[name]
 
 
 def check_name(name: str) -> None:
@@ -69,4 +100,11 @@ def _check_known(what: str, name: str, known: list[str]) -> None:
     raise ConfigError(f"{name!r} is an unknown {what}; {hint}Known are {', '.join(known)}.")
 
 
-from trainer.architectures import dcgan, mlp  # noqa: E402, F401  (importing a module registers what it holds)
+from trainer.architectures import (  # noqa: E402  (importing a module registers what it holds)
+    dcgan,  # noqa: F401
+    mlp,  # noqa: F401
+    r3gan,  # noqa: F401
+    resnet,  # noqa: F401
+    translators,  # noqa: F401
+    upsampling,  # noqa: F401
+)

@@ -10,8 +10,9 @@ import keras
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation, initializer as get_initializer
-from trainer.architectures.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout
+from trainer.architectures.blocks import activation, check_choice, check_sizes, cropping, initializer as get_initializer
+from trainer.architectures.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, WholeMapConv2D
+from trainer.architectures.normalization import layer_class
 from trainer.errors import ConfigError
 
 
@@ -25,8 +26,14 @@ def dcgan(
     generator_filters: Sequence[int] = (128, 64),
     generator_strides: Sequence[int] = (2, 2),
     generator_activation: str = "relu",
+    generator_stem: str = "dense",
     discriminator_filters: Sequence[int] = (64, 128),
+    discriminator_strides: Sequence[int] | None = None,
+    discriminator_activation: str = "leaky_relu",
+    discriminator_kernel_size: int | None = None,
     discriminator_batch_norm: str = "hidden",
+    discriminator_head: str = "dense",
+    spectral_norm: bool = False,
     kernel_size: int = 4,
     leaky_slope: float = 0.2,
     batch_norm_momentum: float = 0.9,
@@ -35,8 +42,10 @@ def dcgan(
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C+K] -> logits [B, 1].
 
-    The generator starts with a dense map of `generator_filters[0]` channels; every stride but the last leads to the
-    next number of filters, the last one to the image. Sizes that the strides do not divide are cropped.
+    The generator starts with a map of `generator_filters[0]` channels; every stride but the last leads to the next
+    number of filters, the last one to the image. Sizes that the strides do not divide are cropped. The paper's own
+    networks, which have no dense layer, are those with both `generator_stem="transposed_convolution"` and
+    `discriminator_head="convolution"`. Batch normalization starts with scale 1, where the paper says nothing.
 
     Args:
         image_shape: (H, W, C).
@@ -46,8 +55,15 @@ def dcgan(
         generator_filters: Channels of the first map and of each hidden transposed convolution.
         generator_strides: Stride of each transposed convolution, as many as `generator_filters`.
         generator_activation: relu or leaky_relu.
-        discriminator_filters: Channels of each convolution of stride 2.
+        generator_stem: What makes the first map of the latents: `dense`, batch-normalised for each of its elements, or
+            `transposed_convolution` of a 1×1 map, batch-normalised for each channel.
+        discriminator_filters: Channels of each convolution.
+        discriminator_strides: Stride of each convolution; None: 2.
+        discriminator_activation: relu or leaky_relu.
+        discriminator_kernel_size: Of the discriminator's convolutions; None: `kernel_size`.
         discriminator_batch_norm: Batch normalization after `none` of them, the `hidden` ones (not the first) or `all`.
+        discriminator_head: What makes the logit of the last map: `dense`, or a `convolution` as large as the map.
+        spectral_norm: Spectral normalization of every kernel of the discriminator.
         kernel_size: Of every convolution.
         leaky_slope: Slope of leaky_relu below 0, in both networks.
         batch_norm_momentum: Of the moving moments.
@@ -55,36 +71,43 @@ def dcgan(
         initializer: `normal_02` for N(0, .02), or a Keras name.
 
     Raises:
-        ConfigError: `generator_filters` and `generator_strides` differ in length, or an option is an unknown word.
+        ConfigError: Filters and strides differ in length, a size is no whole number, or an option is an unknown word.
     """
-    if discriminator_batch_norm not in ("none", "hidden", "all"):
-        raise ConfigError(
-            f"discriminator_batch_norm={discriminator_batch_norm} is unknown; choose none, hidden or all."
-        )
-    if len(generator_filters) != len(generator_strides):
-        raise ConfigError(
-            f"generator_filters={list(generator_filters)} and generator_strides={list(generator_strides)} "
-            "must be equally long; give one stride a transposed convolution."
-        )
+    strides = [2] * len(discriminator_filters) if discriminator_strides is None else discriminator_strides
+    of_discriminator = kernel_size if discriminator_kernel_size is None else discriminator_kernel_size
+    check_choice("discriminator_batch_norm", discriminator_batch_norm, ("none", "hidden", "all"))
+    check_choice("generator_stem", generator_stem, ("dense", "transposed_convolution"))
+    check_choice("discriminator_head", discriminator_head, ("dense", "convolution"))
+    check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))
+    check_choice("spectral_norm", spectral_norm, (True, False))
+    check_sizes("discriminator_strides", strides)
+    check_sizes("discriminator_kernel_size", [of_discriminator])
+    _check_equally_long("generator", generator_filters, generator_strides, "a transposed convolution")
+    _check_equally_long("discriminator", discriminator_filters, strides, "a convolution")
     height, width, channels = image_shape
     total = math.prod(generator_strides)
     base = (-(-height // total), -(-width // total))
 
+    def normalised() -> list[keras_layers.Layer]:
+        return [BatchNormalization(momentum=batch_norm_momentum), activation(generator_activation, leaky_slope)]
+
+    def stem(kernel: keras.initializers.Initializer) -> list[keras_layers.Layer]:
+        """From the latents to the first map, normalised and activated."""
+        first = generator_filters[0]
+        if generator_stem == "dense":
+            dense = keras_layers.Dense(math.prod(base) * first, use_bias=False, kernel_initializer=kernel)
+            return [dense, *normalised(), keras_layers.Reshape((*base, first))]
+        spread = Conv2DTranspose(first, base, 1, "valid", use_bias=False, kernel_initializer=kernel)
+        return [keras_layers.Reshape((1, 1, latent_dim + condition_size)), spread, *normalised()]
+
     def generator() -> keras.Model:
         kernel = get_initializer(initializer)
-        stack: list[keras_layers.Layer] = [
-            keras.Input((latent_dim + condition_size,)),
-            keras_layers.Dense(math.prod(base) * generator_filters[0], use_bias=False, kernel_initializer=kernel),
-            BatchNormalization(momentum=batch_norm_momentum),
-            activation(generator_activation, leaky_slope),
-            keras_layers.Reshape((*base, generator_filters[0])),
-        ]
+        stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,)), *stem(kernel)]
         for filters, stride in zip(generator_filters[1:], generator_strides[:-1], strict=True):
-            stack += [
-                Conv2DTranspose(filters, kernel_size, stride, "same", use_bias=False, kernel_initializer=kernel),
-                BatchNormalization(momentum=batch_norm_momentum),
-                activation(generator_activation, leaky_slope),
-            ]
+            stack.append(
+                Conv2DTranspose(filters, kernel_size, stride, "same", use_bias=False, kernel_initializer=kernel)
+            )
+            stack += normalised()
         stack.append(
             Conv2DTranspose(
                 channels,
@@ -95,23 +118,41 @@ def dcgan(
                 kernel_initializer=kernel,
             )
         )
-        spare = (base[0] * total - height, base[1] * total - width)
-        if any(spare):
-            stack.append(keras_layers.Cropping2D([(size // 2, size - size // 2) for size in spare]))
+        stack += cropping((base[0] * total, base[1] * total), (height, width))
         return keras.Sequential(stack, name="generator")
 
     def discriminator() -> keras.Model:
         kernel = get_initializer(initializer)
+        convolution, dense, whole_map = (
+            layer_class(plain, spectral_norm) for plain in (Conv2D, keras_layers.Dense, WholeMapConv2D)
+        )
         stack: list[keras_layers.Layer] = [keras.Input((height, width, channels + condition_size))]
-        for depth, filters in enumerate(discriminator_filters):
+        size = (height, width)
+        for depth, (filters, stride) in enumerate(zip(discriminator_filters, strides, strict=True)):
             normalised = discriminator_batch_norm == "all" or (discriminator_batch_norm == "hidden" and depth > 0)
-            stack.append(Conv2D(filters, kernel_size, 2, "same", use_bias=not normalised, kernel_initializer=kernel))
+            size = (-(-size[0] // stride), -(-size[1] // stride))
+            stack.append(
+                convolution(
+                    filters, of_discriminator, stride, "same", use_bias=not normalised, kernel_initializer=kernel
+                )
+            )
             if normalised:
                 stack.append(BatchNormalization(momentum=batch_norm_momentum))
-            stack.append(activation("leaky_relu", leaky_slope))
+            stack.append(activation(discriminator_activation, leaky_slope))
             if dropout:
                 stack.append(Dropout(dropout))
-        stack += [keras_layers.Flatten(), keras_layers.Dense(1, kernel_initializer=kernel)]
+        if discriminator_head == "convolution":
+            stack.append(whole_map(1, size, kernel_initializer=kernel))
+        else:
+            stack += [keras_layers.Flatten(), dense(1, kernel_initializer=kernel)]
         return keras.Sequential(stack, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}
+
+
+def _check_equally_long(network: str, filters: Sequence[int], strides: Sequence[int], what: str) -> None:
+    if len(filters) != len(strides):
+        raise ConfigError(
+            f"{network}_filters={list(filters)} and {network}_strides={list(strides)} "
+            f"must be equally long; give one stride {what}."
+        )

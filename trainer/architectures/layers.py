@@ -3,6 +3,8 @@
 They are drop-in: `from trainer.architectures.layers import BatchNormalization` in a network of your own is enough.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -115,3 +117,88 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
         return self.activation(outputs) if self.activation is not None else outputs
+
+
+class _ResamplingConv2D(layers.Conv2D):
+    """A convolution of stride 1 joined with a change of size by 2: one kernel, one element larger, does both."""
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any):
+        super().__init__(filters, kernel_size, **(kwargs | {"padding": "same"}))
+        if self.kernel_size[0] % 2 == 0 or self.kernel_size[1] % 2 == 0 or self.strides != (1, 1):
+            raise ConfigError(
+                f"{type(self).__name__} got kernel_size={self.kernel_size} and strides={self.strides}; "
+                "give an odd kernel size and no strides."
+            )
+
+
+class UpsamplingConv2D(_ResamplingConv2D):
+    """Doubles a map by repeating its pixels, then convolves it: [B, h, w, C] -> [B, 2h, 2w, filters].
+
+    The same as `UpSampling2D(2)` and `Conv2D(filters, kernel_size, padding="same")`, as one transposed convolution of
+    stride 2: for 3×3 kernels 16 multiplications an input pixel and channel pair instead of 36, and no larger map.
+
+    Args:
+        filters: Channels of the output.
+        kernel_size: Of the convolution, odd.
+        **kwargs: As of Keras's `Conv2D`.
+    """
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *(size and size * 2 for size in input_shape[1:3]), self.filters)
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        flipped = tf.transpose(tf.convert_to_tensor(kernel)[::-1, ::-1], [0, 1, 3, 2])
+        sizes = tf.shape(inputs)
+        output_sizes = [sizes[0], sizes[1] * 2, sizes[2] * 2, self.filters]
+        outputs = tf.nn.conv2d_transpose(inputs, _over_pairs(flipped), output_sizes, 2, "SAME")
+        outputs.set_shape(self.compute_output_shape(tuple(inputs.shape)))
+        return outputs
+
+
+class PoolingConv2D(_ResamplingConv2D):
+    """Convolves a map, then halves it by means of 2×2 pixels: [B, 2h, 2w, C] -> [B, h, w, filters].
+
+    The same as `Conv2D(filters, kernel_size, padding="same")` and `AveragePooling2D(2)` on maps of even size, as one
+    convolution of stride 2: for 3×3 kernels 16 multiplications an output pixel and channel pair instead of 36. A map
+    of odd size is continued by zeros.
+
+    Args:
+        filters: Channels of the output.
+        kernel_size: Of the convolution, odd.
+        **kwargs: As of Keras's `Conv2D`.
+    """
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *(size and -(-size // 2) for size in input_shape[1:3]), self.filters)
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(inputs, 0.25 * _over_pairs(tf.convert_to_tensor(kernel)), 2, "SAME")
+
+
+def _over_pairs(kernel: tf.Tensor) -> tf.Tensor:
+    """A kernel convolved with 2×2 ones: [k+1, l+1, ...]."""
+    rows = tf.pad(kernel, [[0, 1], [0, 0], [0, 0], [0, 0]]) + tf.pad(kernel, [[1, 0], [0, 0], [0, 0], [0, 0]])
+    return tf.pad(rows, [[0, 0], [0, 1], [0, 0], [0, 0]]) + tf.pad(rows, [[0, 0], [1, 0], [0, 0], [0, 0]])
+
+
+class WholeMapConv2D(Conv2D):
+    """A convolution whose kernel is as large as the map, which ends a network without a dense layer.
+
+    Takes [B, h, w, C] with `kernel_size=(h, w)` and `padding="valid"`; gives [B, filters].
+    """
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.filters)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(super().call(inputs), [1, 2])
+
+
+class GlobalSumPooling2D(layers.Layer):
+    """The sum of a map over its pixels, added up in float32: [B, h, w, C] -> [B, C]."""
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[3])
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.reduce_sum(tf.cast(inputs, tf.float32), [1, 2]), self.compute_dtype)

@@ -7,7 +7,7 @@ import keras
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation
+from trainer.architectures.blocks import activation, initializer as get_initializer
 from trainer.architectures.layers import BatchNormalization, Dropout
 
 
@@ -41,19 +41,24 @@ def mlp(
         leaky_slope: Slope of leaky_relu below 0.
         batch_norm_momentum: Momentum of batch normalization after each hidden layer of the generator; None: none.
         dropout: Rate after each hidden layer of the discriminator, in [0, 1).
-        initializer: Keras name of the kernels' initializer.
+        initializer: Of the kernels: `normal_02` for N(0, .02), or a Keras name.
+
+    Raises:
+        ConfigError: An activation or the initializer is unknown.
     """
     height, width, channels = image_shape
 
     def generator() -> keras.Model:
         stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,))]
         for units in generator_units:
-            stack.append(keras_layers.Dense(units, kernel_initializer=initializer))
+            stack.append(keras_layers.Dense(units, kernel_initializer=get_initializer(initializer)))
             if batch_norm_momentum is not None:
                 stack.append(BatchNormalization(momentum=batch_norm_momentum))
             stack.append(activation(generator_activation, leaky_slope))
         stack += [
-            keras_layers.Dense(math.prod(image_shape), activation=output_activation, kernel_initializer=initializer),
+            keras_layers.Dense(
+                math.prod(image_shape), activation=output_activation, kernel_initializer=get_initializer(initializer)
+            ),
             keras_layers.Reshape(image_shape),
         ]
         return keras.Sequential(stack, name="generator")
@@ -62,11 +67,11 @@ def mlp(
         stack: list[keras_layers.Layer] = [keras.Input((height, width, channels + condition_size))]
         stack.append(keras_layers.Flatten())
         for units in discriminator_units:
-            stack.append(keras_layers.Dense(units, kernel_initializer=initializer))
+            stack.append(keras_layers.Dense(units, kernel_initializer=get_initializer(initializer)))
             stack.append(activation(discriminator_activation, leaky_slope))
             if dropout:
                 stack.append(Dropout(dropout))
-        stack.append(keras_layers.Dense(1, kernel_initializer=initializer))
+        stack.append(keras_layers.Dense(1, kernel_initializer=get_initializer(initializer)))
         return keras.Sequential(stack, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import keras
-import numpy as np
-
 from trainer import console
 from trainer.callbacks.periodic import Periodic
 
@@ -13,10 +10,12 @@ from trainer.callbacks.periodic import Periodic
 class Metrics(Protocol):
     """A suite of metrics, such as `trainer.metrics.digits.DigitsMetrics`."""
 
-    num_samples: int
+    def measure(self, model: Any) -> dict[str, float]:
+        """The metrics of a model."""
+        ...
 
-    def evaluate(self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None) -> dict[str, float]:
-        """The metrics of uint8 images [N, H, W, C]; the labels they were made for where there are any."""
+    def floor(self) -> dict[str, float]:
+        """What a perfect model would score."""
         ...
 
 
@@ -42,15 +41,10 @@ class Evaluation(Periodic):
 
     def _evaluate(self, logs: dict[str, Any] | None) -> None:
         step = self.model.step
-        values = evaluate(self.model, self._metrics)
+        values = self._metrics.measure(self.model)
         if logs is not None:
             logs.update({f"metric/{name}": value for name, value in values.items()})
         console.say(f"Step {step}: {describe(values)}.", fields={"step": step, **values})
-
-
-def evaluate(model: keras.Model, metrics: Metrics) -> dict[str, float]:
-    """The metrics of as many samples as the suite takes."""
-    return metrics.evaluate(*model.sample(metrics.num_samples))
 
 
 def describe(values: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.callbacks.periodic import Periodic
-from trainer.images import save_grid, tile
+from trainer.images import save_grid
 
 
 class SampleGrid(Periodic):
@@ -17,7 +17,7 @@ class SampleGrid(Periodic):
     Args:
         directory: Of the files.
         every_steps: Steps between two grids; 0 for only before and after learning.
-        rows: Of the grid; a conditional model has one row a class.
+        rows: Of the grid; some models have rows of their own, such as one a class.
         columns: Of the grid.
         log_dir: Where to write the grids for TensorBoard as well; None: nowhere.
     """
@@ -47,10 +47,7 @@ class SampleGrid(Periodic):
             self._save()
 
     def _save(self) -> None:
-        rows = self.model.num_classes or self._rows
-        labels = [row for row in range(rows) for _ in range(self._columns)] if self.model.num_classes else None
-        images, _ = self.model.sample(rows * self._columns, labels=labels)
-        grid = tile(images, self._columns)
+        grid = self.model.sample_grid(self._rows, self._columns)
         save_grid(self._directory / f"step-{self.model.step:08d}.png", grid)
         if self._writer is not None:
             with self._writer.as_default():

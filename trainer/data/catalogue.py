@@ -4,6 +4,9 @@ import dataclasses
 import difflib
 import pathlib
 
+import numpy as np
+
+from trainer.data import derived, stacked
 from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.errors import ConfigError
 
@@ -81,8 +84,9 @@ _DOWNLOADED = (
 )
 DOWNLOADED = {info.name: info for info in _DOWNLOADED}
 """The training splits that keras.datasets downloads, by name."""
-NAMES = ("digits", *DOWNLOADED)
-"""Every name that `describe` knows, beside the directories of prepared data sets."""
+NAMES = ("digits", *DOWNLOADED, "stacked:digits", "stacked:mnist")
+"""Names that `describe` knows; beside them the directories of prepared data sets, `stacked:` before any other name of
+grey images in 10 classes, `inverted:` before any name, and `tinted:` before any name of grey images."""
 
 
 def embedded_digits_dir() -> pathlib.Path:
@@ -90,20 +94,62 @@ def embedded_digits_dir() -> pathlib.Path:
     return pathlib.Path(__file__).parent / "digits"
 
 
-def describe(name: str) -> DatasetInfo:
+def describe(name: str, padding: int = 0) -> DatasetInfo:
     """Describes a data set without reading its images.
 
     Args:
-        name: one of `NAMES`, or a local directory that holds a `dataset.json`.
+        name: one of `NAMES`, a local directory that holds a `dataset.json`, or `stacked:`, `inverted:` or `tinted:` and
+            either of them.
+        padding: pixels of value 0 on every side of every image, at least 0; `image_shape` counts them.
 
     Raises:
-        ConfigError: if the name is neither.
+        ConfigError: if the name is none of these, a stacked set's source does not fit, or the padding is negative.
         DataError: if the `dataset.json` cannot be read.
     """
+    if padding < 0:
+        raise ConfigError(f"padding={padding} is negative, expected 0 or more pixels; leave it out for none.")
+    info = _describe(name)
+    height, width, channels = info.image_shape
+    return dataclasses.replace(info, image_shape=(height + 2 * padding, width + 2 * padding, channels))
+
+
+def _describe(name: str) -> DatasetInfo:
+    if name.startswith(stacked.PREFIX):
+        return _describe_stacked(_describe(stacked_source(name)))
+    derivation, source = derived_source(name)
+    if derivation:
+        info = _describe(source)
+        return dataclasses.replace(info, name=name, image_shape=derived.shape_of(derivation, info.image_shape, source))
     if name in DOWNLOADED:
         return DOWNLOADED[name]
     manifest = read_manifest(prepared_dir(name))
     return DatasetInfo(manifest.name, manifest.image_shape, manifest.class_counts, manifest.class_names)
+
+
+def _describe_stacked(source: DatasetInfo) -> DatasetInfo:
+    height, width, channels = source.image_shape
+    if channels != 1 or source.num_classes != stacked.NUM_DIGITS or not source.num_examples:
+        raise ConfigError(
+            f"dataset={stacked.PREFIX}{source.name} needs grey images of {stacked.NUM_DIGITS} classes, {source.name} "
+            f"has {source.num_examples} images of {channels} channel{'s' * (channels != 1)} in {source.num_classes} "
+            f"classes; choose another source, as in {stacked.PREFIX}digits."
+        )
+    labels = stacked.draw(source.class_counts).labels
+    counts = np.bincount(labels, minlength=len(stacked.CLASS_NAMES))
+    return DatasetInfo(
+        f"{stacked.PREFIX}{source.name}", (height, width, 3), tuple(counts.tolist()), stacked.CLASS_NAMES
+    )
+
+
+def derived_source(name: str) -> tuple[str | None, str]:
+    """Splits the name of a derived set: "inverted:digits" into "inverted" and "digits"; else None and the name."""
+    derivation, colon, source = name.partition(":")
+    return (derivation, source) if colon and derivation in derived.DERIVATIONS else (None, name)
+
+
+def stacked_source(name: str) -> str:
+    """Returns the name of the set that a stacked set draws its digits from: "digits" for "stacked:digits"."""
+    return name.removeprefix(stacked.PREFIX)
 
 
 def prepared_dir(name: str) -> pathlib.Path:

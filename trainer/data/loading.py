@@ -10,7 +10,9 @@ import hashlib
 import keras
 import numpy as np
 
-from trainer.data.catalogue import DOWNLOADED, DatasetInfo, describe, prepared_dir
+from trainer.config import TrainConfig
+from trainer.data import derived, stacked
+from trainer.data.catalogue import DOWNLOADED, DatasetInfo, derived_source, describe, prepared_dir, stacked_source
 from trainer.data.prepared import read_prepared
 from trainer.errors import DataError
 
@@ -40,21 +42,30 @@ class Arrays:
         return digest.hexdigest()
 
 
-def load(name: str, classes: tuple[int, ...] | None = None) -> Arrays:
-    """Loads a data set: the embedded one, a directory's, or the training split of one that keras.datasets downloads.
+def load(name: str, classes: tuple[int, ...] | None = None, padding: int = 0) -> Arrays:
+    """Loads a data set: the embedded one, a directory's, the training split of one that keras.datasets downloads, or
+    one that is stacked or derived from any of these.
 
     Args:
         name: a name or directory that `trainer.data.describe` knows.
         classes: labels to keep; `None` keeps all. Labels keep their numbers.
+        padding: pixels of value 0 on every side of every image, at least 0: 2 makes 28x28 into 32x32.
 
     Returns:
         The images in the data set's own order.
 
     Raises:
-        ConfigError: if the name or a class is unknown.
+        ConfigError: if the name or a class is unknown, or the padding is negative.
         DataError: if a file is damaged, a download fails, or the data are not what the description states.
     """
-    info = describe(name).with_classes(classes)
+    info = describe(name, padding).with_classes(classes)
+    if name.startswith(stacked.PREFIX):
+        source = load(stacked_source(name), padding=padding)
+        return Arrays(*stacked.stack(source.images, source.labels, classes), info)
+    derivation, source_name = derived_source(name)
+    if derivation:
+        whole = load(source_name, classes, padding)
+        return Arrays(derived.DERIVATIONS[derivation](whole.images), whole.labels, info)
     if name in DOWNLOADED:
         images, labels = _load_downloaded(DOWNLOADED[name])
     else:
@@ -62,7 +73,19 @@ def load(name: str, classes: tuple[int, ...] | None = None) -> Arrays:
     if classes is not None:
         kept = np.isin(labels, classes)
         images, labels = images[kept], labels[kept]
+    if padding:
+        images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return Arrays(images, labels, info)
+
+
+def load_for(config: TrainConfig) -> tuple[Arrays, Arrays | None]:
+    """Loads what a config trains on: its data set, and its other domain or None.
+
+    Raises:
+        ConfigError, DataError: as `load`.
+    """
+    arrays = load(config.dataset, config.classes, config.padding)
+    return arrays, load(config.dataset_b, None, config.padding) if config.dataset_b else None
 
 
 def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:

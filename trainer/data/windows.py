@@ -1,5 +1,6 @@
 """From (seed, step) to a batch: data rests on the device, and a batch is gathered inside the step."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,43 @@ import tensorflow as tf
 IMAGE_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 """The ranges that 8-bit pixels can be mapped to, by the name that the config gives them."""
 
+_OTHER_DOMAIN = 0x5851F42D4C957F2D
+"""Makes the order of the second domain another one than the first's."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which part of which batch is asked for.
+
+    Attributes:
+        key: 64-bit key of the order.
+        step: Number of the step, int64.
+        replica: Index of the replica.
+        replica_batch_size: Batch of one replica, B.
+        num_replicas: How many replicas share the global batch.
+    """
+
+    key: int
+    step: tf.Tensor
+    replica: tf.Tensor | int
+    replica_batch_size: int
+    num_replicas: int
+
+    def indices(self, num_examples: int) -> tf.Tensor:
+        """Which of `num_examples` examples belong here: int32 [B].
+
+        Every epoch is a permutation of its own, of which the last `num_examples % global_batch_size` places are not
+        used. No state: example `i` of step `s` is `permutation(key, epoch)[place]`.
+        """
+        global_batch_size = self.replica_batch_size * self.num_replicas
+        steps_per_epoch = num_examples // global_batch_size
+        epoch, position = self.step // steps_per_epoch, self.step % steps_per_epoch
+        first = position * global_batch_size + tf.cast(self.replica, tf.int64) * self.replica_batch_size
+        places = first + tf.range(self.replica_batch_size, dtype=tf.int64)
+        seed = tf.stack([tf.constant(self.key % 2**31, tf.int64), epoch + (self.key >> 32) % 2**31])
+        shuffled = tf.random.experimental.index_shuffle(places, seed, tf.constant(num_examples - 1, tf.int64))
+        return tf.cast(shuffled, tf.int32)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -15,54 +53,48 @@ class Window:
 
     Attributes:
         images: uint8 or float32 [N, ...].
-        labels: int32 [N], or None.
+        targets: int32 labels [N]; or images of another domain, of any number, which are then batched in an order of
+            their own; or None.
         image_range: What uint8 pixels are mapped to; float images are used as they are.
     """
 
     images: np.ndarray
-    labels: np.ndarray | None
+    targets: np.ndarray | None
     image_range: tuple[float, float]
 
     @property
     def num_examples(self) -> int:
-        """N."""
-        return len(self.images)
+        """Images of an epoch: N, or the larger number where there are two domains."""
+        return max(len(self.images), len(self.targets)) if self.is_unpaired else len(self.images)
+
+    @property
+    def is_unpaired(self) -> bool:
+        """Whether the targets are images of another domain."""
+        return self.targets is not None and self.targets.ndim > 1
 
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """The window's content on the current device."""
-        held = (self.images,) if self.labels is None else (self.images, self.labels)
+        held = (self.images,) if self.targets is None else (self.images, self.targets)
         return tuple(tf.constant(array) for array in held)
 
-    def gather(self, tensors: tuple[tf.Tensor, ...], indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The images float32 [B, ...] in `image_range` and labels int32 [B] (or None) at `indices` int32 [B]."""
-        images = tf.gather(tensors[0], indices)
-        if images.dtype == tf.uint8:
-            low, high = self.image_range
-            images = tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
-        return images, tf.gather(tensors[1], indices) if len(tensors) > 1 else None
+    def batch(self, tensors: tuple[tf.Tensor, ...], place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The part of a batch that belongs at `place`.
 
+        Returns:
+            Images float32 [B, ...] in `image_range`; and labels int32 [B], or images [B, ...] of the other domain, or None.
+        """
+        indices = place.indices(len(self.images))
+        images = self.as_floats(tf.gather(tensors[0], indices))
+        if self.targets is None:
+            return images, None
+        if not self.is_unpaired:
+            return images, tf.gather(tensors[1], indices)
+        others = dataclasses.replace(place, key=place.key ^ _OTHER_DOMAIN).indices(len(self.targets))
+        return images, self.as_floats(tf.gather(tensors[1], others))
 
-def batch_indices(
-    key: int, step: tf.Tensor, replica: tf.Tensor | int, replica_batch_size: int, num_replicas: int, num_examples: int
-) -> tf.Tensor:
-    """Which examples a replica reads in a step: int32 [replica_batch_size].
-
-    Every epoch is a permutation of its own, of which the last `num_examples % global_batch_size` places are not used.
-    No state: example `i` of step `s` is `permutation(key, epoch)[place]`.
-
-    Args:
-        key: 64-bit key of the order.
-        step: Number of the step, int64.
-        replica: Index of the replica.
-        replica_batch_size: Batch of one replica.
-        num_replicas: How many replicas share the global batch.
-        num_examples: Size of the window.
-    """
-    global_batch_size = replica_batch_size * num_replicas
-    steps_per_epoch = num_examples // global_batch_size
-    epoch, position = step // steps_per_epoch, step % steps_per_epoch
-    first = position * global_batch_size + tf.cast(replica, tf.int64) * replica_batch_size
-    places = first + tf.range(replica_batch_size, dtype=tf.int64)
-    seed = tf.stack([tf.constant(key % 2**31, tf.int64), epoch + (key >> 32) % 2**31])
-    shuffled = tf.random.experimental.index_shuffle(places, seed, tf.constant(num_examples - 1, tf.int64))
-    return tf.cast(shuffled, tf.int32)
+    def as_floats(self, images: tf.Tensor) -> tf.Tensor:
+        """Images as float32 [B, ...] in `image_range`."""
+        if images.dtype != tf.uint8:
+            return images
+        low, high = self.image_range
+        return tf.cast(images, tf.float32) * ((high - low) / 255.0) + low

@@ -36,14 +36,14 @@ class Noise:
         self, seed: int, step: tf.Tensor | int, num_samples: int, replica: tf.Tensor | int = 0, purpose: str = ""
     ):
         self._seed = seed
-        self._step = step
+        self.step = step
         self.num_samples = num_samples
         self._replica = replica
         self._purpose = purpose
 
     def child(self, purpose: str) -> "Noise":
         """Independent noise for a part of the step."""
-        return Noise(self._seed, self._step, self.num_samples, self._replica, f"{self._purpose}/{purpose}")
+        return Noise(self._seed, self.step, self.num_samples, self._replica, f"{self._purpose}/{purpose}")
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
         """N(0, 1): float32 [B, size]."""
@@ -92,7 +92,7 @@ class Noise:
         return tf.constant(np.array([key], np.uint64))
 
     def _counter(self, low: tf.Tensor) -> tf.Tensor:
-        return tf.stack([low, tf.cast(self._step, tf.uint64)])
+        return tf.stack([low, tf.cast(self.step, tf.uint64)])
 
 
 @contextlib.contextmanager

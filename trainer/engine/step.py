@@ -3,7 +3,8 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,15 @@ import keras
 import tensorflow as tf
 
 from trainer.architectures.layers import PER_SAMPLE_SEED
-from trainer.data.windows import Window, batch_indices
+from trainer.data.windows import Place, Window
 from trainer.engine.randomness import Noise, stream_key
+from trainer.engine.schedules import Scheduled
 from trainer.errors import NetworkError
 
 Losses = dict[str, tf.Tensor]
 Metrics = dict[str, dict[str, tf.Tensor]]
 Forward = Callable[[tf.Tensor, tf.Tensor | None, Noise], tuple[Losses, Metrics]]
-"""(real_images [B, ...], labels [B] or None, noise) -> per-example losses [B] and metrics [B], by phase name."""
+"""(real_images [B, ...], targets [B, ...] or None, noise) -> per-example losses [B] and metrics [B], by phase name."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,23 @@ class Phase:
 
     Attributes:
         name: Of the loss in what `Forward` returns, and in logs as `loss/NAME`.
-        network: The network whose weights move; its buffers (batch-norm moments) move in this phase alone.
-        optimizer: Built for the network's trainable variables.
+        networks: Those whose weights move; their buffers (batch-norm moments and the like) move with them.
+        optimizer: Built for the networks' trainable variables, in order. Phases may share one.
     """
 
     name: str
-    network: keras.Model
+    networks: tuple[keras.layers.Layer, ...]
     optimizer: keras.optimizers.Optimizer
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The weights that move."""
+        return [variable for network in self.networks for variable in network.trainable_variables]
+
+    @property
+    def regularisers(self) -> list[tf.Tensor]:
+        """The networks' own loss terms, such as weight decay."""
+        return [term for network in self.networks for term in network.losses]
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,13 @@ class Average:
     Attributes:
         source: The network that learns.
         target: The network that follows: weights decay towards the source's, buffers are copied.
-        half_life_images: In images seen; early on, a twentieth of the images seen so far where that is less.
+        half_life_images: In images seen; a number, which early on gives way to a twentieth of the images seen so far
+            where that is less; or a function of the step, used as it is.
     """
 
     source: keras.Model
     target: keras.Model
-    half_life_images: float
+    half_life_images: Scheduled
 
 
 @dataclass(frozen=True)
@@ -66,8 +79,8 @@ class StepPlan:
     Attributes:
         forward: Computes every phase's losses; what a phase does not need of it is pruned from its graph.
         groups: In order.
-        networks: Every network that takes part, for the seeds of their random layers.
-        average: The average of a network, or None.
+        networks: Every network that takes part, for their buffers and the seeds of their random layers.
+        averages: The averages of networks.
         global_batch_size: Real images a phase sees, over all replicas.
         seed: The run's seed.
         jit_compile: Compile forward and backward passes with XLA.
@@ -75,8 +88,8 @@ class StepPlan:
 
     forward: Forward
     groups: tuple[PhaseGroup, ...]
-    networks: tuple[keras.Model, ...]
-    average: Average | None
+    networks: tuple[keras.layers.Layer, ...]
+    averages: tuple[Average, ...]
     global_batch_size: int
     seed: int
     jit_compile: bool
@@ -99,9 +112,10 @@ class Step:
         metrics, buffers = self._strategy.run(self._on_replica, args=(tensors, step))
         mean, total = tf.distribute.ReduceOp.MEAN, tf.distribute.ReduceOp.SUM
         for variable, value in zip(self._buffers, buffers, strict=True):
-            variable.value.assign(self._strategy.reduce(mean, value, axis=None))
-        if self._plan.average is not None:
-            self._follow(self._plan.average, step)
+            merge = total if variable.aggregation == "sum" else mean
+            variable.value.assign(self._strategy.reduce(merge, value, axis=None))
+        for average in self._plan.averages:
+            self._follow(average, step)
         return {name: self._strategy.reduce(total, value, axis=None) for name, value in metrics.items()}
 
     def _on_replica(
@@ -112,8 +126,8 @@ class Step:
         logged: dict[str, tf.Tensor] = {}
         for group, run_pass in zip(self._plan.groups, self._passes, strict=True):
             for repeat in range(group.repeats):
-                images, labels = self._window.gather(tensors, self._indices(step, replica, repeat))
-                metrics, buffers = run_pass(images, labels, step, replica, repeat, buffers)
+                images, targets = self._window.batch(tensors, self._place(step, replica, repeat))
+                metrics, buffers = run_pass(images, targets, step, replica, repeat, buffers)
                 logged |= metrics
         return logged, buffers
 
@@ -136,7 +150,7 @@ class Step:
         """Applies the gradients of each phase, in the same order on every replica: collectives must not cross."""
         before: list[tf.Tensor] = []
         for phase, of_phase in zip(group.phases, gradients, strict=True):
-            variables = phase.network.trainable_variables
+            variables = phase.variables
             if before:
                 with tf.control_dependencies(before):
                     of_phase = [tf.identity(gradient) for gradient in of_phase]
@@ -144,17 +158,18 @@ class Step:
             if self._num_replicas > 1:
                 before = [variable.value.read_value() for variable in variables]
 
-    def _indices(self, step: tf.Tensor, replica: tf.Tensor, repeat: int) -> tf.Tensor:
+    def _place(self, step: tf.Tensor, replica: tf.Tensor, repeat: int) -> Place:
         key = stream_key(self._plan.seed, f"order/{repeat}")
-        return batch_indices(
-            key, step, replica, self._replica_batch_size, self._num_replicas, self._window.num_examples
-        )
+        return Place(key, step, replica, self._replica_batch_size, self._num_replicas)
 
     def _follow(self, average: Average, step: tf.Tensor) -> None:
         """Moves the average one step towards its source."""
         batch = float(self._plan.global_batch_size)
-        images_seen = (tf.cast(step, tf.float32) + 1.0) * batch
-        half_life = tf.minimum(float(average.half_life_images), 0.05 * images_seen)
+        if callable(average.half_life_images):
+            half_life = average.half_life_images(step)
+        else:
+            images_seen = (tf.cast(step, tf.float32) + 1.0) * batch
+            half_life = tf.minimum(float(average.half_life_images), 0.05 * images_seen)
         rate = 1.0 - tf.pow(0.5, batch / half_life)
 
         def towards(target: tf.Variable, source: tf.Tensor) -> None:
@@ -171,19 +186,29 @@ class Step:
             update(ours.value, copy, args=(theirs.value,), group=False)
 
 
-def buffers_of(network: keras.Model) -> list[keras.Variable]:
-    """The weights that no optimiser moves, such as batch-norm moments."""
+def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights that no optimiser moves, such as batch-norm moments.
+
+    Replicas' values of one are merged by its `aggregation`: their sum where that is `sum`, else their mean.
+    """
     return list(network.non_trainable_weights)
+
+
+@contextlib.contextmanager
+def discarded_updates(network: keras.layers.Layer) -> Iterator[None]:
+    """Inside a forward pass: a network called here reads its buffers as they stand, and leaves them so."""
+    with keras.StatelessScope([(v, v.value) for v in network.variables if not v.trainable]):
+        yield
 
 
 def _differentiated(
     group: PhaseGroup, plan: StepPlan, buffers: list[keras.Variable], num_replicas: int
 ) -> Callable[..., tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]]:
-    """A function of (images, labels, step, replica, repeat, buffers' values) that reads variables and writes none.
+    """A function of (images, targets, step, replica, repeat, buffers' values) that reads variables and writes none.
 
     It returns the gradients of each phase, what to log, and the values of the buffers after the pass.
     """
-    owned = {id(variable) for phase in group.phases for variable in buffers_of(phase.network)}
+    owned = {id(variable) for phase in group.phases for network in phase.networks for variable in buffers_of(network)}
     purpose = "+".join(phase.name for phase in group.phases)
     states = [variable for network in plan.networks for variable in network.variables]
     states = [variable for variable in states if variable.name == "seed_generator_state"]
@@ -191,7 +216,7 @@ def _differentiated(
 
     def differentiate(
         images: tf.Tensor,
-        labels: tf.Tensor | None,
+        targets: tf.Tensor | None,
         step: tf.Tensor,
         replica: tf.Tensor,
         repeat: int,
@@ -201,10 +226,10 @@ def _differentiated(
         mapping = [*zip(buffers, values, strict=True), *zip(states, noise.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
             with keras.StatelessScope(mapping) as scope:
-                losses, metrics = plan.forward(images, labels, noise)
+                losses, metrics = plan.forward(images, targets, noise)
             objectives = {}
             for phase in group.phases:
-                terms = [tf.cast(term, tf.float32) / num_replicas for term in phase.network.losses]
+                terms = [tf.cast(term, tf.float32) / num_replicas for term in phase.regularisers]
                 objectives[phase.name] = tf.add_n([tf.reduce_sum(losses[phase.name]) / plan.global_batch_size, *terms])
         gradients = [_gradients(tape, objectives[phase.name], phase) for phase in group.phases]
         logged = {f"loss/{name}": objective for name, objective in objectives.items()}
@@ -221,7 +246,7 @@ def _differentiated(
 
 
 def _gradients(tape: tf.GradientTape, objective: tf.Tensor, phase: Phase) -> list[tf.Tensor]:
-    variables = phase.network.trainable_variables
+    variables = phase.variables
     gradients = tape.gradient(objective, [variable.value for variable in variables])
     missing = [variable.path for variable, gradient in zip(variables, gradients, strict=True) if gradient is None]
     if missing:

@@ -10,18 +10,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import losses
 from trainer.callbacks import Progress
 from trainer.config import check_batch
 from trainer.data.windows import IMAGE_RANGES, Window
 from trainer.engine import loop, optimizers
 from trainer.engine.preemption import Preemption
 from trainer.engine.randomness import Noise, seeded_initialisation
+from trainer.engine.schedules import Scheduled
 from trainer.engine.step import Average, Losses, Metrics, Phase, PhaseGroup, StepPlan
 from trainer.errors import ConfigError, DataError, NetworkError
-from trainer.gans.checks import as_logits, check_built, check_reads, check_same_shape, has_convolutions, range_of
-
-_SAMPLING_BATCH = 250
+from trainer.gans.augmenter import Augmenter
+from trainer.gans.checks import as_images, check_built, check_reads, check_same_shape, has_convolutions, range_of
+from trainer.gans.objective import Objective, Outcome
+from trainer.gans.sampling import Sampler
+from trainer.images import tile
 
 
 class GAN(keras.Model):
@@ -51,6 +53,15 @@ class GAN(keras.Model):
     num_classes = 0
     """K of a conditional model; 0 where there are no labels."""
 
+    labels_are_codes = False
+    """Whether what a sample is labelled with is a code whose meaning the model chose, not a class of the data."""
+
+    owners: Mapping[str, tuple[str, ...]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
+    """The networks that each optimiser moves. A wiring with more networks says so here."""
+
+    averaged: tuple[str, ...] = ("generator",)
+    """The networks that an average follows, where one is asked for."""
+
     def __init__(
         self,
         latent_dim: int,
@@ -72,6 +83,16 @@ class GAN(keras.Model):
         self._factories = dict(networks or {})
         self._preemption = Preemption()
 
+    @property
+    def latent_size(self) -> int:
+        """Size of what the generator takes beside a label: Z here."""
+        return self.latent_dim
+
+    @property
+    def condition_size(self) -> int:
+        """Size of the label that generator and discriminator both take; 0 for none."""
+        return 0
+
     # What a subclass may override.
 
     def get_generator(self) -> keras.Model:
@@ -82,20 +103,29 @@ class GAN(keras.Model):
         """A new discriminator: [B, H, W, C] -> [B, 1]. Called inside the strategy's scope."""
         return self._from_factory("discriminator")
 
+    def get_networks(self) -> dict[str, keras.layers.Layer]:
+        """All networks that learn or hold state, by name."""
+        return {"generator": self.get_generator(), "discriminator": self.get_discriminator()}
+
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
         """Fake images [B, H, W, C] of a generator `network` for latents [B, Z]."""
         return network(latents, training=training)
 
-    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
-        """The discriminator's output for images [B, H, W, C]: [B, 1]."""
+    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
+        """The discriminator's output for images [B, H, W, C]: [B, 1], or a pair of that and features [B, F]."""
         return self.discriminator(images, training=True)
+
+    def sample_latents(self, noise: Noise) -> tf.Tensor:
+        """Latents float32 [B, Z]."""
+        draw = noise.normal if self.latent_distribution == "normal" else noise.uniform
+        return draw("latents", self.latent_dim)
 
     def sample_labels(self, noise: Noise) -> tf.Tensor | None:
         """Labels int32 [B] for fake images; None in an unconditional model."""
         return None
 
     def forward(self, real_images: tf.Tensor, labels: tf.Tensor | None, noise: Noise) -> tuple[Losses, Metrics]:
-        """One forward pass: the per-example losses [B] of both phases, and what to log, [B], by phase.
+        """One forward pass: the per-example losses [B] of all phases, and what to log, [B], by phase.
 
         What a phase does not need of it never runs: the graph is pruned.
         """
@@ -103,22 +133,14 @@ class GAN(keras.Model):
         latents = self.sample_latents(noise)
         fake_images = tf.cast(self.generate(latents, fake_labels, self.generator, True), tf.float32)
         check_same_shape(fake_images, real_images)
-        real_logits = as_logits(self.discriminate(real_images, labels))
-        fake_logits = as_logits(self.discriminate(fake_images, fake_labels))
-        loss = self.adversarial_loss
-        of_phase = {
-            "discriminator": loss.discriminator(real_logits, fake_logits),
-            "generator": loss.generator(real_logits, fake_logits),
-        }
-        metrics = {
-            "discriminator": {
-                "score/real": loss.score(real_logits),
-                "score/fake": loss.score(fake_logits),
-                "accuracy/real": tf.cast(real_logits > loss.boundary, tf.float32),
-                "accuracy/fake": tf.cast(fake_logits <= loss.boundary, tf.float32),
-            }
-        }
-        return of_phase, metrics
+        outcome = self.objective(
+            self.discriminate, self.discriminator, (real_images, labels), (fake_images, fake_labels), noise
+        )
+        self.add_losses(outcome, latents)
+        return outcome.losses, outcome.metrics
+
+    def add_losses(self, outcome: Outcome, latents: tf.Tensor) -> None:
+        """Adds a wiring's own terms to the losses; `latents` are those of the fake images. Here: none."""
 
     # Keras's methods.
 
@@ -128,8 +150,14 @@ class GAN(keras.Model):
         loss: Any = "non_saturating",
         *,
         update_order: str = "alternating",
+        discriminator_updates: str = "together",
         discriminator_repeats: int = 1,
-        ema_half_life_images: float = 0.0,
+        penalties: Sequence[Any] = (),
+        penalty_weight: Scheduled = 10.0,
+        penalty_every_steps: int = 1,
+        augment: str | None = None,
+        augment_probability: Scheduled | None = 1.0,
+        ema_half_life_images: Scheduled = 0.0,
         jit_compile: bool | str = "auto",
         precision: str = "float32",
         seed: int = 0,
@@ -138,30 +166,47 @@ class GAN(keras.Model):
         """Builds networks and optimisers inside the strategy's scope.
 
         Args:
-            optimizer: One Keras optimiser, which each network gets a clone of, or a dict with one for `generator` and
+            optimizer: One Keras optimiser, which each phase gets a clone of, or a dict with one for `generator` and
                 one for `discriminator`.
-            loss: A name (`non_saturating`, `minimax`, `least_squares`, `hinge`), an `AdversarialLoss`, or a Keras
-                loss `(y_true, y_pred)`, which is applied to the targets 1 and 0.
+            loss: A name of `trainer.losses`, an `AdversarialLoss`, or a Keras loss `(y_true, y_pred)`, which is applied
+                to the targets 1 and 0.
             update_order: `alternating` or `simultaneous`.
+            discriminator_updates: `together`, `separate` (one update on real, then one on fake images) or
+                `concatenated` (one batch of both).
             discriminator_repeats: Discriminator updates a step.
-            ema_half_life_images: Half-life in images of the averaged generator that samples; 0 for no average.
+            penalties: Names of `trainer.penalties`, or such functions.
+            penalty_weight: Of each penalty; a number or a function of the step.
+            penalty_every_steps: Steps between two penalties.
+            augment: Name of `trainer.augment`; None for no augmentation.
+            augment_probability: Of each transformation; a number, a function of the step, or None to adapt it.
+            ema_half_life_images: Half-life in images of the averaged generator that samples; 0 for no average. A
+                function of the step is used as it is, a number is approached while training is young.
             jit_compile: XLA; `auto` where the networks have no convolution.
             precision: `float32` or `bfloat16`.
-            seed: Decides weights, data order, latents and dropout.
+            seed: Decides weights, data order, latents, augmentation and dropout.
             strategy: Where to train; None: the current strategy.
 
         Raises:
-            ConfigError: A setting or the loss's name is unknown.
+            ConfigError: A setting or a name is unknown, or two settings do not fit each other.
             NetworkError: Networks, loss and optimisers do not fit each other.
         """
         if update_order not in ("alternating", "simultaneous"):
             raise ConfigError(f"update_order={update_order} is unknown; choose alternating or simultaneous.")
-        if update_order == "simultaneous" and discriminator_repeats != 1:
+        if update_order == "simultaneous" and (discriminator_repeats != 1 or discriminator_updates == "separate"):
             raise ConfigError(
-                f"discriminator_repeats={discriminator_repeats} needs update_order=alternating; "
-                "a simultaneous step updates both networks once."
+                f"discriminator_repeats={discriminator_repeats} and discriminator_updates={discriminator_updates} need "
+                "update_order=alternating; a simultaneous step updates both networks once."
             )
-        self.adversarial_loss = losses.get(loss)
+        if discriminator_updates == "separate" and discriminator_repeats != 1:
+            raise ConfigError(f"discriminator_repeats={discriminator_repeats} needs discriminator_updates=together.")
+        self.objective = Objective(
+            loss,
+            updates=discriminator_updates,
+            penalties=penalties,
+            weight=penalty_weight,
+            every_steps=penalty_every_steps,
+            augmenter=Augmenter(augment, augment_probability, self.image_range) if augment else None,
+        )
         self.seed = seed
         self._strategy = strategy or tf.distribute.get_strategy()
         self._update_order, self._discriminator_repeats = update_order, discriminator_repeats
@@ -249,6 +294,15 @@ class GAN(keras.Model):
     # What callbacks and commands use.
 
     @property
+    def averaged_generator(self) -> keras.Model:
+        """The generator that samples: the average where there is one, else the one that learns."""
+        return self.best_of("generator")
+
+    def best_of(self, name: str) -> keras.Model:
+        """A network's average where there is one, else the network."""
+        return self.networks.get(f"averaged_{name}", self.networks[name])
+
+    @property
     def preempted(self) -> bool:
         """Whether SIGTERM has stopped `fit`."""
         return self._preemption.requested
@@ -280,21 +334,15 @@ class GAN(keras.Model):
         chosen = self._labels_to_sample(num_images, labels)
         seed = self.seed if seed is None else seed
         latents = self.sample_latents(Noise(seed, 0, num_images, purpose="samples")).numpy()
-        low, high = self.image_range
-        made = []
-        for start in range(0, num_images, _SAMPLING_BATCH):
-            part = slice(start, start + _SAMPLING_BATCH)
-            images = self._sampling_function(
-                tf.constant(latents[part]), None if chosen is None else tf.constant(chosen[part])
-            )
-            pixels = (images.numpy() - low) * (255.0 / (high - low))
-            made.append(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
-        return np.concatenate(made), chosen
+        return self._sampler(self.image_range, latents, chosen), chosen
 
-    def sample_latents(self, noise: Noise) -> tf.Tensor:
-        """Latents float32 [B, Z]."""
-        draw = noise.normal if self.latent_distribution == "normal" else noise.uniform
-        return draw("latents", self.latent_dim)
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
+        """What the model has to show, on fixed latents, as one picture: uint8 [height, width, C]."""
+        return tile(self.sample(rows * columns)[0], columns)
+
+    def use(self, networks: Mapping[str, Callable[[], keras.Model]]) -> None:
+        """Takes networks from factories by name, where the methods are not overridden; before `compile`."""
+        self._factories |= networks
 
     # Inside.
 
@@ -304,33 +352,50 @@ class GAN(keras.Model):
         return self._factories[name]()
 
     def _build_networks(self, optimizer: Any) -> None:
-        self.generator, self.discriminator = self.get_generator(), self.get_discriminator()
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.networks = self.get_networks()
+        if self._ema_half_life_images:
+            again = self.get_networks()
+            for name in self.averaged:
+                again[name].set_weights(self.networks[name].get_weights())
+                self.networks[f"averaged_{name}"] = again[name]
+        if self.objective.augmenter is not None:
+            self.networks["augmenter"] = self.objective.augmenter
         for name, network in self.networks.items():
             check_built(name, network)
-        self.averaged_generator = self.generator
-        if self._ema_half_life_images:
-            self.averaged_generator = self.get_generator()
-            self.averaged_generator.set_weights(self.generator.get_weights())
-            self.networks["averaged_generator"] = self.averaged_generator
-        check_reads(self.adversarial_loss, self.discriminator)
-        self.optimizers = optimizers.for_networks(optimizer, self.networks)
+            setattr(self, name, network)
+        for name in self.owners["discriminator"]:
+            check_reads(self.objective.loss, self.networks[name])
+        moved = {
+            phase: [variable for name in names for variable in self.networks[name].trainable_variables]
+            for phase, names in self.owners.items()
+        }
+        self.optimizers = optimizers.for_phases(optimizer, moved)
+        self._sampler = Sampler(lambda latents, labels: self.generate(latents, labels, self.averaged_generator, False))
 
     def _plan(self, batch_size: int) -> StepPlan:
-        phases = {name: Phase(name, self.networks[name], self.optimizers[name]) for name in self.optimizers}
-        discriminator, generator = phases["discriminator"], phases["generator"]
+        def phase(name: str) -> Phase:
+            owner = name.partition("_")[0]  # discriminator_real is one of the discriminator's two phases
+            networks = [self.networks[network] for network in self.owners[owner]]
+            if owner == "discriminator" and self.objective.augmenter is not None:
+                networks.append(self.objective.augmenter)
+            return Phase(name, tuple(networks), self.optimizers[owner])
+
+        separate = self.objective.updates == "separate"
+        of_discriminator = ("discriminator_real", "discriminator_fake") if separate else ("discriminator",)
         if self._update_order == "simultaneous":
-            groups: tuple[PhaseGroup, ...] = (PhaseGroup((discriminator, generator)),)
+            groups = [PhaseGroup((phase("discriminator"), phase("generator")))]
         else:
-            groups = (PhaseGroup((discriminator,), self._discriminator_repeats), PhaseGroup((generator,)))
-        average = None
-        if self._ema_half_life_images:
-            average = Average(self.generator, self.averaged_generator, self._ema_half_life_images)
+            groups = [PhaseGroup((phase(name),), self._discriminator_repeats) for name in of_discriminator]
+            groups.append(PhaseGroup((phase("generator"),)))
+        followed = {name: f"averaged_{name}" for name in self.averaged if f"averaged_{name}" in self.networks}
         return StepPlan(
             forward=self.forward,
-            groups=groups,
-            networks=(self.generator, self.discriminator),
-            average=average,
+            groups=tuple(groups),
+            networks=tuple(network for name, network in self.networks.items() if name not in followed.values()),
+            averages=tuple(
+                Average(self.networks[source], self.networks[target], self._ema_half_life_images)
+                for source, target in followed.items()
+            ),
             global_batch_size=batch_size,
             seed=self.seed,
             jit_compile=self._with_xla,
@@ -338,16 +403,13 @@ class GAN(keras.Model):
 
     def _window(self, x: Any, y: Any) -> Window:
         """The data as a window, labels dropped where the model has no use for them."""
-        images = np.asarray(x)
-        if images.ndim < 2 or images.dtype.kind not in "uif":
-            raise DataError(f"x is {images.dtype} of shape {images.shape}; expected numbers of shape [N, H, W, C].")
+        images = as_images(x)
         if images.dtype != np.uint8:
-            images = images.astype(np.float32)
             self.image_range = range_of(images)
         return Window(images, None, self.image_range)
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
-        expected = tuple(self.discriminator.input_shape[1:])
+        expected = tuple(self.discriminator.inputs[0].shape[1:])
         if len(expected) == len(shape) and any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
             raise DataError(f"x has images of shape {shape} where the discriminator takes {expected}.")
 
@@ -355,15 +417,3 @@ class GAN(keras.Model):
         if labels is not None:
             raise DataError(f"labels={labels} were given to {type(self).__name__}, which has no classes.")
         return None
-
-    @property
-    def _sampling_function(self) -> Callable[..., tf.Tensor]:
-        if not hasattr(self, "_compiled_sampling"):
-            self._compiled_sampling = tf.function(
-                lambda latents, labels: tf.cast(
-                    self.generate(latents, labels, self.averaged_generator, False), tf.float32
-                ),
-                autograph=False,
-                reduce_retracing=True,
-            )
-        return self._compiled_sampling

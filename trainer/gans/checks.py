@@ -18,13 +18,14 @@ _CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTra
 
 def check_built(name: str, network: object) -> None:
     """Refuses what is no network, or has no variables yet."""
-    if not isinstance(network, keras.Model) or not network.built:
+    if not isinstance(network, keras.layers.Layer) or not network.built:
         raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
 
 
-def check_reads(loss: AdversarialLoss, discriminator: keras.Model) -> None:
+def check_reads(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:
     """Refuses a discriminator that ends in a sigmoid under a loss on logits."""
-    last = getattr(discriminator.layers[-1], "activation", None) if discriminator.layers else None
+    layers = getattr(discriminator, "layers", [])
+    last = getattr(layers[-1], "activation", None) if layers else None
     if loss.reads_logits and last is keras.activations.sigmoid:
         raise NetworkError(
             "the loss reads logits but the discriminator ends in a sigmoid; remove that activation, "
@@ -42,13 +43,22 @@ def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
 
 
 def as_logits(outputs: tf.Tensor) -> tf.Tensor:
-    """The discriminator's output [B, 1] as float32 [B]; refuses any other shape."""
-    if len(outputs.shape) != 2 or outputs.shape[1] != 1:
+    """The discriminator's output [B, 1] as float32 [B], or of patches [B, h, w, 1] as [B, P]; refuses other shapes."""
+    if len(outputs.shape) not in (2, 4) or outputs.shape[-1] != 1:
         raise NetworkError(
-            f"the discriminator gives shape {tuple(outputs.shape)} where one number an image, (B, 1), is expected; "
-            "end it with Dense(1)."
+            f"the discriminator gives shape {tuple(outputs.shape)} where one number an image, (B, 1), or a patch, "
+            "(B, h, w, 1), is expected; end it with Dense(1) or a convolution to one channel."
         )
-    return tf.cast(outputs[:, 0], tf.float32)
+    outputs = tf.cast(outputs, tf.float32)
+    return outputs[:, 0] if len(outputs.shape) == 2 else tf.reshape(outputs, [-1, outputs.shape[1] * outputs.shape[2]])
+
+
+def as_images(x: object) -> np.ndarray:
+    """Images [N, H, W, C] as uint8 where they are, else as float32; refuses what is no array of numbers."""
+    images = np.asarray(x)
+    if images.ndim < 2 or images.dtype.kind not in "uif":
+        raise DataError(f"x is {images.dtype} of shape {images.shape}; expected numbers of shape [N, H, W, C].")
+    return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def range_of(images: np.ndarray) -> tuple[float, float]:
@@ -60,10 +70,10 @@ def range_of(images: np.ndarray) -> tuple[float, float]:
     return IMAGE_RANGES["0..1"] if images.max() <= 1 else IMAGE_RANGES["0..255"]
 
 
-def has_convolutions(networks: Iterable[keras.Model]) -> bool:
+def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
     """Whether any layer, however deep, is a convolution."""
     return any(
         isinstance(layer, _CONVOLUTIONS) or (isinstance(layer, keras.Model) and has_convolutions([layer]))
         for network in networks
-        for layer in network.layers
+        for layer in getattr(network, "layers", [])
     )

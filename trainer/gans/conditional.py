@@ -15,14 +15,16 @@ from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError, DataError
 from trainer.gans.base import GAN
+from trainer.images import tile
 
 
 class ConditionalGAN(GAN):
     """A GAN that is asked for a class.
 
     The generator takes [B, Z+K]: latents, then the one-hot label. The discriminator takes [B, H, W, C+K]: the image,
-    then one plane a class, ones in the label's; or [B, D+K] for flat data. It sees real images with their true
-    labels, and fake ones with the random labels that they were made for.
+    then one plane a class, ones in the label's; or [B, D+K] for flat data; or, where it has two inputs, the image and
+    the one-hot label [B, K]. It sees real images with their true labels, and fake ones with the random labels that
+    they were made for.
 
     Args:
         latent_dim: Z.
@@ -36,11 +38,18 @@ class ConditionalGAN(GAN):
             raise ConfigError(f"num_classes={num_classes} is too small; a conditional model needs at least 2 classes.")
         self.num_classes = num_classes
 
+    @property
+    def condition_size(self) -> int:
+        """K."""
+        return self.num_classes
+
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
         return network(tf.concat([latents, tf.one_hot(labels, self.num_classes)], axis=-1), training=training)
 
-    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
         planes = tf.one_hot(labels, self.num_classes)
+        if len(self.discriminator.inputs) == 2:
+            return self.discriminator([images, planes], training=True)
         for _ in images.shape[1:-1]:
             planes = planes[:, tf.newaxis]
         planes = tf.broadcast_to(planes, [*images.shape[:-1], self.num_classes])
@@ -77,11 +86,17 @@ class ConditionalGAN(GAN):
             )
         return labels.astype(np.int32)
 
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
+        """A row a class; of more classes than `rows` and ten, as many as that, evenly spread."""
+        rows = min(self.num_classes, max(rows, 10))
+        classes = np.arange(rows) * self.num_classes // rows
+        return tile(self.sample(rows * columns, labels=np.repeat(classes, columns))[0], columns)
+
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
-        super()._check_image_shape((*shape[:-1], shape[-1] + self.num_classes))
+        num_planes = self.condition_size if len(self.discriminator.inputs) == 1 else 0
+        super()._check_image_shape((*shape[:-1], shape[-1] + num_planes))
 
     def _labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray:
         if labels is None:
             return (np.arange(num_images) % self.num_classes).astype(np.int32)
-        chosen = self._as_classes(np.broadcast_to(np.asarray(labels), (num_images,)), num_images)
-        return chosen
+        return self._as_classes(np.broadcast_to(np.asarray(labels), (num_images,)), num_images)

@@ -5,16 +5,28 @@
 
 import difflib
 import importlib
+from typing import NamedTuple
 
 from trainer.errors import ConfigError
 
-_SUITES = {"digits": "DigitsMetrics"}
-"""The class of each suite, in the module of the suite's name."""
+
+class _Entry(NamedTuple):
+    class_name: str
+    """A class whose objects have `measure` and `floor`, in the module of the suite's name."""
+    monitor: str
+    """The metric, smaller is better, that tells the best checkpoint."""
+
+
+_SUITES = {
+    "digits": _Entry("DigitsMetrics", monitor="frechet_digits_5k"),
+    "cycle": _Entry("CycleMetrics", monitor="cycle_error"),
+    "stacked": _Entry("StackedMetrics", monitor="kl_stacked_26k"),
+}
 NAMES = tuple(_SUITES)
 
 
 def get(name: str) -> type:
-    """Returns the class of a suite of metrics, whose objects have `evaluate` and `floor`.
+    """Returns the class of a suite of metrics, whose objects have `measure` and `floor`.
 
     Args:
         name: one of `NAMES`.
@@ -22,8 +34,25 @@ def get(name: str) -> type:
     Raises:
         ConfigError: if there is no such suite.
     """
+    class_name = _entry(name).class_name
+    return getattr(importlib.import_module(f"trainer.metrics.{name}"), class_name)
+
+
+def monitor(name: str) -> str:
+    """Returns the name of the metric whose smallest value marks the best checkpoint, such as `frechet_digits_5k`.
+
+    Args:
+        name: one of `NAMES`.
+
+    Raises:
+        ConfigError: if there is no such suite.
+    """
+    return _entry(name).monitor
+
+
+def _entry(name: str) -> _Entry:
     if name not in _SUITES:
         nearest = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {nearest[0]}? Known" if nearest else "known"
         raise ConfigError(f"metrics={name} is not a known suite of metrics; {hint}: {', '.join(NAMES)}.")
-    return getattr(importlib.import_module(f"trainer.metrics.{name}"), _SUITES[name])
+    return _SUITES[name]

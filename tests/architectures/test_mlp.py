@@ -1,0 +1,106 @@
+"""The perceptrons are those of the systems they stand for."""
+
+import keras
+import pytest
+
+from trainer import architectures
+from trainer.errors import ConfigError
+
+
+def stack(network: str, options: dict[str, object], output_activation: str = "tanh") -> list[tuple[object, ...]]:
+    """What each layer of a network on 28×28×1 images is, in order, without its inputs and changes of shape."""
+    described: list[tuple[object, ...]] = []
+    for layer in architectures.build("mlp", (28, 28, 1), 100, 0, output_activation, options)[network]().layers:
+        match type(layer).__name__:
+            case "Dense":
+                described.append(("dense", layer.units, layer.activation.__name__))
+            case "BatchNormalization":
+                described.append(("batch_norm", layer.momentum))
+            case "LeakyReLU":
+                described.append(("leaky_relu", layer.negative_slope))
+            case "ReLU":
+                described.append(("relu",))
+            case "Dropout":
+                described.append(("dropout", layer.rate))
+    return described
+
+
+def test_row_0c_layers_are_those_of_the_row():
+    options = {
+        "generator_units": [256, 512],
+        "discriminator_units": [512, 256],
+        "generator_activation": "relu",
+        "leaky_slope": 0.1,
+        "batch_norm_momentum": 0.9,
+        "dropout": 0.4,
+        "initializer": "he_normal",
+    }
+    assert stack("generator", options, "sigmoid") == [
+        *(("dense", 256, "linear"), ("batch_norm", 0.9), ("relu",)),
+        *(("dense", 512, "linear"), ("batch_norm", 0.9), ("relu",)),
+        ("dense", 784, "sigmoid"),
+    ]
+    assert stack("discriminator", options) == [
+        *(("dense", 512, "linear"), ("leaky_relu", 0.1), ("dropout", 0.4)),
+        *(("dense", 256, "linear"), ("leaky_relu", 0.1), ("dropout", 0.4)),
+        ("dense", 1, "linear"),
+    ]
+    for factory in architectures.build("mlp", (28, 28, 1), 100, 0, "tanh", options).values():
+        dense = [layer for layer in factory().layers if isinstance(layer, keras.layers.Dense)]
+        assert all(isinstance(layer.kernel_initializer, keras.initializers.HeNormal) for layer in dense)
+
+
+def test_row_1e_layers_are_those_of_the_row():
+    options = {"generator_units": [256, 512, 1024], "discriminator_units": [512, 256], "batch_norm_momentum": 0.8}
+    assert stack("generator", options) == [
+        *(("dense", 256, "linear"), ("batch_norm", 0.8), ("leaky_relu", 0.2)),
+        *(("dense", 512, "linear"), ("batch_norm", 0.8), ("leaky_relu", 0.2)),
+        *(("dense", 1024, "linear"), ("batch_norm", 0.8), ("leaky_relu", 0.2)),
+        ("dense", 784, "tanh"),
+    ]
+    assert stack("discriminator", options) == [
+        *(("dense", 512, "linear"), ("leaky_relu", 0.2)),
+        *(("dense", 256, "linear"), ("leaky_relu", 0.2)),
+        ("dense", 1, "linear"),
+    ]
+
+
+def test_row_3a_layers_are_those_of_the_row():
+    options = {
+        "generator_units": [100, 150],
+        "discriminator_units": [150, 100],
+        "generator_activation": "relu",
+        "discriminator_activation": "relu",
+    }
+    assert stack("generator", options, "relu") == [
+        *(("dense", 100, "linear"), ("relu",)),
+        *(("dense", 150, "linear"), ("relu",)),
+        ("dense", 784, "relu"),
+    ]
+    assert stack("discriminator", options) == [
+        *(("dense", 150, "linear"), ("relu",)),
+        *(("dense", 100, "linear"), ("relu",)),
+        ("dense", 1, "linear"),
+    ]
+
+
+def test_row_4a_layers_are_those_of_the_row():
+    options = {"dropout": 0.3}
+    assert stack("generator", options) == [
+        *(("dense", 256, "linear"), ("leaky_relu", 0.2)),
+        *(("dense", 512, "linear"), ("leaky_relu", 0.2)),
+        *(("dense", 1024, "linear"), ("leaky_relu", 0.2)),
+        ("dense", 784, "tanh"),
+    ]
+    assert stack("discriminator", options) == [
+        *(("dense", 1024, "linear"), ("leaky_relu", 0.2), ("dropout", 0.3)),
+        *(("dense", 512, "linear"), ("leaky_relu", 0.2), ("dropout", 0.3)),
+        *(("dense", 256, "linear"), ("leaky_relu", 0.2), ("dropout", 0.3)),
+        ("dense", 1, "linear"),
+    ]
+
+
+def test_an_unknown_initializer_is_an_error_that_says_what_to_give():
+    networks = architectures.build("mlp", (28, 28, 1), 8, 0, "tanh", {"initializer": "he_norml"})
+    with pytest.raises(ConfigError, match=r"initializer=he_norml is unknown; give normal_02 or a Keras name"):
+        networks["generator"]()

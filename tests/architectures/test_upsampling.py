@@ -1,0 +1,116 @@
+"""The upsampling networks are those of the system they stand for, and their joined layers are Keras's in sequence."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import architectures
+from trainer.architectures.layers import PoolingConv2D, UpsamplingConv2D
+from trainer.errors import ConfigError
+
+
+def stack(network: keras.Model) -> list[tuple[object, ...]]:
+    """What each layer of a network is, in order, without its inputs."""
+    described: list[tuple[object, ...]] = []
+    for layer in network.layers:
+        match type(layer).__name__:
+            case "Dense":
+                described.append(("dense", layer.units))
+            case "UpsamplingConv2D" | "Conv2D" | "Conv2DTranspose" as kind:
+                settings = layer.filters, layer.kernel_size[0], layer.strides[0], layer.activation.__name__
+                described.append((kind, *settings))
+            case "Dropout":
+                described.append(("dropout", layer.rate))
+            case "Reshape":
+                described.append(("map", *layer.target_shape))
+            case kind:
+                described.append((kind,))
+    return described
+
+
+def test_row_2a_layers_are_those_of_the_row():
+    networks = architectures.build("upsampling", (32, 32, 1), 100, 0, "sigmoid", {})
+    normalised = ("BatchNormalization",), ("ReLU",)
+    assert stack(networks["generator"]()) == [
+        *(("dense", 4 * 4 * 256), *normalised, ("map", 4, 4, 256)),
+        *(("UpsamplingConv2D", 128, 3, 1, "linear"), *normalised),
+        *(("UpsamplingConv2D", 64, 3, 1, "linear"), *normalised),
+        *(("Conv2DTranspose", 32, 4, 2, "linear"), ("ReLU",)),
+        ("Conv2DTranspose", 1, 4, 1, "sigmoid"),
+    ]
+    assert stack(networks["discriminator"]()) == [
+        *(("Conv2D", 32, 4, 2, "linear"), ("ReLU",), ("dropout", 0.3)),
+        *(("Conv2D", 64, 4, 2, "linear"), ("ReLU",), ("dropout", 0.3)),
+        *(("Flatten",), ("dense", 1)),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (30, 21, 3), (8, 8, 1)])
+def test_networks_fit_any_shape(shape):
+    options = {"generator_filters": [8, 4, 4, 4], "discriminator_filters": [4]}
+    networks = architectures.build("upsampling", shape, 8, 2, "tanh", options)
+    assert networks["generator"]()(tf.zeros([2, 10])).shape == (2, *shape)
+    assert networks["discriminator"]()(tf.zeros([2, *shape[:2], shape[2] + 2])).shape == (2, 1)
+
+
+def results(layers: list[keras.layers.Layer], inputs: tf.Tensor, values: list[np.ndarray]) -> list[tf.Tensor]:
+    """The outputs of a stack, its first derivatives and a second one, on given weights."""
+    network = keras.Sequential([keras.Input(inputs.shape[1:]), *layers])
+    network.set_weights(values)
+    kernel = network.trainable_variables[0].value
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = network(inputs)
+            loss = tf.reduce_sum(tf.sin(outputs))
+        of_inputs, of_kernel = tape.gradient(loss, [inputs, kernel])
+    return [outputs, of_inputs, of_kernel, outer.gradient([of_inputs, of_kernel], kernel)]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("kind", ["up", "down"])
+def test_a_joined_resampling_convolution_is_keras_own_two_layers(kind, kernel_size):
+    rng = np.random.default_rng(0)
+    inputs = tf.constant(rng.normal(size=(2, 6, 4, 3)), tf.float32)
+    values = [rng.normal(size=(kernel_size, kernel_size, 3, 5)), rng.normal(size=5)]
+    plain = keras.layers.Conv2D(5, kernel_size, padding="same", activation="tanh" if kind == "up" else None)
+    if kind == "up":
+        ours = [UpsamplingConv2D(5, kernel_size, activation="tanh")]
+        theirs = [keras.layers.UpSampling2D(2), plain]
+    else:
+        ours, theirs = [PoolingConv2D(5, kernel_size)], [plain, keras.layers.AveragePooling2D(2)]
+    for mine, expected in zip(results(ours, inputs, values), results(theirs, inputs, values), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_resampling_convolution_is_made_again_from_its_config():
+    for layer in (UpsamplingConv2D(5, 3, use_bias=False), PoolingConv2D(5, (3, 1))):
+        again = type(layer).from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("settings", [{"kernel_size": 4}, {"kernel_size": 3, "strides": 2}])
+def test_a_resampling_convolution_refuses_even_kernels_and_strides(settings):
+    with pytest.raises(ConfigError, match="UpsamplingConv2D got .* give an odd kernel size and no strides."):
+        UpsamplingConv2D(8, **settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"generator_filters": [64]},
+            r"generator_filters=\[64\] cannot be built; give 2 or more whole numbers above 0",
+        ),
+        ({"discriminator_filters": [32, -1]}, r"discriminator_filters=\[32, -1\] cannot be built"),
+        ({"upsampling_kernel_size": 4}, "upsampling_kernel_size=4 is unknown; choose 1, 3, 5 or 7."),
+        ({"transposed_kernel_size": 0}, r"transposed_kernel_size=\[0\] cannot be built"),
+        ({"discriminator_kernel_size": 0}, r"discriminator_kernel_size=\[0\] cannot be built"),
+        ({"generator_activation": "elu"}, "generator_activation=elu is unknown; choose relu or leaky_relu."),
+        ({"discriminator_activation": "elu"}, "discriminator_activation=elu is unknown; choose relu or leaky_relu."),
+    ],
+)
+def test_an_option_that_cannot_work_is_an_error_that_says_what_can(options, message):
+    with pytest.raises(ConfigError, match=message):
+        architectures.build("upsampling", (32, 32, 1), 8, 0, "tanh", options)

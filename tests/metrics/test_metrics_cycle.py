@@ -1,0 +1,22 @@
+"""The cycle error is the mean difference of an image from itself there and back."""
+
+import numpy as np
+import pytest
+
+from trainer import metrics
+from trainer.metrics.cycle import CycleMetrics
+
+
+class Shifts:
+    """Translates by adding: to `b` 30, back to `a` less 20; so A comes back brighter by 10, B by 10."""
+
+    def translate(self, images, domain):
+        return (images.astype(int) + {"b": 30, "a": -20}[domain]).astype(np.uint8)
+
+
+def test_the_error_is_the_share_of_the_pixels_range():
+    a, b = np.full((4, 2, 2, 1), 100, np.uint8), np.full((3, 2, 2, 1), 50, np.uint8)
+    measured = CycleMetrics(a, b).measure(Shifts())
+    assert measured == pytest.approx({name: 10 / 255 for name in ("cycle_error_a", "cycle_error_b", "cycle_error")})
+    assert set(CycleMetrics(a, b).floor()) == set(measured)
+    assert metrics.monitor("cycle") in measured

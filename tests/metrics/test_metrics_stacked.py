@@ -1,0 +1,158 @@
+"""The suite of metrics for stacked digits."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trainer import metrics
+from trainer.data.loading import Arrays, load
+from trainer.errors import DataError
+from trainer.metrics.digits import DigitsMetrics
+from trainer.metrics.frechet import frechet_distance
+from trainer.metrics.modes import mode_divergence
+from trainer.metrics.stacked import StackedMetrics
+
+MODES = tuple(range(0, 1000, 111))
+"""000, 111 … 999."""
+
+
+@pytest.fixture(scope="module")
+def real():
+    """600 real images of ten modes."""
+    arrays = load("stacked:digits", MODES)
+    return Arrays(arrays.images[:600], arrays.labels[:600], arrays.info)
+
+
+@pytest.fixture(scope="module")
+def suite(real):
+    return StackedMetrics(real.images, num_samples=250)
+
+
+def test_real_images_show_their_modes(real, suite):
+    values = suite.evaluate(real.images[:250], real.labels[:250])
+    assert list(values) == [
+        *("num_modes_stacked_250", "kl_stacked_250", "frechet_stacked_250"),
+        "conditional_accuracy",
+    ]
+    assert 10 <= values["num_modes_stacked_250"] <= 20  # the classifier errs now and then
+    assert values["kl_stacked_250"] < 0.1
+    assert values["frechet_stacked_250"] == pytest.approx(0, abs=1e-6)
+    assert values["conditional_accuracy"] > 0.97
+    assert all(type(value) is float for value in values.values())
+
+
+def test_the_mode_is_100_red_and_10_green_and_blue(digits, suite):
+    digit = {label: digits.images[np.flatnonzero(digits.labels == label)[0], :, :, 0] for label in range(10)}
+    images = np.stack(
+        [np.stack([digit[label // 100], digit[label // 10 % 10], digit[label % 10]], -1) for label in range(0, 1000, 4)]
+    )
+    values = suite.evaluate(images, np.arange(0, 1000, 4))
+    assert values["num_modes_stacked_250"] == 250
+    assert values["conditional_accuracy"] == 1.0
+
+
+def test_collapse_shows_in_the_number_of_modes_the_divergence_and_the_distance(real, suite):
+    sevens = np.resize(np.flatnonzero(real.labels == 777), 250)
+    whole, collapsed = suite.evaluate(real.images[-250:]), suite.evaluate(real.images[sevens])
+    assert collapsed["num_modes_stacked_250"] <= 3
+    assert collapsed["kl_stacked_250"] == pytest.approx(np.log(10), rel=0.15)
+    assert collapsed["frechet_stacked_250"] > 10 * whole["frechet_stacked_250"]
+
+
+def test_a_mode_is_missed_when_one_digit_of_it_is_wrong(real, suite):
+    labels = real.labels[:250].copy()
+    labels[:50] += np.where(labels[:50] % 10 == 9, -1, 1)
+    right, wrong = suite.evaluate(real.images[:250], real.labels[:250]), suite.evaluate(real.images[:250], labels)
+    assert right.pop("conditional_accuracy") - wrong.pop("conditional_accuracy") == pytest.approx(0.2, abs=0.02)
+    assert right == wrong
+    assert "conditional_accuracy" not in suite.evaluate(real.images[:250])
+
+
+def test_each_real_digit_is_read_once_and_gives_what_reading_all_gives(real, suite):
+    images = np.concatenate([real.images[:100], real.images[:100]])
+    once, each = StackedMetrics(images)._real, suite._read_each(images)
+    assert len(once.digit_logits) == len({digit.tobytes() for digit in np.moveaxis(images, 3, 1).reshape(-1, 784)})
+    assert len(once.digit_logits) <= 300 < len(each.digit_logits)
+    np.testing.assert_array_equal(once.modes, each.modes)
+    np.testing.assert_allclose(once.features(), each.features(), atol=1e-4)
+    np.testing.assert_array_equal(once.features(slice(7, 9)), once.features()[7:9])
+
+
+def test_the_values_are_those_of_the_parts(real, suite):
+    fake = suite._read_each(real.images[-250:])
+    every = suite._read_each(real.images)
+    values = suite.evaluate(real.images[-250:])
+    counts = [np.bincount(modes, minlength=1000) for modes in (fake.modes, every.modes)]
+    assert values["kl_stacked_250"] == pytest.approx(mode_divergence(*counts))
+    assert fake.features().shape == (250, 192)
+    distance = frechet_distance(every.features()[:250], fake.features())
+    assert values["frechet_stacked_250"] == pytest.approx(distance, rel=1e-3)
+
+
+def test_the_floor_takes_the_last_real_images_for_fake_and_the_others_for_real(real, suite):
+    floor = suite.floor()
+    expected = StackedMetrics(real.images[:-250], num_samples=250).evaluate(real.images[-250:])
+    assert list(floor) == list(expected)
+    assert list(floor.values()) == pytest.approx(list(expected.values()), rel=1e-3)
+    few = StackedMetrics(real.images[:400], num_samples=250).floor()
+    halves = StackedMetrics(real.images[:200], num_samples=200).evaluate(real.images[200:400])
+    assert list(few.values()) == pytest.approx(list(halves.values()), rel=1e-3)
+
+
+def test_padding_does_not_change_what_is_measured(real, suite):
+    padded = np.pad(real.images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    values = StackedMetrics(padded, num_samples=250).evaluate(padded[-250:], real.labels[-250:])
+    assert values == suite.evaluate(real.images[-250:], real.labels[-250:])
+
+
+class Model:
+    """Shows real images."""
+
+    def __init__(self, data):
+        self.images, self.labels = data.images, data.labels
+
+    def sample(self, num_images):
+        return self.images[:num_images], self.labels[:num_images]
+
+
+def test_measuring_a_model_leaves_codes_unread(real, suite):
+    model = Model(real)
+    values = suite.measure(model)
+    assert values == suite.evaluate(real.images[:250], real.labels[:250])
+    model.labels_are_codes = True
+    del values["conditional_accuracy"]
+    assert suite.measure(model) == values
+
+
+def test_the_suite_is_found_by_name_and_takes_26000_samples(real):
+    assert metrics.get("stacked") is StackedMetrics
+    assert StackedMetrics(real.images).protocol == "stacked_26k"
+    assert StackedMetrics(real.images).num_samples == 26_000
+    assert metrics.monitor("stacked") == "kl_stacked_26k"
+
+
+def test_every_monitored_metric_ends_in_its_suites_default_protocol(real):
+    suites = {"digits": DigitsMetrics(real.images), "stacked": StackedMetrics(real.images)}
+    assert all(metrics.monitor(name).endswith(f"_{suite.protocol}") for name, suite in suites.items())
+
+
+def test_monitors_are_known_without_tensorflow():
+    code = "import sys, trainer.metrics as m; [m.monitor(n) for n in m.NAMES]; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_does_not_fit_is_refused(real, suite):
+    with pytest.raises(DataError, match=r"^there are 249 fake images, stacked_250 takes 250; generate that many"):
+        suite.evaluate(real.images[:249])
+    with pytest.raises(DataError, match=r"^fake_labels has shape \[249\], expected \[250\]"):
+        suite.evaluate(real.images[:250], real.labels[:249])
+    with pytest.raises(DataError, match=r"^fake images have shape \[250, 28, 28, 1\], expected \[N, H, W, 3\] with N"):
+        suite.evaluate(real.images[:250, :, :, :1])
+    with pytest.raises(DataError, match=r"^real images have shape \[3, 28, 28, 3\], expected .* N at least 4"):
+        StackedMetrics(real.images[:3])
+    with pytest.raises(DataError, match=r"^real images have shape \[20, 28, 28, 1\], expected \[N, H, W, 3\]"):
+        StackedMetrics(real.images[:20, :, :, :1])
+    with pytest.raises(DataError, match=r"^num_samples=1 is too few, expected at least 2; ask for more\.$"):
+        StackedMetrics(real.images, num_samples=1)

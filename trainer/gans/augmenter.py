@@ -1,0 +1,65 @@
+"""The augmentation of what a discriminator sees, and how likely it is."""
+
+import keras
+import tensorflow as tf
+
+from trainer import augment
+from trainer.engine.randomness import Noise
+from trainer.engine.schedules import Scheduled, value_at
+from trainer.errors import ConfigError
+
+_ADAPTED_EVERY_BATCHES = 4
+
+
+class Augmenter(keras.layers.Layer):
+    """Augments real and fake images alike, with a probability that is given, scheduled, or adapted.
+
+    An adapted one is state: it rises while the discriminator tells training images from others with too much ease.
+
+    Args:
+        name: Of `augment.get`.
+        probability: Of each transformation; a number, a function of the step, or None to adapt it.
+        image_range: Of the images.
+
+    Raises:
+        ConfigError: The name is unknown, or the probability is not one.
+
+    Source: arXiv 2006.06676, section 3, for the adapted probability.
+    """
+
+    def __init__(self, name: str, probability: Scheduled | None, image_range: tuple[float, float]):
+        super().__init__(name="augmenter", dtype="float32")
+        if isinstance(probability, (int, float)) and not 0 <= probability <= 1:
+            raise ConfigError(f"augment_probability={probability} is out of range; give a number from 0 to 1.")
+        self._augment = augment.get(name)
+        self._given = probability
+        self._image_range = image_range
+        if probability is None:
+            self.probability, self.sign_sum, self.num_batches = (
+                self.add_weight(shape=(), initializer="zeros", trainable=False, name=state)
+                for state in ("probability", "sign_sum", "num_batches")
+            )
+        self.built = True
+
+    def augmented(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """Images float32 [B, H, W, C], augmented."""
+        probability = self.probability.value if self._given is None else value_at(self._given, noise.step)
+        return self._augment(images, noise, probability, image_range=self._image_range)
+
+    def observe(self, real_logits: tf.Tensor) -> None:
+        """Counts how many real images the discriminator takes for real; adapts the probability where it is due.
+
+        What is adapted to is known to all replicas: it was merged after the batches that it stems from.
+        """
+        if self._given is not None:
+            return
+        due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
+        num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        num_images = tf.cast(self.num_batches.value, tf.float32) * real_logits.shape[0] * num_replicas
+        mean_sign = tf.math.divide_no_nan(self.sign_sum.value, self.num_batches.value)
+        adapted = augment.adapted_probability(self.probability.value, mean_sign, num_images)
+        self.probability.assign(tf.where(due, adapted, self.probability.value))
+        self.sign_sum.assign(
+            tf.where(due, 0.0, self.sign_sum.value) + tf.reduce_mean(tf.sign(tf.stop_gradient(real_logits)))
+        )
+        self.num_batches.assign(tf.where(due, 0.0, self.num_batches.value) + 1.0)

@@ -1,0 +1,144 @@
+"""From a config to a compiled GAN."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer import architectures
+from trainer.config import TrainConfig
+from trainer.engine.schedules import Ramp, Scheduled
+from trainer.errors import ConfigError
+from trainer.gans.acgan import ACGAN
+from trainer.gans.base import GAN
+from trainer.gans.conditional import ConditionalGAN
+from trainer.gans.cyclegan import CycleGAN
+from trainer.gans.infogan import InfoGAN
+
+WIRINGS: dict[str, type[GAN]] = {
+    "gan": GAN,
+    "conditional": ConditionalGAN,
+    "acgan": ACGAN,
+    "infogan": InfoGAN,
+    "cyclegan": CycleGAN,
+}
+_JIT_COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+_OUTPUT_ACTIVATIONS = {"-1..1": "tanh", "0..1": "sigmoid", "0..255": "relu"}
+
+
+def from_config(
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    strategy: tf.distribute.Strategy | None = None,
+) -> GAN:
+    """The compiled GAN of a config.
+
+    Args:
+        config: A resolved config.
+        image_shape: (H, W, C) of the data.
+        num_classes: K of the data; used by wirings with labels.
+        strategy: Where it trains; None: the current strategy.
+
+    Raises:
+        ConfigError: The architecture, an option or the loss is unknown, or they do not fit each other.
+    """
+    gan = _wiring(config, num_classes)
+    gan.use(
+        architectures.build(
+            config.architecture,
+            image_shape,
+            gan.latent_size + gan.num_classes - gan.condition_size,
+            gan.condition_size,
+            _OUTPUT_ACTIVATIONS[config.image_range],
+            config.architecture_options,
+        )
+    )
+    gan.compile(
+        optimizer={phase: _optimizer(config, phase) for phase in ("generator", "discriminator")},
+        loss=config.loss,
+        update_order=config.update_order,
+        discriminator_updates=config.discriminator_updates,
+        discriminator_repeats=config.discriminator_repeats,
+        penalties=config.penalties,
+        penalty_weight=_scheduled(config, config.penalty_weight, config.penalty_weight_end),
+        penalty_every_steps=config.penalty_every_steps,
+        augment=config.augment,
+        augment_probability=_scheduled(config, config.augment_probability, config.augment_probability_end),
+        ema_half_life_images=_half_life(config),
+        jit_compile=_JIT_COMPILE[config.jit_compile],
+        precision=config.precision,
+        seed=config.seed,
+        strategy=strategy,
+    )
+    return gan
+
+
+def _wiring(config: TrainConfig, num_classes: int) -> GAN:
+    """The GAN of a config, without its networks."""
+    wiring = WIRINGS[config.wiring]
+    maps = "images" if wiring is CycleGAN else "latents"
+    if architectures.maps(config.architecture) != maps:
+        raise ConfigError(
+            f"wiring={config.wiring} needs an architecture that maps {maps} to images, which {config.architecture} "
+            f"does not; choose one of {', '.join(n for n in architectures.names() if architectures.maps(n) == maps)}."
+        )
+    accepted = list(inspect.signature(wiring).parameters)[1:]
+    for option in config.wiring_options:
+        if option not in accepted or option == "settings":
+            raise ConfigError(
+                f"{option!r} is an unknown option of wiring={config.wiring}; known are "
+                f"{', '.join(name for name in accepted if name not in ('settings', 'num_classes')) or 'none'}."
+            )
+    labels = {"num_classes": num_classes} if "num_classes" in accepted else {}
+    return wiring(
+        config.latent_dim,
+        latent_distribution=config.latent_distribution,
+        image_range=config.image_range,
+        **labels,
+        **config.wiring_options,
+    )
+
+
+def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
+    rate = getattr(config, f"{phase}_learning_rate")
+    beta_1, beta_2 = config.beta_1, config.beta_2
+    of_discriminator = phase == "discriminator"
+    if of_discriminator and config.penalties and config.penalty_every_steps > 1:
+        correction = config.penalty_every_steps / (config.penalty_every_steps + 1)
+        rate, beta_1, beta_2 = rate * correction, beta_1**correction, beta_2**correction
+    repeats = config.discriminator_repeats if of_discriminator else 1
+    if of_discriminator and config.discriminator_updates == "separate":
+        repeats = 2
+    learning_rate = rate
+    if config.learning_rate_decay != "none":
+        updates = _schedule_steps(config) * repeats
+        learning_rate = Ramp(
+            rate,
+            rate * config.learning_rate_end,
+            updates,
+            begin=config.learning_rate_decay_begin * updates,
+            shape=config.learning_rate_decay,
+        )
+    if config.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(learning_rate, epsilon=config.epsilon)
+    if config.beta_2_end is not None:
+        beta_2 = Ramp(beta_2, config.beta_2_end, _schedule_steps(config) * repeats)
+    return keras.optimizers.Adam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=config.epsilon)
+
+
+def _scheduled(config: TrainConfig, start: float | None, end: float | None) -> Any:
+    return start if end is None or start is None else Ramp(start, end, _schedule_steps(config))
+
+
+def _half_life(config: TrainConfig) -> Scheduled:
+    if config.ema_schedule == "early" or not config.ema_half_life_images:
+        return config.ema_half_life_images
+    return Ramp(0.0, config.ema_half_life_images, _schedule_steps(config))
+
+
+def _schedule_steps(config: TrainConfig) -> float:
+    """Steps at which the schedules end."""
+    images = config.schedule_images or (config.steps or 1) * config.global_batch_size
+    return images / config.global_batch_size

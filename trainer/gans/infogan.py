@@ -1,0 +1,144 @@
+"""`InfoGAN`: codes that the generator must express so plainly that they can be read off its images.
+
+Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
+
+Source: arXiv 1606.03657.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.architectures.layers import BatchNormalization
+from trainer.data.windows import Window
+from trainer.engine.randomness import Noise
+from trainer.errors import ConfigError
+from trainer.gans.base import GAN
+from trainer.gans.conditional import ConditionalGAN
+from trainer.gans.objective import Outcome
+from trainer.gans.trunk import num_features, with_features
+from trainer.images import tile
+
+_SIDES = 2.0
+
+
+class InfoGAN(ConditionalGAN):
+    """A GAN with one categorical and some continuous codes, which it learns without labels.
+
+    The generator takes [B, Z+Q+K]: noise, continuous codes from U[-1, 1), then the one-hot category. The discriminator
+    takes [B, H, W, C]. A recognition network reads the codes off the features before the discriminator's last layer:
+    it moves in the generator's phase, and the trunk that it shares learns for it in the discriminator's.
+
+    Args:
+        latent_dim: Z.
+        num_categories: K.
+        num_continuous: Q.
+        category_weight: Of the category's cross-entropy.
+        continuous_weight: Of half the squared error of the continuous codes: their negative log-likelihood under a
+            normal distribution of variance 1, which leaves the classes to the category.
+        **settings: As of `GAN`.
+
+    Raises:
+        ConfigError: `num_continuous` is negative.
+    """
+
+    owners: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator",),
+        "generator": ("generator", "recognition"),
+    }
+    labels_are_codes = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_categories: int = 10,
+        *,
+        num_continuous: int = 2,
+        category_weight: float = 1.0,
+        continuous_weight: float = 0.1,
+        **settings: Any,
+    ):
+        super().__init__(latent_dim, num_categories, **settings)
+        if num_continuous < 0:
+            raise ConfigError(f"num_continuous={num_continuous} is too small; give 0 or more.")
+        self.num_continuous = num_continuous
+        self.category_weight, self.continuous_weight = category_weight, continuous_weight
+
+    @property
+    def latent_size(self) -> int:
+        """Z + Q."""
+        return self.latent_dim + self.num_continuous
+
+    @property
+    def condition_size(self) -> int:
+        """0: the discriminator takes no label."""
+        return 0
+
+    def get_recognition(self, features: int) -> keras.Model:
+        """A new recognition network: features [B, F] -> category logits, then continuous codes [B, K+Q]."""
+        return keras.Sequential(
+            [
+                keras.Input((features,)),
+                keras.layers.Dense(128),
+                BatchNormalization(momentum=0.9),
+                keras.layers.LeakyReLU(negative_slope=0.1),
+                keras.layers.Dense(self.num_classes + self.num_continuous),
+            ],
+            name="recognition",
+        )
+
+    def get_networks(self) -> dict[str, keras.layers.Layer]:
+        networks = super().get_networks()
+        return networks | {"recognition": self.get_recognition(num_features(networks["discriminator"]))}
+
+    def sample_latents(self, noise: Noise) -> tf.Tensor:
+        """Noise and continuous codes: float32 [B, Z+Q]."""
+        codes = noise.uniform("codes", self.num_continuous) * 2.0 - 1.0
+        return tf.concat([super().sample_latents(noise), codes], axis=-1)
+
+    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
+        return self._trunk(images, training=True)
+
+    def add_losses(self, outcome: Outcome, latents: tf.Tensor) -> None:
+        read = tf.cast(self.networks["recognition"](outcome.fake.features, training=True), tf.float32)
+        category, continuous = tf.split(read, [self.num_classes, self.num_continuous], axis=-1)
+        terms = [
+            (
+                "category",
+                tf.nn.sparse_softmax_cross_entropy_with_logits(outcome.fake.labels, category),
+                self.category_weight,
+            )
+        ]
+        if self.num_continuous:
+            distance = 0.5 * tf.square(latents[:, self.latent_dim :] - continuous)
+            terms.append(("continuous", tf.reduce_sum(distance, axis=-1), self.continuous_weight))
+        of_discriminator = "discriminator_fake" if self.objective.updates == "separate" else "discriminator"
+        for name, term, weight in terms:
+            outcome.add("generator", f"code/{name}", term, weight)
+            outcome.losses[of_discriminator] += weight * term
+        right = tf.cast(tf.argmax(category, axis=-1, output_type=tf.int32) == outcome.fake.labels, tf.float32)
+        outcome.metrics["generator"]["accuracy/category"] = right
+
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
+        """Traversals: a row a category, and across it one continuous code from -2 to 2; a block of rows a code."""
+        if not self.num_continuous:
+            return super().sample_grid(rows, columns)
+        shown = np.arange(min(self.num_classes, max(rows, 10)))
+        first = self.sample_latents(Noise(self.seed, 0, 1, purpose="samples")).numpy()
+        latents = np.repeat(first, self.num_continuous * len(shown) * columns, axis=0)
+        latents[:, self.latent_dim :] = 0.0
+        blocks = latents.reshape(self.num_continuous, len(shown), columns, -1)
+        for code in range(self.num_continuous):
+            blocks[code, :, :, self.latent_dim + code] = np.linspace(-_SIDES, _SIDES, columns)
+        categories = np.tile(np.repeat(shown, columns), self.num_continuous).astype(np.int32)
+        return tile(self._sampler(self.image_range, latents, categories), columns)
+
+    def _window(self, x: Any, y: Any) -> Window:
+        return GAN._window(self, x, None)
+
+    def _build_networks(self, optimizer: Any) -> None:
+        super()._build_networks(optimizer)
+        self._trunk = with_features(self.discriminator)

@@ -1,0 +1,100 @@
+"""Penalties: regularisers of the discriminator, on the gradients of its logits with respect to images.
+
+Legend: `B` images a replica, `H W C` an image.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Gradients of the discriminator's logits with respect to images, each computed when it is asked for.
+
+    Attributes:
+        at_real: At the real images: float32 [B, H, W, C].
+        at_fake: At the fake images: float32 [B, H, W, C].
+        between: At `real + (fake - real) * fractions` for fractions float32 [B] in [0, 1]: float32 [B, H, W, C].
+        fractions: Uniform random numbers: float32 [B] in [0, 1).
+    """
+
+    at_real: Callable[[], tf.Tensor]
+    at_fake: Callable[[], tf.Tensor]
+    between: Callable[[tf.Tensor], tf.Tensor]
+    fractions: Callable[[], tf.Tensor]
+
+
+Penalty = Callable[[Slopes], tf.Tensor]
+"""What is added to the discriminator's loss, before its weight: slopes -> float32 [B]."""
+
+_PENALTIES: dict[str, Penalty] = {}
+
+
+def penalty(function: Penalty) -> Penalty:
+    """Registers a penalty under the name of its function, which `--penalties` and `GAN.compile` accept."""
+    _PENALTIES[function.__name__] = function
+    return function
+
+
+def names() -> list[str]:
+    """The registered penalties, sorted."""
+    return sorted(_PENALTIES)
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError, naming the nearest penalty, where `name` is not registered."""
+    if name not in _PENALTIES:
+        near = difflib.get_close_matches(name, _PENALTIES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"penalty {name!r} is unknown; {hint}The penalties are {', '.join(names())}.")
+
+
+def get(identifier: str | Penalty) -> Penalty:
+    """A penalty from its name, or a function as it is.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if not isinstance(identifier, str):
+        return identifier
+    check_name(identifier)
+    return _PENALTIES[identifier]
+
+
+@penalty
+def r1(slopes: Slopes) -> tf.Tensor:
+    """Half the squared norm of the gradient at real images; its weight is the papers' gamma.
+
+    Source: arXiv 1801.04406, equation 9.
+    """
+    return 0.5 * _squared_norm(slopes.at_real())
+
+
+@penalty
+def r2(slopes: Slopes) -> tf.Tensor:
+    """Half the squared norm of the gradient at fake images; its weight is the papers' gamma.
+
+    Source: arXiv 1801.04406, equation 10.
+    """
+    return 0.5 * _squared_norm(slopes.at_fake())
+
+
+@penalty
+def gradient_penalty(slopes: Slopes) -> tf.Tensor:
+    """The squared distance of the gradient's norm from 1, at a random place between a real and a fake image.
+
+    Source: arXiv 1704.00028, equation 3, with weight 10 there. The norm is over all of an image.
+    """
+    norm = tf.sqrt(_squared_norm(slopes.between(slopes.fractions())) + 1e-12)  # the root of 0 has no gradient
+    return tf.square(norm - 1.0)
+
+
+def _squared_norm(gradients: tf.Tensor) -> tf.Tensor:
+    """Sum of squares of each example's gradient: float32 [B]."""
+    gradients = tf.cast(gradients, tf.float32)
+    return tf.reduce_sum(tf.square(gradients), axis=list(range(1, len(gradients.shape))))
