@@ -217,7 +217,10 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(f"{unknown[0]!r} is not a setting of this version; the config comes from another one.")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)
 
     def override(self, **changes: Any) -> "TrainConfig":
         """A copy with `changes`; giving one of `steps` and `epochs` drops the other.

@@ -65,7 +65,8 @@ class Window:
     @property
     def num_examples(self) -> int:
         """Images of an epoch: N, or the larger number where there are two domains."""
-        return max(len(self.images), len(self.targets)) if self.is_unpaired else len(self.images)
+        others = self.targets if self.is_unpaired else None
+        return len(self.images) if others is None else max(len(self.images), len(others))
 
     @property
     def is_unpaired(self) -> bool:
@@ -81,7 +82,8 @@ class Window:
         """The part of a batch that belongs at `place`.
 
         Returns:
-            Images float32 [B, ...] in `image_range`; and labels int32 [B], or images [B, ...] of the other domain, or None.
+            Images float32 [B, ...] in `image_range`; and labels int32 [B], images [B, ...] of the other domain,
+            or None.
         """
         indices = place.indices(len(self.images))
         images = self.as_floats(tf.gather(tensors[0], indices))

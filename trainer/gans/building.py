@@ -91,7 +91,7 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
                 f"{option!r} is an unknown option of wiring={config.wiring}; known are "
                 f"{', '.join(name for name in accepted if name not in ('settings', 'num_classes')) or 'none'}."
             )
-    labels = {"num_classes": num_classes} if "num_classes" in accepted else {}
+    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in accepted else {}
     return wiring(
         config.latent_dim,
         latent_distribution=config.latent_distribution,

@@ -229,8 +229,8 @@ def cyclegan() -> TrainConfig:
     """CycleGAN: two unpaired domains, ResNet generators, 70×70 PatchGAN, cycle 10, identity 5, a pool of 50.
 
     Source: arXiv 1703.10593: mean squared error, Adam 2e-4 with beta_1 .5, constant for the first half and then
-    linearly to 0. Trains digits against their negatives, with the paper's network in small; for 128×128 photographs give
-    --architecture_options='{"generator_filters": 64, "residual_blocks": 6, "discriminator_filters": 64}',
+    linearly to 0. Trains digits against their negatives, with the paper's network in small; for 128×128 photographs
+    give --architecture_options='{"generator_filters": 64, "residual_blocks": 6, "discriminator_filters": 64}',
     --global_batch_size=1 and two data sets.
     """
     return TrainConfig(
@@ -316,8 +316,8 @@ def mlp_zeros() -> TrainConfig:
 def dcgan_paper() -> TrainConfig:
     """The DCGAN of its paper at 64×64: no pooling, no dense layer, batch norm in both, N(0, .02) init.
 
-    Source: arXiv 1511.06434, sections 3 and 4: transposed conv 512-256-128-64-C, its mirror with LeakyReLU .2, Adam 2e-4
-    with beta_1 .5, batches of 128. Digits are padded to 64×64; so few steps show that it learns, no more.
+    Source: arXiv 1511.06434, sections 3 and 4: transposed conv 512-256-128-64-C, its mirror with LeakyReLU .2, Adam
+    2e-4 with beta_1 .5, batches of 128. Digits are padded to 64×64; so few steps show that it learns, no more.
     """
     return TrainConfig(
         padding=18,
