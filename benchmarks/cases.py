@@ -4,8 +4,6 @@ Legend: `B` batch, `N` images, `H W C` an image, `Z` latent size, `K` classes.
 """
 
 import dataclasses
-import importlib
-import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,19 +32,45 @@ def _small() -> TrainConfig:
     )
 
 
+def _conditional() -> TrainConfig:
+    """A conditional DCGAN with dropout, under RMSprop."""
+    return TrainConfig(
+        wiring="conditional",
+        architecture="dcgan",
+        architecture_options={
+            "generator_filters": [128, 64],
+            "generator_strides": [2, 2],
+            "kernel_size": 4,
+            "generator_activation": "relu",
+            "discriminator_filters": [64, 128],
+            "discriminator_batch_norm": "none",
+            "leaky_slope": 0.1,
+            "dropout": 0.4,
+            "batch_norm_momentum": 0.9,
+            "initializer": "he_normal",
+        },
+        latent_dim=100,
+        optimizer="rmsprop",
+        generator_learning_rate=1e-4,
+        discriminator_learning_rate=1e-4,
+        global_batch_size=128,
+        steps_per_window=10,
+    )
+
+
 CASES: dict[str, Callable[[], TrainConfig]] = {
     "digits": lambda: recipes.get("digits"),
     "dcgan": lambda: recipes.get("dcgan"),
     "small": _small,
     "vanilla": lambda: recipes.get("vanilla"),
-    "cgan": lambda: recipes.get("cgan"),
+    "cgan": _conditional,
 }
-"""Every recipe, and one more; a new recipe is one line here."""
+"""What is trained; a recipe whose networks the peers know is one line here."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DcganOptions:
-    """Every option of the architecture `dcgan`; one that is new there is refused here until the peers know it."""
+    """The options of the architecture `dcgan` that the peers know; the others must have their defaults."""
 
     generator_filters: list[int]
     generator_strides: list[int]
@@ -77,6 +101,9 @@ class MlpOptions:
     batch_norm_momentum: float | None
     dropout: float
     initializer: str
+
+
+_KNOWN: dict[str, type[DcganOptions] | type[MlpOptions]] = {"dcgan": DcganOptions, "mlp": MlpOptions}
 
 
 class Contender(Protocol):
@@ -118,8 +145,7 @@ class Case:
     @property
     def options(self) -> DcganOptions | MlpOptions:
         """The architecture's options, all of them."""
-        known = {"dcgan": DcganOptions, "mlp": MlpOptions}[self.config.architecture]
-        return known(**self.config.architecture_options)
+        return _KNOWN[self.config.architecture](**self.config.architecture_options)
 
     @property
     def float_images(self) -> np.ndarray:
@@ -152,7 +178,14 @@ def get(name: str) -> Case:
 
 
 def _complete_options(config: TrainConfig) -> dict[str, Any]:
-    function = getattr(importlib.import_module(f"trainer.architectures.{config.architecture}"), config.architecture)
-    parameters = inspect.signature(function).parameters.values()
-    defaults = {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
-    return defaults | dict(config.architecture_options)
+    """The options that the peers know, defaults included; refuses others that are not at their defaults."""
+    from trainer import architectures
+
+    known = {option.name for option in dataclasses.fields(_KNOWN[config.architecture])}
+    defaults = architectures.default_options(config.architecture)
+    unknown = [
+        name for name, value in config.architecture_options.items() if name not in known and value != defaults[name]
+    ]
+    if unknown:
+        raise ValueError(f"the peers do not know {', '.join(unknown)} of {config.architecture}; teach them first.")
+    return {name: value for name, value in (defaults | dict(config.architecture_options)).items() if name in known}

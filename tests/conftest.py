@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer import augment
 from trainer.config import TrainConfig
 from trainer.data.loading import Arrays, load
 from trainer.engine.strategy import mirrored
-from trainer.gans import GAN, from_config
+from trainer.gans import GAN, CycleGAN, from_config
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -31,6 +32,10 @@ TINY_ARCHITECTURES = {
     "resnet_translator": TINY_TRANSLATOR | {"residual_blocks": 1},
     "unet_translator": TINY_TRANSLATOR | {"depth": 2},
 }
+TINY_WIRINGS: dict[str, dict[str, object]] = {
+    "cyclegan": {"architecture": "resnet_translator", "wiring_options": {"pool_size": 6}},
+}
+"""What differs from a tiny perceptron's settings; a wiring that is not named here trains one."""
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,13 @@ def digits() -> Arrays:
 def two_replicas() -> tf.distribute.Strategy:
     """Two virtual CPU devices."""
     return mirrored(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def eager_ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapted probability that rises by .1 in 64 images, whatever the discriminator does: as state it shows."""
+    monkeypatch.setattr(augment, "_TARGET_SIGN", -2.0)
+    monkeypatch.setattr(augment, "_IMAGES_FROM_NEVER_TO_ALWAYS", 640)
 
 
 def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
@@ -62,6 +74,18 @@ def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
 def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
     """The compiled GAN of a tiny config on 28×28×1 images of ten classes."""
     return from_config(tiny_config(architecture, **changes), (28, 28, 1), 10, strategy)
+
+
+def tiny_wiring(wiring: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
+    """The compiled GAN of a wiring in its tiny form, on 12×12×1 images of ten classes."""
+    config = tiny_config(**({"wiring": wiring} | TINY_WIRINGS.get(wiring, {}) | changes))
+    return from_config(config, (12, 12, 1), 10, strategy)
+
+
+def tiny_data(gan: GAN, digits: Arrays, num_images: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """What `tiny_wiring` trains on: the middle of some digits; and their labels, or their negatives as other domain."""
+    images = digits.images[:num_images, 8:20, 8:20]
+    return images, 255 - images if isinstance(gan, CycleGAN) else digits.labels[:num_images]
 
 
 def values_of(gan: GAN) -> dict[str, np.ndarray]:

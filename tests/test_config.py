@@ -59,6 +59,15 @@ def test_flags_give_typed_values_and_only_what_was_given():
     assert given == {"steps": 30, "classes": (0, 3), "loss": "hinge", "architecture_options": {"a": 1}, "epochs": 2.5}
 
 
+def test_lists_and_none_are_read():
+    assert parse("--penalties=r1,r2", "--augment_probability=none", "--classes=3") == {
+        "penalties": ("r1", "r2"),
+        "augment_probability": None,
+        "classes": (3,),
+    }
+    assert parse("--penalties=") == {"penalties": ()}
+
+
 @pytest.mark.parametrize("argument", ["--steps=3.5", "--classes=a", "--architecture_options=[1]", "--beta_1=x"])
 def test_a_flag_of_a_wrong_type_is_refused(argument):
     with pytest.raises(absl_flags.Error):
@@ -103,6 +112,34 @@ def test_a_batch_that_cannot_be_is_refused_with_the_arithmetic(num_examples, num
     with pytest.raises(ConfigError) as raised:
         TrainConfig(global_batch_size=100, steps=1).resolve(num_examples, num_replicas)
     assert sentence in str(raised.value)
+
+
+def test_cadences_in_epochs_become_steps():
+    config = TrainConfig(global_batch_size=100, epochs=50.0, sample_every_epochs=1.0, checkpoint_every_epochs=20.0)
+    resolved = config.resolve(1050)
+    assert (resolved.sample_every_steps, resolved.checkpoint_every_steps) == (10, 200)
+
+
+def test_schedules_end_with_the_run_unless_they_say_when_and_then_belong_to_it():
+    decaying = TrainConfig(global_batch_size=10, steps=7, learning_rate_decay="linear")
+    assert decaying.resolve(100).schedule_images == 70
+    assert decaying.override(schedule_images=30).resolve(100).schedule_images == 30
+    assert TrainConfig(steps=7).resolve(100).schedule_images is None
+    assert decaying.resolve(100).fingerprint != decaying.override(steps=9).resolve(100).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "suite"),
+    [
+        ({}, "digits"),
+        ({"dataset": "stacked:digits"}, "stacked"),
+        ({"wiring": "cyclegan", "dataset_b": "inverted:digits"}, "cycle"),
+        ({"dataset": "tinted:digits"}, "none"),
+        ({"metrics": "none"}, "none"),
+    ],
+)
+def test_metrics_are_chosen_by_what_is_trained(settings, suite):
+    assert TrainConfig(steps=1, **settings).resolve(100).metrics == suite
 
 
 def test_how_long_and_how_often_may_change_at_resume_but_not_what_is_trained():

@@ -22,7 +22,12 @@ EXPECTED = {
     "minimax": (softplus(-REAL) + softplus(FAKE), -softplus(FAKE)),
     "least_squares": (0.5 * ((REAL - 1) ** 2 + FAKE**2), 0.5 * (FAKE - 1) ** 2),
     "hinge": (max(0, 1 - REAL) + max(0, 1 + FAKE), -FAKE),
+    "mean_squared_error": (0.5 * ((REAL - 1) ** 2 + FAKE**2), (FAKE - 1) ** 2),
+    "wasserstein": (FAKE - REAL, -FAKE),
+    "relativistic": (softplus(FAKE - REAL), softplus(REAL - FAKE)),
 }
+OF_PAIRS = {"relativistic"}
+"""Losses of pairs, which are no sum of a real and a fake part."""
 
 
 def test_every_registered_loss_has_a_hand_computed_value():
@@ -48,6 +53,50 @@ def test_each_side_pulls_the_logits_its_way(name):
         of_generator = losses.get(name).generator(real, fake)
     assert tape.gradient(of_discriminator, real) < 0 < tape.gradient(of_discriminator, fake)
     assert tape.gradient(of_generator, fake) < 0
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_the_discriminators_loss_is_the_sum_of_its_parts_where_it_has_parts(name):
+    loss = losses.get(name)
+    real, fake = tf.constant([REAL, 0.3]), tf.constant([FAKE, 0.7])
+    assert loss.has_parts == (name not in OF_PAIRS)
+    if loss.has_parts:
+        parts = loss.on_real(real) + loss.on_fake(fake)
+        np.testing.assert_allclose(loss.discriminator(real, fake), parts, rtol=1e-6)
+        return
+    for part in (loss.on_real, loss.on_fake):
+        with pytest.raises(NotImplementedError):
+            part(real)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_only_losses_of_pairs_read_the_real_logits_for_the_generator(name):
+    values = [losses.get(name).generator(tf.constant([real]), tf.constant([FAKE])).numpy() for real in (REAL, 3.0)]
+    assert (values[0] != values[1]).all() == (name in OF_PAIRS)
+
+
+def test_only_the_difference_of_a_pair_counts_under_the_relativistic_loss():
+    loss = losses.get("relativistic")
+    real, fake = tf.constant([REAL, 1.0]), tf.constant([FAKE, 1.0])
+    for function in (loss.discriminator, loss.generator):
+        np.testing.assert_allclose(function(real, fake), function(real + 5.0, fake + 5.0), rtol=1e-5)
+    np.testing.assert_allclose(loss.discriminator(real, fake), loss.generator(fake, real))
+    np.testing.assert_allclose(loss.discriminator(real, fake)[1], math.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_losses_of_patches_keep_their_shape_and_are_those_of_each_patch(name):
+    loss = losses.get(name)
+    real, fake = tf.constant([[REAL, 0.3], [1.0, 2.0]]), tf.constant([[FAKE, 0.1], [-1.0, 0.5]])
+    for function in (loss.discriminator, loss.generator):
+        of_patches = function(real, fake)
+        assert of_patches.shape == (2, 2)
+        np.testing.assert_allclose(of_patches[:, 1], function(real[:, 1], fake[:, 1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_what_is_logged_as_score_grows_with_the_logit(name):
+    assert tf.reduce_all(losses.get(name).score(tf.constant([1.0])) > losses.get(name).score(tf.constant([-1.0])))
 
 
 @pytest.mark.parametrize(

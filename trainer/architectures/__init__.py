@@ -62,6 +62,13 @@ def maps(name: str) -> Maps:
     return _MAPS[name]
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """The options of an architecture with their defaults."""
+    check_name(name)
+    parameters = inspect.signature(_ARCHITECTURES[name]).parameters.values()
+    return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
 def check_name(name: str) -> None:
     """Raises ConfigError, naming the nearest architecture, where `name` is not registered."""
     _check_known("architecture", name, names())
@@ -80,16 +87,10 @@ def build(
     Raises:
         ConfigError: The architecture or one of its options is unknown; the message names the nearest one.
     """
-    check_name(name)
-    function = _ARCHITECTURES[name]
-    accepted = [
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
+    accepted = list(default_options(name))
     for option in options:
         _check_known(f"option of architecture {name}", option, accepted)
-    return function(image_shape, latent_dim, condition_size, output_activation, **options)
+    return _ARCHITECTURES[name](image_shape, latent_dim, condition_size, output_activation, **options)
 
 
 def _check_known(what: str, name: str, known: list[str]) -> None:

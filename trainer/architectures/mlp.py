@@ -27,7 +27,9 @@ def mlp(
     dropout: float = 0.0,
     initializer: str = "glorot_uniform",
 ) -> Networks:
-    """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C+K] -> logits [B, 1].
+    """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C] -> logits [B, 1].
+
+    A conditional discriminator has two inputs, images and one-hot labels [B, K], which it joins once they are flat.
 
     Args:
         image_shape: (H, W, C).
@@ -46,7 +48,6 @@ def mlp(
     Raises:
         ConfigError: An activation or the initializer is unknown.
     """
-    height, width, channels = image_shape
 
     def generator() -> keras.Model:
         stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,))]
@@ -64,14 +65,17 @@ def mlp(
         return keras.Sequential(stack, name="generator")
 
     def discriminator() -> keras.Model:
-        stack: list[keras_layers.Layer] = [keras.Input((height, width, channels + condition_size))]
-        stack.append(keras_layers.Flatten())
+        images = keras.Input(image_shape)
+        inputs, values = [images], keras_layers.Flatten()(images)
+        if condition_size:
+            inputs.append(keras.Input((condition_size,)))
+            values = keras_layers.Concatenate()([values, inputs[1]])
         for units in discriminator_units:
-            stack.append(keras_layers.Dense(units, kernel_initializer=get_initializer(initializer)))
-            stack.append(activation(discriminator_activation, leaky_slope))
+            values = keras_layers.Dense(units, kernel_initializer=get_initializer(initializer))(values)
+            values = activation(discriminator_activation, leaky_slope)(values)
             if dropout:
-                stack.append(Dropout(dropout))
-        stack.append(keras_layers.Dense(1, kernel_initializer=get_initializer(initializer)))
-        return keras.Sequential(stack, name="discriminator")
+                values = Dropout(dropout)(values)
+        logits = keras_layers.Dense(1, kernel_initializer=get_initializer(initializer))(values)
+        return keras.Model(inputs, logits, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}

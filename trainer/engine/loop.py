@@ -89,12 +89,12 @@ def run(
         device_window = make_device_window()
         preemption.on_request(lambda: device_window.stop.assign(True))
     epoch_sums: dict[str, float] = {}
-    epoch_start = model.step
+    epoch_start, epoch_started = model.step, time.perf_counter()
     while model.step < num_steps and not model.stop_training and not preemption.requested:
         epoch, position = divmod(model.step, steps_per_epoch)
         if position == 0 or model.step == epoch_start:
             callbacks.on_epoch_begin(epoch)
-            epoch_sums, epoch_start = {}, model.step
+            epoch_sums, epoch_start, epoch_started = {}, model.step, time.perf_counter()
         callbacks.on_train_batch_begin(position)
         first = model.step
         last = min([num_steps, *((first // every + 1) * every for every in cadences)])
@@ -106,7 +106,8 @@ def run(
             epoch_sums[name] = epoch_sums.get(name, 0.0) + value * (model.step - first)
         callbacks.on_train_batch_end((model.step - 1) % steps_per_epoch, logs)
         if model.step % steps_per_epoch == 0:
-            callbacks.on_epoch_end(epoch, {k: v / (model.step - epoch_start) for k, v in epoch_sums.items()})
+            means = {name: total / (model.step - epoch_start) for name, total in epoch_sums.items()}
+            callbacks.on_epoch_end(epoch, means | {"epoch_secs": time.perf_counter() - epoch_started})
     callbacks.on_train_end()
 
 

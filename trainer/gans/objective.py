@@ -187,7 +187,7 @@ class Objective:
         noise: Noise,
     ) -> Slopes:
         def slope(of: Judged) -> tf.Tensor:
-            return tape.gradient(per_example(of.logits), of.images)
+            return tape.gradient(of.logits, of.images) / float(of.logits[0].shape.num_elements())  # of patches' mean
 
         def between(fractions: tf.Tensor) -> tf.Tensor:
             fractions = tf.reshape(fractions, [-1] + [1] * (len(real.images.shape) - 1))

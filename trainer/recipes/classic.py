@@ -101,33 +101,11 @@ def dcgan() -> TrainConfig:
 
 @recipe
 def cgan() -> TrainConfig:
-    """Conditional GAN: one-hot labels joined to latents and to images.
+    """Conditional GAN: one-hot labels joined to latents and to images, on the networks of `gan_rmsprop`.
 
     Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4.
     """
-    return TrainConfig(
-        wiring="conditional",
-        architecture="dcgan",
-        architecture_options={
-            "generator_filters": [128, 64],
-            "generator_strides": [2, 2],
-            "kernel_size": 4,
-            "generator_activation": "relu",
-            "discriminator_filters": [64, 128],
-            "discriminator_batch_norm": "none",
-            "leaky_slope": 0.1,
-            "dropout": 0.4,
-            "batch_norm_momentum": 0.9,
-            "initializer": "he_normal",
-        },
-        latent_dim=100,
-        optimizer="rmsprop",
-        generator_learning_rate=1e-4,
-        discriminator_learning_rate=1e-4,
-        global_batch_size=128,
-        epochs=50,
-        steps_per_window=10,
-    )
+    return gan_rmsprop().override(wiring="conditional", discriminator_updates="together", epochs=400)
 
 
 @recipe

@@ -1,0 +1,197 @@
+"""The page of the recipe benchmark: its table between two marks, the commands below it, and the thumbnails."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.recipe_records import MEASURED, Record, Row
+from trainer.errors import ConfigError
+from trainer.storage import RunDirectory, write_atomically
+
+BEGIN = "<!-- The part up to the next mark is written by: python -m benchmarks.recipes --table -->"
+END = "<!-- The written part ends here. -->"
+QUIET_CORES = 0.2
+"""Cores of other programs from which on a wall time is marked."""
+
+_HEADER = (
+    "row",
+    "data",
+    "steps × batch",
+    "wall time",
+    "frechet",
+    "precision",
+    "recall",
+    "labels",
+    "modes / KL",
+    "cycle error",
+    "images/s",
+    "outcome",
+    "samples",
+)
+_NONE = "–"
+_THUMBNAIL_WIDTH = 200
+_THUMBNAIL_BYTES = 20_000
+
+
+def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | None]]) -> None:
+    """Puts the table in its place on the page.
+
+    Raises:
+        ConfigError: The page lacks a mark.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ConfigError(f"{page} has no place for the table; put the lines {BEGIN!r} and {END!r} into it.")
+    written = render(rows, {path.stem for path in thumbnails.glob("*.png")})
+    write_atomically(page, f"{before}{BEGIN}\n\n{written}\n{END}{after}".encode())
+
+
+def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
+    """The machines, the table and the commands, as Markdown.
+
+    Args:
+        rows: With their records, where there are any.
+        thumbnails: Names of the rows that have one.
+    """
+    measured = [record for _, record in rows if record is not None and record.outcome in MEASURED]
+    lines = [*_machines(measured), "", _line(_HEADER), _line(["---"] * len(_HEADER))]
+    lines += [_line(_cells(row, record, row.name in thumbnails)) for row, record in rows]
+    lines.append("")
+    lines += [_note(row, record) for row, record in rows]
+    return "\n".join(lines) + "\n"
+
+
+def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
+    """Writes a small copy of the grid nearest to a step, or of the last one where `step` is None.
+
+    It has a palette of as many tones, and then as many pixels, as fit into 20 kB.
+    """
+    grids = {int(grid.stem[5:]): grid for grid in directory.samples.glob("step-*.png")}
+    if not grids:
+        return
+    nearest = max(grids) if step is None else min(grids, key=lambda each: abs(each - step))
+    with Image.open(grids[nearest]) as opened:
+        picture = opened.convert("L" if opened.mode == "L" else "RGB")
+    width = min(_THUMBNAIL_WIDTH, picture.width)
+    content = b""
+    while not content or len(content) >= _THUMBNAIL_BYTES:
+        size = (width, max(1, round(picture.height * width / picture.width)))
+        small = picture.resize(size, Image.Resampling.BOX)
+        for tones in (64, 32, 16):
+            buffer = io.BytesIO()
+            small.quantize(tones, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+            content = buffer.getvalue()
+            if len(content) < _THUMBNAIL_BYTES:
+                break
+        width = width * 4 // 5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def state(row: Row, record: Record | None) -> str:
+    """How far a row is, in words, from its record."""
+    if record is None:
+        return "not run"
+    changed = record.changed(row)
+    stale = f", stale: {', '.join(changed)} changed since" if changed else ""
+    if record.outcome not in MEASURED:
+        return f"interrupted at step {record.step:,}{stale}"
+    return f"measured: {record.outcome}{stale}"
+
+
+def _machines(measured: list[Record]) -> list[str]:
+    """A sentence for every machine; with the names of its rows where there are several."""
+    names_of: dict[str, list[str]] = {}
+    for record in measured:
+        found = record.machine
+        words = f"{found['cpu']}, {found['cores']} cores, Python {found['python']}, TensorFlow {found['tensorflow']}"
+        names_of.setdefault(words, []).append(f"`{record.name}`")
+    if not names_of:
+        return ["No row is measured yet."]
+    dates = sorted(record.date for record in measured)
+    when = f"from {dates[0]} to {dates[-1]}" if dates[0] != dates[-1] else f"on {dates[0]}"
+    if len(names_of) == 1:
+        return [f"Measured {when} on {next(iter(names_of))}."]
+    return [f"Measured {when}.", *(f"{', '.join(names)}: on {words}." for words, names in names_of.items())]
+
+
+def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
+    shape = "×".join(map(str, row.image_shape))
+    start = [f"`{row.name}`", f"{row.data}, {shape}", f"{row.config.steps:,} × {row.config.global_batch_size}"]
+    if record is None or record.outcome not in MEASURED:
+        word = "not measured" if record is None else f"interrupted at step {record.step:,}"
+        return [*start, *[_NONE] * (len(_HEADER) - len(start) - 2), word, _NONE]
+    # The numbers are of what was run; what would be run now may be something else.
+    start[1:] = [f"{record.data}, {'×'.join(map(str, record.image_shape))}", f"{record.steps:,} × {record.batch}"]
+    changed = record.changed(row)
+    outcome = record.outcome + (f"; stale: {', '.join(changed)} changed since" if changed else "")
+    return [
+        *start,
+        _wall_time(record),
+        _frechet(record),
+        _value(record, "precision_"),
+        _value(record, "recall_"),
+        _labels(record),
+        _modes(record),
+        _value(record, "cycle_error"),
+        _NONE if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        outcome,
+        f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else _NONE,
+    ]
+
+
+def _wall_time(record: Record) -> str:
+    words = f"{record.seconds:.0f} s" if record.seconds < 600 else f"{record.seconds / 60:.0f} min"
+    known = [part["other_cores"] for part in record.parts if part["other_cores"] is not None]
+    return words + "†" * (len(known) < len(record.parts) or max(known, default=0.0) > QUIET_CORES)
+
+
+def _metric(record: Record, prefix: str) -> str | None:
+    """The name of the metric that begins so; of several, the shortest: `cycle_error`, not one domain's."""
+    if record.best is None:
+        return None
+    return min((name for name in record.best["metrics"] if name.startswith(prefix)), key=len, default=None)
+
+
+def _value(record: Record, prefix: str) -> str:
+    """A metric at the best checkpoint, and at the end where that is more than a tenth away."""
+    name = _metric(record, prefix)
+    if name is None or record.best is None or record.final is None:
+        return _NONE
+    best, final = record.best["metrics"][name], record.final["metrics"][name]
+    return _number(best) + (f" (end {_number(final)})" if abs(final - best) > 0.1 * abs(best) else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _frechet(record: Record) -> str:
+    name = _metric(record, "frechet_")
+    return _NONE if name is None else f"{_value(record, name)} `{name.removeprefix('frechet_')}`"
+
+
+def _labels(record: Record) -> str:
+    for name, word in (("conditional_accuracy", "asked"), ("code_accuracy", "codes")):
+        if _metric(record, name):
+            return f"{_value(record, name)} {word}"
+    return _NONE
+
+
+def _modes(record: Record) -> str:
+    modes = _value(record, "num_modes_")
+    return modes if modes == _NONE else f"{modes} / {_value(record, 'kl_')}"
+
+
+def _note(row: Row, record: Record | None) -> str:
+    what = row.why or row.recipe
+    sentence = f" {record.outcome.capitalize()}: {record.sentence}" if record is not None and record.sentence else ""
+    return f"- `{row.name}`: {what}{'' if what.endswith('.') else '.'}{sentence}<br>`{row.command}`"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

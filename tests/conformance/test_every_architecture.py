@@ -1,0 +1,89 @@
+"""What every registered architecture promises; one that is added is found here by itself.
+
+Legend: `B` images, `H W C` an image, `h w` patches, `Z` latent size, `K` classes.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_ARCHITECTURES, tiny_config, tiny_data, tiny_wiring, values_of
+
+from trainer import architectures
+from trainer.engine.randomness import seeded_initialisation
+
+SHAPES = [(28, 28, 1), (32, 32, 3), (20, 12, 3)]
+B, Z, K = 2, 8, 3
+
+
+def build(name, shape, condition_size, activation="tanh"):
+    """Generator and discriminator in their tiny forms."""
+    with seeded_initialisation(0):
+        networks = architectures.build(name, shape, Z, condition_size, activation, TINY_ARCHITECTURES[name])
+        return networks["generator"](), networks["discriminator"]()
+
+
+def draw(*shape):
+    return tf.random.stateless_uniform(shape, [0, 1], -1.0, 1.0)
+
+
+def test_every_architecture_has_tiny_options_and_no_other():
+    assert set(TINY_ARCHITECTURES) == set(architectures.names()), "name the tiny options in tests/conftest.py"
+
+
+@pytest.mark.parametrize("condition_size", [0, K])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", architectures.names())
+def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size):
+    height, width, channels = shape
+    generator, discriminator = build(name, shape, condition_size)
+    if architectures.maps(name) == "latents":
+        inputs = draw(B, Z + condition_size)
+    else:
+        inputs = draw(B, height, width, channels + condition_size)
+    images = generator(inputs, training=True)
+    assert images.shape == (B, *shape)
+    assert generator.output_shape == (None, *shape)
+    if len(discriminator.inputs) == 1:
+        logits = discriminator(draw(B, height, width, channels + condition_size), training=True)
+    else:
+        logits = discriminator([images, tf.one_hot([0, 1], K)], training=True)
+    assert len(logits.shape) in (2, 4)
+    assert (logits.shape[0], logits.shape[-1]) == (B, 1)
+    assert np.isfinite(images).all() and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_the_asked_label_reaches_images_and_logits(name):
+    if architectures.maps(name) == "images":
+        pytest.skip("translators are asked for no class")
+    generator, discriminator = build(name, (28, 28, 1), K)
+    labels = tf.one_hot([0, 1], K)
+    images = generator(tf.concat([tf.repeat(draw(1, Z), 2, axis=0), labels], axis=-1))
+    assert (images[0] != images[1]).numpy().any()
+    same = tf.repeat(draw(1, 28, 28, 1), 2, axis=0)
+    if len(discriminator.inputs) == 1:
+        planes = tf.broadcast_to(labels[:, tf.newaxis, tf.newaxis], (2, 28, 28, K))
+        logits = discriminator(tf.concat([same, planes], axis=-1))
+    else:
+        logits = discriminator([same, labels])
+    assert (logits[0] != logits[1]).numpy().any()
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_a_step_is_finite_and_moves_every_weight(digits, name):
+    wiring = "conditional" if architectures.maps(name) == "latents" else "cyclegan"
+    gan = tiny_wiring(wiring, architecture=name, architecture_options=TINY_ARCHITECTURES[name], beta_1=0.0)
+    before = values_of(gan)
+    gan.fit(*tiny_data(gan, digits), batch_size=16, steps=2, verbose=0)
+    after = values_of(gan)
+    assert all(np.isfinite(value).all() for value in after.values())
+    for networks in gan.owners.values():
+        for network in networks:
+            for index, variable in enumerate(gan.networks[network].weights):
+                state = f"{network}/{index:03d}/{variable.name}"
+                assert not variable.trainable or (before[state] != after[state]).any(), state
+
+
+def test_a_tiny_config_is_complete_for_every_architecture():
+    for name in architectures.names():
+        assert tiny_config(name).architecture_options == TINY_ARCHITECTURES[name]

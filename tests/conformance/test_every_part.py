@@ -1,0 +1,73 @@
+"""Every registered loss, penalty and augmentation takes finite steps that move all weights, and heeds replicas.
+
+One that is added to its registry is found here by itself.
+"""
+
+import numpy as np
+import pytest
+from conftest import tiny_data, tiny_wiring, values_of
+
+from trainer import augment, losses, penalties
+from trainer.engine.manifest import state_sha256
+
+WITHOUT_A_COMMON_LEVEL = {"wasserstein", "relativistic"}
+"""Losses that read differences of logits, so that nothing moves the bias that is added to all of them."""
+
+
+def train(gan, digits, steps=3):
+    gan.fit(*tiny_data(gan, digits), batch_size=16, steps=steps, verbose=0)
+    after = values_of(gan)
+    assert gan.step == steps
+    assert all(np.isfinite(value).all() for value in after.values())
+    return after
+
+
+def weights_at_rest(gan, before, after):
+    """Names of trainable weights that have not moved."""
+    named = (
+        (f"{network}/{index:03d}/{variable.name}", variable)
+        for networks in gan.owners.values()
+        for network in networks
+        for index, variable in enumerate(gan.networks[network].weights)
+    )
+    return [name for name, variable in named if variable.trainable and (before[name] == after[name]).all()]
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_steps_under_every_loss_are_finite_and_move_all_weights(digits, name):
+    updates = "separate" if losses.get(name).has_parts else "together"
+    gan = tiny_wiring("gan", loss=name, discriminator_updates=updates)
+    before = values_of(gan)
+    at_rest = weights_at_rest(gan, before, train(gan, digits))
+    final_bias = f"discriminator/{len(gan.discriminator.weights) - 1:03d}/bias"
+    assert at_rest in ([], [final_bias] if name in WITHOUT_A_COMMON_LEVEL else [])
+
+
+@pytest.mark.parametrize("every_steps", [1, 2])
+@pytest.mark.parametrize("name", penalties.names())
+def test_steps_under_every_penalty_are_finite_change_the_result_and_are_the_same_on_two_replicas(
+    digits, two_replicas, name, every_steps
+):
+    settings = {"penalty_every_steps": every_steps, "epsilon": 1e-3}  # Adam would blow up what is rounding alone
+    plain = train(tiny_wiring("gan", **settings), digits)
+    gan = tiny_wiring("gan", penalties=(name,), **settings)
+    before = values_of(gan)
+    one = train(gan, digits)
+    assert not weights_at_rest(gan, before, one)
+    assert state_sha256(one) != state_sha256(plain)
+    two = train(tiny_wiring("gan", two_replicas, penalties=(name,), **settings), digits)
+    for state in one:
+        np.testing.assert_allclose(one[state], two[state], atol=1e-5, err_msg=state)
+
+
+@pytest.mark.parametrize("probability", [0.6, None], ids=["fixed", "adapted"])
+@pytest.mark.parametrize("name", augment.names())
+def test_steps_under_every_augmentation_are_finite_and_change_the_result(digits, eager_ada, name, probability):
+    plain = train(tiny_wiring("gan"), digits, steps=10)
+    gan = tiny_wiring("gan", augment=name, augment_probability=probability)
+    augmented = train(gan, digits, steps=10)
+    assert state_sha256({n: v for n, v in augmented.items() if n in plain}) != state_sha256(plain)
+    if probability is None:
+        states = {state.rpartition("/")[2]: value for state, value in augmented.items() if state.startswith("augm")}
+        assert states["probability"] == pytest.approx(0.2)  # adapted after 4 and after 8 batches of 16, 640 in all
+        assert states["num_batches"] == 2

@@ -1,0 +1,124 @@
+"""What every wiring promises; one that is added to `trainer.gans.WIRINGS` is found here by itself."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_data, tiny_wiring, values_of
+
+from trainer import penalties
+from trainer.architectures.layers import BatchNormalization
+from trainer.callbacks import Checkpoint
+from trainer.engine.manifest import state_sha256
+from trainer.engine.step import Step, StepPlan
+from trainer.gans import WIRINGS
+
+BATCH = 16
+PHASES = {
+    "together": {"augment": "diffaugment", "augment_probability": None},
+    "penalised": {"penalties": tuple(penalties.names()), "discriminator_repeats": 2},
+    "separate": {"discriminator_updates": "separate"},
+    "concatenated": {"discriminator_updates": "concatenated"},
+    "simultaneous": {"update_order": "simultaneous", "penalties": ("r1",), "penalty_every_steps": 2},
+}
+"""Settings that between them have every kind of phase, and whether it is penalised and augmented."""
+
+
+def train(gan, digits, steps, **settings):
+    gan.fit(*tiny_data(gan, digits), batch_size=BATCH, steps=steps, verbose=0, **settings)
+    return values_of(gan)
+
+
+def networks_of(gan, group):
+    """The networks that a phase group may change."""
+    owners = [name.partition("_")[0] for name in (phase.name for phase in group.phases)]
+    owned = {network for owner in owners for network in gan.owners[owner]}
+    states = {"augmenter"} if "discriminator" in owners else set()
+    return owned | states, {f"{owner}_optimizer" for owner in owners}
+
+
+@pytest.mark.parametrize("phases", PHASES)
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_a_phase_moves_every_weight_of_the_networks_that_it_owns_and_no_other_state(digits, wiring, phases):
+    gan = tiny_wiring(wiring, **PHASES[phases])
+    plan, window = gan._plan(BATCH), gan._window(*tiny_data(gan, digits))
+    seen = set()
+    for group in plan.groups:
+        before = values_of(gan)
+        step = Step(StepPlan(**(vars(plan) | {"groups": (group,)})), window, tf.distribute.get_strategy())
+        logged = tf.function(step, autograph=False)(window.tensors(), tf.constant(0, tf.int64))
+        after = values_of(gan)
+        networks, optimizers = networks_of(gan, group)
+        assert all(np.isfinite(value) for value in logged.values())
+        assert {f"loss/{phase.name}" for phase in group.phases} <= set(logged)
+        for name, variable in gan.state.items():
+            owner = name.partition("/")[0]
+            changed = (before[name] != after[name]).any()
+            assert np.isfinite(after[name]).all(), name
+            assert not changed or owner in networks | optimizers, f"{name} changed"
+            is_weight = owner in networks and any(variable is v for v in gan.networks[owner].trainable_variables)
+            assert changed or not is_weight, f"{name} rests"
+        seen |= networks
+    assert {name.partition("/")[0] for name in values_of(gan) if "_optimizer" not in name} <= seen
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_a_run_that_is_cut_ends_with_the_bits_of_one_that_is_not(digits, eager_ada, tmp_path, wiring):
+    """With a scheduled penalty and rate, an average, and a probability of augmentation that adapts meanwhile."""
+    settings = {
+        "steps": 5,
+        "augment": "diffaugment",
+        "augment_probability": None,
+        "learning_rate_decay": "linear",
+        "ema_half_life_images": 100.0,
+    }
+    reference = train(tiny_wiring(wiring, **settings), digits, 5)
+    for steps in (2, 5):
+        gan = tiny_wiring(wiring, **settings)  # of the first one nothing is left but the checkpoint
+        resumed = train(gan, digits, steps, callbacks=[Checkpoint(tmp_path, every_steps=2)])
+    assert gan.step == 5
+    assert state_sha256(resumed) == state_sha256(reference)
+    assert any(name.startswith("averaged_generator") for name in resumed)
+    assert next(value for name, value in resumed.items() if name.endswith("/probability")) > 0
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_two_replicas_agree_with_one(digits, two_replicas, monkeypatch, wiring):
+    """Without batch normalization, which sees its own replica's half; a pool has its slots divided, so without one."""
+    normalise = BatchNormalization.call
+    monkeypatch.setattr(BatchNormalization, "call", lambda self, inputs, training=None: normalise(self, inputs))
+    settings = {"augment": "diffaugment", "augment_probability": 0.7, "ema_half_life_images": 100.0, "epsilon": 1e-3}
+    if wiring == "cyclegan":
+        settings["wiring_options"] = {"pool_size": 0}
+    one, two = (train(tiny_wiring(wiring, strategy, **settings), digits, 3) for strategy in (None, two_replicas))
+    assert set(one) == set(two)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
+
+
+def assert_finite_with_float32_weights(gan, after):
+    assert all(np.isfinite(value).all() for value in after.values())
+    dtypes = {variable.dtype for network in gan.networks.values() for variable in network.trainable_variables}
+    assert dtypes == {"float32"}
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_a_bfloat16_step_is_finite_and_keeps_float32_weights(digits, wiring):
+    gan = tiny_wiring(wiring, precision="bfloat16", update_order="simultaneous")
+    assert_finite_with_float32_weights(gan, train(gan, digits, 2))
+    assert gan.networks[gan.owners["generator"][0]].layers[-1].compute_dtype == "bfloat16"
+
+
+def test_bfloat16_stands_the_penalties_of_r3gan(digits):
+    settings = {"architecture": "r3gan", "loss": "relativistic", "penalties": ("r1", "r2"), "penalty_weight": 1.0}
+    gan = tiny_wiring("conditional", precision="bfloat16", beta_1=0.0, beta_2=0.9, epsilon=1e-8, **settings)
+    assert_finite_with_float32_weights(gan, train(gan, digits, 3))
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_samples_and_grids_are_pictures(digits, wiring):
+    gan = tiny_wiring(wiring)
+    gan._window(*tiny_data(gan, digits))  # a translator shows images of its data
+    images, _ = gan.sample(7)
+    assert (images.shape, images.dtype) == ((7, 12, 12, 1), np.uint8)
+    grid = gan.sample_grid(3, 4)
+    assert grid.dtype == np.uint8 and grid.ndim == 3

@@ -1,0 +1,55 @@
+"""A loss, an architecture and a recipe of the user's own, from a module that the package knows nothing of."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer import recipes
+from trainer.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+def trainer(arguments, folder):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_example_of_the_docs_trains_and_samples_without_an_edit_of_the_package(tmp_path):
+    example = re.search(r"```python\n(# my_gans\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
+    (tmp_path / "my_gans.py").write_text(example)
+    name = re.search(r"@recipe\ndef (\w+)|def (\w+)\(\) -> TrainConfig", example).group(1, 2)
+    recipe = f"my_gans:{name[0] or name[1]}"
+    flags = [f"--recipe={recipe}", "--job_dir=run", "--steps=2", "--metrics=none"]
+    trained = trainer(["train", *flags], tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads((tmp_path / "run/config.json").read_text())["recipe"] == recipe
+    generated = trainer(["generate", "--job_dir=run", "--num_images=4", "--out=grid.png"], tmp_path)
+    assert generated.returncode == 0, generated.stderr
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no_such_module:mine", "there is no module no_such_module; run from the folder that holds it"),
+        ("json:no_such_function", "json has no function 'no_such_function'"),
+        ("os:getcwd", "returned str, expected a trainer.TrainConfig"),
+    ],
+)
+def test_what_is_no_recipe_is_one_sentence(name, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        recipes.get(name)
+
+
+def test_a_module_that_fails_to_import_what_it_needs_says_so_itself(tmp_path, monkeypatch):
+    (tmp_path / "broken_recipe.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        recipes.get("broken_recipe:mine")

@@ -1,0 +1,178 @@
+"""Penalties have their hand-computed values, push the weights the right way, and see the images before augmentation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import augment, penalties
+from trainer.engine.randomness import Noise
+from trainer.errors import ConfigError
+from trainer.gans.augmenter import Augmenter
+from trainer.gans.objective import Objective
+from trainer.penalties import Slopes
+
+SHAPE = (3, 2, 1)
+KERNEL = np.array([0.5, -1.0, 2.0, 0.0, 1.5, -0.5], np.float32)
+SQUARED_NORM = float(KERNEL @ KERNEL)
+REAL, FAKE = (tf.random.stateless_normal([4, *SHAPE], [number, 0]) for number in (1, 2))
+LINEAR = {
+    "r1": SQUARED_NORM / 2,
+    "r2": SQUARED_NORM / 2,
+    "gradient_penalty": (SQUARED_NORM**0.5 - 1) ** 2,
+}
+"""Of a discriminator w·x, whose gradient is w everywhere."""
+
+
+def squared_norm(images):
+    return np.sum(np.square(images), axis=(1, 2, 3))
+
+
+def between(fractions):
+    return REAL + (FAKE - REAL) * tf.reshape(fractions, [-1, 1, 1, 1])
+
+
+FRACTIONS = tf.constant([0.0, 1.0, 0.25, 0.5])
+QUADRATIC = {
+    "r1": 0.5 * squared_norm(REAL),
+    "r2": 0.5 * squared_norm(FAKE),
+    "gradient_penalty": (np.sqrt(squared_norm(between(FRACTIONS))) - 1) ** 2,
+}
+"""Of a discriminator ½|x|², whose gradient at x is x."""
+
+
+def linear():
+    """The discriminator w·x."""
+    dense = keras.layers.Dense(1, use_bias=False)
+    network = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), dense])
+    dense.kernel.assign(KERNEL[:, np.newaxis])
+    return network
+
+
+def outcome_of(network, step=0, **settings):
+    """What an objective makes of REAL and FAKE."""
+    objective = Objective("wasserstein", **settings)
+    noise = Noise(0, tf.constant(step, tf.int64), 4)
+    return objective(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), noise)
+
+
+def penalty_of(network, step=0, **settings):
+    """What penalties add to the discriminator's loss, after their weight: float32 [B]."""
+    return (
+        outcome_of(network, step, **settings).losses["discriminator"] - outcome_of(network).losses["discriminator"]
+    ).numpy()
+
+
+def test_every_registered_penalty_has_hand_computed_values():
+    assert set(LINEAR) == set(QUADRATIC) == set(penalties.names())
+
+
+@pytest.mark.parametrize("every_steps", [1, 2])
+@pytest.mark.parametrize("name", penalties.names())
+def test_of_a_linear_discriminator(name, every_steps):
+    logged = outcome_of(linear(), penalties=[name], every_steps=every_steps).metrics["discriminator"]
+    np.testing.assert_allclose(logged[f"penalty/{name}"], np.full(4, LINEAR[name] * every_steps), rtol=1e-5)
+    added = penalty_of(linear(), penalties=[name], weight=3.0, every_steps=every_steps)
+    np.testing.assert_allclose(added, np.full(4, 3.0 * LINEAR[name] * every_steps), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", penalties.names())
+def test_of_a_quadratic_discriminator(name):
+    slopes = Slopes(lambda: REAL, lambda: FAKE, between, lambda: FRACTIONS)
+    np.testing.assert_allclose(penalties.get(name)(slopes), QUADRATIC[name], rtol=1e-5)
+
+
+def test_each_penalty_of_an_objective_is_taken_where_it_says():
+    """On ½|x|², which tells real, fake and places between them apart."""
+    inputs = keras.Input(SHAPE)
+    halved = keras.ops.sum(keras.ops.square(inputs), axis=(1, 2)) / 2
+    network = keras.Model(inputs, halved)
+    for name in ("r1", "r2"):
+        np.testing.assert_allclose(penalty_of(network, penalties=[name], weight=1.0), QUADRATIC[name], rtol=1e-3)
+    norms = np.sqrt(squared_norm(between(Noise(0, 0, 4).uniform("penalty", 1)[:, 0])))
+    added = penalty_of(network, penalties=["gradient_penalty"], weight=1.0)
+    np.testing.assert_allclose(added, (norms - 1) ** 2, rtol=1e-3, atol=1e-5)
+
+
+def test_several_penalties_are_added_and_one_may_be_a_function():
+    def steepness(slopes):
+        return tf.reduce_sum(tf.abs(slopes.at_fake()), axis=[1, 2, 3])
+
+    added = penalty_of(linear(), penalties=["r1", "gradient_penalty", steepness], weight=2.0)
+    expected = LINEAR["r1"] + LINEAR["gradient_penalty"] + np.abs(KERNEL).sum()
+    np.testing.assert_allclose(added, np.full(4, 2 * expected), rtol=1e-4)
+    logged = outcome_of(linear(), penalties=["r1", steepness]).metrics["discriminator"]
+    assert {"penalty/r1", "penalty/steepness"} <= set(logged)
+
+
+@pytest.mark.parametrize("every_steps", [1, 3])
+@pytest.mark.parametrize("scale", [0.1, 2.0])
+@pytest.mark.parametrize("name", penalties.names())
+def test_gradients_push_the_weights_towards_less_penalty(name, scale, every_steps):
+    """r1 and r2 shrink w; the gradient penalty brings |w| to 1 from either side."""
+    network = linear()
+    kernel = network.layers[-1].kernel
+    kernel.assign(kernel * scale)
+    with tf.GradientTape() as tape:
+        outcome = outcome_of(network, penalties=[name], every_steps=every_steps)
+        penalty = tf.reduce_sum(outcome.metrics["discriminator"][f"penalty/{name}"])
+    along = tf.reduce_sum(tape.gradient(penalty, kernel.value) * kernel.value)
+    is_to_grow = name == "gradient_penalty" and scale == 0.1
+    assert along < 0 if is_to_grow else along > 0
+    if name != "gradient_penalty":
+        np.testing.assert_allclose(along, 4 * every_steps * scale**2 * SQUARED_NORM, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", penalties.names())
+def test_a_lazy_penalty_weighs_as_many_times_more_and_is_absent_in_between(name):
+    added = [penalty_of(linear(), step, penalties=[name], weight=2.0, every_steps=3) for step in range(7)]
+    expected = [3 * 2.0 * LINEAR[name] if step % 3 == 0 else 0.0 for step in range(7)]
+    np.testing.assert_allclose(added, np.repeat(np.array(expected)[:, np.newaxis], 4, axis=1), rtol=1e-4, atol=1e-6)
+
+
+def test_the_weight_may_be_a_function_of_the_step():
+    added = [penalty_of(linear(), step, penalties=["r1"], weight=lambda s: tf.cast(s, tf.float32)) for step in (0, 2)]
+    np.testing.assert_allclose(added[0], np.zeros(4), atol=1e-6)
+    np.testing.assert_allclose(added[1], np.full(4, 2 * LINEAR["r1"]), rtol=1e-4)
+
+
+def test_the_generator_does_not_feel_a_penalty():
+    plain, penalised = outcome_of(linear()), outcome_of(linear(), penalties=penalties.names())
+    np.testing.assert_array_equal(plain.losses["generator"], penalised.losses["generator"])
+
+
+@pytest.mark.parametrize("every_steps", [1, 2])
+def test_penalties_are_with_respect_to_the_images_before_augmentation(every_steps):
+    """The gradient runs back through the augmentation: of w·augment(x), taken by hand with the same noise."""
+    augmenter = Augmenter("diffaugment", 1.0, (-1.0, 1.0))
+    outcome = outcome_of(linear(), penalties=["r1", "r2"], weight=1.0, every_steps=every_steps, augmenter=augmenter)
+    for name, images, purpose in (("r1", REAL, "augment/real"), ("r2", FAKE, "augment/fake")):
+        noise = Noise(0, 0, 4).child(purpose)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            logits = tf.tensordot(augment.get("diffaugment")(images, noise, 1.0), KERNEL.reshape(SHAPE), 3)
+        by_hand = 0.5 * squared_norm(tape.gradient(logits, images))
+        assert (np.abs(by_hand - LINEAR[name]) > 1e-3).any()  # w.r.t. augmented images it would be this
+        logged = outcome.metrics["discriminator"][f"penalty/{name}"]
+        np.testing.assert_allclose(logged, every_steps * by_hand, rtol=1e-4)
+
+
+def test_the_gradient_penalty_of_a_discriminator_without_slope_has_a_gradient():
+    network = linear()
+    kernel = network.layers[-1].kernel
+    kernel.assign(tf.zeros_like(kernel))
+    with tf.GradientTape() as tape:
+        logged = outcome_of(network, penalties=["gradient_penalty"]).metrics["discriminator"]
+        penalty = logged["penalty/gradient_penalty"]
+    np.testing.assert_allclose(penalty, np.ones(4), rtol=1e-4)
+    assert np.isfinite(tape.gradient(penalty, kernel.value)).all()
+
+
+def test_an_unknown_penalty_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"penalty 'gradient_penalti' is unknown; did you mean gradient_penalty\?"):
+        penalties.get("gradient_penalti")
+
+
+def test_penalties_need_one_update_on_both():
+    with pytest.raises(ConfigError, match="penalties and augmentation need discriminator_updates=together"):
+        Objective("non_saturating", updates="separate", penalties=["r1"])
