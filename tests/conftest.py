@@ -33,7 +33,11 @@ TINY_ARCHITECTURES = {
     "unet_translator": TINY_TRANSLATOR | {"depth": 2},
 }
 TINY_WIRINGS: dict[str, dict[str, object]] = {
-    "cyclegan": {"architecture": "resnet_translator", "wiring_options": {"pool_size": 6}},
+    "cyclegan": {
+        "architecture": "unet_translator",
+        "architecture_options": TINY_TRANSLATOR | {"depth": 2, "discriminator_layers": 1},
+        "wiring_options": {"pool_size": 6},
+    },
 }
 """What differs from a tiny perceptron's settings; a wiring that is not named here trains one."""
 

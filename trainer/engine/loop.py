@@ -35,7 +35,9 @@ class DeviceWindow:
                 scalars = run_step(tensors, step)
                 return step + 1, {name: sums[name] + scalars[name] for name in names}
 
-            return tf.while_loop(goes_on, body, (first, {name: tf.zeros([]) for name in names}))
+            # One at a time: the counter would otherwise run ahead of the updates of variables, which it does not await.
+            none_yet = {name: tf.zeros([]) for name in names}
+            return tf.while_loop(goes_on, body, (first, none_yet), parallel_iterations=1)
 
         self._run_window = tf.function(run_window, autograph=False)
         self._strategy = strategy

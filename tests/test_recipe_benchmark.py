@@ -1,0 +1,256 @@
+"""The recipe benchmark: rows, records, the table, and a run that was interrupted."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY_MLP
+from PIL import Image
+
+from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
+from benchmarks.recipe_records import Part, Record, Row
+from trainer import recipes, task, training
+from trainer.engine.loop import _check_finite
+from trainer.errors import ConfigError, DivergenceError, TrainerError
+from trainer.storage import RunDirectory
+
+TINY = Row(
+    "tiny",
+    "mlp_zeros",
+    (
+        "--steps=4",
+        "--metrics=none",
+        f"--architecture_options={json.dumps(TINY_MLP)}",
+        "--jit_compile=off",
+        "--strategy=one_device",
+        "--steps_per_window=1",
+    ),
+    "A row of the tests",
+)
+CELLS = [name.strip() for name in recipe_table._HEADER]
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Places of one's own, with an empty page, and `tiny` as the only variant."""
+    found = benchmark.Places(tmp_path / "records", tmp_path / "thumbnails", tmp_path / "recipes.md")
+    found.page.write_text(f"before\n{recipe_table.BEGIN}\nold\n{recipe_table.END}\nafter\n")
+    monkeypatch.setattr(benchmark, "PLACES", found)
+    monkeypatch.setattr(benchmark, "VARIANTS", [TINY])
+    return found
+
+
+def made_up(row, tmp_path, lines, outcome="finished", **part):
+    """The record of a run that left these lines of metrics."""
+    directory = RunDirectory(tmp_path / row.name)
+    directory.create()
+    directory.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = [Part(**({"seconds": 100.0, "exit_code": 0, "other_cores": 0.0} | part))]
+    return recipe_records.make(row, directory, parts, outcome)
+
+
+def evaluation(step, frechet, recall, **more):
+    values = {"frechet_digits_5k": frechet, "precision_digits_5k": 0.8, "recall_digits_5k": recall, **more}
+    return {"step": step, "images_per_sec": 100.0 * step} | {f"metric/{name}": each for name, each in values.items()}
+
+
+def cells(row, record):
+    """The cells of a row of the table, by column."""
+    rendered = recipe_table.render([(row, record)], set())
+    line = next(line for line in rendered.splitlines() if line.startswith(f"| `{row.name}` |"))
+    return dict(zip(CELLS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+
+
+def test_every_registered_recipe_has_a_row_without_flags():
+    by_name = {row.name: row for row in benchmark.rows()}
+    assert len(by_name) == len(benchmark.rows())
+    for name in recipes.names():
+        assert (by_name[name].recipe, by_name[name].flags) == (name, ())
+
+
+@pytest.mark.parametrize("row", benchmark.rows(), ids=lambda row: row.name)
+def test_a_row_resolves_as_the_trainer_does(row):
+    assert training.resolve(row.config) == row.config
+    assert row.why and row.image_shape[2] in (1, 3)
+
+
+def test_an_interrupted_row_goes_on_and_leaves_record_table_and_thumbnail(places, tmp_path, capsys):
+    run = recipe_runs.Run(TINY, tmp_path / "runs")
+    first = [flag.replace("--steps=4", "--steps=2") for flag in TINY.flags]
+    assert task.main(["task", "--recipe=mlp_zeros", f"--job_dir={run.directory.root}", *first]) == 0
+    run.save_parts([Part(seconds=50.0, exit_code=143)])
+    arguments = ["recipes", "--only=tiny", f"--runs={tmp_path / 'runs'}"]
+    assert benchmark.main([*arguments, "--list"]) == 0
+    assert "interrupted (not run)" in capsys.readouterr().out
+
+    assert benchmark.main(arguments) == 0
+    record = Record.load(places.records, "tiny")
+    assert record is not None and (record.outcome, record.step, record.steps) == ("finished", 4, 4)
+    assert "Resumed at step 2." in run.log.read_text()
+    assert [part["exit_code"] for part in record.parts] == [143, 0]
+    assert record.seconds == pytest.approx(50.0 + record.parts[1]["seconds"]) and record.seconds > 50.0
+    assert record.images_per_sec > 0 and record.best is None and record.monitor is None
+    assert record.image_shape == [28, 28, 1] and record.batch == 32
+    page = places.page.read_text()
+    assert page.startswith("before\n") and page.endswith("\nafter\n") and "\nold\n" not in page
+    assert "| `tiny` | digits, classes 0, 28×28×1 | 4 × 32 | " in page
+    assert f"`{record.command}`" in page and record.machine["tensorflow"] in page
+    assert (places.thumbnails / "tiny.png").exists() and "(images/recipes/tiny.png)" in page
+
+    written = places.page.stat().st_mtime_ns
+    capsys.readouterr()
+    assert benchmark.main(arguments) == 0
+    assert benchmark.main([*arguments, "--list"]) == 0
+    assert "4 steps  measured: finished\n" in capsys.readouterr().out
+    assert places.page.stat().st_mtime_ns == written and len(run.parts()) == 2
+
+
+STUB = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_a_row_whose_time_is_over_is_stopped_by_sigterm_and_may_go_on(places, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe_runs, "_POLL_SECS", 0.05)
+    monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", STUB])
+    log = recipe_runs.Run(TINY, tmp_path).log
+    record = benchmark.measure(TINY, tmp_path, is_over=lambda: "ready" in log.read_text())
+    assert (record.outcome, record.parts[0]["exit_code"]) == ("interrupted", 143)
+    assert not benchmark.is_measured(TINY)
+    assert "interrupted at step 0" in places.page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "outcome"),
+    [
+        (1, "loss/generator became nan; lower the learning rates or choose another loss.", "diverged"),
+        (1, "the data cannot be read.", None),
+        (2, "steps=0 is too small.", None),
+    ],
+)
+def test_only_divergence_is_an_outcome_and_other_errors_are_told(places, tmp_path, monkeypatch, code, error, outcome):
+    stub = f"import sys; print('error: {error}', file=sys.stderr); sys.exit({code})"
+    monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", stub])
+    if outcome is None:
+        with pytest.raises(TrainerError, match=f"tiny ended with status {code}: {error}"):
+            benchmark.measure(TINY, tmp_path, is_over=lambda: False)
+        assert Record.load(places.records, "tiny") is None
+    else:
+        record = benchmark.measure(TINY, tmp_path, is_over=lambda: False)
+        assert (record.outcome, record.sentence) == (outcome, error) and benchmark.is_measured(TINY)
+
+
+def test_the_trainers_own_sentence_of_divergence_is_known():
+    with pytest.raises(DivergenceError) as raised:
+        _check_finite({"loss/generator": float("nan")}, 0, 1)
+    assert recipe_runs.is_divergence(str(raised.value))
+
+
+def test_a_row_that_another_process_runs_is_left_alone(places, tmp_path):
+    run = recipe_runs.Run(TINY, tmp_path)
+    with run._locked_log(), pytest.raises(TrainerError, match="tiny is being run by another process"):
+        recipe_runs.Run(TINY, tmp_path).go_on(lambda: False)
+
+
+def test_no_row_is_started_when_the_minutes_are_over(places, tmp_path, capsys):
+    assert benchmark.main(["recipes", "--minutes=0", f"--runs={tmp_path / 'runs'}"]) == 0
+    assert "The time is over" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_row_is_refused_with_the_nearest_name(places, capsys):
+    assert benchmark.main(["recipes", "--only=digts", "--list"]) == 2
+    assert "did you mean digits?" in capsys.readouterr().err
+
+
+DIGITS = Row("digits", "digits", (), "Why")
+
+
+def test_best_and_final_are_told_apart_and_step_0_is_neither(tmp_path):
+    lines = [evaluation(0, 0.1, 1.0), evaluation(1, 2.0, 0.5), evaluation(2, 3.0, 0.48, conditional_accuracy=0.9)]
+    record = made_up(DIGITS, tmp_path, lines)
+    assert (record.best["step"], record.final["step"], record.num_evaluations) == (1, 2, 2)
+    assert record.images_per_sec == 100.0 and record.outcome == "finished"
+    found = cells(DIGITS, record)
+    assert found["frechet"] == "2 (end 3) `digits_5k`"
+    assert (found["recall"], found["precision"], found["modes / KL"]) == ("0.5", "0.8", "–")
+    assert (found["wall time"], found["outcome"], found["samples"]) == ("100 s", "finished", "–")
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 2.1, 0.29)], "recall_digits_5k ended at 0.29, below half of its peak"),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6)], "frechet_digits_5k ended at 4.1, over twice its best"),
+        ([evaluation(1, 2.0, 0.004), evaluation(2, 2.1, 0.001)], ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.0, 0.3)], ""),
+    ],
+)
+def test_a_collapse_is_told_with_what_fell(tmp_path, lines, sentence):
+    record = made_up(DIGITS, tmp_path, lines)
+    assert record.outcome == ("collapsed" if sentence else "finished")
+    assert record.sentence.startswith(sentence) and bool(record.sentence) == bool(sentence)
+    assert sentence in recipe_table.render([(DIGITS, record)], set())
+
+
+def test_stacked_and_cycle_metrics_have_columns(tmp_path):
+    stacked = Row("stacked", "dcgan", ("--dataset=stacked:digits", "--steps=2"), "Why")
+    values = {"num_modes_stacked_26k": 1000.0, "kl_stacked_26k": 0.3, "frechet_stacked_26k": 5.0}
+    line = {"step": 2} | {f"metric/{name}": value for name, value in values.items()}
+    found = cells(stacked, made_up(stacked, tmp_path, [line]))
+    assert (found["modes / KL"], found["frechet"]) == ("1,000 / 0.3", "5 `stacked_26k`")
+    cycle = Row("cycle", "cyclegan", (), "Why")
+    errors = {"metric/cycle_error_a": 0.1, "metric/cycle_error_b": 0.3, "metric/cycle_error": 0.2}
+    found = cells(cycle, made_up(cycle, tmp_path, [{"step": 2} | errors]))
+    assert (found["cycle error"], found["data"]) == ("0.2", "digits and inverted:digits, 28×28×1")
+
+
+def test_a_row_without_a_record_has_no_number(tmp_path):
+    for record, word in (
+        (None, "not measured"),
+        (made_up(DIGITS, tmp_path, [], "interrupted"), "interrupted at step 0"),
+    ):
+        found = cells(DIGITS, record)
+        assert found.pop("outcome") == word
+        assert {found[name] for name in CELLS[3:] if name in found} == {"–"}
+
+
+def test_a_row_whose_recipe_has_changed_is_stale_and_a_new_setting_alone_makes_none(tmp_path):
+    record = made_up(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)])
+    older = dict(record.settings)
+    del older["penalty_every_steps"]
+    assert dataclasses.replace(record, settings=older).changed(DIGITS) == []
+    stale = dataclasses.replace(record, settings=older | {"loss": "hinge", "steps": 7})
+    assert sorted(stale.changed(DIGITS)) == ["loss", "steps"]
+    assert cells(DIGITS, stale)["outcome"] == "finished; stale: loss, steps changed since"
+    assert recipe_table.state(DIGITS, stale) == "measured: finished, stale: loss, steps changed since"
+
+
+@pytest.mark.parametrize("other_cores", [0.5, None])
+def test_wall_time_is_marked_where_others_used_the_machine(tmp_path, other_cores):
+    record = made_up(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)], seconds=900.0, other_cores=other_cores)
+    assert cells(DIGITS, record)["wall time"] == "15 min†"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_thumbnail_is_small_even_of_noise_and_of_the_grid_nearest_to_the_step(tmp_path, mode):
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    noise = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
+    Image.fromarray(np.zeros_like(noise)).convert(mode).save(directory.samples / "step-00000100.png")
+    Image.fromarray(noise).convert(mode).save(directory.samples / "step-00000200.png")
+    for step, is_noise in ((None, True), (190, True), (110, False)):
+        path = tmp_path / "small.png"
+        recipe_table.thumbnail(directory, step, path)
+        with Image.open(path) as small:
+            assert small.width <= 200 and path.stat().st_size < 20_000
+            assert (np.ptp(np.asarray(small.convert("L"))) > 0) == is_noise
+
+
+def test_a_page_without_a_place_for_the_table_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="has no place for the table"):
+        recipe_table.rewrite(tmp_path / "page.md", tmp_path, [])
