@@ -18,10 +18,10 @@ from trainer.gans import WIRINGS
 BATCH = 16
 PHASES = {
     "together": {"augment": "diffaugment", "augment_probability": None},
-    "penalised": {"penalties": tuple(penalties.names()), "discriminator_repeats": 2},
+    "penalised": {"penalties": tuple(penalties.names()), "penalty_every_steps": 2, "discriminator_repeats": 2},
     "separate": {"discriminator_updates": "separate"},
     "concatenated": {"discriminator_updates": "concatenated"},
-    "simultaneous": {"update_order": "simultaneous", "penalties": ("r1",), "penalty_every_steps": 2},
+    "simultaneous": {"update_order": "simultaneous", "penalties": ("r1",)},
 }
 """Settings that between them have every kind of phase, and whether it is penalised and augmented."""
 

@@ -17,11 +17,12 @@ from trainer.engine import loop, optimizers
 from trainer.engine.preemption import Preemption
 from trainer.engine.randomness import Noise, seeded_initialisation
 from trainer.engine.schedules import Scheduled
-from trainer.engine.step import Average, Losses, Metrics, Phase, PhaseGroup, StepPlan
+from trainer.engine.step import Losses, Metrics, StepPlan
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.checks import as_images, check_built, check_reads, check_same_shape, has_convolutions, range_of
 from trainer.gans.objective import Objective, Outcome
+from trainer.gans.planning import average_of, step_plan
 from trainer.gans.sampling import Sampler
 from trainer.images import tile
 
@@ -209,8 +210,8 @@ class GAN(keras.Model):
         )
         self.seed = seed
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._update_order, self._discriminator_repeats = update_order, discriminator_repeats
-        self._ema_half_life_images = ema_half_life_images
+        self.update_order, self.discriminator_repeats = update_order, discriminator_repeats
+        self.ema_half_life_images = ema_half_life_images
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
         try:
@@ -218,7 +219,7 @@ class GAN(keras.Model):
                 self._build_networks(optimizer)
         finally:
             keras.config.set_dtype_policy(policy)
-        self._with_xla = not has_convolutions(self.networks.values()) if jit_compile == "auto" else bool(jit_compile)
+        self.with_xla = not has_convolutions(self.networks.values()) if jit_compile == "auto" else bool(jit_compile)
         self.optimizer = self.optimizers["generator"]
         self.step = 0
         self.built = True
@@ -300,7 +301,7 @@ class GAN(keras.Model):
 
     def best_of(self, name: str) -> keras.Model:
         """A network's average where there is one, else the network."""
-        return self.networks.get(f"averaged_{name}", self.networks[name])
+        return self.networks.get(average_of(name), self.networks[name])
 
     @property
     def preempted(self) -> bool:
@@ -353,11 +354,11 @@ class GAN(keras.Model):
 
     def _build_networks(self, optimizer: Any) -> None:
         self.networks = self.get_networks()
-        if self._ema_half_life_images:
+        if self.ema_half_life_images:
             again = self.get_networks()
             for name in self.averaged:
                 again[name].set_weights(self.networks[name].get_weights())
-                self.networks[f"averaged_{name}"] = again[name]
+                self.networks[average_of(name)] = again[name]
         if self.objective.augmenter is not None:
             self.networks["augmenter"] = self.objective.augmenter
         for name, network in self.networks.items():
@@ -373,33 +374,7 @@ class GAN(keras.Model):
         self._sampler = Sampler(lambda latents, labels: self.generate(latents, labels, self.averaged_generator, False))
 
     def _plan(self, batch_size: int) -> StepPlan:
-        def phase(name: str) -> Phase:
-            owner = name.partition("_")[0]  # discriminator_real is one of the discriminator's two phases
-            networks = [self.networks[network] for network in self.owners[owner]]
-            if owner == "discriminator" and self.objective.augmenter is not None:
-                networks.append(self.objective.augmenter)
-            return Phase(name, tuple(networks), self.optimizers[owner])
-
-        separate = self.objective.updates == "separate"
-        of_discriminator = ("discriminator_real", "discriminator_fake") if separate else ("discriminator",)
-        if self._update_order == "simultaneous":
-            groups = [PhaseGroup((phase("discriminator"), phase("generator")))]
-        else:
-            groups = [PhaseGroup((phase(name),), self._discriminator_repeats) for name in of_discriminator]
-            groups.append(PhaseGroup((phase("generator"),)))
-        followed = {name: f"averaged_{name}" for name in self.averaged if f"averaged_{name}" in self.networks}
-        return StepPlan(
-            forward=self.forward,
-            groups=tuple(groups),
-            networks=tuple(network for name, network in self.networks.items() if name not in followed.values()),
-            averages=tuple(
-                Average(self.networks[source], self.networks[target], self._ema_half_life_images)
-                for source, target in followed.items()
-            ),
-            global_batch_size=batch_size,
-            seed=self.seed,
-            jit_compile=self._with_xla,
-        )
+        return step_plan(self, batch_size)
 
     def _window(self, x: Any, y: Any) -> Window:
         """The data as a window, labels dropped where the model has no use for them."""
