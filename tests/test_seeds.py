@@ -138,7 +138,7 @@ def test_row_0c_has_its_networks_norms_ranges_and_optimiser(name):
     assert ("relu",) in stack(gan.generator)
     assert {layer[0] for layer in stack(gan.discriminator)} & {"relu", "leaky_relu"} == {"leaky_relu"}
     assert ("leaky_relu", 0.1) in stack(gan.discriminator)
-    assert gan.sample_grid(10, 10).shape == (280, 280, 1)
+    assert gan.sample_grid(10, 10).shape == (10 * 30 + 2, 10 * 30 + 2, 1)  # with two pixels between images
 
 
 def test_row_1a_two_phases_update_on_real_and_on_fake_apart_or_together():
@@ -152,7 +152,7 @@ def test_row_1a_two_phases_update_on_real_and_on_fake_apart_or_together():
     assert isinstance(joint.objective.loss, losses.LeastSquares)
     assert config.update_order == "alternating"
     assert_plain(config)
-    # That the generator's phase leaves every bit of D: tests/engine/test_step.py, tests/conformance/test_every_wiring.py.
+    # That the generator's phase leaves every bit of D is held by tests/conformance/test_every_wiring.py.
 
 
 UP = [("dense", 7 * 7 * 256), ("Conv2DTranspose", 128, 5, 1), ("Conv2DTranspose", 64, 5, 2)]
@@ -316,7 +316,8 @@ def test_row_4b_follows_all_rules_of_the_paper():
 
 def test_row_4c_a_folder_of_letters_trains_by_its_name(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)
-    write_prepared(tmp_path, "letters", images, np.arange(200) % 4, tuple("abcd"))
+    told = {"name": "letters", "source": "noise", "license": "none", "attribution": "none"}
+    write_prepared(tmp_path, images, np.arange(200) % 4, tuple("abcd"), **told)
     config, gan = recipe("vanilla", (28, 28, 1), 4, dataset=str(tmp_path), epochs=1)
     assert config.steps == 2
     assert gan.generator.output_shape == (None, 28, 28, 1)

@@ -1,9 +1,12 @@
 """The perceptrons are those of the systems they stand for."""
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer import architectures
+from trainer.architectures.mlp import DenseOnPlanes
 from trainer.errors import ConfigError
 
 
@@ -104,3 +107,14 @@ def test_an_unknown_initializer_is_an_error_that_says_what_to_give():
     networks = architectures.build("mlp", (28, 28, 1), 8, 0, "tanh", {"initializer": "he_norml"})
     with pytest.raises(ConfigError, match=r"initializer=he_norml is unknown; give normal_02 or a Keras name"):
         networks["generator"]()
+
+
+def test_labels_weigh_as_much_as_planes_of_the_image():
+    """The output and its spread at the start are those of a dense layer on planes."""
+    labels = tf.one_hot([0, 2, 1, 0], 3)
+    layer = DenseOnPlanes(5, 12, "he_normal")
+    before = layer(labels)
+    kernel = tf.tile(layer.kernel.value[tf.newaxis], [12, 1, 1])
+    planes = tf.tile(labels[:, tf.newaxis], [1, 12, 1])
+    np.testing.assert_allclose(before, tf.einsum("bpk,pku->bu", planes, kernel), rtol=1e-5)
+    assert 0.5 < np.std(layer.kernel) * 12**0.5 / (2 / 36) ** 0.5 < 1.5

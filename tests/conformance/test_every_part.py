@@ -71,3 +71,12 @@ def test_steps_under_every_augmentation_are_finite_and_change_the_result(digits,
         states = {state.rpartition("/")[2]: value for state, value in augmented.items() if state.startswith("augm")}
         assert states["probability"] == pytest.approx(0.2)  # adapted after 4 and after 8 batches of 16, 640 in all
         assert states["num_batches"] == 2
+
+
+@pytest.mark.parametrize("name", augment.names())
+def test_two_replicas_augment_as_one_does(digits, two_replicas, name):
+    settings = {"augment": name, "augment_probability": 0.6, "epsilon": 1e-3}
+    one, two = (train(tiny_wiring("gan", strategy, **settings), digits) for strategy in (None, two_replicas))
+    for state in one:
+        atol = 1e-4 if "_optimizer/" in state else 1e-5  # moments are as large as gradients
+        np.testing.assert_allclose(one[state], two[state], atol=atol, err_msg=state)

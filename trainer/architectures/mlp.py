@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
 from trainer.architectures.blocks import activation, initializer as get_initializer
 from trainer.architectures.layers import BatchNormalization, Dropout
+from trainer.errors import ConfigError
 
 
 @architecture
@@ -29,7 +32,8 @@ def mlp(
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C] -> logits [B, 1].
 
-    A conditional discriminator has two inputs, images and one-hot labels [B, K], which it joins once they are flat.
+    A conditional discriminator has two inputs, images and one-hot labels [B, K], and works as if the labels were
+    planes of the image.
 
     Args:
         image_shape: (H, W, C).
@@ -46,8 +50,11 @@ def mlp(
         initializer: Of the kernels: `normal_02` for N(0, .02), or a Keras name.
 
     Raises:
-        ConfigError: An activation or the initializer is unknown.
+        ConfigError: An activation or the initializer is unknown, or a conditional discriminator has no hidden layer.
     """
+    if condition_size and not discriminator_units:
+        raise ConfigError("discriminator_units is empty; a conditional discriminator needs a hidden layer.")
+    num_pixels = image_shape[0] * image_shape[1]
 
     def generator() -> keras.Model:
         stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,))]
@@ -67,11 +74,11 @@ def mlp(
     def discriminator() -> keras.Model:
         images = keras.Input(image_shape)
         inputs, values = [images], keras_layers.Flatten()(images)
-        if condition_size:
-            inputs.append(keras.Input((condition_size,)))
-            values = keras_layers.Concatenate()([values, inputs[1]])
-        for units in discriminator_units:
+        for depth, units in enumerate(discriminator_units):
             values = keras_layers.Dense(units, kernel_initializer=get_initializer(initializer))(values)
+            if condition_size and depth == 0:
+                inputs.append(keras.Input((condition_size,)))
+                values = keras_layers.Add()([values, DenseOnPlanes(units, num_pixels, initializer)(inputs[1])])
             values = activation(discriminator_activation, leaky_slope)(values)
             if dropout:
                 values = Dropout(dropout)(values)
@@ -79,3 +86,31 @@ def mlp(
         return keras.Model(inputs, logits, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}
+
+
+class DenseOnPlanes(keras_layers.Layer):
+    """A dense layer without bias on planes of equal values, one a label: [B, K] -> [B, units], and no plane is made.
+
+    All weights that a unit has on the pixels of a plane see the same input, get the same gradient, and move together:
+    here they are one, which is multiplied by the number of pixels. So labels weigh as much beside the pixels of an
+    image as planes do, and are learnt as fast, at a fraction of the products.
+
+    Args:
+        units: Size of the output.
+        num_pixels: Of a plane.
+        initializer: Name of the initializer of the weights on the planes.
+    """
+
+    def __init__(self, units: int, num_pixels: int, initializer: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.units, self._num_pixels, self._initializer = units, num_pixels, initializer
+
+    def build(self, labels_shape: tuple[int | None, int]) -> None:
+        shape = (labels_shape[1], self.units)
+        self.kernel = self.add_weight(shape=shape, initializer=self._mean_over_pixels, name="kernel")
+
+    def call(self, labels: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(labels, tf.convert_to_tensor(self.kernel) * float(self._num_pixels))
+
+    def _mean_over_pixels(self, shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+        return tf.reduce_mean(get_initializer(self._initializer)((self._num_pixels, *shape), dtype=dtype), axis=0)

@@ -26,9 +26,10 @@ class ACGAN(ConditionalGAN):
         latent_dim: Z.
         num_classes: K.
         class_weight: Of the cross-entropy of the class, in both phases.
+        fake_class_weight: Of that of fake images in the discriminator's phase, beside `class_weight`: 1 in the source;
+            0 lets the classifier learn from real images alone, so that it does not come to read as asked what the
+            generator makes by mistake.
         **settings: As of `GAN`.
-
-    The discriminator's phase learns the class of fake images too, as equation 3 of the source has it.
     """
 
     owners: Mapping[str, tuple[str, ...]] = {
@@ -36,9 +37,17 @@ class ACGAN(ConditionalGAN):
         "generator": ("generator",),
     }
 
-    def __init__(self, latent_dim: int, num_classes: int, *, class_weight: float = 1.0, **settings: Any):
+    def __init__(
+        self,
+        latent_dim: int,
+        num_classes: int,
+        *,
+        class_weight: float = 1.0,
+        fake_class_weight: float = 1.0,
+        **settings: Any,
+    ):
         super().__init__(latent_dim, num_classes, **settings)
-        self.class_weight = class_weight
+        self.class_weight, self.fake_class_weight = class_weight, fake_class_weight
 
     @property
     def condition_size(self) -> int:
@@ -59,9 +68,9 @@ class ACGAN(ConditionalGAN):
     def add_losses(self, outcome: Outcome, latents: tf.Tensor) -> None:
         separate = self.objective.updates == "separate"
         of_real, of_fake = (self._class_loss(judged) for judged in (outcome.real, outcome.fake))
-        for kind, term in (("real", of_real), ("fake", of_fake)):
+        for kind, term, weight in (("real", of_real, 1.0), ("fake", of_fake, self.fake_class_weight)):
             phase = f"discriminator_{kind}" if separate else "discriminator"
-            outcome.add(phase, f"class/{kind}", term, self.class_weight)
+            outcome.add(phase, f"class/{kind}", term, weight * self.class_weight)
         outcome.add("generator", "class/generator", of_fake, self.class_weight)
 
     def _class_loss(self, judged: Judged) -> tf.Tensor:

@@ -91,10 +91,11 @@ def r1() -> TrainConfig:
 def acgan() -> TrainConfig:
     """AC-GAN: the discriminator also names the class, and takes no label.
 
-    Source: arXiv 1610.09585; Adam 2e-4 with beta_1 .5. A small DCGAN.
+    Source: arXiv 1610.09585; Adam 2e-4 with beta_1 .5. A small DCGAN. The classifier learns from real images alone.
     """
     return TrainConfig(
         wiring="acgan",
+        wiring_options={"class_weight": 1.0, "fake_class_weight": 0.0},
         architecture="dcgan",
         architecture_options=_SMALL_DCGAN | {"discriminator_batch_norm": "all"},
         latent_dim=64,
