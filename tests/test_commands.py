@@ -45,7 +45,13 @@ def content(directory):
 def finished(tmp_path_factory):
     job_dir = tmp_path_factory.mktemp("runs") / "tiny"
     options = json.dumps(TINY_DCGAN)
-    arguments = [*TINY, "--recipe=cgan", f"--architecture_options={options}", "--metrics=digits"]
+    arguments = [
+        *TINY,
+        "--recipe=cgan",
+        "--architecture=dcgan",
+        f"--architecture_options={options}",
+        "--metrics=digits",
+    ]
     assert task.main(["task", f"--job-dir={job_dir}", *arguments]) == 0
     return job_dir
 
@@ -78,7 +84,13 @@ def test_the_grid_has_a_row_a_class_and_the_animation_its_frames(finished):
 def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
     before = content(finished)
     options = json.dumps(TINY_DCGAN)
-    arguments = [*TINY, "--recipe=cgan", f"--architecture_options={options}", "--metrics=digits"]
+    arguments = [
+        *TINY,
+        "--recipe=cgan",
+        "--architecture=dcgan",
+        f"--architecture_options={options}",
+        "--metrics=digits",
+    ]
     assert task.main(["task", f"--job_dir={finished}", *arguments]) == 0
     assert "is finished: it stands at step 6" in capsys.readouterr().out
     assert content(finished) == before
@@ -230,3 +242,35 @@ def test_sigterm_commits_exits_143_and_resumes_to_the_same_bits(tmp_path):
         manifest = tmp_path / run / f"checkpoints/step-{step + 2:08d}/MANIFEST.json"
         digests.append(json.loads(manifest.read_text())["state_sha256"])
     assert digests[0] == digests[1]
+
+
+def test_a_cyclegan_is_trained_evaluated_and_shown_by_the_same_commands(tmp_path, capsys):
+    options = {"generator_filters": 4, "residual_blocks": 1, "discriminator_filters": 4, "discriminator_layers": 2}
+    flags = ["--recipe=cyclegan", f"--architecture_options={json.dumps(options)}", "--strategy=one_device"]
+    arguments = [*flags, "--steps=2", "--global_batch_size=4", "--steps_per_window=2"]
+    assert task.main(["task", f"--job_dir={tmp_path / 'run'}", *arguments]) == 0
+    capsys.readouterr()
+    assert commands.main(["trainer", "evaluate", f"--job_dir={tmp_path / 'run'}"]) == 0
+    assert 0 < json.loads(capsys.readouterr().out)["metrics"]["cycle_error"] < 1
+    out = tmp_path / "grid.png"
+    assert (
+        commands.main(["trainer", "generate", f"--job_dir={tmp_path / 'run'}", "--num_images=4", f"--out={out}"]) == 0
+    )
+    with Image.open(out) as grid:
+        assert grid.size == (2 * 30 + 2, 2 * 30 + 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
+        (["--dataset_b=digits"], "a second data set belongs to wiring=cyclegan"),
+        (["--penalties=r1,r3"], "penalty 'r3' is unknown; The penalties are gradient_penalty, r1, r2."),
+        (["--augment=adda"], "did you mean ada?"),
+        (["--padding=-1"], "padding=-1 is too small"),
+    ],
+)
+def test_names_that_are_unknown_are_refused_before_a_device_is_touched(flags, sentence, tmp_path, capsys):
+    assert train(tmp_path / "run", *flags) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

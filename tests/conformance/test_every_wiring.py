@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_ARCHITECTURES, TINY_DCGAN, tiny_data, tiny_wiring, values_of
+from conftest import TINY_ARCHITECTURES, tiny_data, tiny_wiring, values_of
 
 from trainer import penalties
 from trainer.architectures.layers import BatchNormalization
@@ -121,13 +121,6 @@ def test_bfloat16_stands_the_penalties_of_r3gan(digits):
     optimizer = {"beta_1": 0.0, "beta_2": 0.9, "epsilon": 1e-8}
     gan = tiny_wiring("conditional", precision="bfloat16", **networks, **settings, **optimizer)
     assert_finite_with_float32_weights(gan, train(gan, digits, 3))
-
-
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="TensorFlow's cond under a persistent tape")
-def test_a_simultaneous_step_of_convolutions_may_have_a_lazy_penalty(digits):
-    settings = {"architecture": "dcgan", "architecture_options": TINY_DCGAN}
-    gan = tiny_wiring("gan", update_order="simultaneous", penalties=("r1",), penalty_every_steps=2, **settings)
-    train(gan, digits, 2)
 
 
 @pytest.mark.parametrize("wiring", WIRINGS)

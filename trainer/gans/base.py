@@ -198,6 +198,8 @@ class GAN(keras.Model):
                 f"discriminator_repeats={discriminator_repeats} and discriminator_updates={discriminator_updates} need "
                 "update_order=alternating; a simultaneous step updates both networks once."
             )
+        if update_order == "simultaneous" and penalties and penalty_every_steps > 1:
+            raise ConfigError(f"penalty_every_steps={penalty_every_steps} needs update_order=alternating.")
         if discriminator_updates == "separate" and discriminator_repeats != 1:
             raise ConfigError(f"discriminator_repeats={discriminator_repeats} needs discriminator_updates=together.")
         self.objective = Objective(

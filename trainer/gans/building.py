@@ -102,18 +102,20 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
 
 
 def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
-    rate = getattr(config, f"{phase}_learning_rate")
-    beta_1, beta_2 = config.beta_1, config.beta_2
+    """The optimiser of a phase, on its schedules.
+
+    Of a discriminator that is penalised at every k-th step alone, the rate and the betas are corrected by c = k / (k+1):
+    rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
+    """
     of_discriminator = phase == "discriminator"
-    if of_discriminator and config.penalties and config.penalty_every_steps > 1:
-        correction = config.penalty_every_steps / (config.penalty_every_steps + 1)
-        rate, beta_1, beta_2 = rate * correction, beta_1**correction, beta_2**correction
-    repeats = config.discriminator_repeats if of_discriminator else 1
+    every = config.penalty_every_steps if of_discriminator and config.penalties else 1
+    correction = every / (every + 1) if every > 1 else 1.0
+    rate = getattr(config, f"{phase}_learning_rate") * correction
+    updates = _schedule_steps(config) * (config.discriminator_repeats if of_discriminator else 1)
     if of_discriminator and config.discriminator_updates == "separate":
-        repeats = 2
-    learning_rate = rate
+        updates *= 2
+    learning_rate: Any = rate
     if config.learning_rate_decay != "none":
-        updates = _schedule_steps(config) * repeats
         learning_rate = Ramp(
             rate,
             rate * config.learning_rate_end,
@@ -123,9 +125,10 @@ def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
         )
     if config.optimizer == "rmsprop":
         return keras.optimizers.RMSprop(learning_rate, epsilon=config.epsilon)
+    beta_2: Any = config.beta_2**correction
     if config.beta_2_end is not None:
-        beta_2 = Ramp(beta_2, config.beta_2_end, _schedule_steps(config) * repeats)
-    return keras.optimizers.Adam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=config.epsilon)
+        beta_2 = Ramp(beta_2, config.beta_2_end**correction, updates)
+    return keras.optimizers.Adam(learning_rate, beta_1=config.beta_1**correction, beta_2=beta_2, epsilon=config.epsilon)
 
 
 def _scheduled(config: TrainConfig, start: float | None, end: float | None) -> Any:
