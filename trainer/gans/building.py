@@ -104,8 +104,8 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
 def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
     """The optimiser of a phase, on its schedules.
 
-    Of a discriminator that is penalised at every k-th step alone, the rate and the betas are corrected by c = k / (k+1):
-    rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
+    Of a discriminator that is penalised at every k-th step alone, the rate and the betas are corrected by
+    c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
     """
     of_discriminator = phase == "discriminator"
     every = config.penalty_every_steps if of_discriminator and config.penalties else 1
