@@ -10,7 +10,14 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").re
 
 VERTEX = ["google-cloud-aiplatform>=1.100"]
 TUNE = ["cloudml-hypertune>=0.1.0.dev6", "optuna>=4,<6"]
-TEST = ["build>=1.2,<2", "mypy>=2.4,<2.5", "pytest>=9,<10", "ruff>=0.17.6,<0.18", "setuptools>=77"]
+TEST = [
+    "build>=1.2,<2",
+    "mypy>=2.4,<2.5",
+    "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
+    "ruff>=0.17.6,<0.18",
+    "setuptools>=77",
+]
 
 setup(
     name="gan-trainer",

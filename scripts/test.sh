@@ -9,4 +9,4 @@ python=$VENV/bin/python
 "$python" -m ruff format --check .
 "$python" -m ruff check .
 "$python" -m mypy
-"$python" -m pytest "$@"
+"$python" -m pytest --numprocesses=2 --dist=worksteal "$@"

@@ -91,7 +91,8 @@ def r1() -> TrainConfig:
 def acgan() -> TrainConfig:
     """AC-GAN: the discriminator also names the class, and takes no label.
 
-    Source: arXiv 1610.09585; Adam 2e-4 with beta_1 .5. A small DCGAN. The classifier learns from real images alone.
+    Source: arXiv 1610.09585, on a small DCGAN, with twice its learning rate. The classifier learns from real images
+    alone: on fake ones as well, it came to read mistakes as what was asked, and conditional accuracy stood at .88.
     """
     return TrainConfig(
         wiring="acgan",
@@ -100,6 +101,8 @@ def acgan() -> TrainConfig:
         architecture_options=_SMALL_DCGAN | {"discriminator_batch_norm": "all"},
         latent_dim=64,
         update_order="simultaneous",
+        generator_learning_rate=4e-4,
+        discriminator_learning_rate=4e-4,
         ema_half_life_images=9000,
         global_batch_size=64,
         steps=2500,
