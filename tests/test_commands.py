@@ -155,11 +155,11 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_with_the_same_bit
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--recipe=vanila"], 2, "recipe=vanila is unknown; did you mean vanilla?"),
+        (["--recipe=vanila"], 2, "'vanila' is an unknown recipe; did you mean vanilla?"),
         (["--global_batch_size=0"], 2, "global_batch_size=0 is too small"),
         (["--global_batch_size=33", "--num_virtual_devices=2"], 2, "must divide by 2 replicas; try 32 or 34."),
         (["--classes=11"], 2, "classes=11 is not among the 10 classes of digits"),
-        (["--loss=hing"], 2, "loss=hing is unknown; did you mean hinge?"),
+        (["--loss=hing"], 2, "'hing' is an unknown loss; did you mean hinge?"),
         (['--architecture_options={"droput": 1}'], 2, "did you mean dropout?"),
         (["--setps=3"], 2, "Unknown command line flag 'setps'. Did you mean: steps"),
         (["--job_dir=/dev/null/run"], 1, "job_dir=/dev/null/run cannot be written"),
@@ -265,7 +265,7 @@ def test_a_cyclegan_is_trained_evaluated_and_shown_by_the_same_commands(tmp_path
     [
         (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
         (["--dataset_b=digits"], "a second data set belongs to wiring=cyclegan"),
-        (["--penalties=r1,r3"], "penalty 'r3' is unknown; The penalties are gradient_penalty, r1, r2."),
+        (["--penalties=r1,r3"], "'r3' is an unknown penalty; Known are gradient_penalty, r1, r2."),
         (["--augment=adda"], "did you mean ada?"),
         (["--padding=-1"], "padding=-1 is too small"),
     ],

@@ -16,7 +16,7 @@ LAYERS = [
     {"callbacks"},
     {"engine"},
     {"losses", "penalties", "augment", "architectures", "data", "metrics", "cloud"},
-    {"config", "settings", "recipes", "flags", "storage", "images", "console", "errors"},
+    {"config", "settings", "registry", "recipes", "flags", "storage", "images", "console", "errors"},
 ]
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 # In these layers a module may import one beside it as well.

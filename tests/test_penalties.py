@@ -169,7 +169,7 @@ def test_the_gradient_penalty_of_a_discriminator_without_slope_has_a_gradient():
 
 
 def test_an_unknown_penalty_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"penalty 'gradient_penalti' is unknown; did you mean gradient_penalty\?"):
+    with pytest.raises(ConfigError, match=r"'gradient_penalti' is an unknown penalty; did you mean gradient_penalty\?"):
         penalties.get("gradient_penalti")
 
 

@@ -4,7 +4,7 @@ Every loss receives both logits in both functions, because relativistic losses n
 judges patches are [B, P]; so are the losses then.
 """
 
-import difflib
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import NetworkError
+from trainer.registry import Registry
 
 
 class AdversarialLoss:
@@ -53,30 +54,14 @@ class AdversarialLoss:
         return tf.sigmoid(logits)
 
 
-_LOSSES: dict[str, type[AdversarialLoss]] = {}
+_LOSSES: Registry[type[AdversarialLoss]] = Registry("loss")
+names, check_name = _LOSSES.names, _LOSSES.check_name
 
 
 def loss(name: str) -> Callable[[type[AdversarialLoss]], type[AdversarialLoss]]:
     """Registers a loss under a name that `--loss` and `GAN.compile` accept."""
 
-    def register(cls: type[AdversarialLoss]) -> type[AdversarialLoss]:
-        _LOSSES[name] = cls
-        return cls
-
-    return register
-
-
-def names() -> list[str]:
-    """The registered losses, sorted."""
-    return sorted(_LOSSES)
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError, naming the nearest loss, where `name` is not registered."""
-    if name not in _LOSSES:
-        near = difflib.get_close_matches(name, _LOSSES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"loss={name} is unknown; {hint}The losses are {', '.join(names())}.")
+    return functools.partial(_LOSSES.add, name)
 
 
 def get(identifier: str | AdversarialLoss | Callable[..., Any]) -> AdversarialLoss:
@@ -89,7 +74,6 @@ def get(identifier: str | AdversarialLoss | Callable[..., Any]) -> AdversarialLo
     if isinstance(identifier, AdversarialLoss):
         return identifier
     if isinstance(identifier, str):
-        check_name(identifier)
         return _LOSSES[identifier]()
     if isinstance(identifier, keras.losses.Loss) or callable(identifier):
         return KerasLoss(identifier)

@@ -3,13 +3,12 @@
 Legend: `B` images a replica, `H W C` an image.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -32,26 +31,13 @@ class Slopes:
 Penalty = Callable[[Slopes], tf.Tensor]
 """What is added to the discriminator's loss, before its weight: slopes -> float32 [B]."""
 
-_PENALTIES: dict[str, Penalty] = {}
+_PENALTIES: Registry[Penalty] = Registry("penalty")
+names, check_name = _PENALTIES.names, _PENALTIES.check_name
 
 
 def penalty(function: Penalty) -> Penalty:
     """Registers a penalty under the name of its function, which `--penalties` and `GAN.compile` accept."""
-    _PENALTIES[function.__name__] = function
-    return function
-
-
-def names() -> list[str]:
-    """The registered penalties, sorted."""
-    return sorted(_PENALTIES)
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError, naming the nearest penalty, where `name` is not registered."""
-    if name not in _PENALTIES:
-        near = difflib.get_close_matches(name, _PENALTIES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"penalty {name!r} is unknown; {hint}The penalties are {', '.join(names())}.")
+    return _PENALTIES.add(function.__name__, function)
 
 
 def get(identifier: str | Penalty) -> Penalty:
@@ -60,10 +46,7 @@ def get(identifier: str | Penalty) -> Penalty:
     Raises:
         ConfigError: The name is unknown.
     """
-    if not isinstance(identifier, str):
-        return identifier
-    check_name(identifier)
-    return _PENALTIES[identifier]
+    return _PENALTIES[identifier] if isinstance(identifier, str) else identifier
 
 
 @penalty

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import architectures
-from trainer.architectures.mlp import DenseOnPlanes
+from trainer.architectures.mlp import DenseWithPlanes
 from trainer.errors import ConfigError
 
 
@@ -109,12 +109,20 @@ def test_an_unknown_initializer_is_an_error_that_says_what_to_give():
         networks["generator"]()
 
 
-def test_labels_weigh_as_much_as_planes_of_the_image():
-    """The output and its spread at the start are those of a dense layer on planes."""
-    labels = tf.one_hot([0, 2, 1, 0], 3)
-    layer = DenseOnPlanes(5, 12, "he_normal")
-    before = layer(labels)
-    kernel = tf.tile(layer.kernel.value[tf.newaxis], [12, 1, 1])
-    planes = tf.tile(labels[:, tf.newaxis], [1, 12, 1])
-    np.testing.assert_allclose(before, tf.einsum("bpk,pku->bu", planes, kernel), rtol=1e-5)
-    assert 0.5 < np.std(layer.kernel) * 12**0.5 / (2 / 36) ** 0.5 < 1.5
+def test_labels_weigh_as_much_as_planes_of_the_image_and_learn_as_fast():
+    """Outputs before and after a step of RMSprop are those of a plain dense layer on the planes."""
+    images, labels = tf.random.stateless_normal([4, 6], [1, 2]), tf.one_hot([0, 2, 1, 0], 3)
+    planes = tf.concat([images, tf.reshape(tf.tile(labels[:, tf.newaxis], [1, 12, 1]), [4, 36])], axis=-1)
+    short, plain = DenseWithPlanes(5, 12, keras.initializers.HeNormal(seed=3)), keras.layers.Dense(5)
+    short([images, labels])
+    plain.build((None, 42))
+    assert 0.5 < np.std(short.label_kernel) * 12**0.5 / (2 / 42) ** 0.5 < 1.5
+    np.testing.assert_allclose(np.std(short.kernel), (2 / 42) ** 0.5, rtol=0.5)
+    plain.kernel.assign(np.concatenate([short.kernel, np.tile(short.label_kernel, (12, 1))]))
+    for layer, inputs in ((short, [images, labels]), (plain, planes)):
+        optimizer = keras.optimizers.RMSprop(0.01)
+        for _ in range(2):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(layer(inputs)))
+            optimizer.apply(tape.gradient(loss, layer.trainable_weights), layer.trainable_weights)
+    np.testing.assert_allclose(short([images, labels]), plain(planes), rtol=1e-3, atol=1e-3)

@@ -119,7 +119,7 @@ def test_continuous_codes_are_not_fewer_than_none():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"wiring_options": {"cycle": 3}}, "'cycle' is an unknown option of wiring=gan"),
+        ({"wiring_options": {"cycle": 3}}, "'cycle' is an unknown option of wiring gan"),
         ({"wiring": "infogan", "wiring_options": {"num_classes": 3}}, "'num_classes' is an unknown option"),
         (
             {"wiring": "cyclegan"},

@@ -1,13 +1,12 @@
 """Architectures: functions from an image shape to the factories of its networks, registered by one decorator."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import keras
 
-from trainer.errors import ConfigError
+from trainer.registry import Registry, check_known
 
 Networks = dict[str, Callable[[], keras.Model]]
 """Factories by network name (`generator`, `discriminator`, ...), to be called inside a strategy's scope."""
@@ -17,7 +16,8 @@ Maps = Literal["latents", "images"]
 
 Architecture = Callable[..., Networks]
 
-_ARCHITECTURES: dict[str, Architecture] = {}
+_ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
 _MAPS: dict[str, Maps] = {}
 
 
@@ -40,16 +40,10 @@ def architecture(
     """
 
     def register(function: Architecture) -> Architecture:
-        _ARCHITECTURES[function.__name__] = function
         _MAPS[function.__name__] = maps
-        return function
+        return _ARCHITECTURES.add(function.__name__, function)
 
     return register if function is None else register(function)
-
-
-def names() -> list[str]:
-    """The registered architectures, sorted."""
-    return sorted(_ARCHITECTURES)
 
 
 def maps(name: str) -> Maps:
@@ -64,14 +58,8 @@ def maps(name: str) -> Maps:
 
 def default_options(name: str) -> dict[str, Any]:
     """The options of an architecture with their defaults."""
-    check_name(name)
     parameters = inspect.signature(_ARCHITECTURES[name]).parameters.values()
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError, naming the nearest architecture, where `name` is not registered."""
-    _check_known("architecture", name, names())
 
 
 def build(
@@ -89,16 +77,8 @@ def build(
     """
     accepted = list(default_options(name))
     for option in options:
-        _check_known(f"option of architecture {name}", option, accepted)
+        check_known(f"option of architecture {name}", option, accepted)
     return _ARCHITECTURES[name](image_shape, latent_dim, condition_size, output_activation, **options)
-
-
-def _check_known(what: str, name: str, known: list[str]) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"{name!r} is an unknown {what}; {hint}Known are {', '.join(known)}.")
 
 
 from trainer.architectures import (  # noqa: E402  (importing a module registers what it holds)

@@ -54,7 +54,6 @@ def mlp(
     """
     if condition_size and not discriminator_units:
         raise ConfigError("discriminator_units is empty; a conditional discriminator needs a hidden layer.")
-    num_pixels = image_shape[0] * image_shape[1]
 
     def generator() -> keras.Model:
         stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,))]
@@ -75,10 +74,12 @@ def mlp(
         images = keras.Input(image_shape)
         inputs, values = [images], keras_layers.Flatten()(images)
         for depth, units in enumerate(discriminator_units):
-            values = keras_layers.Dense(units, kernel_initializer=get_initializer(initializer))(values)
             if condition_size and depth == 0:
                 inputs.append(keras.Input((condition_size,)))
-                values = keras_layers.Add()([values, DenseOnPlanes(units, num_pixels, initializer)(inputs[1])])
+                first = DenseWithPlanes(units, image_shape[0] * image_shape[1], get_initializer(initializer))
+                values = first([values, inputs[1]])
+            else:
+                values = keras_layers.Dense(units, kernel_initializer=get_initializer(initializer))(values)
             values = activation(discriminator_activation, leaky_slope)(values)
             if dropout:
                 values = Dropout(dropout)(values)
@@ -88,8 +89,8 @@ def mlp(
     return {"generator": generator, "discriminator": discriminator}
 
 
-class DenseOnPlanes(keras_layers.Layer):
-    """A dense layer without bias on planes of equal values, one a label: [B, K] -> [B, units], and no plane is made.
+class DenseWithPlanes(keras_layers.Layer):
+    """A dense layer on flat images and planes of labels that makes no plane: [B, D] and [B, K] -> [B, units].
 
     All weights that a unit has on the pixels of a plane see the same input, get the same gradient, and move together:
     here they are one, which is multiplied by the number of pixels. So labels weigh as much beside the pixels of an
@@ -98,19 +99,23 @@ class DenseOnPlanes(keras_layers.Layer):
     Args:
         units: Size of the output.
         num_pixels: Of a plane.
-        initializer: Name of the initializer of the weights on the planes.
+        initializer: Of all weights of the layer, those on the planes included.
     """
 
-    def __init__(self, units: int, num_pixels: int, initializer: str, **kwargs: Any):
+    def __init__(self, units: int, num_pixels: int, initializer: keras.initializers.Initializer, **kwargs: Any):
         super().__init__(**kwargs)
         self.units, self._num_pixels, self._initializer = units, num_pixels, initializer
 
-    def build(self, labels_shape: tuple[int | None, int]) -> None:
-        shape = (labels_shape[1], self.units)
-        self.kernel = self.add_weight(shape=shape, initializer=self._mean_over_pixels, name="kernel")
+    def build(self, shapes: Sequence[tuple[int | None, int]]) -> None:
+        (_, size), (_, num_labels) = shapes
+        whole = tf.convert_to_tensor(self._initializer((size + self._num_pixels * num_labels, self.units)))
+        on_planes = tf.reduce_mean(tf.reshape(whole[size:], [self._num_pixels, num_labels, self.units]), axis=0)
+        for name, values in (("kernel", whole[:size]), ("label_kernel", on_planes)):
+            initial = keras.initializers.Constant(values.numpy())
+            setattr(self, name, self.add_weight(shape=values.shape, initializer=initial, name=name))
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
-    def call(self, labels: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(labels, tf.convert_to_tensor(self.kernel) * float(self._num_pixels))
-
-    def _mean_over_pixels(self, shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
-        return tf.reduce_mean(get_initializer(self._initializer)((self._num_pixels, *shape), dtype=dtype), axis=0)
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        images, labels = inputs
+        of_labels = tf.matmul(labels, tf.convert_to_tensor(self.label_kernel) * float(self._num_pixels))
+        return tf.matmul(images, tf.convert_to_tensor(self.kernel)) + of_labels + tf.convert_to_tensor(self.bias)

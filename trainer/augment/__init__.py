@@ -6,7 +6,6 @@ Every augmentation is an affine map of each image, drawn from numbers that are k
 in the global batch. It has derivatives of every order, so a penalty can be taken with respect to the plain images.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -14,13 +13,15 @@ import tensorflow as tf
 from trainer.augment import colour, geometry
 from trainer.augment.chances import Chances, Draws
 from trainer.errors import ConfigError
+from trainer.registry import Registry, check_known
 
 __all__ = ["Draws", "ada", "adapted_probability", "augmentation", "check_name", "diffaugment", "get", "names"]
 
 _TARGET_SIGN = 0.6
 _IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
 
-_AUGMENTATIONS: dict[str, Callable[..., tf.Tensor]] = {}
+_AUGMENTATIONS: Registry[Callable[..., tf.Tensor]] = Registry("augmentation")
+names, check_name = _AUGMENTATIONS.names, _AUGMENTATIONS.check_name
 
 
 def augmentation(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -31,18 +32,7 @@ def augmentation(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]
     keyword, with defaults. It returns float32 [B, H, W, C]; images that no transformation is applied to come back as
     they were.
     """
-    _AUGMENTATIONS[function.__name__] = function
-    return function
-
-
-def names() -> list[str]:
-    """The registered augmentations, sorted."""
-    return sorted(_AUGMENTATIONS)
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError, naming the nearest augmentation, where `name` is not registered."""
-    _check_known("augmentation", name, names())
+    return _AUGMENTATIONS.add(function.__name__, function)
 
 
 def get(name: str) -> Callable[..., tf.Tensor]:
@@ -51,7 +41,6 @@ def get(name: str) -> Callable[..., tf.Tensor]:
     Raises:
         ConfigError: The name is unknown; the message names the nearest one.
     """
-    check_name(name)
     return _AUGMENTATIONS[name]
 
 
@@ -155,16 +144,8 @@ def adapted_probability(
 
 def _check(images: tf.Tensor, probability: float | tf.Tensor, policy: Sequence[str], known: Sequence[str]) -> None:
     for word in policy:
-        _check_known("word of an augmentation's policy", word, known)
+        check_known("word of an augmentation's policy", word, known)
     if isinstance(probability, (int, float)) and not 0.0 <= probability <= 1.0:
         raise ConfigError(f"probability={probability} of an augmentation is out of range; give one in [0, 1].")
     if images.shape[-1] not in (1, 3):
         raise ConfigError(f"Images of {images.shape[-1]} channels cannot be augmented; give them 1 or 3, or use none.")
-
-
-def _check_known(what: str, name: str, known: Sequence[str]) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"{name!r} is an unknown {what}; {hint}Known are {', '.join(known)}.")

@@ -15,6 +15,7 @@ from trainer.gans.base import GAN
 from trainer.gans.conditional import ConditionalGAN
 from trainer.gans.cyclegan import CycleGAN
 from trainer.gans.infogan import InfoGAN
+from trainer.registry import check_known
 
 WIRINGS: dict[str, type[GAN]] = {
     "gan": GAN,
@@ -84,14 +85,11 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
             f"wiring={config.wiring} needs an architecture that maps {maps} to images, which {config.architecture} "
             f"does not; choose one of {', '.join(n for n in architectures.names() if architectures.maps(n) == maps)}."
         )
-    accepted = list(inspect.signature(wiring).parameters)[1:]
+    parameters = inspect.signature(wiring).parameters
+    common = {*inspect.signature(GAN).parameters, "settings", "num_classes"}
     for option in config.wiring_options:
-        if option not in accepted or option == "settings":
-            raise ConfigError(
-                f"{option!r} is an unknown option of wiring={config.wiring}; known are "
-                f"{', '.join(name for name in accepted if name not in ('settings', 'num_classes')) or 'none'}."
-            )
-    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in accepted else {}
+        check_known(f"option of wiring {config.wiring}", option, [name for name in parameters if name not in common])
+    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in parameters else {}
     return wiring(
         config.latent_dim,
         latent_distribution=config.latent_distribution,

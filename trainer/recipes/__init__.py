@@ -4,27 +4,22 @@ A recipe of your own is a function that returns a `TrainConfig`, named as `--rec
 what its module registers (losses, penalties, architectures) is there by then.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable
 
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
+from trainer.registry import Registry
 
 Recipe = Callable[[], TrainConfig]
 
-_RECIPES: dict[str, Recipe] = {}
+_RECIPES: Registry[Recipe] = Registry("recipe")
+names = _RECIPES.names
 
 
 def recipe(function: Recipe) -> Recipe:
     """Registers a recipe under the name of its function."""
-    _RECIPES[function.__name__] = function
-    return function
-
-
-def names() -> list[str]:
-    """The registered recipes, sorted."""
-    return sorted(_RECIPES)
+    return _RECIPES.add(function.__name__, function)
 
 
 def get(name: str) -> TrainConfig:
@@ -58,13 +53,7 @@ def import_home(name: str) -> None:
 
 def _function(name: str) -> Recipe:
     module_name, colon, function_name = name.partition(":")
-    if colon:
-        return _from_module(name, module_name, function_name)
-    if name not in _RECIPES:
-        near = difflib.get_close_matches(name, _RECIPES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"recipe={name} is unknown; {hint}The recipes are {', '.join(names())}.")
-    return _RECIPES[name]
+    return _from_module(name, module_name, function_name) if colon else _RECIPES[name]
 
 
 def _from_module(name: str, module_name: str, function_name: str) -> Recipe:
