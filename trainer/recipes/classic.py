@@ -68,6 +68,7 @@ def vanilla() -> TrainConfig:
         steps_per_window=50,
         sample_every_steps=1000,
         checkpoint_every_steps=1000,
+        evaluate_every_steps=2000,
     )
 
 
@@ -96,6 +97,7 @@ def dcgan() -> TrainConfig:
         global_batch_size=128,
         epochs=50,
         steps_per_window=10,
+        evaluate_every_steps=500,
     )
 
 
@@ -103,9 +105,16 @@ def dcgan() -> TrainConfig:
 def cgan() -> TrainConfig:
     """Conditional GAN: one-hot labels joined to latents and to images, on the networks of `gan_rmsprop`.
 
-    Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4.
+    Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4. So small a
+    rate takes many passes over so few images; an average of the generator takes the grain out of them.
     """
-    return gan_rmsprop().override(wiring="conditional", discriminator_updates="together", epochs=400)
+    return gan_rmsprop().override(
+        wiring="conditional",
+        discriminator_updates="together",
+        ema_half_life_images=50_000,
+        epochs=640,
+        evaluate_every_steps=5000,
+    )
 
 
 @recipe
@@ -127,6 +136,7 @@ def gan_rmsprop() -> TrainConfig:
         epochs=150,
         sample_every_steps=1000,
         checkpoint_every_steps=1000,
+        evaluate_every_steps=1500,
     )
 
 
@@ -165,6 +175,7 @@ def dcgan_dropout() -> TrainConfig:
         latent_dim=100,
         global_batch_size=32,
         epochs=30,
+        evaluate_every_steps=1000,
     )
 
 
@@ -175,7 +186,7 @@ def dcgan_least_squares() -> TrainConfig:
     Source: arXiv 1611.04076 for the loss ½[(D(x)−1)²+D(G(z))²]; the networks are `dcgan_dropout`'s. Any size, 28×28 and
     64×64 alike. Without a data set of one's own it draws on digits tinted at random.
     """
-    return dcgan_dropout().override(dataset="tinted:digits", loss="least_squares")
+    return dcgan_dropout().override(dataset="tinted:digits", loss="least_squares", metrics="digits")
 
 
 @recipe
@@ -199,6 +210,7 @@ def lsgan() -> TrainConfig:
         steps_per_window=50,
         sample_every_steps=1000,
         checkpoint_every_steps=1000,
+        evaluate_every_steps=3000,
     )
 
 
@@ -261,6 +273,7 @@ def dcgan_upsampling() -> TrainConfig:
         steps_per_window=10,
         sample_every_epochs=1,
         checkpoint_every_epochs=20,
+        evaluate_every_steps=500,
     )
 
 
@@ -287,6 +300,7 @@ def mlp_zeros() -> TrainConfig:
         beta_1=0.9,
         global_batch_size=32,
         steps=1850,
+        evaluate_every_steps=500,
     )
 
 
@@ -317,6 +331,7 @@ def dcgan_paper() -> TrainConfig:
         steps_per_window=2,
         sample_every_steps=100,
         checkpoint_every_steps=100,
+        evaluate_every_steps=100,
     )
 
 
@@ -339,8 +354,10 @@ def dcgan_conditional() -> TrainConfig:
         },
         latent_dim=100,
         update_order="simultaneous",
+        generator_learning_rate=4e-4,
+        discriminator_learning_rate=4e-4,
         ema_half_life_images=9000,
         global_batch_size=64,
-        steps=3000,
+        steps=2500,
         evaluate_every_steps=500,
     )
