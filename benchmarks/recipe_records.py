@@ -54,10 +54,7 @@ class Row:
         flags.define_config(values)
         values([self.name, *self.flags])
         config = recipes.get(self.recipe).override(**flags.given(values))
-        num_examples = data.describe(config.dataset, config.padding).with_classes(config.classes).num_examples
-        if config.dataset_b is not None:
-            num_examples = max(num_examples, data.describe(config.dataset_b, config.padding).num_examples)
-        return config.resolve(num_examples, config.num_virtual_devices)
+        return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

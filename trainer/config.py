@@ -23,7 +23,8 @@ class TrainConfig:
     dataset: str = setting(
         "digits",
         "What to train on: digits (5,000 MNIST digits inside the package), mnist, fashion_mnist, cifar10, "
-        "or a directory that holds a prepared data set (dataset.json).",
+        "or a directory that holds a prepared data set (dataset.json); after stacked:, inverted: or tinted:, "
+        "three digits an image as RGB, negatives, or grey images in colours.",
     )
     dataset_b: str | None = setting(
         None, "The other domain of wiring=cyclegan, named as --dataset is. None: there is no other."

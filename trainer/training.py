@@ -29,15 +29,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
         penalties.check_name(name)
     if config.augment is not None:
         augment.check_name(config.augment)
-    num_examples = data.describe(config.dataset, config.padding).with_classes(config.classes).num_examples
     if (config.wiring == "cyclegan") != (config.dataset_b is not None):
         raise ConfigError(
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
             "and to no other."
         )
-    if config.dataset_b is not None:
-        num_examples = max(num_examples, data.describe(config.dataset_b, config.padding).num_examples)
-    return config.resolve(num_examples, config.num_virtual_devices)
+    return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
 
 def train(config: TrainConfig) -> None:

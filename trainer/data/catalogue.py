@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from trainer.config import TrainConfig
 from trainer.data import derived, stacked
 from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.errors import ConfigError
@@ -111,6 +112,18 @@ def describe(name: str, padding: int = 0) -> DatasetInfo:
     info = _describe(name)
     height, width, channels = info.image_shape
     return dataclasses.replace(info, image_shape=(height + 2 * padding, width + 2 * padding, channels))
+
+
+def num_examples(config: TrainConfig) -> int:
+    """Images of an epoch of a config: those of its data set, or of the larger of its two.
+
+    Raises:
+        ConfigError, DataError: as `describe`.
+    """
+    counts = [describe(config.dataset, config.padding).with_classes(config.classes).num_examples]
+    if config.dataset_b is not None:
+        counts.append(describe(config.dataset_b, config.padding).num_examples)
+    return max(counts)
 
 
 def _describe(name: str) -> DatasetInfo:

@@ -61,7 +61,7 @@ class GAN(keras.Model):
     """The networks that each optimiser moves. A wiring with more networks says so here."""
 
     averaged: tuple[str, ...] = ("generator",)
-    """The networks that an average follows, where one is asked for."""
+    """The generators that an average follows, where one is asked for."""
 
     def __init__(
         self,
@@ -357,10 +357,10 @@ class GAN(keras.Model):
     def _build_networks(self, optimizer: Any) -> None:
         self.networks = self.get_networks()
         if self.ema_half_life_images:
-            again = self.get_networks()
             for name in self.averaged:
-                again[name].set_weights(self.networks[name].get_weights())
-                self.networks[average_of(name)] = again[name]
+                average = self.get_generator()
+                average.set_weights(self.networks[name].get_weights())
+                self.networks[average_of(name)] = average
         if self.objective.augmenter is not None:
             self.networks["augmenter"] = self.objective.augmenter
         for name, network in self.networks.items():

@@ -204,8 +204,8 @@ class Objective:
             fractions=lambda: noise.uniform("penalty", 1)[:, 0],
         )
 
-    def _penalise(self, outcome: Outcome, slopes: Slopes, step: tf.Tensor, factor: float = 1.0) -> None:
-        weight = value_at(self._weight, step) * factor
+    def _penalise(self, outcome: Outcome, slopes: Slopes, step: tf.Tensor) -> None:
+        weight = value_at(self._weight, step)
         for name, function in self._penalties.items():
             term = function(slopes)
             outcome.losses["discriminator"] += weight * term
