@@ -13,7 +13,6 @@ record and, in `--runs`, what begins with its name.
 """
 
 import dataclasses
-import difflib
 import signal
 import sys
 import time
@@ -27,6 +26,7 @@ from benchmarks.recipe_records import MEASURED, Record, Row
 from benchmarks.recipe_runs import Run
 from trainer import flags, recipes
 from trainer.errors import ConfigError, Preempted, TrainerError
+from trainer.registry import did_you_mean
 
 VARIANTS: list[Row] = [
     # A row beside the recipes' own is one line here: name, recipe, more flags, why.
@@ -138,9 +138,7 @@ def choose(names: list[str]) -> list[Row]:
     known = {row.name: row for row in rows()}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"only={name} is no row; {hint}--list shows them.")
+            raise ConfigError(f"only={name} is no row; {did_you_mean(name, known)}--list shows them.")
     return [known[name] for name in names] if names else list(known.values())
 
 

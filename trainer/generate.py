@@ -38,8 +38,12 @@ def act(values: absl_flags.FlagValues) -> None:
         raise ConfigError(f"out={out} lies in a directory that does not exist; make {out.parent} first.")
     with console.quiet_import():
         from trainer import trained
+        from trainer.data.loading import load_for
+        from trainer.gans import CycleGAN
 
-    _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    if isinstance(gan, CycleGAN):  # it translates the images of its run
+        gan.show(*(domain.images for domain in load_for(config) if domain is not None))
     count = values.num_images
     images, labels = gan.sample(count, labels=values.label, seed=values.seed)
     if out.suffix == ".png":

@@ -48,6 +48,12 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"{name!r} is an unknown {what}; {hint}Known are {', '.join(known) or 'none'}.")
+    raise ConfigError(
+        f"{name!r} is an unknown {what}; {did_you_mean(name, known)}Known are {', '.join(known) or 'none'}."
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the known name nearest to this one, and a space; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""

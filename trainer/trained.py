@@ -4,12 +4,11 @@ import json
 
 from trainer import data, metrics, recipes
 from trainer.config import TrainConfig
-from trainer.data.loading import load_for
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.engine.manifest import Manifest
 from trainer.errors import CheckpointError, ConfigError
-from trainer.gans import GAN, CycleGAN, from_config
+from trainer.gans import GAN, from_config
 from trainer.storage import RunDirectory
 
 
@@ -40,9 +39,6 @@ def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, M
     info = data.describe(config.dataset, config.padding)
     gan = from_config(config, info.image_shape, info.num_classes)
     load(store.folder(manifest.step), gan.state)
-    if isinstance(gan, CycleGAN):
-        domain_a, domain_b = load_for(config)
-        gan.show(domain_a.images, None if domain_b is None else domain_b.images)
     gan.step = manifest.step
     return config, gan, manifest
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from trainer import architectures, augment, callbacks, console, data, losses, metrics, penalties
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, check_batch
 from trainer.data.loading import Arrays, load_for
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore
@@ -54,7 +54,8 @@ def train(config: TrainConfig) -> None:
     strategy = strategies.create(config)
     arrays, others = load_for(config)
     targets = arrays.labels if others is None else others.images
-    config.resolve(len(arrays.images), strategy.num_replicas_in_sync)
+    smaller = min(len(loaded.images) for loaded in (arrays, others) if loaded is not None)
+    check_batch(config.global_batch_size, smaller, strategy.num_replicas_in_sync)
     with strategy.scope():
         gan = from_config(config, arrays.info.image_shape, arrays.info.num_classes, strategy)
     directory.create()

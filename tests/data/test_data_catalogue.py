@@ -84,10 +84,10 @@ def test_a_filter_that_leaves_nothing_is_refused():
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
     with pytest.raises(
         ConfigError,
-        match=r"did you mean fashion_mnist\? Known: digits, mnist, .*, stacked:digits, stacked:mnist\.$",
+        match=r"did you mean fashion_mnist\? Known are digits, mnist, .*, stacked:digits, stacked:mnist\.$",
     ):
         describe("fashon_mnist")
-    with pytest.raises(ConfigError, match=r"dataset\.json; known: digits, mnist, fashion_mnist, cifar10, stacked"):
+    with pytest.raises(ConfigError, match=r"dataset\.json; Known are digits, mnist, fashion_mnist, cifar10, stacked"):
         describe("qqq")
 
 

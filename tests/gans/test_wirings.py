@@ -66,6 +66,8 @@ def test_a_cyclegan_without_two_like_domains_is_refused(domains):
         gan.fit(domains[0], domains[1][:, :4])
     with pytest.raises(DataError, match="no images to translate"):
         gan.sample(2)
+    with pytest.raises(ConfigError, match="global_batch_size=8 is more than the 7 images"):
+        gan.fit(domains[0], domains[1][:7], batch_size=8)
     with pytest.raises(ConfigError, match="pool_size=-1 is negative"):
         Translator(pool_size=-1)
 

@@ -1,7 +1,6 @@
 """The data sets that a config can name, and their descriptions; TensorFlow is not needed to read them."""
 
 import dataclasses
-import difflib
 import pathlib
 
 import numpy as np
@@ -10,6 +9,7 @@ from trainer.config import TrainConfig
 from trainer.data import derived, stacked
 from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.errors import ConfigError
+from trainer.registry import did_you_mean
 
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -180,8 +180,7 @@ def prepared_dir(name: str) -> pathlib.Path:
         raise ConfigError(
             f"dataset={name} is a directory without {MANIFEST_NAME}; name the directory of a prepared data set."
         )
-    nearest = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"did you mean {nearest[0]}? Known" if nearest else "known"
     raise ConfigError(
-        f"dataset={name} is neither a known data set nor a directory with {MANIFEST_NAME}; {hint}: {', '.join(NAMES)}."
+        f"dataset={name} is neither a known data set nor a directory with {MANIFEST_NAME}; "
+        f"{did_you_mean(name, NAMES)}Known are {', '.join(NAMES)}."
     )

@@ -65,8 +65,20 @@ class Window:
     @property
     def num_examples(self) -> int:
         """Images of an epoch: N, or the larger number where there are two domains."""
-        others = self.targets if self.is_unpaired else None
-        return len(self.images) if others is None else max(len(self.images), len(others))
+        return max(self._sizes)
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest global batch that the images can fill: N, or the smaller number where there are two domains."""
+        return min(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Images of each domain."""
+        sizes = [len(self.images)]
+        if self.targets is not None and self.is_unpaired:
+            sizes.append(len(self.targets))
+        return sizes
 
     @property
     def is_unpaired(self) -> bool:

@@ -11,12 +11,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.gans.conditional import ConditionalGAN
 from trainer.gans.objective import Judged, Outcome
-from trainer.gans.trunk import num_features, with_features
+from trainer.gans.trunk import TwoHeadedGAN
 
 
-class ACGAN(ConditionalGAN):
+class ACGAN(TwoHeadedGAN):
     """A conditional GAN with an auxiliary classifier.
 
     The generator takes [B, Z+K], as in `ConditionalGAN`. The discriminator takes [B, H, W, C] and no label; a
@@ -32,6 +31,7 @@ class ACGAN(ConditionalGAN):
         **settings: As of `GAN`.
     """
 
+    head = "classifier"
     owners: Mapping[str, tuple[str, ...]] = {
         "discriminator": ("discriminator", "classifier"),
         "generator": ("generator",),
@@ -49,35 +49,16 @@ class ACGAN(ConditionalGAN):
         super().__init__(latent_dim, num_classes, **settings)
         self.class_weight, self.fake_class_weight = class_weight, fake_class_weight
 
-    @property
-    def condition_size(self) -> int:
-        """0: the discriminator takes no label."""
-        return 0
-
-    def get_classifier(self, num_features: int) -> keras.Model:
+    def get_head(self, num_features: int) -> keras.Model:
         """A new classifier: features [B, F] of the discriminator -> class logits [B, K]."""
         return keras.Sequential([keras.Input((num_features,)), keras.layers.Dense(self.num_classes)], name="classifier")
 
-    def get_networks(self) -> dict[str, keras.layers.Layer]:
-        networks = super().get_networks()
-        return networks | {"classifier": self.get_classifier(num_features(networks["discriminator"]))}
-
-    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
-        return self._trunk(images, training=True)
-
     def add_losses(self, outcome: Outcome, latents: tf.Tensor) -> None:
-        separate = self.objective.updates == "separate"
         of_real, of_fake = (self._class_loss(judged) for judged in (outcome.real, outcome.fake))
-        for kind, term, weight in (("real", of_real, 1.0), ("fake", of_fake, self.fake_class_weight)):
-            phase = f"discriminator_{kind}" if separate else "discriminator"
-            outcome.add(phase, f"class/{kind}", term, weight * self.class_weight)
+        outcome.add(self.objective.phase_on("real"), "class/real", of_real, self.class_weight)
+        outcome.add(self.objective.phase_on("fake"), "class/fake", of_fake, self.class_weight * self.fake_class_weight)
         outcome.add("generator", "class/generator", of_fake, self.class_weight)
 
     def _class_loss(self, judged: Judged) -> tf.Tensor:
         """Cross-entropy of the class, float32 [B]."""
-        logits = tf.cast(self.networks["classifier"](judged.features, training=True), tf.float32)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(judged.labels, logits)
-
-    def _build_networks(self, optimizer: Any) -> None:
-        super()._build_networks(optimizer)
-        self._trunk = with_features(self.discriminator)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(judged.labels, self.read(judged.features))

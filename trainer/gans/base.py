@@ -262,7 +262,7 @@ class GAN(keras.Model):
         if not hasattr(self, "optimizers"):
             raise ConfigError("fit was called before compile; call compile(optimizer=..., loss=...) first.")
         window = self._window(x, y)
-        check_batch(batch_size, window.num_examples, self._strategy.num_replicas_in_sync)
+        check_batch(batch_size, window.largest_batch, self._strategy.num_replicas_in_sync)
         self._check_image_shape(window.images.shape[1:])
         steps_per_epoch = window.num_examples // batch_size
         num_steps = max(1, round(epochs * steps_per_epoch)) if steps is None else steps

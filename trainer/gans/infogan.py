@@ -17,15 +17,14 @@ from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError
 from trainer.gans.base import GAN
-from trainer.gans.conditional import ConditionalGAN
 from trainer.gans.objective import Outcome
-from trainer.gans.trunk import num_features, with_features
+from trainer.gans.trunk import TwoHeadedGAN
 from trainer.images import tile
 
 _SIDES = 2.0
 
 
-class InfoGAN(ConditionalGAN):
+class InfoGAN(TwoHeadedGAN):
     """A GAN with one categorical and some continuous codes, which it learns without labels.
 
     The generator takes [B, Z+Q+K]: noise, continuous codes from U[-1, 1), then the one-hot category. The discriminator
@@ -45,6 +44,7 @@ class InfoGAN(ConditionalGAN):
         ConfigError: `num_continuous` is negative.
     """
 
+    head = "recognition"
     owners: Mapping[str, tuple[str, ...]] = {
         "discriminator": ("discriminator",),
         "generator": ("generator", "recognition"),
@@ -72,16 +72,11 @@ class InfoGAN(ConditionalGAN):
         """Z + Q."""
         return self.latent_dim + self.num_continuous
 
-    @property
-    def condition_size(self) -> int:
-        """0: the discriminator takes no label."""
-        return 0
-
-    def get_recognition(self, features: int) -> keras.Model:
+    def get_head(self, num_features: int) -> keras.Model:
         """A new recognition network: features [B, F] -> category logits, then continuous codes [B, K+Q]."""
         return keras.Sequential(
             [
-                keras.Input((features,)),
+                keras.Input((num_features,)),
                 keras.layers.Dense(128),
                 BatchNormalization(momentum=0.9),
                 keras.layers.LeakyReLU(negative_slope=0.1),
@@ -90,37 +85,24 @@ class InfoGAN(ConditionalGAN):
             name="recognition",
         )
 
-    def get_networks(self) -> dict[str, keras.layers.Layer]:
-        networks = super().get_networks()
-        return networks | {"recognition": self.get_recognition(num_features(networks["discriminator"]))}
-
     def sample_latents(self, noise: Noise) -> tf.Tensor:
         """Noise and continuous codes: float32 [B, Z+Q]."""
         codes = noise.uniform("codes", self.num_continuous) * 2.0 - 1.0
         return tf.concat([super().sample_latents(noise), codes], axis=-1)
 
-    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
-        return self._trunk(images, training=True)
-
     def add_losses(self, outcome: Outcome, latents: tf.Tensor) -> None:
-        read = tf.cast(self.networks["recognition"](outcome.fake.features, training=True), tf.float32)
-        category, continuous = tf.split(read, [self.num_classes, self.num_continuous], axis=-1)
-        terms = [
-            (
-                "category",
-                tf.nn.sparse_softmax_cross_entropy_with_logits(outcome.fake.labels, category),
-                self.category_weight,
-            )
-        ]
+        asked = outcome.fake.labels
+        category, continuous = tf.split(self.read(outcome.fake.features), [self.num_classes, self.num_continuous], -1)
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(asked, category)
+        terms = {"category": (cross_entropy, self.category_weight)}
         if self.num_continuous:
-            distance = 0.5 * tf.square(latents[:, self.latent_dim :] - continuous)
-            terms.append(("continuous", tf.reduce_sum(distance, axis=-1), self.continuous_weight))
-        of_discriminator = "discriminator_fake" if self.objective.updates == "separate" else "discriminator"
-        for name, term, weight in terms:
+            distance = tf.square(latents[:, self.latent_dim :] - continuous)
+            terms["continuous"] = 0.5 * tf.reduce_sum(distance, axis=-1), self.continuous_weight
+        for name, (term, weight) in terms.items():
             outcome.add("generator", f"code/{name}", term, weight)
-            outcome.losses[of_discriminator] += weight * term
-        right = tf.cast(tf.argmax(category, axis=-1, output_type=tf.int32) == outcome.fake.labels, tf.float32)
-        outcome.metrics["generator"]["accuracy/category"] = right
+            outcome.losses[self.objective.phase_on("fake")] += weight * term
+        right = tf.argmax(category, axis=-1, output_type=tf.int32) == asked
+        outcome.metrics["generator"]["accuracy/category"] = tf.cast(right, tf.float32)
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """Traversals: a row a category, and across it one continuous code from -2 to 2; a block of rows a code."""
@@ -138,7 +120,3 @@ class InfoGAN(ConditionalGAN):
 
     def _window(self, x: Any, y: Any) -> Window:
         return GAN._window(self, x, None)
-
-    def _build_networks(self, optimizer: Any) -> None:
-        super()._build_networks(optimizer)
-        self._trunk = with_features(self.discriminator)

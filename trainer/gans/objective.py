@@ -143,6 +143,20 @@ class Objective:
         )
         return per_example(self.loss.generator(of_real.logits, of_fake.logits))
 
+    def phase_on(self, kind: str) -> str:
+        """The phase in which the discriminator learns from `real` or from `fake` images."""
+        return f"discriminator_{kind}" if self.updates == "separate" else "discriminator"
+
+    @property
+    def discriminator_phases(self) -> list[str]:
+        """The phases that the discriminator learns in, in their order."""
+        return list(dict.fromkeys(self.phase_on(kind) for kind in ("real", "fake")))
+
+    @staticmethod
+    def owner_of(phase: str) -> str:
+        """Whose optimiser a phase runs: `discriminator` or `generator`."""
+        return phase.partition("_")[0]
+
     def _judge(
         self, discriminate: Discriminate, noise: Noise, images: tf.Tensor, labels: tf.Tensor | None, purpose: str
     ) -> Judged:
@@ -154,8 +168,8 @@ class Objective:
     def _losses(self, real: Judged, fake: Judged) -> dict[str, tf.Tensor]:
         of_phase = {"generator": self.loss.generator(real.logits, fake.logits)}
         if self.updates == "separate":
-            of_phase["discriminator_real"] = self.loss.on_real(real.logits)
-            of_phase["discriminator_fake"] = self.loss.on_fake(fake.logits)
+            of_phase[self.phase_on("real")] = self.loss.on_real(real.logits)
+            of_phase[self.phase_on("fake")] = self.loss.on_fake(fake.logits)
         else:
             of_phase["discriminator"] = self.loss.discriminator(real.logits, fake.logits)
         return {phase: per_example(value) for phase, value in of_phase.items()}
@@ -169,13 +183,11 @@ class Objective:
             "score/fake": self.loss.score(fake.logits),
             "accuracy/fake": tf.cast(fake.logits <= self.loss.boundary, tf.float32),
         }
-        if self.updates == "separate":
-            logged = {"discriminator_real": of_real, "discriminator_fake": of_fake}
-        else:
-            logged = {"discriminator": of_real | of_fake}
-        return {
-            phase: {name: per_example(value) for name, value in values.items()} for phase, values in logged.items()
-        } | {"generator": {}}
+        logged: dict[str, dict[str, tf.Tensor]] = {"generator": {}}
+        for kind, values in (("real", of_real), ("fake", of_fake)):
+            of_phase = logged.setdefault(self.phase_on(kind), {})
+            of_phase.update({name: per_example(value) for name, value in values.items()})
+        return logged
 
     def _slopes(
         self,

@@ -34,15 +34,14 @@ def _groups(gan: "GAN") -> tuple[PhaseGroup, ...]:
     """Both phases from one pass, or the discriminator's (its two parts apart, where asked) and then the generator's."""
     if gan.update_order == "simultaneous":
         return (PhaseGroup((_phase(gan, "discriminator"), _phase(gan, "generator"))),)
-    parts = ["discriminator"]
-    if gan.objective.updates == "separate":
-        parts = ["discriminator_real", "discriminator_fake"]
-    of_discriminator = [PhaseGroup((_phase(gan, part),), gan.discriminator_repeats) for part in parts]
+    of_discriminator = [
+        PhaseGroup((_phase(gan, name),), gan.discriminator_repeats) for name in gan.objective.discriminator_phases
+    ]
     return (*of_discriminator, PhaseGroup((_phase(gan, "generator"),)))
 
 
 def _phase(gan: "GAN", name: str) -> Phase:
-    owner = name.partition("_")[0]  # discriminator_real and discriminator_fake share the discriminator's optimiser
+    owner = gan.objective.owner_of(name)
     networks = [gan.networks[network] for network in gan.owners[owner]]
     if owner == "discriminator" and gan.objective.augmenter is not None:
         networks.append(gan.objective.augmenter)

@@ -3,11 +3,11 @@
 `import trainer.metrics` does not import TensorFlow.
 """
 
-import difflib
 import importlib
 from typing import NamedTuple
 
 from trainer.errors import ConfigError
+from trainer.registry import did_you_mean
 
 
 class _Entry(NamedTuple):
@@ -52,7 +52,7 @@ def monitor(name: str) -> str:
 
 def _entry(name: str) -> _Entry:
     if name not in _SUITES:
-        nearest = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {nearest[0]}? Known" if nearest else "known"
-        raise ConfigError(f"metrics={name} is not a known suite of metrics; {hint}: {', '.join(NAMES)}.")
+        raise ConfigError(
+            f"metrics={name} is not a known suite of metrics; {did_you_mean(name, NAMES)}Known are {', '.join(NAMES)}."
+        )
     return _SUITES[name]
