@@ -95,12 +95,14 @@ class Part:
         exit_code: None where the benchmark was killed before it knew.
         load_1min: The machine's 1-minute load average at start and end, this run's own included.
         other_cores: Processor cores that all other programs used meanwhile; None where it is not known.
+        started: When, in seconds since 1970; None where it is not known.
     """
 
     seconds: float = 0.0
     exit_code: int | None = None
     load_1min: tuple[float, float] = (0.0, 0.0)
     other_cores: float | None = None
+    started: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,8 @@ class Record:
         seconds: Wall time of the whole command, all parts together.
         images_per_sec: Median of the windows' figures; None where no window ended.
         monitor: The metric that tells the best checkpoint; None without metrics.
-        best: `step` and `metrics` of the evaluation after step 0 with the smallest `monitor`; None where there is none.
-        final: The same of the last evaluation.
-        num_evaluations: After step 0; with one of them best and final are the same, and no collapse can be seen.
+        evaluations: After step 0, each with `step`, `metrics`, and the `seconds` that the command had taken by then,
+            None where that is not known. With a single one no collapse can be seen.
         outcome: finished, diverged, collapsed or interrupted.
         sentence: Why it is diverged or collapsed, else empty.
         date: Of the end, UTC.
@@ -135,9 +136,7 @@ class Record:
     seconds: float
     images_per_sec: float | None
     monitor: str | None
-    best: dict[str, Any] | None
-    final: dict[str, Any] | None
-    num_evaluations: int
+    evaluations: list[dict[str, Any]]
     outcome: str
     sentence: str
     machine: dict[str, Any]
@@ -146,6 +145,16 @@ class Record:
     version: str
     fingerprint: str
     settings: dict[str, Any]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The evaluation with the smallest `monitor`; None where there is none."""
+        return min(self.evaluations, key=lambda each: each["metrics"][self.monitor], default=None)
+
+    @property
+    def final(self) -> dict[str, Any] | None:
+        """The last evaluation; None where there is none."""
+        return self.evaluations[-1] if self.evaluations else None
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Record | None":
@@ -192,8 +201,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
     lines = list(read_json_lines(directory.metrics))
     speeds = [line["images_per_sec"] for line in lines if "images_per_sec" in line]
     monitor = metrics.monitor(config.metrics) if config.metrics != "none" else None
-    found = _evaluations(lines, monitor)
-    best = min(found, key=lambda each: each["metrics"][monitor]) if found else None
+    found = _evaluations(lines, monitor, parts)
     if outcome == "finished" and found and (collapse := _collapse(found, str(monitor))):
         outcome, sentence = "collapsed", collapse
     return Record(
@@ -209,9 +217,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
         seconds=round(sum(part.seconds for part in parts), 1),
         images_per_sec=round(statistics.median(speeds), 1) if speeds else None,
         monitor=monitor,
-        best=best,
-        final=found[-1] if found else None,
-        num_evaluations=len(found),
+        evaluations=found,
         outcome=outcome,
         sentence=sentence,
         machine=machine(),
@@ -223,13 +229,27 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
     )
 
 
-def _evaluations(lines: list[dict[str, Any]], monitor: str | None) -> list[dict[str, Any]]:
-    """Step and metrics of every evaluation after step 0, which no checkpoint holds."""
+def _evaluations(lines: list[dict[str, Any]], monitor: str | None, parts: list[Part]) -> list[dict[str, Any]]:
+    """Every evaluation after step 0, which no checkpoint holds."""
     return [
-        {"step": line["step"], "metrics": {name[7:]: line[name] for name in line if name.startswith("metric/")}}
+        {
+            "step": line["step"],
+            "seconds": _seconds_until(line["time"], parts),
+            "metrics": {name[7:]: line[name] for name in line if name.startswith("metric/")},
+        }
         for line in lines
         if line["step"] and f"metric/{monitor}" in line
     ]
+
+
+def _seconds_until(time: float, parts: list[Part]) -> float | None:
+    """How long the command had run, all parts together, at a time in seconds since 1970; None where it is not known."""
+    total = 0.0
+    for part in parts:
+        if part.started is None:
+            return None
+        total += min(max(0.0, time - part.started), part.seconds)
+    return round(total, 1)
 
 
 def _collapse(found: list[dict[str, Any]], monitor: str) -> str:

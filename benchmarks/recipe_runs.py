@@ -85,7 +85,7 @@ class Run:
         """Runs the last of `parts` and notes as it goes how long it took; returns its exit code."""
         part, started, busy, own = parts[-1], time.monotonic(), busy_seconds(), _children_seconds()
         load = os.getloadavg()[0]
-        part.load_1min = (load, load)
+        part.load_1min, part.started = (load, load), time.time()
         self.save_parts(parts)
         # A session of its own: Ctrl-C reaches this process alone, which passes it on as SIGTERM.
         process = subprocess.Popen(

@@ -31,6 +31,7 @@ _HEADER = (
     "samples",
 )
 _NONE = "–"
+_CURVE_MINUTES = (5, 10, 15, 20, 30, 40, 50, 60)
 _THUMBNAIL_WIDTH = 200
 _THUMBNAIL_BYTES = 20_000
 
@@ -60,8 +61,7 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
     measured = [record for _, record in rows if record is not None and record.outcome in MEASURED]
     lines = [*_machines(measured), "", _line(_HEADER), _line(["---"] * len(_HEADER))]
     lines += [_line(_cells(row, record, row.name in thumbnails)) for row, record in rows]
-    lines.append("")
-    lines += [_note(row, record) for row, record in rows]
+    lines += ["", *(_note(row, record) for row, record in rows), *_curves(measured)]
     return "\n".join(lines) + "\n"
 
 
@@ -185,6 +185,26 @@ def _labels(record: Record) -> str:
 def _modes(record: Record) -> str:
     modes = _value(record, "num_modes_")
     return modes if modes == _NONE else f"{modes} / {_value(record, 'kl_')}"
+
+
+def _curves(measured: list[Record]) -> list[str]:
+    """How many modes the rows that count them showed, and their divergence, as the minutes passed."""
+    counting = [record for record in measured if _metric(record, "num_modes_")]
+    if not counting:
+        return []
+    header = ["modes / KL by", *(f"{minutes} min" for minutes in _CURVE_MINUTES)]
+    points = [[_point(record, 60 * minutes) for minutes in _CURVE_MINUTES] for record in counting]
+    lines = [[f"`{record.name}`", *cells] for record, cells in zip(counting, points, strict=True)]
+    return ["", _line(header), _line(["---"] * len(header)), *map(_line, lines)]
+
+
+def _point(record: Record, seconds: float) -> str:
+    """Modes and divergence of the last evaluation by then."""
+    known = [each for each in record.evaluations if each["seconds"] is not None and each["seconds"] <= seconds]
+    if not known or seconds > record.seconds + 60:
+        return _NONE
+    modes, divergence = (_metric(record, prefix) for prefix in ("num_modes_", "kl_"))
+    return " / ".join(_number(known[-1]["metrics"][name]) for name in (modes, divergence) if name)
 
 
 def _note(row: Row, record: Record | None) -> str:

@@ -53,7 +53,9 @@ def made_up(row, tmp_path, lines, outcome="finished", **part):
 
 def evaluation(step, frechet, recall, **more):
     values = {"frechet_digits_5k": frechet, "precision_digits_5k": 0.8, "recall_digits_5k": recall, **more}
-    return {"step": step, "images_per_sec": 100.0 * step} | {f"metric/{name}": each for name, each in values.items()}
+    return {"step": step, "time": 1000.0 + step, "images_per_sec": 100.0 * step} | {
+        f"metric/{name}": each for name, each in values.items()
+    }
 
 
 def cells(row, record):
@@ -173,7 +175,7 @@ DIGITS = Row("digits", "digits", (), "Why")
 def test_best_and_final_are_told_apart_and_step_0_is_neither(tmp_path):
     lines = [evaluation(0, 0.1, 1.0), evaluation(1, 2.0, 0.5), evaluation(2, 3.0, 0.48, conditional_accuracy=0.9)]
     record = made_up(DIGITS, tmp_path, lines)
-    assert (record.best["step"], record.final["step"], record.num_evaluations) == (1, 2, 2)
+    assert [record.best["step"], record.final["step"], len(record.evaluations)] == [1, 2, 2]
     assert record.images_per_sec == 100.0 and record.outcome == "finished"
     found = cells(DIGITS, record)
     assert found["frechet"] == "2 (end 3) `digits_5k`"
@@ -200,12 +202,17 @@ def test_a_collapse_is_told_with_what_fell(tmp_path, lines, sentence):
 def test_stacked_and_cycle_metrics_have_columns(tmp_path):
     stacked = Row("stacked", "dcgan", ("--dataset=stacked:digits", "--steps=2"), "Why")
     values = {"num_modes_stacked_26k": 1000.0, "kl_stacked_26k": 0.3, "frechet_stacked_26k": 5.0}
-    line = {"step": 2} | {f"metric/{name}": value for name, value in values.items()}
-    found = cells(stacked, made_up(stacked, tmp_path, [line]))
+    line = {"step": 2, "time": 1400.0} | {f"metric/{name}": value for name, value in values.items()}
+    earlier = line | {"step": 1, "time": 1299.0, "metric/num_modes_stacked_26k": 12.0, "metric/kl_stacked_26k": 3.5}
+    record = made_up(stacked, tmp_path, [earlier, line], started=1000.0, seconds=590.0)
+    found = cells(stacked, record)
     assert (found["modes / KL"], found["frechet"]) == ("1,000 / 0.3", "5 `stacked_26k`")
+    assert [each["seconds"] for each in record.evaluations] == [299.0, 400.0]
+    curve = recipe_table.render([(stacked, record)], set()).splitlines()[-1]
+    assert curve == "| `stacked` | 12 / 3.5 | 1,000 / 0.3 | – | – | – | – | – | – |"
     cycle = Row("cycle", "cyclegan", (), "Why")
     errors = {"metric/cycle_error_a": 0.1, "metric/cycle_error_b": 0.3, "metric/cycle_error": 0.2}
-    found = cells(cycle, made_up(cycle, tmp_path, [{"step": 2} | errors]))
+    found = cells(cycle, made_up(cycle, tmp_path, [{"step": 2, "time": 0.0} | errors]))
     assert (found["cycle error"], found["data"]) == ("0.2", "digits and inverted:digits, 28×28×1")
 
 

@@ -241,7 +241,9 @@ def test_a_margin_that_is_not_empty_is_not_cut(digits):
 
 def test_suites_are_found_by_name():
     assert metrics.get("digits") is DigitsMetrics
-    sentence = r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known are digits, cycle, stacked\.$"
+    sentence = (
+        r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known are digits, cycle, stacked\.$"
+    )
     for look_up in (metrics.get, metrics.monitor):
         with pytest.raises(ConfigError, match=sentence):
             look_up("digit")
