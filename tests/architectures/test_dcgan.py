@@ -147,6 +147,17 @@ def test_networks_without_dense_layers_fit_any_shape(shape, spectral_norm):
     assert discriminator.layers[-1].output.shape == (None, 1)
 
 
+def test_dense_layers_stand_at_the_latents_and_at_the_logit():
+    options = {"generator_dense": [30, 20], "discriminator_dense": [10], "discriminator_batch_norm": "hidden"}
+    assert stack(build("generator", options))[:6] == [
+        *(("dense", 30), ("batch_norm", 0.9), ("relu",), ("dense", 20), ("batch_norm", 0.9), ("relu",)),
+    ]
+    end = [*(("dense", 10), ("batch_norm", 0.9), ("leaky_relu", 0.2)), ("dense", 1)]
+    assert stack(build("discriminator", options))[-4:] == end
+    plain = stack(build("discriminator", options | {"discriminator_batch_norm": "none"}))
+    assert plain[-3:] == [end[0], *end[2:]]
+
+
 def test_spectral_norm_takes_every_kernel_of_the_discriminator_and_none_of_the_generator():
     options = {"spectral_norm": True, "discriminator_batch_norm": "none"}
     kinds = [type(layer).__name__ for layer in build("discriminator", options).layers if hasattr(layer, "kernel")]

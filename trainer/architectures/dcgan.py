@@ -26,12 +26,14 @@ def dcgan(
     generator_filters: Sequence[int] = (128, 64),
     generator_strides: Sequence[int] = (2, 2),
     generator_activation: str = "relu",
+    generator_dense: Sequence[int] = (),
     generator_stem: str = "dense",
     discriminator_filters: Sequence[int] = (64, 128),
     discriminator_strides: Sequence[int] | None = None,
     discriminator_activation: str = "leaky_relu",
     discriminator_kernel_size: int | None = None,
     discriminator_batch_norm: str = "hidden",
+    discriminator_dense: Sequence[int] = (),
     discriminator_head: str = "dense",
     spectral_norm: bool = False,
     kernel_size: int = 4,
@@ -55,6 +57,7 @@ def dcgan(
         generator_filters: Channels of the first map and of each hidden transposed convolution.
         generator_strides: Stride of each transposed convolution, as many as `generator_filters`.
         generator_activation: relu or leaky_relu.
+        generator_dense: Units of dense layers before the first map.
         generator_stem: What makes the first map of the latents: `dense`, batch-normalised for each of its elements, or
             `transposed_convolution` of a 1×1 map, batch-normalised for each channel.
         discriminator_filters: Channels of each convolution.
@@ -62,6 +65,7 @@ def dcgan(
         discriminator_activation: relu or leaky_relu.
         discriminator_kernel_size: Of the discriminator's convolutions; None: `kernel_size`.
         discriminator_batch_norm: Batch normalization after `none` of them, the `hidden` ones (not the first) or `all`.
+        discriminator_dense: Units of dense layers between the last map and the logit, batch-normalised where maps are.
         discriminator_head: What makes the logit of the last map: `dense`, or a `convolution` as large as the map.
         spectral_norm: Spectral normalization of every kernel of the discriminator.
         kernel_size: Of every convolution.
@@ -82,6 +86,10 @@ def dcgan(
     check_choice("spectral_norm", spectral_norm, (True, False))
     check_sizes("discriminator_strides", strides)
     check_sizes("discriminator_kernel_size", [of_discriminator])
+    check_sizes("generator_dense", generator_dense, at_least=0)
+    check_sizes("discriminator_dense", discriminator_dense, at_least=0)
+    if discriminator_dense and discriminator_head == "convolution":
+        raise ConfigError("discriminator_dense leaves no map; it needs discriminator_head=dense.")
     _check_equally_long("generator", generator_filters, generator_strides, "a transposed convolution")
     _check_equally_long("discriminator", discriminator_filters, strides, "a convolution")
     height, width, channels = image_shape
@@ -94,11 +102,15 @@ def dcgan(
     def stem(kernel: keras.initializers.Initializer) -> list[keras_layers.Layer]:
         """From the latents to the first map, normalised and activated."""
         first = generator_filters[0]
+        stack: list[keras_layers.Layer] = []
+        units = [*generator_dense, math.prod(base) * first] if generator_stem == "dense" else generator_dense
+        for size in units:
+            stack += [keras_layers.Dense(size, use_bias=False, kernel_initializer=kernel), *normalised()]
         if generator_stem == "dense":
-            dense = keras_layers.Dense(math.prod(base) * first, use_bias=False, kernel_initializer=kernel)
-            return [dense, *normalised(), keras_layers.Reshape((*base, first))]
+            return [*stack, keras_layers.Reshape((*base, first))]
+        size = generator_dense[-1] if generator_dense else latent_dim + condition_size
         spread = Conv2DTranspose(first, base, 1, "valid", use_bias=False, kernel_initializer=kernel)
-        return [keras_layers.Reshape((1, 1, latent_dim + condition_size)), spread, *normalised()]
+        return [*stack, keras_layers.Reshape((1, 1, size)), spread, *normalised()]
 
     def generator() -> keras.Model:
         kernel = get_initializer(initializer)
@@ -141,10 +153,18 @@ def dcgan(
             stack.append(activation(discriminator_activation, leaky_slope))
             if dropout:
                 stack.append(Dropout(dropout))
+        if discriminator_dense:
+            stack.append(keras_layers.Flatten())
+        for units in discriminator_dense:
+            normalised = discriminator_batch_norm != "none"
+            stack.append(dense(units, use_bias=not normalised, kernel_initializer=kernel))
+            if normalised:
+                stack.append(BatchNormalization(momentum=batch_norm_momentum))
+            stack.append(activation(discriminator_activation, leaky_slope))
         if discriminator_head == "convolution":
             stack.append(whole_map(1, size, kernel_initializer=kernel))
         else:
-            stack += [keras_layers.Flatten(), dense(1, kernel_initializer=kernel)]
+            stack += [*([] if discriminator_dense else [keras_layers.Flatten()]), dense(1, kernel_initializer=kernel)]
         return keras.Sequential(stack, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}
