@@ -111,8 +111,9 @@ def cgan() -> TrainConfig:
     return gan_rmsprop().override(
         wiring="conditional",
         discriminator_updates="together",
+        latent_dim=32,
         ema_half_life_images=50_000,
-        epochs=640,
+        epochs=800,
         evaluate_every_steps=5000,
     )
 
@@ -327,7 +328,7 @@ def dcgan_paper() -> TrainConfig:
         },
         latent_dim=100,
         global_batch_size=128,
-        epochs=20,
+        epochs=10,
         steps_per_window=2,
         sample_every_steps=100,
         checkpoint_every_steps=100,

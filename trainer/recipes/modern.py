@@ -148,15 +148,19 @@ def r3gan() -> TrainConfig:
     """R3GAN: relativistic pairs, R1 and R2 at every step, a modern network without normalisation, all scheduled.
 
     Source: arXiv 2501.05441, its Stacked-MNIST settings in small: Adam with beta_1 0 and beta_2 .9 to .99, gamma 1 to
-    .1, the average from 0 on, all on a cosine over the run.
+    .1, the average from 0 on, all on a cosine over the run. Networks a twelfth as wide as the paper's want ten times
+    its rate of 2e-4; half as many blocks take half the time.
     """
     return TrainConfig(
         architecture="r3gan",
+        architecture_options={"blocks_per_stage": 1},
         latent_dim=64,
         loss="relativistic",
         penalties=("r1", "r2"),
         penalty_weight=1.0,
         penalty_weight_end=0.1,
+        generator_learning_rate=2e-3,
+        discriminator_learning_rate=2e-3,
         learning_rate_decay="cosine",
         learning_rate_end=0.25,
         beta_1=0.0,
