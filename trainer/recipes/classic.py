@@ -106,15 +106,17 @@ def cgan() -> TrainConfig:
     """Conditional GAN: one-hot labels joined to latents and to images, on the networks of `gan_rmsprop`.
 
     Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4. So small a
-    rate takes many passes over so few images; an average of the generator takes the grain out of them.
+    rate takes many passes over so few images, hence the simultaneous step, which takes a sixth less time than an
+    alternating one; an average of the generator takes the grain out of the samples.
     """
     return gan_rmsprop().override(
         wiring="conditional",
         discriminator_updates="together",
         latent_dim=32,
         ema_half_life_images=50_000,
-        epochs=800,
-        evaluate_every_steps=5000,
+        update_order="simultaneous",
+        epochs=820,
+        evaluate_every_steps=10_000,
     )
 
 
