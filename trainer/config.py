@@ -23,14 +23,30 @@ class TrainConfig:
     dataset: str = setting(
         "digits",
         "What to train on: digits (5,000 MNIST digits inside the package), mnist, fashion_mnist, cifar10, "
-        "or a directory that holds a prepared data set (dataset.json); after stacked:, inverted: or tinted:, "
-        "three digits an image as RGB, negatives, or grey images in colours.",
+        "or a folder, local or gs://, that holds a prepared data set (dataset.json); after stacked:, inverted: or "
+        "tinted:, three digits an image as RGB, negatives, or grey images in colours.",
     )
     dataset_b: str | None = setting(
         None, "The other domain of wiring=cyclegan, named as --dataset is. None: there is no other."
     )
     padding: int = setting(0, "Pixels of value 0 added on every side; 2 makes 28x28 into 32x32.", minimum=0)
     classes: tuple[int, ...] | None = setting(None, "Train on these classes alone, as in 0,3. None: all of them.")
+    data_memory_mib: float | None = setting(
+        None,
+        "Memory for decoded images, MiB. A larger prepared set is cut into windows, of which two are in memory at a "
+        "time. None: a quarter of the machine's.",
+        minimum=0.001,
+        resumable=True,
+    )
+    data_windows: int | None = setting(
+        None,
+        "Windows that a prepared set is cut into. None: as few as data_memory_mib allows; a run that is resumed keeps "
+        "its own, on any machine.",
+        minimum=1,
+    )
+    cache_mib: float = setting(
+        10_240.0, "What shards of data sets in buckets may take on the local disk, MiB.", minimum=0.0, resumable=True
+    )
     image_range: str = setting(
         "-1..1",
         "Range that 8-bit pixels are mapped to, and that the generator's output is read in.",

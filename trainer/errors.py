@@ -15,6 +15,10 @@ class DataError(TrainerError, ValueError):
     """Images or labels that cannot be read or do not fit the job."""
 
 
+class StorageError(TrainerError):
+    """A file or a bucket that cannot be read or written."""
+
+
 class NetworkError(TrainerError, ValueError):
     """A generator, discriminator, loss or optimiser that cannot be trained together."""
 

@@ -23,15 +23,14 @@ def define(values: absl_flags.FlagValues) -> None:
 def act(values: absl_flags.FlagValues) -> None:
     """Prints the metrics as JSON."""
     with console.quiet_import():
-        from trainer import trained
+        from trainer import metrics, trained
         from trainer.data.loading import load_for
-        from trainer.training import suite_of
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     config = config.override(metrics=values.metrics or config.metrics)
     if config.metrics == "none":
         raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
-    suite = suite_of(config, *load_for(config))
+    suite = metrics.get(config.metrics)(*(domain.images for domain in load_for(config) if domain is not None))
     print(
         json.dumps(
             {

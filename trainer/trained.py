@@ -22,19 +22,26 @@ def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, M
     Raises:
         CheckpointError: The directory holds no run, or not that checkpoint, or it is damaged.
         ConfigError: `checkpoint` is none of the three.
+        StorageError: The directory lies in a bucket that cannot be read.
     """
-    directory = RunDirectory(job_dir)
+    with RunDirectory(job_dir).opened() as directory:
+        return _restore(directory, checkpoint)
+
+
+def _restore(directory: RunDirectory, checkpoint: str) -> tuple[TrainConfig, GAN, Manifest]:
     if not directory.config.exists():
-        raise CheckpointError(f"job_dir={job_dir} holds no run (there is no config.json); give the directory of one.")
+        raise CheckpointError(
+            f"job_dir={directory.name} holds no run (there is no config.json); give the directory of one."
+        )
     config = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
     recipes.import_home(config.recipe)
     best = f"metric/{metrics.monitor(config.metrics)}" if config.metrics != "none" else None
-    store = CheckpointStore(directory.checkpoints, best=best)
+    store = CheckpointStore(directory.checkpoints, best=best, remote=directory.remote_checkpoints)
     step = _wanted_step(store, checkpoint)
     manifest, _ = store.find(step)
     if manifest is None:
         there = ", ".join(map(str, store.steps())) or "none"
-        raise CheckpointError(f"job_dir={job_dir} has no checkpoint of step {step}; there are: {there}.")
+        raise CheckpointError(f"job_dir={directory.name} has no checkpoint of step {step}; there are: {there}.")
     strategies.create(config.override(strategy="one_device", num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)
     gan = from_config(config, info.image_shape, info.num_classes)

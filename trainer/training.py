@@ -2,19 +2,19 @@
 
 import json
 import time
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from trainer import architectures, augment, callbacks, console, data, losses, metrics, penalties
+from trainer import architectures, augment, callbacks, console, losses, metrics, penalties
 from trainer.config import TrainConfig, check_batch
-from trainer.data.loading import Arrays, load_for
+from trainer.data import num_examples, windows_of
+from trainer.data.loading import TrainingData, load_training_data
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore
 from trainer.errors import CheckpointError, ConfigError, Preempted
 from trainer.gans import GAN, from_config
-from trainer.storage import RunDirectory, read_json_lines, write_atomically
+from trainer.storage import Mirror, RunDirectory, read_json_lines, write_atomically
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -34,7 +34,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
             "and to no other."
         )
-    return config.resolve(data.num_examples(config), config.num_virtual_devices)
+    return config.resolve(num_examples(config), config.num_virtual_devices)
 
 
 def train(config: TrainConfig) -> None:
@@ -47,81 +47,98 @@ def train(config: TrainConfig) -> None:
         DivergenceError: A loss or a weight is not finite.
         Preempted: SIGTERM came; the state is committed.
     """
+    with RunDirectory(str(config.job_dir)).opened() as directory:
+        _train(_with_windows(config, directory), directory)
+
+
+def _train(config: TrainConfig, directory: RunDirectory) -> None:
     started = time.monotonic()
-    directory = RunDirectory(str(config.job_dir))
     if _is_finished(config, directory):
         return
     strategy = strategies.create(config)
-    arrays, others = load_for(config)
-    targets = arrays.labels if others is None else others.images
-    smaller = min(len(loaded.images) for loaded in (arrays, others) if loaded is not None)
-    check_batch(config.global_batch_size, smaller, strategy.num_replicas_in_sync)
+    data = load_training_data(config)
+    check_batch(config.global_batch_size, data.largest_batch, strategy.num_replicas_in_sync)
     with strategy.scope():
-        gan = from_config(config, arrays.info.image_shape, arrays.info.num_classes, strategy)
+        gan = from_config(config, data.info.image_shape, data.info.num_classes, strategy)
     directory.create()
     write_atomically(directory.config, config.to_json().encode())
-    _announce(config, gan, arrays, strategy)
-    gan.fit(
-        arrays.images,
-        targets,
-        batch_size=config.global_batch_size,
-        steps=config.steps,
-        steps_per_window=config.steps_per_window,
-        callbacks=_callbacks(config, directory, arrays, others),
-    )
+    _announce(config, gan, data, strategy)
+    with directory.mirrored() as mirror:
+        gan.fit(
+            data.x,
+            data.y,
+            batch_size=config.global_batch_size,
+            steps=config.steps,
+            steps_per_window=config.steps_per_window,
+            callbacks=_callbacks(config, directory, data, mirror),
+        )
     if gan.preempted and gan.step < (config.steps or 0):
         raise Preempted(
             f"stopped by SIGTERM at step {gan.step} of {config.steps}; the state is committed in "
-            f"{directory.checkpoints}, and the same command goes on from there."
+            f"{directory.shown(directory.checkpoints)}, and the same command goes on from there."
         )
     _conclude(config, directory, time.monotonic() - started)
 
 
+def _with_windows(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
+    """The config with the windows that its run was begun with, or, where it begins, that its memory allows."""
+    if config.data_windows is not None:
+        return config
+    found = _found(directory)
+    begun_with = None if found is None else found.data_windows
+    return config.override(data_windows=begun_with or windows_of(config))
+
+
+def _found(directory: RunDirectory) -> TrainConfig | None:
+    """The config of the directory's run; None where there is none."""
+    if not directory.config.exists():
+        return None
+    return TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
+
+
 def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
     """Whether the directory's run has taken all its steps; refuses the directory of another run."""
-    if not directory.config.exists():
+    found = _found(directory)
+    if found is None:
         return False
-    found = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
     wanted, there = config.identity, found.identity
     changed = [
         f"{name}={there[name]} where {name}={wanted[name]} is asked" for name in wanted if there[name] != wanted[name]
     ]
     if changed and not config.allow_config_change:
         raise CheckpointError(
-            f"job_dir={directory.root} holds a run with {', '.join(changed)}; give its settings, another job_dir, or "
+            f"job_dir={directory.name} holds a run with {', '.join(changed)}; give its settings, another job_dir, or "
             "--allow_config_change to go on all the same."
         )
-    manifest, _ = CheckpointStore(directory.checkpoints).find()
+    manifest, _ = CheckpointStore(directory.checkpoints, remote=directory.remote_checkpoints).find()
     if manifest is None:
         return False
     if config.resume == "never":
         raise CheckpointError(
-            f"job_dir={directory.root} holds a run at step {manifest.step} and resume=never; give another job_dir, "
+            f"job_dir={directory.name} holds a run at step {manifest.step} and resume=never; give another job_dir, "
             "or --resume=auto to go on."
         )
     if manifest.step < (config.steps or 0):
         return False
     console.say(
-        f"The run in {directory.root} is finished: it stands at step {manifest.step}. Nothing was changed; give more "
+        f"The run in {directory.name} is finished: it stands at step {manifest.step}. Nothing was changed; give more "
         f"than --steps={manifest.step} to go on."
     )
     return True
 
 
 def _callbacks(
-    config: TrainConfig, directory: RunDirectory, arrays: Arrays, others: Arrays | None
+    config: TrainConfig, directory: RunDirectory, data: TrainingData, mirror: Mirror | None
 ) -> list[keras.callbacks.Callback]:
     """The run's callbacks: what adds to the logs first, the checkpoint last."""
     active: list[keras.callbacks.Callback] = []
     best = None
     if config.metrics != "none":
         best = f"metric/{metrics.monitor(config.metrics)}"
-        active.append(callbacks.Evaluation(suite_of(config, arrays, others), config.evaluate_every_steps))
+        active.append(callbacks.Evaluation(metrics.get(config.metrics)(*data.real_images), config.evaluate_every_steps))
     fingerprints = {}
     if not config.allow_config_change:
-        fingerprints = {"config": config.fingerprint, "data": arrays.fingerprint}
-        if others is not None:
-            fingerprints["data_b"] = others.fingerprint
+        fingerprints = {"config": config.fingerprint, **data.fingerprints}
     return [
         *active,
         callbacks.MetricsLog(directory.metrics),
@@ -134,25 +151,22 @@ def _callbacks(
             keep=config.keep_checkpoints,
             best=best,
             fingerprints=fingerprints,
+            remote=directory.remote_checkpoints,
+            mirror=mirror,
         ),
     ]
 
 
-def suite_of(config: TrainConfig, arrays: Arrays, others: Arrays | None) -> callbacks.evaluation.Metrics:
-    """The metrics of a config, on its data."""
-    suite = metrics.get(config.metrics)
-    return suite(arrays.images) if others is None else suite(arrays.images, others.images)
-
-
-def _announce(config: TrainConfig, gan: GAN, arrays: Arrays, strategy: tf.distribute.Strategy) -> None:
-    height, width, channels = arrays.info.image_shape
+def _announce(config: TrainConfig, gan: GAN, data: TrainingData, strategy: tf.distribute.Strategy) -> None:
+    height, width, channels = data.info.image_shape
     weights = [
         f"{name} {network.count_params():,}" for name, network in gan.networks.items() if network.trainable_weights
     ]
+    windows = f", {config.data_windows} windows an epoch" if (config.data_windows or 1) > 1 else ""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     console.say(
-        f"Training the recipe {config.recipe} on {len(arrays.images):,} images of {config.dataset} "
-        f"({height}x{width}x{channels}): {config.steps:,} steps of {config.global_batch_size} images on "
+        f"Training the recipe {config.recipe} on {data.info.num_examples:,} images of {config.dataset} "
+        f"({height}x{width}x{channels}{windows}): {config.steps:,} steps of {config.global_batch_size} images on "
         f"{strategy.num_replicas_in_sync} {kind} device(s); weights: {', '.join(weights)}. "
         f"Everything goes to {config.job_dir}."
     )
@@ -166,9 +180,10 @@ def _conclude(config: TrainConfig, directory: RunDirectory, seconds: float) -> N
         first, (step, best) = series[0][1], min(series, key=lambda pair: pair[1])
         fell = f"{first / best:.1f} times less" if best < first else "it did not fall"
         console.say(f"{name[7:]} went from {first:.4g} at step {series[0][0]} to {best:.4g} at step {step}: {fell}.")
-    last = max(Path(directory.samples).glob("step-*.png"))
+    last, shown = max(directory.samples.glob("step-*.png")), directory.shown
     console.say(
-        f"Look at {last} and {directory.samples / 'progression.gif'}; scalars are in {directory.metrics}, "
-        f"TensorBoard's events in {directory.logs}, checkpoints in {directory.checkpoints}."
+        f"Look at {shown(last)} and {shown(directory.samples / 'progression.gif')}; scalars are in "
+        f"{shown(directory.metrics)}, TensorBoard's events in {shown(directory.logs)}, checkpoints in "
+        f"{shown(directory.checkpoints)}."
     )
-    console.say(f"Make more with: python -m trainer generate --job_dir={directory.root} --out=grid.png")
+    console.say(f"Make more with: python -m trainer generate --job_dir={directory.name} --out=grid.png")

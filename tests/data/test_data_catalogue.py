@@ -18,10 +18,11 @@ VALID = {
     "num_examples": 3,
     "class_names": ["a", "b"],
     "class_counts": [1, 2],
-    "shards": [{"file": "x", "num_examples": 3, "num_bytes": 1, "sha256": "0"}],
+    "shards": [{"file": "x", "num_examples": 3, "num_bytes": 1, "sha256": "0", "crc32c": ""}],
     "source": "",
     "license": "",
     "attribution": "",
+    "options": {},
 }
 
 
@@ -110,7 +111,7 @@ def test_a_directory_is_described_by_its_manifest(tmp_path):
 
 
 def test_a_directory_without_a_manifest_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"is a directory without dataset\.json; name the directory"):
+    with pytest.raises(ConfigError, match=r"has no dataset\.json; name the folder of a prepared data set"):
         describe(str(tmp_path))
 
 

@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.prepared import read_prepared, write_prepared
+from trainer.data.shard_files import ShardFiles
 from trainer.errors import DataError
+from trainer.storage import file_crc32c, locate
 
 RANDOM = np.random.Generator(np.random.PCG64(0))
 LABELS = np.array([1, 0, 1, 2, 1, 1, 0])
@@ -23,6 +25,11 @@ def images_of(height=4, width=6, channels=3):
 def write(directory, images=None, labels=LABELS, num_shards=2):
     images = images_of() if images is None else images
     return write_prepared(directory, images, labels, ["a", "b", "c"], num_shards=num_shards, **TEXTS)
+
+
+def read(directory):
+    files = ShardFiles(locate(directory))
+    return *read_prepared(files), files.manifest
 
 
 def record(image=None, label=0):
@@ -59,7 +66,7 @@ def replace_first_shard(directory, content):
 def test_what_is_written_is_read_back(tmp_path, channels, num_shards):
     images = images_of(channels=channels)
     written = write(tmp_path / "new", images, num_shards=num_shards)
-    read_images, read_labels, manifest = read_prepared(tmp_path / "new")
+    read_images, read_labels, manifest = read(tmp_path / "new")
     np.testing.assert_array_equal(read_images, images)
     np.testing.assert_array_equal(read_labels, LABELS)
     assert (read_images.dtype, read_labels.dtype) == (np.uint8, np.int32)
@@ -83,7 +90,7 @@ def test_the_description_has_every_field_of_the_format(tmp_path):
     assert description == json.loads(json.dumps({"format_version": 1, **dataclasses.asdict(manifest)}))
     assert list(description) == [
         *("format_version", "name", "image_shape", "num_examples", "class_names", "class_counts"),
-        *("shards", "source", "license", "attribution"),
+        *("shards", "source", "license", "attribution", "options"),
     ]
     shard = tmp_path / "toy-00001-of-00002.tfrecord"
     assert description["shards"][1] == {
@@ -91,6 +98,7 @@ def test_the_description_has_every_field_of_the_format(tmp_path):
         "num_examples": 4,
         "num_bytes": shard.stat().st_size,
         "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(),
+        "crc32c": file_crc32c(shard),
     }
 
 
@@ -106,14 +114,14 @@ def test_no_description_is_an_error(tmp_path):
     with pytest.raises(
         DataError, match=r"dataset\.json does not exist, expected the description of a prepared data set"
     ):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "toy-00001-of-00002.tfrecord").unlink()
     with pytest.raises(DataError, match=r"shard .*toy-00001-of-00002\.tfrecord is missing"):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 def test_a_shard_of_another_size_is_named(tmp_path):
@@ -123,7 +131,7 @@ def test_a_shard_of_another_size_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"shard .*00001-of-00002\.tfrecord has \d+ bytes, dataset\.json states \d+; copy"
     ):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 def test_one_flipped_bit_is_found_by_the_hash(tmp_path):
@@ -133,7 +141,7 @@ def test_one_flipped_bit_is_found_by_the_hash(tmp_path):
     content[100] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"shard .*00000-of-00002\.tfrecord has SHA-256 .{12}…, dataset\.json states"):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 def test_a_truncated_file_that_the_description_agrees_with_is_damaged(tmp_path):
@@ -142,7 +150,7 @@ def test_a_truncated_file_that_the_description_agrees_with_is_damaged(tmp_path):
     with pytest.raises(
         DataError, match=r"shard .*00000-of-00002\.tfrecord is truncated or corrupt after record 0, expected 3 whole"
     ):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 GOOD = png(np.zeros((4, 6, 3), np.uint8))
@@ -178,7 +186,7 @@ def test_records_that_do_not_fit_are_named(tmp_path, records, sentence):
     write(tmp_path)
     replace_first_shard(tmp_path, records)
     with pytest.raises(DataError, match=sentence):
-        read_prepared(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import keras
 from trainer import console
 from trainer.callbacks.periodic import Periodic
 from trainer.engine.checkpoint import CheckpointStore
+from trainer.storage import Location, Mirror
 
 
 class Checkpoint(Periodic):
@@ -22,6 +23,8 @@ class Checkpoint(Periodic):
         keep: How many of the newest to keep, beside the best.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
         fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
+        remote: A folder in a bucket where checkpoints are published, and fetched from.
+        mirror: Of the run directory, which then holds in the bucket, too, all that was written before a checkpoint.
     """
 
     def __init__(
@@ -32,9 +35,19 @@ class Checkpoint(Periodic):
         keep: int = 3,
         best: str | None = None,
         fingerprints: Mapping[str, str] | None = None,
+        remote: Location | None = None,
+        mirror: Mirror | None = None,
     ):
         super().__init__(every_steps)
-        self.store = CheckpointStore(directory, keep=keep, best=best, fingerprints=fingerprints)
+        self.store = CheckpointStore(
+            directory,
+            keep=keep,
+            best=best,
+            fingerprints=fingerprints,
+            remote=remote,
+            before_publishing=None if mirror is None else mirror.copy,
+        )
+        self._mirror = mirror
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
@@ -51,6 +64,8 @@ class Checkpoint(Periodic):
         console.say(f"Resumed at step {manifest.step}.", fields={"step": manifest.step})
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._mirror is not None:
+            self._mirror.check()
         metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value

@@ -1,15 +1,20 @@
 """The data sets that a config can name, and their descriptions; TensorFlow is not needed to read them."""
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import derived, stacked
+from trainer.data.cut import num_windows
 from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
+from trainer.storage import Location, locate
+from trainer.storage.locations import is_remote
 
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -126,6 +131,33 @@ def num_examples(config: TrainConfig) -> int:
     return max(counts)
 
 
+def is_prepared(name: str) -> bool:
+    """Whether a data set consists of shards on a disk or in a bucket."""
+    return name not in DOWNLOADED and not name.startswith(stacked.PREFIX) and derived_source(name)[0] is None
+
+
+def windows_of(config: TrainConfig) -> int:
+    """Into how many windows the data set of a config is cut where the config does not say.
+
+    Raises:
+        ConfigError: two shards do not fit into the memory.
+        DataError, StorageError: as `describe`.
+    """
+    if not is_prepared(config.dataset):
+        return 1
+    memory = machine_memory_mib() / 4 if config.data_memory_mib is None else config.data_memory_mib
+    return num_windows(read_manifest(prepared_folder(config.dataset)), memory)
+
+
+def machine_memory_mib() -> float:
+    """What this machine has, or this container may use."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int(limit.read_text()))
+    return total / 2**20
+
+
 def _describe(name: str) -> DatasetInfo:
     if name.startswith(stacked.PREFIX):
         return _describe_stacked(_describe(stacked_source(name)))
@@ -135,7 +167,7 @@ def _describe(name: str) -> DatasetInfo:
         return dataclasses.replace(info, name=name, image_shape=derived.shape_of(derivation, info.image_shape, source))
     if name in DOWNLOADED:
         return DOWNLOADED[name]
-    manifest = read_manifest(prepared_dir(name))
+    manifest = read_manifest(prepared_folder(name))
     return DatasetInfo(manifest.name, manifest.image_shape, manifest.class_counts, manifest.class_names)
 
 
@@ -165,21 +197,20 @@ def stacked_source(name: str) -> str:
     return name.removeprefix(stacked.PREFIX)
 
 
-def prepared_dir(name: str) -> pathlib.Path:
-    """Returns the directory of the prepared data set called `name`: "digits", or a local directory.
+def prepared_folder(name: str) -> Location:
+    """Returns the folder of the prepared data set called `name`: "digits", or a local or `gs://` folder.
 
     Raises:
         ConfigError: if there is none.
+        StorageError: if the bucket cannot be read.
     """
     if name == "digits":
-        return embedded_digits_dir()
-    directory = pathlib.Path(name)
-    if directory.is_dir():
-        if (directory / MANIFEST_NAME).is_file():
-            return directory
-        raise ConfigError(
-            f"dataset={name} is a directory without {MANIFEST_NAME}; name the directory of a prepared data set."
-        )
+        return locate(embedded_digits_dir())
+    folder = locate(name)
+    if (folder / MANIFEST_NAME).exists():
+        return folder
+    if is_remote(name) or pathlib.Path(name).is_dir():
+        raise ConfigError(f"dataset={name} has no {MANIFEST_NAME}; name the folder of a prepared data set.")
     raise ConfigError(
         f"dataset={name} is neither a known data set nor a directory with {MANIFEST_NAME}; "
         f"{did_you_mean(name, NAMES)}Known are {', '.join(NAMES)}."

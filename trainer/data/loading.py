@@ -6,15 +6,27 @@ Shapes: `N` images, `H W C` height, width and channels.
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import derived, stacked
-from trainer.data.catalogue import DOWNLOADED, DatasetInfo, derived_source, describe, prepared_dir, stacked_source
-from trainer.data.prepared import read_prepared
-from trainer.errors import DataError
+from trainer.data.catalogue import (
+    DOWNLOADED,
+    DatasetInfo,
+    derived_source,
+    describe,
+    is_prepared,
+    prepared_folder,
+    stacked_source,
+)
+from trainer.data.cut import Cut
+from trainer.data.feeds import Stream
+from trainer.data.prepared import read_prepared, read_shard
+from trainer.data.shard_files import ShardFiles
+from trainer.errors import ConfigError, DataError
 
 _KERAS_CACHE = {
     "mnist": "~/.keras/datasets/mnist.npz",
@@ -69,13 +81,99 @@ def load(name: str, classes: tuple[int, ...] | None = None, padding: int = 0) ->
     if name in DOWNLOADED:
         images, labels = _load_downloaded(DOWNLOADED[name])
     else:
-        images, labels, _ = read_prepared(prepared_dir(name))
+        images, labels = read_prepared(ShardFiles(prepared_folder(name)))
     if classes is not None:
         kept = np.isin(labels, classes)
         images, labels = images[kept], labels[kept]
     if padding:
         images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return Arrays(images, labels, info)
+
+
+def blocks(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Loads a data set part by part: a prepared one shard by shard, another one whole.
+
+    Returns:
+        images uint8 [N, H, W, C] and labels int32 [N] of each part, in order.
+
+    Raises:
+        ConfigError, DataError, StorageError: as `load`.
+    """
+    if not is_prepared(name):
+        whole = load(name)
+        yield whole.images, whole.labels
+        return
+    files = ShardFiles(prepared_folder(name))
+    for shard in files.manifest.shards:
+        images = np.empty((shard.num_examples, *files.manifest.image_shape), np.uint8)
+        labels = np.empty(shard.num_examples, np.int32)
+        read_shard(files.paths([shard])[0], files.manifest, images, labels)
+        yield images, labels
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on.
+
+    Attributes:
+        x: What `GAN.fit` takes as its first argument: images, or a stream.
+        y: As its second: labels, images of the other domain, or None with a stream, which has its own.
+        info: Of the data set.
+        largest_batch: That it can fill.
+        fingerprints: Of the data, by name.
+    """
+
+    x: np.ndarray | Stream
+    y: np.ndarray | None
+    info: DatasetInfo
+    largest_batch: int
+    fingerprints: dict[str, str]
+
+    @property
+    def real_images(self) -> tuple[np.ndarray, ...]:
+        """Images that metrics compare with, of each domain: uint8 [N, H, W, C]; of a stream, those of a window."""
+        if isinstance(self.x, Stream):
+            images, _, size = self.x.load(0)
+            return (images[:size],)
+        return (self.x,) if self.y is None or self.y.ndim == 1 else (self.x, self.y)
+
+
+def load_training_data(config: TrainConfig) -> TrainingData:
+    """Loads what a config trains on; of a set in several windows, nothing yet.
+
+    Raises:
+        ConfigError, DataError, StorageError: as `load` and `stream_for`.
+    """
+    if (config.data_windows or 1) > 1:
+        stream = stream_for(config)
+        info = describe(config.dataset, config.padding).with_classes(config.classes)
+        return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
+    arrays, others = load_for(config)
+    if others is None:
+        fingerprints = {"data": arrays.fingerprint}
+        return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints)
+    fingerprints = {"data": arrays.fingerprint, "data_b": others.fingerprint}
+    smaller = min(len(arrays.images), len(others.images))
+    return TrainingData(arrays.images, others.images, arrays.info, smaller, fingerprints)
+
+
+def stream_for(config: TrainConfig) -> Stream:
+    """The prepared set of a config, cut into `data_windows` windows.
+
+    Raises:
+        ConfigError: The set does not consist of shards, has fewer of them than windows, or is not the only domain.
+        DataError, StorageError: as `describe`.
+    """
+    count = int(config.data_windows or 1)
+    if not is_prepared(config.dataset) or config.dataset_b is not None:
+        raise ConfigError(f"data_windows={count} needs one prepared data set; give 1 for dataset={config.dataset}.")
+    describe(config.dataset).with_classes(config.classes)
+    files = ShardFiles(prepared_folder(config.dataset), cache_mib=config.cache_mib)
+    if count > len(files.manifest.shards):
+        raise ConfigError(
+            f"data_windows={count} exceeds the {len(files.manifest.shards)} shards of {config.dataset}; give fewer."
+        )
+    return Stream(files, Cut(files.manifest.shards, count, config.seed), config.classes, config.padding)
 
 
 def load_for(config: TrainConfig) -> tuple[Arrays, Arrays | None]:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import DataError
+from trainer.storage import Location
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "dataset.json"
@@ -21,6 +22,8 @@ class Shard:
     num_bytes: int
     sha256: str
     """SHA-256 of the whole file, 64 hex digits."""
+    crc32c: str
+    """CRC32C of the whole file in base64, as Cloud Storage states it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,28 +41,29 @@ class Manifest:
     source: str
     license: str
     attribution: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How the images were chosen and resized."""
 
     def to_json(self) -> str:
         """Returns the text of `dataset.json`; the same manifest always gives the same text."""
         return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
-def read_manifest(directory: str | pathlib.Path) -> Manifest:
+def read_manifest(folder: Location) -> Manifest:
     """Reads and checks the `dataset.json` of a prepared data set.
 
     Args:
-        directory: local directory of the data set.
+        folder: of the data set.
 
     Raises:
         DataError: if the file is missing, not JSON, of another format version, lacks a field or contradicts itself.
+        StorageError: if it cannot be read.
     """
-    path = pathlib.Path(directory) / MANIFEST_NAME
+    path = folder / MANIFEST_NAME
+    if not path.exists():
+        raise DataError(f"{path} does not exist, expected the description of a prepared data set; name its directory.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} does not exist, expected the description of a prepared data set; name its directory."
-        ) from error
+        content = json.loads(path.read_bytes().decode())
     except ValueError as error:
         raise DataError(
             f"{path} is not JSON ({error}), expected a data set's description; prepare the set again."
@@ -92,16 +96,18 @@ def _from_json(content: dict[str, Any]) -> Manifest:
                 num_examples=int(shard["num_examples"]),
                 num_bytes=int(shard["num_bytes"]),
                 sha256=str(shard["sha256"]),
+                crc32c=str(shard["crc32c"]),
             )
             for shard in content["shards"]
         ),
         source=str(content["source"]),
         license=str(content["license"]),
         attribution=str(content["attribution"]),
+        options=dict(content["options"]),
     )
 
 
-def _check(manifest: Manifest, path: pathlib.Path) -> None:
+def _check(manifest: Manifest, path: Location) -> None:
     in_shards = sum(shard.num_examples for shard in manifest.shards)
     in_classes = sum(manifest.class_counts)
     if not manifest.num_examples == in_shards == in_classes:

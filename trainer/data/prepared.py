@@ -4,7 +4,6 @@ A record is a `tf.train.Example` with the features `image` (bytes, one PNG of 8 
 Shapes: `N` images of the set, `B` of one batch, `H W C` height, width and channels.
 """
 
-import hashlib
 import itertools
 import os
 import pathlib
@@ -13,7 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
+from trainer.data.manifest import MANIFEST_NAME, Manifest, Shard
+from trainer.data.shard_files import ShardFiles
+from trainer.data.shards import described, serialized
 from trainer.errors import DataError
 
 _PARSE_BATCH = 1024
@@ -27,64 +28,38 @@ _FEATURES = {
 }
 
 
-def read_prepared(directory: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray, Manifest]:
-    """Reads a whole prepared data set into host memory, and verifies every shard's size and SHA-256.
+def read_prepared(files: ShardFiles) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a whole prepared data set into host memory.
 
     Args:
-        directory: local directory with `dataset.json` and the shards that it names.
+        files: of the set.
 
     Returns:
         images: uint8 [N, H, W, C] in [0, 255], in the order of the shards.
         labels: int32 [N] in [0, number of classes).
-        manifest: the content of `dataset.json`.
 
     Raises:
         DataError: if a file is missing, damaged, or does not hold what `dataset.json` states; it names the shard.
+        StorageError: if a bucket cannot be read.
     """
-    directory = pathlib.Path(directory)
-    manifest = read_manifest(directory)
+    manifest = files.manifest
     images = np.empty((manifest.num_examples, *manifest.image_shape), np.uint8)
     labels = np.empty(manifest.num_examples, np.int32)
     start = 0
-    for shard in manifest.shards:
-        _verify_file(directory / shard.file, shard)
+    for shard, path in zip(manifest.shards, files.paths(manifest.shards), strict=True):
         stop = start + shard.num_examples
-        _read_shard(directory / shard.file, manifest, images[start:stop], labels[start:stop])
+        read_shard(path, manifest, images[start:stop], labels[start:stop])
         start = stop
     counts = tuple(np.bincount(labels, minlength=len(manifest.class_counts)).tolist())
     if counts != manifest.class_counts:
         raise DataError(
-            f"{directory} holds {list(counts)} images a class, its {MANIFEST_NAME} states "
+            f"{manifest.name} holds {list(counts)} images a class, its {MANIFEST_NAME} states "
             f"{list(manifest.class_counts)}; prepare the set again."
         )
-    return images, labels, manifest
+    return images, labels
 
 
-def _verify_file(path: pathlib.Path, shard: Shard) -> None:
-    if not path.is_file():
-        raise DataError(f"shard {path} is missing, {MANIFEST_NAME} names it; copy the whole data set again.")
-    num_bytes = path.stat().st_size
-    if num_bytes != shard.num_bytes:
-        raise DataError(
-            f"shard {path} has {num_bytes} bytes, {MANIFEST_NAME} states {shard.num_bytes}; copy the data set again."
-        )
-    digest = _sha256(path)
-    if digest != shard.sha256:
-        raise DataError(
-            f"shard {path} has SHA-256 {digest[:12]}…, {MANIFEST_NAME} states {shard.sha256[:12]}…; "
-            "copy the data set again."
-        )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
+def read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
     """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the shard's records."""
     start = 0
     try:
@@ -239,10 +214,5 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray, num_classes: int, num_
 def _write_shard(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> Shard:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for image, label in zip(images, labels, strict=True):
-            feature = {
-                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])),
-                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString(deterministic=True))
-    return Shard(file=path.name, num_examples=len(labels), num_bytes=path.stat().st_size, sha256=_sha256(path))
+            writer.write(serialized(tf.io.encode_png(image).numpy(), int(label)))
+    return described(path, len(labels))

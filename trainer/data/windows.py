@@ -37,14 +37,51 @@ class Place:
         Every epoch is a permutation of its own, of which the last `num_examples % global_batch_size` places are not
         used. No state: example `i` of step `s` is `permutation(key, epoch)[place]`.
         """
-        global_batch_size = self.replica_batch_size * self.num_replicas
-        steps_per_epoch = num_examples // global_batch_size
+        steps_per_epoch = num_examples // self.global_batch_size
         epoch, position = self.step // steps_per_epoch, self.step % steps_per_epoch
-        first = position * global_batch_size + tf.cast(self.replica, tf.int64) * self.replica_batch_size
-        places = first + tf.range(self.replica_batch_size, dtype=tf.int64)
-        seed = tf.stack([tf.constant(self.key % 2**31, tf.int64), epoch + (self.key >> 32) % 2**31])
-        shuffled = tf.random.experimental.index_shuffle(places, seed, tf.constant(num_examples - 1, tf.int64))
-        return tf.cast(shuffled, tf.int32)
+        return self._shuffled(self._places(position), epoch, tf.constant(num_examples, tf.int64))
+
+    def indices_of_visit(self, visit: tf.Tensor) -> tf.Tensor:
+        """Which examples of a visited window belong here: int32 [B].
+
+        Args:
+            visit: int64 [3]: `Visit.number`, `first_step` and `size`. Steps that need more than `size` examples begin
+                again in another order.
+        """
+        number, first_step, size = tf.unstack(visit)
+        places = self._places(self.step - first_step)
+        first, second = (self._shuffled(places % size, 2 * number + lap, size) for lap in (0, 1))
+        return tf.where(places < size, first, second)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Batch of all replicas."""
+        return self.replica_batch_size * self.num_replicas
+
+    def _places(self, position: tf.Tensor) -> tf.Tensor:
+        """Places in the order of an epoch or a visit, whose step number `position` this is: int64 [B]."""
+        first = position * self.global_batch_size + tf.cast(self.replica, tf.int64) * self.replica_batch_size
+        return first + tf.range(self.replica_batch_size, dtype=tf.int64)
+
+    def _shuffled(self, places: tf.Tensor, number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """What stands at these places in permutation `number` of `size` examples: int32 [B]."""
+        seed = tf.stack([tf.constant(self.key % 2**31, tf.int64), number + (self.key >> 32) % 2**31])
+        return tf.cast(tf.random.experimental.index_shuffle(places, seed, size - 1), tf.int32)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """That a window holds a part of the data, for a time.
+
+    Attributes:
+        number: Of windows before it, over all epochs.
+        first_step: That is taken from it.
+        size: Images in it; the arrays may be longer.
+    """
+
+    number: int
+    first_step: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -56,11 +93,13 @@ class Window:
         targets: int32 labels [N]; or images of another domain, of any number, which are then batched in an order of
             their own; or None.
         image_range: What uint8 pixels are mapped to; float images are used as they are.
+        visit: None where it holds all of the data.
     """
 
     images: np.ndarray
     targets: np.ndarray | None
     image_range: tuple[float, float]
+    visit: Visit | None = None
 
     @property
     def num_examples(self) -> int:
@@ -88,6 +127,8 @@ class Window:
     def tensors(self) -> tuple[tf.Tensor, ...]:
         """The window's content on the current device."""
         held = (self.images,) if self.targets is None else (self.images, self.targets)
+        if self.visit is not None:
+            held = (*held, np.array(dataclasses.astuple(self.visit), np.int64))
         return tuple(tf.constant(array) for array in held)
 
     def batch(self, tensors: tuple[tf.Tensor, ...], place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -97,7 +138,8 @@ class Window:
             Images float32 [B, ...] in `image_range`; and labels int32 [B], images [B, ...] of the other domain,
             or None.
         """
-        indices = place.indices(len(self.images))
+        of_visit = self.visit is not None
+        indices = place.indices_of_visit(tensors[-1]) if of_visit else place.indices(len(self.images))
         images = self.as_floats(tf.gather(tensors[0], indices))
         if self.targets is None:
             return images, None

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.engine.manifest import MANIFEST, Manifest, file_sha256, state_sha256, verify
+from trainer.engine.manifest import MANIFEST, Manifest, state_sha256, verify
+from trainer.engine.published import PublishedCheckpoints
 from trainer.errors import CheckpointError, DivergenceError
+from trainer.storage import Location, file_sha256
 
 
 class CheckpointStore:
@@ -23,6 +25,9 @@ class CheckpointStore:
         keep: How many of the newest to keep.
         best: Name of the metric whose smallest value marks a checkpoint that is kept as well; None: none is.
         fingerprints: Written to each manifest and compared on restore.
+        remote: A folder in a bucket where every checkpoint is published as well, its manifest last; those that are not
+            on this machine are fetched from it.
+        before_publishing: Called in the background before a checkpoint is published.
     """
 
     def __init__(
@@ -32,11 +37,15 @@ class CheckpointStore:
         keep: int = 3,
         best: str | None = None,
         fingerprints: Mapping[str, str] | None = None,
+        remote: Location | None = None,
+        before_publishing: Callable[[], None] | None = None,
     ):
         self.directory = Path(directory)
         self._keep = keep
         self._best = best
         self._fingerprints = dict(fingerprints or {})
+        self._before_publishing = before_publishing or (lambda: None)
+        self._published = None if remote is None else PublishedCheckpoints(remote)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -92,6 +101,7 @@ class CheckpointStore:
         steps = [number for number in self.steps() if step in (None, number)]
         problems: list[str] = []
         for number in reversed(steps):
+            self._fetch(number)
             manifest, problem = verify(self.folder(number))
             if manifest is not None:
                 return manifest, tuple(problems)
@@ -116,14 +126,15 @@ class CheckpointStore:
         found: list[tuple[float, int]] = []
         for number in self.steps():
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                metrics = Manifest.from_bytes((self.folder(number) / MANIFEST).read_bytes()).metrics
+                metrics = self._manifest(number).metrics
                 if self._best in metrics:
                     found.append((metrics[self._best], number))
         return found
 
     def steps(self) -> list[int]:
-        """Steps of all checkpoint folders, ascending; a folder appears whole or not at all."""
-        return sorted(int(path.name[5:]) for path in self.directory.glob("step-*") if path.name[5:].isdigit())
+        """Steps of all checkpoints, ascending; a folder appears whole or not at all."""
+        here = {int(path.name[5:]) for path in self.directory.glob("step-*") if path.name[5:].isdigit()}
+        return sorted(here if self._published is None else here | self._published.steps)
 
     def folder(self, step: int) -> Path:
         """The folder of a checkpoint."""
@@ -144,6 +155,9 @@ class CheckpointStore:
             shutil.rmtree(self.folder(step), ignore_errors=True)
             os.rename(temporary, self.folder(step))
             _sync(self.directory)
+            if self._published is not None:
+                self._before_publishing()
+                self._published.publish(self.folder(step), step)
             self._retain()
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -179,8 +193,25 @@ class CheckpointStore:
         steps = self.steps()
         kept = {*steps[-self._keep :], self.best()}
         for number in set(steps) - kept:
+            if self._published is not None:
+                self._published.delete(number)
             (self.folder(number) / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.folder(number), ignore_errors=True)
+
+    def _fetch(self, step: int) -> None:
+        """Brings a checkpoint to this machine, where it is in the bucket alone."""
+        if self._published is None or self.folder(step).exists():
+            return
+        temporary = self.directory / f".step-{step:08d}.partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        self._published.fetch(step, temporary)
+        os.rename(temporary, self.folder(step))
+
+    def _manifest(self, step: int) -> Manifest:
+        here = self.folder(step) / MANIFEST
+        if self._published is not None and not here.exists():
+            return Manifest.from_bytes(self._published.manifest(step))
+        return Manifest.from_bytes(here.read_bytes())
 
     def _check_fingerprints(self, manifest: Manifest) -> None:
         for what, value in self._fingerprints.items():

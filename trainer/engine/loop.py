@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.data.feeds import Feed
 from trainer.data.windows import Window
 from trainer.engine.preemption import Preemption
 from trainer.engine.step import Step, StepPlan
@@ -42,6 +43,10 @@ class DeviceWindow:
         self._run_window = tf.function(run_window, autograph=False)
         self._strategy = strategy
 
+    def hold(self, window: Window) -> None:
+        """Takes the next steps from another window, whose arrays have the same shapes."""
+        self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: window.tensors())
+
     def __call__(self, first: int, last: int) -> tuple[int, dict[str, float]]:
         """Runs the steps from `first` up to, without, `last`.
 
@@ -57,12 +62,12 @@ class DeviceWindow:
 
 def run(
     model: keras.Model,
-    make_device_window: Callable[[], DeviceWindow],
+    make_device_window: Callable[[Window], DeviceWindow],
+    feed: Feed,
     callbacks: keras.callbacks.CallbackList,
     *,
     num_steps: int,
     global_batch_size: int,
-    steps_per_epoch: int,
     steps_per_window: int,
     preemption: Preemption,
 ) -> None:
@@ -73,11 +78,11 @@ def run(
 
     Args:
         model: Has the attribute `step`, the number of steps taken, which callbacks may set in `on_train_begin`.
-        make_device_window: Called after `on_train_begin`.
+        make_device_window: Called after `on_train_begin` with the first window.
+        feed: Of windows.
         callbacks: Keras's list; `on_train_batch_*` runs once a window.
         num_steps: The step to stop at.
         global_batch_size: For `images_per_sec`.
-        steps_per_epoch: Steps from one `on_epoch_end` to the next.
         steps_per_window: Most steps of a window.
         preemption: Says whether SIGTERM has come.
 
@@ -86,10 +91,12 @@ def run(
     """
     model.stop_training = False
     callbacks.on_train_begin()
-    cadences = [steps_per_window, steps_per_epoch, *_cadences(callbacks.callbacks)]
+    steps_per_epoch = feed.steps_per_epoch
+    cadences = [steps_per_window, steps_per_epoch, *_cadences([feed, *callbacks.callbacks])]
     if model.step < num_steps and not model.stop_training:
-        device_window = make_device_window()
+        device_window = make_device_window(feed.window(model.step))
         preemption.on_request(lambda: device_window.stop.assign(True))
+    started_at = model.step
     epoch_sums: dict[str, float] = {}
     epoch_start, epoch_started = model.step, time.perf_counter()
     while model.step < num_steps and not model.stop_training and not preemption.requested:
@@ -98,6 +105,8 @@ def run(
             callbacks.on_epoch_begin(epoch)
             epoch_sums, epoch_start, epoch_started = {}, model.step, time.perf_counter()
         callbacks.on_train_batch_begin(position)
+        if feed.every_steps and model.step % feed.every_steps == 0 and model.step != started_at:
+            device_window.hold(feed.window(model.step))
         first = model.step
         last = min([num_steps, *((first // every + 1) * every for every in cadences)])
         started = time.perf_counter()
@@ -113,8 +122,8 @@ def run(
     callbacks.on_train_end()
 
 
-def _cadences(callbacks: Iterable[keras.callbacks.Callback]) -> list[int]:
-    found = (getattr(callback, "every_steps", 0) for callback in callbacks)
+def _cadences(of: Iterable[object]) -> list[int]:
+    found = (getattr(each, "every_steps", 0) for each in of)
     return sorted({every for every in found if every})
 
 

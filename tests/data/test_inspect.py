@@ -1,0 +1,52 @@
+"""`inspect` tells what a set holds, shows its images, and finds damage where it is asked to look."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer import __main__ as commands
+from trainer.data.prepared import write_prepared
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 6, 3), np.uint8)
+LABELS = np.arange(30) % 3
+
+
+@pytest.fixture
+def folder(tmp_path):
+    texts = {"name": "toy", "source": "", "license": "", "attribution": ""}
+    write_prepared(tmp_path / "set", IMAGES, LABELS, ["a", "b", "ü"], num_shards=3, **texts)
+    return tmp_path / "set"
+
+
+def inspect(*arguments):
+    return commands.main(["trainer", "inspect", *arguments])
+
+
+def test_all_of_a_set_is_told_and_shown(folder, tmp_path, capsys):
+    assert inspect(f"--dataset={folder}", "--verify", f"--sheet={tmp_path}/sheet.png") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["num_examples"], told["image_shape"], told["classes"]) == (30, [4, 6, 3], {"a": 10, "b": 10, "ü": 10})
+    assert told["pixels"]["images"] == 30 and told["pixels"]["range"] == [int(IMAGES.min()), int(IMAGES.max())]
+    assert told["pixels"]["mean"] == pytest.approx(IMAGES.mean(axis=(0, 1, 2)), abs=0.01)
+    assert told["pixels"]["standard_deviation"] == pytest.approx(IMAGES.std(axis=(0, 1, 2)), abs=0.01)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (3 * 6 + 2, 10 * 8 + 2, 3)
+    assert (sheet[2 + 6 : 6 + 6, 2 + 8 : 8 + 8] == IMAGES[4]).all()  # second row, second column: class b's second one
+
+
+def test_damage_is_found_where_all_is_verified(folder, capsys):
+    last = folder / "toy-00002-of-00003.tfrecord"
+    last.write_bytes(last.read_bytes()[:-1] + b"x")
+    assert inspect(f"--dataset={folder}") == 0
+    assert json.loads(capsys.readouterr().out)["pixels"]["images"] == 10
+    assert inspect(f"--dataset={folder}", "--verify") == 1
+    assert "toy-00002-of-00003.tfrecord has SHA-256" in capsys.readouterr().err
+
+
+def test_named_sets_are_told_too_and_a_bad_sheet_is_refused(capsys):
+    assert inspect("--dataset=inverted:digits") == 0
+    assert json.loads(capsys.readouterr().out)["classes"]["7"] == 500
+    assert inspect("--dataset=digits", "--sheet=/nowhere/sheet.png") == 2
+    assert "must be a .png in a folder that exists" in capsys.readouterr().err

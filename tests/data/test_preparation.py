@@ -1,0 +1,199 @@
+"""A source becomes a prepared set: the same bytes whoever makes it, whole or absent, and bad pictures are named."""
+
+import hashlib
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer import __main__ as commands
+from trainer.data import preparation
+from trainer.data.loading import load
+from trainer.data.preparation import Options
+from trainer.data.sources import opened
+from trainer.errors import ConfigError, DataError
+from trainer.storage import locate
+
+ABOUT = {"name": "set", "source": "here", "license": "", "attribution": "", "options": {}}
+
+
+def picture(number, size=(6, 6)):
+    """A picture whose first pixel tells its number."""
+    array = np.random.default_rng(number).integers(0, 255, (*size, 3), np.uint8)
+    array[0, 0] = number
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(40):
+        path = tmp_path / "pictures" / "abcd"[number % 4] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    return tmp_path / "pictures"
+
+
+def prepared(folder, out, told=lambda tally: None, **options):
+    options = Options(**({"num_processes": 1} | options))
+    with opened(str(folder)) as source:
+        plan = preparation.plan(source, options)
+        return preparation.prepare(source, plan, options, locate(str(out)), ABOUT, told)
+
+
+def digests(out):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
+
+
+def numbers(arrays):
+    return arrays.images[:, 0, 0, 0].tolist()
+
+
+def test_every_picture_is_in_the_set_once_with_its_class_and_in_another_order(folder, tmp_path):
+    manifest, tally = prepared(folder, tmp_path / "out", shard_mib=0.001)
+    arrays = load(str(tmp_path / "out"))
+    assert sorted(numbers(arrays)) == list(range(40)) and numbers(arrays)[:10] != list(range(10))
+    assert all(label == number % 4 for number, label in zip(numbers(arrays), arrays.labels, strict=True))
+    assert (manifest.class_names, manifest.class_counts) == (("a", "b", "c", "d"), (10,) * 4)
+    assert (manifest.image_shape, manifest.num_examples, tally.done) == ((6, 6, 3), 40, 40)
+    assert len(manifest.shards) > 3 and sum(shard.num_examples for shard in manifest.shards) == 40
+    first = Image.open(folder / "a" / "0.png")
+    assert (arrays.images[numbers(arrays).index(0)] == np.asarray(first)).all()
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(folder, tmp_path):
+    for num_processes in (1, 2, 3):
+        prepared(folder, tmp_path / str(num_processes), num_processes=num_processes, shard_mib=0.002)
+    assert digests(tmp_path / "1") == digests(tmp_path / "2") == digests(tmp_path / "3")
+
+
+def test_a_limit_takes_evenly_and_classes_are_chosen_by_name_in_the_order_given(folder, tmp_path):
+    manifest, _ = prepared(folder, tmp_path / "few", limit=8)
+    assert manifest.class_counts == (2, 2, 2, 2)
+    manifest, _ = prepared(folder, tmp_path / "some", classes=("c", "a"))
+    assert (manifest.class_names, manifest.class_counts) == (("c", "a"), (10, 10))
+    arrays = load(str(tmp_path / "some"))
+    assert {(number % 4, label) for number, label in zip(numbers(arrays), arrays.labels, strict=True)} == {
+        (2, 0),
+        (0, 1),
+    }
+    with pytest.raises(ConfigError, match="classes=e is not in the source, which has a, b, c, d"):
+        prepared(folder, tmp_path / "none", classes=("e",))
+
+
+def test_bad_pictures_end_it_unless_they_are_allowed_and_are_named(folder, tmp_path):
+    (folder / "a" / "cut.png").write_bytes(picture(3)[:-60])
+    (folder / "b" / "empty.png").write_bytes(b"")
+    (folder / "c" / "large.png").write_bytes(picture(7, (9, 6)))
+    with pytest.raises(DataError, match=r"\.png .*\. Leave it out, or allow more than --max_bad_images=1\."):
+        prepared(folder, tmp_path / "out", max_bad_images=1)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    manifest, tally = prepared(folder, tmp_path / "out", max_bad_images=3)
+    assert {name: problem.split(" (")[0] for name, problem in tally.bad} == {
+        "a/cut.png": "cannot be decoded",
+        "b/empty.png": "is empty; delete it or copy it again",
+        "c/large.png": "is 9×6 where 6×6 is asked for; choose how to resize with --image_size=H,W and "
+        "--resize=crop, fit or stretch",
+    }
+    assert manifest.num_examples == 40 and len(load(str(tmp_path / "out")).images) == 40
+
+
+def test_no_usable_picture_is_an_error(tmp_path):
+    for number in range(3):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of the first 3 images can be read"):
+        prepared(tmp_path / "pictures", tmp_path / "out", max_bad_images=9)
+    with pytest.raises(DataError, match="none of the 3 images can be used: .* is not an image"):
+        prepared(tmp_path / "pictures", tmp_path / "out", max_bad_images=9, image_size=(4, 4), channels=1)
+
+
+def test_grey_or_colour_is_told_by_the_first_pictures(tmp_path):
+    (tmp_path / "grey").mkdir()
+    for number in range(3):
+        Image.open(io.BytesIO(picture(number))).convert("L").save(tmp_path / "grey" / f"{number}.png")
+    assert prepared(tmp_path / "grey", tmp_path / "out")[0].image_shape == (6, 6, 1)
+    (tmp_path / "grey" / "colour.png").write_bytes(picture(9))
+    assert prepared(tmp_path / "grey", tmp_path / "colour")[0].image_shape == (6, 6, 3)
+
+
+def test_a_set_is_not_overwritten_and_what_an_interrupted_one_left_is_removed(folder, tmp_path):
+    def interrupt(tally):
+        if tally.done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder, tmp_path / "out", interrupt, shard_mib=0.0001)
+    left = set(digests(tmp_path / "out"))
+    assert left and "dataset.json" not in left
+    prepared(folder, tmp_path / "out")
+    prepared(folder, tmp_path / "again")
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+    with pytest.raises(ConfigError, match="out=.*/out holds a prepared data set already"):
+        prepared(folder, tmp_path / "out")
+
+
+def test_pictures_in_a_bucket_become_a_set_in_a_bucket_with_the_same_bytes(folder, bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there = locate(bucket)
+    (there / "pictures").upload(folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")])
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for path in folder.rglob("*.png"):
+            archive.write(path, path.relative_to(folder))
+    there.upload(tmp_path, ["pictures.zip"])
+    prepared(folder, tmp_path / "out", shard_mib=0.002)
+    for name in ("pictures", "pictures.zip"):
+        prepared(there / name, there / f"{name}-set", shard_mib=0.002)
+        (there / f"{name}-set").download(
+            {entry.name: tmp_path / "back" / name / entry.name for entry in (there / f"{name}-set").entries()}
+        )
+        assert digests(tmp_path / "back" / name) == digests(tmp_path / "out")
+    assert sorted(numbers(load(f"{bucket}/pictures-set"))) == list(range(40))
+
+
+def run(*arguments):
+    return commands.main(["trainer", "prepare", *arguments])
+
+
+def test_the_command_makes_a_set_and_says_how_to_train_on_it(folder, tmp_path, capsys):
+    (folder / "a" / "empty.png").write_bytes(b"")
+    out = tmp_path / "out"
+    asked = [f"--source={folder}", f"--out={out}", "--image_size=4", "--max_bad_images=2", "--processes=1"]
+    assert run(*asked, "--dry_run") == 0
+    assert "41 become 4×4×3 by --resize=crop" in said(capsys) and not out.exists()
+    assert run(*asked) == 0
+    told = said(capsys)
+    assert "Wrote 40 images of 4×4×3 in 1 shards" in told and "Left out: a/empty.png is empty" in told
+    assert f"python -m trainer.task --dataset={out} --job_dir=runs/out" in told
+    manifest = json.loads((out / "dataset.json").read_text())
+    assert manifest["source"] == str(folder) and manifest["options"]["resize"] == "crop"
+    assert manifest["options"]["image_size"] == [4, 4]
+
+
+def test_the_command_makes_two_domains(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(f"--source={folder}/a", f"--source_b={folder}/b", f"--out={out}", "--processes=1") == 0
+    assert f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b" in said(capsys)
+    assert [len(load(str(out / domain)).images) for domain in "ab"] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "sentence"),
+    [
+        (["--image_size=0,4"], 2, "image_size=0,4 is not a size; give --image_size=H,W, as in 64,64."),
+        (["--image_size=4,4,3"], 2, "image_size=4,4,3 is not a size"),
+        (["--classes=a,z"], 2, "classes=z is not in the source"),
+        (["--source=nowhere"], 1, "nowhere holds no images; looked for files that end in .png"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, tmp_path, capsys, flags, code, sentence):
+    assert run(f"--source={folder}", f"--out={tmp_path}/out", *flags) == code
+    assert sentence in capsys.readouterr().err
+
+
+def said(capsys):
+    return "\n".join(json.loads(line)["message"] for line in capsys.readouterr().out.splitlines())

@@ -1,0 +1,323 @@
+"""Folders, archives, arrays and tables give the same pictures, and what is wrong with one is said by name."""
+
+import gzip
+import io
+import os
+import sys
+import tarfile
+import types
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.data.sources import opened
+from trainer.data.sources.base import natural_order
+from trainer.errors import DataError, StorageError
+from trainer.storage import locate
+
+
+def png(seed, size=(4, 4)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FILES = {f"{name}/{number}.PNG": png(ord(name) + number) for name in "ba" for number in (2, 10)}
+IN_ORDER = ["a/2.PNG", "a/10.PNG", "b/2.PNG", "b/10.PNG"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, content in FILES.items():
+        path = tmp_path / "letters" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "letters"
+
+
+def zipped(folder, path, around=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in FILES:
+            archive.write(folder / name, f"{around}{name}")
+
+
+def tarred(folder, path, around=""):
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        archive.add(folder, around or ".")
+
+
+MAKERS = {"letters.zip": zipped, "letters.tar": tarred, "letters.tar.gz": tarred}
+
+
+def contents(source):
+    return {item.name: source.read(index) for index, item in enumerate(source.items)}
+
+
+def test_a_folder_has_a_class_for_each_sub_folder_and_a_natural_order(folder):
+    (folder / "a" / "notes.txt").write_text("no picture")
+    (folder / "a" / ".hidden.png").write_bytes(b"")
+    with opened(str(folder)) as source:
+        assert [item.name for item in source.items] == IN_ORDER
+        assert (source.class_names, [item.label for item in source.items]) == (("a", "b"), [0, 0, 1, 1])
+        assert contents(source) == FILES
+
+
+def test_a_flat_folder_is_one_class_and_names_may_be_anything(tmp_path):
+    for name in ("ein Bild ä.png", "дом 2.JPEG", "x.WebP"):
+        (tmp_path / "flat" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "flat" / name).write_bytes(png(1))
+    with opened(f"{tmp_path}/flat/") as source:
+        assert source.class_names == ("flat",) and len(source.items) == 3 and source.read(0) == png(1)
+
+
+@pytest.mark.parametrize("around", ["", "letters/"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_archive_is_as_its_folder_with_or_without_one_around_it(folder, tmp_path, kind, around):
+    MAKERS[kind](folder, tmp_path / kind, around)
+    with opened(str(tmp_path / kind)) as source:
+        assert source.class_names == ("a", "b")
+        assert [item.name.removeprefix("./").removeprefix(around) for item in source.items] == IN_ORDER
+        assert list(contents(source).values()) == [FILES[name] for name in IN_ORDER]
+
+
+def test_pictures_beside_sub_folders_are_refused(folder):
+    (folder / "loose.png").write_bytes(png(0))
+    with pytest.raises(DataError, match=r"loose\.png lies beside the sub-folders"), opened(str(folder)):
+        pass
+
+
+def test_a_source_without_pictures_says_what_it_looked_for(tmp_path):
+    (tmp_path / "readme.txt").write_text("")
+    with (
+        pytest.raises(DataError, match=r"holds no images; looked for files that end in \.png, \.jpg, "),
+        opened(str(tmp_path)),
+    ):
+        pass
+    with pytest.raises(DataError, match=r"letters\.zip does not exist"), opened(str(tmp_path / "letters.zip")):
+        pass
+
+
+BAD_NAMES = ["../evil.png", "/etc/evil.png", "a/../../evil.png"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_member_outside_of_its_archive_is_refused_by_name(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr(name, png(0))
+    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(png(0))
+        archive.addfile(member, io.BytesIO(png(0)))
+    for kind in ("bad.zip", "bad.tar.gz"):
+        with pytest.raises(DataError, match=rf"{name} in .*{kind} lies outside"), opened(str(tmp_path / kind)):
+            pass
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_in_an_archive_is_refused_by_name(tmp_path, kind):
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        member = tarfile.TarInfo("a/link.png")
+        member.type, member.linkname = kind, "/etc/passwd"
+        archive.addfile(member)
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        info = zipfile.ZipInfo("a/link.png")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    for name in ("bad.tar", "bad.zip"):
+        with pytest.raises(DataError, match=rf"a/link\.png in .*{name} is a link"), opened(str(tmp_path / name)):
+            pass
+
+
+def test_a_bomb_in_an_archive_is_refused_before_it_is_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a/bomb.png", "w", force_zip64=True) as member,
+    ):
+        for _ in range(300):
+            member.write(bytes(2**20))
+    with (
+        pytest.raises(DataError, match=r"a/bomb\.png in .* unpacks to 314,572,800 bytes"),
+        opened(str(tmp_path / "bomb.zip")),
+    ):
+        pass
+    with tarfile.open(tmp_path / "bomb.tar", "w") as archive:
+        member = tarfile.TarInfo("a/bomb.png")
+        member.size = 2**40
+        archive.fileobj.write(member.tobuf())
+    with (
+        pytest.raises(DataError, match=r"a/bomb\.png in .* unpacks to 1,099,511,627,776 bytes"),
+        opened(str(tmp_path / "bomb.tar")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_damaged_archive_is_named(folder, tmp_path, kind):
+    path = tmp_path / kind
+    MAKERS[kind](folder, path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=kind), opened(str(path)):
+        pass
+
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (5, 4, 6), np.uint8)
+LABELS = np.array([0, 2, 1, 2, 0])
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("x_train", "y_train"), ("images", "labels")])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_bytes_come_back(tmp_path, names, save):
+    save(tmp_path / "set.npz", **dict(zip(names, (IMAGES, LABELS), strict=True)))
+    with opened(str(tmp_path / "set.npz")) as source:
+        assert [item.label for item in source.items] == LABELS.tolist() and source.class_names == ("0", "1", "2")
+        assert all((source.read(index)[..., 0] == IMAGES[index]).all() for index in range(5))
+        assert source.items[3].name == "image 3 of set.npz"
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_arrays_of_floats_are_read_in_the_range_that_all_of_them_have(tmp_path, low):
+    floats = (IMAGES / 255.0 * (1.0 - low) + low).astype(np.float32)
+    floats[1] = 0.5
+    np.savez(tmp_path / "set.npz", x=floats)
+    with opened(str(tmp_path / "set.npz")) as source:
+        assert (source.read(0)[..., 0] == IMAGES[0]).all() and source.class_names == ("0",)
+        assert source.read(1)[0, 0, 0] == round((0.5 - low) / (1 - low) * 255)
+
+
+def test_a_float_that_is_no_number_is_one_bad_image(tmp_path):
+    floats = np.random.default_rng(0).random((3, 4, 4, 3))
+    floats[1, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "set.npz", x=floats)
+    with opened(str(tmp_path / "set.npz")) as source:
+        assert source.read(0).shape == (4, 4, 3)
+        with pytest.raises(DataError, match="holds NaN or infinite pixels"):
+            source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"z": IMAGES}, "holds z; looked for an array called x, x_train, images, arr_0"),
+        ({"x": IMAGES[0]}, r"has images of shape \[4, 6\]"),
+        ({"x": IMAGES.astype(np.int64)}, "has images of type int64"),
+        ({"x": IMAGES, "y": LABELS[:3]}, r"has shape \[3\] for 5 images"),
+        ({"x": IMAGES, "y": LABELS - 1}, "has the label -1"),
+        ({"x": IMAGES, "y": LABELS / 2}, "has labels float64"),
+        ({"x": IMAGES * 1.0}, r"has floats from 0 to 2.., expected \[0, 1\] or \[-1, 1\]"),
+        ({"x": np.array([object()] * 3)}, "holds objects"),
+    ],
+)
+def test_arrays_that_cannot_be_pictures_are_refused(tmp_path, arrays, problem):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(DataError, match=problem), opened(str(tmp_path / "set.npz")):
+        pass
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_files_are_read_with_the_labels_beside_them(tmp_path, bucket, ending):
+    pack = gzip.compress if ending else bytes
+    (tmp_path / f"train-images-idx3-ubyte{ending}").write_bytes(pack(idx(IMAGES)))
+    (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(pack(idx(LABELS)))
+    (locate(bucket) / "mnist").upload(tmp_path, [path.name for path in tmp_path.iterdir()])
+    for folder in (str(tmp_path), f"{bucket}/mnist"):
+        with opened(f"{folder}/train-images-idx3-ubyte{ending}") as source:
+            assert [item.label for item in source.items] == LABELS.tolist()
+            assert (source.read(4)[..., 0] == IMAGES[4]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "problem"),
+    [
+        (b"\x89PNG", "x-idx3-ubyte", "begins with 89 50 4e 47, expected 00 00 08"),
+        (idx(IMAGES), "x-idx3-ubyte.gz", "is not gzip, as its name says"),
+        (gzip.compress(idx(IMAGES))[:-40], "x-idx3-ubyte.gz", "to its end"),
+        (gzip.compress(idx(IMAGES)[:-5]), "x-idx3-ubyte.gz", "is cut short: 5 of 120 bytes are missing"),
+        (gzip.compress(idx(IMAGES)[:4] + b"\xff" * 12), "x-idx3-ubyte.gz", "bytes of pixels, and .* has .* free"),
+    ],
+)
+def test_idx_files_that_are_none_are_refused_in_bounded_memory(tmp_path, content, name, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((DataError, StorageError), match=problem), opened(str(tmp_path / name)):
+        pass
+
+
+def test_a_table_names_pictures_and_their_classes(folder):
+    table = folder / "table.csv"
+    table.write_text(f"Path,label,more\na/2.PNG,ten,1\n{folder}/b/10.PNG,two,2\n")
+    with opened(str(table)) as source:
+        assert (source.class_names, [item.label for item in source.items]) == (("ten", "two"), [0, 1])
+        assert (source.read(0), source.read(1)) == (FILES["a/2.PNG"], FILES["b/10.PNG"])
+    table.write_text("file\na/2.PNG\nmissing.png\n")
+    with opened(str(table)) as source:
+        assert source.class_names == ("table",)
+        with pytest.raises(DataError, match=r"cannot be read \(.*missing\.png does not exist"):
+            source.read(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name,label\nx,y\n", "has the columns name, label; its first line must name path, file, filename or image"),
+        ("path,label\na.png,\n", "line 2 of .* has no label"),
+        ("path,label\n,3\n", "line 2 of .* has no path"),
+        ("path,label\n", "holds no images; looked for lines below the header"),
+        (b"path\n\xff\xfe\n", "is not a CSV in UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_read_names_the_line(tmp_path, text, problem):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=problem), opened(str(path)):
+        pass
+
+
+def test_tfds_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DataError, match="pip install tensorflow-datasets"), opened("tfds:mnist"):
+        pass
+
+
+def test_tfds_gives_the_files_that_it_stores(monkeypatch):
+    examples = [{"image": png(number), "label": number % 2} for number in range(4)]
+    asked = []
+
+    class Builder:
+        info = types.SimpleNamespace(features={"image": None, "label": types.SimpleNamespace(names=["cat", "dog"])})
+
+        def download_and_prepare(self):
+            asked.append("downloaded")
+
+        def as_dataset(self, split, decoders):
+            asked.append((split, decoders["image"]))
+            return examples
+
+    package = types.SimpleNamespace(
+        builder=lambda name: Builder(),
+        as_numpy=iter,
+        decode=types.SimpleNamespace(SkipDecoding=lambda: "as stored"),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    with opened("tfds:pets:test") as source:
+        assert asked == ["downloaded", ("test", "as stored")]
+        assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
+        assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
+
+
+def test_natural_order_counts():
+    assert sorted(["10", "9", "b2", "b10", "a"], key=natural_order) == ["9", "10", "a", "b2", "b10"]
+
+
+def test_nothing_of_a_source_stays_on_the_disk(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    os.mkdir(tmp_path / "scratch")
+    tarred(folder, tmp_path / "letters.tar.gz")
+    with opened(str(tmp_path / "letters.tar.gz")):
+        assert list((tmp_path / "scratch").iterdir())
+    assert not list((tmp_path / "scratch").iterdir())

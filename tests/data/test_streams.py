@@ -1,0 +1,161 @@
+"""A set larger than its memory: the cut is fixed, every image comes, and a stop in mid-window changes nothing."""
+
+import collections
+import json
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan, values_of
+
+from trainer import task
+from trainer.data.cut import Cut, num_windows
+from trainer.data.feeds import Resident, Stream, Streamed
+from trainer.data.manifest import Shard
+from trainer.data.prepared import write_prepared
+from trainer.data.shard_files import ShardFiles
+from trainer.data.windows import Place, Window
+from trainer.errors import ConfigError
+from trainer.storage import locate
+
+SIZES = (7, 7, 7, 7, 7, 5)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
+IMAGES[:, 0, 0, 0] = np.arange(40)
+
+
+def shards(sizes=SIZES):
+    return tuple(
+        Shard(file=str(i), num_examples=n, num_bytes=n, sha256=f"{i:064}", crc32c="") for i, n in enumerate(sizes)
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stream")
+    texts = {"name": "set", "source": "", "license": "", "attribution": ""}
+    write_prepared(folder, IMAGES, np.arange(40) % 10, [str(label) for label in range(10)], num_shards=6, **texts)
+    return ShardFiles(locate(folder))
+
+
+def stream_of(files, windows=3, seed=0, **settings):
+    return Stream(files, Cut(files.manifest.shards, windows, seed), **settings)
+
+
+def test_every_epoch_has_every_shard_once_in_an_order_of_its_own():
+    cut = Cut(shards(), 4, seed=3)
+    epochs = [
+        [shard.file for visit in range(4 * epoch, 4 * epoch + 4) for shard in cut.shards_of(visit)]
+        for epoch in range(5)
+    ]
+    assert all(sorted(epoch) == list("012345") for epoch in epochs) and len({*map(tuple, epochs)}) > 3
+    assert epochs[1] == [shard.file for visit in range(4, 8) for shard in Cut(shards(), 4, seed=3).shards_of(visit)]
+    assert epochs[0] != [shard.file for visit in range(4) for shard in Cut(shards(), 4, seed=4).shards_of(visit)]
+    assert cut.capacity == 14 and Cut(shards(), 6, 0).capacity == 7 and Cut(shards(), 1, 0).capacity == 40
+
+
+def test_two_windows_fit_into_the_memory():
+    manifest = types.SimpleNamespace(name="set", image_shape=(64, 64, 4), num_examples=40, shards=shards())
+    images_that_fit = {40: 1, 39: 3, 28: 3, 27: 6, 14: 6}
+    for images, windows in images_that_fit.items():
+        assert num_windows(manifest, images * 64 * 64 * 4 / 2**20) == windows
+    with pytest.raises(
+        ConfigError, match=r"data_memory_mib=0\.2 must hold two shards of set, .* 0\.1 MiB; give at least 1, or"
+    ):
+        num_windows(manifest, 0.2)
+
+
+def test_a_visit_takes_every_image_once_and_then_begins_again():
+    visit = tf.constant([5, 30, 20], tf.int64)
+    places = [Place(7, tf.constant(step, tf.int64), 0, 4, 1) for step in range(30, 40)]
+    taken = [index for place in places for index in place.indices_of_visit(visit).numpy().tolist()]
+    assert sorted(taken[:20]) == list(range(20)) and sorted(taken[20:]) == list(range(20)) and taken[:20] != taken[20:]
+    parts = [Place(7, tf.constant(30, tf.int64), replica, 2, 2).indices_of_visit(visit).numpy() for replica in range(2)]
+    assert np.concatenate(parts).tolist() == taken[:4]
+
+
+def test_a_stream_shows_the_images_with_their_labels(files):
+    seen = collections.Counter()
+    with Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 255.0)), 4) as feed:
+        assert (feed.steps_per_epoch, feed.every_steps) == (9, 3)
+        for step in range(2 * feed.steps_per_epoch):
+            if step % feed.every_steps == 0:
+                window = feed.window(step)
+                tensors = window.tensors()
+            images, labels = window.batch(tensors, Place(1, tf.constant(step, tf.int64), 0, 4, 1))
+            numbers = images.numpy()[:, 0, 0, 0].astype(int)
+            assert (labels.numpy() == numbers % 10).all()
+            seen.update(numbers.tolist())
+    assert len(seen) > 36 and max(seen.values()) <= 4
+
+
+def test_a_window_holds_the_classes_that_are_kept_and_padding(files):
+    stream = stream_of(files, classes=(1, 2), padding=2)
+    assert (stream.num_examples, stream.image_shape) == (8, (32, 32, 1))
+    loaded = [stream.load(visit) for visit in range(3)]
+    kept = sorted(int(image[2, 2, 0]) for images, _, size in loaded for image in images[:size])
+    assert kept == [1, 2, 11, 12, 21, 22, 31, 32]
+    assert all((images[:, :2] == 0).all() and images.shape == (14, 32, 32, 1) for images, _, _ in loaded)
+
+
+def trained(files, *stops, **settings):
+    gan = tiny_gan("mlp", **settings)
+    for steps in stops:
+        gan.fit(stream_of(files), batch_size=4, steps=steps, verbose=0)
+    return values_of(gan)
+
+
+def test_a_stop_in_the_middle_of_a_window_changes_nothing(files):
+    whole = trained(files, 20)
+    for stops in ((7, 20), (9, 20), (1, 2, 20)):
+        again = trained(files, *stops)
+        assert all((whole[name] == again[name]).all() for name in whole)
+
+
+def test_a_resident_set_is_one_window(files):
+    with Resident(Window(IMAGES, None, (0.0, 1.0)), 4) as feed:
+        assert (feed.steps_per_epoch, feed.every_steps) == (10, 0) and feed.window(3) is feed.window(100)
+
+
+def test_the_epochs_of_a_stream_are_told_as_always(files):
+    gan = tiny_gan("mlp", wiring="conditional")
+    history = gan.fit(stream_of(files), batch_size=4, epochs=2, verbose=0)
+    assert gan.step == 18 and len(history.history["loss/generator"]) == 2
+
+
+def test_a_batch_larger_than_the_set_is_refused(files):
+    with pytest.raises(ConfigError, match="global_batch_size=64 is more than the 40 images"):
+        tiny_gan("mlp").fit(stream_of(files), batch_size=64)
+
+
+def train(files, job_dir, *flags):
+    tiny = '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}'
+    common = ["--recipe=vanilla", tiny, "--global_batch_size=4", "--metrics=none", "--jit_compile=off"]
+    return task.main(["task", *common, f"--dataset={files._folder}", f"--job_dir={job_dir}", *flags])
+
+
+def state_of(job_dir, step):
+    return json.loads((job_dir / f"checkpoints/step-{step:08d}/MANIFEST.json").read_text())["state_sha256"]
+
+
+def test_a_run_keeps_its_windows_on_a_machine_with_other_memory(files, tmp_path, capsys):
+    small = f"--data_memory_mib={28 * 28 * 28 / 2**20}"
+    assert train(files, tmp_path / "whole", "--steps=20", small) == 0
+    assert "40 images of" in (told := capsys.readouterr().out) and "(28x28x1, 3 windows an epoch)" in told
+    assert train(files, tmp_path / "cut", "--steps=7", small) == 0
+    assert train(files, tmp_path / "cut", "--steps=20", "--data_memory_mib=100") == 0
+    assert state_of(tmp_path / "cut", 20) == state_of(tmp_path / "whole", 20)
+    assert json.loads((tmp_path / "cut/config.json").read_text())["data_windows"] == 3
+    capsys.readouterr()
+    assert train(files, tmp_path / "cut", "--steps=30", "--data_windows=2") == 1
+    assert "data_windows=3 where data_windows=2 is asked" in capsys.readouterr().err
+
+
+def test_windows_that_cannot_be_are_refused(files, tmp_path, capsys):
+    for flags, code, sentence in (
+        (["--data_windows=7"], 2, "data_windows=7 exceeds the 6 shards"),
+        (["--data_memory_mib=0.01"], 2, "data_memory_mib=0.01 must hold two shards of set"),
+        (["--data_windows=2", "--dataset=inverted:digits"], 2, "data_windows=2 needs one prepared data set"),
+    ):
+        assert train(files, tmp_path / "run", "--steps=1", *flags) == code
+        assert sentence in capsys.readouterr().err

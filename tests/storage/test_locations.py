@@ -1,0 +1,126 @@
+"""Local files and objects in a bucket behave alike, and what goes wrong is one sentence."""
+
+import hashlib
+
+import pytest
+from google.api_core import exceptions as api
+
+from trainer.errors import StorageError
+from trainer.storage import locate
+from trainer.storage.buckets import BucketLocation, client
+
+
+@pytest.fixture(params=["local", "bucket"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        return locate(tmp_path / "folder")
+    return locate(request.getfixturevalue("bucket")) / "folder"
+
+
+def test_what_is_written_is_read_and_listed_in_order(folder):
+    assert list(folder.entries()) == [] and not (folder / "a").exists()
+    for name in ("b.png", "a/2", "a/10", "c ä.json"):
+        (folder / name).write_bytes(name.encode())
+    assert [entry.name for entry in folder.entries()] == ["a/10", "a/2", "b.png", "c ä.json"]
+    assert [entry.num_bytes for entry in folder.entries()] == [4, 3, 5, 9]
+    assert (folder / "a/2").read_bytes() == b"a/2" and (folder / "a/2").exists()
+    assert (folder / "a").name == "a" and ((folder / "a") / "2").exists() and (folder / "a/2").parent.name == "a"
+    folder.delete(["b.png", "missing"])
+    assert not (folder / "b.png").exists()
+
+
+def test_a_file_is_overwritten_unless_only_a_new_one_will_do(folder):
+    (folder / "x").write_bytes(b"one")
+    (folder / "x").write_bytes(b"two")
+    assert (folder / "x").read_bytes() == b"two"
+    with pytest.raises(StorageError, match=r"x exists already"):
+        (folder / "x").write_bytes(b"three", only_new=True)
+    (folder / "y").write_bytes(b"new", only_new=True)
+    assert (folder / "x").read_bytes() == b"two"
+
+
+def test_many_files_are_copied_there_and_back(folder, tmp_path):
+    names = [f"{number % 3}/{number}.bin" for number in range(40)]
+    for name in names:
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(hashlib.sha256(name.encode()).digest() * 1000)
+    folder.upload(tmp_path / "out", names)
+    folder.download({name: tmp_path / "back" / name for name in names})
+    for name in names:
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "back").rglob("*.partial")) == []
+    with pytest.raises(StorageError, match="exists already"):
+        (tmp_path / "out" / names[0]).write_bytes(b"another")
+        folder.upload(tmp_path / "out", names[:1], only_new=True)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    (folder / "there").write_bytes(b"1")
+    for act in (
+        lambda: (folder / "missing.png").read_bytes(),
+        lambda: folder.download({"missing.png": tmp_path / "back" / "missing.png"}),
+    ):
+        with pytest.raises(StorageError, match=r"folder/missing\.png does not exist; correct the name"):
+            act()
+    assert not (tmp_path / "back" / "missing.png").exists()
+
+
+def test_a_large_object_is_sent_in_parts(bucket, tmp_path):
+    (tmp_path / "large").write_bytes(bytes(range(256)) * (40 * 2**12))
+    locate(bucket).upload(tmp_path, ["large"])
+    locate(bucket).download({"large": tmp_path / "back" / "large"})
+    assert (tmp_path / "back" / "large").read_bytes() == (tmp_path / "large").read_bytes()
+
+
+def test_a_bucket_that_does_not_exist_is_named(cloud_storage, tmp_path):
+    nowhere = locate("gs://no-such-bucket/a/b")
+    for act in (
+        nowhere.read_bytes,
+        nowhere.exists,
+        lambda: list(nowhere.entries()),
+        lambda: nowhere.write_bytes(b""),
+        lambda: nowhere.delete(["x"]),
+        lambda: nowhere.download({"x": tmp_path / "x"}),
+    ):
+        with pytest.raises(StorageError, match="the bucket gs://no-such-bucket does not exist"):
+            act()
+
+
+@pytest.mark.parametrize("error", [api.Forbidden("no"), api.Unauthorized("who")])
+def test_a_refusal_names_object_role_and_who_asked_and_no_token(bucket, monkeypatch, error):
+    def refuse(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("google.cloud.storage.Blob.download_as_bytes", refuse)
+    monkeypatch.setattr("google.cloud.storage.Blob.upload_from_string", refuse)
+    place = locate(bucket) / "secret"
+    with pytest.raises(
+        StorageError,
+        match=r"/secret cannot be read: this account has no permission \(40[13]\); grant it "
+        r"roles/storage\.objectViewer on the bucket",
+    ):
+        place.read_bytes()
+    with pytest.raises(StorageError, match=r"cannot be written: .* roles/storage\.objectUser"):
+        place.write_bytes(b"")
+
+
+def test_an_upload_whose_answer_was_lost_meets_its_own_object_and_is_content(bucket, monkeypatch):
+    place = locate(bucket) / "x"
+    place.write_bytes(b"ours")
+    place.write_bytes(b"ours", only_new=True)  # as a second try would find it
+    with pytest.raises(StorageError, match="exists already, with another content"):
+        place.write_bytes(b"theirs", only_new=True)
+
+
+def test_one_client_serves_a_process_and_names_parse(cloud_storage):
+    assert client() is client()
+    place = locate("gs://bucket/a/b/")
+    assert (
+        isinstance(place, BucketLocation)
+        and str(place) == "gs://bucket/a/b"
+        and str(place / "c") == "gs://bucket/a/b/c"
+    )
+    assert str(locate("gs://bucket")) == "gs://bucket" and locate("gs://bucket").name == "bucket"
+    with pytest.raises(StorageError, match="gs:///x names no bucket"):
+        locate("gs:///x")

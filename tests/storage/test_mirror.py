@@ -1,0 +1,62 @@
+"""What changes in a folder is in the bucket soon, and all of it at the end."""
+
+import threading
+
+import pytest
+
+from trainer.errors import StorageError
+from trainer.storage import locate, mirror
+from trainer.storage.buckets import BucketLocation
+from trainer.storage.mirror import Mirror
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name in ("config.json", "samples/1.png", "logs/events", "checkpoints/step-1/state", ".config.json.x"):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """The names that are sent to buckets."""
+    sent = []
+    plain = BucketLocation.upload
+    monkeypatch.setattr(
+        BucketLocation, "upload", lambda self, folder, names: (sent.extend(names), plain(self, folder, names))
+    )
+    return sent
+
+
+def test_what_changed_is_copied_once_and_all_at_the_end(run, bucket, uploads):
+    there = locate(bucket) / "job"
+    with Mirror(run, there, without=("checkpoints",), slow=("logs",)) as mirrored:
+        mirrored.copy()
+        assert sorted(uploads) == ["config.json", "logs/events", "samples/1.png"]
+        (run / "logs/events").write_text("more")
+        (run / "samples/2.png").write_text("two")
+        mirrored.copy()
+        assert uploads[3:] == ["samples/2.png"]
+    assert uploads[4:] == ["logs/events"]
+    assert {entry.name for entry in there.entries()} == {"config.json", "logs/events", "samples/1.png", "samples/2.png"}
+    assert (there / "logs/events").read_bytes() == b"more"
+
+
+def test_it_copies_by_itself_in_the_background(run, bucket, uploads, monkeypatch):
+    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+    copied = threading.Event()
+    plain = Mirror.copy
+    monkeypatch.setattr(Mirror, "copy", lambda self, **settings: (plain(self, **settings), copied.set()))
+    with Mirror(run, locate(bucket) / "job", without=("checkpoints",)):
+        assert copied.wait(20)
+        assert "config.json" in uploads
+
+
+def test_a_failure_is_told_to_whoever_asks(run, cloud_storage, monkeypatch):
+    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+    mirrored = Mirror(run, locate("gs://no-such-bucket/job"))
+    with pytest.raises(StorageError, match="the bucket gs://no-such-bucket does not exist"), mirrored:
+        mirrored._thread.join(20)
+        mirrored.check()

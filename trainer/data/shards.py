@@ -1,0 +1,108 @@
+"""Writing TFRecord shards: one after the other, each copied to where the set lies while the next one is written."""
+
+import concurrent.futures
+from pathlib import Path
+from types import TracebackType
+
+import tensorflow as tf
+
+from trainer.data.manifest import Shard
+from trainer.storage import Location, file_crc32c, file_sha256
+
+PREFIX = "images-"
+"""What the names of shards begin with."""
+
+
+class ShardWriter:
+    """Writes records into shards of a size; a context manager, left only when nothing is being copied any more.
+
+    Args:
+        scratch: A local folder for the shards that are not copied yet.
+        out: Where they go.
+        shard_mib: Size from which on a new one begins, MiB.
+    """
+
+    def __init__(self, scratch: Path, out: Location, shard_mib: float):
+        self._scratch, self._out = scratch, out
+        self._limit = shard_mib * 2**20
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="shards")
+        self._copied: list[concurrent.futures.Future[Shard]] = []
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._records = self._bytes = 0
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, png: bytes, label: int) -> None:
+        """Writes one record.
+
+        Raises:
+            StorageError: A shard before it could not be copied.
+        """
+        record = serialized(png, label)
+        if self._writer is None:
+            self._writer = tf.io.TFRecordWriter(str(self._path))
+        self._writer.write(record)
+        self._records += 1
+        self._bytes += len(record)
+        if self._bytes >= self._limit:
+            self._end_shard()
+
+    def finish(self) -> tuple[Shard, ...]:
+        """Waits until all is copied; what was written.
+
+        Raises:
+            StorageError: A shard could not be copied.
+        """
+        if self._writer is not None:
+            self._end_shard()
+        return tuple(future.result() for future in self._copied)
+
+    @property
+    def _path(self) -> Path:
+        return self._scratch / f"{PREFIX}{len(self._copied):05d}.tfrecord"
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+    def _end_shard(self) -> None:
+        path = self._path
+        self._close()
+        if len(self._copied) > 1:
+            self._copied[-2].result()  # an error surfaces early, and few shards wait on the disk
+        self._copied.append(self._thread.submit(self._copy, path, self._records))
+        self._records = self._bytes = 0
+
+    def _copy(self, path: Path, records: int) -> Shard:
+        shard = described(path, records)
+        self._out.upload(path.parent, [path.name])
+        path.unlink()
+        return shard
+
+
+def serialized(png: bytes, label: int) -> bytes:
+    """A record: a `tf.train.Example` of one image and its label."""
+    feature = {
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def described(path: Path, num_examples: int) -> Shard:
+    """What the manifest says of a shard."""
+    return Shard(
+        file=path.name,
+        num_examples=num_examples,
+        num_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        crc32c=file_crc32c(path),
+    )

@@ -1,0 +1,75 @@
+"""Where pictures to prepare come from: folders, buckets, archives, arrays, tables; each can be read in any order."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trainer.data.sources.archives import TarSource, ZipSource
+from trainer.data.sources.arrays import IdxSource, NpzSource, labels_beside
+from trainer.data.sources.base import Item, Source
+from trainer.data.sources.folders import FolderSource
+from trainer.data.sources.tables import CsvSource
+from trainer.data.sources.tfds import TfdsSource
+from trainer.errors import DataError
+from trainer.storage import Location, locate
+from trainer.storage.locations import LocalLocation
+
+__all__ = ["Item", "Source", "opened"]
+
+_READERS: dict[Callable[[Path, Path], Source], tuple[str, ...]] = {
+    ZipSource: (".zip",),
+    TarSource: (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+    NpzSource: (".npz",),
+}
+"""What reads a file alone, by the ending of its name."""
+_IDX = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
+_TFDS = "tfds:"
+
+
+@contextlib.contextmanager
+def opened(given: str) -> Iterator[Source]:
+    """The source that a user named; what it needs on the disk is gone afterwards.
+
+    Args:
+        given: A folder, an archive, a .npz, an IDX file, a .csv, each also as `gs://`; or `tfds:NAME`.
+
+    Raises:
+        DataError: There is nothing of that name, or it holds no image.
+        StorageError: A bucket cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+        source = _of(given, Path(scratch))
+        with source:
+            if not source.items:
+                raise DataError(f"{given} holds no images; {source.looked_for}")
+            yield source
+
+
+def _of(given: str, scratch: Path) -> Source:
+    if given.startswith(_TFDS):
+        return TfdsSource(given.removeprefix(_TFDS), scratch)
+    location = locate(given)
+    name = location.name.lower()
+    if name.endswith(".csv"):
+        return CsvSource(_on_this_machine(location, scratch), location.parent)
+    if name.endswith(_IDX):
+        labels = location.parent / labels_beside(location.name)
+        there = labels.name != location.name and labels.exists()
+        return IdxSource(
+            _on_this_machine(location, scratch), _on_this_machine(labels, scratch) if there else None, scratch
+        )
+    for reader, endings in _READERS.items():
+        if name.endswith(endings):
+            return reader(_on_this_machine(location, scratch), scratch)
+    return FolderSource(location)
+
+
+def _on_this_machine(location: Location, scratch: Path) -> Path:
+    """The file itself, or its copy out of a bucket."""
+    if isinstance(location, LocalLocation):
+        if not location.exists():
+            raise DataError(f"{location} does not exist; correct the name.")
+        return location.path
+    location.parent.download({location.name: scratch / location.name})
+    return scratch / location.name

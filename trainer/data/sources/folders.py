@@ -1,0 +1,28 @@
+"""Images in a folder of this machine or under a `gs://` prefix, flat or in one sub-folder a class."""
+
+from trainer.data.sources.base import Source, by_class, image_names
+from trainer.errors import DataError, StorageError
+from trainer.storage import Location
+
+
+class FolderSource(Source):
+    """The images of a folder.
+
+    Args:
+        folder: Where.
+
+    Raises:
+        DataError: Some images lie in sub-folders and some do not.
+        StorageError: It cannot be listed.
+    """
+
+    def __init__(self, folder: Location):
+        self._folder = folder
+        self.items, self.class_names = by_class(image_names(entry.name for entry in folder.entries()), folder.name)
+
+    def read(self, index: int) -> bytes:
+        name = self.items[index].name
+        try:
+            return (self._folder / name).read_bytes()
+        except StorageError as error:
+            raise DataError(f"cannot be read ({error})") from error

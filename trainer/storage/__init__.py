@@ -1,0 +1,18 @@
+"""Where files lie: local paths and `gs://` behind one interface, and the names of a run directory."""
+
+from trainer.storage.files import file_crc32c, file_sha256, read_json_lines, write_atomically
+from trainer.storage.locations import Entry, Location, locate
+from trainer.storage.mirror import Mirror
+from trainer.storage.run_directory import RunDirectory
+
+__all__ = [
+    "Entry",
+    "Location",
+    "Mirror",
+    "RunDirectory",
+    "file_crc32c",
+    "file_sha256",
+    "locate",
+    "read_json_lines",
+    "write_atomically",
+]

@@ -1,0 +1,186 @@
+"""A file or folder, local or in a bucket, behind one interface."""
+
+import abc
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from trainer.errors import StorageError
+from trainer.storage.files import write_atomically
+
+SCHEME = "gs://"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a folder.
+
+    Attributes:
+        name: From the folder on, with `/` between the parts.
+        num_bytes: Its size.
+        crc32c: Its CRC32C in base64, as Cloud Storage states it; None of a local file.
+    """
+
+    name: str
+    num_bytes: int
+    crc32c: str | None = None
+
+
+class Location(abc.ABC):
+    """A file or a folder. Every method raises `StorageError`, one sentence, where it cannot do what it says."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The last part of the path."""
+
+    @property
+    @abc.abstractmethod
+    def parent(self) -> "Location":
+        """The folder that this lies in."""
+
+    @abc.abstractmethod
+    def __truediv__(self, name: str) -> "Location":
+        """A file or folder in this folder."""
+
+    @abc.abstractmethod
+    def exists(self) -> bool:
+        """Whether there is a file of this name."""
+
+    @abc.abstractmethod
+    def entries(self) -> Iterator[Entry]:
+        """All files in this folder and the folders in it, sorted by name; none where there is no such folder."""
+
+    @abc.abstractmethod
+    def read_bytes(self) -> bytes:
+        """The content of this file."""
+
+    @abc.abstractmethod
+    def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
+        """Writes this file, whole or not at all.
+
+        Args:
+            content: What to write.
+            only_new: Refuse where there is one already.
+        """
+
+    @abc.abstractmethod
+    def delete(self, names: Sequence[str]) -> None:
+        """Deletes files in this folder in this order, those that are not there left out."""
+
+    @abc.abstractmethod
+    def download(self, files: Mapping[str, Path]) -> None:
+        """Copies files in this folder to local paths, several at a time; each arrives whole or not at all.
+
+        Args:
+            files: Where each goes, by its name in this folder.
+        """
+
+    @abc.abstractmethod
+    def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
+        """Copies files of a local folder to this one, several at a time; each arrives whole or not at all."""
+
+
+class LocalLocation(Location):
+    """A path of this machine."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def parent(self) -> "LocalLocation":
+        return LocalLocation(self.path.parent)
+
+    def __truediv__(self, name: str) -> "LocalLocation":
+        return LocalLocation(self.path / name)
+
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+    def entries(self) -> Iterator[Entry]:
+        for found in sorted(_files(self.path), key=lambda file: file.relative_to(self.path).as_posix()):
+            yield Entry(found.relative_to(self.path).as_posix(), found.stat().st_size)
+
+    def read_bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise _explained(error, self.path, "read") from error
+
+    def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
+        if only_new and self.path.exists():
+            raise StorageError(f"{self.path} exists already; give another name.")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, content)
+        except OSError as error:
+            raise _explained(error, self.path, "written") from error
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise _explained(error, self.path / name, "deleted") from error
+
+    def download(self, files: Mapping[str, Path]) -> None:
+        for name, target in files.items():
+            _copy(self.path / name, target)
+
+    def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
+        for name in names:
+            if only_new and (self.path / name).exists():
+                raise StorageError(f"{self.path / name} exists already; give another folder.")
+            _copy(folder / name, self.path / name)
+
+
+def locate(path: str | os.PathLike[str]) -> Location:
+    """The location of a path, or of a `gs://BUCKET/NAME`.
+
+    Raises:
+        StorageError: It begins with `gs://` and names no bucket.
+    """
+    if not is_remote(path):
+        return LocalLocation(path)
+    from trainer.storage.buckets import BucketLocation  # google-cloud-storage takes a second to load
+
+    bucket, _, name = os.fspath(path)[len(SCHEME) :].partition("/")
+    if not bucket:
+        raise StorageError(f"{path} names no bucket; write gs://BUCKET/NAME.")
+    return BucketLocation(bucket, str(PurePosixPath(name)) if name else "")
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is in a bucket."""
+    return os.fspath(path).startswith(SCHEME)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _explained(error, source if error.filename == str(source) else target, "copied") from error
+
+
+def _explained(error: OSError, path: Path, done: str) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        return StorageError(f"{path} does not exist; correct the name.")
+    return StorageError(f"{path} cannot be {done} ({error.strerror or error}); check the disk and its permissions.")

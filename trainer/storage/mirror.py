@@ -1,0 +1,87 @@
+"""A local folder, copied to a bucket as it changes: in the background, whole files, each at most once in a while."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+from trainer.errors import StorageError
+from trainer.storage.locations import Location
+
+_EVERY_SECS = 5.0
+_SLOW_EVERY_SECS = 60.0
+
+
+class Mirror:
+    """Copies what changes in a folder; a context manager that ends when all is copied.
+
+    What was copied is not deleted when the local file is. Files whose names begin with a dot are being written, and are
+    left alone.
+
+    Args:
+        folder: The local one.
+        remote: Where it goes.
+        without: Names in the folder that are not copied.
+        slow: Names of folders in it whose files grow all the time: they are copied once a minute, and at the end.
+    """
+
+    def __init__(self, folder: Path, remote: Location, *, without: tuple[str, ...] = (), slow: tuple[str, ...] = ()):
+        self._folder, self._remote = folder, remote
+        self._without, self._slow = without, slow
+        self._copied: dict[str, tuple[int, int]] = {}
+        self._when: dict[str, float] = {}
+        self._ending = threading.Event()
+        self._error: StorageError | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+
+    def __enter__(self) -> "Mirror":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        self.check()
+        self.copy(all_now=True)
+
+    def check(self) -> None:
+        """Raises StorageError where copying has failed in the meantime."""
+        if self._error is not None:
+            raise self._error
+
+    def copy(self, *, all_now: bool = False) -> None:
+        """Copies what has changed.
+
+        Args:
+            all_now: Also what changes all the time.
+
+        Raises:
+            StorageError: It cannot be copied.
+        """
+        with self._lock:
+            self._copy(all_now)
+
+    def _copy(self, all_now: bool) -> None:
+        due = {}
+        for path in sorted(self._folder.rglob("*")):
+            name = path.relative_to(self._folder).as_posix()
+            top = name.partition("/")[0]
+            if top in self._without or path.name.startswith(".") or not path.is_file():
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                state = path.stat().st_mtime_ns, path.stat().st_size
+                waits = top in self._slow and time.monotonic() - self._when.get(name, -1e9) < _SLOW_EVERY_SECS
+                if self._copied.get(name) != state and (all_now or not waits):
+                    due[name] = state
+        self._remote.upload(self._folder, list(due))
+        self._copied |= due
+        self._when |= dict.fromkeys(due, time.monotonic())
+
+    def _run(self) -> None:
+        while not self._ending.wait(_EVERY_SECS):
+            try:
+                self.copy()
+            except StorageError as error:
+                self._error = error
+                return

@@ -1,0 +1,90 @@
+"""The paths of a run directory, and its copy on this machine where it lies in a bucket."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.errors import CheckpointError
+from trainer.storage.locations import Location, is_remote, locate
+from trainer.storage.mirror import Mirror
+
+_CHECKPOINTS, _LOGS = "checkpoints", "logs"
+
+
+class RunDirectory:
+    """The one place that knows a run's file names. Nothing is made until `opened`.
+
+    Of a directory in a bucket, the paths are those of a folder of this machine, which is gone when it is closed.
+
+    Args:
+        root: A local folder, or `gs://BUCKET/NAME`.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]):
+        self.name = os.fspath(root)
+        self._remote = locate(root) if is_remote(root) else None
+        self._set_root(Path(root))
+
+    @property
+    def remote_checkpoints(self) -> Location | None:
+        """The folder in the bucket where checkpoints are published; None of a local directory."""
+        return None if self._remote is None else self._remote / _CHECKPOINTS
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["RunDirectory"]:
+        """While entered, what the directory holds can be read, checkpoints of a bucket left out.
+
+        Raises:
+            StorageError: The bucket cannot be read.
+        """
+        if self._remote is None:
+            yield self
+            return
+        with tempfile.TemporaryDirectory(prefix="gan-trainer-run-") as scratch:
+            self._set_root(Path(scratch) / self._remote.name)
+            names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{_CHECKPOINTS}/")]
+            self._remote.download({name: self.root / name for name in names})
+            yield self
+
+    @contextlib.contextmanager
+    def mirrored(self) -> Iterator[Mirror | None]:
+        """While entered, what changes is copied to the bucket; all of it at the end. None of a local directory.
+
+        Raises:
+            StorageError: The bucket cannot be written.
+        """
+        if self._remote is None:
+            yield None
+            return
+        with Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)) as mirror:
+            yield mirror
+
+    def create(self) -> None:
+        """Makes the folders.
+
+        Raises:
+            CheckpointError: The directory cannot be written.
+        """
+        try:
+            for folder in (self.root, self.checkpoints, self.logs, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise CheckpointError(
+                f"job_dir={self.root} cannot be written ({error.strerror}); give a directory that you may write to."
+            ) from error
+
+    def shown(self, path: Path) -> str:
+        """What a user finds a file of this directory under."""
+        return f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+
+    def _set_root(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.metrics = root / "metrics.jsonl"
+        self.checkpoints = root / _CHECKPOINTS
+        self.logs = root / _LOGS
+        self.samples = root / "samples"
