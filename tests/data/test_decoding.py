@@ -155,6 +155,7 @@ def png_of(width, height):
         (as_file(Image.fromarray(np.arange(6, dtype=np.float32).reshape(2, 3)), "TIFF"), "holds floating-point pixels"),
         (as_file(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF"), "holds values from 0 to 70000"),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(content, problem):
     with pytest.raises(DataError, match=problem):

@@ -240,6 +240,7 @@ def test_idx_files_are_read_with_the_labels_beside_them(tmp_path, bucket, ending
         (gzip.compress(idx(IMAGES)[:-5]), "x-idx3-ubyte.gz", "is cut short: 5 of 120 bytes are missing"),
         (gzip.compress(idx(IMAGES)[:4] + b"\xff" * 12), "x-idx3-ubyte.gz", "bytes of pixels, and .* has .* free"),
     ],
+    ids=["no magic", "no gzip", "cut gzip", "too few pixels", "bomb"],
 )
 def test_idx_files_that_are_none_are_refused_in_bounded_memory(tmp_path, content, name, problem):
     (tmp_path / name).write_bytes(content)
