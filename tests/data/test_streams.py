@@ -3,6 +3,7 @@
 import collections
 import json
 import types
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_a_visit_takes_every_image_once_and_then_begins_again():
 
 def test_a_stream_shows_the_images_with_their_labels(files):
     seen = collections.Counter()
-    with Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 255.0)), 4) as feed:
+    with closing(Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 255.0)), 4)) as feed:
         assert (feed.steps_per_epoch, feed.every_steps) == (9, 3)
         for step in range(2 * feed.steps_per_epoch):
             if step % feed.every_steps == 0:
@@ -113,7 +114,7 @@ def test_a_stop_in_the_middle_of_a_window_changes_nothing(files):
 
 
 def test_a_resident_set_is_one_window(files):
-    with Resident(Window(IMAGES, None, (0.0, 1.0)), 4) as feed:
+    with closing(Resident(Window(IMAGES, None, (0.0, 1.0)), 4)) as feed:
         assert (feed.steps_per_epoch, feed.every_steps) == (10, 0) and feed.window(3) is feed.window(100)
 
 

@@ -9,12 +9,11 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 
 from trainer.data.cut import Cut
-from trainer.data.prepared import read_shard
+from trainer.data.prepared import read_shards
 from trainer.data.shard_files import ShardFiles
 from trainer.data.windows import Visit, Window
 from trainer.errors import DataError
@@ -24,29 +23,19 @@ Made = Callable[[np.ndarray, np.ndarray | None], Window]
 
 
 class Feed(abc.ABC):
-    """Windows in the order of the steps; a context manager."""
+    """Windows in the order of the steps; to be closed.
 
-    @property
-    @abc.abstractmethod
-    def steps_per_epoch(self) -> int:
-        """Steps of a pass over the data."""
+    Attributes:
+        steps_per_epoch: Steps of a pass over the data.
+        every_steps: Steps between two windows; 0 where there is one alone.
+    """
 
-    @property
-    @abc.abstractmethod
-    def every_steps(self) -> int:
-        """Steps between two windows; 0 where there is one alone."""
+    steps_per_epoch: int
+    every_steps = 0
 
     @abc.abstractmethod
     def window(self, step: int) -> Window:
         """The window that step number `step` is taken from. All windows have arrays of the same shape."""
-
-    def __enter__(self) -> "Feed":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:  # noqa: B027 (nothing loads where all is in memory)
         """Ends what still loads."""
@@ -57,15 +46,7 @@ class Resident(Feed):
 
     def __init__(self, window: Window, global_batch_size: int):
         self._window = window
-        self._steps = window.num_examples // global_batch_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._steps
-
-    @property
-    def every_steps(self) -> int:
-        return 0
+        self.steps_per_epoch = window.num_examples // global_batch_size
 
     def window(self, step: int) -> Window:
         return self._window
@@ -117,10 +98,7 @@ class Stream:
         labels = np.zeros(self.cut.capacity, np.int32)
         shards, pad, size = self.cut.shards_of(visit), self.padding, 0
         height, width, _ = self.files.manifest.image_shape
-        for shard, path in zip(shards, self.files.paths(shards), strict=True):
-            found = np.empty((shard.num_examples, *self.files.manifest.image_shape), np.uint8)
-            of = np.empty(shard.num_examples, np.int32)
-            read_shard(path, self.files.manifest, found, of)
+        for found, of in read_shards(self.files, shards):
             kept = slice(None) if self.classes is None else np.isin(of, self.classes)
             count = len(of[kept])
             images[size : size + count, pad : pad + height, pad : pad + width] = found[kept]
@@ -143,20 +121,13 @@ class Streamed(Feed):
     def __init__(self, stream: Stream, make: Made, global_batch_size: int):
         self._stream, self._make = stream, make
         windows = stream.cut.num_windows
-        self._steps_each = max(1, stream.num_examples // global_batch_size // windows)
+        self.every_steps = max(1, stream.num_examples // global_batch_size // windows)
+        self.steps_per_epoch = self.every_steps * windows
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._loading: dict[int, concurrent.futures.Future[Window]] = {}
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._steps_each * self._stream.cut.num_windows
-
-    @property
-    def every_steps(self) -> int:
-        return self._steps_each
-
     def window(self, step: int) -> Window:
-        visit = step // self._steps_each
+        visit = step // self.every_steps
         current = self._loading.pop(visit, None) or self._thread.submit(self._load, visit)
         window = current.result()
         self._loading = {visit + 1: self._thread.submit(self._load, visit + 1)}
@@ -167,4 +138,4 @@ class Streamed(Feed):
 
     def _load(self, visit: int) -> Window:
         images, labels, size = self._stream.load(visit)
-        return dataclasses.replace(self._make(images, labels), visit=Visit(visit, visit * self._steps_each, size))
+        return dataclasses.replace(self._make(images, labels), visit=Visit(visit, visit * self.every_steps, size))

@@ -24,8 +24,8 @@ from trainer.data.catalogue import (
 )
 from trainer.data.cut import Cut
 from trainer.data.feeds import Stream
-from trainer.data.prepared import read_prepared, read_shard
-from trainer.data.shard_files import ShardFiles
+from trainer.data.prepared import read_prepared, read_shards
+from trainer.data.shard_files import DEFAULT_CACHE_MIB, ShardFiles
 from trainer.errors import ConfigError, DataError
 
 _KERAS_CACHE = {
@@ -54,7 +54,12 @@ class Arrays:
         return digest.hexdigest()
 
 
-def load(name: str, classes: tuple[int, ...] | None = None, padding: int = 0) -> Arrays:
+def load(
+    name: str,
+    classes: tuple[int, ...] | None = None,
+    padding: int = 0,
+    cache_mib: float = DEFAULT_CACHE_MIB,
+) -> Arrays:
     """Loads a data set: the embedded one, a directory's, the training split of one that keras.datasets downloads, or
     one that is stacked or derived from any of these.
 
@@ -62,6 +67,7 @@ def load(name: str, classes: tuple[int, ...] | None = None, padding: int = 0) ->
         name: a name or directory that `trainer.data.describe` knows.
         classes: labels to keep; `None` keeps all. Labels keep their numbers.
         padding: pixels of value 0 on every side of every image, at least 0: 2 makes 28x28 into 32x32.
+        cache_mib: of the cache for shards of a set in a bucket.
 
     Returns:
         The images in the data set's own order.
@@ -72,16 +78,16 @@ def load(name: str, classes: tuple[int, ...] | None = None, padding: int = 0) ->
     """
     info = describe(name, padding).with_classes(classes)
     if name.startswith(stacked.PREFIX):
-        source = load(stacked_source(name), padding=padding)
+        source = load(stacked_source(name), None, padding, cache_mib)
         return Arrays(*stacked.stack(source.images, source.labels, classes), info)
     derivation, source_name = derived_source(name)
     if derivation:
-        whole = load(source_name, classes, padding)
+        whole = load(source_name, classes, padding, cache_mib)
         return Arrays(derived.DERIVATIONS[derivation](whole.images), whole.labels, info)
     if name in DOWNLOADED:
         images, labels = _load_downloaded(DOWNLOADED[name])
     else:
-        images, labels = read_prepared(ShardFiles(prepared_folder(name)))
+        images, labels = read_prepared(ShardFiles(prepared_folder(name), cache_mib=cache_mib))
     if classes is not None:
         kept = np.isin(labels, classes)
         images, labels = images[kept], labels[kept]
@@ -105,10 +111,7 @@ def blocks(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return
     files = ShardFiles(prepared_folder(name))
     for shard in files.manifest.shards:
-        images = np.empty((shard.num_examples, *files.manifest.image_shape), np.uint8)
-        labels = np.empty(shard.num_examples, np.int32)
-        read_shard(files.paths([shard])[0], files.manifest, images, labels)
-        yield images, labels
+        yield from read_shards(files, [shard])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +185,8 @@ def load_for(config: TrainConfig) -> tuple[Arrays, Arrays | None]:
     Raises:
         ConfigError, DataError: as `load`.
     """
-    arrays = load(config.dataset, config.classes, config.padding)
-    return arrays, load(config.dataset_b, None, config.padding) if config.dataset_b else None
+    arrays = load(config.dataset, config.classes, config.padding, config.cache_mib)
+    return arrays, load(config.dataset_b, None, config.padding, config.cache_mib) if config.dataset_b else None
 
 
 def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:

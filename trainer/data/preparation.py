@@ -7,6 +7,7 @@ Legend: `N` items of a source, `H W C` an image.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -138,7 +139,7 @@ def prepare(
     shape: tuple[int, ...] = ()
     with (
         tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        ShardWriter(Path(scratch), out, options.shard_mib) as shards,
+        contextlib.closing(ShardWriter(Path(scratch), out, options.shard_mib)) as shards,
     ):
         for index, (png, shape_or_problem) in zip(plan.indices, _encoded(source, plan, options), strict=True):
             label = plan.labels[tally.done]
@@ -194,7 +195,7 @@ def _target(source: Source, chosen: np.ndarray, options: Options) -> Target:
 def _shape(source: Source, index: int) -> tuple[int, int, int] | None:
     try:
         content = source.read(index)
-        return shape_of(content) if isinstance(content, bytes) else (*content.shape[:2], content.shape[2])
+        return shape_of(content) if isinstance(content, bytes) else content.shape
     except DataError:
         return None  # said in its turn, with the others
 

@@ -7,7 +7,7 @@ Shapes: `N` images of the set, `B` of one batch, `H W C` height, width and chann
 import itertools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +48,7 @@ def read_prepared(files: ShardFiles) -> tuple[np.ndarray, np.ndarray]:
     start = 0
     for shard, path in zip(manifest.shards, files.paths(manifest.shards), strict=True):
         stop = start + shard.num_examples
-        read_shard(path, manifest, images[start:stop], labels[start:stop])
+        _read_shard(path, manifest, images[start:stop], labels[start:stop])
         start = stop
     counts = tuple(np.bincount(labels, minlength=len(manifest.class_counts)).tolist())
     if counts != manifest.class_counts:
@@ -59,7 +59,20 @@ def read_prepared(files: ShardFiles) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
+def read_shards(files: ShardFiles, shards: Sequence[Shard]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images uint8 [N, H, W, C] and labels int32 [N] of each of these shards of a set, in turn.
+
+    Raises:
+        DataError, StorageError: as `read_prepared`.
+    """
+    for shard, path in zip(shards, files.paths(shards), strict=True):
+        images = np.empty((shard.num_examples, *files.manifest.image_shape), np.uint8)
+        labels = np.empty(shard.num_examples, np.int32)
+        _read_shard(path, files.manifest, images, labels)
+        yield images, labels
+
+
+def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
     """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the shard's records."""
     start = 0
     try:

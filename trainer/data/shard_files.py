@@ -72,7 +72,9 @@ class ShardFiles:
 
     def _holds(self, shard: Shard, path: Path) -> bool:
         """Whether the cache has a shard; a file that was damaged there is not taken for it."""
-        return path.exists() and (shard.sha256 in self._verified or file_sha256(path) == shard.sha256)
+        if path.exists() and shard.sha256 not in self._verified and file_sha256(path) == shard.sha256:
+            self._verified.add(shard.sha256)
+        return path.exists() and shard.sha256 in self._verified
 
     def _make_room(self, num_bytes: int, keep: set[Path]) -> None:
         """Deletes what was used least recently until so much more fits in."""

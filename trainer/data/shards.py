@@ -2,7 +2,6 @@
 
 import concurrent.futures
 from pathlib import Path
-from types import TracebackType
 
 import tensorflow as tf
 
@@ -14,7 +13,7 @@ PREFIX = "images-"
 
 
 class ShardWriter:
-    """Writes records into shards of a size; a context manager, left only when nothing is being copied any more.
+    """Writes records into shards of a size; to be closed.
 
     Args:
         scratch: A local folder for the shards that are not copied yet.
@@ -30,13 +29,9 @@ class ShardWriter:
         self._writer: tf.io.TFRecordWriter | None = None
         self._records = self._bytes = 0
 
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+    def close(self) -> None:
+        """Returns when nothing is being copied any more."""
+        self._close_file()
         self._thread.shutdown(cancel_futures=True)
 
     def add(self, png: bytes, label: int) -> None:
@@ -68,14 +63,14 @@ class ShardWriter:
     def _path(self) -> Path:
         return self._scratch / f"{PREFIX}{len(self._copied):05d}.tfrecord"
 
-    def _close(self) -> None:
+    def _close_file(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self._writer = None
 
     def _end_shard(self) -> None:
         path = self._path
-        self._close()
+        self._close_file()
         if len(self._copied) > 1:
             self._copied[-2].result()  # an error surfaces early, and few shards wait on the disk
         self._copied.append(self._thread.submit(self._copy, path, self._records))

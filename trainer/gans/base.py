@@ -3,6 +3,7 @@
 Legend: `B` images a replica, `H W C` an image, `Z` latent size.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -277,7 +278,7 @@ class GAN(keras.Model):
             num_steps=num_steps,
             global_batch_size=batch_size,
         )
-        with feed, self._preemption:
+        with contextlib.closing(feed), self._preemption:
             loop.run(
                 self,
                 lambda window: loop.DeviceWindow(self._plan(batch_size), window, self._strategy),

@@ -38,12 +38,13 @@ def opened(given: str) -> Iterator[Source]:
         DataError: There is nothing of that name, or it holds no image.
         StorageError: A bucket cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
-        source = _of(given, Path(scratch))
-        with source:
-            if not source.items:
-                raise DataError(f"{given} holds no images; {source.looked_for}")
-            yield source
+    with (
+        tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
+        contextlib.closing(_of(given, Path(scratch))) as source,
+    ):
+        if not source.items:
+            raise DataError(f"{given} holds no images; {source.looked_for}")
+        yield source
 
 
 def _of(given: str, scratch: Path) -> Source:

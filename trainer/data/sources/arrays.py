@@ -99,6 +99,8 @@ class NpzSource(_ArraySource):
                 held = scratch / "images.npy"
                 shape, dtype, offset = _unpack(archive, names[images], path, held)
                 of = None if labels is None else _labels(archive, names[labels], path, shape[0])
+        except DataError:
+            raise  # a ValueError, and a sentence already
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise DataError(f"{path} is not a .npz file that can be read ({error}); save it again.") from error
         super().__init__(held, offset, shape, dtype, of, path.name)

@@ -4,12 +4,12 @@ import abc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
 
-from trainer.errors import DataError
+from trainer.errors import DataError, StorageError
+from trainer.storage import Location
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 """What the name of an image ends in, in upper or lower case."""
@@ -29,7 +29,7 @@ class Item:
 
 
 class Source(abc.ABC):
-    """A list of pictures that can be read in any order and by several threads; a context manager.
+    """A list of pictures that can be read in any order and by several threads; to be closed.
 
     Attributes:
         items: All of them, in the source's own order.
@@ -48,14 +48,6 @@ class Source(abc.ABC):
         Raises:
             DataError: What is wrong with this one item: the end of a sentence that begins with its name.
         """
-
-    def __enter__(self) -> "Source":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Closes what is open."""
@@ -76,6 +68,18 @@ class OneFileSource(Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+def content_of(file: Location) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: It cannot be read: the end of a sentence that begins with its name.
+    """
+    try:
+        return file.read_bytes()
+    except StorageError as error:
+        raise DataError(f"cannot be read ({error})") from error
 
 
 def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:

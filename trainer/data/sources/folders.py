@@ -1,7 +1,6 @@
 """Images in a folder of this machine or under a `gs://` prefix, flat or in one sub-folder a class."""
 
-from trainer.data.sources.base import Source, by_class, image_names
-from trainer.errors import DataError, StorageError
+from trainer.data.sources.base import Source, by_class, content_of, image_names
 from trainer.storage import Location
 
 
@@ -21,8 +20,4 @@ class FolderSource(Source):
         self.items, self.class_names = by_class(image_names(entry.name for entry in folder.entries()), folder.name)
 
     def read(self, index: int) -> bytes:
-        name = self.items[index].name
-        try:
-            return (self._folder / name).read_bytes()
-        except StorageError as error:
-            raise DataError(f"cannot be read ({error})") from error
+        return content_of(self._folder / self.items[index].name)

@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
-from trainer.data.sources.base import Item, Source, natural_order
-from trainer.errors import DataError, StorageError
+from trainer.data.sources.base import Item, Source, content_of, natural_order
+from trainer.errors import DataError
 from trainer.storage import Location, locate
 
 _PATHS = ("path", "file", "filename", "image")
@@ -55,7 +55,4 @@ class CsvSource(Source):
     def read(self, index: int) -> bytes:
         name = self.items[index].name
         whole = name.startswith(("gs://", "/"))
-        try:
-            return (locate(name) if whole else self._folder / name).read_bytes()
-        except StorageError as error:
-            raise DataError(f"cannot be read ({error})") from error
+        return content_of(locate(name) if whole else self._folder / name)
