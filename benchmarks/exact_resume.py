@@ -1,25 +1,39 @@
 """Counts how often a run that was killed ends with other bits than one that was not.
 
     python -m benchmarks.exact_resume --kills=50
+    python -m benchmarks.exact_resume --kills=30 --in_bucket
 
 Runs the same command again and again, kills it with SIGKILL at a random moment, and starts it anew until it finishes;
 then compares the SHA-256 over all state (weights, batch-norm moments, both optimisers, average, counters) with that of
 an undisturbed run. Networks are small, with dropout and batch norm; checkpoints come every 20 steps.
+
+With `--in_bucket` the run directory lies in a bucket of a server on this machine, and the moments are those at which a
+checkpoint's file is uploaded, its manifest is written, or an old one is deleted.
 """
 
+import contextlib
+import itertools
 import json
 import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from absl import app, flags
 
+from tests.buckets import new_bucket, server
+from tests.faults import Fault, Proxy, Request, through
+from trainer.engine.manifest import MANIFEST
+from trainer.storage import locate
+
 _KILLS = flags.DEFINE_integer("kills", 50, "How many kills in all, over both recipes.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+_IN_BUCKET = flags.DEFINE_bool("in_bucket", False, "Kill while checkpoints are written to a bucket.")
 
 _COMMON = ["--metrics=none", "--checkpoint_every_steps=20", "--sample_every_steps=100", "--ema_half_life_images=1000"]
 _COMMANDS = {
@@ -36,6 +50,9 @@ _COMMANDS = {
     ],
 }
 
+Kill = Callable[[subprocess.Popen], bool]
+"""Waits for a process, and kills it at some moment; False where it ended before."""
+
 
 @dataclass
 class Tally:
@@ -46,58 +63,92 @@ class Tally:
     mismatches: int = 0
 
 
-def command(recipe: str, job_dir: Path, more: tuple[str, ...] = ()) -> list[str]:
+def command(recipe: str, job_dir: str, more: tuple[str, ...] = ()) -> list[str]:
     """The command line of a run."""
     start = [sys.executable, "-m", "trainer.task", f"--recipe={recipe}", f"--job_dir={job_dir}"]
     return [*start, *_COMMON, *_COMMANDS[recipe], *more]
 
 
-def digest(job_dir: Path) -> str:
+def digest(job_dir: str) -> str:
     """SHA-256 over all state of the newest checkpoint."""
-    newest = max(job_dir.glob("checkpoints/step-*/MANIFEST.json"))
-    return json.loads(newest.read_text())["state_sha256"]
+    checkpoints = locate(job_dir) / "checkpoints"
+    newest = max(entry.name for entry in checkpoints.entries() if entry.name.endswith(f"/{MANIFEST}"))
+    return json.loads((checkpoints / newest).read_bytes())["state_sha256"]
 
 
-def undisturbed(recipe: str, folder: Path, more: tuple[str, ...] = ()) -> tuple[str, float]:
-    """Digest and seconds of a run that nobody kills."""
-    started = time.monotonic()
-    subprocess.run(command(recipe, folder, more), check=True, stdout=subprocess.DEVNULL)
-    return digest(folder), time.monotonic() - started
+def at_any_time(dice: random.Random, longest: float) -> Kill:
+    """Kills up to `longest` seconds after the start."""
+
+    def kill(process: subprocess.Popen) -> bool:
+        try:
+            process.wait(dice.uniform(0, longest))
+            return False
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+
+    return kill
 
 
-def killed(
-    recipe: str,
-    folder: Path,
-    moments: random.Random,
-    longest: float,
-    kills: int,
-    tally: Tally,
-    more: tuple[str, ...] = (),
-) -> str:
-    """Digest of a run that is killed `kills` times, each time up to `longest` seconds after its start."""
+def at_any_request(dice: random.Random, most: int, proxy: Proxy) -> Kill:
+    """Kills at one of the next `most` requests that change a checkpoint in a bucket, which the server hears or not."""
+
+    def kill(process: subprocess.Popen) -> bool:
+        left = itertools.count(dice.randrange(most), -1)
+        killed = threading.Event()
+
+        def fate(request: Request) -> Fault | None:
+            if request.method == "GET" or "/checkpoints/" not in request.object_name or next(left) > 0:
+                return None
+            process.kill()
+            killed.set()
+            return dice.choice([Fault.DROPPED, Fault.LOST])
+
+        proxy.fate = fate
+        process.wait()
+        proxy.fate = lambda request: None
+        return killed.is_set()
+
+    return kill
+
+
+def finish(start: list[str], kill: Kill, kills: int) -> int:
+    """Starts a command until it ends, and kills it up to `kills` times; how often it was killed."""
+    killed = 0
     while True:
-        with subprocess.Popen(command(recipe, folder, more), stdout=subprocess.DEVNULL) as process:
-            try:
-                timeout = moments.uniform(0, longest) if tally.kills < kills else None
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                tally.kills += 1
+        with subprocess.Popen(start, stdout=subprocess.DEVNULL) as process:
+            if killed < kills and kill(process):
+                killed += 1
                 continue
-        if code != 0:
-            raise RuntimeError(f"the run in {folder} ended with status {code}")
-        return digest(folder)
+            if process.wait() != 0:
+                raise RuntimeError(f"{' '.join(start)} ended with status {process.returncode}")
+            return killed
 
 
-def count(recipe: str, kills: int, seed: int, more: tuple[str, ...] = ()) -> Tally:
+def count(recipe: str, kills: int, seed: int, more: tuple[str, ...] = (), in_bucket: bool = False) -> Tally:
     """Kills runs of a recipe until there were `kills`, and finishes every one of them."""
-    tally, moments = Tally(), random.Random(f"{seed}/{recipe}")
-    with tempfile.TemporaryDirectory() as root:
-        expected, seconds = undisturbed(recipe, Path(root, "undisturbed"), more)
+    tally, dice = Tally(), random.Random(f"{seed}/{recipe}")
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(tempfile.TemporaryDirectory())
+        if in_bucket:
+            proxy = stack.enter_context(through(stack.enter_context(server(Path(root)))))
+            root = new_bucket()
+        started = time.monotonic()
+        subprocess.run(command(recipe, f"{root}/undisturbed", more), check=True, stdout=subprocess.DEVNULL)
+        if in_bucket:
+            changes = [
+                request
+                for request in proxy.requests
+                if request.method != "GET" and "/checkpoints/" in request.object_name
+            ]
+            kill = at_any_request(dice, len(changes), proxy)
+        else:
+            kill = at_any_time(dice, time.monotonic() - started)
         while tally.kills < kills:
-            got = killed(recipe, Path(root, f"run-{tally.runs}"), moments, seconds, kills, tally, more)
+            job_dir = f"{root}/run-{tally.runs}"
+            tally.kills += finish(command(recipe, job_dir, more), kill, kills - tally.kills)
             tally.runs += 1
-            tally.mismatches += got != expected
+            tally.mismatches += digest(job_dir) != digest(f"{root}/undisturbed")
     return tally
 
 
@@ -106,7 +157,7 @@ def main(_: list[str]) -> None:
     total = Tally()
     for index, recipe in enumerate(_COMMANDS):
         kills = (_KILLS.value + index) // len(_COMMANDS)
-        tally = count(recipe, kills, _SEED.value)
+        tally = count(recipe, kills, _SEED.value, in_bucket=_IN_BUCKET.value)
         print(f"{recipe}: {tally.kills} kills in {tally.runs} runs, {tally.mismatches} mismatches", flush=True)
         total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(tally).values(), strict=True)))
     print(f"all: {total.kills} kills in {total.runs} runs, {total.mismatches} mismatches")

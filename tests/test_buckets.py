@@ -2,59 +2,10 @@
 
 import json
 
-import numpy as np
-import pytest
+from bucket_runs import files, prepared, run, state_of, train
 from PIL import Image
 
-from trainer import __main__ as commands
-from trainer.engine.manifest import MANIFEST
 from trainer.storage import locate
-
-TINY = [
-    "--recipe=vanilla",
-    '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
-    *("--global_batch_size=4", "--steps_per_window=2", "--checkpoint_every_steps=4", "--sample_every_steps=4"),
-]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for number in range(24):
-        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (12, 9, 3), np.uint8)).save(path)
-    return tmp_path / "pictures"
-
-
-def run(command, *arguments):
-    return commands.main(["trainer", command, *arguments])
-
-
-def prepared(pictures, bucket):
-    (locate(bucket) / "pictures").upload(
-        pictures, [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
-    )
-    flags = [
-        f"--source={bucket}/pictures",
-        f"--out={bucket}/set",
-        "--image_size=8",
-        "--processes=1",
-        "--shard_mib=0.001",
-    ]
-    assert run("prepare", *flags) == 0
-    return f"{bucket}/set"
-
-
-def train(data, job_dir, *flags):
-    return run("train", *TINY, f"--dataset={data}", f"--job_dir={job_dir}", *flags)
-
-
-def files(folder):
-    return {entry.name: entry for entry in locate(folder).entries()}
-
-
-def state_of(job_dir, step):
-    return json.loads((locate(job_dir) / f"checkpoints/step-{step:08d}/{MANIFEST}").read_bytes())["state_sha256"]
 
 
 def test_two_commands_lead_from_pictures_to_a_run_all_in_a_bucket(pictures, bucket, tmp_path, monkeypatch, capsys):

@@ -61,9 +61,9 @@ def _train(config: TrainConfig, directory: RunDirectory) -> None:
     with strategy.scope():
         gan = from_config(config, data.info.image_shape, data.info.num_classes, strategy)
     directory.create()
-    write_atomically(directory.config, config.to_json().encode())
     _announce(config, gan, data, strategy)
-    with directory.mirrored() as mirror:
+    with directory.explained(), directory.mirrored() as mirror:
+        write_atomically(directory.config, config.to_json().encode())
         gan.fit(
             data.x,
             data.y,

@@ -1,5 +1,8 @@
 """Checkpoints in a bucket: another machine goes on from them, and half an upload is never taken for one."""
 
+import contextlib
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -49,35 +52,56 @@ class Killed(BaseException):
     """A kill, at any call to the bucket."""
 
 
-@pytest.mark.parametrize("calls", range(6))
-def test_a_kill_in_the_middle_of_an_upload_leaves_the_one_before(machine, remote, monkeypatch, calls):
-    save(machine(), 1)
-    left = [calls]
+@pytest.fixture
+def killed_after(monkeypatch):
+    """Runs something until so many files were written to the bucket or deleted from it; tells whether it ended."""
 
-    def counted(plain):
-        def call(*arguments, **settings):
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            return plain(*arguments, **settings)
+    def run(calls, act):
+        left = itertools.count(calls, -1)
 
-        return call
+        def counted(plain):
+            def call(*arguments, **settings):
+                if next(left) <= 0:
+                    raise Killed
+                return plain(*arguments, **settings)
 
-    dying = machine()
-    dying.restore(state_of())
-    with monkeypatch.context() as patch:
-        for name in ("_upload_from", "write_bytes", "_delete"):
-            patch.setattr(BucketLocation, name, counted(getattr(BucketLocation, name)))
-        committed = True
-        try:
-            save(dying, 2)
-        except Killed:
-            committed = False
-    again, state = machine(), state_of()
-    assert again.restore(state).step == (2 if committed else 1)
-    save(again, 2)
-    assert machine().restore(state).step == 2 and state["a/000/kernel"].numpy().max() == 2.0
-    assert committed == (calls >= 3)
+            return call
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in ("_upload_from", "write_bytes", "_delete"):
+                patch.setattr(BucketLocation, name, counted(getattr(BucketLocation, name)))
+            act()
+            return True
+        return False
+
+    return run
+
+
+def test_a_kill_at_any_file_of_upload_manifest_and_deletion_loses_one_interval_at_most(machine, remote, killed_after):
+    saved = []
+
+    def life():
+        store = machine()
+        for step in (1, 2, 3, 4):
+            save(store, step)
+            saved.append(step)
+
+    for calls in range(18):  # 3 files of 4 checkpoints, 3 deletions of 2
+        saved.clear()
+        assert not killed_after(calls, life)
+        again, state = machine(), state_of()
+        for step in again.steps():
+            assert again.find(step)[0].step == step  # whatever is listed is whole
+        restored = again.restore(state_of())
+        reached = restored.step if restored else 0
+        assert reached in (len(saved), len(saved) + 1)
+        save(again, reached + 1)
+        save(again, reached + 2)
+        assert {int(entry.name[5:13]) for entry in remote.entries()} == {reached + 1, reached + 2}
+        assert machine().restore(state).step == state["a/000/kernel"].numpy().max() == reached + 2
+        for step in again.steps():
+            again._published.delete(step)
+    assert killed_after(18, life)
 
 
 def test_damage_in_the_bucket_is_named_and_the_older_one_taken(machine, remote):

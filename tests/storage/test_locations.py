@@ -3,7 +3,6 @@
 import hashlib
 
 import pytest
-from google.api_core import exceptions as api
 
 from trainer.errors import StorageError
 from trainer.storage import locate
@@ -85,24 +84,6 @@ def test_a_bucket_that_does_not_exist_is_named(cloud_storage, tmp_path):
     ):
         with pytest.raises(StorageError, match="the bucket gs://no-such-bucket does not exist"):
             act()
-
-
-@pytest.mark.parametrize("error", [api.Forbidden("no"), api.Unauthorized("who")])
-def test_a_refusal_names_object_role_and_who_asked_and_no_token(bucket, monkeypatch, error):
-    def refuse(*arguments, **settings):
-        raise error
-
-    monkeypatch.setattr("google.cloud.storage.Blob.download_as_bytes", refuse)
-    monkeypatch.setattr("google.cloud.storage.Blob.upload_from_string", refuse)
-    place = locate(bucket) / "secret"
-    with pytest.raises(
-        StorageError,
-        match=r"/secret cannot be read: this account has no permission \(40[13]\); grant it "
-        r"roles/storage\.objectViewer on the bucket",
-    ):
-        place.read_bytes()
-    with pytest.raises(StorageError, match=r"cannot be written: .* roles/storage\.objectUser"):
-        place.write_bytes(b"")
 
 
 def test_an_upload_whose_answer_was_lost_meets_its_own_object_and_is_content(bucket, monkeypatch):

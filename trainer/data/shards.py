@@ -1,11 +1,14 @@
 """Writing TFRecord shards: one after the other, each copied to where the set lies while the next one is written."""
 
 import concurrent.futures
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from trainer.data.manifest import Shard
+from trainer.errors import StorageError
 from trainer.storage import Location, file_crc32c, file_sha256
 
 PREFIX = "images-"
@@ -31,46 +34,55 @@ class ShardWriter:
 
     def close(self) -> None:
         """Returns when nothing is being copied any more."""
-        self._close_file()
+        if self._writer is not None:
+            with contextlib.suppress(tf.errors.OpError):  # what was not finished is of no use
+                self._writer.close()
         self._thread.shutdown(cancel_futures=True)
 
     def add(self, png: bytes, label: int) -> None:
         """Writes one record.
 
         Raises:
-            StorageError: A shard before it could not be copied.
+            StorageError: The disk is full, or a shard before it could not be copied.
         """
         record = serialized(png, label)
-        if self._writer is None:
-            self._writer = tf.io.TFRecordWriter(str(self._path))
-        self._writer.write(record)
+        with self._explained():
+            if self._writer is None:
+                self._writer = tf.io.TFRecordWriter(str(self._path))
+            self._writer.write(record)
         self._records += 1
         self._bytes += len(record)
         if self._bytes >= self._limit:
-            self._end_shard()
+            self._end_shard(self._writer)
 
     def finish(self) -> tuple[Shard, ...]:
         """Waits until all is copied; what was written.
 
         Raises:
-            StorageError: A shard could not be copied.
+            StorageError: The disk is full, or a shard could not be copied.
         """
         if self._writer is not None:
-            self._end_shard()
+            self._end_shard(self._writer)
         return tuple(future.result() for future in self._copied)
 
     @property
     def _path(self) -> Path:
         return self._scratch / f"{PREFIX}{len(self._copied):05d}.tfrecord"
 
-    def _close_file(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise StorageError(
+                f"{self._path} cannot be written ({error.message.rpartition('; ')[2]}); free space on its disk, or let "
+                "TMPDIR name a folder on another one."
+            ) from error
 
-    def _end_shard(self) -> None:
-        path = self._path
-        self._close_file()
+    def _end_shard(self, writer: tf.io.TFRecordWriter) -> None:
+        path, self._writer = self._path, None
+        with self._explained():
+            writer.close()
         if len(self._copied) > 1:
             self._copied[-2].result()  # an error surfaces early, and few shards wait on the disk
         self._copied.append(self._thread.submit(self._copy, path, self._records))

@@ -161,7 +161,7 @@ class CheckpointStore:
             self._retain()
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); the one before "
                 "stands: free space or give another job_dir."
@@ -251,6 +251,11 @@ def _read(variable: keras.Variable) -> tf.Tensor:
 
 def _is_finite(value: tf.Tensor) -> bool:
     return not value.dtype.is_floating or bool(np.isfinite(value.numpy()).all())
+
+
+def _reason(error: Exception) -> str:
+    """What TensorFlow says at the end of the line, after the place in its code and the file."""
+    return str(error).splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
 
 
 def _sync(path: Path) -> None:

@@ -18,20 +18,24 @@ class PublishedCheckpoints:
 
     def __init__(self, remote: Location):
         self._remote = remote
-        self.steps = {
-            int(step[5:])
-            for step, _, file in (entry.name.partition("/") for entry in remote.entries())
-            if file == MANIFEST and step.startswith("step-") and step[5:].isdigit()
-        }
+        files: dict[int, set[str]] = {}
+        for entry in remote.entries():
+            folder, _, file = entry.name.partition("/")
+            if folder.startswith("step-") and folder[5:].isdigit():
+                files.setdefault(int(folder[5:]), set()).add(file)
+        self.steps = {step for step, names in files.items() if MANIFEST in names}
+        self._orphans = set(files) - self.steps
 
     def publish(self, folder: Path, step: int) -> None:
-        """Copies a committed checkpoint. What an upload that was cut short left is removed first.
+        """Copies a committed checkpoint. What uploads and deletions that were cut short left is removed first.
 
         Raises:
             StorageError: It cannot be written; then there is no manifest.
         """
-        there = self._remote / folder.name
-        self._clear(there)
+        for orphan in self._orphans | {step}:
+            self._clear(self._of(orphan))
+        self._orphans.clear()
+        there = self._of(step)
         there.upload(folder, sorted(path.name for path in folder.iterdir() if path.name != MANIFEST), only_new=True)
         (there / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
         self.steps.add(step)

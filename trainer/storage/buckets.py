@@ -155,7 +155,7 @@ class BucketLocation(Location):
             return call()
         except api.NotFound as error:
             raise StorageError(self._missing()) from error
-        except (api.Unauthorized, api.Forbidden) as error:
+        except api.Forbidden as error:
             role = {"read": "objectViewer", "listed": "objectViewer"}.get(done, "objectUser")
             raise StorageError(
                 f"{self} cannot be {done}: {_principal()} has no permission ({error.code}); grant it "
@@ -165,7 +165,7 @@ class BucketLocation(Location):
             raise StorageError(
                 f"{self} did not arrive with the checksum that Cloud Storage states; try again."
             ) from error
-        except (auth.DefaultCredentialsError, auth.RefreshError) as error:
+        except (api.Unauthorized, auth.DefaultCredentialsError, auth.RefreshError) as error:
             raise StorageError(
                 f"{self} cannot be {done}: no Google credentials were found or they have expired; run gcloud auth "
                 "application-default login."
@@ -229,5 +229,6 @@ def _principal() -> str:
 
 def _reason(error: Exception) -> str:
     """The kind of an error, and its HTTP status where there is one: messages may hold addresses with signatures."""
-    code = getattr(error, "code", None)
+    error = getattr(error, "cause", None) or error  # of a RetryError, what happened last
+    code = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return f"{type(error).__name__} {int(code)}" if isinstance(code, int) else type(error).__name__

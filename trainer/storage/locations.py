@@ -1,6 +1,7 @@
 """A file or folder, local or in a bucket, behind one interface."""
 
 import abc
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,10 +178,12 @@ def _copy(source: Path, target: Path) -> None:
         os.replace(partial, target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise _explained(error, source if error.filename == str(source) else target, "copied") from error
+        is_read = error.filename == str(source) and error.filename2 is None
+        raise _explained(error, source if is_read else target, "read" if is_read else "written") from error
 
 
 def _explained(error: OSError, path: Path, done: str) -> StorageError:
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{path} does not exist; correct the name.")
-    return StorageError(f"{path} cannot be {done} ({error.strerror or error}); check the disk and its permissions.")
+    cure = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
+    return StorageError(f"{path} cannot be {done} ({error.strerror or error}); {cure}.")

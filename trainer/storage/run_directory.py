@@ -1,16 +1,18 @@
 """The paths of a run directory, and its copy on this machine where it lies in a bucket."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, StorageError
 from trainer.storage.locations import Location, is_remote, locate
 from trainer.storage.mirror import Mirror
 
 _CHECKPOINTS, _LOGS = "checkpoints", "logs"
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class RunDirectory:
@@ -60,6 +62,23 @@ class RunDirectory:
             return
         with Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)) as mirror:
             yield mirror
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """While entered, an error of the disk is a sentence.
+
+        Raises:
+            StorageError: The disk is full, or cannot be written any more.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            raise StorageError(
+                f"{error.filename or self.root} cannot be written ({error.strerror}); what was committed stays: free "
+                "space on that disk, and the same command goes on from there."
+            ) from error
 
     def create(self) -> None:
         """Makes the folders.
