@@ -31,6 +31,10 @@ class TrainConfig:
     )
     padding: int = setting(0, "Pixels of value 0 added on every side; 2 makes 28x28 into 32x32.", minimum=0)
     classes: tuple[int, ...] | None = setting(None, "Train on these classes alone, as in 0,3. None: all of them.")
+    balance_classes: bool = setting(
+        False, "Show every class as often as any other: images of smaller classes come several times an epoch."
+    )
+    horizontal_flips: bool = setting(False, "Mirror every other real image, at random, left to right.")
     data_memory_mib: float | None = setting(
         None,
         "Memory for decoded images, MiB. A larger prepared set is cut into windows, of which two are in memory at a "

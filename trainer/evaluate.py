@@ -24,13 +24,13 @@ def act(values: absl_flags.FlagValues) -> None:
     """Prints the metrics as JSON."""
     with console.quiet_import():
         from trainer import metrics, trained
-        from trainer.data.loading import load_for
+        from trainer.data.loading import load_training_data
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     config = config.override(metrics=values.metrics or config.metrics)
     if config.metrics == "none":
         raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
-    suite = metrics.get(config.metrics)(*(domain.images for domain in load_for(config) if domain is not None))
+    suite = metrics.get(config.metrics)(*load_training_data(config).real_images)
     print(
         json.dumps(
             {

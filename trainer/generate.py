@@ -38,12 +38,12 @@ def act(values: absl_flags.FlagValues) -> None:
         raise ConfigError(f"out={out} lies in a directory that does not exist; make {out.parent} first.")
     with console.quiet_import():
         from trainer import trained
-        from trainer.data.loading import load_for
+        from trainer.data.loading import load_training_data
         from trainer.gans import CycleGAN
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     if isinstance(gan, CycleGAN):  # it translates the images of its run
-        gan.show(*(domain.images for domain in load_for(config) if domain is not None))
+        gan.show(*load_training_data(config).real_images)
     count = values.num_images
     images, labels = gan.sample(count, labels=values.label, seed=values.seed)
     if out.suffix == ".png":

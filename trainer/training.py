@@ -34,6 +34,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
             "and to no other."
         )
+    if config.balance_classes and config.dataset_b is not None:
+        raise ConfigError(
+            "balance_classes needs classes, which the two data sets of wiring=cyclegan do not show; drop it."
+        )
     return config.resolve(num_examples(config), config.num_virtual_devices)
 
 
@@ -70,6 +74,8 @@ def _train(config: TrainConfig, directory: RunDirectory) -> None:
             batch_size=config.global_batch_size,
             steps=config.steps,
             steps_per_window=config.steps_per_window,
+            balance_classes=config.balance_classes,
+            horizontal_flips=config.horizontal_flips,
             callbacks=_callbacks(config, directory, data, mirror),
         )
     if gan.preempted and gan.step < (config.steps or 0):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.data.decoding import MAX_PIXELS, Target, decode, shape_of
+from trainer.data import decoding
+from trainer.data.decoding import MAX_PIXELS, Target, shape_of
 from trainer.errors import DataError
 
 RED, GREEN = (200, 30, 40), (10, 180, 60)
@@ -27,6 +28,12 @@ def as_file(picture, kind="PNG", **settings):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **settings)
     return buffer.getvalue()
+
+
+def decode(content, target):
+    """The pixels of a file: uint8 [H, W, C]."""
+    picture = decoding.decode(content, target)
+    return np.asarray(picture).reshape(picture.height, picture.width, target.channels)
 
 
 def sides(array):

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import derived, stacked
+from trainer.data.balance import balanced_size
 from trainer.data.cut import num_windows
 from trainer.data.manifest import MANIFEST_NAME, read_manifest
 from trainer.errors import ConfigError
@@ -120,12 +121,13 @@ def describe(name: str, padding: int = 0) -> DatasetInfo:
 
 
 def num_examples(config: TrainConfig) -> int:
-    """Images of an epoch of a config: those of its data set, or of the larger of its two.
+    """Images of an epoch of a config: those of its data set, or as many for each class, or of the larger of its two.
 
     Raises:
         ConfigError, DataError: as `describe`.
     """
-    counts = [describe(config.dataset, config.padding).with_classes(config.classes).num_examples]
+    info = describe(config.dataset, config.padding).with_classes(config.classes)
+    counts = [balanced_size(info.class_counts) if config.balance_classes else info.num_examples]
     if config.dataset_b is not None:
         counts.append(describe(config.dataset_b, config.padding).num_examples)
     return max(counts)

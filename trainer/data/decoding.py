@@ -15,6 +15,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -27,6 +28,9 @@ MAX_PIXELS = 64_000_000
 _WHITE = (255, 255, 255, 255)
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
+
+Content = bytes | Path | np.ndarray
+"""A picture: what its file holds, or the file, or pixels uint8 [H, W, C]."""
 
 Image.init()
 
@@ -49,7 +53,7 @@ class Target:
     resize: str
 
 
-def decode(content: bytes, target: Target) -> np.ndarray:
+def decode(content: bytes, target: Target) -> Image.Image:
     """Decodes and resizes one image.
 
     Args:
@@ -57,7 +61,7 @@ def decode(content: bytes, target: Target) -> np.ndarray:
         target: What it becomes.
 
     Returns:
-        uint8 [H, W, C] in [0, 255].
+        A picture of 8-bit grey or RGB.
 
     Raises:
         DataError: What is wrong with the image: the end of a sentence that begins with its name.
@@ -67,27 +71,15 @@ def decode(content: bytes, target: Target) -> np.ndarray:
         if picture.format == "JPEG" and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
         picture.load()
-        picture = ImageOps.exif_transpose(picture)
-    return pixels(picture, target)
-
-
-def pixels(picture: Image.Image, target: Target) -> np.ndarray:
-    """A loaded picture as uint8 [H, W, C].
-
-    Raises:
-        DataError: It has another size and is not to be resized, or all its pixels are the same.
-    """
-    array = np.asarray(_resized(_converted(picture, target.channels), target))
-    if (array == array[0, 0]).all():
-        raise DataError("has the same value in every pixel, which no model can learn from")
-    return array.reshape(*array.shape[:2], target.channels)
+        if _orientation(picture) != 1:
+            picture = ImageOps.exif_transpose(picture)
+    return _fitted(picture, target)
 
 
 def encode_all(
-    target: Target, contents: Sequence[bytes | np.ndarray | DataError]
+    target: Target, contents: Sequence[Content | DataError]
 ) -> list[tuple[bytes | None, tuple[int, int, int] | str]]:
-    """Files, or pixels uint8 [H, W, C], as PNGs of the target's size, with their shapes; None and what is wrong with
-    one that cannot be used."""
+    """Pictures as PNGs of the target's size, with their shapes; None and what is wrong with one that cannot be used."""
     return [_encode(target, content) for content in contents]
 
 
@@ -105,17 +97,35 @@ def shape_of(content: bytes) -> tuple[int, int, int]:
     return height, width, 1 if _is_grey(picture) else 3
 
 
-def _encode(target: Target, content: bytes | np.ndarray | DataError) -> tuple[bytes | None, tuple[int, int, int] | str]:
-    if isinstance(content, DataError):
-        return None, str(content)
+def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None, tuple[int, int, int] | str]:
     try:
-        array = decode(content, target) if isinstance(content, bytes) else pixels(_as_picture(content), target)
+        if isinstance(content, DataError):
+            raise content
+        if isinstance(content, Path):
+            content = _content_of(content)
+        picture = decode(content, target) if isinstance(content, bytes) else _fitted(_as_picture(content), target)
     except DataError as error:
         return None, str(error)
+    picture.info = {}  # nothing but pixels
     buffer = io.BytesIO()
-    _as_picture(array).save(buffer, "PNG")
-    height, width, channels = array.shape
-    return buffer.getvalue(), (height, width, channels)
+    picture.save(buffer, "PNG")
+    return buffer.getvalue(), (picture.height, picture.width, target.channels)
+
+
+def _fitted(picture: Image.Image, target: Target) -> Image.Image:
+    """A loaded picture in the target's channels and size; refuses one whose pixels are all the same."""
+    picture = _resized(_converted(picture, target.channels), target)
+    low, high = np.transpose(picture.getextrema())  # of each channel
+    if np.all(low == high):
+        raise DataError("has the same value in every pixel, which no model can learn from")
+    return picture
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from error
 
 
 def _as_picture(array: np.ndarray) -> Image.Image:
@@ -151,7 +161,11 @@ def _damage_told() -> Iterator[None]:
 
 def _is_turned(picture: Image.Image) -> bool:
     """Whether its EXIF orientation makes its width its height."""
-    return picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return _orientation(picture) >= 5
+
+
+def _orientation(picture: Image.Image) -> int:
+    return picture.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
@@ -180,7 +194,8 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
         opaque = Image.new("RGBA", picture.size, _WHITE)
         opaque.alpha_composite(picture.convert("RGBA"))
         picture = opaque
-    return picture.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
@@ -201,7 +216,14 @@ def _resized(picture: Image.Image, target: Target) -> Image.Image:
                 "resize with --image_size=H,W and --resize=crop, fit or stretch"
             )
         case "crop":
-            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+            return ImageOps.fit(_nearer(picture, size), size, Image.Resampling.LANCZOS)
         case "fit":
-            return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, color=0)
-    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+            return ImageOps.pad(_nearer(picture, size), size, Image.Resampling.LANCZOS, color=0)
+    return _nearer(picture, size).resize(size, Image.Resampling.LANCZOS)
+
+
+def _nearer(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A large picture shrunk by a whole factor, by plain averages, to no less than twice the size: what is left for
+    the resampling costs a fraction."""
+    factor = min(picture.width // size[0], picture.height // size[1]) // 2
+    return picture.reduce(factor) if factor > 1 else picture

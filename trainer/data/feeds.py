@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from trainer.data.balance import balanced_order, balanced_size
 from trainer.data.cut import Cut
 from trainer.data.prepared import read_shards
 from trainer.data.shard_files import ShardFiles
@@ -75,10 +76,17 @@ class Stream:
         return height + 2 * self.padding, width + 2 * self.padding, channels
 
     @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Images of each class in all windows together; 0 for one that is not kept."""
+        counts = self.files.manifest.class_counts
+        if self.classes is None:
+            return counts
+        return tuple(count if label in self.classes else 0 for label, count in enumerate(counts))
+
+    @property
     def num_examples(self) -> int:
         """Images of all windows together."""
-        counts = self.files.manifest.class_counts
-        return sum(counts) if self.classes is None else sum(counts[label] for label in self.classes)
+        return sum(self.class_counts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -116,12 +124,14 @@ class Streamed(Feed):
         stream: Of the set.
         make: Makes a window of what was loaded.
         global_batch_size: Of the run.
+        balance_classes: Show every class of a window as often as any other.
     """
 
-    def __init__(self, stream: Stream, make: Made, global_batch_size: int):
-        self._stream, self._make = stream, make
+    def __init__(self, stream: Stream, make: Made, global_batch_size: int, balance_classes: bool = False):
+        self._stream, self._make, self._balance_classes = stream, make, balance_classes
         windows = stream.cut.num_windows
-        self.every_steps = max(1, stream.num_examples // global_batch_size // windows)
+        num_places = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
+        self.every_steps = max(1, num_places // global_batch_size // windows)
         self.steps_per_epoch = self.every_steps * windows
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._loading: dict[int, concurrent.futures.Future[Window]] = {}
@@ -138,4 +148,11 @@ class Streamed(Feed):
 
     def _load(self, visit: int) -> Window:
         images, labels, size = self._stream.load(visit)
-        return dataclasses.replace(self._make(images, labels), visit=Visit(visit, visit * self.every_steps, size))
+        order = None
+        if self._balance_classes:
+            filled = balanced_order(labels[:size])
+            order = np.zeros(len(labels) * len(self._stream.class_counts), np.int32)
+            size = len(filled)
+            order[:size] = filled
+        window = self._make(images, labels)
+        return dataclasses.replace(window, order=order, visit=Visit(visit, visit * self.every_steps, size))

@@ -151,10 +151,11 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         stream = stream_for(config)
         info = describe(config.dataset, config.padding).with_classes(config.classes)
         return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
-    arrays, others = load_for(config)
-    if others is None:
+    arrays = load(config.dataset, config.classes, config.padding, config.cache_mib)
+    if config.dataset_b is None:
         fingerprints = {"data": arrays.fingerprint}
         return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints)
+    others = load(config.dataset_b, None, config.padding, config.cache_mib)
     fingerprints = {"data": arrays.fingerprint, "data_b": others.fingerprint}
     smaller = min(len(arrays.images), len(others.images))
     return TrainingData(arrays.images, others.images, arrays.info, smaller, fingerprints)
@@ -177,16 +178,6 @@ def stream_for(config: TrainConfig) -> Stream:
             f"data_windows={count} exceeds the {len(files.manifest.shards)} shards of {config.dataset}; give fewer."
         )
     return Stream(files, Cut(files.manifest.shards, count, config.seed), config.classes, config.padding)
-
-
-def load_for(config: TrainConfig) -> tuple[Arrays, Arrays | None]:
-    """Loads what a config trains on: its data set, and its other domain or None.
-
-    Raises:
-        ConfigError, DataError: as `load`.
-    """
-    arrays = load(config.dataset, config.classes, config.padding, config.cache_mib)
-    return arrays, load(config.dataset_b, None, config.padding, config.cache_mib) if config.dataset_b else None
 
 
 def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:

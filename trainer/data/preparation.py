@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trainer.data.decoding import Target, encode_all, shape_of
+from trainer.data.decoding import Content, Target, encode_all, shape_of
 from trainer.data.manifest import MANIFEST_NAME, Manifest
 from trainer.data.shards import PREFIX, ShardWriter
 from trainer.data.sources import Source
@@ -213,14 +213,15 @@ def _encoded(source: Source, plan: Plan, options: Options) -> Iterator[tuple[byt
     num_processes = options.num_processes or len(os.sched_getaffinity(0))
     encode = functools.partial(encode_all, plan.target)
 
-    def read(index: int) -> bytes | np.ndarray | DataError:
+    def read(index: int) -> Content | DataError:
         try:
-            return source.read(int(index))
+            return source.path(int(index)) or source.read(int(index))
         except DataError as error:
             return error
 
     with concurrent.futures.ThreadPoolExecutor(_READING_THREADS) as threads:
-        contents = _ahead(threads, read, plan.indices, _CHUNK * num_processes)
+        is_local = len(plan.indices) and source.path(int(plan.indices[0])) is not None
+        contents = map(read, plan.indices) if is_local else _ahead(threads, read, plan.indices, _CHUNK * num_processes)
         chunks = iter(lambda: list(itertools.islice(contents, _CHUNK)), [])
         if num_processes == 1:
             yield from itertools.chain.from_iterable(map(encode, chunks))

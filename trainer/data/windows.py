@@ -1,6 +1,7 @@
 """From (seed, step) to a batch: data rests on the device, and a batch is gathered inside the step."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,9 @@ import tensorflow as tf
 
 IMAGE_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 """The ranges that 8-bit pixels can be mapped to, by the name that the config gives them."""
+
+Tensors = Mapping[str, tf.Tensor]
+"""What a window holds, on a device, by name."""
 
 _OTHER_DOMAIN = 0x5851F42D4C957F2D
 """Makes the order of the second domain another one than the first's."""
@@ -76,7 +80,7 @@ class Visit:
     Attributes:
         number: Of windows before it, over all epochs.
         first_step: That is taken from it.
-        size: Images in it; the arrays may be longer.
+        size: Images in it, or places in its order; the arrays may be longer.
     """
 
     number: int
@@ -93,18 +97,20 @@ class Window:
         targets: int32 labels [N]; or images of another domain, of any number, which are then batched in an order of
             their own; or None.
         image_range: What uint8 pixels are mapped to; float images are used as they are.
+        order: int32 [V]: the image at each place of an epoch, where that is not one place for each image.
         visit: None where it holds all of the data.
     """
 
     images: np.ndarray
     targets: np.ndarray | None
     image_range: tuple[float, float]
+    order: np.ndarray | None = None
     visit: Visit | None = None
 
     @property
     def num_examples(self) -> int:
-        """Images of an epoch: N, or the larger number where there are two domains."""
-        return max(self._sizes)
+        """Images of an epoch: N, or V, or the larger number where there are two domains."""
+        return max(self._sizes) if self.order is None else len(self.order)
 
     @property
     def largest_batch(self) -> int:
@@ -124,29 +130,38 @@ class Window:
         """Whether the targets are images of another domain."""
         return self.targets is not None and self.targets.ndim > 1
 
-    def tensors(self) -> tuple[tf.Tensor, ...]:
-        """The window's content on the current device."""
-        held = (self.images,) if self.targets is None else (self.images, self.targets)
-        if self.visit is not None:
-            held = (*held, np.array(dataclasses.astuple(self.visit), np.int64))
-        return tuple(tf.constant(array) for array in held)
+    @property
+    def outline(self) -> "Window":
+        """The same without what it holds: `batch` needs no more of it than shapes and types."""
+        targets = None if self.targets is None else _without_content(self.targets)
+        return dataclasses.replace(self, images=_without_content(self.images), targets=targets)
 
-    def batch(self, tensors: tuple[tf.Tensor, ...], place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
+    def tensors(self) -> Tensors:
+        """The window's content on the current device."""
+        visit = None if self.visit is None else np.array(dataclasses.astuple(self.visit), np.int64)
+        held = {"images": self.images, "targets": self.targets, "order": self.order, "visit": visit}
+        return {name: tf.constant(array) for name, array in held.items() if array is not None}
+
+    def batch(self, tensors: Tensors, place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The part of a batch that belongs at `place`.
 
         Returns:
             Images float32 [B, ...] in `image_range`; and labels int32 [B], images [B, ...] of the other domain,
             or None.
         """
-        of_visit = self.visit is not None
-        indices = place.indices_of_visit(tensors[-1]) if of_visit else place.indices(len(self.images))
-        images = self.as_floats(tf.gather(tensors[0], indices))
+        if self.visit is not None:
+            indices = place.indices_of_visit(tensors["visit"])
+        else:
+            indices = place.indices(len(self.images if self.order is None else self.order))
+        if self.order is not None:
+            indices = tf.gather(tensors["order"], indices)
+        images = self.as_floats(tf.gather(tensors["images"], indices))
         if self.targets is None:
             return images, None
         if not self.is_unpaired:
-            return images, tf.gather(tensors[1], indices)
+            return images, tf.gather(tensors["targets"], indices)
         others = dataclasses.replace(place, key=place.key ^ _OTHER_DOMAIN).indices(len(self.targets))
-        return images, self.as_floats(tf.gather(tensors[1], others))
+        return images, self.as_floats(tf.gather(tensors["targets"], others))
 
     def as_floats(self, images: tf.Tensor) -> tf.Tensor:
         """Images as float32 [B, ...] in `image_range`."""
@@ -154,3 +169,13 @@ class Window:
             return images
         low, high = self.image_range
         return tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
+
+
+def mirrored(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    """Images [B, H, W, C], those where `chosen`, int32 [B], is not 0 mirrored left to right."""
+    return tf.where(tf.reshape(chosen, [-1, 1, 1, 1]) != 0, images[:, :, ::-1], images)
+
+
+def _without_content(array: np.ndarray) -> np.ndarray:
+    """An array of this shape and type that takes no memory."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)

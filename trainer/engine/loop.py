@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.feeds import Feed
-from trainer.data.windows import Window
+from trainer.data.windows import Tensors, Window
 from trainer.engine.preemption import Preemption
 from trainer.engine.step import Step, StepPlan
 from trainer.errors import DivergenceError
@@ -20,15 +20,14 @@ class DeviceWindow:
     def __init__(self, plan: StepPlan, window: Window, strategy: tf.distribute.Strategy):
         self.stop = tf.Variable(False, trainable=False, name="stop")
         with strategy.scope():
-            run_step = tf.function(Step(plan, window, strategy).__call__, autograph=False)
-        self._tensors = strategy.experimental_distribute_values_from_function(lambda _: window.tensors())
+            run_step = tf.function(Step(plan, window.outline, strategy).__call__, autograph=False)
+        self._strategy = strategy
+        self.hold(window)
         signature = tf.TensorSpec([], tf.int64)
         with strategy.scope():
             names = sorted(run_step.get_concrete_function(self._tensors, signature).structured_outputs)
 
-        def run_window(
-            tensors: tuple[tf.Tensor, ...], first: tf.Tensor, last: tf.Tensor
-        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        def run_window(tensors: Tensors, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             def goes_on(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tf.Tensor:
                 return tf.logical_and(step < last, tf.logical_not(self.stop.read_value()))
 
@@ -41,10 +40,10 @@ class DeviceWindow:
             return tf.while_loop(goes_on, body, (first, none_yet), parallel_iterations=1)
 
         self._run_window = tf.function(run_window, autograph=False)
-        self._strategy = strategy
 
     def hold(self, window: Window) -> None:
-        """Takes the next steps from another window, whose arrays have the same shapes."""
+        """Takes the next steps from a window; all windows have arrays of the same shapes."""
+        self._tensors: Tensors = {}  # the window before makes room first
         self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: window.tensors())
 
     def __call__(self, first: int, last: int) -> tuple[int, dict[str, float]]:

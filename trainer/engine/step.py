@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from trainer.architectures.layers import PER_SAMPLE_SEED
-from trainer.data.windows import Place, Window
+from trainer.data.windows import Place, Tensors, Window, mirrored
 from trainer.engine.randomness import Noise, stream_key
 from trainer.engine.schedules import Scheduled
 from trainer.errors import NetworkError
@@ -84,6 +84,7 @@ class StepPlan:
         global_batch_size: Real images a phase sees, over all replicas.
         seed: The run's seed.
         jit_compile: Compile forward and backward passes with XLA.
+        horizontal_flips: Mirror every other real image, at random, left to right.
     """
 
     forward: Forward
@@ -93,6 +94,7 @@ class StepPlan:
     global_batch_size: int
     seed: int
     jit_compile: bool
+    horizontal_flips: bool = False
 
 
 class Step:
@@ -107,7 +109,7 @@ class Step:
         self._buffers = [variable for network in plan.networks for variable in buffers_of(network)]
         self._passes = [self._compiled(group) for group in plan.groups]
 
-    def __call__(self, tensors: tuple[tf.Tensor, ...], step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(self, tensors: Tensors, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 []."""
         metrics, buffers = self._strategy.run(self._on_replica, args=(tensors, step))
         mean, total = tf.distribute.ReduceOp.MEAN, tf.distribute.ReduceOp.SUM
@@ -118,15 +120,13 @@ class Step:
             self._follow(average, step)
         return {name: self._strategy.reduce(total, value, axis=None) for name, value in metrics.items()}
 
-    def _on_replica(
-        self, tensors: tuple[tf.Tensor, ...], step: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def _on_replica(self, tensors: Tensors, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         buffers = [variable.value.read_value() for variable in self._buffers]
         logged: dict[str, tf.Tensor] = {}
         for group, run_pass in zip(self._plan.groups, self._passes, strict=True):
             for repeat in range(group.repeats):
-                images, targets = self._window.batch(tensors, self._place(step, replica, repeat))
+                images, targets = self._batch(tensors, step, replica, repeat)
                 metrics, buffers = run_pass(images, targets, step, replica, repeat, buffers)
                 logged |= metrics
         return logged, buffers
@@ -157,6 +157,18 @@ class Step:
             phase.optimizer.apply(of_phase, variables)
             if self._num_replicas > 1:
                 before = [variable.value.read_value() for variable in variables]
+
+    def _batch(
+        self, tensors: Tensors, step: tf.Tensor, replica: tf.Tensor, repeat: int
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """What a phase sees in its repeat number `repeat`: images [B, ...] and targets [B, ...] or None."""
+        images, targets = self._window.batch(tensors, self._place(step, replica, repeat))
+        if self._plan.horizontal_flips:
+            noise = Noise(self._plan.seed, step, self._replica_batch_size, replica, f"flips/{repeat}")
+            images = mirrored(images, noise.integers("images", 2))
+            if targets is not None and self._window.is_unpaired:
+                targets = mirrored(targets, noise.integers("targets", 2))
+        return images, targets
 
     def _place(self, step: tf.Tensor, replica: tf.Tensor, repeat: int) -> Place:
         key = stream_key(self._plan.seed, f"order/{repeat}")

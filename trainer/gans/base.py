@@ -4,6 +4,7 @@ Legend: `B` images a replica, `H W C` an image, `Z` latent size.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from trainer.callbacks import Progress
 from trainer.config import check_batch
+from trainer.data.balance import balanced_order
 from trainer.data.feeds import Feed, Resident, Stream, Streamed
 from trainer.data.windows import IMAGE_RANGES, Window
 from trainer.engine import loop, optimizers
@@ -22,7 +24,15 @@ from trainer.engine.schedules import Scheduled
 from trainer.engine.step import Losses, Metrics, StepPlan
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans.augmenter import Augmenter
-from trainer.gans.checks import as_images, check_built, check_reads, check_same_shape, has_convolutions, range_of
+from trainer.gans.checks import (
+    as_classes,
+    as_images,
+    check_built,
+    check_reads,
+    check_same_shape,
+    has_convolutions,
+    range_of,
+)
 from trainer.gans.objective import Objective, Outcome
 from trainer.gans.planning import average_of, step_plan
 from trainer.gans.sampling import Sampler
@@ -239,6 +249,8 @@ class GAN(keras.Model):
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
         verbose: str | int = "auto",
         steps_per_window: int = 20,
+        balance_classes: bool = False,
+        horizontal_flips: bool = False,
     ) -> keras.callbacks.History:
         """Trains from `self.step` on, with this package's loop and ordinary Keras callbacks.
 
@@ -252,6 +264,9 @@ class GAN(keras.Model):
             callbacks: They see `on_epoch_*`, and `on_train_batch_*` once a window.
             verbose: 0 for no progress display; otherwise a bar on a terminal, JSON lines elsewhere.
             steps_per_window: Most steps between two calls of the callbacks.
+            balance_classes: Show every class of `y` as often as any other: images of smaller classes come several
+                times an epoch.
+            horizontal_flips: Mirror every other real image, at random, left to right.
 
         Returns:
             Keras's `History`; its `history` has a list of epoch means for each scalar.
@@ -264,7 +279,7 @@ class GAN(keras.Model):
         """
         if not hasattr(self, "optimizers"):
             raise ConfigError("fit was called before compile; call compile(optimizer=..., loss=...) first.")
-        feed = self._feed(x, y, batch_size)
+        feed = self._feed(x, y, batch_size, balance_classes)
         steps_per_epoch = feed.steps_per_epoch
         num_steps = max(1, round(epochs * steps_per_epoch)) if steps is None else steps
         shown = [] if verbose == 0 else [Progress()]
@@ -281,7 +296,7 @@ class GAN(keras.Model):
         with contextlib.closing(feed), self._preemption:
             loop.run(
                 self,
-                lambda window: loop.DeviceWindow(self._plan(batch_size), window, self._strategy),
+                lambda window: loop.DeviceWindow(self._plan(batch_size, horizontal_flips), window, self._strategy),
                 feed,
                 callback_list,
                 num_steps=num_steps,
@@ -376,20 +391,27 @@ class GAN(keras.Model):
         self.optimizers = optimizers.for_phases(optimizer, moved)
         self._sampler = Sampler(lambda latents, labels: self.generate(latents, labels, self.averaged_generator, False))
 
-    def _plan(self, batch_size: int) -> StepPlan:
-        return step_plan(self, batch_size)
+    def _plan(self, batch_size: int, horizontal_flips: bool = False) -> StepPlan:
+        return step_plan(self, batch_size, horizontal_flips)
 
-    def _feed(self, x: Any, y: Any, batch_size: int) -> Feed:
+    def _feed(self, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Feed:
         """What the steps are taken from, checked against the batch and the networks."""
         num_replicas = self._strategy.num_replicas_in_sync
         if isinstance(x, Stream):
             check_batch(batch_size, x.num_examples, num_replicas)
             self._check_image_shape(x.image_shape)
-            return Streamed(x, self._window, batch_size)
+            return Streamed(x, self._window, batch_size, balance_classes)
         window = self._window(x, y)
+        if balance_classes:
+            window = self._balanced(window, y)
         check_batch(batch_size, window.largest_batch, num_replicas)
         self._check_image_shape(window.images.shape[1:])
         return Resident(window, batch_size)
+
+    def _balanced(self, window: Window, y: Any) -> Window:
+        if y is None or window.is_unpaired:
+            raise DataError(f"balance_classes needs labels, which {type(self).__name__} was not given; pass y.")
+        return dataclasses.replace(window, order=balanced_order(as_classes(y, len(window.images))))
 
     def _window(self, x: Any, y: Any) -> Window:
         """The data as a window, labels dropped where the model has no use for them."""

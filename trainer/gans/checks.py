@@ -61,6 +61,19 @@ def as_images(x: object) -> np.ndarray:
     return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
+def as_classes(y: object, num_examples: int) -> np.ndarray:
+    """Labels, integers [N] or [N, 1] or one-hot [N, K], as int32 [N]; refuses what is not one label an image."""
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        labels = labels.argmax(axis=1)
+    labels = labels.reshape(-1)
+    if len(labels) != num_examples or labels.dtype.kind not in "uif":
+        raise DataError(f"y has {labels.size} labels for {num_examples} images; give one an image.")
+    if labels.min() < 0:
+        raise DataError(f"y has the label {labels.min()}; give 0 or more.")
+    return labels.astype(np.int32)
+
+
 def range_of(images: np.ndarray) -> tuple[float, float]:
     """The range that float images lie in, for showing what the generator makes; refuses values that are not finite."""
     if not np.isfinite(images).all():

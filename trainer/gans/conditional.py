@@ -15,6 +15,7 @@ from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError, DataError
 from trainer.gans.base import GAN
+from trainer.gans.checks import as_classes
 from trainer.images import tile
 
 
@@ -73,18 +74,13 @@ class ConditionalGAN(GAN):
         return Window(window.images, self._as_classes(y, window.num_examples), window.image_range)
 
     def _as_classes(self, y: Any, num_examples: int) -> np.ndarray:
-        labels = np.asarray(y)
-        if labels.ndim == 2 and labels.shape[1] == self.num_classes:
-            labels = labels.argmax(axis=1)
-        labels = labels.reshape(-1)
-        if len(labels) != num_examples:
-            raise DataError(f"y has {len(labels)} labels for {num_examples} images; give one an image.")
-        if labels.min() < 0 or labels.max() >= self.num_classes:
+        labels = as_classes(y, num_examples)
+        if labels.max() >= self.num_classes or (np.ndim(y) == 2 and np.shape(y)[1] not in (1, self.num_classes)):
             raise DataError(
-                f"y has labels from {labels.min()} to {labels.max()} where num_classes={self.num_classes} "
-                f"allows 0 to {self.num_classes - 1}."
+                f"y has labels from {labels.min()} to {labels.max()} where num_classes={self.num_classes} allows 0 to "
+                f"{self.num_classes - 1}, as integers or as one-hot vectors of {self.num_classes}."
             )
-        return labels.astype(np.int32)
+        return labels
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """A row a class; of more classes than `rows` and ten, as many as that, evenly spread."""

@@ -13,7 +13,7 @@ def average_of(name: str) -> str:
     return f"averaged_{name}"
 
 
-def step_plan(gan: "GAN", global_batch_size: int) -> StepPlan:
+def step_plan(gan: "GAN", global_batch_size: int, horizontal_flips: bool) -> StepPlan:
     """What a step of a compiled GAN does."""
     followed = [name for name in gan.averaged if average_of(name) in gan.networks]
     averages = {average_of(name) for name in followed}
@@ -27,6 +27,7 @@ def step_plan(gan: "GAN", global_batch_size: int) -> StepPlan:
         global_batch_size=global_batch_size,
         seed=gan.seed,
         jit_compile=gan.with_xla,
+        horizontal_flips=horizontal_flips,
     )
 
 

@@ -4,12 +4,14 @@ import abc
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from trainer.errors import DataError, StorageError
 from trainer.storage import Location
+from trainer.storage.locations import LocalLocation
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 """What the name of an image ends in, in upper or lower case."""
@@ -49,6 +51,10 @@ class Source(abc.ABC):
             DataError: What is wrong with this one item: the end of a sentence that begins with its name.
         """
 
+    def path(self, index: int) -> Path | None:
+        """The local file that an item is, where it is one: whoever decodes it can read it."""
+        return None
+
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Closes what is open."""
 
@@ -70,16 +76,22 @@ class OneFileSource(Source):
         self._file.close()
 
 
-def content_of(file: Location) -> bytes:
-    """The content of a file.
+class FilesSource(Source):
+    """Pictures that are files of their own, local or in a bucket."""
 
-    Raises:
-        DataError: It cannot be read: the end of a sentence that begins with its name.
-    """
-    try:
-        return file.read_bytes()
-    except StorageError as error:
-        raise DataError(f"cannot be read ({error})") from error
+    @abc.abstractmethod
+    def _location(self, index: int) -> Location:
+        """Where an item lies."""
+
+    def path(self, index: int) -> Path | None:
+        location = self._location(index)
+        return location.path if isinstance(location, LocalLocation) else None
+
+    def read(self, index: int) -> bytes:
+        try:
+            return self._location(index).read_bytes()
+        except StorageError as error:
+            raise DataError(f"cannot be read ({error})") from error
 
 
 def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:

@@ -1,10 +1,10 @@
 """Images in a folder of this machine or under a `gs://` prefix, flat or in one sub-folder a class."""
 
-from trainer.data.sources.base import Source, by_class, content_of, image_names
+from trainer.data.sources.base import FilesSource, by_class, image_names
 from trainer.storage import Location
 
 
-class FolderSource(Source):
+class FolderSource(FilesSource):
     """The images of a folder.
 
     Args:
@@ -19,5 +19,5 @@ class FolderSource(Source):
         self._folder = folder
         self.items, self.class_names = by_class(image_names(entry.name for entry in folder.entries()), folder.name)
 
-    def read(self, index: int) -> bytes:
-        return content_of(self._folder / self.items[index].name)
+    def _location(self, index: int) -> Location:
+        return self._folder / self.items[index].name

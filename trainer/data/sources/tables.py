@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from trainer.data.sources.base import Item, Source, content_of, natural_order
+from trainer.data.sources.base import FilesSource, Item, natural_order
 from trainer.errors import DataError
 from trainer.storage import Location, locate
 
@@ -11,7 +11,7 @@ _PATHS = ("path", "file", "filename", "image")
 _LABELS = ("label", "class", "class_name")
 
 
-class CsvSource(Source):
+class CsvSource(FilesSource):
     """The images in the column `path` (or `file`, `filename`, `image`) of a CSV with a header, and their classes in
     `label` (or `class`, `class_name`), where there is such a column.
 
@@ -52,7 +52,6 @@ class CsvSource(Source):
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.items = [Item(path, labels[label]) for _, path, label in found]
 
-    def read(self, index: int) -> bytes:
+    def _location(self, index: int) -> Location:
         name = self.items[index].name
-        whole = name.startswith(("gs://", "/"))
-        return content_of(locate(name) if whole else self._folder / name)
+        return locate(name) if name.startswith(("gs://", "/")) else self._folder / name

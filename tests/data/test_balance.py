@@ -1,0 +1,122 @@
+"""Classes of any size come equally often, and mirrored images are the images, mirrored."""
+
+import collections
+from contextlib import closing
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_config, tiny_gan, tiny_wiring, values_of
+
+from trainer.data import num_examples
+from trainer.data.balance import balanced_order, balanced_size
+from trainer.data.cut import Cut
+from trainer.data.feeds import Stream, Streamed
+from trainer.data.prepared import write_prepared
+from trainer.data.shard_files import ShardFiles
+from trainer.data.windows import Place, Window, mirrored
+from trainer.engine.step import Step
+from trainer.errors import ConfigError, DataError
+from trainer.storage import locate
+from trainer.training import resolve
+
+LABELS = np.array([3] * 17 + [0] * 4 + [2] * 9, np.int32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), np.uint8)
+IMAGES[:, 0, 0, 0] = np.arange(30)
+
+
+def place(step, batch=6, replica=0, replicas=1):
+    return Place(1, tf.constant(step, tf.int64), replica, batch // replicas, replicas)
+
+
+def test_the_order_has_as_many_places_for_each_class_and_uses_their_images_evenly():
+    order = balanced_order(LABELS)
+    assert len(order) == balanced_size(np.bincount(LABELS)) == 51
+    assert np.bincount(LABELS[order]).tolist() == [17, 0, 17, 17]
+    uses = np.bincount(order, minlength=30)
+    assert set(uses[:17]) == {1} and set(uses[17:21]) == {4, 5} and set(uses[21:]) == {1, 2}
+
+
+def test_an_epoch_shows_every_class_as_often():
+    window = Window(IMAGES, LABELS, (0.0, 255.0), order=balanced_order(LABELS))
+    tensors = window.tensors()
+    taken = [window.batch(tensors, place(step, 3)) for step in range(17)]
+    labels = np.concatenate([labels for _, labels in taken])
+    numbers = np.concatenate([images[:, 0, 0, 0] for images, _ in taken]).astype(int)
+    assert np.bincount(labels).tolist() == [17, 0, 17, 17] and (LABELS[numbers] == labels).all()
+
+
+def test_a_visited_window_shows_its_classes_as_often(tmp_path):
+    texts = {"name": "set", "source": "", "license": "", "attribution": ""}
+    shuffled = np.random.default_rng(1).permutation(30)
+    write_prepared(tmp_path, IMAGES[shuffled], LABELS[shuffled], list("0123"), num_shards=5, **texts)
+    files = ShardFiles(locate(tmp_path))
+    stream = Stream(files, Cut(files.manifest.shards, 2, 0))
+    make = lambda images, labels: Window(images, labels, (0.0, 255.0))  # noqa: E731
+    with closing(Streamed(stream, make, 6, balance_classes=True)) as feed:
+        assert feed.steps_per_epoch == 2 * feed.every_steps == 8
+        for first in (0, 4):
+            window = feed.window(first)
+            size = window.visit.size
+            labels = [window.batch(window.tensors(), place(first + step, 1))[1].numpy()[0] for step in range(size)]
+            counts = collections.Counter(labels)
+            assert len(set(counts.values())) == 1 and len(counts) > 1
+            assert len(window.order) == 18 * 4
+
+
+def test_a_config_of_balanced_classes_has_longer_epochs_and_trains_to_the_same_bits(digits):
+    config = tiny_config(balance_classes=True, classes=(1, 2))
+    assert num_examples(config) == 2 * max(digits.info.class_counts[1:3])
+
+    def trained(*stops):
+        gan = tiny_gan(wiring="conditional")
+        for steps in stops:
+            gan.fit(IMAGES, LABELS, batch_size=6, steps=steps, verbose=0, balance_classes=True, horizontal_flips=True)
+        return values_of(gan)
+
+    whole, cut = trained(12), trained(5, 12)
+    assert all((whole[name] == cut[name]).all() for name in whole)
+
+
+def test_classes_that_are_not_known_cannot_be_balanced():
+    with pytest.raises(DataError, match="balance_classes needs labels, which GAN was not given; pass y"):
+        tiny_gan().fit(IMAGES, batch_size=4, balance_classes=True)
+    with pytest.raises(ConfigError, match="balance_classes needs classes, which the two data sets of wiring=cyclegan"):
+        resolve(tiny_config(wiring="cyclegan", dataset_b="digits", balance_classes=True))
+
+
+@pytest.mark.parametrize("wiring", ["gan", "cyclegan"])
+def test_every_other_image_is_mirrored_whatever_the_replicas(wiring, two_replicas):
+    gan = tiny_wiring(wiring)
+    images = IMAGES[:, :12, :12]
+    window = gan._window(images, 255 - images if wiring == "cyclegan" else None)
+    plan = gan._plan(16, horizontal_flips=True)
+    tensors = window.tensors()
+
+    def seen(step, replica, strategy):
+        batch, targets = Step(plan, window.outline, strategy)._batch(
+            tensors, tf.constant(step, tf.int64), tf.constant(replica), 0
+        )
+        return [array.numpy() for array in (batch, targets) if array is not None]
+
+    count = 0
+    for step in range(8):
+        whole = seen(step, 0, tf.distribute.get_strategy())
+        parts = [seen(step, replica, two_replicas) for replica in (0, 1)]
+        for both, *halves in zip(whole, *parts, strict=True):
+            np.testing.assert_array_equal(both, np.concatenate(halves))
+        plain = window.batch(tensors, Step(plan, window.outline, tf.distribute.get_strategy())._place(step, 0, 0))
+        for shown, as_they_are in zip(whole, (array for array in plain if array is not None), strict=True):
+            as_they_are = as_they_are.numpy()
+            same = (shown == as_they_are).all(axis=(1, 2, 3))
+            turned = (shown == as_they_are[:, :, ::-1]).all(axis=(1, 2, 3))
+            assert (same | turned).all()
+            count += turned.sum()
+    assert 0.35 < count / (8 * 16 * len(whole)) < 0.65
+
+
+def test_mirrored_turns_the_chosen_left_to_right():
+    images = tf.constant(IMAGES[:2], tf.float32)
+    shown = mirrored(images, tf.constant([0, 1])).numpy()
+    np.testing.assert_array_equal(shown[0], IMAGES[0])
+    np.testing.assert_array_equal(shown[1], IMAGES[1][:, ::-1])
