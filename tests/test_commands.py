@@ -26,6 +26,7 @@ TINY = [
     "--sample_every_steps=3",
     "--checkpoint_every_steps=3",
     "--steps_per_window=2",
+    "--noexport_model",
 ]
 
 

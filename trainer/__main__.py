@@ -8,6 +8,7 @@ _COMMANDS = {
     "prepare": ("trainer.prepare", "make a data set of a folder of pictures"),
     "inspect": ("trainer.inspect", "say what a data set holds"),
     "evaluate": ("trainer.evaluate", "measure a run's generator"),
+    "export": ("trainer.export", "write a run's generator as a SavedModel, to be served"),
     "generate": ("trainer.generate", "make images with a run's generator"),
 }
 

@@ -192,6 +192,9 @@ class TrainConfig:
         choices=("auto", "digits", "stacked", "cycle", "none"),
         resumable=True,
     )
+    export_model: bool = setting(
+        True, "Write the best generator as a SavedModel when training ends, to be served.", resumable=True
+    )
     allow_config_change: bool = setting(
         False,
         "Go on from a checkpoint although settings or data have changed since it was written.",

@@ -19,6 +19,10 @@ class StorageError(TrainerError):
     """A file or a bucket that cannot be read or written."""
 
 
+class MissingError(StorageError):
+    """A file or an object that does not exist."""
+
+
 class NetworkError(TrainerError, ValueError):
     """A generator, discriminator, loss or optimiser that cannot be trained together."""
 

@@ -6,12 +6,12 @@ import time
 import keras
 import tensorflow as tf
 
-from trainer import architectures, augment, callbacks, console, losses, metrics, penalties
+from trainer import architectures, augment, callbacks, console, losses, metrics, penalties, served
 from trainer.config import TrainConfig, check_batch
 from trainer.data import num_examples, windows_of
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.engine import strategy as strategies
-from trainer.engine.checkpoint import CheckpointStore
+from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted
 from trainer.gans import GAN, from_config
 from trainer.storage import Mirror, RunDirectory, read_json_lines, write_atomically
@@ -66,8 +66,10 @@ def _train(config: TrainConfig, directory: RunDirectory) -> None:
         gan = from_config(config, data.info.image_shape, data.info.num_classes, strategy)
     directory.create()
     _announce(config, gan, data, strategy)
+    exported = None
     with directory.explained(), directory.mirrored() as mirror:
         write_atomically(directory.config, config.to_json().encode())
+        active, checkpoint = _callbacks(config, directory, data, mirror)
         gan.fit(
             data.x,
             data.y,
@@ -76,14 +78,16 @@ def _train(config: TrainConfig, directory: RunDirectory) -> None:
             steps_per_window=config.steps_per_window,
             balance_classes=config.balance_classes,
             horizontal_flips=config.horizontal_flips,
-            callbacks=_callbacks(config, directory, data, mirror),
+            callbacks=[*active, checkpoint],
         )
+        if config.export_model and not gan.preempted:
+            exported = _export(gan, directory, checkpoint.store)
     if gan.preempted and gan.step < (config.steps or 0):
         raise Preempted(
             f"stopped by SIGTERM at step {gan.step} of {config.steps}; the state is committed in "
             f"{directory.shown(directory.checkpoints)}, and the same command goes on from there."
         )
-    _conclude(config, directory, time.monotonic() - started)
+    _conclude(config, directory, exported, time.monotonic() - started)
 
 
 def _with_windows(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
@@ -135,8 +139,8 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
 
 def _callbacks(
     config: TrainConfig, directory: RunDirectory, data: TrainingData, mirror: Mirror | None
-) -> list[keras.callbacks.Callback]:
-    """The run's callbacks: what adds to the logs first, the checkpoint last."""
+) -> tuple[list[keras.callbacks.Callback], callbacks.Checkpoint]:
+    """The run's callbacks: what adds to the logs first; and the one that goes last."""
     active: list[keras.callbacks.Callback] = []
     best = None
     if config.metrics != "none":
@@ -145,22 +149,22 @@ def _callbacks(
     fingerprints = {}
     if not config.allow_config_change:
         fingerprints = {"config": config.fingerprint, **data.fingerprints}
-    return [
-        *active,
+    active += [
         callbacks.MetricsLog(directory.metrics),
         callbacks.EventLog(directory.logs),
         callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
         callbacks.Animation(directory.samples),
-        callbacks.Checkpoint(
-            directory.checkpoints,
-            config.checkpoint_every_steps,
-            keep=config.keep_checkpoints,
-            best=best,
-            fingerprints=fingerprints,
-            remote=directory.remote_checkpoints,
-            mirror=mirror,
-        ),
     ]
+    checkpoint = callbacks.Checkpoint(
+        directory.checkpoints,
+        config.checkpoint_every_steps,
+        keep=config.keep_checkpoints,
+        best=best,
+        fingerprints=fingerprints,
+        remote=directory.remote_checkpoints,
+        mirror=mirror,
+    )
+    return active, checkpoint
 
 
 def _announce(config: TrainConfig, gan: GAN, data: TrainingData, strategy: tf.distribute.Strategy) -> None:
@@ -178,7 +182,17 @@ def _announce(config: TrainConfig, gan: GAN, data: TrainingData, strategy: tf.di
     )
 
 
-def _conclude(config: TrainConfig, directory: RunDirectory, seconds: float) -> None:
+def _export(gan: GAN, directory: RunDirectory, store: CheckpointStore) -> int:
+    """Writes the generator of the best checkpoint, or as it stands where none was evaluated; its step."""
+    best = store.best()
+    manifest = None if best in (None, gan.step) else store.find(best)[0]
+    if manifest is not None:
+        load(store.folder(manifest.step), gan.state)
+    served.save(gan, directory.model)
+    return gan.step if manifest is None else manifest.step
+
+
+def _conclude(config: TrainConfig, directory: RunDirectory, exported: int | None, seconds: float) -> None:
     console.say(f"Done: {config.steps:,} steps; this command took {seconds:.0f} s.", fields={"seconds": seconds})
     if config.metrics != "none":
         name = f"metric/{metrics.monitor(config.metrics)}"
@@ -192,4 +206,6 @@ def _conclude(config: TrainConfig, directory: RunDirectory, seconds: float) -> N
         f"{shown(directory.metrics)}, TensorBoard's events in {shown(directory.logs)}, checkpoints in "
         f"{shown(directory.checkpoints)}."
     )
+    if exported is not None:
+        console.say(f"The generator of step {exported} is in {shown(directory.model)}, ready to be served.")
     console.say(f"Make more with: python -m trainer generate --job_dir={directory.name} --out=grid.png")

@@ -1,6 +1,7 @@
 """What changes in a folder is in the bucket soon, and all of it at the end."""
 
 import threading
+import time
 
 import pytest
 
@@ -60,3 +61,16 @@ def test_a_failure_is_told_to_whoever_asks(run, cloud_storage, monkeypatch):
     with pytest.raises(StorageError, match="the bucket gs://no-such-bucket does not exist"), mirrored:
         mirrored._thread.join(20)
         mirrored.check()
+
+
+def test_the_same_object_is_written_once_a_second_at_most(run, bucket, uploads, monkeypatch):
+    monkeypatch.setattr(mirror, "_PAUSE_SECS", 0.4)
+    mirrored = Mirror(run, locate(bucket) / "job", without=("checkpoints", "logs", "samples"))
+    started = time.monotonic()
+    for text in ("one", "another", "the third"):
+        (run / "config.json").write_text(text)
+        mirrored.copy()
+    assert uploads == ["config.json"] * 3 and time.monotonic() - started >= 0.8
+    (run / "new.json").write_text("new")
+    mirrored.copy()
+    assert time.monotonic() - started < 1.1 and uploads[3:] == ["new.json"]

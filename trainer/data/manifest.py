@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.errors import DataError
+from trainer.errors import DataError, MissingError
 from trainer.storage import Location
 
 FORMAT_VERSION = 1
@@ -60,10 +60,12 @@ def read_manifest(folder: Location) -> Manifest:
         StorageError: if it cannot be read.
     """
     path = folder / MANIFEST_NAME
-    if not path.exists():
-        raise DataError(f"{path} does not exist, expected the description of a prepared data set; name its directory.")
     try:
         content = json.loads(path.read_bytes().decode())
+    except MissingError as error:
+        raise DataError(
+            f"{path} does not exist, expected the description of a prepared data set; name its directory."
+        ) from error
     except ValueError as error:
         raise DataError(
             f"{path} is not JSON ({error}), expected a data set's description; prepare the set again."

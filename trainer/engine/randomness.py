@@ -25,7 +25,7 @@ class Noise:
     """The random numbers of one replica in one step, by purpose.
 
     Args:
-        seed: The run's seed.
+        seed: The run's seed; a tensor int64 [] where it is not known while the graph is made.
         step: The step's number, a tensor or an int.
         num_samples: Samples of this replica's batch, B.
         replica: Index of the replica; it owns the samples from `replica * num_samples` on.
@@ -33,7 +33,12 @@ class Noise:
     """
 
     def __init__(
-        self, seed: int, step: tf.Tensor | int, num_samples: int, replica: tf.Tensor | int = 0, purpose: str = ""
+        self,
+        seed: int | tf.Tensor,
+        step: tf.Tensor | int,
+        num_samples: int,
+        replica: tf.Tensor | int = 0,
+        purpose: str = "",
     ):
         self._seed = seed
         self.step = step
@@ -88,8 +93,9 @@ class Noise:
         return numbers[:, :size]
 
     def _key(self, purpose: str) -> tf.Tensor:
-        key = stream_key(self._seed, f"{self._purpose}/{purpose}")
-        return tf.constant(np.array([key], np.uint64))
+        is_known = isinstance(self._seed, int)
+        key = np.array([stream_key(self._seed if is_known else 0, f"{self._purpose}/{purpose}")], np.uint64)
+        return tf.constant(key) if is_known else tf.bitwise.bitwise_xor(key, tf.cast(self._seed, tf.uint64))
 
     def _counter(self, low: tf.Tensor) -> tf.Tensor:
         return tf.stack([low, tf.cast(self.step, tf.uint64)])

@@ -19,7 +19,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from trainer.errors import StorageError
+from trainer.errors import MissingError, StorageError
 from trainer.storage.files import base64_crc32c, file_crc32c
 from trainer.storage.locations import Entry, Location
 
@@ -154,7 +154,7 @@ class BucketLocation(Location):
         try:
             return call()
         except api.NotFound as error:
-            raise StorageError(self._missing()) from error
+            raise self._missing() from error
         except api.Forbidden as error:
             role = {"read": "objectViewer", "listed": "objectViewer"}.get(done, "objectUser")
             raise StorageError(
@@ -176,14 +176,14 @@ class BucketLocation(Location):
                 f"({_reason(error)}); check the network and try again."
             ) from error
 
-    def _missing(self) -> str:
+    def _missing(self) -> StorageError:
         try:
             self._check_bucket()
         except api.NotFound:
-            return f"the bucket gs://{self.bucket} does not exist; create it, or correct its name."
+            return StorageError(f"the bucket gs://{self.bucket} does not exist; create it, or correct its name.")
         except (api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError, requests.RequestException):
             pass  # whether there is a bucket cannot be seen; the object is missing in any case
-        return f"{self} does not exist; correct the name."
+        return MissingError(f"{self} does not exist; correct the name.")
 
 
 @functools.cache

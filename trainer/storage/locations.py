@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from trainer.errors import StorageError
+from trainer.errors import MissingError, StorageError
 from trainer.storage.files import write_atomically
 
 SCHEME = "gs://"
@@ -56,7 +56,7 @@ class Location(abc.ABC):
 
     @abc.abstractmethod
     def read_bytes(self) -> bytes:
-        """The content of this file."""
+        """The content of this file; `MissingError` where there is none."""
 
     @abc.abstractmethod
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
@@ -184,6 +184,6 @@ def _copy(source: Path, target: Path) -> None:
 
 def _explained(error: OSError, path: Path, done: str) -> StorageError:
     if isinstance(error, FileNotFoundError):
-        return StorageError(f"{path} does not exist; correct the name.")
+        return MissingError(f"{path} does not exist; correct the name.")
     cure = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
     return StorageError(f"{path} cannot be {done} ({error.strerror or error}); {cure}.")

@@ -10,6 +10,8 @@ from trainer.storage.locations import Location
 
 _EVERY_SECS = 5.0
 _SLOW_EVERY_SECS = 60.0
+_PAUSE_SECS = 1.0
+"""Cloud Storage takes one write a second of the same object."""
 
 
 class Mirror:
@@ -74,6 +76,8 @@ class Mirror:
                 waits = top in self._slow and time.monotonic() - self._when.get(name, -1e9) < _SLOW_EVERY_SECS
                 if self._copied.get(name) != state and (all_now or not waits):
                     due[name] = state
+        last = max((self._when.get(name, -1e9) for name in due), default=-1e9)
+        time.sleep(max(0.0, last + _PAUSE_SECS - time.monotonic()))
         self._remote.upload(self._folder, list(due))
         self._copied |= due
         self._when |= dict.fromkeys(due, time.monotonic())

@@ -107,3 +107,4 @@ class RunDirectory:
         self.checkpoints = root / _CHECKPOINTS
         self.logs = root / _LOGS
         self.samples = root / "samples"
+        self.model = root / "model"

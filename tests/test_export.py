@@ -1,0 +1,105 @@
+"""The SavedModel of a run: what is served is what the run samples, by seed, number and label."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_MLP, tiny_wiring
+from PIL import Image
+
+from trainer import __main__ as commands, served, task, trained
+from trainer.images import tile
+from trainer.storage import locate
+
+FLAGS = [
+    f"--architecture_options={json.dumps(TINY_MLP)}",
+    *("--latent_dim=8", "--global_batch_size=16", "--jit_compile=off", "--strategy=one_device", "--metrics=none"),
+    *("--steps=4", "--sample_every_steps=0", "--ema_half_life_images=20"),
+]
+
+
+@pytest.fixture(scope="module")
+def job_dir(tmp_path_factory):
+    job_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", f"--job_dir={job_dir}", *FLAGS]) == 0
+    return job_dir
+
+
+@pytest.fixture(scope="module")
+def signatures(job_dir):
+    model = tf.saved_model.load(str(job_dir / "model"))
+    return {"model": model, **model.signatures}
+
+
+def sample(signatures, seed, number, label):
+    pngs = signatures["sample"](seed=tf.constant(seed, tf.int64), number=tf.constant(number), label=tf.constant(label))[
+        "png_bytes"
+    ].numpy()
+    return [np.asarray(Image.open(io.BytesIO(png))) for png in pngs]
+
+
+def test_a_run_leaves_the_averaged_generator_of_its_end(job_dir, signatures):
+    _, gan, _ = trained.restore(str(job_dir))
+    latents, labels = np.random.default_rng(0).normal(size=(5, 8)).astype("f"), np.arange(5, dtype=np.int32)
+    images = signatures["serving_default"](latents=latents, labels=labels)["images"].numpy()
+    assert images.dtype == np.uint8 and images.shape == (5, 28, 28, 1)
+    np.testing.assert_array_equal(images, gan._sampler(gan.image_range, latents, labels))
+    learning = gan._sampler.__class__(lambda z, y: gan.generate(z, y, gan.generator, False))
+    assert (images != learning(gan.image_range, latents, labels)).any()
+
+
+def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
+    grids = sample(signatures, [1, 1, 2, 1, 1], [9, 9, 9, 3, 9], [4, 4, 4, 4, -1])
+    assert [grid.shape for grid in grids] == [(92, 92)] * 3 + [(62, 62), (92, 92)]
+    np.testing.assert_array_equal(grids[0], grids[1])
+    assert (grids[0] != grids[2]).any() and (grids[0] != grids[4]).any()
+    np.testing.assert_array_equal(grids[0][2:30, 2:30], grids[3][2:30, 2:30])  # the first ones, whatever the number
+    np.testing.assert_array_equal(sample(signatures, [1], [64], [4])[0][2:30, 2:30], grids[0][2:30, 2:30])
+    for number in (0, 65):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="number is out of range, expected 1 to 64"):
+            sample(signatures, [1], [number], [4])
+
+
+def test_a_grid_is_drawn_as_samples_are():
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), np.uint8)
+    np.testing.assert_array_equal(served._tiled(tf.constant(images)).numpy(), tile(images, 3))
+    shown = served._tiled(tf.constant(images[:7])).numpy()
+    np.testing.assert_array_equal(shown, tile(np.concatenate([images[:7], np.full((2, 5, 4, 3), 48, np.uint8)]), 3))
+
+
+def test_every_value_of_a_request_belongs_to_an_instance(signatures):
+    for name in ("serving_default", "sample"):
+        inputs = signatures[name].structured_input_signature[1]
+        assert {spec.shape[0] for spec in inputs.values()} == {None}
+    assert set(signatures["sample"].structured_outputs) == {"png_bytes"}  # TensorFlow Serving sends it as base64
+
+
+def test_the_command_exports_to_a_bucket_and_never_over_another_model(job_dir, bucket, capsys):
+    flags = [f"--job_dir={job_dir}", f"--out={bucket}/model", "--checkpoint=latest"]
+    assert commands.main(["trainer", "export", *flags]) == 0
+    assert "Wrote the generator at step 4" in capsys.readouterr().out
+    there = {entry.name for entry in locate(f"{bucket}/model").entries()}
+    assert {"saved_model.pb", "variables/variables.index"} <= there
+    assert commands.main(["trainer", "export", *flags]) == 2
+    assert f"out={bucket}/model holds files already; give another folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wiring", ["gan", "acgan", "infogan"])
+def test_every_wiring_that_draws_can_be_served(wiring, tmp_path):
+    gan = tiny_wiring(wiring)
+    served.save(gan, tmp_path / "model")
+    sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
+    label = {"label": tf.constant([-1])} if gan.num_classes else {}
+    (png,) = sample(seed=tf.constant([3], tf.int64), number=tf.constant([2]), **label)["png_bytes"].numpy()
+    with Image.open(io.BytesIO(png)) as grid:
+        assert grid.size == (30, 16)
+
+
+def test_a_cyclegan_is_served_as_a_translator(digits, tmp_path):
+    gan = tiny_wiring("cyclegan")
+    served.save(gan, tmp_path / "model")
+    translate = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    images = digits.images[:3, 8:20, 8:20]
+    np.testing.assert_array_equal(translate(images=images)["images"].numpy(), gan.translate(images, "b"))

@@ -1,0 +1,60 @@
+"""A run's generator as a SavedModel: `python -m trainer export --job_dir=runs/x --out=model`.
+
+TensorFlow Serving and Vertex AI serve it as it is. Its signatures:
+
+- `serving_default`: `latents` float32 [N, Z] and, of a model with classes, `labels` int32 [N] -> `images` uint8
+  [N, H, W, C]. Of a CycleGAN: `images` of domain A, uint8 -> `images` of domain B.
+- `sample`: `seed` int64 [N], `number` int32 [N] in [1, 64] and, of a model with classes, `label` int32 [N] (-1 for each
+  class in turn) -> `png_bytes` string [N], each a grid of `number` images. A CycleGAN has none.
+
+Every value in a request belongs to an instance: {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}.
+Names that end in `_bytes` come as base64.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from trainer import console, flags
+from trainer.errors import ConfigError
+from trainer.storage import locate
+
+_USAGE = """Writes a run's generator as a SavedModel.
+
+  python -m trainer export --job_dir=DIRECTORY --out=FOLDER [--checkpoint=best]
+"""
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_string("job_dir", None, "The run directory.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("out", None, "Folder to write, local or gs://.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Writes the folder."""
+    out = locate(values.out)
+    if next(iter(out.entries()), None) is not None:
+        raise ConfigError(f"out={out} holds files already; give another folder.")
+    with console.quiet_import():
+        from trainer import trained
+        from trainer.served import save
+
+    _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+        folder = Path(scratch) / "model"
+        save(gan, folder)
+        out.upload(folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()])
+    print(f"Wrote the generator at step {manifest.step} to {out}.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, _USAGE, define, act)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

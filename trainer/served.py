@@ -1,0 +1,107 @@
+"""A generator as a `tf.Module` with the signatures that are served; see `trainer.export` for them.
+
+Legend: `N` instances of a request, `M` images of one of them, `Z` latent size, `K` classes, `H W C` an image.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from trainer.engine.randomness import Noise
+from trainer.gans import GAN, CycleGAN
+from trainer.gans.sampling import as_bytes
+
+MOST_IMAGES = 64
+"""Of one instance of `sample`."""
+_GAP, _GREY = 2, 48
+
+
+class _Generator(tf.Module):
+    """What a GAN samples with."""
+
+    def __init__(self, gan: GAN):
+        super().__init__(name="generator")
+        self._gan = gan
+        self.network = gan.averaged_generator  # an attribute, so that its weights are saved
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The functions that are served, by name."""
+        latents = tf.TensorSpec([None, self._gan.latent_size], tf.float32, "latents")
+        of_each = {"seed": tf.int64, "number": tf.int32} | ({"label": tf.int32} if self._gan.num_classes else {})
+        labels = [tf.TensorSpec([None], tf.int32, "labels")] if self._gan.num_classes else []
+        return {
+            "serving_default": tf.function(self._serve, autograph=False).get_concrete_function(latents, *labels),
+            "sample": tf.function(self._sample, autograph=False).get_concrete_function(
+                *(tf.TensorSpec([None], kind, name) for name, kind in of_each.items())
+            ),
+        }
+
+    def _serve(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        return {"images": self._images(latents, labels)}
+
+    def _sample(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        label = -tf.ones_like(number) if label is None else label
+        pngs = tf.map_fn(lambda one: self._grid(*one), (seed, number, label), fn_output_signature=tf.string)
+        return {"png_bytes": pngs}
+
+    def _grid(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+        in_range = tf.debugging.assert_equal(
+            (number >= 1) & (number <= MOST_IMAGES), True, f"number is out of range, expected 1 to {MOST_IMAGES}"
+        )
+        with tf.control_dependencies([in_range]):
+            latents = self._gan.sample_latents(Noise(seed, 0, MOST_IMAGES, purpose="served"))[:number]
+        labels = None
+        if self._gan.num_classes:
+            labels = tf.where(label < 0, tf.range(number) % self._gan.num_classes, label)
+        return tf.io.encode_png(_tiled(self._images(latents, labels)))
+
+    def _images(self, latents: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        return as_bytes(self._gan.generate(latents, labels, self.network, False), self._gan.image_range)
+
+
+class _Translator(tf.Module):
+    """What a CycleGAN translates with."""
+
+    def __init__(self, gan: CycleGAN):
+        super().__init__(name="translator")
+        self._gan = gan
+        self.network = gan.best_of("generator_ab")
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The function that is served."""
+        shape = self.network.inputs[0].shape
+        images = tf.TensorSpec([None, *shape[1:]], tf.uint8, "images")
+        return {"serving_default": tf.function(self._serve, autograph=False).get_concrete_function(images)}
+
+    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        low, high = self._gan.image_range
+        floats = tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
+        return {"images": as_bytes(self.network(floats, training=False), self._gan.image_range)}
+
+
+def save(gan: GAN, folder: Path) -> None:
+    """Writes the SavedModel of a GAN's generator (the average, where there is one), whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    module = _Translator(gan) if isinstance(gan, CycleGAN) else _Generator(gan)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tf.saved_model.save(module, str(partial), signatures=module.signatures())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(partial, folder)
+
+
+def _tiled(images: tf.Tensor) -> tf.Tensor:
+    """Images uint8 [M, H, W, C] in a square grid with thin gaps, as `trainer.images.tile` draws it."""
+    count = tf.shape(images)[0]
+    columns = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(count, tf.float32))), tf.int32)
+    rows = -(-count // columns)
+    images = tf.pad(images, [[0, rows * columns - count], [0, _GAP], [0, _GAP], [0, 0]], constant_values=_GREY)
+    height, width, channels = images.shape[1:]
+    grid = tf.reshape(images, [rows, columns, height, width, channels])
+    grid = tf.reshape(tf.transpose(grid, [0, 2, 1, 3, 4]), [rows * height, columns * width, channels])
+    return tf.pad(grid, [[_GAP, 0], [_GAP, 0], [0, 0]], constant_values=_GREY)
