@@ -10,18 +10,24 @@ import tensorflow as tf
 from trainer.data.feeds import Feed
 from trainer.data.windows import Tensors, Window
 from trainer.engine.preemption import Preemption
-from trainer.engine.step import Step, StepPlan
+from trainer.engine.step import STOP, Step, StepPlan
+from trainer.engine.strategy import spans_machines
 from trainer.errors import DivergenceError
 
 
 class DeviceWindow:
-    """Runs several steps in one call, and stops early where `stop` is set, from any thread."""
+    """Runs several steps in one call.
+
+    It stops after the step in which a replica was asked to, by its `stop`: on all machines after the same one.
+    """
 
     def __init__(self, plan: StepPlan, window: Window, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        self.is_alone = not spans_machines(strategy)
+        self.stopped = False
         self.stop = tf.Variable(False, trainable=False, name="stop")
         with strategy.scope():
-            run_step = tf.function(Step(plan, window.outline, strategy).__call__, autograph=False)
-        self._strategy = strategy
+            run_step = tf.function(Step(plan, window.outline, strategy, self.stop).__call__, autograph=False)
         self.hold(window)
         signature = tf.TensorSpec([], tf.int64)
         with strategy.scope():
@@ -29,7 +35,7 @@ class DeviceWindow:
 
         def run_window(tensors: Tensors, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             def goes_on(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tf.Tensor:
-                return tf.logical_and(step < last, tf.logical_not(self.stop.read_value()))
+                return tf.logical_and(step < last, sums[STOP] == 0.0)
 
             def body(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
                 scalars = run_step(tensors, step)
@@ -55,6 +61,7 @@ class DeviceWindow:
         with self._strategy.scope():
             reached, sums = self._run_window(self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64))
         reached = int(reached)
+        self.stopped = float(sums.pop(STOP)) > 0
         num_steps = max(1, reached - first)
         return reached, {name: float(value) / num_steps for name, value in sums.items()}
 
@@ -98,7 +105,10 @@ def run(
     started_at = model.step
     epoch_sums: dict[str, float] = {}
     epoch_start, epoch_started = model.step, time.perf_counter()
-    while model.step < num_steps and not model.stop_training and not preemption.requested:
+    stopped = False
+    while model.step < num_steps and not model.stop_training and not stopped:
+        if preemption.requested and device_window.is_alone:
+            break
         epoch, position = divmod(model.step, steps_per_epoch)
         if position == 0 or model.step == epoch_start:
             callbacks.on_epoch_begin(epoch)
@@ -110,6 +120,8 @@ def run(
         last = min([num_steps, *((first // every + 1) * every for every in cadences)])
         started = time.perf_counter()
         model.step, logs = device_window(first, last)
+        stopped = device_window.stopped
+        preemption.requested |= stopped  # on another machine, it may be
         _check_finite(logs, first, model.step)
         logs["images_per_sec"] = (model.step - first) * global_batch_size / (time.perf_counter() - started)
         for name, value in logs.items():

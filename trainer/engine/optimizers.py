@@ -1,11 +1,13 @@
 """Optimisers as the engine runs them: Keras's own, with Adam's update in one kernel instead of a dozen."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from trainer.engine import reduction
 from trainer.engine.schedules import value_at
 from trainer.errors import ConfigError
 
@@ -34,12 +36,28 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
+class _SumsInOrder:
+    """Makes an optimiser sum gradients over replicas by `reduction.sums`. Keras has no public way to say so."""
+
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
+    ) -> list[tuple[tf.Tensor, tf.Variable]]:
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        return list(zip(reduction.sums(gradients), variables, strict=True))
+
+
+@functools.cache
+def _in_order(cls: Any) -> Any:
+    return type(cls.__name__, (_SumsInOrder, cls), {})
+
+
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A fresh optimiser of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`."""
-    cls = type(optimizer)
+    cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
-    return cls.from_config(optimizer.get_config())
+    ordered = cls if issubclass(cls, _SumsInOrder) else _in_order(cls)
+    return ordered.from_config(optimizer.get_config())
 
 
 def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, keras.optimizers.Optimizer]:

@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from trainer.architectures.layers import PER_SAMPLE_SEED
 from trainer.data.windows import Place, Tensors, Window, mirrored
+from trainer.engine import reduction
 from trainer.engine.randomness import Noise, stream_key
 from trainer.engine.schedules import Scheduled
 from trainer.errors import NetworkError
 
+STOP = "stop"
 Losses = dict[str, tf.Tensor]
 Metrics = dict[str, dict[str, tf.Tensor]]
 Forward = Callable[[tf.Tensor, tf.Tensor | None, Noise], tuple[Losses, Metrics]]
@@ -98,10 +100,20 @@ class StepPlan:
 
 
 class Step:
-    """The step of a plan on a window of data, under the current strategy."""
+    """The step of a plan on a window of data, under the current strategy.
 
-    def __init__(self, plan: StepPlan, window: Window, strategy: tf.distribute.Strategy):
+    Args:
+        plan: What it does.
+        window: Like those that it is given the tensors of; its content is not looked at.
+        strategy: The current one.
+        stop: A boolean variable of this process, which asks for a stop when it is set; None: none will be asked for.
+    """
+
+    def __init__(
+        self, plan: StepPlan, window: Window, strategy: tf.distribute.Strategy, stop: tf.Variable | None = None
+    ):
         self._plan = plan
+        self._stop = stop
         self._window = window
         self._strategy = strategy
         self._num_replicas = strategy.num_replicas_in_sync
@@ -110,15 +122,19 @@ class Step:
         self._passes = [self._compiled(group) for group in plan.groups]
 
     def __call__(self, tensors: Tensors, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 []."""
-        metrics, buffers = self._strategy.run(self._on_replica, args=(tensors, step))
-        mean, total = tf.distribute.ReduceOp.MEAN, tf.distribute.ReduceOp.SUM
+        """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 [].
+
+        `STOP` is one of them: how many replicas were asked to stop. All see the same number.
+        """
+        metrics, buffers = tf.nest.map_structure(
+            lambda value: self._strategy.experimental_local_results(value)[0],
+            self._strategy.run(self._on_replica, args=(tensors, step)),
+        )
         for variable, value in zip(self._buffers, buffers, strict=True):
-            merge = total if variable.aggregation == "sum" else mean
-            variable.value.assign(self._strategy.reduce(merge, value, axis=None))
+            variable.value.assign(value)
         for average in self._plan.averages:
             self._follow(average, step)
-        return {name: self._strategy.reduce(total, value, axis=None) for name, value in metrics.items()}
+        return metrics
 
     def _on_replica(self, tensors: Tensors, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -129,7 +145,13 @@ class Step:
                 images, targets = self._batch(tensors, step, replica, repeat)
                 metrics, buffers = run_pass(images, targets, step, replica, repeat, buffers)
                 logged |= metrics
-        return logged, buffers
+        logged[STOP] = tf.zeros([]) if self._stop is None else tf.cast(self._stop.read_value(), tf.float32)
+        merged = iter(reduction.sums([*logged.values(), *buffers]))
+        logged = {name: next(merged) for name in logged}
+        return logged, [
+            total if variable.aggregation == "sum" else total / self._num_replicas
+            for variable, total in zip(self._buffers, merged, strict=True)
+        ]
 
     def _compiled(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor]]]:
         """One forward pass of a group and its updates; with XLA whole, or up to what replicas exchange."""

@@ -28,6 +28,11 @@ def create(config: TrainConfig) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def spans_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes train the same model."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
     """A mirrored strategy over devices by name, such as `["CPU:0", "CPU:1"]`.
 
