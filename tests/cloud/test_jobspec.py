@@ -1,0 +1,164 @@
+"""Job files: what they hold is read, in the words that the rest of the package uses."""
+
+import datetime
+
+import pytest
+from specs import CONTAINER, JOB, LOSS, PACKAGE, POOL, RATE, STUDY, TUNING, UNITS, WIDTH, changed, child
+
+from trainer.cloud import jobspec
+from trainer.cloud.jobspec import JobSpec, TuningSpec
+from trainer.cloud.pools import Container, PythonPackage
+from trainer.cloud.study import Metric
+
+
+def test_a_job_is_read():
+    worker = POOL | {
+        "replicaCount": 3,
+        "machineSpec": {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2},
+        "containerSpec": CONTAINER | {"command": ["python"], "env": [{"name": "A", "value": ""}]},
+        "nfsMounts": [{"server": "10.0.0.1", "path": "/x", "mountPoint": "x"}],
+        "diskSpec": {"bootDiskType": "pd-ssd", "bootDiskSizeGb": 200},
+    }
+    evaluator = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--a"]})
+    content = {
+        "workerPoolSpecs": [POOL, worker, {}, evaluator],
+        "baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"},
+        "scheduling": {"timeout": "3600.5s", "strategy": "FLEX_START", "maxWaitDuration": "0s", "disableRetries": True},
+        "serviceAccount": "me@project",
+    }
+    job = jobspec.parse(content)
+    assert isinstance(job, JobSpec) and job.raw == content and job.base_output_uri == "gs://b/run"
+    assert [(pool.index, pool.role, pool.replica_count) for pool in job.pools] == [
+        (0, "chief", 1),
+        (1, "worker", 3),
+        (3, "evaluator", 1),
+    ]
+    assert [pool.accelerator_type for pool in job.pools] == [None, "NVIDIA_L4", None]
+    assert [pool.accelerator_count for pool in job.pools] == [0, 2, 0]
+    assert job.pools[1].machine_type == "g2-standard-24" and job.pools[1].raw == worker
+    assert job.pools[1].program == Container(
+        image_uri="image", command=("python",), args=("--recipe=digits",), env={"A": ""}
+    )
+    assert job.pools[2].program == PythonPackage(
+        executor_image_uri="image",
+        package_uris=("gs://b/p.tar.gz",),
+        python_module="trainer.task",
+        args=("--a",),
+        env={},
+    )
+    scheduling = job.scheduling
+    assert (scheduling.timeout_secs, scheduling.max_wait_secs, scheduling.strategy) == (3600.5, 0.0, "FLEX_START")
+    assert scheduling.disable_retries and not scheduling.restart_job_on_worker_restart
+
+
+def test_what_a_job_does_not_say_is_as_vertex_ai_has_it():
+    job = jobspec.parse(JOB)
+    assert job.base_output_uri is None
+    assert (job.scheduling.timeout_secs, job.scheduling.max_wait_secs, job.scheduling.strategy) == (
+        None,
+        None,
+        "STANDARD",
+    )
+    assert not job.scheduling.restart_job_on_worker_restart and not job.scheduling.disable_retries
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("LOW_COST", "SPOT"), ("ON_DEMAND", "STANDARD"), ("STRATEGY_UNSPECIFIED", "STANDARD")]
+)
+def test_old_words_for_strategies_are_understood(word, meant):
+    assert jobspec.parse(JOB | {"scheduling": {"strategy": word}}).scheduling.strategy == meant
+
+
+def test_an_accelerator_that_is_unspecified_is_none():
+    spec = {"machineType": "n1", "acceleratorType": "ACCELERATOR_TYPE_UNSPECIFIED"}
+    assert jobspec.parse(changed(JOB, workerPoolSpecs__0__machineSpec=spec)).pools[0].accelerator_type is None
+
+
+def test_a_tuning_job_is_read():
+    loss = LOSS | {
+        "conditionalParameterSpecs": [
+            child("parentCategoricalValues", ["wasserstein"], changed(RATE, parameterId="weight")),
+            child("parentCategoricalValues", ["hinge"], changed(UNITS, parameterId="weight")),
+        ]
+    }
+    study = STUDY | {
+        "parameters": [RATE | {"scaleType": "UNIT_LOG_SCALE"}, UNITS, WIDTH, loss],
+        "algorithm": "ALGORITHM_UNSPECIFIED",
+        "measurementSelectionType": "BEST_MEASUREMENT",
+        "medianAutomatedStoppingSpec": {},
+        "studyStoppingConfig": {"maxNumTrials": 3, "maximumRuntimeConstraint": {"maxDuration": "60s"}},
+    }
+    content = TUNING | {"studySpec": study, "displayName": "gan", "labels": {"a": "b"}, "maxFailedTrialCount": 1}
+    job = jobspec.parse(content)
+    assert isinstance(job, TuningSpec) and job.raw == content and job.study.raw == study and job.trial.raw == JOB
+    assert job.display_name == "gan" and job.trial.pools[0].role == "chief"
+    assert (job.max_trial_count, job.parallel_trial_count, job.max_failed_trial_count) == (4, 2, 1)
+    assert job.study.metrics == (Metric(metric_id="frechet", goal="MINIMIZE"),)
+    assert (job.study.algorithm, job.study.measurement_selection, job.study.early_stopping) == (
+        None,
+        "BEST_MEASUREMENT",
+        "median",
+    )
+    told = [(one.parameter_id, one.kind, one.bounds, one.values, one.scale) for one in job.study.all_parameters()]
+    assert told == [
+        ("rate", "double", (1, 2), (), "log"),
+        ("units", "integer", (1, 9), (), "linear"),
+        ("width", "discrete", None, (0.5, 1), "linear"),
+        ("loss", "categorical", None, ("hinge", "wasserstein"), "linear"),
+        ("weight", "double", (1, 2), (), "linear"),
+        ("weight", "integer", (1, 9), (), "linear"),
+    ]
+    assert [one.parent_values for one in job.study.parameters[3].children] == [("wasserstein",), ("hinge",)]
+
+
+def test_what_a_study_does_not_say_is_as_the_api_has_it():
+    study = jobspec.parse(TUNING).study
+    assert (study.algorithm, study.measurement_selection, study.early_stopping) == (None, "LAST_MEASUREMENT", None)
+    assert jobspec.parse(TUNING).max_failed_trial_count == 0 and jobspec.parse(TUNING).display_name is None
+
+
+@pytest.mark.parametrize("kind", ["decay_curve", "convex"])
+def test_other_stopping_rules_are_named(kind):
+    key = {"decay_curve": "decayCurveStoppingSpec", "convex": "convexAutomatedStoppingSpec"}[kind]
+    assert jobspec.parse(changed(TUNING, **{f"studySpec__{key}": {}})).study.early_stopping == kind
+
+
+def test_parameters_know_what_they_can_be():
+    rate, units, width, loss = jobspec.parse(TUNING).study.parameters
+    assert rate.allows(1) and rate.allows(2.0) and not rate.allows(2.1) and not rate.allows("1")
+    assert units.allows(9) and not units.allows(10) and not units.allows(1.5)
+    assert width.allows(0.5) and not width.allows(0.7) and loss.allows("hinge") and not loss.allows("Hinge")
+
+
+def test_children_of_every_kind_of_parent_are_read():
+    parameters = [
+        UNITS | {"conditionalParameterSpecs": [child("parentIntValues", [1, 9], changed(RATE, parameterId="a"))]},
+        WIDTH | {"conditionalParameterSpecs": [child("parentDiscreteValues", [1], changed(RATE, parameterId="b"))]},
+    ]
+    found = jobspec.parse(changed(TUNING, studySpec__parameters=parameters)).study.all_parameters()
+    assert [one.parameter_id for one in found] == ["units", "a", "width", "b"]
+
+
+def test_children_have_children():
+    leaf = child("parentIntValues", [2], changed(RATE, parameterId="leaf"))
+    middle = changed(UNITS, parameterId="middle") | {"conditionalParameterSpecs": [leaf]}
+    loss = LOSS | {"conditionalParameterSpecs": [child("parentCategoricalValues", ["hinge"], middle)]}
+    (found,) = jobspec.parse(changed(TUNING, studySpec__parameters=[loss])).study.parameters
+    assert [one.parameter_id for one in found.walk()] == ["loss", "middle", "leaf"]
+    assert found.children[0].parameter.children[0].parent_values == (2,)
+
+
+def test_numbers_and_moments_are_sent_in_their_normal_form():
+    noon = datetime.datetime(2026, 1, 31, 13, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+    job = jobspec.parse(
+        changed(
+            TUNING,
+            maxTrialCount=4.0,
+            parallelTrialCount="2",
+            studySpec__parameters__0__doubleValueSpec__minValue="1e-5",
+            studySpec__studyStoppingConfig={"maximumRuntimeConstraint": {"endTime": noon}},
+        )
+    )
+    assert (repr(job.raw["maxTrialCount"]), job.raw["parallelTrialCount"]) == ("4", 2)
+    assert job.study.parameters[0].bounds == (1e-5, 2)
+    assert job.study.raw["studyStoppingConfig"] == {"maximumRuntimeConstraint": {"endTime": "2026-01-31T12:00:00Z"}}
