@@ -1,0 +1,167 @@
+"""Job files on the disk: those of this repository are right, and what is no job file is one sentence."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+
+from trainer import __version__, flags, recipes
+from trainer.cloud import jobspec
+from trainer.cloud.jobspec import JobSpec, TuningSpec
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError, StorageError
+
+ROOT = Path(__file__).parents[2]
+FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
+VERTEX_SAMPLE = """
+studySpec:
+  metrics: [{metricId: frechet, goal: MINIMIZE}]
+  parameters:
+  - {parameterId: generator_learning_rate, scaleType: UNIT_LOG_SCALE, doubleValueSpec: {minValue: 1e-5, maxValue: 1e-3}}
+  - parameterId: loss
+    categoricalValueSpec: {values: [hinge, wasserstein]}
+    conditionalParameterSpecs:
+    - parentCategoricalValues: {values: [wasserstein]}
+      parameterSpec: {parameterId: penalty_weight, doubleValueSpec: {minValue: 1, maxValue: 20}}
+  measurementSelectionType: BEST_MEASUREMENT
+maxTrialCount: 20
+parallelTrialCount: 2
+trialJobSpec:
+  workerPoolSpecs:
+  - {replicaCount: 1, machineSpec: {machineType: n1-standard-4}, containerSpec: {imageUri: image}}
+"""
+
+
+@pytest.fixture
+def yaml():
+    return pytest.importorskip("yaml")
+
+
+@pytest.fixture
+def written(yaml, tmp_path):
+    """Writes a file and reads it as a job file."""
+
+    def read(text):
+        path = tmp_path / "job.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return jobspec.read(path)
+
+    return read
+
+
+def config_of(args):
+    """The config that a trainer started with these flags would have."""
+    values = absl_flags.FlagValues()
+    flags.define_config(values)
+    assert values(["trainer", *args])[1:] == []
+    given = flags.given(values)
+    return recipes.get(given.pop("recipe")).override(**given)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_files_of_this_repository_are_right(yaml, file):
+    job = jobspec.read(ROOT / file)
+    trial = job.trial if isinstance(job, TuningSpec) else job
+    assert trial.base_output_uri.startswith("gs://BUCKET/runs/")
+    machines = sum(pool.replica_count * max(1, pool.accelerator_count) for pool in trial.pools)
+    for pool in trial.pools:
+        assert config_of(pool.program.args).global_batch_size % machines == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_sdk_takes_the_files_of_this_repository(yaml, file):
+    types = pytest.importorskip("google.cloud.aiplatform_v1", minversion="2.7").types
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    job = jobspec.read(ROOT / file)
+    message = types.HyperparameterTuningJob if isinstance(job, TuningSpec) else types.CustomJobSpec
+    json_format.ParseDict(job.raw, message.pb(message()))
+    json_format.ParseDict(yaml.safe_load((ROOT / file).read_text()), message.pb(message()))
+
+
+def test_what_the_tuning_file_varies_are_settings(yaml):
+    job = jobspec.read(ROOT / "scripts/tuning.yaml")
+    (metric,) = job.study.metrics
+    assert (metric.metric_id, metric.goal) == ("frechet", "MINIMIZE")
+    assert (job.study.measurement_selection, job.study.early_stopping) == ("BEST_MEASUREMENT", "median")
+    varied = {one.parameter_id: one for one in job.study.all_parameters()}
+    assert varied.keys() <= {spec.name for spec in dataclasses.fields(TrainConfig)}
+    assert [name for name, one in varied.items() if one.scale == "log"] == [
+        "generator_learning_rate",
+        "discriminator_learning_rate",
+    ]
+    (child,) = varied["loss"].children
+    assert (child.parameter.parameter_id, child.parent_values) == ("penalty_weight", ("wasserstein",))
+
+
+def test_config_yaml_is_one_machine_with_two_accelerators_on_spot(yaml):
+    job = jobspec.read(ROOT / "config.yaml")
+    (chief,) = job.pools
+    assert (chief.replica_count, chief.accelerator_count) == (1, 2)
+    assert (job.scheduling.strategy, job.scheduling.restart_job_on_worker_restart) == ("SPOT", True)
+
+
+def test_the_several_machines_of_a_job_run_the_same_program(yaml):
+    chief, workers = jobspec.read(ROOT / "scripts/multi_worker.yaml").pools
+    assert (chief.role, workers.role) == ("chief", "worker") and chief.program == workers.program
+
+
+def test_the_python_package_has_the_name_that_the_build_gives_it(yaml):
+    (chief,) = jobspec.read(ROOT / "scripts/python_package.yaml").pools
+    assert chief.program.package_uris == (f"gs://BUCKET/packages/gan_trainer-{__version__}.tar.gz",)
+
+
+def test_small_numbers_in_their_usual_form_are_numbers(written):
+    job = written(VERTEX_SAMPLE)
+    assert isinstance(job, TuningSpec) and job.study.parameters[0].bounds == (1e-5, 1e-3)
+
+
+def test_a_file_may_be_json(written):
+    pool = '{"replicaCount": 1, "machineSpec": {"machineType": "n1"}, "containerSpec": {"imageUri": "image"}}'
+    assert isinstance(written('{"workerPoolSpecs": [' + pool + "]}"), JobSpec)
+
+
+def test_a_mistake_is_told_with_the_file(written, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        written("worker_pool_specs: []")
+    assert str(caught.value) == f"{tmp_path}/job.yaml: worker_pool_specs is not in camelCase; write workerPoolSpecs."
+
+
+def test_an_empty_file_is_told(written, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        written("# nothing")
+    assert str(caught.value) == (
+        f"{tmp_path}/job.yaml: the file holds no keys; it must be a CustomJobSpec or a HyperparameterTuningJob."
+    )
+
+
+def test_a_key_that_stands_twice_is_told(written, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        written("workerPoolSpecs:\n- containerSpec: {imageUri: a}\n  replicaCount: 1\n  containerSpec: {imageUri: b}\n")
+    assert (
+        str(caught.value) == f"{tmp_path}/job.yaml has the key containerSpec twice in one place, in line 4; keep one."
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: 1\n---\nb: 2", b"\xff\xfe\x00", "!!python/object:os.system {}", "\ta: 1"]
+)
+def test_what_is_not_yaml_is_told(written, tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        written(text)
+    assert str(caught.value).startswith(f"{tmp_path}/job.yaml is not YAML: ")
+    assert str(caught.value).endswith("; correct it.") and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_told(yaml, tmp_path):
+    with pytest.raises(StorageError) as caught:
+        jobspec.read(tmp_path / "missing.yaml")
+    assert str(caught.value) == f"{tmp_path}/missing.yaml does not exist; correct the name."
+
+
+def test_without_pyyaml_the_user_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError) as caught:
+        jobspec.read("config.yaml")
+    assert str(caught.value) == "config.yaml cannot be read without PyYAML; run pip install 'gan-trainer[vertex]'."
