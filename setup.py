@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-VERTEX = ["google-cloud-aiplatform>=1.100"]
+VERTEX = ["google-cloud-aiplatform>=1.100", "pyyaml>=6"]
 TUNE = ["cloudml-hypertune>=0.1.0.dev6", "optuna>=4,<6"]
 TEST = [
     "build>=1.2,<2",
@@ -16,6 +16,7 @@ TEST = [
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
+    "pyyaml>=6",
     "ruff>=0.17.6,<0.18",
     "setuptools>=77",
 ]
