@@ -20,7 +20,7 @@ from trainer.storage.buckets import client
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """fake-gcs-server on a free port; google-cloud-storage finds it through STORAGE_EMULATOR_HOST. Logs to `folder`."""
+    """fake-gcs-server on a free port, which google-cloud-storage finds. It logs to `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -28,14 +28,26 @@ def server(folder: Path) -> Iterator[str]:
     flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={address}", "-backend=memory"]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen([str(_server._get_binary_path()), *flags], stdout=log, stderr=subprocess.STDOUT)
-        os.environ["STORAGE_EMULATOR_HOST"] = f"http://{address}"
         try:
             _await(f"http://{address}/storage/v1/b", process)
-            yield f"http://{address}"
+            with at(f"http://{address}"):
+                yield f"http://{address}"
         finally:
-            del os.environ["STORAGE_EMULATOR_HOST"]
             process.terminate()
             process.wait()
+
+
+@contextlib.contextmanager
+def at(address: str) -> Iterator[None]:
+    """While entered, google-cloud-storage and the processes that are started find the server there."""
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = address
+    try:
+        yield
+    finally:
+        del os.environ["STORAGE_EMULATOR_HOST"]
+        if before is not None:
+            os.environ["STORAGE_EMULATOR_HOST"] = before
 
 
 def new_bucket() -> str:

@@ -6,7 +6,6 @@ import gc
 import http.client
 import http.server
 import json
-import os
 import random
 import re
 import socket
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.buckets import at
 from trainer.storage import buckets
 
 
@@ -184,11 +184,10 @@ def _error(status: int) -> bytes:
 def through(server: str) -> Iterator[Proxy]:
     """While entered, google-cloud-storage goes through a proxy to a server."""
     proxy = Proxy(server)
-    os.environ["STORAGE_EMULATOR_HOST"] = proxy.address
     try:
-        yield proxy
+        with at(proxy.address):
+            yield proxy
     finally:
-        os.environ["STORAGE_EMULATOR_HOST"] = server
         proxy.close()
 
 

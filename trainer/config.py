@@ -152,6 +152,13 @@ class TrainConfig:
         choices=("auto", "one_device", "mirrored", "multi_worker"),
         resumable=True,
     )
+    worker_timeout_secs: float = setting(
+        600.0,
+        "With several machines: how long one may keep the others waiting, or a step take, before all end, to be "
+        "started again.",
+        minimum=1.0,
+        resumable=True,
+    )
     num_virtual_devices: int = setting(
         1, "Split the CPU into this many devices, to see several replicas on a laptop.", minimum=1, resumable=True
     )

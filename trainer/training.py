@@ -7,14 +7,25 @@ import keras
 import tensorflow as tf
 
 from trainer import architectures, augment, callbacks, console, losses, metrics, penalties, served
+from trainer.cloud.cluster import Cluster
+from trainer.cloud.environment import Environment, without_mount
 from trainer.config import TrainConfig, check_batch
 from trainer.data import num_examples, windows_of
 from trainer.data.loading import TrainingData, load_training_data
-from trainer.engine import strategy as strategies
+from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted
 from trainer.gans import GAN, from_config
 from trainer.storage import Mirror, RunDirectory, read_json_lines, write_atomically
+
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+"""What TensorFlow raises where another machine of the cluster is gone."""
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -38,7 +49,20 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             "balance_classes needs classes, which the two data sets of wiring=cyclegan do not show; drop it."
         )
-    return config.resolve(num_examples(config), config.num_virtual_devices)
+    environment = Environment.read()
+    config = _placed(config, environment)
+    num_workers = environment.cluster.num_workers if environment.cluster else 1
+    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def _placed(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """The config with the run directory that the job names, where the flags name none, and buckets by their names."""
+    places = {
+        "job_dir": config.job_dir or environment.job_dir,
+        "dataset": config.dataset,
+        "dataset_b": config.dataset_b,
+    }
+    return config.override(**{name: path and without_mount(path) for name, path in places.items()})
 
 
 def train(config: TrainConfig) -> None:
@@ -51,43 +75,96 @@ def train(config: TrainConfig) -> None:
         DivergenceError: A loss or a weight is not finite.
         Preempted: SIGTERM came; the state is committed.
     """
+    cluster = Environment.read().cluster
+    if cluster is not None and cluster.is_evaluator:
+        raise ConfigError("this machine is an evaluator, and the chief evaluates; leave the evaluator's pool empty.")
     with RunDirectory(str(config.job_dir)).opened() as directory:
-        _train(_with_windows(config, directory), directory)
+        _train(_with_windows(config, directory), directory, cluster)
 
 
-def _train(config: TrainConfig, directory: RunDirectory) -> None:
+def _train(config: TrainConfig, directory: RunDirectory, cluster: Cluster | None) -> None:
     started = time.monotonic()
     if _is_finished(config, directory):
         return
-    strategy = strategies.create(config)
+    strategy = strategies.create(config, cluster)
     data = load_training_data(config)
     check_batch(config.global_batch_size, data.largest_batch, strategy.num_replicas_in_sync)
     with strategy.scope():
         gan = from_config(config, data.info.image_shape, data.info.num_classes, strategy)
-    directory.create()
-    _announce(config, gan, data, strategy)
-    exported = None
-    with directory.explained(), directory.mirrored() as mirror:
-        write_atomically(directory.config, config.to_json().encode())
-        active, checkpoint = _callbacks(config, directory, data, mirror)
-        gan.fit(
-            data.x,
-            data.y,
-            batch_size=config.global_batch_size,
-            steps=config.steps,
-            steps_per_window=config.steps_per_window,
-            balance_classes=config.balance_classes,
-            horizontal_flips=config.horizontal_flips,
-            callbacks=[*active, checkpoint],
-        )
-        if config.export_model and not gan.preempted:
-            exported = _export(gan, directory, checkpoint.store)
+    if cluster is None:
+        exported = _fit_and_write(config, directory, gan, data, [])
+    else:
+        exported = _fit_with_others(config, directory, gan, data, cluster)
     if gan.preempted and gan.step < (config.steps or 0):
         raise Preempted(
             f"stopped by SIGTERM at step {gan.step} of {config.steps}; the state is committed in "
             f"{directory.shown(directory.checkpoints)}, and the same command goes on from there."
         )
-    _conclude(config, directory, exported, time.monotonic() - started)
+    if cluster is None or cluster.is_chief:
+        _conclude(config, directory, exported, time.monotonic() - started)
+
+
+def _fit_with_others(
+    config: TrainConfig, directory: RunDirectory, gan: GAN, data: TrainingData, cluster: Cluster
+) -> int | None:
+    """Trains as one of several machines, of which the chief alone writes; all end together.
+
+    A machine that the others lose, or wait for in vain, ends all of them, so that the job can start them again.
+    """
+    strategy = gan.distribute_strategy
+    watchdog = callbacks.Watchdog(config.worker_timeout_secs)
+    exported = None
+    try:
+        agreement.check_same(strategy, config.fingerprint)
+        if cluster.is_chief:
+            exported = _fit_and_write(config, directory, gan, data, [watchdog])
+        else:
+            _, checkpoint = _callbacks(config, directory, data, None, reads_only=True)
+            _fit(config, gan, data, [watchdog, checkpoint], verbose=0)
+        agreement.gathered(strategy, gan.step)  # nobody leaves while another one needs it
+    except _LOST as error:
+        reason = str(error).splitlines()[0]
+        callbacks.watchdog.end(f"another machine was lost at or after step {gan.step} ({reason:.200})")
+    return exported
+
+
+def _fit_and_write(
+    config: TrainConfig,
+    directory: RunDirectory,
+    gan: GAN,
+    data: TrainingData,
+    more: list[keras.callbacks.Callback],
+) -> int | None:
+    """Trains, writes the run directory, and exports; the step whose generator was exported."""
+    directory.create()
+    _announce(config, gan, data)
+    with directory.explained(), directory.mirrored() as mirror:
+        write_atomically(directory.config, config.to_json().encode())
+        active, checkpoint = _callbacks(config, directory, data, mirror)
+        _fit(config, gan, data, [*more, *active, checkpoint, *more])
+        if config.export_model and not gan.preempted:
+            return _export(gan, directory, checkpoint.store)
+    return None
+
+
+def _fit(
+    config: TrainConfig,
+    gan: GAN,
+    data: TrainingData,
+    active: list[keras.callbacks.Callback],
+    verbose: str | int = "auto",
+) -> None:
+    gan.fit(
+        data.x,
+        data.y,
+        batch_size=config.global_batch_size,
+        steps=config.steps,
+        steps_per_window=config.steps_per_window,
+        balance_classes=config.balance_classes,
+        horizontal_flips=config.horizontal_flips,
+        callbacks=active,
+        verbose=verbose,
+    )
 
 
 def _with_windows(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
@@ -138,13 +215,14 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def _callbacks(
-    config: TrainConfig, directory: RunDirectory, data: TrainingData, mirror: Mirror | None
+    config: TrainConfig, directory: RunDirectory, data: TrainingData, mirror: Mirror | None, reads_only: bool = False
 ) -> tuple[list[keras.callbacks.Callback], callbacks.Checkpoint]:
     """The run's callbacks: what adds to the logs first; and the one that goes last."""
     active: list[keras.callbacks.Callback] = []
     best = None
     if config.metrics != "none":
         best = f"metric/{metrics.monitor(config.metrics)}"
+    if best and not reads_only:
         active.append(callbacks.Evaluation(metrics.get(config.metrics)(*data.real_images), config.evaluate_every_steps))
     fingerprints = {}
     if not config.allow_config_change:
@@ -163,11 +241,12 @@ def _callbacks(
         fingerprints=fingerprints,
         remote=directory.remote_checkpoints,
         mirror=mirror,
+        reads_only=reads_only,
     )
     return active, checkpoint
 
 
-def _announce(config: TrainConfig, gan: GAN, data: TrainingData, strategy: tf.distribute.Strategy) -> None:
+def _announce(config: TrainConfig, gan: GAN, data: TrainingData) -> None:
     height, width, channels = data.info.image_shape
     weights = [
         f"{name} {network.count_params():,}" for name, network in gan.networks.items() if network.trainable_weights
@@ -177,7 +256,7 @@ def _announce(config: TrainConfig, gan: GAN, data: TrainingData, strategy: tf.di
     console.say(
         f"Training the recipe {config.recipe} on {data.info.num_examples:,} images of {config.dataset} "
         f"({height}x{width}x{channels}{windows}): {config.steps:,} steps of {config.global_batch_size} images on "
-        f"{strategy.num_replicas_in_sync} {kind} device(s); weights: {', '.join(weights)}. "
+        f"{gan.distribute_strategy.num_replicas_in_sync} {kind} device(s); weights: {', '.join(weights)}. "
         f"Everything goes to {config.job_dir}."
     )
 

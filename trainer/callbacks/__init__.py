@@ -7,5 +7,6 @@ from trainer.callbacks.events import EventLog
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
 from trainer.callbacks.samples import SampleGrid
+from trainer.callbacks.watchdog import Watchdog
 
-__all__ = ["Animation", "Checkpoint", "Evaluation", "EventLog", "MetricsLog", "Progress", "SampleGrid"]
+__all__ = ["Animation", "Checkpoint", "Evaluation", "EventLog", "MetricsLog", "Progress", "SampleGrid", "Watchdog"]

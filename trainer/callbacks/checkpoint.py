@@ -25,6 +25,7 @@ class Checkpoint(Periodic):
         fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
         remote: A folder in a bucket where checkpoints are published, and fetched from.
         mirror: Of the run directory, which then holds in the bucket, too, all that was written before a checkpoint.
+        reads_only: Resume, and leave writing to another machine.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Checkpoint(Periodic):
         fingerprints: Mapping[str, str] | None = None,
         remote: Location | None = None,
         mirror: Mirror | None = None,
+        reads_only: bool = False,
     ):
         super().__init__(every_steps)
         self.store = CheckpointStore(
@@ -47,7 +49,7 @@ class Checkpoint(Periodic):
             remote=remote,
             before_publishing=None if mirror is None else mirror.copy,
         )
-        self._mirror = mirror
+        self._mirror, self._reads_only = mirror, reads_only
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
@@ -81,5 +83,7 @@ class Checkpoint(Periodic):
         self.store.wait()
 
     def _save(self, metrics: Mapping[str, float]) -> None:
+        if self._reads_only:
+            return
         self._saved_step = self.model.step
         self.store.save(self.model.state, self.model.step, metrics)

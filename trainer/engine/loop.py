@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.data.feeds import Feed
 from trainer.data.windows import Tensors, Window
+from trainer.engine import agreement
 from trainer.engine.preemption import Preemption
 from trainer.engine.step import STOP, Step, StepPlan
 from trainer.engine.strategy import spans_machines
@@ -52,6 +53,11 @@ class DeviceWindow:
         self._tensors: Tensors = {}  # the window before makes room first
         self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: window.tensors())
 
+    def check_step(self, step: int) -> None:
+        """Refuses, where several machines train, to go on from different steps; raises CheckpointError."""
+        if not self.is_alone:
+            agreement.check_step(self._strategy, step)
+
     def __call__(self, first: int, last: int) -> tuple[int, dict[str, float]]:
         """Runs the steps from `first` up to, without, `last`.
 
@@ -93,6 +99,7 @@ def run(
         preemption: Says whether SIGTERM has come.
 
     Raises:
+        CheckpointError: Machines that train together would go on from different steps.
         DivergenceError: A logged scalar is not finite.
     """
     model.stop_training = False
@@ -102,6 +109,7 @@ def run(
     if model.step < num_steps and not model.stop_training:
         device_window = make_device_window(feed.window(model.step))
         preemption.on_request(lambda: device_window.stop.assign(True))
+        device_window.check_step(model.step)
     started_at = model.step
     epoch_sums: dict[str, float] = {}
     epoch_start, epoch_started = model.step, time.perf_counter()

@@ -1,15 +1,21 @@
 """Where a run trains: the distribution strategy of a config, made before anything else touches TensorFlow."""
 
+import json
 import os
 
 import tensorflow as tf
 
+from trainer.cloud.cluster import Cluster
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 
 
-def create(config: TrainConfig) -> tf.distribute.Strategy:
+def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute.Strategy:
     """Configures the devices and returns the strategy.
+
+    Args:
+        config: Of the run.
+        cluster: The machines that train together; None: this one trains alone.
 
     Raises:
         ConfigError: The strategy asks for what this process cannot give.
@@ -17,15 +23,20 @@ def create(config: TrainConfig) -> tf.distribute.Strategy:
     tf.config.experimental.enable_op_determinism()
     if config.num_virtual_devices > 1:
         _split_cpu(config.num_virtual_devices)
+    if config.strategy == "multi_worker" or (config.strategy == "auto" and cluster is not None):
+        return _over_machines(config, cluster)  # before anything else looks at devices
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    chosen = config.strategy
-    if chosen == "auto":
-        chosen = "multi_worker" if "TF_CONFIG" in os.environ else "mirrored" if len(devices) > 1 else "one_device"
-    if chosen == "multi_worker":
-        raise ConfigError("strategy=multi_worker is not built yet in this version; choose mirrored or one_device.")
-    if chosen == "mirrored":
+    if config.strategy == "mirrored" or (config.strategy == "auto" and len(devices) > 1):
         return mirrored([device.name for device in devices])
     return tf.distribute.get_strategy()
+
+
+def _over_machines(config: TrainConfig, cluster: Cluster | None) -> tf.distribute.MultiWorkerMirroredStrategy:
+    if cluster is None:
+        raise ConfigError("strategy=multi_worker needs several machines in TF_CONFIG; choose mirrored or one_device.")
+    os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
 def spans_machines(strategy: tf.distribute.Strategy) -> bool:

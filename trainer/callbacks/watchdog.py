@@ -1,0 +1,59 @@
+"""Ends a process whose training stands still: a machine that waits for ever costs as much as one that works."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+ABORTED = 134
+"""What a process ends with that SIGABRT ended: a job on Vertex AI is tried again after it, as after no other error."""
+
+
+class Watchdog(keras.callbacks.Callback):
+    """Where nothing has happened for a time, writes the stacks of all threads to standard error and ends the process.
+
+    Put one first and one last among the callbacks, so that it sees what they do, too.
+
+    Args:
+        timeout_secs: Longest time between two calls of it.
+    """
+
+    def __init__(self, timeout_secs: float):
+        super().__init__()
+        self._timeout = timeout_secs
+        self._started, self._ended = False, threading.Event()
+        self._last = time.monotonic()
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._last = time.monotonic()
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._last = time.monotonic()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._timeout / 10)):
+            if time.monotonic() - self._last > self._timeout:
+                faulthandler.dump_traceback(all_threads=True)
+                end(f"no step has ended for {self._timeout:g} s; the stacks of all threads are above")
+
+
+def end(reason: str) -> None:
+    """Ends this process at once, so that the job is started again from the last checkpoint."""
+    print(f"error: {reason}; the job goes on from the last checkpoint when it is started again.", file=sys.stderr)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(ABORTED)
