@@ -123,8 +123,7 @@ def _fit_with_others(
             _fit(config, gan, data, [watchdog, checkpoint], verbose=0)
         agreement.gathered(strategy, gan.step)  # nobody leaves while another one needs it
     except _LOST as error:
-        reason = str(error).splitlines()[0]
-        callbacks.watchdog.end(f"another machine was lost at or after step {gan.step} ({reason:.200})")
+        callbacks.watchdog.end(f"another machine was lost at or after step {gan.step} ({type(error).__name__})")
     return exported
 
 
@@ -233,6 +232,9 @@ def _callbacks(
         callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
         callbacks.Animation(directory.samples),
     ]
+    environment = Environment.read()
+    if environment.metric_file is not None:
+        active.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
     checkpoint = callbacks.Checkpoint(
         directory.checkpoints,
         config.checkpoint_every_steps,

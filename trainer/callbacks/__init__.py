@@ -7,6 +7,17 @@ from trainer.callbacks.events import EventLog
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
 from trainer.callbacks.samples import SampleGrid
+from trainer.callbacks.tuning_report import TuningReport
 from trainer.callbacks.watchdog import Watchdog
 
-__all__ = ["Animation", "Checkpoint", "Evaluation", "EventLog", "MetricsLog", "Progress", "SampleGrid", "Watchdog"]
+__all__ = [
+    "Animation",
+    "Checkpoint",
+    "Evaluation",
+    "EventLog",
+    "MetricsLog",
+    "Progress",
+    "SampleGrid",
+    "TuningReport",
+    "Watchdog",
+]

@@ -27,7 +27,7 @@ def check_same(strategy: tf.distribute.Strategy, fingerprint: str) -> None:
         ConfigError: Another machine has others.
     """
     if len(set(gathered(strategy, int(fingerprint[:12], 16)))) > 1:
-        raise ConfigError("the machines were started with different settings or data; give all of them the same flags.")
+        raise ConfigError("the machines were started with different settings; give all of them the same flags.")
 
 
 def check_step(strategy: tf.distribute.Strategy, step: int) -> None:

@@ -1,0 +1,49 @@
+"""What a tuning job is told of a trial."""
+
+import json
+import types
+
+from trainer.callbacks import TuningReport
+
+
+def report(path, *evaluations):
+    callback = TuningReport(path, "3")
+    for step, values in evaluations:
+        callback.set_model(types.SimpleNamespace(step=step))
+        callback.on_train_batch_end(0, {"loss/generator": 1.0, **values})
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_every_evaluation_is_reported_in_the_form_that_the_service_reads(tmp_path):
+    path = tmp_path / "hypertune/output.metrics"
+    lines = report(
+        path,
+        (0, {"metric/frechet_digits_5k": 300.5}),
+        (10, {}),
+        (20, {"metric/frechet_digits_5k": 12.25, "metric/conditional_accuracy": 0.5}),
+    )
+    assert [sorted(line) for line in lines[:1]] == [["checkpoint_path", "frechet", "global_step", "timestamp", "trial"]]
+    assert [line.get("frechet") for line in lines] == ["300.5", "12.25", None]
+    assert lines[2]["conditional_accuracy"] == "0.5" and lines[2]["global_step"] == "20" and lines[2]["trial"] == "3"
+
+
+def test_what_is_no_number_is_not_reported_and_a_trial_goes_on(tmp_path):
+    path = tmp_path / "output.metrics"
+    assert report(path, (1, {"metric/frechet_digits_5k": float("nan")})) == []
+    report(path, *((step, {"metric/frechet_digits_5k": float(step)}) for step in range(70)))
+    lines = report(path, *((step, {"metric/frechet_digits_5k": float(step)}) for step in range(70, 140)))
+    assert len(lines) == 100 and [lines[0]["frechet"], lines[-1]["frechet"]] == ["40.0", "139.0"]
+    assert "NaN" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("metric/frechet_digits_5k", "frechet"),
+        ("metric/kl_stacked_26k", "kl"),
+        ("metric/num_modes_stacked_26k", "num_modes"),
+        ("metric/conditional_accuracy", "conditional_accuracy"),
+    ],
+)
+def test_a_tag_is_the_name_without_the_suite(name, expected):
+    assert tag(name) == expected
