@@ -43,11 +43,10 @@ class Machines:
 
     def __init__(self, job_dir, steps, more=((), ())):
         chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
-        self.processes, self.said, self._files = [], [], ExitStack()
+        self.processes, self.said = [], []
         for role, flags in zip(("chief", "worker"), more, strict=True):
             spec = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": role, "index": 0}}
-            output = self._files.enter_context(tempfile.TemporaryFile("w+"))
-            self.said.append((output, self._files.enter_context(tempfile.TemporaryFile("w+"))))
+            self.said.append((tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")))  # noqa: SIM115 (__exit__)
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "trainer.task", *FLAGS, f"--job_dir={job_dir}", f"--steps={steps}", *flags],
@@ -65,7 +64,8 @@ class Machines:
         for process in self.processes:
             process.kill()
             process.wait()
-        self._files.close()
+        for file in itertools.chain.from_iterable(self.said):
+            file.close()
 
     def await_step(self, step):
         end = time.monotonic() + 90

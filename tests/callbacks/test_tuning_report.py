@@ -3,7 +3,10 @@
 import json
 import types
 
+import pytest
+
 from trainer.callbacks import TuningReport
+from trainer.callbacks.tuning_report import tag
 
 
 def report(path, *evaluations):
