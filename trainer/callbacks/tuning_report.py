@@ -45,6 +45,8 @@ class TuningReport(keras.callbacks.Callback):
                 self._lines.append(self._line(name, value))
             else:
                 console.say(f"{name} is {value} at step {self.model.step}, and is not reported.", severity="WARNING")
+        if not self._lines:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, ("\n".join(self._lines[-_LINES:]) + "\n").encode())
 
