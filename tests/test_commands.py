@@ -275,3 +275,13 @@ def test_names_that_are_unknown_are_refused_before_a_device_is_touched(flags, se
     assert train(tmp_path / "run", *flags) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_not_foreseen_is_one_entry_of_the_log_with_its_stack(tmp_path, monkeypatch, capsys):
+    def fail(config):
+        raise RuntimeError("quite unforeseen")
+
+    monkeypatch.setattr("trainer.training.train", fail)
+    assert train(tmp_path / "run") == 1
+    (entry,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert entry["severity"] == "ERROR" and "Traceback" in entry["message"] and "quite unforeseen" in entry["message"]

@@ -22,7 +22,7 @@ def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | Non
 
     Args:
         message: A sentence.
-        severity: INFO or WARNING, as Cloud Logging reads it.
+        severity: INFO, WARNING or ERROR, as Cloud Logging reads it.
         fields: More of the JSON object; a terminal shows the message alone.
     """
     if is_terminal():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from typing import Any
 
 from absl import flags
 
+from trainer import console
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, TrainerError
 
+_UNFORESEEN = 1
 _BAD_FLAGS = 2
 _INTERRUPTED = 130
 
@@ -112,7 +115,8 @@ def run(
         act: Does the work.
 
     Returns:
-        The exit code: 0 done, 1 user error, 2 bad flags, 130 interrupted, 143 stopped by SIGTERM.
+        The exit code: 0 done, 1 user error (or one that was not foreseen), 2 bad flags, 130 interrupted, 143 stopped by
+        SIGTERM.
     """
     values = flags.FlagValues()
     define(values)
@@ -132,6 +136,11 @@ def run(
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on from the last checkpoint.", _INTERRUPTED)
+    except Exception:
+        if console.is_terminal(sys.stderr):
+            raise
+        console.say(traceback.format_exc(), severity="ERROR")  # one entry of a log, not one a line
+        return _UNFORESEEN
     return 0
 
 
