@@ -69,6 +69,22 @@ def test_a_grid_is_drawn_as_samples_are():
     np.testing.assert_array_equal(shown, tile(np.concatenate([images[:7], np.full((2, 5, 4, 3), 48, np.uint8)]), 3))
 
 
+def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
+    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", f"--job_dir={tmp_path / 'run'}", *FLAGS]) == 0
+    here = {path.relative_to(tmp_path / "run/model").as_posix() for path in (tmp_path / "run/model").rglob("*.*")}
+    assert "saved_model.pb" in here
+    assert here == {entry.name for entry in locate(f"{bucket}/elsewhere").entries()}
+
+
+def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkeypatch):
+    for name, folder in (("CHECKPOINT_DIR", "checkpoints"), ("MODEL_DIR", "model"), ("TENSORBOARD_LOG_DIR", "logs")):
+        monkeypatch.setenv(f"AIP_{name}", f"{bucket}/job/7/{folder}/")
+    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", *FLAGS]) == 0
+    there = {entry.name.partition("/")[0] for entry in locate(f"{bucket}/job/7").entries()}
+    assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
+
+
 def test_every_value_of_a_request_belongs_to_an_instance(signatures):
     for name in ("serving_default", "sample"):
         inputs = signatures[name].structured_input_signature[1]

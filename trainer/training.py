@@ -16,7 +16,7 @@ from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted
 from trainer.gans import GAN, from_config
-from trainer.storage import Mirror, RunDirectory, read_json_lines, write_atomically
+from trainer.storage import Mirror, RunDirectory, locate, read_json_lines, write_atomically
 
 _LOST = (
     tf.errors.UnavailableError,
@@ -270,6 +270,10 @@ def _export(gan: GAN, directory: RunDirectory, store: CheckpointStore) -> int:
     if manifest is not None:
         load(store.folder(manifest.step), gan.state)
     served.save(gan, directory.model)
+    asked_for = Environment.read().model_dir
+    if asked_for not in (None, directory.shown(directory.model)):
+        files = [path.relative_to(directory.model).as_posix() for path in directory.model.rglob("*") if path.is_file()]
+        locate(str(asked_for)).upload(directory.model, files)
     return gan.step if manifest is None else manifest.step
 
 
