@@ -17,6 +17,7 @@ from conftest import TINY_MLP
 
 from trainer import task
 from trainer.callbacks.watchdog import ABORTED
+from trainer.data.prepared import write_prepared
 from trainer.engine import agreement
 from trainer.engine.manifest import MANIFEST
 from trainer.errors import CheckpointError
@@ -38,10 +39,22 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, digits):
+    """Some digits in three shards, so that windows are cut."""
+    folder, texts = tmp_path_factory.mktemp("set"), {"name": "some", "source": "", "license": "", "attribution": ""}
+    write_prepared(folder, digits.images[:600], digits.labels[:600], digits.info.class_names, num_shards=3, **texts)
+    return folder
+
+
+def places(dataset, job_dir, steps):
+    return [*FLAGS, f"--dataset={dataset}", "--data_windows=2", f"--job_dir={job_dir}", f"--steps={steps}"]
+
+
 class Machines:
     """A chief and a worker of one job."""
 
-    def __init__(self, job_dir, steps, more=((), ())):
+    def __init__(self, dataset, job_dir, steps, more=((), ())):
         chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
         self.processes, self.said = [], []
         for role, flags in zip(("chief", "worker"), more, strict=True):
@@ -49,7 +62,7 @@ class Machines:
             self.said.append((tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")))  # noqa: SIM115 (__exit__)
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "trainer.task", *FLAGS, f"--job_dir={job_dir}", f"--steps={steps}", *flags],
+                    [sys.executable, "-m", "trainer.task", *places(dataset, job_dir, steps), *flags],
                     env={**os.environ, "TF_CONFIG": json.dumps(spec)},
                     stdout=self.said[-1][0],
                     stderr=self.said[-1][1],
@@ -85,18 +98,18 @@ class Machines:
 
 
 def steps_of(job_dir):
-    return sorted(int(path.parent.name[5:]) for path in job_dir.glob(f"checkpoints/*/{MANIFEST}"))
+    return sorted(int(path.parent.name[5:]) for path in job_dir.glob(f"checkpoints/step-*/{MANIFEST}"))
 
 
 def state_of(job_dir):
-    newest = max(job_dir.glob(f"checkpoints/*/{MANIFEST}"))
+    newest = max(job_dir.glob(f"checkpoints/step-*/{MANIFEST}"))
     return json.loads(newest.read_text())["step"], json.loads(newest.read_text())["state_sha256"]
 
 
-def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_process(tmp_path):
+def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_process(dataset, tmp_path):
     job_dir, endless = tmp_path / "several", 1_000_000
 
-    with Machines(job_dir, endless) as machines:
+    with Machines(dataset, job_dir, endless) as machines:
         machines.await_step(100)
         machines.worker.send_signal(signal.SIGTERM)
         assert machines.codes() == [143, 143]
@@ -104,31 +117,31 @@ def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_proc
         assert "stopped by SIGTERM at step" in error and "Step" in told and "Step" not in by_worker
 
     reached = steps_of(job_dir)[-1]
-    with Machines(job_dir, endless) as machines:
+    with Machines(dataset, job_dir, endless) as machines:
         machines.await_step(reached + 100)
         machines.worker.kill()
         assert machines.codes() == [ABORTED, -signal.SIGKILL]
         assert "error: another machine was lost at or after step" in machines.printed()[0][1]
 
     reached = steps_of(job_dir)[-1]
-    with Machines(job_dir, endless) as machines:
+    with Machines(dataset, job_dir, endless) as machines:
         machines.await_step(reached + 100)
         machines.worker.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         assert machines.chief.wait(60) == ABORTED and time.monotonic() - began < 20
 
     steps = steps_of(job_dir)[-1] + 150
-    with Machines(job_dir, steps) as machines:
+    with Machines(dataset, job_dir, steps) as machines:
         assert machines.codes() == [0, 0], machines.printed()
     alone = tmp_path / "alone"
-    assert task.main(["task", *FLAGS, "--strategy=mirrored", f"--job_dir={alone}", f"--steps={steps}"]) == 0
+    assert task.main(["task", *places(dataset, alone, steps), "--strategy=mirrored"]) == 0
     assert state_of(job_dir) == state_of(alone) and state_of(alone)[0] == steps
     lines = [json.loads(line)["step"] for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     assert lines == sorted(set(lines)) and lines[-1] == steps
 
 
-def test_machines_with_other_flags_are_refused(tmp_path):
-    with Machines(tmp_path / "run", 10, more=((), ("--seed=7",))) as machines:
+def test_machines_with_other_flags_are_refused(dataset, tmp_path):
+    with Machines(dataset, tmp_path / "run", 10, more=((), ("--seed=7",))) as machines:
         assert machines.codes() == [2, 2]
         for _, error in machines.printed():
             assert "error: the machines were started with different settings; give all of them the same" in error

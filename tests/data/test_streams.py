@@ -17,6 +17,7 @@ from trainer.data.manifest import Shard
 from trainer.data.prepared import write_prepared
 from trainer.data.shard_files import ShardFiles
 from trainer.data.windows import Place, Window
+from trainer.engine.share import Share, order_key
 from trainer.errors import ConfigError
 from trainer.storage import locate
 
@@ -97,6 +98,43 @@ def test_a_window_holds_the_classes_that_are_kept_and_padding(files):
     kept = sorted(int(image[2, 2, 0]) for images, _, size in loaded for image in images[:size])
     assert kept == [1, 2, 11, 12, 21, 22, 31, 32]
     assert all((images[:, :2] == 0).all() and images.shape == (14, 32, 32, 1) for images, _, _ in loaded)
+
+
+def share_of(role, index, repeats=2):
+    """What one of a chief and two workers takes."""
+    strategy = types.SimpleNamespace(
+        num_replicas_in_sync=3,
+        extended=types.SimpleNamespace(worker_devices=("CPU:0",)),
+        cluster_resolver=types.SimpleNamespace(
+            task_id=index, task_type=role, cluster_spec=lambda: types.SimpleNamespace(jobs=["chief", "worker"])
+        ),
+    )
+    return lambda num_steps: Share(strategy, num_steps, 6, seed=5, repeats=repeats)
+
+
+@pytest.mark.parametrize("settings", [{}, {"balance_classes": True}, {"classes": (1, 2, 3)}])
+@pytest.mark.parametrize(("role", "index", "replica"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
+def test_a_machine_loads_what_its_replicas_take_and_sees_what_they_would_see(files, settings, role, index, replica):
+    classes, balance = settings.get("classes"), settings.get("balance_classes", False)
+    stream = stream_of(files, windows=2, classes=classes)
+    make = lambda images, labels: Window(images, labels, (0.0, 255.0))  # noqa: E731
+    with (
+        closing(Streamed(stream, make, 6, balance)) as whole,
+        closing(Streamed(stream, make, 6, balance, share_of(role, index))) as part,
+    ):
+        assert part.every_steps == whole.every_steps
+        for step in range(2 * whole.steps_per_epoch):
+            if step % whole.every_steps == 0:
+                windows = whole.window(step), part.window(step)
+                tensors = [window.tensors() for window in windows]
+            for repeat in range(2):
+                place = Place(order_key(5, repeat), tf.constant(step, tf.int64), replica, 2, 3)
+                (images, labels), (same, and_labels) = (
+                    window.batch(held, place) for window, held in zip(windows, tensors, strict=True)
+                )
+                np.testing.assert_array_equal(images, same)
+                np.testing.assert_array_equal(labels, and_labels)
+        assert len(windows[1].images) <= min(stream.cut.capacity, 2 * 2 * whole.every_steps)
 
 
 def trained(files, *stops, **settings):

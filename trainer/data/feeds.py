@@ -9,12 +9,13 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from trainer.data.balance import balanced_order, balanced_size
 from trainer.data.cut import Cut
-from trainer.data.prepared import read_shards
+from trainer.data.prepared import read_labels, read_shards, read_some
 from trainer.data.shard_files import ShardFiles
 from trainer.data.windows import Visit, Window
 from trainer.errors import DataError
@@ -102,19 +103,71 @@ class Stream:
         Raises:
             DataError, StorageError: A shard cannot be read.
         """
-        images = np.zeros((self.cut.capacity, *self.image_shape), np.uint8)
-        labels = np.zeros(self.cut.capacity, np.int32)
-        shards, pad, size = self.cut.shards_of(visit), self.padding, 0
+        images, labels = self._room(self.cut.capacity)
+        size = 0
+        for found, of in read_shards(self.files, self.cut.shards_of(visit)):
+            kept = self._kept(of)
+            stop = size + len(kept)
+            self._inside(images[size:stop])[...] = found[kept]
+            labels[size:stop] = of[kept]
+            size = stop
+        self._check(visit, size)
+        return images, labels, size
+
+    def load_some(
+        self, visit: int, capacity: int, choose: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Some images of the window that is visited as number `visit`.
+
+        Args:
+            visit: Number of the visit.
+            capacity: Most images there can be of it, N.
+            choose: Labels int32 of all images of the window -> the numbers of those to load, ascending.
+
+        Returns:
+            Images uint8 [N, H, W, C] and labels int32 [N], the first ones filled.
+
+        Raises:
+            DataError, StorageError: A shard cannot be read.
+        """
+        shards = self.cut.shards_of(visit)
+        of_all = read_labels(self.files, shards)
+        kept = self._kept(of_all)
+        self._check(visit, len(kept))
+        records = kept[choose(of_all[kept])]
+        images, labels = self._room(capacity)
+        labels[: len(records)] = of_all[records]
+        start = 0
+        for found in read_some(self.files, shards, records):
+            self._inside(images[start : start + len(found)])[...] = found
+            start += len(found)
+        return images, labels
+
+    def _room(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((count, *self.image_shape), np.uint8), np.zeros(count, np.int32)
+
+    def _inside(self, images: np.ndarray) -> np.ndarray:
+        """The part of images within the padding."""
         height, width, _ = self.files.manifest.image_shape
-        for found, of in read_shards(self.files, shards):
-            kept = slice(None) if self.classes is None else np.isin(of, self.classes)
-            count = len(of[kept])
-            images[size : size + count, pad : pad + height, pad : pad + width] = found[kept]
-            labels[size : size + count] = of[kept]
-            size += count
+        return images[:, self.padding : self.padding + height, self.padding : self.padding + width]
+
+    def _kept(self, labels: np.ndarray) -> np.ndarray:
+        """Which of these records are of a class that is kept."""
+        return np.arange(len(labels)) if self.classes is None else np.flatnonzero(np.isin(labels, self.classes))
+
+    def _check(self, visit: int, size: int) -> None:
         if not size:
             raise DataError(f"window {visit} of {self.files.manifest.name} has no image of the classes that are kept.")
-        return images, labels, size
+
+
+class Share(Protocol):
+    """What this process's replicas take of a window."""
+
+    most: int
+    """Most images that they can take of one, N."""
+
+    def __call__(self, visit: Visit) -> np.ndarray:
+        """The places of a visit that they take, ascending, each once: int64 [at most N]."""
 
 
 class Streamed(Feed):
@@ -125,14 +178,23 @@ class Streamed(Feed):
         make: Makes a window of what was loaded.
         global_batch_size: Of the run.
         balance_classes: Show every class of a window as often as any other.
+        share: (steps of a window) -> what this process takes of one; None: all.
     """
 
-    def __init__(self, stream: Stream, make: Made, global_batch_size: int, balance_classes: bool = False):
+    def __init__(
+        self,
+        stream: Stream,
+        make: Made,
+        global_batch_size: int,
+        balance_classes: bool = False,
+        share: Callable[[int], Share] | None = None,
+    ):
         self._stream, self._make, self._balance_classes = stream, make, balance_classes
         windows = stream.cut.num_windows
         num_places = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
         self.every_steps = max(1, num_places // global_batch_size // windows)
         self.steps_per_epoch = self.every_steps * windows
+        self._share = share(self.every_steps) if share else None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._loading: dict[int, concurrent.futures.Future[Window]] = {}
 
@@ -146,13 +208,38 @@ class Streamed(Feed):
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _load(self, visit: int) -> Window:
-        images, labels, size = self._stream.load(visit)
-        order = None
-        if self._balance_classes:
-            filled = balanced_order(labels[:size])
-            order = np.zeros(len(labels) * len(self._stream.class_counts), np.int32)
-            size = len(filled)
-            order[:size] = filled
-        window = self._make(images, labels)
-        return dataclasses.replace(window, order=order, visit=Visit(visit, visit * self.every_steps, size))
+    def _load(self, number: int) -> Window:
+        if self._share is not None:
+            return self._load_share(number, self._share)
+        images, labels, size = self._stream.load(number)
+        order = balanced_order(labels[:size]) if self._balance_classes else None
+        visit = self._visit(number, size if order is None else len(order))
+        return dataclasses.replace(self._make(images, labels), order=self._padded(order), visit=visit)
+
+    def _load_share(self, number: int, share: Share) -> Window:
+        """A window with the images alone that this process takes of it."""
+        visit, order = self._visit(number, 0), np.empty(0, np.int32)
+
+        def choose(labels: np.ndarray) -> np.ndarray:
+            nonlocal visit, order
+            of_place = balanced_order(labels) if self._balance_classes else np.arange(len(labels))
+            visit = self._visit(number, len(of_place))
+            places = share(visit)
+            numbers, order_of_places = np.unique(of_place[places], return_inverse=True)
+            order = np.zeros(len(of_place), np.int32)
+            order[places] = order_of_places
+            return numbers
+
+        capacity = min(self._stream.cut.capacity, share.most)
+        images, labels = self._stream.load_some(number, capacity, choose)
+        return dataclasses.replace(self._make(images, labels), order=self._padded(order), visit=visit)
+
+    def _visit(self, number: int, size: int) -> Visit:
+        return Visit(number, number * self.every_steps, size)
+
+    def _padded(self, order: np.ndarray | None) -> np.ndarray | None:
+        """An order that is as long in every window."""
+        if order is None:
+            return None
+        most = self._stream.cut.capacity * (len(self._stream.class_counts) if self._balance_classes else 1)
+        return np.pad(order.astype(np.int32), (0, most - len(order)))

@@ -7,7 +7,7 @@ Shapes: `N` images of the set, `B` of one batch, `H W C` height, width and chann
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -72,27 +72,83 @@ def read_shards(files: ShardFiles, shards: Sequence[Shard]) -> Iterator[tuple[np
         yield images, labels
 
 
+def read_labels(files: ShardFiles, shards: Sequence[Shard]) -> np.ndarray:
+    """Labels int32 [N] of all records of these shards; no image is decoded.
+
+    Raises:
+        DataError, StorageError: as `read_prepared`.
+    """
+    batches = (
+        batch
+        for shard, path in zip(shards, files.paths(shards), strict=True)
+        for batch in _records(path, files.manifest, shard.num_examples, lambda start, stop: np.empty(0, np.int64))
+    )
+    return np.concatenate([labels for _, labels in batches])
+
+
+def read_some(files: ShardFiles, shards: Sequence[Shard], numbers: np.ndarray) -> Iterator[np.ndarray]:
+    """Images uint8 [N, H, W, C] of some records of these shards, part by part.
+
+    Args:
+        files: Of the set.
+        shards: Which of them.
+        numbers: Of the records, counted through all of these shards, ascending.
+
+    Raises:
+        DataError, StorageError: as `read_prepared`.
+    """
+    first = 0
+    for shard, path in zip(shards, files.paths(shards), strict=True):
+
+        def chosen(start: int, stop: int, first: int = first) -> np.ndarray:
+            low, high = np.searchsorted(numbers, [first + start, first + stop])
+            return numbers[low:high] - (first + start)
+
+        for images, _ in _records(path, files.manifest, shard.num_examples, chosen):
+            yield images
+        first += shard.num_examples
+
+
 def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
     """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the shard's records."""
+    start = 0
+    for found, of in _records(path, manifest, len(labels), lambda start, stop: np.arange(stop - start)):
+        stop = start + len(of)
+        images[start:stop], labels[start:stop] = found, of
+        start = stop
+
+
+def _records(
+    path: pathlib.Path, manifest: Manifest, num_examples: int, choose: Callable[[int, int], np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The records of a shard, checked, in batches: images uint8 [N, H, W, C] and labels int32 [B].
+
+    Args:
+        path: Of the shard.
+        manifest: Of the set.
+        num_examples: That the shard should have.
+        choose: (start, stop) of a batch -> which N of its B images to decode, as integers from 0 on.
+    """
     start = 0
     try:
         for records in tf.data.TFRecordDataset(str(path)).batch(_PARSE_BATCH):
             stop = start + len(records)
-            if stop > len(labels):
+            if stop > num_examples:
                 raise DataError(
-                    f"shard {path} has more than the {len(labels)} records that {MANIFEST_NAME} states; "
+                    f"shard {path} has more than the {num_examples} records that {MANIFEST_NAME} states; "
                     "prepare the set again."
                 )
             parsed = tf.io.parse_example(records, _FEATURES)
             _check_labels(parsed["label"].numpy(), path, start, len(manifest.class_names))
             for offset, png in enumerate(parsed["image"].numpy()):
                 _check_png(png, f"record {start + offset} of shard {path}", manifest.image_shape)
-            images[start:stop] = _decode(parsed["image"], manifest.image_shape[2]).numpy()
-            labels[start:stop] = parsed["label"].numpy()
+            pngs = tf.gather(parsed["image"], choose(start, stop))
+            images = _decode(pngs, manifest.image_shape[2]).numpy() if len(pngs) else _none_of(manifest)
+            yield images, parsed["label"].numpy().astype(np.int32)
             start = stop
     except tf.errors.DataLossError as error:
         raise DataError(
-            f"shard {path} is truncated or corrupt after record {start}, expected {len(labels)} whole TFRecords; "
+            f"shard {path} is truncated or corrupt after record {start}, expected {num_examples} whole TFRecords; "
             "prepare the set again."
         ) from error
     except tf.errors.InvalidArgumentError as error:
@@ -100,10 +156,14 @@ def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labe
             f"shard {path} holds, at or after record {start}, what is not a tf.train.Example of one PNG `image` and "
             "one int64 `label`; prepare the set again."
         ) from error
-    if start != len(labels):
+    if start != num_examples:
         raise DataError(
-            f"shard {path} has {start} records, {MANIFEST_NAME} states {len(labels)}; prepare the set again."
+            f"shard {path} has {start} records, {MANIFEST_NAME} states {num_examples}; prepare the set again."
         )
+
+
+def _none_of(manifest: Manifest) -> np.ndarray:
+    return np.empty((0, *manifest.image_shape), np.uint8)
 
 
 def _check_labels(labels: np.ndarray, path: pathlib.Path, start: int, num_classes: int) -> None:

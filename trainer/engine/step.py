@@ -14,8 +14,9 @@ import tensorflow as tf
 from trainer.architectures.layers import PER_SAMPLE_SEED
 from trainer.data.windows import Place, Tensors, Window, mirrored
 from trainer.engine import reduction
-from trainer.engine.randomness import Noise, stream_key
+from trainer.engine.randomness import Noise
 from trainer.engine.schedules import Scheduled
+from trainer.engine.share import order_key
 from trainer.errors import NetworkError
 
 STOP = "stop"
@@ -193,8 +194,7 @@ class Step:
         return images, targets
 
     def _place(self, step: tf.Tensor, replica: tf.Tensor, repeat: int) -> Place:
-        key = stream_key(self._plan.seed, f"order/{repeat}")
-        return Place(key, step, replica, self._replica_batch_size, self._num_replicas)
+        return Place(order_key(self._plan.seed, repeat), step, replica, self._replica_batch_size, self._num_replicas)
 
     def _follow(self, average: Average, step: tf.Tensor) -> None:
         """Moves the average one step towards its source."""

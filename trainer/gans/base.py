@@ -21,7 +21,9 @@ from trainer.engine import loop, optimizers
 from trainer.engine.preemption import Preemption
 from trainer.engine.randomness import Noise, seeded_initialisation
 from trainer.engine.schedules import Scheduled
+from trainer.engine.share import Share
 from trainer.engine.step import Losses, Metrics, StepPlan
+from trainer.engine.strategy import spans_machines
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.checks import (
@@ -400,13 +402,19 @@ class GAN(keras.Model):
         if isinstance(x, Stream):
             check_batch(batch_size, x.num_examples, num_replicas)
             self._check_image_shape(x.image_shape)
-            return Streamed(x, self._window, batch_size, balance_classes)
+            return Streamed(x, self._window, batch_size, balance_classes, self._share(batch_size))
         window = self._window(x, y)
         if balance_classes:
             window = self._balanced(window, y)
         check_batch(batch_size, window.largest_batch, num_replicas)
         self._check_image_shape(window.images.shape[1:])
         return Resident(window, batch_size)
+
+    def _share(self, batch_size: int) -> Callable[[int], Share] | None:
+        """What this process loads of a window of some steps; None: all of it, where it trains alone."""
+        if not spans_machines(self._strategy):
+            return None
+        return lambda num_steps: Share(self._strategy, num_steps, batch_size, self.seed, self.discriminator_repeats)
 
     def _balanced(self, window: Window, y: Any) -> Window:
         if y is None or window.is_unpaired:
