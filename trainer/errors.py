@@ -35,6 +35,19 @@ class DivergenceError(TrainerError):
     """Training produced a value that is not finite."""
 
 
+class JobError(TrainerError):
+    """A job that ended without success.
+
+    Args:
+        message: The sentence.
+        exit_code: That of the process that decided it.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Preempted(TrainerError):
     """Training stopped on SIGTERM, after its state was committed."""
 

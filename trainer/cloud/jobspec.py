@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from trainer.cloud.checking import camel_case, conform, fail, specified
 from trainer.cloud.messages import MESSAGES
-from trainer.cloud.pools import Pool, parse_pools
+from trainer.cloud.pools import Pool, may_lie_at, parse_pools
 from trainer.cloud.study import StudySpec, parse_study
 from trainer.cloud.yaml_file import read_yaml
 from trainer.errors import ConfigError
@@ -49,7 +49,9 @@ class JobSpec:
     pools: tuple[Pool, ...]
     """Those that have machines; the first holds the chief."""
     base_output_uri: str | None
-    """`gs://` of the run directory, without a slash at the end. None: Vertex AI names no folders to the trainer."""
+    """`gs://` of the run directory, without a slash at the end. None: Vertex AI names no folders to the trainer.
+
+    A local path where the file was read for a rehearsal."""
     scheduling: Scheduling
     raw: Mapping[str, Any]
     """What is sent: the file's content, with numbers as numbers."""
@@ -75,8 +77,12 @@ class TuningSpec:
 JobFile = JobSpec | TuningSpec
 
 
-def read(path: str | os.PathLike[str]) -> JobFile:
+def read(path: str | os.PathLike[str], *, rehearsal: bool = False) -> JobFile:
     """Reads a job file, local or in a bucket.
+
+    Args:
+        path: The file.
+        rehearsal: Whether it is for this machine, where the output folder and packages may have local paths.
 
     Raises:
         ConfigError: It is not YAML, PyYAML is not installed, or `parse` refuses what it says.
@@ -84,13 +90,17 @@ def read(path: str | os.PathLike[str]) -> JobFile:
     """
     content = read_yaml(path)
     try:
-        return parse(content)
+        return parse(content, rehearsal=rehearsal)
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(path)}: {error}") from error
 
 
-def parse(content: Any) -> JobFile:
+def parse(content: Any, *, rehearsal: bool = False) -> JobFile:
     """The job that the content of a file describes; a tuning job where its keys are those of one.
+
+    Args:
+        content: As YAML gives it.
+        rehearsal: As `read` has it.
 
     Raises:
         ConfigError: The first mistake, with the path to it.
@@ -101,8 +111,8 @@ def parse(content: Any) -> JobFile:
         if key in content:
             fail(key, "is part of a CustomJob, and a file holds its CustomJobSpec alone; keep what is under that key.")
     if _likeness(content, "HyperparameterTuningJob") > _likeness(content, "CustomJobSpec"):
-        return _tuning(conform(content, "HyperparameterTuningJob"))
-    return _job(conform(content, "CustomJobSpec"), "")
+        return _tuning(conform(content, "HyperparameterTuningJob"), rehearsal)
+    return _job(conform(content, "CustomJobSpec"), "", rehearsal)
 
 
 def _likeness(content: Mapping[Any, Any], message: str) -> int:
@@ -111,7 +121,7 @@ def _likeness(content: Mapping[Any, Any], message: str) -> int:
     return sum(bool(difflib.get_close_matches(camel_case(str(key)), known, n=1, cutoff=0.8)) for key in content)
 
 
-def _tuning(raw: dict[str, Any]) -> TuningSpec:
+def _tuning(raw: dict[str, Any], rehearsal: bool) -> TuningSpec:
     most, parallel, failed = (raw.get(f"{what}TrialCount", 0) for what in ("max", "parallel", "maxFailed"))
     if parallel < 1:
         fail("parallelTrialCount", f"is {parallel}; the least is 1.")
@@ -125,18 +135,18 @@ def _tuning(raw: dict[str, Any]) -> TuningSpec:
         max_trial_count=most,
         parallel_trial_count=parallel,
         max_failed_trial_count=failed,
-        trial=_job(raw["trialJobSpec"], "trialJobSpec."),
+        trial=_job(raw["trialJobSpec"], "trialJobSpec.", rehearsal),
         raw=raw,
     )
 
 
-def _job(raw: dict[str, Any], prefix: str) -> JobSpec:
+def _job(raw: dict[str, Any], prefix: str, rehearsal: bool) -> JobSpec:
     """The job of an object that conforms to `CustomJobSpec`; `prefix` is the path to it, with its dot."""
     output = raw.get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if output is not None and not output.startswith("gs://"):
+    if output is not None and not may_lie_at(output, rehearsal):
         fail(f"{prefix}baseOutputDirectory.outputUriPrefix", f"is {output!r}; it must be gs://BUCKET/NAME.")
     return JobSpec(
-        pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs"),
+        pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs", rehearsal),
         base_output_uri=output and output.rstrip("/"),
         scheduling=_scheduling(raw.get("scheduling", {}), f"{prefix}scheduling"),
         raw=raw,

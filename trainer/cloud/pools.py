@@ -29,7 +29,7 @@ class PythonPackage:
 
     executor_image_uri: str
     package_uris: tuple[str, ...]
-    """`gs://` of each source distribution or wheel."""
+    """`gs://` of each source distribution or wheel; local paths where the file was read for a rehearsal."""
     python_module: str
     """What runs: `python3 -m MODULE`."""
     args: tuple[str, ...]
@@ -52,12 +52,13 @@ class Pool:
     raw: Mapping[str, Any]
 
 
-def parse_pools(specs: Sequence[dict[str, Any]], path: str) -> tuple[Pool, ...]:
+def parse_pools(specs: Sequence[dict[str, Any]], path: str, rehearsal: bool = False) -> tuple[Pool, ...]:
     """The pools of a list that conforms to its message, empty ones left out.
 
     Args:
         specs: As `conform` returned it.
         path: Where it stands in the file.
+        rehearsal: Whether packages may have local paths.
 
     Raises:
         ConfigError: There is not exactly one chief, or a pool cannot be what it says.
@@ -70,10 +71,15 @@ def parse_pools(specs: Sequence[dict[str, Any]], path: str) -> tuple[Pool, ...]:
     if count != 1:
         rest = f" and put the others into {path}[1]" if count > 1 else ""
         fail(f"{path}[0].replicaCount", f"is {count}; the first pool is the one chief, so write 1{rest}.")
-    return tuple(_pool(spec, index, f"{path}[{index}]") for index, spec in enumerate(specs) if spec)
+    return tuple(_pool(spec, index, f"{path}[{index}]", rehearsal) for index, spec in enumerate(specs) if spec)
 
 
-def _pool(raw: dict[str, Any], index: int, path: str) -> Pool:
+def may_lie_at(uri: str, rehearsal: bool) -> bool:
+    """Whether what a job reads or writes may have this name: in a bucket, or in a rehearsal a local path."""
+    return uri.startswith("gs://") or (rehearsal and "://" not in uri)
+
+
+def _pool(raw: dict[str, Any], index: int, path: str, rehearsal: bool) -> Pool:
     role, machine = _POOL_ROLES[index], raw["machineSpec"]
     if role is None:
         fail(path, "asks for parameter or reduction servers, which this trainer cannot use; write {} in its place.")
@@ -93,7 +99,7 @@ def _pool(raw: dict[str, Any], index: int, path: str) -> Pool:
         accelerator_count=count,
         program=_container(raw["containerSpec"], f"{path}.containerSpec")
         if "containerSpec" in raw
-        else _python_package(raw["pythonPackageSpec"], f"{path}.pythonPackageSpec"),
+        else _python_package(raw["pythonPackageSpec"], f"{path}.pythonPackageSpec", rehearsal),
         raw=raw,
     )
 
@@ -107,9 +113,9 @@ def _container(raw: dict[str, Any], path: str) -> Container:
     )
 
 
-def _python_package(raw: dict[str, Any], path: str) -> PythonPackage:
+def _python_package(raw: dict[str, Any], path: str, rehearsal: bool) -> PythonPackage:
     for number, uri in enumerate(raw["packageUris"]):
-        if not uri.startswith("gs://"):
+        if not may_lie_at(uri, rehearsal):
             fail(f"{path}.packageUris[{number}]", f"is {uri!r}; copy the package to a bucket and give its gs:// name.")
     return PythonPackage(
         executor_image_uri=raw["executorImageUri"],

@@ -1,0 +1,206 @@
+"""From a job to the processes that it is: each replica's name, command line and environment, as Vertex AI has them."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from trainer.cloud.checking import fail
+from trainer.cloud.jobspec import JobSpec
+from trainer.cloud.pools import Pool, PythonPackage
+
+TRAINER = "trainer.task"
+"""The module that an image without a command runs, as the Dockerfile's ENTRYPOINT has it."""
+_PYTHON = re.compile(r"(.*/)?python3?(\.\d+)?")
+_PROJECT_NUMBER = "0"
+_REGION = "us-central1"
+_TRIAL = "1"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the replicas of a pool run: `python -m module *args`."""
+
+    module: str
+    args: tuple[str, ...]
+    path: str
+    """Where its args stand in the job file."""
+    package_uris: tuple[str, ...] = ()
+    """What must be installed in an environment of its own. Empty: it runs in this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One process of a job."""
+
+    name: str
+    """`workerpool0-0` is the chief."""
+    command: tuple[str, ...]
+    """The first word is the interpreter."""
+    environment: Mapping[str, str]
+    """What Vertex AI sets, and the job file's own variables on top."""
+    package_uris: tuple[str, ...] = ()
+    """As `Program` has it."""
+    folder: str | None = None
+    """Where it starts. None: in this process's folder."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether the job ends when this replica does."""
+        return self.name == "workerpool0-0"
+
+
+def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, num_gpus: int = 0) -> tuple[Replica, ...]:
+    """The processes of a job.
+
+    Without enough GPUs for all replicas, a trainer gets as many virtual CPU devices as its machine has accelerators.
+
+    Args:
+        job: What to run; its `base_output_uri` may be a local path.
+        ports: One for each replica, in their order; `free_ports` finds some.
+        job_id: `CLOUD_ML_JOB_ID`.
+        num_gpus: How many this machine has; several replicas get their own each, one replica all.
+
+    Raises:
+        ConfigError: A pool runs something other than a Python module.
+    """
+    free = iter(ports)
+    cluster = {
+        f"workerpool{pool.index}": [f"127.0.0.1:{next(free)}" for _ in range(pool.replica_count)] for pool in job.pools
+    }
+    virtual, gpus = _share_gpus(job, num_gpus)
+    replicas: list[Replica] = []
+    for pool in job.pools:
+        program = program_of(pool)
+        args = program.args + (_virtual_devices(program, pool) if virtual else ())
+        for index in range(pool.replica_count):
+            environment = {
+                "CLOUD_ML_JOB_ID": job_id,
+                "CLOUD_ML_PROJECT_ID": _PROJECT_NUMBER,
+                "CLOUD_ML_REGION": _REGION,
+                **_folders(job.base_output_uri),
+                **_place(pool, index, cluster, program, job_id),
+                **gpus[len(replicas)],
+                **pool.program.env,
+            }
+            replicas.append(
+                Replica(
+                    name=f"workerpool{pool.index}-{index}",
+                    command=(sys.executable, "-m", program.module, *args),
+                    environment=environment,
+                    package_uris=program.package_uris,
+                )
+            )
+    return tuple(replicas)
+
+
+def num_replicas(job: JobSpec) -> int:
+    """How many processes a job is."""
+    return sum(pool.replica_count for pool in job.pools)
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of the loopback interface that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in sockets)
+
+
+def with_args(job: JobSpec, args: Sequence[str]) -> JobSpec:
+    """A job whose pools all have these args, as gcloud's --args replaces them."""
+    pools = (replace(pool, program=replace(pool.program, args=tuple(args))) for pool in job.pools)
+    return replace(job, pools=tuple(pools))
+
+
+def in_this_environment(job: JobSpec) -> JobSpec:
+    """A job whose packages are not installed: their modules run as they are found in this environment."""
+    return replace(
+        job,
+        pools=tuple(
+            replace(pool, program=replace(pool.program, package_uris=()))
+            if isinstance(pool.program, PythonPackage)
+            else pool
+            for pool in job.pools
+        ),
+    )
+
+
+def program_of(pool: Pool) -> Program:
+    """What the replicas of a pool run.
+
+    Raises:
+        ConfigError: It is not `python -m MODULE`.
+    """
+    program, where = pool.program, f"workerPoolSpecs[{pool.index}]"
+    if isinstance(program, PythonPackage):
+        where = f"{where}.pythonPackageSpec.args"
+        return Program(program.python_module, program.args, where, program.package_uris)
+    where = f"{where}.containerSpec"
+    if not program.command:
+        return Program(TRAINER, program.args, f"{where}.args")
+    match [*program.command, *program.args]:
+        case [python, "-m", module, *args] | [python, "-u", "-m", module, *args] if _PYTHON.fullmatch(python):
+            return Program(module, tuple(args), f"{where}.args")
+    fail(
+        f"{where}.command",
+        f"is {list(program.command)}, and no container runs on this machine, only python -m MODULE; write "
+        f"[python, -m, {TRAINER}], or remove it for the image's own entrypoint.",
+    )
+
+
+def _folders(base: str | None) -> dict[str, str]:
+    """The folders that Vertex AI names to a trainer."""
+    if base is None:
+        return {}
+    base = base.rstrip("/") if base.startswith("gs://") else os.path.abspath(base)
+    return {
+        "AIP_MODEL_DIR": f"{base}/model/",
+        "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
+        "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/",
+    }
+
+
+def _place(pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Program, job_id: str) -> dict[str, str]:
+    """What tells a replica of several about the others."""
+    if sum(map(len, cluster.values())) == 1:
+        return {}
+    roles = {"workerpool0": "chief", "workerpool1": "worker"}  # an evaluator is in none
+    spec = {
+        "cluster": cluster,
+        "environment": "cloud",
+        "task": {"type": f"workerpool{pool.index}", "index": index, "trial": _TRIAL},
+        "job": json.dumps({"python_module": program.module if program.package_uris else ""}),
+    }
+    tf_config = {
+        "cluster": {roles[name]: addresses for name, addresses in cluster.items() if name in roles},
+        "task": {"type": pool.role, "index": index, "trial": _TRIAL, "cloud": job_id},
+        "environment": "cloud",
+        "job": {},
+    }
+    return {"CLUSTER_SPEC": json.dumps(spec), "TF_CONFIG": json.dumps(tf_config)}
+
+
+def _share_gpus(job: JobSpec, num_gpus: int) -> tuple[bool, list[dict[str, str]]]:
+    """Whether virtual devices stand for accelerators, and what shows each replica its share of the GPUs."""
+    wanted = [pool.accelerator_count for pool in job.pools for _ in range(pool.replica_count)]
+    if num_gpus == 0 or len(wanted) == 1:
+        return num_gpus == 0, [{} for _ in wanted]
+    if sum(wanted) > num_gpus:
+        return True, [{"CUDA_VISIBLE_DEVICES": "-1"} for _ in wanted]
+    numbers = iter(range(num_gpus))
+    shares = [",".join(str(next(numbers)) for _ in range(count)) for count in wanted]
+    return False, [{"CUDA_VISIBLE_DEVICES": share or "-1"} for share in shares]
+
+
+def _virtual_devices(program: Program, pool: Pool) -> tuple[str, ...]:
+    """The flag that splits the CPU, for a trainer that is to have several accelerators and says nothing itself."""
+    names = (arg.partition("=")[0].replace("-", "_").lstrip("_") for arg in program.args)
+    if program.module != TRAINER or pool.accelerator_count <= 1 or "num_virtual_devices" in names:
+        return ()
+    return (f"--num_virtual_devices={pool.accelerator_count}",)
