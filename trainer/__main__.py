@@ -7,6 +7,7 @@ _COMMANDS = {
     "train": ("trainer.task", "train a GAN (the same as python -m trainer.task)"),
     "prepare": ("trainer.prepare", "make a data set of a folder of pictures"),
     "inspect": ("trainer.inspect", "say what a data set holds"),
+    "local": ("trainer.local", "run a Vertex AI job file on this machine, by Vertex AI's rules"),
     "evaluate": ("trainer.evaluate", "measure a run's generator"),
     "export": ("trainer.export", "write a run's generator as a SavedModel, to be served"),
     "generate": ("trainer.generate", "make images with a run's generator"),

@@ -124,12 +124,8 @@ def run(
         print(f"{usage}\n{values.get_help()}")
         return 0
     try:
-        extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
-        if extra:
-            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
+        parse(values, argv)
         act(values)
-    except flags.Error as error:
-        return _fail(str(error), _BAD_FLAGS)
     except ConfigError as error:
         return _fail(str(error), _BAD_FLAGS)
     except TrainerError as error:
@@ -142,6 +138,20 @@ def run(
         console.say(traceback.format_exc(), severity="ERROR")  # one entry of a log, not one a line
         return _UNFORESEEN
     return 0
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Reads a command line, the program's name first, into the flags that are defined.
+
+    Raises:
+        ConfigError: A flag is unknown or has a value that it cannot have.
+    """
+    try:
+        extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    if extra:
+        raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
 
 
 def _with_underscores(argument: str) -> str:

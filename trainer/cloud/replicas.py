@@ -54,7 +54,7 @@ class Replica:
         return self.name == "workerpool0-0"
 
 
-def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, num_gpus: int = 0) -> tuple[Replica, ...]:
+def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, gpus: Sequence[str] = ()) -> tuple[Replica, ...]:
     """The processes of a job.
 
     Without enough GPUs for all replicas, a trainer gets as many virtual CPU devices as its machine has accelerators.
@@ -63,7 +63,7 @@ def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, num_gpus: int = 0) 
         job: What to run; its `base_output_uri` may be a local path.
         ports: One for each replica, in their order; `free_ports` finds some.
         job_id: `CLOUD_ML_JOB_ID`.
-        num_gpus: How many this machine has; several replicas get their own each, one replica all.
+        gpus: The names, for `CUDA_VISIBLE_DEVICES`, of those here; several replicas get their own, one gets all.
 
     Raises:
         ConfigError: A pool runs something other than a Python module.
@@ -72,7 +72,7 @@ def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, num_gpus: int = 0) 
     cluster = {
         f"workerpool{pool.index}": [f"127.0.0.1:{next(free)}" for _ in range(pool.replica_count)] for pool in job.pools
     }
-    virtual, gpus = _share_gpus(job, num_gpus)
+    virtual, shares = _share_gpus(job, gpus)
     replicas: list[Replica] = []
     for pool in job.pools:
         program = program_of(pool)
@@ -84,7 +84,7 @@ def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, num_gpus: int = 0) 
                 "CLOUD_ML_REGION": _REGION,
                 **_folders(job.base_output_uri),
                 **_place(pool, index, cluster, program, job_id),
-                **gpus[len(replicas)],
+                **shares[len(replicas)],
                 **pool.program.env,
             }
             replicas.append(
@@ -186,15 +186,15 @@ def _place(pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Pr
     return {"CLUSTER_SPEC": json.dumps(spec), "TF_CONFIG": json.dumps(tf_config)}
 
 
-def _share_gpus(job: JobSpec, num_gpus: int) -> tuple[bool, list[dict[str, str]]]:
+def _share_gpus(job: JobSpec, gpus: Sequence[str]) -> tuple[bool, list[dict[str, str]]]:
     """Whether virtual devices stand for accelerators, and what shows each replica its share of the GPUs."""
     wanted = [pool.accelerator_count for pool in job.pools for _ in range(pool.replica_count)]
-    if num_gpus == 0 or len(wanted) == 1:
-        return num_gpus == 0, [{} for _ in wanted]
-    if sum(wanted) > num_gpus:
+    if not gpus or len(wanted) == 1:
+        return not gpus, [{} for _ in wanted]
+    if sum(wanted) > len(gpus):
         return True, [{"CUDA_VISIBLE_DEVICES": "-1"} for _ in wanted]
-    numbers = iter(range(num_gpus))
-    shares = [",".join(str(next(numbers)) for _ in range(count)) for count in wanted]
+    free = iter(gpus)
+    shares = [",".join(next(free) for _ in range(count)) for count in wanted]
     return False, [{"CUDA_VISIBLE_DEVICES": share or "-1"} for share in shares]
 
 

@@ -1,0 +1,87 @@
+"""Python packages of a job, installed for its replicas as Vertex AI installs them in its own images."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trainer import console
+from trainer.cloud.replicas import Replica
+from trainer.errors import ConfigError, JobError
+from trainer.storage import locate
+
+Call = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+def call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Runs a command, and returns what it wrote."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def check(uris: Sequence[str]) -> None:
+    """Raises ConfigError for a package that is not there."""
+    for uri in uris:
+        if not locate(uri).exists():
+            raise ConfigError(f"packageUris names {uri}, which does not exist; build it with python -m build.")
+
+
+@contextlib.contextmanager
+def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[tuple[Replica, ...]]:
+    """Gives every list of packages a virtual environment of its own, which lasts as long as the context.
+
+    Args:
+        replicas: Some of which may need packages.
+        call: Runs a command.
+
+    Yields:
+        The replicas, those that need packages with the interpreter that has them, in a folder that hides nothing of it.
+
+    Raises:
+        JobError: A package cannot be installed.
+        StorageError: It cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as folder:
+        pythons: dict[tuple[str, ...], Path] = {(): Path(sys.executable)}
+        for uris in dict.fromkeys(one.package_uris for one in replicas):
+            if uris:
+                pythons[uris] = _install(uris, Path(folder) / f"packages-{len(pythons)}", call)
+        yield tuple(
+            replace(
+                one,
+                command=(str(pythons[one.package_uris]), *one.command[1:]),
+                folder=str(pythons[one.package_uris].parent),
+            )
+            if one.package_uris
+            else one
+            for one in replicas
+        )
+
+
+def _install(uris: Sequence[str], folder: Path, call: Call) -> Path:
+    """Makes a virtual environment that has these packages; returns its interpreter."""
+    python, files = folder / "venv/bin/python", [_fetch(uri, folder) for uri in uris]
+    console.say(f"installing {', '.join(uris)} in a new virtual environment.")
+    for command in ([sys.executable, "-m", "venv", str(folder / "venv")], *(_pip(python, file) for file in files)):
+        done = call(command)
+        if done.returncode:
+            said = (done.stdout or "").strip().splitlines() or ["it said nothing"]
+            raise JobError(f"{' '.join(command)} exited with {done.returncode}: {said[-1]}; correct the package.")
+    return python
+
+
+def _pip(python: Path, file: Path) -> list[str]:
+    return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", str(file)]
+
+
+def _fetch(uri: str, folder: Path) -> Path:
+    """A package as a local file of its own name, which pip reads its kind and version from."""
+    if not uri.startswith("gs://"):
+        return Path(uri).absolute()
+    place, target = locate(uri), folder / uri.rpartition("/")[2]
+    place.parent.download({place.name: target})
+    return target
