@@ -1,0 +1,173 @@
+"""From a job file to processes: each replica's command and environment are those that Vertex AI would give it."""
+
+import json
+import socket
+import sys
+
+import pytest
+from specs import CONTAINER, JOB, PACKAGE, POOL, changed
+
+from trainer.cloud import jobspec
+from trainer.cloud.environment import Environment
+from trainer.cloud.replicas import free_ports, in_this_environment, num_replicas, plan, with_args
+from trainer.errors import ConfigError
+
+L4 = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
+SEVERAL = {"workerPoolSpecs": [POOL, POOL | {"replicaCount": 2}, {}, POOL]}
+OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"}}
+
+
+def planned(content, **settings):
+    job = jobspec.parse(content, rehearsal=True)
+    return plan(job, ports=range(1001, 1001 + num_replicas(job)), job_id="7", **settings)
+
+
+def test_a_job_of_one_replica_has_vertex_ais_environment():
+    (replica,) = planned(JOB | OUTPUT)
+    assert replica.name == "workerpool0-0" and replica.is_chief
+    assert replica.command == (sys.executable, "-m", "trainer.task", "--recipe=digits")
+    assert replica.environment == {
+        "AIP_MODEL_DIR": "gs://b/run/model/",
+        "AIP_CHECKPOINT_DIR": "gs://b/run/checkpoints/",
+        "AIP_TENSORBOARD_LOG_DIR": "gs://b/run/logs/",
+        "CLOUD_ML_JOB_ID": "7",
+        "CLOUD_ML_PROJECT_ID": "0",
+        "CLOUD_ML_REGION": "us-central1",
+    }
+
+
+def test_without_an_output_folder_none_is_named():
+    assert not [name for name in planned(JOB)[0].environment if name.startswith("AIP_")]
+
+
+def test_several_replicas_are_told_of_each_other_as_vertex_ai_does():
+    replicas = planned(SEVERAL)
+    assert [one.name for one in replicas] == ["workerpool0-0", "workerpool1-0", "workerpool1-1", "workerpool3-0"]
+    assert [one.is_chief for one in replicas] == [True, False, False, False]
+    chief, workers = ["127.0.0.1:1001"], ["127.0.0.1:1002", "127.0.0.1:1003"]
+    tasks = [("workerpool0", "chief", 0), ("workerpool1", "worker", 0), ("workerpool1", "worker", 1)]
+    for replica, (pool, role, index) in zip(replicas, [*tasks, ("workerpool3", "evaluator", 0)], strict=True):
+        assert json.loads(replica.environment["CLUSTER_SPEC"]) == {
+            "cluster": {"workerpool0": chief, "workerpool1": workers, "workerpool3": ["127.0.0.1:1004"]},
+            "environment": "cloud",
+            "task": {"type": pool, "index": index, "trial": "1"},
+            "job": '{"python_module": ""}',
+        }
+        assert json.loads(replica.environment["TF_CONFIG"]) == {
+            "cluster": {"chief": chief, "worker": workers},
+            "task": {"type": role, "index": index, "trial": "1", "cloud": "7"},
+            "environment": "cloud",
+            "job": {},
+        }
+
+
+def test_our_reader_of_the_environment_understands_it():
+    clusters = [Environment.read(one.environment).cluster for one in planned(SEVERAL | OUTPUT)]
+    assert [(one.role, one.index, one.num_workers) for one in clusters] == [
+        ("chief", 0, 3),
+        ("worker", 0, 3),
+        ("worker", 1, 3),
+        ("evaluator", 0, 3),
+    ]
+    assert Environment.read(planned(JOB | OUTPUT)[0].environment).job_dir == "gs://b/run"
+
+
+def test_a_local_output_folder_is_named_absolutely(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (replica,) = planned(JOB | {"baseOutputDirectory": {"outputUriPrefix": "runs/x/"}})
+    assert replica.environment["AIP_CHECKPOINT_DIR"] == f"{tmp_path}/runs/x/checkpoints/"
+
+
+def test_the_files_own_variables_stand_on_top():
+    env = [{"name": "A", "value": ""}, {"name": "CLOUD_ML_REGION", "value": "europe-west4"}]
+    (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec__env=env))
+    assert replica.environment["A"] == "" and replica.environment["CLOUD_ML_REGION"] == "europe-west4"
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "told"),
+    [
+        ([], ["--a"], ["trainer.task", "--a"]),
+        (["python", "-m", "trainer.task"], ["--a"], ["trainer.task", "--a"]),
+        (["python3", "-m", "mine.train", "--a"], ["--b"], ["mine.train", "--a", "--b"]),
+        (["/usr/bin/python3.11", "-u"], ["-m", "mine.train"], ["mine.train"]),
+    ],
+)
+def test_containers_run_the_module_that_they_name(command, args, told):
+    container = changed(CONTAINER, args=args, command=command)
+    (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec=container))
+    assert replica.command == (sys.executable, "-m", *told)
+
+
+@pytest.mark.parametrize("command", [["bash", "-c", "python -m trainer.task"], ["python", "train.py"], ["pythonic"]])
+def test_other_containers_are_refused(command):
+    with pytest.raises(ConfigError) as caught:
+        planned(changed(JOB, workerPoolSpecs__0__containerSpec__command=command))
+    assert str(caught.value) == (
+        f"workerPoolSpecs[0].containerSpec.command is {command}, and no container runs on this machine, only python -m "
+        "MODULE; write [python, -m, trainer.task], or remove it for the image's own entrypoint."
+    )
+
+
+def test_packages_run_the_module_that_they_name():
+    content = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--a"]})] * 1}
+    (replica,) = planned(content)
+    assert replica.package_uris == ("gs://b/p.tar.gz",) and replica.command[1:] == ("-m", "trainer.task", "--a")
+    several = planned({"workerPoolSpecs": content["workerPoolSpecs"] * 2})
+    assert json.loads(several[0].environment["CLUSTER_SPEC"])["job"] == '{"python_module": "trainer.task"}'
+    here = in_this_environment(jobspec.parse(content))
+    assert plan(here, ports=[1], job_id="7")[0].package_uris == ()
+
+
+def test_args_replace_those_of_every_pool():
+    job = with_args(jobspec.parse(SEVERAL), ["--b"])
+    assert {one.command[3:] for one in plan(job, ports=range(4), job_id="7")} == {("--b",)}
+
+
+@pytest.mark.parametrize(
+    ("machine", "container", "gpus", "added"),
+    [
+        (L4, {}, [], ["--num_virtual_devices=2"]),
+        (L4, {}, ["0"], []),
+        (L4 | {"acceleratorCount": 1}, {}, [], []),
+        (L4, {"args": ["--num_virtual_devices=4"]}, [], []),
+        (L4, {"args": ["--num-virtual-devices", "4"]}, [], []),
+        (L4, {"command": ["python", "-m", "mine.train"]}, [], []),
+    ],
+)
+def test_virtual_devices_stand_for_accelerators_that_are_not_here(machine, container, gpus, added):
+    container = CONTAINER | container
+    content = changed(JOB, workerPoolSpecs__0__machineSpec=machine, workerPoolSpecs__0__containerSpec=container)
+    (replica,) = planned(content, gpus=gpus)
+    assert replica.command[3:] == (*container["args"], *added)
+    assert "CUDA_VISIBLE_DEVICES" not in replica.environment
+
+
+@pytest.mark.parametrize(
+    ("gpus", "shown", "added"),
+    [("4567", ["4,5", "6,7"], ()), ("456", ["-1", "-1"], ("--num_virtual_devices=2",))],
+)
+def test_several_replicas_share_the_gpus_or_use_none(gpus, shown, added):
+    replicas = planned({"workerPoolSpecs": [POOL | {"machineSpec": L4}] * 2}, gpus=gpus)
+    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in replicas] == shown
+    assert {one.command[4:] for one in replicas} == {added}
+
+
+def test_free_ports_differ_and_are_free():
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    for port in ports:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("path", ["runs/x", "/runs/x"])
+def test_local_paths_are_for_rehearsals_alone(path):
+    output = {"baseOutputDirectory": {"outputUriPrefix": path}}
+    packages = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"packageUris": [path]})
+    for content in (JOB | output, {"workerPoolSpecs": [packages]}):
+        assert jobspec.parse(content, rehearsal=True)
+        with pytest.raises(ConfigError, match="gs://"):
+            jobspec.parse(content)
+    with pytest.raises(ConfigError, match="gs://"):
+        jobspec.parse(JOB | {"baseOutputDirectory": {"outputUriPrefix": "s3://b/x"}}, rehearsal=True)
