@@ -1,0 +1,219 @@
+"""Jobs on this machine end, restart and are stopped by Vertex AI's rules, and leave no process behind."""
+
+import random
+import signal
+
+import pytest
+from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, left, replica, starts
+
+from trainer.cloud import local
+from trainer.cloud.rules import Rules, fate
+from trainer.errors import JobError
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    yield
+    assert left(tmp_path) == []
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def run(folder, chief, worker=None, **rules):
+    replicas = [replica(folder, chief)] + ([replica(folder, worker, WORKER)] if worker else [])
+    return local.run(replicas, Rules(**{"grace_secs": 5.0} | rules))
+
+
+def failure(folder, chief, worker=None, **rules):
+    with pytest.raises(JobError) as caught:
+        run(folder, chief, worker, **rules)
+    return caught.value.exit_code, str(caught.value)
+
+
+def test_a_job_ends_with_its_chief_and_stops_the_others(tmp_path, capsys):
+    run(tmp_path, "until(lambda: noted('ready')); print('done')", f"{ORDERLY}; note('ready', name); {WAIT}")
+    assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
+    assert capsys.readouterr().out == "workerpool0-0 | done\n"
+
+
+def test_lines_of_both_streams_carry_their_replicas_name(tmp_path, capsys):
+    chief = (
+        'until(lambda: noted(\'said\')); print(\'{"severity": "INFO", "message": "a"}\'); print(\'é\', file=sys.stderr)'
+    )
+    run(tmp_path, chief, "print('b\\rc', flush=True); note('said', name)")
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        'workerpool0-0 | {"severity": "INFO", "message": "a"}',
+        "workerpool0-0 | é",
+        "workerpool1-0 | b",
+        "workerpool1-0 | c",
+    ]
+
+
+def test_a_worker_may_be_done_before_the_chief(tmp_path):
+    run(tmp_path, "until(lambda: noted('over'))", "note('over', name)")
+
+
+@pytest.mark.parametrize("code", [1, 3, 137])
+@pytest.mark.parametrize("name", [CHIEF, WORKER])
+def test_an_error_of_user_code_ends_the_job(name, code, tmp_path):
+    programs = [f"until(lambda: noted('ready')); sys.exit({code})", f"{DEAF}; {WAIT}"]
+    chief, worker = programs if name == CHIEF else reversed(programs)
+    told = f"{name} exited with {code}, which ends the job; what it printed last says why."
+    assert failure(tmp_path, chief, worker, restart_job=True, grace_secs=0.1) == (code, told)
+    assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
+
+
+def test_what_a_replica_started_is_ended_with_it(tmp_path):
+    endless = "[sys.executable, '-c', 'import signal; signal.pause()']"
+    run(tmp_path, f"note('pids', str(subprocess.Popen({endless}).pid))")
+
+
+@pytest.mark.parametrize("end", ["die(signal.SIGKILL)", "die(signal.SIGTERM)", "sys.exit(143)"])
+def test_a_replica_whose_machine_is_lost_restarts_alone(end, tmp_path, capsys):
+    run(tmp_path, f"until(lambda: noted('starts').count('{WORKER}') == 2)", f"{end} if starts == 1 else {WAIT}")
+    assert sorted(starts(tmp_path)) == [CHIEF, WORKER, WORKER]
+    assert "the loss of its machine; restarting workerpool1-0 (1 of 6)." in capsys.readouterr().out
+
+
+def test_a_restarted_replica_is_the_same_one(tmp_path):
+    given = []
+
+    def start(one):
+        given.append(one)
+        return local.processes.start(one)
+
+    local.run([replica(tmp_path, "die(signal.SIGKILL) if starts == 1 else None")], Rules(), start=start)
+    assert len(given) == 2 and given[0] is given[1]
+
+
+def test_the_whole_job_restarts_where_the_file_says_so(tmp_path):
+    worker = f"if starts == 1: until(lambda: '{CHIEF}' in noted('starts')); die(signal.SIGKILL)"
+    run(tmp_path, "if starts == 1: signal.pause()", worker, restart_job=True)
+    assert starts(tmp_path).count(CHIEF) == 2 and WORKER in starts(tmp_path)
+
+
+def test_a_replica_that_fails_for_another_ones_loss_does_not_end_a_job_that_restarts(tmp_path):
+    # What holds the worker's output open delays the news of its end until after the chief's.
+    holder = "import os, sys, time\nwhile open(sys.argv[1]).read().count('workerpool0-0') < 2: time.sleep(.01)"
+    worker = f"""
+if starts == 1:
+    file = os.path.join(folder, "starts")
+    held = subprocess.Popen([sys.executable, "-c", {holder!r}, file], start_new_session=True)
+    note("pid", str(os.getpid()))
+    {WAIT}
+"""
+    chief = """
+if starts == 1:
+    until(lambda: noted("pid"))
+    os.kill(int(noted("pid")[0]), signal.SIGKILL)
+    try:
+        until(lambda: os.kill(int(noted("pid")[0]), 0))
+    except ProcessLookupError:
+        sys.exit(1)
+"""
+    run(tmp_path, chief, worker, restart_job=True)
+    assert starts(tmp_path).count(CHIEF) == 2
+
+
+@pytest.mark.parametrize("end", ["die(signal.SIGABRT)", "die(signal.SIGSEGV)", "sys.exit(134)", "sys.exit(139)"])
+def test_a_crash_is_tried_again(end, tmp_path):
+    run(tmp_path, f"{end} if starts == 1 else None", WAIT)
+    assert starts(tmp_path).count(CHIEF) == 2
+
+
+def test_the_fourth_crash_ends_the_job(tmp_path):
+    told = "workerpool0-0 was killed by SIGABRT, and was restarted 3 times before; mend the program."
+    assert failure(tmp_path, "die(signal.SIGABRT)") == (134, told)
+    assert len(starts(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("restart_job", [False, True])
+def test_lost_machines_are_replaced_so_many_times(restart_job, tmp_path):
+    told = "workerpool0-0 was killed by SIGKILL, and was restarted 1 times before; raise --max_restarts."
+    assert failure(tmp_path, "die(signal.SIGKILL)", max_restarts=1, restart_job=restart_job) == (137, told)
+    assert len(starts(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGKILL", 137), ("SIGSEGV", 139)])
+def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
+    told = f"workerpool0-0 was killed by {number}, and scheduling.disableRetries forbids to restart it."
+    assert failure(tmp_path, f"die(signal.{number})", disable_retries=True) == (code, told)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((-6, -11, 134, 139), "crashed"), ((-9, -15, -1, 143), "lost"), ((1, 2, 130, 137, 255), "failed")],
+)
+def test_what_an_exit_code_means(codes, expected):
+    assert {fate(code) for code in codes} == {expected}
+
+
+@pytest.mark.parametrize(
+    "first", [f"{ORDERLY}; {WAIT}", f"{DEAF}; {WAIT}", "signal.signal(15, lambda *_: sys.exit(1)); " + WAIT]
+)
+def test_a_preempted_replica_restarts(first, tmp_path, capsys):
+    done = run(tmp_path, f"if starts == 1: {first}", preempt_every_secs=0.3, grace_secs=0.1, max_restarts=99)
+    assert done.count >= len(starts(tmp_path)) - 1 >= 1  # one may be stopped before it notes its start
+    assert done.lost_secs > 0
+    assert f"{done.count} preemptions; {done.lost_secs:.1f} s lost" in capsys.readouterr().out
+
+
+def test_a_preemption_restarts_the_whole_job_where_the_file_says_so(tmp_path):
+    chief = f"if noted('starts').count('{WORKER}') < 2 or starts < 2: {WAIT}"
+    done = run(tmp_path, chief, WAIT, preempt_every_secs=0.3, restart_job=True, max_restarts=99)
+    assert done.count >= 1 and min(map(starts(tmp_path).count, (CHIEF, WORKER))) >= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, capsys):
+    chosen = random.Random(seed).choice([CHIEF, WORKER])
+    failure(tmp_path, WAIT, WAIT, preempt_every_secs=0.1, seed=seed, max_restarts=0)
+    assert f"preempting {chosen}." in capsys.readouterr().out
+
+
+def test_a_job_ends_at_its_timeout(tmp_path):
+    code, told = failure(tmp_path, WAIT, WAIT, timeout_secs=0.2)
+    assert code == 1 and told.startswith("the job ran longer than scheduling.timeout=0.2s; raise it")
+
+
+INTERRUPT = "os.kill(os.getppid(), signal.SIGINT)"
+
+
+def test_ctrl_c_ends_all(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, f"until(lambda: noted('ready')); {INTERRUPT}; {WAIT}", f"{ORDERLY}; note('ready', name); {WAIT}")
+
+
+def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
+    chief = f"signal.signal(signal.SIGTERM, lambda *_: {INTERRUPT}); {INTERRUPT}; until(lambda: False)"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, chief, grace_secs=600.0)
+
+
+def test_processes_that_do_not_hear_are_killed_after_the_grace(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, f"{DEAF}; {INTERRUPT}; until(lambda: False)", grace_secs=0.1)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_runner_that_is_stopped_stops_all(number, code, tmp_path):
+    chief = f"{ORDERLY}; os.kill(os.getppid(), signal.{number}); {WAIT}"
+    assert failure(tmp_path, chief, WAIT) == (code, f"the job was stopped by {number}.")
+
+
+def test_ctrl_c_while_a_job_restarts_ends_it(tmp_path):
+    chief = f"signal.signal(signal.SIGTERM, lambda *_: ({INTERRUPT}, sys.exit(143))); note('ready', name); {WAIT}"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, chief, "until(lambda: noted('ready')); die(signal.SIGKILL)", restart_job=True)
+    assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
+
+
+def test_a_replica_that_cannot_start_stops_those_that_have(tmp_path):
+    def start(one):
+        if one.name == WORKER:
+            raise OSError("no more processes")
+        return local.processes.start(one)
+
+    replicas = [replica(tmp_path, WAIT), replica(tmp_path, WAIT, WORKER)]
+    with pytest.raises(OSError, match="no more processes"):
+        local.run(replicas, Rules(), start=start)
