@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -113,7 +114,7 @@ class Log:
     def __init__(self, names: Sequence[str], broken: Callable[[], None] = lambda: None):
         self._width = max(map(len, names), default=0)
         self._colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
-        self._lock, self._broken, self._is_broken = threading.Lock(), broken, False
+        self._lock, self._broken = threading.Lock(), broken
 
     def show(self, name: str, line: str) -> None:
         """Prints a line; the trainer's JSON lines on a terminal as severity and message."""
@@ -121,13 +122,18 @@ class Log:
         if console.is_terminal():
             prefix, line = f"\x1b[{self._colours[name]}m{prefix}\x1b[0m", _plain(line)
         with self._lock:
-            if self._is_broken:
-                return
             try:
                 print(f"{prefix} {line}", flush=True)
             except BrokenPipeError:
-                self._is_broken = True
+                _discard_output()
                 self._broken()
+
+
+def _discard_output() -> None:
+    """Lets what is still written to standard output, at the interpreter's end too, go nowhere without an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _plain(line: str) -> str:

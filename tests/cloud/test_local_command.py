@@ -1,0 +1,219 @@
+"""The command `local`: from a job file to its exit code, and what is refused before anything starts."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from programs import replica
+from specs import JOB, PACKAGE, POOL, TUNING, changed
+
+from trainer import __main__ as commands, console
+from trainer.cloud import packages, processes
+from trainer.cloud.processes import Log
+from trainer.errors import ConfigError, JobError
+
+REPOSITORY = Path(__file__).parents[2]
+MODULE = {"imageUri": "image", "command": ["python", "-m", "mine.job"]}
+MINE = changed(JOB, workerPoolSpecs__0__containerSpec=MODULE)
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch, capsys):
+    """Runs the command on a file's content in a folder that has a module `mine.job`; returns exit code, out, err."""
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def run(content, *flags, source="pass"):
+        Path("mine/job.py").write_text(source)
+        Path("job.yaml").write_text(yaml.safe_dump(content))
+        code = commands.main(["trainer", "local", "--config=job.yaml", *flags])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_program_finds_vertex_ais_environment_and_nothing_of_another_job(local, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "stale")
+    monkeypatch.setenv("AIP_MODEL_DIR", "stale")
+    monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "3")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+    env = [{"name": "MINE", "value": "1"}]
+    content = changed(MINE, workerPoolSpecs__0__containerSpec__env=env)
+    source = "import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], open('told', 'w'))"
+    assert local(content, "--base_output_dir=runs/x", "--args=--a=1,--b", source=source)[0] == 0
+    args, environ = json.loads(Path("told").read_text())
+    assert args == ["--a=1", "--b"]
+    assert environ["AIP_MODEL_DIR"] == f"{tmp_path}/runs/x/model/" and environ["MINE"] == "1"
+    assert "TF_CONFIG" not in environ and "CLOUD_ML_TRIAL_ID" not in environ
+    assert environ["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "told"),
+    [
+        ("raise SystemExit(7)", 7, "workerpool0-0 exited with 7"),
+        ("import os; os.kill(os.getppid(), 15); input()", 143, "the job was stopped by SIGTERM."),
+        ("import os; os.kill(os.getppid(), 2); import signal; signal.pause()", 130, "interrupted"),
+    ],
+)
+def test_the_exit_code_is_that_of_what_ended_the_job(source, code, told, local):
+    found, _, error = local(MINE, "--grace=5", source=source)
+    assert found == code and error.startswith(f"error: {told}")
+
+
+def test_what_was_preempted_is_told_at_the_end(local):
+    source = "import os, signal\nif os.path.exists('once'): exit()\nopen('once', 'w')\nsignal.pause()"
+    code, out, _ = local(MINE, "--preempt_every=0.4", "--max_restarts=50", "--grace=0", source=source)
+    told = json.loads(out.splitlines()[-1])
+    assert code == 0 and told["preemptions"] >= 1 and told["lost_secs"] > 0
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml"])
+def test_the_files_of_this_repository_are_shown(file, capsys):
+    assert commands.main(["trainer", "local", f"--config={REPOSITORY / file}", "--dry_run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown) == (4 if "multi" in file else 1)
+    assert shown[0]["name"] == "workerpool0-0" and shown[0]["command"][1:3] == ["-m", "trainer.task"]
+    assert shown[0]["environment"]["AIP_CHECKPOINT_DIR"].startswith("gs://BUCKET/runs/")
+    assert ("package_uris" in shown[0]) == ("package" in file)
+
+
+@pytest.mark.parametrize(
+    ("flags", "args"),
+    [
+        (["--args=--a=1,--b"], ["--a=1", "--b"]),
+        (["--args=--a=1", "--args=--b"], ["--a=1", "--b"]),
+        (["--args=^:^--a=1,2:--b"], ["--a=1,2", "--b"]),
+    ],
+)
+def test_args_are_written_as_for_gcloud(flags, args, local):
+    code, out, _ = local(MINE, "--dry_run", *flags)
+    assert code == 0 and json.loads(out)[0]["command"][3:] == args
+
+
+OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
+PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--other"]})]}
+
+
+@pytest.mark.parametrize(("content", "flags"), [(OWN, []), (PACKAGED, [])])
+def test_args_that_cannot_be_known_here_are_let_through(content, flags, local):
+    assert local(content, "--dry_run", *flags)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "sentence"),
+    [
+        (JOB, ["--args=--setps=3"], "workerPoolSpecs[0].containerSpec.args: Unknown command line flag 'setps'"),
+        (JOB, ["--args=--setps=3"], "Did you mean: steps"),
+        (JOB, ["--args=--steps=x"], "workerPoolSpecs[0].containerSpec.args: flag --steps=x"),
+        (JOB, ["--args=--steps=-1"], "workerPoolSpecs[0].containerSpec.args: steps=-1 is too small"),
+        (JOB, ["--args=--recipe=dcgn"], "did you mean dcgan?"),
+        (JOB, ["--args=digits"], "'digits' is not a flag; flags are written --name=value."),
+        (PACKAGED, ["--in_this_environment"], "workerPoolSpecs[0].pythonPackageSpec.args: Unknown command line flag"),
+        (JOB, ["--base_output_dir=s3://b/x"], "base_output_dir=s3://b/x must be a local folder or gs://BUCKET/NAME."),
+        (JOB, ["--preempt_every=0"], "preempt_every=0 must be above 0 seconds"),
+        (JOB, ["--max_restarts=-1"], "max_restarts"),
+        (TUNING, [], "job.yaml is a HyperparameterTuningJob, and only a CustomJobSpec runs on this machine so far"),
+        ({"workerPoolSpecs": [POOL | {"replicaCount": 2}]}, [], "the first pool is the one chief, so write 1"),
+        (changed(MINE, workerPoolSpecs__0__containerSpec__command=["bash"]), [], "only python -m MODULE"),
+        (
+            changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=["dist/none.tar.gz"]),
+            [],
+            "packageUris names dist/none.tar.gz, which does not exist",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_before_anything_starts(content, flags, sentence, local, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    code, out, error = local(content, *flags)
+    assert (code, out) == (2, "") and sentence in error and error.count("\n") == 1
+
+
+def test_packages_are_installed_once_for_all_replicas_that_share_them(tmp_path):
+    called = []
+
+    def call(command):
+        called.append(command)
+        return subprocess.CompletedProcess(command, 0, "")
+
+    one = replica(tmp_path, "")
+    packaged = [
+        processes.Replica(
+            name=f"workerpool{n}-0", command=("python", "-m", "m"), environment={}, package_uris=("a.whl",)
+        )
+        for n in range(2)
+    ]
+    with packages.installed([one, *packaged], call) as ready:
+        python = Path(ready[1].command[0])
+        assert ready[0] is one and ready[1].command[1:] == ("-m", "m") and ready[2].command == ready[1].command
+        assert ready[1].folder == str(python.parent)
+        root = python.parents[3]
+        assert root.is_dir()
+    assert not root.exists()
+    assert called[0][:3] == [sys.executable, "-m", "venv"]
+    assert [command[0] for command in called[1:]] == [str(python)] and called[1][-1] == str(Path("a.whl").absolute())
+
+
+def test_a_package_that_cannot_be_installed_is_one_sentence():
+    one = processes.Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
+
+    def call(command):
+        return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
+
+    with (
+        pytest.raises(JobError, match=r"a.whl exited with 1: no such wheel; correct the package."),
+        packages.installed([one], call),
+    ):
+        pass
+
+
+def test_a_package_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist; build it with python -m build."):
+        packages.check([str(tmp_path / "a.whl")])
+
+
+def test_a_package_sees_its_own_environment_alone(tmp_path):
+    outer = {"PYTHONPATH": "x", "VIRTUAL_ENV": "y", "HOME": "z", "CLUSTER_SPEC": "{}"}
+    one = replica(tmp_path, "")
+    packaged = processes.Replica(name="w", command=(), environment={}, package_uris=("a.whl",))
+    assert processes.environment(one, outer) == {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": "x",
+        "VIRTUAL_ENV": "y",
+        "HOME": "z",
+    }
+    assert processes.environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
+
+
+def test_a_terminal_shows_structured_lines_as_severity_and_message(monkeypatch, capsys):
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    log = Log(["chief", "w"])
+    for line in ('{"severity": "INFO", "message": "hello", "step": 3}', '{"step": 3}', "{no JSON", "plain"):
+        log.show("w", line)
+    prefix = "\x1b[33mw     |\x1b[0m "
+    assert capsys.readouterr().out.splitlines() == [
+        prefix + line for line in ("INFO hello", '{"step": 3}', "{no JSON", "plain")
+    ]
+
+
+def test_a_job_whose_output_nobody_reads_ends(tmp_path):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/job.py").write_text("import time\nwhile True: print('line'); time.sleep(.01)")
+    command = [sys.executable, "-m", "trainer", "local", "--config=job.yaml"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{REPOSITORY}", "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "workerpool0-0 | line\n"
+        process.stdout.close()
+        assert "the job was stopped by SIGPIPE." in process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
