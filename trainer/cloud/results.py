@@ -1,0 +1,135 @@
+"""What a local study found: its trials in order, as a table and as a picture."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.cloud import trials
+from trainer.cloud.jobspec import TuningSpec
+from trainer.cloud.study import Parameter, Value
+from trainer.cloud.trials import Measurement, TrialRecord
+from trainer.errors import ConfigError
+
+_COLUMNS = 3
+_PANEL_INCHES = (3.6, 3.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The trials of a local study, as far as it went."""
+
+    spec: TuningSpec
+    folder: Path
+    """Holds trials.json, and a folder for each trial."""
+    trials: tuple[TrialRecord, ...]
+    """In the order in which they began."""
+
+    @property
+    def ranked(self) -> tuple[TrialRecord, ...]:
+        """The best first; those without a measurement that counts last, in their order."""
+        sign = 1 if self.spec.study.metrics[0].goal == "MINIMIZE" else -1
+
+        def place(record: TrialRecord) -> tuple[bool, float]:
+            return record.final is None, sign * record.final.value if record.final else 0
+
+        return tuple(sorted(self.trials, key=place))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial. None: none has succeeded."""
+        first = self.ranked[0] if self.trials else None
+        return first if first and first.final else None
+
+
+def load(spec: TuningSpec, base: Path | str) -> Study:
+    """The study in a folder, without going on with it.
+
+    Args:
+        spec: What it was begun with.
+        base: Its folder.
+
+    Raises:
+        ConfigError: There is none, or it was begun with another studySpec.
+    """
+    path = Path(base).absolute() / trials.FILE_NAME
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; name the folder of a local study.")
+    return Study(spec=spec, folder=path.parent, trials=tuple(trials.read(path, spec).values()))
+
+
+def table(study: Study) -> str:
+    """The trials, best first, a line each; then the best one's flags, to copy."""
+    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
+    rows = [["trial", "state", study.spec.study.metrics[0].metric_id, "step", *names]]
+    for record in study.ranked:
+        final = [f"{record.final.value:.6g}", str(record.final.step)] if record.final else ["-", "-"]
+        rows.append([record.id, record.state, *final, *(_cell(record.parameters.get(name)) for name in names)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if study.best:
+        lines += ["", f"The best is trial {study.best.id}:", " ".join(trials.flags(study.best.parameters))]
+    return "\n".join(lines)
+
+
+def plot(study: Study, path: Path | str) -> None:
+    """Draws each parameter's values against the metric, with the best trial marked.
+
+    Args:
+        study: With at least one trial that succeeded.
+        path: Of the PNG.
+
+    Raises:
+        ConfigError: Matplotlib is not installed, or no trial has succeeded.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ConfigError("a plot needs Matplotlib; run pip install 'gan-trainer[tune]'.") from error
+    if study.best is None:
+        raise ConfigError("no trial of the study has succeeded, so there is nothing to draw; run more of them.")
+    parameters = {one.parameter_id: one for one in study.spec.study.all_parameters()}
+    columns = min(_COLUMNS, len(parameters))
+    rows = -(-len(parameters) // columns)
+    size = (_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for panel, parameter in zip(panels, parameters.values(), strict=False):
+        _draw(panel, parameter, study, study.best)
+    for panel in list(panels)[len(parameters) :]:
+        panel.remove()
+    for panel in figure.axes[::columns]:
+        panel.set_ylabel(study.spec.study.metrics[0].metric_id)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(Path(path), format="png", dpi=150)
+
+
+def _draw(panel: Any, parameter: Parameter, study: Study, best: TrialRecord) -> None:
+    """One parameter's panel; a trial that lacks the parameter is not in it."""
+    found = list(_points(parameter, study.trials))
+    panel.set_xlabel(parameter.parameter_id)
+    panel.grid(alpha=0.3)
+    if parameter.kind == "categorical":
+        panel.set_xticks(range(len(parameter.values)), [str(value) for value in parameter.values])
+        panel.set_xlim(-0.5, len(parameter.values) - 0.5)
+    elif parameter.scale == "log":
+        panel.set_xscale("log")
+    panel.scatter([x for x, _ in found], [one.value for _, one in found], s=24, alpha=0.7, label="trial")
+    if best.final and parameter.parameter_id in best.parameters:
+        at = _place(parameter, best.parameters[parameter.parameter_id])
+        panel.scatter([at], [best.final.value], s=110, marker="*", color="tab:red", label="best", zorder=3)
+
+
+def _points(parameter: Parameter, records: Sequence[TrialRecord]) -> Iterator[tuple[Any, Measurement]]:
+    for record in records:
+        if record.final and parameter.parameter_id in record.parameters:
+            yield _place(parameter, record.parameters[parameter.parameter_id]), record.final
+
+
+def _place(parameter: Parameter, value: Value) -> Any:
+    """Where a value lies on its axis."""
+    return parameter.values.index(value) if parameter.kind == "categorical" else value
+
+
+def _cell(value: Value | None) -> str:
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
