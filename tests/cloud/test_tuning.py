@@ -1,0 +1,433 @@
+"""A tuning job on this machine: what is tried, what is stopped, what is kept, and what is said."""
+
+import importlib.util
+import json
+import math
+import sys
+import threading
+
+import pytest
+from specs import LOSS, RATE, TUNING, UNITS, WIDTH, changed, child
+
+from trainer.cloud import jobspec, trials, tuning
+from trainer.errors import ConfigError, TrainerError
+
+pytest.importorskip("optuna")
+
+LOG_RATE = {"parameterId": "rate", "scaleType": "UNIT_LOG_SCALE", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1}}
+WEIGHT = {"parameterId": "penalty_weight", "doubleValueSpec": {"minValue": 1, "maxValue": 20}}
+CONDITIONAL = {**LOSS, "conditionalParameterSpecs": [child("parentCategoricalValues", ["wasserstein"], WEIGHT)]}
+
+
+def job(*parameters, count=8, parallel=1, **study):
+    """A tuning job that minimises `frechet`; more keys of its study, or of itself where they are known there."""
+    content = changed(TUNING, maxTrialCount=count, parallelTrialCount=parallel)
+    content["studySpec"]["parameters"] = list(parameters) or [LOG_RATE]
+    content |= {key: study.pop(key) for key in list(study) if key.endswith("Count")}
+    content["studySpec"] |= study
+    return jobspec.parse(content)
+
+
+def report(trial, *values, metric="frechet"):
+    """Writes what a trainer writes; the steps are 10, 20 and so on."""
+    lines = [{metric: str(value), "global_step": str(10 * n), "trial": trial.id} for n, value in enumerate(values, 1)]
+    trial.metric_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def bowl(trial):
+    """Best at a rate of 1e-2."""
+    report(trial, (math.log10(trial.parameters["rate"]) + 2) ** 2)
+    return 0
+
+
+def run(spec, folder, run_trial=bowl):
+    return tuning.study(spec, folder, run_trial, poll_secs=0.005)
+
+
+def written(folder):
+    return json.loads((folder / "trials.json").read_text())
+
+
+def told(folder):
+    """id -> parameters of every trial on record."""
+    return {t["id"]: {p["parameterId"]: p["value"] for p in t["parameters"]} for t in written(folder)["trials"]}
+
+
+@pytest.mark.parametrize("algorithm", ["ALGORITHM_UNSPECIFIED", "RANDOM_SEARCH"])
+def test_eight_trials_find_a_rate_that_is_better_than_the_worst_corner(tmp_path, algorithm):
+    study = run(job(algorithm=algorithm), tmp_path)
+    assert [record.id for record in study.trials] == [str(n) for n in range(1, 9)]
+    assert study.best.final.value < 1 < (math.log10(1e-5) + 2) ** 2
+    assert study.ranked[0] is study.best
+
+
+def test_bayesian_search_comes_closer_than_chance(tmp_path):
+    chance = run(job(count=30, algorithm="RANDOM_SEARCH"), tmp_path / "a")
+    bayesian = run(job(count=30), tmp_path / "b")
+
+    def near(study):
+        return sum(record.final.value < 0.25 for record in study.trials)
+
+    assert near(bayesian) > 1.5 * near(chance)
+
+
+def test_a_metric_can_be_maximised(tmp_path):
+    metrics = [{"metricId": "frechet", "goal": "MAXIMIZE"}]
+    study = run(job(metrics=metrics), tmp_path)
+    assert study.best.final.value == max(record.final.value for record in study.trials)
+
+
+def test_a_trial_gets_flags_folders_and_its_number(tmp_path):
+    seen = {}
+
+    def look(trial):
+        seen[trial.id] = trial
+        return bowl(trial)
+
+    run(job(LOG_RATE, UNITS, WIDTH, LOSS, count=2), tmp_path, look)
+    trial, base = seen["2"], tmp_path / "2"
+    rate, units, width, loss = (trial.parameters[name] for name in ("rate", "units", "width", "loss"))
+    assert trial.args == (f"--rate={rate!r}", f"--units={units}", f"--width={width:g}", f"--loss={loss}")
+    assert isinstance(units, int) and trial.folder == base and base.is_dir()
+    assert trial.env == {
+        "CLOUD_ML_TRIAL_ID": "2",
+        "CLOUD_ML_HP_METRIC_FILE": f"{base}/output.metrics",
+        "AIP_MODEL_DIR": f"{base}/model/",
+        "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
+        "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/",
+    }
+
+
+def test_whole_numbers_are_written_without_a_point():
+    found = trials.flags({"units": 3, "weight": 20.0, "rate": 0.00031, "loss": "hinge"})
+    assert found == ("--units=3", "--weight=20", "--rate=0.00031", "--loss=hinge")
+
+
+def test_a_conditional_parameter_comes_with_its_parent_s_value_alone(tmp_path):
+    run(job(LOG_RATE, CONDITIONAL, count=12), tmp_path)
+    found = told(tmp_path).values()
+    assert {one["loss"] for one in found} == {"hinge", "wasserstein"}
+    assert all(("penalty_weight" in one) == (one["loss"] == "wasserstein") for one in found)
+    assert all(1 <= one["penalty_weight"] <= 20 for one in found if "penalty_weight" in one)
+
+
+def test_one_name_can_have_another_range_under_another_value(tmp_path):
+    small = {"parameterId": "units", "integerValueSpec": {"minValue": 1, "maxValue": 3}}
+    large = {"parameterId": "units", "discreteValueSpec": {"values": [64, 128]}}
+    parent = {
+        **LOSS,
+        "conditionalParameterSpecs": [
+            child("parentCategoricalValues", ["hinge"], small),
+            child("parentCategoricalValues", ["wasserstein"], large),
+        ],
+    }
+    run(job(LOG_RATE, parent, count=12), tmp_path)
+    run(job(LOG_RATE, parent, count=16), tmp_path)
+    for one in told(tmp_path).values():
+        assert one["units"] in ((1, 2, 3) if one["loss"] == "hinge" else (64, 128))
+
+
+@pytest.mark.parametrize(("scale", "low"), [("UNIT_LOG_SCALE", True), ("UNIT_REVERSE_LOG_SCALE", False)])
+@pytest.mark.parametrize("kind", ["doubleValueSpec", "integerValueSpec"])
+def test_a_logarithmic_scale_is_dense_at_its_end(tmp_path, scale, low, kind):
+    rate = {"parameterId": "rate", "scaleType": scale, kind: {"minValue": 1, "maxValue": 10001}}
+    run(job(rate, count=20, algorithm="RANDOM_SEARCH"), tmp_path)
+    values = [one["rate"] for one in told(tmp_path).values()]
+    assert all(1 <= value <= 10001 for value in values)
+    near = sum(value < 2500 if low else value > 7500 for value in values)
+    assert near >= 13 and len(set(values)) > 10
+
+
+def test_a_grid_is_walked_once_without_absent_children(tmp_path, capsys):
+    weight = {"parameterId": "penalty_weight", "discreteValueSpec": {"values": [1, 10]}}
+    loss = {**LOSS, "conditionalParameterSpecs": [child("parentCategoricalValues", ["wasserstein"], weight)]}
+    spec = job(loss, WIDTH, count=20, parallel=2, algorithm="GRID_SEARCH")
+
+    def one(trial):
+        report(trial, 1)
+        return 0
+
+    run(spec, tmp_path, one)
+    assert [tuple(point.values()) for point in told(tmp_path).values()] == [
+        ("hinge", 0.5),
+        ("hinge", 1),
+        ("wasserstein", 1, 0.5),
+        ("wasserstein", 1, 1),
+        ("wasserstein", 10, 0.5),
+        ("wasserstein", 10, 1),
+    ]
+    assert "The grid has 6 points, fewer than maxTrialCount=20." in capsys.readouterr().out
+
+
+def test_trials_overlap_and_are_never_more_than_allowed(tmp_path):
+    together = threading.Barrier(3)
+    lock, now, most = threading.Lock(), set(), []
+
+    def meet(trial):
+        with lock:
+            now.add(trial.id)
+            most.append(len(now))
+        together.wait(10)  # needs three at a time
+        bowl(trial)
+        with lock:
+            now.remove(trial.id)
+        return 0
+
+    study = run(job(count=9, parallel=3), tmp_path, meet)
+    assert len(study.trials) == 9 and max(most) == 3
+
+
+def stepwise(trial, value, steps=6):
+    """Reports a value a step, until it is asked to stop."""
+    for step in range(1, steps + 1):
+        report(trial, *[value] * step)
+        if trial.stop.wait(0.02):
+            return 143
+    return 0
+
+
+def test_a_trial_that_is_worse_than_the_median_is_asked_to_end(tmp_path, capsys):
+    def last_is_bad(trial):
+        if int(trial.id) < 6:
+            report(trial, *[int(trial.id)] * 500)
+            return 0
+        return stepwise(trial, 99, steps=500)
+
+    study = run(job(count=6, medianAutomatedStoppingSpec={}), tmp_path, last_is_bad)
+    bad = study.trials[-1]
+    assert bad.state == "SUCCEEDED" and bad.final.value == 99 and bad.final.step < 5000
+    assert "Trial 6 is asked to end: frechet 99 at step" in capsys.readouterr().out
+
+
+def test_without_early_stopping_all_run_to_their_end(tmp_path, capsys):
+    def last_is_bad(trial):
+        return stepwise(trial, 99 if trial.id == "7" else 1, steps=3)
+
+    study = run(job(count=7, parallel=3, decayCurveStoppingSpec={}), tmp_path, last_is_bad)
+    assert {record.final.step for record in study.trials} == {30}
+    assert "stops trials early by their median alone; this one runs all to their end." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("selection", "goal", "expected"),
+    [
+        ("BEST_MEASUREMENT", "MINIMIZE", (20, 1.0)),
+        ("BEST_MEASUREMENT", "MAXIMIZE", (10, 5.0)),
+        ("LAST_MEASUREMENT", "MINIMIZE", (30, 3.0)),
+        ("MEASUREMENT_SELECTION_TYPE_UNSPECIFIED", "MINIMIZE", (30, 3.0)),
+    ],
+)
+def test_the_best_or_the_last_measurement_counts(tmp_path, selection, goal, expected):
+    def three(trial):
+        report(trial, 5, 1, 3, "nan")
+        return 0
+
+    metrics = [{"metricId": "frechet", "goal": goal}]
+    study = run(job(count=1, metrics=metrics, measurementSelectionType=selection), tmp_path, three)
+    assert (study.best.final.step, study.best.final.value) == expected
+    assert len(study.best.measurements) == 3
+
+
+def test_a_failed_trial_has_no_measurement_that_counts(tmp_path):
+    def second_fails(trial):
+        return bowl(trial) if trial.id != "2" else bowl(trial) + 7
+
+    def third_is_silent(trial):
+        return 0 if trial.id == "3" else second_fails(trial)
+
+    study = run(job(count=4), tmp_path, third_is_silent)
+    _, second, third, _ = study.trials
+    assert (second.state, second.final, second.infeasible_reason) == ("INFEASIBLE", None, "exit code 7")
+    assert (third.state, third.final, third.infeasible_reason) == ("INFEASIBLE", None, "it reported no frechet")
+    assert study.best.id in ("1", "4") and {record.id for record in study.ranked[2:]} == {"2", "3"}
+
+
+def test_too_many_failures_end_a_study(tmp_path):
+    def odd_fail(trial):
+        return bowl(trial) if int(trial.id) % 2 == 0 else 1
+
+    with pytest.raises(TrainerError, match=r"^2 trials failed and maxFailedTrialCount is 2, .*trial 3: exit code 1"):
+        run(job(maxFailedTrialCount=2), tmp_path, odd_fail)
+    assert list(told(tmp_path)) == ["1", "2", "3"]
+
+
+def test_where_nothing_succeeds_a_study_ends_by_itself(tmp_path):
+    with pytest.raises(TrainerError, match="^3 trials failed and none succeeded"):
+        run(job(), tmp_path, lambda trial: 1)
+
+
+@pytest.mark.parametrize("crash", [RuntimeError, KeyboardInterrupt])
+def test_a_study_goes_on_where_it_was_interrupted(tmp_path, crash):
+    spec, calls = job(LOG_RATE, CONDITIONAL), []
+
+    def run_until_fourth(trial):
+        calls.append((trial.id, dict(trial.parameters)))
+        if trial.id == "4" and len(calls) == 4:
+            raise crash
+        return bowl(trial)
+
+    with pytest.raises(crash):
+        run(spec, tmp_path / "a", run_until_fourth)
+    assert [one["state"] for one in written(tmp_path / "a")["trials"]] == ["SUCCEEDED"] * 3 + ["ACTIVE"]
+    run(spec, tmp_path / "a", run_until_fourth)
+    assert [trial_id for trial_id, _ in calls] == ["1", "2", "3", "4", "4", "5", "6", "7", "8"]
+    assert calls[3] == calls[4]
+    run(spec, tmp_path / "b")
+    assert told(tmp_path / "a") == told(tmp_path / "b")  # as if it had not been interrupted
+
+
+def test_others_are_asked_to_end_when_a_study_is_interrupted_and_run_again(tmp_path):
+    spec, both, again = job(count=3, parallel=2), threading.Barrier(2), []
+
+    def first_crashes(trial):
+        both.wait(10)
+        if trial.id == "1":
+            raise RuntimeError("broken")
+        bowl(trial)
+        assert trial.stop.wait(10)
+        return 143
+
+    with pytest.raises(RuntimeError, match="broken"):
+        run(spec, tmp_path, first_crashes)
+    before = told(tmp_path)
+    study = run(spec, tmp_path, lambda trial: again.append(trial.id) or bowl(trial))
+    assert sorted(again) == ["1", "2", "3"] and {key: told(tmp_path)[key] for key in before} == before
+    assert all(record.state == "SUCCEEDED" for record in study.trials)
+
+
+def test_a_study_that_has_ended_can_be_given_more_trials(tmp_path):
+    run(job(count=2), tmp_path)
+    again = []
+    run(job(count=4), tmp_path, lambda trial: again.append(trial.id) or bowl(trial))
+    assert again == ["3", "4"]
+
+
+def test_the_file_is_whole_at_every_moment_and_knows_what_runs(tmp_path):
+    seen = []
+
+    def look(trial):
+        seen.append([one["state"] for one in written(tmp_path)["trials"]])
+        return bowl(trial)
+
+    run(job(count=3), tmp_path, look)
+    assert seen == [["ACTIVE"], ["SUCCEEDED", "ACTIVE"], ["SUCCEEDED", "SUCCEEDED", "ACTIVE"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3", "trials.json"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("google.cloud.aiplatform_v1") is None, reason="needs aiplatform")
+@pytest.mark.filterwarnings("ignore")  # Google's packages have some of their own
+def test_the_file_is_an_answer_of_vertex_ai(tmp_path):
+    from google.cloud.aiplatform_v1.types import HyperparameterTuningJob, Trial
+    from google.protobuf import json_format
+
+    def second_fails(trial):
+        return bowl(trial) + (trial.id == "2")
+
+    run(job(LOG_RATE, CONDITIONAL, UNITS, count=3), tmp_path, second_fails)
+    answer = HyperparameterTuningJob()
+    json_format.ParseDict(written(tmp_path), answer._pb)
+    first, second, _ = answer.trials
+    values = {one.parameter_id: one.value for one in first.parameters}
+    assert (first.state, second.state) == (Trial.State.SUCCEEDED, Trial.State.INFEASIBLE)
+    assert values["rate"] == told(tmp_path)["1"]["rate"] and first.end_time >= first.start_time
+    assert first.final_measurement.step_count == 10 and first.final_measurement.metrics[0].metric_id == "frechet"
+    assert not second.final_measurement.metrics and second.infeasible_reason == "exit code 1"
+
+
+def test_the_table_has_the_best_first_and_its_flags_to_copy(tmp_path, capsys):
+    study = run(job(LOG_RATE, CONDITIONAL, count=3), tmp_path, lambda trial: bowl(trial) + (trial.id == "1"))
+    head, *rows, _, sentence, flags = tuning.table(study).splitlines()
+    assert head.split() == ["trial", "state", "frechet", "step", "rate", "loss", "penalty_weight"]
+    assert [row.split()[0] for row in rows] == [record.id for record in study.ranked]
+    assert rows[-1].split()[:4] == ["1", "INFEASIBLE", "-", "-"]
+    assert sentence == f"The best is trial {study.best.id}:"
+    assert flags == " ".join(trials.flags(study.best.parameters))
+    assert json.dumps(flags)[1:-1] in capsys.readouterr().out
+    assert tuning.load(study.spec, tmp_path) == study
+
+
+def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
+    pytest.importorskip("matplotlib")
+    study = run(job(LOG_RATE, CONDITIONAL, UNITS, WIDTH, count=6), tmp_path)
+    tuning.plot(study, tmp_path / "study.png")
+    content = (tmp_path / "study.png").read_bytes()
+    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    assert content.startswith(b"\x89PNG") and (width, height) == (1620, 900)
+
+
+def no_trial(trial):
+    raise AssertionError("nothing may run")
+
+
+@pytest.mark.parametrize(
+    ("spec", "base", "sentence"),
+    [
+        (
+            job(metrics=[{"metricId": "frechet", "goal": "MINIMIZE"}, {"metricId": "kid", "goal": "MINIMIZE"}]),
+            "study",
+            "studySpec.metrics has frechet, kid, and a local study follows one metric; keep one.",
+        ),
+        (
+            job(),
+            "gs://bucket/study",
+            "gs://bucket/study is in a bucket, and a local study needs a folder of this machine; name one.",
+        ),
+    ],
+)
+def test_what_cannot_run_here_is_said_before_anything_runs(tmp_path, monkeypatch, spec, base, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        run(spec, base, no_trial)
+    assert str(caught.value) == sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_was_changed_does_not_go_on(tmp_path):
+    run(job(count=1), tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        run(job(RATE, count=2, algorithm="RANDOM_SEARCH"), tmp_path, no_trial)
+    assert str(caught.value) == (
+        f"studySpec is not what {tmp_path}/trials.json was begun with (algorithm, parameters changed); "
+        "undo the change, or give the study another folder."
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"studySpec": {}, "trials": [{}]}'])
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    (tmp_path / "trials.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"trials\.json is not the file of a local study; move it away"):
+        run(job(), tmp_path, no_trial)
+    assert (tmp_path / "trials.json").read_text() == content
+
+
+def test_metrics_of_an_unknown_trial_are_not_taken_for_a_new_one_s(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/output.metrics").write_text("")
+    with pytest.raises(ConfigError, match=r"output\.metrics is of no trial in trials\.json; give the study a folder"):
+        run(job(), tmp_path, no_trial)
+
+
+def test_a_metric_file_that_makes_no_sense_is_a_sentence(tmp_path):
+    def scribble(trial):
+        trial.metric_file.write_text("scribble\n{}\n")
+        return 0
+
+    with pytest.raises(ConfigError, match=r"1/output\.metrics has a line that is no report of a metric"):
+        run(job(), tmp_path, scribble)
+
+
+def test_without_optuna_or_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+    study = run(job(count=1), tmp_path)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"^a local study needs Optuna; run pip install 'gan-trainer\[tune\]'\.$"):
+        run(job(), tmp_path / "other", no_trial)
+    with pytest.raises(ConfigError, match=r"^a plot needs Matplotlib; run pip install 'gan-trainer\[tune\]'\.$"):
+        tuning.plot(study, tmp_path / "study.png")
+
+
+def test_nothing_is_drawn_or_read_where_nothing_is(tmp_path):
+    with pytest.raises(ConfigError, match=r"trials\.json does not exist; name the folder of a local study\.$"):
+        tuning.load(job(), tmp_path)
+    with pytest.raises(ConfigError, match=r"^no trial of the study has succeeded"):
+        tuning.plot(tuning.Study(spec=job(), folder=tmp_path, trials=()), tmp_path / "study.png")
