@@ -355,6 +355,19 @@ def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
     assert content.startswith(b"\x89PNG") and (width, height) == (1620, 900)
 
 
+def test_a_name_that_is_words_here_and_numbers_there_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    words = {"parameterId": "size", "categoricalValueSpec": {"values": ["small", "large"]}}
+    numbers = {"parameterId": "size", "integerValueSpec": {"minValue": 1, "maxValue": 9}}
+    conditions = [
+        child("parentCategoricalValues", ["hinge"], words),
+        child("parentCategoricalValues", ["wasserstein"], numbers),
+    ]
+    study = run(job(LOG_RATE, {**LOSS, "conditionalParameterSpecs": conditions}), tmp_path)
+    tuning.plot(study, tmp_path / "study.png")
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+
+
 def no_trial(trial):
     raise AssertionError("nothing may run")
 

@@ -1,14 +1,13 @@
 """What a local study found: its trials in order, as a table and as a picture."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.cloud import trials
 from trainer.cloud.jobspec import TuningSpec
-from trainer.cloud.study import Parameter, Value
-from trainer.cloud.trials import Measurement, TrialRecord
+from trainer.cloud.study import Value
+from trainer.cloud.trials import TrialRecord
 from trainer.errors import ConfigError
 
 _COLUMNS = 3
@@ -88,47 +87,44 @@ def plot(study: Study, path: Path | str) -> None:
         raise ConfigError("a plot needs Matplotlib; run pip install 'gan-trainer[tune]'.") from error
     if study.best is None:
         raise ConfigError("no trial of the study has succeeded, so there is nothing to draw; run more of them.")
-    parameters = {one.parameter_id: one for one in study.spec.study.all_parameters()}
-    columns = min(_COLUMNS, len(parameters))
-    rows = -(-len(parameters) // columns)
-    size = (_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for panel, parameter in zip(panels, parameters.values(), strict=False):
-        _draw(panel, parameter, study, study.best)
-    for panel in list(panels)[len(parameters) :]:
+    names = list(dict.fromkeys(one.parameter_id for one in study.spec.study.all_parameters()))
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for panel, name in zip(panels, names, strict=False):
+        _draw(panel, name, study, study.best)
+    for panel in panels[len(names) :]:
         panel.remove()
-    for panel in figure.axes[::columns]:
+    for panel in panels[::columns]:
         panel.set_ylabel(study.spec.study.metrics[0].metric_id)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(Path(path), format="png", dpi=150)
 
 
-def _draw(panel: Any, parameter: Parameter, study: Study, best: TrialRecord) -> None:
+def _draw(panel: Any, name: str, study: Study, best: TrialRecord) -> None:
     """One parameter's panel; a trial that lacks the parameter is not in it."""
-    found = list(_points(parameter, study.trials))
-    panel.set_xlabel(parameter.parameter_id)
+    found = [(one.parameters[name], one.final.value) for one in study.trials if one.final and name in one.parameters]
+    # Several where it depends on its parent what it can be.
+    same = [one for one in study.spec.study.all_parameters() if one.parameter_id == name]
+    declared = list(dict.fromkeys(value for one in same for value in one.values))
+    words = any(one.kind == "categorical" for one in same)
+    places = list(dict.fromkeys([*declared, *(value for value, _ in found)]))
+    panel.set_xlabel(name)
     panel.grid(alpha=0.3)
-    if parameter.kind == "categorical":
-        panel.set_xticks(range(len(parameter.values)), [str(value) for value in parameter.values])
-        panel.set_xlim(-0.5, len(parameter.values) - 0.5)
-    elif parameter.scale == "log":
+    if words:
+        panel.set_xticks(range(len(places)), [str(value) for value in places])
+        panel.set_xlim(-0.5, len(places) - 0.5)
+    elif all(one.scale == "log" for one in same):
         panel.set_xscale("log")
-    panel.scatter([x for x, _ in found], [one.value for _, one in found], s=24, alpha=0.7, label="trial")
-    if best.final and parameter.parameter_id in best.parameters:
-        at = _place(parameter, best.parameters[parameter.parameter_id])
+    elif all(one.kind == "discrete" for one in same):
+        panel.set_xticks(declared)
+    x = [places.index(value) if words else value for value, _ in found]
+    panel.scatter(x, [metric for _, metric in found], s=24, alpha=0.7, label="trial")
+    if best.final and name in best.parameters:
+        at = best.parameters[name]
+        at = places.index(at) if words else at
         panel.scatter([at], [best.final.value], s=110, marker="*", color="tab:red", label="best", zorder=3)
-
-
-def _points(parameter: Parameter, records: Sequence[TrialRecord]) -> Iterator[tuple[Any, Measurement]]:
-    for record in records:
-        if record.final and parameter.parameter_id in record.parameters:
-            yield _place(parameter, record.parameters[parameter.parameter_id]), record.final
-
-
-def _place(parameter: Parameter, value: Value) -> Any:
-    """Where a value lies on its axis."""
-    return parameter.values.index(value) if parameter.kind == "categorical" else value
 
 
 def _cell(value: Value | None) -> str:

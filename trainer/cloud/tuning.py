@@ -173,12 +173,12 @@ class _Run:
             reason = f"it reported no {self._metric}"
         if reason is None and final:
             self._record(replace(record, state="SUCCEEDED", final=final))
+            self._suggester.tell(trial.id, final.value)
             console.say(f"Trial {trial.id} has ended: {_told(final, self._metric)}.")
         else:
-            final = None
             self._record(replace(record, state="INFEASIBLE", infeasible_reason=reason))
+            self._suggester.tell(trial.id, None)
             console.say(f"Trial {trial.id} failed ({reason}); see {trial.folder}.", severity="WARNING")
-        self._suggester.tell(trial.id, final and final.value)
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
