@@ -120,7 +120,7 @@ def run(
         print(f"{usage}\n{values.get_help()}")
         return 0
     try:
-        extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
+        extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
         if extra:
             raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
         act(values)
@@ -135,7 +135,8 @@ def run(
     return 0
 
 
-def _with_underscores(argument: str) -> str:
+def with_underscores(argument: str) -> str:
+    """An argument with the name of its flag as it is defined: `--job-dir=x` as `--job_dir=x`."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")
