@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 
 # From top to bottom. A module may import from the layers below its own, and from its own sub-package.
 LAYERS = [
-    {"__main__", "task", "training", "trained", "evaluate", "generate", "export", "served", "prepare", "inspect"},
+    {"__main__", "task", "training", "trained", "evaluate", "generate", "export", "served", "prepare", "inspect"}
+    | {"submit", "jobs"},
     {"gans"},
     {"callbacks"},
     {"engine"},

@@ -39,3 +39,13 @@ class Preempted(TrainerError):
     """Training stopped on SIGTERM, after its state was committed."""
 
     exit_code = 143
+
+
+class JobError(TrainerError):
+    """A job that Vertex AI refuses, or that did not succeed there."""
+
+
+class Interrupted(TrainerError):
+    """The user stopped waiting for something that goes on elsewhere."""
+
+    exit_code = 130
