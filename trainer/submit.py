@@ -81,7 +81,7 @@ def _place(values: absl_flags.FlagValues) -> vertex.Place:
 
 def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[packages.Package]]:
     """The request, and the packages that have to be in their bucket before it is sent."""
-    args = None if values.args is None else [word for text in values.args for word in shlex.split(text)]
+    args = None if values.args is None else [word for text in values.args for word in _words(text)]
     content = requests.with_changes(read_yaml(values.config), args=args, service_account=values.service_account)
     try:
         content, sources = packages.with_provisional(content, values.staging_bucket)
@@ -92,6 +92,13 @@ def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[pac
     request = requests.request(job, values.display_name)
     found = packages.packages(sources, values.staging_bucket, Path(values.package))
     return requests.Request(kind=request.kind, body=packages.with_addresses(request.body, found)), [*found.values()]
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--args={text!r} cannot be split into words ({error}); close its quotes.") from error
 
 
 def _created(jobs: vertex.Jobs, request: requests.Request) -> vertex.Job:

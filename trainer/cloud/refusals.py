@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from trainer.cloud.vertex import Place
 
 _LONGEST = 600
+_NOT_TAKEN = (
+    "Vertex AI does not take the credentials (401); run gcloud auth application-default login with an account that has "
+    "roles/aiplatform.user."
+)
 
 
 @contextlib.contextmanager
@@ -34,6 +38,8 @@ def explained(place: "Place", *, name: str | None = None, creating: bool = False
         raise JobError(_sentence(error, place, name, creating)) from error
     except auth.TransportError as error:
         raise JobError(_unreachable(place, creating)) from error
+    except auth.InvalidOperation as error:  # a stand-in, which is asked without credentials, wants some
+        raise JobError(_NOT_TAKEN) from error
     except auth.DefaultCredentialsError as error:
         raise JobError(
             "no credentials for Google Cloud were found; run gcloud auth application-default login, or set "
@@ -55,10 +61,7 @@ def _sentence(error: Exception | None, place: "Place", name: str | None, creatin
         case 400:
             return f"Vertex AI does not take the request: {said}; correct it."
         case 401:
-            return (
-                "Vertex AI does not take the credentials (401); run gcloud auth application-default login with an "
-                "account that has roles/aiplatform.user."
-            )
+            return _NOT_TAKEN
         case 403:
             return (
                 f"this account may not use Vertex AI with {where} ({said}); give it roles/aiplatform.user there, or "

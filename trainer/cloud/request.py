@@ -44,8 +44,11 @@ def request(job: JobFile, display_name: str | None = None) -> Request:
     name = display_name or (job.display_name if isinstance(job, TuningSpec) else None) or DEFAULT_DISPLAY_NAME
     if len(name) > _LONGEST_DISPLAY_NAME:
         raise ConfigError(f"the display name has {len(name)} characters; the most is {_LONGEST_DISPLAY_NAME}.")
-    content = job.raw if is_tuning else {"jobSpec": job.raw}
-    return Request(kind=TUNING if is_tuning else CUSTOM, body={"displayName": name} | content | {"displayName": name})
+    content: Mapping[str, Any] = job.raw if is_tuning else {"jobSpec": job.raw}
+    return Request(
+        kind=TUNING if is_tuning else CUSTOM,
+        body={"displayName": name} | {key: value for key, value in content.items() if key != "displayName"},
+    )
 
 
 def with_changes(content: Any, *, args: Sequence[str] | None, service_account: str | None) -> Any:

@@ -1,5 +1,6 @@
 """Vertex AI's job service, or a stand-in for it: sends, reads, lists and cancels jobs of both kinds."""
 
+import importlib
 import json
 import os
 import re
@@ -124,7 +125,8 @@ class Jobs:
     def __init__(self, place: Place):
         try:
             from google.auth.credentials import AnonymousCredentials
-            from google.cloud import aiplatform_v1
+
+            aiplatform_v1 = importlib.import_module("google.cloud.aiplatform_v1")
         except ImportError as error:
             raise ConfigError(
                 "Vertex AI needs google-cloud-aiplatform; run pip install 'gan-trainer[vertex]'."
