@@ -45,3 +45,11 @@ def test_a_package_that_cannot_be_built_is_told(project):
     with pytest.raises(ConfigError) as caught:
         packages.packages(SOURCES, "gs://b", project)
     assert str(caught.value).startswith(f"package={project} cannot be built (") and "\n" not in str(caught.value)
+
+
+def test_the_package_of_several_pools_is_built_once():
+    pool = {"pythonPackageSpec": {"executorImageUri": "image", "pythonModule": "trainer.task"}}
+    content, sources = packages.with_provisional({"workerPoolSpecs": [pool, {}, pool]}, "gs://b")
+    assert sources == SOURCES
+    uris = [one["pythonPackageSpec"]["packageUris"] for one in content["workerPoolSpecs"] if one]
+    assert uris == [["gs://provisional/0"]] * 2 and "packageUris" not in pool["pythonPackageSpec"]
