@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-VERTEX = ["google-cloud-aiplatform>=1.100", "pyyaml>=6"]
+VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=1.100", "pyyaml>=6"]
 TUNE = ["cloudml-hypertune>=0.1.0.dev6", "matplotlib>=3.8", "optuna>=4,<6"]
 TEST = [
     "build>=1.2,<2",

@@ -23,6 +23,8 @@ LAYERS = [
         "prepare",
         "inspect",
         "local",
+        "submit",
+        "jobs",
     },
     {"gans"},
     {"callbacks"},

@@ -11,6 +11,8 @@ _COMMANDS = {
     "evaluate": ("trainer.evaluate", "measure a run's generator"),
     "export": ("trainer.export", "write a run's generator as a SavedModel, to be served"),
     "generate": ("trainer.generate", "make images with a run's generator"),
+    "submit": ("trainer.submit", "send a job to Vertex AI"),
+    "jobs": ("trainer.jobs", "list, describe and cancel jobs on Vertex AI"),
 }
 
 

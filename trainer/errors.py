@@ -36,11 +36,11 @@ class DivergenceError(TrainerError):
 
 
 class JobError(TrainerError):
-    """A job that ended without success.
+    """A job that Vertex AI refuses, or that ended without success.
 
     Args:
         message: The sentence.
-        exit_code: That of the process that decided it.
+        exit_code: That of the process that decided it, where it ran here.
     """
 
     def __init__(self, message: str, exit_code: int = 1):
@@ -52,3 +52,9 @@ class Preempted(TrainerError):
     """Training stopped on SIGTERM, after its state was committed."""
 
     exit_code = 143
+
+
+class Interrupted(TrainerError):
+    """The user stopped waiting for something that goes on elsewhere."""
+
+    exit_code = 130

@@ -124,8 +124,12 @@ def run(
         print(f"{usage}\n{values.get_help()}")
         return 0
     try:
-        parse(values, argv)
+        extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
+        if extra:
+            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
         act(values)
+    except flags.Error as error:
+        return _fail(str(error), _BAD_FLAGS)
     except ConfigError as error:
         return _fail(str(error), _BAD_FLAGS)
     except TrainerError as error:
@@ -140,21 +144,8 @@ def run(
     return 0
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Reads a command line, the program's name first, into the flags that are defined.
-
-    Raises:
-        ConfigError: A flag is unknown or has a value that it cannot have.
-    """
-    try:
-        extra = values([argv[0], *(_with_underscores(argument) for argument in argv[1:])])[1:]
-    except flags.Error as error:
-        raise ConfigError(str(error)) from error
-    if extra:
-        raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
-
-
-def _with_underscores(argument: str) -> str:
+def with_underscores(argument: str) -> str:
+    """An argument with the name of its flag as it is defined: `--job-dir=x` as `--job_dir=x`."""
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from absl import flags as absl_flags
 
-from trainer import flags, recipes, task
-from trainer.cloud import jobspec, local, packages
+from trainer import flags
+from trainer.cloud import arguments, jobspec, local, packages
 from trainer.cloud.jobspec import JobSpec, TuningSpec
 from trainer.cloud.replicas import (
     TRAINER,
@@ -132,16 +132,7 @@ def _check_args(program: Program) -> None:
     ours = all(uri.rpartition("/")[2].startswith(_OUR_PACKAGE) for uri in program.package_uris)
     if program.module != TRAINER or not ours:
         return
-    values = absl_flags.FlagValues()
-    task.define(values)
-    try:
-        flags.parse(values, [TRAINER, *program.args])
-        given = flags.given(values)
-        recipe = given.pop("recipe", "digits")
-        if ":" not in recipe:  # one's own may lie where only the job finds it
-            recipes.get(recipe).override(**given)
-    except ConfigError as error:
-        raise ConfigError(f"{program.path}: {error}") from error
+    arguments.check_args(program.args, program.path)
 
 
 def _gpus() -> Sequence[str]:

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds the image of the trainer and pushes it: scripts/build_image.sh [--dry_run] [--cpu] IMAGE
+#   IMAGE is REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG. --cpu leaves the libraries of CUDA out.
+#   Builds with Cloud Build where gcloud is installed, with Docker elsewhere. --dry_run prints the commands.
+set -eu
+source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
+
+requirements=requirements-cuda.lock
+if [ "${1:-}" = --cpu ]; then
+    requirements=requirements.lock
+    shift
+fi
+[ $# = 1 ] || fail "expected one IMAGE, got $# arguments; $0 --help shows how to call it"
+case $1 in
+*-docker.pkg.dev/*/*/*) ;;
+*) fail "$1 is not in Artifact Registry; write REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG" ;;
+esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if command -v gcloud >/dev/null; then
+    run gcloud builds submit --config=scripts/cloudbuild.yaml --substitutions="_IMAGE=$1,_REQUIREMENTS=$requirements" .
+else
+    run docker build --platform=linux/amd64 --build-arg="REQUIREMENTS=$requirements" --tag="$1" .
+    run docker push "$1"
+fi

@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# Sourced by the scripts that call gcloud: answers --help with their first comment, takes --dry_run off their arguments.
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# run COMMAND...: runs it, or prints it where --dry_run was given.
+run() {
+    if [ "$dry_run" = yes ]; then
+        printf '%q ' "$@" | sed 's/ $//'
+        echo
+    else
+        "$@"
+    fi
+}
+
+# submit KIND CONFIG [REGION [CONFIG [NAME]]]
+submit() {
+    local kind=$1 config=$2
+    shift 2
+    { [ $# -ge 1 ] && [ $# -le 3 ]; } || fail "expected REGION [CONFIG [NAME]], got $# arguments; $0 --help shows how to call it"
+    config=${2:-$(dirname "${BASH_SOURCE[0]}")/../$config}
+    [ -f "$config" ] || fail "$config does not exist; name the file of a job"
+    run gcloud ai "$kind" create --region="$1" --display-name="${3:-gan-trainer}" --config="$config"
+}
+
+dry_run=no
+case ${1:-} in
+--help | -h)
+    sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
+    exit 0
+    ;;
+--dry_run)
+    dry_run=yes
+    shift
+    ;;
+esac

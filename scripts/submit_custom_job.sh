@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sends a custom job with gcloud: scripts/submit_custom_job.sh [--dry_run] REGION [CONFIG [NAME]]
+#   CONFIG is config.yaml if not given, NAME gan-trainer. --dry_run prints the command and runs nothing.
+#   python -m trainer submit does the same without gcloud, and checks the flags of the trainer first.
+set -eu
+source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
+
+submit custom-jobs config.yaml "$@"

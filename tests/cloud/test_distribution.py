@@ -1,0 +1,55 @@
+"""Source distributions are built from a folder, and the same files give the same bytes."""
+
+import io
+import os
+import tarfile
+
+import pytest
+
+from trainer.cloud import distribution
+from trainer.errors import ConfigError
+
+pytest.importorskip("build")
+SOURCES = {"gs://provisional/0": "built"}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small package."""
+    (tmp_path / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='mine', version='1', py_modules=['a'])\n"
+    )
+    (tmp_path / "a.py").write_text("")
+    return tmp_path
+
+
+def test_the_package_of_a_folder_is_built_to_the_same_bytes_each_time(project):
+    (one,) = distribution.packages(SOURCES, "gs://b/", project).values()
+    os.utime(project / "a.py", (1, 1))
+    (other,) = distribution.packages(SOURCES, "gs://b", project).values()
+    assert one == other and one.uri.startswith("gs://b/packages/mine-1-") and one.uri.endswith(".tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(one.content)) as archive:
+        assert {"mine-1/a.py", "mine-1/setup.py", "mine-1/PKG-INFO"} <= set(archive.getnames())
+
+
+def test_a_folder_without_a_package_is_told(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        distribution.packages(SOURCES, "gs://b", tmp_path)
+    assert str(caught.value) == (
+        f"package={tmp_path} holds no pyproject.toml or setup.py; give --package=FOLDER that does."
+    )
+
+
+def test_a_package_that_cannot_be_built_is_told(project):
+    (project / "setup.py").write_text("raise SystemExit('no')")
+    with pytest.raises(ConfigError) as caught:
+        distribution.packages(SOURCES, "gs://b", project)
+    assert str(caught.value).startswith(f"package={project} cannot be built (") and "\n" not in str(caught.value)
+
+
+def test_the_package_of_several_pools_is_built_once():
+    pool = {"pythonPackageSpec": {"executorImageUri": "image", "pythonModule": "trainer.task"}}
+    content, sources = distribution.with_provisional({"workerPoolSpecs": [pool, {}, pool]}, "gs://b")
+    assert sources == SOURCES
+    uris = [one["pythonPackageSpec"]["packageUris"] for one in content["workerPoolSpecs"] if one]
+    assert uris == [["gs://provisional/0"]] * 2 and "packageUris" not in pool["pythonPackageSpec"]

@@ -1,0 +1,285 @@
+"""`submit` against a stand-in for Vertex AI: what arrives there, what is said, how waiting ends."""
+
+import json
+import threading
+from pathlib import Path
+
+import google.auth
+import pytest
+from google.auth.exceptions import DefaultCredentialsError, RefreshError
+from google.protobuf import json_format
+from specs import JOB, PACKAGE, changed
+from vertex_service import MESSAGES, VertexService
+
+from trainer import submit
+from trainer.cloud import distribution, vertex, waiting
+from trainer.storage import locate
+
+pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
+RIGHT = JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
+PACKAGED = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=PACKAGE)
+UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
+PARENT = "projects/my-project/locations/us-central1"
+WHERE = "project=my-project region=us-central1"
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A stand-in that the commands of this process talk to, without pauses."""
+    with VertexService() as service:
+        monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
+        monkeypatch.setattr(vertex, "_FIRST_PAUSE_SECS", 0.01)
+        monkeypatch.setattr(vertex, "_RETRY_SECS", 0.1)
+        monkeypatch.setattr(waiting, "_POLL_SECS", 0.01)
+        yield service
+
+
+@pytest.fixture
+def send(tmp_path, capsys):
+    """Submits the content of a file; returns the exit code and what was printed."""
+
+    def run(content, *flags):
+        path = tmp_path / "job.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        code = submit.main(["submit", f"--config={path}", "--project=my-project", "--region=us-central1", *flags])
+        printed = capsys.readouterr()
+        return code, [json.loads(line)["message"] for line in printed.out.splitlines()], printed.err
+
+    return run
+
+
+def message_of(body, collection):
+    """A body as the SDK's message, in which numbers and names of enumerations are the same."""
+    return json_format.ParseDict(body, MESSAGES[collection].pb(MESSAGES[collection]()))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_arrives_is_what_a_dry_run_prints(service, send, monkeypatch, name):
+    monkeypatch.setattr(distribution, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
+    monkeypatch.setattr(distribution.Package, "upload", lambda self: None)
+    text = (ROOT / name).read_text().replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
+    assert send(text.replace("/PROJECT/", "/my-project/"), "--staging_bucket=gs://mine")[0] == 0
+    golden = (Path(__file__).parent / "requests" / f"{Path(name).stem}.json").read_text()
+    golden = golden.replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
+    request = json.loads(golden.replace("/PROJECT/", "/my-project/"))
+    ((method, path, body),) = [asked for asked in service.requests if asked[0] == "POST"]
+    assert (method, path) == (
+        request["method"],
+        request["url"].removeprefix("https://us-central1-aiplatform.googleapis.com"),
+    )
+    collection = path.rpartition("/")[2]
+    assert message_of(body, collection) == message_of(request["body"], collection)
+
+
+def test_the_job_and_its_page_are_told(service, send):
+    assert send(RIGHT) == (
+        0,
+        [
+            f"Made {PARENT}/customJobs/1000.",
+            "See https://console.cloud.google.com/ai/platform/locations/us-central1/training/1000?project=my-project",
+            f"Follow it with: python -m trainer jobs describe {PARENT}/customJobs/1000",
+        ],
+        "",
+    )
+
+
+def test_waiting_ends_with_the_job(service, send):
+    ran = []
+    service.run = ran.append
+    code, said, error = send(RIGHT, "--wait")
+    assert (code, error, said[-1]) == (0, "", "gan-trainer is SUCCEEDED.")
+    assert ran[0]["baseOutputDirectory"] == RIGHT["baseOutputDirectory"]
+
+
+def test_changes_of_the_state_are_said_once_each(service, send, monkeypatch):
+    released = threading.Event()
+    service.run = lambda spec: released.wait(10)
+    polls = []
+
+    def sleep(secs):
+        polls.append(secs)
+        service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED" if released.is_set() else "RUNNING")
+        if len(polls) == 3:
+            released.set()
+            service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED")
+
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+    code, said, _ = send(RIGHT, "--wait")
+    assert code == 0
+    assert said[2:] == [f"gan-trainer is {state}." for state in ("PENDING", "RUNNING", "SUCCEEDED")]
+
+
+def test_a_job_that_fails_is_told_with_its_reason(service, send):
+    def fail(spec):
+        raise RuntimeError("The replica workerpool0-0 exited\nwith a non-zero status of 1.")
+
+    service.run = fail
+    code, said, error = send(RIGHT, "--wait")
+    assert (code, said[-1]) == (1, "gan-trainer is FAILED.")
+    assert error == (
+        f"error: {PARENT}/customJobs/1000 ended as FAILED: The replica workerpool0-0 exited with a non-zero status of "
+        "1; its logs are on its page in the console.\n"
+    )
+
+
+@pytest.fixture
+def held(service):
+    """A job that runs until the test is over."""
+    released = threading.Event()
+    service.run = lambda spec: released.wait(10)
+    yield service
+    released.set()
+
+
+def interrupt(monkeypatch, *sleeps):
+    """Makes each pause in turn end in Ctrl-C (True) or in time."""
+    turns = iter(sleeps)
+
+    def sleep(secs):
+        if next(turns):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+
+
+def test_ctrl_c_leaves_the_job_alone(held, send, monkeypatch):
+    interrupt(monkeypatch, True, False)
+    code, said, error = send(RIGHT, "--wait")
+    assert code == 130
+    assert said[-1] == f"{PARENT}/customJobs/1000 goes on; press Ctrl-C again within two seconds to cancel it."
+    assert error == (
+        f"error: {PARENT}/customJobs/1000 goes on; python -m trainer jobs cancel {PARENT}/customJobs/1000 cancels it.\n"
+    )
+    assert not any(path.endswith(":cancel") for _, path, _ in held.requests)
+
+
+def test_a_second_ctrl_c_cancels_the_job(held, send, monkeypatch):
+    interrupt(monkeypatch, False, True, True)
+    code, _, error = send(RIGHT, "--wait")
+    assert (code, error) == (130, f"error: {PARENT}/customJobs/1000 is being cancelled, as you asked by Ctrl-C.\n")
+    assert held.jobs[f"{PARENT}/customJobs/1000"]["state"] == "JOB_STATE_CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "times", "sentence"),
+    [
+        (
+            400,
+            "List of found errors: 1.Field: x.",
+            1,
+            "Vertex AI does not take the request: List of found errors: 1.Fi",
+        ),
+        (401, "token", 1, "Vertex AI does not take the credentials (401); run gcloud auth application-default login "),
+        (
+            403,
+            "Permission denied.",
+            1,
+            f"this account may not use Vertex AI with {WHERE} (Permission denied); give it roles/aiplatform.user "
+            "there, or correct --project.",
+        ),
+        (404, "Not found.", 1, f"Vertex AI finds nothing with {WHERE} (Not found); correct --project or --region."),
+        (429, "Quota", 99, f"Vertex AI refuses more of {WHERE} for now (Quota); wait, or ask for more quota."),
+        (
+            503,
+            "Busy",
+            1,
+            f"Vertex AI is not available with {WHERE} (Busy); look with python -m trainer jobs list whether the "
+            "job is there before you send it again.",
+        ),
+        (
+            500,
+            "Oops",
+            1,
+            f"Vertex AI failed with {WHERE} (InternalServerError: Oops); look with python -m trainer jobs",
+        ),
+    ],
+)
+def test_what_the_service_refuses_is_one_sentence(service, send, code, message, times, sentence):
+    service.refuse(code, message, times)
+    exit_code, _, error = send(RIGHT)
+    assert exit_code == 1 and error.startswith(f"error: {sentence}") and error.count("\n") == 1
+    assert not service.jobs
+
+
+def test_too_many_requests_are_tried_again_and_make_one_job(service, send, monkeypatch):
+    monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
+    service.refuse(429, times=2)
+    assert send(RIGHT)[0] == 0
+    assert (len(service.requests), len(service.jobs)) == (3, 1)
+
+
+def test_a_service_that_is_away_while_waiting_is_asked_again(service, send, monkeypatch):
+    monkeypatch.setattr(waiting, "_sleep", lambda secs: service.refuse(503))
+    monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
+    service.run = lambda spec: None
+    assert send(RIGHT, "--wait")[0] == 0
+
+
+def test_a_service_that_is_not_there_is_told(send, monkeypatch):
+    monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, "http://127.0.0.1:9")
+    code, _, error = send(RIGHT)
+    assert (code, error) == (
+        1,
+        "error: http://127.0.0.1:9 cannot be reached; check --region and the network, and look with python -m trainer "
+        "jobs list whether the job is there before you send it again.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (
+            DefaultCredentialsError("none"),
+            "no credentials for Google Cloud were found; run gcloud auth application-def",
+        ),
+        (
+            RefreshError("ya29.secret"),
+            "the credentials for Google Cloud are not taken (RefreshError); run gcloud auth ",
+        ),
+    ],
+)
+def test_without_credentials_the_user_is_told_what_to_run(send, monkeypatch, raised, sentence):
+    def default(*arguments, **settings):
+        raise raised
+
+    monkeypatch.delenv(vertex.ENDPOINT_VARIABLE, raising=False)
+    monkeypatch.setattr(google.auth, "default", default)
+    code, _, error = send(RIGHT)
+    assert code == 1 and error.startswith(f"error: {sentence}") and "secret" not in error
+
+
+def test_ctrl_c_while_a_job_is_sent_leaves_open_whether_it_is_there(service, send, monkeypatch):
+    def create(self, kind, body):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vertex.Jobs, "create", create)
+    code, _, error = send(RIGHT)
+    assert (code, error) == (
+        130,
+        "error: interrupted while the job was being sent; look with python -m trainer jobs list whether it is there.\n",
+    )
+
+
+def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path):
+    package = tmp_path / "mine-1.0.tar.gz"
+    package.write_bytes(b"content")
+    content = changed(
+        PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=[str(package), "gs://b/other.tar.gz"]
+    )
+    for _ in range(2):
+        assert send(content, f"--staging_bucket={bucket}/stage/")[0] == 0
+    (entry,) = locate(f"{bucket}/stage/packages").entries()
+    assert entry.name == "mine-1.0-ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73.tar.gz"
+    for body in service.bodies():
+        spec = body["jobSpec"]["workerPoolSpecs"][0]["pythonPackageSpec"]
+        assert spec["packageUris"] == [f"{bucket}/stage/packages/{entry.name}", "gs://b/other.tar.gz"]
+
+
+def test_a_bucket_that_is_missing_is_told_and_no_job_is_made(service, send, bucket, monkeypatch):
+    monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
+    code, _, error = send(UNBUILT, f"--staging_bucket={bucket}-missing")
+    assert code == 1 and f"{bucket}-missing" in error and error.count("\n") == 1
+    assert not service.requests

@@ -1,0 +1,92 @@
+"""Holds the args of a job against the trainer's own flags, before a machine is started to refuse them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from trainer import flags, recipes
+from trainer.cloud.pools import Container, PythonPackage
+from trainer.config import TrainConfig
+from trainer.errors import ConfigError
+from trainer.registry import did_you_mean
+
+TRAINER_MODULE = "trainer.task"
+REPORTED_METRICS = (
+    "frechet",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "conditional_accuracy",
+    "code_accuracy",
+    "num_modes",
+    "kl",
+    "cycle_error_a",
+    "cycle_error_b",
+)
+"""What a trial can be judged by: the `metricId` that a tuning job may name."""
+
+
+def check_args(args: Sequence[str], where: str) -> None:
+    """Refuses args that the trainer would refuse.
+
+    Args:
+        args: Of `python -m trainer.task`.
+        where: What they are, for the sentence.
+
+    Raises:
+        ConfigError: A flag or a recipe is unknown, or a value does not fit its flag.
+    """
+    settings(args, where)
+
+
+def settings(args: Sequence[str], where: str) -> dict[str, Any]:
+    """The settings of `TrainConfig` that args give, checked as `check_args` does; `dry_run` is among them.
+
+    The values of a recipe of one's own (`MODULE:FUNCTION`) are not at hand: its module may be in the image alone.
+    """
+    values = absl_flags.FlagValues()
+    flags.define_config(values)
+    absl_flags.DEFINE_bool("dry_run", False, "", flag_values=values)
+    try:
+        extra = values([TRAINER_MODULE, *(flags.with_underscores(arg) for arg in args)])[1:]
+        if extra:
+            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
+        given = flags.given(values)
+        recipe = given.get("recipe", "digits")
+        config = TrainConfig() if ":" in recipe else recipes.get(recipe)
+        config.override(**{name: value for name, value in given.items() if name != "recipe"})
+    except absl_flags.Error as error:
+        raise ConfigError(f"{where}: {_sentence(error, values)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return given | ({"dry_run": True} if values["dry_run"].value else {})
+
+
+def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
+    """The args that the trainer gets; None where the program is another one.
+
+    A container without a command runs its image's entrypoint: that of this package's Dockerfile is the trainer.
+    """
+    if isinstance(program, PythonPackage):
+        return program.args if program.python_module == TRAINER_MODULE else None
+    words = (*program.command, *program.args)
+    if TRAINER_MODULE in words:
+        return words[words.index(TRAINER_MODULE) + 1 :]
+    return None if program.command else program.args
+
+
+def _sentence(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
+    """What absl has against a command line, with what to do."""
+    if isinstance(error, absl_flags.UnrecognizedFlagError):
+        near = did_you_mean(error.flagname, list(values)).rstrip()
+        return f"--{error.flagname} is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}"
+    found = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if found is None:
+        return f"{str(error).rstrip('.')}; write --name=value."
+    name, value = found.groups()
+    wanted = values[name].parser.syntactic_help or "true or false"
+    return f"--{name}={value} does not fit; --{name} takes {wanted}."

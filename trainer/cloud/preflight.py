@@ -1,0 +1,75 @@
+"""Holds a job file against the trainer that it starts: its flags, its output, and what its trials are judged by."""
+
+from trainer.cloud.arguments import REPORTED_METRICS, check_args, settings, trainer_args
+from trainer.cloud.checking import fail
+from trainer.cloud.environment import without_mount
+from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.pools import Pool, PythonPackage
+from trainer.cloud.study import Parameter, StudySpec
+from trainer.config import TrainConfig
+from trainer.registry import did_you_mean
+
+
+def check_job(job: JobFile) -> None:
+    """Refuses a job that the trainer would refuse, whose results would be lost, or whose trials would be judged by
+    nothing.
+
+    Raises:
+        ConfigError: The first mistake.
+    """
+    if isinstance(job, TuningSpec):
+        _check_study(job.study)
+        _check_pools(job.trial, "trialJobSpec.", is_tuning=True)
+    else:
+        _check_pools(job, "", is_tuning=False)
+
+
+def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool) -> None:
+    job_dir = None
+    for pool in job.pools:
+        args = trainer_args(pool.program)
+        if args is None:
+            continue
+        where = f"{prefix}workerPoolSpecs[{pool.index}].{_program_key(pool)}.args"
+        given = settings(args, where)
+        if given.get("dry_run"):
+            fail(where, "has --dry_run, which trains nothing; remove it.")
+        if is_tuning and given.get("job_dir") is not None:
+            fail(where, "has --job_dir, to which all trials would write; remove it, and give baseOutputDirectory.")
+        if pool.role == "chief" and given.get("job_dir") is not None:
+            job_dir = given["job_dir"]
+            if not without_mount(job_dir).startswith("gs://"):
+                fail(where, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
+    if job.base_output_uri is None and job_dir is None:
+        cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"
+        fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
+
+
+def _program_key(pool: Pool) -> str:
+    return "pythonPackageSpec" if isinstance(pool.program, PythonPackage) else "containerSpec"
+
+
+def _check_study(study: StudySpec) -> None:
+    for number, metric in enumerate(study.metrics):
+        if metric.metric_id not in REPORTED_METRICS:
+            near = did_you_mean(metric.metric_id, REPORTED_METRICS)
+            fail(
+                f"studySpec.metrics[{number}].metricId",
+                f"is {metric.metric_id!r}, which the trainer does not report; {near}Known are "
+                f"{', '.join(REPORTED_METRICS)}.",
+            )
+    for parameter in study.all_parameters():
+        _check_parameter(parameter)
+
+
+def _check_parameter(parameter: Parameter) -> None:
+    """Refuses a parameter that is no flag, or whose values its flag does not take."""
+    known, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
+    where = f"studySpec.parameters, {name}"
+    if name not in known:
+        near = did_you_mean(name, known).rstrip()
+        fail(where, f"is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}")
+    if name == "job_dir":
+        fail(where, "cannot be varied by a tuning job; remove it.")
+    for value in parameter.bounds or parameter.values:
+        check_args([f"--{name}={value}"], where)

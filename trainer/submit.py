@@ -1,0 +1,110 @@
+"""Sends a job to Vertex AI: `python -m trainer submit --config=config.yaml --project=… --region=us-central1`."""
+
+import os
+import shlex
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from trainer import console, flags
+from trainer.cloud import distribution, jobspec, request as requests, vertex
+from trainer.cloud.preflight import check_job
+from trainer.cloud.waiting import follow
+from trainer.cloud.yaml_file import read_yaml
+from trainer.errors import ConfigError, Interrupted
+
+_USAGE = """Sends a custom job or a hyperparameter tuning job to Vertex AI, after checking all of it.
+
+  python -m trainer submit --config=FILE --project=PROJECT --region=REGION [FLAGS]
+
+FILE is what gcloud ai custom-jobs create and gcloud ai hp-tuning-jobs create take.
+"""
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    texts = {
+        "config": "YAML file of a CustomJobSpec or a HyperparameterTuningJob.",
+        "project": "Project that runs the job and pays for it.",
+        "region": "Where it runs, as in us-central1.",
+        "staging_bucket": "gs://BUCKET where the package of a pythonPackageSpec goes.",
+        "display_name": "What the job is called. None: as the file says, else gan-trainer.",
+        "service_account": "E-mail of the account that the job runs as. None: as the file says, else the project's.",
+        "api_endpoint": f"http://HOST:PORT of a stand-in for Vertex AI. None: ${vertex.ENDPOINT_VARIABLE}, else Vertex "
+        "AI.",
+    }
+    for name, text in texts.items():
+        absl_flags.DEFINE_string(name, None, text, required=name == "config", flag_values=values)
+    absl_flags.DEFINE_string("package", ".", "Folder of the package of a pythonPackageSpec.", flag_values=values)
+    absl_flags.DEFINE_multi_string(
+        "args",
+        None,
+        'Args of every pool in place of the file\'s, as in --args="--recipe=dcgan --steps=100"; may be repeated.',
+        flag_values=values,
+    )
+    absl_flags.DEFINE_bool("wait", False, "Follow the job to its end; exit with 0 if it succeeds.", flag_values=values)
+    absl_flags.DEFINE_bool("dry_run", False, "Print the request as JSON and send nothing.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Checks the job, sends it or prints it, and waits for it."""
+    place = _place(values)
+    request, to_send = _prepared(values)
+    if values.dry_run:
+        print(request.told(place))
+        return
+    requests.check_names(request.body)
+    jobs = vertex.Jobs(place)
+    for package in to_send:
+        package.upload()
+        console.say(f"Put the package at {package.uri}.")
+    job = _created(jobs, request)
+    console.say(f"Made {job.name}.", fields={"job": job.name})
+    console.say(f"See {vertex.console_address(job.name)}")
+    if values.wait:
+        follow(jobs, job)
+    else:
+        console.say(f"Follow it with: python -m trainer jobs describe {job.name}")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, _USAGE, define, act)
+
+
+def _place(values: absl_flags.FlagValues) -> vertex.Place:
+    for name in ("project", "region"):
+        if not values[name].value and not values.dry_run:
+            raise ConfigError(f"--{name} is missing; give it, or print the request with --dry_run.")
+    return vertex.place(values.project or "PROJECT", values.region or "REGION", values.api_endpoint)
+
+
+def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[distribution.Package]]:
+    """The request, and the packages that have to be in their bucket before it is sent."""
+    args = None if values.args is None else [word for text in values.args for word in _words(text)]
+    content = requests.with_changes(read_yaml(values.config), args=args, service_account=values.service_account)
+    try:
+        content, sources = distribution.with_provisional(content, values.staging_bucket)
+        job = jobspec.parse(content)
+        check_job(job)
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(values.config)}: {error}") from error
+    request = requests.request(job, values.display_name)
+    found = distribution.packages(sources, values.staging_bucket, Path(values.package))
+    return requests.Request(kind=request.kind, body=distribution.with_addresses(request.body, found)), [*found.values()]
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--args={text!r} cannot be split into words ({error}); close its quotes.") from error
+
+
+def _created(jobs: vertex.Jobs, request: requests.Request) -> vertex.Job:
+    try:
+        return jobs.create(request.kind, request.body)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted while the job was being sent; look with python -m trainer jobs list whether it is there."
+        ) from None
