@@ -1,5 +1,6 @@
 """Source distributions are built from a folder, and the same files give the same bytes."""
 
+import copy
 import io
 import os
 import tarfile
@@ -49,7 +50,7 @@ def test_a_package_that_cannot_be_built_is_told(project):
 
 def test_the_package_of_several_pools_is_built_once():
     pool = {"pythonPackageSpec": {"executorImageUri": "image", "pythonModule": "trainer.task"}}
-    content, sources = distribution.with_provisional({"workerPoolSpecs": [pool, {}, pool]}, "gs://b")
+    content, sources = distribution.with_provisional({"workerPoolSpecs": [pool, {}, copy.deepcopy(pool)]}, "gs://b")
     assert sources == SOURCES
     uris = [one["pythonPackageSpec"]["packageUris"] for one in content["workerPoolSpecs"] if one]
     assert uris == [["gs://provisional/0"]] * 2 and "packageUris" not in pool["pythonPackageSpec"]
