@@ -5,11 +5,12 @@ import json
 import math
 import sys
 import threading
+from concurrent.futures import wait
 
 import pytest
 from specs import LOSS, RATE, TUNING, UNITS, WIDTH, changed, child
 
-from trainer.cloud import jobspec, trials, tuning
+from trainer.cloud import jobspec, suggestions, trials, tuning
 from trainer.errors import ConfigError, TrainerError
 
 pytest.importorskip("optuna")
@@ -258,7 +259,7 @@ def test_where_nothing_succeeds_a_study_ends_by_itself(tmp_path):
 
 @pytest.mark.parametrize("crash", [RuntimeError, KeyboardInterrupt])
 def test_a_study_goes_on_where_it_was_interrupted(tmp_path, crash):
-    spec, calls = job(LOG_RATE, CONDITIONAL), []
+    spec, calls = job(LOG_RATE, CONDITIONAL, count=14), []  # after ten, suggestions depend on what went before
 
     def run_until_fourth(trial):
         calls.append((trial.id, dict(trial.parameters)))
@@ -270,29 +271,51 @@ def test_a_study_goes_on_where_it_was_interrupted(tmp_path, crash):
         run(spec, tmp_path / "a", run_until_fourth)
     assert [one["state"] for one in written(tmp_path / "a")["trials"]] == ["SUCCEEDED"] * 3 + ["ACTIVE"]
     run(spec, tmp_path / "a", run_until_fourth)
-    assert [trial_id for trial_id, _ in calls] == ["1", "2", "3", "4", "4", "5", "6", "7", "8"]
+    assert [trial_id for trial_id, _ in calls] == ["1", "2", "3", "4", *map(str, range(4, 15))]
     assert calls[3] == calls[4]
     run(spec, tmp_path / "b")
     assert told(tmp_path / "a") == told(tmp_path / "b")  # as if it had not been interrupted
 
 
+def test_optuna_knows_what_an_interrupted_trial_runs_with():
+    suggester = suggestions.Suggester(job().study, [])
+    suggester.ask_again(trials.TrialRecord(id="4", state="ACTIVE", parameters={"rate": 0.5}, start_time=""))
+    assert suggester._study.trials[0].params == {"rate": 0.5}
+
+
 def test_others_are_asked_to_end_when_a_study_is_interrupted_and_run_again(tmp_path):
-    spec, both, again = job(count=3, parallel=2), threading.Barrier(2), []
+    spec, both, asked, again = job(count=3, parallel=2), threading.Barrier(2), [], []
 
     def first_crashes(trial):
         both.wait(10)
         if trial.id == "1":
             raise RuntimeError("broken")
         bowl(trial)
-        assert trial.stop.wait(10)
+        asked.append(trial.stop.wait(5))
         return 143
 
     with pytest.raises(RuntimeError, match="broken"):
         run(spec, tmp_path, first_crashes)
+    assert asked == [True]
     before = told(tmp_path)
     study = run(spec, tmp_path, lambda trial: again.append(trial.id) or bowl(trial))
     assert sorted(again) == ["1", "2", "3"] and {key: told(tmp_path)[key] for key in before} == before
     assert all(record.state == "SUCCEEDED" for record in study.trials)
+
+
+def test_a_trial_that_ends_as_another_crashes_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "wait", lambda running, **_: wait(running))  # both at once
+    again = []
+
+    def first_crashes(trial):
+        if trial.id == "1":
+            raise RuntimeError("broken")
+        return bowl(trial)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        run(job(count=2, parallel=2), tmp_path, first_crashes)
+    run(job(count=2, parallel=2), tmp_path, lambda trial: again.append(trial.id) or bowl(trial))
+    assert again == ["1"]
 
 
 def test_a_study_that_has_ended_can_be_given_more_trials(tmp_path):
