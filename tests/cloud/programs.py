@@ -1,8 +1,10 @@
 """Small programs in place of the trainer: replicas that note each start, and what is left of them."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from trainer.cloud.replicas import Replica
@@ -27,6 +29,7 @@ note("pids", str(os.getpid()))
 note("starts", name)
 starts = noted("starts").count(name)
 """
+_DYING_SECS = 2.0  # a process may be seen for a moment after it was killed
 WAIT = "signal.pause()"
 """Runs until it is stopped."""
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); note('ready', name)"
@@ -46,10 +49,14 @@ def starts(folder: Path) -> list[str]:
 def left(folder: Path) -> list[int]:
     """The processes that still run, stopped here so that no other test meets them."""
     pids = (folder / "pids").read_text().split() if (folder / "pids").exists() else []
-    found = []
-    for pid in map(int, pids):
-        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-        if state and not state.startswith("Z"):
-            found.append(pid)
-            subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(pid)], check=False)
+    deadline = time.monotonic() + _DYING_SECS
+    while (found := [pid for pid in map(int, pids) if _runs(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
     return found
+
+
+def _runs(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
