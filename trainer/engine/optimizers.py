@@ -1,6 +1,5 @@
 """Optimisers as the engine runs them: Keras's own, with Adam's update in one kernel instead of a dozen."""
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,19 +35,10 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-class _SumsInOrder:
-    """Makes an optimiser sum gradients over replicas by `reduction.sums`. Keras has no public way to say so."""
-
-    def _all_reduce_sum_gradients(
-        self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
-    ) -> list[tuple[tf.Tensor, tf.Variable]]:
-        gradients, variables = zip(*grads_and_vars, strict=True)
-        return list(zip(reduction.sums(gradients), variables, strict=True))
-
-
-@functools.cache
-def _in_order(cls: Any) -> Any:
-    return type(cls.__name__, (_SumsInOrder, cls), {})
+def _summed(grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]) -> list[tuple[tf.Tensor, tf.Variable]]:
+    """The gradients summed over replicas by `reduction.sums`, with their variables."""
+    gradients, variables = zip(*grads_and_vars, strict=True)
+    return list(zip(reduction.sums(gradients), variables, strict=True))
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -56,8 +46,9 @@ def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
-    ordered = cls if issubclass(cls, _SumsInOrder) else _in_order(cls)
-    return ordered.from_config(optimizer.get_config())
+    cloned = cls.from_config(optimizer.get_config())
+    cloned._all_reduce_sum_gradients = _summed  # Keras has no public way to say how replicas' gradients are added
+    return cloned
 
 
 def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, keras.optimizers.Optimizer]:
