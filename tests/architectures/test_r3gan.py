@@ -163,6 +163,7 @@ def test_activations_start_with_a_variance_of_about_one_at_every_depth():
 
 
 def test_the_branches_of_all_blocks_add_a_variance_of_one():
+    keras.utils.set_random_seed(0)
     _, discriminator = build((8, 8, 3), discriminator_filters=[64], blocks_per_stage=4)
     inner = [layer for layer in discriminator.layers if isinstance(layer, BiasedLeakyReLU)][1::2]
     branches = keras.Model(discriminator.input, [layer.output for layer in inner])(normal(64, 8, 8, 3))
