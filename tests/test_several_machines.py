@@ -4,12 +4,10 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 
 import pytest
 import tensorflow as tf
@@ -17,6 +15,7 @@ from conftest import TINY_MLP
 
 from trainer import task
 from trainer.callbacks.watchdog import ABORTED
+from trainer.cloud.replicas import free_ports
 from trainer.data.prepared import write_prepared
 from trainer.engine import agreement
 from trainer.engine.manifest import MANIFEST
@@ -29,14 +28,6 @@ FLAGS = [
     *("--checkpoint_every_steps=100", "--sample_every_steps=0", "--ema_half_life_images=100"),
     "--worker_timeout_secs=6",
 ]
-
-
-def free_ports(count):
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="module")

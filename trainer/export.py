@@ -47,7 +47,7 @@ def act(values: absl_flags.FlagValues) -> None:
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
         folder = Path(scratch) / "model"
         save(gan, folder)
-        out.upload(folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()])
+        out.upload(folder, [entry.name for entry in locate(folder).entries()])
     print(f"Wrote the generator at step {manifest.step} to {out}.")
 
 

@@ -16,8 +16,8 @@ from absl import flags as absl_flags
 from trainer import flags
 from trainer.cloud import arguments, jobspec, local, packages
 from trainer.cloud.jobspec import JobSpec, TuningSpec
+from trainer.cloud.pools import TRAINER
 from trainer.cloud.replicas import (
-    TRAINER,
     Program,
     Replica,
     free_ports,

@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from trainer import architectures, augment, callbacks, console, losses, metrics, penalties, served
-from trainer.cloud.cluster import Cluster
 from trainer.cloud.environment import Environment, without_mount
 from trainer.config import TrainConfig, check_batch
 from trainer.data import num_examples, windows_of
@@ -75,15 +74,15 @@ def train(config: TrainConfig) -> None:
         DivergenceError: A loss or a weight is not finite.
         Preempted: SIGTERM came; the state is committed.
     """
-    cluster = Environment.read().cluster
-    if cluster is not None and cluster.is_evaluator:
+    environment = Environment.read()
+    if environment.cluster is not None and environment.cluster.is_evaluator:
         raise ConfigError("this machine is an evaluator, and the chief evaluates; leave the evaluator's pool empty.")
     with RunDirectory(str(config.job_dir)).opened() as directory:
-        _train(_with_windows(config, directory), directory, cluster)
+        _train(_with_windows(config, directory), directory, environment)
 
 
-def _train(config: TrainConfig, directory: RunDirectory, cluster: Cluster | None) -> None:
-    started = time.monotonic()
+def _train(config: TrainConfig, directory: RunDirectory, environment: Environment) -> None:
+    started, cluster = time.monotonic(), environment.cluster
     if _is_finished(config, directory):
         return
     strategy = strategies.create(config, cluster)
@@ -92,9 +91,9 @@ def _train(config: TrainConfig, directory: RunDirectory, cluster: Cluster | None
     with strategy.scope():
         gan = from_config(config, data.info.image_shape, data.info.num_classes, strategy)
     if cluster is None:
-        exported = _fit_and_write(config, directory, gan, data, [])
+        exported = _fit_and_write(config, directory, environment, gan, data, [])
     else:
-        exported = _fit_with_others(config, directory, gan, data, cluster)
+        exported = _fit_with_others(config, directory, environment, gan, data, is_chief=cluster.is_chief)
     if gan.preempted and gan.step < (config.steps or 0):
         raise Preempted(
             f"stopped by SIGTERM at step {gan.step} of {config.steps}; the state is committed in "
@@ -105,7 +104,13 @@ def _train(config: TrainConfig, directory: RunDirectory, cluster: Cluster | None
 
 
 def _fit_with_others(
-    config: TrainConfig, directory: RunDirectory, gan: GAN, data: TrainingData, cluster: Cluster
+    config: TrainConfig,
+    directory: RunDirectory,
+    environment: Environment,
+    gan: GAN,
+    data: TrainingData,
+    *,
+    is_chief: bool,
 ) -> int | None:
     """Trains as one of several machines, of which the chief alone writes; all end together.
 
@@ -116,11 +121,10 @@ def _fit_with_others(
     exported = None
     try:
         agreement.check_same(strategy, config.fingerprint)
-        if cluster.is_chief:
-            exported = _fit_and_write(config, directory, gan, data, [watchdog])
+        if is_chief:
+            exported = _fit_and_write(config, directory, environment, gan, data, [watchdog])
         else:
-            _, checkpoint = _callbacks(config, directory, data, None, reads_only=True)
-            _fit(config, gan, data, [watchdog, checkpoint], verbose=0)
+            _fit(config, gan, data, [watchdog, _checkpoint(config, directory, data, reads_only=True)], verbose=0)
         agreement.gathered(strategy, gan.step)  # nobody leaves while another one needs it
     except _LOST as error:
         callbacks.watchdog.end(f"another machine was lost at or after step {gan.step} ({type(error).__name__})")
@@ -130,6 +134,7 @@ def _fit_with_others(
 def _fit_and_write(
     config: TrainConfig,
     directory: RunDirectory,
+    environment: Environment,
     gan: GAN,
     data: TrainingData,
     more: list[keras.callbacks.Callback],
@@ -139,10 +144,11 @@ def _fit_and_write(
     _announce(config, gan, data)
     with directory.explained(), directory.mirrored() as mirror:
         write_atomically(directory.config, config.to_json().encode())
-        active, checkpoint = _callbacks(config, directory, data, mirror)
+        active = _callbacks(config, directory, environment, data)
+        checkpoint = _checkpoint(config, directory, data, mirror)
         _fit(config, gan, data, [*more, *active, checkpoint, *more])
         if config.export_model and not gan.preempted:
-            return _export(gan, directory, checkpoint.store)
+            return _export(gan, directory, environment, checkpoint.store)
     return None
 
 
@@ -214,38 +220,42 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
 
 
 def _callbacks(
-    config: TrainConfig, directory: RunDirectory, data: TrainingData, mirror: Mirror | None, reads_only: bool = False
-) -> tuple[list[keras.callbacks.Callback], callbacks.Checkpoint]:
-    """The run's callbacks: what adds to the logs first; and the one that goes last."""
+    config: TrainConfig, directory: RunDirectory, environment: Environment, data: TrainingData
+) -> list[keras.callbacks.Callback]:
+    """What writes and tells, the checkpoint left out: what adds to the logs first."""
     active: list[keras.callbacks.Callback] = []
-    best = None
     if config.metrics != "none":
-        best = f"metric/{metrics.monitor(config.metrics)}"
-    if best and not reads_only:
         active.append(callbacks.Evaluation(metrics.get(config.metrics)(*data.real_images), config.evaluate_every_steps))
-    fingerprints = {}
-    if not config.allow_config_change:
-        fingerprints = {"config": config.fingerprint, **data.fingerprints}
     active += [
         callbacks.MetricsLog(directory.metrics),
         callbacks.EventLog(directory.logs),
         callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
         callbacks.Animation(directory.samples),
     ]
-    environment = Environment.read()
     if environment.metric_file is not None:
         active.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
-    checkpoint = callbacks.Checkpoint(
+    return active
+
+
+def _checkpoint(
+    config: TrainConfig,
+    directory: RunDirectory,
+    data: TrainingData,
+    mirror: Mirror | None = None,
+    *,
+    reads_only: bool = False,
+) -> callbacks.Checkpoint:
+    """The callback that resumes and saves; it goes last."""
+    return callbacks.Checkpoint(
         directory.checkpoints,
         config.checkpoint_every_steps,
         keep=config.keep_checkpoints,
-        best=best,
-        fingerprints=fingerprints,
+        best=None if config.metrics == "none" else f"metric/{metrics.monitor(config.metrics)}",
+        fingerprints={} if config.allow_config_change else {"config": config.fingerprint, **data.fingerprints},
         remote=directory.remote_checkpoints,
         mirror=mirror,
         reads_only=reads_only,
     )
-    return active, checkpoint
 
 
 def _announce(config: TrainConfig, gan: GAN, data: TrainingData) -> None:
@@ -263,17 +273,16 @@ def _announce(config: TrainConfig, gan: GAN, data: TrainingData) -> None:
     )
 
 
-def _export(gan: GAN, directory: RunDirectory, store: CheckpointStore) -> int:
+def _export(gan: GAN, directory: RunDirectory, environment: Environment, store: CheckpointStore) -> int:
     """Writes the generator of the best checkpoint, or as it stands where none was evaluated; its step."""
     best = store.best()
     manifest = None if best in (None, gan.step) else store.find(best)[0]
     if manifest is not None:
         load(store.folder(manifest.step), gan.state)
     served.save(gan, directory.model)
-    asked_for = Environment.read().model_dir
-    if asked_for not in (None, directory.shown(directory.model)):
-        files = [path.relative_to(directory.model).as_posix() for path in directory.model.rglob("*") if path.is_file()]
-        locate(str(asked_for)).upload(directory.model, files)
+    if environment.model_dir not in (None, directory.shown(directory.model)):
+        names = [entry.name for entry in locate(directory.model).entries()]
+        locate(str(environment.model_dir)).upload(directory.model, names)
     return gan.step if manifest is None else manifest.step
 
 

@@ -7,12 +7,11 @@ from typing import Any
 from absl import flags as absl_flags
 
 from trainer import flags, recipes
-from trainer.cloud.pools import Container, PythonPackage
+from trainer.cloud.pools import TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
 
-TRAINER_MODULE = "trainer.task"
 REPORTED_METRICS = (
     "frechet",
     "kid",
@@ -52,7 +51,7 @@ def settings(args: Sequence[str], where: str) -> dict[str, Any]:
     flags.define_config(values)
     absl_flags.DEFINE_bool("dry_run", False, "", flag_values=values)
     try:
-        extra = values([TRAINER_MODULE, *(flags.with_underscores(arg) for arg in args)])[1:]
+        extra = values([TRAINER, *(flags.with_underscores(arg) for arg in args)])[1:]
         if extra:
             raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
         given = flags.given(values)
@@ -72,10 +71,10 @@ def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
     A container without a command runs its image's entrypoint: that of this package's Dockerfile is the trainer.
     """
     if isinstance(program, PythonPackage):
-        return program.args if program.python_module == TRAINER_MODULE else None
+        return program.args if program.python_module == TRAINER else None
     words = (*program.command, *program.args)
-    if TRAINER_MODULE in words:
-        return words[words.index(TRAINER_MODULE) + 1 :]
+    if TRAINER in words:
+        return words[words.index(TRAINER) + 1 :]
     return None if program.command else program.args
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from trainer.cloud.checking import fail, specified
 
+TRAINER = "trainer.task"
+"""The module that is this trainer; an image without a command runs it, as the Dockerfile's ENTRYPOINT has it."""
 PoolRole = Literal["chief", "worker", "evaluator"]
 
 _POOL_ROLES: tuple[PoolRole | None, ...] = ("chief", "worker", None, "evaluator")

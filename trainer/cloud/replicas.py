@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 
 from trainer.cloud.checking import fail
 from trainer.cloud.jobspec import JobSpec
-from trainer.cloud.pools import Pool, PythonPackage
+from trainer.cloud.pools import TRAINER, Pool, PythonPackage
 
-TRAINER = "trainer.task"
-"""The module that an image without a command runs, as the Dockerfile's ENTRYPOINT has it."""
 _PYTHON = re.compile(r"(.*/)?python3?(\.\d+)?")
 _PROJECT_NUMBER = "0"
 _REGION = "us-central1"
