@@ -48,6 +48,10 @@ class JobError(TrainerError):
         self.exit_code = exit_code
 
 
+class JobStopped(JobError):
+    """A job that runs here and was told to end from outside."""
+
+
 class Preempted(TrainerError):
     """Training stopped on SIGTERM, after its state was committed."""
 

@@ -3,50 +3,57 @@
 import contextlib
 import json
 import os
+import queue
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, cast
 
 from absl import flags as absl_flags
 
-from trainer import flags
-from trainer.cloud import arguments, jobspec, local, packages
-from trainer.cloud.jobspec import JobSpec, TuningSpec
-from trainer.cloud.pools import TRAINER
+from trainer import console, flags
+from trainer.cloud import arguments, jobspec, local, packages, results, trials, tuning
+from trainer.cloud.environment import DEFAULT_METRIC_FILE
+from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.preflight import check_job
 from trainer.cloud.replicas import (
-    Program,
     Replica,
     free_ports,
     in_this_environment,
     num_replicas,
     plan,
-    program_of,
     with_args,
+    with_more_args,
 )
-from trainer.cloud.rules import GRACE_SECS, MAX_RESTARTS, Rules
-from trainer.errors import ConfigError
+from trainer.cloud.rules import GRACE_SECS, MAX_RESTARTS, SHELL, Rules
+from trainer.cloud.suggestions import Suggester
+from trainer.cloud.tuning import Trial
+from trainer.errors import ConfigError, JobError, JobStopped
+from trainer.storage import locate
 
 _USAGE = """Runs a Vertex AI job file on this machine: the same processes, environments, restarts and exit code.
 
   python -m trainer local --config=FILE [--args=ARG,ARG] [--base_output_dir=FOLDER] [--dry_run] [FLAGS]
 
-FILE is what `gcloud ai custom-jobs create --config` takes; here its outputUriPrefix may be a local folder.
+FILE is what gcloud ai custom-jobs create and gcloud ai hp-tuning-jobs create take; here its outputUriPrefix may be a
+local folder. A tuning job's study is Optuna's; interrupted, the same command goes on with it.
 """
-_OUR_PACKAGE = "gan_trainer-"
+_PLOT = "study.png"
 
 
 def define(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     text, number, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_float, absl_flags.DEFINE_integer
-    text("config", None, "The job file: a CustomJobSpec.", required=True, flag_values=values)
+    text(
+        "config", None, "The job file: a CustomJobSpec or a HyperparameterTuningJob.", required=True, flag_values=values
+    )
     absl_flags.DEFINE_multi_string(
         "args",
         [],
-        "Args, comma-separated, in place of those of every pool, as gcloud has it; with commas inside: ^:^ONE:TWO.",
+        arguments.ARGS_HELP,
         flag_values=values,
     )
     text("base_output_dir", None, "Folder, local or gs://, in place of the file's outputUriPrefix.", flag_values=values)
@@ -67,22 +74,96 @@ def define(values: absl_flags.FlagValues) -> None:
 
 
 def act(values: absl_flags.FlagValues) -> None:
-    """Runs the job, or prints the processes that it would start."""
+    """Runs the job or the study, or prints the processes that it would start."""
     if values.preempt_every is not None and not values.preempt_every > 0:
         raise ConfigError(f"preempt_every={values.preempt_every:g} must be above 0 seconds; leave it out for never.")
-    job = jobspec.read(values.config, rehearsal=True)
-    if isinstance(job, TuningSpec):
-        _run_study(values.config)
-    job = _changed(job, values)
-    for pool in job.pools:
-        _check_args(program_of(pool))
-    ports = free_ports(num_replicas(job))
-    replicas = plan(job, ports=ports, job_id=str(time.time_ns()), gpus=_gpus())
+    job = _changed(jobspec.read(values.config, rehearsal=True), values)
+    try:
+        check_job(job, rehearsal=True)
+        replicas = _first_trial(job) if isinstance(job, TuningSpec) else _planned(job)
+    except ConfigError as error:
+        raise ConfigError(f"{values.config}: {error}") from error
     if values.dry_run:
         print(json.dumps([_told(one) for one in replicas], indent=2, ensure_ascii=False))
         return
-    packages.check([uri for one in replicas for uri in one.package_uris])
-    rules = Rules(
+    packages.check(replicas)
+    with _signals_exit(), packages.installed(replicas) as ready:
+        if isinstance(job, TuningSpec):
+            _run_study(job, values, ready)
+        else:
+            local.run([ready(one) for one in replicas], _rules(job, values))
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, _USAGE, define, act)
+
+
+def _planned(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:
+    """The processes of a job, or of a trial's job; with all GPUs that are here if not told with which."""
+    if trial is not None:
+        job = replace(with_more_args(job, trial.args), base_output_uri=trial.folder)
+    return plan(
+        job,
+        ports=free_ports(num_replicas(job)),
+        job_id=str(time.time_ns()),
+        gpus=_gpus() if gpus is None else gpus,
+        trial=trial.environment if trial else None,
+    )
+
+
+def _first_trial(spec: TuningSpec) -> tuple[Replica, ...]:
+    """The processes that a study starts first."""
+    parameters = Suggester(spec.study, ()).ask("1") or {}
+    return _planned(
+        spec.trial,
+        trial=Trial(
+            id="1",
+            parameters=parameters,
+            args=trials.flags(parameters),
+            folder=f"{spec.trial.base_output_uri}/1",
+            metric_file=Path(DEFAULT_METRIC_FILE),
+        ),
+    )
+
+
+def _run_study(spec: TuningSpec, values: absl_flags.FlagValues, ready: Callable[[Replica], Replica]) -> None:
+    """Runs the trials, then shows them as a table and a plot."""
+    base = str(spec.trial.base_output_uri)
+    shares: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
+    for share in _shares(_gpus(), spec.parallel_trial_count):
+        shares.put(share)
+
+    def run_trial(trial: Trial) -> int:
+        gpus = shares.get()
+        try:
+            replicas = [ready(one) for one in _planned(spec.trial, gpus, trial)]
+            local.run(replicas, _rules(spec.trial, values), label=f"trial {trial.id} ", stop=trial.stop)
+        except JobError as error:
+            if isinstance(error, JobStopped) and not trial.stop.is_set():
+                raise
+            if not isinstance(error, JobStopped):
+                console.say(f"trial {trial.id}: {error}", severity="WARNING")
+            return error.exit_code
+        finally:
+            shares.put(gpus)
+        return 0
+
+    found = tuning.study(spec, base, run_trial)
+    if found.best is not None:
+        picture = locate(found.folder) / _PLOT
+        picture.write_bytes(results.plot(found))
+        console.say(f"Drew the trials in {picture}.")
+    print(results.table(found), flush=True)
+
+
+def _shares(gpus: Sequence[str], count: int) -> list[Sequence[str]]:
+    """The GPUs that each of so many trials at a time gets; some share one where there are too few."""
+    return [gpus[number::count] or (gpus and [gpus[number % len(gpus)]]) for number in range(count)]
+
+
+def _rules(job: JobSpec, values: absl_flags.FlagValues) -> Rules:
+    return Rules(
         timeout_secs=job.scheduling.timeout_secs,
         restart_job=job.scheduling.restart_job_on_worker_restart,
         disable_retries=job.scheduling.disable_retries,
@@ -91,48 +172,20 @@ def act(values: absl_flags.FlagValues) -> None:
         preempt_every_secs=values.preempt_every,
         seed=values.seed,
     )
-    with _sigterm_exits(), packages.installed(replicas) as ready:
-        local.run(ready, rules)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return flags.run(argv, _USAGE, define, act)
-
-
-def _run_study(path: str) -> NoReturn:
-    raise ConfigError(
-        f"{path} is a HyperparameterTuningJob, and only a CustomJobSpec runs on this machine so far; put its "
-        "trialJobSpec into a file of its own."
-    )
-
-
-def _changed(job: JobSpec, values: absl_flags.FlagValues) -> JobSpec:
-    """The job with what the command line says in place of what the file says."""
+def _changed(job: JobFile, values: absl_flags.FlagValues) -> JobFile:
+    """The job with what the command line says in place of what the file says; of a study that of its trials."""
+    if isinstance(job, TuningSpec):
+        return replace(job, trial=cast(JobSpec, _changed(job.trial, values)))
     if values.args:
-        job = with_args(job, [arg for text in values.args for arg in _split(text)])
+        job = with_args(job, [arg for text in values.args for arg in arguments.listed(text)])
     if values.base_output_dir:
         folder = values.base_output_dir
         if "://" in folder and not folder.startswith("gs://"):
             raise ConfigError(f"base_output_dir={folder} must be a local folder or gs://BUCKET/NAME.")
         job = replace(job, base_output_uri=folder.rstrip("/") or "/")
     return in_this_environment(job) if values.in_this_environment else job
-
-
-def _split(text: str) -> list[str]:
-    """The members of a list as gcloud reads it: `a,b`, or `^:^a:b` where a member has commas."""
-    delimiter = ","
-    if text.startswith("^") and "^" in text[2:]:
-        delimiter, _, text = text[1:].partition("^")
-    return [part for part in text.split(delimiter) if part]
-
-
-def _check_args(program: Program) -> None:
-    """Refuses args that this trainer would refuse. What a package of another trainer takes is not known here."""
-    ours = all(uri.rpartition("/")[2].startswith(_OUR_PACKAGE) for uri in program.package_uris)
-    if program.module != TRAINER or not ours:
-        return
-    arguments.check_args(program.args, program.path)
 
 
 def _gpus() -> Sequence[str]:
@@ -149,10 +202,15 @@ def _told(replica: Replica) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Lets SIGTERM end what installs packages, with its temporary folders; a job that runs has its own way."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+def _signals_exit() -> Iterator[None]:
+    """Lets SIGTERM, or the end of the terminal, end what installs packages or follows trials, with all that it started;
+    a job that runs has its own way."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    for one, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup stays in force
+            signal.signal(one, lambda number, _: sys.exit(SHELL + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

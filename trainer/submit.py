@@ -1,13 +1,12 @@
 """Sends a job to Vertex AI: `python -m trainer submit --config=config.yaml --project=… --region=us-central1`."""
 
 import os
-import shlex
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from trainer import console, flags
-from trainer.cloud import distribution, jobspec, request as requests, vertex
+from trainer.cloud import arguments, distribution, jobspec, request as requests, vertex
 from trainer.cloud.preflight import check_job
 from trainer.cloud.waiting import follow
 from trainer.cloud.yaml_file import read_yaml
@@ -39,7 +38,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_multi_string(
         "args",
         None,
-        'Args of every pool in place of the file\'s, as in --args="--recipe=dcgan --steps=100"; may be repeated.',
+        arguments.ARGS_HELP,
         flag_values=values,
     )
     absl_flags.DEFINE_bool("wait", False, "Follow the job to its end; exit with 0 if it succeeds.", flag_values=values)
@@ -81,7 +80,7 @@ def _place(values: absl_flags.FlagValues) -> vertex.Place:
 
 def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[distribution.Package]]:
     """The request, and the packages that have to be in their bucket before it is sent."""
-    args = None if values.args is None else [word for text in values.args for word in _words(text)]
+    args = None if values.args is None else [arg for text in values.args for arg in arguments.listed(text)]
     content = requests.with_changes(read_yaml(values.config), args=args, service_account=values.service_account)
     try:
         content, sources = distribution.with_provisional(content, values.staging_bucket)
@@ -92,13 +91,6 @@ def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[dis
     request = requests.request(job, values.display_name)
     found = distribution.packages(sources, values.staging_bucket, Path(values.package))
     return requests.Request(kind=request.kind, body=distribution.with_addresses(request.body, found)), [*found.values()]
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ConfigError(f"--args={text!r} cannot be split into words ({error}); close its quotes.") from error
 
 
 def _created(jobs: vertex.Jobs, request: requests.Request) -> vertex.Job:

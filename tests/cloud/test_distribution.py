@@ -11,7 +11,7 @@ from trainer.cloud import distribution
 from trainer.errors import ConfigError
 
 pytest.importorskip("build")
-SOURCES = {"gs://provisional/0": "built"}
+SOURCES = {"gs://provisional/0/gan_trainer-": "built"}
 
 
 @pytest.fixture
@@ -53,4 +53,4 @@ def test_the_package_of_several_pools_is_built_once():
     content, sources = distribution.with_provisional({"workerPoolSpecs": [pool, {}, copy.deepcopy(pool)]}, "gs://b")
     assert sources == SOURCES
     uris = [one["pythonPackageSpec"]["packageUris"] for one in content["workerPoolSpecs"] if one]
-    assert uris == [["gs://provisional/0"]] * 2 and "packageUris" not in pool["pythonPackageSpec"]
+    assert uris == [list(SOURCES)] * 2 and "packageUris" not in pool["pythonPackageSpec"]

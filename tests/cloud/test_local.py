@@ -2,13 +2,15 @@
 
 import random
 import signal
+import threading
+import time
 
 import pytest
 from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, left, replica, starts
 
 from trainer.cloud import local
 from trainer.cloud.rules import Rules, fate
-from trainer.errors import JobError
+from trainer.errors import JobError, JobStopped
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +219,20 @@ def test_a_replica_that_cannot_start_stops_those_that_have(tmp_path):
     replicas = [replica(tmp_path, WAIT), replica(tmp_path, WAIT, WORKER)]
     with pytest.raises(OSError, match="no more processes"):
         local.run(replicas, Rules(), start=start)
+
+
+def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
+    stop = threading.Event()
+
+    def stop_when_ready():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        stop.set()
+
+    watch = threading.Thread(target=stop_when_ready)
+    watch.start()
+    chief = replica(tmp_path, f"{ORDERLY}; note('ready', name); {WAIT}")
+    with pytest.raises(JobStopped, match=r"^the job was stopped by SIGTERM\.$") as caught:
+        local.run([chief], Rules(restart_job=True), stop=stop)
+    watch.join()
+    assert caught.value.exit_code == 143 and starts(tmp_path) == [CHIEF]

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,10 @@ def test_what_was_preempted_is_told_at_the_end(local):
     assert code == 0 and told["preemptions"] >= 1 and told["lost_secs"] > 0
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml"])
+FILES = ["config.yaml", *(f"scripts/{name}.yaml" for name in ("multi_worker", "python_package", "tuning"))]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_the_files_of_this_repository_are_shown(file, capsys):
     assert commands.main(["trainer", "local", f"--config={REPOSITORY / file}", "--dry_run"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -95,6 +99,8 @@ def test_args_are_written_as_for_gcloud(flags, args, local):
     assert code == 0 and json.loads(out)[0]["command"][3:] == args
 
 
+RATE = {"parameterId": "generator_learning_rate", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1}}
+SWEEP = changed(TUNING, studySpec__parameters=[RATE])
 OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
 PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--other"]})]}
 
@@ -117,7 +123,13 @@ def test_args_that_cannot_be_known_here_are_let_through(content, flags, local):
         (JOB, ["--base_output_dir=s3://b/x"], "base_output_dir=s3://b/x must be a local folder or gs://BUCKET/NAME."),
         (JOB, ["--preempt_every=0"], "preempt_every=0 must be above 0 seconds"),
         (JOB, ["--max_restarts=-1"], "max_restarts"),
-        (TUNING, [], "job.yaml is a HyperparameterTuningJob, and only a CustomJobSpec runs on this machine so far"),
+        (TUNING, ["--base_output_dir=x"], "job.yaml: studySpec.parameters, rate is not a flag of the trainer"),
+        (SWEEP, [], "job.yaml: trialJobSpec.baseOutputDirectory is missing, so that the results would be lost"),
+        (
+            changed(SWEEP, studySpec__metrics__0__metricId="frechett"),
+            ["--base_output_dir=x"],
+            "studySpec.metrics[0].metricId is 'frechett', which the trainer does not report; did you mean frechet?",
+        ),
         ({"workerPoolSpecs": [POOL | {"replicaCount": 2}]}, [], "the first pool is the one chief, so write 1"),
         (changed(MINE, workerPoolSpecs__0__containerSpec__command=["bash"]), [], "only python -m MODULE"),
         (
@@ -148,9 +160,10 @@ def test_packages_are_installed_once_for_all_replicas_that_share_them(tmp_path):
         for n in range(2)
     ]
     with packages.installed([one, *packaged], call) as ready:
-        python = Path(ready[1].command[0])
-        assert ready[0] is one and ready[1].command[1:] == ("-m", "m") and ready[2].command == ready[1].command
-        assert ready[1].folder == str(python.parent)
+        python = Path(ready(packaged[0]).command[0])
+        first, second = map(ready, packaged)
+        assert ready(one) is one and first.command[1:] == ("-m", "m") and second.command == first.command
+        assert first.folder == str(python.parent)
         root = python.parents[3]
         assert root.is_dir()
     assert not root.exists()
@@ -173,7 +186,7 @@ def test_a_package_that_cannot_be_installed_is_one_sentence():
 
 def test_a_package_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not exist; build it with python -m build."):
-        packages.check([str(tmp_path / "a.whl")])
+        packages.check([replace(replica(tmp_path, ""), package_uris=(str(tmp_path / "a.whl"),))])
 
 
 def test_a_package_sees_its_own_environment_alone(tmp_path):

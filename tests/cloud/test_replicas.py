@@ -128,7 +128,7 @@ def test_args_replace_those_of_every_pool():
     ("machine", "container", "gpus", "added"),
     [
         (L4, {}, [], ["--num_virtual_devices=2"]),
-        (L4, {}, ["0"], []),
+        (L4, {}, ["0", "1"], []),
         (L4 | {"acceleratorCount": 1}, {}, [], []),
         (L4, {"args": ["--num_virtual_devices=4"]}, [], []),
         (L4, {"args": ["--num-virtual-devices", "4"]}, [], []),
@@ -140,7 +140,7 @@ def test_virtual_devices_stand_for_accelerators_that_are_not_here(machine, conta
     content = changed(JOB, workerPoolSpecs__0__machineSpec=machine, workerPoolSpecs__0__containerSpec=container)
     (replica,) = planned(content, gpus=gpus)
     assert replica.command[3:] == (*container["args"], *added)
-    assert "CUDA_VISIBLE_DEVICES" not in replica.environment
+    assert replica.environment.get("CUDA_VISIBLE_DEVICES", "").split(",") == (gpus or [""])
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from typing import Any
 from absl import flags as absl_flags
 
 from trainer import flags, recipes
-from trainer.cloud.pools import TRAINER, Container, PythonPackage
+from trainer.cloud.pools import PACKAGE, TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
 
+ARGS_HELP = "Args, comma-separated, in place of those of every pool, as gcloud has it; with commas inside: ^:^ONE:TWO."
+"""Of the flag --args, which `listed` reads."""
 REPORTED_METRICS = (
     "frechet",
     "kid",
@@ -23,6 +25,7 @@ REPORTED_METRICS = (
     "code_accuracy",
     "num_modes",
     "kl",
+    "cycle_error",
     "cycle_error_a",
     "cycle_error_b",
 )
@@ -65,13 +68,23 @@ def settings(args: Sequence[str], where: str) -> dict[str, Any]:
     return given | ({"dry_run": True} if values["dry_run"].value else {})
 
 
+def listed(text: str) -> list[str]:
+    """The members of a list as gcloud reads its --args: `a,b`, or `^:^a:b` where a member has commas."""
+    delimiter = ","
+    if text.startswith("^") and "^" in text[2:]:
+        delimiter, _, text = text[1:].partition("^")
+    return [part for part in text.split(delimiter) if part]
+
+
 def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
     """The args that the trainer gets; None where the program is another one.
 
-    A container without a command runs its image's entrypoint: that of this package's Dockerfile is the trainer.
+    A container without a command runs its image's entrypoint: that of this package's Dockerfile is the trainer. Other
+    packages may have a module of the trainer's name.
     """
     if isinstance(program, PythonPackage):
-        return program.args if program.python_module == TRAINER else None
+        is_ours = any(uri.rpartition("/")[2].startswith(PACKAGE) for uri in program.package_uris)
+        return program.args if program.python_module == TRAINER and (is_ours or not program.package_uris) else None
     words = (*program.command, *program.args)
     if TRAINER in words:
         return words[words.index(TRAINER) + 1 :]

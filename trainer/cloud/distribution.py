@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.cloud.pools import PACKAGE
 from trainer.cloud.request import programs
 from trainer.errors import ConfigError
 from trainer.storage import locate
@@ -120,7 +121,7 @@ def _provisional(uri: str, staging_bucket: str | None, sources: dict[str, str]) 
         )
     provisional = next((address for address, kept in sources.items() if kept == source), None)
     if provisional is None:
-        provisional = f"gs://provisional/{len(sources)}"
+        provisional = f"gs://provisional/{len(sources)}/{PACKAGE if is_built else Path(uri).name}"
         sources[provisional] = source
     return provisional
 

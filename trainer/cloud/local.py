@@ -16,9 +16,11 @@ from trainer.cloud import processes
 from trainer.cloud.processes import Log, Running
 from trainer.cloud.replicas import Replica
 from trainer.cloud.rules import MAX_CRASHES, SHELL, Rules, fate, shell_code, told
-from trainer.errors import JobError
+from trainer.errors import JobError, JobStopped
 
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_SECS = 0.5
+"""How often the caller's `stop` is looked at."""
 
 
 @dataclass
@@ -34,6 +36,8 @@ def run(
     replicas: Sequence[Replica],
     rules: Rules,
     *,
+    label: str = "",
+    stop: threading.Event | None = None,
     start: processes.Start = processes.start,
     clock: Callable[[], float] = time.monotonic,
 ) -> Preemptions:
@@ -42,6 +46,8 @@ def run(
     Args:
         replicas: What to run.
         rules: When to stop and to restart.
+        label: What comes before a replica's name in front of its lines.
+        stop: Set where the job is to end early, as SIGTERM to this process would end it.
         start: Starts a process.
         clock: Seconds.
 
@@ -49,29 +55,39 @@ def run(
         The preemptions that were rehearsed.
 
     Raises:
-        JobError: The job failed, ran out of time, or got SIGTERM.
+        JobError: The job failed or ran out of time.
+        JobStopped: It was told to end: by SIGTERM, by `stop`, or since nobody reads its output any more.
         KeyboardInterrupt: Ctrl-C.
     """
-    job = _Job(replicas, rules, start, clock)
+    job = _Job(replicas, rules, label, stop or threading.Event(), start, clock)
     try:
         job.run()
     finally:
         if rules.preempt_every_secs is not None:
             done = job.preemptions
             console.say(
-                f"{done.count} preemptions; {done.lost_secs:.1f} s lost between their signals and the restarts.",
+                f"{label}{done.count} preemptions; {done.lost_secs:.1f} s lost between their signals and the restarts.",
                 fields={"preemptions": done.count, "lost_secs": done.lost_secs},
             )
     return job.preemptions
 
 
 class _Job:
-    def __init__(self, replicas: Sequence[Replica], rules: Rules, start: processes.Start, clock: Callable[[], float]):
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        rules: Rules,
+        label: str,
+        stop: threading.Event,
+        start: processes.Start,
+        clock: Callable[[], float],
+    ):
         self.preemptions = Preemptions()
         self._replicas, self._rules, self._start, self._clock = replicas, rules, start, clock
         # A SimpleQueue may be written to from a signal's handler.
         self._events: queue.SimpleQueue[Running | signal.Signals] = queue.SimpleQueue()
-        self._log = Log([one.name for one in replicas], lambda: self._events.put(signal.SIGPIPE))
+        self._log = Log([one.name for one in replicas], label, lambda: self._events.put(signal.SIGPIPE))
+        self._label, self._stop_asked = label, stop
         self._running: dict[str, Running] = {}
         self._restarts: Counter[str] = Counter()
         self._interruption: signal.Signals | None = None
@@ -108,10 +124,14 @@ class _Job:
 
     def _next(self, deadline: float) -> Running | signal.Signals | None:
         """The next event; None at the deadline."""
-        try:
-            return self._events.get(timeout=None if deadline == math.inf else max(0.0, deadline - self._clock()))
-        except queue.Empty:
-            return None
+        while True:
+            left = max(0.0, deadline - self._clock())
+            with contextlib.suppress(queue.Empty):
+                return self._events.get(timeout=min(left, _LOOK_SECS))
+            if self._interruption is None and self._stop_asked.is_set():
+                return signal.SIGTERM
+            if left <= _LOOK_SECS:
+                return None
 
     def _settle(self, ended: Running) -> bool:
         """Does what the end of a replica asks for; says whether the job is done."""
@@ -151,7 +171,8 @@ class _Job:
         if self._restarts[key] > most:
             raise JobError(f"{name} {how}, and was restarted {most} times before; {advice}.", code)
         what = "the whole job" if whole_job else name
-        console.say(f"{name} {how}: {why}; restarting {what} ({self._restarts[key]} of {most}).", severity="WARNING")
+        count = f"{self._restarts[key]} of {most}"
+        console.say(f"{self._label}{name} {how}: {why}; restarting {what} ({count}).", severity="WARNING")
         if whole_job:
             self._stop(self._running.values())
         if self._interruption is not None:
@@ -189,7 +210,7 @@ class _Job:
         self._victim = self._random.choice(alive)
         self._victim_since, self._kill_at = now, now + self._rules.grace_secs
         self.preemptions.count += 1
-        console.say(f"preempting {self._victim.replica.name}.", severity="WARNING")
+        console.say(f"preempting {self._label}{self._victim.replica.name}.", severity="WARNING")
         self._victim.terminate()
 
     def _stop(self, running: Iterable[Running]) -> None:
@@ -229,4 +250,4 @@ def _interruptions(tell: Callable[[signal.Signals], None]) -> Iterator[None]:
 def _raise(interruption: signal.Signals) -> None:
     if interruption == signal.SIGINT:
         raise KeyboardInterrupt
-    raise JobError(f"the job was stopped by {interruption.name}.", SHELL + interruption)
+    raise JobStopped(f"the job was stopped by {interruption.name}.", SHELL + interruption)

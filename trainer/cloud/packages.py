@@ -23,15 +23,15 @@ def call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def check(uris: Sequence[str]) -> None:
+def check(replicas: Sequence[Replica]) -> None:
     """Raises ConfigError for a package that is not there."""
-    for uri in uris:
+    for uri in dict.fromkeys(uri for one in replicas for uri in one.package_uris):
         if not locate(uri).exists():
             raise ConfigError(f"packageUris names {uri}, which does not exist; build it with python -m build.")
 
 
 @contextlib.contextmanager
-def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[tuple[Replica, ...]]:
+def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[Callable[[Replica], Replica]]:
     """Gives every list of packages a virtual environment of its own, which lasts as long as the context.
 
     Args:
@@ -39,27 +39,26 @@ def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[tuple[
         call: Runs a command.
 
     Yields:
-        The replicas, those that need packages with the interpreter that has them, in a folder that hides nothing of it.
+        What changes a replica with such packages: it gets the interpreter that has them, in a folder that hides nothing
+        of it. One that needs none stays as it is.
 
     Raises:
         JobError: A package cannot be installed.
         StorageError: It cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as folder:
-        pythons: dict[tuple[str, ...], Path] = {(): Path(sys.executable)}
+        pythons: dict[tuple[str, ...], Path] = {}
         for uris in dict.fromkeys(one.package_uris for one in replicas):
             if uris:
                 pythons[uris] = _install(uris, Path(folder) / f"packages-{len(pythons)}", call)
-        yield tuple(
-            replace(
-                one,
-                command=(str(pythons[one.package_uris]), *one.command[1:]),
-                folder=str(pythons[one.package_uris].parent),
-            )
-            if one.package_uris
-            else one
-            for one in replicas
-        )
+
+        def ready(one: Replica) -> Replica:
+            if not one.package_uris:
+                return one
+            python = pythons[one.package_uris]
+            return replace(one, command=(str(python), *one.command[1:]), folder=str(python.parent))
+
+        yield ready
 
 
 def _install(uris: Sequence[str], folder: Path, call: Call) -> Path:

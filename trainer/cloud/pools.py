@@ -8,6 +8,8 @@ from trainer.cloud.checking import fail, specified
 
 TRAINER = "trainer.task"
 """The module that is this trainer; an image without a command runs it, as the Dockerfile's ENTRYPOINT has it."""
+PACKAGE = "gan_trainer-"
+"""What the names of this package's distributions begin with."""
 PoolRole = Literal["chief", "worker", "evaluator"]
 
 _POOL_ROLES: tuple[PoolRole | None, ...] = ("chief", "worker", None, "evaluator")

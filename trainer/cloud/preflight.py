@@ -10,21 +10,26 @@ from trainer.config import TrainConfig
 from trainer.registry import did_you_mean
 
 
-def check_job(job: JobFile) -> None:
+def check_job(job: JobFile, *, rehearsal: bool = False) -> None:
     """Refuses a job that the trainer would refuse, whose results would be lost, or whose trials would be judged by
-    nothing.
+    nothing. What a program other than the trainer takes and reports is not known.
+
+    Args:
+        job: As `jobspec` read it.
+        rehearsal: Whether it is for this machine, where results may lie in local folders.
 
     Raises:
         ConfigError: The first mistake.
     """
     if isinstance(job, TuningSpec):
-        _check_study(job.study)
-        _check_pools(job.trial, "trialJobSpec.", is_tuning=True)
+        if all(trainer_args(pool.program) is not None for pool in job.trial.pools):
+            _check_study(job.study)
+        _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
     else:
-        _check_pools(job, "", is_tuning=False)
+        _check_pools(job, "", is_tuning=False, rehearsal=rehearsal)
 
 
-def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool) -> None:
+def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool) -> None:
     job_dir = None
     for pool in job.pools:
         args = trainer_args(pool.program)
@@ -38,9 +43,9 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool) -> None:
             fail(where, "has --job_dir, to which all trials would write; remove it, and give baseOutputDirectory.")
         if pool.role == "chief" and given.get("job_dir") is not None:
             job_dir = given["job_dir"]
-            if not without_mount(job_dir).startswith("gs://"):
+            if not rehearsal and not without_mount(job_dir).startswith("gs://"):
                 fail(where, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
-    if job.base_output_uri is None and job_dir is None:
+    if job.base_output_uri is None and job_dir is None and (is_tuning or not rehearsal):
         cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
 

@@ -17,6 +17,7 @@ _CLUSTER = ("TF_CONFIG", "CLUSTER_SPEC")
 _OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _COLOURS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
+_PRINTING = threading.Lock()
 
 Start = Callable[[Replica], "subprocess.Popen[str]"]
 
@@ -108,20 +109,22 @@ class Log:
 
     Args:
         names: All that will say something.
+        label: What comes before the name.
         broken: Told where nobody reads any more.
     """
 
-    def __init__(self, names: Sequence[str], broken: Callable[[], None] = lambda: None):
+    def __init__(self, names: Sequence[str], label: str = "", broken: Callable[[], None] = lambda: None):
+        self._label = label
         self._width = max(map(len, names), default=0)
         self._colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
-        self._lock, self._broken = threading.Lock(), broken
+        self._broken = broken
 
     def show(self, name: str, line: str) -> None:
         """Prints a line; the trainer's JSON lines on a terminal as severity and message."""
-        prefix = f"{name:<{self._width}} |"
+        prefix = f"{self._label}{name:<{self._width}} |"
         if console.is_terminal():
             prefix, line = f"\x1b[{self._colours[name]}m{prefix}\x1b[0m", _plain(line)
-        with self._lock:
+        with _PRINTING:
             try:
                 print(f"{prefix} {line}", flush=True)
             except BrokenPipeError:

@@ -6,17 +6,18 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.cloud.checking import fail
 from trainer.cloud.jobspec import JobSpec
-from trainer.cloud.pools import TRAINER, Pool, PythonPackage
+from trainer.cloud.pools import TRAINER, Container, Pool, PythonPackage
 
 _PYTHON = re.compile(r"(.*/)?python3?(\.\d+)?")
 _PROJECT_NUMBER = "0"
 _REGION = "us-central1"
-_TRIAL = "1"
+_FIRST_TRIAL = "1"
+"""The trial that a job's cluster speaks of where it is none of a study."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,15 @@ class Replica:
         return self.name == "workerpool0-0"
 
 
-def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, gpus: Sequence[str] = ()) -> tuple[Replica, ...]:
-    """The processes of a job.
+def plan(
+    job: JobSpec,
+    *,
+    ports: Sequence[int],
+    job_id: str,
+    gpus: Sequence[str] = (),
+    trial: Mapping[str, str] | None = None,
+) -> tuple[Replica, ...]:
+    """The processes of a job, or of one trial of a study.
 
     Without enough GPUs for all replicas, a trainer gets as many virtual CPU devices as its machine has accelerators.
 
@@ -62,6 +70,7 @@ def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, gpus: Sequence[str]
         ports: One for each replica, in their order; `free_ports` finds some.
         job_id: `CLOUD_ML_JOB_ID`.
         gpus: The names, for `CUDA_VISIBLE_DEVICES`, of those here; several replicas get their own, one gets all.
+        trial: `CLOUD_ML_TRIAL_ID` and `CLOUD_ML_HP_METRIC_FILE` of a trial. None: it is none.
 
     Raises:
         ConfigError: A pool runs something other than a Python module.
@@ -80,8 +89,9 @@ def plan(job: JobSpec, *, ports: Sequence[int], job_id: str, gpus: Sequence[str]
                 "CLOUD_ML_JOB_ID": job_id,
                 "CLOUD_ML_PROJECT_ID": _PROJECT_NUMBER,
                 "CLOUD_ML_REGION": _REGION,
+                **(trial or {}),
                 **_folders(job.base_output_uri),
-                **_place(pool, index, cluster, program, job_id),
+                **_place(pool, index, cluster, program, job_id, (trial or {}).get("CLOUD_ML_TRIAL_ID", _FIRST_TRIAL)),
                 **shares[len(replicas)],
                 **pool.program.env,
             }
@@ -112,21 +122,21 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 def with_args(job: JobSpec, args: Sequence[str]) -> JobSpec:
     """A job whose pools all have these args, as gcloud's --args replaces them."""
-    pools = (replace(pool, program=replace(pool.program, args=tuple(args))) for pool in job.pools)
-    return replace(job, pools=tuple(pools))
+    return _with_programs(job, lambda program: replace(program, args=tuple(args)))
+
+
+def with_more_args(job: JobSpec, args: Sequence[str]) -> JobSpec:
+    """A job whose pools have these args after their own, as a study gives a trial its parameters."""
+    return _with_programs(job, lambda program: replace(program, args=(*program.args, *args)))
 
 
 def in_this_environment(job: JobSpec) -> JobSpec:
     """A job whose packages are not installed: their modules run as they are found in this environment."""
-    return replace(
-        job,
-        pools=tuple(
-            replace(pool, program=replace(pool.program, package_uris=()))
-            if isinstance(pool.program, PythonPackage)
-            else pool
-            for pool in job.pools
-        ),
-    )
+
+    def without_packages(program: Container | PythonPackage) -> Container | PythonPackage:
+        return replace(program, package_uris=()) if isinstance(program, PythonPackage) else program
+
+    return _with_programs(job, without_packages)
 
 
 def program_of(pool: Pool) -> Program:
@@ -152,6 +162,10 @@ def program_of(pool: Pool) -> Program:
     )
 
 
+def _with_programs(job: JobSpec, change: Callable[[Container | PythonPackage], Container | PythonPackage]) -> JobSpec:
+    return replace(job, pools=tuple(replace(pool, program=change(pool.program)) for pool in job.pools))
+
+
 def _folders(base: str | None) -> dict[str, str]:
     """The folders that Vertex AI names to a trainer."""
     if base is None:
@@ -164,7 +178,9 @@ def _folders(base: str | None) -> dict[str, str]:
     }
 
 
-def _place(pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Program, job_id: str) -> dict[str, str]:
+def _place(
+    pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Program, job_id: str, trial: str
+) -> dict[str, str]:
     """What tells a replica of several about the others."""
     if sum(map(len, cluster.values())) == 1:
         return {}
@@ -172,12 +188,12 @@ def _place(pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Pr
     spec = {
         "cluster": cluster,
         "environment": "cloud",
-        "task": {"type": f"workerpool{pool.index}", "index": index, "trial": _TRIAL},
+        "task": {"type": f"workerpool{pool.index}", "index": index, "trial": trial},
         "job": json.dumps({"python_module": program.module if program.package_uris else ""}),
     }
     tf_config = {
         "cluster": {roles[name]: addresses for name, addresses in cluster.items() if name in roles},
-        "task": {"type": pool.role, "index": index, "trial": _TRIAL, "cloud": job_id},
+        "task": {"type": pool.role, "index": index, "trial": trial, "cloud": job_id},
         "environment": "cloud",
         "job": {},
     }
@@ -187,8 +203,10 @@ def _place(pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Pr
 def _share_gpus(job: JobSpec, gpus: Sequence[str]) -> tuple[bool, list[dict[str, str]]]:
     """Whether virtual devices stand for accelerators, and what shows each replica its share of the GPUs."""
     wanted = [pool.accelerator_count for pool in job.pools for _ in range(pool.replica_count)]
-    if not gpus or len(wanted) == 1:
-        return not gpus, [{} for _ in wanted]
+    if not gpus:
+        return True, [{} for _ in wanted]
+    if len(wanted) == 1:
+        return False, [{"CUDA_VISIBLE_DEVICES": ",".join(gpus)}]
     if sum(wanted) > len(gpus):
         return True, [{"CUDA_VISIBLE_DEVICES": "-1"} for _ in wanted]
     free = iter(gpus)

@@ -1,7 +1,7 @@
 """What a local study found: its trials in order, as a table and as a picture."""
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainer.cloud import trials
@@ -19,8 +19,8 @@ class Study:
     """The trials of a local study, as far as it went."""
 
     spec: TuningSpec
-    folder: Path
-    """Holds trials.json, and a folder for each trial."""
+    folder: str
+    """Local or gs://. It holds trials.json, and a folder for each trial."""
     trials: tuple[TrialRecord, ...]
     """In the order in which they began."""
 
@@ -41,22 +41,6 @@ class Study:
         return first if first and first.final else None
 
 
-def load(spec: TuningSpec, base: Path | str) -> Study:
-    """The study in a folder, without going on with it.
-
-    Args:
-        spec: What it was begun with.
-        base: Its folder.
-
-    Raises:
-        ConfigError: There is none, or it was begun with another studySpec.
-    """
-    path = Path(base).absolute() / trials.FILE_NAME
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist; name the folder of a local study.")
-    return Study(spec=spec, folder=path.parent, trials=tuple(trials.read(path, spec).values()))
-
-
 def table(study: Study) -> str:
     """The trials, best first, a line each; then the best one's flags, to copy."""
     names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
@@ -71,12 +55,14 @@ def table(study: Study) -> str:
     return "\n".join(lines)
 
 
-def plot(study: Study, path: Path | str) -> None:
+def plot(study: Study) -> bytes:
     """Draws each parameter's values against the metric, with the best trial marked.
 
     Args:
         study: With at least one trial that succeeded.
-        path: Of the PNG.
+
+    Returns:
+        A PNG.
 
     Raises:
         ConfigError: Matplotlib is not installed, or no trial has succeeded.
@@ -99,7 +85,9 @@ def plot(study: Study, path: Path | str) -> None:
     for panel in panels[::columns]:
         panel.set_ylabel(study.spec.study.metrics[0].metric_id)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(Path(path), format="png", dpi=150)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    return image.getvalue()
 
 
 def _draw(panel: Any, name: str, study: Study, best: TrialRecord) -> None:

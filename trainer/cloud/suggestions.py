@@ -20,14 +20,17 @@ class Suggester:
     it had not been. GRID_SEARCH takes the points in order, each once, without those that differ in absent children.
 
     Args:
-        study: What is searched; the first metric counts.
+        study: What is searched, with one metric.
         ended: The trials that ended before this process began.
 
     Raises:
-        ConfigError: Optuna is not installed.
+        ConfigError: Optuna is not installed, or the study has several metrics.
     """
 
     def __init__(self, study: StudySpec, ended: Iterable[TrialRecord]):
+        if len(study.metrics) > 1:
+            told = ", ".join(metric.metric_id for metric in study.metrics)
+            raise ConfigError(f"studySpec.metrics has {told}, and a local study follows one metric; keep one.")
         optuna = _optuna()
         self._algorithm = study.algorithm
         self._top: tuple[_Keyed, ...] = tuple((one.parameter_id, one) for one in study.parameters)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from trainer.cloud.jobspec import TuningSpec
 from trainer.cloud.study import StudySpec, Value
 from trainer.errors import ConfigError
-from trainer.storage import read_json_lines, write_atomically
+from trainer.storage import Location, read_json_lines
 
 State = Literal["ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
 
@@ -88,7 +88,7 @@ def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
     return tuple(found)
 
 
-def write(path: Path, spec: TuningSpec, records: Iterable[TrialRecord]) -> None:
+def write(file: Location, spec: TuningSpec, records: Iterable[TrialRecord]) -> None:
     """Writes the file of a study, whole or not at all."""
     content = {
         **({"displayName": spec.display_name} if spec.display_name else {}),
@@ -98,26 +98,26 @@ def write(path: Path, spec: TuningSpec, records: Iterable[TrialRecord]) -> None:
         "maxFailedTrialCount": spec.max_failed_trial_count,
         "trials": [_to_rest(record, spec.study.metrics[0].metric_id) for record in records],
     }
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    file.write_bytes((json.dumps(content, indent=2) + "\n").encode())
 
 
-def read(path: Path, spec: TuningSpec) -> dict[str, TrialRecord]:
+def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
     """The trials of a study's file by their ids; none where the file does not exist.
 
     Raises:
         ConfigError: It is the file of another study, or of none.
     """
-    if not path.exists():
+    if not file.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(file.read_bytes())
         study, records = content["studySpec"], [_from_rest(trial) for trial in content["trials"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not the file of a local study; move it away to begin one there.") from error
+        raise ConfigError(f"{file} is not the file of a local study; move it away to begin one there.") from error
     if study != json.loads(json.dumps(spec.study.raw)):
         keys = sorted(key for key in {*study, *spec.study.raw} if study.get(key) != spec.study.raw.get(key))
         raise ConfigError(
-            f"studySpec is not what {path} was begun with ({', '.join(keys)} changed); "
+            f"studySpec is not what {file} was begun with ({', '.join(keys)} changed); "
             "undo the change, or give the study another folder."
         )
     return {record.id: record for record in records}

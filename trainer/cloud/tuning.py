@@ -1,6 +1,8 @@
 """Runs a hyperparameter tuning job on this machine: the study that Vertex AI would run, with trials of the caller's."""
 
 import datetime
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,16 +13,14 @@ from typing import Any
 from trainer import console
 from trainer.cloud import trials
 from trainer.cloud.jobspec import TuningSpec
-from trainer.cloud.results import Study, load, plot, table
+from trainer.cloud.results import Study
 from trainer.cloud.study import StudySpec, Value
 from trainer.cloud.suggestions import Suggester
 from trainer.cloud.trials import Measurement, TrialRecord
 from trainer.errors import ConfigError, TrainerError
-
-__all__ = ["Study", "Trial", "load", "plot", "study", "table"]
+from trainer.storage import is_remote, locate
 
 _METRIC_FILE = "output.metrics"
-_FOLDERS = {"AIP_MODEL_DIR": "model", "AIP_CHECKPOINT_DIR": "checkpoints", "AIP_TENSORBOARD_LOG_DIR": "logs"}
 _HOPELESS = 3
 """Failures without a success that end a study whose maxFailedTrialCount leaves the choice to the service."""
 
@@ -35,20 +35,22 @@ class Trial:
     """Those that this trial has, conditional ones where their parent has a matching value alone."""
     args: tuple[str, ...]
     """`--NAME=value` of each parameter, to come after the args of every pool."""
-    folder: Path
-    """Its own, which exists: BASE/ID."""
-    env: Mapping[str, str]
-    """What comes on top of a job's environment."""
+    folder: str
+    """Its own, local or gs://: BASE/ID."""
+    metric_file: Path
+    """Where it reports its metrics; the folder exists."""
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     """Set when the trial should end: it has no hope, or the study ends."""
 
     @property
-    def metric_file(self) -> Path:
-        """Where it reports its metrics."""
-        return Path(self.env["CLOUD_ML_HP_METRIC_FILE"])
+    def environment(self) -> dict[str, str]:
+        """What Vertex AI tells its processes beside a job's own variables."""
+        return {"CLOUD_ML_TRIAL_ID": self.id, "CLOUD_ML_HP_METRIC_FILE": str(self.metric_file)}
 
 
-def study(spec: TuningSpec, base: Path | str, run_trial: Callable[[Trial], int], *, poll_secs: float = 1.0) -> Study:
+def study(
+    spec: TuningSpec, base: str | os.PathLike[str], run_trial: Callable[[Trial], int], *, poll_secs: float = 1.0
+) -> Study:
     """Runs a study to its end, or goes on with one that was interrupted.
 
     Every change is written to BASE/trials.json, in the form of Vertex AI's answer about the job. A trial whose process
@@ -56,7 +58,7 @@ def study(spec: TuningSpec, base: Path | str, run_trial: Callable[[Trial], int],
 
     Args:
         spec: The job.
-        base: A local folder. What it holds of this study is gone on with.
+        base: A folder, local or gs://. What it holds of this study is gone on with.
         run_trial: Runs a trial to its end and returns its exit code. It is called in a thread, and should end soon
             after `trial.stop` is set, with any code.
         poll_secs: How often metric files are read, in seconds.
@@ -66,31 +68,26 @@ def study(spec: TuningSpec, base: Path | str, run_trial: Callable[[Trial], int],
 
     Raises:
         ConfigError: The study cannot be run here, or is another one than the folder's.
+        StorageError: The folder cannot be read or written.
         TrainerError: As many trials failed as end the study. What `run_trial` raises is raised again, after the
             other trials have ended; they count as interrupted.
     """
-    if len(spec.study.metrics) > 1:
-        told = ", ".join(metric.metric_id for metric in spec.study.metrics)
-        raise ConfigError(f"studySpec.metrics has {told}, and a local study follows one metric; keep one.")
-    if str(base).startswith("gs://"):
-        raise ConfigError(f"{base} is in a bucket, and a local study needs a folder of this machine; name one.")
-    folder = Path(base).absolute()
-    run = _Run(spec, folder, run_trial)
-    folder.mkdir(parents=True, exist_ok=True)
-    _tell_differences(spec.study)
-    run.to_the_end(poll_secs)
-    found = Study(spec=spec, folder=folder, trials=tuple(run.records.values()))
-    console.say(table(found))
-    return found
+    folder = os.fspath(base).rstrip("/") if is_remote(base) else os.path.abspath(base)
+    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+        run = _Run(spec, folder, Path(scratch if is_remote(base) else folder), run_trial)
+        _tell_differences(spec.study)
+        run.to_the_end(poll_secs)
+    return Study(spec=spec, folder=folder, trials=tuple(run.records.values()))
 
 
 class _Run:
     """A study while it runs; all but `run_trial` happens in one thread."""
 
-    def __init__(self, spec: TuningSpec, folder: Path, run_trial: Callable[[Trial], int]):
-        self._spec, self._folder, self._run_trial = spec, folder, run_trial
+    def __init__(self, spec: TuningSpec, folder: str, reports: Path, run_trial: Callable[[Trial], int]):
+        self._spec, self._folder, self._reports, self._run_trial = spec, folder, reports, run_trial
         self._metric = spec.study.metrics[0].metric_id
-        self.records = trials.read(folder / trials.FILE_NAME, spec)
+        self._file = locate(folder) / trials.FILE_NAME
+        self.records = trials.read(self._file, spec)
         self._interrupted = [record for record in self.records.values() if not record.ended]
         self._suggester = Suggester(spec.study, [record for record in self.records.values() if record.ended])
         self._running: dict[Future[int], Trial] = {}
@@ -137,12 +134,18 @@ class _Run:
                 console.say(f"The grid has {len(self.records)} points, fewer than maxTrialCount={most}.")
                 return None
             record = TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=_now())
-        trial = _trial(record, self._folder)
+        trial = Trial(
+            id=record.id,
+            parameters=record.parameters,
+            args=trials.flags(record.parameters),
+            folder=f"{self._folder}/{record.id}",
+            metric_file=self._reports / record.id / _METRIC_FILE,
+        )
         if record.id not in self.records and trial.metric_file.exists():
             raise ConfigError(
                 f"{trial.metric_file} is of no trial in {trials.FILE_NAME}; give the study a folder of its own."
             )
-        trial.folder.mkdir(exist_ok=True)
+        trial.metric_file.parent.mkdir(parents=True, exist_ok=True)
         self._reported[trial.id] = set()
         self._record(record)
         return trial
@@ -182,7 +185,7 @@ class _Run:
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
-        trials.write(self._folder / trials.FILE_NAME, self._spec, self.records.values())
+        trials.write(self._file, self._spec, self.records.values())
 
     def _check_failures(self) -> None:
         failed = [record for record in self.records.values() if record.state == "INFEASIBLE"]
@@ -194,23 +197,8 @@ class _Run:
         allowed = f"maxFailedTrialCount is {limit}" if limit else "none succeeded"
         raise TrainerError(
             f"{len(failed)} trials failed and {allowed}, which ends the study (trial {last.id}: "
-            f"{last.infeasible_reason}); see {self._folder / last.id}, correct the job, and begin in another folder."
+            f"{last.infeasible_reason}); see {self._folder}/{last.id}, correct the job, and begin in another folder."
         )
-
-
-def _trial(record: TrialRecord, base: Path) -> Trial:
-    folder = base / record.id
-    return Trial(
-        id=record.id,
-        parameters=record.parameters,
-        args=trials.flags(record.parameters),
-        folder=folder,
-        env={
-            "CLOUD_ML_TRIAL_ID": record.id,
-            "CLOUD_ML_HP_METRIC_FILE": str(folder / _METRIC_FILE),
-            **{variable: f"{folder / name}/" for variable, name in _FOLDERS.items()},
-        },
-    )
 
 
 def _tell_differences(spec: StudySpec) -> None:

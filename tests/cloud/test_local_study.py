@@ -1,0 +1,175 @@
+"""A tuning job by the command `local`: its trials are jobs of this machine, and it goes on where it was interrupted."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from specs import JOB, LOSS, TUNING, changed, child
+
+from trainer import __main__ as commands
+from trainer.storage import locate
+
+pytest.importorskip("optuna")
+pytest.importorskip("matplotlib")
+
+RATE = {
+    "parameterId": "generator_learning_rate",
+    "scaleType": "UNIT_LOG_SCALE",
+    "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1e-1},
+}
+WEIGHT = {"parameterId": "penalty_weight", "doubleValueSpec": {"minValue": 1, "maxValue": 20}}
+CONDITIONAL = {**LOSS, "conditionalParameterSpecs": [child("parentCategoricalValues", ["wasserstein"], WEIGHT)]}
+BOWL = """
+import json, math, os, signal, sys
+flags = dict(arg[2:].split("=") for arg in sys.argv[1:])
+trial, distance = os.environ["CLOUD_ML_TRIAL_ID"], abs(math.log10(float(flags["generator_learning_rate"])) + 3)
+with open("began", "a") as file:
+    print(json.dumps([trial, flags, os.environ["AIP_CHECKPOINT_DIR"], os.environ["TF_CONFIG"]]), file=file)
+def report(*values):
+    with open(os.environ["CLOUD_ML_HP_METRIC_FILE"], "w") as file:
+        for n, value in enumerate(values, 1):
+            print(json.dumps({"frechet": str(value), "global_step": str(n), "trial": trial}), file=file)
+"""
+"""A trial whose learning rate is best at 1e-3."""
+WORST_CORNER = 2.0  # of BOWL, at 1e-5 or 1e-1
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch, capsys):
+    """Runs the command on a study of a module `mine.job` in a folder of its own; returns exit code, out, err."""
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def run(source, *flags, **changes):
+        spec = changed(
+            JOB, workerPoolSpecs__0__containerSpec={"imageUri": "i", "command": ["python", "-m", "mine.job"]}
+        )
+        spec["workerPoolSpecs"].append(spec["workerPoolSpecs"][0])
+        study = {"parameters": [RATE, CONDITIONAL], "measurementSelectionType": "BEST_MEASUREMENT"}
+        content = changed(TUNING, trialJobSpec=spec, maxTrialCount=8)
+        content["studySpec"] |= study
+        Path("mine/job.py").write_text(BOWL + source)
+        Path("tuning.yaml").write_text(yaml.safe_dump(content | changes))
+        code = commands.main(["trainer", "local", "--config=tuning.yaml", *flags])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def began():
+    """Trial, flags, checkpoint folder and cluster of every process that was started."""
+    return [json.loads(line) for line in Path("began").read_text().splitlines()]
+
+
+def parameters(folder):
+    """id -> parameters of every trial on record."""
+    trials = json.loads((locate(folder) / "trials.json").read_bytes())["trials"]
+    return {trial["id"]: {one["parameterId"]: one["value"] for one in trial["parameters"]} for trial in trials}
+
+
+def test_eight_trials_find_a_better_rate_than_the_worst_corner_and_show_it(local, tmp_path):
+    code, out, error = local("report(distance)", "--base_output_dir=study")
+    assert (code, error) == (0, "")
+    head, best, *rest = out[out.index("trial  state") :].splitlines()
+    assert head.split() == ["trial", "state", "frechet", "step", "generator_learning_rate", "loss", "penalty_weight"]
+    assert float(best.split()[2]) < WORST_CORNER / 2 and len(rest) == 7 + 3
+    assert rest[-2] == f"The best is trial {best.split()[0]}:" and rest[-1].startswith("--generator_learning_rate=")
+    assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
+    found = parameters("study")
+    assert list(found) == [str(n) for n in range(1, 9)]
+    assert {one["loss"] for one in found.values()} == {"hinge", "wasserstein"}
+    assert all(("penalty_weight" in one) == (one["loss"] == "wasserstein") for one in found.values())
+
+
+def test_every_replica_of_a_trial_gets_its_parameters_folders_and_number(local, tmp_path):
+    assert local("report(distance)", "--base_output_dir=study", maxTrialCount=2)[0] == 0
+    found = parameters("study")
+    processes = [(trial, flags, folder, json.loads(cluster)) for trial, flags, folder, cluster in began()]
+    assert {(trial, cluster["task"]["type"]) for trial, *_, cluster in processes} <= {
+        (trial, role) for trial in "12" for role in ("chief", "worker")
+    }
+    assert {trial for trial, *_ in processes} == {"1", "2"}
+    for trial, flags, folder, cluster in processes:
+        assert {name: str(value) for name, value in found[trial].items()} == flags
+        assert folder == f"{tmp_path}/study/{trial}/checkpoints/" and cluster["task"]["trial"] == trial
+
+
+def test_a_study_goes_on_after_ctrl_c_as_if_it_had_not_been_there(local):
+    stops = """
+if trial == "3" and not os.path.exists("once"):
+    open("once", "w").close()
+    os.kill(os.getppid(), signal.SIGINT)
+    signal.pause()
+report(distance)
+"""
+    code, _, error = local(stops, "--base_output_dir=a", parallelTrialCount=1)
+    assert code == 130 and error.startswith("error: interrupted; run the same command again to go on")
+    assert list(parameters("a")) == ["1", "2", "3"]
+    assert local(stops, "--base_output_dir=a", parallelTrialCount=1)[0] == 0
+    chiefs = [trial for trial, *_, cluster in began() if json.loads(cluster)["task"]["type"] == "chief"]
+    assert chiefs == ["1", "2", "3", "3", *map(str, range(4, 9))]
+    assert local("report(distance)", "--base_output_dir=b", parallelTrialCount=1)[0] == 0
+    assert parameters("a") == parameters("b")
+
+
+def test_a_trial_without_hope_is_stopped_and_its_best_measurement_counts(local):
+    hopeless = """
+if int(trial) < 7:
+    report(*[1.0] * 50)
+else:
+    report(*[9.0 + n for n in range(50)])
+    signal.pause()
+"""
+    flags = ["--base_output_dir=study", "--grace=5"]
+    study = TUNING["studySpec"] | {"parameters": [RATE], "measurementSelectionType": "BEST_MEASUREMENT"}
+    code, out, _ = local(
+        hopeless, *flags, maxTrialCount=7, parallelTrialCount=1, studySpec=study | {"medianAutomatedStoppingSpec": {}}
+    )
+    assert code == 0 and "Trial 7 is asked to end: frechet 58 at step 50, worse than the median." in out
+    last = json.loads(Path("study/trials.json").read_text())["trials"][-1]
+    assert last["state"] == "SUCCEEDED" and last["finalMeasurement"]["metrics"][0]["value"] == 9.0
+
+
+def test_a_failed_trial_is_told_with_its_exit_code_and_the_study_goes_on(local):
+    code, out, _ = local("report(distance)\nsys.exit(7 * (trial == '2'))", "--base_output_dir=s", maxTrialCount=3)
+    assert code == 0 and "Trial 2 failed (exit code 7)" in out
+    assert "trial 2: workerpool" in out and "exited with 7, which ends the job" in out
+    states = [trial["state"] for trial in json.loads(Path("s/trials.json").read_text())["trials"]]
+    assert states == ["SUCCEEDED", "INFEASIBLE", "SUCCEEDED"]
+
+
+def test_lines_of_trials_that_run_together_carry_their_number(local):
+    code, out, _ = local("print('hello'); report(distance)", "--base_output_dir=s", maxTrialCount=2)
+    assert code == 0
+    lines = {line for line in out.splitlines() if line.endswith("| hello")}
+    assert {"trial 1 workerpool0-0 | hello", "trial 2 workerpool0-0 | hello"} <= lines
+
+
+def test_a_study_in_a_bucket_keeps_its_record_and_picture_there(local, bucket):
+    code, out, _ = local("report(distance)", f"--base_output_dir={bucket}/study", maxTrialCount=2)
+    assert code == 0 and f"Drew the trials in {bucket}/study/study.png." in out
+    assert (locate(bucket) / "study/study.png").read_bytes().startswith(b"\x89PNG")
+    found = parameters(f"{bucket}/study")
+    assert all(-5 <= math.log10(one["generator_learning_rate"]) <= -1 for one in found.values())
+    assert {folder for _, _, folder, _ in began()} == {f"{bucket}/study/{trial}/checkpoints/" for trial in "12"}
+    assert local("report(distance)", f"--base_output_dir={bucket}/study", maxTrialCount=3)[0] == 0
+    assert list(parameters(f"{bucket}/study")) == ["1", "2", "3"]
+
+
+def test_without_anything_to_run_the_first_trial_is_shown(local):
+    code, out, _ = local("", "--base_output_dir=study", "--dry_run")
+    shown = json.loads(out)
+    assert code == 0 and [one["name"] for one in shown] == ["workerpool0-0", "workerpool1-0"]
+    assert shown[0]["command"][3].startswith("--generator_learning_rate=")
+    assert shown[0]["environment"]["CLOUD_ML_TRIAL_ID"] == "1" and not Path("study").exists()
+
+
+def test_a_study_of_several_metrics_is_refused_before_anything_starts(local):
+    metrics = [{"metricId": name, "goal": "MINIMIZE"} for name in ("frechet", "kid")]
+    code, out, error = local("", "--base_output_dir=study", studySpec={"metrics": metrics, "parameters": [RATE]})
+    assert (code, out) == (2, "") and not Path("study").exists()
+    assert error == (
+        "error: tuning.yaml: studySpec.metrics has frechet, kid, and a local study follows one metric; keep one.\n"
+    )
