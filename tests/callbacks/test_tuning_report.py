@@ -3,10 +3,13 @@
 import json
 import types
 
+import numpy as np
 import pytest
 
+from trainer import metrics
 from trainer.callbacks import TuningReport
 from trainer.callbacks.tuning_report import tag
+from trainer.cloud.arguments import REPORTED_METRICS
 
 
 def report(path, *evaluations):
@@ -50,3 +53,17 @@ def test_what_is_no_number_is_not_reported_and_a_trial_goes_on(tmp_path):
 )
 def test_a_tag_is_the_name_without_the_suite(name, expected):
     assert tag(name) == expected
+
+
+def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
+    images, labels = digits.images[:1000], digits.labels[:1000]
+    in_colours = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
+    alone = metrics.get("digits")(images, num_samples=1000)
+    names = {
+        *alone.evaluate(images, labels),
+        *alone.evaluate(images, labels, labels_are_codes=True),
+        *in_colours.evaluate(np.repeat(images, 3, axis=-1), labels),
+        *metrics.get("cycle")(images, images).floor(),
+    }
+    assert {tag(f"metric/{name}") for name in names} == set(REPORTED_METRICS)
+    assert {tag(f"metric/{metrics.monitor(suite)}") for suite in metrics.NAMES} <= set(REPORTED_METRICS)

@@ -1,0 +1,213 @@
+"""Counts how often a job of several machines that loses some of them ends with other bits than an undisturbed one.
+
+    python -m benchmarks.rehearsals --kills=10
+    python -m benchmarks.rehearsals --stalls=2
+    python -m benchmarks.rehearsals --preempt_every=20 --steps=60000
+
+Runs `scripts/multi_worker.yaml` with a chief and two workers by `python -m trainer local` and small networks. Random
+workers are killed (SIGKILL) or made to stand still (SIGSTOP) at random moments, or the runner takes machines away by
+itself; Vertex AI's rules restart the job. The SHA-256 over all state at its end is compared with that of one process
+with three mirrored devices. Needs Linux, where a process can be found by its environment.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from absl import app, flags
+
+from trainer.engine.manifest import MANIFEST
+
+_KILLS = flags.DEFINE_integer("kills", 0, "How many workers are killed in all.", lower_bound=0)
+_STALLS = flags.DEFINE_integer("stalls", 0, "How many workers are made to stand still in all.", lower_bound=0)
+_PREEMPT_EVERY = flags.DEFINE_float("preempt_every", None, "Seconds between preemptions of the runner's own.")
+_STEPS = flags.DEFINE_integer("steps", 4000, "Of each job.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the workers.")
+
+FILE = Path(__file__).parent.parent / "scripts/multi_worker.yaml"
+NUM_WORKERS = 2
+_ARGS = (
+    "--recipe=vanilla",
+    '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
+    *("--latent_dim=8", "--global_batch_size=24", "--jit_compile=off", "--metrics=none", "--noexport_model"),
+    *("--checkpoint_every_steps=100", "--sample_every_steps=0", "--ema_half_life_images=100"),
+    "--worker_timeout_secs=6",
+)
+_PATIENCE_SECS = 180.0
+
+
+@dataclass
+class Tally:
+    """What was counted."""
+
+    disturbances: int = 0
+    jobs: int = 0
+    mismatches: int = 0
+
+
+def alone(folder: Path, more: Sequence[str] = ()) -> str:
+    """Trains in one process with as many mirrored devices as the job has machines; the digest of its end."""
+    devices = ["--strategy=mirrored", f"--num_virtual_devices={1 + NUM_WORKERS}"]
+    command = [sys.executable, "-m", "trainer.task", *_ARGS, *devices, f"--job_dir={folder}", *more]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return digest(folder)
+
+
+def digest(job_dir: Path) -> str:
+    """SHA-256 over all state of the newest checkpoint."""
+    return json.loads(max(job_dir.glob(f"checkpoints/step-*/{MANIFEST}")).read_text())["state_sha256"]
+
+
+class Job:
+    """A job of a chief and two workers that runs on this machine.
+
+    Args:
+        folder: Its run directory; what it prints goes to a file beside it.
+        more: Flags of the trainer.
+        flags: Flags of `python -m trainer local`.
+    """
+
+    def __init__(self, folder: Path, more: Sequence[str] = (), flags: Sequence[str] = ()):
+        self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
+        content = yaml.safe_load(FILE.read_text())
+        content["workerPoolSpecs"][1]["replicaCount"] = NUM_WORKERS
+        config = folder.with_name(f"{folder.name}.yaml")
+        config.write_text(yaml.safe_dump(content))
+        args = f"--args=^;^{';'.join((*_ARGS, *more))}"
+        command = [sys.executable, "-m", "trainer", "local", f"--config={config}", f"--base_output_dir={folder}", args]
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the job has not ended."""
+        return self._process.poll() is None
+
+    def step(self) -> int:
+        """The newest step that is committed."""
+        found = (int(path.parent.name[len("step-") :]) for path in self.folder.glob(f"checkpoints/step-*/{MANIFEST}"))
+        return max(found, default=0)
+
+    def await_progress(self) -> bool:
+        """Waits for a checkpoint newer than those there are; False where the job ends before.
+
+        Raises:
+            TimeoutError: There is none.
+        """
+        reached, end = self.step(), time.monotonic() + _PATIENCE_SECS
+        while self.step() <= reached:
+            if not self.is_running:
+                return False
+            if time.monotonic() > end:
+                raise TimeoutError(f"no checkpoint after step {reached} in {_PATIENCE_SECS:g} s; see {self.log}")
+            time.sleep(0.02)
+        return True
+
+    def disturb(self, number: signal.Signals, worker: int) -> bool:
+        """Sends a signal to a worker; False where it does not run."""
+        for pid, spec in self._replicas():
+            if (spec["task"]["type"], spec["task"]["index"]) == ("worker", worker):
+                os.kill(pid, number)
+                return True
+        return False
+
+    def wait(self) -> int:
+        """Waits for the end; the exit code."""
+        return self._process.wait()
+
+    def _replicas(self) -> Iterator[tuple[int, dict]]:
+        """Process and TF_CONFIG of every replica that runs."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for pid in children.read_text().split():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                environ = Path(f"/proc/{pid}/environ").read_text().split("\0")
+                for entry in environ:
+                    if entry.startswith("TF_CONFIG="):
+                        yield int(pid), json.loads(entry.removeprefix("TF_CONFIG="))
+
+
+def disturbed(
+    folder: Path, numbers: Sequence[signal.Signals], dice: random.Random, more: Sequence[str] = ()
+) -> tuple[int, Job]:
+    """Runs a job whose random workers get these signals, each at a random moment after another checkpoint.
+
+    Returns:
+        How many signals were sent before it ended, and the job.
+
+    Raises:
+        RuntimeError: It did not end well.
+    """
+    sent = 0
+    with Job(folder, more, ["--max_restarts=1000", "--grace=5"]) as job:
+        while sent < len(numbers) and job.await_progress():
+            time.sleep(dice.uniform(0, 1))
+            sent += job.disturb(numbers[sent], dice.randrange(NUM_WORKERS))
+        code = job.wait()
+    if code != 0:
+        raise RuntimeError(f"the job ended with status {code}; see {job.log}")
+    return sent, job
+
+
+def count(numbers: Sequence[signal.Signals], seed: int, more: Sequence[str] = ()) -> Tally:
+    """Runs jobs until so many signals were sent, and compares each with an undisturbed one."""
+    tally, dice = Tally(), random.Random(seed)
+    with tempfile.TemporaryDirectory() as root:
+        expected = alone(Path(root) / "alone", more)
+        while tally.disturbances < len(numbers):
+            left = numbers[tally.disturbances :]
+            sent, job = disturbed(Path(root) / f"job-{tally.jobs}", left, dice, more)
+            tally.disturbances += sent
+            tally.jobs += 1
+            tally.mismatches += digest(job.folder) != expected
+    return tally
+
+
+def preempted(every_secs: float, seed: int, more: Sequence[str] = ()) -> Tally:
+    """Runs a job whose machines the runner itself takes away, and compares it with an undisturbed one."""
+    with tempfile.TemporaryDirectory() as root:
+        expected = alone(Path(root) / "alone", more)
+        flags = [f"--preempt_every={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
+        with Job(Path(root) / "job", more, flags) as job:
+            code = job.wait()
+        told = job.log.read_text().splitlines()
+        if code != 0:
+            raise RuntimeError("\n".join(told[-20:]))
+        print(json.loads(told[-1])["message"])
+        return Tally(json.loads(told[-1])["preemptions"], 1, digest(job.folder) != expected)
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for each kind of disturbance."""
+    more, mismatches = [f"--steps={_STEPS.value}"], 0
+    for name, number, wanted in (("kills", signal.SIGKILL, _KILLS.value), ("stalls", signal.SIGSTOP, _STALLS.value)):
+        if wanted:
+            tally = count([number] * wanted, _SEED.value, more)
+            print(f"{tally.disturbances} {name} in {tally.jobs} jobs, {tally.mismatches} mismatches", flush=True)
+            mismatches += tally.mismatches
+    if _PREEMPT_EVERY.value:
+        tally = preempted(_PREEMPT_EVERY.value, _SEED.value, more)
+        print(f"{tally.disturbances} preemptions in one job, {tally.mismatches} mismatches")
+        mismatches += tally.mismatches
+    sys.exit(bool(mismatches))
+
+
+if __name__ == "__main__":
+    app.run(main)
