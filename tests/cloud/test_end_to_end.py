@@ -1,0 +1,112 @@
+"""From prepared digits in a bucket, by the SDK and a stand-in that runs jobs here, to a run in the bucket."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bucket_runs import TINY, files, run, state_of
+from vertex_service import VertexService
+
+from trainer.cloud import vertex, waiting
+from trainer.engine.manifest import MANIFEST
+from trainer.storage import locate
+
+pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+STEPS = 400
+CHECKPOINTS = ("--checkpoint_every_steps=100", "--steps_per_window=50", "--sample_every_steps=400")
+
+
+@pytest.fixture(scope="module")
+def in_bucket(cloud_storage, tmp_path_factory, digits):
+    """A bucket that holds digits, prepared from arrays at gs://BUCKET/data/photos."""
+    from buckets import new_bucket
+
+    name, arrays = new_bucket(), tmp_path_factory.mktemp("arrays") / "digits.npz"
+    np.savez(arrays, images=digits.images[:200], labels=digits.labels[:200])
+    assert run("prepare", f"--source={arrays}", f"--out={name}/data/photos", "--processes=1") == 0
+    return name
+
+
+@pytest.fixture
+def submit(tmp_path, monkeypatch, in_bucket):
+    """Sends a file of this repository with other args to a stand-in, and waits; returns what the runners printed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(waiting, "_POLL_SECS", 0.1)
+    log = tmp_path / "log"
+
+    def send(file, output, args, while_it_runs=lambda process: None):
+        def on_this_machine(spec):
+            config = tmp_path / "received.json"
+            config.write_text(json.dumps(spec))
+            command = [sys.executable, "-m", "trainer", "local", f"--config={config}"]
+            with log.open("a") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+                while_it_runs(process)
+            if process.returncode:
+                raise RuntimeError(f"the runner ended with {process.returncode}: {log.read_text()[-2000:]}")
+
+        text = (ROOT / file).read_text().replace("/PROJECT/", "/my-project/")
+        text = text.replace("gs://BUCKET/runs/photos", output).replace("gs://BUCKET/runs/tuning", output)
+        text = text.replace("maxTrialCount: 20", "maxTrialCount: 2")
+        path = tmp_path / "job.yaml"
+        path.write_text(text)
+        where = ["--project=my-project", "--region=us-central1", f"--args=^;^{';'.join(args)}"]
+        with VertexService(on_this_machine) as service:
+            monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
+            assert run("submit", f"--config={path}", *where, "--wait") == 0, log.read_text()[-2000:]
+        return log.read_text()
+
+    return send
+
+
+def chief_of(process):
+    """The process of the chief; None where it does not run."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    return int(found) if found.strip() else None
+
+
+def test_a_job_leaves_its_run_in_the_bucket_and_one_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
+    args = [*TINY, f"--dataset={in_bucket}/data/photos", f"--steps={STEPS}", *CHECKPOINTS, "--export_model"]
+    submit("config.yaml", f"{in_bucket}/runs/whole", args)
+    there = files(f"{in_bucket}/runs/whole")
+    last = f"{STEPS:08d}"
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "samples/progression.gif",
+        f"samples/step-{last}.png",
+        f"checkpoints/step-{last}/{MANIFEST}",
+        "model/saved_model.pb",
+    } <= set(there)
+    assert any(name.startswith("logs/") for name in there)
+    assert json.loads((locate(in_bucket) / "runs/whole/config.json").read_bytes())["num_virtual_devices"] == 2
+
+    def kill_the_chief(process):
+        while not any(name.endswith(MANIFEST) for name in files(f"{in_bucket}/runs/cut")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(chief_of(process), signal.SIGKILL)
+
+    printed = submit("config.yaml", f"{in_bucket}/runs/cut", args, kill_the_chief)
+    assert "workerpool0-0 was killed by SIGKILL: the loss of its machine; restarting the whole job (1 of 6)." in printed
+    assert state_of(f"{in_bucket}/runs/cut", STEPS) == state_of(f"{in_bucket}/runs/whole", STEPS)
+
+
+def test_a_tuning_job_leaves_its_trials_in_the_bucket(submit, in_bucket):
+    pytest.importorskip("optuna")
+    args = [*TINY, f"--dataset={in_bucket}/data/photos", "--metrics=digits", "--steps=2"]
+    printed = submit("scripts/tuning.yaml", f"{in_bucket}/runs/sweep", [*args, "--evaluate_every_steps=2"])
+    assert "The best is trial" in printed
+    trials = json.loads((locate(in_bucket) / "runs/sweep/trials.json").read_bytes())["trials"]
+    assert [trial["state"] for trial in trials] == ["SUCCEEDED"] * 2
+    for trial in trials:
+        config = json.loads((locate(in_bucket) / f"runs/sweep/{trial['id']}/config.json").read_bytes())
+        for parameter in trial["parameters"]:
+            assert config[parameter["parameterId"]] == parameter["value"]
