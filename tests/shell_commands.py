@@ -14,7 +14,6 @@ from absl import flags
 from trainer import __main__ as trainer
 from trainer.cloud import jobspec
 from trainer.cloud.arguments import check_args
-from trainer.cloud.jobspec import TuningSpec
 from trainer.flags import with_underscores
 
 ROOT = Path(__file__).parent.parent
@@ -129,8 +128,6 @@ def _check_trainer(name: str, arguments: list[str], folder: Path) -> None:
     assert values([name, *map(with_underscores, arguments)])[1:] == []
     if name in ("local", "submit"):
         file = _own(values.config, folder)
-        if name == "local" and isinstance(jobspec.read(file, rehearsal=True), TuningSpec):
-            return
         rest = [argument for argument in arguments if not argument.startswith("--config=")]
         assert module.main([name, f"--config={file}", "--dry_run", *rest]) == 0
 
