@@ -4,14 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from shell_commands import check, commands
 
 from trainer import recipes
-from trainer.flags import define_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs/recipes.md").read_text()
 DATA = (ROOT / "docs/data.md").read_text()
+VERTEX = (ROOT / "docs/vertex.md").read_text()
 
 
 def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(monkeypatch):
@@ -29,8 +30,8 @@ def test_every_recipe_is_in_the_table(name):
 
 @pytest.mark.parametrize(
     "text",
-    [README, RECIPES, DATA, (ROOT / "docs/architecture.md").read_text()],
-    ids=["README", "recipes", "data", "architecture"],
+    [README, RECIPES, DATA, VERTEX, (ROOT / "docs/architecture.md").read_text()],
+    ids=["README", "recipes", "data", "vertex", "architecture"],
 )
 def test_files_that_are_named_exist(text):
     paths = re.findall(r"`((?:trainer|scripts|docs|tests|benchmarks)/[\w./]+)`|\]\((docs/[\w./]+)\)", text)
@@ -38,14 +39,13 @@ def test_files_that_are_named_exist(text):
         assert (ROOT / path).exists(), path
 
 
-def test_flags_that_are_named_exist():
-    from absl import flags
+@pytest.mark.parametrize("text", [RECIPES, DATA, VERTEX], ids=["recipes", "data", "vertex"])
+def test_links_between_documents_lead_somewhere(text):
+    for name, place in re.findall(r"\]\((\w+\.md)(?:#([\w-]+))?\)", text):
+        headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / name).read_text(), re.M)
+        assert not place or place in [heading.lower().replace(" ", "-") for heading in headings], (name, place)
 
-    values = flags.FlagValues()
-    define_config(values)
-    known = {*values, "help", "dry_run", "num_images", "label", "out", "source", "image_size"}
-    commands = re.findall(r"^(?:\./scripts/train_local|\.venv/bin/python -m trainer).*$", README, re.M)
-    assert commands
-    for command in commands:
-        for flag in re.findall(r"--(\w+)", command.split("#")[0]):
-            assert flag in known, flag
+
+@pytest.mark.parametrize("command", dict.fromkeys([*commands(README), *commands(RECIPES), *commands(DATA)]))
+def test_every_command_is_one_that_its_program_takes(command, tmp_path):
+    check(command, tmp_path)

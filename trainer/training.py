@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -142,10 +143,10 @@ def _fit_and_write(
     """Trains, writes the run directory, and exports; the step whose generator was exported."""
     directory.create()
     _announce(config, gan, data)
-    with directory.explained(), directory.mirrored() as mirror:
+    with directory.explained(), directory.mirrored(environment.tensorboard_log_dir) as mirrors:
         write_atomically(directory.config, config.to_json().encode())
         active = _callbacks(config, directory, environment, data)
-        checkpoint = _checkpoint(config, directory, data, mirror)
+        checkpoint = _checkpoint(config, directory, data, mirrors)
         _fit(config, gan, data, [*more, *active, checkpoint, *more])
         if config.export_model and not gan.preempted:
             return _export(gan, directory, environment, checkpoint.store)
@@ -241,7 +242,7 @@ def _checkpoint(
     config: TrainConfig,
     directory: RunDirectory,
     data: TrainingData,
-    mirror: Mirror | None = None,
+    mirrors: Sequence[Mirror] = (),
     *,
     reads_only: bool = False,
 ) -> callbacks.Checkpoint:
@@ -253,7 +254,7 @@ def _checkpoint(
         best=None if config.metrics == "none" else f"metric/{metrics.monitor(config.metrics)}",
         fingerprints={} if config.allow_config_change else {"config": config.fingerprint, **data.fingerprints},
         remote=directory.remote_checkpoints,
-        mirror=mirror,
+        mirrors=mirrors,
         reads_only=reads_only,
     )
 

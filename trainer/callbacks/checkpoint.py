@@ -1,7 +1,7 @@
 """Saves and resumes a run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,8 @@ class Checkpoint(Periodic):
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
         fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
         remote: A folder in a bucket where checkpoints are published, and fetched from.
-        mirror: Of the run directory, which then holds in the bucket, too, all that was written before a checkpoint.
+        mirrors: Of the run directory, which then holds in the bucket, too, all that was written before a checkpoint.
+            Where copying fails in the meantime, training ends.
         reads_only: Resume, and leave writing to another machine.
     """
 
@@ -37,7 +38,7 @@ class Checkpoint(Periodic):
         best: str | None = None,
         fingerprints: Mapping[str, str] | None = None,
         remote: Location | None = None,
-        mirror: Mirror | None = None,
+        mirrors: Sequence[Mirror] = (),
         reads_only: bool = False,
     ):
         super().__init__(every_steps)
@@ -47,9 +48,9 @@ class Checkpoint(Periodic):
             best=best,
             fingerprints=fingerprints,
             remote=remote,
-            before_publishing=None if mirror is None else mirror.copy,
+            before_publishing=self._copy,
         )
-        self._mirror, self._reads_only = mirror, reads_only
+        self._mirrors, self._reads_only = mirrors, reads_only
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
@@ -66,8 +67,8 @@ class Checkpoint(Periodic):
         console.say(f"Resumed at step {manifest.step}.", fields={"step": manifest.step})
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        if self._mirror is not None:
-            self._mirror.check()
+        for mirror in self._mirrors:
+            mirror.check()
         metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
@@ -81,6 +82,10 @@ class Checkpoint(Periodic):
         if self.model.step != self._saved_step:
             self._save({})
         self.store.wait()
+
+    def _copy(self) -> None:
+        for mirror in self._mirrors:
+            mirror.copy()
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         if self._reads_only:

@@ -25,7 +25,7 @@ class Environment:
     checkpoint_dir: str | None = None
     """Where checkpoints go. Vertex AI: BASE/checkpoints."""
     tensorboard_log_dir: str | None = None
-    """Where event files go. Vertex AI: BASE/logs."""
+    """Where TensorBoard, which Vertex AI may manage, looks for event files while the job runs. Vertex AI: BASE/logs."""
     trial_id: str | None = None
     """The trial of a hyperparameter tuning job. None: this is none."""
     metric_file: str | None = None

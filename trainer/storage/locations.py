@@ -144,6 +144,18 @@ class LocalLocation(Location):
             _copy(folder / name, self.path / name)
 
 
+class GrowingFolder(LocalLocation):
+    """A folder of files that only ever grow, as logs do: an upload appends what one lacks.
+
+    Whoever has a file open, as TensorBoard has, would not notice that it is replaced. Nothing is ever overwritten, so
+    that `only_new` has nothing to refuse.
+    """
+
+    def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
+        for name in names:
+            _extend(folder / name, self.path / name)
+
+
 def locate(path: str | os.PathLike[str]) -> Location:
     """The location of a path, or of a `gs://BUCKET/NAME`.
 
@@ -180,6 +192,16 @@ def _copy(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
         is_read = error.filename == str(source) and error.filename2 is None
         raise _explained(error, source if is_read else target, "read" if is_read else "written") from error
+
+
+def _extend(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as here, target.open("ab") as there:
+            here.seek(there.tell())
+            shutil.copyfileobj(here, there)
+    except OSError as error:
+        raise _explained(error, target, "written") from error
 
 
 def _explained(error: OSError, path: Path, done: str) -> StorageError:

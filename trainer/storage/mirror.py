@@ -1,6 +1,7 @@
-"""A local folder, copied to a bucket as it changes: in the background, whole files, each at most once in a while."""
+"""A local folder, copied elsewhere as it changes: in the background, whole files, each at most once in a while."""
 
 import contextlib
+import fnmatch
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ class Mirror:
         folder: The local one.
         remote: Where it goes.
         without: Names in the folder that are not copied.
-        slow: Names of folders in it whose files grow all the time: they are copied once a minute, and at the end.
+        slow: Names in it (`*`: all) whose files grow all the time: they are copied once a minute, and at the end.
     """
 
     def __init__(self, folder: Path, remote: Location, *, without: tuple[str, ...] = (), slow: tuple[str, ...] = ()):
@@ -73,7 +74,8 @@ class Mirror:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 state = path.stat().st_mtime_ns, path.stat().st_size
-                waits = top in self._slow and time.monotonic() - self._when.get(name, -1e9) < _SLOW_EVERY_SECS
+                slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)
+                waits = slow and time.monotonic() - self._when.get(name, -1e9) < _SLOW_EVERY_SECS
                 if self._copied.get(name) != state and (all_now or not waits):
                     due[name] = state
         last = max((self._when.get(name, -1e9) for name in due), default=-1e9)

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.errors import CheckpointError, StorageError
-from trainer.storage.locations import Location, is_remote, locate
+from trainer.errors import CheckpointError, ConfigError, StorageError
+from trainer.storage.locations import GrowingFolder, Location, is_remote, locate
 from trainer.storage.mirror import Mirror
 
 _CHECKPOINTS, _LOGS = "checkpoints", "logs"
@@ -51,17 +51,24 @@ class RunDirectory:
             yield self
 
     @contextlib.contextmanager
-    def mirrored(self) -> Iterator[Mirror | None]:
-        """While entered, what changes is copied to the bucket; all of it at the end. None of a local directory.
+    def mirrored(self, logs_to: str | None = None) -> Iterator[tuple[Mirror, ...]]:
+        """While entered, what changes is copied to the bucket; all of it at the end. A local directory needs no copy.
+
+        Args:
+            logs_to: Folder, local or `gs://`, that TensorBoard's events go to as well. None: they stay here alone.
 
         Raises:
-            StorageError: The bucket cannot be written.
+            ConfigError: `logs_to` lies among the events.
+            StorageError: The bucket, or that folder, cannot be written.
         """
-        if self._remote is None:
-            yield None
-            return
-        with Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)) as mirror:
-            yield mirror
+        mirrors = []
+        if self._remote is not None:
+            mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)))
+        elsewhere = None if logs_to is None else self._elsewhere(logs_to)
+        if elsewhere is not None:
+            mirrors.append(Mirror(self.logs, elsewhere, slow=("*",)))
+        with contextlib.ExitStack() as entered:
+            yield tuple(entered.enter_context(mirror) for mirror in mirrors)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -99,6 +106,19 @@ class RunDirectory:
     def shown(self, path: Path) -> str:
         """What a user finds a file of this directory under."""
         return f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+
+    def _elsewhere(self, logs_to: str) -> Location | None:
+        """The folder where events go as well; None where it is that of this directory."""
+        here = os.path.realpath(self.logs) if self._remote is None else str(self._remote / _LOGS)
+        there = locate(logs_to) if is_remote(logs_to) else GrowingFolder(os.path.realpath(logs_to))
+        if f"{there}/".startswith(f"{here}/"):
+            if str(there) != here:
+                raise ConfigError(
+                    f"TensorBoard's events are to go to {logs_to}, which lies among those of the run in {here}; name "
+                    "another folder."
+                )
+            return None
+        return there
 
     def _set_root(self, root: Path) -> None:
         self.root = root

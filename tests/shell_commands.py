@@ -1,0 +1,185 @@
+"""The commands that documents show, each held against the program that it calls."""
+
+import importlib
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from absl import flags
+
+from trainer import __main__ as trainer
+from trainer.cloud import jobspec
+from trainer.cloud.arguments import check_args
+from trainer.flags import with_underscores
+
+ROOT = Path(__file__).parent.parent
+NAMES = {"PROJECT": "my-project", "BUCKET": "my-bucket"}
+GCLOUD = """
+ai custom-jobs create --region --display-name --config
+ai custom-jobs stream-logs NAME --region
+ai endpoints create --region --display-name
+ai endpoints delete NAME --region
+ai endpoints deploy-model NAME --region --model --display-name [--machine-type] [--traffic-split]
+ai endpoints predict NAME --region --json-request
+ai endpoints raw-predict NAME --region --request
+ai endpoints undeploy-model NAME --region --deployed-model-id
+ai hp-tuning-jobs create --region --display-name --config
+ai hp-tuning-jobs describe NAME --region
+ai models delete NAME --region
+ai models upload --region --display-name --container-image-uri [--artifact-uri]
+ai tensorboards create --region --display-name
+ai tensorboards delete NAME --region
+artifacts repositories create NAME --repository-format --location
+artifacts repositories delete NAME --location
+auth application-default login
+auth login
+config set NAME NAME
+iam service-accounts add-iam-policy-binding NAME --member --role
+iam service-accounts create NAME [--display-name]
+iam service-accounts delete NAME
+projects add-iam-policy-binding NAME --member --role
+services enable NAME...
+storage buckets add-iam-policy-binding NAME --member --role
+storage buckets create NAME [--location] [--uniform-bucket-level-access]
+storage cp NAME NAME [--recursive]
+storage rm NAME [--recursive]
+"""
+"""Of what gcloud's reference lists, the part that is used: what must be given, and in brackets what may be."""
+USAGES = {
+    tuple(itertools.takewhile(lambda word: not word.startswith(("NAME", "--", "[")), usage.split())): usage
+    for usage in GCLOUD.strip().splitlines()
+}
+"""The lines of the table, by the words that they begin with."""
+
+
+def commands(text: str) -> list[str]:
+    """The commands in the bash blocks of a Markdown text, one a line, comments left out."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return _commands("".join(blocks))
+
+
+def commands_of_header(path: Path) -> list[str]:
+    """The commands in the comments at the top of a file, which are indented there."""
+    lines = re.match(r"(?:#.*\n)*", path.read_text())[0].splitlines()
+    return _commands("".join(f"{line[4:]}\n" for line in lines if line.startswith("#   ")))
+
+
+def _commands(script: str) -> list[str]:
+    lines = script.replace("\\\n", " ").replace(" && ", "\n").splitlines()
+    return [" ".join(line.split()) for line in lines if shlex.split(line, comments=True)]
+
+
+def check(command: str, folder: Path) -> None:
+    """Fails where a command's program would not take it; what can be tried at no cost is tried.
+
+    Args:
+        command: One line of a shell.
+        folder: An empty one.
+    """
+    words = shlex.split(command, comments=True)
+    if ">" in words:
+        words = words[: words.index(">")]
+    match words:
+        case ["python" | ".venv/bin/python", "-m", "trainer", name, *arguments]:
+            _check_trainer(name, arguments, folder)
+        case ["python" | ".venv/bin/python", "-m", "trainer.task", *arguments]:
+            _check_trainer("train", arguments, folder)
+        case ["./scripts/train_local.sh", *arguments]:
+            _check_trainer("train", arguments, folder)
+        case ["./scripts/test.sh"]:
+            assert os.access(ROOT / "scripts/test.sh", os.X_OK)
+        case [script, *arguments] if script.startswith("./scripts/"):
+            _check_script(script, [word for word in arguments if word != "--dry_run"], folder)
+        case ["gcloud", *rest]:
+            _check_gcloud(rest)
+        case ["sed", *rest]:
+            _check_sed(rest, folder)
+        case ["pip" | ".venv/bin/pip", "install", "-e", package]:
+            extra = re.fullmatch(r"\.\[(\w+)\]", package)[1]
+            assert f'"{extra}": ' in (ROOT / "setup.py").read_text(), package
+        case ["python", "-m", "build", "--sdist"]:
+            pass
+        case ["python", "-m", module, *arguments] if module.startswith("benchmarks."):
+            known = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', (ROOT / f"{module.replace('.', '/')}.py").read_text())
+            assert {argument[2:].partition("=")[0] for argument in arguments} <= set(known), command
+        case ["tensorboard", argument]:
+            assert argument.startswith("--logdir=gs://BUCKET/")
+        case _:
+            raise AssertionError(f"nobody knows whether this command is right: {command}")
+
+
+def _check_trainer(name: str, arguments: list[str], folder: Path) -> None:
+    assert name in trainer._COMMANDS, name
+    module = importlib.import_module(trainer._COMMANDS[name][0])
+    arguments = [_named(argument) for argument in arguments]
+    if name == "train":
+        check_args([argument for argument in arguments if argument not in ("--help", "--dry_run")], "here")
+        return
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if name == "jobs":
+        assert words[:1] in (["list"], ["describe"], ["cancel"]) and len(words) == 1 + (words[0] != "list"), words
+        arguments = arguments[len(words) :]
+    values = flags.FlagValues()
+    module.define(values)
+    assert values([name, *map(with_underscores, arguments)])[1:] == []
+    if name in ("local", "submit"):
+        file = _own(values.config, folder)
+        rest = [argument for argument in arguments if not argument.startswith("--config=")]
+        assert module.main([name, f"--config={file}", "--dry_run", *rest]) == 0
+
+
+def _named(text: str) -> str:
+    """A text with names in place of those in capitals."""
+    for placeholder, name in NAMES.items():
+        text = text.replace(placeholder, name)
+    return text
+
+
+def _own(file: str, folder: Path) -> Path:
+    """A copy of a job file that has somebody's names."""
+    (folder / "job.yaml").write_text(_named((ROOT / file).read_text()))
+    return folder / "job.yaml"
+
+
+def _check_script(script: str, arguments: list[str], folder: Path) -> None:
+    """Runs one with --dry_run where gcloud is installed, and checks what it would run."""
+    for name in ("bash", "cat", "dirname", "sed"):
+        (folder / name).symlink_to(shutil.which(name))
+    (folder / "gcloud").write_text("#!/bin/sh\nexit 99\n")
+    (folder / "gcloud").chmod(0o755)
+    command = ["bash", ROOT / script, "--dry_run", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = shlex.split(done.stdout)
+    if printed[:3] != ["gcloud", "builds", "submit"]:  # which tests/test_scripts.py has
+        _check_gcloud(printed[1:])
+
+
+def _check_gcloud(words: list[str]) -> None:
+    path = next((path for path in USAGES if tuple(words[: len(path)]) == path), None)
+    assert path is not None, f"gcloud {' '.join(words)} is in no line of the table"
+    usage, rest = USAGES[path], words[len(path) :]
+    given = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    num_names, allowed = usage.count(" NAME"), re.findall(r"--[\w-]+", usage)
+    required = [flag for flag in allowed if f"[{flag}]" not in usage]
+    found_names = len(rest) - len(given)
+    assert found_names >= 1 if usage.endswith("NAME...") else found_names == num_names, words
+    assert set(required) <= set(given) <= set(allowed), words
+    for file in (word.partition("=")[2] for word in rest if word.startswith("--config=")):
+        assert (ROOT / file).is_file(), file
+
+
+def _check_sed(words: list[str], folder: Path) -> None:
+    """Runs it on copies, after which `submit` must take them."""
+    for path in (ROOT / "config.yaml", *ROOT.glob("scripts/*.yaml")):
+        (folder / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, folder / path.relative_to(ROOT))
+    subprocess.run(f"sed {shlex.join(words[:-1])} {words[-1]}", shell=True, cwd=folder, check=True)
+    for path in (folder / "config.yaml", folder / "scripts/tuning.yaml"):
+        text = path.read_text()
+        assert "my-bucket" in text and not re.search("PROJECT|BUCKET", text), path
+        jobspec.read(path)

@@ -1,0 +1,62 @@
+"""TensorBoard's events go where a job wants them as well, and nowhere twice."""
+
+import contextlib
+import io
+
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.errors import ConfigError
+from trainer.storage import RunDirectory, locate
+from trainer.storage.locations import GrowingFolder
+
+
+def num_mirrors(job_dir, logs_to):
+    with RunDirectory(job_dir).opened() as directory:
+        directory.logs.mkdir(parents=True, exist_ok=True)
+        with directory.mirrored(logs_to) as mirrors:
+            return len(mirrors)
+
+
+def test_the_folder_of_the_run_itself_gets_no_second_copy_however_it_is_written(tmp_path, bucket, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("run/logs", "./run/../run/logs", f"{tmp_path}/link/run/logs", f"{tmp_path}/run/logs"):
+        assert num_mirrors("run", spelling) == 0, spelling
+    assert num_mirrors("run", None) == 0
+    assert num_mirrors(f"{bucket}/run", f"{bucket}/run/logs") == 1
+    assert num_mirrors(f"{bucket}/run/", f"{bucket}/run/logs") == 1
+    for elsewhere in ("run/logs-of-all", "run", f"{tmp_path}/tensorboard", f"{bucket}/run/logs"):
+        assert num_mirrors("run", elsewhere) == 1, elsewhere
+    assert num_mirrors(f"{bucket}/run", f"{bucket}/run/logs2") == 2
+
+
+def test_a_folder_among_the_events_is_refused(tmp_path, bucket):
+    for job_dir in (str(tmp_path / "run"), f"{bucket}/run"):
+        with pytest.raises(ConfigError) as caught:
+            num_mirrors(job_dir, f"{job_dir}/logs/of/tensorboard")
+        assert str(caught.value) == (
+            f"TensorBoard's events are to go to {job_dir}/logs/of/tensorboard, which lies among those of the run in "
+            f"{job_dir}/logs; name another folder."
+        )
+
+
+def test_a_tensorboard_that_has_a_local_folder_open_reads_on(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path / "logs"))
+    seen = []
+    for step in range(3):
+        with writer.as_default():
+            tf.summary.scalar("loss", 1.0, step=step)
+        writer.flush()
+        names = [entry.name for entry in locate(tmp_path / "logs").entries()]
+        GrowingFolder(tmp_path / "there").upload(tmp_path / "logs", names)
+        if step == 0:
+            reader = EventAccumulator(str(tmp_path / "there"))
+        with contextlib.redirect_stderr(io.StringIO()):
+            reader.Reload()
+        seen.append(len(reader.Tensors("loss")))
+    writer.close()
+    assert seen == [1, 2, 3]
+    (name,) = names
+    assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "logs" / name).read_bytes()

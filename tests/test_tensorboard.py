@@ -1,0 +1,82 @@
+"""A managed TensorBoard finds a run's events in the folder that it reads, wherever the run lies."""
+
+import json
+import threading
+
+import pytest
+from bucket_runs import files
+from conftest import TINY_MLP
+
+from trainer import task
+from trainer.callbacks import MetricsLog
+from trainer.storage import locate, mirror
+from trainer.storage.mirror import Mirror
+
+FLAGS = [
+    *("--recipe=cgan", "--architecture=mlp", f"--architecture_options={json.dumps(TINY_MLP)}", "--latent_dim=8"),
+    *("--global_batch_size=16", "--jit_compile=off", "--strategy=one_device", "--metrics=none", "--noexport_model"),
+    *("--sample_every_steps=0", "--steps_per_window=2", "--checkpoint_every_steps=0"),
+]
+
+
+@pytest.fixture(params=["local", "bucket"])
+def elsewhere(request, tmp_path, bucket, monkeypatch):
+    """A folder of its own, which Vertex AI names to the trainer."""
+    folder = str(tmp_path / "tensorboard") if request.param == "local" else f"{bucket}/tensorboard"
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{folder}/")
+    return folder
+
+
+def contents(folder):
+    return {name: (locate(folder) / name).read_bytes() for name in files(folder)}
+
+
+def test_events_arrive_while_a_run_goes_on_and_all_of_them_at_its_end(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+    copied, seen, plain, on_end = threading.Event(), [], Mirror.copy, MetricsLog.on_train_batch_end
+    monkeypatch.setattr(Mirror, "copy", lambda self, **settings: (plain(self, **settings), copied.set()))
+
+    def look(self, batch, logs=None):
+        on_end(self, batch, logs)
+        for _ in range(2):  # the first one may have begun before
+            copied.clear()
+            assert copied.wait(20)
+        seen.append(sum(entry.num_bytes for entry in files(elsewhere).values()))
+
+    monkeypatch.setattr(MetricsLog, "on_train_batch_end", look)
+    assert task.main(["task", *FLAGS, "--steps=4", f"--job_dir={tmp_path / 'run'}"]) == 0
+    there = contents(elsewhere)
+    assert there == contents(tmp_path / "run/logs") and len(there) == 2
+    assert 0 < seen[0] <= seen[-1] < sum(map(len, there.values()))
+
+
+def test_a_run_that_goes_on_brings_the_events_that_it_had_before(elsewhere, tmp_path, monkeypatch):
+    job_dir = f"--job_dir={tmp_path / 'run'}"
+    with monkeypatch.context() as before:
+        before.delenv("AIP_TENSORBOARD_LOG_DIR")
+        assert task.main(["task", *FLAGS, "--steps=2", job_dir]) == 0
+    assert task.main(["task", *FLAGS, "--steps=4", job_dir]) == 0
+    assert contents(elsewhere) == contents(tmp_path / "run/logs") and len(contents(elsewhere)) == 4
+
+
+def test_a_run_in_a_bucket_has_its_events_in_both(elsewhere, bucket):
+    assert task.main(["task", *FLAGS, "--steps=2", f"--job_dir={bucket}/run"]) == 0
+    assert contents(elsewhere) == contents(f"{bucket}/run/logs") and len(contents(elsewhere)) == 2
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_with_a_sentence(cloud_storage, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", "gs://no-such-bucket/logs-of-all")
+    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+    steps, on_end = [], MetricsLog.on_train_batch_end
+
+    def await_copying(self, batch, logs=None):
+        on_end(self, batch, logs)
+        steps.append(self.model.step)
+        for thread in threading.enumerate():
+            if thread.name == "mirror":
+                thread.join(20)
+
+    monkeypatch.setattr(MetricsLog, "on_train_batch_end", await_copying)
+    assert task.main(["task", *FLAGS, "--steps=100", f"--job_dir={tmp_path / 'run'}"]) == 1
+    assert "error: the bucket gs://no-such-bucket does not exist" in capsys.readouterr().err
+    assert steps == [2]  # soon, not at the end

@@ -1,0 +1,154 @@
+"""What docs/vertex.md and the headers of the job files show: every command, request, job file and message is right."""
+
+import ast
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from absl import flags as absl_flags
+from conftest import tiny_wiring
+from PIL import Image
+from shell_commands import ROOT, USAGES, check, commands, commands_of_header
+
+from trainer import errors, flags, served
+from trainer.callbacks.watchdog import ABORTED
+from trainer.cloud import jobspec
+
+yaml = pytest.importorskip("yaml")
+
+VERTEX = (ROOT / "docs/vertex.md").read_text()
+FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
+SHOWN = {name: commands_of_header(ROOT / name) for name in FILES}
+EVERY = list(dict.fromkeys([*commands(VERTEX), *(one for shown in SHOWN.values() for one in shown)]))
+ROLES = {
+    "roles/aiplatform.user",
+    "roles/artifactregistry.reader",
+    "roles/artifactregistry.writer",
+    "roles/cloudbuild.builds.builder",
+    "roles/cloudbuild.builds.editor",
+    "roles/iam.serviceAccountUser",
+    "roles/storage.admin",
+    "roles/storage.objectUser",
+}
+SERVICES = {"aiplatform", "artifactregistry", "cloudbuild", "iam", "storage"}
+"""Google's names."""
+
+
+def fenced(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", VERTEX, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_is_one_that_its_program_takes(command, tmp_path):
+    check(command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl https://example.com",
+        "gcloud ai models uplaod --region=us-central1",
+        "gcloud ai models delete --region=us-central1",
+        "gcloud ai models delete MODEL_ID --regoin=us-central1",
+        "gcloud ai models delete MODEL_ID",
+        "python -m trainer sbmit --config=config.yaml",
+        "python -m trainer jobs stop JOB_ID",
+        "python -m trainer jobs list JOB_ID",
+        "./scripts/submit_custom_job.sh us-central1 missing.yaml",
+        "./scripts/missing.sh",
+        "pip install -e '.[vertx]'",
+        "sed -i.bak -e 's/PROJECT/my-project/' config.yaml scripts/*.yaml",
+    ],
+)
+def test_a_command_that_is_wrong_or_unknown_is_not_let_through(command, tmp_path):
+    with pytest.raises(AssertionError):
+        check(command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("python -m trainer submit --confg=config.yaml", "Unknown command line flag 'confg'"),
+        ("python -m trainer submit --project=PROJECT", "Flag --config must have a value"),
+        ("python -m trainer.task --setps=3", "--setps is not a flag of the trainer"),
+    ],
+)
+def test_a_flag_that_the_trainer_does_not_have_is_not_let_through(command, sentence, tmp_path):
+    with pytest.raises((errors.ConfigError, absl_flags.Error), match=sentence):
+        check(command, tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_header_of_a_job_file_shows_its_three_places(name):
+    starts = [" ".join(command.split()[:4]) for command in SHOWN[name] if f"--config={name}" in command]
+    kind = "hp-tuning-jobs" if "tuning" in name else "custom-jobs"
+    assert starts == ["python -m trainer local", "python -m trainer submit", f"gcloud ai {kind} create"]
+
+
+def test_the_table_of_gcloud_holds_nothing_that_is_not_used():
+    called = " ".join(command for command in EVERY if command.startswith("gcloud"))
+    for path in USAGES:
+        assert f"gcloud {' '.join(path)}" in called, path
+
+
+@pytest.mark.parametrize("text", fenced("yaml"))
+def test_what_is_shown_of_a_job_file_is_part_of_one(text):
+    job = yaml.safe_load((ROOT / "config.yaml").read_text()) | yaml.safe_load(text)
+    assert jobspec.parse(job).raw == job
+
+
+@pytest.fixture(scope="module")
+def signatures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served") / "model"
+    served.save(tiny_wiring("conditional"), folder)
+    model = tf.saved_model.load(str(folder))
+    return {"model": model, **model.signatures}
+
+
+def ask(signatures, request):
+    """What a server answers to the body of a request."""
+    signature = signatures[request.get("signature_name", "serving_default")]
+    inputs, instances = signature.structured_input_signature[1], request["instances"]
+    assert all(set(instance) == set(inputs) for instance in instances)
+    columns = {name: tf.constant([one[name] for one in instances], spec.dtype) for name, spec in inputs.items()}
+    return signature(**columns)
+
+
+def test_requests_have_the_inputs_of_the_signatures_and_the_answer_is_read_as_shown(signatures, tmp_path, monkeypatch):
+    drawn, latents = (json.loads(text) for text in fenced("json"))
+    assert set(ask(signatures, latents)) == {"images"}
+    pngs = ask(signatures, drawn)["png_bytes"].numpy()
+    answer = {"predictions": [{"b64": base64.b64encode(png).decode()} for png in pngs]}
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    monkeypatch.chdir(tmp_path)
+    (code,) = fenced("python")
+    exec(compile(code, "docs/vertex.md", "exec"), {})
+    for number, png in enumerate(pngs):
+        assert Path(f"grid-{number}.png").read_bytes() == png
+        assert Image.open(io.BytesIO(png)).size == (44, 44)
+
+
+def test_every_message_is_one_of_the_program():
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "trainer").rglob("*.py"))
+    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    said = [text for text in texts if isinstance(text, str)]
+    rows = VERTEX.split("| what is said |")[1].split("\n\n")[0]
+    fragments = re.findall(r"^\| `(.+?)` \|", rows, re.MULTILINE)
+    assert len(fragments) > 10
+    for fragment in fragments:
+        assert any(fragment in text for text in said), fragment
+
+
+def test_every_exit_code_is_one_of_the_program():
+    rows = VERTEX.split("| exit code |")[1].split("\n\n")[0]
+    codes = {0, flags._UNFORESEEN, flags._BAD_FLAGS, flags._INTERRUPTED, ABORTED, errors.Preempted.exit_code}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", rows, re.MULTILINE)} == codes
+
+
+def test_roles_and_services_have_the_names_that_google_gives_them():
+    assert set(re.findall(r"roles/[\w.]+\w", VERTEX)) == ROLES
+    assert set(re.findall(r"(\w+)\.googleapis\.com", VERTEX)) == SERVICES
