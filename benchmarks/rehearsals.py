@@ -2,12 +2,13 @@
 
     python -m benchmarks.rehearsals --kills=10
     python -m benchmarks.rehearsals --stalls=2
-    python -m benchmarks.rehearsals --preempt_every=20 --steps=60000
+    python -m benchmarks.rehearsals --preempt_every=20 --workers=0 --steps=40000
 
-Runs `scripts/multi_worker.yaml` with a chief and two workers by `python -m trainer local` and small networks. Random
-workers are killed (SIGKILL) or made to stand still (SIGSTOP) at random moments, or the runner takes machines away by
-itself; Vertex AI's rules restart the job. The SHA-256 over all state at its end is compared with that of one process
-with three mirrored devices. Needs Linux, where a process can be found by its environment.
+Runs `scripts/multi_worker.yaml` with a chief and two workers (or as many as `--workers` says) by `python -m trainer
+local` and small networks. Random workers are killed (SIGKILL) or made to stand still (SIGSTOP) at random moments, or
+the runner takes machines away by itself; Vertex AI's rules restart the job. The SHA-256 over all state at its end is
+compared with that of one process with as many mirrored devices. Needs Linux, where a process can be found by its
+environment.
 """
 
 import contextlib
@@ -31,11 +32,11 @@ from trainer.engine.manifest import MANIFEST
 _KILLS = flags.DEFINE_integer("kills", 0, "How many workers are killed in all.", lower_bound=0)
 _STALLS = flags.DEFINE_integer("stalls", 0, "How many workers are made to stand still in all.", lower_bound=0)
 _PREEMPT_EVERY = flags.DEFINE_float("preempt_every", None, "Seconds between preemptions of the runner's own.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Machines beside the chief.", lower_bound=0)
 _STEPS = flags.DEFINE_integer("steps", 4000, "Of each job.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the workers.")
 
 FILE = Path(__file__).parent.parent / "scripts/multi_worker.yaml"
-NUM_WORKERS = 2
 _ARGS = (
     "--recipe=vanilla",
     '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
@@ -55,9 +56,9 @@ class Tally:
     mismatches: int = 0
 
 
-def alone(folder: Path, more: Sequence[str] = ()) -> str:
-    """Trains in one process with as many mirrored devices as the job has machines; the digest of its end."""
-    devices = ["--strategy=mirrored", f"--num_virtual_devices={1 + NUM_WORKERS}"]
+def alone(folder: Path, more: Sequence[str] = (), *, num_machines: int = 3) -> str:
+    """Trains in one process with as many mirrored devices as a job has machines; the digest of its end."""
+    devices = ["--strategy=mirrored", f"--num_virtual_devices={num_machines}"]
     command = [sys.executable, "-m", "trainer.task", *_ARGS, *devices, f"--job_dir={folder}", *more]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return digest(folder)
@@ -69,18 +70,21 @@ def digest(job_dir: Path) -> str:
 
 
 class Job:
-    """A job of a chief and two workers that runs on this machine.
+    """A job of several machines that runs on this one.
 
     Args:
         folder: Its run directory; what it prints goes to a file beside it.
         more: Flags of the trainer.
         flags: Flags of `python -m trainer local`.
+        num_workers: Machines beside the chief.
     """
 
-    def __init__(self, folder: Path, more: Sequence[str] = (), flags: Sequence[str] = ()):
+    def __init__(self, folder: Path, more: Sequence[str] = (), flags: Sequence[str] = (), *, num_workers: int = 2):
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
         content = yaml.safe_load(FILE.read_text())
-        content["workerPoolSpecs"][1]["replicaCount"] = NUM_WORKERS
+        content["workerPoolSpecs"][1]["replicaCount"] = num_workers
+        if not num_workers:
+            del content["workerPoolSpecs"][1]
         config = folder.with_name(f"{folder.name}.yaml")
         config.write_text(yaml.safe_dump(content))
         args = f"--args=^;^{';'.join((*_ARGS, *more))}"
@@ -145,7 +149,12 @@ class Job:
 
 
 def disturbed(
-    folder: Path, numbers: Sequence[signal.Signals], dice: random.Random, more: Sequence[str] = ()
+    folder: Path,
+    numbers: Sequence[signal.Signals],
+    dice: random.Random,
+    more: Sequence[str] = (),
+    *,
+    num_workers: int = 2,
 ) -> tuple[int, Job]:
     """Runs a job whose random workers get these signals, each at a random moment after another checkpoint.
 
@@ -156,54 +165,61 @@ def disturbed(
         RuntimeError: It did not end well.
     """
     sent = 0
-    with Job(folder, more, ["--max_restarts=1000", "--grace=5"]) as job:
+    with Job(folder, more, ["--max_restarts=1000", "--grace=5"], num_workers=num_workers) as job:
         while sent < len(numbers) and job.await_progress():
             time.sleep(dice.uniform(0, 1))
-            sent += job.disturb(numbers[sent], dice.randrange(NUM_WORKERS))
+            sent += job.disturb(numbers[sent], dice.randrange(num_workers))
         code = job.wait()
     if code != 0:
         raise RuntimeError(f"the job ended with status {code}; see {job.log}")
     return sent, job
 
 
-def count(numbers: Sequence[signal.Signals], seed: int, more: Sequence[str] = ()) -> Tally:
+def count(numbers: Sequence[signal.Signals], num_workers: int, seed: int, more: Sequence[str]) -> Tally:
     """Runs jobs until so many signals were sent, and compares each with an undisturbed one."""
     tally, dice = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
-        expected = alone(Path(root) / "alone", more)
+        expected = alone(Path(root) / "alone", more, num_machines=1 + num_workers)
         while tally.disturbances < len(numbers):
             left = numbers[tally.disturbances :]
-            sent, job = disturbed(Path(root) / f"job-{tally.jobs}", left, dice, more)
+            folder = Path(root) / f"job-{tally.jobs}"
+            sent, job = disturbed(folder, left, dice, more, num_workers=num_workers)
             tally.disturbances += sent
             tally.jobs += 1
             tally.mismatches += digest(job.folder) != expected
     return tally
 
 
-def preempted(every_secs: float, seed: int, more: Sequence[str] = ()) -> Tally:
+def preempted(every_secs: float, num_workers: int, seed: int, more: Sequence[str]) -> Tally:
     """Runs a job whose machines the runner itself takes away, and compares it with an undisturbed one."""
     with tempfile.TemporaryDirectory() as root:
-        expected = alone(Path(root) / "alone", more)
+        started = time.monotonic()
+        expected = alone(Path(root) / "alone", more, num_machines=1 + num_workers)
+        undisturbed_secs, started = time.monotonic() - started, time.monotonic()
         flags = [f"--preempt_every={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
-        with Job(Path(root) / "job", more, flags) as job:
+        with Job(Path(root) / "job", more, flags, num_workers=num_workers) as job:
             code = job.wait()
+        secs = time.monotonic() - started
         told = job.log.read_text().splitlines()
         if code != 0:
             raise RuntimeError("\n".join(told[-20:]))
+        print(f"{undisturbed_secs:.0f} s in one process undisturbed, {secs:.0f} s in the job.")
         print(json.loads(told[-1])["message"])
         return Tally(json.loads(told[-1])["preemptions"], 1, digest(job.folder) != expected)
 
 
 def main(_: list[str]) -> None:
     """Prints a line for each kind of disturbance."""
+    if not _WORKERS.value and (_KILLS.value or _STALLS.value):
+        raise app.UsageError("--kills and --stalls need --workers.")
     more, mismatches = [f"--steps={_STEPS.value}"], 0
     for name, number, wanted in (("kills", signal.SIGKILL, _KILLS.value), ("stalls", signal.SIGSTOP, _STALLS.value)):
         if wanted:
-            tally = count([number] * wanted, _SEED.value, more)
+            tally = count([number] * wanted, _WORKERS.value, _SEED.value, more)
             print(f"{tally.disturbances} {name} in {tally.jobs} jobs, {tally.mismatches} mismatches", flush=True)
             mismatches += tally.mismatches
     if _PREEMPT_EVERY.value:
-        tally = preempted(_PREEMPT_EVERY.value, _SEED.value, more)
+        tally = preempted(_PREEMPT_EVERY.value, _WORKERS.value, _SEED.value, more)
         print(f"{tally.disturbances} preemptions in one job, {tally.mismatches} mismatches")
         mismatches += tally.mismatches
     sys.exit(bool(mismatches))

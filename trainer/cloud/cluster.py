@@ -48,6 +48,11 @@ class Cluster:
         return None if self.is_evaluator else self.index + (self.role == "worker")
 
     @property
+    def address(self) -> str | None:
+        """HOST:PORT of this machine. None: an evaluator."""
+        return None if self.worker_index is None else self.addresses[self.worker_index]
+
+    @property
     def num_workers(self) -> int:
         """Number of machines that train, the chief counted."""
         return len(self.addresses)

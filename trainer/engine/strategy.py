@@ -1,7 +1,9 @@
 """Where a run trains: the distribution strategy of a config, made before anything else touches TensorFlow."""
 
+import errno
 import json
 import os
+import socket
 
 import tensorflow as tf
 
@@ -34,9 +36,25 @@ def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute
 def _over_machines(config: TrainConfig, cluster: Cluster | None) -> tf.distribute.MultiWorkerMirroredStrategy:
     if cluster is None:
         raise ConfigError("strategy=multi_worker needs several machines in TF_CONFIG; choose mirrored or one_device.")
+    _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+def _check_port(address: str) -> None:
+    """Refuses a port of this machine that another program has; TensorFlow would end the process over it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does, over what has just ended
+        try:
+            probe.bind(("", int(address.rpartition(":")[2])))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            raise ConfigError(
+                f"the port of {address}, which is this machine in TF_CONFIG, cannot be listened on ({error.strerror}); "
+                "end the program that has it, or give this one another."
+            ) from error
 
 
 def spans_machines(strategy: tf.distribute.Strategy) -> bool:
