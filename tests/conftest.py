@@ -14,7 +14,7 @@ from trainer.data.loading import Arrays, load
 from trainer.engine.strategy import mirrored
 from trainer.gans import GAN, CycleGAN, from_config
 
-pytest_plugins = ["buckets", "bucket_runs", "faults"]
+pytest_plugins = ["buckets", "bucket_runs", "distributions", "faults"]
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

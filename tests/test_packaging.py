@@ -2,9 +2,7 @@
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -20,19 +18,6 @@ DATA = {
     "trainer/py.typed",
 }
 MODULES = {file.relative_to(ROOT).as_posix() for file in (ROOT / "trainer").rglob("*.py")}
-
-
-@pytest.fixture(scope="module")
-def distributions(tmp_path_factory):
-    """The source distribution of a copy of the tree, and the wheel that is built from it."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tree)
-    shutil.copytree(ROOT / "trainer", tree / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "build", "--no-isolation", str(tree)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    return tree / "dist"
 
 
 def test_the_source_distribution_holds_modules_data_and_licence(distributions):

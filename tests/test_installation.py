@@ -1,0 +1,144 @@
+"""What is installed trains: the source distribution in an environment, the Dockerfile's steps in their order.
+
+Two gigabytes of packages are installed once, by the Dockerfile's own line, from the lock and with its hashes. The
+source distribution goes into an environment of its own, which sees them. Where no Python of the image's version can be
+had, it is installed from nothing with its dependencies as pip finds them, and the test of the image is skipped: the
+lock is made for that version alone.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from dockerfile import Image, find_python, pip_environment, python_version, steps
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+LEFT = {
+    "checkpoints/step-00000020/MANIFEST.json",
+    "checkpoints/step-00000020/state.index",
+    "config.json",
+    "metrics.jsonl",
+    "model/saved_model.pb",
+    "samples/progression.gif",
+    "samples/step-00000000.png",
+    "samples/step-00000020.png",
+}
+"""What a run of 20 steps leaves, beside files whose names have no meaning here."""
+
+
+@pytest.fixture(scope="session")
+def remove() -> Iterator[Callable[[Path], None]]:
+    """Deletes folders while other tests run, for tens of thousands of files keep a disk busy for a while."""
+    removals = []
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda folder: removals.append(pool.submit(shutil.rmtree, folder))
+        for removal in removals:
+            removal.result()
+
+
+def open_folder() -> Path:
+    """A new folder that everybody may enter, unlike those of `tmp_path`."""
+    folder = Path(tempfile.mkdtemp(prefix="gan-trainer-installation-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(remove) -> Iterator[Image]:
+    """The image that the Dockerfile makes with `--build-arg=REQUIREMENTS=requirements.lock`."""
+    version = python_version(DOCKERFILE)
+    interpreter = find_python(version)
+    if interpreter is None:
+        pytest.skip(f"the image is made of Python {version}, and no python{version} is here that every user may run")
+    image = Image(open_folder(), ROOT, interpreter, REQUIREMENTS="requirements.lock")
+    try:
+        image.build(DOCKERFILE)
+        yield image
+    finally:
+        remove(image.root)
+
+
+def run(command: list[str | Path], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command with these variables alone; `stdout` has both streams."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.run(command, cwd=folder, env=variables, check=False, **streams)
+
+
+def assert_trained(done: subprocess.CompletedProcess[str], job_dir: Path) -> None:
+    """Holds a run of 20 steps of the default recipe against what such a run leaves."""
+    assert done.returncode == 0, done.stdout
+    assert "Done: 20 steps" in done.stdout
+    assert {file.relative_to(job_dir).as_posix() for file in job_dir.rglob("*")} >= LEFT
+    lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "metric/frechet_digits_5k" in line] == [0, 20]
+
+
+def test_the_steps_of_the_dockerfile_make_an_image_whose_entrypoint_trains(image):
+    """In the order given, with the packages of the lock and their hashes; trains as the image's user, in its home."""
+    trainer = {file for file in (ROOT / "trainer").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    beside = {"setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "requirements.lock"}
+    assert image.copied == {f"src/{name}" for name in beside | {str(file.relative_to(ROOT)) for file in trainer}}
+    assert (image.root / "src/requirements.lock").read_bytes() == (ROOT / "requirements.lock").read_bytes()
+    assert image.uid != 0
+    done = image.run("--steps=20", "--job_dir=runs/image")
+    job_dir = image.home / "runs/image"
+    assert_trained(done, job_dir)
+    user = image.uid if os.geteuid() == 0 else os.geteuid()
+    assert {file.stat().st_uid for file in [job_dir, *job_dir.rglob("*")]} == {user}
+
+
+def test_an_installed_source_distribution_trains_from_another_folder(distributions, tmp_path, remove, request):
+    """Pip builds it in isolation and resolves its dependencies: to the packages of the lock, to all and no others.
+
+    So the lock is what setup.py wants, and the run has what setup.py asks for: nothing of the checkout or of the tests.
+    """
+    shared = find_python(python_version(DOCKERFILE)) and request.getfixturevalue("image")
+    environment = tmp_path / "environment"
+    request.addfinalizer(lambda: remove(environment))
+    subprocess.run([shared.interpreter if shared else sys.executable, "-m", "venv", environment], check=True)
+    (site_packages,) = environment.glob("lib/python3.*/site-packages")
+    if shared:
+        (site_packages / "image.pth").write_text(f"{shared.site_packages}\n")
+    before = set(os.listdir(site_packages))
+    (archive,) = distributions.glob("*.tar.gz")
+    done = run([environment / "bin/pip", "install", "--no-cache-dir", archive], tmp_path, pip_environment())
+    assert done.returncode == 0, done.stdout
+    if shared:
+        assert {name.split("-")[0] for name in set(os.listdir(site_packages)) - before} == {"gan_trainer", "trainer"}
+        found = re.findall(r"^Requirement already satisfied: ([\w.-]+)", done.stdout, re.MULTILINE)
+        locked = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+        assert {canonicalize_name(name) for name in found} == set(locked)
+    (tmp_path / "folder").mkdir()
+    variables = {"PATH": f"{environment}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    command = ["python3", "-m", "trainer.task", "--steps=20", f"--job_dir={tmp_path}/runs/installed"]
+    assert_trained(run(command, tmp_path / "folder", variables), tmp_path / "runs/installed")
+
+
+def test_the_reader_of_the_dockerfile_knows_no_other_instruction(tmp_path):
+    image = Image(tmp_path, ROOT, Path(sys.executable))
+    with pytest.raises(ValueError, match="HEALTHCHECK is not an instruction"):
+        image.build("HEALTHCHECK NONE")
+    with pytest.raises(ValueError, match="RUN curl example.org is not a command"):
+        image.build("RUN curl example.org")
+    with pytest.raises(ValueError, match="USER nobody"):
+        image.build("USER nobody")
+
+
+@pytest.mark.parametrize("name", ["missing.lock", "scripts", ".gitignore"])
+def test_a_copy_of_what_does_not_reach_the_builder_fails(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"COPY {name}: it is not there, or .dockerignore does not send it"):
+        Image(tmp_path, ROOT, Path(sys.executable)).build(f"WORKDIR /src\nCOPY {name} ./")
+
+
+def test_steps_are_read_without_comments_and_with_their_continued_lines():
+    assert steps("# A comment\nFROM a\n\nRUN b \\\n    c\n") == [("FROM", "a"), ("RUN", "b c")]
