@@ -31,6 +31,13 @@ def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | Non
         print(json.dumps({"severity": severity, "message": message, "time": time.time(), **(fields or {})}), flush=True)
 
 
+def discard_output() -> None:
+    """Lets what is still written to standard output, at the interpreter's end too, go nowhere without an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Holds back what TensorFlow's libraries write to standard error while they load; shows it where that fails."""

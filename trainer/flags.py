@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import select
 import sys
 import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from absl import flags
 
@@ -18,6 +19,7 @@ from trainer.errors import ConfigError, TrainerError
 _UNFORESEEN = 1
 _BAD_FLAGS = 2
 _INTERRUPTED = 130
+_UNREAD = 141
 
 
 class _WholeNumberParser(flags.ArgumentParser[int]):
@@ -115,8 +117,8 @@ def run(
         act: Does the work.
 
     Returns:
-        The exit code: 0 done, 1 user error (or one that was not foreseen), 2 bad flags, 130 interrupted, 143 stopped by
-        SIGTERM.
+        The exit code: 0 done, 1 user error (or one that was not foreseen), 2 bad flags, 130 interrupted, 141 nobody
+        reads the output, 143 stopped by SIGTERM.
     """
     values = flags.FlagValues()
     define(values)
@@ -128,6 +130,7 @@ def run(
         if extra:
             raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
         act(values)
+        sys.stdout.flush()
     except flags.Error as error:
         return _fail(str(error), _BAD_FLAGS)
     except ConfigError as error:
@@ -136,12 +139,24 @@ def run(
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on from the last checkpoint.", _INTERRUPTED)
+    except BrokenPipeError:
+        if _is_read(sys.stdout):
+            raise
+        console.discard_output()
+        return _UNREAD
     except Exception:
         if console.is_terminal(sys.stderr):
             raise
         console.say(traceback.format_exc(), severity="ERROR")  # one entry of a log, not one a line
         return _UNFORESEEN
     return 0
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether there is still somebody to read what is written."""
+    poll = select.poll()
+    poll.register(stream, select.POLLERR)
+    return not poll.poll(0)
 
 
 def with_underscores(argument: str) -> str:

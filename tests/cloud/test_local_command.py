@@ -1,6 +1,7 @@
 """The command `local`: from a job file to its exit code, and what is refused before anything starts."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -230,3 +231,12 @@ def test_a_job_whose_output_nobody_reads_ends(tmp_path):
         process.stdout.close()
         assert "the job was stopped by SIGPIPE." in process.stderr.read()
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(tmp_path):
+    unread, output = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "trainer", "local", f"--config={REPOSITORY}/config.yaml", "--dry_run"]
+    with os.fdopen(output) as stdout:
+        done = subprocess.run(command, cwd=REPOSITORY, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -128,15 +127,8 @@ class Log:
             try:
                 print(f"{prefix} {line}", flush=True)
             except BrokenPipeError:
-                _discard_output()
+                console.discard_output()
                 self._broken()
-
-
-def _discard_output() -> None:
-    """Lets what is still written to standard output, at the interpreter's end too, go nowhere without an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _plain(line: str) -> str:
