@@ -31,6 +31,7 @@ ROLES = {
     "roles/cloudbuild.builds.builder",
     "roles/cloudbuild.builds.editor",
     "roles/iam.serviceAccountUser",
+    "roles/logging.viewer",
     "roles/storage.admin",
     "roles/storage.objectUser",
 }

@@ -9,10 +9,10 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.protobuf import json_format
 from specs import JOB, PACKAGE, changed
-from vertex_service import MESSAGES, VertexService
+from vertex_service import MESSAGES, Refusal, VertexService
 
 from trainer import submit
-from trainer.cloud import distribution, vertex, waiting
+from trainer.cloud import distribution, logs, vertex, waiting
 from trainer.storage import locate
 
 pytest.importorskip("yaml")
@@ -65,7 +65,7 @@ def test_what_arrives_is_what_a_dry_run_prints(service, send, monkeypatch, name)
     golden = (Path(__file__).parent / "requests" / f"{Path(name).stem}.json").read_text()
     golden = golden.replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
     request = json.loads(golden.replace("/PROJECT/", "/my-project/"))
-    ((method, path, body),) = [asked for asked in service.requests if asked[0] == "POST"]
+    ((method, path, body),) = [asked for asked in service.requests if asked[0] == "POST" and ":" not in asked[1]]
     assert (method, path) == (
         request["method"],
         request["url"].removeprefix("https://us-central1-aiplatform.googleapis.com"),
@@ -123,6 +123,66 @@ def test_a_job_that_fails_is_told_with_its_reason(service, send):
         f"error: {PARENT}/customJobs/1000 ended as FAILED: The replica workerpool0-0 exited with a non-zero status of "
         "1; its logs are on its page in the console.\n"
     )
+
+
+def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monkeypatch):
+    name, polls = f"{PARENT}/customJobs/1000", []
+
+    def run(spec):
+        service.write(name, "one", "2026-01-31T12:00:00.5Z")
+        service.write(name, {"severity": "WARNING", "message": "two", "step": 3}, "2026-01-31T12:00:01Z")
+        service.write(f"{PARENT}/customJobs/7", "of another job", "2026-01-31T12:00:01Z")
+        released.wait(10)
+
+    def sleep(secs):
+        polls.append(secs)
+        service.await_state(name, "SUCCEEDED" if released.is_set() else "RUNNING")
+        if len(polls) == 2:
+            service.write(name, "three", "2026-01-31T12:02:00Z")
+        if len(polls) == 3:
+            service.write(name, "late", "2026-01-31T12:01:30.25Z", "workerpool1-0")
+        if len(polls) == 4:
+            released.set()
+            service.await_state(name, "SUCCEEDED")
+        if len(polls) == 5:
+            service.write(name, "last", "2026-01-31T12:03:00Z")
+
+    released, service.run = threading.Event(), run
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+    code, said, _ = send(RIGHT, "--wait")
+    told = [f"workerpool0-0 | {word}" for word in ("one", "two", "three")] + ["workerpool1-0 | late"]
+    assert code == 0 and polls[-1] == 5.0
+    assert [line for line in said if " | " in line] == [*told, "workerpool0-0 | last"]
+    assert said[-1] == "gan-trainer is SUCCEEDED."
+
+
+@pytest.mark.parametrize(
+    ("code", "warnings"),
+    [
+        (
+            403,
+            [f"the job's log cannot be read (403); give this account roles/logging.viewer on {WHERE.split()[0]}, or "],
+        ),
+        (503, []),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_said_once_and_the_job_is_followed(service, send, monkeypatch, code, warnings):
+    def refuse(body):
+        raise Refusal(code, "no")
+
+    monkeypatch.setattr(service, "_entries", refuse)
+    monkeypatch.setattr(waiting, "_sleep", lambda secs: None)
+    status, said, _ = send(RIGHT, "--wait")
+    found = [line for line in said if "log" in line]
+    assert status == 0 and said[-1] == "gan-trainer is SUCCEEDED."
+    assert len(found) == len(warnings) and all(map(str.startswith, found, warnings))
+
+
+def test_an_entry_of_a_trial_says_so():
+    labels = {"resource": {"labels": {"task_name": "workerpool0-0"}}, "labels": {"ml.googleapis.com/trial_id": "3"}}
+    entry = logs._entry({"jsonPayload": {"message": "hello"}, "severity": "INFO", **labels})
+    assert (entry.task, entry.message) == ("trial 3 workerpool0-0", "hello")
+    assert logs._entry({"textPayload": "bare"}).task == "service"
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ class VertexService:
         """Every job, as it is told, by its resource name."""
         self.requests: list[tuple[str, str, Any]] = []
         """Method, path and body of all that was asked."""
+        self.log: list[dict[str, Any]] = []
+        """Every entry of Cloud Logging."""
         self._refusals: list[Refusal] = []
         self._changing = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -75,7 +77,19 @@ class VertexService:
 
     def bodies(self) -> list[Any]:
         """What was sent to make jobs."""
-        return [body for method, path, body in self.requests if method == "POST" and not path.endswith(":cancel")]
+        return [body for method, path, body in self.requests if method == "POST" and ":" not in path]
+
+    def write(self, job: str, message: str | dict[str, Any], moment: str = "", task: str = "workerpool0-0") -> None:
+        """Puts an entry into a job's log, now or at another moment; an object is a structured entry."""
+        self.log.append(
+            {
+                "insertId": f"entry-{len(self.log)}",
+                "timestamp": moment or _now(),
+                "severity": message.get("severity", "INFO") if isinstance(message, dict) else "DEFAULT",
+                "resource": {"type": "ml_job", "labels": {"job_id": job.rpartition("/")[2], "task_name": task}},
+                ("jsonPayload" if isinstance(message, dict) else "textPayload"): message,
+            }
+        )
 
     def answer(self, method: str, target: str, body: Any) -> dict[str, Any]:
         """The answer to a request."""
@@ -83,6 +97,8 @@ class VertexService:
         self.requests.append((method, path, body))
         if self._refusals:
             raise self._refusals.pop(0)
+        if (method, path) == ("POST", "/v2/entries:list"):
+            return self._entries(body)
         found = _PATH.fullmatch(path)
         if found is None or found[2] not in MESSAGES:
             raise Refusal(404, f"there is no method {method} {path}")
@@ -117,6 +133,23 @@ class VertexService:
         self._threads.append(thread)
         thread.start()
         return told
+
+    def _entries(self, body: Any) -> dict[str, Any]:
+        """Entries of one job in pages of two, whatever size is asked for."""
+        wanted = re.fullmatch(
+            r'resource.type="ml_job" AND resource.labels.job_id="(\d+)"(?: AND timestamp>="([^"]+)")?', body["filter"]
+        )
+        if wanted is None or body["orderBy"] != "timestamp asc" or not body["resourceNames"][0].startswith("projects/"):
+            raise Refusal(400, f"cannot parse {body}")
+        number, since = wanted.groups()
+        found = [
+            entry
+            for entry in sorted(self.log, key=lambda one: one["timestamp"])
+            if entry["resource"]["labels"]["job_id"] == number and entry["timestamp"][:19] >= (since or "")[:19]
+        ]
+        start = int(body.get("pageToken", 0))
+        token = {"nextPageToken": str(start + 2)} if len(found) > start + 2 else {}
+        return {"entries": found[start : start + 2]} | token
 
     def _work(self, name: str, spec: dict[str, Any]) -> None:
         self._change(name, state="JOB_STATE_RUNNING")

@@ -3,16 +3,21 @@
 import time
 
 from trainer import console
+from trainer.cloud.logs import JobLog
 from trainer.cloud.vertex import Job, Jobs
 from trainer.errors import Interrupted, JobError
 
 _POLL_SECS = 10.0
 _SECOND_THOUGHT_SECS = 2.0
+_LAST_LINES_SECS = 5.0
+"""What is written last arrives in the log after the job is over."""
 _sleep = time.sleep
 
 
 def follow(jobs: Jobs, job: Job) -> None:
-    """Waits for a job, and says each change of its state. Ctrl-C stops the waiting, twice cancels the job.
+    """Waits for a job, and says each change of its state and what it writes to its log.
+
+    Ctrl-C stops the waiting, twice cancels the job.
 
     Raises:
         JobError: It did not succeed.
@@ -28,15 +33,39 @@ def follow(jobs: Jobs, job: Job) -> None:
 
 
 def _to_its_end(jobs: Jobs, job: Job) -> Job:
-    said = ""
+    said, log = "", _log(jobs, job)
     while True:
+        log = _read(log)
         if job.state != said:
             said = job.state
+            if job.is_over and log is not None:
+                _sleep(_LAST_LINES_SECS)
+                _read(log)
             console.say(f"{job.display_name} is {said}.", fields={"job": job.name, "state": said})
         if job.is_over:
             return job
         _sleep(_POLL_SECS)
         job = jobs.get(job.name)
+
+
+def _log(jobs: Jobs, job: Job) -> JobLog | None:
+    """The job's log; None where it cannot be read, which is said."""
+    try:
+        return JobLog(jobs.place, job.name)
+    except JobError as error:
+        console.say(f"{error}", severity="WARNING")
+        return None
+
+
+def _read(log: JobLog | None) -> JobLog | None:
+    """Says what is new in a log; returns it, or None where it cannot be read, which is said once."""
+    try:
+        for entry in log.news() if log else ():
+            console.say(f"{entry.task} | {entry.message}", severity=entry.severity, fields={"task": entry.task})
+    except JobError as error:
+        console.say(f"{error}", severity="WARNING")
+        return None
+    return log
 
 
 def _stop_waiting(jobs: Jobs, job: Job) -> None:
