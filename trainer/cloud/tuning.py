@@ -64,7 +64,7 @@ def study(
         poll_secs: How often metric files are read, in seconds.
 
     Returns:
-        All trials; they are told as a table too.
+        All trials.
 
     Raises:
         ConfigError: The study cannot be run here, or is another one than the folder's.
