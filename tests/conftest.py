@@ -1,6 +1,7 @@
 """One TensorFlow process for all tests: deterministic, with two CPU devices, and tiny networks."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,6 +17,7 @@ from trainer.gans import GAN, CycleGAN, from_config
 
 pytest_plugins = ["buckets", "bucket_runs", "distributions", "faults"]
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
