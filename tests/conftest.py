@@ -17,7 +17,9 @@ from trainer.gans import GAN, CycleGAN, from_config
 
 pytest_plugins = ["buckets", "bucket_runs", "distributions", "faults"]
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
+# A shell starts what runs in the background without the one, nohup without the other; some tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
