@@ -20,21 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from absl import app, flags
+from absl import flags as absl_flags
 
+from trainer import flags
 from trainer.engine.manifest import MANIFEST
-
-_KILLS = flags.DEFINE_integer("kills", 0, "How many workers are killed in all.", lower_bound=0)
-_STALLS = flags.DEFINE_integer("stalls", 0, "How many workers are made to stand still in all.", lower_bound=0)
-_PREEMPT_EVERY = flags.DEFINE_float("preempt_every", None, "Seconds between preemptions of the runner's own.")
-_WORKERS = flags.DEFINE_integer("workers", 2, "Machines beside the chief.", lower_bound=0)
-_STEPS = flags.DEFINE_integer("steps", 4000, "Of each job.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the workers.")
+from trainer.errors import ConfigError, TrainerError
 
 FILE = Path(__file__).parent.parent / "scripts/multi_worker.yaml"
 _ARGS = (
@@ -110,18 +105,22 @@ class Job:
         found = (int(path.parent.name[len("step-") :]) for path in self.folder.glob(f"checkpoints/step-*/{MANIFEST}"))
         return max(found, default=0)
 
-    def await_progress(self) -> bool:
-        """Waits for a checkpoint newer than those there are; False where the job ends before.
+    def restarts(self) -> int:
+        """How often the runner has started it again."""
+        return self.log.read_text().count("; restarting ")
+
+    def await_more(self, number: Callable[[], int]) -> bool:
+        """Waits until one of this job's numbers, `step` or `restarts`, has grown; False where the job ends before.
 
         Raises:
-            TimeoutError: There is none.
+            TimeoutError: It does not grow.
         """
-        reached, end = self.step(), time.monotonic() + _PATIENCE_SECS
-        while self.step() <= reached:
+        before, end = number(), time.monotonic() + _PATIENCE_SECS
+        while number() <= before:
             if not self.is_running:
                 return False
             if time.monotonic() > end:
-                raise TimeoutError(f"no checkpoint after step {reached} in {_PATIENCE_SECS:g} s; see {self.log}")
+                raise TimeoutError(f"no more than {before} {number.__name__} in {_PATIENCE_SECS:g} s; see {self.log}")
             time.sleep(0.02)
         return True
 
@@ -166,9 +165,11 @@ def disturbed(
     """
     sent = 0
     with Job(folder, more, ["--max_restarts=1000", "--grace=5"], num_workers=num_workers) as job:
-        while sent < len(numbers) and job.await_progress():
+        while sent < len(numbers) and job.await_more(job.step):
             time.sleep(dice.uniform(0, 1))
-            sent += job.disturb(numbers[sent], dice.randrange(num_workers))
+            if job.disturb(numbers[sent], dice.randrange(num_workers)):
+                sent += 1
+                job.await_more(job.restarts)
         code = job.wait()
     if code != 0:
         raise RuntimeError(f"the job ended with status {code}; see {job.log}")
@@ -208,22 +209,39 @@ def preempted(every_secs: float, num_workers: int, seed: int, more: Sequence[str
         return Tally(json.loads(told[-1])["preemptions"], 1, digest(job.folder) != expected)
 
 
-def main(_: list[str]) -> None:
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    whole, number = absl_flags.DEFINE_integer, absl_flags.DEFINE_float
+    whole("kills", 0, "How many workers are killed in all.", lower_bound=0, flag_values=values)
+    whole("stalls", 0, "How many workers are made to stand still in all.", lower_bound=0, flag_values=values)
+    number("preempt_every", None, "Seconds between preemptions of the runner's own.", flag_values=values)
+    whole("workers", 2, "Machines beside the chief.", lower_bound=0, flag_values=values)
+    whole("steps", 4000, "Of each job.", lower_bound=100, flag_values=values)
+    whole("seed", 0, "Of the moments and the workers.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
     """Prints a line for each kind of disturbance."""
-    if not _WORKERS.value and (_KILLS.value or _STALLS.value):
-        raise app.UsageError("--kills and --stalls need --workers.")
-    more, mismatches = [f"--steps={_STEPS.value}"], 0
-    for name, number, wanted in (("kills", signal.SIGKILL, _KILLS.value), ("stalls", signal.SIGSTOP, _STALLS.value)):
+    if not values.workers and (values.kills or values.stalls):
+        raise ConfigError("kills and stalls need a worker; raise --workers.")
+    more, mismatches = [f"--steps={values.steps}"], 0
+    for name, number, wanted in (("kills", signal.SIGKILL, values.kills), ("stalls", signal.SIGSTOP, values.stalls)):
         if wanted:
-            tally = count([number] * wanted, _WORKERS.value, _SEED.value, more)
+            tally = count([number] * wanted, values.workers, values.seed, more)
             print(f"{tally.disturbances} {name} in {tally.jobs} jobs, {tally.mismatches} mismatches", flush=True)
             mismatches += tally.mismatches
-    if _PREEMPT_EVERY.value:
-        tally = preempted(_PREEMPT_EVERY.value, _WORKERS.value, _SEED.value, more)
+    if values.preempt_every:
+        tally = preempted(values.preempt_every, values.workers, values.seed, more)
         print(f"{tally.disturbances} preemptions in one job, {tally.mismatches} mismatches")
         mismatches += tally.mismatches
-    sys.exit(bool(mismatches))
+    if mismatches:
+        raise TrainerError(f"{mismatches} jobs ended with other bits than an undisturbed one.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return flags.run(argv, __doc__ or "", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

@@ -40,6 +40,7 @@ def submit(tmp_path, monkeypatch, in_bucket):
     """Sends a file of this repository with other args to a stand-in, and waits; returns what the runners printed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(waiting, "_POLL_SECS", 0.1)
+    monkeypatch.setattr(waiting, "_LAST_LINES_SECS", 0.0)
     log = tmp_path / "log"
 
     def send(file, output, args, while_it_runs=lambda process: None):

@@ -34,6 +34,7 @@ def service(monkeypatch):
         monkeypatch.setattr(vertex, "_FIRST_PAUSE_SECS", 0.01)
         monkeypatch.setattr(vertex, "_RETRY_SECS", 0.1)
         monkeypatch.setattr(waiting, "_POLL_SECS", 0.01)
+        monkeypatch.setattr(waiting, "_LAST_LINES_SECS", 0.02)
         yield service
 
 
@@ -151,7 +152,7 @@ def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monke
     monkeypatch.setattr(waiting, "_sleep", sleep)
     code, said, _ = send(RIGHT, "--wait")
     told = [f"workerpool0-0 | {word}" for word in ("one", "two", "three")] + ["workerpool1-0 | late"]
-    assert code == 0 and polls[-1] == 5.0
+    assert code == 0 and polls[-1] == 0.02
     assert [line for line in said if " | " in line] == [*told, "workerpool0-0 | last"]
     assert said[-1] == "gan-trainer is SUCCEEDED."
 
