@@ -206,7 +206,7 @@ def preempted(every_secs: float, num_workers: int, seed: int, more: Sequence[str
             raise RuntimeError("\n".join(told[-20:]))
         print(f"{undisturbed_secs:.0f} s in one process undisturbed, {secs:.0f} s in the job.")
         print(json.loads(told[-1])["message"])
-        return Tally(json.loads(told[-1])["preemptions"], 1, digest(job.folder) != expected)
+        return Tally(json.loads(told[-1])["preemptions"], 1, int(digest(job.folder) != expected))
 
 
 def define(values: absl_flags.FlagValues) -> None:
