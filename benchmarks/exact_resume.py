@@ -75,7 +75,7 @@ def command(recipe: str, job_dir: str, more: tuple[str, ...] = ()) -> list[str]:
     return [*start, *_COMMON, *_COMMANDS[recipe], *more]
 
 
-def digest(job_dir: str) -> str:
+def digest(job_dir: str | Path) -> str:
     """SHA-256 over all state of the newest checkpoint."""
     checkpoints = locate(job_dir) / "checkpoints"
     newest = max(entry.name for entry in checkpoints.entries() if entry.name.endswith(f"/{MANIFEST}"))

@@ -27,6 +27,7 @@ from pathlib import Path
 import yaml
 from absl import flags as absl_flags
 
+from benchmarks.exact_resume import digest
 from trainer import flags
 from trainer.engine.manifest import MANIFEST
 from trainer.errors import ConfigError, TrainerError
@@ -59,22 +60,17 @@ def alone(folder: Path, more: Sequence[str] = (), *, num_machines: int = 3) -> s
     return digest(folder)
 
 
-def digest(job_dir: Path) -> str:
-    """SHA-256 over all state of the newest checkpoint."""
-    return json.loads(max(job_dir.glob(f"checkpoints/step-*/{MANIFEST}")).read_text())["state_sha256"]
-
-
 class Job:
     """A job of several machines that runs on this one.
 
     Args:
         folder: Its run directory; what it prints goes to a file beside it.
         more: Flags of the trainer.
-        flags: Flags of `python -m trainer local`.
+        options: Flags of `python -m trainer local`.
         num_workers: Machines beside the chief.
     """
 
-    def __init__(self, folder: Path, more: Sequence[str] = (), flags: Sequence[str] = (), *, num_workers: int = 2):
+    def __init__(self, folder: Path, more: Sequence[str] = (), options: Sequence[str] = (), *, num_workers: int = 2):
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
         content = yaml.safe_load(FILE.read_text())
         content["workerPoolSpecs"][1]["replicaCount"] = num_workers
@@ -85,7 +81,7 @@ class Job:
         args = f"--args=^;^{';'.join((*_ARGS, *more))}"
         command = [sys.executable, "-m", "trainer", "local", f"--config={config}", f"--base_output_dir={folder}", args]
         with self.log.open("w") as log:
-            self._process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> "Job":
         return self
@@ -197,8 +193,8 @@ def preempted(every_secs: float, num_workers: int, seed: int, more: Sequence[str
         started = time.monotonic()
         expected = alone(Path(root) / "alone", more, num_machines=1 + num_workers)
         undisturbed_secs, started = time.monotonic() - started, time.monotonic()
-        flags = [f"--preempt_every={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
-        with Job(Path(root) / "job", more, flags, num_workers=num_workers) as job:
+        options = [f"--preempt_every={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
+        with Job(Path(root) / "job", more, options, num_workers=num_workers) as job:
             code = job.wait()
         secs = time.monotonic() - started
         told = job.log.read_text().splitlines()

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import TINY_MLP
 
-from benchmarks import rehearsals
+from benchmarks import exact_resume, rehearsals
 from trainer import task
 from trainer.callbacks.watchdog import ABORTED
 from trainer.cloud.replicas import free_ports
@@ -43,7 +43,7 @@ def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_proc
     assert f"exited with {ABORTED}: a crash" in told  # by the machine that stood still
     assert "another machine was lost at or after step" in told
     assert not [line for line in told.splitlines() if line.startswith("workerpool1") and '"Step ' in line]
-    assert rehearsals.digest(job.folder) == rehearsals.alone(tmp_path / "alone", more, num_machines=2)
+    assert exact_resume.digest(job.folder) == rehearsals.alone(tmp_path / "alone", more, num_machines=2)
     steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 

@@ -50,12 +50,7 @@ def define(values: absl_flags.FlagValues) -> None:
     text(
         "config", None, "The job file: a CustomJobSpec or a HyperparameterTuningJob.", required=True, flag_values=values
     )
-    absl_flags.DEFINE_multi_string(
-        "args",
-        [],
-        arguments.ARGS_HELP,
-        flag_values=values,
-    )
+    absl_flags.DEFINE_multi_string("args", [], arguments.ARGS_HELP, flag_values=values)
     text("base_output_dir", None, "Folder, local or gs://, in place of the file's outputUriPrefix.", flag_values=values)
     absl_flags.DEFINE_bool(
         "in_this_environment", False, "Install no packageUris: use the modules found here.", flag_values=values

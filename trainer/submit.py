@@ -35,12 +35,7 @@ def define(values: absl_flags.FlagValues) -> None:
     for name, text in texts.items():
         absl_flags.DEFINE_string(name, None, text, required=name == "config", flag_values=values)
     absl_flags.DEFINE_string("package", ".", "Folder of the package of a pythonPackageSpec.", flag_values=values)
-    absl_flags.DEFINE_multi_string(
-        "args",
-        None,
-        arguments.ARGS_HELP,
-        flag_values=values,
-    )
+    absl_flags.DEFINE_multi_string("args", None, arguments.ARGS_HELP, flag_values=values)
     absl_flags.DEFINE_bool("wait", False, "Follow the job to its end; exit with 0 if it succeeds.", flag_values=values)
     absl_flags.DEFINE_bool("dry_run", False, "Print the request as JSON and send nothing.", flag_values=values)
 
