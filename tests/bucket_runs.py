@@ -12,7 +12,7 @@ from trainer.storage import locate
 
 TINY = [
     "--recipe=vanilla",
-    *("--metrics=none", "--noexport_model"),
+    *("--metrics=none", "--noexport_model", "--jit_compile=off"),
     '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
     *("--global_batch_size=4", "--steps_per_window=2", "--checkpoint_every_steps=4", "--sample_every_steps=4"),
 ]

@@ -20,7 +20,10 @@ from trainer.data.prepared import write_prepared
 from trainer.engine import agreement
 from trainer.errors import CheckpointError
 
-FLAGS = ["--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--metrics=none", "--noexport_model"]
+FLAGS = [
+    *("--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--jit_compile=off"),
+    *("--metrics=none", "--noexport_model"),
+]
 STEPS = 450
 
 

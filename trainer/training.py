@@ -281,9 +281,9 @@ def _export(gan: GAN, directory: RunDirectory, environment: Environment, store: 
     if manifest is not None:
         load(store.folder(manifest.step), gan.state)
     served.save(gan, directory.model)
-    if environment.model_dir not in (None, directory.shown(directory.model)):
-        names = [entry.name for entry in locate(directory.model).entries()]
-        locate(str(environment.model_dir)).upload(directory.model, names)
+    elsewhere = directory.elsewhere(directory.model, environment.model_dir)
+    if elsewhere is not None:
+        locate(elsewhere).upload(directory.model, [entry.name for entry in locate(directory.model).entries()])
     return gan.step if manifest is None else manifest.step
 
 

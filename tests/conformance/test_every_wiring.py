@@ -18,8 +18,8 @@ from trainer.gans import WIRINGS
 BATCH = 16
 PHASES = {
     "together": {"augment": "diffaugment", "augment_probability": None},
-    "penalised": {"penalties": tuple(penalties.names()), "penalty_every_steps": 2, "discriminator_repeats": 2},
-    "separate": {"discriminator_updates": "separate"},
+    "penalised": {"penalties": tuple(penalties.names()), "penalty_every_steps": 2},
+    "separate": {"discriminator_updates": "separate", "discriminator_repeats": 2},
     "concatenated": {"discriminator_updates": "concatenated"},
     "simultaneous": {"update_order": "simultaneous", "penalties": ("r1",)},
 }

@@ -64,9 +64,15 @@ class RunDirectory:
         mirrors = []
         if self._remote is not None:
             mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)))
-        elsewhere = None if logs_to is None else self._elsewhere(logs_to)
+        elsewhere = self.elsewhere(self.logs, logs_to)
         if elsewhere is not None:
-            mirrors.append(Mirror(self.logs, elsewhere, slow=("*",)))
+            if elsewhere.startswith(f"{self._place(self.logs)}/"):
+                raise ConfigError(
+                    f"TensorBoard's events are to go to {logs_to}, which lies among those of the run in "
+                    f"{self._place(self.logs)}; name another folder."
+                )
+            to = locate(elsewhere) if is_remote(elsewhere) else GrowingFolder(elsewhere)
+            mirrors.append(Mirror(self.logs, to, slow=("*",)))
         with contextlib.ExitStack() as entered:
             yield tuple(entered.enter_context(mirror) for mirror in mirrors)
 
@@ -107,18 +113,21 @@ class RunDirectory:
         """What a user finds a file of this directory under."""
         return f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
 
-    def _elsewhere(self, logs_to: str) -> Location | None:
-        """The folder where events go as well; None where it is that of this directory."""
-        here = os.path.realpath(self.logs) if self._remote is None else str(self._remote / _LOGS)
-        there = locate(logs_to) if is_remote(logs_to) else GrowingFolder(os.path.realpath(logs_to))
-        if f"{there}/".startswith(f"{here}/"):
-            if str(there) != here:
-                raise ConfigError(
-                    f"TensorBoard's events are to go to {logs_to}, which lies among those of the run in {here}; name "
-                    "another folder."
-                )
+    def elsewhere(self, folder: Path, named: str | None) -> str | None:
+        """The folder that a job names for what one of this directory holds; None where it is that one, or none.
+
+        Args:
+            folder: Of this directory.
+            named: A local path, or `gs://BUCKET/NAME`.
+        """
+        if named is None:
             return None
-        return there
+        there = str(locate(named)) if is_remote(named) else os.path.realpath(named)
+        return None if there == self._place(folder) else there
+
+    def _place(self, folder: Path) -> str:
+        """Where a folder of this directory lies for good."""
+        return os.path.realpath(folder) if self._remote is None else str(self._remote / folder.name)
 
     def _set_root(self, root: Path) -> None:
         self.root = root
