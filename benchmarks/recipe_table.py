@@ -103,6 +103,14 @@ def state(row: Row, record: Record | None) -> str:
     return f"measured: {record.outcome}{stale}"
 
 
+def score(record: Record) -> str:
+    """What came of a row and at what cost, as its recipe's docstring says it; empty where nothing was evaluated."""
+    if record.best is None:
+        return ""
+    value = _number(record.best["metrics"][record.monitor])
+    return f"Scored {record.monitor} {value} in {_duration(record)} on {record.machine['cores']} CPU cores."
+
+
 def _machines(measured: list[Record]) -> list[str]:
     """A sentence for every machine; with the names of its rows where there are several."""
     names_of: dict[str, list[str]] = {}
@@ -144,10 +152,13 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
     ]
 
 
+def _duration(record: Record) -> str:
+    return f"{record.seconds:.0f} s" if record.seconds < 600 else f"{record.seconds / 60:.0f} min"
+
+
 def _wall_time(record: Record) -> str:
-    words = f"{record.seconds:.0f} s" if record.seconds < 600 else f"{record.seconds / 60:.0f} min"
     known = [part["other_cores"] for part in record.parts if part["other_cores"] is not None]
-    return words + "†" * (len(known) < len(record.parts) or max(known, default=0.0) > QUIET_CORES)
+    return _duration(record) + "†" * (len(known) < len(record.parts) or max(known, default=0.0) > QUIET_CORES)
 
 
 def _metric(record: Record, prefix: str) -> str | None:

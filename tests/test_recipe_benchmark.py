@@ -261,3 +261,11 @@ def test_a_thumbnail_is_small_even_of_noise_and_of_the_grid_nearest_to_the_step(
 def test_a_page_without_a_place_for_the_table_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="has no place for the table"):
         recipe_table.rewrite(tmp_path / "page.md", tmp_path, [])
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_is_measured_and_its_docstring_has_the_score_and_the_cost(name):
+    record = Record.load(benchmark.Places().records, name)
+    assert record is not None, f"measure it: python -m benchmarks.recipes --only={name}"
+    score = recipe_table.score(record)
+    assert score and score in recipes._function(name).__doc__

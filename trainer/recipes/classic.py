@@ -20,8 +20,8 @@ def digits() -> TrainConfig:
     """The default: the best digits that three minutes of two CPU cores can buy.
 
     A small conditional DCGAN whose two gradients come from one forward pass, with an average of the generator. At the
-    same number of steps labels took frechet_digits_5k from 6.4 to 1.8, and twice the usual learning rate to .60;
-    193 s on two cores of an AMD EPYC.
+    same number of steps labels took frechet_digits_5k from 6.4 to 1.8, and twice the usual learning rate to .60.
+    Scored frechet_digits_5k 0.598 in 216 s on 2 CPU cores.
     """
     return TrainConfig(
         wiring="conditional",
@@ -52,6 +52,7 @@ def vanilla() -> TrainConfig:
 
     Source: arXiv 1406.2661, in the form that most tutorials give it: G 100-256-512-1024-784, D 1024-512-256-1,
     Adam 2e-4, batch 100, 200 epochs, the non-saturating loss. `--dataset=mnist` trains on all of MNIST.
+    Scored frechet_digits_5k 67.1 in 472 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="mlp",
@@ -77,6 +78,7 @@ def dcgan() -> TrainConfig:
     """DCGAN of the size that tutorials teach: G 256-128-64 and D 64-128 with 5×5 kernels, dropout .3, 2.5 M weights.
 
     Source: arXiv 1511.06434 for the idea; the joint step, no batch norm in D and Adam 1e-4 are the tutorials'.
+    Scored frechet_digits_5k 51.4 in 535 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="dcgan",
@@ -108,6 +110,7 @@ def cgan() -> TrainConfig:
     Source: arXiv 1411.1784 for the idea; He init, batch norm .9, LeakyReLU .1, dropout .4 and RMSprop 1e-4. So small a
     rate takes many passes over so few images, hence the simultaneous step, which takes a sixth less time than an
     alternating one; an average of the generator takes the grain out of the samples.
+    Scored frechet_digits_5k 6.29 in 455 s on 2 CPU cores.
     """
     return gan_rmsprop().override(
         wiring="conditional",
@@ -126,6 +129,7 @@ def gan_rmsprop() -> TrainConfig:
 
     Source: the batch-normalised networks of the tutorials around the `GAN` class. `image_range="0..1"` makes the
     generator end in a sigmoid; 150 epochs of batches of 128.
+    Scored frechet_digits_5k 56 in 118 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="mlp",
@@ -149,6 +153,7 @@ def two_phase() -> TrainConfig:
 
     Source: arXiv 1406.2661, algorithm 1, as the two-phase tutorials write it; `--loss=least_squares` makes the log a
     mean square, `--discriminator_updates=together` one update of two.
+    Scored frechet_digits_5k 36.9 in 191 s on 2 CPU cores.
     """
     return vanilla().override(discriminator_updates="separate", beta_1=0.5, epochs=100)
 
@@ -159,6 +164,7 @@ def dcgan_dropout() -> TrainConfig:
 
     Source: arXiv 1511.06434 by way of its Keras tutorials: G dense 7·7·256, transposed conv 128-64-1 k5, BN .8,
     LeakyReLU .2, tanh; D conv 32-64-128-256 k3, dropout .25, BN; Adam 2e-4, beta_1 .5. The sigmoid is in the loss.
+    Scored frechet_digits_5k 1.88 in 459 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="dcgan",
@@ -188,6 +194,7 @@ def dcgan_least_squares() -> TrainConfig:
 
     Source: arXiv 1611.04076 for the loss ½[(D(x)−1)²+D(G(z))²]; the networks are `dcgan_dropout`'s. Any size, 28×28 and
     64×64 alike. Without a data set of one's own it draws on digits tinted at random.
+    Scored frechet_digits_5k 6.19 in 449 s on 2 CPU cores.
     """
     return dcgan_dropout().override(dataset="tinted:digits", loss="least_squares", metrics="digits")
 
@@ -197,6 +204,7 @@ def lsgan() -> TrainConfig:
     """Least-squares GAN of perceptrons: G 256-512-1024 with batch norm .8, D 512-256-1 with a linear end.
 
     Source: arXiv 1611.04076; Adam 2e-4, beta_1 .5, batches of 32.
+    Scored frechet_digits_5k 31.1 in 247 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="mlp",
@@ -225,6 +233,7 @@ def cyclegan() -> TrainConfig:
     linearly to 0. Trains digits against their negatives, with the paper's network in small; for 128×128 photographs
     give --architecture_options='{"generator_filters": 64, "residual_blocks": 6, "discriminator_filters": 64}',
     --global_batch_size=1 and two data sets.
+    Scored cycle_error 0.0146 in 10 min on 2 CPU cores.
     """
     return TrainConfig(
         dataset="digits",
@@ -255,6 +264,7 @@ def dcgan_upsampling() -> TrainConfig:
 
     Source: the upsampling DCGAN of its tutorials: G dense 4·4·256, upsample and conv3 128-64, transposed conv 32-1; D
     conv 32-64 k4 s2, ReLU, dropout .3. Grids each epoch, a checkpoint each 20.
+    Scored frechet_digits_5k 19.9 in 431 s on 2 CPU cores.
     """
     return TrainConfig(
         padding=2,
@@ -286,6 +296,7 @@ def mlp_zeros() -> TrainConfig:
 
     Source: the introductory MLP GAN on the zeros of MNIST: D 150-100-1, G 100-150-784, Adam's defaults, batches of 32.
     Ten epochs of MNIST's 5,923 zeros are 1,850 steps; the embedded 500 zeros take 123 epochs to that.
+    Scored frechet_digits_5k 720 in 20 s on 2 CPU cores.
     """
     return TrainConfig(
         classes=(0,),
@@ -312,7 +323,9 @@ def dcgan_paper() -> TrainConfig:
     """The DCGAN of its paper at 64×64: no pooling, no dense layer, batch norm in both, N(0, .02) init.
 
     Source: arXiv 1511.06434, sections 3 and 4: transposed conv 512-256-128-64-C, its mirror with LeakyReLU .2, Adam
-    2e-4 with beta_1 .5, batches of 128. Digits are padded to 64×64; so few steps show that it learns, no more.
+    2e-4 with beta_1 .5, batches of 128. Digits are padded to 64×64; so few steps bring it to a single
+    shape, no more.
+    Scored frechet_digits_5k 108 in 14 min on 2 CPU cores.
     """
     return TrainConfig(
         padding=18,
@@ -343,6 +356,7 @@ def dcgan_conditional() -> TrainConfig:
     """The `dcgan` networks with labels, batch norm and an average of the generator.
 
     Source: arXiv 1411.1784 for the labels; the rest as `digits`, with the tutorial-sized networks.
+    Scored frechet_digits_5k 0.637 in 367 s on 2 CPU cores.
     """
     return TrainConfig(
         wiring="conditional",

@@ -17,6 +17,7 @@ def wgan_gp() -> TrainConfig:
     """Wasserstein GAN with gradient penalty: a critic without batch norm, five updates a step.
 
     Source: arXiv 1704.00028: penalty 10, Adam 1e-4 with betas (0, .9), five critic updates; here a small DCGAN.
+    Scored frechet_digits_5k 22.5 in 11 min on 2 CPU cores.
     """
     return TrainConfig(
         architecture="dcgan",
@@ -43,6 +44,7 @@ def hinge_sn() -> TrainConfig:
     """SNGAN: hinge loss, every layer of the discriminator spectrally normalised, residual networks.
 
     Source: arXiv 1802.05957: Adam 2e-4 with betas (0, .9), five discriminator updates a step, linear decay to 0.
+    Scored frechet_digits_5k 12.3 in 21 min on 2 CPU cores.
     """
     return TrainConfig(
         architecture="resnet",
@@ -70,6 +72,7 @@ def r1() -> TrainConfig:
     """The non-saturating loss with an R1 penalty, the plain remedy for training that runs away.
 
     Source: arXiv 1801.04406; gamma about .0002 * 28² / 64.
+    Scored frechet_digits_5k 6.74 in 279 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="dcgan",
@@ -93,6 +96,7 @@ def acgan() -> TrainConfig:
 
     Source: arXiv 1610.09585, on a small DCGAN, with twice its learning rate. The classifier learns from real images
     alone: on fake ones as well, it came to read mistakes as what was asked, and conditional accuracy stood at .88.
+    Scored frechet_digits_5k 1.48 in 182 s on 2 CPU cores.
     """
     return TrainConfig(
         wiring="acgan",
@@ -119,6 +123,7 @@ def infogan() -> TrainConfig:
     layers at the latents' and at the logit's end (256 units here, 1,024 there). `code_accuracy` is the share of images
     that show the digit which their category stands for: .83 after 3,000 steps, and .47 without dense layers and with
     normal noise, which leaves less of the generator's input to the category.
+    Scored frechet_digits_5k 1.44 in 510 s on 2 CPU cores.
     """
     return TrainConfig(
         wiring="infogan",
@@ -150,6 +155,7 @@ def r3gan() -> TrainConfig:
     Source: arXiv 2501.05441, its Stacked-MNIST settings in small: Adam with beta_1 0 and beta_2 .9 to .99, gamma 1 to
     .1, the average from 0 on, all on a cosine over the run. Networks a twelfth as wide as the paper's want ten times
     its rate of 2e-4; half as many blocks take half the time.
+    Scored frechet_digits_5k 2.61 in 522 s on 2 CPU cores.
     """
     return TrainConfig(
         architecture="r3gan",
@@ -181,5 +187,6 @@ def r3gan_conditional() -> TrainConfig:
     """`r3gan` with labels: embedded beside the latents, and a projection in the discriminator.
 
     Source: arXiv 2501.05441; the projection is arXiv 1802.05637's.
+    Scored frechet_digits_5k 0.549 in 484 s on 2 CPU cores.
     """
     return r3gan().override(wiring="conditional")
