@@ -134,7 +134,8 @@ def test_schedules_end_with_the_run_unless_they_say_when_and_then_belong_to_it()
         ({}, "digits"),
         ({"dataset": "stacked:digits"}, "stacked"),
         ({"wiring": "cyclegan", "dataset_b": "inverted:digits"}, "cycle"),
-        ({"dataset": "tinted:digits"}, "none"),
+        ({"dataset": "tinted:digits"}, "digits"),
+        ({"dataset": "tinted:photos"}, "none"),
         ({"metrics": "none"}, "none"),
     ],
 )

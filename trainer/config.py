@@ -303,7 +303,7 @@ class TrainConfig:
             return "cycle"
         if self.dataset.startswith("stacked:"):
             return "stacked"
-        return "digits" if self.dataset in ("digits", "mnist") else "none"
+        return "digits" if self.dataset.removeprefix("tinted:") in ("digits", "mnist") else "none"
 
 
 def check_batch(global_batch_size: int, num_examples: int, num_replicas: int) -> None:

@@ -52,6 +52,16 @@ def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size)
     assert np.isfinite(images).all() and np.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("name", architectures.names())
+def test_every_kernel_has_random_values_of_its_own(name):
+    for network in build(name, (28, 28, 1), 0):
+        starts = [variable.numpy().ravel()[:6] for variable in network.trainable_variables if variable.ndim > 1]
+        directions = [start / np.linalg.norm(start) for start in starts if start.any()]
+        for index, direction in enumerate(directions):
+            alike = [float(direction @ other) for other in directions[:index] if len(other) == len(direction)]
+            assert max(alike, default=0.0) < 0.999, f"kernel {index} of the {network.name} begins as another one does"
+
+
 @pytest.mark.parametrize("name", [name for name in architectures.names() if architectures.maps(name) == "latents"])
 def test_the_asked_label_reaches_images_and_logits(name):
     generator, discriminator = build(name, (28, 28, 1), K)

@@ -99,25 +99,27 @@ def dcgan(
     def normalised() -> list[keras_layers.Layer]:
         return [BatchNormalization(momentum=batch_norm_momentum), activation(generator_activation, leaky_slope)]
 
-    def stem(kernel: keras.initializers.Initializer) -> list[keras_layers.Layer]:
+    def kernel() -> keras.initializers.Initializer:
+        return get_initializer(initializer)
+
+    def stem() -> list[keras_layers.Layer]:
         """From the latents to the first map, normalised and activated."""
         first = generator_filters[0]
         stack: list[keras_layers.Layer] = []
         units = [*generator_dense, math.prod(base) * first] if generator_stem == "dense" else generator_dense
         for size in units:
-            stack += [keras_layers.Dense(size, use_bias=False, kernel_initializer=kernel), *normalised()]
+            stack += [keras_layers.Dense(size, use_bias=False, kernel_initializer=kernel()), *normalised()]
         if generator_stem == "dense":
             return [*stack, keras_layers.Reshape((*base, first))]
         size = generator_dense[-1] if generator_dense else latent_dim + condition_size
-        spread = Conv2DTranspose(first, base, 1, "valid", use_bias=False, kernel_initializer=kernel)
+        spread = Conv2DTranspose(first, base, 1, "valid", use_bias=False, kernel_initializer=kernel())
         return [*stack, keras_layers.Reshape((1, 1, size)), spread, *normalised()]
 
     def generator() -> keras.Model:
-        kernel = get_initializer(initializer)
-        stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,)), *stem(kernel)]
+        stack: list[keras_layers.Layer] = [keras.Input((latent_dim + condition_size,)), *stem()]
         for filters, stride in zip(generator_filters[1:], generator_strides[:-1], strict=True):
             stack.append(
-                Conv2DTranspose(filters, kernel_size, stride, "same", use_bias=False, kernel_initializer=kernel)
+                Conv2DTranspose(filters, kernel_size, stride, "same", use_bias=False, kernel_initializer=kernel())
             )
             stack += normalised()
         stack.append(
@@ -127,14 +129,13 @@ def dcgan(
                 generator_strides[-1],
                 "same",
                 activation=output_activation,
-                kernel_initializer=kernel,
+                kernel_initializer=kernel(),
             )
         )
         stack += cropping((base[0] * total, base[1] * total), (height, width))
         return keras.Sequential(stack, name="generator")
 
     def discriminator() -> keras.Model:
-        kernel = get_initializer(initializer)
         convolution, dense, whole_map = (
             layer_class(plain, spectral_norm) for plain in (Conv2D, keras_layers.Dense, WholeMapConv2D)
         )
@@ -145,7 +146,7 @@ def dcgan(
             size = (-(-size[0] // stride), -(-size[1] // stride))
             stack.append(
                 convolution(
-                    filters, of_discriminator, stride, "same", use_bias=not normalised, kernel_initializer=kernel
+                    filters, of_discriminator, stride, "same", use_bias=not normalised, kernel_initializer=kernel()
                 )
             )
             if normalised:
@@ -157,14 +158,14 @@ def dcgan(
             stack.append(keras_layers.Flatten())
         for units in discriminator_dense:
             normalised = discriminator_batch_norm != "none"
-            stack.append(dense(units, use_bias=not normalised, kernel_initializer=kernel))
+            stack.append(dense(units, use_bias=not normalised, kernel_initializer=kernel()))
             if normalised:
                 stack.append(BatchNormalization(momentum=batch_norm_momentum))
             stack.append(activation(discriminator_activation, leaky_slope))
         if discriminator_head == "convolution":
-            stack.append(whole_map(1, size, kernel_initializer=kernel))
+            stack.append(whole_map(1, size, kernel_initializer=kernel()))
         else:
-            stack += [*([] if discriminator_dense else [keras_layers.Flatten()]), dense(1, kernel_initializer=kernel)]
+            stack += [*([] if discriminator_dense else [keras_layers.Flatten()]), dense(1, kernel_initializer=kernel())]
         return keras.Sequential(stack, name="discriminator")
 
     return {"generator": generator, "discriminator": discriminator}
