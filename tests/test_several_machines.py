@@ -37,7 +37,7 @@ def dataset(tmp_path_factory, digits):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes by their environment in /proc")
 def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_process(dataset, tmp_path):
-    more = [f"--dataset={dataset}", "--data_windows=2", f"--steps={STEPS}"]
+    more = [f"--dataset={dataset}", "--data_windows=2", f"--steps={STEPS}", "--worker_timeout_secs=12"]
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP]
     sent, job = rehearsals.disturbed(tmp_path / "several", signals, random.Random(1), more, num_workers=1)
     told = job.log.read_text()

@@ -19,7 +19,7 @@ BATCH = 16
 PHASES = {
     "together": {"augment": "diffaugment", "augment_probability": None},
     "penalised": {"penalties": tuple(penalties.names()), "penalty_every_steps": 2},
-    "separate": {"discriminator_updates": "separate", "discriminator_repeats": 2},
+    "separate": {"discriminator_updates": "separate"},
     "concatenated": {"discriminator_updates": "concatenated"},
     "simultaneous": {"update_order": "simultaneous", "penalties": ("r1",)},
 }
