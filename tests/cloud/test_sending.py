@@ -9,7 +9,7 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.protobuf import json_format
 from specs import JOB, PACKAGE, changed
-from vertex_service import MESSAGES, Refusal, VertexService
+from vertex_service import DROPPED, MESSAGES, Refusal, VertexService
 
 from trainer import submit
 from trainer.cloud import distribution, logs, vertex, waiting
@@ -165,6 +165,8 @@ def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monke
             [f"the job's log cannot be read (403); give this account roles/logging.viewer on {WHERE.split()[0]}, or "],
         ),
         (503, []),
+        (501, []),
+        (DROPPED, []),
     ],
 )
 def test_a_log_that_cannot_be_read_is_said_once_and_the_job_is_followed(service, send, monkeypatch, code, warnings):
@@ -179,6 +181,27 @@ def test_a_log_that_cannot_be_read_is_said_once_and_the_job_is_followed(service,
     assert len(found) == len(warnings) and all(map(str.startswith, found, warnings))
 
 
+@pytest.mark.parametrize("code", [429, 500, 502, DROPPED])
+def test_a_log_that_is_away_for_a_moment_is_read_again(service, send, monkeypatch, code):
+    def run(spec):
+        service.write(f"{PARENT}/customJobs/1000", "one")
+        released.wait(10)
+
+    def once(body):
+        monkeypatch.setattr(service, "_entries", entries)
+        raise Refusal(code, "no")
+
+    def sleep(secs):
+        released.set()
+        service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED")
+
+    released, entries, service.run = threading.Event(), service._entries, run
+    monkeypatch.setattr(service, "_entries", once)
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+    status, said, _ = send(RIGHT, "--wait")
+    assert status == 0 and said[-2:] == ["workerpool0-0 | one", "gan-trainer is SUCCEEDED."]
+
+
 def test_an_entry_of_a_trial_says_so():
     labels = {"resource": {"labels": {"task_name": "workerpool0-0"}}, "labels": {"ml.googleapis.com/trial_id": "3"}}
     entry = logs._entry({"jsonPayload": {"message": "hello"}, "severity": "INFO", **labels})
@@ -189,10 +212,10 @@ def test_an_entry_of_a_trial_says_so():
 @pytest.fixture
 def held(service):
     """A job that runs until the test is over."""
-    released = threading.Event()
-    service.run = lambda spec: released.wait(10)
+    service.released = threading.Event()
+    service.run = lambda spec: service.released.wait(10)
     yield service
-    released.set()
+    service.released.set()
 
 
 def interrupt(monkeypatch, *sleeps):
@@ -272,11 +295,30 @@ def test_too_many_requests_are_tried_again_and_make_one_job(service, send, monke
     assert (len(service.requests), len(service.jobs)) == (3, 1)
 
 
-def test_a_service_that_is_away_while_waiting_is_asked_again(service, send, monkeypatch):
-    monkeypatch.setattr(waiting, "_sleep", lambda secs: service.refuse(503))
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504, DROPPED])
+def test_a_service_that_is_away_while_waiting_is_asked_again(held, send, monkeypatch, code):
+    def sleep(secs):
+        held.refuse(code, times=2)
+        held.released.set()
+
+    monkeypatch.setattr(waiting, "_sleep", sleep)
     monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
-    service.run = lambda spec: None
     assert send(RIGHT, "--wait")[0] == 0
+
+
+def test_a_service_that_stays_away_while_waiting_is_told(held, send, monkeypatch):
+    monkeypatch.setattr(waiting, "_sleep", lambda secs: held.refuse(DROPPED, times=99))
+    code, _, error = send(RIGHT, "--wait")
+    assert (code, error) == (
+        1,
+        f"error: {held.address} cannot be reached; check --region and the network, and try again.\n",
+    )
+
+
+def test_a_job_whose_answer_is_lost_is_sent_once(service, send):
+    service.refuse(DROPPED)
+    code, _, error = send(RIGHT)
+    assert code == 1 and "look with python -m trainer jobs list" in error and len(service.requests) == 1
 
 
 def test_a_service_that_is_not_there_is_told(send, monkeypatch):

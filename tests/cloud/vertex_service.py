@@ -23,8 +23,12 @@ _STATUS |= {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}
 _OVER = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 
+DROPPED = 0
+"""In place of the code of an answer: the connection is closed without one."""
+
+
 class Refusal(Exception):
-    """An answer that is an error."""
+    """An answer that is an error, or none."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
@@ -199,6 +203,8 @@ def _handler(service: VertexService) -> type[BaseHTTPRequestHandler]:
             except Refusal as refusal:
                 error = {"code": refusal.code, "message": str(refusal), "status": _STATUS.get(refusal.code, "UNKNOWN")}
                 code, told = refusal.code, {"error": error}
+            if code == DROPPED:
+                return
             content = json.dumps(told).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")

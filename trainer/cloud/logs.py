@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.cloud.refusals import explained
+from trainer.cloud.refusals import explained, passes
 from trainer.cloud.vertex import Place
 from trainer.errors import JobError
 
@@ -15,7 +15,7 @@ _PAGE = 1000
 _TIMEOUT_SECS = 60.0
 _LATE_SECS = 60.0
 """How much later than others an entry may arrive."""
-_PASSING = (429, 500, 502, 503, 504)
+_TOO_MANY, _SERVICE_FAILS = 429, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class JobLog:
             )
 
     def news(self) -> list[Entry]:
-        """What was not told before, the oldest first; nothing where the service is busy for the moment.
+        """What was not told before, the oldest first; nothing where the service fails or is away for the moment.
 
         Raises:
-            JobError: The log cannot be read.
+            JobError: The log may not be read.
         """
         found: list[Entry] = []
         token = ""
@@ -88,9 +88,14 @@ class JobLog:
             **({"pageToken": token} if token else {}),
         }
         with explained(self._place):
-            address = f"{self._place.endpoint or _SERVICE}/v2/entries:list"
-            answer = self._session.post(address, json=body, timeout=_TIMEOUT_SECS)
-        if answer.status_code in _PASSING:
+            try:
+                address = f"{self._place.endpoint or _SERVICE}/v2/entries:list"
+                answer = self._session.post(address, json=body, timeout=_TIMEOUT_SECS)
+            except Exception as error:
+                if passes(error):
+                    return {}
+                raise
+        if answer.status_code == _TOO_MANY or answer.status_code >= _SERVICE_FAILS:
             return {}
         if answer.status_code != 200:
             raise JobError(

@@ -31,10 +31,11 @@ def explained(place: "Place", *, name: str | None = None, creating: bool = False
     from google.auth import exceptions as auth
 
     try:
-        yield
-    except api.RetryError as error:
-        raise JobError(_sentence(error.cause, place, name, creating)) from (error.cause or error)
-    except api.GoogleAPICallError as error:
+        try:
+            yield
+        except api.RetryError as error:
+            raise (error.cause or error) from None
+    except (api.GoogleAPICallError, api.RetryError) as error:
         raise JobError(_sentence(error, place, name, creating)) from error
     except auth.TransportError as error:
         raise JobError(_unreachable(place, creating)) from error
@@ -52,6 +53,19 @@ def explained(place: "Place", *, name: str | None = None, creating: bool = False
         ) from error
     except requests.exceptions.RequestException as error:
         raise JobError(_unreachable(place, creating)) from error
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same call may succeed a moment after this error of Google's libraries."""
+    import requests
+    from google.api_core import exceptions as api
+    from google.auth import exceptions as auth
+
+    if isinstance(error, auth.GoogleAuthError):
+        return isinstance(error, auth.TransportError) or error.retryable
+    busy = (api.TooManyRequests, api.InternalServerError, api.BadGateway, api.ServiceUnavailable, api.GatewayTimeout)
+    dropped = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, (*busy, *dropped))
 
 
 def _sentence(error: Exception | None, place: "Place", name: str | None, creating: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.cloud.refusals import explained
+from trainer.cloud.refusals import explained, passes
 from trainer.errors import ConfigError, JobError
 
 ENDPOINT_VARIABLE = "GAN_TRAINER_VERTEX_ENDPOINT"
@@ -192,11 +192,9 @@ class Jobs:
         from google.api_core import exceptions as api
         from google.api_core.retry import Retry, if_exception_type
 
-        # A service that is unavailable may have taken a job all the same, and a second one would be billed as well.
-        passing = [api.TooManyRequests] if verb == "create" else [api.TooManyRequests, api.ServiceUnavailable]
-        retry = Retry(
-            if_exception_type(*passing), initial=_FIRST_PAUSE_SECS, maximum=_LONGEST_PAUSE_SECS, timeout=_RETRY_SECS
-        )
+        # A service that fails may have taken a job all the same, and a second one would be billed as well.
+        again = if_exception_type(api.TooManyRequests) if verb == "create" else passes
+        retry = Retry(again, initial=_FIRST_PAUSE_SECS, maximum=_LONGEST_PAUSE_SECS, timeout=_RETRY_SECS)
         method = getattr(self._client, f"{verb}_{kind.method}{plural}")
         return method(request=request, retry=retry, timeout=_TIMEOUT_SECS)
 
