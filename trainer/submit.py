@@ -49,6 +49,7 @@ def act(values: absl_flags.FlagValues) -> None:
         return
     requests.check_names(request.body)
     jobs = vertex.Jobs(place)
+    jobs.message(request.kind, request.body)  # or refuses it, before a package is sent
     for package in to_send:
         package.upload()
         console.say(f"Put the package at {package.uri}.")

@@ -154,6 +154,29 @@ def test_what_is_not_yaml_is_told(written, tmp_path, text):
     assert str(caught.value).endswith("; correct it.") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["a: &a [*a]", "a: &a {b: 1, c: *a}", "a: " + "[" * 3000], ids=["a list", "an object", "deep"]
+)
+def test_what_holds_itself_or_too_much_is_told(written, tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        written(text)
+    assert str(caught.value) == (
+        f"{tmp_path}/job.yaml is nested too deeply, or an alias in it stands for what holds it; write that out."
+    )
+
+
+@pytest.mark.parametrize("value", ["2026-02-30T12:00:00Z", "2026-01-01T00:00:00+99:00", "0b_", "!!bool x", "9" * 5000])
+def test_what_looks_like_a_value_and_is_none_is_told_with_its_key(written, tmp_path, value):
+    with pytest.raises(ConfigError) as caught:
+        written(
+            VERTEX_SAMPLE.replace("studySpec:\n", f"studySpec:\n  studyStoppingConfig: {{minNumTrials: {value}}}\n")
+        )
+    assert str(caught.value) == (
+        f"{tmp_path}/job.yaml: studySpec.studyStoppingConfig.minNumTrials is {value.split()[-1][:60]!r}; it must be a "
+        "whole number."
+    )
+
+
 def test_a_file_that_is_missing_is_told(yaml, tmp_path):
     with pytest.raises(StorageError) as caught:
         jobspec.read(tmp_path / "missing.yaml")

@@ -52,6 +52,7 @@ MISTAKES = [
         "scheduling is a list; it must be an object with the keys timeout, "
         "restartJobOnWorkerRestart, strategy, disableRetries, maxWaitDuration.",
     ),
+    (changed(JOB, workerPoolSpecs=3), "workerPoolSpecs is 3; it must be a list."),
     (changed(JOB, workerPoolSpecs=POOL), "workerPoolSpecs is an object; it must be a list."),
     (changed(JOB, serviceAccount=None), "serviceAccount has no value; give it one, or remove the line."),
     (changed(JOB, network=5), "network is 5; it must be text; put it in quotes."),
@@ -79,6 +80,22 @@ MISTAKES = [
     (
         changed(JOB, scheduling={"maxWaitDuration": "1h"}),
         "scheduling.maxWaitDuration is '1h'; it must be seconds followed by s, as in 3600s.",
+    ),
+    (
+        changed(JOB, scheduling={"timeout": "99999999999999s"}),
+        "scheduling.timeout is '99999999999999s'; the longest is 315576000000s.",
+    ),
+    (
+        changed(JOB, workerPoolSpecs__1=POOL | {"replicaCount": 2**63}),
+        "workerPoolSpecs[1].replicaCount is 9223372036854775808; the greatest is 9223372036854775807.",
+    ),
+    (
+        changed(JOB, workerPoolSpecs__0__machineSpec=GPU | {"acceleratorCount": "2147483648"}),
+        "workerPoolSpecs[0].machineSpec.acceleratorCount is 2147483648; the greatest is 2147483647.",
+    ),
+    (
+        changed(JOB, workerPoolSpecs__0__replicaCount=-(10**400)),
+        f"workerPoolSpecs[0].replicaCount is -1{'0' * 58}; the least is -9223372036854775807.",
     ),
     ({"network": "x"}, "workerPoolSpecs is missing; list at least one."),
     ({}, "workerPoolSpecs is missing; list at least one."),

@@ -60,7 +60,7 @@ def kind_of(field):
             field.TYPE_BOOL: "flag",
             field.TYPE_DOUBLE: "number",
             field.TYPE_INT32: "whole",
-            field.TYPE_INT64: "whole",
+            field.TYPE_INT64: "whole64",
         }[field.type]
     return Many(one) if field.is_repeated else one
 

@@ -381,6 +381,14 @@ def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path
         assert spec["packageUris"] == [f"{bucket}/stage/packages/{entry.name}", "gs://b/other.tar.gz"]
 
 
+def test_what_the_sdk_does_not_take_is_told_before_a_package_is_sent(service, send, monkeypatch):
+    monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
+    monkeypatch.setattr(distribution.Package, "upload", None)
+    code, said, error = send(UNBUILT | {"network": "\ud800"}, "--staging_bucket=gs://mine")
+    assert (code, said) == (2, []) and error.count("\n") == 1 and not service.requests
+    assert error.startswith("error: Google's SDK does not take the job (") and error.endswith("; correct it.\n")
+
+
 def test_a_bucket_that_is_missing_is_told_and_no_job_is_made(service, send, bucket, monkeypatch):
     monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
     code, _, error = send(UNBUILT, f"--staging_bucket={bucket}-missing")

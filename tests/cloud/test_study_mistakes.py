@@ -65,6 +65,24 @@ MISTAKES = [
         "studySpec.studyStoppingConfig.minimumRuntimeConstraint.endTime is 'tomorrow'; it must be a moment with its "
         "time zone, as in 2026-01-31T12:00:00Z.",
     ),
+    *(
+        (
+            changed(TUNING, studySpec__studyStoppingConfig={"maximumRuntimeConstraint": {"endTime": moment}}),
+            f"studySpec.studyStoppingConfig.maximumRuntimeConstraint.endTime is {moment!r}; it must be a moment with "
+            "its time zone, as in 2026-01-31T12:00:00Z.",
+        )
+        for moment in (
+            "2026-02-30T12:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:00:00.1234567891Z",
+            "0001-01-01T00:00:00+01:00",
+            "2026-01-31T12:00:00+24:00",
+        )
+    ),
+    (
+        changed(TUNING, studySpec__parameters__0__doubleValueSpec__maxValue=10**400),
+        f"{P0}.doubleValueSpec.maxValue is 1{'0' * 59}; the greatest is 1.7976931348623157e+308.",
+    ),
     (
         changed(TUNING, studySpec__algorithm="GRID_SEARCH"),
         "studySpec.algorithm is GRID_SEARCH, and rate is a double; give it discrete values.",

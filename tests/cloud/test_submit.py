@@ -95,6 +95,7 @@ def test_the_name_and_the_account_of_a_tuning_job_have_their_place(dry_run):
     ("content", "sentence"),
     [
         ([], "the file holds no keys; it must be a CustomJobSpec or a HyperparameterTuningJob."),
+        ({"workerPoolSpecs": 3}, "workerPoolSpecs is 3; it must be a list."),
         (JOB, "baseOutputDirectory is missing, so that the results would be lost; give it, or --job_dir=gs://BUCKET/"),
         (
             changed(JOB, workerPoolSpecs__0__containerSpec__args=["--job_dir=runs/x"]),

@@ -1,9 +1,11 @@
 """Holds a job file against the table of Vertex AI's messages: one sentence, with the path, for every mistake."""
 
+import contextlib
 import datetime
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -25,12 +27,16 @@ from trainer.registry import did_you_mean
 _EXPECTED = {
     "text": "text; put it in quotes",
     "whole": "a whole number",
+    "whole64": "a whole number",
     "number": "a finite number",
     "flag": "true or false",
     "duration": "seconds followed by s, as in 3600s",
     "time": "a moment with its time zone, as in 2026-01-31T12:00:00Z",
     "labels": "an object whose names and values are text; put them in quotes",
 }
+_GREATEST = {"whole": 2**31 - 1, "whole64": 2**63 - 1, "number": sys.float_info.max}
+_LONGEST_SECS = 315_576_000_000
+"""10,000 years, which is what a duration of Google's APIs can hold."""
 
 
 def conform(value: Any, message: str, path: str = "") -> dict[str, Any]:
@@ -121,6 +127,7 @@ def _value(value: Any, kind: Kind, path: str) -> Any:
             normal = _scalar(value, kind)
             if normal is None:
                 fail(path, f"is {_shown(value)}; it must be {_EXPECTED[kind]}.")
+            _check_range(normal, kind, path)
             return normal
 
 
@@ -131,15 +138,13 @@ def _scalar(value: Any, kind: str) -> Any:
             return value
         case "number", _:
             return _number(value)
-        case "whole", _:
+        case "whole" | "whole64", _:
             number = _number(value)
             return None if number is None or number != int(number) else int(number)
-        case "duration", str() if re.fullmatch(r"\d+(\.\d{1,9})?s", value):
+        case "duration", str() if re.fullmatch(r"[0-9]+(\.[0-9]{1,9})?s", value):
             return value
-        case "time", datetime.datetime() if value.tzinfo:
-            return value.astimezone(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
-        case "time", str() if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", value):
-            return value
+        case "time", _:
+            return _moment(value)
         case "labels", dict() if all(isinstance(text, str) for pair in value.items() for text in pair):
             return dict(value)
     return None
@@ -147,14 +152,37 @@ def _scalar(value: Any, kind: str) -> Any:
 
 def _number(value: Any) -> int | float | None:
     """A finite number, written as one or as text."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    for kind in (int, float) if isinstance(value, str) else ():
+        with contextlib.suppress(ValueError):
+            value = kind(value)
+            break
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def _moment(value: Any) -> str | None:
+    """A moment with its time zone, which YAML gives as one or as text; None where no calendar has it."""
+    try:
+        if isinstance(value, datetime.datetime) and value.tzinfo:
+            return value.astimezone(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+        parts = re.fullmatch(r"([0-9-]{10}T[0-9:]{8})(?:\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})", str(value))
+        if parts is None:
+            return None
+        datetime.datetime.strptime("".join(parts.groups()), "%Y-%m-%dT%H:%M:%S%z").astimezone(datetime.timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+    return str(value)
+
+
+def _check_range(value: Any, kind: str, path: str) -> None:
+    """Refuses what Vertex AI's messages have no room for."""
+    greatest = _GREATEST.get(kind)
+    if greatest is not None and abs(value) > greatest:
+        limit = f"the greatest is {greatest}" if value > 0 else f"the least is {-greatest}"
+        fail(path, f"is {_shown(value)}; {limit}.")
+    if kind == "duration" and float(value.removesuffix("s")) > _LONGEST_SECS:
+        fail(path, f"is {_shown(value)}; the longest is {_LONGEST_SECS}s.")
 
 
 def _check_word(value: Any, words: tuple[str, ...], path: str) -> None:

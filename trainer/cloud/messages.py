@@ -6,9 +6,9 @@ Source: the API's version v1, as google-cloud-aiplatform 2.7 has it; a test comp
 from dataclasses import dataclass
 from typing import Literal, Union
 
-Scalar = Literal["text", "whole", "number", "flag", "duration", "time", "labels"]
-"""A kind of value: text, a whole number, any number, true or false, seconds as in 3600s, a moment as in
-2026-01-31T12:00:00Z, and texts by name."""
+Scalar = Literal["text", "whole", "whole64", "number", "flag", "duration", "time", "labels"]
+"""A kind of value: text, a whole number of 32 or of 64 bits, any number, true or false, seconds as in 3600s, a moment
+as in 2026-01-31T12:00:00Z, and texts by name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ MESSAGES: dict[str, dict[str, Kind]] = {
         "containerSpec": Message("ContainerSpec"),
         "pythonPackageSpec": Message("PythonPackageSpec"),
         "machineSpec": Message("MachineSpec"),
-        "replicaCount": "whole",
+        "replicaCount": "whole64",
         "nfsMounts": Many(Message("NfsMount")),
         "lustreMounts": Many(Message("LustreMount")),
         "diskSpec": Message("DiskSpec"),
@@ -143,9 +143,9 @@ MESSAGES: dict[str, dict[str, Kind]] = {
     "DecayCurveAutomatedStoppingSpec": {"useElapsedDuration": "flag"},
     "MedianAutomatedStoppingSpec": {"useElapsedDuration": "flag"},
     "ConvexAutomatedStoppingSpec": {
-        "maxStepCount": "whole",
-        "minStepCount": "whole",
-        "minMeasurementCount": "whole",
+        "maxStepCount": "whole64",
+        "minStepCount": "whole64",
+        "minMeasurementCount": "whole64",
         "learningRateParameterName": "text",
         "useElapsedDuration": "flag",
         "updateAllStoppedTrials": "flag",
@@ -166,7 +166,7 @@ MESSAGES: dict[str, dict[str, Kind]] = {
         "conditionalParameterSpecs": Many(Message("ConditionalParameterSpec")),
     },
     "DoubleValueSpec": {"minValue": "number", "maxValue": "number", "defaultValue": "number"},
-    "IntegerValueSpec": {"minValue": "whole", "maxValue": "whole", "defaultValue": "whole"},
+    "IntegerValueSpec": {"minValue": "whole64", "maxValue": "whole64", "defaultValue": "whole64"},
     "CategoricalValueSpec": {"values": Many("text"), "defaultValue": "text"},
     "DiscreteValueSpec": {"values": Many("number"), "defaultValue": "number"},
     "ConditionalParameterSpec": {
@@ -176,7 +176,7 @@ MESSAGES: dict[str, dict[str, Kind]] = {
         "parameterSpec": Message("ParameterSpec"),
     },
     "DiscreteValueCondition": {"values": Many("number")},
-    "IntValueCondition": {"values": Many("whole")},
+    "IntValueCondition": {"values": Many("whole64")},
     "CategoricalValueCondition": {"values": Many("text")},
     "StudyStoppingConfig": {
         "shouldStopAsap": "flag",

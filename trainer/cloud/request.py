@@ -77,7 +77,8 @@ def job_spec(content: Any) -> dict[str, Any] | None:
 def programs(content: Any) -> list[dict[str, Any]]:
     """The containerSpec or pythonPackageSpec of every pool in the content of a file."""
     pools = (job_spec(content) or {}).get("workerPoolSpecs")
-    found = [pool.get(key) for pool in pools if isinstance(pool, dict) for key in _PROGRAMS] if pools else []
+    pools = pools if isinstance(pools, list) else []
+    found = [pool.get(key) for pool in pools if isinstance(pool, dict) for key in _PROGRAMS]
     return [program for program in found if isinstance(program, dict)]
 
 

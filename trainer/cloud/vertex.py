@@ -133,6 +133,7 @@ class Jobs:
             ) from error
         self.place = place
         self._sdk = aiplatform_v1
+        self._unreadable = importlib.import_module("google.protobuf.json_format").ParseError
         with explained(place):
             self._client = aiplatform_v1.JobServiceClient(
                 transport="rest",
@@ -140,14 +141,25 @@ class Jobs:
                 client_options={"api_endpoint": place.endpoint or place.address.removeprefix("https://")},
             )
 
-    def create(self, kind: Kind, body: Mapping[str, Any]) -> Job:
-        """Sends a job.
+    def message(self, kind: Kind, body: Mapping[str, Any]) -> Any:
+        """A job as the SDK's message.
 
         Args:
             kind: Of the job.
             body: The CustomJob or HyperparameterTuningJob, as JSON has it.
+
+        Raises:
+            ConfigError: It cannot be one.
         """
-        message = getattr(self._sdk, kind.message).from_json(json.dumps(body))
+        try:
+            return getattr(self._sdk, kind.message).from_json(json.dumps(body))
+        except self._unreadable as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"Google's SDK does not take the job ({reason}); correct it.") from error
+
+    def create(self, kind: Kind, body: Mapping[str, Any]) -> Job:
+        """Sends a job, given as to `message`."""
+        message = self.message(kind, body)
         with explained(self.place, creating=True):
             return self._told(self._call("create", kind, {"parent": self.place.parent, kind.method: message}), kind)
 

@@ -1,6 +1,7 @@
 """Reads a YAML file: the one place that needs PyYAML."""
 
 import os
+from types import ModuleType
 from typing import Any
 
 from trainer.errors import ConfigError
@@ -11,7 +12,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     """The content of a YAML file, local or in a bucket.
 
     Raises:
-        ConfigError: It is not YAML, has a key twice in one place, or PyYAML is not installed.
+        ConfigError: It is not YAML, has a key twice in one place, holds itself, or PyYAML is not installed.
         StorageError: It cannot be read.
     """
     try:
@@ -24,11 +25,36 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     text = locate(path).read_bytes()
     try:
         _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_loader(yaml))
     except yaml.YAMLError as error:
         raise ConfigError(f"{os.fspath(path)} is not YAML: {' '.join(str(error).split())}; correct it.") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{os.fspath(path)} is nested too deeply, or an alias in it stands for what holds it; write that out."
+        ) from error
     except _RepeatedKey as repeated:
         raise ConfigError(f"{os.fspath(path)} {repeated}; keep one.") from repeated
+
+
+def _loader(yaml: ModuleType) -> Any:
+    """PyYAML's safe loader, which leaves as text what looks like a number or a moment and is none, as 2026-02-30."""
+
+    kept: Any = type("Loader", (yaml.SafeLoader,), {})
+
+    def add(tag: str) -> None:
+        construct = yaml.SafeLoader.yaml_constructors[tag]
+
+        def construct_or_keep(loader: Any, node: Any) -> Any:
+            try:
+                return construct(loader, node)
+            except (ValueError, AttributeError, KeyError):
+                return node.value
+
+        kept.add_constructor(tag, construct_or_keep)
+
+    for word in ("int", "float", "timestamp", "bool"):
+        add(f"tag:yaml.org,2002:{word}")
+    return kept
 
 
 class _RepeatedKey(Exception):
