@@ -16,8 +16,9 @@ from absl import flags as absl_flags
 
 from trainer import console, flags
 from trainer.cloud import arguments, jobspec, local, packages, results, trials, tuning
-from trainer.cloud.environment import DEFAULT_METRIC_FILE
+from trainer.cloud.environment import DEFAULT_METRIC_FILE, without_slash
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.pools import may_lie_at
 from trainer.cloud.preflight import check_job
 from trainer.cloud.replicas import (
     Replica,
@@ -116,7 +117,7 @@ def _first_trial(spec: TuningSpec) -> tuple[Replica, ...]:
             id="1",
             parameters=parameters,
             args=trials.flags(parameters),
-            folder=f"{spec.trial.base_output_uri}/1",
+            folder=os.path.join(str(spec.trial.base_output_uri), "1"),
             metric_file=Path(DEFAULT_METRIC_FILE),
         ),
     )
@@ -177,9 +178,9 @@ def _changed(job: JobFile, values: absl_flags.FlagValues) -> JobFile:
         job = with_args(job, [arg for text in values.args for arg in arguments.listed(text)])
     if values.base_output_dir:
         folder = values.base_output_dir
-        if "://" in folder and not folder.startswith("gs://"):
+        if not may_lie_at(folder, rehearsal=True):
             raise ConfigError(f"base_output_dir={folder} must be a local folder or gs://BUCKET/NAME.")
-        job = replace(job, base_output_uri=folder.rstrip("/") or "/")
+        job = replace(job, base_output_uri=without_slash(folder))
     return in_this_environment(job) if values.in_this_environment else job
 
 

@@ -100,6 +100,12 @@ def test_args_are_written_as_for_gcloud(flags, args, local):
     assert code == 0 and json.loads(out)[0]["command"][3:] == args
 
 
+@pytest.mark.parametrize("flags", [["--base_output_dir=/"], []])
+def test_the_root_is_an_output_folder_as_a_flag_and_in_the_file(flags, local):
+    code, out, _ = local(MINE | {"baseOutputDirectory": {"outputUriPrefix": "/"}}, "--dry_run", *flags)
+    assert code == 0 and json.loads(out)[0]["environment"]["AIP_MODEL_DIR"] == "/model/"
+
+
 RATE = {"parameterId": "generator_learning_rate", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1}}
 SWEEP = changed(TUNING, studySpec__parameters=[RATE])
 OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
@@ -122,6 +128,13 @@ def test_args_that_cannot_be_known_here_are_let_through(content, flags, local):
         (JOB, ["--args=digits"], "'digits' is not a flag; flags are written --name=value."),
         (PACKAGED, ["--in_this_environment"], "workerPoolSpecs[0].pythonPackageSpec.args: --"),
         (JOB, ["--base_output_dir=s3://b/x"], "base_output_dir=s3://b/x must be a local folder or gs://BUCKET/NAME."),
+        (JOB, ["--base_output_dir=gs://"], "base_output_dir=gs:// must be a local folder or gs://BUCKET/NAME."),
+        (JOB, ["--base_output_dir=gs:///x"], "base_output_dir=gs:///x must be a local folder or gs://BUCKET/NAME."),
+        (
+            JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://"}},
+            [],
+            "baseOutputDirectory.outputUriPrefix is 'gs://'; it must be gs://BUCKET/NAME.",
+        ),
         (JOB, ["--preempt_every=0"], "preempt_every=0 must be above 0 seconds"),
         (JOB, ["--max_restarts=-1"], "max_restarts"),
         (TUNING, ["--base_output_dir=x"], "job.yaml: studySpec.parameters, rate is not a flag of the trainer"),

@@ -78,6 +78,11 @@ def test_a_local_output_folder_is_named_absolutely(tmp_path, monkeypatch):
     assert replica.environment["AIP_CHECKPOINT_DIR"] == f"{tmp_path}/runs/x/checkpoints/"
 
 
+def test_the_root_is_an_output_folder_too():
+    (replica,) = planned(JOB | {"baseOutputDirectory": {"outputUriPrefix": "/"}})
+    assert replica.environment["AIP_CHECKPOINT_DIR"] == "/checkpoints/"
+
+
 def test_the_files_own_variables_stand_on_top():
     env = [{"name": "A", "value": ""}, {"name": "CLOUD_ML_REGION", "value": "europe-west4"}]
     (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec__env=env))

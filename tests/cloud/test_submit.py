@@ -102,6 +102,14 @@ def test_the_name_and_the_account_of_a_tuning_job_have_their_place(dry_run):
             f"{WHERE} has --job_dir=runs/x, which is lost with the machine; give gs://BUCKET/NAME.",
         ),
         (
+            changed(JOB, workerPoolSpecs__0__containerSpec__args=["--job_dir=gs://"]),
+            f"{WHERE} has --job_dir=gs://, which is lost with the machine; give gs://BUCKET/NAME.",
+        ),
+        (
+            changed(RIGHT, baseOutputDirectory__outputUriPrefix="gs://"),
+            "baseOutputDirectory.outputUriPrefix is 'gs://'; it must be gs://BUCKET/NAME.",
+        ),
+        (
             changed(RIGHT, workerPoolSpecs__0__containerSpec__args=["--setps=3"]),
             f"{WHERE}: --setps is not a flag of the trainer; did you mean steps?",
         ),

@@ -109,6 +109,11 @@ def without_mount(path: str) -> str:
     return _SCHEME + path[len(_MOUNT) :] if path.startswith(_MOUNT) and path.strip("/") != "gcs" else path
 
 
+def without_slash(folder: str) -> str:
+    """A folder's name without a slash at its end; `/` as it is."""
+    return folder.rstrip("/") or "/"
+
+
 def _folder(variable: str, environ: Mapping[str, str]) -> str | None:
     value = environ.get(variable)
     if not value:
@@ -116,7 +121,7 @@ def _folder(variable: str, environ: Mapping[str, str]) -> str | None:
     folder = without_mount(value)
     if folder.startswith(_SCHEME) and not folder[len(_SCHEME) :].strip("/"):
         raise ConfigError(f"{variable}={value} names no bucket; write gs://BUCKET/NAME.")
-    return folder.rstrip("/") or "/"
+    return without_slash(folder)
 
 
 def _base(folder: str, name: str) -> str | None:

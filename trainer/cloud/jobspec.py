@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainer.cloud.checking import camel_case, conform, fail, specified
+from trainer.cloud.environment import without_slash
 from trainer.cloud.messages import MESSAGES
 from trainer.cloud.pools import Pool, may_lie_at, parse_pools
 from trainer.cloud.study import StudySpec, parse_study
@@ -147,7 +148,7 @@ def _job(raw: dict[str, Any], prefix: str, rehearsal: bool) -> JobSpec:
         fail(f"{prefix}baseOutputDirectory.outputUriPrefix", f"is {output!r}; it must be gs://BUCKET/NAME.")
     return JobSpec(
         pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs", rehearsal),
-        base_output_uri=output and output.rstrip("/"),
+        base_output_uri=output and without_slash(output),
         scheduling=_scheduling(raw.get("scheduling", {}), f"{prefix}scheduling"),
         raw=raw,
     )

@@ -1,5 +1,6 @@
 """The worker pools of a job: which machines, and the program that each runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -80,7 +81,7 @@ def parse_pools(specs: Sequence[dict[str, Any]], path: str, rehearsal: bool = Fa
 
 def may_lie_at(uri: str, rehearsal: bool) -> bool:
     """Whether what a job reads or writes may have this name: in a bucket, or in a rehearsal a local path."""
-    return uri.startswith("gs://") or (rehearsal and "://" not in uri)
+    return re.match("gs://[^/]", uri) is not None or (rehearsal and "://" not in uri)
 
 
 def _pool(raw: dict[str, Any], index: int, path: str, rehearsal: bool) -> Pool:

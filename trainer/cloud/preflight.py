@@ -4,7 +4,7 @@ from trainer.cloud.arguments import REPORTED_METRICS, check_args, settings, trai
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
-from trainer.cloud.pools import Pool, PythonPackage
+from trainer.cloud.pools import Pool, PythonPackage, may_lie_at
 from trainer.cloud.study import Parameter, StudySpec
 from trainer.config import TrainConfig
 from trainer.registry import did_you_mean
@@ -43,7 +43,7 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool)
             fail(where, "has --job_dir, to which all trials would write; remove it, and give baseOutputDirectory.")
         if pool.role == "chief" and given.get("job_dir") is not None:
             job_dir = given["job_dir"]
-            if not rehearsal and not without_mount(job_dir).startswith("gs://"):
+            if not rehearsal and not may_lie_at(without_mount(job_dir), rehearsal):
                 fail(where, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
     if job.base_output_uri is None and job_dir is None and (is_tuning or not rehearsal):
         cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"

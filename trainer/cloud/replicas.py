@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from trainer.cloud.checking import fail
 from trainer.cloud.jobspec import JobSpec
 from trainer.cloud.pools import TRAINER, Container, Pool, PythonPackage
+from trainer.storage import is_remote
 
 _PYTHON = re.compile(r"(.*/)?python3?(\.\d+)?")
 _PROJECT_NUMBER = "0"
@@ -170,12 +171,9 @@ def _folders(base: str | None) -> dict[str, str]:
     """The folders that Vertex AI names to a trainer."""
     if base is None:
         return {}
-    base = base.rstrip("/") if base.startswith("gs://") else os.path.abspath(base)
-    return {
-        "AIP_MODEL_DIR": f"{base}/model/",
-        "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
-        "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/",
-    }
+    base = base if is_remote(base) else os.path.abspath(base)
+    names = {"AIP_MODEL_DIR": "model", "AIP_CHECKPOINT_DIR": "checkpoints", "AIP_TENSORBOARD_LOG_DIR": "logs"}
+    return {variable: os.path.join(base, name, "") for variable, name in names.items()}
 
 
 def _place(

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer import console
 from trainer.cloud import trials
+from trainer.cloud.environment import without_slash
 from trainer.cloud.jobspec import TuningSpec
 from trainer.cloud.results import Study
 from trainer.cloud.study import StudySpec, Value
@@ -72,7 +73,7 @@ def study(
         TrainerError: As many trials failed as end the study. What `run_trial` raises is raised again, after the
             other trials have ended; they count as interrupted.
     """
-    folder = os.fspath(base).rstrip("/") if is_remote(base) else os.path.abspath(base)
+    folder = without_slash(os.fspath(base)) if is_remote(base) else os.path.abspath(base)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
         run = _Run(spec, folder, Path(scratch if is_remote(base) else folder), run_trial)
         _tell_differences(spec.study)
@@ -138,7 +139,7 @@ class _Run:
             id=record.id,
             parameters=record.parameters,
             args=trials.flags(record.parameters),
-            folder=f"{self._folder}/{record.id}",
+            folder=os.path.join(self._folder, record.id),
             metric_file=self._reports / record.id / _METRIC_FILE,
         )
         if record.id not in self.records and trial.metric_file.exists():
