@@ -9,7 +9,7 @@ import pytest
 from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, left, replica, starts
 
 from trainer.cloud import local
-from trainer.cloud.rules import Rules, fate
+from trainer.cloud.rules import Rules, fate, told as in_words
 from trainer.errors import JobError, JobStopped
 
 
@@ -136,6 +136,23 @@ def test_lost_machines_are_replaced_so_many_times(restart_job, tmp_path):
     assert len(starts(tmp_path)) == 2
 
 
+def test_a_signal_of_the_programs_own_making_ends_the_job(tmp_path):
+    told = "workerpool0-0 was killed by SIGILL, which ends the job; what it printed last says why."
+    assert failure(tmp_path, "die(signal.SIGILL)") == (128 + signal.SIGILL, told)
+    assert starts(tmp_path) == [CHIEF]
+
+
+def test_a_signal_without_a_name_is_told_by_its_number():
+    assert in_words(-99) == "was killed by signal 99"
+
+
+def test_preemptions_and_other_losses_of_machines_are_counted_together(tmp_path):
+    chief = f"die(signal.SIGKILL) if starts == 2 else {WAIT}"
+    code, told = failure(tmp_path, chief, preempt_every_secs=0.5, restart_job=True, max_restarts=1)
+    assert code in (137, 143) and told.endswith("was restarted 1 times before; raise --max_restarts.")
+    assert len(starts(tmp_path)) <= 2
+
+
 @pytest.mark.parametrize(("number", "code"), [("SIGKILL", 137), ("SIGSEGV", 139)])
 def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
     told = f"workerpool0-0 was killed by {number}, and scheduling.disableRetries forbids to restart it."
@@ -144,7 +161,12 @@ def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
 
 @pytest.mark.parametrize(
     ("codes", "expected"),
-    [((-6, -11, 134, 139), "crashed"), ((-9, -15, -1, 143), "lost"), ((1, 2, 130, 137, 255), "failed")],
+    [
+        ((-signal.SIGABRT, -signal.SIGSEGV, 134, 139), "crashed"),
+        ((-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, 143), "lost"),
+        ((1, 2, 15, 130, 132, 136, 137, 255), "failed"),
+        ((-signal.SIGILL, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGUSR1, -signal.SIGPIPE), "failed"),
+    ],
 )
 def test_what_an_exit_code_means(codes, expected):
     assert {fate(code) for code in codes} == {expected}

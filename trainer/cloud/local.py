@@ -15,7 +15,7 @@ from trainer import console
 from trainer.cloud import processes
 from trainer.cloud.processes import Log, Running
 from trainer.cloud.replicas import Replica
-from trainer.cloud.rules import MAX_CRASHES, SHELL, Rules, fate, shell_code, told
+from trainer.cloud.rules import MAX_CRASHES, SHELL, Fate, Rules, fate, shell_code, told
 from trainer.errors import JobError, JobStopped
 
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -145,11 +145,11 @@ class _Job:
             case "failed":
                 self._check_not_a_consequence(ended)
             case "crashed":
-                self._restart(ended, "a crash", whole_job=True, most=MAX_CRASHES, advice="mend the program")
+                self._restart(ended, "crashed", "a crash", True, MAX_CRASHES, "mend the program")
             case "lost":
                 why = "a preemption" if was_preempted else "the loss of its machine"
                 advice = "raise --max_restarts"
-                self._restart(ended, why, self._rules.restart_job, self._rules.max_restarts, advice)
+                self._restart(ended, "lost", why, self._rules.restart_job, self._rules.max_restarts, advice)
         return False
 
     def _check_not_a_consequence(self, failed: Running) -> None:
@@ -158,12 +158,13 @@ class _Job:
         lost = any(one.exit_code not in (None, 0) and fate(one.exit_code or 0) == "lost" for one in others)
         if not (lost and self._rules.restart_job):
             name, code = failed.replica.name, failed.exit_code or 0
-            raise JobError(f"{name} exited with {code}, which ends the job; what it printed last says why.", code)
+            sentence = f"{name} {told(code)}, which ends the job; what it printed last says why."
+            raise JobError(sentence, shell_code(code))
 
-    def _restart(self, ended: Running, why: str, whole_job: bool, most: int, advice: str) -> None:
+    def _restart(self, ended: Running, kind: Fate, why: str, whole_job: bool, most: int, advice: str) -> None:
         """Starts a replica or the whole job again, or raises JobError where that is not to be."""
         name, how = ended.replica.name, told(ended.exit_code or 0)
-        key = why if whole_job else name
+        key = kind if whole_job else name
         self._restarts[key] += 1
         code = shell_code(ended.exit_code or 0)
         if self._rules.disable_retries:

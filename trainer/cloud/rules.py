@@ -13,6 +13,7 @@ MAX_CRASHES = 3
 SHELL = 128
 """What a shell adds to a signal's number."""
 _CRASHES = (signal.SIGABRT, signal.SIGSEGV)
+_TAKEN_AWAY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _PREEMPTED = SHELL + signal.SIGTERM
 
 Fate = Literal["lost", "crashed", "failed"]
@@ -28,7 +29,7 @@ class Rules:
     """Whether all start again when one does."""
     disable_retries: bool = False
     max_restarts: int = MAX_RESTARTS
-    """Of each replica, or of the whole job, after machines were lost."""
+    """Of each replica, or of the whole job, after machines were lost, by a preemption or otherwise."""
     grace_secs: float = GRACE_SECS
     preempt_every_secs: float | None = None
     """Takes a random replica's machine away this often. None: never."""
@@ -39,18 +40,22 @@ class Rules:
 def fate(exit_code: int) -> Fate:
     """What a replica's end other than 0 means for its job.
 
-    SIGABRT and SIGSEGV are crashes that are worth another try. Any other signal, and the exit code of a program that
-    ended itself in an orderly way on SIGTERM, mean that its machine was lost. The rest is the user's code.
+    SIGABRT and SIGSEGV are crashes that are worth another try. Signals that come from outside, and the exit code of a
+    program that ended itself in an orderly way on SIGTERM, mean that its machine was lost. The rest, SIGILL and SIGFPE
+    among it, is the user's code.
     """
     number = -exit_code if exit_code < 0 else exit_code - SHELL
     if number in _CRASHES:
         return "crashed"
-    return "lost" if exit_code < 0 or exit_code == _PREEMPTED else "failed"
+    return "lost" if -exit_code in _TAKEN_AWAY or exit_code == _PREEMPTED else "failed"
 
 
 def told(exit_code: int) -> str:
     """How a replica ended, in words."""
-    return f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited with {exit_code}"
+    if exit_code >= 0:
+        return f"exited with {exit_code}"
+    name = next((one.name for one in signal.Signals if one == -exit_code), f"signal {-exit_code}")
+    return f"was killed by {name}"
 
 
 def shell_code(exit_code: int) -> int:
