@@ -1,6 +1,7 @@
 """What the program says: plain sentences on a terminal, one JSON object a line everywhere else."""
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -29,6 +30,12 @@ def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | Non
         print(f"{_CLEAR_LINE}{message}", flush=True)
     else:
         print(json.dumps({"severity": severity, "message": message, "time": time.time(), **(fields or {})}), flush=True)
+
+
+def escape_unprintable() -> None:
+    """Lets standard output show as an escape what its encoding lacks, where an error would end what prints it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:

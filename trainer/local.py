@@ -83,6 +83,7 @@ def act(values: absl_flags.FlagValues) -> None:
         print(json.dumps([_told(one) for one in replicas], indent=2, ensure_ascii=False))
         return
     packages.check(replicas)
+    console.escape_unprintable()
     with _signals_exit(), packages.installed(replicas) as ready:
         if isinstance(job, TuningSpec):
             _run_study(job, values, ready)

@@ -227,6 +227,21 @@ def test_a_terminal_shows_structured_lines_as_severity_and_message(monkeypatch, 
     ]
 
 
+def test_output_that_cannot_be_printed_is_escaped_and_the_job_goes_on(tmp_path):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
+    (tmp_path / "mine").mkdir()
+    source = "import os, time\nfor _ in range(3): os.write(1, '\\xe9\\n'.encode()); time.sleep(.1)"
+    (tmp_path / "mine/job.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "local", "--config=job.yaml"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{REPOSITORY}", "PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "workerpool0-0 | \\xe9\n" * 3, "")
+
+
 def test_a_job_whose_output_nobody_reads_ends(tmp_path):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
     (tmp_path / "mine").mkdir()
