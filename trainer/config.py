@@ -281,7 +281,7 @@ class TrainConfig:
             if self.epochs is None:
                 raise ConfigError("neither steps nor epochs is given; say how long to train with --steps=1000.")
             steps = max(1, round(self.epochs * steps_per_epoch))
-        filled: dict[str, Any] = {"steps": steps, "metrics": self._metrics()}
+        filled: dict[str, Any] = {"steps": steps, "metrics": self.suite}
         filled["job_dir"] = self.job_dir or f"runs/{self.recipe.rpartition(':')[2]}"
         if self._has_schedule and self.schedule_images is None:
             filled["schedule_images"] = steps * self.global_batch_size
@@ -296,7 +296,9 @@ class TrainConfig:
         ends = (self.beta_2_end, self.penalty_weight_end, self.augment_probability_end)
         return self.learning_rate_decay != "none" or self.ema_schedule == "cosine" or any(e is not None for e in ends)
 
-    def _metrics(self) -> str:
+    @property
+    def suite(self) -> str:
+        """The suite of metrics that `metrics` stands for, or none."""
         if self.metrics != "auto":
             return self.metrics
         if self.wiring == "cyclegan":
@@ -317,6 +319,15 @@ def check_batch(global_batch_size: int, num_examples: int, num_replicas: int) ->
             f"global_batch_size={global_batch_size} is more than the {num_examples} images of the data set; "
             f"give a batch of at most {num_examples}."
         )
+    check_shares(global_batch_size, num_replicas)
+
+
+def check_shares(global_batch_size: int, num_replicas: int) -> None:
+    """Refuses a batch that the replicas do not divide.
+
+    Raises:
+        ConfigError: With sizes that work.
+    """
     if global_batch_size % num_replicas:
         below = global_batch_size // num_replicas * num_replicas
         tries = [str(size) for size in (below, below + num_replicas) if size]

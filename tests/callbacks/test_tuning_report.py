@@ -9,7 +9,7 @@ import pytest
 from trainer import metrics
 from trainer.callbacks import TuningReport
 from trainer.callbacks.tuning_report import tag
-from trainer.cloud.arguments import REPORTED_METRICS
+from trainer.cloud.known import REPORTED_METRICS
 
 
 def report(path, *evaluations):

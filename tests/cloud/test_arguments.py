@@ -2,7 +2,9 @@
 
 import pytest
 
-from trainer.cloud.arguments import check_args, settings, trainer_args
+from trainer import architectures, augment, losses, penalties
+from trainer.cloud.arguments import asked, check_args, trainer_args
+from trainer.cloud.known import PARTS
 from trainer.cloud.pools import Container, PythonPackage
 from trainer.errors import ConfigError
 
@@ -25,6 +27,10 @@ def container(command=(), args=()):
         (["--steps=3", "--epochs=2"], "steps=3 and epochs=2 both say how long to train; give one."),
         (["--recipe=vanila"], "'vanila' is an unknown recipe; did you mean vanilla? Known are "),
         (["digits"], "'digits' is not a flag; flags are written --name=value."),
+        (["--loss=wassertein"], "'wassertein' is an unknown loss; did you mean wasserstein? Known are "),
+        (["--architecture=dcgn"], "'dcgn' is an unknown architecture; did you mean dcgan? Known are "),
+        (["--penalties=r1,r3"], "'r3' is an unknown penalty; Known are gradient_penalty, r1, r2."),
+        (["--augment=adda"], "'adda' is an unknown augmentation; did you mean ada? Known are "),
         (["--recipe=mine:recipe", "--padding=-1"], "padding=-1 is too small; the least is 0."),
     ],
 )
@@ -36,15 +42,27 @@ def test_what_the_trainer_would_refuse_is_told(args, sentence):
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["--recipe=digits", "--steps=3.0"], ["--job-dir", "gs://b/x"], ["--dry_run"], ["--recipe=mine:recipe"]]
+    "args",
+    [
+        [],
+        ["--recipe=digits", "--steps=3.0"],
+        ["--job-dir", "gs://b/x"],
+        ["--dry_run"],
+        ["--penalties=r1,r2", "--augment=ada"],
+        ["--augment=none"],
+        ["--recipe=mine:recipe"],
+        ["--recipe=mine:recipe", "--loss=mine", "--architecture=mine", "--penalties=mine", "--augment=mine"],
+    ],
 )
 def test_what_the_trainer_takes_is_right(args):
     check_args(args, "args")
 
 
 def test_the_settings_that_args_give_are_told():
-    assert settings(["--job-dir=gs://b/x", "--steps=3.0"], "args") == {"job_dir": "gs://b/x", "steps": 3}
-    assert settings(["--dry_run"], "args") == {"dry_run": True}
+    some = asked(["--job-dir=gs://b/x", "--steps=3.0"], "args")
+    assert some.given == {"job_dir": "gs://b/x", "steps": 3} and not some.is_dry_run
+    assert some.config.steps == 3 and some.config.wiring == "conditional" and not some.has_own_recipe
+    assert asked(["--dry_run"], "args").is_dry_run and asked(["--recipe=mine:recipe"], "args").has_own_recipe
 
 
 @pytest.mark.parametrize(
@@ -63,3 +81,10 @@ def test_the_settings_that_args_give_are_told():
 )
 def test_the_args_are_those_of_the_trainer(program, args):
     assert trainer_args(program) == args
+
+
+def test_the_names_that_are_known_here_are_those_of_this_package():
+    registries = {"loss": losses, "architecture": architectures, "penalty": penalties, "augmentation": augment}
+    assert {kind: sorted(names) for kind, names in PARTS.items()} == {
+        kind: module.names() for kind, module in registries.items()
+    }

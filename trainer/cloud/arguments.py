@@ -1,35 +1,37 @@
 """Holds the args of a job against the trainer's own flags, before a machine is started to refuse them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from absl import flags as absl_flags
 
 from trainer import flags, recipes
+from trainer.cloud.known import PARTS, named
 from trainer.cloud.pools import PACKAGE, TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
-from trainer.registry import did_you_mean
+from trainer.registry import check_known, did_you_mean
 
 ARGS_HELP = "Args, comma-separated, in place of those of every pool, as gcloud has it; with commas inside: ^:^ONE:TWO."
 """Of the flag --args, which `listed` reads."""
-REPORTED_METRICS = (
-    "frechet",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "conditional_accuracy",
-    "code_accuracy",
-    "num_modes",
-    "kl",
-    "cycle_error",
-    "cycle_error_a",
-    "cycle_error_b",
-)
-"""What a trial can be judged by: the `metricId` that a tuning job may name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What args ask of the trainer."""
+
+    given: Mapping[str, Any]
+    """The settings that they give."""
+    config: TrainConfig
+    """With the values of the recipe; those of one's own are not at hand, and count as the defaults."""
+    is_dry_run: bool
+
+    @property
+    def has_own_recipe(self) -> bool:
+        """Whether the recipe is `MODULE:FUNCTION`, whose module may be in the image alone."""
+        return ":" in self.config.recipe
 
 
 def check_args(args: Sequence[str], where: str) -> None:
@@ -40,15 +42,34 @@ def check_args(args: Sequence[str], where: str) -> None:
         where: What they are, for the sentence.
 
     Raises:
-        ConfigError: A flag or a recipe is unknown, or a value does not fit its flag.
+        ConfigError: A flag, a recipe or what a flag names is unknown, or a value does not fit its flag.
     """
-    settings(args, where)
+    check_parts(asked(args, where), where)
 
 
-def settings(args: Sequence[str], where: str) -> dict[str, Any]:
-    """The settings of `TrainConfig` that args give, checked as `check_args` does; `dry_run` is among them.
+def check_parts(asked: Asked, where: str) -> None:
+    """Refuses a loss, an architecture, a penalty or an augmentation that the trainer does not have.
 
-    The values of a recipe of one's own (`MODULE:FUNCTION`) are not at hand: its module may be in the image alone.
+    A recipe of one's own may bring more of them, so under one every name may be right.
+
+    Raises:
+        ConfigError: One is unknown.
+    """
+    if asked.has_own_recipe:
+        return
+    try:
+        for kind, known in PARTS.items():
+            for name in named(asked.config, kind):
+                check_known(kind, name, known)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def asked(args: Sequence[str], where: str) -> Asked:
+    """What args ask of the trainer: flags it has, and values that fit them.
+
+    Raises:
+        ConfigError: A flag or a recipe is unknown, or a value does not fit its flag.
     """
     values = absl_flags.FlagValues()
     flags.define_config(values)
@@ -60,12 +81,12 @@ def settings(args: Sequence[str], where: str) -> dict[str, Any]:
         given = flags.given(values)
         recipe = given.get("recipe", "digits")
         config = TrainConfig() if ":" in recipe else recipes.get(recipe)
-        config.override(**{name: value for name, value in given.items() if name != "recipe"})
+        config = config.override(**given | {"recipe": recipe})
     except absl_flags.Error as error:
         raise ConfigError(f"{where}: {_sentence(error, values)}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    return given | ({"dry_run": True} if values["dry_run"].value else {})
+    return Asked(given=given, config=config, is_dry_run=bool(values["dry_run"].value))
 
 
 def listed(text: str) -> list[str]:

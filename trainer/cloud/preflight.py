@@ -1,9 +1,11 @@
 """Holds a job file against the trainer that it starts: its flags, its output, and what its trials are judged by."""
 
-from trainer.cloud.arguments import REPORTED_METRICS, check_args, settings, trainer_args
+from trainer.cloud.arguments import asked, check_parts, trainer_args
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.known import REPORTED_METRICS
+from trainer.cloud.machines import Machines, check_together
 from trainer.cloud.pools import Pool, PythonPackage, may_lie_at
 from trainer.cloud.study import Parameter, StudySpec
 from trainer.config import TrainConfig
@@ -27,6 +29,7 @@ def check_job(job: JobFile, *, rehearsal: bool = False) -> None:
         _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
     else:
         _check_pools(job, "", is_tuning=False, rehearsal=rehearsal)
+        _check_machines(job)
 
 
 def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool) -> None:
@@ -35,23 +38,39 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool)
         args = trainer_args(pool.program)
         if args is None:
             continue
-        where = f"{prefix}workerPoolSpecs[{pool.index}].{_program_key(pool)}.args"
-        given = settings(args, where)
-        if given.get("dry_run"):
+        if pool.role == "evaluator":
+            fail(f"{prefix}workerPoolSpecs[{pool.index}]", "is an evaluator, and the chief evaluates; leave it out.")
+        where = _where(pool, prefix)
+        some = asked(args, where)
+        here = some.config.job_dir
+        if some.is_dry_run:
             fail(where, "has --dry_run, which trains nothing; remove it.")
-        if is_tuning and given.get("job_dir") is not None:
+        if is_tuning and here is not None:
             fail(where, "has --job_dir, to which all trials would write; remove it, and give baseOutputDirectory.")
-        if pool.role == "chief" and given.get("job_dir") is not None:
-            job_dir = given["job_dir"]
-            if not rehearsal and not may_lie_at(without_mount(job_dir), rehearsal):
-                fail(where, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
+        if pool.role == "chief" and here is not None:
+            job_dir = here
+            if not rehearsal and not may_lie_at(without_mount(here), rehearsal):
+                fail(where, f"has --job_dir={here}, which is lost with the machine; give gs://BUCKET/NAME.")
     if job.base_output_uri is None and job_dir is None and (is_tuning or not rehearsal):
         cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
 
 
-def _program_key(pool: Pool) -> str:
-    return "pythonPackageSpec" if isinstance(pool.program, PythonPackage) else "containerSpec"
+def _check_machines(job: JobSpec) -> None:
+    """Refuses names that the trainer does not have, and machines that cannot train together."""
+    parts = []
+    for pool in job.pools:
+        args, where = trainer_args(pool.program), _where(pool, "")
+        if args is not None:
+            parts.append(Machines(pool=pool, asked=asked(args, where), where=where))
+            check_parts(parts[-1].asked, where)
+    if len(parts) == len(job.pools):
+        check_together(parts)
+
+
+def _where(pool: Pool, prefix: str) -> str:
+    program = "pythonPackageSpec" if isinstance(pool.program, PythonPackage) else "containerSpec"
+    return f"{prefix}workerPoolSpecs[{pool.index}].{program}.args"
 
 
 def _check_study(study: StudySpec) -> None:
@@ -77,4 +96,4 @@ def _check_parameter(parameter: Parameter) -> None:
     if name == "job_dir":
         fail(where, "cannot be varied by a tuning job; remove it.")
     for value in parameter.bounds or parameter.values:
-        check_args([f"--{name}={value}"], where)
+        asked([f"--{name}={value}"], where)
