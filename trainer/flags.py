@@ -99,6 +99,12 @@ def _parser(hint: Any) -> flags.ArgumentParser[Any]:
     return {int: _WholeNumberParser, float: flags.FloatParser, str: flags.ArgumentParser}[hint]()
 
 
+def takes_whole_numbers(name: str) -> bool:
+    """Whether the values of a setting are whole numbers, or lists of them."""
+    hint = typing.get_type_hints(TrainConfig)[name]
+    return hint is int or int in typing.get_args(hint)
+
+
 def given(values: flags.FlagValues) -> dict[str, Any]:
     """The settings of `TrainConfig` that were given on the command line."""
     names = (spec.name for spec in dataclasses.fields(TrainConfig))

@@ -6,10 +6,10 @@ import types
 import numpy as np
 import pytest
 
-from trainer import metrics
+from trainer import gans, metrics
 from trainer.callbacks import TuningReport
 from trainer.callbacks.tuning_report import tag
-from trainer.cloud.known import REPORTED_METRICS
+from trainer.cloud.known import REPORTED_METRICS, reported
 
 
 def report(path, *evaluations):
@@ -59,11 +59,20 @@ def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
     images, labels = digits.images[:1000], digits.labels[:1000]
     in_colours = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
     alone = metrics.get("digits")(images, num_samples=1000)
-    names = {
-        *alone.evaluate(images, labels),
-        *alone.evaluate(images, labels, labels_are_codes=True),
-        *in_colours.evaluate(np.repeat(images, 3, axis=-1), labels),
-        *metrics.get("cycle")(images, images).floor(),
-    }
-    assert {tag(f"metric/{name}") for name in names} == set(REPORTED_METRICS)
-    assert {tag(f"metric/{metrics.monitor(suite)}") for suite in metrics.NAMES} <= set(REPORTED_METRICS)
+    of_digits = {*alone.evaluate(images, labels), *alone.evaluate(images, labels, labels_are_codes=True)}
+    of_stacked = {*in_colours.evaluate(np.repeat(images, 3, axis=-1), labels)}
+    of_cycle = {*metrics.get("cycle")(images, images).floor()}
+    found = {"digits": of_digits, "stacked": of_stacked, "cycle": of_cycle}
+    for suite, names in found.items():
+        assert {tag(f"metric/{name}") for name in names} == set(reported(suite))
+        assert tag(f"metric/{metrics.monitor(suite)}") in reported(suite)
+    assert found.keys() == set(metrics.NAMES) and reported("none") == ()
+    assert set(REPORTED_METRICS) == {name for suite in metrics.NAMES for name in reported(suite)}
+
+
+@pytest.mark.parametrize("wiring", gans.WIRINGS)
+def test_an_accuracy_is_reported_by_wirings_whose_samples_have_labels(wiring):
+    kind = gans.WIRINGS[wiring]
+    has_labels = kind.sample_labels is not gans.GAN.sample_labels
+    names = set() if not has_labels else {"code_accuracy" if kind.labels_are_codes else "conditional_accuracy"}
+    assert {name for name in reported("digits", wiring) if name.endswith("_accuracy")} == names

@@ -1,9 +1,9 @@
-"""What the trainer would refuse on machines that are billed is refused before: machines, batches, names."""
+"""What the trainer would refuse on machines that are billed is refused before: machines, batches, names, studies."""
 
 import pytest
-from specs import JOB, POOL, changed
+from specs import JOB, POOL, TUNING, changed, child
 
-from trainer.cloud import jobspec
+from trainer.cloud import examples, jobspec
 from trainer.cloud.preflight import check_job
 from trainer.errors import ConfigError
 
@@ -36,6 +36,7 @@ def test_an_evaluator_that_is_the_trainer_is_refused(options):
 def test_an_evaluator_that_is_another_program_is_its_own_affair():
     other = changed(pool(), containerSpec__command=["bash"])
     check_job(jobspec.parse(job(pool(), {}, {}, other)))
+    assert "must divide by 2" in refusal(job(pool("--global_batch_size=5", machine=GPUS), {}, {}, other))
 
 
 @pytest.mark.parametrize(
@@ -102,3 +103,156 @@ def test_a_batch_that_can_be_shared_is_right(args, pools):
 def test_an_unknown_part_is_refused_unless_the_recipe_may_bring_it(flag):
     assert refusal(job(pool(flag))).startswith(f"{CHIEF}: {flag.partition('=')[2]!r} is an unknown ")
     check_job(jobspec.parse(job(pool("--recipe=mine:own", flag))))
+
+
+def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
+    content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
+    return changed(content, studySpec__metrics__0__metricId=metric)
+
+
+def parameter(name, kind, **spec):
+    return {"parameterId": name, f"{kind}ValueSpec": spec}
+
+
+SEED = parameter("seed", "integer", minValue=1, maxValue=9)
+METRIC = "studySpec.metrics[0].metricId is"
+TRIAL = f"trialJobSpec.{CHIEF} with"
+
+
+@pytest.mark.parametrize(
+    ("args", "metric", "told"),
+    [
+        (
+            ["--recipe=wgan_gp", "--dataset=gs://b/photos"],
+            "frechet",
+            "metrics=none, dataset=gs://b/photos, wiring=gan reports nothing; choose its --metrics",
+        ),
+        (
+            ["--recipe=dcgan"],
+            "cycle_error",
+            "metrics=digits, dataset=digits, wiring=gan reports frechet, kid, precision, recall, density, coverage "
+            "alone; name one of these",
+        ),
+        (
+            ["--recipe=cyclegan"],
+            "frechet",
+            "metrics=cycle, dataset=digits, wiring=cyclegan reports cycle_error, cycle_error_a, cycle_error_b alone; "
+            "name one of these",
+        ),
+        (
+            ["--dataset=stacked:digits", "--recipe=dcgan"],
+            "kid",
+            "metrics=stacked, dataset=stacked:digits, wiring=gan reports frechet, num_modes, kl alone; name one of "
+            "these",
+        ),
+        (["--recipe=mine:own", "--metrics=none"], "kid", "metrics=none reports nothing; choose its --metrics"),
+        (
+            ["--recipe=dcgan", "--metrics=cycle"],
+            "cycle_error",
+            "metrics=cycle, dataset=digits, wiring=gan reports nothing; choose its --metrics",
+        ),
+    ],
+)
+def test_a_metric_that_no_trial_reports_is_refused(args, metric, told):
+    content = study(*args, parameters=[SEED], metric=metric)
+    assert refusal(content) == f"{METRIC} {metric!r}, and a trial with {told}, or correct {TRIAL} --seed=1."
+
+
+@pytest.mark.parametrize(
+    ("args", "metric"),
+    [
+        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--metrics=digits"], "frechet"),
+        (["--recipe=cyclegan"], "cycle_error"),
+        (["--recipe=infogan"], "code_accuracy"),
+        (["--recipe=acgan"], "conditional_accuracy"),
+        (["--recipe=dcgan", "--dataset=stacked:digits"], "kl"),
+        (["--recipe=mine:own"], "cycle_error"),
+        (["--recipe=mine:own", "--metrics=digits"], "code_accuracy"),
+    ],
+)
+def test_a_metric_that_trials_report_is_right(args, metric):
+    check_job(jobspec.parse(study(*args, parameters=[SEED], metric=metric)))
+
+
+def test_the_parameters_decide_what_is_reported():
+    either = parameter("dataset", "categorical", values=["digits", "gs://b/photos"])
+    told = "and a trial with metrics=none, dataset=gs://b/photos, wiring=conditional reports nothing; choose its"
+    assert refusal(study(parameters=[SEED, either])).startswith(f"{METRIC} 'frechet', {told}")
+    always = parameter("dataset", "categorical", values=["digits", "mnist"])
+    check_job(jobspec.parse(study("--dataset=gs://b/photos", parameters=[SEED, always])))
+
+
+@pytest.mark.parametrize("name", ["discriminator_repeats", "steps"])
+def test_a_double_is_no_value_of_a_setting_of_whole_numbers(name):
+    assert refusal(study(parameters=[parameter(name, "double", minValue=1, maxValue=5)])) == (
+        f"studySpec.parameters, {name} takes whole numbers, and a double is hardly ever one; write integerValueSpec."
+    )
+    for right in (
+        parameter(name, "integer", minValue=1, maxValue=5),
+        parameter(name, "discrete", values=[1, 5]),
+        parameter("penalty_weight", "double", minValue=1, maxValue=5),
+    ):
+        check_job(jobspec.parse(study(parameters=[right])))
+
+
+EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
+GIVEN_TWICE = "steps=9 and epochs=1 both say how long to train; give one."
+SHARES = "must divide by 2 replicas; try"
+
+
+@pytest.mark.parametrize(
+    ("args", "parameters", "machine", "told"),
+    [
+        (["--steps=9"], [EPOCHS], {}, f"--epochs=1: {GIVEN_TWICE}"),
+        ([], [parameter("steps", "discrete", values=[9]), EPOCHS], {}, f"--epochs=1 --steps=9: {GIVEN_TWICE}"),
+        (
+            [],
+            [parameter("loss", "categorical", values=["hinge", "wassertein"])],
+            {},
+            "--loss=wassertein: 'wassertein' is an unknown loss; did you mean wasserstein? Known are ",
+        ),
+        (
+            [],
+            [parameter("global_batch_size", "discrete", values=[64, 65])],
+            GPUS,
+            f"--global_batch_size=65: global_batch_size=65 {SHARES} 64 or 66.",
+        ),
+        (
+            [],
+            [parameter("global_batch_size", "integer", minValue=64, maxValue=128)],
+            GPUS,
+            f"--global_batch_size=65: global_batch_size=65 {SHARES} 64 or 66.",
+        ),
+    ],
+)
+def test_a_parameter_that_the_args_of_a_trial_do_not_allow_is_refused(args, parameters, machine, told):
+    content = study(*args, parameters=parameters, machine=machine or POOL["machineSpec"])
+    assert refusal(content).startswith(f"{TRIAL} {told}")
+
+
+def test_what_some_trials_alone_have_is_held_against_theirs():
+    inner = child("parentCategoricalValues", ["hinge"], EPOCHS)
+    loss = parameter("loss", "categorical", values=["wasserstein", "hinge"]) | {"conditionalParameterSpecs": [inner]}
+    assert refusal(study("--steps=9", parameters=[SEED, loss])) == (
+        f"{TRIAL} --seed=1 --loss=hinge --epochs=1: {GIVEN_TWICE}"
+    )
+
+
+def test_a_batch_that_every_trial_is_given_is_the_one_that_counts():
+    size = parameter("global_batch_size", "discrete", values=[64, 128])
+    check_job(jobspec.parse(study("--global_batch_size=65", parameters=[SEED, size], machine=GPUS)))
+
+
+def test_trials_show_each_end_of_each_parameter():
+    inner = child("parentIntValues", [5], parameter("beta_1", "double", minValue=0.1, maxValue=0.9))
+    seed = SEED | {"conditionalParameterSpecs": [inner]}
+    found = [*examples.trials(jobspec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
+    assert found == [
+        {"epochs": 1, "seed": 1},
+        {"epochs": 1, "seed": 2},
+        {"epochs": 1, "seed": 9},
+        {"epochs": 1, "seed": 5, "beta_1": 0.1},
+        {"epochs": 1, "seed": 5, "beta_1": 0.9},
+        {"seed": 1, "epochs": 1},
+        {"seed": 1, "epochs": 2},
+    ]

@@ -1,14 +1,18 @@
 """Holds a job file against the trainer that it starts: its flags, its output, and what its trials are judged by."""
 
+from collections.abc import Mapping
+
+from trainer.cloud import examples
 from trainer.cloud.arguments import asked, check_parts, trainer_args
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
-from trainer.cloud.known import REPORTED_METRICS
+from trainer.cloud.known import REPORTED_METRICS, reported
 from trainer.cloud.machines import Machines, check_together
 from trainer.cloud.pools import Pool, PythonPackage, may_lie_at
-from trainer.cloud.study import Parameter, StudySpec
+from trainer.cloud.study import Parameter, StudySpec, Value
 from trainer.config import TrainConfig
+from trainer.flags import takes_whole_numbers
 from trainer.registry import did_you_mean
 
 
@@ -24,12 +28,15 @@ def check_job(job: JobFile, *, rehearsal: bool = False) -> None:
         ConfigError: The first mistake.
     """
     if isinstance(job, TuningSpec):
-        if all(trainer_args(pool.program) is not None for pool in job.trial.pools):
+        is_known = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
+        if is_known:
             _check_study(job.study)
         _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
+        if is_known:
+            _check_trials(job)
     else:
         _check_pools(job, "", is_tuning=False, rehearsal=rehearsal)
-        _check_machines(job)
+        _check_machines(job, "", {})
 
 
 def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool) -> None:
@@ -56,16 +63,27 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool)
         fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
 
 
-def _check_machines(job: JobSpec) -> None:
-    """Refuses names that the trainer does not have, and machines that cannot train together."""
-    parts = []
+def _check_machines(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -> list[Machines]:
+    """Refuses names that the trainer does not have, and machines that cannot train together.
+
+    Args:
+        job: Of which every pool, or some, run the trainer.
+        prefix: The path to it.
+        trial: Parameters that come after the args of each pool.
+
+    Returns:
+        The machines that run the trainer.
+    """
+    flags, parts = [f"--{name}={value}" for name, value in trial.items()], []
     for pool in job.pools:
-        args, where = trainer_args(pool.program), _where(pool, "")
+        args, where = trainer_args(pool.program), _where(pool, prefix)
         if args is not None:
-            parts.append(Machines(pool=pool, asked=asked(args, where), where=where))
+            where += f" with {' '.join(flags)}" if flags else ""
+            parts.append(Machines(pool=pool, asked=asked([*args, *flags], where), where=where))
             check_parts(parts[-1].asked, where)
-    if len(parts) == len(job.pools):
+    if len(parts) == len([pool for pool in job.pools if pool.role != "evaluator"]):
         check_together(parts)
+    return parts
 
 
 def _where(pool: Pool, prefix: str) -> str:
@@ -86,6 +104,28 @@ def _check_study(study: StudySpec) -> None:
         _check_parameter(parameter)
 
 
+def _check_trials(job: TuningSpec) -> None:
+    """Refuses a study some of whose trials would fail, or report nothing that they are judged by."""
+    for trial in examples.trials(job.study.parameters):
+        _check_reports(job.study, _check_machines(job.trial, "trialJobSpec.", trial)[0])
+
+
+def _check_reports(study: StudySpec, chief: Machines) -> None:
+    config = chief.asked.config
+    if chief.asked.has_own_recipe and config.metrics == "auto":
+        return  # its data set decides
+    wiring = None if chief.asked.has_own_recipe else config.wiring
+    names, seen = reported(config.suite, wiring), f"metrics={config.suite}, dataset={config.dataset}, wiring={wiring}"
+    cure = f"{', '.join(names)} alone; name one of these" if names else "nothing; choose its --metrics"
+    for number, metric in enumerate(study.metrics):
+        if metric.metric_id not in names:
+            fail(
+                f"studySpec.metrics[{number}].metricId",
+                f"is {metric.metric_id!r}, and a trial with {seen if wiring else f'metrics={config.suite}'} reports "
+                f"{cure}, or correct {chief.where}.",
+            )
+
+
 def _check_parameter(parameter: Parameter) -> None:
     """Refuses a parameter that is no flag, or whose values its flag does not take."""
     known, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
@@ -95,5 +135,7 @@ def _check_parameter(parameter: Parameter) -> None:
         fail(where, f"is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}")
     if name == "job_dir":
         fail(where, "cannot be varied by a tuning job; remove it.")
-    for value in parameter.bounds or parameter.values:
+    if parameter.kind == "double" and takes_whole_numbers(name):
+        fail(where, "takes whole numbers, and a double is hardly ever one; write integerValueSpec.")
+    for value in examples.values(parameter):
         asked([f"--{name}={value}"], where)
