@@ -8,7 +8,7 @@ import pytest
 from specs import CONTAINER, JOB, PACKAGE, STUDY, TUNING, changed, child
 
 from trainer import submit
-from trainer.cloud import distribution
+from trainer.cloud import distribution, request as requests
 
 pytest.importorskip("yaml")
 
@@ -209,11 +209,33 @@ def test_a_mistake_in_the_flags_is_told(file, capsys, flags, sentence):
             changed(RIGHT, workerPoolSpecs__0__containerSpec=CONTAINER | {"imageUri": "docker.pkg.dev/PROJECT/gan/i"}),
             "'docker.pkg.dev/PROJECT/gan/i' holds a placeholder; write the name of your project for PROJECT.",
         ),
+        (
+            RIGHT | {"serviceAccount": "gan-trainer@PROJECT.iam.gserviceaccount.com"},
+            "'gan-trainer@PROJECT.iam.gserviceaccount.com' holds a placeholder; write the name of your project for "
+            "PROJECT.",
+        ),
+        (
+            changed(RIGHT, workerPoolSpecs__0__containerSpec__args=["--dataset=/gcs/BUCKET/x"]),
+            "'--dataset=/gcs/BUCKET/x' holds a placeholder; write the name of your bucket for BUCKET.",
+        ),
     ],
 )
 def test_the_placeholders_of_the_job_files_are_not_sent(file, capsys, content, sentence):
     assert submit.main(["submit", f"--config={file(content)}", "--project=p", "--region=us-central1"]) == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize("text", ["$PROJECT", "${BUCKET}/x", "$(PROJECT)", "MY_PROJECT", "PROJECTS", "my-project"])
+def test_the_names_of_variables_are_no_placeholders(text):
+    requests.check_names({"env": [{"name": "PROJECT", "value": "x"}], "args": [text]})
+
+
+@pytest.mark.parametrize(("name", "flags"), [("project", ["--region=us-central1"]), ("region", ["--project=p"])])
+def test_a_placeholder_for_project_or_region_is_printed_and_not_sent(file, dry_run, capsys, name, flags):
+    flags = [*flags, f"--{name}={name.upper()}"]
+    assert f"{name}s/{name.upper()}".replace("regions", "locations") in dry_run(RIGHT, *flags)["url"]
+    assert submit.main(["submit", f"--config={file(RIGHT)}", *flags]) == 2
+    assert capsys.readouterr().err == f"error: --{name}={name.upper()} is a placeholder; give the name of your own.\n"
 
 
 def test_without_the_sdk_the_user_is_told_what_to_install(file, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from trainer.errors import ConfigError
 _PROGRAMS = ("containerSpec", "pythonPackageSpec")
 DEFAULT_DISPLAY_NAME = "gan-trainer"
 _LONGEST_DISPLAY_NAME = 128
-_PLACEHOLDERS = {"gs://BUCKET": "your bucket for BUCKET", "/PROJECT/": "your project for PROJECT"}
+_PLACEHOLDERS = {"BUCKET": "your bucket for BUCKET", "PROJECT": "your project for PROJECT"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +91,14 @@ def check_names(body: Mapping[str, Any]) -> None:
     """
     for text in _texts(body):
         for placeholder, own in _PLACEHOLDERS.items():
-            if placeholder in text:
+            if re.search(rf"(?<![\w$])(?<!\$[{{(]){placeholder}(?!\w)", text):  # $PROJECT is a variable
                 raise ConfigError(f"{text!r} holds a placeholder; write the name of {own}.")
 
 
 def _texts(value: Any) -> list[str]:
-    """Every text in a JSON value."""
+    """Every text in a JSON value, the names of variables left out."""
     if isinstance(value, Mapping):
-        return [text for member in value.values() for text in _texts(member)]
+        return [text for key, member in value.items() if key != "name" for text in _texts(member)]
     if isinstance(value, list):
         return [text for member in value for text in _texts(member)]
     return [value] if isinstance(value, str) else []

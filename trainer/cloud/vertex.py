@@ -69,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where jobs run, and who is asked.
+    """Where jobs run, and who is asked; `PROJECT` and `REGION` stand for names that are not given yet.
 
     Raises:
         ConfigError: The region or the endpoint cannot be one.
@@ -118,11 +118,14 @@ class Jobs:
     """The jobs of a project in a region. Every method raises JobError, one sentence, where the service refuses.
 
     Raises:
-        ConfigError: Google's SDK is not installed.
+        ConfigError: The project or the region is a placeholder, or Google's SDK is not installed.
         JobError: There are no credentials.
     """
 
     def __init__(self, place: Place):
+        for name, value in (("project", place.project), ("region", place.region)):
+            if value == name.upper():
+                raise ConfigError(f"--{name}={value} is a placeholder; give the name of your own.")
         try:
             from google.auth.credentials import AnonymousCredentials
 
