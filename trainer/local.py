@@ -15,7 +15,7 @@ from typing import Any, cast
 from absl import flags as absl_flags
 
 from trainer import console, flags
-from trainer.cloud import arguments, jobspec, local, packages, results, trials, tuning
+from trainer.cloud import arguments, distribution, jobspec, local, packages, results, trials, tuning
 from trainer.cloud.environment import DEFAULT_METRIC_FILE, without_slash
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.pools import may_lie_at
@@ -32,6 +32,7 @@ from trainer.cloud.replicas import (
 from trainer.cloud.rules import GRACE_SECS, MAX_RESTARTS, SHELL, Rules
 from trainer.cloud.suggestions import Suggester
 from trainer.cloud.tuning import Trial
+from trainer.cloud.yaml_file import read_yaml
 from trainer.errors import ConfigError, JobError, JobStopped
 from trainer.storage import locate
 
@@ -56,6 +57,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_bool(
         "in_this_environment", False, "Install no packageUris: use the modules found here.", flag_values=values
     )
+    text("package", ".", "Folder of the package that is built where packageUris is missing.", flag_values=values)
     whole(
         "max_restarts",
         MAX_RESTARTS,
@@ -73,7 +75,7 @@ def act(values: absl_flags.FlagValues) -> None:
     """Runs the job or the study, or prints the processes that it would start."""
     if values.preempt_every is not None and not values.preempt_every > 0:
         raise ConfigError(f"preempt_every={values.preempt_every:g} must be above 0 seconds; leave it out for never.")
-    job = _changed(jobspec.read(values.config, rehearsal=True), values)
+    job = _changed(_read(values.config), values)
     try:
         check_job(job, rehearsal=True)
         replicas = _first_trial(job) if isinstance(job, TuningSpec) else _planned(job)
@@ -84,7 +86,7 @@ def act(values: absl_flags.FlagValues) -> None:
         return
     packages.check(replicas)
     console.escape_unprintable()
-    with _signals_exit(), packages.installed(replicas) as ready:
+    with _signals_exit(), packages.installed(replicas, project=Path(values.package)) as ready:
         if isinstance(job, TuningSpec):
             _run_study(job, values, ready)
         else:
@@ -94,6 +96,15 @@ def act(values: absl_flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     return flags.run(argv, _USAGE, define, act)
+
+
+def _read(path: str) -> JobFile:
+    """The job of a file, whose packages may be yet to be built."""
+    content = distribution.for_rehearsal(read_yaml(path))
+    try:
+        return jobspec.parse(content, rehearsal=True)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _planned(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:

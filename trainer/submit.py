@@ -18,6 +18,8 @@ _USAGE = """Sends a custom job or a hyperparameter tuning job to Vertex AI, afte
 
 FILE is what gcloud ai custom-jobs create and gcloud ai hp-tuning-jobs create take.
 """
+_ANY_BUCKET = "gs://BUCKET"
+"""Where a dry run that names no bucket shows a package."""
 
 
 def define(values: absl_flags.FlagValues) -> None:
@@ -78,14 +80,15 @@ def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[dis
     """The request, and the packages that have to be in their bucket before it is sent."""
     args = None if values.args is None else [arg for text in values.args for arg in arguments.listed(text)]
     content = requests.with_changes(read_yaml(values.config), args=args, service_account=values.service_account)
+    staging_bucket = values.staging_bucket or (_ANY_BUCKET if values.dry_run else None)
     try:
-        content, sources = distribution.with_provisional(content, values.staging_bucket)
+        content, sources = distribution.with_provisional(content, staging_bucket)
         job = jobspec.parse(content)
         check_job(job)
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(values.config)}: {error}") from error
     request = requests.request(job, values.display_name)
-    found = distribution.packages(sources, values.staging_bucket, Path(values.package))
+    found = distribution.packages(sources, staging_bucket, Path(values.package))
     return requests.Request(kind=request.kind, body=distribution.with_addresses(request.body, found)), [*found.values()]
 
 

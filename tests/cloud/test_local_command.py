@@ -14,7 +14,7 @@ from programs import replica
 from specs import JOB, PACKAGE, POOL, TUNING, changed
 
 from trainer import __main__ as commands, console
-from trainer.cloud import packages, processes
+from trainer.cloud import distribution, packages, processes
 from trainer.cloud.processes import Log
 from trainer.errors import ConfigError, JobError
 
@@ -183,6 +183,32 @@ def test_packages_are_installed_once_for_all_replicas_that_share_them(tmp_path):
     assert not root.exists()
     assert called[0][:3] == [sys.executable, "-m", "venv"]
     assert [command[0] for command in called[1:]] == [str(python)] and called[1][-1] == str(Path("a.whl").absolute())
+
+
+UNBUILT = changed(
+    PACKAGED,
+    workerPoolSpecs__0__pythonPackageSpec__packageUris=...,
+    workerPoolSpecs__0__pythonPackageSpec__pythonModule="mine.job",
+)
+
+
+def test_a_package_without_an_address_is_not_needed_in_this_environment(local):
+    assert local(UNBUILT, "--in_this_environment", source="raise SystemExit(7)")[0] == 7
+
+
+def test_a_package_without_an_address_is_built_here_and_installed(local, monkeypatch):
+    installed, called = packages.installed, []
+
+    def call(command):
+        called.append((command[-1], Path(command[-1]).read_bytes() if "pip" in command else None))
+        return subprocess.CompletedProcess(command, int("pip" in command), "stop here")
+
+    monkeypatch.setattr(packages, "installed", lambda replicas, project: installed(replicas, call, project))
+    monkeypatch.setattr(distribution, "_built", lambda project: ("mine-1.tar.gz", str(project).encode()))
+    assert json.loads(local(UNBUILT, "--dry_run")[1])[0]["package_uris"] == [distribution.TO_BUILD]
+    code, out, error = local(UNBUILT, "--package=folder")
+    assert code == 1 and "installing mine-1.tar.gz in a new" in out and "mine-1.tar.gz exited with 1" in error
+    assert Path(called[-1][0]).name == "mine-1.tar.gz" and called[-1][1] == b"folder"
 
 
 def test_a_package_that_cannot_be_installed_is_one_sentence():

@@ -1,6 +1,7 @@
 """What `submit` would send, and the sentence for each thing that it refuses before anything is sent."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ RIGHT = JOB | {"baseOutputDirectory": OUTPUT}
 RATE = {"parameterId": "generator_learning_rate", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1e-3}}
 SWEEP = TUNING | {"studySpec": STUDY | {"parameters": [RATE]}, "trialJobSpec": RIGHT}
 PACKAGED = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=PACKAGE)
+UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
 WHERE = "workerPoolSpecs[0].containerSpec.args"
 
 
@@ -58,6 +60,14 @@ def test_the_request_of_each_file_of_this_repository_is_this(dry_run, package, n
     flags = ["--project=my-project", "--region=us-central1", "--staging_bucket=gs://mine"]
     golden = json.loads((REQUESTS / f"{Path(name).stem}.json").read_text())
     assert dry_run(ROOT / name, *flags) == golden
+
+
+@pytest.mark.parametrize("content", [ROOT / "scripts/python_package.yaml", UNBUILT])
+def test_a_dry_run_shows_a_package_in_a_bucket_that_is_yet_to_be_named(dry_run, package, content):
+    ((uri,),) = (
+        one["pythonPackageSpec"]["packageUris"] for one in dry_run(content)["body"]["jobSpec"]["workerPoolSpecs"]
+    )
+    assert re.fullmatch(r"gs://BUCKET/packages/gan_trainer-0\.1\.0-[0-9a-f]{64}\.tar\.gz", uri)
 
 
 def test_a_dry_run_needs_neither_project_nor_region_nor_sdk(dry_run, monkeypatch):
@@ -161,7 +171,7 @@ def test_the_name_and_the_account_of_a_tuning_job_have_their_place(dry_run):
             "trialJobSpec.baseOutputDirectory is missing, so that the results would be lost; give it.",
         ),
         (
-            changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...),
+            UNBUILT,
             "packageUris is missing, and the package needs a bucket to go to; give --staging_bucket=gs://BUCKET.",
         ),
         (

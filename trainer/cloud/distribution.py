@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from trainer.storage import locate
 _PLACEHOLDER = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
 """What the job files of this package say where the package is to be built."""
 _ENDING = ".tar.gz"
+TO_BUILD = f"{PACKAGE}to-be-built{_ENDING}"
+"""In a rehearsal, in place of the address of a package that is yet to be built."""
 _BUILT = "built"
 _OLDEST_SETUPTOOLS = 77  # that pyproject.toml asks for
 
@@ -64,14 +66,27 @@ def with_provisional(content: Any, staging_bucket: str | None) -> tuple[Any, dic
         raise ConfigError(f"staging_bucket={staging_bucket} is not in Cloud Storage; write gs://BUCKET.")
     sources: dict[str, str] = {}
     content = copy.deepcopy(content)
-    for program in programs(content):
-        if "executorImageUri" not in program and "pythonModule" not in program:
-            continue
-        uris = program.get("packageUris") or [""]
-        if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
-            continue  # which `jobspec.parse` refuses
-        program["packageUris"] = [_provisional(uri, staging_bucket, sources) for uri in uris]
+    _change_uris(content, lambda uri: _provisional(uri, staging_bucket, sources))
     return content, sources
+
+
+def for_rehearsal(content: Any) -> Any:
+    """The content of a file with `TO_BUILD` for packages that are yet to be built; nothing has to be sent."""
+    content = copy.deepcopy(content)
+    _change_uris(content, lambda uri: TO_BUILD if _is_to_build(uri) else uri)
+    return content
+
+
+def build(project: Path, folder: Path) -> Path:
+    """Builds the source distribution of a project, and returns where in a folder it is.
+
+    Raises:
+        ConfigError: It cannot be built.
+    """
+    name, content = _built(project)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
 
 
 def packages(sources: Mapping[str, str], staging_bucket: str | None, project: Path) -> dict[str, Package]:
@@ -104,8 +119,22 @@ def with_addresses(value: Any, found: Mapping[str, Package]) -> Any:
     return found[value].uri if isinstance(value, str) and value in found else value
 
 
+def _change_uris(content: Any, change: Callable[[str], str]) -> None:
+    """Changes every address of a package in the content of a file; a missing one is the empty text."""
+    for program in programs(content):
+        if "executorImageUri" not in program and "pythonModule" not in program:
+            continue
+        uris = program.get("packageUris") or [""]
+        if isinstance(uris, list) and all(isinstance(uri, str) for uri in uris):  # else `jobspec.parse` refuses them
+            program["packageUris"] = [change(uri) for uri in uris]
+
+
+def _is_to_build(uri: str) -> bool:
+    return not uri or _PLACEHOLDER.fullmatch(uri) is not None
+
+
 def _provisional(uri: str, staging_bucket: str | None, sources: dict[str, str]) -> str:
-    is_built = not uri or _PLACEHOLDER.fullmatch(uri) is not None
+    is_built = _is_to_build(uri)
     if uri.startswith("gs://") and not is_built:
         return uri
     source = _BUILT if is_built else uri

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer import console
+from trainer.cloud import distribution
 from trainer.cloud.replicas import Replica
 from trainer.errors import ConfigError, JobError
 from trainer.storage import locate
@@ -26,23 +27,27 @@ def call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 def check(replicas: Sequence[Replica]) -> None:
     """Raises ConfigError for a package that is not there."""
     for uri in dict.fromkeys(uri for one in replicas for uri in one.package_uris):
-        if not locate(uri).exists():
+        if uri != distribution.TO_BUILD and not locate(uri).exists():
             raise ConfigError(f"packageUris names {uri}, which does not exist; build it with python -m build.")
 
 
 @contextlib.contextmanager
-def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[Callable[[Replica], Replica]]:
+def installed(
+    replicas: Sequence[Replica], call: Call = call, project: Path = Path()
+) -> Iterator[Callable[[Replica], Replica]]:
     """Gives every list of packages a virtual environment of its own, which lasts as long as the context.
 
     Args:
         replicas: Some of which may need packages.
         call: Runs a command.
+        project: The folder of a package that is yet to be built.
 
     Yields:
         What changes a replica with such packages: it gets the interpreter that has them, in a folder that hides nothing
         of it. One that needs none stays as it is.
 
     Raises:
+        ConfigError: A package cannot be built.
         JobError: A package cannot be installed.
         StorageError: It cannot be read.
     """
@@ -50,7 +55,7 @@ def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[Callab
         pythons: dict[tuple[str, ...], Path] = {}
         for uris in dict.fromkeys(one.package_uris for one in replicas):
             if uris:
-                pythons[uris] = _install(uris, Path(folder) / f"packages-{len(pythons)}", call)
+                pythons[uris] = _install(uris, Path(folder) / f"packages-{len(pythons)}", call, project)
 
         def ready(one: Replica) -> Replica:
             if not one.package_uris:
@@ -61,10 +66,11 @@ def installed(replicas: Sequence[Replica], call: Call = call) -> Iterator[Callab
         yield ready
 
 
-def _install(uris: Sequence[str], folder: Path, call: Call) -> Path:
+def _install(uris: Sequence[str], folder: Path, call: Call, project: Path) -> Path:
     """Makes a virtual environment that has these packages; returns its interpreter."""
-    python, files = folder / "venv/bin/python", [_fetch(uri, folder) for uri in uris]
-    console.say(f"installing {', '.join(uris)} in a new virtual environment.")
+    python, files = folder / "venv/bin/python", [_fetch(uri, folder, project) for uri in uris]
+    told = [file.name if uri == distribution.TO_BUILD else uri for uri, file in zip(uris, files, strict=True)]
+    console.say(f"installing {', '.join(told)} in a new virtual environment.")
     for command in ([sys.executable, "-m", "venv", str(folder / "venv")], *(_pip(python, file) for file in files)):
         done = call(command)
         if done.returncode:
@@ -77,8 +83,10 @@ def _pip(python: Path, file: Path) -> list[str]:
     return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", str(file)]
 
 
-def _fetch(uri: str, folder: Path) -> Path:
+def _fetch(uri: str, folder: Path, project: Path) -> Path:
     """A package as a local file of its own name, which pip reads its kind and version from."""
+    if uri == distribution.TO_BUILD:
+        return distribution.build(project, folder)
     if not uri.startswith("gs://"):
         return Path(uri).absolute()
     place, target = locate(uri), folder / uri.rpartition("/")[2]
