@@ -30,7 +30,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert counts == {
         ("read", "dataset.json"): 8,
         ("read", "shards"): shards,
-        ("list", ""): 2 + checkpoints + deleted,
+        ("list", ""): 2 + checkpoints + deleted + 1,
         ("write", "checkpoints"): 3 * checkpoints,
         ("delete", "checkpoints"): 3 * deleted,
         ("write", "samples"): grids + 1,

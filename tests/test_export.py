@@ -2,14 +2,20 @@
 
 import io
 import json
+import os
+import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from bucket_runs import files
 from conftest import TINY_MLP, tiny_wiring
 from PIL import Image
 
 from trainer import __main__ as commands, served, task, trained
+from trainer.callbacks import Animation, Checkpoint
 from trainer.images import tile
 from trainer.storage import locate
 
@@ -20,10 +26,13 @@ FLAGS = [
 ]
 
 
+CGAN = ["--recipe=cgan", "--architecture=mlp", *FLAGS]
+
+
 @pytest.fixture(scope="module")
 def job_dir(tmp_path_factory):
     job_dir = tmp_path_factory.mktemp("runs") / "tiny"
-    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", f"--job_dir={job_dir}", *FLAGS]) == 0
+    assert task.main(["task", *CGAN, f"--job_dir={job_dir}"]) == 0
     return job_dir
 
 
@@ -71,16 +80,103 @@ def test_a_grid_is_drawn_as_samples_are():
 
 def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
-    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", f"--job_dir={tmp_path / 'run'}", *FLAGS]) == 0
+    assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
     here = {path.relative_to(tmp_path / "run/model").as_posix() for path in (tmp_path / "run/model").rglob("*.*")}
     assert "saved_model.pb" in here
     assert here == {entry.name for entry in locate(f"{bucket}/elsewhere").entries()}
 
 
+@pytest.mark.parametrize(("callback", "moment"), [(Checkpoint, "on_train_batch_end"), (Animation, "on_train_end")])
+def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, moment, tmp_path, monkeypatch, capsys):
+    plain = getattr(callback, moment)
+
+    def signalled(self, *arguments, **logs):
+        if self.model.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not self.model.preempted:
+                time.sleep(0.001)
+        plain(self, *arguments, **logs)
+
+    monkeypatch.setattr(callback, moment, signalled)
+    assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
+    assert "Done: 4 steps" in capsys.readouterr().out
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def of_training(job_dir):
+    """What a run writes before its model."""
+    return {name: (job_dir / name).read_bytes() for name in ("metrics.jsonl", "samples/progression.gif")}
+
+
+def test_a_run_that_was_killed_over_its_export_writes_the_model_when_it_is_started_again(tmp_path, monkeypatch, capsys):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as killed:
+        killed.setattr(served, "save", interrupted)
+        assert task.main(command) == 130
+    assert not (tmp_path / "run/model").exists()
+    before = of_training(tmp_path / "run")
+    capsys.readouterr()
+    assert task.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "stands at step 4; its model is missing, and follows." in printed and "The generator of step 4 is" in printed
+    assert of_training(tmp_path / "run") == before
+    assert tf.saved_model.load(str(tmp_path / "run/model")).signatures
+    assert task.main(command) == 0
+    assert "is finished: it stands at step 4" in capsys.readouterr().out
+
+
+def test_a_model_may_be_asked_for_after_the_last_step_and_metrics_with_it(tmp_path, capsys):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    assert task.main([*command, "--noexport_model"]) == 0
+    assert task.main([*command, "--steps=3", "--metrics=digits"]) == 0
+    assert "Done: 4 steps" in capsys.readouterr().out
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(("run", "refused"), [("{bucket}/run", "run/model/"), ("{folder}/run", "elsewhere/")])
+def test_a_model_that_is_half_in_a_bucket_is_missing(run, refused, bucket, proxy, tmp_path, monkeypatch, capsys):
+    command = ["task", *CGAN, f"--job_dir={run.format(bucket=bucket, folder=tmp_path)}"]
+    monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
+    proxy.fate = lambda request: 403 if request.object_name.startswith(f"{refused}variables") else None
+    assert task.main(command) == 1
+    assert f"{refused}variables" in capsys.readouterr().err
+    assert not (locate(bucket) / f"{refused}saved_model.pb").exists()
+    proxy.fate = lambda request: None
+    assert task.main(command) == 0
+    assert "stands at step 4; its model is missing, and follows." in capsys.readouterr().out
+    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 4
+    assert task.main(command) == 0
+    assert "is finished: it stands at step 4" in capsys.readouterr().out
+
+
+def test_the_file_that_makes_a_model_arrives_last_in_a_bucket_and_goes_first(job_dir, bucket, proxy):
+    for _ in range(2):
+        proxy.requests.clear()
+        served.publish(job_dir / "model", locate(f"{bucket}/model"))
+        assert proxy.requests[-1].object_name == "model/saved_model.pb"
+    assert (proxy.requests[1].method, proxy.requests[1].object_name) == ("DELETE", "model/saved_model.pb")
+
+
+def test_the_file_that_makes_a_model_goes_first_from_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "model/variables").mkdir(parents=True)
+    (tmp_path / "model/saved_model.pb").touch()
+    plain = shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, **how: interrupted() if path.name == "model" else plain(path, **how)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        served.save(tiny_wiring("gan"), tmp_path / "model")
+    assert (tmp_path / "model/variables").exists() and not (tmp_path / "model/saved_model.pb").exists()
+
+
 def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkeypatch):
     for name, folder in (("CHECKPOINT_DIR", "checkpoints"), ("MODEL_DIR", "model"), ("TENSORBOARD_LOG_DIR", "logs")):
         monkeypatch.setenv(f"AIP_{name}", f"{bucket}/job/7/{folder}/")
-    assert task.main(["task", "--recipe=cgan", "--architecture=mlp", *FLAGS]) == 0
+    assert task.main(["task", *CGAN]) == 0
     there = {entry.name.partition("/")[0] for entry in locate(f"{bucket}/job/7").entries()}
     assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
 

@@ -51,18 +51,38 @@ def test_a_job_that_is_stopped_killed_and_stalled_ends_with_the_bits_of_one_proc
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 
 
-def test_machines_with_other_flags_are_refused(dataset, tmp_path):
+def chief_and_worker(command, of_worker=()):
+    """Starts both; yields the exit code, the output and the errors of each."""
     chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
-    command = [sys.executable, "-m", "trainer.task", *FLAGS, f"--dataset={dataset}", f"--job_dir={tmp_path}/run"]
     processes = []
-    for role, flags in (("chief", []), ("worker", ["--seed=7"])):
+    for role, flags in (("chief", ()), ("worker", of_worker)):
         spec = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": role, "index": 0}}
         environ = {**os.environ, "TF_CONFIG": json.dumps(spec)}
-        processes.append(subprocess.Popen([*command, *flags], env=environ, stderr=subprocess.PIPE, text=True))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen([*command, *flags], env=environ, text=True, **pipes))
     for process in processes:
-        _, error = process.communicate(timeout=90)
-        assert process.returncode == 2
+        out, error = process.communicate(timeout=90)
+        yield process.returncode, out, error
+
+
+def test_machines_with_other_flags_are_refused(dataset, tmp_path):
+    command = [sys.executable, "-m", "trainer.task", *FLAGS, f"--dataset={dataset}", f"--job_dir={tmp_path}/run"]
+    for code, _, error in chief_and_worker(command, ["--seed=7"]):
+        assert code == 2
         assert "error: the machines were started with different settings; give all of them the same" in error
+
+
+def test_machines_whose_job_was_killed_over_its_export_meet_and_the_chief_writes_the_model(dataset, tmp_path):
+    flags = [*FLAGS, f"--dataset={dataset}", f"--job_dir={tmp_path}/run", "--steps=2"]
+    assert task.main(["task", *flags, "--strategy=one_device"]) == 0
+    command = [sys.executable, "-m", "trainer.task", *flags, "--export_model"]
+    for machine, (code, out, error) in zip(("chief", "worker"), chief_and_worker(command), strict=True):
+        assert code == 0, error
+        assert "stands at step 2; its model is missing, and follows." in out
+        assert ("The generator of step 2 is in" in out) == (machine == "chief")
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+    for code, out, error in chief_and_worker(command):
+        assert code == 0 and "is finished: it stands at step 2" in out, error
 
 
 def test_machines_that_stand_at_different_steps_are_refused(monkeypatch):

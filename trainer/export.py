@@ -41,13 +41,13 @@ def act(values: absl_flags.FlagValues) -> None:
         raise ConfigError(f"out={out} holds files already; give another folder.")
     with console.quiet_import():
         from trainer import trained
-        from trainer.served import save
+        from trainer.served import publish, save
 
     _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
         folder = Path(scratch) / "model"
         save(gan, folder)
-        out.upload(folder, [entry.name for entry in locate(folder).entries()])
+        publish(folder, out)
     print(f"Wrote the generator at step {manifest.step} to {out}.")
 
 

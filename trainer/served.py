@@ -12,7 +12,10 @@ import tensorflow as tf
 from trainer.engine.randomness import Noise
 from trainer.gans import GAN, CycleGAN
 from trainer.gans.sampling import as_bytes
+from trainer.storage import Location, locate
 
+SAVED_MODEL = "saved_model.pb"
+"""The file that makes a folder a model: where it is, all of the model is."""
 MOST_IMAGES = 64
 """Of one instance of `sample`."""
 _GAP, _GREY = 2, 48
@@ -91,8 +94,21 @@ def save(gan: GAN, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tf.saved_model.save(module, str(partial), signatures=module.signatures())
+    (folder / SAVED_MODEL).unlink(missing_ok=True)  # of the model before, which goes
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(partial, folder)
+
+
+def publish(folder: Path, to: Location) -> None:
+    """Copies a SavedModel: its `saved_model.pb` arrives last, and that of a model before goes first.
+
+    Raises:
+        StorageError: It cannot be written; then there is no `saved_model.pb`.
+    """
+    if any(entry.name == SAVED_MODEL for entry in to.entries()):
+        to.delete([SAVED_MODEL])
+    to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != SAVED_MODEL])
+    to.upload(folder, [SAVED_MODEL])
 
 
 def _tiled(images: tf.Tensor) -> tf.Tensor:

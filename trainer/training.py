@@ -84,7 +84,7 @@ def train(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig, directory: RunDirectory, environment: Environment) -> None:
     started, cluster = time.monotonic(), environment.cluster
-    if _is_finished(config, directory):
+    if _is_finished(config, directory, environment):
         return
     strategy = strategies.create(config, cluster)
     data = load_training_data(config)
@@ -95,13 +95,13 @@ def _train(config: TrainConfig, directory: RunDirectory, environment: Environmen
         exported = _fit_and_write(config, directory, environment, gan, data, [])
     else:
         exported = _fit_with_others(config, directory, environment, gan, data, is_chief=cluster.is_chief)
-    if gan.preempted and gan.step < (config.steps or 0):
+    if _is_cut(config, gan):
         raise Preempted(
             f"stopped by SIGTERM at step {gan.step} of {config.steps}; the state is committed in "
             f"{directory.shown(directory.checkpoints)}, and the same command goes on from there."
         )
     if cluster is None or cluster.is_chief:
-        _conclude(config, directory, exported, time.monotonic() - started)
+        _conclude(config, directory, gan.step, exported, time.monotonic() - started)
 
 
 def _fit_with_others(
@@ -143,14 +143,20 @@ def _fit_and_write(
     """Trains, writes the run directory, and exports; the step whose generator was exported."""
     directory.create()
     _announce(config, gan, data)
-    with directory.explained(), directory.mirrored(environment.tensorboard_log_dir) as mirrors:
-        write_atomically(directory.config, config.to_json().encode())
-        active = _callbacks(config, directory, environment, data)
-        checkpoint = _checkpoint(config, directory, data, mirrors)
-        _fit(config, gan, data, [*more, *active, checkpoint, *more])
-        if config.export_model and not gan.preempted:
+    with directory.explained():
+        with directory.mirrored(environment.tensorboard_log_dir) as mirrors:
+            write_atomically(directory.config, config.to_json().encode())
+            active = _callbacks(config, directory, environment, data)
+            checkpoint = _checkpoint(config, directory, data, mirrors)
+            _fit(config, gan, data, [*more, *active, checkpoint, *more])
+        if config.export_model and not _is_cut(config, gan):
             return _export(gan, directory, environment, checkpoint.store)
     return None
+
+
+def _is_cut(config: TrainConfig, gan: GAN) -> bool:
+    """Whether SIGTERM has left steps to take; one that comes after the last step leaves a run that is concluded."""
+    return gan.preempted and gan.step < (config.steps or 0)
 
 
 def _fit(
@@ -189,8 +195,11 @@ def _found(directory: RunDirectory) -> TrainConfig | None:
     return TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
 
 
-def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
-    """Whether the directory's run has taken all its steps; refuses the directory of another run."""
+def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
+    """Whether the directory's run has taken all its steps and left its model; refuses the directory of another run.
+
+    Every machine of a job looks, and finds the same: none writes before all have met.
+    """
     found = _found(directory)
     if found is None:
         return False
@@ -213,11 +222,20 @@ def _is_finished(config: TrainConfig, directory: RunDirectory) -> bool:
         )
     if manifest.step < (config.steps or 0):
         return False
+    if config.export_model and not _has_model(directory, environment):
+        console.say(f"The run in {directory.name} stands at step {manifest.step}; its model is missing, and follows.")
+        return False
     console.say(
         f"The run in {directory.name} is finished: it stands at step {manifest.step}. Nothing was changed; give more "
         f"than --steps={manifest.step} to go on."
     )
     return True
+
+
+def _has_model(directory: RunDirectory, environment: Environment) -> bool:
+    """Whether the model is whole wherever it is to lie."""
+    places = [locate(directory.model), *directory.copies_of_model(environment.model_dir)]
+    return all((place / served.SAVED_MODEL).exists() for place in places)
 
 
 def _callbacks(
@@ -281,20 +299,16 @@ def _export(gan: GAN, directory: RunDirectory, environment: Environment, store: 
     if manifest is not None:
         load(store.folder(manifest.step), gan.state)
     served.save(gan, directory.model)
-    elsewhere = directory.elsewhere(directory.model, environment.model_dir)
-    if elsewhere is not None:
-        locate(elsewhere).upload(directory.model, [entry.name for entry in locate(directory.model).entries()])
+    for place in directory.copies_of_model(environment.model_dir):
+        served.publish(directory.model, place)
     return gan.step if manifest is None else manifest.step
 
 
-def _conclude(config: TrainConfig, directory: RunDirectory, exported: int | None, seconds: float) -> None:
-    console.say(f"Done: {config.steps:,} steps; this command took {seconds:.0f} s.", fields={"seconds": seconds})
+def _conclude(config: TrainConfig, directory: RunDirectory, step: int, exported: int | None, seconds: float) -> None:
+    console.say(f"Done: {step:,} steps; this command took {seconds:.0f} s.", fields={"seconds": seconds})
     if config.metrics != "none":
         name = f"metric/{metrics.monitor(config.metrics)}"
-        series = [(line["step"], line[name]) for line in read_json_lines(directory.metrics) if name in line]
-        first, (step, best) = series[0][1], min(series, key=lambda pair: pair[1])
-        fell = f"{first / best:.1f} times less" if best < first else "it did not fall"
-        console.say(f"{name[7:]} went from {first:.4g} at step {series[0][0]} to {best:.4g} at step {step}: {fell}.")
+        _tell_best(name, [(line["step"], line[name]) for line in read_json_lines(directory.metrics) if name in line])
     last, shown = max(directory.samples.glob("step-*.png")), directory.shown
     console.say(
         f"Look at {shown(last)} and {shown(directory.samples / 'progression.gif')}; scalars are in "
@@ -304,3 +318,12 @@ def _conclude(config: TrainConfig, directory: RunDirectory, exported: int | None
     if exported is not None:
         console.say(f"The generator of step {exported} is in {shown(directory.model)}, ready to be served.")
     console.say(f"Make more with: python -m trainer generate --job_dir={directory.name} --out=grid.png")
+
+
+def _tell_best(name: str, series: list[tuple[int, float]]) -> None:
+    """Says how a metric went; one that was asked for after the last step has no values."""
+    if not series:
+        return
+    (started, first), (step, best) = series[0], min(series, key=lambda pair: pair[1])
+    fell = f"{first / best:.1f} times less" if best < first else "it did not fall"
+    console.say(f"{name[7:]} went from {first:.4g} at step {started} to {best:.4g} at step {step}: {fell}.")

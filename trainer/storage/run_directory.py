@@ -11,7 +11,7 @@ from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.storage.locations import GrowingFolder, Location, is_remote, locate
 from trainer.storage.mirror import Mirror
 
-_CHECKPOINTS, _LOGS = "checkpoints", "logs"
+_CHECKPOINTS, _LOGS, _MODEL = "checkpoints", "logs", "model"
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -54,6 +54,8 @@ class RunDirectory:
     def mirrored(self, logs_to: str | None = None) -> Iterator[tuple[Mirror, ...]]:
         """While entered, what changes is copied to the bucket; all of it at the end. A local directory needs no copy.
 
+        Checkpoints and the model are left out: what makes them whole must arrive last.
+
         Args:
             logs_to: Folder, local or `gs://`, that TensorBoard's events go to as well. None: they stay here alone.
 
@@ -63,7 +65,7 @@ class RunDirectory:
         """
         mirrors = []
         if self._remote is not None:
-            mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS,), slow=(_LOGS,)))
+            mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS, _MODEL), slow=(_LOGS,)))
         elsewhere = self.elsewhere(self.logs, logs_to)
         if elsewhere is not None:
             if elsewhere.startswith(f"{self._place(self.logs)}/"):
@@ -113,6 +115,12 @@ class RunDirectory:
         """What a user finds a file of this directory under."""
         return f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
 
+    def copies_of_model(self, named: str | None) -> list[Location]:
+        """Where the model lies beside its folder here: in the bucket, and in the folder that a job names for it."""
+        elsewhere = self.elsewhere(self.model, named)
+        in_bucket = [] if self._remote is None else [self._remote / _MODEL]
+        return in_bucket if elsewhere is None else [*in_bucket, locate(elsewhere)]
+
     def elsewhere(self, folder: Path, named: str | None) -> str | None:
         """The folder that a job names for what one of this directory holds; None where it is that one, or none.
 
@@ -136,4 +144,4 @@ class RunDirectory:
         self.checkpoints = root / _CHECKPOINTS
         self.logs = root / _LOGS
         self.samples = root / "samples"
-        self.model = root / "model"
+        self.model = root / _MODEL
