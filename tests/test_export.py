@@ -71,6 +71,19 @@ def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
             sample(signatures, [1], [number], [4])
 
 
+@pytest.mark.parametrize("label", [-2, 10, 99])
+def test_a_label_that_there_is_not_is_refused(label, signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label is out of range, expected -1 to 9"):
+        sample(signatures, [1, 1], [9, 9], [9, label])
+
+
+@pytest.mark.parametrize("label", [-1, 10, 99])
+def test_a_label_that_there_is_not_is_refused_with_latents_too(label, signatures):
+    latents = tf.zeros([2, 8])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a label is out of range, expected 0 to 9"):
+        signatures["serving_default"](latents=latents, labels=tf.constant([9, label]))
+
+
 def test_a_grid_is_drawn_as_samples_are():
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), np.uint8)
     np.testing.assert_array_equal(served._tiled(tf.constant(images)).numpy(), tile(images, 3))

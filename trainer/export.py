@@ -2,11 +2,12 @@
 
 TensorFlow Serving and Vertex AI serve it as it is. Its signatures:
 
-- `serving_default`: `latents` float32 [N, Z] and, of a model with classes, `labels` int32 [N] -> `images` uint8
-  [N, H, W, C]. Of a CycleGAN: `images` of domain A, uint8 -> `images` of domain B.
-- `sample`: `seed` int64 [N], `number` int32 [N] in [1, 64] and, of a model with classes, `label` int32 [N] (-1 for each
-  class in turn) -> `png_bytes` string [N], each a grid of `number` images. A CycleGAN has none.
+- `serving_default`: `latents` float32 [N, Z] and, of a model with K classes, `labels` int32 [N] in [0, K-1] -> `images`
+  uint8 [N, H, W, C]. Of a CycleGAN: `images` of domain A, uint8 -> `images` of domain B.
+- `sample`: `seed` int64 [N], `number` int32 [N] in [1, 64] and, of a model with K classes, `label` int32 [N] in
+  [-1, K-1] (-1 for each class in turn) -> `png_bytes` string [N], each a grid of `number` images. A CycleGAN has none.
 
+A request with a number or a label out of its range is refused, and the message has the range.
 Every value in a request belongs to an instance: {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}.
 Names that end in `_bytes` come as base64.
 """

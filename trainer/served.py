@@ -42,6 +42,8 @@ class _Generator(tf.Module):
         }
 
     def _serve(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        if labels is not None:
+            labels = _in_range("a label", labels, 0, self._gan.num_classes - 1)
         return {"images": self._images(latents, labels)}
 
     def _sample(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -50,13 +52,11 @@ class _Generator(tf.Module):
         return {"png_bytes": pngs}
 
     def _grid(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-        in_range = tf.debugging.assert_equal(
-            (number >= 1) & (number <= MOST_IMAGES), True, f"number is out of range, expected 1 to {MOST_IMAGES}"
-        )
-        with tf.control_dependencies([in_range]):
-            latents = self._gan.sample_latents(Noise(seed, 0, MOST_IMAGES, purpose="served"))[:number]
+        number = _in_range("number", number, 1, MOST_IMAGES)
+        latents = self._gan.sample_latents(Noise(seed, 0, MOST_IMAGES, purpose="served"))[:number]
         labels = None
         if self._gan.num_classes:
+            label = _in_range("label", label, -1, self._gan.num_classes - 1)
             labels = tf.where(label < 0, tf.range(number) % self._gan.num_classes, label)
         return tf.io.encode_png(_tiled(self._images(latents, labels)))
 
@@ -109,6 +109,14 @@ def publish(folder: Path, to: Location) -> None:
         to.delete([SAVED_MODEL])
     to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != SAVED_MODEL])
     to.upload(folder, [SAVED_MODEL])
+
+
+def _in_range(name: str, values: tf.Tensor, least: int, most: int) -> tf.Tensor:
+    """The integers of a request, all of them checked."""
+    is_right = tf.reduce_all((values >= least) & (values <= most))
+    checked = tf.debugging.assert_equal(is_right, True, f"{name} is out of range, expected {least} to {most}")
+    with tf.control_dependencies([checked]):
+        return tf.identity(values)
 
 
 def _tiled(images: tf.Tensor) -> tf.Tensor:
