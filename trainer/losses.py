@@ -26,7 +26,10 @@ class AdversarialLoss:
     """Whether the discriminator must end without an activation."""
 
     boundary = 0.0
-    """The discriminator output above which an image counts as real, for the accuracy that is logged."""
+    """The discriminator output above which an image counts as real, for accuracies and an adapted augmentation."""
+
+    only_differences_count = False
+    """Whether a number added to all outputs of the discriminator changes nothing, so that no boundary has a meaning."""
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """What the discriminator minimises: float32 [B]."""
@@ -170,6 +173,8 @@ class Wasserstein(AdversarialLoss):
     Source: arXiv 1701.07875, equation 2.
     """
 
+    only_differences_count = True
+
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
         return -real_logits
 
@@ -190,6 +195,8 @@ class Relativistic(AdversarialLoss):
 
     Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2.
     """
+
+    only_differences_count = True
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softplus(fake_logits - real_logits)

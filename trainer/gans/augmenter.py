@@ -43,15 +43,21 @@ class Augmenter(keras.layers.Layer):
 
     def augmented(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Images float32 [B, H, W, C], augmented."""
-        probability = self.probability.value if self._given is None else value_at(self._given, noise.step)
+        probability = self.probability.value if self.adapts else value_at(self._given, noise.step)
         return self._augment(images, noise, probability, image_range=self._image_range)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the probability is adapted."""
+        return self._given is None
 
     def observe(self, real_logits: tf.Tensor) -> None:
         """Counts how many real images the discriminator takes for real; adapts the probability where it is due.
 
+        `real_logits` float32 [B] or [B, P] are positive where an image is taken for real.
         What is adapted to is known to all replicas: it was merged after the batches that it stems from.
         """
-        if self._given is not None:
+        if not self.adapts:
             return
         due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
         num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync

@@ -81,7 +81,7 @@ class Objective:
         augmenter: Changes what the discriminator sees, or None. Penalties are with respect to the images before it.
 
     Raises:
-        ConfigError: `updates` is unknown or does not fit the loss and the penalties.
+        ConfigError: `updates` is unknown or does not fit the loss and the penalties, or the augmenter not the loss.
     """
 
     def __init__(
@@ -110,6 +110,11 @@ class Objective:
             )
         if updates != "together" and (penalties or augmenter):
             raise ConfigError(f"penalties and augmentation need discriminator_updates=together, not {updates}.")
+        if augmenter is not None and augmenter.adapts and self.loss.only_differences_count:
+            raise ConfigError(
+                f"augment_probability=None adapts to how many real images D takes for real, which no output says alone "
+                f"under {type(self.loss).__name__}; give a probability, or choose another loss."
+            )
 
     def __call__(
         self, discriminate: Discriminate, discriminator: keras.Model, real: Labelled, fake: Labelled, noise: Noise
@@ -133,7 +138,7 @@ class Objective:
         elif self._penalties:
             self._penalise_at_times(outcome, judge, discriminator, noise)
         if self.augmenter is not None:
-            self.augmenter.observe(of_real.logits)
+            self.augmenter.observe(of_real.logits - self.loss.boundary)
         return outcome
 
     def of_generator(self, discriminate: Discriminate, real: Labelled, fake: Labelled, noise: Noise) -> tf.Tensor:

@@ -1,0 +1,52 @@
+"""What an adapted augmentation counts, with which losses, and the range of the images that it changes."""
+
+import keras
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan
+
+from trainer import losses
+from trainer.engine.randomness import Noise
+from trainer.errors import ConfigError
+from trainer.gans.augmenter import Augmenter
+from trainer.gans.objective import Objective
+
+IMAGES = tf.zeros([4, 3, 2, 1])
+
+
+def mean_sign(loss, output):
+    """What is counted of a batch of real images for which the discriminator gives `output`."""
+    augmenter = Augmenter("ada", None, (-1.0, 1.0))
+    objective = Objective(loss, augmenter=augmenter)
+    discriminator = keras.Sequential([keras.Input((3, 2, 1)), keras.layers.Flatten()])
+    of_images = IMAGES, None
+    objective(lambda images, labels: tf.fill([4, 1], output), discriminator, of_images, of_images, Noise(0, 0, 4))
+    return float(augmenter.sign_sum.numpy())
+
+
+@pytest.mark.parametrize(
+    ("loss", "boundary"),
+    [
+        ("non_saturating", 0.0),
+        ("hinge", 0.0),
+        ("least_squares", 0.5),
+        (keras.losses.BinaryCrossentropy(), 0.5),
+        (keras.losses.BinaryCrossentropy(from_logits=True), 0.0),
+    ],
+)
+def test_an_image_counts_as_taken_for_real_beyond_the_boundary_of_the_loss(loss, boundary):
+    assert [mean_sign(loss, boundary + by) for by in (-0.2, 0.2)] == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_losses_without_a_boundary_take_no_adapted_probability(name):
+    of_differences = name in ("wasserstein", "relativistic")
+    real, fake = tf.constant([0.5, 0.2]), tf.constant([-2.0, 0.1])
+    values, moved = (losses.get(name).discriminator(real + by, fake + by) for by in (0.0, 1.0))
+    assert bool(tf.reduce_all(tf.abs(values - moved) < 1e-5)) == of_differences
+    if not of_differences:
+        assert tiny_gan(loss=name, augment="ada", augment_probability=None).objective.augmenter.adapts
+        return
+    assert not tiny_gan(loss=name, augment="ada", augment_probability=0.5).objective.augmenter.adapts
+    with pytest.raises(ConfigError, match="augment_probability=None adapts to .* give a probability, or choose another"):
+        tiny_gan(loss=name, augment="ada", augment_probability=None)
