@@ -1,11 +1,12 @@
 """What an adapted augmentation counts, with which losses, and the range of the images that it changes."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_gan
 
-from trainer import losses
+from trainer import augment, losses
 from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError
 from trainer.gans.augmenter import Augmenter
@@ -50,3 +51,24 @@ def test_losses_without_a_boundary_take_no_adapted_probability(name):
     assert not tiny_gan(loss=name, augment="ada", augment_probability=0.5).objective.augmenter.adapts
     with pytest.raises(ConfigError, match="augment_probability=None adapts to .* give a probability, or choose another"):
         tiny_gan(loss=name, augment="ada", augment_probability=None)
+
+
+def test_float_images_are_augmented_in_their_own_range(digits, monkeypatch):
+    """Which is known when `fit` has them, after `compile` has made the augmentation."""
+    ranges = []
+    ada = augment.get("ada")
+
+    def recorded(images, noise, probability, *, image_range):
+        ranges.append(image_range)
+        return ada(images, noise, probability, image_range=image_range)
+
+    monkeypatch.setattr(augment, "get", lambda name: recorded)
+    gan = tiny_gan(augment="ada", augment_probability=0.5)
+    for images, expected in (
+        (digits.images[:16], (-1.0, 1.0)),
+        (digits.images[:16] / np.float32(255), (0.0, 1.0)),
+        (digits.images[:16] / np.float32(127.5) - 1, (-1.0, 1.0)),
+    ):
+        gan.fit(images, batch_size=16, steps=gan.step + 1, verbose=0)
+        assert set(ranges) == {expected} == {gan.image_range}
+        ranges.clear()

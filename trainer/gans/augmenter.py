@@ -19,7 +19,7 @@ class Augmenter(keras.layers.Layer):
     Args:
         name: Of `augment.get`.
         probability: Of each transformation; a number, a function of the step, or None to adapt it.
-        image_range: Of the images.
+        image_range: Of the images; may change until a step is built.
 
     Raises:
         ConfigError: The name is unknown, or the probability is not one.
@@ -33,7 +33,7 @@ class Augmenter(keras.layers.Layer):
             raise ConfigError(f"augment_probability={probability} is out of range; give a number from 0 to 1.")
         self._augment = augment.get(name)
         self._given = probability
-        self._image_range = image_range
+        self.image_range = image_range
         if probability is None:
             self.probability, self.sign_sum, self.num_batches = (
                 self.add_weight(shape=(), initializer="zeros", trainable=False, name=state)
@@ -44,7 +44,7 @@ class Augmenter(keras.layers.Layer):
     def augmented(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Images float32 [B, H, W, C], augmented."""
         probability = self.probability.value if self.adapts else value_at(self._given, noise.step)
-        return self._augment(images, noise, probability, image_range=self._image_range)
+        return self._augment(images, noise, probability, image_range=self.image_range)
 
     @property
     def adapts(self) -> bool:

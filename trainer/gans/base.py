@@ -425,8 +425,14 @@ class GAN(keras.Model):
         """The data as a window, labels dropped where the model has no use for them."""
         images = as_images(x)
         if images.dtype != np.uint8:
-            self.image_range = range_of(images)
+            self._take_range(range_of(images))
         return Window(images, None, self.image_range)
+
+    def _take_range(self, image_range: tuple[float, float]) -> None:
+        """Makes a range that of the images, for whatever shows or augments them."""
+        self.image_range = image_range
+        if self.objective.augmenter is not None:
+            self.objective.augmenter.image_range = image_range
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = tuple(self.discriminator.inputs[0].shape[1:])
