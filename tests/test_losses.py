@@ -121,3 +121,57 @@ def test_an_unknown_loss_names_the_nearest():
         losses.get("hnge")
     with pytest.raises(NetworkError, match="is not a name"):
         losses.get(3)
+
+
+class Scaled(losses.AdversarialLoss):
+    """A loss of one's own."""
+
+    def __init__(self, scale=2.0):
+        self.scale = scale
+
+    def on_real(self, real_logits):
+        return -self.scale * real_logits
+
+    def on_fake(self, fake_logits):
+        return self.scale * fake_logits
+
+    def generator(self, real_logits, fake_logits):
+        return -self.scale * fake_logits
+
+
+class WithArguments(Scaled):
+    def __init__(self, scale, by):
+        super().__init__(scale * by)
+
+
+def test_a_class_of_losses_is_as_good_as_an_instance():
+    real, fake = tf.constant([REAL, 0.0]), tf.constant([FAKE, 0.0])
+    pairs = [(Scaled, Scaled()), (losses.NonSaturating, "non_saturating")]
+    pairs += [(keras.losses.BinaryCrossentropy, keras.losses.BinaryCrossentropy())]
+    for kind, instance in pairs:
+        for side in ("discriminator", "generator"):
+            values = [getattr(losses.get(loss), side)(real, fake) for loss in (kind, instance)]
+            np.testing.assert_array_equal(*values)
+    assert losses.get(keras.losses.BinaryCrossentropy).boundary == 0.5
+
+
+@pytest.mark.parametrize("given", [WithArguments, dict, int])
+def test_a_class_that_cannot_be_made_a_loss_is_one_sentence(given):
+    with pytest.raises(NetworkError, match=r"^loss=.* (pass an instance|\(y_true, y_pred\))\.$"):
+        losses.get(given)
+
+
+def mean_of_batch(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred))
+
+
+class MeanOfBatch(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return mean_of_batch(y_true, y_pred)
+
+
+@pytest.mark.parametrize("given", [mean_of_batch, MeanOfBatch(), MeanOfBatch])
+def test_a_keras_loss_that_takes_the_mean_itself_is_one_sentence(given):
+    sentence = r"^the Keras loss \w+ gives shape \(\) for 2 predictions where one number each is expected; [^.]*\.$"
+    with pytest.raises(NetworkError, match=sentence):
+        losses.get(given).generator(tf.constant([REAL, 0.0]), tf.constant([FAKE, 0.0]))

@@ -17,7 +17,7 @@ from trainer.registry import Registry
 
 
 class AdversarialLoss:
-    """A pair of objectives. Subclass it, and pass an instance to `GAN.compile`.
+    """A pair of objectives. Subclass it, and pass the class or an instance to `GAN.compile`.
 
     Override `generator`, and `discriminator` or its two parts `on_real` and `on_fake`, which are summed.
     """
@@ -67,20 +67,31 @@ def loss(name: str) -> Callable[[type[AdversarialLoss]], type[AdversarialLoss]]:
     return functools.partial(_LOSSES.add, name)
 
 
-def get(identifier: str | AdversarialLoss | Callable[..., Any]) -> AdversarialLoss:
-    """A loss from its name, from a loss object, or from a Keras loss `(y_true, y_pred)`.
+def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> AdversarialLoss:
+    """A loss from its name, from a loss object or its class, or from a Keras loss `(y_true, y_pred)` or its class.
 
     Raises:
         ConfigError: The name is unknown.
-        NetworkError: The object is none of the three.
+        NetworkError: The object is none of the three, or the class needs arguments.
     """
-    if isinstance(identifier, AdversarialLoss):
-        return identifier
     if isinstance(identifier, str):
         return _LOSSES[identifier]()
-    if isinstance(identifier, keras.losses.Loss) or callable(identifier):
+    if isinstance(identifier, type) and issubclass(identifier, (AdversarialLoss, keras.losses.Loss)):
+        return get(_made(identifier))
+    if isinstance(identifier, AdversarialLoss):
+        return identifier
+    if callable(identifier) and not isinstance(identifier, type):
         return KerasLoss(identifier)
     raise NetworkError(f"loss={identifier!r} is not a name, an AdversarialLoss or a Keras loss (y_true, y_pred).")
+
+
+def _made(kind: type) -> Any:
+    """An instance of a class of losses whose arguments all have defaults."""
+    try:
+        inspect.signature(kind).bind()
+    except TypeError as error:
+        raise NetworkError(f"loss={kind.__name__} is a class with arguments ({error}); pass an instance.") from None
+    return kind()
 
 
 @loss("non_saturating")
@@ -238,7 +249,17 @@ class KerasLoss(AdversarialLoss):
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
         call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
         one_a_row = tf.reshape(outputs, [-1, 1])
-        return tf.reshape(call(tf.fill(tf.shape(one_a_row), target), one_a_row), tf.shape(outputs))
+        values = tf.convert_to_tensor(call(tf.fill(tf.shape(one_a_row), target), one_a_row))
+        if values.shape.rank == 0 or values.shape.num_elements() not in (None, one_a_row.shape[0]):
+            raise NetworkError(
+                f"the Keras loss {_name_of(self._function)} gives shape {tuple(values.shape)} for {one_a_row.shape[0]} "
+                "predictions where one number each is expected; leave their mean to the trainer."
+            )
+        return tf.reshape(values, tf.shape(outputs))
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _from_logits(function: Callable[..., Any]) -> bool:

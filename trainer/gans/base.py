@@ -183,8 +183,8 @@ class GAN(keras.Model):
         Args:
             optimizer: One Keras optimiser, which each phase gets a clone of, or a dict with one for `generator` and
                 one for `discriminator`.
-            loss: A name of `trainer.losses`, an `AdversarialLoss`, or a Keras loss `(y_true, y_pred)`, which is applied
-                to the targets 1 and 0.
+            loss: A name of `trainer.losses`, an `AdversarialLoss` or a subclass of it, or a Keras loss
+                `(y_true, y_pred)`, which is applied to the targets 1 and 0.
             update_order: `alternating` or `simultaneous`.
             discriminator_updates: `together`, `separate` (one update on real, then one on fake images) or
                 `concatenated` (one batch of both).

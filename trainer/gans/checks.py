@@ -53,6 +53,26 @@ def as_logits(outputs: tf.Tensor) -> tf.Tensor:
     return outputs[:, 0] if len(outputs.shape) == 2 else tf.reshape(outputs, [-1, outputs.shape[1] * outputs.shape[2]])
 
 
+def as_losses(values: tf.Tensor, loss: AdversarialLoss, logits: tf.Tensor) -> tf.Tensor:
+    """What a loss makes of logits [B] or [B, P] as float32 [B], of patches their mean; refuses what is not an image's.
+
+    The trainer takes the mean over the batch itself, so that of a loss that has taken it would be too small.
+    """
+    values = tf.cast(values, tf.float32)
+    if values.shape.rank == 0 or not values.shape[:1].is_compatible_with(logits.shape[:1]):
+        raise NetworkError(
+            f"{type(loss).__name__} gives shape {tuple(values.shape)} for logits of shape {tuple(logits.shape)}; "
+            "return one number an image, and leave their mean to the trainer."
+        )
+    return per_example(values)
+
+
+def per_example(values: tf.Tensor) -> tf.Tensor:
+    """[B] as it is, [B, ...] as its mean over all but the first axis: float32 [B]."""
+    values = tf.cast(values, tf.float32)
+    return values if len(values.shape) == 1 else tf.reduce_mean(values, axis=list(range(1, len(values.shape))))
+
+
 def as_images(x: object) -> np.ndarray:
     """Images [N, H, W, C] as uint8 where they are, else as float32; refuses what is no array of numbers."""
     images = np.asarray(x)

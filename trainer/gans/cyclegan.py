@@ -19,8 +19,8 @@ from trainer.engine.randomness import Noise
 from trainer.engine.step import Losses, Metrics
 from trainer.errors import ConfigError, DataError
 from trainer.gans.base import GAN
-from trainer.gans.checks import as_images, check_same_shape
-from trainer.gans.objective import Outcome, per_example
+from trainer.gans.checks import as_images, check_same_shape, per_example
+from trainer.gans.objective import Outcome
 from trainer.gans.sampling import Sampler
 from trainer.images import tile
 

@@ -17,7 +17,7 @@ from trainer.engine.schedules import Scheduled, value_at
 from trainer.engine.step import discarded_updates
 from trainer.errors import ConfigError
 from trainer.gans.augmenter import Augmenter
-from trainer.gans.checks import as_logits
+from trainer.gans.checks import as_logits, as_losses, per_example
 from trainer.penalties import Penalty, Slopes, get as get_penalty
 
 DISCRIMINATOR_UPDATES = ("together", "separate", "concatenated")
@@ -132,7 +132,9 @@ class Objective:
         outcome = Outcome(self._losses(of_real, of_fake), self._metrics(of_real, of_fake), of_real, of_fake)
         if self.updates == "concatenated":
             alone = judge(*fake, "fake")
-            outcome.losses["generator"] = per_example(self.loss.generator(of_real.logits, alone.logits))
+            outcome.losses["generator"] = as_losses(
+                self.loss.generator(of_real.logits, alone.logits), self.loss, alone.logits
+            )
         if shared:
             self._penalise(outcome, self._slopes(tape, of_real, of_fake, judge, discriminator, noise), noise.step)
         elif self._penalties:
@@ -146,7 +148,7 @@ class Objective:
         of_real, of_fake = (
             self._judge(discriminate, noise, *images, purpose) for images, purpose in ((real, "real"), (fake, "fake"))
         )
-        return per_example(self.loss.generator(of_real.logits, of_fake.logits))
+        return as_losses(self.loss.generator(of_real.logits, of_fake.logits), self.loss, of_fake.logits)
 
     def phase_on(self, kind: str) -> str:
         """The phase in which the discriminator learns from `real` or from `fake` images."""
@@ -177,7 +179,7 @@ class Objective:
             of_phase[self.phase_on("fake")] = self.loss.on_fake(fake.logits)
         else:
             of_phase["discriminator"] = self.loss.discriminator(real.logits, fake.logits)
-        return {phase: per_example(value) for phase, value in of_phase.items()}
+        return {phase: as_losses(value, self.loss, real.logits) for phase, value in of_phase.items()}
 
     def _metrics(self, real: Judged, fake: Judged) -> dict[str, dict[str, tf.Tensor]]:
         of_real = {
@@ -191,7 +193,7 @@ class Objective:
         logged: dict[str, dict[str, tf.Tensor]] = {"generator": {}}
         for kind, values in (("real", of_real), ("fake", of_fake)):
             of_phase = logged.setdefault(self.phase_on(kind), {})
-            of_phase.update({name: per_example(value) for name, value in values.items()})
+            of_phase.update({name: as_losses(value, self.loss, real.logits) for name, value in values.items()})
         return logged
 
     def _slopes(
@@ -248,12 +250,6 @@ class Objective:
         outcome.losses["discriminator"] += weight * tf.reduce_sum(terms, axis=0)
         for name, term in zip(self._penalties, tf.unstack(terms), strict=True):
             outcome.metrics["discriminator"][f"penalty/{name}"] = term * self._every_steps
-
-
-def per_example(values: tf.Tensor) -> tf.Tensor:
-    """[B] as it is, [B, ...] as its mean over all but the first axis: float32 [B]."""
-    values = tf.cast(values, tf.float32)
-    return values if len(values.shape) == 1 else tf.reduce_mean(values, axis=list(range(1, len(values.shape))))
 
 
 def _judge_as_one(

@@ -1,0 +1,62 @@
+"""What a loss of one's own must give: one number an image, whose mean the trainer takes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_data, tiny_wiring
+
+from trainer.engine.randomness import Noise
+from trainer.errors import NetworkError
+from trainer.gans.objective import Objective
+from trainer.losses import NonSaturating
+
+IMAGES = tf.zeros([4, 3, 2, 1])
+
+
+def with_mean_in(method):
+    """A loss whose `method` takes the mean over the batch itself."""
+
+    def mean(self, *logits):
+        return tf.reduce_mean(getattr(NonSaturating, method)(self, *logits))
+
+    return type("TakesTheMean", (NonSaturating,), {method: mean})
+
+
+def judged(loss, updates):
+    objective = Objective(loss, updates=updates)
+    of_images = IMAGES, None
+    return objective(lambda images, _: tf.zeros([images.shape[0], 1]), None, of_images, of_images, Noise(0, 0, 4))
+
+
+@pytest.mark.parametrize(
+    ("method", "updates"),
+    [
+        ("discriminator", "together"),
+        ("generator", "together"),
+        ("score", "together"),
+        ("on_real", "separate"),
+        ("on_fake", "separate"),
+        ("discriminator", "concatenated"),
+        ("generator", "concatenated"),
+    ],
+)
+def test_a_loss_that_takes_the_mean_over_the_batch_itself_is_one_sentence(method, updates):
+    assert judged(NonSaturating, updates).losses["generator"].shape == (4,)
+    with pytest.raises(NetworkError, match=r"^TakesTheMean gives shape \(\) for logits of shape \(4,\); [^.]*\.$"):
+        judged(with_mean_in(method), updates)
+
+
+def test_a_cyclegans_generators_are_told_as_well(digits):
+    gan = tiny_wiring("cyclegan")
+    gan.compile(optimizer="adam", loss=with_mean_in("generator"))
+    with pytest.raises(NetworkError, match=r"^TakesTheMean gives shape \(\)"):
+        gan.fit(*tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)
+
+
+def test_a_class_of_losses_trains_as_its_name_does(digits):
+    means = []
+    for loss in ("non_saturating", NonSaturating):
+        gan = tiny_wiring("gan")
+        gan.compile(optimizer="adam", loss=loss)
+        means.append(gan.fit(*tiny_data(gan, digits), batch_size=16, epochs=1, verbose=0).history["loss/generator"])
+    np.testing.assert_array_equal(*means)
