@@ -1,5 +1,8 @@
 """Windows, their boundaries, and the request to stop."""
 
+import gc
+import os
+import signal
 import threading
 
 import keras
@@ -43,3 +46,28 @@ def test_a_request_from_another_thread_ends_a_window_after_its_step(digits, arch
     assert 1 <= reached < 10**9
     assert int(gan.optimizers["generator"].iterations.numpy()) == reached
     assert set(logs) >= {"loss/generator", "loss/discriminator"}
+
+
+def test_fit_leaves_no_window_behind(digits):
+    def num_windows():
+        gc.collect()
+        return sum(type(held) is DeviceWindow for held in gc.get_objects())
+
+    gan, before = tiny_gan(), num_windows()
+    for steps in (1, 2):
+        gan.fit(digits.images[:32], batch_size=16, steps=steps, verbose=0)
+    assert num_windows() == before
+
+
+def test_fit_after_a_request_to_stop_goes_on(digits):
+    def terminate(batch, logs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not gan.preempted:  # a thread is told
+            pass
+
+    gan = tiny_gan()
+    stopping = keras.callbacks.LambdaCallback(on_train_batch_end=terminate)
+    gan.fit(digits.images[:32], batch_size=16, steps=3, steps_per_window=1, callbacks=[stopping], verbose=0)
+    assert gan.step == 1 and gan.preempted
+    gan.fit(digits.images[:32], batch_size=16, steps=3, verbose=0)
+    assert gan.step == 3 and not gan.preempted

@@ -8,7 +8,10 @@ from types import FrameType, TracebackType
 
 
 class Preemption:
-    """While entered, SIGTERM sets `requested` and acts from a thread, even while TensorFlow holds the main one."""
+    """While entered, SIGTERM sets `requested` and acts from a thread, even while TensorFlow holds the main one.
+
+    It may be entered again; `requested` can be read until then.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,6 +25,7 @@ class Preemption:
             action()
 
     def __enter__(self) -> "Preemption":
+        self.requested = False
         if threading.current_thread() is threading.main_thread():
             self._read, self._write = socket.socketpair()
             self._write.setblocking(False)
@@ -34,6 +38,7 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._actions = []  # they hold what they act on
         if not self._installed:
             return
         signal.set_wakeup_fd(self._previous_fd)

@@ -43,7 +43,7 @@ class Augmenter(keras.layers.Layer):
 
     def augmented(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Images float32 [B, H, W, C], augmented."""
-        probability = self.probability.value if self.adapts else value_at(self._given, noise.step)
+        probability = self.probability.value if self._given is None else value_at(self._given, noise.step)
         return self._augment(images, noise, probability, image_range=self.image_range)
 
     @property
