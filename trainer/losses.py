@@ -25,6 +25,9 @@ class AdversarialLoss:
     reads_logits = True
     """Whether the discriminator must end without an activation."""
 
+    reads_probabilities = False
+    """Whether the discriminator must end in a sigmoid."""
+
     boundary = 0.0
     """The discriminator output above which an image counts as real, for accuracies and an adapted augmentation."""
 
@@ -224,13 +227,14 @@ class KerasLoss(AdversarialLoss):
     """A Keras loss `(y_true, y_pred)` against the targets 1 and 0; D's is the mean of the real and the fake part.
 
     Args:
-        function: A Keras loss object or function. Its `from_logits` says whether D ends in logits; a function
-            without that argument bound reads D's output as it is.
+        function: A Keras loss object or function. Its `from_logits` says whether D ends in logits or in
+            probabilities; one without that argument reads D's output as it is.
     """
 
     def __init__(self, function: Callable[..., Any]):
         self._function = function
-        self.reads_logits = _from_logits(function)
+        from_logits = _from_logits(function)
+        self.reads_logits, self.reads_probabilities = from_logits is True, from_logits is False
         self.boundary = 0.0 if self.reads_logits else 0.5
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
@@ -262,8 +266,8 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _from_logits(function: Callable[..., Any]) -> bool:
-    """Whether a Keras loss reads logits: its own or its keywords' `from_logits`."""
+def _from_logits(function: Callable[..., Any]) -> bool | None:
+    """Whether a Keras loss reads logits: its own or its keywords' `from_logits`; None where it has none."""
     keywords = getattr(function, "_fn_kwargs", None) or getattr(function, "keywords", None) or {}
     if "from_logits" in keywords:
         return bool(keywords["from_logits"])
@@ -271,4 +275,4 @@ def _from_logits(function: Callable[..., Any]) -> bool:
         return bool(function.from_logits)
     target = function.call if isinstance(function, keras.losses.Loss) else function
     parameter = inspect.signature(target).parameters.get("from_logits")
-    return bool(parameter is not None and parameter.default is True)
+    return None if parameter is None else bool(parameter.default)

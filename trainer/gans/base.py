@@ -30,6 +30,7 @@ from trainer.gans.checks import (
     as_classes,
     as_images,
     check_built,
+    check_reaches,
     check_reads,
     check_same_shape,
     has_convolutions,
@@ -384,8 +385,8 @@ class GAN(keras.Model):
         for name, network in self.networks.items():
             check_built(name, network)
             setattr(self, name, network)
-        for name in self.owners["discriminator"]:
-            check_reads(self.objective.loss, self.networks[name])
+        for network in self._named("discriminator"):
+            check_reads(self.objective.loss, network)
         moved = {
             phase: [variable for name in names for variable in self.networks[name].trainable_variables]
             for phase, names in self.owners.items()
@@ -401,13 +402,13 @@ class GAN(keras.Model):
         num_replicas = self._strategy.num_replicas_in_sync
         if isinstance(x, Stream):
             check_batch(batch_size, x.num_examples, num_replicas)
-            self._check_image_shape(x.image_shape)
+            self._check_images(x.image_shape)
             return Streamed(x, self._window, batch_size, balance_classes, self._share(batch_size))
         window = self._window(x, y)
         if balance_classes:
             window = self._balanced(window, y)
         check_batch(batch_size, window.largest_batch, num_replicas)
-        self._check_image_shape(window.images.shape[1:])
+        self._check_images(window.images.shape[1:])
         return Resident(window, batch_size)
 
     def _share(self, batch_size: int) -> Callable[[int], Share] | None:
@@ -433,6 +434,16 @@ class GAN(keras.Model):
         self.image_range = image_range
         if self.objective.augmenter is not None:
             self.objective.augmenter.image_range = image_range
+
+    def _check_images(self, shape: tuple[int, ...]) -> None:
+        """Refuses images of a shape or in a range that the networks do not take or make."""
+        self._check_image_shape(shape)
+        for network in self._named("generator"):
+            check_reaches(network, self.image_range)
+
+    def _named(self, owner: str) -> list[keras.layers.Layer]:
+        """The generators or the discriminators, without heads and other state beside them."""
+        return [self.networks[name] for name in self.owners[owner] if name.partition("_")[0] == owner]
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = tuple(self.discriminator.inputs[0].shape[1:])

@@ -3,7 +3,8 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,9 @@ from trainer.errors import DataError, NetworkError
 from trainer.losses import AdversarialLoss
 
 _CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
+_ACTIVATED = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
+_REARRANGING = keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity
+_REACHES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
 
 
 def check_built(name: str, network: object) -> None:
@@ -23,14 +27,46 @@ def check_built(name: str, network: object) -> None:
 
 
 def check_reads(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:
-    """Refuses a discriminator that ends in a sigmoid under a loss on logits."""
-    layers = getattr(discriminator, "layers", [])
-    last = getattr(layers[-1], "activation", None) if layers else None
+    """Refuses a discriminator that ends in a sigmoid under a loss on logits, or without under one on probabilities."""
+    last = _last_activation(discriminator)
     if loss.reads_logits and last is keras.activations.sigmoid:
         raise NetworkError(
             "the loss reads logits but the discriminator ends in a sigmoid; remove that activation, "
             "or pass a loss on probabilities such as keras.losses.binary_crossentropy."
         )
+    if loss.reads_probabilities and last is keras.activations.linear:
+        raise NetworkError(
+            "the loss reads probabilities but the discriminator ends without an activation; end it in a sigmoid, "
+            "or pass a loss on logits such as keras.losses.BinaryCrossentropy(from_logits=True)."
+        )
+
+
+def check_reaches(generator: keras.layers.Layer, image_range: tuple[float, float]) -> None:
+    """Refuses a generator that ends in a sigmoid or a tanh where images have values beyond its own."""
+    last = _last_activation(generator)
+    if last is None or last not in _REACHES:
+        return
+    low, high = _REACHES[last]
+    if image_range[0] < low or image_range[1] > high:
+        raise NetworkError(
+            f"the generator ends in a {last.__name__}, from {low:g} to {high:g}, but the images are from "
+            f"{image_range[0]:g} to {image_range[1]:g}; change that activation, or the range of the images: "
+            "image_range of uint8 ones, the values of float ones."
+        )
+
+
+def _last_activation(network: keras.layers.Layer) -> Callable[..., Any] | None:
+    """The activation that a Sequential or functional model ends in; None where that is not certain."""
+    outputs = getattr(network, "outputs", None) or [None]
+    while (history := getattr(outputs[0], "_keras_history", None)) is not None:
+        layer = history.operation
+        if isinstance(layer, keras.Model):
+            return _last_activation(layer)
+        changes_nothing = type(layer) is keras.layers.Activation and layer.activation is keras.activations.linear
+        if not changes_nothing and type(layer) not in _REARRANGING:
+            return layer.activation if type(layer) in _ACTIVATED else None
+        outputs = layer._inbound_nodes[history.node_index].input_tensors
+    return None
 
 
 def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
