@@ -176,3 +176,22 @@ def test_an_unknown_penalty_names_the_nearest():
 def test_penalties_need_one_update_on_both():
     with pytest.raises(ConfigError, match="penalties and augmentation need discriminator_updates=together"):
         Objective("non_saturating", updates="separate", penalties=["r1"])
+
+
+def test_penalties_of_one_name_are_all_added_and_logged():
+    def r1(slopes):
+        return 2 * penalties.r1(slopes)
+
+    class Constant:
+        def __call__(self, slopes):
+            return tf.ones([4])
+
+    given = ["r1", r1, lambda slopes: tf.ones([4]), lambda slopes: 2 * tf.ones([4]), Constant()]
+    logged = outcome_of(linear(), penalties=given).metrics["discriminator"]
+    expected = {"r1": LINEAR["r1"], "r1_2": 2 * LINEAR["r1"], "<lambda>": 1.0, "<lambda>_2": 2.0, "Constant": 1.0}
+    assert {name for name in logged if name.startswith("penalty/")} == {f"penalty/{name}" for name in expected}
+    for name, value in expected.items():
+        np.testing.assert_allclose(logged[f"penalty/{name}"], np.full(4, value), rtol=1e-5)
+    for every_steps in (1, 2):
+        added = penalty_of(linear(), penalties=given, weight=1.0, every_steps=every_steps)
+        np.testing.assert_allclose(added, np.full(4, every_steps * sum(expected.values())), rtol=1e-4)

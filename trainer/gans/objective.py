@@ -97,7 +97,7 @@ class Objective:
         self.loss = losses.get(loss)
         self.updates = updates
         self.augmenter = augmenter
-        self._penalties = {getattr(given, "__name__", given): get_penalty(given) for given in penalties}
+        self._penalties = _named(penalties)
         self._weight, self._every_steps = weight, every_steps
         if updates not in DISCRIMINATOR_UPDATES:
             raise ConfigError(
@@ -250,6 +250,18 @@ class Objective:
         outcome.losses["discriminator"] += weight * tf.reduce_sum(terms, axis=0)
         for name, term in zip(self._penalties, tf.unstack(terms), strict=True):
             outcome.metrics["discriminator"][f"penalty/{name}"] = term * self._every_steps
+
+
+def _named(penalties: Sequence[str | Penalty]) -> dict[str, Penalty]:
+    """Penalties by the names that they are logged under; of those with one name, the second is `NAME_2`."""
+    named: dict[str, Penalty] = {}
+    for given in penalties:
+        name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+        number = 1
+        while (unique := name if number == 1 else f"{name}_{number}") in named:
+            number += 1
+        named[unique] = get_penalty(given)
+    return named
 
 
 def _judge_as_one(
