@@ -6,6 +6,7 @@ import signal
 import threading
 
 import keras
+import numpy as np
 import pytest
 from conftest import tiny_gan
 
@@ -71,3 +72,18 @@ def test_fit_after_a_request_to_stop_goes_on(digits):
     assert gan.step == 1 and gan.preempted
     gan.fit(digits.images[:32], batch_size=16, steps=3, verbose=0)
     assert gan.step == 3 and not gan.preempted
+
+
+@pytest.mark.parametrize(("steps", "ends"), [(3, [3]), (10, [10]), (15, [10, 15])])
+def test_the_history_has_the_mean_of_an_epoch_that_was_not_finished(digits, steps, ends):
+    seen, ended = [], []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(logs["loss/generator"]),
+        on_epoch_end=lambda epoch, logs: ended.append(epoch),
+    )
+    settings = {"batch_size": 16, "steps": steps, "steps_per_window": 1, "callbacks": [record], "verbose": 0}
+    history = tiny_gan().fit(digits.images[:160], **settings)
+    parts = zip([0, *ends], ends, strict=False)
+    np.testing.assert_allclose(history.history["loss/generator"], [np.mean(seen[a:b]) for a, b in parts], rtol=1e-5)
+    assert history.epoch == list(range(len(ends)))
+    assert ended == list(range(steps // 10))

@@ -135,10 +135,20 @@ def run(
         for name, value in logs.items():
             epoch_sums[name] = epoch_sums.get(name, 0.0) + value * (model.step - first)
         callbacks.on_train_batch_end((model.step - 1) % steps_per_epoch, logs)
+        means = {name: total / (model.step - epoch_start) for name, total in epoch_sums.items()}
+        means["epoch_secs"] = time.perf_counter() - epoch_started
         if model.step % steps_per_epoch == 0:
-            means = {name: total / (model.step - epoch_start) for name, total in epoch_sums.items()}
-            callbacks.on_epoch_end(epoch, means | {"epoch_secs": time.perf_counter() - epoch_started})
+            callbacks.on_epoch_end(epoch, means)
+    if model.step > started_at and model.step % steps_per_epoch != 0:
+        _histories_end(callbacks, epoch, means)
     callbacks.on_train_end()
+
+
+def _histories_end(callbacks: keras.callbacks.CallbackList, epoch: int, means: dict[str, float]) -> None:
+    """Adds to Keras's histories, and to no other callback, an epoch that was not finished."""
+    for held in callbacks.callbacks:
+        if isinstance(held, keras.callbacks.History):
+            held.on_epoch_end(epoch, means)
 
 
 def _cadences(of: Iterable[object]) -> list[int]:

@@ -272,7 +272,8 @@ class GAN(keras.Model):
             horizontal_flips: Mirror every other real image, at random, left to right.
 
         Returns:
-            Keras's `History`; its `history` has a list of epoch means for each scalar.
+            Keras's `History`; its `history` has a list of epoch means for each scalar. The last one is of what was run,
+            where that ends within an epoch.
 
         Raises:
             ConfigError: The batch is larger than the data, or the replicas do not divide it.
