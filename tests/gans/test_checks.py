@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_wiring
+from conftest import tiny_data, tiny_wiring
 from keras import Sequential, layers
 
 from trainer import GAN, losses
@@ -118,3 +118,22 @@ def test_a_second_head_is_no_discriminator():
     gan.get_discriminator = lambda: ended
     gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy)
     assert gan.networks["classifier"].layers[-1].activation is keras.activations.linear
+
+
+class AddsALoss(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(keras.ops.mean(inputs))
+        return inputs
+
+
+@pytest.mark.parametrize("owner", ["generator", "discriminator"])
+@pytest.mark.parametrize(
+    "kind", [lambda: layers.Dense(1, activity_regularizer="l2"), AddsALoss], ids=["activity", "add"]
+)
+def test_a_loss_that_a_layer_adds_is_refused_as_it_would_have_no_effect(digits, owner, kind):
+    gan = tiny_wiring("gan")
+    network = getattr(gan, f"get_{owner}")()
+    gan.use({owner: lambda: keras.Model(network.inputs, kind()(network.outputs[0]))})
+    gan.compile(optimizer="adam")
+    with pytest.raises(NetworkError, match=r"^a layer has an activity_regularizer or calls add_loss, [^.]*\.$"):
+        gan.fit(*tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)

@@ -259,8 +259,13 @@ def _differentiated(
         noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}")
         mapping = [*zip(buffers, values, strict=True), *zip(states, noise.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
-            with keras.StatelessScope(mapping) as scope:
+            with keras.StatelessScope(mapping, collect_losses=True) as scope:
                 losses, metrics = plan.forward(images, targets, noise)
+            if scope.losses:
+                raise NetworkError(
+                    "a layer has an activity_regularizer or calls add_loss, which have no effect here; remove it, or "
+                    "add the term in add_losses of a GAN of your own."
+                )
             objectives = {}
             for phase in group.phases:
                 terms = [tf.cast(term, tf.float32) / num_replicas for term in phase.regularisers]
