@@ -162,6 +162,13 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_run_ends_with_the_same_bit
         (["--classes=11"], 2, "classes=11 is not among the 10 classes of digits"),
         (["--loss=hing"], 2, "'hing' is an unknown loss; did you mean hinge?"),
         (['--architecture_options={"droput": 1}'], 2, "did you mean dropout?"),
+        (['--architecture_options={"generator_units": 256}'], 2, "generator_units=256 is no list"),
+        (
+            ["--metrics=cycle"],
+            2,
+            "metrics=cycle measures translations, which wiring=gan does not give; choose",
+        ),
+        (["--recipe=cyclegan", "--metrics=stacked"], 2, "wiring=cyclegan does not give; choose auto, cycle or none."),
         (["--setps=3"], 2, "Unknown command line flag 'setps'. Did you mean: steps"),
         (["--job_dir=/dev/null/run"], 1, "job_dir=/dev/null/run cannot be written"),
         (["--dataset=mnits"], 2, "mnist"),
@@ -172,6 +179,7 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path, capsys, argumen
     assert train(tmp_path / "run", *arguments) == code
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("error: ") and error.count("\n") == 1
+    assert code == 1 or not (tmp_path / "run").exists()
 
 
 def test_the_directory_of_another_run_is_refused_and_kept(tmp_path, capsys):

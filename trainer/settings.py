@@ -1,6 +1,8 @@
 """How a setting is declared and checked: default, range, unit and help in one place."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -48,3 +50,25 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{spec.name}={value} is too small; the least is {minimum:g}.")
     if maximum is not None and not value <= maximum:
         raise ConfigError(f"{spec.name}={value} is too large; the most is {maximum:g}.")
+
+
+def check_number(name: str, value: Any, *, whole: bool = False, minimum: float = 0, below: float = math.inf) -> None:
+    """Checks a number that no flag's type has checked: an option of a JSON object, an argument in code.
+
+    Args:
+        name: Of the option.
+        value: What was given for it.
+        whole: Whether fractions are refused.
+        minimum: Smallest legal value.
+        below: What every legal value is less than.
+
+    Raises:
+        ConfigError: It is no number, no whole one, or out of range.
+    """
+    is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and minimum <= value < below:
+        return
+    limit = "" if below == math.inf else f" to, without, {below:g}"
+    raise ConfigError(
+        f"{name}={value!r} is out of range; give a {'whole ' if whole else ''}number from {minimum:g} up{limit}."
+    )

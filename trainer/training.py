@@ -40,6 +40,13 @@ def resolve(config: TrainConfig) -> TrainConfig:
         penalties.check_name(name)
     if config.augment is not None:
         augment.check_name(config.augment)
+    if config.metrics not in ("auto", "none") and (config.wiring == "cyclegan") != (config.metrics == "cycle"):
+        translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
+        others = [name for name in metrics.NAMES if (name == "cycle") != (config.metrics == "cycle")]
+        raise ConfigError(
+            f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
+            f"choose auto, {', '.join(others)} or none."
+        )
     if (config.wiring == "cyclegan") != (config.dataset_b is not None):
         raise ConfigError(
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "

@@ -180,6 +180,10 @@ def test_a_whole_map_convolution_is_a_dense_layer_on_the_map():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"discriminator_filters": 64}, "discriminator_filters=64 is no list; give 1 or more whole numbers above 0"),
+        ({"kernel_size": 0, "discriminator_kernel_size": 3}, "kernel_size=0 is out of range; give a whole number"),
+        ({"leaky_slope": "x"}, "leaky_slope='x' is out of range; give a number from 0 up."),
+        ({"batch_norm_momentum": None}, "batch_norm_momentum=None is out of range"),
         ({"generator_stem": "conv"}, "generator_stem=conv is unknown; choose dense or transposed_convolution."),
         ({"discriminator_head": "pool"}, "discriminator_head=pool is unknown; choose dense or convolution."),
         ({"discriminator_activation": "elu"}, "discriminator_activation=elu is unknown; choose relu or leaky_relu."),
@@ -188,7 +192,7 @@ def test_a_whole_map_convolution_is_a_dense_layer_on_the_map():
         ({"discriminator_strides": [2]}, r"discriminator_filters=\[64, 128\] and discriminator_strides=\[2\] must be"),
         ({"generator_strides": [2]}, r"generator_filters=\[128, 64\] and generator_strides=\[2\] must be equally long"),
         ({"discriminator_strides": [2, 0]}, r"discriminator_strides=\[2, 0\] cannot be built; give 1 or more whole"),
-        ({"discriminator_kernel_size": 2.5}, r"discriminator_kernel_size=\[2.5\] cannot be built"),
+        ({"discriminator_kernel_size": 2.5}, "discriminator_kernel_size=2.5 is out of range; give a whole"),
     ],
 )
 def test_an_option_that_cannot_work_is_an_error_that_says_what_can(options, message):

@@ -109,6 +109,22 @@ def test_an_unknown_initializer_is_an_error_that_says_what_to_give():
         networks["generator"]()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"generator_units": 256}, "generator_units=256 is no list; give 0 or more whole numbers above 0, as in"),
+        ({"generator_units": [-1]}, r"generator_units=\[-1\] cannot be built"),
+        ({"discriminator_units": [2.5]}, r"discriminator_units=\[2.5\] cannot be built"),
+        ({"dropout": "x"}, "dropout='x' is out of range; give a number from 0 up to, without, 1."),
+        ({"leaky_slope": "x"}, "leaky_slope='x' is out of range"),
+        ({"batch_norm_momentum": "x"}, "batch_norm_momentum='x' is out of range"),
+    ],
+)
+def test_an_option_that_cannot_work_is_an_error_that_says_what_can(options, message):
+    with pytest.raises(ConfigError, match=message):
+        architectures.build("mlp", (28, 28, 1), 8, 0, "tanh", options)
+
+
 def test_labels_weigh_as_much_as_planes_of_the_image_and_learn_as_fast():
     """Outputs before and after a step of RMSprop are those of a plain dense layer on the planes."""
     images, labels = tf.random.stateless_normal([4, 6], [1, 2]), tf.one_hot([0, 2, 1, 0], 3)

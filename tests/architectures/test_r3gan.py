@@ -75,6 +75,11 @@ def test_the_number_of_filters_sets_the_stages():
         ((28, 21, 1), {}, "sides divide by 4, got 28×21"),
         ((28, 28, 1), {"generator_filters": [16] * 4}, "28×28 images cannot be halved"),
         ((28, 28, 1), {"discriminator_filters": []}, "28×28 images cannot be halved"),
+        ((28, 28, 1), {"generator_filters": 16}, "generator_filters=16 is no list"),
+        ((28, 28, 1), {"discriminator_filters": [8, -8]}, r"discriminator_filters=\[8, -8\] cannot be built"),
+        ((28, 28, 1), {"blocks_per_stage": 0}, "blocks_per_stage=0 is out of range; give a whole number from 1 up."),
+        ((28, 28, 1), {"group_size": 0}, "group_size=0 is out of range; give a whole number from 1 up."),
+        ((28, 28, 1), {"expansion": 1.5}, "expansion=1.5 is out of range; give a whole number from 1 up."),
         ((28, 28, 1), {"group_size": 12}, "are no multiple of group_size=12"),
     ],
 )

@@ -165,6 +165,8 @@ def test_reflection_padding_mirrors_about_the_border_and_so_do_its_derivatives()
         ("unet_translator", (28, 28, 1), {}, "do not fit depth=7, .* resize to 128×128, or give depth=2."),
         ("resnet_translator", (8, 8, 3), {}, "discriminator_layers=3 leaves one pixel of .* give at most 2, or larger"),
         ("resnet_translator", (32, 32, 3), {"residual_blocks": 0}, "residual_blocks=0 is out of range; .* from 1 up."),
+        ("unet_translator", (32, 32, 3), {"depth": "3"}, "depth='3' is out of range; give a whole number from 1 up."),
+        ("unet_translator", (32, 32, 3), {"depth": 2, "dropout": 1}, "dropout=1 is out of range; .* without, 1."),
         ("unet_translator", (32, 32, 3), {"depth": -1}, "depth=-1 is out of range; give a whole number from 1 up."),
     ],
 )

@@ -10,6 +10,7 @@ from conftest import TINY_ARCHITECTURES, tiny_config, tiny_data, tiny_wiring, va
 
 from trainer import architectures
 from trainer.engine.randomness import seeded_initialisation
+from trainer.errors import ConfigError
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (20, 12, 3)]
 B, Z, K = 2, 8, 3
@@ -95,3 +96,21 @@ def test_a_step_is_finite_and_moves_every_weight(digits, name):
 def test_a_tiny_config_is_complete_for_every_architecture():
     for name in architectures.names():
         assert tiny_config(name).architecture_options == TINY_ARCHITECTURES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name in architectures.names() for option in architectures.default_options(name)],
+)
+def test_an_option_of_a_kind_that_none_has_is_one_sentence(name, option):
+    shape, options = (32, 32, 3), TINY_ARCHITECTURES[name] | {option: {"a": 1}}
+    with pytest.raises(ConfigError, match=option) as raised:
+        for factory in architectures.build(name, shape, Z, 0, "tanh", options).values():
+            factory()
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_found_out_by_a_layer_alone_names_the_options():
+    options = {"initializer": {"class_name": "RandomNormal", "config": {"stddev": "wide"}}}
+    with pytest.raises(ConfigError, match="architecture=mlp cannot be built with architecture_options={.init.*change"):
+        architectures.build("mlp", (8, 8, 1), Z, 0, "tanh", options)["generator"]()

@@ -68,7 +68,7 @@ def test_a_cyclegan_without_two_like_domains_is_refused(domains):
         gan.sample(2)
     with pytest.raises(ConfigError, match="global_batch_size=8 is more than the 7 images"):
         gan.fit(domains[0], domains[1][:7], batch_size=8)
-    with pytest.raises(ConfigError, match="pool_size=-1 is negative"):
+    with pytest.raises(ConfigError, match="pool_size=-1 is out of range; give a whole number from 0 up"):
         Translator(pool_size=-1)
 
 
@@ -114,7 +114,7 @@ def test_second_heads_need_a_discriminator_that_ends_in_a_dense_layer():
 
 
 def test_continuous_codes_are_not_fewer_than_none():
-    with pytest.raises(ConfigError, match="num_continuous=-1 is too small"):
+    with pytest.raises(ConfigError, match="num_continuous=-1 is out of range; give a whole number from 0 up"):
         InfoGAN(8, num_continuous=-1)
 
 
@@ -123,6 +123,9 @@ def test_continuous_codes_are_not_fewer_than_none():
     [
         ({"wiring_options": {"cycle": 3}}, "'cycle' is an unknown option of wiring gan"),
         ({"wiring": "infogan", "wiring_options": {"num_classes": 3}}, "'num_classes' is an unknown option"),
+        ({"wiring": "infogan", "wiring_options": {"num_categories": "3"}}, "num_categories='3' is out of range"),
+        ({"wiring": "infogan", "wiring_options": {"category_weight": [1]}}, "category_weight=[1] is out of range"),
+        ({"wiring": "acgan", "wiring_options": {"class_weight": "1"}}, "class_weight='1' is out of range"),
         (
             {"wiring": "cyclegan"},
             "wiring=cyclegan needs an architecture that maps images to images, which mlp does not",
@@ -141,5 +144,19 @@ def test_continuous_codes_are_not_fewer_than_none():
 )
 def test_settings_that_do_not_fit_each_other_are_one_sentence(changes, sentence):
     config = get("vanilla").override(**changes)
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        from_config(config, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"cycle_weight": "10"}, "cycle_weight='10' is out of range; give a number from 0 up."),
+        ({"identity_weight": True}, "identity_weight=True is out of range"),
+        ({"pool_size": 2.5}, "pool_size=2.5 is out of range; give a whole number from 0 up."),
+    ],
+)
+def test_a_cyclegans_options_are_numbers(options, sentence):
+    config = get("cyclegan").override(wiring_options=options)
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         from_config(config, (28, 28, 1), 10)

@@ -1,11 +1,14 @@
 """Architectures: functions from an image shape to the factories of its networks, registered by one decorator."""
 
+import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import keras
 
+from trainer.errors import ConfigError, TrainerError
 from trainer.registry import Registry, check_known
 
 Networks = dict[str, Callable[[], keras.Model]]
@@ -15,6 +18,8 @@ Maps = Literal["latents", "images"]
 """What a generator takes: latents [B, Z], or images [B, H, W, C] that it translates."""
 
 Architecture = Callable[..., Networks]
+
+Made = TypeVar("Made")
 
 _ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
@@ -73,12 +78,36 @@ def build(
     """The network factories of an architecture.
 
     Raises:
-        ConfigError: The architecture or one of its options is unknown; the message names the nearest one.
+        ConfigError: The architecture or one of its options is unknown, where the message names the nearest one, or the
+            package's own networks cannot be built with them.
     """
     accepted = list(default_options(name))
     for option in options:
         check_known(f"option of architecture {name}", option, accepted)
-    return _ARCHITECTURES[name](image_shape, latent_dim, condition_size, output_activation, **options)
+    function = _ARCHITECTURES[name]
+    if not options or not function.__module__.startswith(f"{__name__}."):
+        return function(image_shape, latent_dim, condition_size, output_activation, **options)
+    made = _explained(name, options, function)(image_shape, latent_dim, condition_size, output_activation, **options)
+    return {network: _explained(name, options, factory) for network, factory in made.items()}
+
+
+def _explained(name: str, options: Mapping[str, Any], function: Callable[..., Made]) -> Callable[..., Made]:
+    """A function of an architecture's that blames its options where a layer cannot be made of them."""
+
+    @functools.wraps(function)
+    def explained(*arguments: Any, **settings: Any) -> Made:
+        try:
+            return function(*arguments, **settings)
+        except TrainerError:
+            raise
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"architecture={name} cannot be built with "
+                f"architecture_options={json.dumps(dict(options), default=str)} "
+                f"({' '.join(str(error).split())}); change one of them."
+            ) from error
+
+    return explained
 
 
 from trainer.architectures import (  # noqa: E402  (importing a module registers what it holds)

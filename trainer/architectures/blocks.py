@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from trainer.errors import ConfigError
+from trainer.settings import check_number
 
 
 def activation(name: str, leaky_slope: float) -> layers.Layer:
@@ -50,11 +51,28 @@ def check_choice(option: str, value: Any, choices: Sequence[Any]) -> None:
         raise ConfigError(f"{option}={value} is unknown; choose {', '.join(most)} or {last}.")
 
 
-def check_sizes(option: str, sizes: Sequence[int], at_least: int = 1) -> None:
-    """Raises ConfigError where a list of widths, sizes or strides is too short or holds other than whole numbers."""
+def check_sizes(option: str, sizes: Any, at_least: int = 1) -> None:
+    """Raises ConfigError where widths, sizes or strides are no list, are too few or are other than whole numbers."""
+    if not isinstance(sizes, (list, tuple)):
+        raise ConfigError(
+            f"{option}={sizes} is no list; give {at_least} or more whole numbers above 0, as in [64, 32]."
+        )
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes)
     if len(sizes) < at_least or not whole:
         raise ConfigError(f"{option}={list(sizes)} cannot be built; give {at_least} or more whole numbers above 0.")
+
+
+def check_counts(**options: Any) -> None:
+    """Raises ConfigError where an option is no whole number from 1 up."""
+    for option, value in options.items():
+        check_number(option, value, whole=True, minimum=1)
+
+
+def check_rates(leaky_slope: Any = 0.0, dropout: Any = 0.0, batch_norm_momentum: Any = 0.0) -> None:
+    """Raises ConfigError where one of the numbers that most architectures take is none, or out of range."""
+    check_number("leaky_slope", leaky_slope)
+    check_number("dropout", dropout, below=1)
+    check_number("batch_norm_momentum", batch_norm_momentum)
 
 
 def cropping(made: tuple[int, int], wanted: tuple[int, int]) -> list[layers.Layer]:

@@ -10,7 +10,15 @@ import keras
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation, check_choice, check_sizes, cropping, initializer as get_initializer
+from trainer.architectures.blocks import (
+    activation,
+    check_choice,
+    check_counts,
+    check_rates,
+    check_sizes,
+    cropping,
+    initializer as get_initializer,
+)
 from trainer.architectures.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, WholeMapConv2D
 from trainer.architectures.normalization import layer_class
 from trainer.errors import ConfigError
@@ -75,17 +83,23 @@ def dcgan(
         initializer: `normal_02` for N(0, .02), or a Keras name.
 
     Raises:
-        ConfigError: Filters and strides differ in length, a size is no whole number, or an option is an unknown word.
+        ConfigError: Filters and strides differ in length, a size is no whole number, a rate is out of range, or an
+            option is an unknown word.
     """
+    check_sizes("discriminator_filters", discriminator_filters)
     strides = [2] * len(discriminator_filters) if discriminator_strides is None else discriminator_strides
     of_discriminator = kernel_size if discriminator_kernel_size is None else discriminator_kernel_size
     check_choice("discriminator_batch_norm", discriminator_batch_norm, ("none", "hidden", "all"))
     check_choice("generator_stem", generator_stem, ("dense", "transposed_convolution"))
     check_choice("discriminator_head", discriminator_head, ("dense", "convolution"))
+    check_choice("generator_activation", generator_activation, ("relu", "leaky_relu"))
     check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))
     check_choice("spectral_norm", spectral_norm, (True, False))
     check_sizes("discriminator_strides", strides)
-    check_sizes("discriminator_kernel_size", [of_discriminator])
+    check_sizes("generator_filters", generator_filters)
+    check_sizes("generator_strides", generator_strides)
+    check_counts(kernel_size=kernel_size, discriminator_kernel_size=of_discriminator)
+    check_rates(leaky_slope, dropout, batch_norm_momentum)
     check_sizes("generator_dense", generator_dense, at_least=0)
     check_sizes("discriminator_dense", discriminator_dense, at_least=0)
     if discriminator_dense and discriminator_head == "convolution":

@@ -9,7 +9,13 @@ import tensorflow as tf
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation, initializer as get_initializer
+from trainer.architectures.blocks import (
+    activation,
+    check_choice,
+    check_rates,
+    check_sizes,
+    initializer as get_initializer,
+)
 from trainer.architectures.layers import BatchNormalization, Dropout
 from trainer.errors import ConfigError
 
@@ -50,8 +56,14 @@ def mlp(
         initializer: Of the kernels: `normal_02` for N(0, .02), or a Keras name.
 
     Raises:
-        ConfigError: An activation or the initializer is unknown, or a conditional discriminator has no hidden layer.
+        ConfigError: A width is no whole number, a rate is out of range, an activation or the initializer is unknown,
+            or a conditional discriminator has no hidden layer.
     """
+    check_sizes("generator_units", generator_units, at_least=0)
+    check_sizes("discriminator_units", discriminator_units, at_least=0)
+    check_choice("generator_activation", generator_activation, ("relu", "leaky_relu"))
+    check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))
+    check_rates(leaky_slope, dropout, 0.0 if batch_norm_momentum is None else batch_norm_momentum)
     if condition_size and not discriminator_units:
         raise ConfigError("discriminator_units is empty; a conditional discriminator needs a hidden layer.")
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
+from trainer.architectures.blocks import check_counts, check_sizes
 from trainer.architectures.grouped import GroupedConv2D, PointwiseConv2D
 from trainer.architectures.resampling import Downsample, Upsample
 from trainer.errors import ConfigError
@@ -68,8 +69,10 @@ def r3gan(
         group_size: Channels in a group of the 3×3 convolutions.
 
     Raises:
-        ConfigError: H or W is not divisible by 4; the filters do not fit the image; or groups do not fill a block.
+        ConfigError: H or W is not divisible by 4; the filters do not fit the image; a count is no whole number; or
+            groups do not fill a block.
     """
+    check_counts(blocks_per_stage=blocks_per_stage, expansion=expansion, group_size=group_size)
     of_discriminator = _filters("discriminator_filters", discriminator_filters, image_shape)
     of_generator = _filters("generator_filters", generator_filters, image_shape, mirrored=True)
     for width in (*of_generator, *of_discriminator):
@@ -210,6 +213,7 @@ def _filters(
             num_stages += 1
         filters = [_DEFAULT_FILTERS[min(stage, len(_DEFAULT_FILTERS) - 1)] for stage in range(num_stages)]
         return tuple(filters[::-1] if mirrored else filters)
+    check_sizes(name, given, at_least=0)
     halvings = len(given) - 1
     if halvings < 0 or math.gcd(height, width) % 2**halvings:
         raise ConfigError(

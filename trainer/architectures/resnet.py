@@ -11,7 +11,13 @@ import keras
 from keras import KerasTensor, layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import check_choice, check_sizes, cropping, initializer as get_initializer
+from trainer.architectures.blocks import (
+    check_choice,
+    check_rates,
+    check_sizes,
+    cropping,
+    initializer as get_initializer,
+)
 from trainer.architectures.layers import (
     BatchNormalization,
     Conv2D,
@@ -63,6 +69,7 @@ def resnet(
     check_sizes("generator_filters", generator_filters)
     check_sizes("discriminator_filters", discriminator_filters)
     check_choice("spectral_norm", spectral_norm, (True, False))
+    check_rates(batch_norm_momentum=batch_norm_momentum)
     num_blocks = len(discriminator_filters)
     num_halvings = num_blocks if discriminator_downsamples is None else discriminator_downsamples
     if num_halvings not in range(num_blocks + 1):

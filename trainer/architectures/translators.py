@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation, initializer as get_initializer
+from trainer.architectures.blocks import activation, check_counts, check_rates, initializer as get_initializer
 from trainer.architectures.instance_norm import InstanceNormalization
 from trainer.architectures.layers import Conv2D, Conv2DTranspose, Dropout
 from trainer.errors import ConfigError
@@ -57,7 +57,7 @@ def resnet_translator(
     Raises:
         ConfigError: The image's sizes do not fit the number of halvings, or an option is less than 1.
     """
-    _check_counts(
+    check_counts(
         generator_filters=generator_filters,
         residual_blocks=residual_blocks,
         downsamplings=downsamplings,
@@ -132,12 +132,13 @@ def unet_translator(
     Raises:
         ConfigError: The image's sizes do not fit the number of halvings, or an option is out of range.
     """
-    _check_counts(
+    check_counts(
         generator_filters=generator_filters,
         depth=depth,
         discriminator_filters=discriminator_filters,
         discriminator_layers=discriminator_layers,
     )
+    check_rates(dropout=dropout)
     _check_halves(image_shape, "depth", depth, smallest_map=1)
     height, width, channels = image_shape
     shape = (height, width, channels + condition_size)
@@ -228,12 +229,6 @@ def _normalised(
     kernel = get_initializer(initializer)
     convolve = convolution(filters, kernel_size, stride, padding, use_bias=False, kernel_initializer=kernel)
     return InstanceNormalization()(convolve(maps))
-
-
-def _check_counts(**options: int) -> None:
-    for name, value in options.items():
-        if value < 1:
-            raise ConfigError(f"{name}={value} is out of range; give a whole number from 1 up.")
 
 
 def _check_halves(image_shape: tuple[int, int, int], option: str, halvings: int, smallest_map: int) -> None:

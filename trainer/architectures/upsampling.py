@@ -11,7 +11,15 @@ import keras
 from keras import layers as keras_layers
 
 from trainer.architectures import Networks, architecture
-from trainer.architectures.blocks import activation, check_choice, check_sizes, cropping, initializer as get_initializer
+from trainer.architectures.blocks import (
+    activation,
+    check_choice,
+    check_counts,
+    check_rates,
+    check_sizes,
+    cropping,
+    initializer as get_initializer,
+)
 from trainer.architectures.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, UpsamplingConv2D
 
 
@@ -58,13 +66,13 @@ def upsampling(
         initializer: `normal_02` for N(0, .02), or a Keras name.
 
     Raises:
-        ConfigError: A size is no whole number, there are fewer than two `generator_filters`, or an option is an
-            unknown word.
+        ConfigError: A size is no whole number, there are fewer than two `generator_filters`, a rate is out of range,
+            or an option is an unknown word.
     """
     check_sizes("generator_filters", generator_filters, at_least=2)
     check_sizes("discriminator_filters", discriminator_filters)
-    check_sizes("transposed_kernel_size", [transposed_kernel_size])
-    check_sizes("discriminator_kernel_size", [discriminator_kernel_size])
+    check_counts(transposed_kernel_size=transposed_kernel_size, discriminator_kernel_size=discriminator_kernel_size)
+    check_rates(leaky_slope, dropout, batch_norm_momentum)
     check_choice("upsampling_kernel_size", upsampling_kernel_size, (1, 3, 5, 7))
     check_choice("generator_activation", generator_activation, ("relu", "leaky_relu"))
     check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from trainer.gans.objective import Judged, Outcome
 from trainer.gans.trunk import TwoHeadedGAN
+from trainer.settings import check_number
 
 
 class ACGAN(TwoHeadedGAN):
@@ -29,6 +30,9 @@ class ACGAN(TwoHeadedGAN):
             0 lets the classifier learn from real images alone, so that it does not come to read as asked what the
             generator makes by mistake.
         **settings: As of `GAN`.
+
+    Raises:
+        ConfigError: A weight is negative, or no number.
     """
 
     head = "classifier"
@@ -47,6 +51,8 @@ class ACGAN(TwoHeadedGAN):
         **settings: Any,
     ):
         super().__init__(latent_dim, num_classes, **settings)
+        check_number("class_weight", class_weight)
+        check_number("fake_class_weight", fake_class_weight)
         self.class_weight, self.fake_class_weight = class_weight, fake_class_weight
 
     def get_head(self, num_features: int) -> keras.Model:

@@ -17,12 +17,13 @@ from trainer.architectures.image_pool import ImagePool
 from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.engine.step import Losses, Metrics
-from trainer.errors import ConfigError, DataError
+from trainer.errors import DataError
 from trainer.gans.base import GAN
 from trainer.gans.checks import as_images, check_same_shape, per_example
 from trainer.gans.objective import Outcome
 from trainer.gans.sampling import Sampler
 from trainer.images import tile
+from trainer.settings import check_number
 
 _SHOWN = 100
 """Images of each domain that grids and samples translate."""
@@ -44,7 +45,7 @@ class CycleGAN(GAN):
         **settings: As of `GAN`.
 
     Raises:
-        ConfigError: A weight or the pool is negative.
+        ConfigError: A weight or the pool is negative, or no number.
     """
 
     owners: Mapping[str, tuple[str, ...]] = {
@@ -63,13 +64,9 @@ class CycleGAN(GAN):
         **settings: Any,
     ):
         super().__init__(latent_dim, **settings)
-        for name, value in (
-            ("cycle_weight", cycle_weight),
-            ("identity_weight", identity_weight),
-            ("pool_size", pool_size),
-        ):
-            if value < 0:
-                raise ConfigError(f"{name}={value} is negative; give 0 or more.")
+        check_number("cycle_weight", cycle_weight)
+        check_number("identity_weight", identity_weight)
+        check_number("pool_size", pool_size, whole=True)
         self.cycle_weight, self.identity_weight, self.pool_size = cycle_weight, identity_weight, pool_size
         self.shown: tuple[np.ndarray, np.ndarray] | None = None
 

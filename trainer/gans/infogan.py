@@ -15,11 +15,11 @@ import tensorflow as tf
 from trainer.architectures.layers import BatchNormalization
 from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
-from trainer.errors import ConfigError
 from trainer.gans.base import GAN
 from trainer.gans.objective import Outcome
 from trainer.gans.trunk import TwoHeadedGAN
 from trainer.images import tile
+from trainer.settings import check_number
 
 _SIDES = 2.0
 
@@ -41,7 +41,7 @@ class InfoGAN(TwoHeadedGAN):
         **settings: As of `GAN`.
 
     Raises:
-        ConfigError: `num_continuous` is negative.
+        ConfigError: A number of codes or a weight is no number, or too small.
     """
 
     head = "recognition"
@@ -61,9 +61,11 @@ class InfoGAN(TwoHeadedGAN):
         continuous_weight: float = 0.1,
         **settings: Any,
     ):
+        check_number("num_categories", num_categories, whole=True, minimum=2)
         super().__init__(latent_dim, num_categories, **settings)
-        if num_continuous < 0:
-            raise ConfigError(f"num_continuous={num_continuous} is too small; give 0 or more.")
+        check_number("num_continuous", num_continuous, whole=True)
+        check_number("category_weight", category_weight)
+        check_number("continuous_weight", continuous_weight)
         self.num_continuous = num_continuous
         self.category_weight, self.continuous_weight = category_weight, continuous_weight
 
