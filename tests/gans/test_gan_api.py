@@ -1,6 +1,8 @@
 """The Keras face: subclass, compile, fit, with Keras's callbacks, losses and optimisers."""
 
+import functools
 import json
+import re
 
 import keras
 import numpy as np
@@ -65,6 +67,15 @@ class DigitsConditionalGAN(ConditionalGAN):
                 layers.Dense(1, activation="sigmoid"),
             ]
         )
+
+
+IMAGES = np.zeros((20, 28, 28, 1), np.uint8)
+
+
+def with_latents(gan, size):
+    """A GAN of another latent size than its generator's."""
+    gan.latent_dim = size
+    return gan
 
 
 def rmsprop():
@@ -196,6 +207,20 @@ def test_samples_are_the_same_for_the_same_seed_and_share_their_beginning():
         (lambda gan: gan.fit(["a", "b"]), DataError, "expected numbers"),
         (lambda gan: gan.compile(loss="hing"), ConfigError, "did you mean hinge?"),
         (lambda gan: gan.compile(optimizer={"generator": "adam"}), ConfigError, "give one optimiser"),
+        (lambda gan: gan.compile(optimizer="adm"), ConfigError, "optimizer=adm is unknown; did you mean adam?"),
+        (lambda gan: gan.compile(optimizer=None), ConfigError, "optimizer=None is unknown; Give a Keras optimiser"),
+        (lambda gan: gan.compile(precision="float16"), ConfigError, "precision=float16 is unknown; choose float32 or"),
+        (lambda gan: gan.compile(discriminator_repeats=0), ConfigError, "discriminator_repeats=0 is out of range"),
+        (lambda gan: gan.compile(penalty_every_steps=0), ConfigError, "penalty_every_steps=0 is out of range"),
+        (lambda gan: gan.fit(IMAGES, batch_size=0), ConfigError, "batch_size=0 is out of range; give a whole number"),
+        (lambda gan: gan.fit(IMAGES, steps_per_window=0), ConfigError, "steps_per_window=0 is out of range"),
+        (lambda gan: DigitsGAN(4).sample(3), ConfigError, "sample was called before compile; call compile"),
+        (lambda gan: with_latents(gan, 9).sample(2), NetworkError, "takes .8,. where latents of 9 make .9,.; start it"),
+        (
+            lambda gan: with_latents(gan, 9).fit(IMAGES, batch_size=4, verbose=0),
+            NetworkError,
+            "where latents of 9 make",
+        ),
         (lambda gan: gan.compile(update_order="both"), ConfigError, "alternating or simultaneous"),
         (lambda gan: GAN(4).compile(), NetworkError, "override get_generator"),
     ],
@@ -251,6 +276,88 @@ def test_conditional_labels_out_of_range_are_refused(digits):
         gan.fit(digits.images[:20], [0] * 19 + [12], batch_size=4)
     with pytest.raises(DataError, match="3 labels for 20 images"):
         gan.fit(digits.images[:20], [1, 2, 3], batch_size=4)
+    with pytest.raises(DataError, match="^labels has 3 labels for 10 images; give one an image"):
+        gan.sample(10, labels=[1, 2, 3])
+
+
+@pytest.mark.parametrize("labels", [["cat"] * 20, [True] * 20, [None] * 20])
+def test_labels_that_are_no_numbers_are_refused_as_that(digits, labels):
+    gan = tiny_gan("mlp", wiring="conditional")
+    with pytest.raises(DataError, match="^y is of type .*; give classes as numbers from 0 up, or as one-hot vectors"):
+        gan.fit(digits.images[:20], labels, batch_size=4)
+
+
+def test_one_hot_labels_may_be_booleans_and_may_be_sampled_with(digits):
+    gan = tiny_gan("mlp", wiring="conditional")
+    one_hot = np.eye(10, dtype=bool)
+    gan.fit(digits.images[:20], one_hot[digits.labels[:20]], batch_size=4, steps=1, verbose=0)
+    assert gan.sample(2, labels=one_hot[[3, 5]])[1].tolist() == [3, 5]
+    assert gan.sample(2, labels=[4])[1].tolist() == [4, 4]
+
+
+class Judge(keras.Model):
+    """A subclassed discriminator, which does not say what it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.hidden, self.last = layers.Flatten(), layers.Dense(4, "relu"), layers.Dense(1)
+
+    def call(self, images, training=False):
+        return self.last(self.hidden(self.flat(images)))
+
+
+def judge(channels):
+    made = Judge()
+    made(np.zeros((1, 28, 28, channels), np.float32))
+    return made
+
+
+def test_a_discriminator_may_be_a_subclassed_model(digits):
+    for gan, labels in ((tiny_gan(), None), (tiny_gan("dcgan", wiring="conditional"), digits.labels[:20])):
+        gan.get_discriminator = functools.partial(judge, 1 + gan.num_classes)
+        gan.compile(optimizer="adam")
+        before = values_of(gan)
+        gan.fit(digits.images[:20], labels, batch_size=4, steps=2, verbose=0)
+        moved = [name for name, value in values_of(gan).items() if (value != before[name]).any()]
+        assert len([name for name in moved if name.startswith("discriminator/")]) == 4
+
+
+def dense(input_shape, units):
+    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), layers.Dense(units)])
+
+
+@pytest.mark.parametrize(
+    ("network", "made", "sentence"),
+    [
+        (
+            "generator",
+            lambda: dense((8,), 784),
+            "the generator takes (8,) where latents of 8 and labels of 10 classes make (18,); start it with",
+        ),
+        (
+            "generator",
+            lambda: keras.Model(two := [keras.Input((8,)), keras.Input((10,))], layers.Concatenate()(two)),
+            "the generator takes (8,) and (10,) where latents of 8 and labels of 10 classes make (18,);",
+        ),
+        (
+            "discriminator",
+            lambda: dense((28, 28, 1), 1),
+            "the discriminator takes images of (28, 28, 1) without labels; start it with keras.Input((28, 28, 11))",
+        ),
+        (
+            "discriminator",
+            lambda: dense((14, 14, 11), 1),
+            "x has images of shape (28, 28, 1), (28, 28, 11) with 10 planes of labels, where the discriminator takes "
+            "(14, 14, 11).",
+        ),
+    ],
+)
+def test_a_conditional_network_that_has_no_room_for_labels_is_one_sentence(digits, network, made, sentence):
+    gan = tiny_gan("dcgan", wiring="conditional")
+    setattr(gan, f"get_{network}", made)
+    gan.compile(optimizer="adam")
+    with pytest.raises((NetworkError, DataError), match=re.escape(sentence)):
+        gan.fit(digits.images[:20], digits.labels[:20], batch_size=4, verbose=0)
 
 
 def test_the_generators_labels_reach_its_images():

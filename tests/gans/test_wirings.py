@@ -72,6 +72,28 @@ def test_a_cyclegan_without_two_like_domains_is_refused(domains):
         Translator(pool_size=-1)
 
 
+@pytest.mark.parametrize(
+    ("generator", "sentence"),
+    [
+        (keras.Sequential([layers.Conv2D(1, 3, padding="same")]), r"get_generator\(\) must return a built keras.Model"),
+        (layers.Identity(), "therefore must be a Sequential or functional model"),
+    ],
+)
+def test_a_generator_that_does_not_say_what_it_makes_is_refused(generator, sentence):
+    generator.built = isinstance(generator, layers.Identity)
+    gan = Translator()
+    gan.get_generator = lambda: generator
+    with pytest.raises(NetworkError, match=sentence):
+        gan.compile(optimizer="adam")
+
+
+def test_a_cyclegan_that_is_not_compiled_says_so(domains):
+    gan = Translator()
+    for call in (lambda: gan.sample(2), lambda: gan.translate(domains[0], "b"), lambda: gan.fit(*domains)):
+        with pytest.raises(ConfigError, match="was called before compile"):
+            call()
+
+
 def test_an_infogan_needs_no_labels_and_samples_with_codes(digits):
     gan = tiny_gan("dcgan", wiring="infogan", wiring_options={"num_categories": 4, "num_continuous": 1})
     gan.fit(digits.images[:64], batch_size=16, steps=2, verbose=0)

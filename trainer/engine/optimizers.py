@@ -9,6 +9,7 @@ import tensorflow as tf
 from trainer.engine import reduction
 from trainer.engine.schedules import value_at
 from trainer.errors import ConfigError
+from trainer.registry import did_you_mean
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -59,10 +60,9 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
         variables: Of each phase, by its name.
 
     Raises:
-        ConfigError: The mapping has other keys.
+        ConfigError: The mapping has other keys, or an optimiser is none.
     """
-    prototype = keras.optimizers.get(given) if isinstance(given, str) else given
-    each = prototype if isinstance(prototype, Mapping) else dict.fromkeys(variables, prototype)
+    each = given if isinstance(given, Mapping) else dict.fromkeys(variables, given)
     if set(each) != set(variables):
         raise ConfigError(
             f"optimizer has the keys {', '.join(map(str, each))}; give one optimiser, or a dict with "
@@ -70,6 +70,19 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
         )
     made = {}
     for name, of_phase in variables.items():
-        made[name] = clone(keras.optimizers.get(each[name]))
+        made[name] = clone(_as_optimizer(each[name]))
         made[name].build(list(of_phase))
     return made
+
+
+def _as_optimizer(given: Any) -> keras.optimizers.Optimizer:
+    """An optimiser, or Keras's of that name."""
+    try:
+        optimizer = keras.optimizers.get(given)
+    except (TypeError, ValueError):
+        optimizer = None
+    if optimizer is None:
+        known = [name.lower() for name, member in vars(keras.optimizers).items() if isinstance(member, type)]
+        near = did_you_mean(str(given).lower(), known)
+        raise ConfigError(f"optimizer={given} is unknown; {near}Give a Keras optimiser or its name, such as adam.")
+    return optimizer

@@ -27,12 +27,16 @@ from trainer.engine.strategy import spans_machines
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.checks import (
+    POLICIES,
     as_classes,
     as_images,
     check_built,
     check_reaches,
     check_reads,
     check_same_shape,
+    check_takes_images,
+    check_takes_latents,
+    check_updates,
     has_convolutions,
     range_of,
 )
@@ -40,6 +44,7 @@ from trainer.gans.objective import Objective, Outcome
 from trainer.gans.planning import average_of, step_plan
 from trainer.gans.sampling import Sampler
 from trainer.images import tile
+from trainer.settings import check_number
 
 
 class GAN(keras.Model):
@@ -125,6 +130,7 @@ class GAN(keras.Model):
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
         """Fake images [B, H, W, C] of a generator `network` for latents [B, Z]."""
+        check_takes_latents(network, latents.shape[-1])
         return network(latents, training=training)
 
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
@@ -206,17 +212,9 @@ class GAN(keras.Model):
             ConfigError: A setting or a name is unknown, or two settings do not fit each other.
             NetworkError: Networks, loss and optimisers do not fit each other.
         """
-        if update_order not in ("alternating", "simultaneous"):
-            raise ConfigError(f"update_order={update_order} is unknown; choose alternating or simultaneous.")
-        if update_order == "simultaneous" and (discriminator_repeats != 1 or discriminator_updates == "separate"):
-            raise ConfigError(
-                f"discriminator_repeats={discriminator_repeats} and discriminator_updates={discriminator_updates} need "
-                "update_order=alternating; a simultaneous step updates both networks once."
-            )
-        if update_order == "simultaneous" and penalties and penalty_every_steps > 1:
-            raise ConfigError(f"penalty_every_steps={penalty_every_steps} needs update_order=alternating.")
-        if discriminator_updates == "separate" and discriminator_repeats != 1:
-            raise ConfigError(f"discriminator_repeats={discriminator_repeats} needs discriminator_updates=together.")
+        check_updates(
+            update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps, precision
+        )
         self.objective = Objective(
             loss,
             updates=discriminator_updates,
@@ -230,7 +228,7 @@ class GAN(keras.Model):
         self.update_order, self.discriminator_repeats = update_order, discriminator_repeats
         self.ema_half_life_images = ema_half_life_images
         policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy({"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision])
+        keras.config.set_dtype_policy(POLICIES[precision])
         try:
             with self._strategy.scope(), seeded_initialisation(seed):
                 self._build_networks(optimizer)
@@ -276,13 +274,15 @@ class GAN(keras.Model):
             where that ends within an epoch.
 
         Raises:
-            ConfigError: The batch is larger than the data, or the replicas do not divide it.
+            ConfigError: The model is not compiled, a number is out of range, the batch is larger than the data, or the
+                replicas do not divide it.
             DataError: `x` and `y` do not fit each other or the model.
             NetworkError: The networks do not fit the data, or a variable gets no gradient.
             DivergenceError: A loss is not finite.
         """
-        if not hasattr(self, "optimizers"):
-            raise ConfigError("fit was called before compile; call compile(optimizer=..., loss=...) first.")
+        self._check_compiled("fit")
+        check_number("batch_size", batch_size, whole=True, minimum=1)
+        check_number("steps_per_window", steps_per_window, whole=True, minimum=1)
         feed = self._feed(x, y, batch_size, balance_classes)
         steps_per_epoch = feed.steps_per_epoch
         num_steps = max(1, round(epochs * steps_per_epoch)) if steps is None else steps
@@ -352,8 +352,10 @@ class GAN(keras.Model):
             uint8 [N, H, W, C] and int32 labels [N], or None where the model has no classes.
 
         Raises:
+            ConfigError: The model is not compiled.
             DataError: Labels were given to an unconditional model, or are out of range.
         """
+        self._check_compiled("sample")
         chosen = self._labels_to_sample(num_images, labels)
         seed = self.seed if seed is None else seed
         latents = self.sample_latents(Noise(seed, 0, num_images, purpose="samples")).numpy()
@@ -368,6 +370,10 @@ class GAN(keras.Model):
         self._factories |= networks
 
     # Inside.
+
+    def _check_compiled(self, called: str) -> None:
+        if not hasattr(self, "optimizers"):
+            raise ConfigError(f"{called} was called before compile; call compile(optimizer=..., loss=...) first.")
 
     def _from_factory(self, name: str) -> keras.Model:
         if name not in self._factories:
@@ -447,9 +453,7 @@ class GAN(keras.Model):
         return [self.networks[name] for name in self.owners[owner] if name.partition("_")[0] == owner]
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
-        expected = tuple(self.discriminator.inputs[0].shape[1:])
-        if len(expected) == len(shape) and any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
-            raise DataError(f"x has images of shape {shape} where the discriminator takes {expected}.")
+        check_takes_images(self.discriminator, shape)
 
     def _labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray | None:
         if labels is not None:

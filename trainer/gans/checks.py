@@ -3,7 +3,7 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -11,13 +11,42 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.windows import IMAGE_RANGES
-from trainer.errors import DataError, NetworkError
+from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.losses import AdversarialLoss
+from trainer.settings import check_number
 
 _CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
 _ACTIVATED = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
 _REARRANGING = keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""Keras's dtype policies by precision."""
 _REACHES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
+
+
+def check_updates(
+    update_order: str, updates: str, repeats: int, penalties: Sequence[Any], penalty_every_steps: int, precision: str
+) -> None:
+    """Refuses settings of `GAN.compile` that are unknown, out of range, or do not fit each other."""
+    check_number("discriminator_repeats", repeats, whole=True, minimum=1)
+    check_number("penalty_every_steps", penalty_every_steps, whole=True, minimum=1)
+    if precision not in POLICIES:
+        raise ConfigError(f"precision={precision} is unknown; choose {' or '.join(POLICIES)}.")
+    if update_order not in ("alternating", "simultaneous"):
+        raise ConfigError(f"update_order={update_order} is unknown; choose alternating or simultaneous.")
+    if update_order == "simultaneous" and (repeats != 1 or updates == "separate"):
+        raise ConfigError(
+            f"discriminator_repeats={repeats} and discriminator_updates={updates} need update_order=alternating; a "
+            "simultaneous step updates both networks once."
+        )
+    if update_order == "simultaneous" and penalties and penalty_every_steps > 1:
+        raise ConfigError(f"penalty_every_steps={penalty_every_steps} needs update_order=alternating.")
+    if updates == "separate" and repeats != 1:
+        raise ConfigError(f"discriminator_repeats={repeats} needs discriminator_updates=together.")
+
+
+def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:
+    """What each input of a Sequential or functional model is, without B; empty for other models, which do not say."""
+    return [tuple(tensor.shape[1:]) for tensor in getattr(network, "inputs", None) or []]
 
 
 def check_built(name: str, network: object) -> None:
@@ -69,6 +98,40 @@ def _last_activation(network: keras.layers.Layer) -> Callable[..., Any] | None:
     return None
 
 
+def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None, num_classes: int = 0) -> None:
+    """Refuses a generator that does not take latents [B, Z], or [B, Z+K] with labels."""
+    taken = input_shapes(generator)
+    if not taken or latent_size is None:
+        return
+    size = latent_size + num_classes
+    if len(taken) == 1 and (_agree(taken[0], (size,)) or _agree(taken[0], (size, 1))):
+        return
+    with_labels = f" and labels of {num_classes} classes" if num_classes else ""
+    raise NetworkError(
+        f"the generator takes {' and '.join(map(str, taken))} where latents of {latent_size}{with_labels} make "
+        f"({size},); start it with keras.Input(({size},)), or change latent_dim."
+    )
+
+
+def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...], num_planes: int = 0) -> None:
+    """Refuses images that the discriminator does not take, and one that has no room for their planes of labels."""
+    taken = input_shapes(discriminator)
+    given = (*shape[:-1], shape[-1] + num_planes)
+    if not taken or len(taken[0]) != len(given) or _agree(taken[0], given):
+        return
+    if num_planes and _agree(taken[0], shape):
+        raise NetworkError(
+            f"the discriminator takes images of {taken[0]} without labels; start it with keras.Input({given}), which "
+            f"has a plane for each of {num_planes} classes, or give it a second input of ({num_planes},)."
+        )
+    with_planes = f", {given} with {num_planes} planes of labels," if num_planes else ""
+    raise DataError(f"x has images of shape {shape}{with_planes} where the discriminator takes {taken[0]}.")
+
+
+def _agree(taken: tuple[int | None, ...], given: tuple[int, ...]) -> bool:
+    return len(taken) == len(given) and all(t in (None, g) for t, g in zip(taken, given, strict=True))
+
+
 def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
     """Refuses a generator whose images are not of the data's shape."""
     fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
@@ -117,16 +180,17 @@ def as_images(x: object) -> np.ndarray:
     return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-def as_classes(y: object, num_examples: int) -> np.ndarray:
+def as_classes(y: object, num_examples: int, name: str = "y") -> np.ndarray:
     """Labels, integers [N] or [N, 1] or one-hot [N, K], as int32 [N]; refuses what is not one label an image."""
     labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        labels = labels.argmax(axis=1)
-    labels = labels.reshape(-1)
-    if len(labels) != num_examples or labels.dtype.kind not in "uif":
-        raise DataError(f"y has {labels.size} labels for {num_examples} images; give one an image.")
+    is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    if labels.dtype.kind not in ("buif" if is_one_hot else "uif"):
+        raise DataError(f"{name} is of type {labels.dtype}; give classes as numbers from 0 up, or as one-hot vectors.")
+    labels = labels.argmax(axis=1) if is_one_hot else labels.reshape(-1)
+    if len(labels) != num_examples:
+        raise DataError(f"{name} has {labels.size} labels for {num_examples} images; give one an image.")
     if labels.min() < 0:
-        raise DataError(f"y has the label {labels.min()}; give 0 or more.")
+        raise DataError(f"{name} has the label {labels.min()}; give 0 or more.")
     return labels.astype(np.int32)
 
 

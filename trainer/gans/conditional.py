@@ -15,7 +15,7 @@ from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError, DataError
 from trainer.gans.base import GAN
-from trainer.gans.checks import as_classes
+from trainer.gans.checks import as_classes, check_takes_images, check_takes_latents, input_shapes
 from trainer.images import tile
 
 
@@ -23,9 +23,9 @@ class ConditionalGAN(GAN):
     """A GAN that is asked for a class.
 
     The generator takes [B, Z+K]: latents, then the one-hot label. The discriminator takes [B, H, W, C+K]: the image,
-    then one plane a class, ones in the label's; or [B, D+K] for flat data; or, where it has two inputs, the image and
-    the one-hot label [B, K]. It sees real images with their true labels, and fake ones with the random labels that
-    they were made for.
+    then one plane a class, ones in the label's; or [B, D+K] for flat data; or, where it is a functional model with two
+    inputs, the image and the one-hot label [B, K]. It sees real images with their true labels, and fake ones with the
+    random labels that they were made for.
 
     Args:
         latent_dim: Z.
@@ -45,11 +45,12 @@ class ConditionalGAN(GAN):
         return self.num_classes
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
+        check_takes_latents(network, latents.shape[-1], self.num_classes)
         return network(tf.concat([latents, tf.one_hot(labels, self.num_classes)], axis=-1), training=training)
 
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
         planes = tf.one_hot(labels, self.num_classes)
-        if len(self.discriminator.inputs) == 2:
+        if len(input_shapes(self.discriminator)) == 2:
             return self.discriminator([images, planes], training=True)
         for _ in images.shape[1:-1]:
             planes = planes[:, tf.newaxis]
@@ -73,12 +74,12 @@ class ConditionalGAN(GAN):
             )
         return Window(window.images, self._as_classes(y, window.num_examples), window.image_range)
 
-    def _as_classes(self, y: Any, num_examples: int) -> np.ndarray:
-        labels = as_classes(y, num_examples)
+    def _as_classes(self, y: Any, num_examples: int, name: str = "y") -> np.ndarray:
+        labels = as_classes(y, num_examples, name)
         if labels.max() >= self.num_classes or (np.ndim(y) == 2 and np.shape(y)[1] not in (1, self.num_classes)):
             raise DataError(
-                f"y has labels from {labels.min()} to {labels.max()} where num_classes={self.num_classes} allows 0 to "
-                f"{self.num_classes - 1}, as integers or as one-hot vectors of {self.num_classes}."
+                f"{name} has labels from {labels.min()} to {labels.max()} where num_classes={self.num_classes} allows "
+                f"0 to {self.num_classes - 1}, as integers or as one-hot vectors of {self.num_classes}."
             )
         return labels
 
@@ -89,10 +90,12 @@ class ConditionalGAN(GAN):
         return tile(self.sample(rows * columns, labels=np.repeat(classes, columns))[0], columns)
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
-        num_planes = self.condition_size if len(self.discriminator.inputs) == 1 else 0
-        super()._check_image_shape((*shape[:-1], shape[-1] + num_planes))
+        num_planes = self.condition_size if len(input_shapes(self.discriminator)) == 1 else 0
+        check_takes_images(self.discriminator, shape, num_planes)
 
     def _labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray:
         if labels is None:
             return (np.arange(num_images) % self.num_classes).astype(np.int32)
-        return self._as_classes(np.broadcast_to(np.asarray(labels), (num_images,)), num_images)
+        given = np.asarray(labels)
+        given = np.repeat(given.reshape(1), num_images) if given.size == 1 else given
+        return self._as_classes(given, num_images, "labels")

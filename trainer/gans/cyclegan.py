@@ -17,9 +17,9 @@ from trainer.architectures.image_pool import ImagePool
 from trainer.data.windows import Window
 from trainer.engine.randomness import Noise
 from trainer.engine.step import Losses, Metrics
-from trainer.errors import DataError
+from trainer.errors import DataError, NetworkError
 from trainer.gans.base import GAN
-from trainer.gans.checks import as_images, check_same_shape, per_example
+from trainer.gans.checks import as_images, check_built, check_same_shape, input_shapes, per_example
 from trainer.gans.objective import Outcome
 from trainer.gans.sampling import Sampler
 from trainer.images import tile
@@ -77,6 +77,13 @@ class CycleGAN(GAN):
             "discriminator_a": self.get_discriminator(),
             "discriminator_b": self.get_discriminator(),
         }
+        for name, network in networks.items():
+            check_built(name.partition("_")[0], network)
+        if not input_shapes(networks["generator_ab"]):
+            raise NetworkError(
+                "CycleGAN reads the size of its images off the generator, which therefore must be a Sequential or "
+                "functional model."
+            )
         shape = networks["generator_ab"].outputs[0].shape[1:]
         return networks | {f"pool_{domain}": ImagePool(self.pool_size, tuple(shape)) for domain in "ab"}
 
@@ -123,12 +130,14 @@ class CycleGAN(GAN):
         Raises:
             DataError: There are not so many, or labels were given.
         """
+        self._check_compiled("sample")
         self._labels_to_sample(num_images, labels)
         images, _ = self._to_show(num_images)
         return self.translate(images, "b"), None
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
         """Images uint8 [N, H, W, C] of the other domain as images of `domain`, `a` or `b`."""
+        self._check_compiled("translate")
         window = super()._window(images, None)
         return self._samplers[domain](window.image_range, window.as_floats(window.images))
 
@@ -171,7 +180,7 @@ class CycleGAN(GAN):
         return dataclasses.replace(window, targets=images[1])
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
-        expected = tuple(self.networks["generator_ab"].inputs[0].shape[1:])
+        expected = input_shapes(self.networks["generator_ab"])[0]
         if expected != shape:
             raise DataError(f"x has images of shape {shape} where the generators take {expected}.")
 

@@ -110,6 +110,7 @@ class InfoGAN(TwoHeadedGAN):
         """Traversals: a row a category, and across it one continuous code from -2 to 2; a block of rows a code."""
         if not self.num_continuous:
             return super().sample_grid(rows, columns)
+        self._check_compiled("sample_grid")
         shown = np.arange(min(self.num_classes, max(rows, 10)))
         first = self.sample_latents(Noise(self.seed, 0, 1, purpose="samples")).numpy()
         latents = np.repeat(first, self.num_continuous * len(shown) * columns, axis=0)
