@@ -3,6 +3,7 @@
 Legend: `B` images, `H W C` an image, `h w` patches, `Z` latent size, `K` classes.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -91,6 +92,24 @@ def test_a_step_is_finite_and_moves_every_weight(digits, name):
             for index, variable in enumerate(gan.networks[network].weights):
                 state = f"{network}/{index:03d}/{variable.name}"
                 assert not variable.trainable or (before[state] != after[state]).any(), state
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("name", architectures.names())
+def test_networks_are_saved_and_loaded_and_cloned_without_being_told_of_their_layers(name, spectral_norm, tmp_path):
+    if spectral_norm and "spectral_norm" not in architectures.default_options(name):
+        pytest.skip("this architecture has no such option")
+    options = TINY_ARCHITECTURES[name] | ({"spectral_norm": True} if spectral_norm else {})
+    with seeded_initialisation(0):
+        factories = architectures.build(name, (12, 12, 1), Z, K, "tanh", options)
+    for network in (factories["generator"](), factories["discriminator"]()):
+        inputs = [draw(B, *tensor.shape[1:]) for tensor in network.inputs]
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        network.save(tmp_path / "network.keras")
+        loaded, cloned = keras.models.load_model(tmp_path / "network.keras"), keras.models.clone_model(network)
+        cloned.set_weights(network.get_weights())
+        for other in (loaded, cloned):
+            np.testing.assert_array_equal(other(inputs), network(inputs))
 
 
 def test_a_tiny_config_is_complete_for_every_architecture():

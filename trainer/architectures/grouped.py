@@ -6,10 +6,12 @@ Legend: `B` images, `H W` map, `C` channels in, `D` channels out, `G` groups, `k
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras import layers
 
 
+@keras.saving.register_keras_serializable("trainer")
 class GroupedConv2D(layers.Conv2D):
     """Keras's convolution with `groups`, which on a CPU is one ordinary convolution a group.
 
@@ -31,6 +33,7 @@ class GroupedConv2D(layers.Conv2D):
         return self.activation(outputs)
 
 
+@keras.saving.register_keras_serializable("trainer")
 class PointwiseConv2D(layers.Dense):
     """A 1×1 convolution, [B, H, W, C] to [B, H, W, D], as one matrix product: that beats the convolution on a CPU.
 

@@ -11,6 +11,7 @@ _MAX_FUSED_IMAGES = 8
 _MIN_FUSED_ELEMENTS = 1 << 16
 
 
+@keras.saving.register_keras_serializable("trainer")
 class InstanceNormalization(layers.Layer):
     """Normalises each channel of each image over its map, then scales and offsets it by learned numbers a channel.
 

@@ -17,6 +17,7 @@ PER_SAMPLE_SEED = "per_sample_seed"
 """Name of the seed of a layer whose noise belongs to samples: every replica gets the same seed and takes its part."""
 
 
+@keras.saving.register_keras_serializable("trainer")
 class BatchNormalization(layers.BatchNormalization):
     """Keras's batch normalization on TensorFlow's fused kernel while training.
 
@@ -48,6 +49,7 @@ class BatchNormalization(layers.BatchNormalization):
         return tf.cast(outputs if rank == 4 else outputs[:, 0, 0, :], self.compute_dtype)
 
 
+@keras.saving.register_keras_serializable("trainer")
 class Dropout(layers.Layer):
     """Dropout with 16 random bits an element, drawn for each sample by its place in the global batch.
 
@@ -92,6 +94,7 @@ class Dropout(layers.Layer):
         return tf.where(kept, inputs * (1.0 / (1.0 - self.rate)), tf.zeros([], inputs.dtype))
 
 
+@keras.saving.register_keras_serializable("trainer")
 class Conv2D(layers.Conv2D):
     """Keras's convolution whose gradient with respect to images of few channels is fast on a CPU."""
 
@@ -104,6 +107,7 @@ class Conv2D(layers.Conv2D):
         return self.activation(outputs) if self.activation is not None else outputs
 
 
+@keras.saving.register_keras_serializable("trainer")
 class Conv2DTranspose(layers.Conv2DTranspose):
     """Keras's transposed convolution, fast on a CPU for few channels and for large kernels on small maps."""
 
@@ -131,6 +135,7 @@ class _ResamplingConv2D(layers.Conv2D):
             )
 
 
+@keras.saving.register_keras_serializable("trainer")
 class UpsamplingConv2D(_ResamplingConv2D):
     """Doubles a map by repeating its pixels, then convolves it: [B, h, w, C] -> [B, 2h, 2w, filters].
 
@@ -155,6 +160,7 @@ class UpsamplingConv2D(_ResamplingConv2D):
         return outputs
 
 
+@keras.saving.register_keras_serializable("trainer")
 class PoolingConv2D(_ResamplingConv2D):
     """Convolves a map, then halves it by means of 2×2 pixels: [B, 2h, 2w, C] -> [B, h, w, filters].
 
@@ -181,6 +187,7 @@ def _over_pairs(kernel: tf.Tensor) -> tf.Tensor:
     return tf.pad(rows, [[0, 0], [0, 1], [0, 0], [0, 0]]) + tf.pad(rows, [[0, 0], [1, 0], [0, 0], [0, 0]])
 
 
+@keras.saving.register_keras_serializable("trainer")
 class WholeMapConv2D(Conv2D):
     """A convolution whose kernel is as large as the map, which ends a network without a dense layer.
 
@@ -194,6 +201,7 @@ class WholeMapConv2D(Conv2D):
         return tf.squeeze(super().call(inputs), [1, 2])
 
 
+@keras.saving.register_keras_serializable("trainer")
 class GlobalSumPooling2D(layers.Layer):
     """The sum of a map over its pixels, added up in float32: [B, h, w, C] -> [B, C]."""
 

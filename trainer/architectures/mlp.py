@@ -101,6 +101,7 @@ def mlp(
     return {"generator": generator, "discriminator": discriminator}
 
 
+@keras.saving.register_keras_serializable("trainer")
 class DenseWithPlanes(keras_layers.Layer):
     """A dense layer on flat images and planes of labels that makes no plane: [B, D] and [B, K] -> [B, units].
 
@@ -114,9 +115,18 @@ class DenseWithPlanes(keras_layers.Layer):
         initializer: Of all weights of the layer, those on the planes included.
     """
 
-    def __init__(self, units: int, num_pixels: int, initializer: keras.initializers.Initializer, **kwargs: Any):
+    def __init__(self, units: int, num_pixels: int, initializer: Any, **kwargs: Any):
         super().__init__(**kwargs)
-        self.units, self._num_pixels, self._initializer = units, num_pixels, initializer
+        self.units, self._num_pixels = units, num_pixels
+        self._initializer = keras.initializers.get(initializer)
+
+    def get_config(self) -> dict[str, Any]:
+        initializer = keras.initializers.serialize(self._initializer)
+        return super().get_config() | {
+            "units": self.units,
+            "num_pixels": self._num_pixels,
+            "initializer": initializer,
+        }
 
     def build(self, shapes: Sequence[tuple[int | None, int]]) -> None:
         (_, size), (_, num_labels) = shapes

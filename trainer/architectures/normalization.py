@@ -34,6 +34,13 @@ class _Spectral(keras.layers.Layer):
             aggregation="mean",
         )
 
+    def save_own_variables(self, store: Any) -> None:
+        """All variables, as layers are saved by default; Keras's dense and convolutional ones leave out the vector."""
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.load_own_variables(self, store)
+
     def normalised_kernel(self, training: bool = False) -> tf.Tensor:
         """The kernel over its largest singular value, in the compute dtype.
 
@@ -59,6 +66,7 @@ class _Spectral(keras.layers.Layer):
         return self.convolution_op(inputs, kernel)
 
 
+@keras.saving.register_keras_serializable("trainer")
 class SpectralDense(_Spectral, keras.layers.Dense):
     """Keras's dense layer with its kernel [M, N] spectrally normalised."""
 
@@ -66,14 +74,17 @@ class SpectralDense(_Spectral, keras.layers.Dense):
         return tf.matmul(inputs, kernel)
 
 
+@keras.saving.register_keras_serializable("trainer")
 class SpectralConv2D(_Spectral, Conv2D):
     """`Conv2D` with its kernel, as a matrix [k*k*C, filters], spectrally normalised."""
 
 
+@keras.saving.register_keras_serializable("trainer")
 class SpectralPoolingConv2D(_Spectral, PoolingConv2D):
     """`PoolingConv2D` with its kernel, as a matrix [k*k*C, filters], spectrally normalised."""
 
 
+@keras.saving.register_keras_serializable("trainer")
 class SpectralWholeMapConv2D(_Spectral, WholeMapConv2D):
     """`WholeMapConv2D` with its kernel, as a matrix [h*w*C, filters], spectrally normalised."""
 

@@ -116,6 +116,7 @@ def r3gan(
     return {"generator": generator, "discriminator": discriminator}
 
 
+@keras.saving.register_keras_serializable("trainer")
 class BiasedLeakyReLU(keras_layers.Layer):
     """Adds a learned bias a channel, then a leaky ReLU."""
 
@@ -126,6 +127,7 @@ class BiasedLeakyReLU(keras_layers.Layer):
         return _leaky_relu(tf.nn.bias_add(inputs, tf.convert_to_tensor(self.bias)))
 
 
+@keras.saving.register_keras_serializable("trainer")
 class LearnedMap(keras_layers.Layer):
     """A learned map [h, w, F] times its inputs [B, F]: [B, h, w, F]."""
 
@@ -144,6 +146,7 @@ class LearnedMap(keras_layers.Layer):
         return super().get_config() | {"height": self.height, "width": self.width}
 
 
+@keras.saving.register_keras_serializable("trainer")
 class MapReadout(keras_layers.Layer):
     """A depthwise convolution as large as its map: [B, h, w, F] to [B, F]."""
 
@@ -156,6 +159,7 @@ class MapReadout(keras_layers.Layer):
         return tf.reduce_sum(inputs * tf.convert_to_tensor(self.kernel), axis=[1, 2])
 
 
+@keras.saving.register_keras_serializable("trainer")
 class LabelProjection(keras_layers.Layer):
     """Adds to logits [B, 1] how far features [B, F] lie along their label's embedding; labels are one-hot [B, K]."""
 

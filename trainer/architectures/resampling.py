@@ -9,11 +9,13 @@ Legend: `B` images, `H W` map, `C` channels.
 import functools
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
 
+@keras.saving.register_keras_serializable("trainer")
 class Upsample(layers.Layer):
     """[B, H, W, C] to [B, 2H, 2W, C]: even pixels are the inputs, odd ones the mean of their two neighbours."""
 
@@ -26,6 +28,7 @@ class Upsample(layers.Layer):
         return _resampled(inputs, _up_table(height), _up_table(width))
 
 
+@keras.saving.register_keras_serializable("trainer")
 class Downsample(layers.Layer):
     """[B, H, W, C] to [B, H/2, W/2, C]: (1, 2, 1)/4 along each axis around every even pixel. H and W are even."""
 

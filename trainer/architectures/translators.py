@@ -169,6 +169,7 @@ def unet_translator(
     }
 
 
+@keras.saving.register_keras_serializable("trainer")
 class ReflectionPadding2D(keras_layers.Layer):
     """Pads the maps [B, H, W, C] by mirroring them about their border pixels: [B, H+2p, W+2p, C].
 
