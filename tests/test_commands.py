@@ -182,6 +182,17 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path, capsys, argumen
     assert code == 1 or not (tmp_path / "run").exists()
 
 
+def test_a_run_with_schedules_goes_on_with_the_flag_that_its_refusal_names(tmp_path, capsys):
+    decaying = ["--learning_rate_decay=cosine", "--steps=2"]
+    assert train(tmp_path / "run", *decaying) == 0
+    assert train(tmp_path / "run", *decaying, "--steps=3") == 1
+    refusal = capsys.readouterr().err
+    assert "schedule_images=32 where schedule_images=48 is asked" in refusal
+    assert "give its settings (--schedule_images=32 keeps its schedules), another job_dir" in refusal
+    assert train(tmp_path / "run", *decaying, "--steps=3", "--schedule_images=32") == 0
+    assert (tmp_path / "run/checkpoints/step-00000003/MANIFEST.json").exists()
+
+
 def test_the_directory_of_another_run_is_refused_and_kept(tmp_path, capsys):
     assert train(tmp_path / "run") == 0
     before = content(tmp_path)

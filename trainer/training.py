@@ -215,9 +215,12 @@ def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Envi
         f"{name}={there[name]} where {name}={wanted[name]} is asked" for name in wanted if there[name] != wanted[name]
     ]
     if changed and not config.allow_config_change:
+        kept = there["schedule_images"]
+        is_moved = kept not in (None, wanted["schedule_images"])
+        keeping = f" (--schedule_images={kept} keeps its schedules)" if is_moved else ""
         raise CheckpointError(
-            f"job_dir={directory.name} holds a run with {', '.join(changed)}; give its settings, another job_dir, or "
-            "--allow_config_change to go on all the same."
+            f"job_dir={directory.name} holds a run with {', '.join(changed)}; give its settings{keeping}, another "
+            "job_dir, or --allow_config_change to go on all the same."
         )
     manifest, _ = CheckpointStore(directory.checkpoints, remote=directory.remote_checkpoints).find()
     if manifest is None:

@@ -103,7 +103,10 @@ class Noise:
 
 @contextlib.contextmanager
 def seeded_initialisation(seed: int) -> Iterator[None]:
-    """Makes Keras's default initializers a function of `seed`, and leaves the process's generators as they were."""
+    """Makes Keras's default initializers a function of `seed`.
+
+    Python's and NumPy's generators are left as they were; TensorFlow's and Keras's global seeds stay set.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(stream_key(seed, "weights") % 2**31)
     try:
