@@ -32,7 +32,6 @@ from trainer.cloud.replicas import (
 from trainer.cloud.rules import GRACE_SECS, MAX_RESTARTS, SHELL, Rules
 from trainer.cloud.suggestions import Suggester
 from trainer.cloud.tuning import Trial
-from trainer.cloud.yaml_file import read_yaml
 from trainer.errors import ConfigError, JobError, JobStopped
 from trainer.storage import locate
 
@@ -75,7 +74,7 @@ def act(values: absl_flags.FlagValues) -> None:
     """Runs the job or the study, or prints the processes that it would start."""
     if values.preempt_every is not None and not values.preempt_every > 0:
         raise ConfigError(f"preempt_every={values.preempt_every:g} must be above 0 seconds; leave it out for never.")
-    job = _changed(_read(values.config), values)
+    job = _changed(jobspec.read(values.config, rehearsal=True, change=distribution.for_rehearsal), values)
     try:
         check_job(job, rehearsal=True)
         replicas = _first_trial(job) if isinstance(job, TuningSpec) else _planned(job)
@@ -96,15 +95,6 @@ def act(values: absl_flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     return flags.run(argv, _USAGE, define, act)
-
-
-def _read(path: str) -> JobFile:
-    """The job of a file, whose packages may be yet to be built."""
-    content = distribution.for_rehearsal(read_yaml(path))
-    try:
-        return jobspec.parse(content, rehearsal=True)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _planned(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:

@@ -19,7 +19,7 @@ Maps = Literal["latents", "images"]
 
 Architecture = Callable[..., Networks]
 
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 _ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
@@ -91,11 +91,11 @@ def build(
     return {network: _explained(name, options, factory) for network, factory in made.items()}
 
 
-def _explained(name: str, options: Mapping[str, Any], function: Callable[..., Made]) -> Callable[..., Made]:
+def _explained(name: str, options: Mapping[str, Any], function: Callable[..., _Made]) -> Callable[..., _Made]:
     """A function of an architecture's that blames its options where a layer cannot be made of them."""
 
     @functools.wraps(function)
-    def explained(*arguments: Any, **settings: Any) -> Made:
+    def explained(*arguments: Any, **settings: Any) -> _Made:
         try:
             return function(*arguments, **settings)
         except TrainerError:

@@ -34,8 +34,8 @@ class Asked:
         return ":" in self.config.recipe
 
 
-def check_args(args: Sequence[str], where: str) -> None:
-    """Refuses args that the trainer would refuse.
+def check_args(args: Sequence[str], where: str) -> Asked:
+    """What args ask of the trainer, which would not refuse them.
 
     Args:
         args: Of `python -m trainer.task`.
@@ -44,10 +44,12 @@ def check_args(args: Sequence[str], where: str) -> None:
     Raises:
         ConfigError: A flag, a recipe or what a flag names is unknown, or a value does not fit its flag.
     """
-    check_parts(asked(args, where), where)
+    found = asked(args, where)
+    _check_parts(found, where)
+    return found
 
 
-def check_parts(asked: Asked, where: str) -> None:
+def _check_parts(asked: Asked, where: str) -> None:
     """Refuses a loss, an architecture, a penalty or an augmentation that the trainer does not have.
 
     A recipe of one's own may bring more of them, so under one every name may be right.

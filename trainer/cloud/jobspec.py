@@ -5,7 +5,7 @@ A file is checked whole before anything is started or billed, without Google's S
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,18 +78,21 @@ class TuningSpec:
 JobFile = JobSpec | TuningSpec
 
 
-def read(path: str | os.PathLike[str], *, rehearsal: bool = False) -> JobFile:
+def read(
+    path: str | os.PathLike[str], *, rehearsal: bool = False, change: Callable[[Any], Any] = lambda content: content
+) -> JobFile:
     """Reads a job file, local or in a bucket.
 
     Args:
         path: The file.
         rehearsal: Whether it is for this machine, where the output folder and packages may have local paths.
+        change: Of the content, before it is read as a job.
 
     Raises:
         ConfigError: It is not YAML, PyYAML is not installed, or `parse` refuses what it says.
         StorageError: It cannot be read.
     """
-    content = read_yaml(path)
+    content = change(read_yaml(path))
     try:
         return parse(content, rehearsal=rehearsal)
     except ConfigError as error:

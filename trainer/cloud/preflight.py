@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from trainer.cloud import examples
-from trainer.cloud.arguments import asked, check_parts, trainer_args
+from trainer.cloud.arguments import asked, check_args, trainer_args
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
@@ -79,8 +79,7 @@ def _check_machines(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -> li
         args, where = trainer_args(pool.program), _where(pool, prefix)
         if args is not None:
             where += f" with {' '.join(flags)}" if flags else ""
-            parts.append(Machines(pool=pool, asked=asked([*args, *flags], where), where=where))
-            check_parts(parts[-1].asked, where)
+            parts.append(Machines(pool=pool, asked=check_args([*args, *flags], where), where=where))
     if len(parts) == len([pool for pool in job.pools if pool.role != "evaluator"]):
         check_together(parts)
     return parts

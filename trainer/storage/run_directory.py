@@ -66,7 +66,7 @@ class RunDirectory:
         mirrors = []
         if self._remote is not None:
             mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS, _MODEL), slow=(_LOGS,)))
-        elsewhere = self.elsewhere(self.logs, logs_to)
+        elsewhere = self._elsewhere(self.logs, logs_to)
         if elsewhere is not None:
             if elsewhere.startswith(f"{self._place(self.logs)}/"):
                 raise ConfigError(
@@ -117,11 +117,11 @@ class RunDirectory:
 
     def copies_of_model(self, named: str | None) -> list[Location]:
         """Where the model lies beside its folder here: in the bucket, and in the folder that a job names for it."""
-        elsewhere = self.elsewhere(self.model, named)
+        elsewhere = self._elsewhere(self.model, named)
         in_bucket = [] if self._remote is None else [self._remote / _MODEL]
         return in_bucket if elsewhere is None else [*in_bucket, locate(elsewhere)]
 
-    def elsewhere(self, folder: Path, named: str | None) -> str | None:
+    def _elsewhere(self, folder: Path, named: str | None) -> str | None:
         """The folder that a job names for what one of this directory holds; None where it is that one, or none.
 
         Args:
