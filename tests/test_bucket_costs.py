@@ -35,7 +35,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("delete", "checkpoints"): 3 * deleted,
         ("write", "samples"): grids + 1,
         ("write", "config.json"): 1,
-        ("write", "model"): 4,
+        ("write", "model"): 5,
     }
     proxy.requests.clear()
     assert train(data, f"{bucket}/run", "--steps=44") == 0

@@ -182,6 +182,13 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path, capsys, argumen
     assert code == 1 or not (tmp_path / "run").exists()
 
 
+def test_metrics_that_do_not_fit_the_data_leave_no_run(tmp_path, capsys):
+    assert train(tmp_path / "run", "--metrics=stacked") != 0
+    error = capsys.readouterr().err
+    assert error.endswith("stacked metrics take images with a digit in each of three channels.\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_with_schedules_goes_on_with_the_flag_that_its_refusal_names(tmp_path, capsys):
     decaying = ["--learning_rate_decay=cosine", "--steps=2"]
     assert train(tmp_path / "run", *decaying) == 0

@@ -94,9 +94,9 @@ def test_a_grid_is_drawn_as_samples_are():
 def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
     assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
-    here = {path.relative_to(tmp_path / "run/model").as_posix() for path in (tmp_path / "run/model").rglob("*.*")}
+    here = [entry.name for entry in locate(tmp_path / "run/model").entries()]
     assert "saved_model.pb" in here
-    assert here == {entry.name for entry in locate(f"{bucket}/elsewhere").entries()}
+    assert here == [entry.name for entry in locate(f"{bucket}/elsewhere").entries()]
 
 
 @pytest.mark.parametrize(("callback", "moment"), [(Checkpoint, "on_train_batch_end"), (Animation, "on_train_end")])
@@ -142,6 +142,22 @@ def test_a_run_that_was_killed_over_its_export_writes_the_model_when_it_is_start
     assert "is finished: it stands at step 4" in capsys.readouterr().out
 
 
+def test_a_run_that_went_on_and_was_killed_over_its_export_does_not_keep_the_model_of_before(
+    tmp_path, monkeypatch, capsys
+):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    assert task.main(command) == 0
+    assert served.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    with monkeypatch.context() as killed:
+        killed.setattr(served, "save", interrupted)
+        assert task.main([*command, "--steps=6"]) == 130
+    assert served.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    capsys.readouterr()
+    assert task.main([*command, "--steps=6"]) == 0
+    assert "stands at step 6; its model is missing, and follows." in capsys.readouterr().out
+    assert served.about(locate(tmp_path / "run/model")) == {"step": 6, "chosen_at_step": 6}
+
+
 def test_a_model_may_be_asked_for_after_the_last_step_and_metrics_with_it(tmp_path, capsys):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main([*command, "--noexport_model"]) == 0
@@ -161,7 +177,7 @@ def test_a_model_that_is_half_in_a_bucket_is_missing(run, refused, bucket, proxy
     proxy.fate = lambda request: None
     assert task.main(command) == 0
     assert "stands at step 4; its model is missing, and follows." in capsys.readouterr().out
-    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 4
+    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 5
     assert task.main(command) == 0
     assert "is finished: it stands at step 4" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer import augment, penalties
 from trainer.engine.randomness import Noise
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, NetworkError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.objective import Objective
 from trainer.penalties import Slopes
@@ -103,6 +103,17 @@ def test_several_penalties_are_added_and_one_may_be_a_function():
     np.testing.assert_allclose(added, np.full(4, 2 * expected), rtol=1e-4)
     logged = outcome_of(linear(), penalties=["r1", steepness]).metrics["discriminator"]
     assert {"penalty/r1", "penalty/steepness"} <= set(logged)
+
+
+@pytest.mark.parametrize("every_steps", [1, 3])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0,)])
+def test_a_penalty_that_is_no_number_an_image_is_one_sentence(axes, every_steps):
+    def steepness(slopes):
+        return tf.reduce_mean(tf.abs(slopes.at_fake()), axis=axes)
+
+    sentence = r"^the penalty steepness gives shape .* for logits of shape \(4,\); return one number an image, [^.]*\.$"
+    with pytest.raises(NetworkError, match=sentence):
+        outcome_of(linear(), penalties=[steepness], every_steps=every_steps)
 
 
 @pytest.mark.parametrize("every_steps", [1, 3])

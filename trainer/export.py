@@ -47,7 +47,7 @@ def act(values: absl_flags.FlagValues) -> None:
     _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
         folder = Path(scratch) / "model"
-        save(gan, folder)
+        save(gan, folder, {"step": manifest.step})
         publish(folder, out)
     print(f"Wrote the generator at step {manifest.step} to {out}.")
 

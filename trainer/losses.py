@@ -235,7 +235,7 @@ class KerasLoss(AdversarialLoss):
         self._function = function
         from_logits = _from_logits(function)
         self.reads_logits, self.reads_probabilities = from_logits is True, from_logits is False
-        self.boundary = 0.0 if self.reads_logits else 0.5
+        self.boundary = 0.0 if self.reads_logits or _is_hinge(function) else 0.5
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
         return 0.5 * self._against(1.0, real_logits)
@@ -264,6 +264,12 @@ class KerasLoss(AdversarialLoss):
 
 def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_hinge(function: Callable[..., Any]) -> bool:
+    """Whether a Keras loss takes the target 0 for -1."""
+    hinges = keras.losses.Hinge, keras.losses.SquaredHinge
+    return isinstance(function, hinges) or function in (keras.losses.hinge, keras.losses.squared_hinge)
 
 
 def _from_logits(function: Callable[..., Any]) -> bool | None:

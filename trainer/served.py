@@ -3,6 +3,7 @@
 Legend: `N` instances of a request, `M` images of one of them, `Z` latent size, `K` classes, `H W C` an image.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,8 @@ from trainer.storage import Location, locate
 
 SAVED_MODEL = "saved_model.pb"
 """The file that makes a folder a model: where it is, all of the model is."""
+_ABOUT = "assets.extra/run.json"
+"""What `about` reads, in the folder that SavedModels have for files of others."""
 MOST_IMAGES = 64
 """Of one instance of `sample`."""
 _GAP, _GREY = 2, 48
@@ -84,8 +87,13 @@ class _Translator(tf.Module):
         return {"images": as_bytes(self.network(floats, training=False), self._gan.image_range)}
 
 
-def save(gan: GAN, folder: Path) -> None:
+def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
     """Writes the SavedModel of a GAN's generator (the average, where there is one), whole or not at all.
+
+    Args:
+        gan: What to save.
+        folder: Where; a model that is there is replaced.
+        note: What `about` is to find.
 
     Raises:
         OSError: It cannot be written.
@@ -94,9 +102,21 @@ def save(gan: GAN, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tf.saved_model.save(module, str(partial), signatures=module.signatures())
+    (partial / _ABOUT).parent.mkdir()
+    (partial / _ABOUT).write_text(json.dumps(note or {}), encoding="utf-8")
     (folder / SAVED_MODEL).unlink(missing_ok=True)  # of the model before, which goes
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(partial, folder)
+
+
+def about(place: Location) -> dict[str, int]:
+    """The note that the model in a folder was saved with; empty where there is none, or no whole model.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    there = (place / SAVED_MODEL).exists() and (place / _ABOUT).exists()
+    return json.loads((place / _ABOUT).read_bytes()) if there else {}
 
 
 def publish(folder: Path, to: Location) -> None:

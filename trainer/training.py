@@ -26,6 +26,8 @@ _LOST = (
     tf.errors.InternalError,
 )
 """What TensorFlow raises where another machine of the cluster is gone."""
+_CHOSEN_AT = "chosen_at_step"
+"""Of a model: where the run stood, which may be after the step of the best checkpoint."""
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -148,12 +150,12 @@ def _fit_and_write(
     more: list[keras.callbacks.Callback],
 ) -> int | None:
     """Trains, writes the run directory, and exports; the step whose generator was exported."""
-    directory.create()
-    _announce(config, gan, data)
     with directory.explained():
+        active = _callbacks(config, directory, environment, data)
+        directory.create()
+        _announce(config, gan, data)
         with directory.mirrored(environment.tensorboard_log_dir) as mirrors:
             write_atomically(directory.config, config.to_json().encode())
-            active = _callbacks(config, directory, environment, data)
             checkpoint = _checkpoint(config, directory, data, mirrors)
             _fit(config, gan, data, [*more, *active, checkpoint, *more])
         if config.export_model and not _is_cut(config, gan):
@@ -232,7 +234,7 @@ def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Envi
         )
     if manifest.step < (config.steps or 0):
         return False
-    if config.export_model and not _has_model(directory, environment):
+    if config.export_model and not _has_model(manifest.step, directory, environment):
         console.say(f"The run in {directory.name} stands at step {manifest.step}; its model is missing, and follows.")
         return False
     console.say(
@@ -242,10 +244,10 @@ def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Envi
     return True
 
 
-def _has_model(directory: RunDirectory, environment: Environment) -> bool:
-    """Whether the model is whole wherever it is to lie."""
+def _has_model(step: int, directory: RunDirectory, environment: Environment) -> bool:
+    """Whether a model that was chosen when the run stood at this step is whole wherever it is to lie."""
     places = [locate(directory.model), *directory.copies_of_model(environment.model_dir)]
-    return all((place / served.SAVED_MODEL).exists() for place in places)
+    return all(served.about(place).get(_CHOSEN_AT) == step for place in places)
 
 
 def _callbacks(
@@ -308,10 +310,11 @@ def _export(gan: GAN, directory: RunDirectory, environment: Environment, store: 
     manifest = None if best in (None, gan.step) else store.find(best)[0]
     if manifest is not None:
         load(store.folder(manifest.step), gan.state)
-    served.save(gan, directory.model)
+    step = gan.step if manifest is None else manifest.step
+    served.save(gan, directory.model, {"step": step, _CHOSEN_AT: gan.step})
     for place in directory.copies_of_model(environment.model_dir):
         served.publish(directory.model, place)
-    return gan.step if manifest is None else manifest.step
+    return step
 
 
 def _conclude(config: TrainConfig, directory: RunDirectory, step: int, exported: int | None, seconds: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.protobuf import json_format
 from specs import JOB, PACKAGE, changed
-from vertex_service import DROPPED, MESSAGES, Refusal, VertexService
+from vertex_service import DROPPED, MESSAGES, OF_ANOTHER, Refusal, VertexService
 
 from trainer import submit
 from trainer.cloud import distribution, logs, vertex, waiting
@@ -164,6 +164,7 @@ def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monke
             403,
             [f"the job's log cannot be read (403); give this account roles/logging.viewer on {WHERE.split()[0]}, or "],
         ),
+        (OF_ANOTHER, ["http://127.0.0.1:"]),
         (503, []),
         (501, []),
         (DROPPED, []),
@@ -176,7 +177,7 @@ def test_a_log_that_cannot_be_read_is_said_once_and_the_job_is_followed(service,
     monkeypatch.setattr(service, "_entries", refuse)
     monkeypatch.setattr(waiting, "_sleep", lambda secs: None)
     status, said, _ = send(RIGHT, "--wait")
-    found = [line for line in said if "log" in line]
+    found = [line for line in said if "log" in line or "answer" in line]
     assert status == 0 and said[-1] == "gan-trainer is SUCCEEDED."
     assert len(found) == len(warnings) and all(map(str.startswith, found, warnings))
 
@@ -319,6 +320,17 @@ def test_a_job_whose_answer_is_lost_is_sent_once(service, send):
     service.refuse(DROPPED)
     code, _, error = send(RIGHT)
     assert code == 1 and "look with python -m trainer jobs list" in error and len(service.requests) == 1
+
+
+def test_an_answer_of_something_else_is_told(service, send):
+    service.refuse(OF_ANOTHER)
+    code, _, error = send(RIGHT)
+    assert (code, error) == (
+        1,
+        f"error: {service.address} gives an answer that is not Vertex AI's; check whether something on the network "
+        "answers in its place, and look with python -m trainer jobs list whether the job is there before you send it "
+        "again.\n",
+    )
 
 
 def test_a_service_that_is_not_there_is_told(send, monkeypatch):

@@ -25,6 +25,8 @@ _OVER = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
 DROPPED = 0
 """In place of the code of an answer: the connection is closed without one."""
+OF_ANOTHER = -1
+"""In place of the code of an answer: something else answers, as the page of a hotel's network does."""
 
 
 class Refusal(Exception):
@@ -206,6 +208,8 @@ def _handler(service: VertexService) -> type[BaseHTTPRequestHandler]:
             if code == DROPPED:
                 return
             content = json.dumps(told).encode()
+            if code == OF_ANOTHER:
+                code, content = 200, b"<html>Sign in to this network</html>"
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))

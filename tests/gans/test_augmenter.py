@@ -33,6 +33,8 @@ def mean_sign(loss, output):
         ("least_squares", 0.5),
         (keras.losses.BinaryCrossentropy(), 0.5),
         (keras.losses.BinaryCrossentropy(from_logits=True), 0.0),
+        (keras.losses.Hinge(), 0.0),
+        (keras.losses.squared_hinge, 0.0),
     ],
 )
 def test_an_image_counts_as_taken_for_real_beyond_the_boundary_of_the_loss(loss, boundary):

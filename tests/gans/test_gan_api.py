@@ -259,9 +259,17 @@ def test_a_network_that_is_not_built_is_refused():
         gan.compile(optimizer="adam")
 
 
-def test_fit_before_compile_is_refused(images):
-    with pytest.raises(ConfigError, match="before compile"):
-        DigitsGAN(8).fit(images)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda gan: gan.fit(np.zeros((4, 28, 28, 1), np.uint8)),
+        lambda gan: gan(np.zeros((2, 8))),
+        lambda gan: gan.predict(np.zeros((2, 8)), verbose=0),
+    ],
+)
+def test_use_before_compile_is_refused(use):
+    with pytest.raises(ConfigError, match="was called before compile; call compile"):
+        use(DigitsGAN(8))
 
 
 def test_a_loss_that_turns_nan_stops_with_the_steps(digits):

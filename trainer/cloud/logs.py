@@ -102,7 +102,8 @@ class JobLog:
                 f"the job's log cannot be read ({answer.status_code}); give this account roles/logging.viewer on "
                 f"project={self._place.project}, or read it on the job's page."
             )
-        return answer.json()
+        with explained(self._place):
+            return answer.json()
 
 
 def _entry(raw: Mapping[str, Any]) -> Entry:

@@ -1,6 +1,7 @@
 """What Vertex AI answers where it refuses, as one sentence each; never a token, and no address that may hold one."""
 
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def explained(place: "Place", *, name: str | None = None, creating: bool = False
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
 
+    unreadable = importlib.import_module("google.protobuf.json_format").ParseError
     try:
         try:
             yield
@@ -50,6 +52,11 @@ def explained(place: "Place", *, name: str | None = None, creating: bool = False
         raise JobError(
             f"the credentials for Google Cloud are not taken ({type(error).__name__}); run gcloud auth "
             "application-default login."
+        ) from error
+    except (unreadable, requests.exceptions.JSONDecodeError) as error:
+        raise JobError(
+            f"{place.address} gives an answer that is not Vertex AI's; check whether something on the network answers "
+            f"in its place, and {_again(creating)}"
         ) from error
     except requests.exceptions.RequestException as error:
         raise JobError(_unreachable(place, creating)) from error

@@ -312,6 +312,7 @@ class GAN(keras.Model):
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images [B, H, W, C] of the generator that samples (the average, where there is one)."""
+        self._check_compiled("the model")
         return self.generate(latents, None, self.averaged_generator, training)
 
     # What callbacks and commands use.

@@ -152,15 +152,15 @@ def as_logits(outputs: tf.Tensor) -> tf.Tensor:
     return outputs[:, 0] if len(outputs.shape) == 2 else tf.reshape(outputs, [-1, outputs.shape[1] * outputs.shape[2]])
 
 
-def as_losses(values: tf.Tensor, loss: AdversarialLoss, logits: tf.Tensor) -> tf.Tensor:
-    """What a loss makes of logits [B] or [B, P] as float32 [B], of patches their mean; refuses what is not an image's.
+def as_losses(values: tf.Tensor, name: str, logits: tf.Tensor) -> tf.Tensor:
+    """What a loss or penalty makes of logits [B] or [B, P] as float32 [B], of patches their mean; refuses all else.
 
     The trainer takes the mean over the batch itself, so that of a loss that has taken it would be too small.
     """
     values = tf.cast(values, tf.float32)
     if values.shape.rank == 0 or not values.shape[:1].is_compatible_with(logits.shape[:1]):
         raise NetworkError(
-            f"{type(loss).__name__} gives shape {tuple(values.shape)} for logits of shape {tuple(logits.shape)}; "
+            f"{name} gives shape {tuple(values.shape)} for logits of shape {tuple(logits.shape)}; "
             "return one number an image, and leave their mean to the trainer."
         )
     return per_example(values)

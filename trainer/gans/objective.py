@@ -132,9 +132,7 @@ class Objective:
         outcome = Outcome(self._losses(of_real, of_fake), self._metrics(of_real, of_fake), of_real, of_fake)
         if self.updates == "concatenated":
             alone = judge(*fake, "fake")
-            outcome.losses["generator"] = as_losses(
-                self.loss.generator(of_real.logits, alone.logits), self.loss, alone.logits
-            )
+            outcome.losses["generator"] = self._each(self.loss.generator(of_real.logits, alone.logits), alone)
         if shared:
             self._penalise(outcome, self._slopes(tape, of_real, of_fake, judge, discriminator, noise), noise.step)
         elif self._penalties:
@@ -148,7 +146,7 @@ class Objective:
         of_real, of_fake = (
             self._judge(discriminate, noise, *images, purpose) for images, purpose in ((real, "real"), (fake, "fake"))
         )
-        return as_losses(self.loss.generator(of_real.logits, of_fake.logits), self.loss, of_fake.logits)
+        return self._each(self.loss.generator(of_real.logits, of_fake.logits), of_fake)
 
     def phase_on(self, kind: str) -> str:
         """The phase in which the discriminator learns from `real` or from `fake` images."""
@@ -179,7 +177,7 @@ class Objective:
             of_phase[self.phase_on("fake")] = self.loss.on_fake(fake.logits)
         else:
             of_phase["discriminator"] = self.loss.discriminator(real.logits, fake.logits)
-        return {phase: as_losses(value, self.loss, real.logits) for phase, value in of_phase.items()}
+        return {phase: self._each(value, real) for phase, value in of_phase.items()}
 
     def _metrics(self, real: Judged, fake: Judged) -> dict[str, dict[str, tf.Tensor]]:
         of_real = {
@@ -193,8 +191,12 @@ class Objective:
         logged: dict[str, dict[str, tf.Tensor]] = {"generator": {}}
         for kind, values in (("real", of_real), ("fake", of_fake)):
             of_phase = logged.setdefault(self.phase_on(kind), {})
-            of_phase.update({name: as_losses(value, self.loss, real.logits) for name, value in values.items()})
+            of_phase.update({name: self._each(value, real) for name, value in values.items()})
         return logged
+
+    def _each(self, values: tf.Tensor, judged: Judged) -> tf.Tensor:
+        """What the loss makes of images, one by one: float32 [B]."""
+        return as_losses(values, type(self.loss).__name__, judged.logits)
 
     def _slopes(
         self,
@@ -226,7 +228,7 @@ class Objective:
     def _penalise(self, outcome: Outcome, slopes: Slopes, step: tf.Tensor) -> None:
         weight = value_at(self._weight, step)
         for name, function in self._penalties.items():
-            term = function(slopes)
+            term = as_losses(function(slopes), f"the penalty {name}", outcome.real.logits)
             outcome.losses["discriminator"] += weight * term
             outcome.metrics["discriminator"][f"penalty/{name}"] = term
 
@@ -242,7 +244,12 @@ class Objective:
                     tape.watch([real.images, fake.images])
                     again = judge(real.images, real.labels, "real"), judge(fake.images, fake.labels, "fake")
                 slopes = self._slopes(tape, *again, judge, discriminator, noise)
-                return tf.stack([function(slopes) for function in self._penalties.values()])
+                return tf.stack(
+                    [
+                        as_losses(function(slopes), f"the penalty {name}", real.logits)
+                        for name, function in self._penalties.items()
+                    ]
+                )
 
         absent = tf.zeros([len(self._penalties), real.images.shape[0]])
         terms = tf.cond(noise.step % self._every_steps == 0, penalised, lambda: absent)
