@@ -10,8 +10,6 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.settings import check, setting
 
-WIRINGS = ("gan", "conditional", "acgan", "infogan", "cyclegan")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -57,7 +55,11 @@ class TrainConfig:
         choices=("-1..1", "0..1", "0..255"),
     )
 
-    wiring: str = setting("gan", "Which networks exist and which phases a step runs.", choices=WIRINGS)
+    wiring: str = setting(
+        "gan",
+        "Which networks exist and which phases a step runs: gan, conditional, acgan, infogan or cyclegan, or the name "
+        "of one of your own.",
+    )
     wiring_options: Mapping[str, Any] = setting(
         {}, 'Options of the wiring as a JSON object, such as {"cycle_weight": 10}.'
     )
@@ -301,7 +303,7 @@ class TrainConfig:
         """The suite of metrics that `metrics` stands for, or none."""
         if self.metrics != "auto":
             return self.metrics
-        if self.wiring == "cyclegan":
+        if self.dataset_b is not None:
             return "cycle"
         if self.dataset.startswith("stacked:"):
             return "stacked"

@@ -15,7 +15,7 @@ from trainer.data.loading import TrainingData, load_training_data
 from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted
-from trainer.gans import GAN, from_config
+from trainer.gans import GAN, WIRINGS, CycleGAN, from_config
 from trainer.storage import Mirror, RunDirectory, locate, read_json_lines, write_atomically
 
 _LOST = (
@@ -42,14 +42,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
         penalties.check_name(name)
     if config.augment is not None:
         augment.check_name(config.augment)
-    if config.metrics not in ("auto", "none") and (config.wiring == "cyclegan") != (config.metrics == "cycle"):
+    translates = issubclass(WIRINGS[config.wiring], CycleGAN)
+    if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
         translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
         others = [name for name in metrics.NAMES if (name == "cycle") != (config.metrics == "cycle")]
         raise ConfigError(
             f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
             f"choose auto, {', '.join(others)} or none."
         )
-    if (config.wiring == "cyclegan") != (config.dataset_b is not None):
+    if translates != (config.dataset_b is not None):
         raise ConfigError(
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
             "and to no other."

@@ -70,7 +70,7 @@ def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
     assert set(REPORTED_METRICS) == {name for suite in metrics.NAMES for name in reported(suite)}
 
 
-@pytest.mark.parametrize("wiring", gans.WIRINGS)
+@pytest.mark.parametrize("wiring", gans.WIRINGS.names())
 def test_an_accuracy_is_reported_by_wirings_whose_samples_have_labels(wiring):
     kind = gans.WIRINGS[wiring]
     has_labels = kind.sample_labels is not gans.GAN.sample_labels

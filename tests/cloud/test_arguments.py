@@ -7,6 +7,7 @@ from trainer.cloud.arguments import asked, check_args, trainer_args
 from trainer.cloud.known import PARTS
 from trainer.cloud.pools import Container, PythonPackage
 from trainer.errors import ConfigError
+from trainer.gans import WIRINGS
 
 
 def container(command=(), args=()):
@@ -85,6 +86,7 @@ def test_the_args_are_those_of_the_trainer(program, args):
 
 def test_the_names_that_are_known_here_are_those_of_this_package():
     registries = {"loss": losses, "architecture": architectures, "penalty": penalties, "augmentation": augment}
+    registries["wiring"] = WIRINGS
     assert {kind: sorted(names) for kind, names in PARTS.items()} == {
         kind: module.names() for kind, module in registries.items()
     }

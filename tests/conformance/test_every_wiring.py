@@ -40,7 +40,7 @@ def networks_of(gan, group):
 
 
 @pytest.mark.parametrize("phases", PHASES)
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.names())
 def test_a_phase_moves_every_weight_of_the_networks_that_it_owns_and_no_other_state(digits, wiring, phases):
     gan = tiny_wiring(wiring, **PHASES[phases])
     plan, window = gan._plan(BATCH), gan._window(*tiny_data(gan, digits))
@@ -64,7 +64,7 @@ def test_a_phase_moves_every_weight_of_the_networks_that_it_owns_and_no_other_st
     assert {name.partition("/")[0] for name in values_of(gan) if "_optimizer" not in name} <= seen
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.names())
 def test_a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(digits, eager_ada, tmp_path, wiring):
     """With a rate that decays, an average, and a probability of augmentation that adapts meanwhile."""
     settings = {
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(digits, eage
     assert next(value for name, value in resumed.items() if name.endswith("/probability")) > 0
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.names())
 def test_two_replicas_agree_with_one(digits, two_replicas, monkeypatch, wiring):
     """Without batch normalization, which sees its own replica's half; a pool has its slots divided, so without one."""
     normalise = BatchNormalization.call
@@ -108,7 +108,7 @@ def assert_finite_with_float32_weights(gan, after):
     assert dtypes == {"float32"}
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.names())
 def test_a_bfloat16_step_is_finite_and_keeps_float32_weights(digits, wiring):
     gan = tiny_wiring(wiring, precision="bfloat16", update_order="simultaneous")
     assert_finite_with_float32_weights(gan, train(gan, digits, 2))
@@ -123,7 +123,7 @@ def test_bfloat16_stands_the_penalties_of_r3gan(digits):
     assert_finite_with_float32_weights(gan, train(gan, digits, 3))
 
 
-@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("wiring", WIRINGS.names())
 def test_samples_and_grids_are_pictures(digits, wiring):
     gan = tiny_wiring(wiring)
     gan._window(*tiny_data(gan, digits))  # a translator shows images of its data

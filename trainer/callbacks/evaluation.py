@@ -22,6 +22,8 @@ class Metrics(Protocol):
 class Evaluation(Periodic):
     """Evaluates before learning, at every `every_steps` and at the end; adds `metric/NAME` to the logs.
 
+    Callbacks after it find them there, all of them at the end of an epoch that had an evaluation; so does `History`.
+
     Args:
         metrics: The suite.
         every_steps: Steps between two evaluations; 0 for only before and after learning.

@@ -23,6 +23,7 @@ PARTS = {
         "unet_translator",
         "upsampling",
     ),
+    "wiring": ("acgan", "conditional", "cyclegan", "gan", "infogan"),
     "penalty": ("gradient_penalty", "r1", "r2"),
     "augmentation": ("ada", "diffaugment"),
 }
@@ -47,7 +48,7 @@ def named(config: TrainConfig, kind: str) -> Sequence[str]:
         return config.penalties
     if kind == "augmentation":
         return () if config.augment is None else (config.augment,)
-    return (config.loss if kind == "loss" else config.architecture,)
+    return (getattr(config, kind),)
 
 
 def reported(suite: str, wiring: str | None = None) -> tuple[str, ...]:

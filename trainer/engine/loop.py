@@ -1,7 +1,7 @@
 """The one `while`: windows of steps on the device, Keras callbacks between them."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -72,6 +72,13 @@ class DeviceWindow:
         return reached, {name: float(value) / num_steps for name, value in sums.items()}
 
 
+class _Last(keras.callbacks.Callback):
+    """Hears what the callbacks before it have added to the logs of a window."""
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.logs = dict(logs or {})
+
+
 def run(
     model: keras.Model,
     make_device_window: Callable[[Window], DeviceWindow],
@@ -92,7 +99,8 @@ def run(
         model: Has the attribute `step`, the number of steps taken, which callbacks may set in `on_train_begin`.
         make_device_window: Called after `on_train_begin` with the first window.
         feed: Of windows.
-        callbacks: Keras's list; `on_train_batch_*` runs once a window.
+        callbacks: Keras's list; `on_train_batch_*` runs once a window. What one adds to its logs there, such as
+            metrics, is in the logs of the epoch's end as it was last.
         num_steps: The step to stop at.
         global_batch_size: For `images_per_sec`.
         steps_per_window: Most steps of a window.
@@ -103,6 +111,7 @@ def run(
         DivergenceError: A logged scalar is not finite.
     """
     model.stop_training = False
+    callbacks.callbacks.append(last_callback := _Last())
     callbacks.on_train_begin()
     steps_per_epoch = feed.steps_per_epoch
     cadences = [steps_per_window, steps_per_epoch, *_cadences([feed, *callbacks.callbacks])]
@@ -112,6 +121,7 @@ def run(
         device_window.check_step(model.step)
     started_at = model.step
     epoch_sums: dict[str, float] = {}
+    added: dict[str, float] = {}
     epoch_start, epoch_started = model.step, time.perf_counter()
     stopped = False
     while model.step < num_steps and not model.stop_training and not stopped:
@@ -120,7 +130,7 @@ def run(
         epoch, position = divmod(model.step, steps_per_epoch)
         if position == 0 or model.step == epoch_start:
             callbacks.on_epoch_begin(epoch)
-            epoch_sums, epoch_start, epoch_started = {}, model.step, time.perf_counter()
+            epoch_sums, added, epoch_start, epoch_started = {}, {}, model.step, time.perf_counter()
         callbacks.on_train_batch_begin(position)
         if feed.every_steps and model.step % feed.every_steps == 0 and model.step != started_at:
             device_window.hold(feed.window(model.step))
@@ -135,7 +145,8 @@ def run(
         for name, value in logs.items():
             epoch_sums[name] = epoch_sums.get(name, 0.0) + value * (model.step - first)
         callbacks.on_train_batch_end((model.step - 1) % steps_per_epoch, logs)
-        means = {name: total / (model.step - epoch_start) for name, total in epoch_sums.items()}
+        added |= {name: value for name, value in last_callback.logs.items() if name not in logs}
+        means = {name: total / (model.step - epoch_start) for name, total in epoch_sums.items()} | added
         means["epoch_secs"] = time.perf_counter() - epoch_started
         if model.step % steps_per_epoch == 0:
             callbacks.on_epoch_end(epoch, means)

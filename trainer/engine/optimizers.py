@@ -71,6 +71,7 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
     made = {}
     for name, of_phase in variables.items():
         made[name] = clone(_as_optimizer(each[name]))
+        made[name].name = name
         made[name].build(list(of_phase))
     return made
 

@@ -6,12 +6,14 @@ Legend: `B` images a replica, `H W C` an image, `Z` latent size.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import console
 from trainer.callbacks import Progress
 from trainer.config import check_batch
 from trainer.data.balance import balanced_order
@@ -31,6 +33,7 @@ from trainer.gans.checks import (
     as_classes,
     as_images,
     check_built,
+    check_owners,
     check_reaches,
     check_reads,
     check_same_shape,
@@ -93,6 +96,10 @@ class GAN(keras.Model):
         name: str | None = None,
     ):
         super().__init__(name=name)
+        if type(self).train_step is not keras.Model.train_step:
+            raise ConfigError(
+                f"{type(self).__name__} has a train_step, which nothing would call; override forward or add_losses."
+            )
         if latent_distribution not in ("normal", "uniform"):
             raise ConfigError(f"latent_distribution={latent_distribution} is unknown; choose normal or uniform.")
         if image_range not in IMAGE_RANGES:
@@ -185,7 +192,7 @@ class GAN(keras.Model):
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        """Builds networks and optimisers inside the strategy's scope.
+        """Builds networks and optimisers inside the strategy's scope, once: training goes on with the settings given.
 
         Args:
             optimizer: One Keras optimiser, which each phase gets a clone of, or a dict with one for `generator` and
@@ -209,9 +216,14 @@ class GAN(keras.Model):
             strategy: Where to train; None: the current strategy.
 
         Raises:
-            ConfigError: A setting or a name is unknown, or two settings do not fit each other.
+            ConfigError: A setting or a name is unknown, two settings do not fit each other, or training has begun.
             NetworkError: Networks, loss and optimisers do not fit each other.
         """
+        if self.step:
+            raise ConfigError(
+                f"compile makes new networks, and these have taken {self.step} steps; make another GAN for new ones, "
+                "or set optimizers['generator'].learning_rate to go on with another rate."
+            )
         check_updates(
             update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps, precision
         )
@@ -235,8 +247,7 @@ class GAN(keras.Model):
         finally:
             keras.config.set_dtype_policy(policy)
         self.with_xla = not has_convolutions(self.networks.values()) if jit_compile == "auto" else bool(jit_compile)
-        self.optimizer = self.optimizers["generator"]
-        self.step = 0
+        self.optimizer = SimpleNamespace(optimizers=[*self.optimizers.values()])  # where Keras's callbacks find several
         self.built = True
 
     def fit(
@@ -255,14 +266,17 @@ class GAN(keras.Model):
     ) -> keras.callbacks.History:
         """Trains from `self.step` on, with this package's loop and ordinary Keras callbacks.
 
+        SIGTERM ends it after the step that runs; then `preempted` is true.
+
         Args:
             x: Images [N, H, W, C]: uint8, or float in the range of the generator's output; or a `Stream` of a prepared
                 set, labels included.
             y: Labels: integers [N] or one-hot [N, K]; needed by conditional models.
             batch_size: Global batch size.
-            epochs: Passes over `x` in all.
+            epochs: Passes over `x` in all, those of an earlier `fit` included.
             steps: Generator updates in all, in place of `epochs`.
-            callbacks: They see `on_epoch_*`, and `on_train_batch_*` once a window.
+            callbacks: They see `on_epoch_*`, and `on_train_batch_*` once a window. Those of Keras that set learning
+                rates set those of both optimisers.
             verbose: 0 for no progress display; otherwise a bar on a terminal, JSON lines elsewhere.
             steps_per_window: Most steps between two calls of the callbacks.
             balance_classes: Show every class of `y` as often as any other: images of smaller classes come several
@@ -297,6 +311,12 @@ class GAN(keras.Model):
             num_steps=num_steps,
             global_batch_size=batch_size,
         )
+        if self.step >= num_steps:
+            console.say(
+                f"There is nothing to train: epochs and steps count from the beginning, and the model has taken "
+                f"{self.step} of {num_steps} steps.",
+                severity="WARNING",
+            )
         with contextlib.closing(feed), self._preemption:
             loop.run(
                 self,
@@ -309,6 +329,17 @@ class GAN(keras.Model):
                 preemption=self._preemption,
             )
         return next(held for held in callback_list.callbacks if isinstance(held, keras.callbacks.History))
+
+    def save(self, *args: Any, **settings: Any) -> NoReturn:
+        """Refuses: a GAN is its class's code and its state, which other methods save.
+
+        Raises:
+            ConfigError: Always, with those methods.
+        """
+        raise ConfigError(
+            "a GAN is not saved whole; use averaged_generator.save(FILE) for the network that samples, "
+            "save_weights(FILE) for all weights, or trainer.callbacks.Checkpoint to go on exactly."
+        )
 
     def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Images [B, H, W, C] of the generator that samples (the average, where there is one)."""
@@ -383,6 +414,9 @@ class GAN(keras.Model):
 
     def _build_networks(self, optimizer: Any) -> None:
         self.networks = self.get_networks()
+        for name, network in self.networks.items():
+            check_built(name, network)
+        check_owners(self.owners, self.networks)
         if self.ema_half_life_images:
             for name in self.averaged:
                 average = self.get_generator()
@@ -391,7 +425,6 @@ class GAN(keras.Model):
         if self.objective.augmenter is not None:
             self.networks["augmenter"] = self.objective.augmenter
         for name, network in self.networks.items():
-            check_built(name, network)
             setattr(self, name, network)
         for network in self._named("discriminator"):
             check_reads(self.objective.loss, network)

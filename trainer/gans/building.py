@@ -1,6 +1,8 @@
 """From a config to a compiled GAN."""
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,15 +17,29 @@ from trainer.gans.base import GAN
 from trainer.gans.conditional import ConditionalGAN
 from trainer.gans.cyclegan import CycleGAN
 from trainer.gans.infogan import InfoGAN
-from trainer.registry import check_known
+from trainer.registry import Registry, check_known
 
-WIRINGS: dict[str, type[GAN]] = {
-    "gan": GAN,
-    "conditional": ConditionalGAN,
-    "acgan": ACGAN,
-    "infogan": InfoGAN,
-    "cyclegan": CycleGAN,
-}
+WIRINGS: Registry[type[GAN]] = Registry("wiring")
+"""The classes that `--wiring` names."""
+
+
+def wiring(name: str) -> Callable[[type[GAN]], type[GAN]]:
+    """Registers a subclass of `GAN` under a name that `--wiring` accepts.
+
+    Its own arguments, by keyword and with defaults, are its `wiring_options`; it hands on all others.
+    """
+    return functools.partial(WIRINGS.add, name)
+
+
+for _name, _class in (
+    ("gan", GAN),
+    ("conditional", ConditionalGAN),
+    ("acgan", ACGAN),
+    ("infogan", InfoGAN),
+    ("cyclegan", CycleGAN),
+):
+    WIRINGS.add(_name, _class)
+
 _JIT_COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 _OUTPUT_ACTIVATIONS = {"-1..1": "tanh", "0..1": "sigmoid", "0..255": "relu"}
 
@@ -78,25 +94,37 @@ def from_config(
 
 def _wiring(config: TrainConfig, num_classes: int) -> GAN:
     """The GAN of a config, without its networks."""
-    wiring = WIRINGS[config.wiring]
-    maps = "images" if wiring is CycleGAN else "latents"
+    kind = WIRINGS[config.wiring]
+    maps = "images" if issubclass(kind, CycleGAN) else "latents"
     if architectures.maps(config.architecture) != maps:
         raise ConfigError(
             f"wiring={config.wiring} needs an architecture that maps {maps} to images, which {config.architecture} "
             f"does not; choose one of {', '.join(n for n in architectures.names() if architectures.maps(n) == maps)}."
         )
-    parameters = inspect.signature(wiring).parameters
-    common = {*inspect.signature(GAN).parameters, "settings", "num_classes"}
+    taken = _arguments(kind)
+    common = {*_arguments(GAN), "num_classes"}
     for option in config.wiring_options:
-        check_known(f"option of wiring {config.wiring}", option, [name for name in parameters if name not in common])
-    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in parameters else {}
-    return wiring(
+        check_known(f"option of wiring {config.wiring}", option, [name for name in taken if name not in common])
+    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in taken else {}
+    return kind(
         config.latent_dim,
         latent_distribution=config.latent_distribution,
         image_range=config.image_range,
         **labels,
         **config.wiring_options,
     )
+
+
+def _arguments(kind: type[GAN]) -> list[str]:
+    """What a class and those above it take by name."""
+    named = [
+        parameter.name
+        for base in kind.__mro__
+        if issubclass(base, GAN)
+        for parameter in inspect.signature(base).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    return list(dict.fromkeys(named))
 
 
 def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:

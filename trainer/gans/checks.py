@@ -3,7 +3,7 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,6 +53,24 @@ def check_built(name: str, network: object) -> None:
     """Refuses what is no network, or has no variables yet."""
     if not isinstance(network, keras.layers.Layer) or not network.built:
         raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
+
+
+def check_owners(owners: Mapping[str, tuple[str, ...]], networks: Mapping[str, keras.layers.Layer]) -> None:
+    """Refuses a wiring some of whose networks no optimiser would move, or whose optimisers have none to move."""
+    if set(owners) != {"discriminator", "generator"}:
+        raise NetworkError(
+            f"owners has the keys {', '.join(owners)}; there are two optimisers, so give each network to discriminator "
+            "or to generator."
+        )
+    owned = [name for names in owners.values() for name in names]
+    for name in owned:
+        if name not in networks:
+            raise NetworkError(f"owners names {name}, but get_networks() makes {', '.join(networks)} alone.")
+    for name, network in networks.items():
+        if name not in owned and network.trainable_variables:
+            raise NetworkError(
+                f"no optimiser moves the weights of {name}; name it in owners, or set its trainable to False."
+            )
 
 
 def check_reads(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:

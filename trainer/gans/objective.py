@@ -63,7 +63,12 @@ class Outcome:
     fake: Judged
 
     def add(self, phase: str, name: str, term: tf.Tensor, weight: float = 1.0) -> None:
-        """Adds a term float32 [B] to the loss of a phase, and logs it unweighted as `loss/NAME`."""
+        """Adds a term float32 [B] to the loss of a phase, and logs it unweighted as `loss/NAME`.
+
+        Raises:
+            NetworkError: It has another shape.
+        """
+        term = as_losses(term, f"the loss {name}", self.real.logits)
         self.losses[phase] += weight * term
         self.metrics[phase][f"loss/{name}"] = term
 
