@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from PIL import Image
 
 import trainer.__main__ as commands
 from trainer import task
+from trainer.callbacks import MetricsLog
+from trainer.engine.checkpoint import CheckpointStore
+from trainer.errors import DivergenceError
 
 TINY = [
     "--recipe=vanilla",
@@ -180,6 +184,31 @@ def test_a_mistake_is_one_sentence_without_a_traceback(tmp_path, capsys, argumen
     error = capsys.readouterr().err
     assert sentence in error and error.startswith("error: ") and error.count("\n") == 1
     assert code == 1 or not (tmp_path / "run").exists()
+
+
+def test_a_run_that_ends_in_an_error_has_committed_what_it_was_writing(tmp_path, monkeypatch, capsys):
+    plain = CheckpointStore._commit
+
+    def slow(self, *arguments):
+        time.sleep(0.5)
+        plain(self, *arguments)
+
+    def diverge(self, batch, logs=None):
+        if self.model.step == 6:
+            raise DivergenceError("a loss became nan.")
+
+    monkeypatch.setattr(CheckpointStore, "_commit", slow)
+    monkeypatch.setattr(MetricsLog, "on_train_batch_end", diverge)
+    assert train(tmp_path / "run") == 1
+    assert capsys.readouterr().err == "error: a loss became nan.\n"
+    assert (tmp_path / "run/checkpoints/step-00000003/MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize("suite", ["cycle", "stacked"])
+def test_a_run_is_not_evaluated_by_metrics_of_something_else(finished, capsys, suite):
+    assert commands.main(["main", "evaluate", f"--job_dir={finished}", f"--metrics={suite}"]) != 0
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_metrics_that_do_not_fit_the_data_leave_no_run(tmp_path, capsys):

@@ -227,6 +227,35 @@ def test_the_command_exports_to_a_bucket_and_never_over_another_model(job_dir, b
     assert f"out={bucket}/model holds files already; give another folder." in capsys.readouterr().err
 
 
+def test_a_model_holds_the_generator_and_nothing_else_of_a_run(job_dir):
+    names = [name for name, _ in tf.train.list_variables(str(job_dir / "model/variables/variables"))]
+    assert names and not [name for name in names if "discriminator" in name or "optimizer" in name]
+    restored = trained.restore(str(job_dir))[1]
+    num_bytes = sum(4 * np.prod(variable.shape) for variable in restored.averaged_generator.variables)
+    assert (job_dir / "model/variables/variables.data-00000-of-00001").stat().st_size < 1.1 * num_bytes + 4000
+
+
+def test_a_model_of_some_classes_takes_and_shows_these_alone(tmp_path):
+    gan = tiny_wiring("conditional", classes=(3, 7))
+    served.save(gan, tmp_path / "model")
+    sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
+    ask = {"seed": tf.constant([1], tf.int64), "number": tf.constant([2])}
+    in_turn, *alone = (sample(label=tf.constant([label]), **ask)["png_bytes"].numpy()[0] for label in (-1, 3, 7))
+    assert in_turn not in alone
+    for label in (-2, 4, 9):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="label is out of range, expected one of -1, 3, 7"):
+            sample(label=tf.constant([label]), **ask)
+
+
+def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
+    gan = tiny_wiring("conditional", two_replicas, ema_half_life_images=100.0)
+    served.save(gan, tmp_path / "model")
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    latents, labels = np.ones((2, 8), "f"), np.array([1, 2], np.int32)
+    images = serve(latents=tf.constant(latents), labels=tf.constant(labels))["images"].numpy()
+    np.testing.assert_array_equal(images, gan._sampler(gan.image_range, latents, labels))
+
+
 @pytest.mark.parametrize("wiring", ["gan", "acgan", "infogan"])
 def test_every_wiring_that_draws_can_be_served(wiring, tmp_path):
     gan = tiny_wiring(wiring)

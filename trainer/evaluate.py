@@ -25,11 +25,16 @@ def act(values: absl_flags.FlagValues) -> None:
     with console.quiet_import():
         from trainer import metrics, trained
         from trainer.data.loading import load_training_data
+        from trainer.training import check_metrics
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     config = config.override(metrics=values.metrics or config.metrics)
     if config.metrics == "none":
-        raise ConfigError(f"the run in {values['job_dir'].value} has no metrics; name a suite, as in --metrics=digits.")
+        raise ConfigError(
+            f"the run in {values['job_dir'].value} has no metrics: there are some for digits, stacked digits and "
+            "cycles alone; look at its grids, or name a suite all the same, as in --metrics=digits."
+        )
+    check_metrics(config)
     suite = metrics.get(config.metrics)(*load_training_data(config).real_images)
     print(
         json.dumps(

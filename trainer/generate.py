@@ -47,7 +47,7 @@ def act(values: absl_flags.FlagValues) -> None:
     count = values.num_images
     images, labels = gan.sample(count, labels=values.label, seed=values.seed)
     if out.suffix == ".png":
-        columns = gan.num_classes if gan.num_classes and values.label is None else int(np.ceil(count**0.5))
+        columns = len(gan.classes) if gan.num_classes and values.label is None else int(np.ceil(count**0.5))
         save_grid(out, tile(images, columns))
     else:
         buffer = io.BytesIO()

@@ -29,8 +29,11 @@ class _Generator(tf.Module):
 
     def __init__(self, gan: GAN):
         super().__init__(name="generator")
-        self._gan = gan
-        self.network = gan.averaged_generator  # an attribute, so that its weights are saved
+        self._held = lambda: gan  # no attribute, for all state of those would be saved
+
+    @property
+    def _gan(self) -> GAN:
+        return self._held()
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The functions that are served, by name."""
@@ -46,7 +49,7 @@ class _Generator(tf.Module):
 
     def _serve(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         if labels is not None:
-            labels = _in_range("a label", labels, 0, self._gan.num_classes - 1)
+            labels = self._known("a label", labels)
         return {"images": self._images(latents, labels)}
 
     def _sample(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -59,12 +62,21 @@ class _Generator(tf.Module):
         latents = self._gan.sample_latents(Noise(seed, 0, MOST_IMAGES, purpose="served"))[:number]
         labels = None
         if self._gan.num_classes:
-            label = _in_range("label", label, -1, self._gan.num_classes - 1)
-            labels = tf.where(label < 0, tf.range(number) % self._gan.num_classes, label)
+            classes = tf.constant(self._gan.classes, tf.int32)
+            in_turn = tf.gather(classes, tf.range(number) % len(self._gan.classes))
+            labels = tf.where(label == -1, in_turn, self._known("label", label, -1))
         return tf.io.encode_png(_tiled(self._images(latents, labels)))
 
+    def _known(self, name: str, labels: tf.Tensor, *also: int) -> tf.Tensor:
+        """The labels of a request, all of them checked."""
+        classes = [*also, *self._gan.classes.tolist()]
+        if len(classes) == 1 + classes[-1] - classes[0]:
+            return _in_range(name, labels, classes[0], classes[-1])
+        is_right = tf.reduce_all(tf.reduce_any(labels[..., tf.newaxis] == tf.constant(classes, tf.int32), axis=-1))
+        return _checked(labels, is_right, f"{name} is out of range, expected one of {', '.join(map(str, classes))}")
+
     def _images(self, latents: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
-        return as_bytes(self._gan.generate(latents, labels, self.network, False), self._gan.image_range)
+        return as_bytes(self._gan.generate(latents, labels, self._gan.averaged_generator, False), self._gan.image_range)
 
 
 class _Translator(tf.Module):
@@ -72,19 +84,19 @@ class _Translator(tf.Module):
 
     def __init__(self, gan: CycleGAN):
         super().__init__(name="translator")
-        self._gan = gan
-        self.network = gan.best_of("generator_ab")
+        self._held = lambda: gan
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The function that is served."""
-        shape = self.network.inputs[0].shape
+        shape = self._held().best_of("generator_ab").inputs[0].shape
         images = tf.TensorSpec([None, *shape[1:]], tf.uint8, "images")
         return {"serving_default": tf.function(self._serve, autograph=False).get_concrete_function(images)}
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        low, high = self._gan.image_range
+        gan = self._held()
+        low, high = gan.image_range
         floats = tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
-        return {"images": as_bytes(self.network(floats, training=False), self._gan.image_range)}
+        return {"images": as_bytes(gan(floats), gan.image_range)}
 
 
 def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
@@ -101,7 +113,9 @@ def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
     module = _Translator(gan) if isinstance(gan, CycleGAN) else _Generator(gan)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    tf.saved_model.save(module, str(partial), signatures=module.signatures())
+    signatures = module.signatures()
+    module.read = [variable for function in signatures.values() for variable in function.variables]
+    tf.saved_model.save(module, str(partial), signatures=signatures)
     (partial / _ABOUT).parent.mkdir()
     (partial / _ABOUT).write_text(json.dumps(note or {}), encoding="utf-8")
     (folder / SAVED_MODEL).unlink(missing_ok=True)  # of the model before, which goes
@@ -134,7 +148,11 @@ def publish(folder: Path, to: Location) -> None:
 def _in_range(name: str, values: tf.Tensor, least: int, most: int) -> tf.Tensor:
     """The integers of a request, all of them checked."""
     is_right = tf.reduce_all((values >= least) & (values <= most))
-    checked = tf.debugging.assert_equal(is_right, True, f"{name} is out of range, expected {least} to {most}")
+    return _checked(values, is_right, f"{name} is out of range, expected {least} to {most}")
+
+
+def _checked(values: tf.Tensor, is_right: tf.Tensor, sentence: str) -> tf.Tensor:
+    checked = tf.debugging.assert_equal(is_right, True, sentence)
     with tf.control_dependencies([checked]):
         return tf.identity(values)
 

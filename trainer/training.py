@@ -1,5 +1,6 @@
 """One run from a config: data, networks, callbacks, and what the user is told."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from trainer.data import num_examples, windows_of
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
-from trainer.errors import CheckpointError, ConfigError, Preempted
+from trainer.errors import CheckpointError, ConfigError, Preempted, TrainerError
 from trainer.gans import GAN, WIRINGS, CycleGAN, from_config
 from trainer.storage import Mirror, RunDirectory, locate, read_json_lines, write_atomically
 
@@ -42,14 +43,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         penalties.check_name(name)
     if config.augment is not None:
         augment.check_name(config.augment)
-    translates = issubclass(WIRINGS[config.wiring], CycleGAN)
-    if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
-        translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
-        others = [name for name in metrics.NAMES if (name == "cycle") != (config.metrics == "cycle")]
-        raise ConfigError(
-            f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
-            f"choose auto, {', '.join(others)} or none."
-        )
+    check_metrics(config)
+    translates = _translates(config)
     if translates != (config.dataset_b is not None):
         raise ConfigError(
             f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
@@ -63,6 +58,26 @@ def resolve(config: TrainConfig) -> TrainConfig:
     config = _placed(config, environment)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def check_metrics(config: TrainConfig) -> None:
+    """Refuses a suite of metrics that does not measure what the wiring makes.
+
+    Raises:
+        ConfigError: It is of translations and the wiring of latents, or the other way round.
+    """
+    translates = _translates(config)
+    if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
+        translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
+        others = [name for name in metrics.NAMES if (name == "cycle") != (config.metrics == "cycle")]
+        raise ConfigError(
+            f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
+            f"choose auto, {', '.join(others)} or none."
+        )
+
+
+def _translates(config: TrainConfig) -> bool:
+    return issubclass(WIRINGS[config.wiring], CycleGAN)
 
 
 def _placed(config: TrainConfig, environment: Environment) -> TrainConfig:
@@ -158,7 +173,12 @@ def _fit_and_write(
         with directory.mirrored(environment.tensorboard_log_dir) as mirrors:
             write_atomically(directory.config, config.to_json().encode())
             checkpoint = _checkpoint(config, directory, data, mirrors)
-            _fit(config, gan, data, [*more, *active, checkpoint, *more])
+            try:
+                _fit(config, gan, data, [*more, *active, checkpoint, *more])
+            except BaseException:
+                with contextlib.suppress(TrainerError, OSError):
+                    checkpoint.store.wait()  # what is being written is committed, before a folder of scratch goes
+                raise
         if config.export_model and not _is_cut(config, gan):
             return _export(gan, directory, environment, checkpoint.store)
     return None

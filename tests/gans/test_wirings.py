@@ -5,10 +5,12 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import tiny_gan, values_of
 from keras import layers
 
-from trainer import ACGAN, CycleGAN, InfoGAN
+from trainer import ACGAN, ConditionalGAN, CycleGAN, InfoGAN
+from trainer.engine.randomness import Noise
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans import from_config
 from trainer.recipes import get
@@ -182,3 +184,35 @@ def test_a_cyclegans_options_are_numbers(options, sentence):
     config = get("cyclegan").override(wiring_options=options)
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         from_config(config, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize("wiring", ["conditional", "acgan"])
+def test_classes_that_the_data_lack_are_neither_asked_for_nor_shown(digits, wiring):
+    gan = tiny_gan("mlp", wiring=wiring, classes=(7, 3))
+    asked = gan.sample_labels(Noise(0, tf.constant(5, tf.int64), 200, purpose="test")).numpy()
+    assert asked.dtype == np.int32 and set(asked) == {3, 7}
+    assert gan.sample(5)[1].tolist() == [3, 7, 3, 7, 3]
+    assert gan.sample_grid(10, 4).shape == (2 * 30 + 2, 4 * 30 + 2, 1)
+    with pytest.raises(DataError, match="labels has 4, which the model was not trained on; give one of 3, 7"):
+        gan.sample(2, labels=4)
+    chosen = np.isin(digits.labels, (3, 7))
+    gan.fit(digits.images[chosen], digits.labels[chosen], batch_size=16, steps=1, verbose=0)
+
+
+def test_all_classes_are_drawn_as_they_are():
+    some, every = tiny_gan("mlp", wiring="conditional", classes=tuple(range(10))), tiny_gan("mlp", wiring="conditional")
+    noise = Noise(0, tf.constant(5, tf.int64), 200, purpose="test")
+    np.testing.assert_array_equal(some.sample_labels(noise), every.sample_labels(noise))
+    with pytest.raises(ConfigError, match=r"classes=\(3, 12\) are not all from 0 to 9"):
+        ConditionalGAN(4, 10, classes=(3, 12))
+
+
+def test_a_cyclegan_of_floats_shows_and_translates_them_in_the_range_of_all(domains):
+    floats = [(images / 127.5 - 1.0).astype(np.float32) for images in domains]
+    gan, of_bytes = Translator(), Translator()
+    for model, (a, b) in ((gan, floats), (of_bytes, domains)):
+        model.compile(optimizer="adam")
+        model.fit(a, b, batch_size=4, steps=1, verbose=0)
+    np.testing.assert_array_equal(gan.sample_grid(6, 3), of_bytes.sample_grid(6, 3))
+    gan.translate(np.zeros_like(floats[0][:1]), "b")  # which alone would be taken for 0..1
+    assert gan.image_range == (-1.0, 1.0)

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from trainer.images import save_animation
+from trainer.storage import local_path
 
 _MAX_FRAMES = 100
 
@@ -21,7 +21,7 @@ class Animation(keras.callbacks.Callback):
 
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()
-        self._directory = Path(directory)
+        self._directory = local_path(directory)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         grids = sorted(self._directory.glob("step-*.png"))

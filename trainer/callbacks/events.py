@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.storage import local_path
+
 
 class EventLog(keras.callbacks.Callback):
     """Writes the scalars of every window for TensorBoard, by step.
@@ -17,7 +19,7 @@ class EventLog(keras.callbacks.Callback):
 
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()
-        self._directory = str(directory)
+        self._directory = str(local_path(directory))
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._writer = tf.summary.create_file_writer(self._directory)

@@ -4,12 +4,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from trainer.storage import read_json_lines, write_atomically
+from trainer.storage import local_path, read_json_lines, write_atomically
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -21,7 +20,7 @@ class MetricsLog(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str]):
         super().__init__()
-        self._path = Path(path)
+        self._path = local_path(path)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         kept = [line for line in read_json_lines(self._path) if line["step"] <= self.model.step and self.model.step]

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from trainer.callbacks.periodic import Periodic
 from trainer.images import save_grid
+from trainer.storage import local_path
 
 
 class SampleGrid(Periodic):
@@ -32,7 +32,7 @@ class SampleGrid(Periodic):
         log_dir: str | os.PathLike[str] | None = None,
     ):
         super().__init__(every_steps)
-        self._directory = Path(directory)
+        self._directory = local_path(directory)
         self._rows, self._columns = rows, columns
         self._log_dir = log_dir
 

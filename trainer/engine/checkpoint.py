@@ -14,7 +14,7 @@ import tensorflow as tf
 from trainer.engine.manifest import MANIFEST, Manifest, state_sha256, verify
 from trainer.engine.published import PublishedCheckpoints
 from trainer.errors import CheckpointError, DivergenceError
-from trainer.storage import Location, file_sha256
+from trainer.storage import Location, file_sha256, local_path
 
 
 class CheckpointStore:
@@ -40,7 +40,7 @@ class CheckpointStore:
         remote: Location | None = None,
         before_publishing: Callable[[], None] | None = None,
     ):
-        self.directory = Path(directory)
+        self.directory = local_path(directory)
         self._keep = keep
         self._best = best
         self._fingerprints = dict(fingerprints or {})

@@ -261,6 +261,8 @@ def _differentiated(
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
             with keras.StatelessScope(mapping, collect_losses=True) as scope:
                 losses, metrics = plan.forward(images, targets, noise)
+            for phase in group.phases:
+                _check_loss(phase.name, losses, images.shape[0])
             if scope.losses:
                 raise NetworkError(
                     "a layer has an activity_regularizer or calls add_loss, which have no effect here; remove it, or "
@@ -282,6 +284,16 @@ def _differentiated(
         return gradients, logged, after
 
     return differentiate
+
+
+def _check_loss(phase: str, losses: Losses, num_images: int) -> None:
+    """Refuses a forward pass that has no loss of a phase, or one that is not float [num_images]."""
+    shape = tuple(losses[phase].shape) if phase in losses else "nothing"
+    if shape != (num_images,):
+        raise NetworkError(
+            f"forward gives {shape} as the loss of the phase {phase} where one number an image, ({num_images},), is "
+            "expected; leave their mean to the trainer."
+        )
 
 
 def _gradients(tape: tf.GradientTape, objective: tf.Tensor, phase: Phase) -> list[tf.Tensor]:

@@ -102,10 +102,12 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
             f"does not; choose one of {', '.join(n for n in architectures.names() if architectures.maps(n) == maps)}."
         )
     taken = _arguments(kind)
-    common = {*_arguments(GAN), "num_classes"}
+    common = {*_arguments(GAN), "num_classes", "classes"}
     for option in config.wiring_options:
         check_known(f"option of wiring {config.wiring}", option, [name for name in taken if name not in common])
-    labels: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in taken else {}
+    labels: dict[str, Any] = {}
+    if issubclass(kind, ConditionalGAN) and not kind.labels_are_codes:
+        labels = {"num_classes": num_classes, "classes": config.classes}
     return kind(
         config.latent_dim,
         latent_distribution=config.latent_distribution,

@@ -5,6 +5,7 @@ Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` classes.
 Source: arXiv 1411.1784.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -30,14 +31,23 @@ class ConditionalGAN(GAN):
     Args:
         latent_dim: Z.
         num_classes: K.
+        classes: The labels that the data has, which alone are learned and sampled; None: all from 0 to K-1.
         **settings: As of `GAN`.
+
+    Raises:
+        ConfigError: K is less than 2, or a class is not one of them.
     """
 
-    def __init__(self, latent_dim: int, num_classes: int, **settings: Any):
+    def __init__(self, latent_dim: int, num_classes: int, *, classes: Sequence[int] | None = None, **settings: Any):
         super().__init__(latent_dim, **settings)
         if num_classes < 2:
             raise ConfigError(f"num_classes={num_classes} is too small; a conditional model needs at least 2 classes.")
         self.num_classes = num_classes
+        self.classes = np.arange(num_classes) if classes is None else np.unique(np.asarray(classes, int))
+        if not self.classes.size or self.classes.min() < 0 or self.classes.max() >= num_classes:
+            raise ConfigError(
+                f"classes={classes} are not all from 0 to {num_classes - 1}; give those that the data has."
+            )
 
     @property
     def condition_size(self) -> int:
@@ -58,7 +68,13 @@ class ConditionalGAN(GAN):
         return self.discriminator(tf.concat([images, planes], axis=-1), training=True)
 
     def sample_labels(self, noise: Noise) -> tf.Tensor:
-        return noise.integers("labels", self.num_classes)
+        return self._class_at(noise.integers("labels", len(self.classes)))
+
+    def _class_at(self, places: tf.Tensor) -> tf.Tensor:
+        """The classes at these places among those that there are: int32 [B]."""
+        return (
+            places if len(self.classes) == self.num_classes else tf.gather(tf.constant(self.classes, tf.int32), places)
+        )
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Images [B, H, W, C] for (latents [B, Z], integer labels [B])."""
@@ -85,8 +101,8 @@ class ConditionalGAN(GAN):
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """A row a class; of more classes than `rows` and ten, as many as that, evenly spread."""
-        rows = min(self.num_classes, max(rows, 10))
-        classes = np.arange(rows) * self.num_classes // rows
+        rows = min(len(self.classes), max(rows, 10))
+        classes = self.classes[np.arange(rows) * len(self.classes) // rows]
         return tile(self.sample(rows * columns, labels=np.repeat(classes, columns))[0], columns)
 
     def _check_image_shape(self, shape: tuple[int, ...]) -> None:
@@ -95,7 +111,14 @@ class ConditionalGAN(GAN):
 
     def _labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray:
         if labels is None:
-            return (np.arange(num_images) % self.num_classes).astype(np.int32)
+            return self.classes[np.arange(num_images) % len(self.classes)].astype(np.int32)
         given = np.asarray(labels)
         given = np.repeat(given.reshape(1), num_images) if given.size == 1 else given
-        return self._as_classes(given, num_images, "labels")
+        found = self._as_classes(given, num_images, "labels")
+        unknown = np.setdiff1d(found, self.classes)
+        if unknown.size:
+            raise DataError(
+                f"labels has {unknown[0]}, which the model was not trained on; give one of "
+                f"{', '.join(map(str, self.classes))}."
+            )
+        return found

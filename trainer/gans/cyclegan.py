@@ -21,7 +21,7 @@ from trainer.errors import DataError, NetworkError
 from trainer.gans.base import GAN
 from trainer.gans.checks import as_images, check_built, check_same_shape, input_shapes, per_example
 from trainer.gans.objective import Outcome
-from trainer.gans.sampling import Sampler
+from trainer.gans.sampling import Sampler, as_bytes
 from trainer.images import tile
 from trainer.settings import check_number
 
@@ -136,10 +136,16 @@ class CycleGAN(GAN):
         return self.translate(images, "b"), None
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
-        """Images uint8 [N, H, W, C] of the other domain as images of `domain`, `a` or `b`."""
+        """Images [N, H, W, C] of the other domain as images of `domain`, `a` or `b`: uint8 [N, H, W, C].
+
+        Args:
+            images: uint8, or float in the range of those that the model was trained on.
+            domain: What they become.
+        """
         self._check_compiled("translate")
-        window = super()._window(images, None)
-        return self._samplers[domain](window.image_range, window.as_floats(window.images))
+        images = as_images(images)
+        floats = Window(images, None, self.image_range).as_floats(images)
+        return self._samplers[domain](self.image_range, floats)
 
     def show(self, x: Any, y: Any) -> None:
         """Says which images of the two domains grids and samples translate: the first ones of `x` and `y`."""
@@ -147,9 +153,12 @@ class CycleGAN(GAN):
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """Three rows for each direction: images of A, as B, and back as A; then images of B, as A, and back as B."""
-        a, b = self._to_show(min(columns, _SHOWN))
+        a, b = (self._pixels(images) for images in self._to_show(min(columns, _SHOWN)))
         as_b, as_a = self.translate(a, "b"), self.translate(b, "a")
         return tile(np.concatenate([a, as_b, self.translate(as_b, "a"), b, as_a, self.translate(as_a, "b")]), len(a))
+
+    def _pixels(self, images: np.ndarray) -> np.ndarray:
+        return images if images.dtype == np.uint8 else as_bytes(images, self.image_range).numpy()
 
     def _to_show(self, num_images: int) -> tuple[np.ndarray, np.ndarray]:
         if self.shown is None:

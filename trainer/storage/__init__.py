@@ -1,7 +1,7 @@
 """Where files lie: local paths and `gs://` behind one interface, and the names of a run directory."""
 
 from trainer.storage.files import file_crc32c, file_sha256, read_json_lines, write_atomically
-from trainer.storage.locations import Entry, Location, is_remote, locate
+from trainer.storage.locations import Entry, Location, is_remote, local_path, locate
 from trainer.storage.mirror import Mirror
 from trainer.storage.run_directory import RunDirectory
 
@@ -13,6 +13,7 @@ __all__ = [
     "file_crc32c",
     "file_sha256",
     "is_remote",
+    "local_path",
     "locate",
     "read_json_lines",
     "write_atomically",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from trainer.errors import MissingError, StorageError
+from trainer.errors import ConfigError, MissingError, StorageError
 from trainer.storage.files import write_atomically
 
 SCHEME = "gs://"
@@ -175,6 +175,20 @@ def locate(path: str | os.PathLike[str]) -> Location:
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is in a bucket."""
     return os.fspath(path).startswith(SCHEME)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A path of this machine.
+
+    Raises:
+        ConfigError: It is in a bucket.
+    """
+    if is_remote(path):
+        raise ConfigError(
+            f"{path} is in a bucket, and this writes on local disks; train from a recipe, whose --job_dir may be in a "
+            "bucket."
+        )
+    return Path(path)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,222 @@
+"""A wiring of one's own learns with all its networks, or is told in one sentence why it would not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_config, tiny_gan, values_of
+from keras import layers
+
+from trainer import GAN, ConditionalGAN
+from trainer.callbacks import Animation, Checkpoint, Evaluation, EventLog, MetricsLog, SampleGrid
+from trainer.errors import ConfigError, NetworkError
+from trainer.gans import WIRINGS, from_config, wiring
+
+BATCH = {"batch_size": 16, "verbose": 0}
+OWNERS = {"discriminator": ("discriminator",), "generator": ("generator", "encoder")}
+
+
+def perceptron(inputs, units, name):
+    return keras.Sequential([keras.Input(inputs), layers.Flatten(), layers.Dense(units)], name=name)
+
+
+class EncodingGAN(GAN):
+    """With a third network that reads the latents off the fakes."""
+
+    owners = OWNERS
+
+    def __init__(self, latent_dim=4, *, weight=0.1, **settings):
+        super().__init__(latent_dim, **settings)
+        self.weight = weight
+
+    def get_networks(self):
+        pixels = [layers.Dense(784, activation="tanh"), layers.Reshape((28, 28, 1))]
+        return {
+            "generator": keras.Sequential([keras.Input((self.latent_dim,)), *pixels]),
+            "discriminator": perceptron((28, 28, 1), 1, "discriminator"),
+            "encoder": perceptron((28, 28, 1), self.latent_dim, "encoder"),
+        }
+
+    def add_losses(self, outcome, latents):
+        found = self.encoder(outcome.fake.images, training=True)
+        outcome.add("generator", "encoding", tf.reduce_mean(tf.square(found - latents), axis=-1), self.weight)
+
+
+def compiled(kind, **members):
+    gan = type(kind.__name__, (kind,), members)()
+    gan.compile(optimizer="adam")
+    return gan
+
+
+def test_a_third_network_learns_and_its_loss_is_logged(digits):
+    gan = compiled(EncodingGAN)
+    before = values_of(gan)
+    history = gan.fit(digits.images[:64], steps=3, **BATCH).history
+    after = values_of(gan)
+    assert all((after[name] != before[name]).any() for name in after if name.startswith("encoder/"))
+    assert history["loss/encoding"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        (
+            {"owners": {"discriminator": ("discriminator",), "generator": ("generator",), "encoder": ("encoder",)}},
+            "owners has the keys discriminator, generator, encoder; there are two optimisers, so give each network to",
+        ),
+        (
+            {"owners": {"discriminator": ("discriminator",), "generator": ("generator", "decoder")}},
+            r"owners names decoder, but get_networks\(\) makes generator, discriminator, encoder alone",
+        ),
+        ({"owners": GAN.owners}, "no optimiser moves the weights of encoder; name it in owners, or set its trainable"),
+    ],
+)
+def test_networks_that_nothing_would_move_are_refused(members, sentence):
+    with pytest.raises(NetworkError, match=sentence):
+        compiled(EncodingGAN, **members)
+
+
+def test_a_network_that_rests_needs_no_owner(digits):
+    def get_networks(self):
+        networks = EncodingGAN.get_networks(self)
+        networks["encoder"].trainable = False
+        return networks
+
+    gan = compiled(EncodingGAN, owners=GAN.owners, get_networks=get_networks)
+    before = values_of(gan)
+    gan.fit(digits.images[:64], steps=2, **BATCH)
+    assert all((value == before[name]).all() for name, value in values_of(gan).items() if name.startswith("encoder/"))
+
+
+@pytest.mark.parametrize("axis", [None, "kept"])
+def test_a_term_that_is_no_number_an_image_is_refused(digits, axis):
+    def add_losses(self, outcome, latents):
+        found = self.encoder(outcome.fake.images, training=True)
+        term = tf.reduce_mean(found) if axis is None else tf.zeros([2, 1])
+        outcome.add("generator", "encoding", term)
+
+    with pytest.raises(NetworkError, match=r"^the loss encoding gives shape .* return one number an image, and leave"):
+        compiled(EncodingGAN, add_losses=add_losses).fit(digits.images[:64], steps=1, **BATCH)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda losses: {name: tf.reduce_mean(loss) for name, loss in losses.items()}, r"gives \(\) as the loss of"),
+        (lambda losses: {"generator": losses["generator"]}, "gives nothing as the loss of the phase discriminator"),
+    ],
+)
+def test_a_forward_pass_without_a_loss_an_image_is_refused(digits, change, sentence):
+    def forward(self, *arguments):
+        losses, metrics = EncodingGAN.forward(self, *arguments)
+        return change(losses), metrics
+
+    with pytest.raises(NetworkError, match=rf"^forward {sentence}"):
+        compiled(EncodingGAN, forward=forward).fit(digits.images[:64], steps=1, **BATCH)
+
+
+def test_a_train_step_which_nothing_would_call_is_refused():
+    with pytest.raises(
+        ConfigError, match="EncodingGAN has a train_step, which nothing would call; override forward or"
+    ):
+        compiled(EncodingGAN, train_step=lambda self, data: {})
+
+
+def test_networks_that_have_learned_are_not_thrown_away(digits):
+    gan = compiled(EncodingGAN)
+    gan.compile(optimizer="adam", loss="hinge")
+    gan.fit(digits.images[:64], steps=2, **BATCH)
+    before = values_of(gan)
+    with pytest.raises(ConfigError, match="compile makes new networks, and these have taken 2 steps; make another GAN"):
+        gan.compile(optimizer="adam")
+    assert all((value == before[name]).all() for name, value in values_of(gan).items())
+
+
+def test_a_gan_is_not_saved_whole_and_leaves_the_file(tmp_path):
+    (tmp_path / "gan.keras").write_text("before")
+    with pytest.raises(ConfigError, match=r"use averaged_generator.save\(FILE\) for the network that samples"):
+        compiled(EncodingGAN).save(tmp_path / "gan.keras")
+    assert (tmp_path / "gan.keras").read_text() == "before"
+
+
+def test_what_the_sentence_names_saves(digits, tmp_path):
+    gan, again = compiled(EncodingGAN), compiled(EncodingGAN)
+    gan.fit(digits.images[:64], steps=2, **BATCH)
+    gan.save_weights(tmp_path / "gan.weights.h5")
+    again.load_weights(tmp_path / "gan.weights.h5")
+    np.testing.assert_array_equal(again.sample(3)[0], gan.sample(3)[0])
+    gan.averaged_generator.save(tmp_path / "generator.keras")
+    latents = np.ones((2, 4), "f")
+    loaded = keras.saving.load_model(tmp_path / "generator.keras")
+    np.testing.assert_array_equal(loaded.predict(latents, verbose=0), gan.predict(latents, verbose=0))
+
+
+def test_a_fit_with_nothing_left_to_train_says_so(digits, capsys):
+    gan = compiled(EncodingGAN)
+    gan.fit(digits.images[:64], epochs=1, **BATCH)
+    assert "nothing to train" not in capsys.readouterr().out
+    gan.fit(digits.images[:64], epochs=1, **BATCH)
+    assert "epochs and steps count from the beginning, and the model has taken 4 of 4 steps" in capsys.readouterr().out
+    gan.fit(digits.images[:64], epochs=2, **BATCH)
+    assert gan.step == 8
+
+
+def test_keras_schedulers_set_the_rates_of_both_optimisers(digits):
+    gan = compiled(EncodingGAN)
+    halved = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.5 * rate)
+    history = gan.fit(digits.images[:64], epochs=2, callbacks=[halved], **BATCH).history
+    assert {name: float(optimizer.learning_rate) for name, optimizer in gan.optimizers.items()} == {
+        "discriminator": pytest.approx(0.00025),
+        "generator": pytest.approx(0.00025),
+    }
+    assert history["learning_rate_generator"] == pytest.approx([0.0005, 0.00025])
+
+
+class Falling:
+    """A suite of metrics that gets better twice."""
+
+    def __init__(self):
+        self.values = iter([9.0, 5.0, 4.0, 4.0, 4.0, 4.0])
+
+    def measure(self, model):
+        return {"distance": next(self.values)}
+
+
+def test_keras_callbacks_follow_the_metrics(digits):
+    gan = compiled(EncodingGAN)
+    patience = keras.callbacks.EarlyStopping(monitor="metric/distance", mode="min", patience=1)
+    following = [Evaluation(Falling(), every_steps=4), patience]
+    history = gan.fit(digits.images[:64], epochs=9, callbacks=following, **BATCH).history
+    assert history["metric/distance"] == [5.0, 4.0, 4.0] and gan.step == 12
+
+
+@pytest.mark.parametrize("make", [SampleGrid, Animation, EventLog, MetricsLog, Checkpoint])
+def test_callbacks_refuse_a_bucket_in_place_of_writing_beside_it(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="gs://mine/run is in a bucket, and this writes on local disks; train from a"):
+        make("gs://mine/run")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Takes wirings for one test."""
+    monkeypatch.setattr(WIRINGS, "_members", dict(WIRINGS._members))
+    return lambda name, kind: wiring(name)(kind)
+
+
+def test_options_of_a_registered_wiring_are_those_that_it_and_its_base_take(registered):
+    class Asked(ConditionalGAN):
+        def __init__(self, latent_dim, *, sharpness=1.0, **settings):
+            super().__init__(latent_dim, **settings)
+            self.sharpness = sharpness
+
+    registered("asked", Asked)
+    gan = from_config(tiny_config(wiring="asked", wiring_options={"sharpness": 2.0}), (28, 28, 1), 10)
+    assert (gan.sharpness, gan.num_classes) == (2.0, 10)
+    with pytest.raises(ConfigError, match="'sharpnes' is an unknown option of wiring asked; did you mean sharpness"):
+        from_config(tiny_config(wiring="asked", wiring_options={"sharpnes": 2.0}), (28, 28, 1), 10)
+
+
+def test_a_wiring_that_there_is_not_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match="'conditinal' is an unknown wiring; did you mean conditional?"):
+        tiny_gan(wiring="conditinal")
