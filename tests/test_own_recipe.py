@@ -1,4 +1,4 @@
-"""A loss, an architecture and a recipe of the user's own, from a module that the package knows nothing of."""
+"""A loss, an architecture, a wiring and a recipe of the user's own, from a module that the package knows nothing of."""
 
 import json
 import os
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer import recipes
+import trainer.__main__ as commands
+from trainer import recipes, task
 from trainer.errors import ConfigError
+from trainer.gans import WIRINGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +35,27 @@ def test_the_example_of_the_docs_trains_and_samples_without_an_edit_of_the_packa
     generated = trainer(["generate", "--job_dir=run", "--num_images=4", "--out=grid.png"], tmp_path)
     assert generated.returncode == 0, generated.stderr
     assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+def test_the_wiring_of_the_docs_trains_resumes_samples_and_is_served(tmp_path, monkeypatch, capsys):
+    example = re.search(r"```python\n(# my_wiring\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
+    (tmp_path / "my_wiring.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(WIRINGS, "_members", dict(WIRINGS._members))
+    small = json.dumps({"generator_filters": [8, 4], "discriminator_filters": [4, 8]})
+    flags = [f"--job_dir={tmp_path}/run", f"--architecture_options={small}", "--metrics=none", "--jit_compile=off"]
+    command = ["task", "--recipe=my_wiring:encoding", "--global_batch_size=16", "--steps_per_window=1", *flags]
+    assert task.main([*command, "--steps=2"]) == 0
+    assert task.main([*command, "--steps=3"]) == 0
+    assert "Resumed at step 2." in capsys.readouterr().out
+    logged = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert logged["step"] == 3 and logged["loss/encoding"] > 0
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["wiring"], config["wiring_options"]) == ("encoding", {"encoding_weight": 0.5})
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+    grid = tmp_path / "grid.png"
+    assert commands.main(["trainer", "generate", f"--job_dir={tmp_path}/run", f"--out={grid}"]) == 0
+    assert grid.stat().st_size > 0
 
 
 @pytest.mark.parametrize(

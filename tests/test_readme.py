@@ -15,12 +15,18 @@ DATA = (ROOT / "docs/data.md").read_text()
 VERTEX = (ROOT / "docs/vertex.md").read_text()
 
 
-def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(monkeypatch):
-    example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(tmp_path, monkeypatch):
+    example, use = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["gan"].step == 5000 // 64
+    monkeypatch.chdir(tmp_path)
+    exec(compile(use, "README.md", "exec"), names)
+    assert names["gan"].step == 3 * (5000 // 64)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("generator.keras", "gan.weights.h5", "samples", "metrics.jsonl", "checkpoints")
+    }
 
 
 @pytest.mark.parametrize("name", recipes.names())
