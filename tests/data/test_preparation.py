@@ -137,6 +137,42 @@ def test_a_set_is_not_overwritten_and_what_an_interrupted_one_left_is_removed(fo
         prepared(folder, tmp_path / "out")
 
 
+LEFT = ["images-00000.tfrecord", "images-00017.tfrecord", "images-123456.tfrecord", ".images-00003.tfrecord.partial"]
+OF_THE_USER = [
+    "images-001.png",
+    "images-00001.tfrecord.png",
+    "images-00001-of-00002.tfrecord",
+    "images-0001.tfrecord",
+    "images-raw/0.png",
+    "images-00000/images-00000.tfrecord",
+    "a/images-00000.tfrecord",
+]
+
+
+def test_of_a_folder_that_is_in_use_nothing_but_shards_of_an_interrupted_set_is_deleted(folder, tmp_path):
+    for name in LEFT + OF_THE_USER:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(name.encode())
+    prepared(folder, tmp_path / "out")
+    for name in OF_THE_USER:
+        assert (tmp_path / "out" / name).read_bytes() == name.encode()
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {"images-00000.tfrecord", "dataset.json", *OF_THE_USER}
+    assert len(load(str(tmp_path / "out")).images) == 40
+
+
+def test_a_set_beside_its_pictures_leaves_them_and_is_not_read_as_one(tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number in range(6):
+        (flat / f"images-{number:03d}.png").write_bytes(picture(number))
+    before = digests(flat)
+    prepared(flat, flat)
+    assert before.items() < digests(flat).items()
+    prepared(flat, tmp_path / "again")
+    assert digests(tmp_path / "again").items() < digests(flat).items()
+
+
 def test_pictures_in_a_bucket_become_a_set_in_a_bucket_with_the_same_bytes(folder, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     there = locate(bucket)

@@ -28,6 +28,13 @@ def test_what_is_written_is_read_and_listed_in_order(folder):
     assert not (folder / "b.png").exists()
 
 
+def test_the_top_of_a_folder_is_listed_alone_where_no_more_is_asked_for(folder):
+    for name in ("b", "a/b", "c/d/e"):
+        (folder / name).write_bytes(b"1")
+    assert [entry.name for entry in folder.entries(deep=False)] == ["b"]
+    assert [entry.name for entry in (folder / "c").entries(deep=False)] == []
+
+
 def test_a_file_is_overwritten_unless_only_a_new_one_will_do(folder):
     (folder / "x").write_bytes(b"one")
     (folder / "x").write_bytes(b"two")

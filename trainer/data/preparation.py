@@ -22,7 +22,7 @@ import numpy as np
 
 from trainer.data.decoding import Content, Target, encode_all, shape_of
 from trainer.data.manifest import MANIFEST_NAME, Manifest
-from trainer.data.shards import PREFIX, ShardWriter
+from trainer.data.shards import ShardWriter, left_by_writer
 from trainer.data.sources import Source
 from trainer.errors import ConfigError, DataError
 from trainer.storage import Location
@@ -122,7 +122,7 @@ def prepare(
         source: Of the pictures.
         plan: Of `plan`, for this source.
         options: How.
-        out: Folder of the set, which must not hold one.
+        out: Folder of the set, which must not hold one. What else lies in it stays.
         about: More fields of the manifest: name, source, options, license, attribution.
         told: Called now and then with how far it is.
 
@@ -133,7 +133,7 @@ def prepare(
     """
     if (out / MANIFEST_NAME).exists():
         raise ConfigError(f"out={out} holds a prepared data set already; give another folder, or delete that one.")
-    out.delete([entry.name for entry in out.entries() if entry.name.startswith(PREFIX)])  # of one that was interrupted
+    out.delete(left_by_writer(out))  # by one that was interrupted; all else in the folder is the user's
     tally = Tally(len(plan.indices))
     counts = np.zeros(len(plan.class_names), np.int64)
     shape: tuple[int, ...] = ()

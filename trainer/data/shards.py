@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from trainer.data.manifest import Shard
 from trainer.errors import StorageError
 from trainer.storage import Location, file_crc32c, file_sha256
 
-PREFIX = "images-"
-"""What the names of shards begin with."""
+_PREFIX = "images-"
+_SHARD = rf"{_PREFIX}[0-9]{{5,}}\.tfrecord"
+_LEFT = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial")
 
 
 class ShardWriter:
@@ -67,7 +69,7 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
-        return self._scratch / f"{PREFIX}{len(self._copied):05d}.tfrecord"
+        return self._scratch / f"{_PREFIX}{len(self._copied):05d}.tfrecord"
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -93,6 +95,15 @@ class ShardWriter:
         self._out.upload(path.parent, [path.name])
         path.unlink()
         return shard
+
+
+def left_by_writer(out: Location) -> list[str]:
+    """Names of the files that a `ShardWriter` left at the top of a folder: shards, and one that was half copied.
+
+    Raises:
+        StorageError: It cannot be listed.
+    """
+    return [entry.name for entry in out.entries(deep=False) if _LEFT.fullmatch(entry.name)]
 
 
 def serialized(png: bytes, label: int) -> bytes:

@@ -64,11 +64,12 @@ class BucketLocation(Location):
 
         return self._calling("read", look)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
         prefix = f"{self.path}/" if self.path else ""
+        end = None if deep else "/"
 
         def listed() -> list[Entry]:
-            blobs = client().list_blobs(self.bucket, prefix=prefix, retry=_RETRY, timeout=_TIMEOUT_SECS)
+            blobs = client().list_blobs(self.bucket, prefix=prefix, delimiter=end, retry=_RETRY, timeout=_TIMEOUT_SECS)
             found = [Entry(blob.name[len(prefix) :], blob.size, blob.crc32c) for blob in blobs]
             return [entry for entry in found if entry.name and not entry.name.endswith("/")]  # "folders" of consoles
 

@@ -51,8 +51,12 @@ class Location(abc.ABC):
         """Whether there is a file of this name."""
 
     @abc.abstractmethod
-    def entries(self) -> Iterator[Entry]:
-        """All files in this folder and the folders in it, sorted by name; none where there is no such folder."""
+    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
+        """All files in this folder, sorted by name; none where there is no such folder.
+
+        Args:
+            deep: Also those in the folders in it.
+        """
 
     @abc.abstractmethod
     def read_bytes(self) -> bytes:
@@ -107,8 +111,8 @@ class LocalLocation(Location):
     def exists(self) -> bool:
         return self.path.is_file()
 
-    def entries(self) -> Iterator[Entry]:
-        for found in sorted(_files(self.path), key=lambda file: file.relative_to(self.path).as_posix()):
+    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
+        for found in sorted(_files(self.path, deep), key=lambda file: file.relative_to(self.path).as_posix()):
             yield Entry(found.relative_to(self.path).as_posix(), found.stat().st_size)
 
     def read_bytes(self) -> bytes:
@@ -191,8 +195,10 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
+def _files(folder: Path, deep: bool) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        if not deep:
+            folders.clear()
         yield from (Path(parent) / name for name in names)
 
 
