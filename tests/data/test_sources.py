@@ -162,6 +162,43 @@ def test_a_damaged_archive_is_named(folder, tmp_path, kind):
         pass
 
 
+LONG = f"{'long' * 40}/{'ä' * 130}.png"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_tar_of_every_kind_is_read_to_its_end_and_one_with_a_damaged_header_is_refused(tmp_path, kind, ending):
+    path, pack = tmp_path / f"set.tar{ending}", gzip.compress if ending else bytes
+    contents = {f"a/{number}.png": png(number) for number in range(6)}
+    if kind != tarfile.USTAR_FORMAT:
+        contents[LONG] = png(9)
+    plain, headers = io.BytesIO(), []
+    with tarfile.open(fileobj=plain, mode="w", format=kind) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            headers.append(archive.offset)
+            archive.addfile(member, io.BytesIO(content))
+        end = archive.offset
+    whole = plain.getvalue()
+    assert len(whole) > end + 1024 and not any(whole[end:])  # a tape's last record is filled up with zeros
+    for good in (whole, whole[: end + 1024], whole[: end + 512], whole[:end]):
+        path.write_bytes(pack(good))
+        with opened(str(path)) as source:
+            assert {item.name: source.read(index) for index, item in enumerate(source.items)} == contents
+    for header in headers:
+        for start, damage in ((header + 148, b"\xff" * 8), (header, bytes(512))):  # the checksum; all of it
+            path.write_bytes(pack(whole[:start] + damage + whole[start + len(damage) :]))
+            with (
+                pytest.raises(DataError, match=rf"set\.tar{ending} is not a tar file that can be read to its end"),
+                opened(str(path)),
+            ):
+                pass
+    path.write_bytes(pack(whole[: headers[3] + 100]))
+    with pytest.raises(DataError, match="to its end"), opened(str(path)):
+        pass
+
+
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, 4, 6), np.uint8)
 LABELS = np.array([0, 2, 1, 2, 0])
 

@@ -65,27 +65,22 @@ class TarSource(OneFileSource):
 
     def __init__(self, path: Path, scratch: Path):
         self._places = {}
+        held = path if _is_plain(path) else scratch / "members"
         try:
-            with tarfile.open(path, "r:") as archive:
-                self._list(path, archive, None)
-            held = path
-        except tarfile.ReadError:
-            held = scratch / "members"
-            self._copy(path, held)
-        self._file = held.open("rb")
-        self.items, self.class_names = by_class(list(self._places), _stem(path))
-
-    def _copy(self, path: Path, held: Path) -> None:
-        self._places.clear()
-        try:
-            with tarfile.open(path, "r|*") as archive, held.open("wb") as target:
-                self._list(path, archive, target)
+            if held == path:
+                with tarfile.open(path, "r:", tarinfo=_Member) as archive:
+                    self._list(path, archive, None)
+            else:
+                with tarfile.open(path, "r|*", tarinfo=_Member) as archive, held.open("wb") as target:
+                    self._list(path, archive, target)
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
                 f"{path} is not a tar file that can be read to its end ({error}); copy it again."
             ) from error
         except OSError as error:
             raise StorageError(f"{path} cannot be unpacked in {held.parent} ({error}); free space there.") from error
+        self._file = held.open("rb")
+        self.items, self.class_names = by_class(list(self._places), _stem(path))
 
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
         """Notes where each image lies in `target`, which it is copied to, or else in the archive itself."""
@@ -101,6 +96,33 @@ class TarSource(OneFileSource):
                 offset = target.tell()
                 shutil.copyfileobj(cast(BinaryIO, archive.extractfile(member)), target)
             self._places[member.name] = offset, member.size
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar file. A damaged header is an error, wherever it lies: tarfile takes any but the first for the
+    archive's end, and what follows would be missing without a word."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            if cast(BinaryIO, archive.fileobj).read(tarfile.BLOCKSIZE).strip(b"\0"):  # an end is two empty blocks
+                raise tarfile.ReadError(f"an empty header at byte {archive.offset:,}") from None
+            raise
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a tar file is one that is not compressed, by how it begins."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.ReadError:
+        return False
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _stem(path: Path) -> str:
