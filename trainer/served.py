@@ -139,7 +139,7 @@ def publish(folder: Path, to: Location) -> None:
     Raises:
         StorageError: It cannot be written; then there is no `saved_model.pb`.
     """
-    if any(entry.name == SAVED_MODEL for entry in to.entries()):
+    if any(entry.name == SAVED_MODEL for entry in to.entries(deep=False)):
         to.delete([SAVED_MODEL])
     to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != SAVED_MODEL])
     to.upload(folder, [SAVED_MODEL])

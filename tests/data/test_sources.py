@@ -64,6 +64,17 @@ def test_a_folder_has_a_class_for_each_sub_folder_and_a_natural_order(folder):
         assert contents(source) == FILES
 
 
+def test_a_class_may_be_a_link_to_a_folder(folder, tmp_path):
+    (folder / "b").rename(tmp_path / "elsewhere")
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    with opened(str(folder)) as source:
+        assert [item.name for item in source.items] == IN_ORDER and contents(source) == FILES
+    (folder / "b").unlink()
+    (folder / "b").symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match="letters/b is a link that leads nowhere"), opened(str(folder)):
+        pass
+
+
 def test_a_flat_folder_is_one_class_and_names_may_be_anything(tmp_path):
     for name in ("ein Bild ä.png", "дом 2.JPEG", "x.WebP"):
         (tmp_path / "flat" / name).parent.mkdir(exist_ok=True)

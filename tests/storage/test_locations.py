@@ -1,6 +1,9 @@
 """Local files and objects in a bucket behave alike, and what goes wrong is one sentence."""
 
+import errno
 import hashlib
+import os
+import shutil
 
 import pytest
 
@@ -33,6 +36,88 @@ def test_the_top_of_a_folder_is_listed_alone_where_no_more_is_asked_for(folder):
         (folder / name).write_bytes(b"1")
     assert [entry.name for entry in folder.entries(deep=False)] == ["b"]
     assert [entry.name for entry in (folder / "c").entries(deep=False)] == []
+
+
+def names(folder, **how):
+    return [entry.name for entry in folder.entries(**how)]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    folder = locate(tmp_path / "folder")
+    for place in (folder / "a/1", folder / "z/deep/2", locate(tmp_path / "elsewhere/inside/3")):
+        place.write_bytes(b"1")
+    for name, target in {
+        "b": tmp_path / "elsewhere",
+        "c": "a/1",
+        "d": "a",
+        "a/up": "..",
+        "z/deep/top": "../..",
+    }.items():
+        (folder.path / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "inside" / "back").symlink_to(tmp_path / "elsewhere")
+    assert names(folder) == ["a/1", "b/inside/3", "c", "d/1", "z/deep/2"]
+    assert names(folder, deep=False) == ["c"]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "circle"])
+def test_a_link_that_leads_nowhere_is_named_unless_it_is_hidden(tmp_path, target):
+    folder = locate(tmp_path / "folder")
+    (folder / "a/1").write_bytes(b"1")
+    for name in (".#1", "a/.#1", "circle"):
+        (folder.path / name).symlink_to(target)
+    assert names(folder, deep=False) == []
+    with pytest.raises(StorageError, match=r"folder/circle is a link that leads nowhere \(.*\); mend or delete it\."):
+        names(folder)
+    (folder.path / "circle").unlink()
+    assert names(folder) == ["a/1"]
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Names of folders that may not be read, whoever asks."""
+    held, scandir = set(), os.scandir
+
+    def asked(folder):
+        if os.path.basename(folder) in held:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", asked)
+    return held
+
+
+def test_a_folder_that_may_not_be_read_is_named_unless_it_is_hidden(tmp_path, refused):
+    folder = locate(tmp_path / "folder")
+    for name in ("a/1", "locked/2", ".trash/3"):
+        (folder / name).write_bytes(b"1")
+    refused.add(".trash")
+    assert names(folder) == ["a/1", "locked/2"]
+    refused.add("locked")
+    with pytest.raises(StorageError, match=r"folder/locked cannot be read \(Permission denied\); check"):
+        names(folder)
+    assert names(folder, deep=False) == []
+    refused.add("folder")
+    with pytest.raises(StorageError, match=r"/folder cannot be read \(Permission denied\); check"):
+        names(folder)
+
+
+def test_files_and_folders_that_go_while_they_are_listed_are_left_out(tmp_path, monkeypatch):
+    folder = locate(tmp_path / "folder")
+    for name in ("a/1", "b/2", "c"):
+        (folder / name).write_bytes(b"1")
+    found = folder.entries()
+    assert next(found).name == "a/1"
+    (folder / "b/2").path.unlink()
+    assert [entry.name for entry in found] == ["c"]
+    scandir = os.scandir
+
+    def late(path):
+        shutil.rmtree(folder.path / "a", ignore_errors=True)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", late)
+    assert names(folder) == ["c"]
+    assert names(folder / "c") == names(folder / "d") == []
 
 
 def test_a_file_is_overwritten_unless_only_a_new_one_will_do(folder):

@@ -54,8 +54,11 @@ class Location(abc.ABC):
     def entries(self, *, deep: bool = True) -> Iterator[Entry]:
         """All files in this folder, sorted by name; none where there is no such folder.
 
+        On a disk, links are followed, but for those to a folder that they lie in. What is hidden and cannot be read is
+        left out, as is what is deleted meanwhile.
+
         Args:
-            deep: Also those in the folders in it.
+            deep: Also those in the folders in it. A link that leads nowhere is an error then: it may be one of them.
         """
 
     @abc.abstractmethod
@@ -112,8 +115,10 @@ class LocalLocation(Location):
         return self.path.is_file()
 
     def entries(self, *, deep: bool = True) -> Iterator[Entry]:
-        for found in sorted(_files(self.path, deep), key=lambda file: file.relative_to(self.path).as_posix()):
-            yield Entry(found.relative_to(self.path).as_posix(), found.stat().st_size)
+        for name in sorted(_names(self.path, deep)):
+            num_bytes = _size(self.path, name, deep)
+            if num_bytes is not None:
+                yield Entry(name, num_bytes)
 
     def read_bytes(self) -> bytes:
         try:
@@ -195,11 +200,49 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _files(folder: Path, deep: bool) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        if not deep:
-            folders.clear()
-        yield from (Path(parent) / name for name in names)
+def _names(folder: Path, deep: bool) -> Iterator[str]:
+    """Names of the files in a folder, links to none included."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        inside, above = waiting.pop()
+        try:
+            about = (folder / inside).stat()
+            identity = about.st_dev, about.st_ino
+            if identity in above:
+                continue
+            with os.scandir(folder / inside) as found:
+                files = {f"{inside}{entry.name}": _is_folder(entry) for entry in found}
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # there is none, or no more
+        except OSError as error:
+            if _is_hidden(inside):
+                continue
+            raise _explained(error, folder / inside, "read") from error
+        yield from (name for name, is_folder in files.items() if not is_folder)
+        if deep:
+            waiting.extend((f"{name}/", above | {identity}) for name, is_folder in files.items() if is_folder)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _size(folder: Path, name: str, deep: bool) -> int | None:
+    """Bytes of a file in a folder; None of one that is to be left out."""
+    path = folder / name
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        is_link, is_missing = path.is_symlink(), isinstance(error, FileNotFoundError)
+        if _is_hidden(name) or (not deep if is_link else is_missing):
+            return None
+        if is_link:
+            raise StorageError(f"{path} is a link that leads nowhere ({error.strerror}); mend or delete it.") from error
+        raise _explained(error, path, "read") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _copy(source: Path, target: Path) -> None:
