@@ -169,6 +169,15 @@ def test_what_cannot_be_used_is_refused_with_the_reason(content, problem):
         decode(content, AS_IT_IS)
 
 
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "PNG", "TIFF"])
+def test_the_shape_of_a_damaged_picture_with_a_palette_is_refused_with_the_reason(kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = as_file(Image.fromarray(noise).convert("P"), kind)
+    assert shape_of(content) == (64, 64, 3)
+    with pytest.raises(DataError, match="cannot be decoded .*; it is damaged or cut short"):
+        shape_of(content[:-300])
+
+
 def test_another_size_is_refused_with_both_sizes_and_the_flag():
     with pytest.raises(DataError, match=r"is 6×8 where 8×8 is asked for; .*--image_size=H,W and --resize=crop"):
         decode(as_file(halves()), Target(8, 8, 3, "none"))

@@ -102,6 +102,15 @@ def test_bad_pictures_end_it_unless_they_are_allowed_and_are_named(folder, tmp_p
     assert manifest.num_examples == 40 and len(load(str(tmp_path / "out")).images) == 40
 
 
+def test_a_cut_gif_among_the_first_pictures_is_named_like_any_other(folder, tmp_path):
+    gif = io.BytesIO()
+    Image.open(io.BytesIO(picture(3, (64, 64)))).save(gif, "GIF")
+    (folder / "a" / "cut.gif").write_bytes(gif.getvalue()[:-300])
+    with pytest.raises(DataError, match=r"a/cut\.gif cannot be decoded"):
+        prepared(folder, tmp_path / "out")
+    assert prepared(folder, tmp_path / "out", max_bad_images=1)[0].num_examples == 40
+
+
 def test_no_usable_picture_is_an_error(tmp_path):
     for number in range(3):
         (tmp_path / "pictures").mkdir(exist_ok=True)

@@ -84,7 +84,9 @@ def encode_all(
 
 
 def shape_of(content: bytes) -> tuple[int, int, int]:
-    """(H, W, C) of an image as `decode` would leave it without a target; from its header alone.
+    """(H, W, C) of an image as `decode` would leave it without a target.
+
+    From its header alone, but for an image with a palette and a PNG whose EXIF may come last: these are decoded.
 
     Raises:
         DataError: as `decode`.
@@ -94,7 +96,7 @@ def shape_of(content: bytes) -> tuple[int, int, int]:
     with _damage_told():
         if _is_turned(picture):
             width, height = height, width
-    return height, width, 1 if _is_grey(picture) else 3
+        return height, width, 1 if _is_grey(picture) else 3
 
 
 def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None, tuple[int, int, int] | str]:

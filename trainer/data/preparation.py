@@ -28,7 +28,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.storage import Location
 
 _LOOKED_AT = 100
-"""Images whose headers tell what was not said of size and channels."""
+"""Images that tell what was not said of size and channels."""
 _CHUNK = 16
 _READING_THREADS = 8
 _SHUFFLE_SEED = 20_061_511
