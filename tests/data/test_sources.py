@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import sys
 import tarfile
 import types
@@ -332,12 +333,20 @@ def test_tfds_without_its_package_says_what_to_install(monkeypatch):
         pass
 
 
-def test_tfds_gives_the_files_that_it_stores(monkeypatch):
+class ClassLabel:
+    """As that of tensorflow-datasets."""
+
+    names = ("cat", "dog")
+
+
+@pytest.fixture
+def tfds(monkeypatch):
+    """Stands in for tensorflow-datasets, with one set; what is asked of that is noted in `asked`."""
     examples = [{"image": png(number), "label": number % 2} for number in range(4)]
     asked = []
 
     class Builder:
-        info = types.SimpleNamespace(features={"image": None, "label": types.SimpleNamespace(names=["cat", "dog"])})
+        info = types.SimpleNamespace(features={"image": None, "label": ClassLabel()})
 
         def download_and_prepare(self):
             asked.append("downloaded")
@@ -347,19 +356,73 @@ def test_tfds_gives_the_files_that_it_stores(monkeypatch):
             return examples
 
     package = types.SimpleNamespace(
+        asked=asked,
+        Builder=Builder,
         builder=lambda name: Builder(),
         as_numpy=iter,
         decode=types.SimpleNamespace(SkipDecoding=lambda: "as stored"),
+        features=types.SimpleNamespace(ClassLabel=ClassLabel),
     )
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", package)
+    return package
+
+
+def test_tfds_gives_the_files_that_it_stores(tfds):
     with opened("tfds:pets:test") as source:
-        assert asked == ["downloaded", ("test", "as stored")]
+        assert tfds.asked == ["downloaded", ("test", "as stored")]
         assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
         assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
 
 
+def raising(error):
+    def act(*args, **kwargs):
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "sentence"),
+    [
+        (
+            "builder",
+            ValueError("Dataset pets not found.\nAvailable: a, b"),
+            "is no data set .* (Dataset pets not found);",
+        ),
+        ("download_and_prepare", OSError("no network"), "cannot be downloaded or prepared (no network); check"),
+        ("download_and_prepare", AssertionError(), "cannot be downloaded or prepared (AssertionError); check"),
+        (
+            "as_dataset",
+            ValueError("Unknown split 'x'."),
+            "has no split x that can be read (Unknown split 'x'); correct",
+        ),
+        ("as_numpy", RuntimeError("lost data"), "cannot be read to its end (lost data); free"),
+    ],
+)
+def test_what_tfds_cannot_do_is_one_sentence(tfds, monkeypatch, at, error, sentence):
+    monkeypatch.setattr(tfds if hasattr(tfds, at) else tfds.Builder, at, raising(error))
+    sentence = re.escape(sentence).replace(re.escape(".*"), ".*")
+    with pytest.raises(DataError, match=f"^tfds:pets {sentence} [^\n]*$"), opened("tfds:pets:x"):
+        pass
+
+
+def test_tfds_sets_without_an_image_or_a_class_are_refused_before_they_are_downloaded(tfds):
+    for features, problem in (({"text": 0}, "no feature `image`"), ({"image": 0, "label": 0.5}, "`label` that is no")):
+        tfds.Builder.info = types.SimpleNamespace(features=features)
+        with pytest.raises(DataError, match=f"tfds:pets has .*{problem}"), opened("tfds:pets"):
+            pass
+    assert not tfds.asked
+
+
 def test_natural_order_counts():
     assert sorted(["10", "9", "b2", "b10", "a"], key=natural_order) == ["9", "10", "a", "b2", "b10"]
+    ordered = ["2a", "10", "٣٣", "", "a2", "a010", "a10/1", "a10b", "a", "ab", "b/9.png", "b/10.png", "²"]
+    names = sorted(ordered)
+    assert names != ordered == sorted(names, key=natural_order)
+
+
+def test_natural_order_holds_words_and_not_letters():
+    assert len(natural_order("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
 
 
 def test_nothing_of_a_source_stays_on_the_disk(folder, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import abc
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainer.storage.locations import LocalLocation
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 """What the name of an image ends in, in upper or lower case."""
+_NUMBER = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,10 @@ class FilesSource(Source):
             raise DataError(f"cannot be read ({error})") from error
 
 
-def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:
+def natural_order(name: str) -> tuple[int | str, ...]:
     """A key that puts 9 before 10, and numbers before words."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for letter in f"{name}\0":
-        if letter.isdecimal():
-            digits += letter
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, letter))
-    return tuple(parts)
+    parts = _NUMBER.split(f"{name}\0")  # the end is a letter too: numbers come before it
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
 
 
 def image_names(names: Iterable[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """Images of a data set of tensorflow-datasets, where that is installed."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.data.sources.base import Item, OneFileSource
@@ -14,7 +16,8 @@ class TfdsSource(OneFileSource):
         scratch: Holds the images while they are prepared.
 
     Raises:
-        DataError: tensorflow-datasets is not installed, or the set has no `image`.
+        DataError: tensorflow-datasets is not installed, has no such set or split, cannot download or read it; or the
+            set has no `image`, or a `label` that is no class.
     """
 
     def __init__(self, name: str, scratch: Path):
@@ -25,19 +28,41 @@ class TfdsSource(OneFileSource):
                 f"tfds:{name} needs tensorflow-datasets, which is not installed; run pip install tensorflow-datasets."
             ) from error
         name, _, split = name.partition(":")
-        builder = tfds.builder(name)
-        if "image" not in (builder.info.features or {}):
+        split = split or "train"
+        with _told(f"tfds:{name} is no data set that tensorflow-datasets can open", "correct the name"):
+            builder = tfds.builder(name)
+            features = builder.info.features or {}
+        if "image" not in features:
             raise DataError(f"tfds:{name} has no feature `image`; choose a data set of images.")
-        builder.download_and_prepare()
-        examples = builder.as_dataset(split=split or "train", decoders={"image": tfds.decode.SkipDecoding()})
-        labelled = "label" in builder.info.features
-        self.class_names = tuple(builder.info.features["label"].names) if labelled else (name,)
+        labelled = "label" in features
+        if labelled and not isinstance(features["label"], tfds.features.ClassLabel):
+            raise DataError(
+                f"tfds:{name} has a feature `label` that is no class; choose a data set of images in classes."
+            )
+        self.class_names = tuple(features["label"].names) if labelled else (name,)
+        with _told(f"tfds:{name} cannot be downloaded or prepared", "check the network and the disk"):
+            builder.download_and_prepare()
+        with _told(f"tfds:{name} has no split {split} that can be read", "correct its name, or leave it out for train"):
+            examples = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         self._places, self.items = {}, []
         held = scratch / "members"
-        with held.open("wb") as target:
+        with (
+            _told(f"tfds:{name} cannot be read to its end", "free space on the disk, or download it again"),
+            held.open("wb") as target,
+        ):
             for index, example in enumerate(tfds.as_numpy(examples)):
                 item = Item(f"image {index} of {name}", int(example["label"]) if labelled else 0)
                 self._places[item.name] = target.tell(), len(example["image"])
                 target.write(example["image"])
                 self.items.append(item)
         self._file = held.open("rb")
+
+
+@contextlib.contextmanager
+def _told(problem: str, cure: str) -> Iterator[None]:
+    """What tensorflow-datasets raises, as a sentence: errors of its own, of the network, of the disk, of TensorFlow."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise DataError(f"{problem} ({reason}); {cure}.") from error
