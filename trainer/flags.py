@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
 import select
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, TextIO
 
 from absl import flags
@@ -15,6 +17,8 @@ from absl import flags
 from trainer import console
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, TrainerError
+from trainer.storage import Location, locate
+from trainer.storage.locations import LocalLocation
 
 _UNFORESEEN = 1
 _BAD_FLAGS = 2
@@ -109,6 +113,33 @@ def given(values: flags.FlagValues) -> dict[str, Any]:
     """The settings of `TrainConfig` that were given on the command line."""
     names = (spec.name for spec in dataclasses.fields(TrainConfig))
     return {name: values[name].value for name in names if values[name].present}
+
+
+def file_to_write(flag: str, given: str, kinds: Mapping[str, str]) -> Location:
+    """The file that a command was told to write, checked before the work that it takes to have its content.
+
+    Args:
+        flag: Where it was given.
+        given: A local path, or `gs://BUCKET/NAME`.
+        kinds: What may be written, in words, by the ending of the name.
+
+    Raises:
+        ConfigError: The name ends in another way, is that of a folder, or lies in a folder that is not there or that
+            cannot be written.
+        StorageError: It names no bucket.
+    """
+    file = locate(given)
+    if PurePosixPath(file.name).suffix not in kinds:
+        raise ConfigError(f"{flag}={given} has an unknown ending; write {' or '.join(kinds.values())}.")
+    if isinstance(file, LocalLocation):
+        folder = file.path.parent
+        if not folder.is_dir():
+            raise ConfigError(f"{flag}={given} lies in a folder that does not exist; make {folder} first.")
+        if file.path.is_dir():
+            raise ConfigError(f"{flag}={given} is a folder; give the name of a file.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"{flag}={given} lies in a folder that you may not write to; give another one.")
+    return file
 
 
 def run(

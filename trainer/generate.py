@@ -1,15 +1,12 @@
 """Makes images with a run's generator: `python -m trainer generate --job_dir=runs/digits --out=grid.png`."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from absl import flags as absl_flags
 
 from trainer import console, flags
-from trainer.errors import ConfigError
-from trainer.images import save_grid, tile
-from trainer.storage import write_atomically
+from trainer.images import png, tile
 
 _USAGE = """Makes images with a run's generator.
 
@@ -22,7 +19,9 @@ A .png is one grid; a .npz holds x, uint8 [N, H, W, C], and for conditional mode
 def define(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("out", None, "File to write: .png or .npz.", required=True, flag_values=values)
+    absl_flags.DEFINE_string(
+        "out", None, "File to write, local or gs://: .png or .npz.", required=True, flag_values=values
+    )
     absl_flags.DEFINE_integer("num_images", 64, "How many images.", lower_bound=1, flag_values=values)
     absl_flags.DEFINE_integer("label", None, "Class to ask for. None: each in turn.", flag_values=values)
     absl_flags.DEFINE_integer("seed", None, "Of the latents. None: the run's.", lower_bound=0, flag_values=values)
@@ -31,11 +30,7 @@ def define(values: absl_flags.FlagValues) -> None:
 
 def act(values: absl_flags.FlagValues) -> None:
     """Writes the file."""
-    out = Path(values.out)
-    if out.suffix not in (".png", ".npz"):
-        raise ConfigError(f"out={out} has an unknown ending; write a .png grid or a .npz of arrays.")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out} lies in a directory that does not exist; make {out.parent} first.")
+    out = flags.file_to_write("out", values.out, {".png": "a .png grid", ".npz": "a .npz of arrays"})
     with console.quiet_import():
         from trainer import trained
         from trainer.data.loading import load_training_data
@@ -46,13 +41,13 @@ def act(values: absl_flags.FlagValues) -> None:
         gan.show(*load_training_data(config).real_images)
     count = values.num_images
     images, labels = gan.sample(count, labels=values.label, seed=values.seed)
-    if out.suffix == ".png":
+    if out.name.endswith(".png"):
         columns = len(gan.classes) if gan.num_classes and values.label is None else int(np.ceil(count**0.5))
-        save_grid(out, tile(images, columns))
+        out.write_bytes(png(tile(images, columns)))
     else:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
-        write_atomically(out, buffer.getvalue())
+        out.write_bytes(buffer.getvalue())
     print(f"Wrote {count} images of the generator at step {manifest.step} to {out}.")
 
 

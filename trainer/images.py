@@ -37,11 +37,16 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return grid
 
 
-def save_grid(path: Path, grid: np.ndarray) -> None:
-    """Writes a picture uint8 [H, W, 1 or 3] as PNG, whole or not at all."""
+def png(grid: np.ndarray) -> bytes:
+    """A picture uint8 [H, W, 1 or 3] as a PNG file holds it."""
     buffer = io.BytesIO()
     Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_grid(path: Path, grid: np.ndarray) -> None:
+    """Writes a picture uint8 [H, W, 1 or 3] as PNG, whole or not at all."""
+    write_atomically(path, png(grid))
 
 
 def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> None:

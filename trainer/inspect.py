@@ -1,7 +1,6 @@
 """Says what a data set holds: `python -m trainer inspect --dataset=data/photos --sheet=photos.png`."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,7 @@ from absl import flags as absl_flags
 
 from trainer import console, flags
 from trainer.data import DatasetInfo, describe
-from trainer.errors import ConfigError
-from trainer.images import save_grid, tile
+from trainer.images import png, tile
 
 _USAGE = """Says what a data set holds: counts, shape, classes, and the pixels of its first images, or of all of them.
 
@@ -26,14 +24,14 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_bool(
         "verify", False, "Read every image and compare every checksum, not only the first shard's.", flag_values=values
     )
-    absl_flags.DEFINE_string("sheet", None, "Contact sheet to write: a .png, ten images a class.", flag_values=values)
+    absl_flags.DEFINE_string(
+        "sheet", None, "Contact sheet to write, local or gs://: a .png, ten images a class.", flag_values=values
+    )
 
 
 def act(values: absl_flags.FlagValues) -> None:
     """Prints what is found as JSON, and writes the sheet."""
-    sheet = Path(values.sheet) if values.sheet else None
-    if sheet is not None and (sheet.suffix != ".png" or not sheet.parent.is_dir()):
-        raise ConfigError(f"sheet={sheet} must be a .png in a folder that exists.")
+    sheet = flags.file_to_write("sheet", values.sheet, {".png": "a .png"}) if values.sheet else None
     with console.quiet_import():
         from trainer.data.loading import blocks
 
@@ -44,7 +42,7 @@ def act(values: absl_flags.FlagValues) -> None:
         if not values.verify:
             break
     if sheet is not None:
-        save_grid(sheet, pixels.sheet())
+        sheet.write_bytes(png(pixels.sheet()))
     print(json.dumps(_told(info, pixels, values.verify), indent=2, ensure_ascii=False))
 
 

@@ -1,5 +1,6 @@
 """`inspect` tells what a set holds, shows its images, and finds damage where it is asked to look."""
 
+import errno
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from trainer import __main__ as commands
 from trainer.data.prepared import write_prepared
+from trainer.storage import locate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 6, 3), np.uint8)
 LABELS = np.arange(30) % 3
@@ -49,4 +51,23 @@ def test_named_sets_are_told_too_and_a_bad_sheet_is_refused(capsys):
     assert inspect("--dataset=inverted:digits") == 0
     assert json.loads(capsys.readouterr().out)["classes"]["7"] == 500
     assert inspect("--dataset=digits", "--sheet=/nowhere/sheet.png") == 2
-    assert "must be a .png in a folder that exists" in capsys.readouterr().err
+    assert "sheet=/nowhere/sheet.png lies in a folder that does not exist" in capsys.readouterr().err
+
+
+def test_a_sheet_may_go_to_a_bucket(folder, bucket, tmp_path, capsys):
+    for place in (str(tmp_path), bucket):
+        assert inspect(f"--dataset={folder}", f"--sheet={place}/sheet.png") == 0
+    assert (locate(bucket) / "sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
+
+
+def test_a_sheet_that_cannot_be_written_is_one_sentence(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "folder.png").mkdir()
+    assert inspect("--dataset=nowhere", f"--sheet={tmp_path}/folder.png") == 2
+    assert f"sheet={tmp_path}/folder.png is a folder; give the name of a file." in capsys.readouterr().err
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.storage.locations.write_atomically", full)
+    assert inspect(f"--dataset={folder}", f"--sheet={tmp_path}/sheet.png") == 1
+    assert f"error: {tmp_path}/sheet.png cannot be written (No space left" in capsys.readouterr().err
