@@ -27,7 +27,11 @@ class TrainConfig:
     dataset_b: str | None = setting(
         None, "The other domain of wiring=cyclegan, named as --dataset is. None: there is no other."
     )
-    padding: int = setting(0, "Pixels of value 0 added on every side; 2 makes 28x28 into 32x32.", minimum=0)
+    padding: int = setting(
+        0,
+        "Pixels added on every side: black ones, and white ones where a set is inverted. 2 makes 28x28 into 32x32.",
+        minimum=0,
+    )
     classes: tuple[int, ...] | None = setting(None, "Train on these classes alone, as in 0,3. None: all of them.")
     balance_classes: bool = setting(
         False, "Show every class as often as any other: images of smaller classes come several times an epoch."

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.data import describe
+from trainer.data.derived import tinted
 from trainer.data.loading import load
 from trainer.errors import ConfigError
 
@@ -23,6 +24,14 @@ def test_tinted_images_have_one_bright_colour_each(digits):
     brightest = arrays.images.reshape(5000, -1, 3).max(axis=1)
     assert len(np.unique(brightest, axis=0)) > 1000
     assert load("tinted:digits").fingerprint == arrays.fingerprint
+
+
+def test_hues_go_by_the_position_among_the_images_that_are_loaded(digits):
+    few = digits.images[digits.labels == 3]
+    arrays = load("tinted:digits", (3,))
+    np.testing.assert_array_equal(arrays.images, tinted(few))
+    hue = load("tinted:digits").images[0].reshape(-1, 3).max(axis=0)
+    np.testing.assert_array_equal(arrays.images[0].reshape(-1, 3).max(axis=0) // 8, hue // 8)
 
 
 def test_a_class_filter_keeps_the_derived_classes():

@@ -107,7 +107,7 @@ def describe(name: str, padding: int = 0) -> DatasetInfo:
     Args:
         name: one of `NAMES`, a local directory that holds a `dataset.json`, or `stacked:`, `inverted:` or `tinted:` and
             either of them.
-        padding: pixels of value 0 on every side of every image, at least 0; `image_shape` counts them.
+        padding: pixels on every side of every image, at least 0; `image_shape` counts them.
 
     Raises:
         ConfigError: if the name is none of these, a stacked set's source does not fit, or the padding is negative.

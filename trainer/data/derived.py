@@ -21,7 +21,8 @@ def inverted(images: np.ndarray) -> np.ndarray:
 def tinted(images: np.ndarray) -> np.ndarray:
     """Grey images in bright colours, each in one of its own: uint8 [N, H, W, 1] to uint8 [N, H, W, 3].
 
-    Hues come from the raw stream of PCG64, so that an image has the same one everywhere.
+    Hues come from the raw stream of PCG64, the same on every machine. They go by the position of an image among those
+    that are given: where `--classes` leaves some out, the others have hues that they have not in the whole set.
     """
     hues = (np.random.PCG64(_TINT_SEED).random_raw(len(images)) >> np.uint64(11)) / 2.0**53
     colours = np.array([colorsys.hsv_to_rgb(hue, 0.9, 1.0) for hue in hues], np.float32)

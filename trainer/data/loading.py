@@ -66,7 +66,8 @@ def load(
     Args:
         name: a name or directory that `trainer.data.describe` knows.
         classes: labels to keep; `None` keeps all. Labels keep their numbers.
-        padding: pixels of value 0 on every side of every image, at least 0: 2 makes 28x28 into 32x32.
+        padding: pixels on every side of every image, at least 0: 2 makes 28x28 into 32x32. They have the value 0 in the
+            set that others are derived from, and so 255 in an `inverted:` one.
         cache_mib: of the cache for shards of a set in a bucket.
 
     Returns:
