@@ -8,7 +8,7 @@ from conftest import tiny_gan, values_of
 
 from trainer.engine.manifest import state_sha256
 from trainer.engine.step import Step, StepPlan
-from trainer.errors import NetworkError
+from trainer.errors import ConfigError, NetworkError
 
 
 def train(gan, digits, steps=3, **settings):
@@ -76,6 +76,41 @@ def test_two_replicas_give_the_gradients_of_one(digits, two_replicas):
     one, two = updates(None), updates(two_replicas)
     for name in one:  # RMSprop's slots after one step are the squared gradients over ten
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("clipping", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_two_replicas_clip_the_gradients_that_one_clips(digits, two_replicas, clipping):
+    def after(strategy):
+        gan = tiny_gan("mlp")
+        gan.compile(optimizer=keras.optimizers.SGD(1.0, **{clipping: 1e-3}), strategy=strategy, jit_compile=False)
+        return train(gan, digits, steps=1)
+
+    one, two = after(None), after(two_replicas)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
+
+
+def test_an_optimiser_that_hands_gradients_on_sums_them_once(digits, two_replicas):
+    def after(strategy):
+        gan = tiny_gan("mlp")
+        several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1)))
+        gan.compile(optimizer=several, strategy=strategy, jit_compile=False)
+        return train(gan, digits, steps=1)
+
+    one, two = after(None), after(two_replicas)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
+
+
+def test_gradients_accumulate_on_one_replica_and_on_several_they_are_refused(digits, two_replicas):
+    gan = tiny_gan("mlp")
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps=2 works on one replica, and there are 2; drop"):
+        gan.compile(optimizer=optimizer, strategy=two_replicas)
+    gan.compile(optimizer=optimizer, jit_compile=False)
+    start, first, second = values_of(gan), train(gan, digits, steps=1), train(gan, digits, steps=2)
+    weights = [name for name in start if "kernel" in name and "optimizer" not in name]
+    assert all((start[name] == first[name]).all() and (start[name] != second[name]).any() for name in weights)
 
 
 def test_simultaneous_gradients_come_from_one_pass_and_alternating_ones_do_not(digits):

@@ -1,12 +1,11 @@
 """Optimisers as the engine runs them: Keras's own, with Adam's update in one kernel instead of a dozen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from trainer.engine import reduction
 from trainer.engine.schedules import value_at
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
@@ -36,31 +35,36 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def _summed(grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]) -> list[tuple[tf.Tensor, tf.Variable]]:
-    """The gradients summed over replicas by `reduction.sums`, with their variables."""
-    gradients, variables = zip(*grads_and_vars, strict=True)
-    return list(zip(reduction.sums(gradients), variables, strict=True))
-
-
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A fresh optimiser of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`."""
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
-    cloned = cls.from_config(optimizer.get_config())
-    cloned._all_reduce_sum_gradients = _summed  # Keras has no public way to say how replicas' gradients are added
-    return cloned
+    return cls.from_config(optimizer.get_config())
+
+
+def _leave_sums(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes an optimiser, and those that it hands gradients on to, take gradients as already summed over replicas.
+
+    Keras would sum them after it has clipped them. It has no public way to say who does.
+    """
+    optimizer._all_reduce_sum_gradients = list
+    for held in (getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
+        if held is not None:
+            _leave_sums(held)
 
 
 def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, keras.optimizers.Optimizer]:
     """The optimiser of each phase, built for its variables inside the current scope.
+
+    They take gradients that are summed over replicas.
 
     Args:
         given: A Keras optimiser or its name, which each phase gets a clone of, or a mapping with one each.
         variables: Of each phase, by its name.
 
     Raises:
-        ConfigError: The mapping has other keys, or an optimiser is none.
+        ConfigError: The mapping has other keys, or an optimiser is none, or one accumulates under several replicas.
     """
     each = given if isinstance(given, Mapping) else dict.fromkeys(variables, given)
     if set(each) != set(variables):
@@ -73,7 +77,19 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
         made[name] = clone(_as_optimizer(each[name]))
         made[name].name = name
         made[name].build(list(of_phase))
+        _leave_sums(made[name])
+        _check_accumulation(made[name])
     return made
+
+
+def _check_accumulation(optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuses what TensorFlow cannot run: updates of variables of several replicas inside a condition."""
+    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if optimizer.gradient_accumulation_steps and num_replicas > 1:
+        raise ConfigError(
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} works on one replica, and there are "
+            f"{num_replicas}; drop it and give a larger batch."
+        )
 
 
 def _as_optimizer(given: Any) -> keras.optimizers.Optimizer:

@@ -170,14 +170,17 @@ class Step:
         return run_pass
 
     def _update(self, group: PhaseGroup, gradients: list[list[tf.Tensor]]) -> None:
-        """Applies the gradients of each phase, in the same order on every replica: collectives must not cross."""
+        """Applies the gradients of each phase, in the same order on every replica: collectives must not cross.
+
+        They are summed over replicas first, so that an optimiser clips what one replica alone would clip.
+        """
         before: list[tf.Tensor] = []
         for phase, of_phase in zip(group.phases, gradients, strict=True):
             variables = phase.variables
             if before:
                 with tf.control_dependencies(before):
                     of_phase = [tf.identity(gradient) for gradient in of_phase]
-            phase.optimizer.apply(of_phase, variables)
+            phase.optimizer.apply(reduction.sums(of_phase), variables)
             if self._num_replicas > 1:
                 before = [variable.value.read_value() for variable in variables]
 
