@@ -77,6 +77,40 @@ def test_adam_with_a_scheduled_beta_2_is_adam_with_that_beta_2_at_each_update(be
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-4)
 
 
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of a user's own, which nobody registered and which has no config."""
+
+    def __call__(self, step):
+        return 0.1 * 0.5 ** tf.cast(step, tf.float32)
+
+
+class HalvingWithConfig(Halving):
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after_two"), [(Halving(), 0.025), (HalvingWithConfig(), 0.025), (lambda: 0.1, 0.1)]
+)
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.SGD])
+def test_a_schedule_of_ones_own_is_followed_as_it_is(kind, schedule, after_two):
+    given = kind(schedule)
+    cloned = optimizers.clone(given)
+    variable = keras.Variable(np.zeros(2, np.float32))
+    cloned.build([variable])
+    for rate in (0.1, np.sqrt(0.1 * after_two)):
+        assert float(cloned.learning_rate) == pytest.approx(rate)
+        cloned.apply([tf.ones([2])], [variable])
+    assert float(cloned.learning_rate) == pytest.approx(after_two)
+    assert given._learning_rate is schedule
+
+
+def test_a_gan_takes_a_schedule_of_ones_own():
+    gan = tiny_gan()
+    gan.compile(optimizer=keras.optimizers.Adam(Halving()))
+    assert [float(optimizer.learning_rate) for optimizer in gan.optimizers.values()] == pytest.approx([0.1, 0.1])
+
+
 def gan_after_all_steps(digits, **settings):
     """A GAN that has seen all of `schedule_images`."""
     gan = tiny_gan(steps=STEPS, schedule_images=STEPS * BATCH, **settings)

@@ -36,11 +36,27 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """A fresh optimiser of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`."""
+    """A fresh optimiser of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`.
+
+    A schedule of the learning rate is taken as it is, for not every one can be written down and read again.
+    """
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
-    return cls.from_config(optimizer.get_config())
+    return cls.from_config(_config(optimizer))
+
+
+def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimiser's own config, with the schedule of its learning rate itself where there is one."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.Variable):
+        return optimizer.get_config()
+    optimizer._learning_rate = 0.0  # get_config would write the schedule down
+    try:
+        config = optimizer.get_config()
+    finally:
+        optimizer._learning_rate = rate
+    return config | ({"learning_rate": rate} if "learning_rate" in config else {})
 
 
 def _leave_sums(optimizer: keras.optimizers.Optimizer) -> None:
