@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_gan, values_of
 
+from trainer.callbacks import Checkpoint
 from trainer.engine.manifest import state_sha256
 from trainer.engine.step import Step, StepPlan
 from trainer.errors import ConfigError, NetworkError
@@ -174,6 +175,44 @@ def test_a_bfloat16_step_is_finite_and_keeps_float32_weights(digits, architectur
     after = train(tiny_gan(architecture, precision="bfloat16", jit_compile=jit_compile), digits, steps=2)
     assert all(np.isfinite(value).all() for value in after.values())
     assert {value.dtype.name for name, value in after.items() if name.startswith("generator/")} == {"float32"}
+
+
+class Counts(keras.layers.Layer):
+    """Holds whole numbers and a boolean, as Keras's `Normalization` and layers of one's own do."""
+
+    def __init__(self):
+        super().__init__()
+        settings = {"shape": (), "initializer": "zeros", "trainable": False}
+        self.calls = self.add_weight(dtype="int32", name="calls", **settings)
+        self.samples = self.add_weight(dtype="int64", name="samples", aggregation="sum", **settings)
+        self.used = self.add_weight(dtype="bool", name="used", **settings)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs):
+        self.calls.assign(self.calls + 1)
+        self.samples.assign(tf.shape(inputs, tf.int64)[0])
+        self.used.assign(True)
+        return inputs
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_whole_numbers_and_booleans_are_buffers_too(digits, two_replicas, num_replicas, tmp_path):
+    def counting():
+        numbers = keras.layers.Normalization(axis=None)
+        numbers.adapt(np.arange(8.0))
+        layers = [keras.layers.Flatten(), numbers, Counts(), keras.layers.Dense(1)]
+        return keras.Sequential([keras.Input((28, 28, 1)), *layers])
+
+    gan = tiny_gan()
+    gan.use({"discriminator": counting})
+    gan.compile(optimizer="adam", strategy=two_replicas if num_replicas == 2 else None, jit_compile=False)
+    after = train(gan, digits, steps=2, callbacks=[Checkpoint(tmp_path)])
+    found = {name.rpartition("/")[2]: value for name, value in after.items() if value.dtype.kind in "ib"}
+    assert int(found["calls"]) == 2 * 2  # on real and on fake images
+    assert int(found["samples"]) == 16  # of all replicas in the last batch
+    assert bool(found["used"])
 
 
 def test_a_variable_without_a_gradient_is_named(digits):

@@ -147,12 +147,12 @@ class Step:
                 metrics, buffers = run_pass(images, targets, step, replica, repeat, buffers)
                 logged |= metrics
         logged[STOP] = tf.zeros([]) if self._stop is None else tf.cast(self._stop.read_value(), tf.float32)
-        merged = iter(reduction.sums([*logged.values(), *buffers]))
-        logged = {name: next(merged) for name in logged}
-        return logged, [
-            total if variable.aggregation == "sum" else total / self._num_replicas
-            for variable, total in zip(self._buffers, merged, strict=True)
-        ]
+        added = [index for index, variable in enumerate(self._buffers) if _is_added(variable)]
+        totals = iter(reduction.sums([*logged.values(), *(buffers[index] for index in added)]))
+        logged = {name: next(totals) for name in logged}
+        for index, total in zip(added, totals, strict=True):
+            buffers[index] = total if self._buffers[index].aggregation == "sum" else total / self._num_replicas
+        return logged, buffers
 
     def _compiled(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor]]]:
         """One forward pass of a group and its updates; with XLA whole, or up to what replicas exchange."""
@@ -226,7 +226,8 @@ class Step:
 def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:
     """The weights that no optimiser moves, such as batch-norm moments.
 
-    Replicas' values of one are merged by its `aggregation`: their sum where that is `sum`, else their mean.
+    Replicas' values of one are merged by its `aggregation`: their sum where that is `sum`, else their mean. Of whole
+    numbers and booleans, such as a count of steps, the first replica's is taken, unless their sum is asked for.
     """
     return list(network.non_trainable_weights)
 
@@ -236,6 +237,12 @@ def discarded_updates(network: keras.layers.Layer) -> Iterator[None]:
     """Inside a forward pass: a network called here reads its buffers as they stand, and leaves them so."""
     with keras.StatelessScope([(v, v.value) for v in network.variables if not v.trainable]):
         yield
+
+
+def _is_added(buffer: keras.Variable) -> bool:
+    """Whether replicas' values are added."""
+    kind = tf.as_dtype(buffer.dtype)
+    return kind.is_floating or (buffer.aggregation == "sum" and not kind.is_bool)
 
 
 def _differentiated(
