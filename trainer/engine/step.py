@@ -5,6 +5,7 @@ Legend: `B` images a replica.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from trainer.engine.share import order_key
 from trainer.errors import NetworkError
 
 STOP = "stop"
+SEED_STATE = "seed_generator_state"
+"""Keras's name of a random layer's state."""
 Losses = dict[str, tf.Tensor]
 Metrics = dict[str, dict[str, tf.Tensor]]
 Forward = Callable[[tf.Tensor, tf.Tensor | None, Noise], tuple[Losses, Metrics]]
@@ -88,6 +91,7 @@ class StepPlan:
         seed: The run's seed.
         jit_compile: Compile forward and backward passes with XLA.
         horizontal_flips: Mirror every other real image, at random, left to right.
+        seeds: States of random layers that the forward pass runs beside the networks.
     """
 
     forward: Forward
@@ -98,6 +102,7 @@ class StepPlan:
     seed: int
     jit_compile: bool
     horizontal_flips: bool = False
+    seeds: tuple[keras.Variable, ...] = ()
 
 
 class Step:
@@ -232,10 +237,27 @@ def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:
     return list(network.non_trainable_weights)
 
 
+_SEEDS: ContextVar[tuple[keras.Variable, ...]] = ContextVar("_SEEDS", default=())
+"""The plan's `seeds`, inside its forward pass."""
+
+
+@contextlib.contextmanager
+def _beside(seeds: tuple[keras.Variable, ...]) -> Iterator[None]:
+    token = _SEEDS.set(seeds)
+    try:
+        yield
+    finally:
+        _SEEDS.reset(token)
+
+
 @contextlib.contextmanager
 def discarded_updates(network: keras.layers.Layer) -> Iterator[None]:
-    """Inside a forward pass: a network called here reads its buffers as they stand, and leaves them so."""
-    with keras.StatelessScope([(v, v.value) for v in network.variables if not v.trainable]):
+    """Inside a forward pass: a network called here reads its buffers as they stand, and leaves them so.
+
+    So do random layers beside the networks.
+    """
+    kept = [v for v in network.variables if not v.trainable]
+    with keras.StatelessScope([(v, v.value) for v in (*kept, *_SEEDS.get())]):
         yield
 
 
@@ -255,7 +277,7 @@ def _differentiated(
     owned = {id(variable) for phase in group.phases for network in phase.networks for variable in buffers_of(network)}
     purpose = "+".join(phase.name for phase in group.phases)
     states = [variable for network in plan.networks for variable in network.variables]
-    states = [variable for variable in states if variable.name == "seed_generator_state"]
+    states = [*(variable for variable in states if variable.name == SEED_STATE), *plan.seeds]
     shared = [PER_SAMPLE_SEED in variable.path for variable in states]
 
     def differentiate(
@@ -269,7 +291,7 @@ def _differentiated(
         noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}")
         mapping = [*zip(buffers, values, strict=True), *zip(states, noise.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
-            with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            with keras.StatelessScope(mapping, collect_losses=True) as scope, _beside(plan.seeds):
                 losses, metrics = plan.forward(images, targets, noise)
             for phase in group.phases:
                 _check_loss(phase.name, losses, images.shape[0])

@@ -5,6 +5,7 @@ Legend: `B` images a replica, `H W C` an image, `Z` latent size.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from trainer.engine.step import Losses, Metrics, StepPlan
 from trainer.engine.strategy import spans_machines
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.gans.augmenter import Augmenter
+from trainer.gans.beside import check_beside
 from trainer.gans.checks import (
     POLICIES,
     as_classes,
@@ -109,6 +111,7 @@ class GAN(keras.Model):
         self.image_range = IMAGE_RANGES[image_range]
         self.step = 0
         self._factories = dict(networks or {})
+        self._made: set[int] = set()
         self._preemption = Preemption()
 
     @property
@@ -132,7 +135,7 @@ class GAN(keras.Model):
         return self._from_factory("discriminator")
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
-        """All networks that learn or hold state, by name."""
+        """All networks that learn or hold state, by name; weights of one's own that learn elsewhere are refused."""
         return {"generator": self.get_generator(), "discriminator": self.get_discriminator()}
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
@@ -320,7 +323,7 @@ class GAN(keras.Model):
         with contextlib.closing(feed), self._preemption:
             loop.run(
                 self,
-                lambda window: loop.DeviceWindow(self._plan(batch_size, horizontal_flips), window, self._strategy),
+                functools.partial(self._device_window, batch_size, horizontal_flips),
                 feed,
                 callback_list,
                 num_steps=num_steps,
@@ -426,6 +429,7 @@ class GAN(keras.Model):
             self.networks["augmenter"] = self.objective.augmenter
         for name, network in self.networks.items():
             setattr(self, name, network)
+        self._check_beside()
         for network in self._named("discriminator"):
             check_reads(self.objective.loss, network)
         moved = {
@@ -434,6 +438,16 @@ class GAN(keras.Model):
         }
         self.optimizers = optimizers.for_phases(optimizer, moved)
         self._sampler = Sampler(lambda latents, labels: self.generate(latents, labels, self.averaged_generator, False))
+
+    def _check_beside(self) -> None:
+        """Refuses weights outside of all networks, those of an earlier `compile` included."""
+        self._made |= {id(variable) for network in self.networks.values() for variable in network.variables}
+        check_beside(self, self._made)
+
+    def _device_window(self, batch_size: int, horizontal_flips: bool, window: Window) -> loop.DeviceWindow:
+        made = loop.DeviceWindow(self._plan(batch_size, horizontal_flips), window, self._strategy)
+        self._check_beside()  # once more: a layer may have got its weights in the pass that was just traced
+        return made
 
     def _plan(self, batch_size: int, horizontal_flips: bool = False) -> StepPlan:
         return step_plan(self, batch_size, horizontal_flips)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from trainer.engine.step import Average, Phase, PhaseGroup, StepPlan
+from trainer.gans.beside import seeds_beside
 
 if TYPE_CHECKING:
     from trainer.gans.base import GAN
@@ -28,6 +29,7 @@ def step_plan(gan: "GAN", global_batch_size: int, horizontal_flips: bool) -> Ste
         seed=gan.seed,
         jit_compile=gan.with_xla,
         horizontal_flips=horizontal_flips,
+        seeds=seeds_beside(gan, gan.networks),
     )
 
 
