@@ -372,3 +372,27 @@ def test_the_generators_labels_reach_its_images():
     gan = tiny_gan("mlp", wiring="conditional")
     assert (gan.sample(1, labels=0)[0] != gan.sample(1, labels=1)[0]).any()
     assert json.dumps(gan.predict((np.zeros((2, 8), "f"), np.array([0, 1])), verbose=0).shape) == "[2, 28, 28, 1]"
+
+
+class Unnamed(layers.Layer):
+    """Gives its weights no names, as many do."""
+
+    def build(self, shape):
+        self.scale, self.shift = self.add_weight(shape=(1,)), self.add_weight(shape=(1,))
+
+    def call(self, inputs):
+        return inputs * self.scale + self.shift
+
+
+def test_names_of_state_do_not_depend_on_what_was_made_before_in_the_process():
+    def names():
+        gan = DigitsGAN(8)
+        gan.get_discriminator = lambda: keras.Sequential(
+            [keras.Input((28, 28, 1)), layers.Flatten(), Unnamed(), layers.Dense(1)]
+        )
+        gan.compile(optimizer="adam")
+        return list(gan.state)
+
+    first = names()
+    assert names() == first
+    assert {"discriminator/000/variable", "discriminator/001/variable"} <= set(first)

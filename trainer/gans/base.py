@@ -6,6 +6,7 @@ Legend: `B` images a replica, `H W C` an image, `Z` latent size.
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -370,7 +371,7 @@ class GAN(keras.Model):
         """All that training changes, by names that are the same in every process: weights, moments, optimiser slots."""
         named: dict[str, keras.Variable] = {}
         for name, network in self.networks.items():
-            named |= {f"{name}/{i:03d}/{v.name}": v for i, v in enumerate(network.weights)}
+            named |= {f"{name}/{i:03d}/{_name_of(v)}": v for i, v in enumerate(network.weights)}
         for name, optimizer in self.optimizers.items():
             named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named
@@ -507,3 +508,8 @@ class GAN(keras.Model):
         if labels is not None:
             raise DataError(f"labels={labels} were given to {type(self).__name__}, which has no classes.")
         return None
+
+
+def _name_of(weight: keras.Variable) -> str:
+    """A weight's name; of one that was given none, without the number by which Keras tells it from others."""
+    return re.sub(r"^variable_\d+$", "variable", weight.name)
