@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from bucket_runs import files
 from conftest import TINY_MLP, tiny_wiring
 from PIL import Image
 
-from trainer import __main__ as commands, served, task, trained
+from trainer import __main__ as commands, served, task, trained, training
 from trainer.callbacks import Animation, Checkpoint
+from trainer.engine.checkpoint import CheckpointStore
 from trainer.images import tile
 from trainer.storage import locate
 
@@ -208,6 +210,27 @@ def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkey
     assert task.main(["task", *CGAN]) == 0
     there = {entry.name.partition("/")[0] for entry in locate(f"{bucket}/job/7").entries()}
     assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "taken", "told"), [((2,), 1, 1), ((2, 1), 3, 2)], ids=["the-next-best", "as-it-stands"]
+)
+def test_a_damaged_best_checkpoint_is_told_and_passed_over(tmp_path, monkeypatch, capsys, damaged, taken, told):
+    gan = tiny_wiring("gan")
+    gan.step = 3
+    store = CheckpointStore(tmp_path, best="metric/x")
+    for step, metrics in ((1, {"metric/x": 2.0}), (2, {"metric/x": 1.0}), (3, {})):
+        store.save(gan.state, step, metrics)
+    store.wait()
+    for step in damaged:
+        next(store.folder(step).glob("state.data-*")).write_bytes(b"")
+    monkeypatch.setattr(served, "save", lambda gan, folder, about: None)
+    directory = SimpleNamespace(model=tmp_path, copies_of_model=lambda place: [])
+    assert training._export(gan, directory, SimpleNamespace(model_dir=None), store) == taken
+    assert capsys.readouterr().out.count("Passed over a better checkpoint: step-0000000") == told
+    again = CheckpointStore(tmp_path, best="metric/x")
+    assert trained._wanted(again, "best").step == taken
+    assert capsys.readouterr().out.count("Passed over a checkpoint: step-0000000") == told
 
 
 def test_every_value_of_a_request_belongs_to_an_instance(signatures):

@@ -2,7 +2,7 @@
 
 import json
 
-from trainer import data, metrics, recipes
+from trainer import console, data, metrics, recipes
 from trainer.config import TrainConfig
 from trainer.engine import strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
@@ -37,11 +37,11 @@ def _restore(directory: RunDirectory, checkpoint: str) -> tuple[TrainConfig, GAN
     recipes.import_home(config.recipe)
     best = f"metric/{metrics.monitor(config.metrics)}" if config.metrics != "none" else None
     store = CheckpointStore(directory.checkpoints, best=best, remote=directory.remote_checkpoints)
-    step = _wanted_step(store, checkpoint)
-    manifest, _ = store.find(step)
+    manifest = _wanted(store, checkpoint)
     if manifest is None:
         there = ", ".join(map(str, store.steps())) or "none"
-        raise CheckpointError(f"job_dir={directory.name} has no checkpoint of step {step}; there are: {there}.")
+        of_step = f" of step {checkpoint}" if checkpoint.isdigit() else ""
+        raise CheckpointError(f"job_dir={directory.name} has no checkpoint{of_step}; there are: {there}.")
     strategies.create(config.override(strategy="one_device", num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)
     gan = from_config(config, info.image_shape, info.num_classes)
@@ -50,11 +50,14 @@ def _restore(directory: RunDirectory, checkpoint: str) -> tuple[TrainConfig, GAN
     return config, gan, manifest
 
 
-def _wanted_step(store: CheckpointStore, checkpoint: str) -> int | None:
-    if checkpoint == "latest":
-        return None
-    if checkpoint == "best":
-        return store.best()
-    if not checkpoint.isdigit():
+def _wanted(store: CheckpointStore, checkpoint: str) -> Manifest | None:
+    """What is asked for, as far as it verifies; says what is passed over."""
+    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
         raise ConfigError(f"checkpoint={checkpoint} is unknown; give best, latest or the number of a step.")
-    return int(checkpoint)
+    manifest, problems = store.find_best() if checkpoint == "best" else (None, ())
+    if manifest is None:
+        manifest, more = store.find(int(checkpoint) if checkpoint.isdigit() else None)
+        problems = (*problems, *(problem for problem in more if problem not in problems))
+    for problem in problems:
+        console.say(f"Passed over a checkpoint: {problem}.", severity="WARNING")
+    return manifest

@@ -327,11 +327,12 @@ def _announce(config: TrainConfig, gan: GAN, data: TrainingData) -> None:
 
 def _export(gan: GAN, directory: RunDirectory, environment: Environment, store: CheckpointStore) -> int:
     """Writes the generator of the best checkpoint, or as it stands where none was evaluated; its step."""
-    best = store.best()
-    manifest = None if best in (None, gan.step) else store.find(best)[0]
-    if manifest is not None:
-        load(store.folder(manifest.step), gan.state)
+    manifest, problems = store.find_best()
+    for problem in problems:
+        console.say(f"Passed over a better checkpoint: {problem}.", severity="WARNING")
     step = gan.step if manifest is None else manifest.step
+    if step != gan.step:
+        load(store.folder(step), gan.state)
     served.save(gan, directory.model, {"step": step, _CHOSEN_AT: gan.step})
     for place in directory.copies_of_model(environment.model_dir):
         served.publish(directory.model, place)

@@ -63,7 +63,7 @@ def test_an_empty_directory_restores_nothing(store):
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("harm", "sentence"),
     [
         (lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]), "another SHA-256"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes where"),
@@ -71,11 +71,60 @@ def test_an_empty_directory_restores_nothing(store):
     ],
     ids=["flipped", "cut", "missing"],
 )
-def test_damage_to_the_newest_is_named_and_the_older_one_taken(store, damage, sentence):
+def test_damage_to_the_newest_is_named_and_the_older_one_taken(store, harm, sentence):
     save(store, 1), save(store, 2)
-    damage(next(store.folder(2).glob("state.data-*")))
+    harm(next(store.folder(2).glob("state.data-*")))
     assert store.restore(make_state()).step == 1
     assert sentence in store.rejected[0] and "step-00000002" in store.rejected[0]
+
+
+def damage(store, step):
+    path = next(store.folder(step).glob("state.data-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_where_the_best_is_damaged_the_next_best_that_verifies_is_found(store):
+    for step, frechet in ((1, 3.0), (2, 2.0), (3, 1.0)):
+        save(store, step, frechet=frechet)
+    damage(store, 3)
+    manifest, problems = store.find_best()
+    assert manifest.step == store.best() == 2 and store.best_value() == 2.0
+    assert len(problems) == 1 and problems[0].startswith("step-00000003/state.data-")
+    damage(store, 2), damage(store, 1)
+    assert store.find_best()[0] is None and store.best() is None
+
+
+def test_a_damaged_newer_checkpoint_takes_no_place_among_the_newest(tmp_path):
+    first = CheckpointStore(tmp_path, keep=2)
+    save(first, 4), save(first, 8)
+    damage(first, 8)
+    store = CheckpointStore(tmp_path, keep=1, best="metric/frechet")
+    assert store.restore(make_state()).step == 4
+    for step in (5, 6):
+        save(store, step, frechet=float(step))
+        assert CheckpointStore(tmp_path).restore(make_state()).step == step
+    assert store.steps() == [5, 6]  # the best one, and the newest
+
+
+def test_a_damaged_checkpoint_that_was_the_best_is_written_again_when_its_step_comes(digits, tmp_path):
+    """It counts for nothing until then, so that the same value is a new best one."""
+
+    class Evaluates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            logs["metric/x"] = {2: 5.0, 3: 1.0}.get(self.model.step, 9.0)
+
+    def fit(steps):
+        saves = Checkpoint(tmp_path, every_steps=2, keep=2, best="metric/x")
+        gan = tiny_gan()
+        settings = {"batch_size": 16, "steps_per_window": 1, "verbose": 0}
+        gan.fit(digits.images[:64], steps=steps, callbacks=[Evaluates(), saves], **settings)
+        return saves.store
+
+    store = fit(3)
+    assert store.best() == 3
+    damage(store, 3)
+    again = fit(4)
+    assert again.best() == 3 and again.find_best()[0].step == 3
 
 
 def test_a_folder_without_manifest_is_no_checkpoint(store):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class CheckpointStore:
         self._published = None if remote is None else PublishedCheckpoints(remote)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._damaged: set[int] = set()
 
     def save(self, state: Mapping[str, keras.Variable], step: int, metrics: Mapping[str, float] | None = None) -> None:
         """Takes a snapshot now and commits it in the background; an error of the one before surfaces here.
@@ -98,23 +99,26 @@ class CheckpointStore:
         Raises:
             CheckpointError: There are checkpoints and none verifies.
         """
-        steps = [number for number in self.steps() if step in (None, number)]
-        problems: list[str] = []
-        for number in reversed(steps):
-            self._fetch(number)
-            manifest, problem = verify(self.folder(number))
-            if manifest is not None:
-                return manifest, tuple(problems)
-            problems.append(problem)
-        if problems:
+        manifest, problems = self._first(number for number in reversed(self.steps()) if step in (None, number))
+        if manifest is None and problems:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be trusted: {'; '.join(problems)}; restore one from a copy, "
                 "or start in another job_dir."
             )
-        return None, ()
+        return manifest, problems
+
+    def find_best(self) -> tuple[Manifest | None, tuple[str, ...]]:
+        """The checkpoint with the smallest value of the best-metric that verifies, and what was wrong with better ones.
+
+        None where none was evaluated, or none of those verifies.
+        """
+        return self._first(number for _, number in sorted(self._evaluated()))
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the smallest value of the best-metric; None where none was evaluated."""
+        """Step of the checkpoint with the smallest value of the best-metric; None where none was evaluated.
+
+        Only manifests are read. A checkpoint that was found to be damaged before is left out.
+        """
         found = self._evaluated()
         return min(found)[1] if found else None
 
@@ -124,12 +128,24 @@ class CheckpointStore:
 
     def _evaluated(self) -> list[tuple[float, int]]:
         found: list[tuple[float, int]] = []
-        for number in self.steps():
+        for number in set(self.steps()) - self._damaged:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
                 metrics = self._manifest(number).metrics
                 if self._best in metrics:
                     found.append((metrics[self._best], number))
         return found
+
+    def _first(self, steps: Iterable[int]) -> tuple[Manifest | None, tuple[str, ...]]:
+        """The first checkpoint that verifies, and what was wrong with those before it."""
+        problems: list[str] = []
+        for number in steps:
+            self._fetch(number)
+            manifest, problem = verify(self.folder(number))
+            if manifest is not None:
+                return manifest, tuple(problems)
+            problems.append(problem)
+            self._damaged.add(number)
+        return None, tuple(problems)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, ascending; a folder appears whole or not at all."""
@@ -155,10 +171,11 @@ class CheckpointStore:
             shutil.rmtree(self.folder(step), ignore_errors=True)
             os.rename(temporary, self.folder(step))
             _sync(self.directory)
+            self._damaged.discard(step)
             if self._published is not None:
                 self._before_publishing()
                 self._published.publish(self.folder(step), step)
-            self._retain()
+            self._retain(step)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             reason = getattr(error, "strerror", None) or _reason(error)
@@ -188,10 +205,13 @@ class CheckpointStore:
         for path in (*written, folder / MANIFEST, folder):
             _sync(path)
 
-    def _retain(self) -> None:
-        """Deletes what is neither among the newest nor the best, each manifest first."""
+    def _retain(self, newest: int) -> None:
+        """Deletes what is neither among the newest nor the best, each manifest first.
+
+        What is newer than the one just committed is damaged: training went on from an older one.
+        """
         steps = self.steps()
-        kept = {*steps[-self._keep :], self.best()}
+        kept = {*[number for number in steps if number <= newest][-self._keep :], self.best()}
         for number in set(steps) - kept:
             if self._published is not None:
                 self._published.delete(number)
