@@ -55,6 +55,30 @@ def test_losses_without_a_boundary_take_no_adapted_probability(name):
         tiny_gan(loss=name, augment="ada", augment_probability=None)
 
 
+def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replicas, eager_ada):
+    """There all replicas know the same; what they see in a step is merged at its end."""
+    with two_replicas.scope():
+        augmenter = Augmenter("ada", None, (-1.0, 1.0))
+    objective = Objective("non_saturating", augmenter=augmenter)
+
+    def passes():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        logits = tf.fill([4, 1], tf.where(replica == 0, 1.0, -1.0))
+        probabilities = []
+        with keras.StatelessScope([(v, v.value.read_value()) for v in augmenter.weights]):
+            for repeat in range(3):
+                noise = Noise(0, 0, 4, replica, repeat=repeat).child("discriminator")
+                objective(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), noise)
+                probabilities.append(tf.identity(augmenter.probability.value))
+        return tf.stack(probabilities)
+
+    for counted, expected in ((3.0, 0.0), (4.0, 4 * 8 / 640)):
+        augmenter.num_batches.assign(counted)
+        of_replicas = tf.function(lambda: two_replicas.run(passes))()
+        for probabilities in two_replicas.experimental_local_results(of_replicas):
+            np.testing.assert_allclose(probabilities, [expected] * 3, rtol=1e-6)
+
+
 def test_float_images_are_augmented_in_their_own_range(digits, monkeypatch):
     """Which is known when `fit` has them, after `compile` has made the augmentation."""
     ranges = []

@@ -53,7 +53,8 @@ class BatchNormalization(layers.BatchNormalization):
 class Dropout(layers.Layer):
     """Dropout with 16 random bits an element, drawn for each sample by its place in the global batch.
 
-    So the mask of a sample does not depend on the number of replicas.
+    So the mask of a sample does not depend on the number of replicas. Under `discriminator_updates="concatenated"` it
+    does, for there a replica's batch is its real images and then its fake ones.
 
     Args:
         rate: Share of elements that are set to 0, in [0, 1), exact to 1/65,536; the others are scaled up.

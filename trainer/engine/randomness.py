@@ -30,6 +30,7 @@ class Noise:
         num_samples: Samples of this replica's batch, B.
         replica: Index of the replica; it owns the samples from `replica * num_samples` on.
         purpose: What this noise is for, such as a phase's name.
+        repeat: Which of the phase's passes in the step it is for, from 0. It says so, and changes no number.
     """
 
     def __init__(
@@ -39,16 +40,19 @@ class Noise:
         num_samples: int,
         replica: tf.Tensor | int = 0,
         purpose: str = "",
+        repeat: int = 0,
     ):
         self._seed = seed
         self.step = step
         self.num_samples = num_samples
         self._replica = replica
         self._purpose = purpose
+        self.repeat = repeat
 
     def child(self, purpose: str) -> "Noise":
         """Independent noise for a part of the step."""
-        return Noise(self._seed, self.step, self.num_samples, self._replica, f"{self._purpose}/{purpose}")
+        purpose = f"{self._purpose}/{purpose}"
+        return Noise(self._seed, self.step, self.num_samples, self._replica, purpose, self.repeat)
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
         """N(0, 1): float32 [B, size]."""

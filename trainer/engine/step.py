@@ -288,7 +288,7 @@ def _differentiated(
         repeat: int,
         values: list[tf.Tensor],
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]:
-        noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}")
+        noise = Noise(plan.seed, step, images.shape[0], replica, f"{purpose}/{repeat}", repeat)
         mapping = [*zip(buffers, values, strict=True), *zip(states, noise.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
             with keras.StatelessScope(mapping, collect_losses=True) as scope, _beside(plan.seeds):

@@ -51,21 +51,29 @@ class Augmenter(keras.layers.Layer):
         """Whether the probability is adapted."""
         return self._given is None
 
-    def observe(self, real_logits: tf.Tensor) -> None:
+    def observe(self, real_logits: tf.Tensor, *, is_first_pass: bool = True) -> None:
         """Counts how many real images the discriminator takes for real; adapts the probability where it is due.
 
-        `real_logits` float32 [B] or [B, P] are positive where an image is taken for real.
-        What is adapted to is known to all replicas: it was merged after the batches that it stems from.
+        Args:
+            real_logits: float32 [B] or [B, P], positive where an image is taken for real.
+            is_first_pass: Whether it is the discriminator's first pass of the step. The later ones only count: what
+                is adapted to must be the same on all replicas, and is merged after each step.
         """
         if not self.adapts:
             return
+        if is_first_pass:
+            self._adapt(real_logits)
+        sign = tf.reduce_mean(tf.sign(tf.stop_gradient(real_logits)))
+        self.sign_sum.assign(self.sign_sum.value + sign)
+        self.num_batches.assign(self.num_batches.value + 1.0)
+
+    def _adapt(self, real_logits: tf.Tensor) -> None:
+        """Where enough batches were counted: adapts the probability to them, and begins to count anew."""
         due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
         num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         num_images = tf.cast(self.num_batches.value, tf.float32) * real_logits.shape[0] * num_replicas
         mean_sign = tf.math.divide_no_nan(self.sign_sum.value, self.num_batches.value)
         adapted = augment.adapted_probability(self.probability.value, mean_sign, num_images)
         self.probability.assign(tf.where(due, adapted, self.probability.value))
-        self.sign_sum.assign(
-            tf.where(due, 0.0, self.sign_sum.value) + tf.reduce_mean(tf.sign(tf.stop_gradient(real_logits)))
-        )
-        self.num_batches.assign(tf.where(due, 0.0, self.num_batches.value) + 1.0)
+        self.sign_sum.assign(tf.where(due, 0.0, self.sign_sum.value))
+        self.num_batches.assign(tf.where(due, 0.0, self.num_batches.value))

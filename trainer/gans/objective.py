@@ -143,7 +143,7 @@ class Objective:
         elif self._penalties:
             self._penalise_at_times(outcome, judge, discriminator, noise)
         if self.augmenter is not None:
-            self.augmenter.observe(of_real.logits - self.loss.boundary)
+            self.augmenter.observe(of_real.logits - self.loss.boundary, is_first_pass=noise.repeat == 0)
         return outcome
 
     def of_generator(self, discriminate: Discriminate, real: Labelled, fake: Labelled, noise: Noise) -> tf.Tensor:
