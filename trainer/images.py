@@ -1,6 +1,8 @@
 """Images as files: grids and animations."""
 
 import io
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image, ImageDraw
 from trainer.storage import write_atomically
 
 _GAP = 2
+_MAX_FRAME_PIXELS = 2**20
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -50,16 +53,24 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
 
 
 def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> None:
-    """Writes an endless GIF of pictures, each under its caption; the last one stays for two seconds."""
-    captioned = []
-    for caption, source in frames:
-        with Image.open(source) as opened:
-            picture = opened.convert("RGB")
-        frame = Image.new("RGB", (picture.width, picture.height + 16), (16, 16, 16))
-        frame.paste(picture, (0, 16))
-        ImageDraw.Draw(frame).text((4, 2), caption, fill=(240, 240, 240))
-        captioned.append(frame)
+    """Writes an endless GIF of pictures, each under its caption; the last one stays for two seconds.
+
+    One picture is in memory at a time, and one of more than a megapixel is made smaller.
+    """
     buffer = io.BytesIO()
-    durations = [frame_ms] * (len(captioned) - 1) + [2000]
-    captioned[0].save(buffer, "GIF", save_all=True, append_images=captioned[1:], duration=durations, loop=0)
+    durations = [frame_ms] * (len(frames) - 1) + [2000]
+    captioned = itertools.starmap(_captioned, frames)
+    next(captioned).save(buffer, "GIF", save_all=True, append_images=captioned, duration=durations, loop=0)
     write_atomically(path, buffer.getvalue())
+
+
+def _captioned(caption: str, source: Path) -> Image.Image:
+    with Image.open(source) as opened:
+        picture = opened.convert("RGB")
+    scale = math.sqrt(_MAX_FRAME_PIXELS / (picture.width * picture.height))
+    if scale < 1:
+        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+    frame = Image.new("RGB", (picture.width, picture.height + 16), (16, 16, 16))
+    frame.paste(picture, (0, 16))
+    ImageDraw.Draw(frame).text((4, 2), caption, fill=(240, 240, 240))
+    return frame

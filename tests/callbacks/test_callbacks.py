@@ -1,14 +1,19 @@
 """What callbacks leave behind."""
 
 import json
+import os
+import signal
+import time
+import weakref
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_gan
 from PIL import Image
 
-from trainer import callbacks, console
+from trainer import callbacks, console, images
 from trainer.images import save_animation, save_grid, tile
 
 
@@ -50,6 +55,48 @@ def test_grids_and_animations_open_again(tmp_path, channels):
         assert animation.n_frames == 2 and animation.size == (60, 56) and animation.info["loop"] == 0
         animation.seek(1)
         assert animation.convert("RGB").getpixel((30, 40)) == (200, 200, 200)
+
+
+def test_an_animation_has_one_picture_in_memory_at_a_time(tmp_path, monkeypatch):
+    made, alive = [], []
+
+    def counted(caption, source, plain=images._captioned):
+        made.append(weakref.ref(frame := plain(caption, source)))
+        alive.append(sum(reference() is not None for reference in made))
+        return frame
+
+    monkeypatch.setattr(images, "_captioned", counted)
+    for value in range(8):
+        save_grid(tmp_path / f"{value}.png", np.full((40, 60, 3), 30 * value, np.uint8))
+    save_animation(tmp_path / "a.gif", [(str(value), tmp_path / f"{value}.png") for value in range(8)])
+    assert len(alive) == 8 and max(alive) <= 3  # the first, the one before, and this one
+
+
+@pytest.mark.parametrize(("side", "shown"), [(1000, 1000), (2000, 1024)])
+def test_very_large_pictures_are_smaller_in_an_animation(tmp_path, side, shown):
+    save_grid(tmp_path / "a.png", np.full((side, side, 1), 9, np.uint8))
+    save_grid(tmp_path / "b.png", np.full((side, side, 1), 200, np.uint8))
+    save_animation(tmp_path / "a.gif", [(name, tmp_path / f"{name}.png") for name in "ab"])
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 2 and animation.size == (shown, shown + 16)
+
+
+def test_a_run_that_is_cut_leaves_its_animation_to_the_run_that_goes_on(digits, tmp_path):
+    gan = tiny_gan("mlp")
+
+    def terminate(batch, logs):
+        if gan.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not gan.preempted:  # a thread is told
+                time.sleep(0.001)
+
+    stopping = keras.callbacks.LambdaCallback(on_train_batch_end=terminate)
+    active = [callbacks.SampleGrid(tmp_path, every_steps=2), callbacks.Animation(tmp_path), stopping]
+    fit(digits, active, gan=gan)
+    assert gan.step == 2 and not (tmp_path / "progression.gif").exists()
+    fit(digits, active, gan=gan)
+    with Image.open(tmp_path / "progression.gif") as animation:
+        assert gan.step == 4 and animation.n_frames == 3
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):

@@ -15,6 +15,8 @@ _MAX_FRAMES = 100
 class Animation(keras.callbacks.Callback):
     """Makes `progression.gif` of a folder's sample grids when training ends. Put it after the `SampleGrid`.
 
+    A run that SIGTERM cuts makes none: the time that is left belongs to its checkpoint. The run that goes on makes it.
+
     Args:
         directory: Of the grids, and of the GIF.
     """
@@ -24,6 +26,8 @@ class Animation(keras.callbacks.Callback):
         self._directory = local_path(directory)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self.model.preempted and self.model.step < self.params["num_steps"]:
+            return
         grids = sorted(self._directory.glob("step-*.png"))
         grids = [grid for grid in grids if int(grid.stem[5:]) <= self.model.step]
         if len(grids) < 2:
