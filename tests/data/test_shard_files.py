@@ -1,10 +1,17 @@
 """Shards in a bucket are fetched once into a cache, checked, and fetched again where the cache lost or damaged them."""
 
+import os
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
+from google.cloud import storage
 
+from trainer.data import prepared, shard_files
 from trainer.data.loading import load
-from trainer.data.prepared import write_prepared
+from trainer.data.prepared import read_shards, write_prepared
 from trainer.data.shard_files import ShardFiles
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
@@ -70,3 +77,108 @@ def test_a_shard_that_the_bucket_lost_or_changed_is_named(remote, tmp_path):
     remote.delete([files.manifest.shards[2].file])
     with pytest.raises(StorageError, match=r"set-00002-of-00004\.tfrecord does not exist"):
         ShardFiles(remote, tmp_path / "other").paths(files.manifest.shards)
+
+
+def test_two_runs_fetch_one_shard_into_one_cache(remote, tmp_path, monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+    partials = []
+
+    def together(self, filename, plain=storage.Blob.download_to_filename, **settings):
+        partials.append(filename)
+        both.wait()
+        plain(self, filename, **settings)
+        both.wait()  # neither has given its file its name yet
+
+    monkeypatch.setattr(storage.Blob, "download_to_filename", together)
+    runs = [ShardFiles(remote, tmp_path / "cache") for _ in range(2)]
+    threads = [threading.Thread(target=files.paths, args=(files.manifest.shards[:1],)) for files in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(partials)) == 2
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [runs[0].manifest.shards[0].sha256]
+
+
+def test_what_transfers_left_that_were_broken_off_goes_after_a_day(remote, tmp_path):
+    (tmp_path / "cache").mkdir()
+    for name, age in (
+        (".a.tfrecord.partial", 90_000),
+        (".b.tfrecord.1.partial", 90_000),
+        (".c.tfrecord.2.partial", 60),
+    ):
+        (tmp_path / "cache" / name).touch()
+        os.utime(tmp_path / "cache" / name, times=(time.time() - age,) * 2)
+    files = ShardFiles(remote, tmp_path / "cache")
+    files.paths(files.manifest.shards[:1])
+    assert [path.name for path in (tmp_path / "cache").glob(".*")] == [".c.tfrecord.2.partial"]
+
+
+def test_a_shard_whose_room_another_run_needed_is_fetched_again(remote, tmp_path, downloads):
+    ours, theirs = (ShardFiles(remote, tmp_path / "cache", cache_mib=0) for _ in range(2))
+    shards = ours.manifest.shards
+    reading = read_shards(ours, shards[:2])
+    images = [next(reading)[0]]
+    theirs.paths(shards[2:3])
+    assert {path.stem for path in (tmp_path / "cache").iterdir()} == {shards[2].sha256}
+    images.append(next(reading)[0])
+    assert (np.concatenate(images) == IMAGES[:6]).all()
+    assert downloads == [shards[index].file for index in (0, 1, 2, 1)]
+
+
+def test_a_shard_that_is_open_may_go(remote, tmp_path, downloads, monkeypatch):
+    monkeypatch.setattr(prepared, "_PARSE_BATCH", 1)
+    files = ShardFiles(remote, tmp_path / "cache")
+    shard = files.manifest.shards[0]
+    (path,) = files.paths([shard])
+    batches = prepared._records(files, shard, lambda start, stop: np.arange(stop - start))
+    images = [next(batches)[0]]
+    path.unlink()
+    images += [found for found, _ in batches]
+    assert (np.concatenate(images) == IMAGES[:3]).all() and downloads == [shard.file]
+
+
+def test_a_file_that_another_run_deletes_at_any_moment_is_no_error(remote, tmp_path, monkeypatch, downloads):
+    def gone_before(act):
+        def acted(path, *arguments, **settings):
+            if path not in deleted and Path(path).exists():
+                deleted.append(path)
+                Path(path).unlink()
+            return act(path, *arguments, **settings)
+
+        return acted
+
+    def listed(self, pattern, plain=Path.glob):
+        return [*plain(self, pattern), self / "gone.tfrecord"]
+
+    for module, name in ((os, "utime"), (shard_files, "file_sha256")):
+        deleted = []
+        files = ShardFiles(remote, tmp_path / name)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(module, name, gone_before(getattr(module, name)))
+            meanwhile.setattr(Path, "glob", listed)
+            files.paths(files.manifest.shards[:2])
+        assert (next(read_shards(files, files.manifest.shards[:1]))[0] == IMAGES[:3]).all()
+        assert deleted and downloads
+        downloads.clear()
+
+
+def test_a_shard_that_always_goes_is_one_sentence(remote, tmp_path):
+    files = ShardFiles(remote, tmp_path / "cache")
+
+    def gone(path):
+        raise FileNotFoundError
+
+    with pytest.raises(
+        StorageError, match=r"shard gs://.*-00000-of-00004\.tfrecord was fetched into .*/cache 10 times, and went"
+    ):
+        files.using(files.manifest.shards[0], gone)
+
+
+def test_a_local_shard_that_goes_in_mid_run_is_named(tmp_path):
+    write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    files = ShardFiles(locate(tmp_path))
+    for path in files.paths(files.manifest.shards):
+        path.unlink()
+    with pytest.raises(DataError, match=r"set-00000-of-00004\.tfrecord is missing, dataset\.json names it; copy the"):
+        next(read_shards(files, files.manifest.shards))

@@ -46,9 +46,10 @@ def read_prepared(files: ShardFiles) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((manifest.num_examples, *manifest.image_shape), np.uint8)
     labels = np.empty(manifest.num_examples, np.int32)
     start = 0
-    for shard, path in zip(manifest.shards, files.paths(manifest.shards), strict=True):
+    files.paths(manifest.shards)
+    for shard in manifest.shards:
         stop = start + shard.num_examples
-        _read_shard(path, manifest, images[start:stop], labels[start:stop])
+        _read_shard(files, shard, images[start:stop], labels[start:stop])
         start = stop
     counts = tuple(np.bincount(labels, minlength=len(manifest.class_counts)).tolist())
     if counts != manifest.class_counts:
@@ -65,10 +66,11 @@ def read_shards(files: ShardFiles, shards: Sequence[Shard]) -> Iterator[tuple[np
     Raises:
         DataError, StorageError: as `read_prepared`.
     """
-    for shard, path in zip(shards, files.paths(shards), strict=True):
+    files.paths(shards)
+    for shard in shards:
         images = np.empty((shard.num_examples, *files.manifest.image_shape), np.uint8)
         labels = np.empty(shard.num_examples, np.int32)
-        _read_shard(path, files.manifest, images, labels)
+        _read_shard(files, shard, images, labels)
         yield images, labels
 
 
@@ -78,11 +80,9 @@ def read_labels(files: ShardFiles, shards: Sequence[Shard]) -> np.ndarray:
     Raises:
         DataError, StorageError: as `read_prepared`.
     """
-    batches = (
-        batch
-        for shard, path in zip(shards, files.paths(shards), strict=True)
-        for batch in _records(path, files.manifest, shard.num_examples, lambda start, stop: np.empty(0, np.int64))
-    )
+    files.paths(shards)
+    nothing = np.empty(0, np.int64)
+    batches = (batch for shard in shards for batch in _records(files, shard, lambda start, stop: nothing))
     return np.concatenate([labels for _, labels in batches])
 
 
@@ -98,40 +98,41 @@ def read_some(files: ShardFiles, shards: Sequence[Shard], numbers: np.ndarray) -
         DataError, StorageError: as `read_prepared`.
     """
     first = 0
-    for shard, path in zip(shards, files.paths(shards), strict=True):
+    files.paths(shards)
+    for shard in shards:
 
         def chosen(start: int, stop: int, first: int = first) -> np.ndarray:
             low, high = np.searchsorted(numbers, [first + start, first + stop])
             return numbers[low:high] - (first + start)
 
-        for images, _ in _records(path, files.manifest, shard.num_examples, chosen):
+        for images, _ in _records(files, shard, chosen):
             yield images
         first += shard.num_examples
 
 
-def _read_shard(path: pathlib.Path, manifest: Manifest, images: np.ndarray, labels: np.ndarray) -> None:
+def _read_shard(files: ShardFiles, shard: Shard, images: np.ndarray, labels: np.ndarray) -> None:
     """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the shard's records."""
     start = 0
-    for found, of in _records(path, manifest, len(labels), lambda start, stop: np.arange(stop - start)):
+    for found, of in _records(files, shard, lambda start, stop: np.arange(stop - start)):
         stop = start + len(of)
         images[start:stop], labels[start:stop] = found, of
         start = stop
 
 
 def _records(
-    path: pathlib.Path, manifest: Manifest, num_examples: int, choose: Callable[[int, int], np.ndarray]
+    files: ShardFiles, shard: Shard, choose: Callable[[int, int], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The records of a shard, checked, in batches: images uint8 [N, H, W, C] and labels int32 [B].
 
     Args:
-        path: Of the shard.
-        manifest: Of the set.
-        num_examples: That the shard should have.
+        files: Of the set.
+        shard: Of it.
         choose: (start, stop) of a batch -> which N of its B images to decode, as integers from 0 on.
     """
+    path, manifest, num_examples = files.path(shard), files.manifest, shard.num_examples
     start = 0
     try:
-        for records in tf.data.TFRecordDataset(str(path)).batch(_PARSE_BATCH):
+        for records in files.using(shard, _batches):
             stop = start + len(records)
             if stop > num_examples:
                 raise DataError(
@@ -160,6 +161,16 @@ def _records(
         raise DataError(
             f"shard {path} has {start} records, {MANIFEST_NAME} states {num_examples}; prepare the set again."
         )
+
+
+def _batches(path: pathlib.Path) -> Iterator[tf.Tensor]:
+    """The records of a file, string [B] each. It is open when this returns: it may be deleted then."""
+    batches = iter(tf.data.TFRecordDataset(str(path)).batch(_PARSE_BATCH))
+    try:
+        first = list(itertools.islice(batches, 1))
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(str(path)) from error
+    return itertools.chain(first, batches)
 
 
 def _none_of(manifest: Manifest) -> np.ndarray:

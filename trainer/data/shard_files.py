@@ -1,24 +1,30 @@
 """The shards of a prepared set as local files: verified where they lie, or fetched from a bucket into a cache."""
 
+import contextlib
+import functools
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from trainer.data.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
-from trainer.errors import DataError
+from trainer.errors import DataError, StorageError
 from trainer.storage import Location, file_sha256
 from trainer.storage.locations import LocalLocation
 
 DEFAULT_CACHE_MIB = 10_240
 _MIB = 2**20
+_DAY_SECS = 86_400
+_TRIES = 10
+_Result = TypeVar("_Result")
 
 
 class ShardFiles:
     """Local, verified files of a set's shards.
 
     The cache holds files by their SHA-256, for all sets and runs of this user; the least recently used ones go when it
-    is full.
+    is full. Another run may do that at any moment: `using` fetches again what is gone.
 
     Args:
         folder: Of the set.
@@ -48,47 +54,92 @@ class ShardFiles:
             StorageError: The bucket or the cache cannot be used.
         """
         shards = list(shards)
-        if isinstance(self._folder, LocalLocation):
-            there = self._folder.path
-            found = [there / shard.file for shard in shards]
-        else:
-            found = self._fetched(shards)
-        for shard, path in zip(shards, found, strict=True):
+        if not self._is_local:
+            self._fetch(shards)
+        for shard in shards:
             if shard.sha256 not in self._verified:
-                _verify(shard, path, str(self._folder / shard.file))
+                self.using(shard, functools.partial(_verify, shard, self._name(shard)))
                 self._verified.add(shard.sha256)
-        return found
+        return [self.path(shard) for shard in shards]
 
-    def _fetched(self, shards: list[Shard]) -> list[Path]:
-        found = {shard.sha256: self._cache / f"{shard.sha256}.tfrecord" for shard in shards}
-        missing = [shard for shard in shards if not self._holds(shard, found[shard.sha256])]
+    def path(self, shard: Shard) -> Path:
+        """Where a shard lies when it is there."""
+        if isinstance(self._folder, LocalLocation):
+            return self._folder.path / shard.file
+        return self._cache / f"{shard.sha256}.tfrecord"
+
+    def using(self, shard: Shard, act: Callable[[Path], _Result]) -> _Result:
+        """What is made of a shard's file, which is fetched again where another run needed its room.
+
+        Args:
+            shard: What `paths` has given before.
+            act: (path) -> the result; FileNotFoundError where the file is gone. Once it is open, it may go.
+
+        Raises:
+            DataError: The file of a local set is gone.
+            StorageError: The bucket or the cache cannot be used.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                return act(self.path(shard))
+            if self._is_local:
+                raise DataError(
+                    f"shard {self._name(shard)} is missing, {MANIFEST_NAME} names it; copy the whole data set again."
+                )
+            self._fetch([shard])
+        raise StorageError(
+            f"shard {self._name(shard)} was fetched into {self._cache} {_TRIES} times, and went each time before it "
+            "could be read; give the runs that share this cache more --cache_mib."
+        )
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self._folder, LocalLocation)
+
+    def _name(self, shard: Shard) -> str:
+        return str(self._folder / shard.file)
+
+    def _fetch(self, shards: list[Shard]) -> None:
+        """Brings what is missing into the cache, and marks all as used."""
+        wanted = dict.fromkeys(self.path(shard) for shard in shards)
+        missing = {shard.file: self.path(shard) for shard in shards if not self._holds(shard)}
         if missing:
-            self._make_room(sum(shard.num_bytes for shard in missing), keep=set(found.values()))
-            self._folder.download({shard.file: found[shard.sha256] for shard in missing})
-        for path in found.values():
+            self._make_room(sum(shard.num_bytes for shard in shards if shard.file in missing), keep=set(wanted))
+            self._folder.download(missing)
+        for path in wanted:
             now = time.time_ns()  # finer than the clock that the file system would take
-            os.utime(path, ns=(now, now))
-        return [found[shard.sha256] for shard in shards]
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path, ns=(now, now))
 
-    def _holds(self, shard: Shard, path: Path) -> bool:
+    def _holds(self, shard: Shard) -> bool:
         """Whether the cache has a shard; a file that was damaged there is not taken for it."""
-        if path.exists() and shard.sha256 not in self._verified and file_sha256(path) == shard.sha256:
-            self._verified.add(shard.sha256)
+        path = self.path(shard)
+        with contextlib.suppress(FileNotFoundError):
+            if shard.sha256 not in self._verified and file_sha256(path) == shard.sha256:
+                self._verified.add(shard.sha256)
         return path.exists() and shard.sha256 in self._verified
 
     def _make_room(self, num_bytes: int, keep: set[Path]) -> None:
-        """Deletes what was used least recently until so much more fits in."""
-        held = sorted(
-            (path.stat().st_mtime_ns, path.stat().st_size, path)
-            for path in self._cache.glob("*.tfrecord")
-            if path not in keep
-        )
-        total = sum(size for _, size, _ in held) + sum(path.stat().st_size for path in keep if path.exists())
+        """Deletes what was used least recently until so much more fits in, and what broken-off transfers left."""
+        for when, _, path in _found(self._cache.glob(".*.partial")):
+            if time.time() - when / 1e9 > _DAY_SECS:
+                path.unlink(missing_ok=True)
+        held = sorted(_found(self._cache.glob("*.tfrecord")))
+        total = sum(size for _, size, _ in held)
         for _, size, path in held:
             if total + num_bytes <= self._limit:
                 return
-            path.unlink(missing_ok=True)
-            total -= size
+            if path not in keep:
+                path.unlink(missing_ok=True)
+                total -= size
+
+
+def _found(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
+    """When each file was used, in nanoseconds, its bytes and its path; those left out that are gone meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            state = path.stat()
+            yield state.st_mtime_ns, state.st_size, path
 
 
 def _default_cache() -> Path:
@@ -96,9 +147,7 @@ def _default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "gan-trainer" / "shards"
 
 
-def _verify(shard: Shard, path: Path, name: str) -> None:
-    if not path.is_file():
-        raise DataError(f"shard {name} is missing, {MANIFEST_NAME} names it; copy the whole data set again.")
+def _verify(shard: Shard, name: str, path: Path) -> None:
     num_bytes = path.stat().st_size
     if num_bytes != shard.num_bytes:
         raise DataError(

@@ -7,6 +7,7 @@ import functools
 import mimetypes
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,7 +112,7 @@ class BucketLocation(Location):
         self._calling("deleted", delete)
 
     def _download_to(self, target: Path) -> None:
-        partial = target.with_name(f".{target.name}.partial")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # others may fetch it, too
 
         def download() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
