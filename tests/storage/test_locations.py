@@ -5,10 +5,12 @@ import hashlib
 import os
 import shutil
 
+import google.auth
 import pytest
+from google.auth.credentials import AnonymousCredentials
 
 from trainer.errors import StorageError
-from trainer.storage import locate
+from trainer.storage import buckets, locate
 from trainer.storage.buckets import BucketLocation, client
 
 
@@ -184,6 +186,15 @@ def test_an_upload_whose_answer_was_lost_meets_its_own_object_and_is_content(buc
     place.write_bytes(b"ours", only_new=True)  # as a second try would find it
     with pytest.raises(StorageError, match="exists already, with another content"):
         place.write_bytes(b"theirs", only_new=True)
+
+
+def test_credentials_need_no_project(monkeypatch):
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(google.auth, "default", lambda *scopes, **settings: (AnonymousCredentials(), None))
+    made = buckets._client_of.__wrapped__(0, None)
+    assert made.project is None and made._connection.API_BASE_URL == "https://storage.googleapis.com"
+    made.close()
 
 
 def test_one_client_serves_a_process_and_names_parse(cloud_storage):

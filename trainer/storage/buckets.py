@@ -190,7 +190,7 @@ class BucketLocation(Location):
 
 @functools.cache
 def _client_of(process: int, emulator: str | None) -> storage.Client:
-    return storage.Client()
+    return storage.Client(project=None)  # objects need none, and credentials may come without
 
 
 _making = threading.Lock()
