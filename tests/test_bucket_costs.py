@@ -4,7 +4,9 @@ import collections
 import re
 
 import pytest
-from bucket_runs import prepared, train
+from bucket_runs import files, prepared, train
+
+from trainer import trained
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,18 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("write", "config.json"): 1,
         ("write", "model"): 5,
     }
+    there = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
     proxy.requests.clear()
     assert train(data, f"{bucket}/run", "--steps=44") == 0
     again = collections.Counter(map(kind, proxy.requests))
     assert ("read", "shards") not in again  # the cache has them
+    written = {request.object_name.removeprefix("run/") for request in proxy.requests if request.method == "POST"}
+    assert not written & there and {"samples/step-00000044.png", "samples/progression.gif", "config.json"} <= written
+    proxy.requests.clear()
+    trained.restore(f"{bucket}/run")
+    assert collections.Counter(map(kind, proxy.requests)) == {
+        ("list", ""): 3,
+        ("read", "config.json"): 1,
+        ("read", "checkpoints"): 3 + 3,
+        ("read", "dataset.json"): 2,
+    }

@@ -10,6 +10,7 @@ from trainer.engine.manifest import Manifest
 from trainer.errors import CheckpointError, ConfigError
 from trainer.gans import GAN, from_config
 from trainer.storage import RunDirectory
+from trainer.storage.run_directory import CONFIG
 
 
 def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, Manifest]:
@@ -24,7 +25,7 @@ def restore(job_dir: str, checkpoint: str = "best") -> tuple[TrainConfig, GAN, M
         ConfigError: `checkpoint` is none of the three.
         StorageError: The directory lies in a bucket that cannot be read.
     """
-    with RunDirectory(job_dir).opened() as directory:
+    with RunDirectory(job_dir).opened(only={CONFIG}) as directory:
         return _restore(directory, checkpoint)
 
 

@@ -9,7 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainer.errors import ConfigError
 from trainer.storage import RunDirectory, locate
+from trainer.storage.buckets import BucketLocation
 from trainer.storage.locations import GrowingFolder
+from trainer.storage.run_directory import CONFIG
 
 
 def num_mirrors(job_dir, logs_to):
@@ -30,6 +32,30 @@ def test_the_folder_of_the_run_itself_gets_no_second_copy_however_it_is_written(
     for elsewhere in ("run/logs-of-all", "run", f"{tmp_path}/tensorboard", f"{bucket}/run/logs"):
         assert num_mirrors("run", elsewhere) == 1, elsewhere
     assert num_mirrors(f"{bucket}/run", f"{bucket}/run/logs2") == 2
+
+
+def test_what_was_fetched_from_the_bucket_is_not_sent_back(bucket, monkeypatch):
+    there = locate(f"{bucket}/run")
+    for name in ("config.json", "samples/1.png", "logs/events"):
+        (there / name).write_bytes(name.encode())
+    sent = []
+    plain = BucketLocation.upload
+    monkeypatch.setattr(
+        BucketLocation, "upload", lambda self, folder, names: (sent.extend(names), plain(self, folder, names))
+    )
+    with RunDirectory(f"{bucket}/run").opened() as directory, directory.mirrored():
+        directory.config.write_text("another config")
+        (directory.samples / "2.png").touch()
+    assert sorted(sent) == ["config.json", "samples/2.png"]
+    assert (there / "config.json").read_bytes() == b"another config"
+
+
+def test_of_a_directory_in_a_bucket_a_part_may_be_fetched_alone(bucket, tmp_path):
+    for name in ("config.json", "samples/1.png", "checkpoints/step-1/state"):
+        (locate(f"{bucket}/run") / name).write_bytes(b"")
+    for only, names in ((None, ["config.json", "samples/1.png"]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
+        with RunDirectory(f"{bucket}/run").opened(only) as directory:
+            assert [entry.name for entry in locate(directory.root).entries()] == names
 
 
 def test_a_folder_among_the_events_is_refused(tmp_path, bucket):

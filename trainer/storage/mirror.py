@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.errors import StorageError
@@ -26,12 +27,21 @@ class Mirror:
         remote: Where it goes.
         without: Names in the folder that are not copied.
         slow: Names in it (`*`: all) whose files grow all the time: they are copied once a minute, and at the end.
+        copied: What is there already, by name: the `state_of` each file here when it was the same.
     """
 
-    def __init__(self, folder: Path, remote: Location, *, without: tuple[str, ...] = (), slow: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        remote: Location,
+        *,
+        without: tuple[str, ...] = (),
+        slow: tuple[str, ...] = (),
+        copied: Mapping[str, tuple[int, int]] | None = None,
+    ):
         self._folder, self._remote = folder, remote
         self._without, self._slow = without, slow
-        self._copied: dict[str, tuple[int, int]] = {}
+        self._copied = dict(copied or {})
         self._when: dict[str, float] = {}
         self._ending = threading.Event()
         self._error: StorageError | None = None
@@ -73,7 +83,7 @@ class Mirror:
             if top in self._without or path.name.startswith(".") or not path.is_file():
                 continue
             with contextlib.suppress(FileNotFoundError):
-                state = path.stat().st_mtime_ns, path.stat().st_size
+                state = state_of(path)
                 slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)
                 waits = slow and time.monotonic() - self._when.get(name, -1e9) < _SLOW_EVERY_SECS
                 if self._copied.get(name) != state and (all_now or not waits):
@@ -91,3 +101,9 @@ class Mirror:
             except StorageError as error:
                 self._error = error
                 return
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """What changes when a file does: when it was written, in nanoseconds, and its bytes."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

@@ -4,13 +4,14 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.storage.locations import GrowingFolder, Location, is_remote, locate
-from trainer.storage.mirror import Mirror
+from trainer.storage.mirror import Mirror, state_of
 
+CONFIG = "config.json"
 _CHECKPOINTS, _LOGS, _MODEL = "checkpoints", "logs", "model"
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -28,6 +29,7 @@ class RunDirectory:
         self.name = os.fspath(root)
         self._remote = locate(root) if is_remote(root) else None
         self._set_root(Path(root))
+        self._copied: dict[str, tuple[int, int]] = {}
 
     @property
     def remote_checkpoints(self) -> Location | None:
@@ -35,8 +37,11 @@ class RunDirectory:
         return None if self._remote is None else self._remote / _CHECKPOINTS
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator["RunDirectory"]:
+    def opened(self, only: Container[str] | None = None) -> Iterator["RunDirectory"]:
         """While entered, what the directory holds can be read, checkpoints of a bucket left out.
+
+        Args:
+            only: Names in the directory, such as `config.json`, of what is to be read of a bucket. None: all of it.
 
         Raises:
             StorageError: The bucket cannot be read.
@@ -47,7 +52,10 @@ class RunDirectory:
         with tempfile.TemporaryDirectory(prefix="gan-trainer-run-") as scratch:
             self._set_root(Path(scratch) / self._remote.name)
             names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{_CHECKPOINTS}/")]
+            if only is not None:
+                names = [name for name in names if name in only]
             self._remote.download({name: self.root / name for name in names})
+            self._copied = {name: state_of(self.root / name) for name in names}
             yield self
 
     @contextlib.contextmanager
@@ -65,7 +73,8 @@ class RunDirectory:
         """
         mirrors = []
         if self._remote is not None:
-            mirrors.append(Mirror(self.root, self._remote, without=(_CHECKPOINTS, _MODEL), slow=(_LOGS,)))
+            without = _CHECKPOINTS, _MODEL
+            mirrors.append(Mirror(self.root, self._remote, without=without, slow=(_LOGS,), copied=self._copied))
         elsewhere = self._elsewhere(self.logs, logs_to)
         if elsewhere is not None:
             if elsewhere.startswith(f"{self._place(self.logs)}/"):
@@ -139,7 +148,7 @@ class RunDirectory:
 
     def _set_root(self, root: Path) -> None:
         self.root = root
-        self.config = root / "config.json"
+        self.config = root / CONFIG
         self.metrics = root / "metrics.jsonl"
         self.checkpoints = root / _CHECKPOINTS
         self.logs = root / _LOGS
