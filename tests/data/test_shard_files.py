@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from trainer.data.loading import load
 from trainer.data.prepared import read_shards, write_prepared
 from trainer.data.shard_files import ShardFiles
 from trainer.errors import ConfigError, DataError, StorageError
-from trainer.storage import locate
+from trainer.storage import buckets, locate
 from trainer.storage.buckets import BucketLocation
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
@@ -35,7 +36,9 @@ def downloads(monkeypatch):
     """The names that are fetched from buckets."""
     fetched = []
     plain = BucketLocation.download
-    monkeypatch.setattr(BucketLocation, "download", lambda self, files: (fetched.extend(files), plain(self, files)))
+    monkeypatch.setattr(
+        BucketLocation, "download", lambda self, files, **how: (fetched.extend(files), plain(self, files, **how))
+    )
     return fetched
 
 
@@ -182,3 +185,14 @@ def test_a_local_shard_that_goes_in_mid_run_is_named(tmp_path):
         path.unlink()
     with pytest.raises(DataError, match=r"set-00000-of-00004\.tfrecord is missing, dataset\.json names it; copy the"):
         next(read_shards(files, files.manifest.shards))
+
+
+def test_a_reader_that_stops_fetches_no_other_shard(remote, tmp_path, monkeypatch):
+    closing, plain = threading.Event(), storage.Blob.download_to_filename
+    monkeypatch.setattr(buckets, "NUM_THREADS", 1)
+    monkeypatch.setattr(storage.Blob, "download_to_filename", lambda *a, **how: (closing.set(), plain(*a, **how)))
+    files = ShardFiles(remote, tmp_path / "cache")
+    with pytest.raises(CancelledError):
+        files.until(closing).paths(files.manifest.shards)
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [files.manifest.shards[0].sha256]
+    assert len(files.paths(files.manifest.shards)) == 4

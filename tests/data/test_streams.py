@@ -1,9 +1,13 @@
 """A set larger than its memory: the cut is fixed, every image comes, and a stop in mid-window changes nothing."""
 
 import collections
+import itertools
 import json
+import os
+import signal
 import types
 from contextlib import closing
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import tensorflow as tf
 from conftest import tiny_gan, values_of
 
 from trainer import task
+from trainer.data import prepared
 from trainer.data.cut import Cut, num_windows
 from trainer.data.feeds import Resident, Stream, Streamed
 from trainer.data.manifest import Shard
@@ -149,6 +154,56 @@ def test_a_stop_in_the_middle_of_a_window_changes_nothing(files):
     for stops in ((7, 20), (9, 20), (1, 2, 20)):
         again = trained(files, *stops)
         assert all((whole[name] == again[name]).all() for name in whole)
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """Functions to call before a shard is read, by how many were read before."""
+    acts, count = {}, itertools.count()
+
+    def read(*arguments, plain=prepared._read_shard):
+        acts.get(next(count), lambda: None)()
+        plain(*arguments)
+
+    monkeypatch.setattr(prepared, "_read_shard", read)
+    return types.SimpleNamespace(acts=acts, count=lambda: next(count))
+
+
+def test_what_loads_when_a_feed_is_closed_ends_after_its_shard(files, reading):
+    feed, begun = Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 1.0)), 4), Event()
+    reading.acts[2] = lambda: (begun.set(), feed._closing.wait(20))
+    feed.window(0)
+    assert begun.wait(20)
+    feed.close()
+    assert reading.count() == 3  # the two of the first window, and one
+
+
+def test_no_window_is_loaded_after_the_last_step(files, reading):
+    trained(files, 5)  # of which three are of the first window, and three would be of the second
+    assert reading.count() == 4
+
+
+def test_sigterm_while_a_window_is_awaited_does_not_wait_for_it(files, reading, monkeypatch):
+    gan, asked, feeds = tiny_gan("mlp"), Event(), []
+
+    def window(self, step, num_steps, plain=Streamed.window):
+        if step == 3:
+            feeds.append(self)
+            asked.set()
+        return plain(self, step, num_steps)
+
+    def terminate():
+        asked.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+        feeds[0]._closing.wait(20)
+
+    monkeypatch.setattr(Streamed, "window", window)
+    reading.acts[2] = terminate
+    gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0)
+    assert gan.step == 3 and gan.preempted and reading.count() == 3
+    gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0)
+    whole, again = trained(files, 20), values_of(gan)
+    assert all((whole[name] == again[name]).all() for name in whole)
 
 
 def test_a_resident_set_is_one_window(files):

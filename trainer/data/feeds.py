@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -36,11 +37,22 @@ class Feed(abc.ABC):
     every_steps = 0
 
     @abc.abstractmethod
-    def window(self, step: int) -> Window:
-        """The window that step number `step` is taken from. All windows have arrays of the same shape."""
+    def window(self, step: int, num_steps: int | None = None) -> Window:
+        """The window that step number `step` is taken from. All windows have arrays of the same shape.
 
-    def close(self) -> None:  # noqa: B027 (nothing loads where all is in memory)
-        """Ends what still loads."""
+        Args:
+            step: Its number.
+            num_steps: Of the run: no window after its last step is loaded. None: the run has no end.
+
+        Raises:
+            CancelledError: `cancel` was called before the window was there.
+        """
+
+    def cancel(self) -> None:  # noqa: B027 (nothing loads where all is in memory)
+        """Tells what still loads to end after the shard that it reads, and does not wait for it."""
+
+    def close(self) -> None:  # noqa: B027
+        """Ends what still loads, and returns when it has ended."""
 
 
 class Resident(Feed):
@@ -50,7 +62,7 @@ class Resident(Feed):
         self._window = window
         self.steps_per_epoch = window.num_examples // global_batch_size
 
-    def window(self, step: int) -> Window:
+    def window(self, step: int, num_steps: int | None = None) -> Window:
         return self._window
 
 
@@ -189,7 +201,9 @@ class Streamed(Feed):
         balance_classes: bool = False,
         share: Callable[[int], Share] | None = None,
     ):
-        self._stream, self._make, self._balance_classes = stream, make, balance_classes
+        self._closing = threading.Event()
+        self._stream = dataclasses.replace(stream, files=stream.files.until(self._closing))
+        self._make, self._balance_classes = make, balance_classes
         windows = stream.cut.num_windows
         num_places = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
         self.every_steps = max(1, num_places // global_batch_size // windows)
@@ -198,14 +212,19 @@ class Streamed(Feed):
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._loading: dict[int, concurrent.futures.Future[Window]] = {}
 
-    def window(self, step: int) -> Window:
+    def window(self, step: int, num_steps: int | None = None) -> Window:
         visit = step // self.every_steps
         current = self._loading.pop(visit, None) or self._thread.submit(self._load, visit)
         window = current.result()
-        self._loading = {visit + 1: self._thread.submit(self._load, visit + 1)}
+        if num_steps is None or (visit + 1) * self.every_steps < num_steps:
+            self._loading = {visit + 1: self._thread.submit(self._load, visit + 1)}
         return window
 
+    def cancel(self) -> None:
+        self._closing.set()
+
     def close(self) -> None:
+        self.cancel()
         self._thread.shutdown(cancel_futures=True)
 
     def _load(self, number: int) -> Window:

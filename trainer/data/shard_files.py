@@ -1,8 +1,11 @@
 """The shards of a prepared set as local files: verified where they lie, or fetched from a bucket into a cache."""
 
+import concurrent.futures
 import contextlib
+import copy
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -44,7 +47,14 @@ class ShardFiles:
         self._cache = cache or _default_cache()
         self._limit = cache_mib * _MIB
         self._verified: set[str] = set()
+        self._closing = threading.Event()
         self.manifest: Manifest = read_manifest(folder)
+
+    def until(self, closing: threading.Event) -> "ShardFiles":
+        """The same files for a reader that may have to stop: CancelledError at the next shard once `closing` is set."""
+        files = copy.copy(self)
+        files._closing = closing
+        return files
 
     def paths(self, shards: Iterable[Shard]) -> list[Path]:
         """Where the shards lie now, in the order given: those that are missing are fetched, in parallel.
@@ -79,6 +89,7 @@ class ShardFiles:
             DataError: The file of a local set is gone.
             StorageError: The bucket or the cache cannot be used.
         """
+        self._check_open()
         for _ in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):
                 return act(self.path(shard))
@@ -91,6 +102,10 @@ class ShardFiles:
             f"shard {self._name(shard)} was fetched into {self._cache} {_TRIES} times, and went each time before it "
             "could be read; give the runs that share this cache more --cache_mib."
         )
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise concurrent.futures.CancelledError
 
     @property
     def _is_local(self) -> bool:
@@ -105,7 +120,7 @@ class ShardFiles:
         missing = {shard.file: self.path(shard) for shard in shards if not self._holds(shard)}
         if missing:
             self._make_room(sum(shard.num_bytes for shard in shards if shard.file in missing), keep=set(wanted))
-            self._folder.download(missing)
+            self._folder.download(missing, check=self._check_open)
         for path in wanted:
             now = time.time_ns()  # finer than the clock that the file system would take
             with contextlib.suppress(FileNotFoundError):
@@ -113,6 +128,7 @@ class ShardFiles:
 
     def _holds(self, shard: Shard) -> bool:
         """Whether the cache has a shard; a file that was damaged there is not taken for it."""
+        self._check_open()
         path = self.path(shard)
         with contextlib.suppress(FileNotFoundError):
             if shard.sha256 not in self._verified and file_sha256(path) == shard.sha256:

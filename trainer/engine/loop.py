@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 
 import keras
 import numpy as np
@@ -116,8 +117,10 @@ def run(
     steps_per_epoch = feed.steps_per_epoch
     cadences = [steps_per_window, steps_per_epoch, *_cadences([feed, *callbacks.callbacks])]
     if model.step < num_steps and not model.stop_training:
-        device_window = make_device_window(feed.window(model.step))
+        device_window = make_device_window(feed.window(model.step, num_steps))
         preemption.on_request(lambda: device_window.stop.assign(True))
+        if device_window.is_alone:
+            preemption.on_request(feed.cancel)
         device_window.check_step(model.step)
     started_at = model.step
     epoch_sums: dict[str, float] = {}
@@ -133,7 +136,10 @@ def run(
             epoch_sums, added, epoch_start, epoch_started = {}, {}, model.step, time.perf_counter()
         callbacks.on_train_batch_begin(position)
         if feed.every_steps and model.step % feed.every_steps == 0 and model.step != started_at:
-            device_window.hold(feed.window(model.step))
+            try:
+                device_window.hold(feed.window(model.step, num_steps))
+            except CancelledError:  # SIGTERM came while it was awaited
+                break
         first = model.step
         last = min([num_steps, *((first // every + 1) * every for every in cadences)])
         started = time.perf_counter()

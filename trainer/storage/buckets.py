@@ -93,8 +93,13 @@ class BucketLocation(Location):
         for name in names:
             (self / name)._delete()
 
-    def download(self, files: Mapping[str, Path]) -> None:
-        _each(lambda name: (self / name)._download_to(files[name]), list(files))
+    def download(self, files: Mapping[str, Path], *, check: Callable[[], object] | None = None) -> None:
+        def fetch(name: str) -> None:
+            if check is not None:
+                check()
+            (self / name)._download_to(files[name])
+
+        _each(fetch, list(files))
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         _each(lambda name: (self / name)._upload_from(folder / name, only_new), names)

@@ -4,7 +4,7 @@ import abc
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -79,11 +79,12 @@ class Location(abc.ABC):
         """Deletes files in this folder in this order, those that are not there left out."""
 
     @abc.abstractmethod
-    def download(self, files: Mapping[str, Path]) -> None:
+    def download(self, files: Mapping[str, Path], *, check: Callable[[], object] | None = None) -> None:
         """Copies files in this folder to local paths, several at a time; each arrives whole or not at all.
 
         Args:
             files: Where each goes, by its name in this folder.
+            check: Called before each file: what it raises ends the copying.
         """
 
     @abc.abstractmethod
@@ -142,8 +143,10 @@ class LocalLocation(Location):
             except OSError as error:
                 raise _explained(error, self.path / name, "deleted") from error
 
-    def download(self, files: Mapping[str, Path]) -> None:
+    def download(self, files: Mapping[str, Path], *, check: Callable[[], object] | None = None) -> None:
         for name, target in files.items():
+            if check is not None:
+                check()
             _copy(self.path / name, target)
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
