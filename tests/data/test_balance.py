@@ -1,6 +1,7 @@
 """Classes of any size come equally often, and mirrored images are the images, mirrored."""
 
 import collections
+import dataclasses
 from contextlib import closing
 
 import numpy as np
@@ -46,14 +47,21 @@ def test_an_epoch_shows_every_class_as_often():
     assert np.bincount(labels).tolist() == [17, 0, 17, 17] and (LABELS[numbers] == labels).all()
 
 
-def test_a_visited_window_shows_its_classes_as_often(tmp_path):
+@pytest.fixture
+def stream(tmp_path):
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
     shuffled = np.random.default_rng(1).permutation(30)
     write_prepared(tmp_path, IMAGES[shuffled], LABELS[shuffled], list("0123"), num_shards=5, **texts)
     files = ShardFiles(locate(tmp_path))
-    stream = Stream(files, Cut(files.manifest.shards, 2, 0))
-    make = lambda images, labels: Window(images, labels, (0.0, 255.0))  # noqa: E731
-    with closing(Streamed(stream, make, 6, balance_classes=True)) as feed:
+    return Stream(files, Cut(files.manifest.shards, 2, 0))
+
+
+def balanced_feed(stream):
+    return Streamed(stream, lambda images, labels: Window(images, labels, (0.0, 255.0)), 6, balance_classes=True)
+
+
+def test_a_visited_window_shows_its_classes_as_often(stream):
+    with closing(balanced_feed(stream)) as feed:
         assert feed.steps_per_epoch == 2 * feed.every_steps == 8
         for first in (0, 4):
             window = feed.window(first)
@@ -61,7 +69,46 @@ def test_a_visited_window_shows_its_classes_as_often(tmp_path):
             labels = [window.batch(window.tensors(), place(first + step, 1))[1].numpy()[0] for step in range(size)]
             counts = collections.Counter(labels)
             assert len(set(counts.values())) == 1 and len(counts) > 1
-            assert len(window.order) == 18 * 4
+            assert len(window.order) == 17 * 3  # the largest class, for each class that has images
+
+
+def test_the_order_takes_no_room_for_more_than_a_window_can_hold(tmp_path):
+    labels = np.repeat(np.arange(50), 2)  # 50 classes of 2 images, and 10 names without any
+    texts = {"name": "set", "source": "", "license": "", "attribution": ""}
+    write_prepared(tmp_path, IMAGES[:1].repeat(100, 0), labels, [str(n) for n in range(60)], num_shards=10, **texts)
+    files = ShardFiles(locate(tmp_path))
+    for windows, most in ((2, 2 * 50), (10, 2 * 50), (1, 2 * 50)):
+        with closing(balanced_feed(Stream(files, Cut(files.manifest.shards, windows, 0)))) as feed:
+            orders = [feed.window(visit * feed.every_steps).order for visit in range(2 * windows)]
+            assert {len(order) for order in orders} == {most}
+    with closing(balanced_feed(Stream(files, Cut(files.manifest.shards, 10, 0), classes=(3, 4)))) as feed:
+        assert feed._most_places == 2 * 2
+
+
+def test_what_an_order_is_padded_with_is_never_read(stream, monkeypatch):
+    def trained():
+        gan = tiny_gan(wiring="conditional")
+        gan.fit(stream, batch_size=6, steps=10, verbose=0, balance_classes=True)
+        return values_of(gan)
+
+    plain = trained()
+    monkeypatch.setattr(
+        Streamed, "_padded", lambda self, order: np.pad(order, (0, 18 * 4 - len(order)), constant_values=10**6)
+    )
+    padded_otherwise = trained()
+    assert all((plain[name] == padded_otherwise[name]).all() for name in plain)
+
+
+def test_a_set_that_states_too_few_images_of_its_classes_is_refused(stream):
+    manifest = stream.files.manifest
+    stream.files.manifest = dataclasses.replace(manifest, class_counts=(3, 3, 3, 0))
+    with (
+        closing(balanced_feed(stream)) as feed,
+        pytest.raises(
+            DataError, match=r"set has more images of a class than its dataset\.json states \(\[3, 3, 3, 0\]"
+        ),
+    ):
+        feed.window(0)
 
 
 def test_a_config_of_balanced_classes_has_longer_epochs_and_trains_to_the_same_bits(digits):

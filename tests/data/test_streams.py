@@ -12,10 +12,10 @@ from threading import Event
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, values_of
+from conftest import tiny_config, tiny_gan, values_of
 
 from trainer import task
-from trainer.data import prepared
+from trainer.data import prepared, windows_of
 from trainer.data.cut import Cut, num_windows
 from trainer.data.feeds import Resident, Stream, Streamed
 from trainer.data.manifest import Shard
@@ -66,6 +66,8 @@ def test_two_windows_fit_into_the_memory():
     images_that_fit = {40: 1, 39: 3, 28: 3, 27: 6, 14: 6}
     for images, windows in images_that_fit.items():
         assert num_windows(manifest, images * 64 * 64 * 4 / 2**20) == windows
+    assert num_windows(manifest, 39 * 66 * 66 * 4 / 2**20, padding=1) == 3
+    assert num_windows(manifest, 28 * 66 * 66 * 4 / 2**20 - 0.001, padding=1) == 6
     with pytest.raises(
         ConfigError, match=r"data_memory_mib=0\.2 must hold two shards of set, .* 0\.1 MiB; give at least 1, or"
     ):
@@ -243,6 +245,11 @@ def test_a_run_keeps_its_windows_on_a_machine_with_other_memory(files, tmp_path,
     capsys.readouterr()
     assert train(files, tmp_path / "cut", "--steps=30", "--data_windows=2") == 1
     assert "data_windows=3 where data_windows=2 is asked" in capsys.readouterr().err
+
+
+def test_the_padding_counts_as_memory(files):
+    config = tiny_config(dataset=str(files._folder), data_memory_mib=28 * 28 * 28 / 2**20)
+    assert windows_of(config) == 3 and windows_of(config.override(padding=2)) == 6
 
 
 def test_windows_that_cannot_be_are_refused(files, tmp_path, capsys):

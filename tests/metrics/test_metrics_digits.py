@@ -115,6 +115,12 @@ def test_weights_that_are_not_those_described_are_refused(tmp_path):
         DigitsClassifier(path)
 
 
+def test_the_images_that_are_not_used_are_not_kept():
+    images = np.zeros((40, 28, 28, 1), np.uint8)
+    kept = DigitsMetrics(images, num_samples=20)._real_images
+    assert kept.shape == (20, 28, 28, 1) and kept.base is None and not np.shares_memory(kept, images)
+
+
 def test_real_digits_have_the_best_values_against_themselves(digits, suite):
     values = suite.evaluate(digits.images[:1000], digits.labels[:1000])
     assert list(values) == [

@@ -148,7 +148,7 @@ def windows_of(config: TrainConfig) -> int:
     if not is_prepared(config.dataset):
         return 1
     memory = machine_memory_mib() / 4 if config.data_memory_mib is None else config.data_memory_mib
-    return num_windows(read_manifest(prepared_folder(config.dataset)), memory)
+    return num_windows(read_manifest(prepared_folder(config.dataset)), memory, config.padding)
 
 
 def machine_memory_mib() -> float:

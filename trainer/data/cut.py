@@ -41,17 +41,19 @@ class Cut:
         return _largest(self.shards, self.num_windows)
 
 
-def num_windows(manifest: Manifest, memory_mib: float) -> int:
+def num_windows(manifest: Manifest, memory_mib: float, padding: int = 0) -> int:
     """Into how many windows a set is cut, so that two of them fit into memory; 1 where all of it does.
 
     Args:
         manifest: Of the set.
         memory_mib: For decoded images, MiB.
+        padding: Pixels on every side of every image, which take memory as well.
 
     Raises:
         ConfigError: A shard alone is too large.
     """
-    bytes_each = math.prod(manifest.image_shape)
+    height, width, channels = manifest.image_shape
+    bytes_each = (height + 2 * padding) * (width + 2 * padding) * channels
     budget = memory_mib * _MIB
     if manifest.num_examples * bytes_each <= budget:
         return 1

@@ -16,6 +16,7 @@ import numpy as np
 
 from trainer.data.balance import balanced_order, balanced_size
 from trainer.data.cut import Cut
+from trainer.data.manifest import MANIFEST_NAME
 from trainer.data.prepared import read_labels, read_shards, read_some
 from trainer.data.shard_files import ShardFiles
 from trainer.data.windows import Visit, Window
@@ -208,6 +209,9 @@ class Streamed(Feed):
         num_places = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
         self.every_steps = max(1, num_places // global_batch_size // windows)
         self.steps_per_epoch = self.every_steps * windows
+        capacity = stream.cut.capacity
+        counts = [min(count, capacity) for count in stream.class_counts]
+        self._most_places = balanced_size(counts) if balance_classes else capacity
         self._share = share(self.every_steps) if share else None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._loading: dict[int, concurrent.futures.Future[Window]] = {}
@@ -257,8 +261,12 @@ class Streamed(Feed):
         return Visit(number, number * self.every_steps, size)
 
     def _padded(self, order: np.ndarray | None) -> np.ndarray | None:
-        """An order that is as long in every window."""
+        """An order that is as long in every window; nothing reads what comes after the visit's size."""
         if order is None:
             return None
-        most = self._stream.cut.capacity * (len(self._stream.class_counts) if self._balance_classes else 1)
-        return np.pad(order.astype(np.int32), (0, most - len(order)))
+        if len(order) > self._most_places:
+            raise DataError(
+                f"{self._stream.files.manifest.name} has more images of a class than its {MANIFEST_NAME} states "
+                f"({list(self._stream.class_counts)}); prepare the set again."
+            )
+        return np.pad(order.astype(np.int32), (0, self._most_places - len(order)))

@@ -34,7 +34,8 @@ class DigitsMetrics(Suite):
             raise DataError(
                 f"num_samples={num_samples} is too few, expected at least {NUM_NEIGHBOURS + 1}; ask for more."
             )
-        super().__init__("digits", np.asarray(real_images)[:num_samples], num_samples)
+        # A copy: the others, which may be as many as fit into memory, are not kept for the sake of these.
+        super().__init__("digits", np.array(real_images[:num_samples]), num_samples)
         minimum = 2 * (NUM_NEIGHBOURS + 1)
         if len(self._real_images) < minimum:
             raise DataError(f"there are {len(self._real_images)} real images, expected at least {minimum}; give more.")
