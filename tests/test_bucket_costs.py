@@ -27,7 +27,8 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert train(data, f"{bucket}/run", "--steps=40", "--export_model") == 0
     counts = collections.Counter(map(kind, proxy.requests))
     checkpoints, deleted, grids, shards = 10, 7, 11, 6
-    assert counts.pop(("write", "metrics.jsonl")) in range(checkpoints - 1, checkpoints + 3)
+    # Where steps are quicker than uploads, the lines of several checkpoints go in one write.
+    assert 1 < counts.pop(("write", "metrics.jsonl")) <= checkpoints + 2
     assert counts.pop(("write", "logs")) in range(2, 5)
     assert counts == {
         ("read", "dataset.json"): 8,

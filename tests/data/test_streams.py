@@ -171,9 +171,11 @@ def reading(monkeypatch):
     return types.SimpleNamespace(acts=acts, count=lambda: next(count))
 
 
-def test_what_loads_when_a_feed_is_closed_ends_after_its_shard(files, reading):
-    feed, begun = Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 1.0)), 4), Event()
-    reading.acts[2] = lambda: (begun.set(), feed._closing.wait(20))
+def test_what_loads_when_a_feed_is_closed_ends_after_its_shard(files, reading, monkeypatch):
+    feed = Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 1.0)), 4)
+    begun, awaited, plain = Event(), Event(), feed._thread.shutdown
+    monkeypatch.setattr(feed._thread, "shutdown", lambda **how: (awaited.set(), plain(**how)))
+    reading.acts[2] = lambda: (begun.set(), awaited.wait(20))
     feed.window(0)
     assert begun.wait(20)
     feed.close()
