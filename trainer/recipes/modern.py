@@ -119,10 +119,10 @@ def acgan() -> TrainConfig:
 def infogan() -> TrainConfig:
     """InfoGAN: ten categories and two continuous codes that mean something, found without labels.
 
-    Source: arXiv 1606.03657, appendix C.1: 62 noise variables, Adam with 2e-4 for D and 1e-3 for G, beta_1 .5, dense
-    layers at the latents' and at the logit's end (256 units here, 1,024 there). `code_accuracy` is the share of images
-    that show the digit which their category stands for: .83 after 3,000 steps, and .47 without dense layers and with
-    normal noise, which leaves less of the generator's input to the category.
+    Source: arXiv 1606.03657, appendix C.1: Adam with 2e-4 for D and 1e-3 for G, beta_1 .5, dense layers at the latents'
+    and at the logit's end (256 units here, 1,024 there), uniform noise (16 variables here, 62 there). `code_accuracy`
+    is the share of images that show the digit which their category stands for. The less of the generator's input is
+    noise, the more of it is the category's: with 62 variables a run of the same seed ended at .73, with 16 at .90.
     Scored frechet_digits_5k 1.43 in 434 s on 2 CPU cores.
     """
     return TrainConfig(
@@ -136,7 +136,7 @@ def infogan() -> TrainConfig:
             "discriminator_batch_norm": "hidden",
             "leaky_slope": 0.1,
         },
-        latent_dim=62,
+        latent_dim=16,
         latent_distribution="uniform",
         generator_learning_rate=1e-3,
         discriminator_learning_rate=2e-4,
