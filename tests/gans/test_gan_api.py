@@ -247,6 +247,13 @@ def test_a_generator_of_a_wrong_shape_is_one_sentence(images):
         gan.fit(images, batch_size=128, verbose=0)
 
 
+def test_images_without_channels_are_one_sentence(images):
+    gan = DigitsGAN(8)
+    gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy)
+    with pytest.raises(DataError, match=r"x has images of shape \(28, 28\) where the .*; pass x\[..., numpy.newaxis"):
+        gan.fit(images[..., 0], batch_size=128, verbose=0)
+
+
 def test_a_sigmoid_under_a_loss_on_logits_is_refused():
     with pytest.raises(NetworkError, match="ends in a sigmoid"):
         DigitsGAN(8).compile(optimizer="adam", loss="non_saturating")

@@ -24,7 +24,8 @@ class Checkpoint(Periodic):
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
         fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
         remote: A folder in a bucket where checkpoints are published, and fetched from.
-        mirrors: Of the run directory, which then holds in the bucket, too, all that was written before a checkpoint.
+        mirrors: Of the run directory, which then holds in the bucket, too, what was written before a checkpoint:
+            all but the last minute of TensorBoard's events.
             Where copying fails in the meantime, training ends.
         reads_only: Resume, and leave writing to another machine.
     """

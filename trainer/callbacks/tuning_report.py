@@ -19,7 +19,7 @@ _OF_SUITE = re.compile(r"_[a-z]+_\d+k$")
 
 
 class TuningReport(keras.callbacks.Callback):
-    """Adds every metric of every evaluation to the file that the tuning service reads: a JSON object a line.
+    """Adds the metrics of each evaluation while training to the file that the tuning service reads: an object a line.
 
     The tag of a metric is its name without the suite: `metric/frechet_digits_5k` is reported as `frechet`. What is not
     a number is not reported.

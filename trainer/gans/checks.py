@@ -153,6 +153,8 @@ def _agree(taken: tuple[int | None, ...], given: tuple[int, ...]) -> bool:
 def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
     """Refuses a generator whose images are not of the data's shape."""
     fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
+    if fake == (*real, 1):
+        raise DataError(f"x has images of shape {real} where the generator makes {fake}; pass x[..., numpy.newaxis].")
     if fake != real:
         raise NetworkError(
             f"the generator makes images of shape {fake} where the data has {real}; change its last layers."
