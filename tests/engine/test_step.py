@@ -103,6 +103,18 @@ def test_an_optimiser_that_hands_gradients_on_sums_them_once(digits, two_replica
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.1, loss_scale_factor=8.0),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+    ],
+)
+def test_an_optimiser_that_scales_the_loss_is_refused(optimizer):
+    with pytest.raises(ConfigError, match="the optimizer scales the loss, as float16 wants it, .* drop that"):
+        tiny_gan("mlp").compile(optimizer=optimizer())
+
+
 def test_gradients_accumulate_on_one_replica_and_on_several_they_are_refused(digits, two_replicas):
     gan = tiny_gan("mlp")
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)

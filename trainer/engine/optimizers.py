@@ -80,7 +80,8 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
         variables: Of each phase, by its name.
 
     Raises:
-        ConfigError: The mapping has other keys, or an optimiser is none, or one accumulates under several replicas.
+        ConfigError: The mapping has other keys, or an optimiser is none, scales the loss, or accumulates under several
+            replicas.
     """
     each = given if isinstance(given, Mapping) else dict.fromkeys(variables, given)
     if set(each) != set(variables):
@@ -94,12 +95,17 @@ def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) ->
         made[name].name = name
         made[name].build(list(of_phase))
         _leave_sums(made[name])
-        _check_accumulation(made[name])
+        _check_settings(made[name])
     return made
 
 
-def _check_accumulation(optimizer: keras.optimizers.Optimizer) -> None:
-    """Refuses what TensorFlow cannot run: updates of variables of several replicas inside a condition."""
+def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuses to scale the loss, which no step does, and what TensorFlow cannot run: to accumulate on replicas."""
+    if optimizer.loss_scale_factor is not None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ConfigError(
+            "the optimizer scales the loss, as float16 wants it, which nothing here trains in; drop that, for "
+            "precision=bfloat16 needs none."
+        )
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if optimizer.gradient_accumulation_steps and num_replicas > 1:
         raise ConfigError(
