@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,16 +25,20 @@ MOST_IMAGES = 64
 _GAP, _GREY = 2, 48
 
 
-class _Generator(tf.Module):
-    """What a GAN samples with."""
+class _Served(tf.Module):
+    """Holds a GAN, but not as an attribute: all state of those would be saved."""
 
     def __init__(self, gan: GAN):
-        super().__init__(name="generator")
-        self._held = lambda: gan  # no attribute, for all state of those would be saved
+        super().__init__()
+        self._held = lambda: gan
 
     @property
-    def _gan(self) -> GAN:
+    def _gan(self) -> Any:
         return self._held()
+
+
+class _Generator(_Served):
+    """What a GAN samples with."""
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The functions that are served, by name."""
@@ -79,24 +84,19 @@ class _Generator(tf.Module):
         return as_bytes(self._gan.generate(latents, labels, self._gan.averaged_generator, False), self._gan.image_range)
 
 
-class _Translator(tf.Module):
+class _Translator(_Served):
     """What a CycleGAN translates with."""
-
-    def __init__(self, gan: CycleGAN):
-        super().__init__(name="translator")
-        self._held = lambda: gan
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The function that is served."""
-        shape = self._held().best_of("generator_ab").inputs[0].shape
+        shape = self._gan.best_of("generator_ab").inputs[0].shape
         images = tf.TensorSpec([None, *shape[1:]], tf.uint8, "images")
         return {"serving_default": tf.function(self._serve, autograph=False).get_concrete_function(images)}
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        gan = self._held()
-        low, high = gan.image_range
+        low, high = self._gan.image_range
         floats = tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
-        return {"images": as_bytes(gan(floats), gan.image_range)}
+        return {"images": as_bytes(self._gan(floats), self._gan.image_range)}
 
 
 def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:

@@ -230,10 +230,16 @@ class Objective:
             fractions=lambda: noise.uniform("penalty", 1)[:, 0],
         )
 
+    def _terms(self, slopes: Slopes, real: Judged) -> dict[str, tf.Tensor]:
+        """What each penalty makes of the slopes, before its weight: float32 [B], by its name."""
+        return {
+            name: as_losses(function(slopes), f"the penalty {name}", real.logits)
+            for name, function in self._penalties.items()
+        }
+
     def _penalise(self, outcome: Outcome, slopes: Slopes, step: tf.Tensor) -> None:
         weight = value_at(self._weight, step)
-        for name, function in self._penalties.items():
-            term = as_losses(function(slopes), f"the penalty {name}", outcome.real.logits)
+        for name, term in self._terms(slopes, outcome.real).items():
             outcome.losses["discriminator"] += weight * term
             outcome.metrics["discriminator"][f"penalty/{name}"] = term
 
@@ -249,12 +255,7 @@ class Objective:
                     tape.watch([real.images, fake.images])
                     again = judge(real.images, real.labels, "real"), judge(fake.images, fake.labels, "fake")
                 slopes = self._slopes(tape, *again, judge, discriminator, noise)
-                return tf.stack(
-                    [
-                        as_losses(function(slopes), f"the penalty {name}", real.logits)
-                        for name, function in self._penalties.items()
-                    ]
-                )
+                return tf.stack([*self._terms(slopes, real).values()])
 
         absent = tf.zeros([len(self._penalties), real.images.shape[0]])
         terms = tf.cond(noise.step % self._every_steps == 0, penalised, lambda: absent)
