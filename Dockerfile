@@ -11,7 +11,6 @@ COPY setup.py pyproject.toml MANIFEST.in README.md LICENSE CHANGELOG.md ./
 COPY trainer trainer
 RUN pip install --no-deps --no-build-isolation .
 
-RUN useradd --create-home --uid 1000 trainer
-USER trainer
+# As root: the folder of a tuning job's metrics is root's on Vertex AI (GoogleCloudPlatform/cloudml-hypertune#6).
 WORKDIR /home/trainer
 ENTRYPOINT ["python", "-m", "trainer.task"]

@@ -2,10 +2,9 @@
 
 What stands for what: the Python that FROM names is a fresh virtual environment of an interpreter of that version in
 /usr/local, where the official images have theirs; COPY sees of the context what `.dockerignore` sends; `RUN pip …` is
-run by the shell with that environment's pip; `RUN useradd …` gives a name, a number and a home, and makes no account.
+run by the shell with that environment's pip.
 """
 
-import argparse
 import json
 import os
 import re
@@ -16,14 +15,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-EVERYONE = 1000
-"""The number of a user who may read and run what everybody may; no account needs to have it."""
-
-
-def as_user(uid: int) -> dict[str, object]:
-    """What makes `subprocess.run` run as this user, where this process may choose; else it runs as whom it is."""
-    return {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 def steps(text: str) -> list[tuple[str, str]]:
@@ -47,15 +38,12 @@ def python_version(text: str) -> str:
 
 
 def find_python(version: str) -> Path | None:
-    """An interpreter of this version that everybody may run and that can make environments; None where none is."""
+    """An interpreter of this version that can make environments; None where none is."""
     folders = [f"{sys.base_prefix}/bin", *os.get_exec_path()]
     program = f"import ensurepip, sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
     for candidate in (Path(folder) / f"python{version}" for folder in folders):
         if candidate.exists():
-            try:
-                done = subprocess.run([candidate, "-c", program], cwd="/", capture_output=True, **as_user(EVERYONE))
-            except PermissionError:  # it lies in a private folder
-                continue
+            done = subprocess.run([candidate, "-c", program], cwd="/", capture_output=True, check=False)
             if done.returncode == 0:
                 return candidate
     return None
@@ -72,13 +60,14 @@ class Image:
     Attributes:
         root: The folder that stands for `/`.
         copied: The files that COPY made, relative to `root`.
+        folder: WORKDIR.
     """
 
     def __init__(self, root: Path, context: Path, interpreter: Path, **build_arguments: str) -> None:
         """An image of nothing.
 
         Args:
-            root: An empty folder that everybody may enter.
+            root: An empty folder.
             context: The folder that is sent to the builder.
             interpreter: Of the version that FROM names.
             **build_arguments: As by `--build-arg`.
@@ -88,9 +77,7 @@ class Image:
         self._build_arguments = build_arguments
         self._arguments: dict[str, str] = {}
         self._variables: dict[str, str] = {}
-        self._users: dict[str, int] = {}
-        self._user = ""
-        self._folder = root
+        self.folder = root
         self._entrypoint: list[str] = []
 
     def build(self, text: str) -> None:
@@ -110,27 +97,16 @@ class Image:
             raise ValueError(f"the Dockerfile has no ARG {', '.join(sorted(unknown))}")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs ENTRYPOINT with these arguments: as USER, in WORKDIR, with the variables of the image and no others."""
+        """Runs ENTRYPOINT with these arguments: in WORKDIR, with the variables of the image and no others."""
         return subprocess.run(
             [*self._entrypoint, *arguments],
-            cwd=self._folder,
-            env={"PATH": f"{self._bin}:/usr/bin:/bin", "HOME": str(self.home), **self._variables},
+            cwd=self.folder,
+            env={"PATH": f"{self._bin}:/usr/bin:/bin", "HOME": str(self.folder), **self._variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            **as_user(self.uid),
         )
-
-    @property
-    def uid(self) -> int:
-        """The number of USER."""
-        return self._users[self._user]
-
-    @property
-    def home(self) -> Path:
-        """The home of USER."""
-        return self.root / "home" / self._user
 
     @property
     def site_packages(self) -> Path:
@@ -146,7 +122,7 @@ class Image:
         return string.Template(text).substitute(self._arguments | self._variables)
 
     def _place(self, path: str) -> Path:
-        return self.root / path.lstrip("/") if path.startswith("/") else self._folder / path
+        return self.root / path.lstrip("/") if path.startswith("/") else self.folder / path
 
     def _from_step(self, rest: str) -> None:
         python_version(f"FROM {rest}")
@@ -160,8 +136,8 @@ class Image:
         self._variables |= dict(word.split("=", 1) for word in shlex.split(self._expanded(rest)))
 
     def _workdir_step(self, rest: str) -> None:
-        self._folder = self._place(self._expanded(rest))
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder = self._place(self._expanded(rest))
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _copy_step(self, rest: str) -> None:
         *sources, target = shlex.split(self._expanded(rest))
@@ -189,37 +165,17 @@ class Image:
 
     def _run_step(self, rest: str) -> None:
         words = shlex.split(rest)
-        if self._user or words[0] not in {"pip", "useradd"}:
-            raise ValueError(f"RUN {rest} is not a command that this reader knows, or it comes after USER")
-        if words[0] == "useradd":
-            self._add_user(words[1:])
-            return
+        if words[0] != "pip":
+            raise ValueError(f"RUN {rest} is not a command that this reader knows")
         if not (self._bin / "pip").exists():
             raise FileNotFoundError("the environment has no pip, and another one must not be used")
         environment = pip_environment() | self._arguments | self._variables
         environment["PATH"] = f"{self._bin}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-c", rest], cwd=self._folder, env=environment, capture_output=True, text=True, check=False
+            ["sh", "-c", rest], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"RUN {rest}\n{done.stdout}{done.stderr}")
-
-    def _add_user(self, words: list[str]) -> None:
-        parser = argparse.ArgumentParser("useradd")
-        parser.add_argument("--create-home", action="store_true", required=True)
-        parser.add_argument("--uid", type=int, required=True)
-        parser.add_argument("name")
-        user = parser.parse_args(words)
-        self._users[user.name] = user.uid
-        home = self.root / "home" / user.name
-        home.mkdir(parents=True)
-        if os.geteuid() == 0:
-            os.chown(home, user.uid, user.uid)
-
-    def _user_step(self, rest: str) -> None:
-        if rest not in self._users:
-            raise ValueError(f"USER {rest} is nobody whom useradd made")
-        self._user = rest
 
     def _entrypoint_step(self, rest: str) -> None:
         self._entrypoint = json.loads(rest)

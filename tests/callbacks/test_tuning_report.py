@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from trainer import gans, metrics
-from trainer.callbacks import TuningReport
+from trainer.callbacks import TuningReport, tuning_report
 from trainer.callbacks.tuning_report import tag
 from trainer.cloud.known import REPORTED_METRICS, reported
+from trainer.errors import StorageError
 
 
 def report(path, *evaluations):
@@ -40,6 +41,20 @@ def test_what_is_no_number_is_not_reported_and_a_trial_goes_on(tmp_path):
     lines = report(path, *((step, {"metric/frechet_digits_5k": float(step)}) for step in range(70, 140)))
     assert len(lines) == 100 and [lines[0]["frechet"], lines[-1]["frechet"]] == ["40.0", "139.0"]
     assert "NaN" not in path.read_text()
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_a_trial_is_paid_for(tmp_path, monkeypatch):
+    with pytest.raises(
+        StorageError, match=f"^{tmp_path}, where the tuning service reads metrics, may not be written by "
+    ):
+        monkeypatch.setattr(tuning_report.os, "access", lambda *_: False)
+        TuningReport(tmp_path / "output.metrics", "3")
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        StorageError, match="file/hypertune, where the tuning service reads metrics, may not be written"
+    ):
+        TuningReport(tmp_path / "file/hypertune/output.metrics", "3")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tells a hyperparameter tuning job how a trial does."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 
 from trainer import console
+from trainer.errors import StorageError
 from trainer.storage import write_atomically
 
 _LINES = 100
@@ -29,11 +31,15 @@ class TuningReport(keras.callbacks.Callback):
     Args:
         path: The file; that of a trial that was interrupted is gone on with.
         trial: Name of the trial.
+
+    Raises:
+        StorageError: The file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], trial: str):
         super().__init__()
         self._path, self._trial = Path(path), trial
+        _check_folder(self._path.parent)
         self._lines = self._path.read_text().splitlines() if self._path.exists() else []
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -47,7 +53,6 @@ class TuningReport(keras.callbacks.Callback):
                 console.say(f"{name} is {value} at step {self.model.step}, and is not reported.", severity="WARNING")
         if not self._lines:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, ("\n".join(self._lines[-_LINES:]) + "\n").encode())
 
     def _line(self, name: str, value: float) -> str:
@@ -60,6 +65,17 @@ class TuningReport(keras.callbacks.Callback):
                 "checkpoint_path": "",
             },
             sort_keys=True,
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Makes the folder of the metric file; one that may not be written is told before a trial is paid for."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{folder}, where the tuning service reads metrics, may not be written by user {os.geteuid()}; Vertex AI's "
+            "is root's, so let the image run as root."
         )
 
 
