@@ -14,6 +14,7 @@ from conftest import tiny_gan
 from PIL import Image
 
 from trainer import callbacks, console, images
+from trainer.callbacks import watchdog
 from trainer.images import save_animation, save_grid, tile
 
 
@@ -187,3 +188,18 @@ def test_loading_notes_are_held_back_unless_loading_fails(capfd):
         os.write(2, b"reason\n")
         raise ImportError
     assert "reason" in capfd.readouterr().err
+
+
+def test_a_process_that_stands_still_ends_although_nobody_reads_its_last_words(tmp_path, monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(watchdog.os, "_exit", end)
+    unread = (tmp_path / "log").open("w")
+    unread.close()
+    monkeypatch.setattr(watchdog.sys, "stderr", unread)
+    with pytest.raises(Ended, match="134"):
+        watchdog.end("no step has ended")

@@ -53,7 +53,9 @@ class Watchdog(keras.callbacks.Callback):
 
 def end(reason: str) -> None:
     """Ends this process at once, so that the job is started again from the last checkpoint."""
-    print(f"error: {reason}; the job goes on from the last checkpoint when it is started again.", file=sys.stderr)
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(ABORTED)
+    try:
+        print(f"error: {reason}; the job goes on from the last checkpoint when it is started again.", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+    finally:  # where nobody reads, too: what stays costs as much as what works
+        os._exit(ABORTED)
