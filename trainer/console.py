@@ -32,6 +32,16 @@ def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | Non
         print(json.dumps({"severity": severity, "message": message, "time": time.time(), **(fields or {})}), flush=True)
 
 
+def print_json(value: Any) -> None:
+    """Prints a value as indented JSON, escaped where standard output has no place for all of its characters."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
 def escape_unprintable() -> None:
     """Lets standard output show as an escape what its encoding lacks, where an error would end what prints it."""
     if isinstance(sys.stdout, io.TextIOWrapper):

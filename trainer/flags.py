@@ -143,7 +143,12 @@ def file_to_write(flag: str, given: str, kinds: Mapping[str, str]) -> Location:
 
 
 def run(
-    argv: Sequence[str], usage: str, define: Callable[[flags.FlagValues], None], act: Callable[[flags.FlagValues], None]
+    argv: Sequence[str],
+    usage: str,
+    define: Callable[[flags.FlagValues], None],
+    act: Callable[[flags.FlagValues], None],
+    *,
+    resumes: bool = False,
 ) -> int:
     """Parses a command line and acts on it.
 
@@ -152,11 +157,13 @@ def run(
         usage: What the command does, for `--help`.
         define: Defines the flags.
         act: Does the work.
+        resumes: Whether it goes on from a checkpoint when it is run again.
 
     Returns:
         The exit code: 0 done, 1 user error (or one that was not foreseen), 2 bad flags, 130 interrupted, 141 nobody
         reads the output, 143 stopped by SIGTERM.
     """
+    console.escape_unprintable()
     values = flags.FlagValues()
     define(values)
     if {"--help", "-h"} & set(argv[1:]):
@@ -175,7 +182,8 @@ def run(
     except TrainerError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on from the last checkpoint.", _INTERRUPTED)
+        advice = "; run the same command again to go on from the last checkpoint" if resumes else ""
+        return _fail(f"interrupted{advice}.", _INTERRUPTED)
     except BrokenPipeError:
         if _is_read(sys.stdout):
             raise

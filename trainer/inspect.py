@@ -1,6 +1,5 @@
 """Says what a data set holds: `python -m trainer inspect --dataset=data/photos --sheet=photos.png`."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def act(values: absl_flags.FlagValues) -> None:
             break
     if sheet is not None:
         sheet.write_bytes(png(pixels.sheet()))
-    print(json.dumps(_told(info, pixels, values.verify), indent=2, ensure_ascii=False))
+    console.print_json(_told(info, pixels, values.verify))
 
 
 def main(argv: list[str]) -> int:

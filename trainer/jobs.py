@@ -1,6 +1,5 @@
 """Jobs on Vertex AI: `python -m trainer jobs list --project=… --region=us-central1`."""
 
-import json
 from collections.abc import Callable, Sequence
 
 from absl import flags as absl_flags
@@ -71,7 +70,7 @@ def _list(jobs: vertex.Jobs, name: str, limit: int) -> None:
 
 
 def _describe(jobs: vertex.Jobs, name: str, limit: int) -> None:
-    print(json.dumps(jobs.get(name).raw, indent=2, ensure_ascii=False))
+    console.print_json(jobs.get(name).raw)
 
 
 def _cancel(jobs: vertex.Jobs, name: str, limit: int) -> None:

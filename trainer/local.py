@@ -1,7 +1,6 @@
 """Runs a Vertex AI job file on this machine: `python -m trainer local --config=config.yaml`."""
 
 import contextlib
-import json
 import os
 import queue
 import signal
@@ -81,10 +80,9 @@ def act(values: absl_flags.FlagValues) -> None:
     except ConfigError as error:
         raise ConfigError(f"{values.config}: {error}") from error
     if values.dry_run:
-        print(json.dumps([_told(one) for one in replicas], indent=2, ensure_ascii=False))
+        console.print_json([_told(one) for one in replicas])
         return
     packages.check(replicas)
-    console.escape_unprintable()
     with _signals_exit(), packages.installed(replicas, project=Path(values.package)) as ready:
         if isinstance(job, TuningSpec):
             _run_study(job, values, ready)
@@ -94,7 +92,7 @@ def act(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    return flags.run(argv, _USAGE, define, act)
+    return flags.run(argv, _USAGE, define, act, resumes=True)
 
 
 def _planned(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:

@@ -47,7 +47,7 @@ def act(values: absl_flags.FlagValues) -> None:
     place = _place(values)
     request, to_send = _prepared(values)
     if values.dry_run:
-        print(request.told(place))
+        console.print_json(request.told(place))
         return
     requests.check_names(request.body)
     jobs = vertex.Jobs(place)

@@ -36,7 +36,7 @@ def act(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    return flags.run(argv, _USAGE, define, act)
+    return flags.run(argv, _USAGE, define, act, resumes=True)
 
 
 if __name__ == "__main__":

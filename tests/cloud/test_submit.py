@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -254,3 +255,27 @@ def test_without_the_sdk_the_user_is_told_what_to_install(file, capsys, monkeypa
     assert capsys.readouterr().err == (
         "error: Vertex AI needs google-cloud-aiplatform; run pip install 'gan-trainer[vertex]'.\n"
     )
+
+
+def test_a_dry_run_is_json_whatever_standard_output_can_show(file):
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "submit",
+        f"--config={file(RIGHT)}",
+        "--dry_run",
+        "--display_name=Gr\xf6\xdfe",
+    ]
+    environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["body"]["displayName"] == "Gr\xf6\xdfe"
+
+
+def test_ctrl_c_before_a_job_is_sent_promises_no_checkpoint(file, capsys, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "read_yaml", interrupt)
+    assert submit.main(["submit", f"--config={file(RIGHT)}", "--dry_run"]) == 130
+    assert capsys.readouterr().err == "error: interrupted.\n"

@@ -1,7 +1,6 @@
 """What is sent for a job file."""
 
 import copy
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ class Request:
     body: Mapping[str, Any]
     """A CustomJob or a HyperparameterTuningJob, enumerations by name."""
 
-    def told(self, place: Place) -> str:
-        """The HTTP request as JSON."""
+    def told(self, place: Place) -> dict[str, Any]:
+        """The HTTP request, for JSON."""
         url = f"{place.address}/v1/{place.parent}/{self.kind.collection}"
-        return json.dumps({"method": "POST", "url": url, "body": self.body}, indent=2, ensure_ascii=False)
+        return {"method": "POST", "url": url, "body": self.body}
 
 
 def request(job: JobFile, display_name: str | None = None) -> Request:
