@@ -307,13 +307,44 @@ def test_a_service_that_is_away_while_waiting_is_asked_again(held, send, monkeyp
     assert send(RIGHT, "--wait")[0] == 0
 
 
-def test_a_service_that_stays_away_while_waiting_is_told(held, send, monkeypatch):
-    monkeypatch.setattr(waiting, "_sleep", lambda secs: held.refuse(DROPPED, times=99))
-    code, _, error = send(RIGHT, "--wait")
-    assert (code, error) == (
-        1,
-        f"error: {held.address} cannot be reached; check --region and the network, and try again.\n",
-    )
+@pytest.mark.parametrize(
+    ("code", "looks", "told"),
+    [
+        (DROPPED, 3, "{address} cannot be reached; check --region and the network, and try again"),
+        (401, 1, "Vertex AI does not take the credentials (401); run gcloud auth application-default login with an"),
+    ],
+)
+def test_a_job_that_cannot_be_seen_any_more_is_not_said_to_have_ended(held, send, monkeypatch, code, looks, told):
+    pauses = []
+
+    def sleep(secs):
+        pauses.append(secs)
+        held.refuse(code, times=99)
+
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(waiting, "_MOST_LOOKS", 3)
+    exit_code, said, error = send(RIGHT, "--wait")
+    job = f"{PARENT}/customJobs/1000"
+    told = told.format(address=held.address)
+    assert exit_code == 1 and len(pauses) == looks and error.count("\n") == 1
+    assert error.startswith(f"error: {job} may go on, and cannot be seen any more ({told}")
+    assert error.endswith(f"look with python -m trainer jobs describe {job} before you send it again.\n")
+    assert [line for line in said if "for now" in line] == ([f"{job} cannot be seen for now ({told})."] * (looks > 1))
+
+
+def test_a_service_that_is_away_for_long_is_waited_for(held, send, monkeypatch):
+    pauses = []
+
+    def sleep(secs):
+        pauses.append(secs)
+        if len(pauses) == 1:
+            held.refuse(DROPPED, times=2)
+        held.released.set()
+
+    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(vertex, "_RETRY_SECS", 0.0)
+    code, said, _ = send(RIGHT, "--wait")
+    assert code == 0 and len([line for line in said if "cannot be seen for now" in line]) == 1
 
 
 def test_a_job_whose_answer_is_lost_is_sent_once(service, send):

@@ -4,11 +4,14 @@ import time
 
 from trainer import console
 from trainer.cloud.logs import JobLog
+from trainer.cloud.refusals import passes
 from trainer.cloud.vertex import Job, Jobs
 from trainer.errors import Interrupted, JobError
 
 _POLL_SECS = 10.0
 _SECOND_THOUGHT_SECS = 2.0
+_MOST_LOOKS = 60
+"""How often in turn the service may be away: each takes up to a minute and a half."""
 _LAST_LINES_SECS = 5.0
 """What is written last arrives in the log after the job is over."""
 _sleep = time.sleep
@@ -44,8 +47,30 @@ def _to_its_end(jobs: Jobs, job: Job) -> Job:
             console.say(f"{job.display_name} is {said}.", fields={"job": job.name, "state": said})
         if job.is_over:
             return job
+        job = _next_look(jobs, job)
+
+
+def _next_look(jobs: Jobs, job: Job) -> Job:
+    """The job after a pause, or after more of them where the service is away: nothing of that ends the job.
+
+    Raises:
+        JobError: It stays away, or refuses.
+    """
+    looks = 0
+    while True:
         _sleep(_POLL_SECS)
-        job = jobs.get(job.name)
+        try:
+            return jobs.get(job.name)
+        except JobError as error:
+            looks, problem = looks + 1, f"{error}".rstrip(".")
+            is_away = isinstance(error.__cause__, Exception) and passes(error.__cause__)
+            if looks == _MOST_LOOKS or not is_away:
+                raise JobError(
+                    f"{job.name} may go on, and cannot be seen any more ({problem}); look with python -m trainer jobs "
+                    f"describe {job.name} before you send it again."
+                ) from error
+            if looks == 1:
+                console.say(f"{job.name} cannot be seen for now ({problem}).", severity="WARNING")
 
 
 def _log(jobs: Jobs, job: Job) -> JobLog | None:
