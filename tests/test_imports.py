@@ -30,7 +30,7 @@ LAYERS = [
     {"callbacks"},
     {"engine"},
     {"losses", "penalties", "augment", "architectures", "data", "metrics", "cloud"},
-    {"config", "settings", "registry", "recipes", "flags", "storage", "images", "console", "errors"},
+    {"config", "combinations", "settings", "registry", "recipes", "flags", "storage", "images", "console", "errors"},
 ]
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 # In these layers a module may import one beside it as well.

@@ -91,11 +91,15 @@ def test_machines_that_stand_at_different_steps_are_refused(monkeypatch):
         agreement.check_step(tf.distribute.get_strategy(), 100)
 
 
-def test_an_evaluator_a_lonely_multi_worker_and_a_taken_port_are_refused(tmp_path, monkeypatch, capsys):
+def test_an_evaluator_strategies_for_other_numbers_and_a_taken_port_are_refused(tmp_path, monkeypatch, capsys):
     flags = [*FLAGS, f"--job_dir={tmp_path}", "--steps=1"]
     assert task.main(["task", *flags, "--strategy=multi_worker"]) == 2
     assert "strategy=multi_worker needs several machines in TF_CONFIG" in capsys.readouterr().err
-    spec = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "evaluator", "index": 0}}
+    spec = {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(spec))
+    assert task.main(["task", *flags, "--strategy=one_device"]) == 2
+    assert "strategy=one_device trains on one machine, and each of the 2 of this job would" in capsys.readouterr().err
+    spec["task"]["type"] = "evaluator"
     monkeypatch.setenv("TF_CONFIG", json.dumps(spec))
     assert task.main(["task", *flags]) == 2
     assert "this machine is an evaluator" in capsys.readouterr().err

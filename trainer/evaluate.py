@@ -5,6 +5,7 @@ import json
 from absl import flags as absl_flags
 
 from trainer import console, flags
+from trainer.combinations import check_metrics
 from trainer.errors import ConfigError
 
 _USAGE = """Measures a run's generator against its training images, beside real images against real ones.
@@ -25,7 +26,7 @@ def act(values: absl_flags.FlagValues) -> None:
     with console.quiet_import():
         from trainer import metrics, trained
         from trainer.data.loading import load_training_data
-        from trainer.training import check_metrics
+        from trainer.gans import traits
 
     config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
     config = config.override(metrics=values.metrics or config.metrics)
@@ -34,7 +35,7 @@ def act(values: absl_flags.FlagValues) -> None:
             f"the run in {values['job_dir'].value} has no metrics: there are some for digits, stacked digits and "
             "cycles alone; look at its grids, or name a suite all the same, as in --metrics=digits."
         )
-    check_metrics(config)
+    check_metrics(config, translates=traits(config).translates)
     suite = metrics.get(config.metrics)(*load_training_data(config).real_images)
     print(
         json.dumps(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from trainer import architectures, augment, callbacks, console, losses, metrics, penalties, served
+from trainer import augment, callbacks, combinations, console, metrics, penalties, served
 from trainer.cloud.environment import Environment, without_mount
 from trainer.config import TrainConfig, check_batch
 from trainer.data import num_examples, windows_of
@@ -16,7 +16,7 @@ from trainer.data.loading import TrainingData, load_training_data
 from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted, TrainerError
-from trainer.gans import GAN, WIRINGS, CycleGAN, from_config
+from trainer.gans import GAN, from_config, traits
 from trainer.storage import Mirror, RunDirectory, locate, read_json_lines, write_atomically
 
 _LOST = (
@@ -35,49 +35,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Checks all of a config that can be checked without touching data or devices, and fills in what was left open.
 
     Raises:
-        ConfigError: A name is unknown or a value does not fit.
+        ConfigError: A name is unknown, or settings do not fit each other or the data.
     """
-    losses.check_name(config.loss)
-    architectures.check_name(config.architecture)
     for name in config.penalties:
         penalties.check_name(name)
     if config.augment is not None:
         augment.check_name(config.augment)
-    check_metrics(config)
-    translates = _translates(config)
-    if translates != (config.dataset_b is not None):
-        raise ConfigError(
-            f"wiring={config.wiring} with dataset_b={config.dataset_b}: a second data set belongs to wiring=cyclegan, "
-            "and to no other."
-        )
-    if config.balance_classes and config.dataset_b is not None:
-        raise ConfigError(
-            "balance_classes needs classes, which the two data sets of wiring=cyclegan do not show; drop it."
-        )
+    combinations.check(config, traits(config))
     environment = Environment.read()
     config = _placed(config, environment)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
-
-
-def check_metrics(config: TrainConfig) -> None:
-    """Refuses a suite of metrics that does not measure what the wiring makes.
-
-    Raises:
-        ConfigError: It is of translations and the wiring of latents, or the other way round.
-    """
-    translates = _translates(config)
-    if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
-        translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
-        others = [name for name in metrics.NAMES if (name == "cycle") != (config.metrics == "cycle")]
-        raise ConfigError(
-            f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
-            f"choose auto, {', '.join(others)} or none."
-        )
-
-
-def _translates(config: TrainConfig) -> bool:
-    return issubclass(WIRINGS[config.wiring], CycleGAN)
 
 
 def _placed(config: TrainConfig, environment: Environment) -> TrainConfig:

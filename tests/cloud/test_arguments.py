@@ -2,12 +2,14 @@
 
 import pytest
 
-from trainer import architectures, augment, losses, penalties
+from trainer import architectures, augment, losses, penalties, recipes
+from trainer.cloud import known
 from trainer.cloud.arguments import asked, check_args, trainer_args
-from trainer.cloud.known import PARTS
+from trainer.cloud.known import OPTIONS, PARTS
 from trainer.cloud.pools import Container, PythonPackage
+from trainer.config import TrainConfig
 from trainer.errors import ConfigError
-from trainer.gans import WIRINGS
+from trainer.gans import WIRINGS, building
 
 
 def container(command=(), args=()):
@@ -32,6 +34,23 @@ def container(command=(), args=()):
         (["--architecture=dcgn"], "'dcgn' is an unknown architecture; did you mean dcgan? Known are "),
         (["--penalties=r1,r3"], "'r3' is an unknown penalty; Known are gradient_penalty, r1, r2."),
         (["--augment=adda"], "'adda' is an unknown augmentation; did you mean ada? Known are "),
+        (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
+        (["--dataset_b=digits"], "wiring=conditional with dataset_b=digits: a second data set belongs to wiring="),
+        (["--recipe=cyclegan", "--balance_classes"], "balance_classes needs classes, which the two data sets of "),
+        (["--recipe=cyclegan", "--architecture=mlp"], "wiring=cyclegan needs an architecture that maps images to "),
+        (["--metrics=cycle"], "metrics=cycle measures translations, which wiring=conditional does not give; choose "),
+        (["--discriminator_repeats=2"], "discriminator_repeats=2 and discriminator_updates=together need update_order"),
+        (["--recipe=gan_rmsprop", "--penalties=r1"], "penalties and augmentation need discriminator_updates=together"),
+        (
+            ["--recipe=two_phase", "--loss=relativistic"],
+            "discriminator_updates=separate needs a loss that is a sum of ",
+        ),
+        (["--recipe=r3gan", "--augment=ada", "--augment_probability=none"], "augment_probability=None adapts to how "),
+        (["--architecture=resnet"], "'generator_strides' is an unknown option of architecture resnet; did you mean "),
+        (
+            ["--recipe=acgan", '--wiring_options={"clas_weight": 2}'],
+            "'clas_weight' is an unknown option of wiring acgan",
+        ),
         (["--recipe=mine:recipe", "--padding=-1"], "padding=-1 is too small; the least is 0."),
     ],
 )
@@ -53,6 +72,7 @@ def test_what_the_trainer_would_refuse_is_told(args, sentence):
         ["--augment=none"],
         ["--recipe=mine:recipe"],
         ["--recipe=mine:recipe", "--loss=mine", "--architecture=mine", "--penalties=mine", "--augment=mine"],
+        ["--recipe=mine:recipe", "--wiring=cyclegan", "--discriminator_repeats=2", '--wiring_options={"mine": 1}'],
     ],
 )
 def test_what_the_trainer_takes_is_right(args):
@@ -90,3 +110,26 @@ def test_the_names_that_are_known_here_are_those_of_this_package():
     assert {kind: sorted(names) for kind, names in PARTS.items()} == {
         kind: module.names() for kind, module in registries.items()
     }
+
+
+def test_the_options_that_are_known_here_are_those_of_this_package():
+    architecture = {name: [*architectures.default_options(name)] for name in architectures.names()}
+    wiring = {name: building.wiring_options(name) for name in WIRINGS.names()}
+    for kind, found in (("architecture", architecture), ("wiring", wiring)):
+        assert {name: sorted(known) for name, known in OPTIONS[kind].items()} == {
+            name: sorted(options) for name, options in found.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [*(("loss", name) for name in losses.names()), *(("wiring", name) for name in WIRINGS.names())],
+)
+def test_what_the_rules_ask_of_parts_is_known_here(setting, name):
+    config = TrainConfig().override(**{setting: name})
+    assert known.traits(config) == building.traits(config)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_let_through(name):
+    check_args([f"--recipe={name}"], "args")

@@ -4,6 +4,7 @@ import pytest
 from specs import JOB, POOL, TUNING, changed, child
 
 from trainer.cloud import examples, jobspec
+from trainer.cloud.known import SMALLER_IS_BETTER
 from trainer.cloud.preflight import check_job
 from trainer.errors import ConfigError
 
@@ -47,6 +48,7 @@ def test_an_evaluator_that_is_another_program_is_its_own_affair():
         (["--seed=1"], ["--seed=2"], "seed=2 where the chief has seed=1"),
         (["--steps=10"], ["--steps=20"], "steps=20 where the chief has steps=10"),
         (["--dataset=gs://b/x"], ["--dataset=gs://b/y"], "dataset=gs://b/y where the chief has dataset=gs://b/x"),
+        (["--job_dir=gs://b/x"], [], "job_dir=None where the chief has job_dir=gs://b/x"),
         (["--recipe=mine:own"], ["--recipe=mine:other"], "recipe=mine:other where the chief has recipe=mine:own"),
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own", "--seed=2"], "seed=2 where the chief has seed=1"),
     ],
@@ -60,7 +62,7 @@ def test_machines_with_different_settings_are_refused(chief, worker, told):
     [
         ([], []),
         (["--recipe=digits"], ["--loss=non_saturating"]),
-        (["--job_dir=gs://b/x", "--keep_checkpoints=9"], ["--cache_mib=1"]),
+        (["--job_dir=gs://b/x", "--keep_checkpoints=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
         (["--dataset=gs://b/x"], ["--dataset=/gcs/b/x"]),
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own"]),
     ],
@@ -99,6 +101,69 @@ def test_a_batch_that_can_be_shared_is_right(args, pools):
     check_job(jobspec.parse(job(*(pool(*args, count=count, machine=machine) for count, machine in pools))))
 
 
+SEVERAL = [(1, {"machineType": "n"}), (3, {"machineType": "n"})]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "pools", "told"),
+    [
+        (
+            "multi_worker",
+            SEVERAL[:1],
+            "multi_worker needs several machines in TF_CONFIG; choose mirrored or one_device.",
+        ),
+        (
+            "mirrored",
+            SEVERAL,
+            "mirrored trains on one machine, and each of the 4 of this job would train the same alone",
+        ),
+        (
+            "one_device",
+            SEVERAL,
+            "one_device trains on one machine, and each of the 4 of this job would train the same ",
+        ),
+    ],
+)
+def test_a_strategy_that_does_not_fit_the_number_of_machines_is_refused(strategy, pools, told):
+    content = job(*(pool(f"--strategy={strategy}", count=count, machine=machine) for count, machine in pools))
+    assert refusal(content).startswith(f"{CHIEF}: strategy={told}")
+
+
+@pytest.mark.parametrize(
+    "machine", [{"machineType": "n1", "acceleratorType": "TPU_V3", "acceleratorCount": 8}, {"machineType": "ct5lp-1t"}]
+)
+def test_accelerators_that_the_trainer_would_leave_idle_are_refused(machine):
+    kind = machine.get("acceleratorType", machine["machineType"])
+    assert refusal(job(pool("--global_batch_size=64", machine=machine))).startswith(
+        f"workerPoolSpecs[0].machineSpec asks for {kind}, which the trainer would leave idle; "
+    )
+    check_job(jobspec.parse(job(pool(machine={"machineType": "custom-8-1024"}))))
+
+
+def test_a_job_that_would_refuse_its_own_checkpoints_is_refused():
+    content = job(pool("--resume=never"))
+    assert refusal(content).startswith(
+        f"{CHIEF} has --resume=never, with which a job that is started again refuses its"
+    )
+    check_job(jobspec.parse(content | {"scheduling": {"disableRetries": True}}))
+    check_job(jobspec.parse(content), rehearsal=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal", "args"),
+    [("frechet", "MINIMIZE", []), ("recall", "MAXIMIZE", []), ("cycle_error", "MINIMIZE", ["--recipe=cyclegan"])],
+)
+def test_a_study_that_looks_for_the_worst_is_refused(metric, goal, args):
+    right = study(*args, parameters=[SEED], metric=metric)
+    assert right["studySpec"]["metrics"][0]["goal"] == goal
+    check_job(jobspec.parse(right))
+    wrong = "MAXIMIZE" if goal == "MINIMIZE" else "MINIMIZE"
+    best = "least" if goal == "MINIMIZE" else "greatest"
+    assert refusal(changed(right, studySpec__metrics__0__goal=wrong)) == (
+        f"studySpec.metrics[0].goal is {wrong}, and the best {metric} is the {best}; write {goal}."
+    )
+
+
 @pytest.mark.parametrize("flag", ["--loss=wassertein", "--architecture=dcgn", "--penalties=r3", "--augment=adda"])
 def test_an_unknown_part_is_refused_unless_the_recipe_may_bring_it(flag):
     assert refusal(job(pool(flag))).startswith(f"{CHIEF}: {flag.partition('=')[2]!r} is an unknown ")
@@ -107,7 +172,8 @@ def test_an_unknown_part_is_refused_unless_the_recipe_may_bring_it(flag):
 
 def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
-    return changed(content, studySpec__metrics__0__metricId=metric)
+    goal = "MINIMIZE" if metric in SMALLER_IS_BETTER else "MAXIMIZE"
+    return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
 
 
 def parameter(name, kind, **spec):
@@ -146,11 +212,6 @@ TRIAL = f"trialJobSpec.{CHIEF} with"
             "these",
         ),
         (["--recipe=mine:own", "--metrics=none"], "kid", "metrics=none reports nothing; choose its --metrics"),
-        (
-            ["--recipe=dcgan", "--metrics=cycle"],
-            "cycle_error",
-            "metrics=cycle, dataset=digits, wiring=gan reports nothing; choose its --metrics",
-        ),
     ],
 )
 def test_a_metric_that_no_trial_reports_is_refused(args, metric, told):
@@ -184,7 +245,8 @@ def test_the_parameters_decide_what_is_reported():
 
 @pytest.mark.parametrize("name", ["discriminator_repeats", "steps"])
 def test_a_double_is_no_value_of_a_setting_of_whole_numbers(name):
-    assert refusal(study(parameters=[parameter(name, "double", minValue=1, maxValue=5)])) == (
+    args = ["--update_order=alternating"]
+    assert refusal(study(*args, parameters=[parameter(name, "double", minValue=1, maxValue=5)])) == (
         f"studySpec.parameters, {name} takes whole numbers, and a double is hardly ever one; write integerValueSpec."
     )
     for right in (
@@ -192,7 +254,7 @@ def test_a_double_is_no_value_of_a_setting_of_whole_numbers(name):
         parameter(name, "discrete", values=[1, 5]),
         parameter("penalty_weight", "double", minValue=1, maxValue=5),
     ):
-        check_job(jobspec.parse(study(parameters=[right])))
+        check_job(jobspec.parse(study(*args, parameters=[right])))
 
 
 EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
@@ -210,6 +272,12 @@ SHARES = "must divide by 2 replicas; try"
             [parameter("loss", "categorical", values=["hinge", "wassertein"])],
             {},
             "--loss=wassertein: 'wassertein' is an unknown loss; did you mean wasserstein? Known are ",
+        ),
+        (
+            [],
+            [parameter("discriminator_repeats", "integer", minValue=1, maxValue=5)],
+            {},
+            "--discriminator_repeats=2: discriminator_repeats=2 and discriminator_updates=together need update_order=",
         ),
         (
             [],

@@ -7,8 +7,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer import flags, recipes
-from trainer.cloud.known import PARTS, named
+from trainer import combinations, flags, recipes
+from trainer.cloud.known import OPTIONS, PARTS, named, traits
 from trainer.cloud.pools import PACKAGE, TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
@@ -35,36 +35,43 @@ class Asked:
 
 
 def check_args(args: Sequence[str], where: str) -> Asked:
-    """What args ask of the trainer, which would not refuse them.
+    """What args ask of the trainer, which would not refuse them before it looks at its data.
+
+    A recipe of one's own may bring losses, architectures and wirings of its own, so under one every name may be right.
 
     Args:
         args: Of `python -m trainer.task`.
         where: What they are, for the sentence.
 
     Raises:
-        ConfigError: A flag, a recipe or what a flag names is unknown, or a value does not fit its flag.
+        ConfigError: A flag, a recipe or what a flag names is unknown, a value does not fit its flag, or settings do not
+            fit each other.
     """
     found = asked(args, where)
-    _check_parts(found, where)
+    if found.has_own_recipe:
+        return found
+    try:
+        _check_names(found.config)
+        combinations.check(found.config, traits(found.config))
+        _check_options(found.config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     return found
 
 
-def _check_parts(asked: Asked, where: str) -> None:
-    """Refuses a loss, an architecture, a penalty or an augmentation that the trainer does not have.
+def _check_names(config: TrainConfig) -> None:
+    """Refuses a loss, an architecture, a wiring, a penalty or an augmentation that the trainer does not have."""
+    for kind, known in PARTS.items():
+        for name in named(config, kind):
+            check_known(kind, name, known)
 
-    A recipe of one's own may bring more of them, so under one every name may be right.
 
-    Raises:
-        ConfigError: One is unknown.
-    """
-    if asked.has_own_recipe:
-        return
-    try:
-        for kind, known in PARTS.items():
-            for name in named(asked.config, kind):
-                check_known(kind, name, known)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+def _check_options(config: TrainConfig) -> None:
+    """Refuses an option that the architecture or the wiring does not take, as that of another recipe's."""
+    for kind, options in OPTIONS.items():
+        name = getattr(config, kind)
+        for option in getattr(config, f"{kind}_options"):
+            check_known(f"option of {kind} {name}", option, options[name])
 
 
 def asked(args: Sequence[str], where: str) -> Asked:

@@ -1,10 +1,56 @@
 """What the trainer has, by name, for checks that must not import TensorFlow; tests hold it against the registries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from trainer.combinations import Traits
 from trainer.config import TrainConfig
 
-PARTS = {
+_LAYERS = ("leaky_slope", "batch_norm_momentum", "dropout", "initializer")
+OPTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "architecture": {
+        "dcgan": (
+            *("generator_filters", "generator_strides", "generator_activation", "generator_dense", "generator_stem"),
+            *(
+                "discriminator_filters",
+                "discriminator_strides",
+                "discriminator_activation",
+                "discriminator_kernel_size",
+            ),
+            *("discriminator_batch_norm", "discriminator_dense", "discriminator_head", "spectral_norm", "kernel_size"),
+            *_LAYERS,
+        ),
+        "mlp": (
+            *("generator_units", "discriminator_units", "generator_activation", "discriminator_activation"),
+            *_LAYERS,
+        ),
+        "r3gan": ("generator_filters", "discriminator_filters", "blocks_per_stage", "expansion", "group_size"),
+        "resnet": (
+            *("generator_filters", "discriminator_filters", "discriminator_downsamples", "spectral_norm"),
+            *("batch_norm_momentum", "initializer"),
+        ),
+        "resnet_translator": (
+            *("generator_filters", "residual_blocks", "downsamplings", "discriminator_filters", "discriminator_layers"),
+            "initializer",
+        ),
+        "unet_translator": (
+            *("generator_filters", "depth", "dropout", "discriminator_filters", "discriminator_layers", "initializer"),
+        ),
+        "upsampling": (
+            *("generator_filters", "generator_activation", "upsampling_kernel_size", "transposed_kernel_size"),
+            *("discriminator_filters", "discriminator_activation", "discriminator_kernel_size"),
+            *_LAYERS,
+        ),
+    },
+    "wiring": {
+        "acgan": ("class_weight", "fake_class_weight"),
+        "conditional": (),
+        "cyclegan": ("cycle_weight", "identity_weight", "pool_size"),
+        "gan": (),
+        "infogan": ("num_categories", "num_continuous", "category_weight", "continuous_weight"),
+    },
+}
+"""What `architecture_options` and `wiring_options` may hold, by the name that the config gives."""
+PARTS: Mapping[str, tuple[str, ...]] = {
     "loss": (
         "hinge",
         "least_squares",
@@ -14,20 +60,14 @@ PARTS = {
         "relativistic",
         "wasserstein",
     ),
-    "architecture": (
-        "dcgan",
-        "mlp",
-        "r3gan",
-        "resnet",
-        "resnet_translator",
-        "unet_translator",
-        "upsampling",
-    ),
-    "wiring": ("acgan", "conditional", "cyclegan", "gan", "infogan"),
+    **{kind: tuple(options) for kind, options in OPTIONS.items()},
     "penalty": ("gradient_penalty", "r1", "r2"),
     "augmentation": ("ada", "diffaugment"),
 }
 """What a config names, by its kind."""
+_TRANSLATORS = ("resnet_translator", "unet_translator")
+_WITHOUT_PARTS = ("relativistic",)
+_OF_DIFFERENCES = ("relativistic", "wasserstein")
 _OF_FEATURES = ("frechet", "kid", "precision", "recall", "density", "coverage")
 _ACCURACIES = {"conditional": "conditional_accuracy", "acgan": "conditional_accuracy", "infogan": "code_accuracy"}
 """Of the wirings whose samples have labels."""
@@ -38,6 +78,8 @@ _REPORTED = {
     "none": (),
 }
 """What each suite of metrics reports, where there are labels."""
+SMALLER_IS_BETTER = ("frechet", "kid", "kl", "cycle_error", "cycle_error_a", "cycle_error_b")
+"""Of what trials report; of all else more is better."""
 REPORTED_METRICS = tuple(dict.fromkeys(name for names in _REPORTED.values() for name in names))
 """What a trial can be judged by: the `metricId` that a tuning job may name."""
 
@@ -51,6 +93,17 @@ def named(config: TrainConfig, kind: str) -> Sequence[str]:
     return (getattr(config, kind),)
 
 
+def traits(config: TrainConfig) -> Traits:
+    """What the rules of `trainer.combinations` ask of the parts of a config, which are known."""
+    return Traits(
+        translates=config.wiring == "cyclegan",
+        loss=config.loss,
+        loss_has_parts=config.loss not in _WITHOUT_PARTS,
+        only_differences_count=config.loss in _OF_DIFFERENCES,
+        maps={name: "images" if name in _TRANSLATORS else "latents" for name in PARTS["architecture"]},
+    )
+
+
 def reported(suite: str, wiring: str | None = None) -> tuple[str, ...]:
     """What a trial can be judged by.
 
@@ -60,7 +113,5 @@ def reported(suite: str, wiring: str | None = None) -> tuple[str, ...]:
     """
     if wiring is None:
         return _REPORTED[suite]
-    if (suite == "cycle") != (wiring == "cyclegan"):
-        return ()
     mine = _ACCURACIES.get(wiring)
     return tuple(name for name in _REPORTED[suite] if not name.endswith("_accuracy") or name == mine)

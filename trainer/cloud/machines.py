@@ -8,11 +8,12 @@ from trainer.cloud.arguments import Asked
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.pools import Pool
+from trainer.combinations import check_strategy
 from trainer.config import check_shares
 from trainer.errors import ConfigError
 
-_LENGTH = ("steps", "epochs")
-"""Not part of a run's identity, yet machines that train in step take the same number of steps."""
+_SHARED = ("steps", "epochs", "job_dir")
+"""Not part of a run's identity, yet machines that train in step take the same number of steps, and resume together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,15 @@ def check_together(parts: Sequence[Machines]) -> None:
         parts: The chief, and the workers where there are some.
 
     Raises:
-        ConfigError: Their settings differ, or the batch does not divide by their devices.
+        ConfigError: Their settings differ, the strategy does not fit their number, or the batch does not divide by
+            their devices.
     """
     for other in parts[1:]:
         _check_same(parts[0], other)
+    num_machines = sum(part.pool.replica_count for part in parts)
     for one in parts:
         try:
+            check_strategy(one.asked.config.strategy, num_machines)
             for count in _replica_counts(one, parts):
                 check_shares(one.asked.config.global_batch_size, count)
         except ConfigError as error:
@@ -63,8 +67,8 @@ def _check_same(chief: Machines, other: Machines) -> None:
 def _decisive(asked: Asked) -> dict[str, Any]:
     """The settings that must be equal on all machines, as far as they are known."""
     config = asked.config
-    values = config.identity | {name: getattr(config, name) for name in _LENGTH}
-    values |= {name: values[name] and without_mount(values[name]) for name in ("dataset", "dataset_b")}
+    values = config.identity | {name: getattr(config, name) for name in _SHARED}
+    values |= {name: values[name] and without_mount(values[name]) for name in ("dataset", "dataset_b", "job_dir")}
     known: Mapping[str, Any] = asked.given if asked.has_own_recipe else values
     return {name: values[name] for name in values if name in known}
 

@@ -1,13 +1,14 @@
 """Holds a job file against the trainer that it starts: its flags, its output, and what its trials are judged by."""
 
+import re
 from collections.abc import Mapping
 
 from trainer.cloud import examples
-from trainer.cloud.arguments import asked, check_args, trainer_args
+from trainer.cloud.arguments import Asked, asked, check_args, trainer_args
 from trainer.cloud.checking import fail
 from trainer.cloud.environment import without_mount
 from trainer.cloud.jobspec import JobFile, JobSpec, TuningSpec
-from trainer.cloud.known import REPORTED_METRICS, reported
+from trainer.cloud.known import REPORTED_METRICS, SMALLER_IS_BETTER, reported
 from trainer.cloud.machines import Machines, check_together
 from trainer.cloud.pools import Pool, PythonPackage, may_lie_at
 from trainer.cloud.study import Parameter, StudySpec, Value
@@ -15,8 +16,11 @@ from trainer.config import TrainConfig
 from trainer.flags import takes_whole_numbers
 from trainer.registry import did_you_mean
 
+_TPUS = re.compile(r"TPU_|cloud-tpu|ct\d")
+"""Types of accelerators and of machines that TensorFlow's packages for CPUs and NVIDIA's accelerators cannot use."""
 
-def check_job(job: JobFile, *, rehearsal: bool = False) -> None:
+
+def check_job(job: JobFile, *, rehearsal: bool = False) -> list[Machines]:
     """Refuses a job that the trainer would refuse, whose results would be lost, or whose trials would be judged by
     nothing. What a program other than the trainer takes and reports is not known.
 
@@ -24,19 +28,20 @@ def check_job(job: JobFile, *, rehearsal: bool = False) -> None:
         job: As `jobspec` read it.
         rehearsal: Whether it is for this machine, where results may lie in local folders.
 
+    Returns:
+        The machines that run the trainer; of a study those of trials that it may have.
+
     Raises:
         ConfigError: The first mistake.
     """
-    if isinstance(job, TuningSpec):
-        is_known = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
-        if is_known:
-            _check_study(job.study)
-        _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
-        if is_known:
-            _check_trials(job)
-    else:
+    if not isinstance(job, TuningSpec):
         _check_pools(job, "", is_tuning=False, rehearsal=rehearsal)
-        _check_machines(job, "", {})
+        return _check_machines(job, "", {})
+    is_known = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
+    if is_known:
+        _check_study(job.study)
+    _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
+    return _check_trials(job) if is_known else []
 
 
 def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool) -> None:
@@ -50,6 +55,9 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool)
         where = _where(pool, prefix)
         some = asked(args, where)
         here = some.config.job_dir
+        if not rehearsal:
+            _check_accelerator(pool, f"{prefix}workerPoolSpecs[{pool.index}].machineSpec")
+            _check_restart(job, some, where)
         if some.is_dry_run:
             fail(where, "has --dry_run, which trains nothing; remove it.")
         if is_tuning and here is not None:
@@ -61,6 +69,21 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool)
     if job.base_output_uri is None and job_dir is None and (is_tuning or not rehearsal):
         cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
+
+
+def _check_accelerator(pool: Pool, where: str) -> None:
+    kind = pool.accelerator_type or pool.machine_type
+    if _TPUS.match(kind):
+        fail(where, f"asks for {kind}, which the trainer would leave idle; give an accelerator of NVIDIA's, or none.")
+
+
+def _check_restart(job: JobSpec, asked: Asked, where: str) -> None:
+    if asked.config.resume == "never" and not job.scheduling.disable_retries:
+        fail(
+            where,
+            "has --resume=never, with which a job that is started again refuses its own checkpoints; remove it, or "
+            "give scheduling.disableRetries.",
+        )
 
 
 def _check_machines(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -> list[Machines]:
@@ -92,21 +115,33 @@ def _where(pool: Pool, prefix: str) -> str:
 
 def _check_study(study: StudySpec) -> None:
     for number, metric in enumerate(study.metrics):
+        where = f"studySpec.metrics[{number}]"
         if metric.metric_id not in REPORTED_METRICS:
             near = did_you_mean(metric.metric_id, REPORTED_METRICS)
             fail(
-                f"studySpec.metrics[{number}].metricId",
+                f"{where}.metricId",
                 f"is {metric.metric_id!r}, which the trainer does not report; {near}Known are "
                 f"{', '.join(REPORTED_METRICS)}.",
             )
+        best, goal = ("least", "MINIMIZE") if metric.metric_id in SMALLER_IS_BETTER else ("greatest", "MAXIMIZE")
+        if metric.goal != goal:
+            fail(f"{where}.goal", f"is {metric.goal}, and the best {metric.metric_id} is the {best}; write {goal}.")
     for parameter in study.all_parameters():
         _check_parameter(parameter)
 
 
-def _check_trials(job: TuningSpec) -> None:
-    """Refuses a study some of whose trials would fail, or report nothing that they are judged by."""
+def _check_trials(job: TuningSpec) -> list[Machines]:
+    """Refuses a study some of whose trials would fail, or report nothing that they are judged by.
+
+    Returns:
+        The machines of the trials that were tried.
+    """
+    tried: list[Machines] = []
     for trial in examples.trials(job.study.parameters):
-        _check_reports(job.study, _check_machines(job.trial, "trialJobSpec.", trial)[0])
+        machines = _check_machines(job.trial, "trialJobSpec.", trial)
+        _check_reports(job.study, machines[0])
+        tried += machines
+    return tried
 
 
 def _check_reports(study: StudySpec, chief: Machines) -> None:

@@ -8,6 +8,7 @@ import socket
 import tensorflow as tf
 
 from trainer.cloud.cluster import Cluster
+from trainer.combinations import check_strategy
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 
@@ -22,10 +23,11 @@ def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute
     Raises:
         ConfigError: The strategy asks for what this process cannot give.
     """
+    check_strategy(config.strategy, cluster.num_workers if cluster else 1)
     tf.config.experimental.enable_op_determinism()
     if config.num_virtual_devices > 1:
         _split_cpu(config.num_virtual_devices)
-    if config.strategy == "multi_worker" or (config.strategy == "auto" and cluster is not None):
+    if cluster is not None:
         return _over_machines(config, cluster)  # before anything else looks at devices
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if config.strategy == "mirrored" or (config.strategy == "auto" and len(devices) > 1):
@@ -33,9 +35,7 @@ def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute
     return tf.distribute.get_strategy()
 
 
-def _over_machines(config: TrainConfig, cluster: Cluster | None) -> tf.distribute.MultiWorkerMirroredStrategy:
-    if cluster is None:
-        raise ConfigError("strategy=multi_worker needs several machines in TF_CONFIG; choose mirrored or one_device.")
+def _over_machines(config: TrainConfig, cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
     _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)

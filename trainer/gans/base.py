@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from trainer import console
 from trainer.callbacks import Progress
+from trainer.combinations import check_updates
 from trainer.config import check_batch
 from trainer.data.balance import balanced_order
 from trainer.data.feeds import Feed, Resident, Stream, Streamed
@@ -37,12 +38,12 @@ from trainer.gans.checks import (
     as_images,
     check_built,
     check_owners,
+    check_precision,
     check_reaches,
     check_reads,
     check_same_shape,
     check_takes_images,
     check_takes_latents,
-    check_updates,
     has_convolutions,
     range_of,
 )
@@ -228,9 +229,8 @@ class GAN(keras.Model):
                 f"compile makes new networks, and these have taken {self.step} steps; make another GAN for new ones, "
                 "or set optimizers['generator'].learning_rate to go on with another rate."
             )
-        check_updates(
-            update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps, precision
-        )
+        check_precision(precision)
+        check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         self.objective = Objective(
             loss,
             updates=discriminator_updates,

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import architectures
+from trainer import architectures, losses
+from trainer.combinations import Traits, check_architecture
 from trainer.config import TrainConfig
 from trainer.engine.schedules import Ramp, Scheduled
-from trainer.errors import ConfigError
 from trainer.gans.acgan import ACGAN
 from trainer.gans.base import GAN
 from trainer.gans.conditional import ConditionalGAN
@@ -92,19 +92,30 @@ def from_config(
     return gan
 
 
+def traits(config: TrainConfig) -> Traits:
+    """What the rules of `trainer.combinations` ask of the parts of a config.
+
+    Raises:
+        ConfigError: A part is unknown.
+    """
+    architectures.check_name(config.architecture)
+    loss = losses.get(config.loss)
+    return Traits(
+        translates=issubclass(WIRINGS[config.wiring], CycleGAN),
+        loss=config.loss,
+        loss_has_parts=loss.has_parts,
+        only_differences_count=loss.only_differences_count,
+        maps={name: architectures.maps(name) for name in architectures.names()},
+    )
+
+
 def _wiring(config: TrainConfig, num_classes: int) -> GAN:
     """The GAN of a config, without its networks."""
     kind = WIRINGS[config.wiring]
-    maps = "images" if issubclass(kind, CycleGAN) else "latents"
-    if architectures.maps(config.architecture) != maps:
-        raise ConfigError(
-            f"wiring={config.wiring} needs an architecture that maps {maps} to images, which {config.architecture} "
-            f"does not; choose one of {', '.join(n for n in architectures.names() if architectures.maps(n) == maps)}."
-        )
-    taken = _arguments(kind)
-    common = {*_arguments(GAN), "num_classes", "classes"}
+    found = traits(config)
+    check_architecture(config, translates=found.translates, maps=found.maps)
     for option in config.wiring_options:
-        check_known(f"option of wiring {config.wiring}", option, [name for name in taken if name not in common])
+        check_known(f"option of wiring {config.wiring}", option, wiring_options(config.wiring))
     labels: dict[str, Any] = {}
     if issubclass(kind, ConditionalGAN) and not kind.labels_are_codes:
         labels = {"num_classes": num_classes, "classes": config.classes}
@@ -115,6 +126,12 @@ def _wiring(config: TrainConfig, num_classes: int) -> GAN:
         **labels,
         **config.wiring_options,
     )
+
+
+def wiring_options(name: str) -> list[str]:
+    """The options of a wiring."""
+    common = {*_arguments(GAN), "num_classes", "classes"}
+    return [option for option in _arguments(WIRINGS[name]) if option not in common]
 
 
 def _arguments(kind: type[GAN]) -> list[str]:

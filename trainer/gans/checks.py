@@ -3,7 +3,7 @@
 Legend: `B` images a replica.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -13,7 +13,6 @@ import tensorflow as tf
 from trainer.data.windows import IMAGE_RANGES
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.losses import AdversarialLoss
-from trainer.settings import check_number
 
 _CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
 _ACTIVATED = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
@@ -23,25 +22,10 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _REACHES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
 
 
-def check_updates(
-    update_order: str, updates: str, repeats: int, penalties: Sequence[Any], penalty_every_steps: int, precision: str
-) -> None:
-    """Refuses settings of `GAN.compile` that are unknown, out of range, or do not fit each other."""
-    check_number("discriminator_repeats", repeats, whole=True, minimum=1)
-    check_number("penalty_every_steps", penalty_every_steps, whole=True, minimum=1)
+def check_precision(precision: str) -> None:
+    """Refuses a precision that is unknown."""
     if precision not in POLICIES:
         raise ConfigError(f"precision={precision} is unknown; choose {' or '.join(POLICIES)}.")
-    if update_order not in ("alternating", "simultaneous"):
-        raise ConfigError(f"update_order={update_order} is unknown; choose alternating or simultaneous.")
-    if update_order == "simultaneous" and (repeats != 1 or updates == "separate"):
-        raise ConfigError(
-            f"discriminator_repeats={repeats} and discriminator_updates={updates} need update_order=alternating; a "
-            "simultaneous step updates both networks once."
-        )
-    if update_order == "simultaneous" and penalties and penalty_every_steps > 1:
-        raise ConfigError(f"penalty_every_steps={penalty_every_steps} needs update_order=alternating.")
-    if updates == "separate" and repeats != 1:
-        raise ConfigError(f"discriminator_repeats={repeats} needs discriminator_updates=together.")
 
 
 def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:

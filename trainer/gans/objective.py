@@ -12,15 +12,13 @@ import keras
 import tensorflow as tf
 
 from trainer import losses
+from trainer.combinations import check_objective
 from trainer.engine.randomness import Noise
 from trainer.engine.schedules import Scheduled, value_at
 from trainer.engine.step import discarded_updates
-from trainer.errors import ConfigError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.checks import as_logits, as_losses, per_example
 from trainer.penalties import Penalty, Slopes, get as get_penalty
-
-DISCRIMINATOR_UPDATES = ("together", "separate", "concatenated")
 
 Discriminate = Callable[[tf.Tensor, tf.Tensor | None], Any]
 """(images [B, H, W, C], labels [B] or None) -> logits, or (logits, features)."""
@@ -104,22 +102,14 @@ class Objective:
         self.augmenter = augmenter
         self._penalties = _named(penalties)
         self._weight, self._every_steps = weight, every_steps
-        if updates not in DISCRIMINATOR_UPDATES:
-            raise ConfigError(
-                f"discriminator_updates={updates} is unknown; choose one of {', '.join(DISCRIMINATOR_UPDATES)}."
-            )
-        if updates == "separate" and not self.loss.has_parts:
-            raise ConfigError(
-                f"discriminator_updates=separate needs a loss that is a sum of a real and a fake part, which "
-                f"{type(self.loss).__name__} is not; choose together."
-            )
-        if updates != "together" and (penalties or augmenter):
-            raise ConfigError(f"penalties and augmentation need discriminator_updates=together, not {updates}.")
-        if augmenter is not None and augmenter.adapts and self.loss.only_differences_count:
-            raise ConfigError(
-                f"augment_probability=None adapts to how many real images D takes for real, which no output says alone "
-                f"under {type(self.loss).__name__}; give a probability, or choose another loss."
-            )
+        check_objective(
+            updates,
+            regularised=bool(penalties or augmenter),
+            adapts=augmenter is not None and augmenter.adapts,
+            loss=type(self.loss).__name__,
+            has_parts=self.loss.has_parts,
+            only_differences_count=self.loss.only_differences_count,
+        )
 
     def __call__(
         self, discriminate: Discriminate, discriminator: keras.Model, real: Labelled, fake: Labelled, noise: Noise
