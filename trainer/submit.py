@@ -1,16 +1,21 @@
 """Sends a job to Vertex AI: `python -m trainer submit --config=config.yaml --project=… --region=us-central1`."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from trainer import console, flags
 from trainer.cloud import arguments, distribution, jobspec, request as requests, vertex
+from trainer.cloud.environment import without_mount
+from trainer.cloud.machines import Machines
 from trainer.cloud.preflight import check_job
 from trainer.cloud.waiting import follow
 from trainer.cloud.yaml_file import read_yaml
-from trainer.errors import ConfigError, Interrupted
+from trainer.config import TrainConfig
+from trainer.data import foresight
+from trainer.errors import ConfigError, DataError, Interrupted, StorageError
 
 _USAGE = """Sends a custom job or a hyperparameter tuning job to Vertex AI, after checking all of it.
 
@@ -20,6 +25,10 @@ FILE is what gcloud ai custom-jobs create and gcloud ai hp-tuning-jobs create ta
 """
 _ANY_BUCKET = "gs://BUCKET"
 """Where a dry run that names no bucket shows a package."""
+_DATA = {"dataset", "dataset_b"}
+_BESIDE_DATA = {"classes", "global_batch_size", "wiring"}
+"""Settings that decide whether data can be trained on."""
+_MISSING = 404
 
 
 def define(values: absl_flags.FlagValues) -> None:
@@ -45,13 +54,14 @@ def define(values: absl_flags.FlagValues) -> None:
 def act(values: absl_flags.FlagValues) -> None:
     """Checks the job, sends it or prints it, and waits for it."""
     place = _place(values)
-    request, to_send = _prepared(values)
+    request, to_send, configs = _prepared(values)
     if values.dry_run:
         console.print_json(request.told(place))
         return
     requests.check_names(request.body)
     jobs = vertex.Jobs(place)
     jobs.message(request.kind, request.body)  # or refuses it, before a package is sent
+    _check_data(values.config, configs, in_buckets=True)
     for package in to_send:
         package.upload()
         console.say(f"Put the package at {package.uri}.")
@@ -76,20 +86,49 @@ def _place(values: absl_flags.FlagValues) -> vertex.Place:
     return vertex.place(values.project or "PROJECT", values.region or "REGION", values.api_endpoint)
 
 
-def _prepared(values: absl_flags.FlagValues) -> tuple[requests.Request, list[distribution.Package]]:
-    """The request, and the packages that have to be in their bucket before it is sent."""
+def _prepared(
+    values: absl_flags.FlagValues,
+) -> tuple[requests.Request, list[distribution.Package], Mapping[str, TrainConfig]]:
+    """The request, the packages that have to be in their bucket before it is sent, and what the trainer is to do."""
     args = None if values.args is None else [arg for text in values.args for arg in arguments.listed(text)]
     content = requests.with_changes(read_yaml(values.config), args=args, service_account=values.service_account)
     staging_bucket = values.staging_bucket or (_ANY_BUCKET if values.dry_run else None)
     try:
         content, sources = distribution.with_provisional(content, staging_bucket)
         job = jobspec.parse(content)
-        check_job(job)
+        configs = _configs(check_job(job))
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(values.config)}: {error}") from error
+    _check_data(values.config, configs, in_buckets=False)
     request = requests.request(job, values.display_name)
     found = distribution.packages(sources, staging_bucket, Path(values.package))
-    return requests.Request(kind=request.kind, body=distribution.with_addresses(request.body, found)), [*found.values()]
+    sent = requests.Request(kind=request.kind, body=distribution.with_addresses(request.body, found))
+    return sent, [*found.values()], configs
+
+
+def _configs(machines: Sequence[Machines]) -> dict[str, TrainConfig]:
+    """What is asked of data, by where; under a recipe of one's own, which may set all else, what flags name."""
+    configs: dict[str, TrainConfig] = {}
+    for one in machines:
+        known = _DATA & one.asked.given.keys() if one.asked.has_own_recipe else _DATA | _BESIDE_DATA
+        settings = {name: getattr(one.asked.config, name) for name in known}
+        settings |= {name: without_mount(settings[name]) for name in _DATA & known if settings[name]}
+        config = TrainConfig(**{"global_batch_size": 1, **settings})
+        if config not in configs.values():
+            configs[one.where] = config
+    return configs
+
+
+def _check_data(file: str, configs: Mapping[str, TrainConfig], *, in_buckets: bool) -> None:
+    for where, config in configs.items():
+        try:
+            foresight.check_data(config, in_buckets=in_buckets)
+        except (ConfigError, DataError) as error:
+            raise ConfigError(f"{file}: {where}: {error}") from error
+        except StorageError as error:
+            if getattr(error.__cause__, "code", None) == _MISSING:
+                raise
+            console.say(f"The data cannot be looked at before the job is sent: {error}", severity="WARNING")
 
 
 def _created(jobs: vertex.Jobs, request: requests.Request) -> vertex.Job:

@@ -199,6 +199,12 @@ def stacked_source(name: str) -> str:
     return name.removeprefix(stacked.PREFIX)
 
 
+def source_of(name: str) -> str:
+    """Returns the set whose images a set is made of, however often derived: "digits" for "inverted:tinted:digits"."""
+    source = stacked_source(name) if name.startswith(stacked.PREFIX) else derived_source(name)[1]
+    return name if source == name else source_of(source)
+
+
 def prepared_folder(name: str) -> Location:
     """Returns the folder of the prepared data set called `name`: "digits", or a local or `gs://` folder.
 
