@@ -166,10 +166,14 @@ class Case:
 
 
 def get(name: str) -> Case:
-    """A case on the embedded digits. Imports TensorFlow."""
+    """A case of `CASES`. Imports TensorFlow."""
+    return of(CASES[name]())
+
+
+def of(config: TrainConfig) -> Case:
+    """The case of a config, on the embedded digits. Imports TensorFlow."""
     from trainer.data.loading import load
 
-    config = CASES[name]()
     config = config.override(ema_half_life_images=0.0, architecture_options=_complete_options(config))
     data = load("digits")
     size = len(data.images) // config.global_batch_size * config.global_batch_size

@@ -11,6 +11,7 @@
   few images that stay in memory, in turn; and by how much its peak of memory exceeds that of the run on few.
 """
 
+import functools
 import io
 import json
 import os
@@ -88,16 +89,16 @@ def measure_prepare(folder: Path) -> None:
         with opened(str(pictures)) as source:
             prepare(source, plan(source, options), options, locate(out), about, lambda tally: None)
 
-    for ending, how in (("jpg", {"quality": 90}), ("png", {})):
+    for ending in ("jpg", "png"):
         pictures = folder / ending
         pictures.mkdir()
         files = [pictures / f"{number}.{ending}" for number in range(_IMAGES.value)]
         for number, file in enumerate(files):
-            picture(number, 256).save(file, **how)
+            picture(number, 256).save(file, quality=90)  # which PNG does not have
         own, loop = [], []
         for _ in range(_ROUNDS.value):
-            own.append(seconds(lambda of=pictures: ours(of)))
-            loop.append(seconds(lambda of=files: pillow_loop(of)))
+            own.append(seconds(functools.partial(ours, pictures)))
+            loop.append(seconds(functools.partial(pillow_loop, files)))
         print(
             f"prepare, {ending} of 256×256 to {_SIZE}×{_SIZE}: {len(files) / statistics.median(own):,.0f} images/s, "
             f"Pillow in one process {len(files) / statistics.median(loop):,.0f}; ratio {median_ratio(own, loop)}",
@@ -188,6 +189,7 @@ def run(dataset: Path, job_dir: Path) -> tuple[float, float, str]:
     with subprocess.Popen(
         [*command, *more, "--data_memory_mib=256"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
+        assert process.stdout is not None
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

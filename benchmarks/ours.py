@@ -12,7 +12,8 @@ import tensorflow as tf
 from benchmarks.cases import Case
 from trainer import gans
 from trainer.callbacks import Checkpoint
-from trainer.data.windows import Place, Window
+from trainer.data.feeds import Resident
+from trainer.data.windows import Place, Tensors, Window
 from trainer.engine import loop
 from trainer.engine.preemption import Preemption
 
@@ -25,7 +26,7 @@ class _ConstantWindow(Window):
 
     held: tuple[np.ndarray | None, ...] = ()
 
-    def batch(self, tensors: tuple[tf.Tensor, ...], place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
+    def batch(self, tensors: Tensors, place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
         images, targets = (None if array is None else tf.constant(array) for array in self.held)
         return images, targets
 
@@ -34,7 +35,7 @@ class _ConstantWindow(Window):
         """The first batch of a window, for ever."""
         batch = window.batch(window.tensors(), Place(0, tf.constant(0, tf.int64), 0, size, 1))
         arrays = tuple(None if tensor is None else tensor.numpy() for tensor in batch)
-        return cls(window.images, window.targets, window.image_range, arrays)
+        return cls(window.images, window.targets, window.image_range, held=arrays)
 
 
 class Engine:
@@ -51,12 +52,12 @@ class Engine:
         tf.config.experimental.enable_op_determinism()
         self._config = case.config
         self._checkpoints = checkpoints
-        self._steps_per_epoch = len(case.images) // case.batch
         self.gan = gans.from_config(case.config, case.image_shape, case.num_classes)
         self.num_parameters = self.gan.generator.count_params(), self.gan.discriminator.count_params()
         window = self.gan._window(case.images, case.labels if case.num_classes else None)
         if constant_input:
             window = _ConstantWindow.of(window, case.batch)
+        self._feed = Resident(window, case.batch)
         self.plan = self.gan._plan(case.batch)
         self._device_window = loop.DeviceWindow(self.plan, window, tf.distribute.get_strategy())
 
@@ -67,11 +68,11 @@ class Engine:
             end = self.gan.step + num_steps
             loop.run(
                 self.gan,
-                lambda: self._device_window,
+                lambda window: self._device_window,
+                self._feed,
                 keras.callbacks.CallbackList(callbacks, add_history=True, model=self.gan, num_steps=end),
                 num_steps=end,
                 global_batch_size=self._config.global_batch_size,
-                steps_per_epoch=self._steps_per_epoch,
                 steps_per_window=self._config.steps_per_window,
                 preemption=Preemption(),
             )

@@ -82,7 +82,7 @@ class PyTorch:
 
 
 def _in_format(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    return network.to(memory_format=memory_format)  # type: ignore[call-overload]
+    return network.to(memory_format=memory_format)
 
 
 def _generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
