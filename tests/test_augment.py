@@ -244,7 +244,7 @@ def test_unknown_names_and_words_name_the_nearest():
         augment.get("difaugment")
     with pytest.raises(ConfigError, match="did you mean color?"):
         augment.diffaugment(pictures(1, 4, 4, 1), Noise(0, 0, 1), policy=["colour"])
-    with pytest.raises(ConfigError, match="Known are blit, geom, color"):
+    with pytest.raises(ConfigError, match="known are blit, geom, color"):
         augment.ada(pictures(1, 4, 4, 1), Noise(0, 0, 1), policy=["cutout"])
 
 

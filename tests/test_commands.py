@@ -321,7 +321,7 @@ def test_a_cyclegan_is_trained_evaluated_and_shown_by_the_same_commands(tmp_path
     [
         (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
         (["--dataset_b=digits"], "a second data set belongs to wiring=cyclegan"),
-        (["--penalties=r1,r3"], "'r3' is an unknown penalty; Known are gradient_penalty, r1, r2."),
+        (["--penalties=r1,r3"], "'r3' is an unknown penalty; known are gradient_penalty, r1, r2."),
         (["--augment=adda"], "did you mean ada?"),
         (["--padding=-1"], "padding=-1 is too small"),
     ],

@@ -48,12 +48,20 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name in known:
         return
-    raise ConfigError(
-        f"{name!r} is an unknown {what}; {did_you_mean(name, known)}Known are {', '.join(known) or 'none'}."
-    )
+    listed = f"known are {', '.join(known) or 'none'}."
+    raise ConfigError(f"{name!r} is an unknown {what}; {did_you_mean(name, known, listed)}")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the known name nearest to this one, and a space; empty where none is near."""
+def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
+    """The end of a sentence about a name that is not known, for after a semicolon.
+
+    Args:
+        name: As it was given.
+        known: What it may be.
+        advice: What to do, begun with a small letter.
+
+    Returns:
+        A question that names the nearest known name, where one is near, and the advice.
+    """
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}? " if near else ""
+    return f"did you mean {near[0]}? {advice[:1].upper()}{advice[1:]}".rstrip() if near else advice

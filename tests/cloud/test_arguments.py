@@ -32,7 +32,7 @@ def container(command=(), args=()):
         (["digits"], "'digits' is not a flag; flags are written --name=value."),
         (["--loss=wassertein"], "'wassertein' is an unknown loss; did you mean wasserstein? Known are "),
         (["--architecture=dcgn"], "'dcgn' is an unknown architecture; did you mean dcgan? Known are "),
-        (["--penalties=r1,r3"], "'r3' is an unknown penalty; Known are gradient_penalty, r1, r2."),
+        (["--penalties=r1,r3"], "'r3' is an unknown penalty; known are gradient_penalty, r1, r2."),
         (["--augment=adda"], "'adda' is an unknown augmentation; did you mean ada? Known are "),
         (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
         (["--dataset_b=digits"], "wiring=conditional with dataset_b=digits: a second data set belongs to wiring="),

@@ -88,7 +88,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():
         match=r"did you mean fashion_mnist\? Known are digits, mnist, .*, stacked:digits, stacked:mnist\.$",
     ):
         describe("fashon_mnist")
-    with pytest.raises(ConfigError, match=r"dataset\.json; Known are digits, mnist, fashion_mnist, cifar10, stacked"):
+    with pytest.raises(ConfigError, match=r"dataset\.json; known are digits, mnist, fashion_mnist, cifar10, stacked"):
         describe("qqq")
 
 

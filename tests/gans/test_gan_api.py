@@ -208,7 +208,7 @@ def test_samples_are_the_same_for_the_same_seed_and_share_their_beginning():
         (lambda gan: gan.compile(loss="hing"), ConfigError, "did you mean hinge?"),
         (lambda gan: gan.compile(optimizer={"generator": "adam"}), ConfigError, "give one optimiser"),
         (lambda gan: gan.compile(optimizer="adm"), ConfigError, "optimizer=adm is unknown; did you mean adam?"),
-        (lambda gan: gan.compile(optimizer=None), ConfigError, "optimizer=None is unknown; Give a Keras optimiser"),
+        (lambda gan: gan.compile(optimizer=None), ConfigError, "optimizer=None is unknown; give a Keras optimiser"),
         (lambda gan: gan.compile(precision="float16"), ConfigError, "precision=float16 is unknown; choose float32 or"),
         (lambda gan: gan.compile(discriminator_repeats=0), ConfigError, "discriminator_repeats=0 is out of range"),
         (lambda gan: gan.compile(penalty_every_steps=0), ConfigError, "penalty_every_steps=0 is out of range"),

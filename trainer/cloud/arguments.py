@@ -124,7 +124,7 @@ def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
 def _sentence(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
     """What absl has against a command line, with what to do."""
     if isinstance(error, absl_flags.UnrecognizedFlagError):
-        near = did_you_mean(error.flagname, list(values)).rstrip()
+        near = did_you_mean(error.flagname, list(values))
         return f"--{error.flagname} is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}"
     found = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
     if found is None:

@@ -105,7 +105,7 @@ def _kind(key: Any, message: str, path: str) -> Kind:
         inner = kind.of if isinstance(kind, Many) else kind
         if isinstance(inner, Message) and camel in MESSAGES[inner.name]:
             fail(where, f"is unknown there; it belongs in {_join(path, parent)}{'[…]' if inner is not kind else ''}.")
-    near = did_you_mean(camel, known).rstrip()
+    near = did_you_mean(camel, known)
     fail(where, f"is unknown; {near or f'known are {_listed(known)}.'}")
 
 

@@ -117,12 +117,8 @@ def _check_study(study: StudySpec) -> None:
     for number, metric in enumerate(study.metrics):
         where = f"studySpec.metrics[{number}]"
         if metric.metric_id not in REPORTED_METRICS:
-            near = did_you_mean(metric.metric_id, REPORTED_METRICS)
-            fail(
-                f"{where}.metricId",
-                f"is {metric.metric_id!r}, which the trainer does not report; {near}Known are "
-                f"{', '.join(REPORTED_METRICS)}.",
-            )
+            advice = did_you_mean(metric.metric_id, REPORTED_METRICS, f"known are {', '.join(REPORTED_METRICS)}.")
+            fail(f"{where}.metricId", f"is {metric.metric_id!r}, which the trainer does not report; {advice}")
         best, goal = ("least", "MINIMIZE") if metric.metric_id in SMALLER_IS_BETTER else ("greatest", "MAXIMIZE")
         if metric.goal != goal:
             fail(f"{where}.goal", f"is {metric.goal}, and the best {metric.metric_id} is the {best}; write {goal}.")
@@ -165,7 +161,7 @@ def _check_parameter(parameter: Parameter) -> None:
     known, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
     where = f"studySpec.parameters, {name}"
     if name not in known:
-        near = did_you_mean(name, known).rstrip()
+        near = did_you_mean(name, known)
         fail(where, f"is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}")
     if name == "job_dir":
         fail(where, "cannot be varied by a tuning job; remove it.")

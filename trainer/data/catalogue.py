@@ -219,7 +219,5 @@ def prepared_folder(name: str) -> Location:
         return folder
     if is_remote(name) or pathlib.Path(name).is_dir():
         raise ConfigError(f"dataset={name} has no {MANIFEST_NAME}; name the folder of a prepared data set.")
-    raise ConfigError(
-        f"dataset={name} is neither a known data set nor a directory with {MANIFEST_NAME}; "
-        f"{did_you_mean(name, NAMES)}Known are {', '.join(NAMES)}."
-    )
+    advice = did_you_mean(name, NAMES, f"known are {', '.join(NAMES)}.")
+    raise ConfigError(f"dataset={name} is neither a known data set nor a directory with {MANIFEST_NAME}; {advice}")

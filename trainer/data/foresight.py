@@ -28,9 +28,9 @@ def check_data(config: TrainConfig, *, in_buckets: bool) -> None:
     sources = [source_of(name) for name in names]
     for source in sources:
         if not _is_at_hand(source) and not is_remote(source) and not os.path.isabs(source):
+            advice = did_you_mean(source, NAMES, "give gs://BUCKET/NAME, or a folder of the image from / on.")
             raise ConfigError(
-                f"dataset={source} is not a known data set, and no folder of this machine goes with a job; "
-                f"{did_you_mean(source, NAMES)}Give gs://BUCKET/NAME, or a folder of the image from / on."
+                f"dataset={source} is not a known data set, and no folder of this machine goes with a job; {advice}"
             )
     if not all(_is_at_hand(source) or (in_buckets and is_remote(source)) for source in sources):
         return

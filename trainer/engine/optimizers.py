@@ -122,6 +122,6 @@ def _as_optimizer(given: Any) -> keras.optimizers.Optimizer:
         optimizer = None
     if optimizer is None:
         known = [name.lower() for name, member in vars(keras.optimizers).items() if isinstance(member, type)]
-        near = did_you_mean(str(given).lower(), known)
-        raise ConfigError(f"optimizer={given} is unknown; {near}Give a Keras optimiser or its name, such as adam.")
+        advice = did_you_mean(str(given).lower(), known, "give a Keras optimiser or its name, such as adam.")
+        raise ConfigError(f"optimizer={given} is unknown; {advice}")
     return optimizer

@@ -52,7 +52,6 @@ def monitor(name: str) -> str:
 
 def _entry(name: str) -> _Entry:
     if name not in _SUITES:
-        raise ConfigError(
-            f"metrics={name} is not a known suite of metrics; {did_you_mean(name, NAMES)}Known are {', '.join(NAMES)}."
-        )
+        advice = did_you_mean(name, NAMES, f"known are {', '.join(NAMES)}.")
+        raise ConfigError(f"metrics={name} is not a known suite of metrics; {advice}")
     return _SUITES[name]
