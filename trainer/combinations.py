@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config import TrainConfig
+from trainer.config import SUITES, TrainConfig
 from trainer.errors import ConfigError
 from trainer.settings import check_number
 
@@ -72,9 +72,10 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
     """
     if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
         translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
+        others = [name for name in SUITES if (name == "cycle") == translates]
         raise ConfigError(
             f"metrics={config.metrics} measures {translated}, which wiring={config.wiring} does not give; "
-            f"choose auto, {'cycle' if translates else 'digits, stacked'} or none."
+            f"choose auto, {', '.join(others)} or none."
         )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.settings import check, setting
 
+SUITES = ("digits", "stacked", "cycle")
+"""The suites of `trainer.metrics`, by name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -202,7 +205,7 @@ class TrainConfig:
         "auto",
         "Which metrics to evaluate. auto: digits for the digits and mnist data sets, stacked for stacked:SOURCE, cycle "
         "for wiring=cyclegan, else none.",
-        choices=("auto", "digits", "stacked", "cycle", "none"),
+        choices=("auto", *SUITES, "none"),
         resumable=True,
     )
     export_model: bool = setting(

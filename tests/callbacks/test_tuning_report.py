@@ -10,6 +10,7 @@ from trainer import gans, metrics
 from trainer.callbacks import TuningReport, tuning_report
 from trainer.callbacks.tuning_report import tag
 from trainer.cloud.known import REPORTED_METRICS, reported
+from trainer.config import SUITES
 from trainer.errors import StorageError
 
 
@@ -81,7 +82,7 @@ def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
     for suite, names in found.items():
         assert {tag(f"metric/{name}") for name in names} == set(reported(suite))
         assert tag(f"metric/{metrics.monitor(suite)}") in reported(suite)
-    assert found.keys() == set(metrics.NAMES) and reported("none") == ()
+    assert found.keys() == set(metrics.NAMES) == set(SUITES) and reported("none") == ()
     assert set(REPORTED_METRICS) == {name for suite in metrics.NAMES for name in reported(suite)}
 
 
