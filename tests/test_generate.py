@@ -22,7 +22,7 @@ def run(monkeypatch):
     """A run whose generator gives black images; notes in a list that it was restored."""
     restored = []
 
-    def restore(job_dir, checkpoint):
+    def restore(job_dir, checkpoint, recipe):
         restored.append(job_dir)
         gan = types.SimpleNamespace(
             num_classes=0, sample=lambda count, **how: (np.zeros((count, 6, 6, 1), np.uint8), None)

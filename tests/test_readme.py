@@ -36,8 +36,8 @@ def test_every_recipe_is_in_the_table(name):
 
 @pytest.mark.parametrize(
     "text",
-    [README, RECIPES, DATA, VERTEX, (ROOT / "docs/architecture.md").read_text()],
-    ids=["README", "recipes", "data", "vertex", "architecture"],
+    [README, RECIPES, DATA, VERTEX, *((ROOT / f"docs/{name}.md").read_text() for name in ("architecture", "security"))],
+    ids=["README", "recipes", "data", "vertex", "architecture", "security"],
 )
 def test_files_that_are_named_exist(text):
     paths = re.findall(r"`((?:trainer|scripts|docs|tests|benchmarks)/[\w./]+)`|\]\((docs/[\w./]+)\)", text)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+from trainer.storage.safe_names import shown_lines
+
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -27,14 +29,14 @@ def say(message: str, *, severity: str = "INFO", fields: Mapping[str, Any] | Non
         fields: More of the JSON object; a terminal shows the message alone.
     """
     if is_terminal():
-        print(f"{_CLEAR_LINE}{message}", flush=True)
+        print(f"{_CLEAR_LINE}{shown_lines(message)}", flush=True)
     else:
         print(json.dumps({"severity": severity, "message": message, "time": time.time(), **(fields or {})}), flush=True)
 
 
 def print_json(value: Any) -> None:
     """Prints a value as indented JSON, escaped where standard output has no place for all of its characters."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = shown_lines(json.dumps(value, indent=2, ensure_ascii=False))  # the same value: \u is JSON's escape, too
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

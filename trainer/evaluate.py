@@ -18,6 +18,7 @@ def define(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
     absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    flags.define_recipe(values)
     absl_flags.DEFINE_string("metrics", None, "Suite of metrics. None: the run's own.", flag_values=values)
 
 
@@ -28,7 +29,7 @@ def act(values: absl_flags.FlagValues) -> None:
         from trainer.data.loading import load_training_data
         from trainer.gans import traits
 
-    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint, values.recipe)
     config = config.override(metrics=values.metrics or config.metrics)
     if config.metrics == "none":
         raise ConfigError(

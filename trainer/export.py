@@ -33,6 +33,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("job_dir", None, "The run directory.", required=True, flag_values=values)
     absl_flags.DEFINE_string("out", None, "Folder to write, local or gs://.", required=True, flag_values=values)
     absl_flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.", flag_values=values)
+    flags.define_recipe(values)
 
 
 def act(values: absl_flags.FlagValues) -> None:
@@ -44,7 +45,7 @@ def act(values: absl_flags.FlagValues) -> None:
         from trainer import trained
         from trainer.served import publish, save
 
-    _, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    _, gan, manifest = trained.restore(values.job_dir, values.checkpoint, values.recipe)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
         folder = Path(scratch) / "model"
         save(gan, folder, {"step": manifest.step})

@@ -19,6 +19,7 @@ from trainer.config import TrainConfig
 from trainer.errors import ConfigError, TrainerError
 from trainer.storage import Location, locate
 from trainer.storage.locations import LocalLocation
+from trainer.storage.safe_names import shown, shown_lines
 
 _UNFORESEEN = 1
 _BAD_FLAGS = 2
@@ -89,6 +90,12 @@ def define_config(values: flags.FlagValues) -> None:
         else:
             parser = _parser(hints[spec.name])
             flags.DEFINE(parser, spec.name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
+
+
+def define_recipe(values: flags.FlagValues) -> None:
+    """Defines `--recipe` of the commands that read a run."""
+    text = "Recipe of the run. Needed where it is MODULE:FUNCTION and the run lies in a bucket: the module is imported."
+    flags.DEFINE_string("recipe", None, text, flag_values=values)
 
 
 def _parser(hint: Any) -> flags.ArgumentParser[Any]:
@@ -176,11 +183,9 @@ def run(
         act(values)
         sys.stdout.flush()
     except flags.Error as error:
-        return _fail(str(error), _BAD_FLAGS)
-    except ConfigError as error:
-        return _fail(str(error), _BAD_FLAGS)
+        return _fail(shown_lines(error), _BAD_FLAGS)
     except TrainerError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(shown(error), _BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
     except KeyboardInterrupt:
         advice = "; run the same command again to go on from the last checkpoint" if resumes else ""
         return _fail(f"interrupted{advice}.", _INTERRUPTED)

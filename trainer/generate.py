@@ -26,6 +26,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer("label", None, "Class to ask for. None: each in turn.", flag_values=values)
     absl_flags.DEFINE_integer("seed", None, "Of the latents. None: the run's.", lower_bound=0, flag_values=values)
     absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    flags.define_recipe(values)
 
 
 def act(values: absl_flags.FlagValues) -> None:
@@ -36,7 +37,7 @@ def act(values: absl_flags.FlagValues) -> None:
         from trainer.data.loading import load_training_data
         from trainer.gans import CycleGAN
 
-    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint)
+    config, gan, manifest = trained.restore(values.job_dir, values.checkpoint, values.recipe)
     if isinstance(gan, CycleGAN):  # it translates the images of its run
         gan.show(*load_training_data(config).real_images)
     count = values.num_images

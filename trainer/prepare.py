@@ -32,6 +32,12 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "source_b", None, "Of a second domain, which becomes OUT/b beside OUT/a.", flag_values=values
     )
+    absl_flags.DEFINE_string(
+        "image_root",
+        None,
+        "Folder, local or gs://, that all images of a .csv lie in. None: the folder of the .csv.",
+        flag_values=values,
+    )
     absl_flags.DEFINE_list("image_size", None, "H,W in pixels. None: all are of one size.", flag_values=values)
     absl_flags.DEFINE_enum(
         "resize",
@@ -103,7 +109,7 @@ def _image_size(given: list[str] | None) -> tuple[int, int] | None:
 def _prepare(source_name: str, out: str, options: "Options", values: absl_flags.FlagValues) -> None:
     from trainer.data import preparation
 
-    with opened(source_name) as source:
+    with opened(source_name, values.image_root) as source:
         console.say(f"{source_name} holds {len(source.items):,} images in {len(source.class_names)} classes.")
         plan = preparation.plan(source, options)
         console.say(_sentence(plan, options))

@@ -1,14 +1,13 @@
 """One run from a config: data, networks, callbacks, and what the user is told."""
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from trainer import augment, callbacks, combinations, console, metrics, penalties, served
+from trainer import augment, callbacks, combinations, console, metrics, penalties, recipes, served
 from trainer.cloud.environment import Environment, without_mount
 from trainer.config import TrainConfig, check_batch
 from trainer.data import num_examples, windows_of
@@ -17,7 +16,8 @@ from trainer.engine import agreement, strategy as strategies
 from trainer.engine.checkpoint import CheckpointStore, load
 from trainer.errors import CheckpointError, ConfigError, Preempted, TrainerError
 from trainer.gans import GAN, from_config, traits
-from trainer.storage import Mirror, RunDirectory, locate, read_json_lines, write_atomically
+from trainer.storage import Mirror, RunDirectory, is_remote, locate, read_json_lines, write_atomically
+from trainer.trained import stored_config
 
 _LOST = (
     tf.errors.UnavailableError,
@@ -181,16 +181,9 @@ def _with_windows(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
     """The config with the windows that its run was begun with, or, where it begins, that its memory allows."""
     if config.data_windows is not None:
         return config
-    found = _found(directory)
+    found = stored_config(directory)
     begun_with = None if found is None else found.data_windows
     return config.override(data_windows=begun_with or windows_of(config))
-
-
-def _found(directory: RunDirectory) -> TrainConfig | None:
-    """The config of the directory's run; None where there is none."""
-    if not directory.config.exists():
-        return None
-    return TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
 
 
 def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
@@ -198,7 +191,7 @@ def _is_finished(config: TrainConfig, directory: RunDirectory, environment: Envi
 
     Every machine of a job looks, and finds the same: none writes before all have met.
     """
-    found = _found(directory)
+    found = stored_config(directory)
     if found is None:
         return False
     wanted, there = config.identity, found.identity
@@ -320,7 +313,8 @@ def _conclude(config: TrainConfig, directory: RunDirectory, step: int, exported:
     )
     if exported is not None:
         console.say(f"The generator of step {exported} is in {shown(directory.model)}, ready to be served.")
-    console.say(f"Make more with: python -m trainer generate --job_dir={directory.name} --out=grid.png")
+    named = f" --recipe={config.recipe}" if recipes.is_own(config.recipe) and is_remote(directory.name) else ""
+    console.say(f"Make more with: python -m trainer generate --job_dir={directory.name}{named} --out=grid.png")
 
 
 def _tell_best(name: str, series: list[tuple[int, float]]) -> None:

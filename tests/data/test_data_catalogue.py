@@ -18,7 +18,7 @@ VALID = {
     "num_examples": 3,
     "class_names": ["a", "b"],
     "class_counts": [1, 2],
-    "shards": [{"file": "x", "num_examples": 3, "num_bytes": 1, "sha256": "0", "crc32c": ""}],
+    "shards": [{"file": "x", "num_examples": 3, "num_bytes": 1, "sha256": "0" * 64, "crc32c": ""}],
     "source": "",
     "license": "",
     "attribution": "",

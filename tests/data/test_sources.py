@@ -123,7 +123,7 @@ def test_a_member_outside_of_its_archive_is_refused_by_name(tmp_path, name):
         member.size = len(png(0))
         archive.addfile(member, io.BytesIO(png(0)))
     for kind in ("bad.zip", "bad.tar.gz"):
-        with pytest.raises(DataError, match=rf"{name} in .*{kind} lies outside"), opened(str(tmp_path / kind)):
+        with pytest.raises(DataError, match=rf"{kind} .*{name}"), opened(str(tmp_path / kind)):
             pass
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_archive_is_named(folder, tmp_path, kind):
         pass
 
 
-LONG = f"{'long' * 40}/{'ä' * 130}.png"
+LONG = f"{'long' * 40}/{'ä' * 120}.png"
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])

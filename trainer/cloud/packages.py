@@ -13,7 +13,7 @@ from trainer import console
 from trainer.cloud import distribution
 from trainer.cloud.replicas import Replica
 from trainer.errors import ConfigError, JobError
-from trainer.storage import locate
+from trainer.storage import locate, path_below
 
 Call = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
@@ -89,6 +89,7 @@ def _fetch(uri: str, folder: Path, project: Path) -> Path:
         return distribution.build(project, folder)
     if not uri.startswith("gs://"):
         return Path(uri).absolute()
-    place, target = locate(uri), folder / uri.rpartition("/")[2]
+    place = locate(uri)
+    target = path_below(folder, place.name, uri)
     place.parent.download({place.name: target})
     return target

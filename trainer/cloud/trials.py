@@ -2,19 +2,21 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.cloud.jobspec import TuningSpec
-from trainer.cloud.study import StudySpec, Value
-from trainer.errors import ConfigError
-from trainer.storage import Location, read_json_lines
+from trainer.cloud.study import Parameter, StudySpec, Value
+from trainer.errors import ConfigError, StorageError
+from trainer.storage import Location, check_relative_name, quoted, read_json_lines
 
 State = Literal["ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
 
 FILE_NAME = "trials.json"
+_ID = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +108,14 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
 
     Raises:
         ConfigError: It is the file of another study, or of none.
+        StorageError: A trial has an id that is no number, or a parameter that is not the study's.
     """
     if not file.exists():
         return {}
     try:
         content = json.loads(file.read_bytes())
         study, records = content["studySpec"], [_from_rest(trial) for trial in content["trials"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is not the file of a local study; move it away to begin one there.") from error
     if study != json.loads(json.dumps(spec.study.raw)):
         keys = sorted(key for key in {*study, *spec.study.raw} if study.get(key) != spec.study.raw.get(key))
@@ -120,7 +123,30 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
             f"studySpec is not what {file} was begun with ({', '.join(keys)} changed); "
             "undo the change, or give the study another folder."
         )
+    for record in records:
+        _check(record, spec.study, file)
     return {record.id: record for record in records}
+
+
+def _check(record: TrialRecord, study: StudySpec, file: Location) -> None:
+    """Refuses an id that is no number, since a folder is named by it, and parameters that are not the study's, since
+    they become flags."""
+    if not _ID.fullmatch(check_relative_name(record.id, file)):
+        raise StorageError(f"{file} has a trial with the id {quoted(record.id)}, expected a number; correct the file.")
+    for name, value in record.parameters.items():
+        same = [one for one in study.all_parameters() if one.parameter_id == name]
+        if not any(_may_be(one, value) for one in same):
+            raise StorageError(
+                f"{file} has a trial with {quoted(name)}={quoted(value)}, which the parameters of studySpec do not "
+                "allow; correct the file, or give the study another folder."
+            )
+
+
+def _may_be(parameter: Parameter, value: object) -> bool:
+    """Whether a parameter may have a value, one that rounding has put just outside of its bounds included."""
+    if isinstance(value, str) or parameter.bounds is None:
+        return isinstance(value, str | float | int) and value in parameter.values
+    return isinstance(value, float | int) and not isinstance(value, bool) and -1e308 < value < 1e308
 
 
 def _text(value: Value) -> str:

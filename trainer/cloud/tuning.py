@@ -19,7 +19,7 @@ from trainer.cloud.study import StudySpec, Value
 from trainer.cloud.suggestions import Suggester
 from trainer.cloud.trials import Measurement, TrialRecord
 from trainer.errors import ConfigError, TrainerError
-from trainer.storage import is_remote, locate
+from trainer.storage import is_remote, locate, path_below
 
 _METRIC_FILE = "output.metrics"
 _HOPELESS = 3
@@ -140,7 +140,7 @@ class _Run:
             parameters=record.parameters,
             args=trials.flags(record.parameters),
             folder=os.path.join(self._folder, record.id),
-            metric_file=self._reports / record.id / _METRIC_FILE,
+            metric_file=path_below(self._reports, f"{record.id}/{_METRIC_FILE}"),
         )
         if record.id not in self.records and trial.metric_file.exists():
             raise ConfigError(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import DataError, MissingError
-from trainer.storage import Location
+from trainer.storage import Location, check_relative_name, check_sha256, path_below, quoted
+from trainer.storage.locations import LocalLocation
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "dataset.json"
@@ -21,7 +22,7 @@ class Shard:
     num_examples: int
     num_bytes: int
     sha256: str
-    """SHA-256 of the whole file, 64 hex digits."""
+    """SHA-256 of the whole file, 64 lowercase hex digits."""
     crc32c: str
     """CRC32C of the whole file in base64, as Cloud Storage states it."""
 
@@ -56,7 +57,8 @@ def read_manifest(folder: Location) -> Manifest:
         folder: of the data set.
 
     Raises:
-        DataError: if the file is missing, not JSON, of another format version, lacks a field or contradicts itself.
+        DataError: if the file is missing, not JSON, of another format version, lacks a field or contradicts itself, or
+            if it names a shard outside of `folder` or a SHA-256 that is none.
         StorageError: if it cannot be read.
     """
     path = folder / MANIFEST_NAME
@@ -66,21 +68,26 @@ def read_manifest(folder: Location) -> Manifest:
         raise DataError(
             f"{path} does not exist, expected the description of a prepared data set; name its directory."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is not JSON ({error}), expected a data set's description; prepare the set again."
         ) from error
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         version = content.get("format_version") if isinstance(content, dict) else None
         raise DataError(
-            f"{path} has format_version {version}, this package reads {FORMAT_VERSION}; "
+            f"{path} has format_version {quoted(version)}, this package reads {FORMAT_VERSION}; "
             "prepare the set again with this version of the package."
         )
     try:
         manifest = _from_json(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path} has a missing or malformed field ({error!r}); prepare the set again.") from error
     _check(manifest, path)
+    for shard in manifest.shards:
+        check_relative_name(shard.file, path, DataError)
+        check_sha256(shard.sha256, path, DataError)
+        if isinstance(folder, LocalLocation):
+            path_below(folder.path, shard.file, path, DataError)
     return manifest
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from trainer.data.manifest import MANIFEST_NAME, Manifest, Shard, read_manifest
 from trainer.errors import DataError, StorageError
-from trainer.storage import Location, file_sha256
+from trainer.storage import Location, check_sha256, file_sha256, path_below
 from trainer.storage.locations import LocalLocation
 
 DEFAULT_CACHE_MIB = 10_240
@@ -75,8 +75,8 @@ class ShardFiles:
     def path(self, shard: Shard) -> Path:
         """Where a shard lies when it is there."""
         if isinstance(self._folder, LocalLocation):
-            return self._folder.path / shard.file
-        return self._cache / f"{shard.sha256}.tfrecord"
+            return path_below(self._folder.path, shard.file, self._folder / MANIFEST_NAME, DataError)
+        return self._cache / f"{check_sha256(shard.sha256, self._folder / MANIFEST_NAME, DataError)}.tfrecord"
 
     def using(self, shard: Shard, act: Callable[[Path], _Result]) -> _Result:
         """What is made of a shard's file, which is fetched again where another run needed its room.

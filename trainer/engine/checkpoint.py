@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.engine.manifest import MANIFEST, Manifest, state_sha256, verify
+from trainer.engine.manifest import MANIFEST, Manifest, state_sha256, step_of, verify
 from trainer.engine.published import PublishedCheckpoints
 from trainer.errors import CheckpointError, DivergenceError
-from trainer.storage import Location, file_sha256, local_path
+from trainer.storage import Location, file_sha256, local_path, path_below
 
 
 class CheckpointStore:
@@ -129,7 +129,7 @@ class CheckpointStore:
     def _evaluated(self) -> list[tuple[float, int]]:
         found: list[tuple[float, int]] = []
         for number in set(self.steps()) - self._damaged:
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            with contextlib.suppress(OSError, ValueError):
                 metrics = self._manifest(number).metrics
                 if self._best in metrics:
                     found.append((metrics[self._best], number))
@@ -141,15 +141,23 @@ class CheckpointStore:
         for number in steps:
             self._fetch(number)
             manifest, problem = verify(self.folder(number))
-            if manifest is not None:
+            if manifest is not None and manifest.step == number:
                 return manifest, tuple(problems)
-            problems.append(problem)
+            problems.append(problem or f"{self.folder(number).name}/{MANIFEST} is that of another step")
             self._damaged.add(number)
         return None, tuple(problems)
 
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, ascending; a folder appears whole or not at all."""
-        here = {int(path.name[5:]) for path in self.directory.glob("step-*") if path.name[5:].isdigit()}
+        """Steps of all checkpoints, ascending; a folder appears whole or not at all.
+
+        Raises:
+            CheckpointError: A folder is a link that leads out of the directory.
+        """
+        found = {path: step_of(path.name) for path in self.directory.glob("step-*")}
+        here = {step for step in found.values() if step is not None}
+        for path, step in found.items():
+            if step is not None and path.is_symlink():
+                path_below(self.directory, path.name, error=CheckpointError)
         return sorted(here if self._published is None else here | self._published.steps)
 
     def folder(self, step: int) -> Path:
@@ -230,8 +238,8 @@ class CheckpointStore:
     def _manifest(self, step: int) -> Manifest:
         here = self.folder(step) / MANIFEST
         if self._published is not None and not here.exists():
-            return Manifest.from_bytes(self._published.manifest(step))
-        return Manifest.from_bytes(here.read_bytes())
+            return Manifest.from_bytes(self._published.manifest(step), here)
+        return Manifest.from_bytes(here.read_bytes(), here)
 
     def _check_fingerprints(self, manifest: Manifest) -> None:
         for what, value in self._fingerprints.items():

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from trainer.engine.manifest import MANIFEST
-from trainer.storage import Location
+from trainer.engine.manifest import MANIFEST, Manifest, step_of
+from trainer.errors import CheckpointError
+from trainer.storage import Location, path_below
 
 
 class PublishedCheckpoints:
@@ -13,7 +14,7 @@ class PublishedCheckpoints:
         remote: Their folder.
 
     Raises:
-        StorageError: It cannot be listed.
+        StorageError: It cannot be listed, or has a name that is no plain relative one.
     """
 
     def __init__(self, remote: Location):
@@ -21,8 +22,9 @@ class PublishedCheckpoints:
         files: dict[int, set[str]] = {}
         for entry in remote.entries():
             folder, _, file = entry.name.partition("/")
-            if folder.startswith("step-") and folder[5:].isdigit():
-                files.setdefault(int(folder[5:]), set()).add(file)
+            step = step_of(folder)
+            if step is not None:
+                files.setdefault(step, set()).add(file)
         self.steps = {step for step, names in files.items() if MANIFEST in names}
         self._orphans = set(files) - self.steps
 
@@ -41,13 +43,28 @@ class PublishedCheckpoints:
         self.steps.add(step)
 
     def fetch(self, step: int, folder: Path) -> None:
-        """Copies a checkpoint to a local folder.
+        """Copies a checkpoint to a local folder: its manifest, and the files that the manifest lists.
+
+        What is missing or damaged is left to `manifest.verify`.
 
         Raises:
+            CheckpointError: The manifest lists a file by a name that is no plain relative one.
             StorageError: It cannot be read.
         """
         there = self._of(step)
-        there.download({entry.name: folder / entry.name for entry in there.entries()})
+        names = {entry.name for entry in there.entries()}
+        folder.mkdir(parents=True, exist_ok=True)
+        if MANIFEST not in names:
+            return
+        content = (there / MANIFEST).read_bytes()
+        (folder / MANIFEST).write_bytes(content)
+        try:
+            listed = Manifest.from_bytes(content, there).files
+        except ValueError:
+            return
+        there.download(
+            {name: path_below(folder, name, there / MANIFEST, CheckpointError) for name in listed if name in names}
+        )
 
     def manifest(self, step: int) -> bytes:
         """The content of a checkpoint's manifest.

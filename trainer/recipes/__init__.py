@@ -5,16 +5,21 @@ what its module registers (losses, penalties, architectures) is there by then.
 """
 
 import importlib
+import importlib.util
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.registry import Registry
+from trainer.storage import quoted
 
 Recipe = Callable[[], TrainConfig]
 
 _RECIPES: Registry[Recipe] = Registry("recipe")
 names = _RECIPES.names
+_MAX_NAME = 255
 
 
 def recipe(function: Recipe) -> Recipe:
@@ -42,22 +47,66 @@ def summary(name: str) -> str:
     return (_function(name).__doc__ or "").strip().splitlines()[0]
 
 
-def import_home(name: str) -> None:
+def import_home(name: str, never_from: Path | None = None) -> None:
     """Imports the module of a recipe of one's own, so that what it registers is known.
 
+    Args:
+        name: Of a registered recipe, or `MODULE:FUNCTION` of one's own.
+        never_from: Folder, such as the run directory that names the recipe, whose files are never imported.
+
     Raises:
+        CheckpointError: The module, or a package that it is in, lies in `never_from`.
         ConfigError: There is no such module or function.
     """
-    _function(name)
+    _function(name, never_from)
 
 
-def _function(name: str) -> Recipe:
-    module_name, colon, function_name = name.partition(":")
-    return _from_module(name, module_name, function_name) if colon else _RECIPES[name]
+def is_own(name: str) -> bool:
+    """Whether a recipe is one's own, in the form `MODULE:FUNCTION`, and not one of the package."""
+    return ":" in name
 
 
-def _from_module(name: str, module_name: str, function_name: str) -> Recipe:
+def check_form(name: str) -> None:
+    """Checks that the name of a recipe of one's own has the form `MODULE:FUNCTION`, so that it can be shown whole.
+
+    Raises:
+        ConfigError: It has another form.
+    """
+    module_name, _, function_name = name.partition(":")
+    if len(name) > _MAX_NAME or not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        raise ConfigError(f"recipe={quoted(name)} names no function; write MODULE:FUNCTION, as in my_gans:my_recipe.")
+
+
+def _function(name: str, never_from: Path | None = None) -> Recipe:
+    module_name, _, function_name = name.partition(":")
+    return _from_module(name, module_name, function_name, never_from) if is_own(name) else _RECIPES[name]
+
+
+def _check_outside(name: str, module_name: str, folder: Path) -> None:
+    """Refuses a module in a folder, of a package each part before it is imported."""
+    root = os.path.realpath(folder)
+    parts = module_name.split(".")
+    for count in range(1, len(parts) + 1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:count]))  # imports the packages above, which were checked
+        except ValueError:  # of a module that is imported already, and was made by no finder
+            continue
+        if spec is None:
+            return
+        for place in (spec.origin if spec.has_location else None, *(spec.submodule_search_locations or ())):
+            if place and os.path.commonpath([root, os.path.realpath(place)]) == root:
+                raise CheckpointError(
+                    f"the run in {quoted(str(folder))} wants the recipe {quoted(name)}, whose module lies in the run "
+                    "directory itself, and no code of a run directory is imported; move the module out of it, and run "
+                    f"the command there, if you trust {place!r}."
+                )
+
+
+def _from_module(name: str, module_name: str, function_name: str, never_from: Path | None) -> Recipe:
+    check_form(name)
     try:
+        if never_from is not None:
+            _check_outside(name, module_name, never_from)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):

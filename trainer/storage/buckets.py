@@ -23,6 +23,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from trainer.errors import MissingError, StorageError
 from trainer.storage.files import base64_crc32c, file_crc32c
 from trainer.storage.locations import Entry, Location
+from trainer.storage.safe_names import check_relative_name
 
 NUM_THREADS = 8
 """Transfers at a time; a client keeps ten connections open."""
@@ -74,7 +75,10 @@ class BucketLocation(Location):
             found = [Entry(blob.name[len(prefix) :], blob.size, blob.crc32c) for blob in blobs]
             return [entry for entry in found if entry.name and not entry.name.endswith("/")]  # "folders" of consoles
 
-        yield from self._calling("listed", listed)
+        found = self._calling("listed", listed)
+        for entry in found:
+            check_relative_name(entry.name, self)
+        yield from found
 
     def read_bytes(self) -> bytes:
         return self._calling(
@@ -97,7 +101,7 @@ class BucketLocation(Location):
         def fetch(name: str) -> None:
             if check is not None:
                 check()
-            (self / name)._download_to(files[name])
+            (self / check_relative_name(name, self))._download_to(files[name])
 
         _each(fetch, list(files))
 
@@ -117,7 +121,7 @@ class BucketLocation(Location):
         self._calling("deleted", delete)
 
     def _download_to(self, target: Path) -> None:
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # others may fetch it, too
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # others may fetch it, too
 
         def download() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)

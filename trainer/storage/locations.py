@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from trainer.errors import ConfigError, MissingError, StorageError
 from trainer.storage.files import write_atomically
+from trainer.storage.safe_names import check_relative_name
 
 SCHEME = "gs://"
 
@@ -55,7 +56,7 @@ class Location(abc.ABC):
         """All files in this folder, sorted by name; none where there is no such folder.
 
         On a disk, links are followed, but for those to a folder that they lie in. What is hidden and cannot be read is
-        left out, as is what is deleted meanwhile.
+        left out, as is what is deleted meanwhile. In a bucket, a name that is no plain relative one is refused.
 
         Args:
             deep: Also those in the folders in it. A link that leads nowhere is an error then: it may be one of them.
@@ -147,7 +148,7 @@ class LocalLocation(Location):
         for name, target in files.items():
             if check is not None:
                 check()
-            _copy(self.path / name, target)
+            _copy(self.path / check_relative_name(name, self), target)
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         for name in names:

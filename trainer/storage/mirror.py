@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer.errors import StorageError
 from trainer.storage.locations import Location
+from trainer.storage.safe_names import path_below
 
 _EVERY_SECS = 5.0
 _SLOW_EVERY_SECS = 60.0
@@ -70,7 +71,7 @@ class Mirror:
             all_now: Also what changes all the time.
 
         Raises:
-            StorageError: It cannot be copied.
+            StorageError: It cannot be copied, or is a link that leads out of the folder.
         """
         with self._lock:
             self._copy(all_now)
@@ -82,6 +83,8 @@ class Mirror:
             top = name.partition("/")[0]
             if top in self._without or path.name.startswith(".") or not path.is_file():
                 continue
+            if path.is_symlink():
+                path_below(self._folder, name)
             with contextlib.suppress(FileNotFoundError):
                 state = state_of(path)
                 slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)

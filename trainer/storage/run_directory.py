@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.storage.locations import GrowingFolder, Location, is_remote, locate
 from trainer.storage.mirror import Mirror, state_of
+from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
 _CHECKPOINTS, _LOGS, _MODEL = "checkpoints", "logs", "model"
@@ -44,17 +45,19 @@ class RunDirectory:
             only: Names in the directory, such as `config.json`, of what is to be read of a bucket. None: all of it.
 
         Raises:
-            StorageError: The bucket cannot be read.
+            StorageError: The bucket cannot be read or has a name that is no plain relative one, or a file or folder of
+                a local directory is a link that leads out of it.
         """
         if self._remote is None:
+            self._check_links()
             yield self
             return
         with tempfile.TemporaryDirectory(prefix="gan-trainer-run-") as scratch:
-            self._set_root(Path(scratch) / self._remote.name)
+            self._set_root(path_below(Path(scratch), self._remote.name, self.name))
             names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{_CHECKPOINTS}/")]
             if only is not None:
                 names = [name for name in names if name in only]
-            self._remote.download({name: self.root / name for name in names})
+            self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
             self._copied = {name: state_of(self.root / name) for name in names}
             yield self
 
@@ -145,6 +148,13 @@ class RunDirectory:
     def _place(self, folder: Path) -> str:
         """Where a folder of this directory lies for good."""
         return os.path.realpath(folder) if self._remote is None else str(self._remote / folder.name)
+
+    def _check_links(self) -> None:
+        """Refuses links out of a local directory, which may come from somebody else: they would be written through."""
+        partial = self.model.with_name(f".{self.model.name}.partial")
+        for path in (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial):
+            if path.is_symlink():
+                path_below(self.root, path.name)
 
     def _set_root(self, root: Path) -> None:
         self.root = root

@@ -11,8 +11,8 @@ from trainer.data.sources.base import Item, Source
 from trainer.data.sources.folders import FolderSource
 from trainer.data.sources.tables import CsvSource
 from trainer.data.sources.tfds import TfdsSource
-from trainer.errors import DataError
-from trainer.storage import Location, locate
+from trainer.errors import ConfigError, DataError
+from trainer.storage import Location, locate, path_below
 from trainer.storage.locations import LocalLocation
 
 __all__ = ["Item", "Source", "opened"]
@@ -28,32 +28,37 @@ _TFDS = "tfds:"
 
 
 @contextlib.contextmanager
-def opened(given: str) -> Iterator[Source]:
+def opened(given: str, image_root: str | None = None) -> Iterator[Source]:
     """The source that a user named; what it needs on the disk is gone afterwards.
 
     Args:
         given: A folder, an archive, a .npz, an IDX file, a .csv, each also as `gs://`; or `tfds:NAME`.
+        image_root: Folder, local or `gs://`, that all images of a .csv lie in. None: the folder of the .csv.
 
     Raises:
+        ConfigError: `image_root` is given for another source than a .csv.
         DataError: There is nothing of that name, or it holds no image.
         StorageError: A bucket cannot be read.
     """
     with (
         tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        contextlib.closing(_of(given, Path(scratch))) as source,
+        contextlib.closing(_of(given, Path(scratch), image_root)) as source,
     ):
         if not source.items:
             raise DataError(f"{given} holds no images; {source.looked_for}")
         yield source
 
 
-def _of(given: str, scratch: Path) -> Source:
+def _of(given: str, scratch: Path, image_root: str | None) -> Source:
+    if image_root is not None and not given.lower().endswith(".csv"):
+        raise ConfigError(f"image_root={image_root} is for a .csv alone, and source={given} is none; leave it out.")
     if given.startswith(_TFDS):
         return TfdsSource(given.removeprefix(_TFDS), scratch)
     location = locate(given)
     name = location.name.lower()
     if name.endswith(".csv"):
-        return CsvSource(_on_this_machine(location, scratch), location.parent)
+        folder = locate(image_root) if image_root else location.parent
+        return CsvSource(_on_this_machine(location, scratch), folder)
     if name.endswith(_IDX):
         labels = location.parent / labels_beside(location.name)
         there = labels.name != location.name and labels.exists()
@@ -72,5 +77,6 @@ def _on_this_machine(location: Location, scratch: Path) -> Path:
         if not location.exists():
             raise DataError(f"{location} does not exist; correct the name.")
         return location.path
-    location.parent.download({location.name: scratch / location.name})
-    return scratch / location.name
+    target = path_below(scratch, location.name, location)
+    location.parent.download({location.name: target})
+    return target

@@ -6,12 +6,12 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from trainer.data.sources.base import OneFileSource, Source, by_class, image_names
 from trainer.errors import DataError, StorageError
+from trainer.storage import check_relative_name
 
 MAX_MEMBER_BYTES = 2**28
 """Bytes that a member may have when it is unpacked: more than 64 megapixels of RGB need."""
@@ -31,7 +31,8 @@ class ZipSource(Source):
             raise DataError(f"{path} is not a zip file that can be read ({error}); copy it again.") from error
         infos = {info.filename: info for info in self._archive.infolist() if not info.is_dir()}
         names = image_names(infos)
-        _check_names(path, infos)
+        for info in infos.values():
+            _check_name(path, info.orig_filename)
         for name in names:
             if (infos[name].external_attr >> 28) == 0xA:
                 raise DataError(f"{name} in {path} is a link; put the file itself into the archive.")
@@ -85,7 +86,7 @@ class TarSource(OneFileSource):
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
         """Notes where each image lies in `target`, which it is copied to, or else in the archive itself."""
         for member in archive:
-            _check_names(path, [member.name])
+            _check_name(path, member.name)
             if not image_names([member.name]) or member.isdir():
                 continue
             if not member.isfile():
@@ -129,17 +130,15 @@ def _stem(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def _check_names(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        drive = parts.parts[:1] and parts.parts[0].endswith(":")
-        if parts.is_absolute() or ".." in parts.parts or drive:
-            raise DataError(f"{name} in {path} lies outside of the archive; make the archive again without such names.")
+def _check_name(path: Path, name: str) -> None:
+    """Checks the name of a member; one of `tar cf x.tar .` begins with `./`, and `.` is the folder itself."""
+    if name != ".":
+        check_relative_name(name.removeprefix("./"), path, DataError)
 
 
 def _check_size(path: Path, name: str, num_bytes: int) -> None:
     if num_bytes > MAX_MEMBER_BYTES:
         raise DataError(
-            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the {MAX_MEMBER_BYTES:,} of any image that is "
-            "taken; leave it out."
+            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the {MAX_MEMBER_BYTES:,} of any image "
+            "that is taken; leave it out."
         )

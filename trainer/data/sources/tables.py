@@ -1,11 +1,13 @@
 """Images that a CSV names, with the class of each."""
 
 import csv
+import os
 from pathlib import Path
 
 from trainer.data.sources.base import FilesSource, Item, natural_order
 from trainer.errors import DataError
-from trainer.storage import Location, locate
+from trainer.storage import Location, check_relative_name, path_below
+from trainer.storage.locations import LocalLocation
 
 _PATHS = ("path", "file", "filename", "image")
 _LABELS = ("label", "class", "class_name")
@@ -15,14 +17,14 @@ class CsvSource(FilesSource):
     """The images in the column `path` (or `file`, `filename`, `image`) of a CSV with a header, and their classes in
     `label` (or `class`, `class_name`), where there is such a column.
 
-    A path is relative to the CSV, or absolute, or begins with `gs://`.
+    A path is relative to a folder and lies below it. It may begin with the folder's own name, local or `gs://`.
 
     Args:
         table: The CSV.
-        folder: What paths are relative to.
+        folder: Folder that all images lie in.
 
     Raises:
-        DataError: It is not such a file; the message names the line.
+        DataError: It is not such a file, or an image lies outside of the folder; the message names the line.
     """
 
     looked_for = "looked for lines below the header."
@@ -50,8 +52,18 @@ class CsvSource(FilesSource):
                 raise DataError(f"line {line} of {table} has no {'label' if path else 'path'}; fill it in.")
         self.class_names = tuple(sorted({label for _, _, label in found}, key=natural_order))
         labels = {name: label for label, name in enumerate(self.class_names)}
-        self.items = [Item(path, labels[label]) for _, path, label in found]
+        self.items = [
+            Item(_checked(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in found
+        ]
 
     def _location(self, index: int) -> Location:
-        name = self.items[index].name
-        return locate(name) if name.startswith(("gs://", "/")) else self._folder / name
+        return self._folder / self.items[index].name
+
+
+def _checked(name: str, folder: Location, where: str) -> str:
+    """The name of an image below a folder, without `./` or the folder's own name at its beginning."""
+    if isinstance(folder, LocalLocation):
+        name = name.removeprefix(f"{os.path.abspath(folder.path)}/").removeprefix("./")
+        path_below(folder.path, name, where, DataError)
+        return name
+    return check_relative_name(name.removeprefix(f"{folder}/").removeprefix("./"), where, DataError)
