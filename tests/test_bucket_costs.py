@@ -1,4 +1,4 @@
-"""How many requests a run makes against its bucket: what docs/data.md states."""
+"""The number of requests of a run to its bucket, as docs/data.md states it."""
 
 import collections
 import re
@@ -15,7 +15,7 @@ def _cache(tmp_path, monkeypatch):
 
 
 def kind(request):
-    """What is asked, and of what: ("write", "checkpoints")."""
+    """The operation and its object: ("write", "checkpoints")."""
     name = re.sub(r"^(run|set)/", "", request.object_name)
     what = {"POST": "write", "DELETE": "delete"}.get(request.method, "read" if name else "list")
     return what, "shards" if name.endswith(".tfrecord") else name.partition("/")[0]

@@ -7,7 +7,6 @@ from absl import flags as absl_flags
 
 from trainer import flags, recipes
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError
 
 STABLE_FLAGS = {
     "recipe",
@@ -68,30 +67,7 @@ def test_lists_and_none_are_read():
     assert parse("--penalties=") == {"penalties": ()}
 
 
-@pytest.mark.parametrize("argument", ["--steps=3.5", "--classes=a", "--architecture_options=[1]", "--beta_1=x"])
-def test_a_flag_of_a_wrong_type_is_refused(argument):
-    with pytest.raises(absl_flags.Error):
-        parse(argument)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"global_batch_size": 0}, "global_batch_size=0 is too small; the least is 1."),
-        ({"generator_learning_rate": -1.0}, "generator_learning_rate=-1.0 is too small"),
-        ({"generator_learning_rate": float("nan")}, "generator_learning_rate=nan"),
-        ({"beta_1": 1.0}, "beta_1=1.0 is too large"),
-        ({"precision": "float16"}, "precision=float16 is unknown; choose one of float32, bfloat16."),
-        ({"steps": 3, "epochs": 2.0}, "both say how long"),
-    ],
-)
-def test_a_value_out_of_range_is_one_sentence(changes, sentence):
-    with pytest.raises(ConfigError) as raised:
-        recipes.get("digits").override(**changes)
-    assert sentence in str(raised.value)
-
-
-def test_giving_steps_drops_the_recipes_epochs_and_the_other_way_round():
+def test_steps_and_epochs_replace_each_other():
     assert recipes.get("vanilla").override(steps=7).epochs is None
     assert recipes.get("digits").override(epochs=2.0).steps is None
 
@@ -101,26 +77,13 @@ def test_epochs_become_steps_of_whole_batches():
     assert config.resolve(1000).steps == 45
 
 
-@pytest.mark.parametrize(
-    ("num_examples", "num_replicas", "sentence"),
-    [
-        (50, 1, "global_batch_size=100 is more than the 50 images"),
-        (500, 8, "global_batch_size=100 must divide by 8 replicas; try 96 or 104."),
-    ],
-)
-def test_a_batch_that_cannot_be_is_refused_with_the_arithmetic(num_examples, num_replicas, sentence):
-    with pytest.raises(ConfigError) as raised:
-        TrainConfig(global_batch_size=100, steps=1).resolve(num_examples, num_replicas)
-    assert sentence in str(raised.value)
-
-
 def test_cadences_in_epochs_become_steps():
     config = TrainConfig(global_batch_size=100, epochs=50.0, sample_every_epochs=1.0, checkpoint_every_epochs=20.0)
     resolved = config.resolve(1050)
     assert (resolved.sample_every_steps, resolved.checkpoint_every_steps) == (10, 200)
 
 
-def test_schedules_end_with_the_run_unless_they_say_when_and_then_belong_to_it():
+def test_schedules_end_with_the_run_unless_schedule_images_is_given():
     decaying = TrainConfig(global_batch_size=10, steps=7, learning_rate_decay="linear")
     assert decaying.resolve(100).schedule_images == 70
     assert decaying.override(schedule_images=30).resolve(100).schedule_images == 30
@@ -143,7 +106,7 @@ def test_metrics_are_chosen_by_what_is_trained(settings, suite):
     assert TrainConfig(steps=1, **settings).resolve(100).metrics == suite
 
 
-def test_how_long_and_how_often_may_change_at_resume_but_not_what_is_trained():
+def test_length_and_cadence_may_change_at_resume_and_nothing_else():
     config = TrainConfig(steps=5)
     assert config.fingerprint == config.override(steps=9, sample_every_steps=2, job_dir="x").fingerprint
     assert config.fingerprint != config.override(seed=1).fingerprint
@@ -156,13 +119,3 @@ def test_every_recipe_is_complete_and_described(name):
     assert config.recipe == name
     assert config.resolve(5000).steps > 0
     assert recipes.summary(name).endswith((".", ","))
-
-
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean vanilla?"):
-        recipes.get("vanila")
-
-
-def test_a_config_of_another_version_is_refused():
-    with pytest.raises(ConfigError, match="'colour' is not a setting"):
-        TrainConfig.from_dict({"colour": "red"})

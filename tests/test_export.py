@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,6 +15,7 @@ import tensorflow as tf
 from bucket_runs import files
 from conftest import TINY_MLP, tiny_wiring
 from PIL import Image
+from refusals import check_command_refusal
 
 from trainer import __main__ as commands, served, task, trained, training
 from trainer.callbacks import Animation, Checkpoint
@@ -69,20 +71,20 @@ def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
     np.testing.assert_array_equal(grids[0][2:30, 2:30], grids[3][2:30, 2:30])  # the first ones, whatever the number
     np.testing.assert_array_equal(sample(signatures, [1], [64], [4])[0][2:30, 2:30], grids[0][2:30, 2:30])
     for number in (0, 65):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="number is out of range, expected 1 to 64"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="number.*1.*64"):
             sample(signatures, [1], [number], [4])
 
 
 @pytest.mark.parametrize("label", [-2, 10, 99])
 def test_a_label_that_there_is_not_is_refused(label, signatures):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="label is out of range, expected -1 to 9"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1.*9"):
         sample(signatures, [1, 1], [9, 9], [9, label])
 
 
 @pytest.mark.parametrize("label", [-1, 10, 99])
 def test_a_label_that_there_is_not_is_refused_with_latents_too(label, signatures):
     latents = tf.zeros([2, 8])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a label is out of range, expected 0 to 9"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label.*0.*9"):
         signatures["serving_default"](latents=latents, labels=tf.constant([9, label]))
 
 
@@ -102,7 +104,7 @@ def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("callback", "moment"), [(Checkpoint, "on_train_batch_end"), (Animation, "on_train_end")])
-def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, moment, tmp_path, monkeypatch, capsys):
+def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, moment, tmp_path, monkeypatch):
     plain = getattr(callback, moment)
 
     def signalled(self, *arguments, **logs):
@@ -114,7 +116,6 @@ def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, momen
 
     monkeypatch.setattr(callback, moment, signalled)
     assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
-    assert "Done: 4 steps" in capsys.readouterr().out
     assert (tmp_path / "run/model/saved_model.pb").exists()
 
 
@@ -127,26 +128,22 @@ def of_training(job_dir):
     return {name: (job_dir / name).read_bytes() for name in ("metrics.jsonl", "samples/progression.gif")}
 
 
-def test_a_run_that_was_killed_over_its_export_writes_the_model_when_it_is_started_again(tmp_path, monkeypatch, capsys):
+def test_a_run_killed_in_its_export_writes_the_model_later(tmp_path, monkeypatch):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     with monkeypatch.context() as killed:
         killed.setattr(served, "save", interrupted)
         assert task.main(command) == 130
     assert not (tmp_path / "run/model").exists()
     before = of_training(tmp_path / "run")
-    capsys.readouterr()
     assert task.main(command) == 0
-    printed = capsys.readouterr().out
-    assert "stands at step 4; its model is missing, and follows." in printed and "The generator of step 4 is" in printed
     assert of_training(tmp_path / "run") == before
     assert tf.saved_model.load(str(tmp_path / "run/model")).signatures
-    assert task.main(command) == 0
-    assert "is finished: it stands at step 4" in capsys.readouterr().out
+    assert served.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    monkeypatch.setattr(served, "save", interrupted)
+    assert task.main(command) == 0  # the model is there, and is not saved again
 
 
-def test_a_run_that_went_on_and_was_killed_over_its_export_does_not_keep_the_model_of_before(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_resumed_run_killed_in_its_export_replaces_the_old_model(tmp_path, monkeypatch):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main(command) == 0
     assert served.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
@@ -154,18 +151,16 @@ def test_a_run_that_went_on_and_was_killed_over_its_export_does_not_keep_the_mod
         killed.setattr(served, "save", interrupted)
         assert task.main([*command, "--steps=6"]) == 130
     assert served.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
-    capsys.readouterr()
     assert task.main([*command, "--steps=6"]) == 0
-    assert "stands at step 6; its model is missing, and follows." in capsys.readouterr().out
     assert served.about(locate(tmp_path / "run/model")) == {"step": 6, "chosen_at_step": 6}
 
 
-def test_a_model_may_be_asked_for_after_the_last_step_and_metrics_with_it(tmp_path, capsys):
+def test_a_model_may_be_asked_for_after_the_last_step(tmp_path):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main([*command, "--noexport_model"]) == 0
     assert task.main([*command, "--steps=3", "--metrics=digits"]) == 0
-    assert "Done: 4 steps" in capsys.readouterr().out
     assert (tmp_path / "run/model/saved_model.pb").exists()
+    assert served.about(locate(tmp_path / "run/model"))["step"] == 4
 
 
 @pytest.mark.parametrize(("run", "refused"), [("{bucket}/run", "run/model/"), ("{folder}/run", "elsewhere/")])
@@ -178,13 +173,12 @@ def test_a_model_that_is_half_in_a_bucket_is_missing(run, refused, bucket, proxy
     assert not (locate(bucket) / f"{refused}saved_model.pb").exists()
     proxy.fate = lambda request: None
     assert task.main(command) == 0
-    assert "stands at step 4; its model is missing, and follows." in capsys.readouterr().out
     assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 5
-    assert task.main(command) == 0
-    assert "is finished: it stands at step 4" in capsys.readouterr().out
+    monkeypatch.setattr(served, "save", interrupted)
+    assert task.main(command) == 0  # the model is there, and is not saved again
 
 
-def test_the_file_that_makes_a_model_arrives_last_in_a_bucket_and_goes_first(job_dir, bucket, proxy):
+def test_the_file_that_makes_a_model_arrives_last_and_goes_first(job_dir, bucket, proxy):
     for _ in range(2):
         proxy.requests.clear()
         served.publish(job_dir / "model", locate(f"{bucket}/model"))
@@ -212,10 +206,15 @@ def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkey
     assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
 
 
-@pytest.mark.parametrize(
-    ("damaged", "taken", "told"), [((2,), 1, 1), ((2, 1), 3, 2)], ids=["the-next-best", "as-it-stands"]
-)
-def test_a_damaged_best_checkpoint_is_told_and_passed_over(tmp_path, monkeypatch, capsys, damaged, taken, told):
+def rejected(capsys):
+    """The steps of the checkpoints that warnings name, in their order."""
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    messages = [entry["message"] for entry in logged if entry["severity"] == "WARNING"]
+    return [int(re.search(r"step-(\d{8})", message)[1]) for message in messages]
+
+
+@pytest.mark.parametrize(("damaged", "taken"), [((2,), 1), ((2, 1), 3)], ids=["the-next-best", "as-it-stands"])
+def test_a_damaged_best_checkpoint_is_named_and_passed_over(tmp_path, monkeypatch, capsys, damaged, taken):
     gan = tiny_wiring("gan")
     gan.step = 3
     store = CheckpointStore(tmp_path, best="metric/x")
@@ -227,10 +226,10 @@ def test_a_damaged_best_checkpoint_is_told_and_passed_over(tmp_path, monkeypatch
     monkeypatch.setattr(served, "save", lambda gan, folder, about: None)
     directory = SimpleNamespace(model=tmp_path, copies_of_model=lambda place: [])
     assert training._export(gan, directory, SimpleNamespace(model_dir=None), store) == taken
-    assert capsys.readouterr().out.count("Passed over a better checkpoint: step-0000000") == told
+    assert rejected(capsys) == list(damaged)
     again = CheckpointStore(tmp_path, best="metric/x")
     assert trained._wanted(again, "best").step == taken
-    assert capsys.readouterr().out.count("Passed over a checkpoint: step-0000000") == told
+    assert rejected(capsys) == list(damaged)
 
 
 def test_every_value_of_a_request_belongs_to_an_instance(signatures):
@@ -243,11 +242,12 @@ def test_every_value_of_a_request_belongs_to_an_instance(signatures):
 def test_the_command_exports_to_a_bucket_and_never_over_another_model(job_dir, bucket, capsys):
     flags = [f"--job_dir={job_dir}", f"--out={bucket}/model", "--checkpoint=latest"]
     assert commands.main(["trainer", "export", *flags]) == 0
-    assert "Wrote the generator at step 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4" in printed and f"{bucket}/model" in printed
     there = {entry.name for entry in locate(f"{bucket}/model").entries()}
     assert {"saved_model.pb", "variables/variables.index"} <= there
-    assert commands.main(["trainer", "export", *flags]) == 2
-    assert f"out={bucket}/model holds files already; give another folder." in capsys.readouterr().err
+    argv = ["trainer", "export", *flags]
+    check_command_refusal(commands.main, argv, capsys, 2, "out", f"{bucket}/model")
 
 
 def test_a_model_holds_the_generator_and_nothing_else_of_a_run(job_dir):
@@ -266,7 +266,7 @@ def test_a_model_of_some_classes_takes_and_shows_these_alone(tmp_path):
     in_turn, *alone = (sample(label=tf.constant([label]), **ask)["png_bytes"].numpy()[0] for label in (-1, 3, 7))
     assert in_turn not in alone
     for label in (-2, 4, 9):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="label is out of range, expected one of -1, 3, 7"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1, 3, 7"):
             sample(label=tf.constant([label]), **ask)
 
 

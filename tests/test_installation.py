@@ -6,6 +6,7 @@ had, it is installed from nothing with its dependencies as pip finds them, and t
 lock is made for that version alone.
 """
 
+import functools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 from dockerfile import Image, find_python, pip_environment, python_version, steps
 from packaging.utils import canonicalize_name
+from refusals import check_refusal
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -72,13 +74,12 @@ def run(command: list[str | Path], folder: Path, variables: dict[str, str]) -> s
 def assert_trained(done: subprocess.CompletedProcess[str], job_dir: Path) -> None:
     """Holds a run of 20 steps of the default recipe against what such a run leaves."""
     assert done.returncode == 0, done.stdout
-    assert "Done: 20 steps" in done.stdout
     assert {file.relative_to(job_dir).as_posix() for file in job_dir.rglob("*")} >= LEFT
     lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "metric/frechet_digits_5k" in line] == [0, 20]
 
 
-def test_the_steps_of_the_dockerfile_make_an_image_whose_entrypoint_trains(image):
+def test_the_dockerfile_makes_an_image_whose_entrypoint_trains(image):
     """In the order given, with the packages of the lock and their hashes; trains in the image's folder."""
     trainer = {file for file in (ROOT / "trainer").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
     beside = {"setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "requirements.lock"}
@@ -88,11 +89,11 @@ def test_the_steps_of_the_dockerfile_make_an_image_whose_entrypoint_trains(image
     assert_trained(done, image.folder / "runs/image")
 
 
-def test_the_image_runs_as_root_who_alone_may_write_a_tuning_jobs_metrics_on_vertex_ai():
+def test_the_image_runs_as_root_to_write_metrics_on_vertex_ai():
     assert "USER" not in dict(steps(DOCKERFILE))
 
 
-def test_an_installed_source_distribution_trains_from_another_folder(distributions, tmp_path, remove, request):
+def test_an_installed_source_distribution_trains_elsewhere(distributions, tmp_path, remove, request):
     """Pip builds it in isolation and resolves its dependencies: to the packages of the lock, to all and no others.
 
     So the lock is what setup.py wants, and the run has what setup.py asks for: nothing of the checkout or of the tests.
@@ -121,17 +122,15 @@ def test_an_installed_source_distribution_trains_from_another_folder(distributio
 
 def test_the_reader_of_the_dockerfile_knows_no_other_instruction(tmp_path):
     image = Image(tmp_path, ROOT, Path(sys.executable))
-    with pytest.raises(ValueError, match="HEALTHCHECK is not an instruction"):
-        image.build("HEALTHCHECK NONE")
-    with pytest.raises(ValueError, match="RUN curl example.org is not a command"):
-        image.build("RUN curl example.org")
+    for text, mention in (("HEALTHCHECK NONE", "HEALTHCHECK"), ("RUN curl example.org", "curl")):
+        check_refusal(functools.partial(image.build, text), ValueError, mention)
 
 
 @pytest.mark.parametrize("name", ["missing.lock", "scripts", ".gitignore"])
 def test_a_copy_of_what_does_not_reach_the_builder_fails(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"COPY {name}: it is not there, or .dockerignore does not send it"):
-        Image(tmp_path, ROOT, Path(sys.executable)).build(f"WORKDIR /src\nCOPY {name} ./")
+    image = Image(tmp_path, ROOT, Path(sys.executable))
+    check_refusal(lambda: image.build(f"WORKDIR /src\nCOPY {name} ./"), FileNotFoundError, name, ".dockerignore")
 
 
-def test_steps_are_read_without_comments_and_with_their_continued_lines():
+def test_steps_are_read_without_comments_and_with_all_lines():
     assert steps("# A comment\nFROM a\n\nRUN b \\\n    c\n") == [("FROM", "a"), ("RUN", "b c")]

@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from trainer import losses
-from trainer.errors import ConfigError, NetworkError
 
 REAL, FAKE = 0.5, -2.0
 
@@ -56,7 +55,7 @@ def test_each_side_pulls_the_logits_its_way(name):
 
 
 @pytest.mark.parametrize("name", losses.names())
-def test_the_discriminators_loss_is_the_sum_of_its_parts_where_it_has_parts(name):
+def test_the_discriminators_loss_is_the_sum_of_its_parts(name):
     loss = losses.get(name)
     real, fake = tf.constant([REAL, 0.3]), tf.constant([FAKE, 0.7])
     assert loss.has_parts == (name not in OF_PAIRS)
@@ -75,7 +74,7 @@ def test_only_losses_of_pairs_read_the_real_logits_for_the_generator(name):
     assert (values[0] != values[1]).all() == (name in OF_PAIRS)
 
 
-def test_only_the_difference_of_a_pair_counts_under_the_relativistic_loss():
+def test_the_relativistic_loss_reads_differences_of_pairs_alone():
     loss = losses.get("relativistic")
     real, fake = tf.constant([REAL, 1.0]), tf.constant([FAKE, 1.0])
     for function in (loss.discriminator, loss.generator):
@@ -85,7 +84,7 @@ def test_only_the_difference_of_a_pair_counts_under_the_relativistic_loss():
 
 
 @pytest.mark.parametrize("name", losses.names())
-def test_losses_of_patches_keep_their_shape_and_are_those_of_each_patch(name):
+def test_losses_of_patches_are_those_of_each_patch(name):
     loss = losses.get(name)
     real, fake = tf.constant([[REAL, 0.3], [1.0, 2.0]]), tf.constant([[FAKE, 0.1], [-1.0, 0.5]])
     for function in (loss.discriminator, loss.generator):
@@ -116,13 +115,6 @@ def test_a_keras_loss_says_whether_it_reads_logits(function, reads_logits):
     assert loss.generator(tf.constant([0.5]), tf.constant([0.4])).shape == (1,)
 
 
-def test_an_unknown_loss_names_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean hinge?"):
-        losses.get("hnge")
-    with pytest.raises(NetworkError, match="is not a name"):
-        losses.get(3)
-
-
 class Scaled(losses.AdversarialLoss):
     """A loss of one's own."""
 
@@ -139,11 +131,6 @@ class Scaled(losses.AdversarialLoss):
         return -self.scale * fake_logits
 
 
-class WithArguments(Scaled):
-    def __init__(self, scale, by):
-        super().__init__(scale * by)
-
-
 def test_a_class_of_losses_is_as_good_as_an_instance():
     real, fake = tf.constant([REAL, 0.0]), tf.constant([FAKE, 0.0])
     pairs = [(Scaled, Scaled()), (losses.NonSaturating, "non_saturating")]
@@ -153,25 +140,3 @@ def test_a_class_of_losses_is_as_good_as_an_instance():
             values = [getattr(losses.get(loss), side)(real, fake) for loss in (kind, instance)]
             np.testing.assert_array_equal(*values)
     assert losses.get(keras.losses.BinaryCrossentropy).boundary == 0.5
-
-
-@pytest.mark.parametrize("given", [WithArguments, dict, int])
-def test_a_class_that_cannot_be_made_a_loss_is_one_sentence(given):
-    with pytest.raises(NetworkError, match=r"^loss=.* (pass an instance|\(y_true, y_pred\))\.$"):
-        losses.get(given)
-
-
-def mean_of_batch(y_true, y_pred):
-    return tf.reduce_mean(tf.square(y_true - y_pred))
-
-
-class MeanOfBatch(keras.losses.Loss):
-    def call(self, y_true, y_pred):
-        return mean_of_batch(y_true, y_pred)
-
-
-@pytest.mark.parametrize("given", [mean_of_batch, MeanOfBatch(), MeanOfBatch])
-def test_a_keras_loss_that_takes_the_mean_itself_is_one_sentence(given):
-    sentence = r"^the Keras loss \w+ gives shape \(\) for 2 predictions where one number each is expected; [^.]*\.$"
-    with pytest.raises(NetworkError, match=sentence):
-        losses.get(given).generator(tf.constant([REAL, 0.0]), tf.constant([FAKE, 0.0]))

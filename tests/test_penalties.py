@@ -1,13 +1,16 @@
 """Penalties have their hand-computed values, push the weights the right way, and see the images before augmentation."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from refusals import check_refusal
 
 from trainer import augment, penalties
 from trainer.engine.randomness import Noise
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import NetworkError
 from trainer.gans.augmenter import Augmenter
 from trainer.gans.objective import Objective
 from trainer.penalties import Slopes
@@ -107,13 +110,12 @@ def test_several_penalties_are_added_and_one_may_be_a_function():
 
 @pytest.mark.parametrize("every_steps", [1, 3])
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0,)])
-def test_a_penalty_that_is_no_number_an_image_is_one_sentence(axes, every_steps):
+def test_a_penalty_that_is_no_number_an_image_is_refused(axes, every_steps):
     def steepness(slopes):
         return tf.reduce_mean(tf.abs(slopes.at_fake()), axis=axes)
 
-    sentence = r"^the penalty steepness gives shape .* for logits of shape \(4,\); return one number an image, [^.]*\.$"
-    with pytest.raises(NetworkError, match=sentence):
-        outcome_of(linear(), penalties=[steepness], every_steps=every_steps)
+    act = functools.partial(outcome_of, linear(), penalties=[steepness], every_steps=every_steps)
+    check_refusal(act, NetworkError, "steepness", "(4,)")
 
 
 @pytest.mark.parametrize("every_steps", [1, 3])
@@ -135,7 +137,7 @@ def test_gradients_push_the_weights_towards_less_penalty(name, scale, every_step
 
 
 @pytest.mark.parametrize("name", penalties.names())
-def test_a_lazy_penalty_weighs_as_many_times_more_and_is_absent_in_between(name):
+def test_a_lazy_penalty_is_scaled_up_and_absent_in_between(name):
     added = [penalty_of(linear(), step, penalties=[name], weight=2.0, every_steps=3) for step in range(7)]
     expected = [3 * 2.0 * LINEAR[name] if step % 3 == 0 else 0.0 for step in range(7)]
     np.testing.assert_allclose(added, np.repeat(np.array(expected)[:, np.newaxis], 4, axis=1), rtol=1e-4, atol=1e-6)
@@ -168,7 +170,7 @@ def test_penalties_are_with_respect_to_the_images_before_augmentation(every_step
         np.testing.assert_allclose(logged, every_steps * by_hand, rtol=1e-4)
 
 
-def test_the_gradient_penalty_of_a_discriminator_without_slope_has_a_gradient():
+def test_the_gradient_penalty_has_a_gradient_where_the_slope_is_0():
     network = linear()
     kernel = network.layers[-1].kernel
     kernel.assign(tf.zeros_like(kernel))
@@ -177,16 +179,6 @@ def test_the_gradient_penalty_of_a_discriminator_without_slope_has_a_gradient():
         penalty = logged["penalty/gradient_penalty"]
     np.testing.assert_allclose(penalty, np.ones(4), rtol=1e-4)
     assert np.isfinite(tape.gradient(penalty, kernel.value)).all()
-
-
-def test_an_unknown_penalty_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"'gradient_penalti' is an unknown penalty; did you mean gradient_penalty\?"):
-        penalties.get("gradient_penalti")
-
-
-def test_penalties_need_one_update_on_both():
-    with pytest.raises(ConfigError, match="penalties and augmentation need discriminator_updates=together"):
-        Objective("non_saturating", updates="separate", penalties=["r1"])
 
 
 def test_penalties_of_one_name_are_all_added_and_logged():

@@ -1,6 +1,7 @@
 """The recipe benchmark: rows, records, the table, and a run that was interrupted."""
 
 import dataclasses
+import functools
 import json
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TINY_MLP
 from PIL import Image
+from refusals import check_command_refusal, check_refusal
 
 from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
@@ -78,19 +80,20 @@ def test_a_row_resolves_as_the_trainer_does(row):
     assert row.why and row.image_shape[2] in (1, 3)
 
 
-def test_an_interrupted_row_goes_on_and_leaves_record_table_and_thumbnail(places, tmp_path, capsys):
+def test_an_interrupted_row_resumes_and_leaves_its_record(places, tmp_path, capsys):
     run = recipe_runs.Run(TINY, tmp_path / "runs")
     first = [flag.replace("--steps=4", "--steps=2") for flag in TINY.flags]
     assert task.main(["task", "--recipe=mlp_zeros", f"--job_dir={run.directory.root}", *first]) == 0
     run.save_parts([Part(seconds=50.0, exit_code=143)])
     arguments = ["recipes", "--only=tiny", f"--runs={tmp_path / 'runs'}"]
     assert benchmark.main([*arguments, "--list"]) == 0
-    assert "interrupted (not run)" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "tiny" in listed and "interrupted" in listed
 
     assert benchmark.main(arguments) == 0
     record = Record.load(places.records, "tiny")
     assert record is not None and (record.outcome, record.step, record.steps) == ("finished", 4, 4)
-    assert "Resumed at step 2." in run.log.read_text()
+    assert '"step": 2' in run.log.read_text()  # where it resumed
     assert [part["exit_code"] for part in record.parts] == [143, 0]
     assert record.seconds == pytest.approx(50.0 + record.parts[1]["seconds"]) and record.seconds > 50.0
     assert record.images_per_sec > 0 and record.best is None and record.monitor is None
@@ -105,7 +108,7 @@ def test_an_interrupted_row_goes_on_and_leaves_record_table_and_thumbnail(places
     capsys.readouterr()
     assert benchmark.main(arguments) == 0
     assert benchmark.main([*arguments, "--list"]) == 0
-    assert "4 steps  measured: finished\n" in capsys.readouterr().out
+    assert "finished" in capsys.readouterr().out and benchmark.is_measured(TINY)
     assert places.page.stat().st_mtime_ns == written and len(run.parts()) == 2
 
 
@@ -117,14 +120,14 @@ signal.pause()
 """
 
 
-def test_a_row_whose_time_is_over_is_stopped_by_sigterm_and_may_go_on(places, tmp_path, monkeypatch):
+def test_a_row_whose_time_is_over_is_stopped_by_sigterm(places, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe_runs, "_POLL_SECS", 0.05)
     monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", STUB])
     log = recipe_runs.Run(TINY, tmp_path).log
     record = benchmark.measure(TINY, tmp_path, is_over=lambda: "ready" in log.read_text())
     assert (record.outcome, record.parts[0]["exit_code"]) == ("interrupted", 143)
     assert not benchmark.is_measured(TINY)
-    assert "interrupted at step 0" in places.page.read_text()
+    assert "interrupted" in places.page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -135,19 +138,19 @@ def test_a_row_whose_time_is_over_is_stopped_by_sigterm_and_may_go_on(places, tm
         (2, "steps=0 is too small.", None),
     ],
 )
-def test_only_divergence_is_an_outcome_and_other_errors_are_told(places, tmp_path, monkeypatch, code, error, outcome):
+def test_only_divergence_is_an_outcome_and_other_errors_are_raised(places, tmp_path, monkeypatch, code, error, outcome):
     stub = f"import sys; print('error: {error}', file=sys.stderr); sys.exit({code})"
     monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", stub])
     if outcome is None:
-        with pytest.raises(TrainerError, match=f"tiny ended with status {code}: {error}"):
-            benchmark.measure(TINY, tmp_path, is_over=lambda: False)
+        act = functools.partial(benchmark.measure, TINY, tmp_path, is_over=lambda: False)
+        check_refusal(act, TrainerError, "tiny", str(code), error)
         assert Record.load(places.records, "tiny") is None
     else:
         record = benchmark.measure(TINY, tmp_path, is_over=lambda: False)
         assert (record.outcome, record.sentence) == (outcome, error) and benchmark.is_measured(TINY)
 
 
-def test_the_trainers_own_sentence_of_divergence_is_known():
+def test_the_error_of_a_diverged_run_is_recognized():
     with pytest.raises(DivergenceError) as raised:
         _check_finite({"loss/generator": float("nan")}, 0, 1)
     assert recipe_runs.is_divergence(str(raised.value))
@@ -155,18 +158,17 @@ def test_the_trainers_own_sentence_of_divergence_is_known():
 
 def test_a_row_that_another_process_runs_is_left_alone(places, tmp_path):
     run = recipe_runs.Run(TINY, tmp_path)
-    with run._locked_log(), pytest.raises(TrainerError, match="tiny is being run by another process"):
-        recipe_runs.Run(TINY, tmp_path).go_on(lambda: False)
+    with run._locked_log():
+        check_refusal(lambda: recipe_runs.Run(TINY, tmp_path).go_on(lambda: False), TrainerError, "tiny")
 
 
-def test_no_row_is_started_when_the_minutes_are_over(places, tmp_path, capsys):
+def test_no_row_is_started_when_the_minutes_are_over(places, tmp_path):
     assert benchmark.main(["recipes", "--minutes=0", f"--runs={tmp_path / 'runs'}"]) == 0
-    assert "The time is over" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_row_is_refused_with_the_nearest_name(places, capsys):
-    assert benchmark.main(["recipes", "--only=digts", "--list"]) == 2
-    assert "did you mean digits?" in capsys.readouterr().err
+    check_command_refusal(benchmark.main, ["recipes", "--only=digts", "--list"], capsys, 2, "digts", "digits")
 
 
 DIGITS = Row("digits", "digits", (), "Why")
@@ -184,19 +186,19 @@ def test_best_and_final_are_told_apart_and_step_0_is_neither(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "sentence"),
+    ("lines", "metric", "value"),
     [
-        ([evaluation(1, 2.0, 0.6), evaluation(2, 2.1, 0.29)], "recall_digits_5k ended at 0.29, below half of its peak"),
-        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6)], "frechet_digits_5k ended at 4.1, over twice its best"),
-        ([evaluation(1, 2.0, 0.004), evaluation(2, 2.1, 0.001)], ""),
-        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.0, 0.3)], ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 2.1, 0.29)], "recall_digits_5k", "0.29"),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6)], "frechet_digits_5k", "4.1"),
+        ([evaluation(1, 2.0, 0.004), evaluation(2, 2.1, 0.001)], None, ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.0, 0.3)], None, ""),
     ],
 )
-def test_a_collapse_is_told_with_what_fell(tmp_path, lines, sentence):
+def test_a_collapse_is_named_with_what_fell(tmp_path, lines, metric, value):
     record = made_up(DIGITS, tmp_path, lines)
-    assert record.outcome == ("collapsed" if sentence else "finished")
-    assert record.sentence.startswith(sentence) and bool(record.sentence) == bool(sentence)
-    assert sentence in recipe_table.render([(DIGITS, record)], set())
+    assert record.outcome == ("collapsed" if metric else "finished")
+    assert (metric in record.sentence and value in record.sentence) if metric else record.sentence == ""
+    assert record.sentence in recipe_table.render([(DIGITS, record)], set())
 
 
 def test_stacked_and_cycle_metrics_have_columns(tmp_path):
@@ -217,24 +219,22 @@ def test_stacked_and_cycle_metrics_have_columns(tmp_path):
 
 
 def test_a_row_without_a_record_has_no_number(tmp_path):
-    for record, word in (
-        (None, "not measured"),
-        (made_up(DIGITS, tmp_path, [], "interrupted"), "interrupted at step 0"),
-    ):
+    for record in (None, made_up(DIGITS, tmp_path, [], "interrupted")):
         found = cells(DIGITS, record)
-        assert found.pop("outcome") == word
+        outcome = found.pop("outcome")
+        assert "measured" in outcome if record is None else "interrupted" in outcome and "0" in outcome
         assert {found[name] for name in CELLS[3:] if name in found} == {"–"}
 
 
-def test_a_row_whose_recipe_has_changed_is_stale_and_a_new_setting_alone_makes_none(tmp_path):
+def test_a_row_is_stale_when_its_recipe_has_changed(tmp_path):
     record = made_up(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)])
     older = dict(record.settings)
     del older["penalty_every_steps"]
     assert dataclasses.replace(record, settings=older).changed(DIGITS) == []
     stale = dataclasses.replace(record, settings=older | {"loss": "hinge", "steps": 7})
     assert sorted(stale.changed(DIGITS)) == ["loss", "steps"]
-    assert cells(DIGITS, stale)["outcome"] == "finished; stale: loss, steps changed since"
-    assert recipe_table.state(DIGITS, stale) == "measured: finished, stale: loss, steps changed since"
+    for text in (cells(DIGITS, stale)["outcome"], recipe_table.state(DIGITS, stale)):
+        assert all(fact in text for fact in ("finished", "stale", "loss", "steps"))
 
 
 @pytest.mark.parametrize("other_cores", [0.5, None])
@@ -244,7 +244,7 @@ def test_wall_time_is_marked_where_others_used_the_machine(tmp_path, other_cores
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_thumbnail_is_small_even_of_noise_and_of_the_grid_nearest_to_the_step(tmp_path, mode):
+def test_a_thumbnail_is_small_and_of_the_grid_nearest_to_the_step(tmp_path, mode):
     directory = RunDirectory(tmp_path / "run")
     directory.create()
     noise = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
@@ -259,12 +259,14 @@ def test_a_thumbnail_is_small_even_of_noise_and_of_the_grid_nearest_to_the_step(
 
 
 def test_a_page_without_a_place_for_the_table_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="has no place for the table"):
-        recipe_table.rewrite(tmp_path / "page.md", tmp_path, [])
+    page = tmp_path / "page.md"
+    page.write_text("no markers")
+    check_refusal(lambda: recipe_table.rewrite(page, tmp_path, []), ConfigError, "page.md")
+    assert page.read_text() == "no markers"
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_a_recipe_is_measured_and_its_docstring_has_the_score_and_the_cost(name):
+def test_a_recipe_is_measured_and_its_docstring_has_the_score(name):
     record = Record.load(benchmark.Places().records, name)
     assert record is not None, f"measure it: python -m benchmarks.recipes --only={name}"
     score = recipe_table.score(record)

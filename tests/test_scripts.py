@@ -74,26 +74,31 @@ def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path, script, argumen
 
 
 @pytest.mark.parametrize("script", ["submit_custom_job.sh", "submit_tuning_job.sh", "build_image.sh"])
-def test_help_is_the_first_comment_and_a_mistake_is_a_sentence(tmp_path, script):
+def test_help_is_the_first_comment_and_a_mistake_is_one_line(tmp_path, script):
     assert os.access(SCRIPTS / script, os.X_OK)
     done = call(tmp_path, script, "--help")
     assert done.returncode == 0 and f"scripts/{script} [--dry_run]" in done.stdout and "set -eu" not in done.stdout
     (tmp_path / "none").mkdir()
     done = call(tmp_path / "none", script)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: expected ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_the_scripts_refuse_what_is_not_there(tmp_path):
-    done = call(tmp_path, "submit_custom_job.sh", "us-central1", "missing.yaml")
-    assert (done.returncode, done.stderr) == (2, "error: missing.yaml does not exist; name the file of a job\n")
-    (tmp_path / "none").mkdir()
-    done = call(tmp_path / "none", "build_image.sh", "trainer:latest")
-    assert done.returncode == 2 and done.stderr.startswith("error: trainer:latest is not in Artifact Registry; write ")
+@pytest.mark.parametrize(
+    ("script", "arguments", "mention"),
+    [
+        ("submit_custom_job.sh", ["us-central1", "missing.yaml"], "missing.yaml"),
+        ("build_image.sh", ["trainer:latest"], "trainer:latest"),
+    ],
+)
+def test_the_scripts_refuse_what_is_not_there(tmp_path, script, arguments, mention):
+    done = call(tmp_path, script, *arguments)
+    assert done.returncode == 2 and mention in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-cuda.lock"])
-def test_the_image_is_made_of_locked_packages_with_hashes_that_setup_asks_for(name):
+def test_the_image_is_made_of_locked_packages_with_hashes(name):
     text = (ROOT / name).read_text()
     packages = dict(re.findall(r"^([a-z0-9][\w.-]*)\S*==(\S+) \\\n    --hash=sha256:", text, re.MULTILINE))
     assert len(packages) == len(re.findall(r"^[a-z0-9]", text, re.MULTILINE))

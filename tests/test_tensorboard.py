@@ -6,6 +6,7 @@ import threading
 import pytest
 from bucket_runs import files
 from conftest import TINY_MLP
+from refusals import check_command_refusal
 
 from trainer import task
 from trainer.callbacks import MetricsLog
@@ -64,7 +65,7 @@ def test_a_run_in_a_bucket_has_its_events_in_both(elsewhere, bucket):
     assert contents(elsewhere) == contents(f"{bucket}/run/logs") and len(contents(elsewhere)) == 2
 
 
-def test_a_folder_that_cannot_be_written_ends_the_run_with_a_sentence(cloud_storage, tmp_path, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_written_ends_the_run(cloud_storage, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", "gs://no-such-bucket/logs-of-all")
     monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
     steps, on_end = [], MetricsLog.on_train_batch_end
@@ -77,6 +78,6 @@ def test_a_folder_that_cannot_be_written_ends_the_run_with_a_sentence(cloud_stor
                 thread.join(20)
 
     monkeypatch.setattr(MetricsLog, "on_train_batch_end", await_copying)
-    assert task.main(["task", *FLAGS, "--steps=100", f"--job_dir={tmp_path / 'run'}"]) == 1
-    assert "error: the bucket gs://no-such-bucket does not exist" in capsys.readouterr().err
+    argv = ["task", *FLAGS, "--steps=100", f"--job_dir={tmp_path / 'run'}"]
+    check_command_refusal(task.main, argv, capsys, 1, "gs://no-such-bucket")
     assert steps == [2]  # soon, not at the end

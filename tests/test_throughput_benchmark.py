@@ -30,7 +30,7 @@ def test_the_peers_know_the_networks_of_every_case(name):
     assert cases.get(name).options
 
 
-def test_our_contender_ends_with_the_bits_of_fit_and_on_constant_input_with_others(case):
+def test_our_contender_ends_with_the_bits_of_fit(case):
     gan = from_config(case.config, case.image_shape, case.num_classes)
     gan.fit(case.images, case.labels, batch_size=case.batch, steps=3, verbose=0)
     ends = []

@@ -1,4 +1,4 @@
-"""What docs/vertex.md and the headers of the job files show: every command, request, job file and message is right."""
+"""Commands, requests, job files and messages that docs/vertex.md and the headers of the job files show."""
 
 import ast
 import base64
@@ -44,7 +44,7 @@ def fenced(language):
 
 
 @pytest.mark.parametrize("command", EVERY)
-def test_every_command_is_one_that_its_program_takes(command, tmp_path):
+def test_every_command_is_accepted_by_its_program(command, tmp_path):
     check(command, tmp_path)
 
 
@@ -65,39 +65,39 @@ def test_every_command_is_one_that_its_program_takes(command, tmp_path):
         "sed -i.bak -e 's/PROJECT/my-project/' config.yaml scripts/*.yaml",
     ],
 )
-def test_a_command_that_is_wrong_or_unknown_is_not_let_through(command, tmp_path):
+def test_a_wrong_or_unknown_command_is_refused(command, tmp_path):
     with pytest.raises(AssertionError):
         check(command, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("command", "sentence"),
+    ("command", "flag"),
     [
-        ("python -m trainer submit --confg=config.yaml", "Unknown command line flag 'confg'"),
-        ("python -m trainer submit --project=PROJECT", "Flag --config must have a value"),
-        ("python -m trainer.task --setps=3", "--setps is not a flag of the trainer"),
+        ("python -m trainer submit --confg=config.yaml", "confg"),
+        ("python -m trainer submit --project=PROJECT", "--config"),
+        ("python -m trainer.task --setps=3", "--setps"),
     ],
 )
-def test_a_flag_that_the_trainer_does_not_have_is_not_let_through(command, sentence, tmp_path):
-    with pytest.raises((errors.ConfigError, absl_flags.Error), match=sentence):
+def test_a_flag_that_the_trainer_does_not_have_is_refused(command, flag, tmp_path):
+    with pytest.raises((errors.ConfigError, absl_flags.Error), match=flag):
         check(command, tmp_path)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_header_of_a_job_file_shows_its_three_places(name):
+def test_the_header_of_a_job_file_shows_three_commands(name):
     starts = [" ".join(command.split()[:4]) for command in SHOWN[name] if f"--config={name}" in command]
     kind = "hp-tuning-jobs" if "tuning" in name else "custom-jobs"
     assert starts == ["python -m trainer local", "python -m trainer submit", f"gcloud ai {kind} create"]
 
 
-def test_the_table_of_gcloud_holds_nothing_that_is_not_used():
+def test_every_row_of_the_gcloud_table_is_used():
     called = " ".join(command for command in EVERY if command.startswith("gcloud"))
     for path in USAGES:
         assert f"gcloud {' '.join(path)}" in called, path
 
 
 @pytest.mark.parametrize("text", fenced("yaml"))
-def test_what_is_shown_of_a_job_file_is_part_of_one(text):
+def test_every_excerpt_of_a_job_file_is_valid(text):
     job = yaml.safe_load((ROOT / "config.yaml").read_text()) | yaml.safe_load(text)
     assert jobspec.parse(job).raw == job
 
@@ -119,7 +119,7 @@ def ask(signatures, request):
     return signature(**columns)
 
 
-def test_requests_have_the_inputs_of_the_signatures_and_the_answer_is_read_as_shown(signatures, tmp_path, monkeypatch):
+def test_requests_and_answers_are_those_of_the_signatures(signatures, tmp_path, monkeypatch):
     drawn, latents = (json.loads(text) for text in fenced("json"))
     assert set(ask(signatures, latents)) == {"images"}
     pngs = ask(signatures, drawn)["png_bytes"].numpy()
@@ -133,23 +133,21 @@ def test_requests_have_the_inputs_of_the_signatures_and_the_answer_is_read_as_sh
         assert Image.open(io.BytesIO(png)).size == (44, 44)
 
 
-def test_every_message_is_one_of_the_program():
+def test_every_quoted_message_is_one_of_the_program():
     trees = (ast.parse(path.read_text()) for path in (ROOT / "trainer").rglob("*.py"))
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     said = [text for text in texts if isinstance(text, str)]
-    rows = VERTEX.split("| what is said |")[1].split("\n\n")[0]
-    fragments = re.findall(r"^\| `(.+?)` \|", rows, re.MULTILINE)
+    fragments = re.findall(r"^\| `([^`]* [^`]*)` \|", VERTEX, re.MULTILINE)
     assert len(fragments) > 10
     for fragment in fragments:
         assert any(fragment in text for text in said), fragment
 
 
 def test_every_exit_code_is_one_of_the_program():
-    rows = VERTEX.split("| exit code |")[1].split("\n\n")[0]
     codes = {0, flags._UNFORESEEN, flags._BAD_FLAGS, flags._INTERRUPTED, ABORTED, errors.Preempted.exit_code}
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", rows, re.MULTILINE)} == codes
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", VERTEX, re.MULTILINE)} == codes
 
 
-def test_roles_and_services_have_the_names_that_google_gives_them():
+def test_roles_and_services_have_googles_names():
     assert set(re.findall(r"roles/[\w.]+\w", VERTEX)) == ROLES
     assert set(re.findall(r"(\w+)\.googleapis\.com", VERTEX)) == SERVICES

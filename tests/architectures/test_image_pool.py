@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from trainer.architectures.image_pool import ImagePool
-from trainer.errors import ConfigError
 
 SHAPE = (2, 3, 1)
 
@@ -61,7 +60,7 @@ def test_what_is_shown_and_held_follows_the_rule_image_by_image(size, batch):
     assert (expected != images).any()
 
 
-def test_a_pool_that_is_not_full_shows_new_images_and_says_how_many_it_holds():
+def test_a_pool_that_is_not_full_shows_new_images():
     images, draws = stream(2, 3)
     pool = ImagePool(8, SHAPE)
     np.testing.assert_array_equal(run(pool, images, draws), images)
@@ -124,7 +123,7 @@ def test_no_gradient_flows_to_what_is_shown():
     assert not pool.trainable_variables
 
 
-def test_without_slots_or_outside_training_images_pass_and_nothing_is_kept():
+def test_images_pass_without_slots_and_outside_training():
     images = tf.random.stateless_normal([3, *SHAPE], [0, 1])
     pool = ImagePool(2, SHAPE)
     for shown in (ImagePool(0, SHAPE)(images, tf.zeros([3, 2]), training=True), pool(images, tf.zeros([3, 2]))):
@@ -142,11 +141,3 @@ def test_mixed_precision_rounds_neither_images_nor_draws():
     finally:
         keras.config.set_dtype_policy(policy)
     np.testing.assert_array_equal(run(mixed, images, draws), run(ImagePool(3, SHAPE), images, draws))
-
-
-def test_a_size_that_cannot_work_is_refused_in_one_sentence(two_replicas):
-    with pytest.raises(ConfigError, match="size=-1 is out of range; give 0 for none, or a positive number."):
-        ImagePool(-1, SHAPE)
-    sentence = "size=1 has no slot for each of 2 replicas; give at least 2, or 0 for none."
-    with two_replicas.scope(), pytest.raises(ConfigError, match=sentence):
-        ImagePool(1, SHAPE)

@@ -29,7 +29,7 @@ def keras_own(layer, shape):
 
 
 @pytest.mark.parametrize(("shape", "is_fused"), list(zip(SHAPES, FUSED, strict=True)))
-def test_outputs_and_gradients_are_those_of_a_group_normalization_of_one_channel_a_group(shape, is_fused):
+def test_instance_norm_is_group_norm_with_one_channel_per_group(shape, is_fused):
     assert instance_norm._is_worth_kernels(tf.TensorShape(shape)) is is_fused
     layer, inputs = layer_and_inputs(shape)
     upstream = tf.random.stateless_normal(shape, [0, 1])
@@ -60,7 +60,7 @@ def test_the_gradient_of_a_gradient_penalty_is_keras_own(shape):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
 
-def test_a_new_layer_gives_mean_0_and_variance_1_to_every_channel_of_every_image():
+def test_a_new_layer_gives_every_channel_mean_0_and_variance_1():
     outputs = InstanceNormalization()(tf.random.stateless_normal([3, 8, 8, 2], [0, 1], mean=5.0, stddev=3.0)).numpy()
     np.testing.assert_allclose(outputs.mean(axis=(1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(outputs.var(axis=(1, 2)), 1, atol=1e-4)

@@ -57,7 +57,7 @@ def test_the_largest_singular_value_of_the_kernel_in_use_becomes_one(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_are_those_of_the_plain_layer_with_the_normalised_kernel(case):
+def test_outputs_are_those_of_a_layer_with_the_normalized_kernel(case):
     layer, inputs = built(case)
     settle(layer)
     plains = {SpectralDense: keras.layers.Dense, SpectralConv2D: Conv2D, SpectralPoolingConv2D: PoolingConv2D}
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_the_normalised_kernel(case):
     assert np.sum(gradient * kernel) == pytest.approx(0, abs=1e-3)  # the kernel's length changes nothing
 
 
-def test_only_training_moves_the_vector_and_nothing_but_an_optimiser_moves_the_kernel():
+def test_training_moves_the_vector_and_an_optimizer_the_kernel():
     layer = SpectralDense(5)
     layer.build((2, 4))
     kernel, _, vector = (weight.numpy().copy() for weight in layer.weights)

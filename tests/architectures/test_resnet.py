@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from trainer import architectures
-from trainer.errors import ConfigError
 
 SNGAN = {
     "generator_filters": [256, 256, 256],
@@ -75,20 +74,3 @@ def test_a_gradient_penalty_reaches_every_kernel_of_the_discriminator():
     for gradient in outer.gradient(penalty, kernels):
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"generator_filters": []}, r"generator_filters=\[\] cannot be built; give 1 or more whole numbers above 0."),
-        ({"discriminator_filters": [0]}, r"discriminator_filters=\[0\] cannot be built"),
-        (
-            {"discriminator_downsamples": 3},
-            "discriminator_downsamples=3 does not fit 2 discriminator_filters; .* 0 to 2",
-        ),
-        ({"spectral_norm": "on"}, "spectral_norm=on is unknown; choose true or false."),
-    ],
-)
-def test_an_option_that_cannot_work_is_an_error_that_says_what_can(options, message):
-    with pytest.raises(ConfigError, match=message):
-        architectures.build("resnet", (32, 32, 1), 8, 0, "tanh", options)

@@ -9,7 +9,6 @@ from trainer import architectures
 from trainer.architectures.instance_norm import InstanceNormalization
 from trainer.architectures.translators import ReflectionPadding2D
 from trainer.engine.randomness import seeded_initialisation
-from trainer.errors import ConfigError
 
 TINY = {"generator_filters": 4, "discriminator_filters": 4}
 RESNET = ("resnet_translator", TINY | {"residual_blocks": 1})
@@ -40,7 +39,7 @@ def settings_of(network):
         ("unet_translator", TINY | {"depth": 5}, (32, 64, 3), 2),
     ],
 )
-def test_images_become_images_of_the_same_shape_and_a_grid_of_logits(name, options, shape, condition_size):
+def test_images_keep_their_shape_and_have_a_grid_of_logits(name, options, shape, condition_size):
     generator, discriminator = build(name, options, shape, condition_size)
     inputs = tf.random.stateless_normal([2, *shape[:2], shape[2] + condition_size], [0, 1])
     images = generator(inputs, training=True)
@@ -53,11 +52,9 @@ def test_images_become_images_of_the_same_shape_and_a_grid_of_logits(name, optio
 def test_architectures_say_what_their_generators_take():
     assert {architectures.maps(name) for name in ("resnet_translator", "unet_translator")} == {"images"}
     assert {architectures.maps(name) for name in ("mlp", "dcgan")} == {"latents"}
-    with pytest.raises(ConfigError, match="did you mean unet_translator?"):
-        architectures.maps("unet_translater")
 
 
-def test_row_1f_2b_the_resnet_of_128_pixels_is_the_papers():
+def test_cyclegan_resnet_of_128_pixels_is_that_of_the_paper():
     generator, _ = build("resnet_translator", {"residual_blocks": 6}, (128, 128, 3))
     down, up = [(64, 7, 1), (128, 3, 2), (256, 3, 2)], [(128, 3, 2), (64, 3, 2)]
     assert settings_of(generator) == [*down, *[(256, 3, 1)] * 12, *up, (3, 7, 1)]
@@ -71,7 +68,7 @@ def test_row_1f_2b_the_resnet_of_128_pixels_is_the_papers():
         assert layer.kernel.numpy().std() == pytest.approx(0.02, rel=0.05)
 
 
-def test_row_1f_2b_the_u_net_of_128_pixels_is_the_papers():
+def test_cyclegan_unet_of_128_pixels_is_that_of_the_paper():
     generator, _ = build("unet_translator", {"generator_filters": 8}, (128, 128, 3))
     down, up = [8, 16, 32, 64, 64, 64, 64], [64, 64, 64, 32, 16, 8, 3]
     assert settings_of(generator) == [(filters, 4, 2) for filters in down + up]
@@ -80,7 +77,7 @@ def test_row_1f_2b_the_u_net_of_128_pixels_is_the_papers():
     assert len(layers_of(generator, InstanceNormalization)) == 5 + 6
 
 
-def test_row_1f_2b_the_discriminator_judges_patches_of_70_pixels():
+def test_cyclegan_discriminator_judges_patches_of_70_pixels():
     _, discriminator = build("resnet_translator", {"residual_blocks": 1}, (128, 128, 3))
     settings = settings_of(discriminator)
     assert settings == [(64, 4, 2), (128, 4, 2), (256, 4, 2), (512, 4, 1), (1, 4, 1)]
@@ -103,7 +100,7 @@ def test_fewer_layers_judge_smaller_patches(num_layers, field):
 
 
 @pytest.mark.parametrize(("name", "options"), [RESNET, UNET])
-def test_layers_of_equal_shape_start_with_different_weights_and_so_do_two_networks(name, options):
+def test_layers_and_networks_of_equal_shape_start_with_own_weights(name, options):
     factory = architectures.build(name, (32, 32, 1), 0, 0, "tanh", options)["generator"]
     kernels = [weight.numpy() for _ in range(2) for weight in factory().weights if weight.name == "kernel"]
     assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
@@ -111,7 +108,7 @@ def test_layers_of_equal_shape_start_with_different_weights_and_so_do_two_networ
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize(("name", "options"), [RESNET, ("unet_translator", TINY | {"depth": 4})])
-def test_every_weight_learns_and_the_discriminator_takes_a_gradient_penalty(name, options, policy):
+def test_every_weight_learns_under_a_gradient_penalty_too(name, options, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -141,7 +138,7 @@ def test_every_weight_learns_and_the_discriminator_takes_a_gradient_penalty(name
         np.testing.assert_array_equal(once, again)
 
 
-def test_reflection_padding_mirrors_about_the_border_and_so_do_its_derivatives():
+def test_reflection_padding_and_its_derivatives_mirror_the_border():
     images = tf.random.stateless_normal([2, 5, 4, 3], [0, 1])
     expected = np.pad(images.numpy(), [(0, 0), (3, 3), (3, 3), (0, 0)], mode="reflect")
     np.testing.assert_array_equal(ReflectionPadding2D(3)(images), expected)
@@ -155,21 +152,3 @@ def test_reflection_padding_mirrors_about_the_border_and_so_do_its_derivatives()
     copies = slope / (3 * images**2)
     np.testing.assert_allclose(outer.gradient(slope, images), copies * 6 * images, rtol=1e-4)
     assert copies.numpy().round(3).max() > 1
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "options", "sentence"),
-    [
-        ("resnet_translator", (30, 21, 3), {}, "images of 30×21 do not fit downsamplings=2, .* 28×20 or 32×24."),
-        ("resnet_translator", (4, 4, 3), {}, "divide by 4, from 8 up; resize to 8×8, or give downsamplings=1."),
-        ("unet_translator", (28, 28, 1), {}, "do not fit depth=7, .* resize to 128×128, or give depth=2."),
-        ("resnet_translator", (8, 8, 3), {}, "discriminator_layers=3 leaves one pixel of .* give at most 2, or larger"),
-        ("resnet_translator", (32, 32, 3), {"residual_blocks": 0}, "residual_blocks=0 is out of range; .* from 1 up."),
-        ("unet_translator", (32, 32, 3), {"depth": "3"}, "depth='3' is out of range; give a whole number from 1 up."),
-        ("unet_translator", (32, 32, 3), {"depth": 2, "dropout": 1}, "dropout=1 is out of range; .* without, 1."),
-        ("unet_translator", (32, 32, 3), {"depth": -1}, "depth=-1 is out of range; give a whole number from 1 up."),
-    ],
-)
-def test_what_cannot_work_is_refused_in_one_sentence_that_names_what_can(name, shape, options, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        architectures.build(name, shape, 0, 0, "tanh", options)

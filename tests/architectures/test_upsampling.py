@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from trainer import architectures
 from trainer.architectures.layers import PoolingConv2D, UpsamplingConv2D
-from trainer.errors import ConfigError
 
 
 def stack(network: keras.Model) -> list[tuple[object, ...]]:
@@ -29,7 +28,7 @@ def stack(network: keras.Model) -> list[tuple[object, ...]]:
     return described
 
 
-def test_row_2a_layers_are_those_of_the_row():
+def test_dcgan_upsampling_has_its_layers():
     networks = architectures.build("upsampling", (32, 32, 1), 100, 0, "sigmoid", {})
     normalised = ("BatchNormalization",), ("ReLU",)
     assert stack(networks["generator"]()) == [
@@ -88,31 +87,3 @@ def test_a_resampling_convolution_is_made_again_from_its_config():
     for layer in (UpsamplingConv2D(5, 3, use_bias=False), PoolingConv2D(5, (3, 1))):
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
-
-
-@pytest.mark.parametrize("settings", [{"kernel_size": 4}, {"kernel_size": 3, "strides": 2}])
-def test_a_resampling_convolution_refuses_even_kernels_and_strides(settings):
-    with pytest.raises(ConfigError, match="UpsamplingConv2D got .* give an odd kernel size and no strides."):
-        UpsamplingConv2D(8, **settings)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"generator_filters": [64]},
-            r"generator_filters=\[64\] cannot be built; give 2 or more whole numbers above 0",
-        ),
-        ({"discriminator_filters": [32, -1]}, r"discriminator_filters=\[32, -1\] cannot be built"),
-        ({"upsampling_kernel_size": 4}, "upsampling_kernel_size=4 is unknown; choose 1, 3, 5 or 7."),
-        ({"discriminator_filters": 64}, r"discriminator_filters=64 is no list; give 1 or more whole numbers above 0"),
-        ({"transposed_kernel_size": 0}, "transposed_kernel_size=0 is out of range; give a whole number from 1 up."),
-        ({"discriminator_kernel_size": 2.5}, "discriminator_kernel_size=2.5 is out of range; give a whole number"),
-        ({"dropout": "x"}, "dropout='x' is out of range; give a number from 0 up to, without, 1."),
-        ({"generator_activation": "elu"}, "generator_activation=elu is unknown; choose relu or leaky_relu."),
-        ({"discriminator_activation": "elu"}, "discriminator_activation=elu is unknown; choose relu or leaky_relu."),
-    ],
-)
-def test_an_option_that_cannot_work_is_an_error_that_says_what_can(options, message):
-    with pytest.raises(ConfigError, match=message):
-        architectures.build("upsampling", (32, 32, 1), 8, 0, "tanh", options)

@@ -82,7 +82,7 @@ def test_very_large_pictures_are_smaller_in_an_animation(tmp_path, side, shown):
         assert animation.n_frames == 2 and animation.size == (shown, shown + 16)
 
 
-def test_a_run_that_is_cut_leaves_its_animation_to_the_run_that_goes_on(digits, tmp_path):
+def test_a_run_that_is_cut_leaves_its_animation_to_the_next_one(digits, tmp_path):
     gan = tiny_gan("mlp")
 
     def terminate(batch, logs):
@@ -190,7 +190,7 @@ def test_loading_notes_are_held_back_unless_loading_fails(capfd):
     assert "reason" in capfd.readouterr().err
 
 
-def test_a_process_that_stands_still_ends_although_nobody_reads_its_last_words(tmp_path, monkeypatch):
+def test_a_stalled_process_ends_although_nobody_reads_its_output(tmp_path, monkeypatch):
     class Ended(BaseException):
         pass
 

@@ -1,4 +1,4 @@
-"""The args of a job are held against the trainer's flags: one sentence for each mistake."""
+"""Args of a job: those that the trainer takes, and the names that are known without TensorFlow."""
 
 import pytest
 
@@ -8,57 +8,11 @@ from trainer.cloud.arguments import asked, check_args, trainer_args
 from trainer.cloud.known import OPTIONS, PARTS
 from trainer.cloud.pools import Container, PythonPackage
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError
 from trainer.gans import WIRINGS, building
 
 
 def container(command=(), args=()):
     return Container(image_uri="image", command=command, args=args, env={})
-
-
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        (["--setps=3"], "--setps is not a flag of the trainer; did you mean steps?"),
-        (["--zzzzzz=3"], "--zzzzzz is not a flag of the trainer; python -m trainer.task --help lists them."),
-        (["--steps=many"], "--steps=many does not fit; --steps takes a whole number, or none."),
-        (["--steps=2.5"], "--steps=2.5 does not fit; --steps takes a whole number, or none."),
-        (["--wiring_options=[1]"], "--wiring_options=[1] does not fit; --wiring_options takes a JSON object."),
-        (["--export_model=maybe"], "--export_model=maybe does not fit; --export_model takes true or false."),
-        (["--steps"], "Missing value for flag --steps; write --name=value."),
-        (["--steps=0"], "steps=0 is too small; the least is 1."),
-        (["--steps=3", "--epochs=2"], "steps=3 and epochs=2 both say how long to train; give one."),
-        (["--recipe=vanila"], "'vanila' is an unknown recipe; did you mean vanilla? Known are "),
-        (["digits"], "'digits' is not a flag; flags are written --name=value."),
-        (["--loss=wassertein"], "'wassertein' is an unknown loss; did you mean wasserstein? Known are "),
-        (["--architecture=dcgn"], "'dcgn' is an unknown architecture; did you mean dcgan? Known are "),
-        (["--penalties=r1,r3"], "'r3' is an unknown penalty; known are gradient_penalty, r1, r2."),
-        (["--augment=adda"], "'adda' is an unknown augmentation; did you mean ada? Known are "),
-        (["--wiring=cyclegan"], "wiring=cyclegan with dataset_b=None: a second data set belongs to wiring=cyclegan"),
-        (["--dataset_b=digits"], "wiring=conditional with dataset_b=digits: a second data set belongs to wiring="),
-        (["--recipe=cyclegan", "--balance_classes"], "balance_classes needs classes, which the two data sets of "),
-        (["--recipe=cyclegan", "--architecture=mlp"], "wiring=cyclegan needs an architecture that maps images to "),
-        (["--metrics=cycle"], "metrics=cycle measures translations, which wiring=conditional does not give; choose "),
-        (["--discriminator_repeats=2"], "discriminator_repeats=2 and discriminator_updates=together need update_order"),
-        (["--recipe=gan_rmsprop", "--penalties=r1"], "penalties and augmentation need discriminator_updates=together"),
-        (
-            ["--recipe=two_phase", "--loss=relativistic"],
-            "discriminator_updates=separate needs a loss that is a sum of ",
-        ),
-        (["--recipe=r3gan", "--augment=ada", "--augment_probability=none"], "augment_probability=None adapts to how "),
-        (["--architecture=resnet"], "'generator_strides' is an unknown option of architecture resnet; did you mean "),
-        (
-            ["--recipe=acgan", '--wiring_options={"clas_weight": 2}'],
-            "'clas_weight' is an unknown option of wiring acgan",
-        ),
-        (["--recipe=mine:recipe", "--padding=-1"], "padding=-1 is too small; the least is 0."),
-    ],
-)
-def test_what_the_trainer_would_refuse_is_told(args, sentence):
-    with pytest.raises(ConfigError) as caught:
-        check_args(args, "workerPoolSpecs[0].containerSpec.args")
-    assert str(caught.value).startswith(f"workerPoolSpecs[0].containerSpec.args: {sentence}")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +29,11 @@ def test_what_the_trainer_would_refuse_is_told(args, sentence):
         ["--recipe=mine:recipe", "--wiring=cyclegan", "--discriminator_repeats=2", '--wiring_options={"mine": 1}'],
     ],
 )
-def test_what_the_trainer_takes_is_right(args):
+def test_args_that_the_trainer_takes_are_accepted(args):
     check_args(args, "args")
 
 
-def test_the_settings_that_args_give_are_told():
+def test_settings_are_parsed_from_args():
     some = asked(["--job-dir=gs://b/x", "--steps=3.0"], "args")
     assert some.given == {"job_dir": "gs://b/x", "steps": 3} and not some.is_dry_run
     assert some.config.steps == 3 and some.config.wiring == "conditional" and not some.has_own_recipe
@@ -100,11 +54,11 @@ def test_the_settings_that_args_give_are_told():
         (PythonPackage(executor_image_uri="i", package_uris=(), python_module="mine", args=("-a",), env={}), None),
     ],
 )
-def test_the_args_are_those_of_the_trainer(program, args):
+def test_trainer_args_of_a_program(program, args):
     assert trainer_args(program) == args
 
 
-def test_the_names_that_are_known_here_are_those_of_this_package():
+def test_known_names_are_those_of_the_registries():
     registries = {"loss": losses, "architecture": architectures, "penalty": penalties, "augmentation": augment}
     registries["wiring"] = WIRINGS
     assert {kind: sorted(names) for kind, names in PARTS.items()} == {
@@ -112,7 +66,7 @@ def test_the_names_that_are_known_here_are_those_of_this_package():
     }
 
 
-def test_the_options_that_are_known_here_are_those_of_this_package():
+def test_known_options_are_those_of_the_registries():
     architecture = {name: [*architectures.default_options(name)] for name in architectures.names()}
     wiring = {name: building.wiring_options(name) for name in WIRINGS.names()}
     for kind, found in (("architecture", architecture), ("wiring", wiring)):
@@ -125,11 +79,11 @@ def test_the_options_that_are_known_here_are_those_of_this_package():
     ("setting", "name"),
     [*(("loss", name) for name in losses.names()), *(("wiring", name) for name in WIRINGS.names())],
 )
-def test_what_the_rules_ask_of_parts_is_known_here(setting, name):
+def test_known_traits_are_those_of_the_parts(setting, name):
     config = TrainConfig().override(**{setting: name})
     assert known.traits(config) == building.traits(config)
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_is_let_through(name):
+def test_every_recipe_is_accepted(name):
     check_args([f"--recipe={name}"], "args")

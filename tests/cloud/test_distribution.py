@@ -6,6 +6,7 @@ import os
 import tarfile
 
 import pytest
+from refusals import check_refusal
 
 from trainer.cloud import distribution
 from trainer.errors import ConfigError
@@ -24,7 +25,7 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_the_package_of_a_folder_is_built_to_the_same_bytes_each_time(project):
+def test_a_package_is_built_to_the_same_bytes_each_time(project):
     (one,) = distribution.packages(SOURCES, "gs://b/", project).values()
     os.utime(project / "a.py", (1, 1))
     (other,) = distribution.packages(SOURCES, "gs://b", project).values()
@@ -33,19 +34,15 @@ def test_the_package_of_a_folder_is_built_to_the_same_bytes_each_time(project):
         assert {"mine-1/a.py", "mine-1/setup.py", "mine-1/PKG-INFO"} <= set(archive.getnames())
 
 
-def test_a_folder_without_a_package_is_told(tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        distribution.packages(SOURCES, "gs://b", tmp_path)
-    assert str(caught.value) == (
-        f"package={tmp_path} holds no pyproject.toml or setup.py; give --package=FOLDER that does."
+def test_a_folder_without_a_package_is_refused(tmp_path):
+    check_refusal(
+        lambda: distribution.packages(SOURCES, "gs://b", tmp_path), ConfigError, f"package={tmp_path}", "setup.py"
     )
 
 
-def test_a_package_that_cannot_be_built_is_told(project):
+def test_a_package_that_cannot_be_built_is_refused(project):
     (project / "setup.py").write_text("raise SystemExit('no')")
-    with pytest.raises(ConfigError) as caught:
-        distribution.packages(SOURCES, "gs://b", project)
-    assert str(caught.value).startswith(f"package={project} cannot be built (") and "\n" not in str(caught.value)
+    check_refusal(lambda: distribution.packages(SOURCES, "gs://b", project), ConfigError, f"package={project}", "no")
 
 
 def test_the_package_of_several_pools_is_built_once():

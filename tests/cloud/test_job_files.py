@@ -1,4 +1,4 @@
-"""Job files on the disk: those of this repository are right, and what is no job file is one sentence."""
+"""Job files on the disk: those of this repository are valid."""
 
 import dataclasses
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
+from refusals import check_refusal
 
 from trainer import __version__, flags, recipes
 from trainer.cloud import jobspec
@@ -61,7 +62,7 @@ def config_of(args):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_files_of_this_repository_are_right(yaml, file):
+def test_the_files_of_this_repository_are_valid(yaml, file):
     job = jobspec.read(ROOT / file)
     trial = job.trial if isinstance(job, TuningSpec) else job
     assert trial.base_output_uri.startswith("gs://BUCKET/runs/")
@@ -80,7 +81,7 @@ def test_the_sdk_takes_the_files_of_this_repository(yaml, file):
     json_format.ParseDict(yaml.safe_load((ROOT / file).read_text()), message.pb(message()))
 
 
-def test_what_the_tuning_file_varies_are_settings(yaml):
+def test_the_parameters_of_the_tuning_file_are_settings(yaml):
     job = jobspec.read(ROOT / "scripts/tuning.yaml")
     (metric,) = job.study.metrics
     assert (metric.metric_id, metric.goal) == ("frechet", "MINIMIZE")
@@ -95,24 +96,24 @@ def test_what_the_tuning_file_varies_are_settings(yaml):
     assert (child.parameter.parameter_id, child.parent_values) == ("penalty_weight", ("wasserstein",))
 
 
-def test_config_yaml_is_one_machine_with_two_accelerators_on_spot(yaml):
+def test_config_yaml_has_two_accelerators_on_spot(yaml):
     job = jobspec.read(ROOT / "config.yaml")
     (chief,) = job.pools
     assert (chief.replica_count, chief.accelerator_count) == (1, 2)
     assert (job.scheduling.strategy, job.scheduling.restart_job_on_worker_restart) == ("SPOT", True)
 
 
-def test_the_several_machines_of_a_job_run_the_same_program(yaml):
+def test_all_machines_of_a_job_run_the_same_program(yaml):
     chief, workers = jobspec.read(ROOT / "scripts/multi_worker.yaml").pools
     assert (chief.role, workers.role) == ("chief", "worker") and chief.program == workers.program
 
 
-def test_the_python_package_has_the_name_that_the_build_gives_it(yaml):
+def test_the_python_package_is_named_as_built(yaml):
     (chief,) = jobspec.read(ROOT / "scripts/python_package.yaml").pools
     assert chief.program.package_uris == (f"gs://BUCKET/packages/gan_trainer-{__version__}.tar.gz",)
 
 
-def test_small_numbers_in_their_usual_form_are_numbers(written):
+def test_numbers_in_scientific_notation_are_numbers(written):
     job = written(VERTEX_SAMPLE)
     assert isinstance(job, TuningSpec) and job.study.parameters[0].bounds == (1e-5, 1e-3)
 
@@ -122,69 +123,14 @@ def test_a_file_may_be_json(written):
     assert isinstance(written('{"workerPoolSpecs": [' + pool + "]}"), JobSpec)
 
 
-def test_a_mistake_is_told_with_the_file(written, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        written("worker_pool_specs: []")
-    assert str(caught.value) == f"{tmp_path}/job.yaml: worker_pool_specs is not in camelCase; write workerPoolSpecs."
+def test_a_file_that_is_missing_is_refused(yaml, tmp_path):
+    check_refusal(lambda: jobspec.read(tmp_path / "missing.yaml"), StorageError, f"{tmp_path}/missing.yaml")
 
 
-def test_an_empty_file_is_told(written, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        written("# nothing")
-    assert str(caught.value) == (
-        f"{tmp_path}/job.yaml: the file holds no keys; it must be a CustomJobSpec or a HyperparameterTuningJob."
-    )
+def test_a_mistake_names_the_file(written, tmp_path):
+    check_refusal(lambda: written("network: x"), ConfigError, f"{tmp_path}/job.yaml", "workerPoolSpecs")
 
 
-def test_a_key_that_stands_twice_is_told(written, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        written("workerPoolSpecs:\n- containerSpec: {imageUri: a}\n  replicaCount: 1\n  containerSpec: {imageUri: b}\n")
-    assert (
-        str(caught.value) == f"{tmp_path}/job.yaml has the key containerSpec twice in one place, in line 4; keep one."
-    )
-
-
-@pytest.mark.parametrize(
-    "text", ["a: [1", "a: 1\n---\nb: 2", b"\xff\xfe\x00", "!!python/object:os.system {}", "\ta: 1"]
-)
-def test_what_is_not_yaml_is_told(written, tmp_path, text):
-    with pytest.raises(ConfigError) as caught:
-        written(text)
-    assert str(caught.value).startswith(f"{tmp_path}/job.yaml is not YAML: ")
-    assert str(caught.value).endswith("; correct it.") and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text", ["a: &a [*a]", "a: &a {b: 1, c: *a}", "a: " + "[" * 3000], ids=["a list", "an object", "deep"]
-)
-def test_what_holds_itself_or_too_much_is_told(written, tmp_path, text):
-    with pytest.raises(ConfigError) as caught:
-        written(text)
-    assert str(caught.value) == (
-        f"{tmp_path}/job.yaml is nested too deeply, or an alias in it stands for what holds it; write that out."
-    )
-
-
-@pytest.mark.parametrize("value", ["2026-02-30T12:00:00Z", "2026-01-01T00:00:00+99:00", "0b_", "!!bool x", "9" * 5000])
-def test_what_looks_like_a_value_and_is_none_is_told_with_its_key(written, tmp_path, value):
-    with pytest.raises(ConfigError) as caught:
-        written(
-            VERTEX_SAMPLE.replace("studySpec:\n", f"studySpec:\n  studyStoppingConfig: {{minNumTrials: {value}}}\n")
-        )
-    assert str(caught.value) == (
-        f"{tmp_path}/job.yaml: studySpec.studyStoppingConfig.minNumTrials is {value.split()[-1][:60]!r}; it must be a "
-        "whole number."
-    )
-
-
-def test_a_file_that_is_missing_is_told(yaml, tmp_path):
-    with pytest.raises(StorageError) as caught:
-        jobspec.read(tmp_path / "missing.yaml")
-    assert str(caught.value) == f"{tmp_path}/missing.yaml does not exist; correct the name."
-
-
-def test_without_pyyaml_the_user_is_told_what_to_install(monkeypatch):
+def test_without_pyyaml_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ConfigError) as caught:
-        jobspec.read("config.yaml")
-    assert str(caught.value) == "config.yaml cannot be read without PyYAML; run pip install 'gan-trainer[vertex]'."
+    check_refusal(lambda: jobspec.read("config.yaml"), ConfigError, "PyYAML", "pip install 'gan-trainer[vertex]'")

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from refusals import check_command_refusal
 from specs import JOB, TUNING
 from vertex_service import Refusal, VertexService
 
@@ -41,7 +42,7 @@ def run(capsys):
     return run
 
 
-def test_jobs_of_both_kinds_are_listed_the_newest_first(service, run):
+def test_jobs_of_both_kinds_are_listed_newest_first(service, run):
     code, out, _ = run("list", *PLACE)
     rows = [line.split() for line in out.splitlines()]
     assert code == 0
@@ -55,7 +56,7 @@ def test_jobs_of_both_kinds_are_listed_the_newest_first(service, run):
     )
 
 
-def test_as_many_jobs_are_listed_as_are_asked_for(service, run):
+def test_limit_bounds_the_listed_jobs(service, run):
     for number in range(5):
         body = {"displayName": f"more-{number}", "jobSpec": JOB}
         service.answer("POST", f"/v1/{PARENT}/customJobs", body)
@@ -71,7 +72,7 @@ def test_as_many_jobs_are_listed_as_are_asked_for(service, run):
         [f"{PARENT}/hyperparameterTuningJobs/1001", "--project=other"],
     ],
 )
-def test_a_job_is_described_as_json_by_its_number_or_its_whole_name(service, run, arguments):
+def test_a_job_is_described_by_number_or_whole_name(service, run, arguments):
     code, out, _ = run("describe", *arguments)
     told = json.loads(out)
     assert (code, told["displayName"], told["state"]) == (0, "several", "JOB_STATE_RUNNING")
@@ -81,44 +82,34 @@ def test_a_job_is_described_as_json_by_its_number_or_its_whole_name(service, run
 def test_a_job_is_cancelled(service, run):
     code, out, _ = run("cancel", "1001", *PLACE)
     assert code == 0
-    assert json.loads(out)["message"] == f"{PARENT}/hyperparameterTuningJobs/1001 is being cancelled."
+    assert f"{PARENT}/hyperparameterTuningJobs/1001" in json.loads(out)["message"]
     assert service.jobs[f"{PARENT}/hyperparameterTuningJobs/1001"]["state"] == "JOB_STATE_CANCELLED"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "code", "mentions"),
     [
-        ([], 2, "what to do is missing; write jobs list, jobs describe, jobs cancel."),
-        (["lst", *PLACE], 2, "'lst' is an unknown action; did you mean list? Known are list, describe, cancel."),
-        (["list", "7", *PLACE], 2, "jobs list takes no name, and got 1; write jobs list."),
-        (["describe", *PLACE], 2, "jobs describe takes the name of one job, and got 0; write jobs describe NAME."),
-        (["list", "--region=us-central1"], 2, "--project is missing; give it."),
-        (["cancel", "7", "--project=p"], 2, "--region is missing; give it, or the whole name of the job."),
-        (
-            ["describe", f"{PARENT}/endpoints/7"],
-            2,
-            f"'{PARENT}/endpoints/7' names no job; give its number, or projects/PROJECT/locations/REGION/customJobs/N",
-        ),
-        (
-            ["describe", "7", *PLACE],
-            1,
-            "there is no job 7 with project=my-project region=us-central1; python -m trainer jobs list shows those ",
-        ),
-        (["cancel", "1000", *PLACE], 1, f"{PARENT}/customJobs/1000 is over (SUCCEEDED); there is nothing to cancel."),
+        ([], 2, ("jobs list", "jobs describe", "jobs cancel")),
+        (["lst", *PLACE], 2, ("'lst'", "list", "describe", "cancel")),
+        (["list", "7", *PLACE], 2, ("jobs list", "1")),
+        (["describe", *PLACE], 2, ("jobs describe NAME", "0")),
+        (["list", "--region=us-central1"], 2, ("--project",)),
+        (["cancel", "7", "--project=p"], 2, ("--region",)),
+        (["describe", f"{PARENT}/endpoints/7"], 2, (f"{PARENT}/endpoints/7", "customJobs")),
+        (["describe", "7", *PLACE], 1, ("7", "my-project", "us-central1", "jobs list")),
+        (["cancel", "1000", *PLACE], 1, (f"{PARENT}/customJobs/1000", "SUCCEEDED")),
     ],
 )
-def test_a_mistake_is_one_sentence(service, run, arguments, code, sentence):
-    exit_code, _, error = run(*arguments)
-    assert exit_code == code and error.startswith(f"error: {sentence}") and error.count("\n") == 1
+def test_a_mistake_is_refused(service, capsys, arguments, code, mentions):
+    check_command_refusal(jobs.main, ["jobs", *arguments], capsys, code, *mentions)
 
 
-def test_what_is_refused_while_a_number_is_looked_up_is_told(service, run):
+def test_a_missing_role_is_named(service, capsys):
     service.refuse(403, "Permission denied.")
-    code, _, error = run("describe", "1001", *PLACE)
-    assert code == 1 and "roles/aiplatform.user" in error
+    check_command_refusal(jobs.main, ["jobs", "describe", "1001", *PLACE], capsys, 1, "roles/aiplatform.user")
 
 
-def test_a_service_that_is_away_is_asked_again(service, run):
+def test_an_unavailable_service_is_retried(service, run):
     service.refuse(503, times=3)
     assert run("list", *PLACE)[0] == 0
 

@@ -51,7 +51,7 @@ def test_a_job_is_read():
     assert scheduling.disable_retries and not scheduling.restart_job_on_worker_restart
 
 
-def test_what_a_job_does_not_say_is_as_vertex_ai_has_it():
+def test_defaults_of_a_job_are_those_of_vertex_ai():
     job = jobspec.parse(JOB)
     assert job.base_output_uri is None
     assert (job.scheduling.timeout_secs, job.scheduling.max_wait_secs, job.scheduling.strategy) == (
@@ -65,7 +65,7 @@ def test_what_a_job_does_not_say_is_as_vertex_ai_has_it():
 @pytest.mark.parametrize(
     ("word", "meant"), [("LOW_COST", "SPOT"), ("ON_DEMAND", "STANDARD"), ("STRATEGY_UNSPECIFIED", "STANDARD")]
 )
-def test_old_words_for_strategies_are_understood(word, meant):
+def test_deprecated_names_of_strategies_are_read(word, meant):
     assert jobspec.parse(JOB | {"scheduling": {"strategy": word}}).scheduling.strategy == meant
 
 
@@ -111,7 +111,7 @@ def test_a_tuning_job_is_read():
     assert [one.parent_values for one in job.study.parameters[3].children] == [("wasserstein",), ("hinge",)]
 
 
-def test_what_a_study_does_not_say_is_as_the_api_has_it():
+def test_defaults_of_a_study_are_those_of_vertex_ai():
     study = jobspec.parse(TUNING).study
     assert (study.algorithm, study.measurement_selection, study.early_stopping) == (None, "LAST_MEASUREMENT", None)
     assert jobspec.parse(TUNING).max_failed_trial_count == 0 and jobspec.parse(TUNING).display_name is None
@@ -123,7 +123,7 @@ def test_other_stopping_rules_are_named(kind):
     assert jobspec.parse(changed(TUNING, **{f"studySpec__{key}": {}})).study.early_stopping == kind
 
 
-def test_parameters_know_what_they_can_be():
+def test_parameters_check_their_values():
     rate, units, width, loss = jobspec.parse(TUNING).study.parameters
     assert rate.allows(1) and rate.allows(2.0) and not rate.allows(2.1) and not rate.allows("1")
     assert units.allows(9) and not units.allows(10) and not units.allows(1.5)
@@ -148,7 +148,7 @@ def test_children_have_children():
     assert found.children[0].parameter.children[0].parent_values == (2,)
 
 
-def test_numbers_and_moments_are_sent_in_their_normal_form():
+def test_numbers_and_times_are_normalized():
     noon = datetime.datetime(2026, 1, 31, 13, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
     job = jobspec.parse(
         changed(

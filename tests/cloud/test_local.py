@@ -1,5 +1,6 @@
 """Jobs on this machine end, restart and are stopped by Vertex AI's rules, and leave no process behind."""
 
+import json
 import random
 import signal
 import threading
@@ -26,10 +27,20 @@ def run(folder, chief, worker=None, **rules):
     return local.run(replicas, Rules(**{"grace_secs": 5.0} | rules))
 
 
-def failure(folder, chief, worker=None, **rules):
+def warnings(capsys):
+    """The messages of the runner itself that are warnings."""
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    return [one["message"] for one in printed if one["severity"] == "WARNING"]
+
+
+def check_failure(folder, chief, worker=None, *, exit_code, mentions=(), **rules):
+    """Runs a job that fails, and checks the exit code and what the message names."""
     with pytest.raises(JobError) as caught:
         run(folder, chief, worker, **rules)
-    return caught.value.exit_code, str(caught.value)
+    assert caught.value.exit_code == exit_code
+    assert "\n" not in str(caught.value)
+    for mention in mentions:
+        assert mention in str(caught.value)
 
 
 def test_a_job_ends_with_its_chief_and_stops_the_others(tmp_path, capsys):
@@ -60,8 +71,7 @@ def test_a_worker_may_be_done_before_the_chief(tmp_path):
 def test_an_error_of_user_code_ends_the_job(name, code, tmp_path):
     programs = [f"until(lambda: noted('ready')); sys.exit({code})", f"{DEAF}; {WAIT}"]
     chief, worker = programs if name == CHIEF else reversed(programs)
-    told = f"{name} exited with {code}, which ends the job; what it printed last says why."
-    assert failure(tmp_path, chief, worker, restart_job=True, grace_secs=0.1) == (code, told)
+    check_failure(tmp_path, chief, worker, exit_code=code, mentions=(name, str(code)), restart_job=True, grace_secs=0.1)
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
 
 
@@ -74,7 +84,8 @@ def test_what_a_replica_started_is_ended_with_it(tmp_path):
 def test_a_replica_whose_machine_is_lost_restarts_alone(end, tmp_path, capsys):
     run(tmp_path, f"until(lambda: noted('starts').count('{WORKER}') == 2)", f"{end} if starts == 1 else {WAIT}")
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER, WORKER]
-    assert "the loss of its machine; restarting workerpool1-0 (1 of 6)." in capsys.readouterr().out
+    (warning,) = warnings(capsys)
+    assert WORKER in warning and "6" in warning
 
 
 def test_a_restarted_replica_is_the_same_one(tmp_path):
@@ -88,13 +99,13 @@ def test_a_restarted_replica_is_the_same_one(tmp_path):
     assert len(given) == 2 and given[0] is given[1]
 
 
-def test_the_whole_job_restarts_where_the_file_says_so(tmp_path):
+def test_restart_job_restarts_all_replicas(tmp_path):
     worker = f"if starts == 1: until(lambda: '{CHIEF}' in noted('starts')); die(signal.SIGKILL)"
     run(tmp_path, "if starts == 1: signal.pause()", worker, restart_job=True)
     assert starts(tmp_path).count(CHIEF) == 2 and WORKER in starts(tmp_path)
 
 
-def test_a_replica_that_fails_for_another_ones_loss_does_not_end_a_job_that_restarts(tmp_path):
+def test_a_failure_after_a_lost_replica_restarts_the_job(tmp_path):
     # What holds the worker's output open delays the news of its end until after the chief's.
     holder = "import os, sys, time\nwhile open(sys.argv[1]).read().count('workerpool0-0') < 2: time.sleep(.01)"
     worker = f"""
@@ -124,39 +135,44 @@ def test_a_crash_is_tried_again(end, tmp_path):
 
 
 def test_the_fourth_crash_ends_the_job(tmp_path):
-    told = "workerpool0-0 was killed by SIGABRT, and was restarted 3 times before; mend the program."
-    assert failure(tmp_path, "die(signal.SIGABRT)") == (134, told)
+    check_failure(tmp_path, "die(signal.SIGABRT)", exit_code=134, mentions=(CHIEF, "SIGABRT", "3"))
     assert len(starts(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("restart_job", [False, True])
-def test_lost_machines_are_replaced_so_many_times(restart_job, tmp_path):
-    told = "workerpool0-0 was killed by SIGKILL, and was restarted 1 times before; raise --max_restarts."
-    assert failure(tmp_path, "die(signal.SIGKILL)", max_restarts=1, restart_job=restart_job) == (137, told)
+def test_max_restarts_limits_lost_machines(restart_job, tmp_path):
+    check_failure(
+        tmp_path,
+        "die(signal.SIGKILL)",
+        exit_code=137,
+        mentions=(CHIEF, "SIGKILL", "--max_restarts"),
+        max_restarts=1,
+        restart_job=restart_job,
+    )
     assert len(starts(tmp_path)) == 2
 
 
-def test_a_signal_of_the_programs_own_making_ends_the_job(tmp_path):
-    told = "workerpool0-0 was killed by SIGILL, which ends the job; what it printed last says why."
-    assert failure(tmp_path, "die(signal.SIGILL)") == (128 + signal.SIGILL, told)
+def test_a_signal_of_the_program_itself_ends_the_job(tmp_path):
+    check_failure(tmp_path, "die(signal.SIGILL)", exit_code=128 + signal.SIGILL, mentions=(CHIEF, "SIGILL"))
     assert starts(tmp_path) == [CHIEF]
 
 
-def test_a_signal_without_a_name_is_told_by_its_number():
-    assert in_words(-99) == "was killed by signal 99"
+def test_a_signal_without_a_name_has_its_number():
+    assert "99" in in_words(-99)
 
 
-def test_preemptions_and_other_losses_of_machines_are_counted_together(tmp_path):
+def test_preemptions_and_other_losses_are_counted_together(tmp_path):
     chief = f"die(signal.SIGKILL) if starts == 2 else {WAIT}"
-    code, told = failure(tmp_path, chief, preempt_every_secs=0.5, restart_job=True, max_restarts=1)
-    assert code in (137, 143) and told.endswith("was restarted 1 times before; raise --max_restarts.")
+    with pytest.raises(JobError, match="--max_restarts") as caught:
+        run(tmp_path, chief, preempt_every_secs=0.5, restart_job=True, max_restarts=1)
+    assert caught.value.exit_code in (137, 143)
     assert len(starts(tmp_path)) <= 2
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGKILL", 137), ("SIGSEGV", 139)])
 def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
-    told = f"workerpool0-0 was killed by {number}, and scheduling.disableRetries forbids to restart it."
-    assert failure(tmp_path, f"die(signal.{number})", disable_retries=True) == (code, told)
+    mentions = (CHIEF, number, "scheduling.disableRetries")
+    check_failure(tmp_path, f"die(signal.{number})", exit_code=code, mentions=mentions, disable_retries=True)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +184,7 @@ def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
         ((-signal.SIGILL, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGUSR1, -signal.SIGPIPE), "failed"),
     ],
 )
-def test_what_an_exit_code_means(codes, expected):
+def test_exit_codes_are_classified(codes, expected):
     assert {fate(code) for code in codes} == {expected}
 
 
@@ -179,10 +195,11 @@ def test_a_preempted_replica_restarts(first, tmp_path, capsys):
     done = run(tmp_path, f"if starts == 1: {first}", preempt_every_secs=0.3, grace_secs=0.1, max_restarts=99)
     assert done.count >= len(starts(tmp_path)) - 1 >= 1  # one may be stopped before it notes its start
     assert done.lost_secs > 0
-    assert f"{done.count} preemptions; {done.lost_secs:.1f} s lost" in capsys.readouterr().out
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["preemptions"] == done.count and last["lost_secs"] == pytest.approx(done.lost_secs, abs=0.1)
 
 
-def test_a_preemption_restarts_the_whole_job_where_the_file_says_so(tmp_path):
+def test_a_preemption_restarts_all_replicas(tmp_path):
     chief = f"if noted('starts').count('{WORKER}') < 2 or starts < 2: {WAIT}"
     done = run(tmp_path, chief, WAIT, preempt_every_secs=0.3, restart_job=True, max_restarts=99)
     assert done.count >= 1 and min(map(starts(tmp_path).count, (CHIEF, WORKER))) >= 2
@@ -191,13 +208,13 @@ def test_a_preemption_restarts_the_whole_job_where_the_file_says_so(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, capsys):
     chosen = random.Random(seed).choice([CHIEF, WORKER])
-    failure(tmp_path, WAIT, WAIT, preempt_every_secs=0.1, seed=seed, max_restarts=0)
-    assert f"preempting {chosen}." in capsys.readouterr().out
+    with pytest.raises(JobError):
+        run(tmp_path, WAIT, WAIT, preempt_every_secs=0.1, seed=seed, max_restarts=0)
+    assert chosen in warnings(capsys)[0]
 
 
 def test_a_job_ends_at_its_timeout(tmp_path):
-    code, told = failure(tmp_path, WAIT, WAIT, timeout_secs=0.2)
-    assert code == 1 and told.startswith("the job ran longer than scheduling.timeout=0.2s; raise it")
+    check_failure(tmp_path, WAIT, WAIT, exit_code=1, mentions=("scheduling.timeout=0.2s",), timeout_secs=0.2)
 
 
 INTERRUPT = "os.kill(os.getppid(), signal.SIGINT)"
@@ -208,13 +225,13 @@ def test_ctrl_c_ends_all(tmp_path):
         run(tmp_path, f"until(lambda: noted('ready')); {INTERRUPT}; {WAIT}", f"{ORDERLY}; note('ready', name); {WAIT}")
 
 
-def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
     chief = f"signal.signal(signal.SIGTERM, lambda *_: {INTERRUPT}); {INTERRUPT}; until(lambda: False)"
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, chief, grace_secs=600.0)
 
 
-def test_processes_that_do_not_hear_are_killed_after_the_grace(tmp_path):
+def test_processes_that_ignore_sigterm_are_killed_after_grace(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, f"{DEAF}; {INTERRUPT}; until(lambda: False)", grace_secs=0.1)
 
@@ -222,7 +239,7 @@ def test_processes_that_do_not_hear_are_killed_after_the_grace(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_runner_that_is_stopped_stops_all(number, code, tmp_path):
     chief = f"{ORDERLY}; os.kill(os.getppid(), signal.{number}); {WAIT}"
-    assert failure(tmp_path, chief, WAIT) == (code, f"the job was stopped by {number}.")
+    check_failure(tmp_path, chief, WAIT, exit_code=code, mentions=(number,))
 
 
 def test_ctrl_c_while_a_job_restarts_ends_it(tmp_path):
@@ -254,7 +271,7 @@ def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
     watch = threading.Thread(target=stop_when_ready)
     watch.start()
     chief = replica(tmp_path, f"{ORDERLY}; note('ready', name); {WAIT}")
-    with pytest.raises(JobStopped, match=r"^the job was stopped by SIGTERM\.$") as caught:
+    with pytest.raises(JobStopped, match="SIGTERM") as caught:
         local.run([chief], Rules(restart_job=True), stop=stop)
     watch.join()
     assert caught.value.exit_code == 143 and starts(tmp_path) == [CHIEF]

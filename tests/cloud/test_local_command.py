@@ -1,4 +1,4 @@
-"""The command `local`: from a job file to its exit code, and what is refused before anything starts."""
+"""The command `local`: from a job file to its exit code."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from programs import replica
-from specs import JOB, PACKAGE, POOL, TUNING, changed
+from refusals import check_refusal
+from specs import JOB, PACKAGE, POOL, changed
 
 from trainer import __main__ as commands, console
 from trainer.cloud import distribution, packages, processes
@@ -38,7 +39,7 @@ def local(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_a_program_finds_vertex_ais_environment_and_nothing_of_another_job(local, tmp_path, monkeypatch):
+def test_a_program_has_vertex_ais_environment_alone(local, tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "stale")
     monkeypatch.setenv("AIP_MODEL_DIR", "stale")
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "3")
@@ -55,19 +56,19 @@ def test_a_program_finds_vertex_ais_environment_and_nothing_of_another_job(local
 
 
 @pytest.mark.parametrize(
-    ("source", "code", "told"),
+    ("source", "code", "mention"),
     [
-        ("raise SystemExit(7)", 7, "workerpool0-0 exited with 7"),
-        ("import os; os.kill(os.getppid(), 15); input()", 143, "the job was stopped by SIGTERM."),
-        ("import os; os.kill(os.getppid(), 2); import signal; signal.pause()", 130, "interrupted"),
+        ("raise SystemExit(7)", 7, "workerpool0-0"),
+        ("import os; os.kill(os.getppid(), 15); input()", 143, "SIGTERM"),
+        ("import os; os.kill(os.getppid(), 2); import signal; signal.pause()", 130, ""),
     ],
 )
-def test_the_exit_code_is_that_of_what_ended_the_job(source, code, told, local):
+def test_the_exit_code_is_that_of_what_ended_the_job(source, code, mention, local):
     found, _, error = local(MINE, "--grace=5", source=source)
-    assert found == code and error.startswith(f"error: {told}")
+    assert found == code and error.startswith("error: ") and error.count("\n") == 1 and mention in error
 
 
-def test_what_was_preempted_is_told_at_the_end(local):
+def test_the_last_line_counts_preemptions(local):
     source = "import os, signal\nif os.path.exists('once'): exit()\nopen('once', 'w')\nsignal.pause()"
     code, out, _ = local(MINE, "--preempt_every=0.4", "--max_restarts=50", "--grace=0", source=source)
     told = json.loads(out.splitlines()[-1])
@@ -78,7 +79,7 @@ FILES = ["config.yaml", *(f"scripts/{name}.yaml" for name in ("multi_worker", "p
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_files_of_this_repository_are_shown(file, capsys):
+def test_a_dry_run_shows_the_processes_of_each_file(file, capsys):
     assert commands.main(["trainer", "local", f"--config={REPOSITORY / file}", "--dry_run"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert len(shown) == (4 if "multi" in file else 1)
@@ -101,65 +102,21 @@ def test_args_are_written_as_for_gcloud(flags, args, local):
 
 
 @pytest.mark.parametrize("flags", [["--base_output_dir=/"], []])
-def test_the_root_is_an_output_folder_as_a_flag_and_in_the_file(flags, local):
+def test_the_root_may_be_the_output_folder(flags, local):
     code, out, _ = local(MINE | {"baseOutputDirectory": {"outputUriPrefix": "/"}}, "--dry_run", *flags)
     assert code == 0 and json.loads(out)[0]["environment"]["AIP_MODEL_DIR"] == "/model/"
 
 
-RATE = {"parameterId": "generator_learning_rate", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1}}
-SWEEP = changed(TUNING, studySpec__parameters=[RATE])
 OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
 PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--other"]})]}
 
 
 @pytest.mark.parametrize(("content", "flags"), [(OWN, []), (PACKAGED, [])])
-def test_args_that_cannot_be_known_here_are_let_through(content, flags, local):
+def test_args_that_only_the_program_knows_are_accepted(content, flags, local):
     assert local(content, "--dry_run", *flags)[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "flags", "sentence"),
-    [
-        (JOB, ["--args=--setps=3"], "workerPoolSpecs[0].containerSpec.args: --setps is not a flag of the trainer"),
-        (JOB, ["--args=--setps=3"], "did you mean steps?"),
-        (JOB, ["--args=--steps=x"], "workerPoolSpecs[0].containerSpec.args: --steps=x does not fit"),
-        (JOB, ["--args=--steps=-1"], "workerPoolSpecs[0].containerSpec.args: steps=-1 is too small"),
-        (JOB, ["--args=--recipe=dcgn"], "did you mean dcgan?"),
-        (JOB, ["--args=digits"], "'digits' is not a flag; flags are written --name=value."),
-        (PACKAGED, ["--in_this_environment"], "workerPoolSpecs[0].pythonPackageSpec.args: --"),
-        (JOB, ["--base_output_dir=s3://b/x"], "base_output_dir=s3://b/x must be a local folder or gs://BUCKET/NAME."),
-        (JOB, ["--base_output_dir=gs://"], "base_output_dir=gs:// must be a local folder or gs://BUCKET/NAME."),
-        (JOB, ["--base_output_dir=gs:///x"], "base_output_dir=gs:///x must be a local folder or gs://BUCKET/NAME."),
-        (
-            JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://"}},
-            [],
-            "baseOutputDirectory.outputUriPrefix is 'gs://'; it must be gs://BUCKET/NAME.",
-        ),
-        (JOB, ["--preempt_every=0"], "preempt_every=0 must be above 0 seconds"),
-        (JOB, ["--max_restarts=-1"], "max_restarts"),
-        (TUNING, ["--base_output_dir=x"], "job.yaml: studySpec.parameters, rate is not a flag of the trainer"),
-        (SWEEP, [], "job.yaml: trialJobSpec.baseOutputDirectory is missing, so that the results would be lost"),
-        (
-            changed(SWEEP, studySpec__metrics__0__metricId="frechett"),
-            ["--base_output_dir=x"],
-            "studySpec.metrics[0].metricId is 'frechett', which the trainer does not report; did you mean frechet?",
-        ),
-        ({"workerPoolSpecs": [POOL | {"replicaCount": 2}]}, [], "the first pool is the one chief, so write 1"),
-        (changed(MINE, workerPoolSpecs__0__containerSpec__command=["bash"]), [], "only python -m MODULE"),
-        (
-            changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=["dist/none.tar.gz"]),
-            [],
-            "packageUris names dist/none.tar.gz, which does not exist",
-        ),
-    ],
-)
-def test_mistakes_are_one_sentence_before_anything_starts(content, flags, sentence, local, monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", None)
-    code, out, error = local(content, *flags)
-    assert (code, out) == (2, "") and sentence in error and error.count("\n") == 1
-
-
-def test_packages_are_installed_once_for_all_replicas_that_share_them(tmp_path):
+def test_shared_packages_are_installed_once(tmp_path):
     called = []
 
     def call(command):
@@ -192,11 +149,11 @@ UNBUILT = changed(
 )
 
 
-def test_a_package_without_an_address_is_not_needed_in_this_environment(local):
+def test_in_this_environment_builds_no_package(local):
     assert local(UNBUILT, "--in_this_environment", source="raise SystemExit(7)")[0] == 7
 
 
-def test_a_package_without_an_address_is_built_here_and_installed(local, monkeypatch):
+def test_a_package_without_an_address_is_built(local, monkeypatch):
     installed, called = packages.installed, []
 
     def call(command):
@@ -207,26 +164,28 @@ def test_a_package_without_an_address_is_built_here_and_installed(local, monkeyp
     monkeypatch.setattr(distribution, "_built", lambda project: ("mine-1.tar.gz", str(project).encode()))
     assert json.loads(local(UNBUILT, "--dry_run")[1])[0]["package_uris"] == [distribution.TO_BUILD]
     code, out, error = local(UNBUILT, "--package=folder")
-    assert code == 1 and "installing mine-1.tar.gz in a new" in out and "mine-1.tar.gz exited with 1" in error
+    assert code == 1 and "mine-1.tar.gz" in out and "mine-1.tar.gz" in error and "stop here" in error
     assert Path(called[-1][0]).name == "mine-1.tar.gz" and called[-1][1] == b"folder"
 
 
-def test_a_package_that_cannot_be_installed_is_one_sentence():
+def test_a_package_that_cannot_be_installed_is_refused():
     one = processes.Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
 
     def call(command):
         return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
 
-    with (
-        pytest.raises(JobError, match=r"a.whl exited with 1: no such wheel; correct the package."),
-        packages.installed([one], call),
-    ):
-        pass
+    def install():
+        with packages.installed([one], call):
+            pass
+
+    check_refusal(install, JobError, "a.whl", "no such wheel")
 
 
-def test_a_package_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="does not exist; build it with python -m build."):
-        packages.check([replace(replica(tmp_path, ""), package_uris=(str(tmp_path / "a.whl"),))])
+def test_a_missing_package_is_refused(tmp_path):
+    package = str(tmp_path / "a.whl")
+    check_refusal(
+        lambda: packages.check([replace(replica(tmp_path, ""), package_uris=(package,))]), ConfigError, package
+    )
 
 
 def test_a_package_sees_its_own_environment_alone(tmp_path):
@@ -242,7 +201,7 @@ def test_a_package_sees_its_own_environment_alone(tmp_path):
     assert processes.environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
 
 
-def test_a_terminal_shows_structured_lines_as_severity_and_message(monkeypatch, capsys):
+def test_a_terminal_shows_severity_and_message(monkeypatch, capsys):
     monkeypatch.setattr(console, "is_terminal", lambda: True)
     log = Log(["chief", "w"])
     for line in ('{"severity": "INFO", "message": "hello", "step": 3}', '{"step": 3}', "{no JSON", "plain"):
@@ -253,7 +212,7 @@ def test_a_terminal_shows_structured_lines_as_severity_and_message(monkeypatch, 
     ]
 
 
-def test_output_that_cannot_be_printed_is_escaped_and_the_job_goes_on(tmp_path):
+def test_output_that_cannot_be_printed_is_escaped(tmp_path):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
     (tmp_path / "mine").mkdir()
     source = "import os, time\nfor _ in range(3): os.write(1, '\\xe9\\n'.encode()); time.sleep(.1)"
@@ -283,11 +242,11 @@ def test_a_job_whose_output_nobody_reads_ends(tmp_path):
     ) as process:
         assert process.stdout.readline() == "workerpool0-0 | line\n"
         process.stdout.close()
-        assert "the job was stopped by SIGPIPE." in process.stderr.read()
+        assert "SIGPIPE" in process.stderr.read()
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-def test_a_command_whose_output_nobody_reads_ends_without_a_word(tmp_path):
+def test_a_dry_run_whose_output_nobody_reads_is_silent(tmp_path):
     unread, output = os.pipe()
     os.close(unread)
     command = [sys.executable, "-m", "trainer", "local", f"--config={REPOSITORY}/config.yaml", "--dry_run"]

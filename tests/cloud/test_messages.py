@@ -84,12 +84,12 @@ def test_keys_exclude_each_other_as_in_the_sdk(descriptors, message):
     assert groups == [table[message] for table in (EXACTLY_ONE, AT_MOST_ONE) if message in table]
 
 
-def test_what_vertex_ai_writes_is_in_the_sdk(descriptors):
+def test_keys_that_vertex_ai_writes_are_in_the_sdk(descriptors):
     for message, keys in WRITTEN_BY_VERTEX.items():
         assert keys <= {field.json_name for field in descriptors[message].fields}
 
 
-def test_the_lists_beside_the_table_name_keys_of_the_table():
+def test_required_and_optional_keys_are_in_the_table():
     for message, keys in REQUIRED.items():
         assert set(keys) <= MESSAGES[message].keys()
     for name in VIZIER_ONLY | MAY_BE_EMPTY:

@@ -1,10 +1,12 @@
 """From a job file to processes: each replica's command and environment are those that Vertex AI would give it."""
 
+import functools
 import json
 import socket
 import sys
 
 import pytest
+from refusals import check_refusal
 from specs import CONTAINER, JOB, PACKAGE, POOL, changed
 
 from trainer.cloud import jobspec
@@ -40,7 +42,7 @@ def test_without_an_output_folder_none_is_named():
     assert not [name for name in planned(JOB)[0].environment if name.startswith("AIP_")]
 
 
-def test_several_replicas_are_told_of_each_other_as_vertex_ai_does():
+def test_several_replicas_know_the_cluster_as_on_vertex_ai():
     replicas = planned(SEVERAL)
     assert [one.name for one in replicas] == ["workerpool0-0", "workerpool1-0", "workerpool1-1", "workerpool3-0"]
     assert [one.is_chief for one in replicas] == [True, False, False, False]
@@ -61,7 +63,7 @@ def test_several_replicas_are_told_of_each_other_as_vertex_ai_does():
         }
 
 
-def test_our_reader_of_the_environment_understands_it():
+def test_the_environment_of_a_replica_can_be_read():
     clusters = [Environment.read(one.environment).cluster for one in planned(SEVERAL | OUTPUT)]
     assert [(one.role, one.index, one.num_workers) for one in clusters] == [
         ("chief", 0, 3),
@@ -83,7 +85,7 @@ def test_the_root_is_an_output_folder_too():
     assert replica.environment["AIP_CHECKPOINT_DIR"] == "/checkpoints/"
 
 
-def test_the_files_own_variables_stand_on_top():
+def test_variables_of_the_file_override_the_others():
     env = [{"name": "A", "value": ""}, {"name": "CLOUD_ML_REGION", "value": "europe-west4"}]
     (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec__env=env))
     assert replica.environment["A"] == "" and replica.environment["CLOUD_ML_REGION"] == "europe-west4"
@@ -102,16 +104,6 @@ def test_containers_run_the_module_that_they_name(command, args, told):
     container = changed(CONTAINER, args=args, command=command)
     (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec=container))
     assert replica.command == (sys.executable, "-m", *told)
-
-
-@pytest.mark.parametrize("command", [["bash", "-c", "python -m trainer.task"], ["python", "train.py"], ["pythonic"]])
-def test_other_containers_are_refused(command):
-    with pytest.raises(ConfigError) as caught:
-        planned(changed(JOB, workerPoolSpecs__0__containerSpec__command=command))
-    assert str(caught.value) == (
-        f"workerPoolSpecs[0].containerSpec.command is {command}, and no container runs on this machine, only python -m "
-        "MODULE; write [python, -m, trainer.task], or remove it for the image's own entrypoint."
-    )
 
 
 def test_packages_run_the_module_that_they_name():
@@ -140,7 +132,7 @@ def test_args_replace_those_of_every_pool():
         (L4, {"command": ["python", "-m", "mine.train"]}, [], []),
     ],
 )
-def test_virtual_devices_stand_for_accelerators_that_are_not_here(machine, container, gpus, added):
+def test_virtual_devices_replace_missing_accelerators(machine, container, gpus, added):
     container = CONTAINER | container
     content = changed(JOB, workerPoolSpecs__0__machineSpec=machine, workerPoolSpecs__0__containerSpec=container)
     (replica,) = planned(content, gpus=gpus)
@@ -172,7 +164,4 @@ def test_local_paths_are_for_rehearsals_alone(path):
     packages = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"packageUris": [path]})
     for content in (JOB | output, {"workerPoolSpecs": [packages]}):
         assert jobspec.parse(content, rehearsal=True)
-        with pytest.raises(ConfigError, match="gs://"):
-            jobspec.parse(content)
-    with pytest.raises(ConfigError, match="gs://"):
-        jobspec.parse(JOB | {"baseOutputDirectory": {"outputUriPrefix": "s3://b/x"}}, rehearsal=True)
+        check_refusal(functools.partial(jobspec.parse, content), ConfigError, path)

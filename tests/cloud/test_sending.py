@@ -1,4 +1,4 @@
-"""`submit` against a stand-in for Vertex AI: what arrives there, what is said, how waiting ends."""
+"""`submit` against a stand-in for Vertex AI: the requests, the printed facts, and how waiting ends."""
 
 import json
 import threading
@@ -23,7 +23,9 @@ RIGHT = JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
 PACKAGED = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=PACKAGE)
 UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
 PARENT = "projects/my-project/locations/us-central1"
-WHERE = "project=my-project region=us-central1"
+JOB_NAME = f"{PARENT}/customJobs/1000"
+PROJECT_AND_REGION = ("project=my-project", "region=us-central1")
+STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
 
 
 @pytest.fixture
@@ -52,6 +54,23 @@ def send(tmp_path, capsys):
     return run
 
 
+def states(said):
+    """The state of the job in each line that has one."""
+    return [state for line in said for state in STATES if state in line and " | " not in line]
+
+
+def lines_about(job, said):
+    """The lines that name a job, after those that are printed when it was made."""
+    return [line for line in said[2:] if job in line]
+
+
+def check_error(error, *mentions):
+    """Checks that an error is one line that names these facts."""
+    assert error.startswith("error: ") and error.count("\n") == 1
+    for mention in mentions:
+        assert mention in error
+
+
 def message_of(body, collection):
     """A body as the SDK's message, in which numbers and names of enumerations are the same."""
     return json_format.ParseDict(body, MESSAGES[collection].pb(MESSAGES[collection]()))
@@ -76,59 +95,51 @@ def test_what_arrives_is_what_a_dry_run_prints(service, send, monkeypatch, name)
     assert message_of(body, collection) == message_of(request["body"], collection)
 
 
-def test_the_job_and_its_page_are_told(service, send):
-    assert send(RIGHT) == (
-        0,
-        [
-            f"Made {PARENT}/customJobs/1000.",
-            "See https://console.cloud.google.com/ai/platform/locations/us-central1/training/1000?project=my-project",
-            f"Follow it with: python -m trainer jobs describe {PARENT}/customJobs/1000",
-        ],
-        "",
-    )
+def test_the_job_and_its_page_are_printed(service, send):
+    code, said, error = send(RIGHT)
+    name, page, command = said
+    assert (code, error) == (0, "") and JOB_NAME in name
+    assert "https://console.cloud.google.com/ai/platform/locations/us-central1/training/1000?project=my-project" in page
+    assert f"python -m trainer jobs describe {JOB_NAME}" in command
 
 
 def test_waiting_ends_with_the_job(service, send):
     ran = []
     service.run = ran.append
     code, said, error = send(RIGHT, "--wait")
-    assert (code, error, said[-1]) == (0, "", "gan-trainer is SUCCEEDED.")
+    assert (code, error, states(said)[-1]) == (0, "", "SUCCEEDED")
     assert ran[0]["baseOutputDirectory"] == RIGHT["baseOutputDirectory"]
 
 
-def test_changes_of_the_state_are_said_once_each(service, send, monkeypatch):
+def test_each_change_of_state_is_printed_once(service, send, monkeypatch):
     released = threading.Event()
     service.run = lambda spec: released.wait(10)
     polls = []
 
     def sleep(secs):
         polls.append(secs)
-        service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED" if released.is_set() else "RUNNING")
+        service.await_state(JOB_NAME, "SUCCEEDED" if released.is_set() else "RUNNING")
         if len(polls) == 3:
             released.set()
-            service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED")
+            service.await_state(JOB_NAME, "SUCCEEDED")
 
     monkeypatch.setattr(waiting, "_sleep", sleep)
     code, said, _ = send(RIGHT, "--wait")
-    assert code == 0
-    assert said[2:] == [f"gan-trainer is {state}." for state in ("PENDING", "RUNNING", "SUCCEEDED")]
+    assert code == 0 and states(said) == ["PENDING", "RUNNING", "SUCCEEDED"]
 
 
-def test_a_job_that_fails_is_told_with_its_reason(service, send):
+def test_a_failed_job_is_reported_with_its_reason(service, send):
     def fail(spec):
         raise RuntimeError("The replica workerpool0-0 exited\nwith a non-zero status of 1.")
 
     service.run = fail
     code, said, error = send(RIGHT, "--wait")
-    assert (code, said[-1]) == (1, "gan-trainer is FAILED.")
-    assert error == (
-        f"error: {PARENT}/customJobs/1000 ended as FAILED: The replica workerpool0-0 exited with a non-zero status of "
-        "1; its logs are on its page in the console.\n"
-    )
+    assert (code, states(said)[-1]) == (1, "FAILED")
+    check_error(error, JOB_NAME, "FAILED", "The replica workerpool0-0 exited with a non-zero status of 1")
 
 
-def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monkeypatch):
-    name, polls = f"{PARENT}/customJobs/1000", []
+def test_each_log_entry_is_printed_once(service, send, monkeypatch):
+    name, polls = JOB_NAME, []
 
     def run(spec):
         service.write(name, "one", "2026-01-31T12:00:00.5Z")
@@ -155,38 +166,36 @@ def test_a_jobs_log_is_said_as_it_comes_and_each_entry_once(service, send, monke
     told = [f"workerpool0-0 | {word}" for word in ("one", "two", "three")] + ["workerpool1-0 | late"]
     assert code == 0 and polls[-1] == 0.02
     assert [line for line in said if " | " in line] == [*told, "workerpool0-0 | last"]
-    assert said[-1] == "gan-trainer is SUCCEEDED."
+    assert states(said)[-1] == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
-    ("code", "warnings"),
+    ("code", "mentions"),
     [
-        (
-            403,
-            [f"the job's log cannot be read (403); give this account roles/logging.viewer on {WHERE.split()[0]}, or "],
-        ),
+        (403, ["403", "roles/logging.viewer", "my-project"]),
         (OF_ANOTHER, ["http://127.0.0.1:"]),
-        (503, []),
-        (501, []),
-        (DROPPED, []),
+        (503, None),
+        (501, None),
+        (DROPPED, None),
     ],
 )
-def test_a_log_that_cannot_be_read_is_said_once_and_the_job_is_followed(service, send, monkeypatch, code, warnings):
+def test_a_job_is_followed_without_its_log(service, send, monkeypatch, code, mentions):
     def refuse(body):
         raise Refusal(code, "no")
 
     monkeypatch.setattr(service, "_entries", refuse)
     monkeypatch.setattr(waiting, "_sleep", lambda secs: None)
     status, said, _ = send(RIGHT, "--wait")
-    found = [line for line in said if "log" in line or "answer" in line]
-    assert status == 0 and said[-1] == "gan-trainer is SUCCEEDED."
-    assert len(found) == len(warnings) and all(map(str.startswith, found, warnings))
+    warnings = [line for line in said[2:] if not states([line])]
+    assert status == 0 and states(said)[-1] == "SUCCEEDED"
+    assert len(warnings) == (mentions is not None)
+    assert all(mention in warnings[0] for mention in mentions or ())
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, DROPPED])
 def test_a_log_that_is_away_for_a_moment_is_read_again(service, send, monkeypatch, code):
     def run(spec):
-        service.write(f"{PARENT}/customJobs/1000", "one")
+        service.write(JOB_NAME, "one")
         released.wait(10)
 
     def once(body):
@@ -195,16 +204,16 @@ def test_a_log_that_is_away_for_a_moment_is_read_again(service, send, monkeypatc
 
     def sleep(secs):
         released.set()
-        service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED")
+        service.await_state(JOB_NAME, "SUCCEEDED")
 
     released, entries, service.run = threading.Event(), service._entries, run
     monkeypatch.setattr(service, "_entries", once)
     monkeypatch.setattr(waiting, "_sleep", sleep)
     status, said, _ = send(RIGHT, "--wait")
-    assert status == 0 and said[-2:] == ["workerpool0-0 | one", "gan-trainer is SUCCEEDED."]
+    assert status == 0 and said[-2] == "workerpool0-0 | one" and states(said)[-1] == "SUCCEEDED"
 
 
-def test_an_entry_of_a_trial_says_so():
+def test_a_log_entry_of_a_trial_has_its_number():
     labels = {"resource": {"labels": {"task_name": "workerpool0-0"}}, "labels": {"ml.googleapis.com/trial_id": "3"}}
     entry = logs._entry({"jsonPayload": {"message": "hello"}, "severity": "INFO", **labels})
     assert (entry.task, entry.message) == ("trial 3 workerpool0-0", "hello")
@@ -231,66 +240,44 @@ def interrupt(monkeypatch, *sleeps):
     monkeypatch.setattr(waiting, "_sleep", sleep)
 
 
-def test_ctrl_c_leaves_the_job_alone(held, send, monkeypatch):
+def test_ctrl_c_leaves_the_job_running(held, send, monkeypatch):
     interrupt(monkeypatch, True, False)
     code, said, error = send(RIGHT, "--wait")
     assert code == 130
-    assert said[-1] == f"{PARENT}/customJobs/1000 goes on; press Ctrl-C again within two seconds to cancel it."
-    assert error == (
-        f"error: {PARENT}/customJobs/1000 goes on; python -m trainer jobs cancel {PARENT}/customJobs/1000 cancels it.\n"
-    )
+    assert JOB_NAME in said[-1] and "Ctrl-C" in said[-1]
+    check_error(error, f"python -m trainer jobs cancel {JOB_NAME}")
     assert not any(path.endswith(":cancel") for _, path, _ in held.requests)
 
 
 def test_a_second_ctrl_c_cancels_the_job(held, send, monkeypatch):
     interrupt(monkeypatch, False, True, True)
     code, _, error = send(RIGHT, "--wait")
-    assert (code, error) == (130, f"error: {PARENT}/customJobs/1000 is being cancelled, as you asked by Ctrl-C.\n")
-    assert held.jobs[f"{PARENT}/customJobs/1000"]["state"] == "JOB_STATE_CANCELLED"
+    assert code == 130
+    check_error(error, JOB_NAME)
+    assert held.jobs[JOB_NAME]["state"] == "JOB_STATE_CANCELLED"
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "times", "sentence"),
+    ("code", "message", "times", "mentions"),
     [
-        (
-            400,
-            "List of found errors: 1.Field: x.",
-            1,
-            "Vertex AI does not take the request: List of found errors: 1.Fi",
-        ),
-        (401, "token", 1, "Vertex AI does not take the credentials (401); run gcloud auth application-default login "),
-        (
-            403,
-            "Permission denied.",
-            1,
-            f"this account may not use Vertex AI with {WHERE} (Permission denied); give it roles/aiplatform.user "
-            "there, or correct --project.",
-        ),
-        (404, "Not found.", 1, f"Vertex AI finds nothing with {WHERE} (Not found); correct --project or --region."),
-        (429, "Quota", 99, f"Vertex AI refuses more of {WHERE} for now (Quota); wait, or ask for more quota."),
-        (
-            503,
-            "Busy",
-            1,
-            f"Vertex AI is not available with {WHERE} (Busy); look with python -m trainer jobs list whether the "
-            "job is there before you send it again.",
-        ),
-        (
-            500,
-            "Oops",
-            1,
-            f"Vertex AI failed with {WHERE} (InternalServerError: Oops); look with python -m trainer jobs",
-        ),
+        (400, "List of found errors: 1.Field: x.", 1, ["List of found errors: 1.Field: x"]),
+        (401, "token", 1, ["401", "gcloud auth application-default login"]),
+        (403, "Permission denied.", 1, ["Permission denied", *PROJECT_AND_REGION, "roles/aiplatform.user"]),
+        (404, "Not found.", 1, ["Not found", *PROJECT_AND_REGION, "--project", "--region"]),
+        (429, "Quota", 99, ["Quota", *PROJECT_AND_REGION]),
+        (503, "Busy", 1, ["Busy", *PROJECT_AND_REGION, "python -m trainer jobs list"]),
+        (500, "Oops", 1, ["Oops", *PROJECT_AND_REGION, "python -m trainer jobs list"]),
     ],
 )
-def test_what_the_service_refuses_is_one_sentence(service, send, code, message, times, sentence):
+def test_a_refused_request_is_one_line(service, send, code, message, times, mentions):
     service.refuse(code, message, times)
     exit_code, _, error = send(RIGHT)
-    assert exit_code == 1 and error.startswith(f"error: {sentence}") and error.count("\n") == 1
+    assert exit_code == 1
+    check_error(error, *mentions)
     assert not service.jobs
 
 
-def test_too_many_requests_are_tried_again_and_make_one_job(service, send, monkeypatch):
+def test_a_retried_request_makes_one_job(service, send, monkeypatch):
     monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
     service.refuse(429, times=2)
     assert send(RIGHT)[0] == 0
@@ -298,7 +285,7 @@ def test_too_many_requests_are_tried_again_and_make_one_job(service, send, monke
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504, DROPPED])
-def test_a_service_that_is_away_while_waiting_is_asked_again(held, send, monkeypatch, code):
+def test_a_service_that_is_away_while_waiting_is_retried(held, send, monkeypatch, code):
     def sleep(secs):
         held.refuse(code, times=2)
         held.released.set()
@@ -309,13 +296,10 @@ def test_a_service_that_is_away_while_waiting_is_asked_again(held, send, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("code", "looks", "told"),
-    [
-        (DROPPED, 3, "{address} cannot be reached; check --region and the network, and try again"),
-        (401, 1, "Vertex AI does not take the credentials (401); run gcloud auth application-default login with an"),
-    ],
+    ("code", "looks", "mention"),
+    [(DROPPED, 3, "http://127.0.0.1:"), (401, 1, "gcloud auth application-default login")],
 )
-def test_a_job_that_cannot_be_seen_any_more_is_not_said_to_have_ended(held, send, monkeypatch, code, looks, told):
+def test_a_job_out_of_sight_is_not_reported_as_over(held, send, monkeypatch, code, looks, mention):
     pauses = []
 
     def sleep(secs):
@@ -325,15 +309,13 @@ def test_a_job_that_cannot_be_seen_any_more_is_not_said_to_have_ended(held, send
     monkeypatch.setattr(waiting, "_sleep", sleep)
     monkeypatch.setattr(waiting, "_MOST_LOOKS", 3)
     exit_code, said, error = send(RIGHT, "--wait")
-    job = f"{PARENT}/customJobs/1000"
-    told = told.format(address=held.address)
-    assert exit_code == 1 and len(pauses) == looks and error.count("\n") == 1
-    assert error.startswith(f"error: {job} may go on, and cannot be seen any more ({told}")
-    assert error.endswith(f"look with python -m trainer jobs describe {job} before you send it again.\n")
-    assert [line for line in said if "for now" in line] == ([f"{job} cannot be seen for now ({told})."] * (looks > 1))
+    assert exit_code == 1 and len(pauses) == looks
+    check_error(error, mention, f"python -m trainer jobs describe {JOB_NAME}")
+    assert not any(state in error for state in STATES)
+    assert len(lines_about(JOB_NAME, said)) == (looks > 1)
 
 
-def test_a_service_that_is_away_for_long_is_waited_for(held, send, monkeypatch):
+def test_an_outage_is_reported_once_and_waited_for(held, send, monkeypatch):
     pauses = []
 
     def sleep(secs):
@@ -345,69 +327,50 @@ def test_a_service_that_is_away_for_long_is_waited_for(held, send, monkeypatch):
     monkeypatch.setattr(waiting, "_sleep", sleep)
     monkeypatch.setattr(vertex, "_RETRY_SECS", 0.0)
     code, said, _ = send(RIGHT, "--wait")
-    assert code == 0 and len([line for line in said if "cannot be seen for now" in line]) == 1
+    assert code == 0 and len(lines_about(JOB_NAME, said)) == 1
 
 
 def test_a_job_whose_answer_is_lost_is_sent_once(service, send):
     service.refuse(DROPPED)
     code, _, error = send(RIGHT)
-    assert code == 1 and "look with python -m trainer jobs list" in error and len(service.requests) == 1
+    assert code == 1 and len(service.requests) == 1
+    check_error(error, "python -m trainer jobs list")
 
 
-def test_an_answer_of_something_else_is_told(service, send):
+def test_an_answer_of_another_server_is_refused(service, send):
     service.refuse(OF_ANOTHER)
     code, _, error = send(RIGHT)
-    assert (code, error) == (
-        1,
-        f"error: {service.address} gives an answer that is not Vertex AI's; check whether something on the network "
-        "answers in its place, and look with python -m trainer jobs list whether the job is there before you send it "
-        "again.\n",
-    )
+    assert code == 1
+    check_error(error, service.address, "python -m trainer jobs list")
 
 
-def test_a_service_that_is_not_there_is_told(send, monkeypatch):
+def test_an_unreachable_service_is_reported(send, monkeypatch):
     monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, "http://127.0.0.1:9")
     code, _, error = send(RIGHT)
-    assert (code, error) == (
-        1,
-        "error: http://127.0.0.1:9 cannot be reached; check --region and the network, and look with python -m trainer "
-        "jobs list whether the job is there before you send it again.\n",
-    )
+    assert code == 1
+    check_error(error, "http://127.0.0.1:9", "--region", "python -m trainer jobs list")
 
 
-@pytest.mark.parametrize(
-    ("raised", "sentence"),
-    [
-        (
-            DefaultCredentialsError("none"),
-            "no credentials for Google Cloud were found; run gcloud auth application-def",
-        ),
-        (
-            RefreshError("ya29.secret"),
-            "the credentials for Google Cloud are not taken (RefreshError); run gcloud auth ",
-        ),
-    ],
-)
-def test_without_credentials_the_user_is_told_what_to_run(send, monkeypatch, raised, sentence):
+@pytest.mark.parametrize("raised", [DefaultCredentialsError("none"), RefreshError("ya29.secret")])
+def test_without_credentials_the_login_command_is_named(send, monkeypatch, raised):
     def default(*arguments, **settings):
         raise raised
 
     monkeypatch.delenv(vertex.ENDPOINT_VARIABLE, raising=False)
     monkeypatch.setattr(google.auth, "default", default)
     code, _, error = send(RIGHT)
-    assert code == 1 and error.startswith(f"error: {sentence}") and "secret" not in error
+    assert code == 1 and "secret" not in error
+    check_error(error, "gcloud auth application-default login")
 
 
-def test_ctrl_c_while_a_job_is_sent_leaves_open_whether_it_is_there(service, send, monkeypatch):
+def test_ctrl_c_while_sending_names_the_list_command(service, send, monkeypatch):
     def create(self, kind, body):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vertex.Jobs, "create", create)
     code, _, error = send(RIGHT)
-    assert (code, error) == (
-        130,
-        "error: interrupted while the job was being sent; look with python -m trainer jobs list whether it is there.\n",
-    )
+    assert code == 130
+    check_error(error, "python -m trainer jobs list")
 
 
 def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path):
@@ -425,16 +388,16 @@ def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path
         assert spec["packageUris"] == [f"{bucket}/stage/packages/{entry.name}", "gs://b/other.tar.gz"]
 
 
-def test_what_the_sdk_does_not_take_is_told_before_a_package_is_sent(service, send, monkeypatch):
+def test_the_sdk_checks_a_job_before_a_package_is_sent(service, send, monkeypatch):
     monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
     monkeypatch.setattr(distribution.Package, "upload", None)
     code, said, error = send(UNBUILT | {"network": "\ud800"}, "--staging_bucket=gs://mine")
-    assert (code, said) == (2, []) and error.count("\n") == 1 and not service.requests
-    assert error.startswith("error: Google's SDK does not take the job (") and error.endswith("; correct it.\n")
+    assert (code, said) == (2, []) and not service.requests
+    check_error(error)
 
 
-def test_a_bucket_that_is_missing_is_told_and_no_job_is_made(service, send, bucket, monkeypatch):
+def test_a_missing_bucket_is_refused_before_the_job(service, send, bucket, monkeypatch):
     monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
     code, _, error = send(UNBUILT, f"--staging_bucket={bucket}-missing")
-    assert code == 1 and f"{bucket}-missing" in error and error.count("\n") == 1
-    assert not service.requests
+    assert code == 1 and not service.requests
+    check_error(error, f"{bucket}-missing")

@@ -1,4 +1,4 @@
-"""`submit` looks whether the machines of a job will find its data and can train on it, before it makes the job."""
+"""`submit` checks the data of a job before it makes the job."""
 
 import json
 
@@ -45,56 +45,56 @@ def photos(bucket, tmp_path):
     return f"{bucket}/photos"
 
 
+def check_refused(sent, *mentions):
+    """Checks that no job was made, and that the one line of the error names the args and these facts."""
+    code, _, error, jobs = sent
+    assert (code, jobs) == (2, 0) and error.startswith("error: ") and error.count("\n") == 1
+    for mention in (WHERE, *mentions):
+        assert mention in error
+
+
 @pytest.mark.parametrize("more", [(), ("--dry_run",)])
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "mentions"),
     [
-        (
-            ["--dataset=mnits"],
-            "dataset=mnits is not a known data set, and no folder of this machine goes with a job; did",
-        ),
-        (["--dataset=inverted:data/photos"], "dataset=data/photos is not a known data set, and no folder of this mach"),
-        (["--recipe=mine:own", "--dataset=photos"], "dataset=photos is not a known data set, and no folder of this "),
-        (["--classes=11"], "classes=11 is not among the 10 classes of digits"),
-        (["--global_batch_size=6000"], "global_batch_size=6000 is more than the 5000 images of the data set; give a "),
+        (["--dataset=mnits"], ("dataset=mnits", "mnist")),
+        (["--dataset=inverted:data/photos"], ("dataset=data/photos",)),
+        (["--recipe=mine:own", "--dataset=photos"], ("dataset=photos",)),
+        (["--classes=11"], ("classes=11", "10", "digits")),
+        (["--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
     ],
 )
-def test_data_that_is_known_to_be_wrong_is_refused(send, args, told, more):
-    code, _, error, jobs = send(*args, more=more)
-    assert (code, jobs) == (2, 0) and error.startswith(f"error: {WHERE}: {told}") and error.count("\n") == 1
+def test_data_that_cannot_be_used_is_refused(send, args, mentions, more):
+    check_refused(send(*args, more=more), *mentions)
 
 
 @pytest.mark.parametrize(
     "args", [["--dataset=/data/photos"], ["--recipe=mine:own"], ["--recipe=mine:own", "--global_batch_size=9000"]]
 )
-def test_what_an_image_holds_and_a_recipe_of_ones_own_sets_is_not_known(send, args):
+def test_data_inside_the_image_is_not_checked(send, args):
     assert send(*args)[::3] == (0, 1)
 
 
-def test_a_set_in_a_bucket_is_looked_at_and_a_dry_run_looks_at_none(send, photos):
+def test_data_in_a_bucket_is_checked_except_in_a_dry_run(send, photos):
     for args in (["--recipe=dcgan", f"--dataset={photos}", "--global_batch_size=8"], ["--recipe=mine:own"]):
         code, _, error, jobs = send(*args, f"--dataset={photos.replace('gs://', '/gcs/')}")
         assert (code, error, jobs) == (0, "", 1)
-    for args, told in (
-        ([f"--dataset={photos}s"], f"dataset={photos}s has no dataset.json; name the folder of a prepared data set."),
-        (["--recipe=mine:own", f"--dataset={photos}s"], f"dataset={photos}s has no dataset.json; name the folder "),
-        (["--recipe=dcgan", f"--dataset={photos}"], "global_batch_size=128 is more than the 8 images of the data set"),
-        (
-            [f"--dataset={photos}", "--global_batch_size=8"],
-            f"wiring=conditional needs labels of at least 2 classes, and {photos} has one class; give another recipe",
-        ),
+    for args, mentions in (
+        ([f"--dataset={photos}s"], [f"dataset={photos}s", "dataset.json"]),
+        (["--recipe=mine:own", f"--dataset={photos}s"], [f"dataset={photos}s", "dataset.json"]),
+        (["--recipe=dcgan", f"--dataset={photos}"], ["global_batch_size=128", "8"]),
+        ([f"--dataset={photos}", "--global_batch_size=8"], ["wiring=conditional", "labels", photos]),
     ):
-        code, _, error, jobs = send(*args)
-        assert (code, jobs) == (2, 0) and error.startswith(f"error: {WHERE}: {told}") and error.count("\n") == 1
+        check_refused(send(*args), *mentions)
         assert send(*args, more=["--dry_run"])[::3] == (0, 0)
 
 
-def test_a_bucket_that_is_not_there_is_told(send, bucket):
+def test_a_missing_bucket_is_refused(send, bucket):
     code, _, error, jobs = send("--recipe=dcgan", f"--dataset={bucket}-missing/photos")
-    assert (code, jobs) == (1, 0) and f"the bucket {bucket}-missing does not exist" in error
+    assert (code, jobs) == (1, 0) and f"{bucket}-missing" in error and error.count("\n") == 1
 
 
-def test_a_bucket_that_this_account_may_not_read_is_left_to_the_job(send, monkeypatch):
+def test_a_bucket_without_access_is_left_to_the_job(send, monkeypatch):
     def refuse(self):
         raise StorageError("gs://b/photos cannot be read.")
 
@@ -102,4 +102,4 @@ def test_a_bucket_that_this_account_may_not_read_is_left_to_the_job(send, monkey
     monkeypatch.setattr(LocalLocation, "exists", refuse)
     code, said, error, jobs = send("--recipe=dcgan", "--dataset=gs://b/photos")
     assert (code, error, jobs) == (0, "", 1)
-    assert "The data cannot be looked at before the job is sent: gs://b/photos cannot be read." in said
+    assert [line for line in said.splitlines() if "WARNING" in line and "gs://b/photos" in line]

@@ -1,13 +1,15 @@
-"""A tuning job on this machine: what is tried, what is stopped, what is kept, and what is said."""
+"""A tuning job on this machine: its trials, early stopping, its record, and its table."""
 
 import importlib.util
 import json
 import math
+import re
 import sys
 import threading
 from concurrent.futures import wait
 
 import pytest
+from refusals import check_refusal
 from specs import LOSS, RATE, TUNING, UNITS, WIDTH, changed, child
 
 from trainer.cloud import jobspec, results, suggestions, trials, tuning
@@ -54,8 +56,12 @@ def told(folder):
     return {t["id"]: {p["parameterId"]: p["value"] for p in t["parameters"]} for t in written(folder)["trials"]}
 
 
+def messages(capsys):
+    return [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
+
+
 @pytest.mark.parametrize("algorithm", ["ALGORITHM_UNSPECIFIED", "RANDOM_SEARCH"])
-def test_eight_trials_find_a_rate_that_is_better_than_the_worst_corner(tmp_path, algorithm):
+def test_eight_trials_beat_the_worst_corner(tmp_path, algorithm):
     study = run(job(algorithm=algorithm), tmp_path)
     assert [record.id for record in study.trials] == [str(n) for n in range(1, 9)]
     assert study.best.final.value < 1 < (math.log10(1e-5) + 2) ** 2
@@ -98,7 +104,7 @@ def test_whole_numbers_are_written_without_a_point():
     assert found == ("--units=3", "--weight=20", "--rate=0.00031", "--loss=hinge")
 
 
-def test_a_conditional_parameter_comes_with_its_parent_s_value_alone(tmp_path):
+def test_a_conditional_parameter_needs_its_parents_value(tmp_path):
     run(job(LOG_RATE, CONDITIONAL, count=12), tmp_path)
     found = told(tmp_path).values()
     assert {one["loss"] for one in found} == {"hinge", "wasserstein"}
@@ -106,7 +112,7 @@ def test_a_conditional_parameter_comes_with_its_parent_s_value_alone(tmp_path):
     assert all(1 <= one["penalty_weight"] <= 20 for one in found if "penalty_weight" in one)
 
 
-def test_one_name_can_have_another_range_under_another_value(tmp_path):
+def test_a_name_may_have_a_range_per_value_of_its_parent(tmp_path):
     small = {"parameterId": "units", "integerValueSpec": {"minValue": 1, "maxValue": 3}}
     large = {"parameterId": "units", "discreteValueSpec": {"values": [64, 128]}}
     parent = {
@@ -151,7 +157,7 @@ def test_a_grid_is_walked_once_without_absent_children(tmp_path, capsys):
         ("wasserstein", 10, 0.5),
         ("wasserstein", 10, 1),
     ]
-    assert "The grid has 6 points, fewer than maxTrialCount=20." in capsys.readouterr().out
+    assert any("6" in line and "maxTrialCount=20" in line for line in messages(capsys))
 
 
 def test_trials_overlap_and_are_never_more_than_allowed(tmp_path):
@@ -191,16 +197,15 @@ def test_a_trial_that_is_worse_than_the_median_is_asked_to_end(tmp_path, capsys)
     study = run(job(count=6, medianAutomatedStoppingSpec={}), tmp_path, last_is_bad)
     bad = study.trials[-1]
     assert bad.state == "SUCCEEDED" and bad.final.value == 99 and bad.final.step < 5000
-    assert "Trial 6 is asked to end: frechet 99 at step" in capsys.readouterr().out
+    assert any({"6", "99"} <= set(re.findall(r"\d+", line)) and "frechet" in line for line in messages(capsys))
 
 
-def test_without_early_stopping_all_run_to_their_end(tmp_path, capsys):
+def test_without_median_stopping_all_trials_run_to_their_end(tmp_path):
     def last_is_bad(trial):
         return stepwise(trial, 99 if trial.id == "7" else 1, steps=3)
 
     study = run(job(count=7, parallel=3, decayCurveStoppingSpec={}), tmp_path, last_is_bad)
     assert {record.final.step for record in study.trials} == {30}
-    assert "stops trials early by their median alone; this one runs all to their end." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -232,8 +237,8 @@ def test_a_failed_trial_has_no_measurement_that_counts(tmp_path):
 
     study = run(job(count=4), tmp_path, third_is_silent)
     _, second, third, _ = study.trials
-    assert (second.state, second.final, second.infeasible_reason) == ("INFEASIBLE", None, "exit code 7")
-    assert (third.state, third.final, third.infeasible_reason) == ("INFEASIBLE", None, "it reported no frechet")
+    assert (second.state, second.final) == (third.state, third.final) == ("INFEASIBLE", None)
+    assert "7" in second.infeasible_reason and "frechet" in third.infeasible_reason
     assert study.best.id in ("1", "4") and {record.id for record in study.ranked[2:]} == {"2", "3"}
 
 
@@ -241,18 +246,18 @@ def test_too_many_failures_end_a_study(tmp_path):
     def odd_fail(trial):
         return bowl(trial) if int(trial.id) % 2 == 0 else 1
 
-    with pytest.raises(TrainerError, match=r"^2 trials failed and maxFailedTrialCount is 2, .*trial 3: exit code 1"):
-        run(job(maxFailedTrialCount=2), tmp_path, odd_fail)
+    spec = job(maxFailedTrialCount=2)
+    check_refusal(lambda: run(spec, tmp_path, odd_fail), TrainerError, "maxFailedTrialCount", "2", "trial 3", "1")
     assert list(told(tmp_path)) == ["1", "2", "3"]
 
 
-def test_where_nothing_succeeds_a_study_ends_by_itself(tmp_path):
-    with pytest.raises(TrainerError, match="^3 trials failed and none succeeded"):
-        run(job(), tmp_path, lambda trial: 1)
+def test_a_study_without_successes_ends(tmp_path):
+    check_refusal(lambda: run(job(), tmp_path, lambda trial: 1), TrainerError, "3")
+    assert list(told(tmp_path)) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("crash", [RuntimeError, KeyboardInterrupt])
-def test_a_study_goes_on_where_it_was_interrupted(tmp_path, crash):
+def test_an_interrupted_study_resumes_exactly(tmp_path, crash):
     spec, calls = job(LOG_RATE, CONDITIONAL, count=14), []  # after ten, suggestions depend on what went before
 
     def run_until_fourth(trial):
@@ -271,13 +276,13 @@ def test_a_study_goes_on_where_it_was_interrupted(tmp_path, crash):
     assert told(tmp_path / "a") == told(tmp_path / "b")  # as if it had not been interrupted
 
 
-def test_optuna_knows_what_an_interrupted_trial_runs_with():
+def test_optuna_has_the_parameters_of_an_interrupted_trial():
     suggester = suggestions.Suggester(job().study, [])
     suggester.ask_again(trials.TrialRecord(id="4", state="ACTIVE", parameters={"rate": 0.5}, start_time=""))
     assert suggester._study.trials[0].params == {"rate": 0.5}
 
 
-def test_others_are_asked_to_end_when_a_study_is_interrupted_and_run_again(tmp_path):
+def test_trials_beside_a_crash_are_stopped_and_run_again(tmp_path):
     spec, both, asked, again = job(count=3, parallel=2), threading.Barrier(2), [], []
 
     def first_crashes(trial):
@@ -319,7 +324,7 @@ def test_a_study_that_has_ended_can_be_given_more_trials(tmp_path):
     assert again == ["3", "4"]
 
 
-def test_the_file_is_whole_at_every_moment_and_knows_what_runs(tmp_path):
+def test_the_record_is_whole_and_current_at_all_times(tmp_path):
     seen = []
 
     def look(trial):
@@ -333,7 +338,7 @@ def test_the_file_is_whole_at_every_moment_and_knows_what_runs(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("google.cloud.aiplatform_v1") is None, reason="needs aiplatform")
 @pytest.mark.filterwarnings("ignore")  # Google's packages have some of their own
-def test_the_file_is_an_answer_of_vertex_ai(tmp_path):
+def test_the_record_parses_as_an_answer_of_vertex_ai(tmp_path):
     from google.cloud.aiplatform_v1.types import HyperparameterTuningJob, Trial
     from google.protobuf import json_format
 
@@ -348,16 +353,16 @@ def test_the_file_is_an_answer_of_vertex_ai(tmp_path):
     assert (first.state, second.state) == (Trial.State.SUCCEEDED, Trial.State.INFEASIBLE)
     assert values["rate"] == told(tmp_path)["1"]["rate"] and first.end_time >= first.start_time
     assert first.final_measurement.step_count == 10 and first.final_measurement.metrics[0].metric_id == "frechet"
-    assert not second.final_measurement.metrics and second.infeasible_reason == "exit code 1"
+    assert not second.final_measurement.metrics and "1" in second.infeasible_reason
 
 
-def test_the_table_has_the_best_first_and_its_flags_to_copy(tmp_path):
+def test_the_table_has_the_best_first_and_its_flags(tmp_path):
     study = run(job(LOG_RATE, CONDITIONAL, count=3), tmp_path, lambda trial: bowl(trial) + (trial.id == "1"))
     head, *rows, _, sentence, flags = results.table(study).splitlines()
     assert head.split() == ["trial", "state", "frechet", "step", "rate", "loss", "penalty_weight"]
     assert [row.split()[0] for row in rows] == [record.id for record in study.ranked]
     assert rows[-1].split()[:4] == ["1", "INFEASIBLE", "-", "-"]
-    assert sentence == f"The best is trial {study.best.id}:"
+    assert study.best.id in sentence
     assert flags == " ".join(trials.flags(study.best.parameters))
     assert run(study.spec, tmp_path, no_trial) == study
 
@@ -370,7 +375,7 @@ def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
     assert content.startswith(b"\x89PNG") and (width, height) == (1620, 900)
 
 
-def test_a_name_that_is_words_here_and_numbers_there_can_be_drawn(tmp_path):
+def test_a_parameter_of_words_and_numbers_can_be_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     words = {"parameterId": "size", "categoricalValueSpec": {"values": ["small", "large"]}}
     numbers = {"parameterId": "size", "integerValueSpec": {"minValue": 1, "maxValue": 9}}
@@ -386,68 +391,48 @@ def no_trial(trial):
     raise AssertionError("nothing may run")
 
 
-@pytest.mark.parametrize(
-    ("spec", "base", "sentence"),
-    [
-        (
-            job(metrics=[{"metricId": "frechet", "goal": "MINIMIZE"}, {"metricId": "kid", "goal": "MINIMIZE"}]),
-            "study",
-            "studySpec.metrics has frechet, kid, and a local study follows one metric; keep one.",
-        ),
-    ],
-)
-def test_what_cannot_run_here_is_said_before_anything_runs(tmp_path, monkeypatch, spec, base, sentence):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        run(spec, base, no_trial)
-    assert str(caught.value) == sentence
+def test_a_study_of_several_metrics_is_refused(tmp_path):
+    spec = job(metrics=[{"metricId": "frechet", "goal": "MINIMIZE"}, {"metricId": "kid", "goal": "MINIMIZE"}])
+    check_refusal(lambda: run(spec, tmp_path, no_trial), ConfigError, "studySpec.metrics", "frechet", "kid")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_study_that_was_changed_does_not_go_on(tmp_path):
+def test_a_changed_study_does_not_resume(tmp_path):
     run(job(count=1), tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        run(job(RATE, count=2, algorithm="RANDOM_SEARCH"), tmp_path, no_trial)
-    assert str(caught.value) == (
-        f"studySpec is not what {tmp_path}/trials.json was begun with (algorithm, parameters changed); "
-        "undo the change, or give the study another folder."
-    )
+    spec = job(RATE, count=2, algorithm="RANDOM_SEARCH")
+    mentions = ("studySpec", f"{tmp_path}/trials.json", "algorithm", "parameters")
+    check_refusal(lambda: run(spec, tmp_path, no_trial), ConfigError, *mentions)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"studySpec": {}, "trials": [{}]}'])
-def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+def test_a_record_of_something_else_is_left_alone(tmp_path, content):
     (tmp_path / "trials.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"trials\.json is not the file of a local study; move it away"):
-        run(job(), tmp_path, no_trial)
+    check_refusal(lambda: run(job(), tmp_path, no_trial), ConfigError, "trials.json")
     assert (tmp_path / "trials.json").read_text() == content
 
 
-def test_metrics_of_an_unknown_trial_are_not_taken_for_a_new_one_s(tmp_path):
+def test_metrics_of_an_unknown_trial_are_refused(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1/output.metrics").write_text("")
-    with pytest.raises(ConfigError, match=r"output\.metrics is of no trial in trials\.json; give the study a folder"):
-        run(job(), tmp_path, no_trial)
+    check_refusal(lambda: run(job(), tmp_path, no_trial), ConfigError, "1/output.metrics", "trials.json")
 
 
-def test_a_metric_file_that_makes_no_sense_is_a_sentence(tmp_path):
+def test_an_unreadable_metric_file_is_refused(tmp_path):
     def scribble(trial):
         trial.metric_file.write_text("scribble\n{}\n")
         return 0
 
-    with pytest.raises(ConfigError, match=r"1/output\.metrics has a line that is no report of a metric"):
-        run(job(), tmp_path, scribble)
+    check_refusal(lambda: run(job(), tmp_path, scribble), ConfigError, "1/output.metrics")
 
 
 def test_without_optuna_or_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     study = run(job(count=1), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match=r"^a local study needs Optuna; run pip install 'gan-trainer\[tune\]'\.$"):
-        run(job(), tmp_path / "other", no_trial)
-    with pytest.raises(ConfigError, match=r"^a plot needs Matplotlib; run pip install 'gan-trainer\[tune\]'\.$"):
-        results.plot(study)
+    install = "pip install 'gan-trainer[tune]'"
+    check_refusal(lambda: run(job(), tmp_path / "other", no_trial), ConfigError, "Optuna", install)
+    check_refusal(lambda: results.plot(study), ConfigError, "Matplotlib", install)
 
 
-def test_nothing_is_drawn_where_nothing_is():
-    with pytest.raises(ConfigError, match=r"^no trial of the study has succeeded"):
-        results.plot(results.Study(spec=job(), folder="study", trials=()))
+def test_a_study_without_successes_cannot_be_drawn():
+    check_refusal(lambda: results.plot(results.Study(spec=job(), folder="study", trials=())), ConfigError)

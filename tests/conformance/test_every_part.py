@@ -45,9 +45,7 @@ def test_steps_under_every_loss_are_finite_and_move_all_weights(digits, name):
 
 @pytest.mark.parametrize("every_steps", [1, 2])
 @pytest.mark.parametrize("name", penalties.names())
-def test_steps_under_every_penalty_are_finite_change_the_result_and_are_the_same_on_two_replicas(
-    digits, two_replicas, name, every_steps
-):
+def test_every_penalty_has_effect_and_is_the_same_on_two_replicas(digits, two_replicas, name, every_steps):
     settings = {"penalty_every_steps": every_steps, "epsilon": 1e-3}  # Adam would blow up what is rounding alone
     plain = train(tiny_wiring("gan", **settings), digits)
     gan = tiny_wiring("gan", penalties=(name,), **settings)
@@ -62,7 +60,7 @@ def test_steps_under_every_penalty_are_finite_change_the_result_and_are_the_same
 
 @pytest.mark.parametrize("probability", [0.6, None], ids=["fixed", "adapted"])
 @pytest.mark.parametrize("name", augment.names())
-def test_steps_under_every_augmentation_are_finite_and_change_the_result(digits, eager_ada, name, probability):
+def test_steps_under_every_augmentation_are_finite_and_differ(digits, eager_ada, name, probability):
     plain = train(tiny_wiring("gan"), digits, steps=10)
     gan = tiny_wiring("gan", augment=name, augment_probability=probability)
     augmented = train(gan, digits, steps=10)

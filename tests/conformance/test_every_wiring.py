@@ -41,7 +41,7 @@ def networks_of(gan, group):
 
 @pytest.mark.parametrize("phases", PHASES)
 @pytest.mark.parametrize("wiring", WIRINGS.names())
-def test_a_phase_moves_every_weight_of_the_networks_that_it_owns_and_no_other_state(digits, wiring, phases):
+def test_a_phase_moves_all_weights_that_it_owns_and_nothing_else(digits, wiring, phases):
     gan = tiny_wiring(wiring, **PHASES[phases])
     plan, window = gan._plan(BATCH), gan._window(*tiny_data(gan, digits))
     seen = set()

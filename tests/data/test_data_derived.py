@@ -1,12 +1,10 @@
 """Derived sets: negatives and colours of another set, described without a pixel."""
 
 import numpy as np
-import pytest
 
 from trainer.data import describe
 from trainer.data.derived import tinted
 from trainer.data.loading import load
-from trainer.errors import ConfigError
 
 
 def test_inverted_images_are_negatives_padding_included(digits):
@@ -37,8 +35,3 @@ def test_hues_go_by_the_position_among_the_images_that_are_loaded(digits):
 def test_a_class_filter_keeps_the_derived_classes():
     arrays = load("inverted:digits", (3,))
     assert set(arrays.labels) == {3} and len(arrays.images) == 500
-
-
-def test_colour_cannot_be_tinted():
-    with pytest.raises(ConfigError, match="dataset=tinted:stacked:digits needs grey images"):
-        describe("tinted:stacked:digits")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from refusals import check_refusal
 
 from trainer.data.catalogue import embedded_digits_dir
 from trainer.data.loading import Arrays, load
@@ -58,8 +59,6 @@ def test_padding_surrounds_every_image_with_zeros(digits):
     assert padded.images.shape[1:] == padded.info.image_shape == (32, 32, 1)
     np.testing.assert_array_equal(padded.images[:, 2:-2, 2:-2], digits.images[kept])
     assert padded.images.sum() == digits.images[kept].sum()
-    with pytest.raises(ConfigError, match=r"^padding=-2 is negative"):
-        load("digits", padding=-2)
 
 
 def test_a_directory_loads_like_the_embedded_set(digits):
@@ -68,22 +67,17 @@ def test_a_directory_loads_like_the_embedded_set(digits):
 
 def test_an_unknown_class_is_refused_before_a_download(monkeypatch):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: pytest.fail("downloaded"))
-    with pytest.raises(ConfigError, match=r"^classes=10 is not among the 10 classes of cifar10"):
-        load("cifar10", (10,))
+    check_refusal(lambda: load("cifar10", (10,)), ConfigError, "classes=10", "cifar10")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-def test_a_failed_download_says_what_to_do(monkeypatch, name):
+def test_a_failed_download_names_its_cause_and_where_files_go(monkeypatch, name):
     def fail():
         raise Exception("URL fetch failure on https://example.org")
 
     monkeypatch.setattr(getattr(keras.datasets, name), "load_data", fail)
-    sentence = (
-        rf"^{name} could not be downloaded or read by keras\.datasets \(URL fetch failure on https://example\.org\); "
-        r"put it by hand at ~/\.keras/datasets/.*, or use --dataset=digits, which needs no download\.$"
-    )
-    with pytest.raises(DataError, match=sentence):
-        load(name)
+    facts = (name, "URL fetch failure on https://example.org", "~/.keras/datasets/", "--dataset=digits")
+    check_refusal(lambda: load(name), DataError, *facts)
 
 
 def test_a_downloaded_set_gets_the_shape_and_types_of_the_others(monkeypatch):
@@ -99,7 +93,4 @@ def test_a_downloaded_set_gets_the_shape_and_types_of_the_others(monkeypatch):
 def test_a_downloaded_set_with_other_counts_is_refused(monkeypatch):
     content = (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (content, (None, None)))
-    with pytest.raises(
-        DataError, match=r"^mnist holds \[1, 1, 1, .*\] images a class, expected \[5923, .*; delete ~/\.keras"
-    ):
-        load("mnist")
+    check_refusal(lambda: load("mnist"), DataError, "mnist", "[1, 1, 1, ", "[5923, ", "~/.keras/datasets/")

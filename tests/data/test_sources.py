@@ -1,9 +1,8 @@
-"""Folders, archives, arrays and tables give the same pictures, and what is wrong with one is said by name."""
+"""Folders, archives, arrays and tables give the same pictures, classes and order."""
 
 import gzip
 import io
 import os
-import re
 import sys
 import tarfile
 import types
@@ -12,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import check_refusal
 
 from trainer.data.sources import opened
 from trainer.data.sources.base import natural_order
@@ -56,7 +56,7 @@ def contents(source):
     return {item.name: source.read(index) for index, item in enumerate(source.items)}
 
 
-def test_a_folder_has_a_class_for_each_sub_folder_and_a_natural_order(folder):
+def test_each_sub_folder_is_a_class_in_natural_order(folder):
     (folder / "a" / "notes.txt").write_text("no picture")
     (folder / "a" / ".hidden.png").write_bytes(b"")
     with opened(str(folder)) as source:
@@ -72,8 +72,7 @@ def test_a_class_may_be_a_link_to_a_folder(folder, tmp_path):
         assert [item.name for item in source.items] == IN_ORDER and contents(source) == FILES
     (folder / "b").unlink()
     (folder / "b").symlink_to(tmp_path / "gone")
-    with pytest.raises(StorageError, match="letters/b is a link that leads nowhere"), opened(str(folder)):
-        pass
+    check_refusal(lambda: opened(str(folder)).__enter__(), StorageError, "letters/b")
 
 
 def test_a_flat_folder_is_one_class_and_names_may_be_anything(tmp_path):
@@ -94,92 +93,12 @@ def test_an_archive_is_as_its_folder_with_or_without_one_around_it(folder, tmp_p
         assert list(contents(source).values()) == [FILES[name] for name in IN_ORDER]
 
 
-def test_pictures_beside_sub_folders_are_refused(folder):
-    (folder / "loose.png").write_bytes(png(0))
-    with pytest.raises(DataError, match=r"loose\.png lies beside the sub-folders"), opened(str(folder)):
-        pass
-
-
-def test_a_source_without_pictures_says_what_it_looked_for(tmp_path):
-    (tmp_path / "readme.txt").write_text("")
-    with (
-        pytest.raises(DataError, match=r"holds no images; looked for files that end in \.png, \.jpg, "),
-        opened(str(tmp_path)),
-    ):
-        pass
-    with pytest.raises(DataError, match=r"letters\.zip does not exist"), opened(str(tmp_path / "letters.zip")):
-        pass
-
-
-BAD_NAMES = ["../evil.png", "/etc/evil.png", "a/../../evil.png"]
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_member_outside_of_its_archive_is_refused_by_name(tmp_path, name):
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
-        archive.writestr(name, png(0))
-    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.size = len(png(0))
-        archive.addfile(member, io.BytesIO(png(0)))
-    for kind in ("bad.zip", "bad.tar.gz"):
-        with pytest.raises(DataError, match=rf"{kind} .*{name}"), opened(str(tmp_path / kind)):
-            pass
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_link_in_an_archive_is_refused_by_name(tmp_path, kind):
-    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
-        member = tarfile.TarInfo("a/link.png")
-        member.type, member.linkname = kind, "/etc/passwd"
-        archive.addfile(member)
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
-        info = zipfile.ZipInfo("a/link.png")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    for name in ("bad.tar", "bad.zip"):
-        with pytest.raises(DataError, match=rf"a/link\.png in .*{name} is a link"), opened(str(tmp_path / name)):
-            pass
-
-
-def test_a_bomb_in_an_archive_is_refused_before_it_is_unpacked(tmp_path):
-    with (
-        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("a/bomb.png", "w", force_zip64=True) as member,
-    ):
-        for _ in range(300):
-            member.write(bytes(2**20))
-    with (
-        pytest.raises(DataError, match=r"a/bomb\.png in .* unpacks to 314,572,800 bytes"),
-        opened(str(tmp_path / "bomb.zip")),
-    ):
-        pass
-    with tarfile.open(tmp_path / "bomb.tar", "w") as archive:
-        member = tarfile.TarInfo("a/bomb.png")
-        member.size = 2**40
-        archive.fileobj.write(member.tobuf())
-    with (
-        pytest.raises(DataError, match=r"a/bomb\.png in .* unpacks to 1,099,511,627,776 bytes"),
-        opened(str(tmp_path / "bomb.tar")),
-    ):
-        pass
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_damaged_archive_is_named(folder, tmp_path, kind):
-    path = tmp_path / kind
-    MAKERS[kind](folder, path)
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match=kind), opened(str(path)):
-        pass
-
-
 LONG = f"{'long' * 40}/{'ä' * 120}.png"
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_a_tar_of_every_kind_is_read_to_its_end_and_one_with_a_damaged_header_is_refused(tmp_path, kind, ending):
+def test_a_tar_is_read_to_its_end_or_refused_as_damaged(tmp_path, kind, ending):
     path, pack = tmp_path / f"set.tar{ending}", gzip.compress if ending else bytes
     contents = {f"a/{number}.png": png(number) for number in range(6)}
     if kind != tarfile.USTAR_FORMAT:
@@ -201,14 +120,9 @@ def test_a_tar_of_every_kind_is_read_to_its_end_and_one_with_a_damaged_header_is
     for header in headers:
         for start, damage in ((header + 148, b"\xff" * 8), (header, bytes(512))):  # the checksum; all of it
             path.write_bytes(pack(whole[:start] + damage + whole[start + len(damage) :]))
-            with (
-                pytest.raises(DataError, match=rf"set\.tar{ending} is not a tar file that can be read to its end"),
-                opened(str(path)),
-            ):
-                pass
+            check_refusal(lambda: opened(str(path)).__enter__(), DataError, path.name)
     path.write_bytes(pack(whole[: headers[3] + 100]))
-    with pytest.raises(DataError, match="to its end"), opened(str(path)):
-        pass
+    check_refusal(lambda: opened(str(path)).__enter__(), DataError, path.name)
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, 4, 6), np.uint8)
@@ -226,7 +140,7 @@ def test_arrays_of_bytes_come_back(tmp_path, names, save):
 
 
 @pytest.mark.parametrize("low", [0.0, -1.0])
-def test_arrays_of_floats_are_read_in_the_range_that_all_of_them_have(tmp_path, low):
+def test_float_arrays_are_read_in_the_range_of_all_images(tmp_path, low):
     floats = (IMAGES / 255.0 * (1.0 - low) + low).astype(np.float32)
     floats[1] = 0.5
     np.savez(tmp_path / "set.npz", x=floats)
@@ -241,27 +155,7 @@ def test_a_float_that_is_no_number_is_one_bad_image(tmp_path):
     np.savez(tmp_path / "set.npz", x=floats)
     with opened(str(tmp_path / "set.npz")) as source:
         assert source.read(0).shape == (4, 4, 3)
-        with pytest.raises(DataError, match="holds NaN or infinite pixels"):
-            source.read(1)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "problem"),
-    [
-        ({"z": IMAGES}, "holds z; looked for an array called x, x_train, images, arr_0"),
-        ({"x": IMAGES[0]}, r"has images of shape \[4, 6\]"),
-        ({"x": IMAGES.astype(np.int64)}, "has images of type int64"),
-        ({"x": IMAGES, "y": LABELS[:3]}, r"has shape \[3\] for 5 images"),
-        ({"x": IMAGES, "y": LABELS - 1}, "has the label -1"),
-        ({"x": IMAGES, "y": LABELS / 2}, "has labels float64"),
-        ({"x": IMAGES * 1.0}, r"has floats from 0 to 2.., expected \[0, 1\] or \[-1, 1\]"),
-        ({"x": np.array([object()] * 3)}, "holds objects"),
-    ],
-)
-def test_arrays_that_cannot_be_pictures_are_refused(tmp_path, arrays, problem):
-    np.savez(tmp_path / "set.npz", **arrays)
-    with pytest.raises(DataError, match=problem), opened(str(tmp_path / "set.npz")):
-        pass
+        check_refusal(lambda: source.read(1), DataError)
 
 
 def idx(array):
@@ -280,23 +174,6 @@ def test_idx_files_are_read_with_the_labels_beside_them(tmp_path, bucket, ending
             assert (source.read(4)[..., 0] == IMAGES[4]).all()
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "problem"),
-    [
-        (b"\x89PNG", "x-idx3-ubyte", "begins with 89 50 4e 47, expected 00 00 08"),
-        (idx(IMAGES), "x-idx3-ubyte.gz", "is not gzip, as its name says"),
-        (gzip.compress(idx(IMAGES))[:-40], "x-idx3-ubyte.gz", "to its end"),
-        (gzip.compress(idx(IMAGES)[:-5]), "x-idx3-ubyte.gz", "is cut short: 5 of 120 bytes are missing"),
-        (gzip.compress(idx(IMAGES)[:4] + b"\xff" * 12), "x-idx3-ubyte.gz", "bytes of pixels, and .* has .* free"),
-    ],
-    ids=["no magic", "no gzip", "cut gzip", "too few pixels", "bomb"],
-)
-def test_idx_files_that_are_none_are_refused_in_bounded_memory(tmp_path, content, name, problem):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises((DataError, StorageError), match=problem), opened(str(tmp_path / name)):
-        pass
-
-
 def test_a_table_names_pictures_and_their_classes(folder):
     table = folder / "table.csv"
     table.write_text(f"Path,label,more\na/2.PNG,ten,1\n{folder}/b/10.PNG,two,2\n")
@@ -306,31 +183,7 @@ def test_a_table_names_pictures_and_their_classes(folder):
     table.write_text("file\na/2.PNG\nmissing.png\n")
     with opened(str(table)) as source:
         assert source.class_names == ("table",)
-        with pytest.raises(DataError, match=r"cannot be read \(.*missing\.png does not exist"):
-            source.read(1)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("name,label\nx,y\n", "has the columns name, label; its first line must name path, file, filename or image"),
-        ("path,label\na.png,\n", "line 2 of .* has no label"),
-        ("path,label\n,3\n", "line 2 of .* has no path"),
-        ("path,label\n", "holds no images; looked for lines below the header"),
-        (b"path\n\xff\xfe\n", "is not a CSV in UTF-8"),
-    ],
-)
-def test_a_table_that_cannot_be_read_names_the_line(tmp_path, text, problem):
-    path = tmp_path / "table.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=problem), opened(str(path)):
-        pass
-
-
-def test_tfds_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets"), opened("tfds:mnist"):
-        pass
+        check_refusal(lambda: source.read(1), DataError, "missing.png")
 
 
 class ClassLabel:
@@ -382,35 +235,24 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    ("at", "error", "sentence"),
+    ("at", "error", "facts"),
     [
-        (
-            "builder",
-            ValueError("Dataset pets not found.\nAvailable: a, b"),
-            "is no data set .* (Dataset pets not found);",
-        ),
-        ("download_and_prepare", OSError("no network"), "cannot be downloaded or prepared (no network); check"),
-        ("download_and_prepare", AssertionError(), "cannot be downloaded or prepared (AssertionError); check"),
-        (
-            "as_dataset",
-            ValueError("Unknown split 'x'."),
-            "has no split x that can be read (Unknown split 'x'); correct",
-        ),
-        ("as_numpy", RuntimeError("lost data"), "cannot be read to its end (lost data); free"),
+        ("builder", ValueError("Dataset pets not found.\nAvailable: a, b"), ("Dataset pets not found",)),
+        ("download_and_prepare", OSError("no network"), ("no network",)),
+        ("download_and_prepare", AssertionError(), ("AssertionError",)),
+        ("as_dataset", ValueError("Unknown split 'x'."), ("Unknown split 'x'",)),
+        ("as_numpy", RuntimeError("lost data"), ("lost data",)),
     ],
 )
-def test_what_tfds_cannot_do_is_one_sentence(tfds, monkeypatch, at, error, sentence):
+def test_an_error_of_tfds_becomes_one_line_with_its_cause(tfds, monkeypatch, at, error, facts):
     monkeypatch.setattr(tfds if hasattr(tfds, at) else tfds.Builder, at, raising(error))
-    sentence = re.escape(sentence).replace(re.escape(".*"), ".*")
-    with pytest.raises(DataError, match=f"^tfds:pets {sentence} [^\n]*$"), opened("tfds:pets:x"):
-        pass
+    check_refusal(lambda: opened("tfds:pets:x").__enter__(), DataError, "tfds:pets", *facts)
 
 
-def test_tfds_sets_without_an_image_or_a_class_are_refused_before_they_are_downloaded(tfds):
-    for features, problem in (({"text": 0}, "no feature `image`"), ({"image": 0, "label": 0.5}, "`label` that is no")):
-        tfds.Builder.info = types.SimpleNamespace(features=features)
-        with pytest.raises(DataError, match=f"tfds:pets has .*{problem}"), opened("tfds:pets"):
-            pass
+@pytest.mark.parametrize(("features", "fact"), [({"text": 0}, "image"), ({"image": 0, "label": 0.5}, "label")])
+def test_tfds_sets_without_images_or_classes_are_not_downloaded(tfds, features, fact):
+    tfds.Builder.info = types.SimpleNamespace(features=features)
+    check_refusal(lambda: opened("tfds:pets").__enter__(), DataError, "tfds:pets", fact)
     assert not tfds.asked
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_gan, values_of
+from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
 from trainer.engine.checkpoint import CheckpointStore
@@ -63,19 +64,20 @@ def test_an_empty_directory_restores_nothing(store):
 
 
 @pytest.mark.parametrize(
-    ("harm", "sentence"),
+    "harm",
     [
-        (lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]), "another SHA-256"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes where"),
-        (lambda path: path.unlink(), "is missing"),
+        lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.unlink(),
     ],
     ids=["flipped", "cut", "missing"],
 )
-def test_damage_to_the_newest_is_named_and_the_older_one_taken(store, harm, sentence):
+def test_damage_to_the_newest_is_named_and_the_older_one_taken(store, harm):
     save(store, 1), save(store, 2)
     harm(next(store.folder(2).glob("state.data-*")))
     assert store.restore(make_state()).step == 1
-    assert sentence in store.rejected[0] and "step-00000002" in store.rejected[0]
+    (rejected,) = store.rejected
+    assert "step-00000002/state.data-" in rejected and "\n" not in rejected
 
 
 def damage(store, step):
@@ -83,18 +85,18 @@ def damage(store, step):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def test_where_the_best_is_damaged_the_next_best_that_verifies_is_found(store):
+def test_the_best_is_the_best_checkpoint_that_verifies(store):
     for step, frechet in ((1, 3.0), (2, 2.0), (3, 1.0)):
         save(store, step, frechet=frechet)
     damage(store, 3)
     manifest, problems = store.find_best()
     assert manifest.step == store.best() == 2 and store.best_value() == 2.0
-    assert len(problems) == 1 and problems[0].startswith("step-00000003/state.data-")
+    assert len(problems) == 1 and "step-00000003/state.data-" in problems[0]
     damage(store, 2), damage(store, 1)
     assert store.find_best()[0] is None and store.best() is None
 
 
-def test_a_damaged_newer_checkpoint_takes_no_place_among_the_newest(tmp_path):
+def test_a_damaged_checkpoint_is_not_counted_among_the_newest(tmp_path):
     first = CheckpointStore(tmp_path, keep=2)
     save(first, 4), save(first, 8)
     damage(first, 8)
@@ -106,7 +108,7 @@ def test_a_damaged_newer_checkpoint_takes_no_place_among_the_newest(tmp_path):
     assert store.steps() == [5, 6]  # the best one, and the newest
 
 
-def test_a_damaged_checkpoint_that_was_the_best_is_written_again_when_its_step_comes(digits, tmp_path):
+def test_a_damaged_best_checkpoint_is_written_again(digits, tmp_path):
     """It counts for nothing until then, so that the same value is a new best one."""
 
     class Evaluates(keras.callbacks.Callback):
@@ -133,13 +135,6 @@ def test_a_folder_without_manifest_is_no_checkpoint(store):
     assert store.restore(make_state()).step == 1
 
 
-def test_where_none_verifies_it_stops(store):
-    save(store, 1)
-    (store.folder(1) / "MANIFEST.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* can be trusted: step-00000001/MANIFEST.json"):
-        store.restore(make_state())
-
-
 def test_five_hundred_random_damages_are_all_detected(store, tmp_path):
     save(store, 1)
     folder, chance = store.folder(1), random.Random(0)
@@ -162,35 +157,17 @@ def test_five_hundred_random_damages_are_all_detected(store, tmp_path):
     assert verify(folder)[0] is not None
 
 
-def test_another_config_is_refused(tmp_path):
-    first = CheckpointStore(tmp_path, fingerprints={"config": "a"})
-    first.save(make_state(), 1)
-    first.wait()
-    other = CheckpointStore(tmp_path, fingerprints={"config": "b"})
-    with pytest.raises(CheckpointError, match="made with another config"):
-        other.restore(make_state())
-
-
-def test_another_network_is_refused_by_name(store):
-    save(store, 1)
-    state = make_state() | {"a/000/kernel": keras.Variable(np.zeros((4, 2), np.float32))}
-    with pytest.raises(CheckpointError, match=r"holds \(\(3, 2\), 'float32'\) for a/000/kernel"):
-        store.restore(state)
-
-
 def test_values_that_are_not_finite_are_never_committed(store):
     save(store, 1)
     store.save(make_state() | {"a/000/kernel": keras.Variable(np.full((3, 2), np.nan, np.float32))}, 2)
-    with pytest.raises(DivergenceError, match="a/000/kernel is not finite at step 2"):
-        store.wait()
+    check_refusal(store.wait, DivergenceError, "a/000/kernel", "2")
     assert store.steps() == [1]
 
 
 def test_an_error_of_the_background_surfaces_at_the_next_save(store, tmp_path):
     (tmp_path / ".step-00000001.partial").write_text("a file where the folder should be")
     store.save(make_state(), 1)
-    with pytest.raises(CheckpointError, match="step 1 cannot be written"):
-        store.save(make_state(), 2)
+    check_refusal(lambda: store.save(make_state(), 2), CheckpointError, "1", str(tmp_path))
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan"])

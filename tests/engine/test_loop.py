@@ -28,7 +28,7 @@ def every(steps):
     return callback
 
 
-def test_windows_end_at_multiples_of_their_length_at_epochs_and_where_callbacks_act(digits):
+def test_windows_end_at_their_length_at_epochs_and_at_callbacks(digits):
     assert boundaries(digits, steps=12, steps_per_window=4) == [4, 8, 10, 12]
     assert boundaries(digits, [every(3)], steps=9, steps_per_window=20) == [3, 6, 9]
 
@@ -38,7 +38,7 @@ def test_boundaries_do_not_depend_on_where_a_run_was_cut(digits):
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
-def test_a_request_from_another_thread_ends_a_window_after_its_step(digits, architecture):
+def test_a_request_to_stop_ends_a_window_after_its_step(digits, architecture):
     gan = tiny_gan(architecture)
     window = DeviceWindow(gan._plan(16), gan._window(digits.images, None), gan._strategy)
     window(0, 1)

@@ -6,6 +6,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from refusals import check_refusal
 
 from trainer.engine.checkpoint import CheckpointStore
 from trainer.engine.manifest import MANIFEST
@@ -77,7 +78,7 @@ def killed_after(monkeypatch):
     return run
 
 
-def test_a_kill_at_any_file_of_upload_manifest_and_deletion_loses_one_interval_at_most(machine, remote, killed_after):
+def test_a_kill_at_any_file_loses_one_interval_at_most(machine, remote, killed_after):
     saved = []
 
     def life():
@@ -111,10 +112,10 @@ def test_damage_in_the_bucket_is_named_and_the_older_one_taken(machine, remote):
     (remote / "step-00000002/state.index").write_bytes(b"something else")
     second = machine()
     assert second.restore(state_of()).step == 1
-    assert second.rejected == ("step-00000002/state.index has 14 bytes where " + second.rejected[0].split("where ")[1],)
+    (rejected,) = second.rejected
+    assert "step-00000002/state.index" in rejected and "14" in rejected
     (remote / f"step-00000001/{MANIFEST}").write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* can be trusted"):
-        machine().restore(state_of())
+    check_refusal(lambda: machine().restore(state_of()), CheckpointError, "step-00000001", "step-00000002")
 
 
 def test_a_bucket_that_vanishes_is_told_at_the_next_save(machine, monkeypatch):

@@ -8,7 +8,6 @@ from conftest import tiny_gan
 
 from trainer.engine import optimizers
 from trainer.engine.schedules import Ramp, value_at
-from trainer.errors import ConfigError
 
 STEPS, BATCH = 6, 16
 
@@ -30,7 +29,7 @@ def test_a_ramp_goes_from_start_to_end_and_stays(shape, begin, expected):
     assert ramp(3).dtype == tf.float32
 
 
-def test_a_ramp_may_rise_and_is_level_at_both_ends_where_it_is_a_cosine():
+def test_a_cosine_ramp_is_level_at_both_ends():
     values = [float(Ramp(0.0, 1.0, 100)(step)) for step in range(101)]
     assert values == sorted(values)
     assert values[1] - values[0] < 1e-3 > values[100] - values[99]
@@ -43,24 +42,12 @@ def test_a_ramp_is_made_again_from_its_config():
     assert [float(again(step)) for step in range(50)] == [float(ramp(step)) for step in range(50)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 5, "begin": 5}, "a ramp from step 5 to step 5 has no length"),
-        ({"steps": 5, "shape": "cosin"}, "the shape 'cosin' of a ramp is unknown; choose linear or cosine"),
-    ],
-)
-def test_a_ramp_that_cannot_be_is_one_sentence(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        Ramp(1.0, 0.0, **settings)
-
-
 def test_a_number_is_the_same_at_every_step():
     assert [float(value_at(0.5, tf.constant(step))) for step in (0, 9)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("beta_1", [0.0, 0.5])
-def test_adam_with_a_scheduled_beta_2_is_adam_with_that_beta_2_at_each_update(beta_1):
+def test_adam_with_a_scheduled_beta_2_uses_it_at_each_update(beta_1):
     beta_2, rate, epsilon = Ramp(0.9, 0.99, 5), Ramp(0.1, 0.01, 4, shape="linear"), 1e-8
     variable = keras.Variable(np.array([1.0, -2.0, 3.0], np.float32))
     optimizer = optimizers.clone(keras.optimizers.Adam(rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon))
@@ -123,9 +110,7 @@ def gan_after_all_steps(digits, **settings):
     [{}, {"discriminator_repeats": 3}, {"discriminator_updates": "separate"}, {"update_order": "simultaneous"}],
     ids=["once", "repeats", "separate", "simultaneous"],
 )
-def test_learning_rates_and_beta_2_reach_their_end_at_schedule_images_however_often_a_network_is_updated(
-    digits, settings
-):
+def test_learning_rates_and_beta_2_end_at_schedule_images(digits, settings):
     rates = {"generator_learning_rate": 1e-3, "discriminator_learning_rate": 4e-3}
     decay = {"learning_rate_decay": "linear", "learning_rate_end": 0.25, "learning_rate_decay_begin": 0.5}
     gan = gan_after_all_steps(digits, beta_2=0.9, beta_2_end=0.99, **rates, **decay, **settings)

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_gan, values_of
+from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
 from trainer.engine.manifest import state_sha256
 from trainer.engine.step import Step, StepPlan
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import NetworkError
 
 
 def train(gan, digits, steps=3, **settings):
@@ -103,30 +104,16 @@ def test_an_optimiser_that_hands_gradients_on_sums_them_once(digits, two_replica
         np.testing.assert_allclose(one[name], two[name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.SGD(0.1, loss_scale_factor=8.0),
-        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
-    ],
-)
-def test_an_optimiser_that_scales_the_loss_is_refused(optimizer):
-    with pytest.raises(ConfigError, match="the optimizer scales the loss, as float16 wants it, .* drop that"):
-        tiny_gan("mlp").compile(optimizer=optimizer())
-
-
-def test_gradients_accumulate_on_one_replica_and_on_several_they_are_refused(digits, two_replicas):
+def test_gradients_accumulate_on_one_replica(digits):
     gan = tiny_gan("mlp")
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    with pytest.raises(ConfigError, match="gradient_accumulation_steps=2 works on one replica, and there are 2; drop"):
-        gan.compile(optimizer=optimizer, strategy=two_replicas)
     gan.compile(optimizer=optimizer, jit_compile=False)
     start, first, second = values_of(gan), train(gan, digits, steps=1), train(gan, digits, steps=2)
     weights = [name for name in start if "kernel" in name and "optimizer" not in name]
     assert all((start[name] == first[name]).all() and (start[name] != second[name]).any() for name in weights)
 
 
-def test_simultaneous_gradients_come_from_one_pass_and_alternating_ones_do_not(digits):
+def test_simultaneous_gradients_alone_come_from_one_pass(digits):
     """A discriminator that jumps far in its phase changes the generator's update only where the phases alternate."""
 
     def generator_after(order, discriminator_rate):
@@ -240,5 +227,4 @@ def test_a_variable_without_a_gradient_is_named(digits):
         [keras.Input((28, 28, 1)), keras.layers.Flatten(), Idle(), keras.layers.Dense(1)]
     )
     gan.compile(optimizer=keras.optimizers.Adam(1e-3))
-    with pytest.raises(NetworkError, match="discriminator phase gives no gradient to .*idle"):
-        train(gan, digits)
+    check_refusal(lambda: train(gan, digits), NetworkError, "discriminator", "idle")

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 
 import keras
 import numpy as np
@@ -12,11 +11,10 @@ from conftest import tiny_gan, values_of
 from keras import layers
 
 from trainer import GAN, ConditionalGAN
-from trainer.errors import ConfigError, DataError, DivergenceError, NetworkError
 
 
 class DigitsGAN(GAN):
-    """A user's subclass, as row by row in a tutorial."""
+    """A user's subclass, as in a tutorial."""
 
     def __init__(self, input_dim):
         super().__init__(input_dim)
@@ -69,15 +67,6 @@ class DigitsConditionalGAN(ConditionalGAN):
         )
 
 
-IMAGES = np.zeros((20, 28, 28, 1), np.uint8)
-
-
-def with_latents(gan, size):
-    """A GAN of another latent size than its generator's."""
-    gan.latent_dim = size
-    return gan
-
-
 def rmsprop():
     """RMSprop 1e-3 with decay 3e-8, in Keras 3's spelling."""
     return keras.optimizers.RMSprop(
@@ -90,7 +79,7 @@ def images(digits):
     return digits.images[:256].astype("float32") / 127.5 - 1.0
 
 
-def test_row_0a_a_subclass_trains_with_keras_losses_optimisers_and_callbacks(images, tmp_path):
+def test_a_subclass_trains_with_keras_losses_and_callbacks(images, tmp_path):
     seen = []
     gan = DigitsGAN(100)
     gan.compile(optimizer=rmsprop(), loss=tf.losses.binary_crossentropy)
@@ -113,7 +102,7 @@ def test_row_0a_a_subclass_trains_with_keras_losses_optimisers_and_callbacks(ima
     assert isinstance(history, keras.callbacks.History)
 
 
-def test_row_0b_a_conditional_subclass_trains_on_integer_and_one_hot_labels(images, digits):
+def test_a_conditional_subclass_takes_integer_and_one_hot_labels(images, digits):
     labels = digits.labels[:256]
     states = []
     for y in (labels, keras.utils.to_categorical(labels, 10)):
@@ -123,13 +112,6 @@ def test_row_0b_a_conditional_subclass_trains_on_integer_and_one_hot_labels(imag
         states.append(values_of(gan))
     for name in states[0]:
         np.testing.assert_array_equal(states[0][name], states[1][name])
-
-
-def test_fit_without_labels_is_one_sentence(images):
-    gan = DigitsConditionalGAN(100, 10)
-    gan.compile(optimizer=rmsprop(), loss=keras.losses.binary_crossentropy)
-    with pytest.raises(DataError, match=r"DigitsConditionalGAN.fit needs labels; pass y"):
-        gan.fit(images, verbose=0)
 
 
 def test_keras_loss_against_targets_is_half_of_real_and_fake(images):
@@ -186,7 +168,7 @@ def test_epochs_are_counted_in_passes_over_the_data(digits):
     assert epochs == [(0, 4), (1, 8)] and gan.step == 10
 
 
-def test_samples_are_the_same_for_the_same_seed_and_share_their_beginning():
+def test_samples_depend_on_the_seed_and_not_on_their_number():
     gan = tiny_gan("dcgan", wiring="conditional")
     few, labels = gan.sample(7)
     many, _ = gan.sample(20)
@@ -195,111 +177,6 @@ def test_samples_are_the_same_for_the_same_seed_and_share_their_beginning():
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert (gan.sample(7, seed=9)[0] != few).any()
     assert gan.sample(3, labels=4)[1].tolist() == [4, 4, 4]
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "sentence"),
-    [
-        (lambda gan: gan.sample(2, labels=3), DataError, "has no classes"),
-        (lambda gan: gan.fit(np.zeros((20, 28, 28, 3), np.uint8), batch_size=4), DataError, "takes .28, 28, 1."),
-        (lambda gan: gan.fit(np.zeros((20, 28, 28, 1), np.uint8), batch_size=64), ConfigError, "more than the 20"),
-        (lambda gan: gan.fit(np.full((20, 28, 28, 1), np.nan, np.float32)), DataError, "not finite"),
-        (lambda gan: gan.fit(["a", "b"]), DataError, "expected numbers"),
-        (lambda gan: gan.compile(loss="hing"), ConfigError, "did you mean hinge?"),
-        (lambda gan: gan.compile(optimizer={"generator": "adam"}), ConfigError, "give one optimiser"),
-        (lambda gan: gan.compile(optimizer="adm"), ConfigError, "optimizer=adm is unknown; did you mean adam?"),
-        (lambda gan: gan.compile(optimizer=None), ConfigError, "optimizer=None is unknown; give a Keras optimiser"),
-        (lambda gan: gan.compile(precision="float16"), ConfigError, "precision=float16 is unknown; choose float32 or"),
-        (lambda gan: gan.compile(discriminator_repeats=0), ConfigError, "discriminator_repeats=0 is out of range"),
-        (lambda gan: gan.compile(penalty_every_steps=0), ConfigError, "penalty_every_steps=0 is out of range"),
-        (lambda gan: gan.fit(IMAGES, batch_size=0), ConfigError, "batch_size=0 is out of range; give a whole number"),
-        (lambda gan: gan.fit(IMAGES, steps_per_window=0), ConfigError, "steps_per_window=0 is out of range"),
-        (lambda gan: DigitsGAN(4).sample(3), ConfigError, "sample was called before compile; call compile"),
-        (lambda gan: with_latents(gan, 9).sample(2), NetworkError, "takes .8,. where latents of 9 make .9,.; start it"),
-        (
-            lambda gan: with_latents(gan, 9).fit(IMAGES, batch_size=4, verbose=0),
-            NetworkError,
-            "where latents of 9 make",
-        ),
-        (lambda gan: gan.compile(update_order="both"), ConfigError, "alternating or simultaneous"),
-        (lambda gan: GAN(4).compile(), NetworkError, "override get_generator"),
-    ],
-)
-def test_a_mistake_is_one_sentence(make, error, sentence):
-    with pytest.raises(error, match=sentence) as raised:
-        make(tiny_gan())
-    assert "\n" not in str(raised.value)
-
-
-def test_a_discriminator_of_a_wrong_shape_is_one_sentence(images):
-    gan = DigitsGAN(8)
-    gan.get_discriminator = lambda: keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
-    gan.compile(optimizer="adam")
-    with pytest.raises(NetworkError, match=r"gives shape \(128, 10\) where one number an image"):
-        gan.fit(images, batch_size=128, verbose=0)
-
-
-def test_a_generator_of_a_wrong_shape_is_one_sentence(images):
-    gan = DigitsGAN(8)
-    gan.get_generator = lambda: keras.Sequential([keras.Input((8,)), layers.Dense(16), layers.Reshape((4, 4, 1))])
-    gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy)
-    with pytest.raises((NetworkError, ValueError), match=r"makes images of shape \(4, 4, 1\)"):
-        gan.fit(images, batch_size=128, verbose=0)
-
-
-def test_images_without_channels_are_one_sentence(images):
-    gan = DigitsGAN(8)
-    gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy)
-    with pytest.raises(DataError, match=r"x has images of shape \(28, 28\) where the .*; pass x\[..., numpy.newaxis"):
-        gan.fit(images[..., 0], batch_size=128, verbose=0)
-
-
-def test_a_sigmoid_under_a_loss_on_logits_is_refused():
-    with pytest.raises(NetworkError, match="ends in a sigmoid"):
-        DigitsGAN(8).compile(optimizer="adam", loss="non_saturating")
-
-
-def test_a_network_that_is_not_built_is_refused():
-    gan = DigitsGAN(8)
-    gan.get_generator = lambda: keras.Sequential([layers.Dense(4)])
-    with pytest.raises(NetworkError, match=r"get_generator\(\) must return a built"):
-        gan.compile(optimizer="adam")
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda gan: gan.fit(np.zeros((4, 28, 28, 1), np.uint8)),
-        lambda gan: gan(np.zeros((2, 8))),
-        lambda gan: gan.predict(np.zeros((2, 8)), verbose=0),
-    ],
-)
-def test_use_before_compile_is_refused(use):
-    with pytest.raises(ConfigError, match="was called before compile; call compile"):
-        use(DigitsGAN(8))
-
-
-def test_a_loss_that_turns_nan_stops_with_the_steps(digits):
-    gan = tiny_gan(discriminator_learning_rate=1e30, generator_learning_rate=1e30)
-    with pytest.raises(DivergenceError, match="became (nan|inf|-inf) between steps"):
-        gan.fit(digits.images, batch_size=16, steps=40, verbose=0)
-
-
-def test_conditional_labels_out_of_range_are_refused(digits):
-    gan = tiny_gan("mlp", wiring="conditional")
-    with pytest.raises(DataError, match="labels from 0 to 12 where num_classes=10"):
-        gan.fit(digits.images[:20], [0] * 19 + [12], batch_size=4)
-    with pytest.raises(DataError, match="3 labels for 20 images"):
-        gan.fit(digits.images[:20], [1, 2, 3], batch_size=4)
-    with pytest.raises(DataError, match="^labels has 3 labels for 10 images; give one an image"):
-        gan.sample(10, labels=[1, 2, 3])
-
-
-@pytest.mark.parametrize("labels", [["cat"] * 20, [True] * 20, [None] * 20])
-def test_labels_that_are_no_numbers_are_refused_as_that(digits, labels):
-    gan = tiny_gan("mlp", wiring="conditional")
-    with pytest.raises(DataError, match="^y is of type .*; give classes as numbers from 0 up, or as one-hot vectors"):
-        gan.fit(digits.images[:20], labels, batch_size=4)
 
 
 def test_one_hot_labels_may_be_booleans_and_may_be_sampled_with(digits):
@@ -337,44 +214,6 @@ def test_a_discriminator_may_be_a_subclassed_model(digits):
         assert len([name for name in moved if name.startswith("discriminator/")]) == 4
 
 
-def dense(input_shape, units):
-    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), layers.Dense(units)])
-
-
-@pytest.mark.parametrize(
-    ("network", "made", "sentence"),
-    [
-        (
-            "generator",
-            lambda: dense((8,), 784),
-            "the generator takes (8,) where latents of 8 and labels of 10 classes make (18,); start it with",
-        ),
-        (
-            "generator",
-            lambda: keras.Model(two := [keras.Input((8,)), keras.Input((10,))], layers.Concatenate()(two)),
-            "the generator takes (8,) and (10,) where latents of 8 and labels of 10 classes make (18,);",
-        ),
-        (
-            "discriminator",
-            lambda: dense((28, 28, 1), 1),
-            "the discriminator takes images of (28, 28, 1) without labels; start it with keras.Input((28, 28, 11))",
-        ),
-        (
-            "discriminator",
-            lambda: dense((14, 14, 11), 1),
-            "x has images of shape (28, 28, 1), (28, 28, 11) with 10 planes of labels, where the discriminator takes "
-            "(14, 14, 11).",
-        ),
-    ],
-)
-def test_a_conditional_network_that_has_no_room_for_labels_is_one_sentence(digits, network, made, sentence):
-    gan = tiny_gan("dcgan", wiring="conditional")
-    setattr(gan, f"get_{network}", made)
-    gan.compile(optimizer="adam")
-    with pytest.raises((NetworkError, DataError), match=re.escape(sentence)):
-        gan.fit(digits.images[:20], digits.labels[:20], batch_size=4, verbose=0)
-
-
 def test_the_generators_labels_reach_its_images():
     gan = tiny_gan("mlp", wiring="conditional")
     assert (gan.sample(1, labels=0)[0] != gan.sample(1, labels=1)[0]).any()
@@ -391,7 +230,7 @@ class Unnamed(layers.Layer):
         return inputs * self.scale + self.shift
 
 
-def test_names_of_state_do_not_depend_on_what_was_made_before_in_the_process():
+def test_names_of_state_do_not_depend_on_other_networks():
     def names():
         gan = DigitsGAN(8)
         gan.get_discriminator = lambda: keras.Sequential(

@@ -1,9 +1,12 @@
 """What a loss of one's own must give: one number an image, whose mean the trainer takes."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_data, tiny_wiring
+from refusals import check_refusal
 
 from trainer.engine.randomness import Noise
 from trainer.errors import NetworkError
@@ -40,17 +43,16 @@ def judged(loss, updates):
         ("generator", "concatenated"),
     ],
 )
-def test_a_loss_that_takes_the_mean_over_the_batch_itself_is_one_sentence(method, updates):
+def test_a_loss_that_takes_the_mean_over_the_batch_is_refused(method, updates):
     assert judged(NonSaturating, updates).losses["generator"].shape == (4,)
-    with pytest.raises(NetworkError, match=r"^TakesTheMean gives shape \(\) for logits of shape \(4,\); [^.]*\.$"):
-        judged(with_mean_in(method), updates)
+    check_refusal(lambda: judged(with_mean_in(method), updates), NetworkError, "TakesTheMean", "()", "(4,)")
 
 
-def test_a_cyclegans_generators_are_told_as_well(digits):
+def test_the_mean_is_refused_for_the_generators_of_a_cyclegan_too(digits):
     gan = tiny_wiring("cyclegan")
     gan.compile(optimizer="adam", loss=with_mean_in("generator"))
-    with pytest.raises(NetworkError, match=r"^TakesTheMean gives shape \(\)"):
-        gan.fit(*tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)
+    fit = functools.partial(gan.fit, *tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)
+    check_refusal(fit, NetworkError, "TakesTheMean", "()")
 
 
 def test_a_class_of_losses_trains_as_its_name_does(digits):

@@ -1,11 +1,14 @@
-"""A wiring of one's own learns with all its networks, or is told in one sentence why it would not."""
+"""A wiring of one's own learns with all its networks, or is refused."""
+
+import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config, tiny_gan, values_of
+from conftest import tiny_config, values_of
 from keras import layers
+from refusals import check_refusal
 
 from trainer import GAN, ConditionalGAN
 from trainer.callbacks import Animation, Checkpoint, Evaluation, EventLog, MetricsLog, SampleGrid
@@ -58,22 +61,15 @@ def test_a_third_network_learns_and_its_loss_is_logged(digits):
 
 
 @pytest.mark.parametrize(
-    ("members", "sentence"),
+    ("owners", "mentions"),
     [
-        (
-            {"owners": {"discriminator": ("discriminator",), "generator": ("generator",), "encoder": ("encoder",)}},
-            "owners has the keys discriminator, generator, encoder; there are two optimisers, so give each network to",
-        ),
-        (
-            {"owners": {"discriminator": ("discriminator",), "generator": ("generator", "decoder")}},
-            r"owners names decoder, but get_networks\(\) makes generator, discriminator, encoder alone",
-        ),
-        ({"owners": GAN.owners}, "no optimiser moves the weights of encoder; name it in owners, or set its trainable"),
+        (GAN.owners | {"encoder": ("encoder",)}, ("owners", "discriminator, generator, encoder")),
+        (GAN.owners | {"generator": ("generator", "decoder")}, ("owners", "decoder", "get_networks")),
+        (GAN.owners, ("owners", "encoder", "trainable")),
     ],
 )
-def test_networks_that_nothing_would_move_are_refused(members, sentence):
-    with pytest.raises(NetworkError, match=sentence):
-        compiled(EncodingGAN, **members)
+def test_networks_that_nothing_would_move_are_refused(owners, mentions):
+    check_refusal(lambda: compiled(EncodingGAN, owners=owners), NetworkError, *mentions)
 
 
 def test_a_network_that_rests_needs_no_owner(digits):
@@ -95,31 +91,25 @@ def test_a_term_that_is_no_number_an_image_is_refused(digits, axis):
         term = tf.reduce_mean(found) if axis is None else tf.zeros([2, 1])
         outcome.add("generator", "encoding", term)
 
-    with pytest.raises(NetworkError, match=r"^the loss encoding gives shape .* return one number an image, and leave"):
-        compiled(EncodingGAN, add_losses=add_losses).fit(digits.images[:64], steps=1, **BATCH)
+    gan = compiled(EncodingGAN, add_losses=add_losses)
+    shape = "()" if axis is None else "(2, 1)"
+    check_refusal(lambda: gan.fit(digits.images[:64], steps=1, **BATCH), NetworkError, "encoding", shape)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "mentions"),
     [
-        (lambda losses: {name: tf.reduce_mean(loss) for name, loss in losses.items()}, r"gives \(\) as the loss of"),
-        (lambda losses: {"generator": losses["generator"]}, "gives nothing as the loss of the phase discriminator"),
+        (lambda losses: {name: tf.reduce_mean(loss) for name, loss in losses.items()}, ("forward", "()")),
+        (lambda losses: {"generator": losses["generator"]}, ("forward", "discriminator")),
     ],
 )
-def test_a_forward_pass_without_a_loss_an_image_is_refused(digits, change, sentence):
+def test_a_forward_pass_without_a_loss_an_image_is_refused(digits, change, mentions):
     def forward(self, *arguments):
         losses, metrics = EncodingGAN.forward(self, *arguments)
         return change(losses), metrics
 
-    with pytest.raises(NetworkError, match=rf"^forward {sentence}"):
-        compiled(EncodingGAN, forward=forward).fit(digits.images[:64], steps=1, **BATCH)
-
-
-def test_a_train_step_which_nothing_would_call_is_refused():
-    with pytest.raises(
-        ConfigError, match="EncodingGAN has a train_step, which nothing would call; override forward or"
-    ):
-        compiled(EncodingGAN, train_step=lambda self, data: {})
+    gan = compiled(EncodingGAN, forward=forward)
+    check_refusal(lambda: gan.fit(digits.images[:64], steps=1, **BATCH), NetworkError, *mentions)
 
 
 def test_networks_that_have_learned_are_not_thrown_away(digits):
@@ -127,19 +117,18 @@ def test_networks_that_have_learned_are_not_thrown_away(digits):
     gan.compile(optimizer="adam", loss="hinge")
     gan.fit(digits.images[:64], steps=2, **BATCH)
     before = values_of(gan)
-    with pytest.raises(ConfigError, match="compile makes new networks, and these have taken 2 steps; make another GAN"):
-        gan.compile(optimizer="adam")
+    check_refusal(lambda: gan.compile(optimizer="adam"), ConfigError, "compile", "2")
     assert all((value == before[name]).all() for name, value in values_of(gan).items())
 
 
 def test_a_gan_is_not_saved_whole_and_leaves_the_file(tmp_path):
     (tmp_path / "gan.keras").write_text("before")
-    with pytest.raises(ConfigError, match=r"use averaged_generator.save\(FILE\) for the network that samples"):
-        compiled(EncodingGAN).save(tmp_path / "gan.keras")
+    act = functools.partial(compiled(EncodingGAN).save, tmp_path / "gan.keras")
+    check_refusal(act, ConfigError, "averaged_generator.save", "save_weights", "Checkpoint")
     assert (tmp_path / "gan.keras").read_text() == "before"
 
 
-def test_what_the_sentence_names_saves(digits, tmp_path):
+def test_weights_and_the_generator_are_saved(digits, tmp_path):
     gan, again = compiled(EncodingGAN), compiled(EncodingGAN)
     gan.fit(digits.images[:64], steps=2, **BATCH)
     gan.save_weights(tmp_path / "gan.weights.h5")
@@ -151,12 +140,13 @@ def test_what_the_sentence_names_saves(digits, tmp_path):
     np.testing.assert_array_equal(loaded.predict(latents, verbose=0), gan.predict(latents, verbose=0))
 
 
-def test_a_fit_with_nothing_left_to_train_says_so(digits, capsys):
+def test_a_fit_with_nothing_left_to_train_tells_the_steps(digits, capsys):
     gan = compiled(EncodingGAN)
     gan.fit(digits.images[:64], epochs=1, **BATCH)
-    assert "nothing to train" not in capsys.readouterr().out
+    assert capsys.readouterr().out == ""
     gan.fit(digits.images[:64], epochs=1, **BATCH)
-    assert "epochs and steps count from the beginning, and the model has taken 4 of 4 steps" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and "epochs" in printed and printed.count("4") >= 2
     gan.fit(digits.images[:64], epochs=2, **BATCH)
     assert gan.step == 8
 
@@ -191,10 +181,10 @@ def test_keras_callbacks_follow_the_metrics(digits):
 
 
 @pytest.mark.parametrize("make", [SampleGrid, Animation, EventLog, MetricsLog, Checkpoint])
-def test_callbacks_refuse_a_bucket_in_place_of_writing_beside_it(make, tmp_path, monkeypatch):
+def test_callbacks_refuse_a_bucket(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="gs://mine/run is in a bucket, and this writes on local disks; train from a"):
-        make("gs://mine/run")
+    check_refusal(lambda: make("gs://mine/run"), ConfigError, "gs://mine/run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -204,7 +194,7 @@ def registered(monkeypatch):
     return lambda name, kind: wiring(name)(kind)
 
 
-def test_options_of_a_registered_wiring_are_those_that_it_and_its_base_take(registered):
+def test_options_of_a_registered_wiring_are_its_own_and_its_bases(registered):
     class Asked(ConditionalGAN):
         def __init__(self, latent_dim, *, sharpness=1.0, **settings):
             super().__init__(latent_dim, **settings)
@@ -213,10 +203,5 @@ def test_options_of_a_registered_wiring_are_those_that_it_and_its_base_take(regi
     registered("asked", Asked)
     gan = from_config(tiny_config(wiring="asked", wiring_options={"sharpness": 2.0}), (28, 28, 1), 10)
     assert (gan.sharpness, gan.num_classes) == (2.0, 10)
-    with pytest.raises(ConfigError, match="'sharpnes' is an unknown option of wiring asked; did you mean sharpness"):
-        from_config(tiny_config(wiring="asked", wiring_options={"sharpnes": 2.0}), (28, 28, 1), 10)
-
-
-def test_a_wiring_that_there_is_not_is_named_with_the_nearest():
-    with pytest.raises(ConfigError, match="'conditinal' is an unknown wiring; did you mean conditional?"):
-        tiny_gan(wiring="conditinal")
+    config = tiny_config(wiring="asked", wiring_options={"sharpnes": 2.0})
+    check_refusal(lambda: from_config(config, (28, 28, 1), 10), ConfigError, "asked", "'sharpnes'", "sharpness")

@@ -1,7 +1,6 @@
 """The digits classifier, and the suite of metrics on its features."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import tensorflow as tf
 
 from trainer import metrics
 from trainer.data.loading import load
-from trainer.errors import ConfigError, DataError
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.features import WEIGHTS_PATH, DigitsClassifier
 
@@ -34,7 +32,7 @@ def suite(digits):
 DESCRIPTION = json.loads(WEIGHTS_PATH.with_suffix(".json").read_text())
 
 
-def test_the_classifier_reads_the_held_out_digits_as_well_as_its_description_says(digits, classifier):
+def test_the_classifier_reaches_its_stated_accuracy(digits, classifier):
     held_out = np.concatenate([np.flatnonzero(digits.labels == k)[-50:] for k in range(10)])
     _, logits = classifier.extract(digits.images[held_out])
     accuracy = (logits.argmax(1) == digits.labels[held_out]).mean()
@@ -43,7 +41,7 @@ def test_the_classifier_reads_the_held_out_digits_as_well_as_its_description_say
     assert DESCRIPTION["data_fingerprint"] == digits.fingerprint
 
 
-def test_features_are_float32_of_mean_0_and_variance_1_on_real_digits(digits, classifier):
+def test_features_of_real_digits_have_mean_0_and_variance_1(digits, classifier):
     features, logits = classifier.extract(digits.images)
     assert (features.shape, features.dtype, logits.shape, logits.dtype) == (
         (5000, 64),
@@ -85,34 +83,11 @@ def test_it_runs_inside_a_graph(digits, classifier):
     np.testing.assert_allclose(features, classifier(digits.images[:2])[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(5, 28, 28), (0, 28, 28, 1)])
-def test_images_of_another_shape_are_refused(classifier, shape):
-    with pytest.raises(DataError, match=r"^images have shape \[.*\], expected \[N, H, W, C\] with N at least 1"):
-        classifier.extract(np.zeros(shape, np.uint8))
-
-
 def test_the_weights_are_small_plain_and_of_the_stated_hash(classifier):
     assert WEIGHTS_PATH.stat().st_size < 1_200_000
     assert classifier.sha256 == DESCRIPTION["sha256"]
     with np.load(WEIGHTS_PATH, allow_pickle=False) as arrays:
         assert {arrays[name].dtype for name in arrays.files} == {np.dtype(np.float32)}
-
-
-def test_weights_that_are_not_those_described_are_refused(tmp_path):
-    path = tmp_path / WEIGHTS_PATH.name
-    content = bytearray(WEIGHTS_PATH.read_bytes())
-    content[5000] ^= 1
-    path.write_bytes(content)
-    shutil.copy(WEIGHTS_PATH.with_suffix(".json"), tmp_path)
-    with pytest.raises(
-        DataError, match=r"has SHA-256 .{12}…, digits_classifier\.json states .{12}…; reinstall the package"
-    ):
-        DigitsClassifier(path)
-    path.unlink()
-    with pytest.raises(
-        DataError, match=r"digits_classifier\.npz does not exist, the digits metrics need it; reinstall"
-    ):
-        DigitsClassifier(path)
 
 
 def test_the_images_that_are_not_used_are_not_kept():
@@ -153,7 +128,7 @@ def test_fakes_of_one_digit_are_precise_and_cover_a_tenth(digits):
     assert values["conditional_accuracy"] > 0.98
 
 
-def test_labels_that_are_wrong_lower_the_conditional_accuracy_alone(digits, suite):
+def test_wrong_labels_lower_the_conditional_accuracy_alone(digits, suite):
     images, labels = digits.images[:1000], digits.labels[:1000].copy()
     labels[:250] = (labels[:250] + 1) % 10
     right, wrong = suite.evaluate(images, digits.labels[:1000]), suite.evaluate(images, labels)
@@ -170,7 +145,7 @@ def test_the_floor_compares_the_odd_real_images_with_the_even_ones(digits, suite
     assert 0 < floor["frechet_digits_1k"] < 2
 
 
-def test_the_real_features_are_computed_once_and_of_the_first_images(digits, monkeypatch):
+def test_real_features_are_computed_once_of_the_first_images(digits, monkeypatch):
     suite = DigitsMetrics(digits.images, num_samples=20)
     assert "_real" not in vars(suite)
     suite.evaluate(digits.images[:20])
@@ -187,19 +162,6 @@ def test_a_name_states_the_number_of_samples(digits, num_samples, end):
     assert DigitsMetrics(digits.images, num_samples).protocol == end
 
 
-def test_numbers_that_do_not_fit_the_protocol_are_refused(digits, suite):
-    with pytest.raises(DataError, match=r"^there are 999 fake images, digits_1k takes 1000; generate that many"):
-        suite.evaluate(digits.images[:999])
-    with pytest.raises(
-        DataError, match=r"^fake_labels has shape \[999\], expected \[1000\]; give one label an image\.$"
-    ):
-        suite.evaluate(digits.images[:1000], digits.labels[:999])
-    with pytest.raises(DataError, match=r"^num_samples=5 is too few, expected at least 6"):
-        DigitsMetrics(digits.images, num_samples=5)
-    with pytest.raises(DataError, match=r"^there are 11 real images, expected at least 12"):
-        DigitsMetrics(digits.images[:11])
-
-
 class Model:
     """Shows real digits and says what it was asked for."""
 
@@ -210,7 +172,7 @@ class Model:
         return self.images[:num_images], None if self.labels is None else self.labels[:num_images]
 
 
-def test_measuring_a_model_evaluates_as_many_of_its_samples_as_the_suite_takes(digits, suite):
+def test_measuring_a_model_evaluates_the_stated_number_of_samples(digits, suite):
     for labels in (digits.labels, None):
         model = Model(digits.images, labels)
         assert suite.measure(model) == suite.evaluate(*model.sample(1000))
@@ -247,12 +209,6 @@ def test_a_margin_that_is_not_empty_is_not_cut(digits):
 
 def test_suites_are_found_by_name():
     assert metrics.get("digits") is DigitsMetrics
-    sentence = (
-        r"^metrics=digit is not a known suite of metrics; did you mean digits\? Known are digits, cycle, stacked\.$"
-    )
-    for look_up in (metrics.get, metrics.monitor):
-        with pytest.raises(ConfigError, match=sentence):
-            look_up("digit")
 
 
 def test_the_metric_to_monitor_is_one_that_the_suite_reports(digits, suite):
@@ -261,6 +217,6 @@ def test_the_metric_to_monitor_is_one_that_the_suite_reports(digits, suite):
     assert DigitsMetrics(digits.images).protocol == "digits_5k"
 
 
-def test_importing_the_room_does_not_import_tensorflow():
+def test_importing_metrics_does_not_import_tensorflow():
     code = "import sys, trainer.metrics as m; m.NAMES; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

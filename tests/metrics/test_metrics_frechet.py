@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from trainer.errors import DataError
 from trainer.metrics.frechet import frechet_distance
 
 RANDOM = np.random.Generator(np.random.PCG64(1))
@@ -17,7 +16,7 @@ def samples_of(mean, covariance, num_samples=200):
     return whitened @ np.linalg.cholesky(covariance).T + mean
 
 
-def test_diagonal_gaussians_have_the_distance_of_the_closed_form():
+def test_diagonal_gaussians_match_the_closed_form():
     real = samples_of([1.0, -2.0, 0.0], np.diag([4.0, 1.0, 9.0]))
     fake = samples_of([0.0, 0.0, 0.5], np.diag([1.0, 1.0, 25.0]))
     between_means = 1.0 + 4.0 + 0.25
@@ -25,7 +24,7 @@ def test_diagonal_gaussians_have_the_distance_of_the_closed_form():
     assert frechet_distance(real, fake) == pytest.approx(between_means + between_deviations, abs=1e-9)
 
 
-def test_covariances_that_do_not_commute_have_the_distance_of_the_closed_form():
+def test_covariances_that_do_not_commute_match_the_closed_form():
     # For 2 x 2 matrices tr (S1 S2)^½ = sqrt(tr(S1 S2) + 2 sqrt(det(S1 S2))): tr 9, det 15.
     first, second = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[4.0, -1.0], [-1.0, 1.0]])
     expected = 5.0 + 5.0 - 2.0 * np.sqrt(9.0 + 2.0 * np.sqrt(15.0))
@@ -47,17 +46,3 @@ def test_fewer_samples_than_features_give_a_finite_distance():
 
 def test_one_feature_is_enough():
     assert frechet_distance([[0.0], [2.0]], [[3.0], [5.0]]) == pytest.approx(9.0)
-
-
-@pytest.mark.parametrize(
-    ("real", "fake", "sentence"),
-    [
-        (np.zeros((3, 2)), np.zeros((3, 4)), r"^fake_features has 4 features, expected 2 as real_features; use one"),
-        (np.zeros((1, 2)), np.zeros((3, 2)), r"^real_features has shape \[1, 2\], expected \[N, F\] with N at least 2"),
-        (np.zeros((3, 2)), np.zeros(3), r"^fake_features has shape \[3\], expected \[N, F\]"),
-        (np.zeros((3, 2)), np.full((3, 2), np.nan), r"^fake_features holds values that are not finite"),
-    ],
-)
-def test_features_that_do_not_fit_are_named(real, fake, sentence):
-    with pytest.raises(DataError, match=sentence):
-        frechet_distance(real, fake)

@@ -8,7 +8,6 @@ import pytest
 
 from trainer import metrics
 from trainer.data.loading import Arrays, load
-from trainer.errors import DataError
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.modes import mode_divergence
@@ -53,7 +52,7 @@ def test_the_mode_is_100_red_and_10_green_and_blue(digits, suite):
     assert values["conditional_accuracy"] == 1.0
 
 
-def test_collapse_shows_in_the_number_of_modes_the_divergence_and_the_distance(real, suite):
+def test_collapse_shows_in_modes_divergence_and_distance(real, suite):
     sevens = np.resize(np.flatnonzero(real.labels == 777), 250)
     whole, collapsed = suite.evaluate(real.images[-250:]), suite.evaluate(real.images[sevens])
     assert collapsed["num_modes_stacked_250"] <= 3
@@ -70,7 +69,7 @@ def test_a_mode_is_missed_when_one_digit_of_it_is_wrong(real, suite):
     assert "conditional_accuracy" not in suite.evaluate(real.images[:250])
 
 
-def test_each_real_digit_is_read_once_and_gives_what_reading_all_gives(real, suite):
+def test_reading_each_real_digit_once_gives_the_same_features(real, suite):
     images = np.concatenate([real.images[:100], real.images[:100]])
     once, each = StackedMetrics(images)._real, suite._read_each(images)
     assert len(once.digit_logits) == len({digit.tobytes() for digit in np.moveaxis(images, 3, 1).reshape(-1, 784)})
@@ -91,7 +90,7 @@ def test_the_values_are_those_of_the_parts(real, suite):
     assert values["frechet_stacked_250"] == pytest.approx(distance, rel=1e-3)
 
 
-def test_the_floor_takes_the_last_real_images_for_fake_and_the_others_for_real(real, suite):
+def test_the_floor_compares_the_last_real_images_with_the_others(real, suite):
     floor = suite.floor()
     expected = StackedMetrics(real.images[:-250], num_samples=250).evaluate(real.images[-250:])
     assert list(floor) == list(expected)
@@ -133,7 +132,7 @@ def test_the_suite_is_found_by_name_and_takes_26000_samples(real):
     assert metrics.monitor("stacked") == "kl_stacked_26k"
 
 
-def test_every_monitored_metric_ends_in_its_suites_default_protocol(real):
+def test_monitored_metrics_end_in_the_default_protocol(real):
     suites = {"digits": DigitsMetrics(real.images), "stacked": StackedMetrics(real.images)}
     assert all(metrics.monitor(name).endswith(f"_{suite.protocol}") for name, suite in suites.items())
 
@@ -141,18 +140,3 @@ def test_every_monitored_metric_ends_in_its_suites_default_protocol(real):
 def test_monitors_are_known_without_tensorflow():
     code = "import sys, trainer.metrics as m; [m.monitor(n) for n in m.NAMES]; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_what_does_not_fit_is_refused(real, suite):
-    with pytest.raises(DataError, match=r"^there are 249 fake images, stacked_250 takes 250; generate that many"):
-        suite.evaluate(real.images[:249])
-    with pytest.raises(DataError, match=r"^fake_labels has shape \[249\], expected \[250\]"):
-        suite.evaluate(real.images[:250], real.labels[:249])
-    with pytest.raises(DataError, match=r"^fake images have shape \[250, 28, 28, 1\], expected \[N, H, W, 3\] with N"):
-        suite.evaluate(real.images[:250, :, :, :1])
-    with pytest.raises(DataError, match=r"^real images have shape \[3, 28, 28, 3\], expected .* N at least 4"):
-        StackedMetrics(real.images[:3])
-    with pytest.raises(DataError, match=r"^real images have shape \[20, 28, 28, 1\], expected \[N, H, W, 3\]"):
-        StackedMetrics(real.images[:20, :, :, :1])
-    with pytest.raises(DataError, match=r"^num_samples=1 is too few, expected at least 2; ask for more\.$"):
-        StackedMetrics(real.images, num_samples=1)

@@ -1,4 +1,4 @@
-"""Local files and objects in a bucket behave alike, and what goes wrong is one sentence."""
+"""Local files and objects in a bucket behave alike."""
 
 import errno
 import hashlib
@@ -8,6 +8,7 @@ import shutil
 import google.auth
 import pytest
 from google.auth.credentials import AnonymousCredentials
+from refusals import check_refusal
 
 from trainer.errors import StorageError
 from trainer.storage import buckets, locate
@@ -33,7 +34,7 @@ def test_what_is_written_is_read_and_listed_in_order(folder):
     assert not (folder / "b.png").exists()
 
 
-def test_the_top_of_a_folder_is_listed_alone_where_no_more_is_asked_for(folder):
+def test_a_shallow_listing_has_the_top_of_a_folder_alone(folder):
     for name in ("b", "a/b", "c/d/e"):
         (folder / name).write_bytes(b"1")
     assert [entry.name for entry in folder.entries(deep=False)] == ["b"]
@@ -62,14 +63,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["nowhere", "circle"])
-def test_a_link_that_leads_nowhere_is_named_unless_it_is_hidden(tmp_path, target):
+def test_a_broken_link_is_named_unless_it_is_hidden(tmp_path, target):
     folder = locate(tmp_path / "folder")
     (folder / "a/1").write_bytes(b"1")
     for name in (".#1", "a/.#1", "circle"):
         (folder.path / name).symlink_to(target)
     assert names(folder, deep=False) == []
-    with pytest.raises(StorageError, match=r"folder/circle is a link that leads nowhere \(.*\); mend or delete it\."):
-        names(folder)
+    check_refusal(lambda: names(folder), StorageError, str(folder.path / "circle"))
     (folder.path / "circle").unlink()
     assert names(folder) == ["a/1"]
 
@@ -88,22 +88,20 @@ def refused(monkeypatch):
     return held
 
 
-def test_a_folder_that_may_not_be_read_is_named_unless_it_is_hidden(tmp_path, refused):
+def test_an_unreadable_folder_is_named_unless_it_is_hidden(tmp_path, refused):
     folder = locate(tmp_path / "folder")
     for name in ("a/1", "locked/2", ".trash/3"):
         (folder / name).write_bytes(b"1")
     refused.add(".trash")
     assert names(folder) == ["a/1", "locked/2"]
     refused.add("locked")
-    with pytest.raises(StorageError, match=r"folder/locked cannot be read \(Permission denied\); check"):
-        names(folder)
+    check_refusal(lambda: names(folder), StorageError, str(folder.path / "locked"), "Permission denied")
     assert names(folder, deep=False) == []
     refused.add("folder")
-    with pytest.raises(StorageError, match=r"/folder cannot be read \(Permission denied\); check"):
-        names(folder)
+    check_refusal(lambda: names(folder), StorageError, str(folder.path), "Permission denied")
 
 
-def test_files_and_folders_that_go_while_they_are_listed_are_left_out(tmp_path, monkeypatch):
+def test_files_deleted_during_a_listing_are_left_out(tmp_path, monkeypatch):
     folder = locate(tmp_path / "folder")
     for name in ("a/1", "b/2", "c"):
         (folder / name).write_bytes(b"1")
@@ -122,12 +120,11 @@ def test_files_and_folders_that_go_while_they_are_listed_are_left_out(tmp_path, 
     assert names(folder / "c") == names(folder / "d") == []
 
 
-def test_a_file_is_overwritten_unless_only_a_new_one_will_do(folder):
+def test_a_file_is_overwritten_unless_only_new_is_given(folder):
     (folder / "x").write_bytes(b"one")
     (folder / "x").write_bytes(b"two")
     assert (folder / "x").read_bytes() == b"two"
-    with pytest.raises(StorageError, match=r"x exists already"):
-        (folder / "x").write_bytes(b"three", only_new=True)
+    check_refusal(lambda: (folder / "x").write_bytes(b"three", only_new=True), StorageError, str(folder / "x"))
     (folder / "y").write_bytes(b"new", only_new=True)
     assert (folder / "x").read_bytes() == b"two"
 
@@ -143,20 +140,10 @@ def test_many_files_are_copied_there_and_back(folder, tmp_path):
     for name in names:
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "back").rglob("*.partial")) == []
-    with pytest.raises(StorageError, match="exists already"):
-        (tmp_path / "out" / names[0]).write_bytes(b"another")
-        folder.upload(tmp_path / "out", names[:1], only_new=True)
-
-
-def test_what_is_missing_is_named(folder, tmp_path):
-    (folder / "there").write_bytes(b"1")
-    for act in (
-        lambda: (folder / "missing.png").read_bytes(),
-        lambda: folder.download({"missing.png": tmp_path / "back" / "missing.png"}),
-    ):
-        with pytest.raises(StorageError, match=r"folder/missing\.png does not exist; correct the name"):
-            act()
-    assert not (tmp_path / "back" / "missing.png").exists()
+    (tmp_path / "out" / names[0]).write_bytes(b"another")
+    check_refusal(
+        lambda: folder.upload(tmp_path / "out", names[:1], only_new=True), StorageError, str(folder / names[0])
+    )
 
 
 def test_a_large_object_is_sent_in_parts(bucket, tmp_path):
@@ -166,26 +153,11 @@ def test_a_large_object_is_sent_in_parts(bucket, tmp_path):
     assert (tmp_path / "back" / "large").read_bytes() == (tmp_path / "large").read_bytes()
 
 
-def test_a_bucket_that_does_not_exist_is_named(cloud_storage, tmp_path):
-    nowhere = locate("gs://no-such-bucket/a/b")
-    for act in (
-        nowhere.read_bytes,
-        nowhere.exists,
-        lambda: list(nowhere.entries()),
-        lambda: nowhere.write_bytes(b""),
-        lambda: nowhere.delete(["x"]),
-        lambda: nowhere.download({"x": tmp_path / "x"}),
-    ):
-        with pytest.raises(StorageError, match="the bucket gs://no-such-bucket does not exist"):
-            act()
-
-
-def test_an_upload_whose_answer_was_lost_meets_its_own_object_and_is_content(bucket, monkeypatch):
+def test_an_upload_whose_answer_was_lost_may_be_repeated(bucket):
     place = locate(bucket) / "x"
     place.write_bytes(b"ours")
     place.write_bytes(b"ours", only_new=True)  # as a second try would find it
-    with pytest.raises(StorageError, match="exists already, with another content"):
-        place.write_bytes(b"theirs", only_new=True)
+    check_refusal(lambda: place.write_bytes(b"theirs", only_new=True), StorageError, str(place))
 
 
 def test_credentials_need_no_project(monkeypatch):
@@ -206,5 +178,3 @@ def test_one_client_serves_a_process_and_names_parse(cloud_storage):
         and str(place / "c") == "gs://bucket/a/b/c"
     )
     assert str(locate("gs://bucket")) == "gs://bucket" and locate("gs://bucket").name == "bucket"
-    with pytest.raises(StorageError, match="gs:///x names no bucket"):
-        locate("gs:///x")

@@ -3,11 +3,9 @@
 import contextlib
 import io
 
-import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.errors import ConfigError
 from trainer.storage import RunDirectory, locate
 from trainer.storage.buckets import BucketLocation
 from trainer.storage.locations import GrowingFolder
@@ -21,7 +19,7 @@ def num_mirrors(job_dir, logs_to):
             return len(mirrors)
 
 
-def test_the_folder_of_the_run_itself_gets_no_second_copy_however_it_is_written(tmp_path, bucket, monkeypatch):
+def test_the_run_s_own_log_folder_gets_no_second_copy(tmp_path, bucket, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
     for spelling in ("run/logs", "./run/../run/logs", f"{tmp_path}/link/run/logs", f"{tmp_path}/run/logs"):
@@ -56,16 +54,6 @@ def test_of_a_directory_in_a_bucket_a_part_may_be_fetched_alone(bucket, tmp_path
     for only, names in ((None, ["config.json", "samples/1.png"]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
         with RunDirectory(f"{bucket}/run").opened(only) as directory:
             assert [entry.name for entry in locate(directory.root).entries()] == names
-
-
-def test_a_folder_among_the_events_is_refused(tmp_path, bucket):
-    for job_dir in (str(tmp_path / "run"), f"{bucket}/run"):
-        with pytest.raises(ConfigError) as caught:
-            num_mirrors(job_dir, f"{job_dir}/logs/of/tensorboard")
-        assert str(caught.value) == (
-            f"TensorBoard's events are to go to {job_dir}/logs/of/tensorboard, which lies among those of the run in "
-            f"{job_dir}/logs; name another folder."
-        )
 
 
 def test_a_tensorboard_that_has_a_local_folder_open_reads_on(tmp_path):

@@ -1,6 +1,6 @@
-"""Every system that this package must contain is a recipe, or an interface, with exactly the settings of its row.
+"""Recipes, and the base classes, have the networks, losses and optimizers of the systems that they implement.
 
-The layers of single architectures are held by `tests/architectures`; here, what the recipes make of them.
+The tests in `tests/architectures` check the layers of single architectures. These check what recipes make of them.
 """
 
 import itertools
@@ -25,7 +25,7 @@ SHAPELESS = {"InputLayer", "Flatten", "Reshape", "Concatenate", "Add", "Reflecti
 
 
 def described(layer):
-    """What a layer is, in a tuple."""
+    """Returns the kind and the main settings of a layer."""
     name = type(layer).__name__
     if name in KINDS:
         return KINDS[name](layer)
@@ -35,7 +35,7 @@ def described(layer):
 
 
 def stack(network):
-    """What each layer of a network is, in order, without inputs and changes of shape."""
+    """Describes the layers of a network in order, without inputs and changes of shape."""
     return [described(layer) for layer in network.layers if type(layer).__name__ not in SHAPELESS]
 
 
@@ -44,18 +44,18 @@ def last_activation(network):
 
 
 def repeated(first, *others):
-    """`first`, then `others`, for each of `first`."""
+    """Lists each layer of `first`, followed by `others`."""
     return list(itertools.chain.from_iterable((layer, *others) for layer in first))
 
 
 def recipe(name, shape=(28, 28, 1), num_classes=10, **changes):
-    """A recipe's resolved config, and its GAN."""
+    """Returns a recipe's resolved config and its GAN."""
     config = training.resolve(recipes.get(name).override(**changes))
     return config, from_config(config, shape, num_classes)
 
 
 def optimizers_of(gan):
-    """(class, learning rate, betas) of each phase's optimiser."""
+    """Returns (class, learning rate, betas) of each phase's optimizer."""
     return {
         phase: (
             type(optimizer).__mro__[1].__name__
@@ -73,16 +73,18 @@ def both(*settings):
 
 
 def assert_plain(config, average=0.0):
-    """Nothing that the row does not speak of: no penalty, augmentation, schedule or repeat.
+    """Asserts that a config has no penalty, augmentation, schedule or repeats.
 
-    An average of the generator changes nothing that learns; where a recipe samples from one, it is named.
+    Args:
+        config: Resolved config of the recipe.
+        average: Half-life of the generator's average in images, which changes nothing that learns.
     """
     assert (config.penalties, config.augment, config.ema_half_life_images) == ((), None, average)
     assert (config.learning_rate_decay, config.beta_2_end, config.discriminator_repeats) == ("none", None, 1)
 
 
-def test_row_0a_the_base_class_takes_the_settings_of_the_row():
-    """The snippet itself trains in tests/gans/test_gan_api.py; here R+F halved on one batch of both, then NS."""
+def test_gan_takes_a_keras_loss_and_a_decaying_rmsprop():
+    """A subclass trains in tests/gans/test_gan_api.py. Its discriminator takes real and fake images in one batch."""
 
     class Snippet(GAN):
         def __init__(self, input_dim):
@@ -114,7 +116,7 @@ def test_row_0a_the_base_class_takes_the_settings_of_the_row():
     ]
 
 
-def test_row_0b_the_conditional_class_joins_labels_and_fakes_have_random_ones():
+def test_cgan_gives_labels_to_both_networks():
     config, gan = recipe("cgan")
     assert config.wiring == "conditional" and isinstance(gan, ConditionalGAN)
     assert gan.generator.input_shape == (None, config.latent_dim + 10)
@@ -124,7 +126,7 @@ def test_row_0b_the_conditional_class_joins_labels_and_fakes_have_random_ones():
 
 
 @pytest.mark.parametrize("name", ["gan_rmsprop", "cgan"])
-def test_row_0c_has_its_networks_norms_ranges_and_optimiser(name):
+def test_gan_rmsprop_and_cgan_have_their_networks_and_optimizers(name):
     for image_range, activation in (("-1..1", "tanh"), ("0..1", "sigmoid")):
         config, gan = recipe(name, image_range=image_range)
         assert last_activation(gan.generator) == activation
@@ -144,7 +146,7 @@ def test_row_0c_has_its_networks_norms_ranges_and_optimiser(name):
     assert gan.sample_grid(10, 10).shape == (10 * 30 + 2, 10 * 30 + 2, 1)  # with two pixels between images
 
 
-def test_row_1a_two_phases_update_on_real_and_on_fake_apart_or_together():
+def test_two_phase_updates_on_real_and_fake_apart_or_together():
     config, gan = recipe("two_phase")
     names = [[phase.name for phase in group.phases] for group in gan._plan(100).groups]
     assert names == [["discriminator_real"], ["discriminator_fake"], ["generator"]]
@@ -155,7 +157,7 @@ def test_row_1a_two_phases_update_on_real_and_on_fake_apart_or_together():
     assert isinstance(joint.objective.loss, losses.LeastSquares)
     assert config.update_order == "alternating"
     assert_plain(config)
-    # That the generator's phase leaves every bit of D is held by tests/conformance/test_every_wiring.py.
+    # tests/conformance/test_every_wiring.py checks that the generator's phase leaves the discriminator as it is.
 
 
 UP = [("dense", 7 * 7 * 256), ("Conv2DTranspose", 128, 5, 1), ("Conv2DTranspose", 64, 5, 2)]
@@ -163,7 +165,7 @@ DOWN = [("Conv2D", 64, 3, 2), ("Conv2D", 128, 3, 2), ("Conv2D", 256, 3, 1)]
 
 
 @pytest.mark.parametrize("name", ["dcgan_dropout", "dcgan_least_squares"])
-def test_rows_1c_and_1d_have_their_networks(name):
+def test_dcgan_dropout_and_least_squares_have_their_networks(name):
     _, gan = recipe(name)
     assert stack(gan.generator) == [
         *repeated(UP, ("batch_norm", 0.8), ("leaky_relu", 0.2)),
@@ -177,7 +179,7 @@ def test_rows_1c_and_1d_have_their_networks(name):
     ]
 
 
-def test_row_1c_trains_with_cross_entropy_under_adam():
+def test_dcgan_dropout_trains_with_cross_entropy_under_adam():
     config, gan = recipe("dcgan_dropout")
     assert optimizers_of(gan) == both("Adam", 2e-4, 0.5, 0.999)
     assert (config.loss, config.global_batch_size, config.latent_dim) == ("non_saturating", 32, 100)
@@ -186,7 +188,7 @@ def test_row_1c_trains_with_cross_entropy_under_adam():
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 3), (64, 64, 3)], ids=str)
-def test_row_1d_is_colour_under_half_the_squared_distance(shape):
+def test_dcgan_least_squares_makes_color_images(shape):
     config, gan = recipe("dcgan_least_squares", shape)
     assert gan.generator.output_shape == (None, *shape)
     assert gan.discriminator.input_shape == (None, *shape)
@@ -196,7 +198,7 @@ def test_row_1d_is_colour_under_half_the_squared_distance(shape):
     assert config.global_batch_size == 32
 
 
-def test_row_1e_is_perceptrons_under_least_squares():
+def test_lsgan_is_perceptrons_under_least_squares():
     config, gan = recipe("lsgan")
     dense = [("dense", units) for units in (256, 512, 1024)]
     assert stack(gan.generator) == [*repeated(dense, ("batch_norm", 0.8), ("leaky_relu", 0.2)), ("dense", 784)]
@@ -214,7 +216,7 @@ def test_row_1e_is_perceptrons_under_least_squares():
         ("unet_translator", {"generator_filters": 64, "discriminator_filters": 64}),
     ],
 )
-def test_row_1f_2b_is_cyclegan_at_128_pixels(architecture, options):
+def test_cyclegan_at_128_pixels_is_that_of_the_paper(architecture, options):
     config, gan = recipe("cyclegan", (128, 128, 3), architecture=architecture, architecture_options=options)
     assert isinstance(gan, CycleGAN)
     assert (gan.cycle_weight, gan.pool_size) == (10.0, 50) and gan.identity_weight > 0
@@ -234,14 +236,7 @@ def test_row_1f_2b_is_cyclegan_at_128_pixels(architecture, options):
     assert config.image_range == "-1..1"
 
 
-def test_row_1g_every_recipe_is_a_command_line():
-    """That task.py, setup.py and the scripts are there and work: tests/test_commands.py, tests/test_packaging.py."""
-    from trainer import task
-
-    assert task.main(["task", "--recipe=vanilla", "--dry_run"]) == 0
-
-
-def test_row_2a_is_the_upsampling_gan_of_32_pixels():
+def test_dcgan_upsampling_makes_images_of_32_pixels():
     config, gan = recipe("dcgan_upsampling", (32, 32, 1))
     assert config.padding == 2
     hidden = [("dense", 4 * 4 * 256), ("UpsamplingConv2D", 128, 3, 1), ("UpsamplingConv2D", 64, 3, 1)]
@@ -263,7 +258,7 @@ def test_row_2a_is_the_upsampling_gan_of_32_pixels():
     assert_plain(config)
 
 
-def test_row_3a_is_perceptrons_on_the_zeros():
+def test_mlp_zeros_is_perceptrons_on_the_zeros():
     config, gan = recipe("mlp_zeros")
     assert config.classes == (0,)
     assert (config.image_range, gan.image_range) == ("0..255", (0.0, 255.0))
@@ -277,7 +272,7 @@ def test_row_3a_is_perceptrons_on_the_zeros():
     assert_plain(config)
 
 
-def test_row_4a_is_the_vanilla_gan():
+def test_vanilla_is_the_original_gan():
     config, gan = recipe("vanilla")
     up, down = ([("dense", units) for units in widths] for widths in ((256, 512, 1024), (1024, 512, 256)))
     assert gan.generator.input_shape == (None, 100)
@@ -290,7 +285,7 @@ def test_row_4a_is_the_vanilla_gan():
     assert_plain(config)
 
 
-def test_row_4b_follows_all_rules_of_the_paper():
+def test_dcgan_paper_follows_the_rules_of_the_paper():
     config, gan = recipe("dcgan_paper", (64, 64, 1))
     assert 28 + 2 * config.padding == 64
     generator, discriminator = stack(gan.generator), stack(gan.discriminator)
@@ -317,7 +312,7 @@ def test_row_4b_follows_all_rules_of_the_paper():
     assert_plain(config)
 
 
-def test_row_4c_a_folder_of_letters_trains_by_its_name(tmp_path):
+def test_vanilla_trains_on_a_prepared_folder_by_its_path(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)
     told = {"name": "letters", "source": "noise", "license": "none", "attribution": "none"}
     write_prepared(tmp_path, images, np.arange(200) % 4, tuple("abcd"), **told)

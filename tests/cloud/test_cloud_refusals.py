@@ -1,0 +1,689 @@
+"""Refused job files: exit code 2 and one line that names the key or the flag and its value, before anything starts."""
+
+import subprocess
+
+import pytest
+import yaml
+from refusals import check_command_refusal
+from specs import CONTAINER, JOB, PACKAGE, POOL, STUDY, TUNING, changed, child
+
+from trainer import local, submit
+from trainer.cloud import jobspec, vertex
+from trainer.errors import ConfigError
+
+OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
+RIGHT = JOB | OUTPUT
+GPU = {"machineType": "n1", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}
+TWO_GPUS = GPU | {"acceleratorCount": 2}
+CPU = POOL["machineSpec"]
+CHIEF, WORKERS = "workerPoolSpecs[0].containerSpec.args", "workerPoolSpecs[1].containerSpec.args"
+TRIAL = f"trialJobSpec.{CHIEF}"
+MINIMIZE_FRECHET = ({"metricId": "frechet", "goal": "MINIMIZE"},)
+
+
+def pool(*args, count=1, machine=CPU):
+    return changed(POOL, replicaCount=count, machineSpec=machine, containerSpec__args=list(args))
+
+
+def job(*pools, **changes):
+    """The content of a file with these pools and an output folder."""
+    return changed(RIGHT, workerPoolSpecs=list(pools), **changes)
+
+
+def machine(**changes):
+    return job(pool(machine=changed(GPU, **changes)))
+
+
+def parameter(name, kind, **spec):
+    return {"parameterId": name, f"{kind}ValueSpec": spec}
+
+
+SEED = parameter("seed", "integer", minValue=1, maxValue=9)
+EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
+
+
+def study(*parameters, args=(), machine=CPU, metrics=MINIMIZE_FRECHET):
+    """The content of a file with a study of a trainer that takes these arguments."""
+    trial = job(pool(*args, machine=machine))
+    return changed(TUNING, trialJobSpec=trial, studySpec__parameters=list(parameters), studySpec__metrics=list(metrics))
+
+
+def of_study(**changes):
+    """The content of the small tuning job with changes under its studySpec."""
+    return changed(TUNING, **{f"studySpec__{key}": value for key, value in changes.items()})
+
+
+def stopping(text):
+    """The text of a tuning job in whose studyStoppingConfig a whole number is written as `text`."""
+    return f"studySpec:\n  studyStoppingConfig: {{minNumTrials: {text}}}\nmaxTrialCount: 1\n"
+
+
+BOTH_KINDS = ("CustomJobSpec", "HyperparameterTuningJob")
+FILES = [
+    ("empty_file", "# nothing", BOTH_KINDS),
+    ("list_of_jobs", [JOB], BOTH_KINDS),
+    ("unclosed_list", "a: [1", ("job.yaml", "YAML")),
+    ("two_documents", "a: 1\n---\nb: 2", ("job.yaml", "YAML")),
+    ("bytes_that_are_no_text", b"\xff\xfe\x00", ("job.yaml", "YAML")),
+    ("python_object", "!!python/object:os.system {}", ("job.yaml", "YAML")),
+    ("tab", "\ta: 1", ("job.yaml", "YAML")),
+    ("key_twice", "containerSpec: {a: 1}\nb: 1\ncontainerSpec: {a: 2}\n", ("job.yaml", "containerSpec", "3")),
+    ("list_in_itself", "a: &a [*a]", ("job.yaml",)),
+    ("object_in_itself", "a: &a {b: 1, c: *a}", ("job.yaml",)),
+    ("deep_nesting", "a: " + "[" * 3000, ("job.yaml",)),
+    *(
+        (f"value_of_another_type_{value[:12]}", stopping(value), ("minNumTrials", value.split()[-1][:60]))
+        for value in ("2026-02-30T12:00:00Z", "2026-01-01T00:00:00+99:00", "0b_", "!!bool x", "9" * 5000)
+    ),
+]
+MESSAGES = [
+    ("whole_custom_job", {"displayName": "x", "jobSpec": JOB}, ("jobSpec",)),
+    ("snake_case", {"worker_pool_specs": [POOL]}, ("worker_pool_specs", "workerPoolSpecs")),
+    ("snake_case_of_a_study", {"max_trial_count": 3}, ("max_trial_count", "maxTrialCount")),
+    (
+        "snake_case_inside",
+        changed(JOB, workerPoolSpecs__0__machineSpec__accelerator_type="NVIDIA_L4"),
+        ("workerPoolSpecs[0].machineSpec.accelerator_type", "acceleratorType"),
+    ),
+    ("unknown_key", {"workerPoolSpec": [POOL]}, ("workerPoolSpec ", "workerPoolSpecs")),
+    (
+        "unknown_key_inside",
+        changed(JOB, workerPoolSpecs__0__machineSpec__acceleratorTyp="NVIDIA_L4"),
+        ("workerPoolSpecs[0].machineSpec.acceleratorTyp ", "acceleratorType"),
+    ),
+    ("unlike_any_key", changed(JOB, baseOutputDirectory={"x": 1}), ("baseOutputDirectory.x", "outputUriPrefix")),
+    ("key_of_a_pool", changed(JOB, replicaCount=1), ("replicaCount", "workerPoolSpecs[")),
+    (
+        "key_of_a_machine",
+        changed(JOB, workerPoolSpecs__0__machineType="n1"),
+        ("workerPoolSpecs[0].machineType", "workerPoolSpecs[0].machineSpec"),
+    ),
+    ("key_of_a_trial", changed(TUNING, workerPoolSpecs=[POOL]), ("workerPoolSpecs", "trialJobSpec")),
+    ("key_that_vertex_ai_writes", changed(TUNING, state="JOB_STATE_FAILED"), ("state",)),
+    (
+        "key_of_vizier",
+        of_study(parameters__0__doubleValueSpec__defaultValue=1),
+        ("studySpec.parameters[0].doubleValueSpec.defaultValue",),
+    ),
+    (
+        "unknown_accelerator",
+        machine(acceleratorType="NVIDIA_TESLA_T5"),
+        ("workerPoolSpecs[0].machineSpec.acceleratorType", "NVIDIA_TESLA_T5", "NVIDIA_TESLA_T4"),
+    ),
+    ("accelerator_in_lower_case", machine(acceleratorType="nvidia-l4"), ("acceleratorType", "nvidia-l4", "NVIDIA_L4")),
+    ("number_for_a_word", changed(JOB, scheduling={"strategy": 5}), ("scheduling.strategy", "5", "SPOT")),
+    ("list_for_an_object", changed(JOB, scheduling=[]), ("scheduling", "restartJobOnWorkerRestart")),
+    ("number_for_a_list", changed(JOB, workerPoolSpecs=3), ("workerPoolSpecs", "3")),
+    ("object_for_a_list", changed(JOB, workerPoolSpecs=POOL), ("workerPoolSpecs",)),
+    ("no_value", changed(JOB, serviceAccount=None), ("serviceAccount",)),
+    ("number_for_text", changed(JOB, network=5), ("network", "5")),
+    ("text_for_a_flag", changed(JOB, enableWebAccess="yes"), ("enableWebAccess", "yes")),
+    (
+        "flag_for_text",
+        changed(JOB, workerPoolSpecs__0__containerSpec__args__1=True),
+        ("workerPoolSpecs[0].containerSpec.args[1]", "true"),
+    ),
+    ("numbers_for_labels", changed(TUNING, labels={"a": 1}), ("labels",)),
+    *(
+        (
+            f"replica_count_{value}",
+            changed(JOB, workerPoolSpecs__0__replicaCount=value),
+            ("workerPoolSpecs[0].replicaCount", str(value).lower()),
+        )
+        for value in ("two", 1.5, True, 0)
+    ),
+    ("number_of_seconds", changed(JOB, scheduling={"timeout": 3600}), ("scheduling.timeout", "3600s")),
+    ("hours", changed(JOB, scheduling={"maxWaitDuration": "1h"}), ("scheduling.maxWaitDuration", "1h")),
+    (
+        "too_many_seconds",
+        changed(JOB, scheduling={"timeout": "99999999999999s"}),
+        ("scheduling.timeout", "99999999999999s", "315576000000s"),
+    ),
+    (
+        "more_than_64_bits",
+        changed(JOB, workerPoolSpecs__1=POOL | {"replicaCount": 2**63}),
+        ("workerPoolSpecs[1].replicaCount", str(2**63), str(2**63 - 1)),
+    ),
+    ("more_than_32_bits", machine(acceleratorCount="2147483648"), ("acceleratorCount", "2147483648", "2147483647")),
+    (
+        "less_than_64_bits",
+        changed(JOB, workerPoolSpecs__0__replicaCount=-(10**400)),
+        ("workerPoolSpecs[0].replicaCount", "-1000", str(1 - 2**63)),
+    ),
+    (
+        "more_than_a_double",
+        of_study(parameters__0__doubleValueSpec__maxValue=10**400),
+        ("studySpec.parameters[0].doubleValueSpec.maxValue", "1000", "1.7976931348623157e+308"),
+    ),
+    (
+        "infinity",
+        of_study(parameters__0__doubleValueSpec__maxValue=float("inf")),
+        ("studySpec.parameters[0].doubleValueSpec.maxValue", "inf"),
+    ),
+    *(
+        (
+            f"no_moment_{moment}",
+            of_study(studyStoppingConfig={"maximumRuntimeConstraint": {"endTime": moment}}),
+            ("studySpec.studyStoppingConfig.maximumRuntimeConstraint.endTime", moment),
+        )
+        for moment in (
+            "tomorrow",
+            "2026-02-30T12:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:00:00.1234567891Z",
+            "0001-01-01T00:00:00+01:00",
+            "2026-01-31T12:00:00+24:00",
+        )
+    ),
+]
+JOBS = [
+    ("no_pools", {"network": "x"}, ("workerPoolSpecs",)),
+    ("no_keys", {}, ("workerPoolSpecs",)),
+    ("empty_list_of_pools", {"workerPoolSpecs": []}, ("workerPoolSpecs",)),
+    ("empty_chief", {"workerPoolSpecs": [{}, POOL]}, ("workerPoolSpecs[0]",)),
+    ("no_machine", changed(JOB, workerPoolSpecs__0__machineSpec=...), ("workerPoolSpecs[0].machineSpec",)),
+    ("empty_machine", job(pool(machine={})), ("workerPoolSpecs[0].machineSpec.machineType",)),
+    ("no_replica_count", changed(JOB, workerPoolSpecs__0__replicaCount=...), ("workerPoolSpecs[0].replicaCount",)),
+    (
+        "empty_image",
+        changed(JOB, workerPoolSpecs__0__containerSpec__imageUri=""),
+        ("workerPoolSpecs[0].containerSpec.imageUri",),
+    ),
+    (
+        "no_program",
+        changed(JOB, workerPoolSpecs__0__containerSpec=...),
+        ("workerPoolSpecs[0]", "containerSpec", "pythonPackageSpec"),
+    ),
+    (
+        "two_programs",
+        changed(JOB, workerPoolSpecs__0__pythonPackageSpec=PACKAGE),
+        ("workerPoolSpecs[0]", "containerSpec", "pythonPackageSpec"),
+    ),
+    ("two_chiefs", job(pool(count=2)), ("workerPoolSpecs[0].replicaCount", "2", "workerPoolSpecs[1]")),
+    ("pool_of_no_machine", job(POOL, pool(count=0)), ("workerPoolSpecs[1].replicaCount", "0", "{}")),
+    ("parameter_servers", {"workerPoolSpecs": [POOL, {}, POOL]}, ("workerPoolSpecs[2]", "{}")),
+    ("five_pools", {"workerPoolSpecs": [POOL, {}, {}, {}, {}]}, ("workerPoolSpecs", "5")),
+    ("no_accelerator_count", machine(acceleratorCount=...), ("acceleratorType", "NVIDIA_L4", "acceleratorCount")),
+    ("no_accelerator_type", machine(acceleratorType=...), ("acceleratorCount", "1", "acceleratorType")),
+    *(
+        (
+            f"output_folder_{path}",
+            changed(RIGHT, baseOutputDirectory__outputUriPrefix=path),
+            ("baseOutputDirectory.outputUriPrefix", path),
+        )
+        for path in ("/runs", "gs://", "s3://b/x")
+    ),
+    (
+        "variable_twice",
+        changed(JOB, workerPoolSpecs__0__containerSpec__env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+        ("workerPoolSpecs[0].containerSpec.env[1]", "A"),
+    ),
+    (
+        "variable_without_value",
+        changed(JOB, workerPoolSpecs__0__containerSpec__env=[{"name": "A"}]),
+        ("workerPoolSpecs[0].containerSpec.env[0].value",),
+    ),
+    (
+        "restarts_and_no_retries",
+        changed(JOB, scheduling={"restartJobOnWorkerRestart": True, "disableRetries": True}),
+        ("scheduling", "restartJobOnWorkerRestart", "disableRetries"),
+    ),
+]
+LEAF = parameter("leaf", "integer", minValue=1, maxValue=2)
+ON_HINGE = child("parentCategoricalValues", ["hinge"], LEAF)
+CHILDREN = "conditionalParameterSpecs"
+
+
+def conditional(number, *children):
+    return of_study(**{f"parameters__{number}__{CHILDREN}": list(children)})
+
+
+STUDIES = [
+    ("no_trial_count", changed(TUNING, maxTrialCount=...), ("maxTrialCount",)),
+    ("no_parallel_trials", changed(TUNING, parallelTrialCount=0), ("parallelTrialCount", "0")),
+    (
+        "fewer_trials_than_in_parallel",
+        changed(TUNING, maxTrialCount=1),
+        ("maxTrialCount", "1", "parallelTrialCount", "2"),
+    ),
+    ("negative_failures", changed(TUNING, maxFailedTrialCount=-1), ("maxFailedTrialCount", "-1")),
+    (
+        "two_chiefs_of_a_trial",
+        changed(TUNING, trialJobSpec__workerPoolSpecs__0__replicaCount=2),
+        ("trialJobSpec.workerPoolSpecs[0].replicaCount", "2", "trialJobSpec.workerPoolSpecs[1]"),
+    ),
+    ("no_metrics", of_study(metrics=[]), ("studySpec.metrics",)),
+    ("no_goal", of_study(metrics__0__goal=...), ("studySpec.metrics[0].goal", "MAXIMIZE", "MINIMIZE")),
+    (
+        "unspecified_goal",
+        of_study(metrics__0__goal="GOAL_TYPE_UNSPECIFIED"),
+        ("studySpec.metrics[0].goal", "GOAL_TYPE_UNSPECIFIED", "MINIMIZE", "MAXIMIZE"),
+    ),
+    ("misspelled_goal", of_study(metrics__0__goal="minimise"), ("studySpec.metrics[0].goal", "minimise", "MINIMIZE")),
+    ("metric_twice", of_study(metrics__1=STUDY["metrics"][0]), ("studySpec.metrics", "frechet")),
+    (
+        "two_stopping_rules",
+        of_study(medianAutomatedStoppingSpec={}, decayCurveStoppingSpec={}),
+        ("studySpec", "decayCurveStoppingSpec", "medianAutomatedStoppingSpec"),
+    ),
+    (
+        "empty_constraint",
+        of_study(studyStoppingConfig={"minimumRuntimeConstraint": {}}),
+        ("studySpec.studyStoppingConfig.minimumRuntimeConstraint", "maxDuration", "endTime"),
+    ),
+    ("grid_of_a_double", of_study(algorithm="GRID_SEARCH"), ("studySpec.algorithm", "GRID_SEARCH", "rate")),
+    ("no_parameter_id", of_study(parameters__0__parameterId=...), ("studySpec.parameters[0].parameterId",)),
+    (
+        "no_values",
+        of_study(parameters__0__doubleValueSpec=...),
+        ("studySpec.parameters[0]", "doubleValueSpec", "integerValueSpec"),
+    ),
+    (
+        "values_of_two_types",
+        of_study(parameters__0__integerValueSpec={"minValue": 1, "maxValue": 2}),
+        ("studySpec.parameters[0]", "doubleValueSpec", "integerValueSpec"),
+    ),
+    (
+        "minimum_above_maximum",
+        of_study(parameters__0__doubleValueSpec__maxValue=0.5),
+        ("studySpec.parameters[0].doubleValueSpec", "minValue", "1", "maxValue", "0.5"),
+    ),
+    (
+        "logarithm_of_zero",
+        of_study(parameters__0__scaleType="UNIT_LOG_SCALE", parameters__0__doubleValueSpec__minValue=0),
+        ("studySpec.parameters[0].doubleValueSpec", "0"),
+    ),
+    (
+        "logarithm_of_a_negative_number",
+        of_study(parameters__2__scaleType="UNIT_REVERSE_LOG_SCALE", parameters__2__discreteValueSpec__values=[-1, 1]),
+        ("studySpec.parameters[2].discreteValueSpec", "-1"),
+    ),
+    (
+        "descending_values",
+        of_study(parameters__2__discreteValueSpec__values=[1, 0.5]),
+        ("studySpec.parameters[2].discreteValueSpec.values", "1, 0.5"),
+    ),
+    (
+        "no_categories",
+        of_study(parameters__3__categoricalValueSpec__values=[]),
+        ("studySpec.parameters[3].categoricalValueSpec.values",),
+    ),
+    (
+        "category_twice",
+        of_study(parameters__3__categoricalValueSpec__values=["a", "a"]),
+        ("studySpec.parameters[3].categoricalValueSpec.values", "a, a"),
+    ),
+    (
+        "category_that_is_no_text",
+        of_study(parameters__3__categoricalValueSpec__values=[True, False]),
+        ("studySpec.parameters[3].categoricalValueSpec.values[0]", "true"),
+    ),
+    (
+        "scale_of_categories",
+        of_study(parameters__3__scaleType="UNIT_LINEAR_SCALE"),
+        ("studySpec.parameters[3].scaleType",),
+    ),
+    ("parameter_twice", of_study(parameters__4=STUDY["parameters"][0]), ("studySpec.parameters", "rate")),
+    (
+        "child_of_no_category",
+        conditional(3, child("parentCategoricalValues", ["hing"], LEAF)),
+        (f"studySpec.parameters[3].{CHILDREN}[0].parentCategoricalValues", "hing,", "loss", "hinge"),
+    ),
+    (
+        "child_of_no_whole_number",
+        conditional(1, child("parentIntValues", [1, 10], LEAF)),
+        (f"studySpec.parameters[1].{CHILDREN}[0].parentIntValues", "10", "units", "9"),
+    ),
+    (
+        "child_of_another_type",
+        conditional(2, child("parentIntValues", [1], LEAF)),
+        (f"studySpec.parameters[2].{CHILDREN}[0].parentIntValues", "width", "parentDiscreteValues"),
+    ),
+    (
+        "child_of_a_double",
+        conditional(0, child("parentDiscreteValues", [1], LEAF)),
+        (f"studySpec.parameters[0].{CHILDREN}[0] ", "rate"),
+    ),
+    (
+        "child_of_nothing",
+        conditional(3, {"parameterSpec": LEAF}),
+        (f"studySpec.parameters[3].{CHILDREN}[0]", "parentCategoricalValues"),
+    ),
+    (
+        "child_without_a_parameter",
+        conditional(3, {"parentCategoricalValues": {"values": ["hinge"]}}),
+        (f"studySpec.parameters[3].{CHILDREN}[0].parameterSpec",),
+    ),
+    (
+        "mistake_in_a_child",
+        conditional(3, changed(ON_HINGE, parameterSpec__integerValueSpec__maxValue=0)),
+        (f"studySpec.parameters[3].{CHILDREN}[0].parameterSpec.integerValueSpec", "minValue", "maxValue"),
+    ),
+    ("child_twice", conditional(3, ON_HINGE, ON_HINGE), ("studySpec.parameters", "leaf")),
+    (
+        "child_named_as_its_parent",
+        conditional(3, changed(ON_HINGE, parameterSpec__parameterId="loss")),
+        ("studySpec.parameters", "loss"),
+    ),
+    (
+        "child_named_as_another_parameter",
+        conditional(3, changed(ON_HINGE, parameterSpec__parameterId="units")),
+        ("studySpec.parameters", "units"),
+    ),
+]
+ARGS = [
+    (" ".join(args), job(pool(*args)), (CHIEF, *mentions))
+    for args, mentions in [
+        (["--setps=3"], ("setps", "steps")),
+        (["--zzzzzz=3"], ("--zzzzzz", "--help")),
+        (["digits"], ("digits", "--")),
+        (["--steps=many"], ("--steps=many",)),
+        (["--steps=2.5"], ("--steps=2.5",)),
+        (["--steps=0"], ("steps=0",)),
+        (["--steps"], ("--steps",)),
+        (["--wiring_options=[1]"], ("--wiring_options=[1]", "JSON")),
+        (["--export_model=maybe"], ("--export_model=maybe", "true", "false")),
+        (["--dry_run"], ("--dry_run",)),
+        (["--recipe=mine:recipe", "--padding=-1"], ("padding=-1",)),
+        (["--recipe=vanila"], ("'vanila'", "vanilla")),
+        (["--loss=wassertein"], ("'wassertein'", "wasserstein")),
+        (["--architecture=dcgn"], ("'dcgn'", "dcgan")),
+        (["--penalties=r1,r3"], ("'r3'", "r2")),
+        (["--augment=adda"], ("'adda'", "ada")),
+        (["--architecture=resnet"], ("generator_strides", "resnet")),
+        (["--recipe=acgan", '--wiring_options={"clas_weight": 2}'], ("clas_weight", "acgan")),
+        (["--steps=3", "--epochs=2"], ("steps=3", "epochs=2")),
+        (["--wiring=cyclegan"], ("wiring=cyclegan", "dataset_b=None")),
+        (["--dataset_b=digits"], ("wiring=conditional", "dataset_b=digits")),
+        (["--recipe=cyclegan", "--balance_classes"], ("balance_classes",)),
+        (["--recipe=cyclegan", "--architecture=mlp"], ("wiring=cyclegan", "architecture")),
+        (["--metrics=cycle"], ("metrics=cycle", "wiring=conditional")),
+        (
+            ["--discriminator_repeats=2"],
+            ("discriminator_repeats=2", "discriminator_updates=together", "update_order"),
+        ),
+        (["--recipe=gan_rmsprop", "--penalties=r1"], ("penalties", "discriminator_updates=together")),
+        (["--recipe=two_phase", "--loss=relativistic"], ("discriminator_updates=separate", "loss")),
+        (["--recipe=r3gan", "--augment=ada", "--augment_probability=none"], ("augment_probability=None",)),
+        (["--strategy=multi_worker"], ("strategy=multi_worker", "mirrored", "one_device")),
+        (["--resume=never"], ("--resume=never", "scheduling.disableRetries")),
+        (["--job_dir=runs/x"], ("--job_dir=runs/x", "gs://BUCKET/NAME")),
+        (["--job_dir=gs://"], ("--job_dir=gs://", "gs://BUCKET/NAME")),
+    ]
+]
+MACHINES = [
+    ("no_output_folder", JOB, ("baseOutputDirectory", "--job_dir")),
+    ("evaluator", job(pool(), {}, {}, pool()), ("workerPoolSpecs[3]",)),
+    *(
+        (f"machines_with_{chief}_and_{worker}", job(pool(*chief), pool(*worker)), (WORKERS, *mentions))
+        for chief, worker, mentions in [
+            (["--recipe=dcgan"], [], ("recipe=digits", "recipe=dcgan")),
+            (["--loss=hinge"], [], ("loss=non_saturating", "loss=hinge")),
+            (["--seed=1"], ["--seed=2"], ("seed=2", "seed=1")),
+            (["--steps=10"], ["--steps=20"], ("steps=20", "steps=10")),
+            (["--dataset=gs://b/x"], ["--dataset=gs://b/y"], ("dataset=gs://b/y", "dataset=gs://b/x")),
+            (["--job_dir=gs://b/x"], [], ("job_dir=None", "job_dir=gs://b/x")),
+            (["--recipe=mine:own"], ["--recipe=mine:other"], ("recipe=mine:other", "recipe=mine:own")),
+            (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own", "--seed=2"], ("seed=2", "seed=1")),
+        ]
+    ),
+    *(
+        (
+            f"batch_of_{batch}_for_{replicas}_replicas_{number}",
+            job(*(pool(*args, count=count, machine=machine) for count, machine in pools)),
+            (CHIEF, f"global_batch_size={batch}", *nearest),
+        )
+        for number, (args, pools, batch, replicas, nearest) in enumerate(
+            [
+                (["--global_batch_size=63"], [(1, TWO_GPUS)], 63, 2, ("62", "64")),
+                (["--global_batch_size=100"], [(1, TWO_GPUS), (3, TWO_GPUS)], 100, 8, ("96", "104")),
+                (["--global_batch_size=100"], [(1, CPU), (2, CPU)], 100, 3, ("99", "102")),
+                (["--recipe=mine:own", "--global_batch_size=9"], [(1, TWO_GPUS)], 9, 2, ("8", "10")),
+                (["--global_batch_size=4", "--num_virtual_devices=3"], [(1, CPU)], 4, 3, ("3", "6")),
+                (["--recipe=two_phase"], [(1, TWO_GPUS), (3, TWO_GPUS)], 100, 8, ("96", "104")),
+                (["--strategy=mirrored", "--global_batch_size=5"], [(1, TWO_GPUS)], 5, 2, ("4", "6")),
+            ]
+        )
+    ),
+    *(
+        (
+            f"{strategy}_on_several_machines",
+            job(pool(f"--strategy={strategy}"), pool(f"--strategy={strategy}", count=3)),
+            (CHIEF, f"strategy={strategy}", "4"),
+        )
+        for strategy in ("mirrored", "one_device")
+    ),
+    ("tpu", machine(acceleratorType="TPU_V3", acceleratorCount=8), ("workerPoolSpecs[0].machineSpec", "TPU_V3")),
+    ("tpu_machine", job(pool(machine={"machineType": "ct5lp-1t"})), ("workerPoolSpecs[0].machineSpec", "ct5lp-1t")),
+]
+METRIC, GOAL = "studySpec.metrics[0].metricId", "studySpec.metrics[0].goal"
+
+
+def judged_by(metric, *args, goal="MINIMIZE"):
+    return study(SEED, args=args, metrics=[{"metricId": metric, "goal": goal}])
+
+
+PHOTOS = "--dataset=gs://b/photos"
+TRIALS = [
+    ("unknown_metric", judged_by("frechett"), (METRIC, "'frechett'", "frechet?")),
+    ("worst_frechet", judged_by("frechet", goal="MAXIMIZE"), (GOAL, "MAXIMIZE", "frechet", "MINIMIZE")),
+    ("worst_recall", judged_by("recall"), (GOAL, "MINIMIZE", "recall", "MAXIMIZE")),
+    (
+        "worst_cycle_error",
+        judged_by("cycle_error", "--recipe=cyclegan", goal="MAXIMIZE"),
+        (GOAL, "MAXIMIZE", "cycle_error", "MINIMIZE"),
+    ),
+    *(
+        (f"{metric}_of_{' '.join(args)}", judged_by(metric, *args), (METRIC, f"'{metric}'", TRIAL, *mentions))
+        for args, metric, mentions in [
+            (["--recipe=wgan_gp", PHOTOS], "frechet", ("metrics=none", "dataset=gs://b/photos", "wiring=gan")),
+            (["--recipe=dcgan"], "cycle_error", ("metrics=digits", "dataset=digits", "wiring=gan", "frechet")),
+            (["--recipe=cyclegan"], "frechet", ("metrics=cycle", "wiring=cyclegan", "cycle_error_a")),
+            (["--dataset=stacked:digits", "--recipe=dcgan"], "kid", ("metrics=stacked", "num_modes")),
+            (["--recipe=mine:own", "--metrics=none"], "kid", ("metrics=none",)),
+        ]
+    ),
+    (
+        "metric_of_some_trials",
+        study(SEED, parameter("dataset", "categorical", values=["digits", "gs://b/photos"])),
+        (METRIC, "'frechet'", "metrics=none", "dataset=gs://b/photos"),
+    ),
+    (
+        "misspelled_parameter",
+        study(parameter("generator_learning_rte", "double", minValue=1e-5, maxValue=1e-3)),
+        ("generator_learning_rte", "generator_learning_rate"),
+    ),
+    (
+        "misspelled_parameter_of_some_trials",
+        study(
+            parameter("augment", "categorical", values=["ada"])
+            | {CHILDREN: [child("parentCategoricalValues", ["ada"], STUDY["parameters"][0])]}
+        ),
+        ("studySpec.parameters", "rate "),
+    ),
+    (
+        "too_small_a_parameter",
+        study(parameter("generator_learning_rate", "double", minValue=-1, maxValue=1)),
+        ("studySpec.parameters", "generator_learning_rate=-1.0"),
+    ),
+    ("folder_as_a_parameter", study(parameter("job_dir", "categorical", values=["gs://b/x"])), ("job_dir",)),
+    ("folder_of_all_trials", study(SEED, args=["--job_dir=gs://b/x"]), (TRIAL, "--job_dir", "baseOutputDirectory")),
+    (
+        "no_output_folder_of_trials",
+        changed(study(SEED), trialJobSpec__baseOutputDirectory=...),
+        ("trialJobSpec.baseOutputDirectory",),
+    ),
+    *(
+        (
+            f"double_{name}",
+            study(parameter(name, "double", minValue=1, maxValue=5), args=["--update_order=alternating"]),
+            ("studySpec.parameters", name, "integerValueSpec"),
+        )
+        for name in ("discriminator_repeats", "steps")
+    ),
+    ("arg_and_parameter", study(EPOCHS, args=["--steps=9"]), (TRIAL, "--epochs=1", "steps=9", "epochs=1")),
+    (
+        "two_parameters",
+        study(parameter("steps", "discrete", values=[9]), EPOCHS),
+        (TRIAL, "--epochs=1", "--steps=9"),
+    ),
+    (
+        "arg_and_parameter_of_some_trials",
+        study(
+            SEED,
+            parameter("loss", "categorical", values=["wasserstein", "hinge"])
+            | {CHILDREN: [child("parentCategoricalValues", ["hinge"], EPOCHS)]},
+            args=["--steps=9"],
+        ),
+        (TRIAL, "--loss=hinge", "--epochs=1", "steps=9"),
+    ),
+    (
+        "unknown_category",
+        study(parameter("loss", "categorical", values=["hinge", "wassertein"])),
+        (TRIAL, "--loss=wassertein", "'wassertein'", "wasserstein?"),
+    ),
+    (
+        "repeats_without_their_order",
+        study(parameter("discriminator_repeats", "integer", minValue=1, maxValue=5)),
+        (TRIAL, "--discriminator_repeats=2", "discriminator_updates=together", "update_order"),
+    ),
+    *(
+        (f"batch_{kind}", study(size, machine=TWO_GPUS), (TRIAL, "global_batch_size=65", "64", "66"))
+        for kind, size in [
+            ("list", parameter("global_batch_size", "discrete", values=[64, 65])),
+            ("range", parameter("global_batch_size", "integer", minValue=64, maxValue=128)),
+        ]
+    ),
+]
+PACKAGED = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=PACKAGE)
+URIS = "workerPoolSpecs__0__pythonPackageSpec__packageUris"
+PLACE = ("--project=p", "--region=us-central1")
+SUBMITTED = [
+    *((name, content, PLACE, mentions) for name, content, mentions in [*FILES, *MESSAGES, *JOBS, *STUDIES]),
+    *((name, content, PLACE, mentions) for name, content, mentions in [*ARGS, *MACHINES, *TRIALS]),
+    ("package_without_a_bucket", changed(PACKAGED, **{URIS: ...}), PLACE, ("packageUris", "--staging_bucket")),
+    (
+        "package_that_is_missing",
+        changed(PACKAGED, **{URIS: ["dist/no.tar.gz"]}),
+        PLACE,
+        ("packageUris", "dist/no.tar.gz"),
+    ),
+    ("no_project", RIGHT, (), ("--project", "--dry_run")),
+    ("no_region", RIGHT, ("--project=p",), ("--region", "--dry_run")),
+    ("project_with_a_space", RIGHT, ("--project=My Project", PLACE[1]), ("project=My Project",)),
+    ("region_that_is_none", RIGHT, (PLACE[0], "--region=europe"), ("region=europe", "--region=us-central1")),
+    ("project_placeholder", RIGHT, ("--project=PROJECT", PLACE[1]), ("--project=PROJECT",)),
+    ("region_placeholder", RIGHT, (PLACE[0], "--region=REGION"), ("--region=REGION",)),
+    ("endpoint", RIGHT, ("--dry_run", "--api_endpoint=localhost:1"), ("api_endpoint=localhost:1", "http://")),
+    ("staging_bucket", RIGHT, ("--dry_run", "--staging_bucket=here"), ("staging_bucket=here", "gs://BUCKET")),
+    ("long_display_name", RIGHT, ("--dry_run", f"--display_name={'x' * 129}"), ("129", "128")),
+    ("args_flag", RIGHT, ("--dry_run", "--args=--setps=3"), (CHIEF, "setps", "steps")),
+    ("word_without_a_flag", RIGHT, ("--dry_run", "now"), ("'now'", "--name=value")),
+    *(
+        (f"placeholder_{number}", content, PLACE, (text, placeholder))
+        for number, (content, text, placeholder) in enumerate(
+            [
+                (changed(RIGHT, baseOutputDirectory__outputUriPrefix="gs://BUCKET/x"), "gs://BUCKET/x", "BUCKET"),
+                (
+                    changed(RIGHT, workerPoolSpecs__0__containerSpec=CONTAINER | {"imageUri": "pkg.dev/PROJECT/i"}),
+                    "pkg.dev/PROJECT/i",
+                    "PROJECT",
+                ),
+                (RIGHT | {"serviceAccount": "gan@PROJECT.iam"}, "gan@PROJECT.iam", "PROJECT"),
+                (job(pool("--dataset=/gcs/BUCKET/x")), "--dataset=/gcs/BUCKET/x", "BUCKET"),
+            ]
+        )
+    ),
+]
+BASE = "--base_output_dir"
+RUN_LOCALLY = [
+    ("output_flag", JOB, (f"{BASE}=s3://b/x",), ("base_output_dir=s3://b/x", "gs://BUCKET/NAME")),
+    ("output_flag_without_a_bucket", JOB, (f"{BASE}=gs://",), ("base_output_dir=gs://", "gs://BUCKET/NAME")),
+    ("output_flag_without_a_name", JOB, (f"{BASE}=gs:///x",), ("base_output_dir=gs:///x", "gs://BUCKET/NAME")),
+    (
+        "output_folder",
+        JOB | {"baseOutputDirectory": {"outputUriPrefix": "s3://b/x"}},
+        (),
+        ("baseOutputDirectory.outputUriPrefix", "s3://b/x"),
+    ),
+    ("preempt_every", JOB, ("--preempt_every=0",), ("preempt_every=0",)),
+    ("max_restarts", JOB, ("--max_restarts=-1",), ("max_restarts", "-1")),
+    ("args_flag", JOB, ("--args=--setps=3",), (CHIEF, "setps", "steps")),
+    (
+        "args_of_a_package",
+        changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__args=["--other"]),
+        ("--in_this_environment",),
+        ("workerPoolSpecs[0].pythonPackageSpec.args", "--other"),
+    ),
+    ("study_without_a_folder", changed(study(SEED), trialJobSpec=JOB), (), ("trialJobSpec.baseOutputDirectory",)),
+    ("unknown_parameter", TUNING, (f"{BASE}=x",), ("studySpec.parameters", "rate")),
+    (
+        "several_metrics",
+        study(SEED, metrics=[*MINIMIZE_FRECHET, {"metricId": "kid", "goal": "MINIMIZE"}]),
+        (),
+        ("studySpec.metrics", "frechet", "kid"),
+    ),
+    ("evaluator", job(pool(), {}, {}, pool()), (), ("workerPoolSpecs[3]",)),
+    (
+        "batch",
+        job(pool("--global_batch_size=63", machine=TWO_GPUS)),
+        (),
+        (CHIEF, "global_batch_size=63", "62", "64"),
+    ),
+    *(
+        (
+            f"other_command_{number}",
+            changed(JOB, workerPoolSpecs__0__containerSpec__command=command),
+            (),
+            ("workerPoolSpecs[0].containerSpec.command", str(command), "python -m"),
+        )
+        for number, command in enumerate(
+            [["bash", "-c", "python -m trainer.task"], ["python", "train.py"], ["pythonic"]]
+        )
+    ),
+    (
+        "package_that_is_missing",
+        changed(PACKAGED, **{URIS: ["dist/none.tar.gz"]}),
+        (),
+        ("packageUris", "dist/none.tar.gz"),
+    ),
+]
+
+
+def rows(table):
+    """The rows of a table as parameters, each with its name as its identifier."""
+    assert len({name for name, *_ in table}) == len(table)
+    return [pytest.param(*row, id=name) for name, *row in table]
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """Checks that a command refuses the content of a file where no job can be sent and no process started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vertex.Jobs, "create", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
+
+    def run(module, content, flags, mentions):
+        text = content if isinstance(content, (str, bytes)) else yaml.safe_dump(content)
+        (tmp_path / "job.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        name = module.__name__.rpartition(".")[2]
+        check_command_refusal(module.main, [name, "--config=job.yaml", *flags], capsys, 2, *mentions)
+        assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
+
+    return run
+
+
+@pytest.mark.parametrize(("content", "flags", "mentions"), rows(SUBMITTED))
+def test_submit_refuses(check, content, flags, mentions):
+    check(submit, content, flags, mentions)
+
+
+@pytest.mark.parametrize(("content", "flags", "mentions"), rows(RUN_LOCALLY))
+def test_local_refuses(check, content, flags, mentions):
+    check(local, content, flags, mentions)
+
+
+def test_the_message_of_a_mistake_is_one_sentence():
+    with pytest.raises(ConfigError) as caught:
+        jobspec.parse(changed(JOB, workerPoolSpecs__0__replicaCount="two"))
+    assert str(caught.value) == "workerPoolSpecs[0].replicaCount is 'two'; it must be a whole number."

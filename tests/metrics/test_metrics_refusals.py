@@ -1,0 +1,93 @@
+"""Refused inputs of the metrics: names, shapes, numbers of samples, and weights that are not those described.
+
+Every row states the error's type and the facts that its message mentions. The prose around them is free.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from refusals import Refusal, check_refusal
+
+from trainer import metrics
+from trainer.errors import ConfigError, DataError
+from trainer.metrics.digits import DigitsMetrics
+from trainer.metrics.features import WEIGHTS_PATH, DigitsClassifier
+from trainer.metrics.frechet import frechet_distance
+from trainer.metrics.kernel import kernel_distance
+from trainer.metrics.manifold import density_coverage, precision_recall
+from trainer.metrics.modes import matched_accuracy
+from trainer.metrics.stacked import StackedMetrics
+
+FEW, MANY = np.zeros((5, 2)), np.ones((30, 2))
+LABELS = np.zeros(20, int)
+
+
+def images(count, channels=1, size=28):
+    return np.zeros((count, size, size, channels), np.uint8)
+
+
+def digits():
+    return DigitsMetrics(images(20), num_samples=20)
+
+
+def stacked():
+    return StackedMetrics(images(20, 3), num_samples=20)
+
+
+def copied_weights(folder):
+    shutil.copy(WEIGHTS_PATH.with_suffix(".json"), folder)
+    return folder / WEIGHTS_PATH.name
+
+
+def changed_weights(folder):
+    path = copied_weights(folder)
+    content = bytearray(WEIGHTS_PATH.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def refused(name, act, *mentions, error=DataError):
+    return Refusal(name, act, error, mentions)
+
+
+SUITES = [
+    *[
+        refused(
+            name, lambda _, find=find: find("digit"), "metrics=digit", " digits", "cycle", "stacked", error=ConfigError
+        )
+        for name, find in (("unknown suite", metrics.get), ("unknown suite to monitor", metrics.monitor))
+    ],
+    refused("fewer fake digits", lambda _: digits().evaluate(images(19)), "19", "20", "digits_20"),
+    refused("fewer digit labels", lambda _: digits().evaluate(images(20), LABELS[:19]), "fake_labels", "[19]", "[20]"),
+    refused("too few digit samples", lambda _: DigitsMetrics(images(20), num_samples=5), "num_samples=5", "6"),
+    refused("too few real digits", lambda _: DigitsMetrics(images(11)), "11", "12"),
+    refused("fewer fake stacks", lambda _: stacked().evaluate(images(19, 3)), "19", "20", "stacked_20"),
+    refused("fewer labels", lambda _: stacked().evaluate(images(20, 3), LABELS[:19]), "fake_labels", "[19]", "[20]"),
+    refused("gray fake stacks", lambda _: stacked().evaluate(images(20)), "fake", "[20, 28, 28, 1]"),
+    refused("too few real stacks", lambda _: StackedMetrics(images(3, 3)), "real", "[3, 28, 28, 3]", "4"),
+    refused("gray real stacks", lambda _: StackedMetrics(images(20)), "real", "[20, 28, 28, 1]"),
+    refused("too few stacks", lambda _: StackedMetrics(images(20, 3), num_samples=1), "num_samples=1", "2"),
+]
+WEIGHTS = [
+    refused("images without channels", lambda _: DigitsClassifier().extract(images(5)[..., 0]), "[5, 28, 28]"),
+    refused("no images", lambda _: DigitsClassifier().extract(images(0)), "[0, 28, 28, 1]"),
+    refused("changed weights", lambda path: DigitsClassifier(changed_weights(path)), WEIGHTS_PATH.name, "SHA-256"),
+    refused("missing weights", lambda path: DigitsClassifier(copied_weights(path)), WEIGHTS_PATH.name),
+]
+FEATURES = [
+    refused("more features", lambda _: frechet_distance(MANY, np.zeros((3, 4))), "fake_features", "real_features", "4"),
+    refused("one real sample", lambda _: frechet_distance(MANY[:1], MANY), "real_features", "[1, 2]", "2"),
+    refused("features of one axis", lambda _: frechet_distance(MANY, np.zeros(3)), "fake_features", "[3]"),
+    refused("features that are NaN", lambda _: frechet_distance(MANY, MANY * np.nan), "fake_features"),
+    refused("infinite features", lambda _: kernel_distance(MANY * np.inf, MANY), "real_features"),
+    refused("precision of five", lambda _: precision_recall(MANY, FEW, k=5), "fake_features", "[5, 2]", "6"),
+    refused("density of five", lambda _: density_coverage(MANY, FEW, k=5), "fake_features", "[5, 2]", "6"),
+    refused("many classes", lambda _: matched_accuracy(LABELS, LABELS, 17), "num_classes=17", "16"),
+]
+
+
+@pytest.mark.parametrize("refusal", [*SUITES, *WEIGHTS, *FEATURES], ids=lambda refusal: refusal.name)
+def test_refused_inputs_of_metrics_are_named(tmp_path, refusal):
+    check_refusal(lambda: refusal.act(tmp_path), refusal.error, *refusal.mentions)
