@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trainer import recipes
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, recipes
 
 
 def _small() -> TrainConfig:
@@ -35,7 +34,7 @@ def _small() -> TrainConfig:
 def _conditional() -> TrainConfig:
     """A conditional DCGAN with dropout, under RMSprop."""
     return TrainConfig(
-        wiring="conditional",
+        model="conditional",
         architecture="dcgan",
         architecture_options={
             "generator_filters": [128, 64],
@@ -54,7 +53,7 @@ def _conditional() -> TrainConfig:
         generator_learning_rate=1e-4,
         discriminator_learning_rate=1e-4,
         global_batch_size=128,
-        steps_per_window=10,
+        steps_per_execution=10,
     )
 
 
@@ -83,7 +82,7 @@ class DcganOptions:
     dropout: float
     initializer: str
 
-    def normalises(self, depth: int) -> bool:
+    def normalizes(self, depth: int) -> bool:
         """Whether batch norm follows the discriminator's convolution number `depth`."""
         chosen = self.discriminator_batch_norm
         return chosen == "all" or (chosen == "hidden" and depth > 0)
@@ -177,16 +176,16 @@ def of(config: TrainConfig) -> Case:
     config = config.override(ema_half_life_images=0.0, architecture_options=_complete_options(config))
     data = load("digits")
     size = len(data.images) // config.global_batch_size * config.global_batch_size
-    num_classes = data.info.num_classes if config.wiring == "conditional" else 0
+    num_classes = data.info.num_classes if config.model == "conditional" else 0
     return Case(config, data.images[:size], data.labels[:size], num_classes)
 
 
 def _complete_options(config: TrainConfig) -> dict[str, Any]:
     """The options that the peers know, defaults included; refuses others that are not at their defaults."""
-    from trainer import architectures
+    from trainer import networks
 
     known = {option.name for option in dataclasses.fields(_KNOWN[config.architecture])}
-    defaults = architectures.default_options(config.architecture)
+    defaults = networks.default_options(config.architecture)
     unknown = [
         name for name, value in config.architecture_options.items() if name not in known and value != defaults[name]
     ]

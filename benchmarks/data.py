@@ -59,10 +59,10 @@ def median_ratio(ours: list[float], theirs: list[float]) -> str:
 
 
 def picture(number: int, size: int) -> Image.Image:
-    """A picture that compresses like a photograph: soft colours with some grain."""
-    noise = np.random.default_rng(number)
-    soft = Image.fromarray(noise.integers(0, 256, (8, 8, 3), np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
-    grain = noise.integers(-6, 7, (size, size, 1))
+    """A picture that compresses like a photograph: soft colors with some grain."""
+    rng = np.random.default_rng(number)
+    soft = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+    grain = rng.integers(-6, 7, (size, size, 1))
     return Image.fromarray(np.clip(np.asarray(soft).astype(np.int16) + grain, 0, 255).astype(np.uint8))
 
 
@@ -76,8 +76,8 @@ def pillow_loop(files: list[Path]) -> None:
 
 def measure_prepare(folder: Path) -> None:
     """Prints the line of each kind of file."""
-    from trainer.data.preparation import Options, plan, prepare
-    from trainer.data.sources import opened
+    from trainer.data.prepare.convert import Options, plan, prepare
+    from trainer.data.prepare.sources import opened
     from trainer.storage import locate
 
     options = Options(image_size=(_SIZE, _SIZE))
@@ -111,17 +111,17 @@ def measure_fetch(folder: Path) -> None:
     from google.cloud.storage import transfer_manager
 
     from tests.buckets import new_bucket, server
-    from trainer.data.manifest import MANIFEST_NAME, Manifest
-    from trainer.data.shard_files import ShardFiles
-    from trainer.data.shards import described
+    from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
+    from trainer.data.shard_cache import ShardCache
+    from trainer.data.tfrecord_writer import described
     from trainer.storage import locate
-    from trainer.storage.buckets import NUM_THREADS, client
+    from trainer.storage.gcs import NUM_THREADS, client
 
     names = [f"images-{number:05d}.tfrecord" for number in range(_SHARDS.value)]
     for number, name in enumerate(names):
         (folder / name).write_bytes(random.Random(number).randbytes(16 * _MIB))
     shards = tuple(described(folder / name, 1) for name in names)
-    manifest = Manifest(
+    manifest = DatasetSpec(
         name="benchmark",
         image_shape=(1, 1, 1),
         num_examples=len(shards),
@@ -132,14 +132,14 @@ def measure_fetch(folder: Path) -> None:
         license="",
         attribution="",
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json())
+    (folder / SPEC_NAME).write_text(manifest.to_json())
     with server(folder):
         bucket = new_bucket()
-        locate(bucket).upload(folder, [*names, MANIFEST_NAME])
+        locate(bucket).upload(folder, [*names, SPEC_NAME])
 
         def ours() -> None:
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            ShardFiles(locate(bucket), folder / "cache").paths(shards)
+            ShardCache(locate(bucket), folder / "cache").paths(shards)
 
         def bare() -> None:
             shutil.rmtree(folder / "bare", ignore_errors=True)
@@ -168,7 +168,7 @@ def measure_fetch(folder: Path) -> None:
 
 def write_set(folder: Path, num_images: int, num_shards: int) -> None:
     """A prepared set of pictures."""
-    from trainer.data.prepared import write_prepared
+    from trainer.data.tfrecord_reader import write_prepared
 
     some = np.stack([np.asarray(picture(number, _SIZE)) for number in range(1000)])
     images = np.concatenate([np.roll(some, shift, axis=2) for shift in range(-(-num_images // len(some)))])[:num_images]
@@ -184,7 +184,7 @@ def run(dataset: Path, job_dir: Path) -> tuple[float, float, str]:
     networks = (
         '{"generator_filters": [32, 16, 8], "generator_strides": [2, 2, 2], "discriminator_filters": [8, 16, 32]}'
     )
-    few = ("--sample_every_steps=0", "--checkpoint_every_steps=0", "--steps_per_window=10", "--metrics=none")
+    few = ("--sample_every_steps=0", "--checkpoint_every_steps=0", "--steps_per_execution=10", "--metrics=none")
     more = (f"--architecture_options={networks}", "--global_batch_size=64", f"--steps={_STEPS.value}", *few)
     with subprocess.Popen(
         [*command, *more, "--data_memory_mib=256"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

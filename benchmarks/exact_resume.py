@@ -4,7 +4,7 @@
     python -m benchmarks.exact_resume --kills=30 --in_bucket
 
 Runs the same command again and again, kills it with SIGKILL at a random moment, and starts it anew until it finishes;
-then compares the SHA-256 over all state (weights, batch-norm moments, both optimisers, average, counters) with that of
+then compares the SHA-256 over all state (weights, batch-norm moments, both optimizers, average, counters) with that of
 an undisturbed run. Networks are small, with dropout and batch norm; checkpoints come every 20 steps.
 
 With `--in_bucket` the run directory lies in a bucket of a server on this machine, and the moments are those at which a
@@ -28,8 +28,8 @@ from absl import app, flags
 
 from tests.buckets import new_bucket, server
 from tests.faults import Fault, Proxy, Request, through
-from trainer.engine.manifest import MANIFEST
 from trainer.storage import locate
+from trainer.training.checkpoint.manifest import MANIFEST
 
 _KILLS = flags.DEFINE_integer("kills", 50, "How many kills in all, over both recipes.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")

@@ -10,36 +10,37 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.cases import Case
-from trainer import gans
+from trainer import models
 from trainer.callbacks import Checkpoint
-from trainer.data.feeds import Resident
-from trainer.data.windows import Place, Tensors, Window
-from trainer.engine import loop
-from trainer.engine.preemption import Preemption
+from trainer.data.pipeline.batching import BatchSlice, Chunk, Tensors
+from trainer.data.pipeline.loaders import InMemoryLoader
+from trainer.models.step_plan import step_plan
+from trainer.training import loop
+from trainer.training.preemption import Preemption
 
 CHECKPOINT_EVERY_STEPS = 200
 
 
 @dataclasses.dataclass(frozen=True)
-class _ConstantWindow(Window):
-    """A window whose every batch is the same one: a step on it does no input work at all."""
+class _ConstantChunk(Chunk):
+    """A chunk whose every batch is the same one: a step on it does no input work at all."""
 
     held: tuple[np.ndarray | None, ...] = ()
 
-    def batch(self, tensors: Tensors, place: Place) -> tuple[tf.Tensor, tf.Tensor | None]:
+    def batch(self, tensors: Tensors, place: BatchSlice) -> tuple[tf.Tensor, tf.Tensor | None]:
         images, targets = (None if array is None else tf.constant(array) for array in self.held)
         return images, targets
 
     @classmethod
-    def of(cls, window: Window, size: int) -> "_ConstantWindow":
-        """The first batch of a window, for ever."""
-        batch = window.batch(window.tensors(), Place(0, tf.constant(0, tf.int64), 0, size, 1))
+    def of(cls, chunk: Chunk, size: int) -> "_ConstantChunk":
+        """A chunk that always gives the first batch of another chunk."""
+        batch = chunk.batch(chunk.tensors(), BatchSlice(0, tf.constant(0, tf.int64), 0, size, 1))
         arrays = tuple(None if tensor is None else tensor.numpy() for tensor in batch)
-        return cls(window.images, window.targets, window.image_range, held=arrays)
+        return cls(chunk.images, chunk.targets, chunk.image_range, held=arrays)
 
 
 class Engine:
-    """`GAN.fit`'s loop over a device window that is traced once.
+    """`GAN.fit`'s loop over a device loop that is traced once.
 
     Args:
         case: What to train.
@@ -52,30 +53,30 @@ class Engine:
         tf.config.experimental.enable_op_determinism()
         self._config = case.config
         self._checkpoints = checkpoints
-        self.gan = gans.from_config(case.config, case.image_shape, case.num_classes)
+        self.gan = models.from_config(case.config, case.image_shape, case.num_classes)
         self.num_parameters = self.gan.generator.count_params(), self.gan.discriminator.count_params()
-        window = self.gan._window(case.images, case.labels if case.num_classes else None)
+        chunk = self.gan.make_chunk(case.images, case.labels if case.num_classes else None)
         if constant_input:
-            window = _ConstantWindow.of(window, case.batch)
-        self._feed = Resident(window, case.batch)
-        self.plan = self.gan._plan(case.batch)
-        self._device_window = loop.DeviceWindow(self.plan, window, tf.distribute.get_strategy())
+            chunk = _ConstantChunk.of(chunk, case.batch)
+        self._loader = InMemoryLoader(chunk, case.batch)
+        self.plan = step_plan(self.gan, case.batch)
+        self._device_loop = loop.DeviceLoop(self.plan, chunk, tf.distribute.get_strategy())
 
     def run(self, num_steps: int) -> None:
         with self._callbacks() as callbacks:
             if self._checkpoints:
                 self.gan.step = 0
             end = self.gan.step + num_steps
-            loop.run(
+            loop.TrainingLoop(
                 self.gan,
-                lambda window: self._device_window,
-                self._feed,
+                lambda chunk: self._device_loop,
+                self._loader,
                 keras.callbacks.CallbackList(callbacks, add_history=True, model=self.gan, num_steps=end),
                 num_steps=end,
                 global_batch_size=self._config.global_batch_size,
-                steps_per_window=self._config.steps_per_window,
+                steps_per_execution=self._config.steps_per_execution,
                 preemption=Preemption(),
-            )
+            ).run()
 
     @contextmanager
     def _callbacks(self) -> Iterator[list[keras.callbacks.Callback]]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer import __version__, data, flags, metrics, recipes
-from trainer.config import TrainConfig
+from trainer import __version__, data, metrics
+from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.storage import RunDirectory, read_json_lines, write_atomically
 
 MEASURED = ("finished", "diverged", "collapsed")
@@ -51,9 +51,9 @@ class Row:
             absl.flags.Error: A flag is unknown.
         """
         values = absl_flags.FlagValues()
-        flags.define_config(values)
+        config_flags.define_config(values)
         values([self.name, *self.flags])
-        config = recipes.get(self.recipe).override(**flags.given(values))
+        config = recipes.get(self.recipe).override(**config_flags.given(values))
         return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
     @property

@@ -24,7 +24,8 @@ from absl import flags as absl_flags
 from benchmarks import recipe_table
 from benchmarks.recipe_records import MEASURED, Record, Row
 from benchmarks.recipe_runs import Run
-from trainer import flags, recipes
+from trainer.cli import app
+from trainer.config import recipes
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.registry import did_you_mean
 
@@ -186,7 +187,7 @@ def act(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    return flags.run(argv, _USAGE, define, act)
+    return app.run(argv, _USAGE, define, act)
 
 
 if __name__ == "__main__":

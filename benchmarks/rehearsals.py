@@ -28,9 +28,9 @@ import yaml
 from absl import flags as absl_flags
 
 from benchmarks.exact_resume import digest
-from trainer import flags
-from trainer.engine.manifest import MANIFEST
+from trainer.cli import app
 from trainer.errors import ConfigError, TrainerError
+from trainer.training.checkpoint.manifest import MANIFEST
 
 FILE = Path(__file__).parent.parent / "scripts/multi_worker.yaml"
 _ARGS = (
@@ -236,7 +236,7 @@ def act(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    return flags.run(argv, __doc__ or "", define, act)
+    return app.run(argv, __doc__ or "", define, act)
 
 
 if __name__ == "__main__":

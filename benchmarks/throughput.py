@@ -6,8 +6,8 @@
     python -m benchmarks.throughput --peers=tf,keras --json=out.json  without PyTorch, and every round in a file
 
 Contenders: `tf`, a plain TensorFlow loop as the tutorial writes it; `keras`, Keras's `fit` with an overridden
-`train_step`, the better of XLA on and off; `torch`, eager PyTorch, the best of its memory formats and optimiser forms.
-All train networks of the same shapes (the number of weights is compared), with the same batch, loss, optimiser and
+`train_step`, the better of XLA on and off; `torch`, eager PyTorch, the best of its memory formats and optimizer forms.
+All train networks of the same shapes (the number of weights is compared), with the same batch, loss, optimizer and
 phases, on the same images. Each lives in a process of its own. Rounds go in turn, forwards and backwards, so that all
 meet the same noise of the machine; a round in which other programs used the processor is taken again. Who waits is
 blocked on its input; the last line of a case says how idle that was.

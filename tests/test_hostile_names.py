@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import logging as standard_logging
 import os
 import shutil
 import sys
@@ -22,17 +23,19 @@ import pytest
 from bucket_runs import train
 from PIL import Image
 
-from trainer import __main__ as commands, console, trained
-from trainer.cloud import packages, trials
-from trainer.data.manifest import MANIFEST_NAME, Shard, read_manifest
-from trainer.data.prepared import write_prepared
-from trainer.data.shard_files import ShardFiles
-from trainer.data.sources import opened
-from trainer.engine.checkpoint import CheckpointStore
-from trainer.engine.manifest import MANIFEST, Manifest
+from trainer import __main__ as commands, logging
+from trainer.cloud.emulator import venvs
+from trainer.cloud.tuning import trial_store
+from trainer.data.dataset_spec import SPEC_NAME, Shard, read_dataset_spec
+from trainer.data.prepare.sources import opened
+from trainer.data.shard_cache import ShardCache
+from trainer.data.tfrecord_reader import write_prepared
 from trainer.errors import CheckpointError, ConfigError, DataError, StorageError
 from trainer.storage import Mirror, RunDirectory, locate
-from trainer.storage.buckets import BucketLocation, client
+from trainer.storage.gcs import BucketLocation, client
+from trainer.training import restore
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
+from trainer.training.checkpoint.store import CheckpointStore
 
 HOSTILE = {
     "parent": "../outside/x",
@@ -268,7 +271,7 @@ def test_a_bucket_run_whose_own_name_leads_away_is_refused(bucket, work):
         with pytest.raises(StorageError), RunDirectory(name).opened():
             pass
     with pytest.raises(StorageError):
-        packages._fetch(f"{bucket}/..", work, work)
+        venvs._fetch(f"{bucket}/..", work, work)
 
 
 def test_files_that_a_manifest_does_not_list_are_not_fetched(bucket_run, work, monkeypatch):
@@ -291,7 +294,7 @@ def test_files_that_a_manifest_does_not_list_are_not_fetched(bucket_run, work, m
 
 def manifest_of(names, step=2, sha256=SECRET_SHA256):
     files = {name: {"num_bytes": len(SECRET), "sha256": sha256} for name in names}
-    return Manifest(step, files, "0" * 64, {}, {}, {}).to_bytes()
+    return CheckpointManifest(step, files, "0" * 64, {}, {}, {}).to_bytes()
 
 
 def write_where_it_leads(folder, name):
@@ -350,7 +353,7 @@ def test_a_manifest_of_another_step_leads_to_no_other_folder(local_run, work, re
 
 @pytest.mark.parametrize("files", [7, [], {"x": 7}, {"x": {}}, {"x": {"num_bytes": "1", "sha256": "0" * 64}}])
 def test_a_manifest_of_other_types_is_refused(files, local_run, work, refused):
-    content = Manifest(2, files, "0" * 64, {}, {}, {}).to_bytes()
+    content = CheckpointManifest(2, files, "0" * 64, {}, {}, {}).to_bytes()
     (local_run / f"checkpoints/step-00000002/{MANIFEST}").write_bytes(content)
     refused(act_on("generate", local_run, work))
 
@@ -403,9 +406,9 @@ def prepared_set(request, work):
 
     def make(**changes):
         write_prepared(work / "set", IMAGES, np.arange(4) % 2, ["a", "b"], num_shards=2, **TEXTS)
-        content = json.loads((work / "set" / MANIFEST_NAME).read_text())
+        content = json.loads((work / "set" / SPEC_NAME).read_text())
         content["shards"][0] |= changes
-        (work / "set" / MANIFEST_NAME).write_text(json.dumps(content))
+        (work / "set" / SPEC_NAME).write_text(json.dumps(content))
         if request.param == "local":
             return locate(work / "set")
         folder = locate(request.getfixturevalue("bucket")) / "set"
@@ -417,10 +420,10 @@ def prepared_set(request, work):
 
 def check_set_refused(folder, work, refused):
     with pytest.raises(DataError) as caught:
-        read_manifest(folder)
+        read_dataset_spec(folder)
     check_raised(caught)
     with pytest.raises(DataError):
-        ShardFiles(folder, work / "cache")
+        ShardCache(folder, work / "cache")
     refused(run("inspect", f"--dataset={folder}"))
     refused(train(folder, work / "run", "--steps=1"))
     assert {path.name for path in work.iterdir()} == {"set"}
@@ -440,7 +443,7 @@ def test_a_set_with_a_hash_that_is_none_is_refused(digest, prepared_set, work, o
 
 def test_the_hash_of_a_shard_that_was_never_checked_names_no_file(prepared_set, work, outside):
     folder = prepared_set()
-    files = ShardFiles(folder, work / "cache")
+    files = ShardCache(folder, work / "cache")
     for name, digest in (("../../outside/secret", "0" * 64), (files.manifest.shards[0].file, f"{outside}/x")):
         shard = Shard(file=name, num_examples=1, num_bytes=1, sha256=digest, crc32c="")
         with pytest.raises((DataError, StorageError)):
@@ -453,7 +456,7 @@ def test_a_shard_that_is_a_link_out_of_its_set_is_refused(work, outside, refused
     shard.rename(work / "moved")
     shard.symlink_to(work / "moved")
     with pytest.raises(DataError):
-        ShardFiles(locate(work / "set"))
+        ShardCache(locate(work / "set"))
     refused(run("inspect", f"--dataset={work}/set"))
 
 
@@ -463,18 +466,19 @@ def test_texts_of_a_set_reach_the_terminal_escaped(work, capsys, refused):
     assert run("inspect", f"--dataset={work}/set") == 0
     out = capsys.readouterr().out
     assert is_clean(out.replace("\n", "")) and list(json.loads(out)["classes"]) == names
-    content = json.loads((work / "set" / MANIFEST_NAME).read_text())
+    content = json.loads((work / "set" / SPEC_NAME).read_text())
     content |= {"name": "x\nerror: all is well\x1b[2J", "class_counts": [1, 3]}
-    (work / "set" / MANIFEST_NAME).write_text(json.dumps(content))
+    (work / "set" / SPEC_NAME).write_text(json.dumps(content))
     refused(train(work / "set", work / "run", "--steps=1"))
     content["format_version"] = "1\n\x1b[2J" * 100
-    (work / "set" / MANIFEST_NAME).write_text(json.dumps(content))
+    (work / "set" / SPEC_NAME).write_text(json.dumps(content))
     refused(run("inspect", f"--dataset={work}/set"))
 
 
 def test_what_is_said_on_a_terminal_is_escaped(monkeypatch, capsys):
-    monkeypatch.setattr(console, "is_terminal", lambda stream=None: True)
-    console.say("Passed over step-1/\x1b]0;owned\x07\x9b2J.")
+    monkeypatch.setattr(logging, "is_terminal", lambda stream=None: True)
+    logging.install_handler()
+    standard_logging.getLogger("trainer.test").warning("Passed over step-1/\x1b]0;owned\x07\x9b2J.")
     assert is_clean(capsys.readouterr().out.removeprefix("\r\x1b[K").rstrip("\n"))
 
 
@@ -583,14 +587,14 @@ def study(**changes):
 
 
 def read_study(content, raw, folder):
-    from trainer.cloud import jobspec
+    from trainer.cloud.jobs import job_spec
 
     pool = {"replicaCount": 1, "machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": {"imageUri": "i"}}
     job = {"workerPoolSpecs": [pool]}
-    spec = jobspec.parse({"studySpec": raw, "maxTrialCount": 2, "parallelTrialCount": 1, "trialJobSpec": job})
-    file = locate(folder) / trials.FILE_NAME
+    spec = job_spec.parse({"studySpec": raw, "maxTrialCount": 2, "parallelTrialCount": 1, "trialJobSpec": job})
+    file = locate(folder) / trial_store.FILE_NAME
     file.write_bytes(json.dumps(content | {"studySpec": spec.study.raw}).encode())
-    return trials.read(file, spec)
+    return trial_store.read(file, spec)
 
 
 @pytest.mark.parametrize("place", ["local", "bucket"])
@@ -661,7 +665,7 @@ def test_a_run_in_a_bucket_imports_the_module_that_the_user_names(bucket_run, mo
 
 def test_a_mounted_bucket_is_a_bucket(module):
     with pytest.raises(CheckpointError):
-        trained._import_recipe(RunDirectory("/gcs/bucket/run"), module.name, None)
+        restore._import_recipe(RunDirectory("/gcs/bucket/run"), module.name, None)
     assert not module.marks.exists()
 
 

@@ -20,14 +20,14 @@ DATA = {
 MODULES = {file.relative_to(ROOT).as_posix() for file in (ROOT / "trainer").rglob("*.py")}
 
 
-def test_the_source_distribution_holds_modules_data_and_licence(distributions):
+def test_the_source_distribution_holds_modules_data_and_license(distributions):
     (path,) = distributions.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {*DATA, *MODULES, "setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
 
 
-def test_the_wheel_holds_modules_data_and_licence(distributions):
+def test_the_wheel_holds_modules_data_and_license(distributions):
     (path,) = distributions.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from shell_commands import check, commands
 
-from trainer import recipes
+from trainer.config import recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -13,10 +13,12 @@ from refusals import check_command_refusal, check_refusal
 
 from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
-from trainer import recipes, task, training
-from trainer.engine.loop import _check_finite
+from trainer import task
+from trainer.config import recipes
 from trainer.errors import ConfigError, DivergenceError, TrainerError
 from trainer.storage import RunDirectory
+from trainer.training import run
+from trainer.training.loop import _check_finite
 
 TINY = Row(
     "tiny",
@@ -27,7 +29,7 @@ TINY = Row(
         f"--architecture_options={json.dumps(TINY_MLP)}",
         "--jit_compile=off",
         "--strategy=one_device",
-        "--steps_per_window=1",
+        "--steps_per_execution=1",
     ),
     "A row of the tests",
 )
@@ -76,7 +78,7 @@ def test_every_registered_recipe_has_a_row_without_flags():
 
 @pytest.mark.parametrize("row", benchmark.rows(), ids=lambda row: row.name)
 def test_a_row_resolves_as_the_trainer_does(row):
-    assert training.resolve(row.config) == row.config
+    assert run.resolve(row.config) == row.config
     assert row.why and row.image_shape[2] in (1, 3)
 
 
@@ -247,9 +249,9 @@ def test_wall_time_is_marked_where_others_used_the_machine(tmp_path, other_cores
 def test_a_thumbnail_is_small_and_of_the_grid_nearest_to_the_step(tmp_path, mode):
     directory = RunDirectory(tmp_path / "run")
     directory.create()
-    noise = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
-    Image.fromarray(np.zeros_like(noise)).convert(mode).save(directory.samples / "step-00000100.png")
-    Image.fromarray(noise).convert(mode).save(directory.samples / "step-00000200.png")
+    rng = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
+    Image.fromarray(np.zeros_like(rng)).convert(mode).save(directory.samples / "step-00000100.png")
+    Image.fromarray(rng).convert(mode).save(directory.samples / "step-00000200.png")
     for step, is_noise in ((None, True), (190, True), (110, False)):
         path = tmp_path / "small.png"
         recipe_table.thumbnail(directory, step, path)

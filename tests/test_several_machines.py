@@ -12,9 +12,9 @@ from conftest import TINY_MLP
 
 from benchmarks import exact_resume, rehearsals
 from trainer import task
-from trainer.callbacks.watchdog import ABORTED
-from trainer.cloud.replicas import free_ports
-from trainer.data.prepared import write_prepared
+from trainer.cloud.emulator.replicas import free_ports
+from trainer.data.tfrecord_reader import write_prepared
+from trainer.errors import ExitCode
 
 FLAGS = [
     *("--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--jit_compile=off"),
@@ -33,13 +33,13 @@ def dataset(tmp_path_factory, digits):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes by their environment in /proc")
 def test_a_stopped_killed_and_stalled_job_ends_with_the_same_bits(dataset, tmp_path):
-    more = [f"--dataset={dataset}", "--data_windows=2", f"--steps={STEPS}", "--worker_timeout_secs=12"]
+    more = [f"--dataset={dataset}", "--num_chunks=2", f"--steps={STEPS}", "--worker_timeout_secs=12"]
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP]
     sent, job = rehearsals.disturbed(tmp_path / "several", signals, random.Random(1), more, num_workers=1)
     told = job.log.read_text()
     assert sent == 3 and told.count("restarting the whole job") == 3, told
     assert "exited with 143" in told  # stopped by SIGTERM, all in the same step
-    assert f"exited with {ABORTED}" in told  # by the machine that stood still
+    assert f"exited with {ExitCode.LOST_WORKER}" in told  # by the machine that stood still
     assert not [line for line in told.splitlines() if line.startswith("workerpool1") and '"Step ' in line]
     assert exact_resume.digest(job.folder) == rehearsals.alone(tmp_path / "alone", more, num_machines=2)
     steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]

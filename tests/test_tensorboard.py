@@ -16,7 +16,7 @@ from trainer.storage.mirror import Mirror
 FLAGS = [
     *("--recipe=cgan", "--architecture=mlp", f"--architecture_options={json.dumps(TINY_MLP)}", "--latent_dim=8"),
     *("--global_batch_size=16", "--jit_compile=off", "--strategy=one_device", "--metrics=none", "--noexport_model"),
-    *("--sample_every_steps=0", "--steps_per_window=2", "--checkpoint_every_steps=0"),
+    *("--sample_every_steps=0", "--steps_per_execution=2", "--checkpoint_every_steps=0"),
 ]
 
 

@@ -6,15 +6,15 @@ from conftest import TINY_FILTERS, TINY_MLP, tiny_config, values_of
 from benchmarks import cases, products
 from benchmarks.ours import Engine
 from benchmarks.peers.tensorflow_loop import TensorFlowLoop
-from trainer.engine.manifest import state_sha256
-from trainer.gans import from_config
+from trainer.models import from_config
+from trainer.training.checkpoint.manifest import state_sha256
 
 CONFIGS = {
     "mlp": tiny_config("mlp", architecture_options=TINY_MLP),
     "conditional dcgan": tiny_config(
         "dcgan",
         architecture_options=TINY_FILTERS | {"generator_strides": [2, 2], "kernel_size": 4},
-        wiring="conditional",
+        model="conditional",
         update_order="simultaneous",
     ),
 }

@@ -9,18 +9,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "ACGAN": "trainer.gans",
-    "GAN": "trainer.gans",
-    "ConditionalGAN": "trainer.gans",
-    "CycleGAN": "trainer.gans",
-    "InfoGAN": "trainer.gans",
+    "ACGAN": "trainer.models",
+    "GAN": "trainer.models",
+    "ConditionalGAN": "trainer.models",
+    "CycleGAN": "trainer.models",
+    "InfoGAN": "trainer.models",
     "TrainConfig": "trainer.config",
-    "architectures": "trainer.architectures",
-    "augment": "trainer.augment",
+    "networks": "trainer.networks",
+    "augment": "trainer.models.augment",
     "callbacks": "trainer.callbacks",
-    "losses": "trainer.losses",
-    "penalties": "trainer.penalties",
-    "recipes": "trainer.recipes",
+    "losses": "trainer.models.losses",
+    "penalties": "trainer.models.penalties",
+    "recipes": "trainer.config.recipes",
 }
 
 __all__ = [
@@ -30,10 +30,10 @@ __all__ = [
     "CycleGAN",
     "InfoGAN",
     "TrainConfig",
-    "architectures",
     "augment",
     "callbacks",
     "losses",
+    "networks",
     "penalties",
     "recipes",
 ]

@@ -4,15 +4,15 @@ import importlib
 import sys
 
 _COMMANDS = {
-    "train": ("trainer.task", "train a GAN (the same as python -m trainer.task)"),
-    "prepare": ("trainer.prepare", "make a data set of a folder of pictures"),
-    "inspect": ("trainer.inspect", "say what a data set holds"),
-    "local": ("trainer.local", "run a Vertex AI job file on this machine, by Vertex AI's rules"),
-    "evaluate": ("trainer.evaluate", "measure a run's generator"),
-    "export": ("trainer.export", "write a run's generator as a SavedModel, to be served"),
-    "generate": ("trainer.generate", "make images with a run's generator"),
-    "submit": ("trainer.submit", "send a job to Vertex AI"),
-    "jobs": ("trainer.jobs", "list, describe and cancel jobs on Vertex AI"),
+    "train": ("trainer.cli.train", "train a GAN (the same as python -m trainer.task)"),
+    "prepare": ("trainer.cli.prepare", "make a data set of a folder of pictures"),
+    "inspect": ("trainer.cli.inspect", "say what a data set holds"),
+    "local": ("trainer.cli.local", "run a Vertex AI job file on this machine, by Vertex AI's rules"),
+    "evaluate": ("trainer.cli.evaluate", "measure a run's generator"),
+    "export": ("trainer.cli.export", "write a run's generator as a SavedModel, to be served"),
+    "generate": ("trainer.cli.generate", "make images with a run's generator"),
+    "submit": ("trainer.cli.submit", "send a job to Vertex AI"),
+    "jobs": ("trainer.cli.jobs", "list, describe and cancel jobs on Vertex AI"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Members by name: what `@loss`, `@penalty`, `@augmentation`, `@architecture` and `@recipe` fill."""
+"""Registries of members by name, which the `@register_*` decorators fill."""
 
 import difflib
 from collections.abc import Iterable

@@ -53,9 +53,9 @@ def _add_dcgan_generator(network: keras.Sequential, image_shape: tuple[int, int,
 def _add_dcgan_discriminator(network: keras.Sequential, options: DcganOptions) -> None:
     settings = _kernel_settings(options)
     for depth, filters in enumerate(options.discriminator_filters):
-        normalised = options.normalises(depth)
-        network.add(layers.Conv2D(filters, options.kernel_size, 2, "same", use_bias=not normalised, **settings))
-        if normalised:
+        normalized = options.normalizes(depth)
+        network.add(layers.Conv2D(filters, options.kernel_size, 2, "same", use_bias=not normalized, **settings))
+        if normalized:
             network.add(layers.BatchNormalization(momentum=options.batch_norm_momentum))
         network.add(_activation("leaky_relu", options.leaky_slope))
         if options.dropout:

@@ -1,4 +1,4 @@
-"""A GAN as Keras users write it: plain `keras.layers`, Keras optimisers and losses, one function a step.
+"""A GAN as Keras users write it: plain `keras.layers`, Keras optimizers and losses, one function a step.
 
 Legend: `B` batch, `H W C` an image, `Z` latent size, `K` classes.
 """
@@ -11,7 +11,7 @@ from benchmarks.peers import keras_networks
 
 
 class PlainGAN:
-    """Networks, optimisers and the step of a case, which `tensorflow_loop` and `keras_fit` drive."""
+    """Networks, optimizers and the step of a case, which `tensorflow_loop` and `keras_fit` drive."""
 
     def __init__(self, case: Case):
         self._case = case

@@ -18,7 +18,7 @@ _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch
 
 
 class PyTorch:
-    """Networks, optimisers and the loop of a case."""
+    """Networks, optimizers and the loop of a case."""
 
     def __init__(self, case: Case, memory_format: torch.memory_format, fused: bool):
         self._case = case
@@ -107,11 +107,11 @@ def _count(network: nn.Module) -> int:
 
 
 def variants(case: Case) -> dict[str, Callable[[], Contender]]:
-    """Both memory formats where there are convolutions, each with the optimiser's default and its fused form."""
+    """Both memory formats where there are convolutions, each with the optimizer's default and its fused form."""
     formats = _MEMORY_FORMATS if case.config.architecture == "dcgan" else {"contiguous": torch.contiguous_format}
     quick = "foreach" if case.config.optimizer == "rmsprop" else "fused"
     return {
-        f"{name}, {quick if fused else 'default'} optimiser": partial(PyTorch, case, memory_format, fused)
+        f"{name}, {quick if fused else 'default'} optimizer": partial(PyTorch, case, memory_format, fused)
         for name, memory_format in formats.items()
         for fused in (False, True)
     }

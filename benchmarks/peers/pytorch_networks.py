@@ -54,9 +54,9 @@ def _dcgan_discriminator(image_shape: tuple[int, int, int], num_classes: int, op
     stack: list[nn.Module] = []
     previous = channels + num_classes
     for depth, filters in enumerate(options.discriminator_filters):
-        normalised = options.normalises(depth)
-        stack.append(nn.Conv2d(previous, filters, size, 2, (size - 1) // 2, bias=not normalised))
-        if normalised:
+        normalized = options.normalizes(depth)
+        stack.append(nn.Conv2d(previous, filters, size, 2, (size - 1) // 2, bias=not normalized))
+        if normalized:
             stack.append(nn.BatchNorm2d(filters, _EPSILON, momentum))
         stack.append(_activation("leaky_relu", options.leaky_slope))
         if options.dropout:

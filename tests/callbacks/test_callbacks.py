@@ -13,14 +13,14 @@ import tensorflow as tf
 from conftest import tiny_gan
 from PIL import Image
 
-from trainer import callbacks, console, images
+from trainer import callbacks, image_io, logging
 from trainer.callbacks import watchdog
-from trainer.images import save_animation, save_grid, tile
+from trainer.image_io import save_animation, save_grid, tile
 
 
 def fit(digits, active, steps=4, gan=None, **settings):
     gan = gan or tiny_gan("mlp")
-    gan.fit(digits.images, batch_size=16, steps=steps, steps_per_window=2, callbacks=active, verbose=0, **settings)
+    gan.fit(digits.images, batch_size=16, steps=steps, steps_per_execution=2, callbacks=active, verbose=0, **settings)
     return gan
 
 
@@ -31,14 +31,14 @@ class Suite:
         self.values = list(values)
 
     def measure(self, model):
-        images, _ = model.sample(6)
-        assert images.shape == (6, 28, 28, 1) and images.dtype == np.uint8
+        image_io, _ = model.sample(6)
+        assert image_io.shape == (6, 28, 28, 1) and image_io.dtype == np.uint8
         return {"frechet": self.values.pop(0)}
 
 
 def test_a_tile_keeps_every_pixel_in_its_place():
     images = np.arange(6 * 4 * 3).reshape(6, 4, 3, 1).astype(np.uint8)
-    grid = tile(images, columns=3)
+    grid = tile(image_io, columns=3)
     assert grid.shape == (2 * 6 + 2, 3 * 5 + 2, 1)
     for index in range(6):
         top, left = index // 3 * 6 + 2, index % 3 * 5 + 2
@@ -61,12 +61,12 @@ def test_grids_and_animations_open_again(tmp_path, channels):
 def test_an_animation_has_one_picture_in_memory_at_a_time(tmp_path, monkeypatch):
     made, alive = [], []
 
-    def counted(caption, source, plain=images._captioned):
+    def counted(caption, source, plain=image_io._captioned):
         made.append(weakref.ref(frame := plain(caption, source)))
         alive.append(sum(reference() is not None for reference in made))
         return frame
 
-    monkeypatch.setattr(images, "_captioned", counted)
+    monkeypatch.setattr(image_io, "_captioned", counted)
     for value in range(8):
         save_grid(tmp_path / f"{value}.png", np.full((40, 60, 3), 30 * value, np.uint8))
     save_animation(tmp_path / "a.gif", [(str(value), tmp_path / f"{value}.png") for value in range(8)])
@@ -164,16 +164,16 @@ def test_tensorboard_gets_scalars_and_grids_by_step(digits, tmp_path):
 
 def test_off_a_terminal_progress_is_json_lines(digits, capsys):
     gan = tiny_gan("mlp")
-    gan.fit(digits.images, batch_size=16, steps=4, steps_per_window=2)
+    gan.fit(digits.images, batch_size=16, steps=4, steps_per_execution=2)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1]["step"] == 4 and lines[-1]["severity"] == "INFO"
     assert {"message", "time", "loss/generator", "loss/discriminator", "images_per_sec"} <= set(lines[-1])
 
 
 def test_on_a_terminal_progress_is_a_bar(digits, capsys, monkeypatch):
-    monkeypatch.setattr(console, "is_terminal", lambda stream=None: True)
+    monkeypatch.setattr(logging, "is_terminal", lambda stream=None: True)
     gan = tiny_gan("mlp")
-    gan.fit(digits.images, batch_size=16, steps=4, steps_per_window=2)
+    gan.fit(digits.images, batch_size=16, steps=4, steps_per_execution=2)
     shown = capsys.readouterr().out
     assert "4/4" in shown and "loss/generator" in shown and "{" not in shown
 
@@ -181,10 +181,10 @@ def test_on_a_terminal_progress_is_a_bar(digits, capsys, monkeypatch):
 def test_loading_notes_are_held_back_unless_loading_fails(capfd):
     import os
 
-    with console.quiet_import():
+    with logging.quiet_import():
         os.write(2, b"noise\n")
     assert "noise" not in capfd.readouterr().err
-    with pytest.raises(ImportError), console.quiet_import():
+    with pytest.raises(ImportError), logging.quiet_import():
         os.write(2, b"reason\n")
         raise ImportError
     assert "reason" in capfd.readouterr().err

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from refusals import check_refusal
 
-from trainer import gans, metrics
+from trainer import metrics, models
 from trainer.callbacks import TuningReport, tuning_report
 from trainer.callbacks.tuning_report import tag
-from trainer.cloud.known import REPORTED_METRICS, reported
-from trainer.config import SUITES
+from trainer.cloud.jobs.known import REPORTED_METRICS, reported
+from trainer.config.train_config import SUITES
 from trainer.errors import StorageError
 
 
@@ -69,11 +69,11 @@ def test_a_tag_is_the_name_without_the_suite(name, expected):
 
 def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
     images, labels = digits.images[:1000], digits.labels[:1000]
-    in_colours = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
+    in_colors = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
     alone = metrics.get("digits")(images, num_samples=1000)
     of_digits = {*alone.evaluate(images, labels), *alone.evaluate(images, labels, labels_are_codes=True)}
-    of_stacked = {*in_colours.evaluate(np.repeat(images, 3, axis=-1), labels)}
-    of_cycle = {*metrics.get("cycle")(images, images).floor()}
+    of_stacked = {*in_colors.evaluate(np.repeat(images, 3, axis=-1), labels)}
+    of_cycle = {*metrics.get("cycle")(images, images).real_vs_real()}
     found = {"digits": of_digits, "stacked": of_stacked, "cycle": of_cycle}
     for suite, names in found.items():
         assert {tag(f"metric/{name}") for name in names} == set(reported(suite))
@@ -82,9 +82,9 @@ def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
     assert set(REPORTED_METRICS) == {name for suite in metrics.NAMES for name in reported(suite)}
 
 
-@pytest.mark.parametrize("wiring", gans.WIRINGS.names())
-def test_an_accuracy_is_reported_by_wirings_whose_samples_have_labels(wiring):
-    kind = gans.WIRINGS[wiring]
-    has_labels = kind.sample_labels is not gans.GAN.sample_labels
+@pytest.mark.parametrize("model", models.MODELS.names())
+def test_an_accuracy_is_reported_by_wirings_whose_samples_have_labels(model):
+    kind = models.MODELS[model]
+    has_labels = kind.sample_labels is not models.GAN.sample_labels
     names = set() if not has_labels else {"code_accuracy" if kind.labels_are_codes else "conditional_accuracy"}
-    assert {name for name in reported("digits", wiring) if name.endswith("_accuracy")} == names
+    assert {name for name in reported("digits", model) if name.endswith("_accuracy")} == names

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.cloud.replicas import Replica
+from trainer.cloud.emulator.replicas import Replica
 
 CHIEF, WORKER = "workerpool0-0", "workerpool1-0"
 _PREAMBLE = """

@@ -2,13 +2,14 @@
 
 import pytest
 
-from trainer import architectures, augment, losses, penalties, recipes
-from trainer.cloud import known
-from trainer.cloud.arguments import asked, check_args, trainer_args
-from trainer.cloud.known import OPTIONS, PARTS
-from trainer.cloud.pools import Container, PythonPackage
-from trainer.config import TrainConfig
-from trainer.gans import WIRINGS, building
+from trainer import networks
+from trainer.cloud.jobs import known
+from trainer.cloud.jobs.arguments import asked, check_args, trainer_args
+from trainer.cloud.jobs.known import OPTIONS, PARTS
+from trainer.cloud.jobs.worker_pools import Container, PythonPackage
+from trainer.config import recipes
+from trainer.config.train_config import TrainConfig
+from trainer.models import MODELS, augment, factory, losses, penalties
 
 
 def container(command=(), args=()):
@@ -26,7 +27,7 @@ def container(command=(), args=()):
         ["--augment=none"],
         ["--recipe=mine:recipe"],
         ["--recipe=mine:recipe", "--loss=mine", "--architecture=mine", "--penalties=mine", "--augment=mine"],
-        ["--recipe=mine:recipe", "--wiring=cyclegan", "--discriminator_repeats=2", '--wiring_options={"mine": 1}'],
+        ["--recipe=mine:recipe", "--model=cyclegan", "--discriminator_repeats=2", '--model_options={"mine": 1}'],
     ],
 )
 def test_args_that_the_trainer_takes_are_accepted(args):
@@ -36,7 +37,7 @@ def test_args_that_the_trainer_takes_are_accepted(args):
 def test_settings_are_parsed_from_args():
     some = asked(["--job-dir=gs://b/x", "--steps=3.0"], "args")
     assert some.given == {"job_dir": "gs://b/x", "steps": 3} and not some.is_dry_run
-    assert some.config.steps == 3 and some.config.wiring == "conditional" and not some.has_own_recipe
+    assert some.config.steps == 3 and some.config.model == "conditional" and not some.has_own_recipe
     assert asked(["--dry_run"], "args").is_dry_run and asked(["--recipe=mine:recipe"], "args").has_own_recipe
 
 
@@ -59,17 +60,17 @@ def test_trainer_args_of_a_program(program, args):
 
 
 def test_known_names_are_those_of_the_registries():
-    registries = {"loss": losses, "architecture": architectures, "penalty": penalties, "augmentation": augment}
-    registries["wiring"] = WIRINGS
+    registries = {"loss": losses, "architecture": networks, "penalty": penalties, "augmentation": augment}
+    registries["model"] = MODELS
     assert {kind: sorted(names) for kind, names in PARTS.items()} == {
         kind: module.names() for kind, module in registries.items()
     }
 
 
 def test_known_options_are_those_of_the_registries():
-    architecture = {name: [*architectures.default_options(name)] for name in architectures.names()}
-    wiring = {name: building.wiring_options(name) for name in WIRINGS.names()}
-    for kind, found in (("architecture", architecture), ("wiring", wiring)):
+    architecture = {name: [*networks.default_options(name)] for name in networks.names()}
+    model = {name: factory.model_options(name) for name in MODELS.names()}
+    for kind, found in (("architecture", architecture), ("model", model)):
         assert {name: sorted(known) for name, known in OPTIONS[kind].items()} == {
             name: sorted(options) for name, options in found.items()
         }
@@ -77,11 +78,11 @@ def test_known_options_are_those_of_the_registries():
 
 @pytest.mark.parametrize(
     ("setting", "name"),
-    [*(("loss", name) for name in losses.names()), *(("wiring", name) for name in WIRINGS.names())],
+    [*(("loss", name) for name in losses.names()), *(("model", name) for name in MODELS.names())],
 )
 def test_known_traits_are_those_of_the_parts(setting, name):
     config = TrainConfig().override(**{setting: name})
-    assert known.traits(config) == building.traits(config)
+    assert known.traits(config) == factory.traits(config)
 
 
 @pytest.mark.parametrize("name", recipes.names())

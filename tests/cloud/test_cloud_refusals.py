@@ -7,8 +7,9 @@ import yaml
 from refusals import check_command_refusal
 from specs import CONTAINER, JOB, PACKAGE, POOL, STUDY, TUNING, changed, child
 
-from trainer import local, submit
-from trainer.cloud import jobspec, vertex
+from trainer.cli import local, submit
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.vertex import client
 from trainer.errors import ConfigError
 
 OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
@@ -259,7 +260,7 @@ STUDIES = [
         of_study(metrics__0__goal="GOAL_TYPE_UNSPECIFIED"),
         ("studySpec.metrics[0].goal", "GOAL_TYPE_UNSPECIFIED", "MINIMIZE", "MAXIMIZE"),
     ),
-    ("misspelled_goal", of_study(metrics__0__goal="minimise"), ("studySpec.metrics[0].goal", "minimise", "MINIMIZE")),
+    ("misspelled_goal", of_study(metrics__0__goal="minimize"), ("studySpec.metrics[0].goal", "minimize", "MINIMIZE")),
     ("metric_twice", of_study(metrics__1=STUDY["metrics"][0]), ("studySpec.metrics", "frechet")),
     (
         "two_stopping_rules",
@@ -381,7 +382,7 @@ ARGS = [
         (["--steps=2.5"], ("--steps=2.5",)),
         (["--steps=0"], ("steps=0",)),
         (["--steps"], ("--steps",)),
-        (["--wiring_options=[1]"], ("--wiring_options=[1]", "JSON")),
+        (["--model_options=[1]"], ("--model_options=[1]", "JSON")),
         (["--export_model=maybe"], ("--export_model=maybe", "true", "false")),
         (["--dry_run"], ("--dry_run",)),
         (["--recipe=mine:recipe", "--padding=-1"], ("padding=-1",)),
@@ -391,13 +392,13 @@ ARGS = [
         (["--penalties=r1,r3"], ("'r3'", "r2")),
         (["--augment=adda"], ("'adda'", "ada")),
         (["--architecture=resnet"], ("generator_strides", "resnet")),
-        (["--recipe=acgan", '--wiring_options={"clas_weight": 2}'], ("clas_weight", "acgan")),
+        (["--recipe=acgan", '--model_options={"clas_weight": 2}'], ("clas_weight", "acgan")),
         (["--steps=3", "--epochs=2"], ("steps=3", "epochs=2")),
-        (["--wiring=cyclegan"], ("wiring=cyclegan", "dataset_b=None")),
-        (["--dataset_b=digits"], ("wiring=conditional", "dataset_b=digits")),
+        (["--model=cyclegan"], ("model=cyclegan", "dataset_b=None")),
+        (["--dataset_b=digits"], ("model=conditional", "dataset_b=digits")),
         (["--recipe=cyclegan", "--balance_classes"], ("balance_classes",)),
-        (["--recipe=cyclegan", "--architecture=mlp"], ("wiring=cyclegan", "architecture")),
-        (["--metrics=cycle"], ("metrics=cycle", "wiring=conditional")),
+        (["--recipe=cyclegan", "--architecture=mlp"], ("model=cyclegan", "architecture")),
+        (["--metrics=cycle"], ("metrics=cycle", "model=conditional")),
         (
             ["--discriminator_repeats=2"],
             ("discriminator_repeats=2", "discriminator_updates=together", "update_order"),
@@ -476,9 +477,9 @@ TRIALS = [
     *(
         (f"{metric}_of_{' '.join(args)}", judged_by(metric, *args), (METRIC, f"'{metric}'", TRIAL, *mentions))
         for args, metric, mentions in [
-            (["--recipe=wgan_gp", PHOTOS], "frechet", ("metrics=none", "dataset=gs://b/photos", "wiring=gan")),
-            (["--recipe=dcgan"], "cycle_error", ("metrics=digits", "dataset=digits", "wiring=gan", "frechet")),
-            (["--recipe=cyclegan"], "frechet", ("metrics=cycle", "wiring=cyclegan", "cycle_error_a")),
+            (["--recipe=wgan_gp", PHOTOS], "frechet", ("metrics=none", "dataset=gs://b/photos", "model=gan")),
+            (["--recipe=dcgan"], "cycle_error", ("metrics=digits", "dataset=digits", "model=gan", "frechet")),
+            (["--recipe=cyclegan"], "frechet", ("metrics=cycle", "model=cyclegan", "cycle_error_a")),
             (["--dataset=stacked:digits", "--recipe=dcgan"], "kid", ("metrics=stacked", "num_modes")),
             (["--recipe=mine:own", "--metrics=none"], "kid", ("metrics=none",)),
         ]
@@ -612,7 +613,7 @@ RUN_LOCALLY = [
     (
         "args_of_a_package",
         changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__args=["--other"]),
-        ("--in_this_environment",),
+        ("--no_venv",),
         ("workerPoolSpecs[0].pythonPackageSpec.args", "--other"),
     ),
     ("study_without_a_folder", changed(study(SEED), trialJobSpec=JOB), (), ("trialJobSpec.baseOutputDirectory",)),
@@ -660,7 +661,7 @@ def rows(table):
 def check(tmp_path, monkeypatch, capsys):
     """Checks that a command refuses the content of a file where no job can be sent and no process started."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(vertex.Jobs, "create", None)
+    monkeypatch.setattr(client.Jobs, "create", None)
     monkeypatch.setattr(subprocess, "Popen", None)
 
     def run(module, content, flags, mentions):
@@ -685,5 +686,5 @@ def test_local_refuses(check, content, flags, mentions):
 
 def test_the_message_of_a_mistake_is_one_sentence():
     with pytest.raises(ConfigError) as caught:
-        jobspec.parse(changed(JOB, workerPoolSpecs__0__replicaCount="two"))
+        job_spec.parse(changed(JOB, workerPoolSpecs__0__replicaCount="two"))
     assert str(caught.value) == "workerPoolSpecs[0].replicaCount is 'two'; it must be a whole number."

@@ -13,15 +13,15 @@ import pytest
 from bucket_runs import TINY, files, run, state_of
 from vertex_service import VertexService
 
-from trainer.cloud import vertex, waiting
-from trainer.engine.manifest import MANIFEST
+from trainer.cloud.vertex import client, follow
 from trainer.storage import locate
+from trainer.training.checkpoint.manifest import MANIFEST
 
 pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 STEPS = 400
-CHECKPOINTS = ("--checkpoint_every_steps=100", "--steps_per_window=50", "--sample_every_steps=400")
+CHECKPOINTS = ("--checkpoint_every_steps=100", "--steps_per_execution=50", "--sample_every_steps=400")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def in_bucket(cloud_storage, tmp_path_factory, digits):
 def submit(tmp_path, monkeypatch, in_bucket):
     """Sends a file of this repository with other args to a stand-in, and waits; returns what the runners printed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(waiting, "_POLL_SECS", 0.1)
-    monkeypatch.setattr(waiting, "_LAST_LINES_SECS", 0.0)
+    monkeypatch.setattr(follow, "_POLL_SECS", 0.1)
+    monkeypatch.setattr(follow, "_LAST_LINES_SECS", 0.0)
     log = tmp_path / "log"
 
     def send(file, output, args, while_it_runs=lambda process: None):
@@ -60,7 +60,7 @@ def submit(tmp_path, monkeypatch, in_bucket):
         path.write_text(text)
         where = ["--project=my-project", "--region=us-central1", f"--args=^;^{';'.join(args)}"]
         with VertexService(on_this_machine) as service:
-            monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
+            monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
             assert run("submit", f"--config={path}", *where, "--wait") == 0, log.read_text()[-2000:]
         return log.read_text()
 

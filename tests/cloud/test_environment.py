@@ -5,7 +5,7 @@ import json
 import pytest
 from refusals import check_refusal
 
-from trainer.cloud.environment import Environment, without_mount
+from trainer.cloud.vertex.environment import Environment, without_mount
 from trainer.errors import ConfigError
 
 FOUR = {"chief": ["a:2222"], "worker": ["b:2222", "c:2222", "d:2222"]}

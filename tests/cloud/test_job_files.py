@@ -8,10 +8,11 @@ import pytest
 from absl import flags as absl_flags
 from refusals import check_refusal
 
-from trainer import __version__, flags, recipes
-from trainer.cloud import jobspec
-from trainer.cloud.jobspec import JobSpec, TuningSpec
-from trainer.config import TrainConfig
+from trainer import __version__
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.job_spec import JobSpec, TuningSpec
+from trainer.config import flags, recipes
+from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError, StorageError
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def written(yaml, tmp_path):
     def read(text):
         path = tmp_path / "job.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return jobspec.read(path)
+        return job_spec.read(path)
 
     return read
 
@@ -63,7 +64,7 @@ def config_of(args):
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_files_of_this_repository_are_valid(yaml, file):
-    job = jobspec.read(ROOT / file)
+    job = job_spec.read(ROOT / file)
     trial = job.trial if isinstance(job, TuningSpec) else job
     assert trial.base_output_uri.startswith("gs://BUCKET/runs/")
     machines = sum(pool.replica_count * max(1, pool.accelerator_count) for pool in trial.pools)
@@ -75,14 +76,14 @@ def test_the_files_of_this_repository_are_valid(yaml, file):
 def test_the_sdk_takes_the_files_of_this_repository(yaml, file):
     types = pytest.importorskip("google.cloud.aiplatform_v1", minversion="2.7").types
     json_format = pytest.importorskip("google.protobuf.json_format")
-    job = jobspec.read(ROOT / file)
+    job = job_spec.read(ROOT / file)
     message = types.HyperparameterTuningJob if isinstance(job, TuningSpec) else types.CustomJobSpec
     json_format.ParseDict(job.raw, message.pb(message()))
     json_format.ParseDict(yaml.safe_load((ROOT / file).read_text()), message.pb(message()))
 
 
 def test_the_parameters_of_the_tuning_file_are_settings(yaml):
-    job = jobspec.read(ROOT / "scripts/tuning.yaml")
+    job = job_spec.read(ROOT / "scripts/tuning.yaml")
     (metric,) = job.study.metrics
     assert (metric.metric_id, metric.goal) == ("frechet", "MINIMIZE")
     assert (job.study.measurement_selection, job.study.early_stopping) == ("BEST_MEASUREMENT", "median")
@@ -97,19 +98,19 @@ def test_the_parameters_of_the_tuning_file_are_settings(yaml):
 
 
 def test_config_yaml_has_two_accelerators_on_spot(yaml):
-    job = jobspec.read(ROOT / "config.yaml")
+    job = job_spec.read(ROOT / "config.yaml")
     (chief,) = job.pools
     assert (chief.replica_count, chief.accelerator_count) == (1, 2)
     assert (job.scheduling.strategy, job.scheduling.restart_job_on_worker_restart) == ("SPOT", True)
 
 
 def test_all_machines_of_a_job_run_the_same_program(yaml):
-    chief, workers = jobspec.read(ROOT / "scripts/multi_worker.yaml").pools
+    chief, workers = job_spec.read(ROOT / "scripts/multi_worker.yaml").pools
     assert (chief.role, workers.role) == ("chief", "worker") and chief.program == workers.program
 
 
 def test_the_python_package_is_named_as_built(yaml):
-    (chief,) = jobspec.read(ROOT / "scripts/python_package.yaml").pools
+    (chief,) = job_spec.read(ROOT / "scripts/python_package.yaml").pools
     assert chief.program.package_uris == (f"gs://BUCKET/packages/gan_trainer-{__version__}.tar.gz",)
 
 
@@ -124,7 +125,7 @@ def test_a_file_may_be_json(written):
 
 
 def test_a_file_that_is_missing_is_refused(yaml, tmp_path):
-    check_refusal(lambda: jobspec.read(tmp_path / "missing.yaml"), StorageError, f"{tmp_path}/missing.yaml")
+    check_refusal(lambda: job_spec.read(tmp_path / "missing.yaml"), StorageError, f"{tmp_path}/missing.yaml")
 
 
 def test_a_mistake_names_the_file(written, tmp_path):
@@ -133,4 +134,4 @@ def test_a_mistake_names_the_file(written, tmp_path):
 
 def test_without_pyyaml_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    check_refusal(lambda: jobspec.read("config.yaml"), ConfigError, "PyYAML", "pip install 'gan-trainer[vertex]'")
+    check_refusal(lambda: job_spec.read("config.yaml"), ConfigError, "PyYAML", "pip install 'gan-trainer[vertex]'")

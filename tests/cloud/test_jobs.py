@@ -8,8 +8,8 @@ from refusals import check_command_refusal
 from specs import JOB, TUNING
 from vertex_service import Refusal, VertexService
 
-from trainer import jobs
-from trainer.cloud import vertex
+from trainer.cli import jobs
+from trainer.cloud.vertex import client
 
 PARENT = "projects/my-project/locations/us-central1"
 PLACE = ["--project=my-project", "--region=us-central1"]
@@ -20,8 +20,8 @@ def service(monkeypatch):
     """A stand-in that holds a custom job, which is done, and a tuning job, which runs until the test is over."""
     released = threading.Event()
     with VertexService(lambda spec: released.wait(10) if "studySpec" in spec else None) as service:
-        monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
-        monkeypatch.setattr(vertex, "_FIRST_PAUSE_SECS", 0.01)
+        monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
+        monkeypatch.setattr(client, "_FIRST_PAUSE_SECS", 0.01)
         service.answer("POST", f"/v1/{PARENT}/customJobs", {"displayName": "one", "jobSpec": JOB})
         service.answer("POST", f"/v1/{PARENT}/hyperparameterTuningJobs", {"displayName": "several", **TUNING})
         service.await_state(f"{PARENT}/customJobs/1000", "SUCCEEDED")

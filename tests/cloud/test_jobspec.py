@@ -5,10 +5,10 @@ import datetime
 import pytest
 from specs import CONTAINER, JOB, LOSS, PACKAGE, POOL, RATE, STUDY, TUNING, UNITS, WIDTH, changed, child
 
-from trainer.cloud import jobspec
-from trainer.cloud.jobspec import JobSpec, TuningSpec
-from trainer.cloud.pools import Container, PythonPackage
-from trainer.cloud.study import Metric
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.job_spec import JobSpec, TuningSpec
+from trainer.cloud.jobs.study_spec import Metric
+from trainer.cloud.jobs.worker_pools import Container, PythonPackage
 
 
 def test_a_job_is_read():
@@ -26,7 +26,7 @@ def test_a_job_is_read():
         "scheduling": {"timeout": "3600.5s", "strategy": "FLEX_START", "maxWaitDuration": "0s", "disableRetries": True},
         "serviceAccount": "me@project",
     }
-    job = jobspec.parse(content)
+    job = job_spec.parse(content)
     assert isinstance(job, JobSpec) and job.raw == content and job.base_output_uri == "gs://b/run"
     assert [(pool.index, pool.role, pool.replica_count) for pool in job.pools] == [
         (0, "chief", 1),
@@ -52,7 +52,7 @@ def test_a_job_is_read():
 
 
 def test_defaults_of_a_job_are_those_of_vertex_ai():
-    job = jobspec.parse(JOB)
+    job = job_spec.parse(JOB)
     assert job.base_output_uri is None
     assert (job.scheduling.timeout_secs, job.scheduling.max_wait_secs, job.scheduling.strategy) == (
         None,
@@ -66,12 +66,12 @@ def test_defaults_of_a_job_are_those_of_vertex_ai():
     ("word", "meant"), [("LOW_COST", "SPOT"), ("ON_DEMAND", "STANDARD"), ("STRATEGY_UNSPECIFIED", "STANDARD")]
 )
 def test_deprecated_names_of_strategies_are_read(word, meant):
-    assert jobspec.parse(JOB | {"scheduling": {"strategy": word}}).scheduling.strategy == meant
+    assert job_spec.parse(JOB | {"scheduling": {"strategy": word}}).scheduling.strategy == meant
 
 
 def test_an_accelerator_that_is_unspecified_is_none():
     spec = {"machineType": "n1", "acceleratorType": "ACCELERATOR_TYPE_UNSPECIFIED"}
-    assert jobspec.parse(changed(JOB, workerPoolSpecs__0__machineSpec=spec)).pools[0].accelerator_type is None
+    assert job_spec.parse(changed(JOB, workerPoolSpecs__0__machineSpec=spec)).pools[0].accelerator_type is None
 
 
 def test_a_tuning_job_is_read():
@@ -89,7 +89,7 @@ def test_a_tuning_job_is_read():
         "studyStoppingConfig": {"maxNumTrials": 3, "maximumRuntimeConstraint": {"maxDuration": "60s"}},
     }
     content = TUNING | {"studySpec": study, "displayName": "gan", "labels": {"a": "b"}, "maxFailedTrialCount": 1}
-    job = jobspec.parse(content)
+    job = job_spec.parse(content)
     assert isinstance(job, TuningSpec) and job.raw == content and job.study.raw == study and job.trial.raw == JOB
     assert job.display_name == "gan" and job.trial.pools[0].role == "chief"
     assert (job.max_trial_count, job.parallel_trial_count, job.max_failed_trial_count) == (4, 2, 1)
@@ -112,19 +112,19 @@ def test_a_tuning_job_is_read():
 
 
 def test_defaults_of_a_study_are_those_of_vertex_ai():
-    study = jobspec.parse(TUNING).study
+    study = job_spec.parse(TUNING).study
     assert (study.algorithm, study.measurement_selection, study.early_stopping) == (None, "LAST_MEASUREMENT", None)
-    assert jobspec.parse(TUNING).max_failed_trial_count == 0 and jobspec.parse(TUNING).display_name is None
+    assert job_spec.parse(TUNING).max_failed_trial_count == 0 and job_spec.parse(TUNING).display_name is None
 
 
 @pytest.mark.parametrize("kind", ["decay_curve", "convex"])
 def test_other_stopping_rules_are_named(kind):
     key = {"decay_curve": "decayCurveStoppingSpec", "convex": "convexAutomatedStoppingSpec"}[kind]
-    assert jobspec.parse(changed(TUNING, **{f"studySpec__{key}": {}})).study.early_stopping == kind
+    assert job_spec.parse(changed(TUNING, **{f"studySpec__{key}": {}})).study.early_stopping == kind
 
 
 def test_parameters_check_their_values():
-    rate, units, width, loss = jobspec.parse(TUNING).study.parameters
+    rate, units, width, loss = job_spec.parse(TUNING).study.parameters
     assert rate.allows(1) and rate.allows(2.0) and not rate.allows(2.1) and not rate.allows("1")
     assert units.allows(9) and not units.allows(10) and not units.allows(1.5)
     assert width.allows(0.5) and not width.allows(0.7) and loss.allows("hinge") and not loss.allows("Hinge")
@@ -135,7 +135,7 @@ def test_children_of_every_kind_of_parent_are_read():
         UNITS | {"conditionalParameterSpecs": [child("parentIntValues", [1, 9], changed(RATE, parameterId="a"))]},
         WIDTH | {"conditionalParameterSpecs": [child("parentDiscreteValues", [1], changed(RATE, parameterId="b"))]},
     ]
-    found = jobspec.parse(changed(TUNING, studySpec__parameters=parameters)).study.all_parameters()
+    found = job_spec.parse(changed(TUNING, studySpec__parameters=parameters)).study.all_parameters()
     assert [one.parameter_id for one in found] == ["units", "a", "width", "b"]
 
 
@@ -143,14 +143,14 @@ def test_children_have_children():
     leaf = child("parentIntValues", [2], changed(RATE, parameterId="leaf"))
     middle = changed(UNITS, parameterId="middle") | {"conditionalParameterSpecs": [leaf]}
     loss = LOSS | {"conditionalParameterSpecs": [child("parentCategoricalValues", ["hinge"], middle)]}
-    (found,) = jobspec.parse(changed(TUNING, studySpec__parameters=[loss])).study.parameters
+    (found,) = job_spec.parse(changed(TUNING, studySpec__parameters=[loss])).study.parameters
     assert [one.parameter_id for one in found.walk()] == ["loss", "middle", "leaf"]
     assert found.children[0].parameter.children[0].parent_values == (2,)
 
 
 def test_numbers_and_times_are_normalized():
     noon = datetime.datetime(2026, 1, 31, 13, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
-    job = jobspec.parse(
+    job = job_spec.parse(
         changed(
             TUNING,
             maxTrialCount=4.0,

@@ -9,8 +9,8 @@ import time
 import pytest
 from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, left, replica, starts
 
-from trainer.cloud import local
-from trainer.cloud.rules import Rules, fate, told as in_words
+from trainer.cloud.emulator import runner
+from trainer.cloud.emulator.restart_policy import Rules, fate, told as in_words
 from trainer.errors import JobError, JobStopped
 
 
@@ -24,7 +24,7 @@ def no_process_is_left(tmp_path):
 
 def run(folder, chief, worker=None, **rules):
     replicas = [replica(folder, chief)] + ([replica(folder, worker, WORKER)] if worker else [])
-    return local.run(replicas, Rules(**{"grace_secs": 5.0} | rules))
+    return runner.run(replicas, Rules(**{"grace_secs": 5.0} | rules))
 
 
 def warnings(capsys):
@@ -93,9 +93,9 @@ def test_a_restarted_replica_is_the_same_one(tmp_path):
 
     def start(one):
         given.append(one)
-        return local.processes.start(one)
+        return runner.processes.start(one)
 
-    local.run([replica(tmp_path, "die(signal.SIGKILL) if starts == 1 else None")], Rules(), start=start)
+    runner.run([replica(tmp_path, "die(signal.SIGKILL) if starts == 1 else None")], Rules(), start=start)
     assert len(given) == 2 and given[0] is given[1]
 
 
@@ -253,11 +253,11 @@ def test_a_replica_that_cannot_start_stops_those_that_have(tmp_path):
     def start(one):
         if one.name == WORKER:
             raise OSError("no more processes")
-        return local.processes.start(one)
+        return runner.processes.start(one)
 
     replicas = [replica(tmp_path, WAIT), replica(tmp_path, WAIT, WORKER)]
     with pytest.raises(OSError, match="no more processes"):
-        local.run(replicas, Rules(), start=start)
+        runner.run(replicas, Rules(), start=start)
 
 
 def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
@@ -272,6 +272,6 @@ def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
     watch.start()
     chief = replica(tmp_path, f"{ORDERLY}; note('ready', name); {WAIT}")
     with pytest.raises(JobStopped, match="SIGTERM") as caught:
-        local.run([chief], Rules(restart_job=True), stop=stop)
+        runner.run([chief], Rules(restart_job=True), stop=stop)
     watch.join()
     assert caught.value.exit_code == 143 and starts(tmp_path) == [CHIEF]

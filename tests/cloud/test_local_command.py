@@ -14,9 +14,10 @@ from programs import replica
 from refusals import check_refusal
 from specs import JOB, PACKAGE, POOL, changed
 
-from trainer import __main__ as commands, console
-from trainer.cloud import distribution, packages, processes
-from trainer.cloud.processes import Log
+from trainer import __main__ as commands, logging
+from trainer.cloud.emulator import processes, venvs
+from trainer.cloud.emulator.processes import Log
+from trainer.cloud.jobs import source_package
 from trainer.errors import ConfigError, JobError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -130,7 +131,7 @@ def test_shared_packages_are_installed_once(tmp_path):
         )
         for n in range(2)
     ]
-    with packages.installed([one, *packaged], call) as ready:
+    with venvs.installed([one, *packaged], call) as ready:
         python = Path(ready(packaged[0]).command[0])
         first, second = map(ready, packaged)
         assert ready(one) is one and first.command[1:] == ("-m", "m") and second.command == first.command
@@ -150,19 +151,19 @@ UNBUILT = changed(
 
 
 def test_in_this_environment_builds_no_package(local):
-    assert local(UNBUILT, "--in_this_environment", source="raise SystemExit(7)")[0] == 7
+    assert local(UNBUILT, "--no_venv", source="raise SystemExit(7)")[0] == 7
 
 
 def test_a_package_without_an_address_is_built(local, monkeypatch):
-    installed, called = packages.installed, []
+    installed, called = venvs.installed, []
 
     def call(command):
         called.append((command[-1], Path(command[-1]).read_bytes() if "pip" in command else None))
         return subprocess.CompletedProcess(command, int("pip" in command), "stop here")
 
-    monkeypatch.setattr(packages, "installed", lambda replicas, project: installed(replicas, call, project))
-    monkeypatch.setattr(distribution, "_built", lambda project: ("mine-1.tar.gz", str(project).encode()))
-    assert json.loads(local(UNBUILT, "--dry_run")[1])[0]["package_uris"] == [distribution.TO_BUILD]
+    monkeypatch.setattr(venvs, "installed", lambda replicas, project: installed(replicas, call, project))
+    monkeypatch.setattr(source_package, "_built", lambda project: ("mine-1.tar.gz", str(project).encode()))
+    assert json.loads(local(UNBUILT, "--dry_run")[1])[0]["package_uris"] == [source_package.TO_BUILD]
     code, out, error = local(UNBUILT, "--package=folder")
     assert code == 1 and "mine-1.tar.gz" in out and "mine-1.tar.gz" in error and "stop here" in error
     assert Path(called[-1][0]).name == "mine-1.tar.gz" and called[-1][1] == b"folder"
@@ -175,7 +176,7 @@ def test_a_package_that_cannot_be_installed_is_refused():
         return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
 
     def install():
-        with packages.installed([one], call):
+        with venvs.installed([one], call):
             pass
 
     check_refusal(install, JobError, "a.whl", "no such wheel")
@@ -183,9 +184,7 @@ def test_a_package_that_cannot_be_installed_is_refused():
 
 def test_a_missing_package_is_refused(tmp_path):
     package = str(tmp_path / "a.whl")
-    check_refusal(
-        lambda: packages.check([replace(replica(tmp_path, ""), package_uris=(package,))]), ConfigError, package
-    )
+    check_refusal(lambda: venvs.check([replace(replica(tmp_path, ""), package_uris=(package,))]), ConfigError, package)
 
 
 def test_a_package_sees_its_own_environment_alone(tmp_path):
@@ -202,7 +201,7 @@ def test_a_package_sees_its_own_environment_alone(tmp_path):
 
 
 def test_a_terminal_shows_severity_and_message(monkeypatch, capsys):
-    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    monkeypatch.setattr(logging, "is_terminal", lambda: True)
     log = Log(["chief", "w"])
     for line in ('{"severity": "INFO", "message": "hello", "step": 3}', '{"step": 3}', "{no JSON", "plain"):
         log.show("w", line)

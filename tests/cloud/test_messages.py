@@ -3,8 +3,8 @@
 import pytest
 from specs import JOB, TUNING
 
-from trainer.cloud import jobspec
-from trainer.cloud.messages import (
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.api_schema import (
     AT_MOST_ONE,
     EXACTLY_ONE,
     MAY_BE_EMPTY,
@@ -102,4 +102,4 @@ def test_the_sdk_takes_what_is_sent(content):
     types = pytest.importorskip("google.cloud.aiplatform_v1", minversion="2.7").types
     json_format = pytest.importorskip("google.protobuf.json_format")
     message = types.CustomJobSpec if content is JOB else types.HyperparameterTuningJob
-    json_format.ParseDict(jobspec.parse(content).raw, message.pb(message()))
+    json_format.ParseDict(job_spec.parse(content).raw, message.pb(message()))

@@ -4,9 +4,9 @@ import pytest
 from refusals import check_refusal
 from specs import JOB, POOL, TUNING, changed, child
 
-from trainer.cloud import examples, jobspec
-from trainer.cloud.known import SMALLER_IS_BETTER
-from trainer.cloud.preflight import check_job
+from trainer.cloud.jobs import boundary_trials, job_spec
+from trainer.cloud.jobs.known import SMALLER_IS_BETTER
+from trainer.cloud.jobs.preflight import check_job
 from trainer.errors import ConfigError
 
 OUTPUT = {"outputUriPrefix": "gs://b/run"}
@@ -23,7 +23,7 @@ def job(*pools):
 
 
 def check(content, **options):
-    check_job(jobspec.parse(content), **options)
+    check_job(job_spec.parse(content), **options)
 
 
 def test_an_evaluator_may_be_another_program():
@@ -38,7 +38,7 @@ def test_an_evaluator_may_be_another_program():
     [
         ([], []),
         (["--recipe=digits"], ["--loss=non_saturating"]),
-        (["--job_dir=gs://b/x", "--keep_checkpoints=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
+        (["--job_dir=gs://b/x", "--max_to_keep=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
         (["--dataset=gs://b/x"], ["--dataset=/gcs/b/x"]),
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own"]),
     ],
@@ -132,7 +132,7 @@ def test_a_parameter_overrides_the_batch_of_the_args():
 def test_trials_show_each_end_of_each_parameter():
     inner = child("parentIntValues", [5], parameter("beta_1", "double", minValue=0.1, maxValue=0.9))
     seed = SEED | {"conditionalParameterSpecs": [inner]}
-    found = [*examples.trials(jobspec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
+    found = [*boundary_trials.trials(job_spec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
     assert found == [
         {"epochs": 1, "seed": 1},
         {"epochs": 1, "seed": 2},

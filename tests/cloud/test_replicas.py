@@ -9,9 +9,9 @@ import pytest
 from refusals import check_refusal
 from specs import CONTAINER, JOB, PACKAGE, POOL, changed
 
-from trainer.cloud import jobspec
-from trainer.cloud.environment import Environment
-from trainer.cloud.replicas import free_ports, in_this_environment, num_replicas, plan, with_args
+from trainer.cloud.emulator.replicas import free_ports, no_venv, num_replicas, plan, with_args
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.vertex.environment import Environment
 from trainer.errors import ConfigError
 
 L4 = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
@@ -20,7 +20,7 @@ OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"}}
 
 
 def planned(content, **settings):
-    job = jobspec.parse(content, rehearsal=True)
+    job = job_spec.parse(content, rehearsal=True)
     return plan(job, ports=range(1001, 1001 + num_replicas(job)), job_id="7", **settings)
 
 
@@ -112,12 +112,12 @@ def test_packages_run_the_module_that_they_name():
     assert replica.package_uris == ("gs://b/p.tar.gz",) and replica.command[1:] == ("-m", "trainer.task", "--a")
     several = planned({"workerPoolSpecs": content["workerPoolSpecs"] * 2})
     assert json.loads(several[0].environment["CLUSTER_SPEC"])["job"] == '{"python_module": "trainer.task"}'
-    here = in_this_environment(jobspec.parse(content))
+    here = no_venv(job_spec.parse(content))
     assert plan(here, ports=[1], job_id="7")[0].package_uris == ()
 
 
 def test_args_replace_those_of_every_pool():
-    job = with_args(jobspec.parse(SEVERAL), ["--b"])
+    job = with_args(job_spec.parse(SEVERAL), ["--b"])
     assert {one.command[3:] for one in plan(job, ports=range(4), job_id="7")} == {("--b",)}
 
 
@@ -163,5 +163,5 @@ def test_local_paths_are_for_rehearsals_alone(path):
     output = {"baseOutputDirectory": {"outputUriPrefix": path}}
     packages = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"packageUris": [path]})
     for content in (JOB | output, {"workerPoolSpecs": [packages]}):
-        assert jobspec.parse(content, rehearsal=True)
-        check_refusal(functools.partial(jobspec.parse, content), ConfigError, path)
+        assert job_spec.parse(content, rehearsal=True)
+        check_refusal(functools.partial(job_spec.parse, content), ConfigError, path)

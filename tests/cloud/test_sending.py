@@ -11,8 +11,9 @@ from google.protobuf import json_format
 from specs import JOB, PACKAGE, changed
 from vertex_service import DROPPED, MESSAGES, OF_ANOTHER, Refusal, VertexService
 
-from trainer import submit
-from trainer.cloud import distribution, logs, vertex, waiting
+from trainer.cli import submit
+from trainer.cloud.jobs import source_package
+from trainer.cloud.vertex import client, follow, logs
 from trainer.storage import locate
 
 pytest.importorskip("yaml")
@@ -32,11 +33,11 @@ STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
 def service(monkeypatch):
     """A stand-in that the commands of this process talk to, without pauses."""
     with VertexService() as service:
-        monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
-        monkeypatch.setattr(vertex, "_FIRST_PAUSE_SECS", 0.01)
-        monkeypatch.setattr(vertex, "_RETRY_SECS", 0.1)
-        monkeypatch.setattr(waiting, "_POLL_SECS", 0.01)
-        monkeypatch.setattr(waiting, "_LAST_LINES_SECS", 0.02)
+        monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
+        monkeypatch.setattr(client, "_FIRST_PAUSE_SECS", 0.01)
+        monkeypatch.setattr(client, "_RETRY_SECS", 0.1)
+        monkeypatch.setattr(follow, "_POLL_SECS", 0.01)
+        monkeypatch.setattr(follow, "_LAST_LINES_SECS", 0.02)
         yield service
 
 
@@ -78,8 +79,8 @@ def message_of(body, collection):
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_arrives_is_what_a_dry_run_prints(service, send, monkeypatch, name):
-    monkeypatch.setattr(distribution, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
-    monkeypatch.setattr(distribution.Package, "upload", lambda self: None)
+    monkeypatch.setattr(source_package, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
+    monkeypatch.setattr(source_package.Package, "upload", lambda self: None)
     monkeypatch.setattr(submit, "_check_data", lambda *_, **__: None)
     text = (ROOT / name).read_text().replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
     assert send(text.replace("/PROJECT/", "/my-project/"), "--staging_bucket=gs://mine")[0] == 0
@@ -123,7 +124,7 @@ def test_each_change_of_state_is_printed_once(service, send, monkeypatch):
             released.set()
             service.await_state(JOB_NAME, "SUCCEEDED")
 
-    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(follow, "_sleep", sleep)
     code, said, _ = send(RIGHT, "--wait")
     assert code == 0 and states(said) == ["PENDING", "RUNNING", "SUCCEEDED"]
 
@@ -161,7 +162,7 @@ def test_each_log_entry_is_printed_once(service, send, monkeypatch):
             service.write(name, "last", "2026-01-31T12:03:00Z")
 
     released, service.run = threading.Event(), run
-    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(follow, "_sleep", sleep)
     code, said, _ = send(RIGHT, "--wait")
     told = [f"workerpool0-0 | {word}" for word in ("one", "two", "three")] + ["workerpool1-0 | late"]
     assert code == 0 and polls[-1] == 0.02
@@ -184,7 +185,7 @@ def test_a_job_is_followed_without_its_log(service, send, monkeypatch, code, men
         raise Refusal(code, "no")
 
     monkeypatch.setattr(service, "_entries", refuse)
-    monkeypatch.setattr(waiting, "_sleep", lambda secs: None)
+    monkeypatch.setattr(follow, "_sleep", lambda secs: None)
     status, said, _ = send(RIGHT, "--wait")
     warnings = [line for line in said[2:] if not states([line])]
     assert status == 0 and states(said)[-1] == "SUCCEEDED"
@@ -208,7 +209,7 @@ def test_a_log_that_is_away_for_a_moment_is_read_again(service, send, monkeypatc
 
     released, entries, service.run = threading.Event(), service._entries, run
     monkeypatch.setattr(service, "_entries", once)
-    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(follow, "_sleep", sleep)
     status, said, _ = send(RIGHT, "--wait")
     assert status == 0 and said[-2] == "workerpool0-0 | one" and states(said)[-1] == "SUCCEEDED"
 
@@ -237,7 +238,7 @@ def interrupt(monkeypatch, *sleeps):
         if next(turns):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(waiting, "_sleep", sleep)
+    monkeypatch.setattr(follow, "_sleep", sleep)
 
 
 def test_ctrl_c_leaves_the_job_running(held, send, monkeypatch):
@@ -278,7 +279,7 @@ def test_a_refused_request_is_one_line(service, send, code, message, times, ment
 
 
 def test_a_retried_request_makes_one_job(service, send, monkeypatch):
-    monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
+    monkeypatch.setattr(client, "_RETRY_SECS", 10.0)
     service.refuse(429, times=2)
     assert send(RIGHT)[0] == 0
     assert (len(service.requests), len(service.jobs)) == (3, 1)
@@ -290,8 +291,8 @@ def test_a_service_that_is_away_while_waiting_is_retried(held, send, monkeypatch
         held.refuse(code, times=2)
         held.released.set()
 
-    monkeypatch.setattr(waiting, "_sleep", sleep)
-    monkeypatch.setattr(vertex, "_RETRY_SECS", 10.0)
+    monkeypatch.setattr(follow, "_sleep", sleep)
+    monkeypatch.setattr(client, "_RETRY_SECS", 10.0)
     assert send(RIGHT, "--wait")[0] == 0
 
 
@@ -306,8 +307,8 @@ def test_a_job_out_of_sight_is_not_reported_as_over(held, send, monkeypatch, cod
         pauses.append(secs)
         held.refuse(code, times=99)
 
-    monkeypatch.setattr(waiting, "_sleep", sleep)
-    monkeypatch.setattr(waiting, "_MOST_LOOKS", 3)
+    monkeypatch.setattr(follow, "_sleep", sleep)
+    monkeypatch.setattr(follow, "_MOST_LOOKS", 3)
     exit_code, said, error = send(RIGHT, "--wait")
     assert exit_code == 1 and len(pauses) == looks
     check_error(error, mention, f"python -m trainer jobs describe {JOB_NAME}")
@@ -324,8 +325,8 @@ def test_an_outage_is_reported_once_and_waited_for(held, send, monkeypatch):
             held.refuse(DROPPED, times=2)
         held.released.set()
 
-    monkeypatch.setattr(waiting, "_sleep", sleep)
-    monkeypatch.setattr(vertex, "_RETRY_SECS", 0.0)
+    monkeypatch.setattr(follow, "_sleep", sleep)
+    monkeypatch.setattr(client, "_RETRY_SECS", 0.0)
     code, said, _ = send(RIGHT, "--wait")
     assert code == 0 and len(lines_about(JOB_NAME, said)) == 1
 
@@ -345,7 +346,7 @@ def test_an_answer_of_another_server_is_refused(service, send):
 
 
 def test_an_unreachable_service_is_reported(send, monkeypatch):
-    monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setenv(client.ENDPOINT_VARIABLE, "http://127.0.0.1:9")
     code, _, error = send(RIGHT)
     assert code == 1
     check_error(error, "http://127.0.0.1:9", "--region", "python -m trainer jobs list")
@@ -356,7 +357,7 @@ def test_without_credentials_the_login_command_is_named(send, monkeypatch, raise
     def default(*arguments, **settings):
         raise raised
 
-    monkeypatch.delenv(vertex.ENDPOINT_VARIABLE, raising=False)
+    monkeypatch.delenv(client.ENDPOINT_VARIABLE, raising=False)
     monkeypatch.setattr(google.auth, "default", default)
     code, _, error = send(RIGHT)
     assert code == 1 and "secret" not in error
@@ -367,7 +368,7 @@ def test_ctrl_c_while_sending_names_the_list_command(service, send, monkeypatch)
     def create(self, kind, body):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vertex.Jobs, "create", create)
+    monkeypatch.setattr(client.Jobs, "create", create)
     code, _, error = send(RIGHT)
     assert code == 130
     check_error(error, "python -m trainer jobs list")
@@ -389,15 +390,15 @@ def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path
 
 
 def test_the_sdk_checks_a_job_before_a_package_is_sent(service, send, monkeypatch):
-    monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
-    monkeypatch.setattr(distribution.Package, "upload", None)
+    monkeypatch.setattr(source_package, "_built", lambda project: ("p.tar.gz", b"package"))
+    monkeypatch.setattr(source_package.Package, "upload", None)
     code, said, error = send(UNBUILT | {"network": "\ud800"}, "--staging_bucket=gs://mine")
     assert (code, said) == (2, []) and not service.requests
     check_error(error)
 
 
 def test_a_missing_bucket_is_refused_before_the_job(service, send, bucket, monkeypatch):
-    monkeypatch.setattr(distribution, "_built", lambda project: ("p.tar.gz", b"package"))
+    monkeypatch.setattr(source_package, "_built", lambda project: ("p.tar.gz", b"package"))
     code, _, error = send(UNBUILT, f"--staging_bucket={bucket}-missing")
     assert code == 1 and not service.requests
     check_error(error, f"{bucket}-missing")

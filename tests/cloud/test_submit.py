@@ -10,8 +10,9 @@ import pytest
 from refusals import check_command_refusal
 from specs import JOB, PACKAGE, STUDY, TUNING, changed
 
-from trainer import submit
-from trainer.cloud import distribution, request as requests
+from trainer.cli import submit
+from trainer.cloud.jobs import source_package
+from trainer.cloud.vertex import request as requests
 
 pytest.importorskip("yaml")
 
@@ -53,7 +54,7 @@ def dry_run(file, capsys):
 @pytest.fixture
 def package(monkeypatch):
     """In place of the source distribution, which takes seconds to build."""
-    monkeypatch.setattr(distribution, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
+    monkeypatch.setattr(source_package, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -7,12 +7,12 @@ import pytest
 from specs import JOB, changed
 from vertex_service import VertexService
 
-from trainer import submit
-from trainer.cloud import vertex
-from trainer.data.prepared import write_prepared
+from trainer.cli import submit
+from trainer.cloud.vertex import client
+from trainer.data.tfrecord_reader import write_prepared
 from trainer.errors import StorageError
 from trainer.storage import locate
-from trainer.storage.locations import LocalLocation
+from trainer.storage.base import LocalLocation
 
 pytest.importorskip("yaml")
 
@@ -29,7 +29,7 @@ def send(tmp_path, capsys, monkeypatch):
         path = tmp_path / "job.json"
         path.write_text(json.dumps(changed(RIGHT, workerPoolSpecs__0__containerSpec__args=list(args))))
         with VertexService() as service:
-            monkeypatch.setenv(vertex.ENDPOINT_VARIABLE, service.address)
+            monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
             code = submit.main(["submit", f"--config={path}", "--project=p", "--region=us-central1", *more])
             printed = capsys.readouterr()
             return code, printed.out, printed.err.replace(f"{path}: ", ""), len(service.jobs)
@@ -83,7 +83,7 @@ def test_data_in_a_bucket_is_checked_except_in_a_dry_run(send, photos):
         ([f"--dataset={photos}s"], [f"dataset={photos}s", "dataset.json"]),
         (["--recipe=mine:own", f"--dataset={photos}s"], [f"dataset={photos}s", "dataset.json"]),
         (["--recipe=dcgan", f"--dataset={photos}"], ["global_batch_size=128", "8"]),
-        ([f"--dataset={photos}", "--global_batch_size=8"], ["wiring=conditional", "labels", photos]),
+        ([f"--dataset={photos}", "--global_batch_size=8"], ["model=conditional", "labels", photos]),
     ):
         check_refused(send(*args), *mentions)
         assert send(*args, more=["--dry_run"])[::3] == (0, 0)
@@ -98,7 +98,7 @@ def test_a_bucket_without_access_is_left_to_the_job(send, monkeypatch):
     def refuse(self):
         raise StorageError("gs://b/photos cannot be read.")
 
-    monkeypatch.setattr("trainer.data.catalogue.locate", LocalLocation)
+    monkeypatch.setattr("trainer.data.catalog.locate", LocalLocation)
     monkeypatch.setattr(LocalLocation, "exists", refuse)
     code, said, error, jobs = send("--recipe=dcgan", "--dataset=gs://b/photos")
     assert (code, error, jobs) == (0, "", 1)

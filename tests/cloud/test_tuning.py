@@ -12,7 +12,8 @@ import pytest
 from refusals import check_refusal
 from specs import LOSS, RATE, TUNING, UNITS, WIDTH, changed, child
 
-from trainer.cloud import jobspec, results, suggestions, trials, tuning
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.tuning import optuna_backend, study_report, study_runner, trial_store
 from trainer.errors import ConfigError, TrainerError
 
 pytest.importorskip("optuna")
@@ -23,12 +24,12 @@ CONDITIONAL = {**LOSS, "conditionalParameterSpecs": [child("parentCategoricalVal
 
 
 def job(*parameters, count=8, parallel=1, **study):
-    """A tuning job that minimises `frechet`; more keys of its study, or of itself where they are known there."""
+    """A tuning job that minimizes `frechet`; more keys of its study, or of itself where they are known there."""
     content = changed(TUNING, maxTrialCount=count, parallelTrialCount=parallel)
     content["studySpec"]["parameters"] = list(parameters) or [LOG_RATE]
     content |= {key: study.pop(key) for key in list(study) if key.endswith("Count")}
     content["studySpec"] |= study
-    return jobspec.parse(content)
+    return job_spec.parse(content)
 
 
 def report(trial, *values, metric="frechet"):
@@ -44,7 +45,7 @@ def bowl(trial):
 
 
 def run(spec, folder, run_trial=bowl):
-    return tuning.study(spec, folder, run_trial, poll_secs=0.005)
+    return study_runner.study(spec, folder, run_trial, poll_secs=0.005)
 
 
 def written(folder):
@@ -78,7 +79,7 @@ def test_bayesian_search_comes_closer_than_chance(tmp_path):
     assert near(bayesian) > 1.5 * near(chance)
 
 
-def test_a_metric_can_be_maximised(tmp_path):
+def test_a_metric_can_be_maximized(tmp_path):
     metrics = [{"metricId": "frechet", "goal": "MAXIMIZE"}]
     study = run(job(metrics=metrics), tmp_path)
     assert study.best.final.value == max(record.final.value for record in study.trials)
@@ -100,7 +101,7 @@ def test_a_trial_gets_flags_folders_and_its_number(tmp_path):
 
 
 def test_whole_numbers_are_written_without_a_point():
-    found = trials.flags({"units": 3, "weight": 20.0, "rate": 0.00031, "loss": "hinge"})
+    found = trial_store.flags({"units": 3, "weight": 20.0, "rate": 0.00031, "loss": "hinge"})
     assert found == ("--units=3", "--weight=20", "--rate=0.00031", "--loss=hinge")
 
 
@@ -277,8 +278,8 @@ def test_an_interrupted_study_resumes_exactly(tmp_path, crash):
 
 
 def test_optuna_has_the_parameters_of_an_interrupted_trial():
-    suggester = suggestions.Suggester(job().study, [])
-    suggester.ask_again(trials.TrialRecord(id="4", state="ACTIVE", parameters={"rate": 0.5}, start_time=""))
+    suggester = optuna_backend.Suggester(job().study, [])
+    suggester.ask_again(trial_store.TrialRecord(id="4", state="ACTIVE", parameters={"rate": 0.5}, start_time=""))
     assert suggester._study.trials[0].params == {"rate": 0.5}
 
 
@@ -303,7 +304,7 @@ def test_trials_beside_a_crash_are_stopped_and_run_again(tmp_path):
 
 
 def test_a_trial_that_ends_as_another_crashes_is_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "wait", lambda running, **_: wait(running))  # both at once
+    monkeypatch.setattr(study_runner, "wait", lambda running, **_: wait(running))  # both at once
     again = []
 
     def first_crashes(trial):
@@ -358,19 +359,19 @@ def test_the_record_parses_as_an_answer_of_vertex_ai(tmp_path):
 
 def test_the_table_has_the_best_first_and_its_flags(tmp_path):
     study = run(job(LOG_RATE, CONDITIONAL, count=3), tmp_path, lambda trial: bowl(trial) + (trial.id == "1"))
-    head, *rows, _, sentence, flags = results.table(study).splitlines()
+    head, *rows, _, sentence, flags = study_report.table(study).splitlines()
     assert head.split() == ["trial", "state", "frechet", "step", "rate", "loss", "penalty_weight"]
     assert [row.split()[0] for row in rows] == [record.id for record in study.ranked]
     assert rows[-1].split()[:4] == ["1", "INFEASIBLE", "-", "-"]
     assert study.best.id in sentence
-    assert flags == " ".join(trials.flags(study.best.parameters))
+    assert flags == " ".join(trial_store.flags(study.best.parameters))
     assert run(study.spec, tmp_path, no_trial) == study
 
 
 def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
     pytest.importorskip("matplotlib")
     study = run(job(LOG_RATE, CONDITIONAL, UNITS, WIDTH, count=6), tmp_path)
-    content = results.plot(study)
+    content = study_report.plot(study)
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert content.startswith(b"\x89PNG") and (width, height) == (1620, 900)
 
@@ -384,7 +385,7 @@ def test_a_parameter_of_words_and_numbers_can_be_drawn(tmp_path):
         child("parentCategoricalValues", ["wasserstein"], numbers),
     ]
     study = run(job(LOG_RATE, {**LOSS, "conditionalParameterSpecs": conditions}), tmp_path)
-    assert len(results.plot(study)) > 10_000
+    assert len(study_report.plot(study)) > 10_000
 
 
 def no_trial(trial):
@@ -431,8 +432,8 @@ def test_without_optuna_or_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     install = "pip install 'gan-trainer[tune]'"
     check_refusal(lambda: run(job(), tmp_path / "other", no_trial), ConfigError, "Optuna", install)
-    check_refusal(lambda: results.plot(study), ConfigError, "Matplotlib", install)
+    check_refusal(lambda: study_report.plot(study), ConfigError, "Matplotlib", install)
 
 
 def test_a_study_without_successes_cannot_be_drawn():
-    check_refusal(lambda: results.plot(results.Study(spec=job(), folder="study", trials=())), ConfigError)
+    check_refusal(lambda: study_report.plot(study_report.Study(spec=job(), folder="study", trials=())), ConfigError)

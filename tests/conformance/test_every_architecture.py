@@ -10,9 +10,9 @@ import tensorflow as tf
 from conftest import TINY_ARCHITECTURES, tiny_config, tiny_data, tiny_wiring, values_of
 from refusals import check_refusal
 
-from trainer import architectures
-from trainer.engine.randomness import seeded_initialisation
+from trainer import networks
 from trainer.errors import ConfigError
+from trainer.training.rng import seeded_initialization
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (20, 12, 3)]
 B, Z, K = 2, 8, 3
@@ -20,9 +20,9 @@ B, Z, K = 2, 8, 3
 
 def build(name, shape, condition_size, activation="tanh"):
     """Generator and discriminator in their tiny forms."""
-    with seeded_initialisation(0):
-        networks = architectures.build(name, shape, Z, condition_size, activation, TINY_ARCHITECTURES[name])
-        return networks["generator"](), networks["discriminator"]()
+    with seeded_initialization(0):
+        factories = networks.build(name, shape, Z, condition_size, activation, TINY_ARCHITECTURES[name])
+        return factories["generator"](), factories["discriminator"]()
 
 
 def draw(*shape):
@@ -30,16 +30,16 @@ def draw(*shape):
 
 
 def test_every_architecture_has_tiny_options_and_no_other():
-    assert set(TINY_ARCHITECTURES) == set(architectures.names()), "name the tiny options in tests/conftest.py"
+    assert set(TINY_ARCHITECTURES) == set(networks.names()), "name the tiny options in tests/conftest.py"
 
 
 @pytest.mark.parametrize("condition_size", [0, K])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", architectures.names())
+@pytest.mark.parametrize("name", networks.names())
 def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size):
     height, width, channels = shape
     generator, discriminator = build(name, shape, condition_size)
-    if architectures.maps(name) == "latents":
+    if networks.maps(name) == "latents":
         inputs = draw(B, Z + condition_size)
     else:
         inputs = draw(B, height, width, channels + condition_size)
@@ -55,7 +55,7 @@ def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size)
     assert np.isfinite(images).all() and np.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", architectures.names())
+@pytest.mark.parametrize("name", networks.names())
 def test_every_kernel_has_random_values_of_its_own(name):
     for network in build(name, (28, 28, 1), 0):
         starts = [variable.numpy().ravel()[:6] for variable in network.trainable_variables if variable.ndim > 1]
@@ -65,7 +65,7 @@ def test_every_kernel_has_random_values_of_its_own(name):
             assert max(alike, default=0.0) < 0.999, f"kernel {index} of the {network.name} begins as another one does"
 
 
-@pytest.mark.parametrize("name", [name for name in architectures.names() if architectures.maps(name) == "latents"])
+@pytest.mark.parametrize("name", [name for name in networks.names() if networks.maps(name) == "latents"])
 def test_the_asked_label_reaches_images_and_logits(name):
     generator, discriminator = build(name, (28, 28, 1), K)
     labels = tf.one_hot([0, 1], K)
@@ -80,16 +80,16 @@ def test_the_asked_label_reaches_images_and_logits(name):
     assert (logits[0] != logits[1]).numpy().any()
 
 
-@pytest.mark.parametrize("name", architectures.names())
+@pytest.mark.parametrize("name", networks.names())
 def test_a_step_is_finite_and_moves_every_weight(digits, name):
-    wiring = "conditional" if architectures.maps(name) == "latents" else "cyclegan"
-    gan = tiny_wiring(wiring, architecture=name, architecture_options=TINY_ARCHITECTURES[name], beta_1=0.0)
+    model = "conditional" if networks.maps(name) == "latents" else "cyclegan"
+    gan = tiny_wiring(model, architecture=name, architecture_options=TINY_ARCHITECTURES[name], beta_1=0.0)
     before = values_of(gan)
     gan.fit(*tiny_data(gan, digits), batch_size=16, steps=2, verbose=0)
     after = values_of(gan)
     assert all(np.isfinite(value).all() for value in after.values())
-    for networks in gan.owners.values():
-        for network in networks:
+    for factories in gan.optimizer_groups.values():
+        for network in factories:
             for index, variable in enumerate(gan.networks[network].weights):
                 state = f"{network}/{index:03d}/{variable.name}"
                 assert not variable.trainable or (before[state] != after[state]).any(), state
@@ -99,14 +99,14 @@ def test_a_step_is_finite_and_moves_every_weight(digits, name):
     ("name", "more"),
     [
         (name, more)
-        for name in architectures.names()
+        for name in networks.names()
         for more in ({}, {"spectral_norm": True})
-        if more.keys() <= architectures.default_options(name).keys()
+        if more.keys() <= networks.default_options(name).keys()
     ],
 )
 def test_networks_are_saved_loaded_and_cloned_by_keras_alone(name, more, tmp_path):
-    with seeded_initialisation(0):
-        factories = architectures.build(name, (12, 12, 1), Z, K, "tanh", TINY_ARCHITECTURES[name] | more)
+    with seeded_initialization(0):
+        factories = networks.build(name, (12, 12, 1), Z, K, "tanh", TINY_ARCHITECTURES[name] | more)
     for network in (factories["generator"](), factories["discriminator"]()):
         inputs = [draw(B, *tensor.shape[1:]) for tensor in network.inputs]
         inputs = inputs if len(inputs) > 1 else inputs[0]
@@ -118,19 +118,19 @@ def test_networks_are_saved_loaded_and_cloned_by_keras_alone(name, more, tmp_pat
 
 
 def test_a_tiny_config_is_complete_for_every_architecture():
-    for name in architectures.names():
+    for name in networks.names():
         assert tiny_config(name).architecture_options == TINY_ARCHITECTURES[name]
 
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [(name, option) for name in architectures.names() for option in architectures.default_options(name)],
+    [(name, option) for name in networks.names() for option in networks.default_options(name)],
 )
 def test_an_option_of_a_kind_that_none_has_is_refused(name, option):
     shape, options = (32, 32, 3), TINY_ARCHITECTURES[name] | {option: {"a": 1}}
 
     def build_both():
-        for factory in architectures.build(name, shape, Z, 0, "tanh", options).values():
+        for factory in networks.build(name, shape, Z, 0, "tanh", options).values():
             factory()
 
     check_refusal(build_both, ConfigError, option)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import tiny_data, tiny_wiring, values_of
 
-from trainer import augment, losses, penalties
-from trainer.engine.manifest import state_sha256
+from trainer.models import augment, losses, penalties
+from trainer.training.checkpoint.manifest import state_sha256
 
 WITHOUT_A_COMMON_LEVEL = {"wasserstein", "relativistic"}
 """Losses that read differences of logits, so that nothing moves the bias that is added to all of them."""
@@ -26,7 +26,7 @@ def weights_at_rest(gan, before, after):
     """Names of trainable weights that have not moved."""
     named = (
         (f"{network}/{index:03d}/{variable.name}", variable)
-        for networks in gan.owners.values()
+        for networks in gan.optimizer_groups.values()
         for network in networks
         for index, variable in enumerate(gan.networks[network].weights)
     )
@@ -35,7 +35,7 @@ def weights_at_rest(gan, before, after):
 
 @pytest.mark.parametrize("name", losses.names())
 def test_steps_under_every_loss_are_finite_and_move_all_weights(digits, name):
-    updates = "separate" if losses.get(name).has_parts else "together"
+    updates = "separate" if losses.get(name).is_separable else "together"
     gan = tiny_wiring("gan", loss=name, discriminator_updates=updates)
     before = values_of(gan)
     at_rest = weights_at_rest(gan, before, train(gan, digits))

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from conftest import TINY_ARCHITECTURES
 
-from trainer import data, recipes
-from trainer.config import TrainConfig
+from trainer import data
+from trainer.config import recipes
+from trainer.config.train_config import TrainConfig
 from trainer.data.loading import load
-from trainer.gans import CycleGAN, from_config
+from trainer.models import CycleGAN, from_config
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 STEPS, BATCH, IMAGES = 10, 8, 64
@@ -80,7 +81,7 @@ def trace_of(name):
         targets, _ = some_images(config.dataset_b, None, config.padding)
     steps, start = [], weights_of(gan)
     log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(logs))
-    settings = {"batch_size": BATCH, "steps": STEPS, "steps_per_window": 1, "verbose": 0, "callbacks": [log]}
+    settings = {"batch_size": BATCH, "steps": STEPS, "steps_per_execution": 1, "verbose": 0, "callbacks": [log]}
     gan.fit(images, targets, **settings)
     kept = sorted(scalar for scalar in steps[0] if scalar.startswith(("loss/", "penalty/")))
     trace = {scalar: [float(f"{logs[scalar]:.7g}") for logs in steps] for scalar in kept}

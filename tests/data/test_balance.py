@@ -11,15 +11,17 @@ from conftest import tiny_config, tiny_gan, tiny_wiring, values_of
 from refusals import check_refusal
 
 from trainer.data import num_examples
-from trainer.data.balance import balanced_order, balanced_size
-from trainer.data.cut import Cut
-from trainer.data.feeds import Stream, Streamed
-from trainer.data.prepared import write_prepared
-from trainer.data.shard_files import ShardFiles
-from trainer.data.windows import Place, Window, mirrored
-from trainer.engine.step import Step
+from trainer.data.pipeline.balance import balanced_order, balanced_size
+from trainer.data.pipeline.batching import BatchSlice, Chunk, mirrored
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule
+from trainer.data.pipeline.loaders import StreamedDataset, StreamingLoader
+from trainer.data.shard_cache import ShardCache
+from trainer.data.tfrecord_reader import write_prepared
 from trainer.errors import DataError
+from trainer.models.step_plan import step_plan
 from trainer.storage import locate
+from trainer.training.distributed.host_shard import order_key
+from trainer.training.step import TrainStep
 
 LABELS = np.array([3] * 17 + [0] * 4 + [2] * 9, np.int32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28, 1), np.uint8)
@@ -27,7 +29,7 @@ IMAGES[:, 0, 0, 0] = np.arange(30)
 
 
 def place(step, batch=6, replica=0, replicas=1):
-    return Place(1, tf.constant(step, tf.int64), replica, batch // replicas, replicas)
+    return BatchSlice(1, tf.constant(step, tf.int64), replica, batch // replicas, replicas)
 
 
 def test_each_class_has_as_many_places_and_uses_its_images_evenly():
@@ -39,9 +41,9 @@ def test_each_class_has_as_many_places_and_uses_its_images_evenly():
 
 
 def test_an_epoch_shows_every_class_as_often():
-    window = Window(IMAGES, LABELS, (0.0, 255.0), order=balanced_order(LABELS))
-    tensors = window.tensors()
-    taken = [window.batch(tensors, place(step, 3)) for step in range(17)]
+    chunk = Chunk(IMAGES, LABELS, (0.0, 255.0), order=balanced_order(LABELS))
+    tensors = chunk.tensors()
+    taken = [chunk.batch(tensors, place(step, 3)) for step in range(17)]
     labels = np.concatenate([labels for _, labels in taken])
     numbers = np.concatenate([images[:, 0, 0, 0] for images, _ in taken]).astype(int)
     assert np.bincount(labels).tolist() == [17, 0, 17, 17] and (LABELS[numbers] == labels).all()
@@ -52,48 +54,50 @@ def stream(tmp_path):
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
     shuffled = np.random.default_rng(1).permutation(30)
     write_prepared(tmp_path, IMAGES[shuffled], LABELS[shuffled], list("0123"), num_shards=5, **texts)
-    files = ShardFiles(locate(tmp_path))
-    return Stream(files, Cut(files.manifest.shards, 2, 0))
+    files = ShardCache(locate(tmp_path))
+    return StreamedDataset(files, ChunkSchedule(files.manifest.shards, 2, 0))
 
 
 def balanced_feed(stream):
-    return Streamed(stream, lambda images, labels: Window(images, labels, (0.0, 255.0)), 6, balance_classes=True)
+    return StreamingLoader(stream, lambda images, labels: Chunk(images, labels, (0.0, 255.0)), 6, balance_classes=True)
 
 
 def test_a_visited_window_shows_its_classes_as_often(stream):
-    with closing(balanced_feed(stream)) as feed:
-        assert feed.steps_per_epoch == 2 * feed.every_steps == 8
+    with closing(balanced_feed(stream)) as loader:
+        assert loader.steps_per_epoch == 2 * loader.every_steps == 8
         for first in (0, 4):
-            window = feed.window(first)
-            size = window.visit.size
-            labels = [window.batch(window.tensors(), place(first + step, 1))[1].numpy()[0] for step in range(size)]
+            chunk = loader.chunk(first)
+            size = chunk.visit.size
+            labels = [chunk.batch(chunk.tensors(), place(first + step, 1))[1].numpy()[0] for step in range(size)]
             counts = collections.Counter(labels)
             assert len(set(counts.values())) == 1 and len(counts) > 1
-            assert len(window.order) == 17 * 3  # the largest class, for each class that has images
+            assert len(chunk.order) == 17 * 3  # the largest class, for each class that has images
 
 
 def test_the_order_takes_no_room_for_more_than_a_window_can_hold(tmp_path):
     labels = np.repeat(np.arange(50), 2)  # 50 classes of 2 images, and 10 names without any
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
     write_prepared(tmp_path, IMAGES[:1].repeat(100, 0), labels, [str(n) for n in range(60)], num_shards=10, **texts)
-    files = ShardFiles(locate(tmp_path))
-    for windows, most in ((2, 2 * 50), (10, 2 * 50), (1, 2 * 50)):
-        with closing(balanced_feed(Stream(files, Cut(files.manifest.shards, windows, 0)))) as feed:
-            orders = [feed.window(visit * feed.every_steps).order for visit in range(2 * windows)]
+    files = ShardCache(locate(tmp_path))
+    for chunks, most in ((2, 2 * 50), (10, 2 * 50), (1, 2 * 50)):
+        with closing(balanced_feed(StreamedDataset(files, ChunkSchedule(files.manifest.shards, chunks, 0)))) as loader:
+            orders = [loader.chunk(visit * loader.every_steps).order for visit in range(2 * chunks)]
             assert {len(order) for order in orders} == {most}
-    with closing(balanced_feed(Stream(files, Cut(files.manifest.shards, 10, 0), classes=(3, 4)))) as feed:
-        assert feed._most_places == 2 * 2
+    with closing(
+        balanced_feed(StreamedDataset(files, ChunkSchedule(files.manifest.shards, 10, 0), classes=(3, 4)))
+    ) as loader:
+        assert loader._most_places == 2 * 2
 
 
 def test_what_an_order_is_padded_with_is_never_read(stream, monkeypatch):
     def trained():
-        gan = tiny_gan(wiring="conditional")
+        gan = tiny_gan(model="conditional")
         gan.fit(stream, batch_size=6, steps=10, verbose=0, balance_classes=True)
         return values_of(gan)
 
     plain = trained()
     monkeypatch.setattr(
-        Streamed, "_padded", lambda self, order: np.pad(order, (0, 18 * 4 - len(order)), constant_values=10**6)
+        StreamingLoader, "_padded", lambda self, order: np.pad(order, (0, 18 * 4 - len(order)), constant_values=10**6)
     )
     padded_otherwise = trained()
     assert all((plain[name] == padded_otherwise[name]).all() for name in plain)
@@ -102,8 +106,8 @@ def test_what_an_order_is_padded_with_is_never_read(stream, monkeypatch):
 def test_a_set_with_more_images_than_it_states_is_refused(stream):
     manifest = stream.files.manifest
     stream.files.manifest = dataclasses.replace(manifest, class_counts=(3, 3, 3, 0))
-    with closing(balanced_feed(stream)) as feed:
-        check_refusal(lambda: feed.window(0), DataError, "dataset.json", "[3, 3, 3, 0]")
+    with closing(balanced_feed(stream)) as loader:
+        check_refusal(lambda: loader.chunk(0), DataError, "dataset.json", "[3, 3, 3, 0]")
 
 
 def test_balanced_classes_lengthen_epochs_and_resume_bit_exactly(digits):
@@ -111,7 +115,7 @@ def test_balanced_classes_lengthen_epochs_and_resume_bit_exactly(digits):
     assert num_examples(config) == 2 * max(digits.info.class_counts[1:3])
 
     def trained(*stops):
-        gan = tiny_gan(wiring="conditional")
+        gan = tiny_gan(model="conditional")
         for steps in stops:
             gan.fit(IMAGES, LABELS, batch_size=6, steps=steps, verbose=0, balance_classes=True, horizontal_flips=True)
         return values_of(gan)
@@ -120,16 +124,16 @@ def test_balanced_classes_lengthen_epochs_and_resume_bit_exactly(digits):
     assert all((whole[name] == cut[name]).all() for name in whole)
 
 
-@pytest.mark.parametrize("wiring", ["gan", "cyclegan"])
-def test_every_other_image_is_mirrored_whatever_the_replicas(wiring, two_replicas):
-    gan = tiny_wiring(wiring)
+@pytest.mark.parametrize("model", ["gan", "cyclegan"])
+def test_every_other_image_is_mirrored_whatever_the_replicas(model, two_replicas):
+    gan = tiny_wiring(model)
     images = IMAGES[:, :12, :12]
-    window = gan._window(images, 255 - images if wiring == "cyclegan" else None)
-    plan = gan._plan(16, horizontal_flips=True)
-    tensors = window.tensors()
+    chunk = gan.make_chunk(images, 255 - images if model == "cyclegan" else None)
+    plan = step_plan(gan, 16, horizontal_flips=True)
+    tensors = chunk.tensors()
 
     def seen(step, replica, strategy):
-        batch, targets = Step(plan, window.outline, strategy)._batch(
+        batch, targets = TrainStep(plan, chunk.outline, strategy)._draw_batch(
             tensors, tf.constant(step, tf.int64), tf.constant(replica), 0
         )
         return [array.numpy() for array in (batch, targets) if array is not None]
@@ -140,7 +144,7 @@ def test_every_other_image_is_mirrored_whatever_the_replicas(wiring, two_replica
         parts = [seen(step, replica, two_replicas) for replica in (0, 1)]
         for both, *halves in zip(whole, *parts, strict=True):
             np.testing.assert_array_equal(both, np.concatenate(halves))
-        plain = window.batch(tensors, Step(plan, window.outline, tf.distribute.get_strategy())._place(step, 0, 0))
+        plain = chunk.batch(tensors, BatchSlice(order_key(plan.seed, 0), tf.constant(step, tf.int64), 0, 16, 1))
         for shown, as_they_are in zip(whole, (array for array in plain if array is not None), strict=True):
             as_they_are = as_they_are.numpy()
             same = (shown == as_they_are).all(axis=(1, 2, 3))

@@ -21,17 +21,18 @@ from PIL import Image
 from refusals import Refusal, check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
-from trainer.data import decoding, describe
-from trainer.data.cut import Cut
-from trainer.data.decoding import MAX_PIXELS, Target
-from trainer.data.feeds import Stream
+from trainer.data import describe
 from trainer.data.loading import load
-from trainer.data.prepared import read_prepared, write_prepared
-from trainer.data.shard_files import ShardFiles
-from trainer.data.sources import opened
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule
+from trainer.data.pipeline.loaders import StreamedDataset
+from trainer.data.prepare import decoding
+from trainer.data.prepare.decoding import MAX_PIXELS, Target
+from trainer.data.prepare.sources import opened
+from trainer.data.shard_cache import ShardCache
+from trainer.data.tfrecord_reader import read_prepared, write_prepared
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
-from trainer.training import resolve
+from trainer.training.run import resolve
 
 LABELS = np.array([1, 0, 1, 2, 1, 1, 0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
@@ -103,9 +104,9 @@ DATA_SETS = [
     ),
     Refusal(
         "balanced classes of two domains",
-        lambda _: resolve(tiny_config(wiring="cyclegan", dataset_b="digits", balance_classes=True)),
+        lambda _: resolve(tiny_config(model="cyclegan", dataset_b="digits", balance_classes=True)),
         ConfigError,
-        ("balance_classes", "wiring=cyclegan"),
+        ("balance_classes", "model=cyclegan"),
     ),
     Refusal(
         "balanced classes without labels",
@@ -121,8 +122,8 @@ DATA_SETS = [
 
 def fit_streamed(folder):
     write(folder, np.zeros((30, 28, 28, 1), np.uint8), np.arange(30) % 3, 3)
-    files = ShardFiles(locate(folder))
-    tiny_gan("mlp").fit(Stream(files, Cut(files.manifest.shards, 3, 0)), batch_size=64)
+    files = ShardCache(locate(folder))
+    tiny_gan("mlp").fit(StreamedDataset(files, ChunkSchedule(files.manifest.shards, 3, 0)), batch_size=64)
 
 
 def described(name, changes, *mentions):
@@ -167,7 +168,7 @@ def damaged(name, damage, *mentions):
     def act(folder):
         write(folder)
         damage(folder)
-        read_prepared(ShardFiles(locate(folder)))
+        read_prepared(ShardCache(locate(folder)))
 
     return Refusal(name, act, DataError, mentions)
 
@@ -436,8 +437,8 @@ def png_of(width, height):
 
 def damaged_palette(kind):
     """A row of a picture whose shape depends on a palette, and whose pixels are cut short."""
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    content = file_of(Image.fromarray(noise).convert("P"), kind)
+    rng = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = file_of(Image.fromarray(rng).convert("P"), kind)
     return Refusal(f"{kind} with a palette cut short", lambda _: decoding.shape_of(content[:-300]), DataError, ())
 
 
@@ -495,9 +496,9 @@ PREPARE = [
     (["--out=set"], 2, ("out=set",)),
 ]
 TRAIN = [
-    (["--data_windows=7"], 2, ("data_windows=7", "2")),
+    (["--num_chunks=7"], 2, ("num_chunks=7", "2")),
     (["--data_memory_mib=0.01"], 2, ("data_memory_mib=0.01", "toy")),
-    (["--data_windows=2", "--dataset=inverted:digits"], 2, ("data_windows=2", "dataset=inverted:digits")),
+    (["--num_chunks=2", "--dataset=inverted:digits"], 2, ("num_chunks=2", "dataset=inverted:digits")),
 ]
 INSPECT = [
     (["--sheet=/nowhere/sheet.png"], 2, ("sheet=/nowhere/sheet.png",)),

@@ -7,8 +7,8 @@ import pytest
 
 from trainer.data import describe
 from trainer.data.loading import load
-from trainer.data.prepared import write_prepared
 from trainer.data.stacked import draw, stack
+from trainer.data.tfrecord_reader import write_prepared
 
 SOURCE_COUNTS = [3, 9, 1, 0, 7, 5, 5, 2, 4, 4]
 DRAW_SHA256 = "6f4ce45c94ab768de0e7cb86f6a3a1e7d90191968b34fa64eb16fe3b5674f3f5"

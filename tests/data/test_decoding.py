@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.data import decoding
-from trainer.data.decoding import Target, shape_of
+from trainer.data.prepare import decoding
+from trainer.data.prepare.decoding import Target, shape_of
 
 RED, GREEN = (200, 30, 40), (10, 180, 60)
 AS_IT_IS = Target(None, None, 3, "none")
-GREY = Target(None, None, 1, "none")
+GRAY = Target(None, None, 1, "none")
 
 
 def halves(mode="RGB", left=RED, right=GREEN, size=(8, 6)):
-    """A picture of two colours side by side."""
+    """A picture of two colors side by side."""
     picture = Image.new(mode, size, left)
     picture.paste(right, (size[0] // 2, 0, *size))
     return picture
@@ -34,7 +34,7 @@ def decode(content, target):
 
 
 def sides(array):
-    """The colours of the left and of the right edge."""
+    """The colors of the left and of the right edge."""
     return tuple(map(int, array[0, 0])), tuple(map(int, array[0, -1]))
 
 
@@ -55,26 +55,26 @@ def test_what_a_file_is_its_content_says():
     assert shape_of(as_file(halves(), "PNG")) == (6, 8, 3)
 
 
-def test_grey_is_repeated_and_colour_becomes_luma():
-    grey = halves("L", 20, 220)
-    assert sides(decode(as_file(grey), AS_IT_IS)) == ((20,) * 3, (220,) * 3)
-    assert decode(as_file(grey), GREY).shape == (6, 8, 1)
-    luma = decode(as_file(halves()), GREY)
+def test_gray_is_repeated_and_color_becomes_luma():
+    gray = halves("L", 20, 220)
+    assert sides(decode(as_file(gray), AS_IT_IS)) == ((20,) * 3, (220,) * 3)
+    assert decode(as_file(gray), GRAY).shape == (6, 8, 1)
+    luma = decode(as_file(halves()), GRAY)
     assert luma[0, 0, 0] == round(0.299 * 200 + 0.587 * 30 + 0.114 * 40) and luma.shape == (6, 8, 1)
-    assert (shape_of(as_file(grey))[2], shape_of(as_file(halves()))[2]) == (1, 3)
+    assert (shape_of(as_file(gray))[2], shape_of(as_file(halves()))[2]) == (1, 3)
 
 
 def test_transparent_pixels_are_put_on_white():
     clear = halves("RGBA", (*RED, 255), (*GREEN, 0))
     assert sides(decode(as_file(clear), AS_IT_IS)) == (RED, (255, 255, 255))
     half = halves("LA", (0, 255), (0, 128))
-    assert sides(decode(as_file(half), GREY)) == ((0,), (127,))
+    assert sides(decode(as_file(half), GRAY)) == ((0,), (127,))
     palette = halves().quantize(4)
     first = palette.getpixel((0, 0))
     assert sides(decode(as_file(palette, transparency=first), AS_IT_IS))[0] == (255, 255, 255)
 
 
-def test_palettes_are_looked_up_and_tell_grey_from_colour():
+def test_palettes_are_looked_up_and_tell_gray_from_color():
     assert sides(decode(as_file(halves().quantize(4)), AS_IT_IS)) == (RED, GREEN)
     assert shape_of(as_file(halves().quantize(4))) == (6, 8, 3)
     assert shape_of(as_file(halves("L", 20, 220).convert("P"))) == (6, 8, 1)
@@ -83,12 +83,12 @@ def test_palettes_are_looked_up_and_tell_grey_from_colour():
 def test_cmyk_and_black_and_white_are_converted():
     content = as_file(halves("CMYK", (0, 0, 0, 0), (0, 0, 0, 255), size=(16, 16)), "TIFF")
     assert sides(decode(content, AS_IT_IS)) == ((255,) * 3, (0,) * 3)
-    assert sides(decode(as_file(halves("1", 1, 0)), GREY)) == ((255,), (0,))
+    assert sides(decode(as_file(halves("1", 1, 0)), GRAY)) == ((255,), (0,))
 
 
 def test_sixteen_bits_become_eight():
     values = np.repeat(np.array([[0, 257, 32768, 65535]], np.uint16), 2, axis=0)
-    array = decode(as_file(Image.fromarray(values)), GREY)
+    array = decode(as_file(Image.fromarray(values)), GRAY)
     assert array[0, :, 0].tolist() == [0, 1, 128, 255]
     assert shape_of(as_file(Image.fromarray(values))) == (2, 4, 1)
 
@@ -123,7 +123,7 @@ def test_how_a_picture_is_resized(resize, edges):
     assert array.shape == (8, 8, 3) and sides(array) == edges
     if resize == "fit":  # two rows in the middle, on black
         assert [bool(row.any()) for row in array] == [False] * 3 + [True] * 2 + [False] * 3
-    if resize == "crop":  # the middle alone: the edge between the colours is still the middle
+    if resize == "crop":  # the middle alone: the edge between the colors is still the middle
         assert np.abs(np.subtract(array[4, [2, 5]], (RED, GREEN), dtype=int)).max() < 10
 
 

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 
-from trainer.data.balance import balanced_order, balanced_size
-from trainer.data.cut import Cut, num_windows
-from trainer.data.manifest import Shard
-from trainer.data.windows import Place, Visit
-from trainer.engine.share import Share, order_key
+from trainer.data.dataset_spec import Shard
+from trainer.data.pipeline.balance import balanced_order, balanced_size
+from trainer.data.pipeline.batching import BatchSlice, ChunkVisit
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule, num_chunks
 from trainer.errors import ConfigError
+from trainer.training.distributed.host_shard import HostShard, order_key
 
 KEYS = st.integers(0, 2**64 - 1)
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(np.array)
@@ -43,14 +43,14 @@ def steps(start, stop):
 
 def batch(key, step, replica_batch_size, num_replicas, indices):
     """The indices of a global batch, replica after replica."""
-    places = [Place(key, step, replica, replica_batch_size, num_replicas) for replica in range(num_replicas)]
+    places = [BatchSlice(key, step, replica, replica_batch_size, num_replicas) for replica in range(num_replicas)]
     return np.concatenate([indices(place).numpy() for place in places])
 
 
 @checked(60)
 @given(key=KEYS, epoch=st.integers(0, 2**20), num_examples=st.integers(1, 300))
 def test_an_epoch_is_a_permutation_of_all_examples(key, epoch, num_examples):
-    indices = Place(key, tf.constant(epoch, tf.int64), 0, num_examples, 1).indices(num_examples)
+    indices = BatchSlice(key, tf.constant(epoch, tf.int64), 0, num_examples, 1).indices(num_examples)
     assert indices.dtype == tf.int32 and sorted(indices.numpy()) == list(range(num_examples))
 
 
@@ -74,7 +74,7 @@ def test_no_example_comes_twice_in_an_epoch_of_batches(key, epoch, shape):
 def test_a_batch_is_the_same_for_any_number_of_replicas(key, step, shape):
     num_examples, replica_batch_size, num_replicas = shape
     step = tf.constant(step, tf.int64)
-    whole = Place(key, step, 0, replica_batch_size * num_replicas, 1).indices(num_examples).numpy()
+    whole = BatchSlice(key, step, 0, replica_batch_size * num_replicas, 1).indices(num_examples).numpy()
     parts = batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices(num_examples))
     np.testing.assert_array_equal(whole, parts)
 
@@ -83,7 +83,7 @@ def test_a_batch_is_the_same_for_any_number_of_replicas(key, step, shape):
 @given(key=KEYS, num_examples=st.integers(40, 300), epoch=st.integers(0, 1000))
 def test_two_epochs_have_two_orders(key, num_examples, epoch):
     first, second = (
-        Place(key, step, 0, num_examples, 1).indices(num_examples).numpy() for step in steps(epoch, epoch + 2)
+        BatchSlice(key, step, 0, num_examples, 1).indices(num_examples).numpy() for step in steps(epoch, epoch + 2)
     )
     assert (first != second).any()
 
@@ -92,7 +92,7 @@ def test_two_epochs_have_two_orders(key, num_examples, epoch):
 @given(key=KEYS, number=st.integers(0, 10**6), size=st.integers(1, 200), first_step=st.integers(0, 10**9))
 def test_a_visit_shows_each_image_once_and_then_once_again(key, number, size, first_step):
     visit = tf.constant([number, first_step, size], tf.int64)
-    taken = Place(key, tf.constant(first_step, tf.int64), 0, 2 * size, 1).indices_of_visit(visit).numpy()
+    taken = BatchSlice(key, tf.constant(first_step, tf.int64), 0, 2 * size, 1).indices_of_chunk(visit).numpy()
     assert sorted(taken[:size]) == sorted(taken[size:]) == list(range(size))
 
 
@@ -104,7 +104,7 @@ def test_the_replicas_of_a_visit_take_disjoint_images(key, number, shape, num_st
     visit, first_step = tf.constant([number, 7, size], tf.int64), 7
     taken = np.concatenate(
         [
-            batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices_of_visit(visit))
+            batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices_of_chunk(visit))
             for step in steps(first_step, first_step + num_steps)
         ]
     )
@@ -141,9 +141,9 @@ def test_the_shares_of_machines_are_disjoint_and_cover_a_visit(
     seed, num_machines, replicas_each, replica_batch_size, num_steps, spare, has_chief
 ):
     global_batch_size = num_machines * replicas_each * replica_batch_size
-    visit = Visit(number=3, first_step=11, size=num_steps * global_batch_size + spare)
+    visit = ChunkVisit(number=3, first_step=11, size=num_steps * global_batch_size + spare)
     shares = [
-        Share(machine(task, num_machines, replicas_each, has_chief), num_steps, global_batch_size, seed, repeats=1)
+        HostShard(machine(task, num_machines, replicas_each, has_chief), num_steps, global_batch_size, seed, repeats=1)
         for task in range(num_machines)
     ]
     places = [share(visit) for share in shares]
@@ -151,7 +151,7 @@ def test_the_shares_of_machines_are_disjoint_and_cover_a_visit(
     assert len(set(np.concatenate(places))) == num_steps * global_batch_size
     told = tf.constant([visit.number, visit.first_step, visit.size], tf.int64)
     whole = [
-        Place(order_key(seed, 0), step, 0, global_batch_size, 1).indices_of_visit(told).numpy()
+        BatchSlice(order_key(seed, 0), step, 0, global_batch_size, 1).indices_of_chunk(told).numpy()
         for step in steps(visit.first_step, visit.first_step + num_steps)
     ]
     assert set(np.concatenate(places)) == set(np.concatenate(whole))
@@ -162,9 +162,9 @@ def test_the_shares_of_machines_are_disjoint_and_cover_a_visit(
 def test_shares_that_need_a_second_lap_cover_every_image(seed, num_machines, size):
     batch_size = 2 * num_machines
     num_steps = math.ceil(size / batch_size)
-    visit = Visit(number=0, first_step=0, size=size)
+    visit = ChunkVisit(number=0, first_step=0, size=size)
     shares = [
-        Share(machine(task, num_machines, 1, True), num_steps, batch_size, seed, repeats=1)(visit)
+        HostShard(machine(task, num_machines, 1, True), num_steps, batch_size, seed, repeats=1)(visit)
         for task in range(num_machines)
     ]
     assert set(np.concatenate(shares)) == set(range(size))
@@ -200,13 +200,13 @@ def shards_of(sizes):
 def cuts(draw):
     """A set cut into at most as many chunks as it has shards."""
     sizes = draw(SIZES)
-    return Cut(shards_of(sizes), draw(st.integers(1, len(sizes))), draw(st.integers(0, 2**31 - 1)))
+    return ChunkSchedule(shards_of(sizes), draw(st.integers(1, len(sizes))), draw(st.integers(0, 2**31 - 1)))
 
 
 @checked(150)
 @given(cut=cuts(), epoch=st.integers(0, 1000))
 def test_a_round_visits_each_shard_once_in_chunks_of_equal_size(cut, epoch):
-    visits = range(epoch * cut.num_windows, (epoch + 1) * cut.num_windows)
+    visits = range(epoch * cut.num_chunks, (epoch + 1) * cut.num_chunks)
     chunks = [cut.shards_of(visit) for visit in visits]
     assert sorted(shard.file for chunk in chunks for shard in chunk) == sorted(shard.file for shard in cut.shards)
     lengths = [len(chunk) for chunk in chunks]
@@ -217,15 +217,15 @@ def test_a_round_visits_each_shard_once_in_chunks_of_equal_size(cut, epoch):
 @given(cut=cuts(), epoch=st.integers(0, 1000))
 def test_no_chunk_is_larger_than_the_stated_capacity(cut, epoch):
     sizes = sorted((shard.num_examples for shard in cut.shards), reverse=True)
-    assert cut.capacity == sum(sizes[: math.ceil(len(sizes) / cut.num_windows)])
-    for visit in range(epoch * cut.num_windows, (epoch + 1) * cut.num_windows):
+    assert cut.capacity == sum(sizes[: math.ceil(len(sizes) / cut.num_chunks)])
+    for visit in range(epoch * cut.num_chunks, (epoch + 1) * cut.num_chunks):
         assert sum(shard.num_examples for shard in cut.shards_of(visit)) <= cut.capacity
 
 
 @checked(150)
 @given(cut=cuts(), visit=st.integers(0, 1000))
 def test_the_chunk_of_a_visit_follows_from_the_seed_alone(cut, visit):
-    assert Cut(cut.shards, cut.num_windows, cut.seed).shards_of(visit) == cut.shards_of(visit)
+    assert ChunkSchedule(cut.shards, cut.num_chunks, cut.seed).shards_of(visit) == cut.shards_of(visit)
 
 
 @checked(150)
@@ -233,10 +233,10 @@ def test_the_chunk_of_a_visit_follows_from_the_seed_alone(cut, visit):
 def test_the_number_of_chunks_is_the_least_of_which_two_fit(sizes, images, padding):
     shards = shards_of(sizes)
     manifest = types.SimpleNamespace(name="set", image_shape=(4, 6, 3), num_examples=sum(sizes), shards=shards)
-    count = functools.partial(num_windows, manifest, images * (4 + 2 * padding) * (6 + 2 * padding) * 3 / 2**20)
+    count = functools.partial(num_chunks, manifest, images * (4 + 2 * padding) * (6 + 2 * padding) * 3 / 2**20)
 
     def fit(chunks):
-        return (sum(sizes) if chunks == 1 else 2 * Cut(shards, chunks, 0).capacity) <= images
+        return (sum(sizes) if chunks == 1 else 2 * ChunkSchedule(shards, chunks, 0).capacity) <= images
 
     allowed = [chunks for chunks in range(1, len(sizes) + 1) if fit(chunks)]
     if allowed:

@@ -9,7 +9,7 @@ from PIL import Image
 from refusals import check_command_refusal
 
 from trainer import __main__ as commands
-from trainer.data.prepared import write_prepared
+from trainer.data.tfrecord_reader import write_prepared
 from trainer.storage import locate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 6, 3), np.uint8)
@@ -63,6 +63,6 @@ def test_a_sheet_on_a_full_disk_ends_with_one_line(folder, tmp_path, capsys, mon
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trainer.storage.locations.write_atomically", full)
+    monkeypatch.setattr("trainer.storage.base.write_atomically", full)
     arguments = ["trainer", "inspect", f"--dataset={folder}", f"--sheet={tmp_path}/sheet.png"]
     check_command_refusal(commands.main, arguments, capsys, 1, f"{tmp_path}/sheet.png", "No space left on device")

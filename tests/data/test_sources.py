@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
-from trainer.data.sources import opened
-from trainer.data.sources.base import natural_order
+from trainer.data.prepare.sources import opened
+from trainer.data.prepare.sources.base import natural_order
 from trainer.errors import DataError, StorageError
 from trainer.storage import locate
 

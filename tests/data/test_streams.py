@@ -16,16 +16,16 @@ from conftest import tiny_config, tiny_gan, values_of
 from refusals import check_command_refusal, check_refusal
 
 from trainer import task
-from trainer.data import prepared, windows_of
-from trainer.data.cut import Cut, num_windows
-from trainer.data.feeds import Resident, Stream, Streamed
-from trainer.data.manifest import Shard
-from trainer.data.prepared import write_prepared
-from trainer.data.shard_files import ShardFiles
-from trainer.data.windows import Place, Window
-from trainer.engine.share import Share, order_key
+from trainer.data import default_num_chunks, tfrecord_reader
+from trainer.data.dataset_spec import Shard
+from trainer.data.pipeline.batching import BatchSlice, Chunk
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule, num_chunks
+from trainer.data.pipeline.loaders import InMemoryLoader, StreamedDataset, StreamingLoader
+from trainer.data.shard_cache import ShardCache
+from trainer.data.tfrecord_reader import write_prepared
 from trainer.errors import ConfigError
 from trainer.storage import locate
+from trainer.training.distributed.host_shard import HostShard, order_key
 
 SIZES = (7, 7, 7, 7, 7, 5)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8)
@@ -43,55 +43,67 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stream")
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
     write_prepared(folder, IMAGES, np.arange(40) % 10, [str(label) for label in range(10)], num_shards=6, **texts)
-    return ShardFiles(locate(folder))
+    return ShardCache(locate(folder))
 
 
-def stream_of(files, windows=3, seed=0, **settings):
-    return Stream(files, Cut(files.manifest.shards, windows, seed), **settings)
+def stream_of(files, chunks=3, seed=0, **settings):
+    return StreamedDataset(files, ChunkSchedule(files.manifest.shards, chunks, seed), **settings)
 
 
 def test_every_epoch_has_every_shard_once_in_an_order_of_its_own():
-    cut = Cut(shards(), 4, seed=3)
+    schedule = ChunkSchedule(shards(), 4, seed=3)
     epochs = [
-        [shard.file for visit in range(4 * epoch, 4 * epoch + 4) for shard in cut.shards_of(visit)]
+        [shard.file for visit in range(4 * epoch, 4 * epoch + 4) for shard in schedule.shards_of(visit)]
         for epoch in range(5)
     ]
     assert all(sorted(epoch) == list("012345") for epoch in epochs) and len({*map(tuple, epochs)}) > 3
-    assert epochs[1] == [shard.file for visit in range(4, 8) for shard in Cut(shards(), 4, seed=3).shards_of(visit)]
-    assert epochs[0] != [shard.file for visit in range(4) for shard in Cut(shards(), 4, seed=4).shards_of(visit)]
-    assert cut.capacity == 14 and Cut(shards(), 6, 0).capacity == 7 and Cut(shards(), 1, 0).capacity == 40
+    assert epochs[1] == [
+        shard.file for visit in range(4, 8) for shard in ChunkSchedule(shards(), 4, seed=3).shards_of(visit)
+    ]
+    assert epochs[0] != [
+        shard.file for visit in range(4) for shard in ChunkSchedule(shards(), 4, seed=4).shards_of(visit)
+    ]
+    assert (
+        schedule.capacity == 14
+        and ChunkSchedule(shards(), 6, 0).capacity == 7
+        and ChunkSchedule(shards(), 1, 0).capacity == 40
+    )
 
 
 def test_two_windows_fit_into_the_memory():
     manifest = types.SimpleNamespace(name="set", image_shape=(64, 64, 4), num_examples=40, shards=shards())
     images_that_fit = {40: 1, 39: 3, 28: 3, 27: 6, 14: 6}
-    for images, windows in images_that_fit.items():
-        assert num_windows(manifest, images * 64 * 64 * 4 / 2**20) == windows
-    assert num_windows(manifest, 39 * 66 * 66 * 4 / 2**20, padding=1) == 3
-    assert num_windows(manifest, 28 * 66 * 66 * 4 / 2**20 - 0.001, padding=1) == 6
+    for images, chunks in images_that_fit.items():
+        assert num_chunks(manifest, images * 64 * 64 * 4 / 2**20) == chunks
+    assert num_chunks(manifest, 39 * 66 * 66 * 4 / 2**20, padding=1) == 3
+    assert num_chunks(manifest, 28 * 66 * 66 * 4 / 2**20 - 0.001, padding=1) == 6
     check_refusal(
-        lambda: num_windows(manifest, 0.2), ConfigError, "data_memory_mib=0.2", "set", "0.1 MiB", "--shard_mib"
+        lambda: num_chunks(manifest, 0.2), ConfigError, "data_memory_mib=0.2", "set", "0.1 MiB", "--shard_mib"
     )
 
 
 def test_a_visit_takes_every_image_once_and_then_begins_again():
     visit = tf.constant([5, 30, 20], tf.int64)
-    places = [Place(7, tf.constant(step, tf.int64), 0, 4, 1) for step in range(30, 40)]
-    taken = [index for place in places for index in place.indices_of_visit(visit).numpy().tolist()]
+    places = [BatchSlice(7, tf.constant(step, tf.int64), 0, 4, 1) for step in range(30, 40)]
+    taken = [index for place in places for index in place.indices_of_chunk(visit).numpy().tolist()]
     assert sorted(taken[:20]) == list(range(20)) and sorted(taken[20:]) == list(range(20)) and taken[:20] != taken[20:]
-    parts = [Place(7, tf.constant(30, tf.int64), replica, 2, 2).indices_of_visit(visit).numpy() for replica in range(2)]
+    parts = [
+        BatchSlice(7, tf.constant(30, tf.int64), replica, 2, 2).indices_of_chunk(visit).numpy() for replica in range(2)
+    ]
     assert np.concatenate(parts).tolist() == taken[:4]
 
 
 def test_a_stream_shows_the_images_with_their_labels(files):
     seen = collections.Counter()
-    with closing(Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 255.0)), 4)) as feed:
-        assert (feed.steps_per_epoch, feed.every_steps) == (9, 3)
-        for step in range(2 * feed.steps_per_epoch):
-            if step % feed.every_steps == 0:
-                window = feed.window(step)
-                tensors = window.tensors()
-            images, labels = window.batch(tensors, Place(1, tf.constant(step, tf.int64), 0, 4, 1))
+    with closing(
+        StreamingLoader(stream_of(files), lambda images, labels: Chunk(images, labels, (0.0, 255.0)), 4)
+    ) as loader:
+        assert (loader.steps_per_epoch, loader.every_steps) == (9, 3)
+        for step in range(2 * loader.steps_per_epoch):
+            if step % loader.every_steps == 0:
+                chunk = loader.chunk(step)
+                tensors = chunk.tensors()
+            images, labels = chunk.batch(tensors, BatchSlice(1, tf.constant(step, tf.int64), 0, 4, 1))
             numbers = images.numpy()[:, 0, 0, 0].astype(int)
             assert (labels.numpy() == numbers % 10).all()
             seen.update(numbers.tolist())
@@ -116,32 +128,32 @@ def share_of(role, index, repeats=2):
             task_id=index, task_type=role, cluster_spec=lambda: types.SimpleNamespace(jobs=["chief", "worker"])
         ),
     )
-    return lambda num_steps: Share(strategy, num_steps, 6, seed=5, repeats=repeats)
+    return lambda num_steps: HostShard(strategy, num_steps, 6, seed=5, repeats=repeats)
 
 
 @pytest.mark.parametrize("settings", [{}, {"balance_classes": True}, {"classes": (1, 2, 3)}])
 @pytest.mark.parametrize(("role", "index", "replica"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
 def test_a_machine_loads_just_what_its_replicas_take(files, settings, role, index, replica):
     classes, balance = settings.get("classes"), settings.get("balance_classes", False)
-    stream = stream_of(files, windows=2, classes=classes)
-    make = lambda images, labels: Window(images, labels, (0.0, 255.0))  # noqa: E731
+    stream = stream_of(files, chunks=2, classes=classes)
+    make = lambda images, labels: Chunk(images, labels, (0.0, 255.0))  # noqa: E731
     with (
-        closing(Streamed(stream, make, 6, balance)) as whole,
-        closing(Streamed(stream, make, 6, balance, share_of(role, index))) as part,
+        closing(StreamingLoader(stream, make, 6, balance)) as whole,
+        closing(StreamingLoader(stream, make, 6, balance, share_of(role, index))) as part,
     ):
         assert part.every_steps == whole.every_steps
         for step in range(2 * whole.steps_per_epoch):
             if step % whole.every_steps == 0:
-                windows = whole.window(step), part.window(step)
-                tensors = [window.tensors() for window in windows]
+                chunks = whole.chunk(step), part.chunk(step)
+                tensors = [chunk.tensors() for chunk in chunks]
             for repeat in range(2):
-                place = Place(order_key(5, repeat), tf.constant(step, tf.int64), replica, 2, 3)
+                place = BatchSlice(order_key(5, repeat), tf.constant(step, tf.int64), replica, 2, 3)
                 (images, labels), (same, and_labels) = (
-                    window.batch(held, place) for window, held in zip(windows, tensors, strict=True)
+                    chunk.batch(held, place) for chunk, held in zip(chunks, tensors, strict=True)
                 )
                 np.testing.assert_array_equal(images, same)
                 np.testing.assert_array_equal(labels, and_labels)
-        assert len(windows[1].images) <= min(stream.cut.capacity, 2 * 2 * whole.every_steps)
+        assert len(chunks[1].images) <= min(stream.schedule.capacity, 2 * 2 * whole.every_steps)
 
 
 def trained(files, *stops, **settings):
@@ -163,22 +175,22 @@ def reading(monkeypatch):
     """Functions to call before a shard is read, by how many were read before."""
     acts, count = {}, itertools.count()
 
-    def read(*arguments, plain=prepared._read_shard):
+    def read(*arguments, plain=tfrecord_reader._read_shard):
         acts.get(next(count), lambda: None)()
         plain(*arguments)
 
-    monkeypatch.setattr(prepared, "_read_shard", read)
+    monkeypatch.setattr(tfrecord_reader, "_read_shard", read)
     return types.SimpleNamespace(acts=acts, count=lambda: next(count))
 
 
 def test_what_loads_when_a_feed_is_closed_ends_after_its_shard(files, reading, monkeypatch):
-    feed = Streamed(stream_of(files), lambda images, labels: Window(images, labels, (0.0, 1.0)), 4)
-    begun, awaited, plain = Event(), Event(), feed._thread.shutdown
-    monkeypatch.setattr(feed._thread, "shutdown", lambda **how: (awaited.set(), plain(**how)))
+    loader = StreamingLoader(stream_of(files), lambda images, labels: Chunk(images, labels, (0.0, 1.0)), 4)
+    begun, awaited, plain = Event(), Event(), loader._thread.shutdown
+    monkeypatch.setattr(loader._thread, "shutdown", lambda **how: (awaited.set(), plain(**how)))
     reading.acts[2] = lambda: (begun.set(), awaited.wait(20))
-    feed.window(0)
+    loader.chunk(0)
     assert begun.wait(20)
-    feed.close()
+    loader.close()
     assert reading.count() == 3  # the two of the first window, and one
 
 
@@ -190,7 +202,7 @@ def test_no_window_is_loaded_after_the_last_step(files, reading):
 def test_sigterm_while_a_window_is_awaited_does_not_wait_for_it(files, reading, monkeypatch):
     gan, asked, feeds = tiny_gan("mlp"), Event(), []
 
-    def window(self, step, num_steps, plain=Streamed.window):
+    def chunk(self, step, num_steps, plain=StreamingLoader.chunk):
         if step == 3:
             feeds.append(self)
             asked.set()
@@ -201,7 +213,7 @@ def test_sigterm_while_a_window_is_awaited_does_not_wait_for_it(files, reading, 
         os.kill(os.getpid(), signal.SIGTERM)
         feeds[0]._closing.wait(20)
 
-    monkeypatch.setattr(Streamed, "window", window)
+    monkeypatch.setattr(StreamingLoader, "window", chunk)
     reading.acts[2] = terminate
     gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0)
     assert gan.step == 3 and gan.preempted and reading.count() == 3
@@ -211,12 +223,12 @@ def test_sigterm_while_a_window_is_awaited_does_not_wait_for_it(files, reading, 
 
 
 def test_a_resident_set_is_one_window(files):
-    with closing(Resident(Window(IMAGES, None, (0.0, 1.0)), 4)) as feed:
-        assert (feed.steps_per_epoch, feed.every_steps) == (10, 0) and feed.window(3) is feed.window(100)
+    with closing(InMemoryLoader(Chunk(IMAGES, None, (0.0, 1.0)), 4)) as loader:
+        assert (loader.steps_per_epoch, loader.every_steps) == (10, 0) and loader.chunk(3) is loader.chunk(100)
 
 
 def test_the_epochs_of_a_stream_are_told_as_always(files):
-    gan = tiny_gan("mlp", wiring="conditional")
+    gan = tiny_gan("mlp", model="conditional")
     history = gan.fit(stream_of(files), batch_size=4, epochs=2, verbose=0)
     assert gan.step == 18 and len(history.history["loss/generator"]) == 2
 
@@ -243,11 +255,11 @@ def test_a_run_keeps_its_windows_on_a_machine_with_other_memory(files, tmp_path,
     assert train(files, tmp_path / "cut", "--steps=7", small) == 0
     assert train(files, tmp_path / "cut", "--steps=20", "--data_memory_mib=100") == 0
     assert state_of(tmp_path / "cut", 20) == state_of(tmp_path / "whole", 20)
-    assert json.loads((tmp_path / "cut/config.json").read_text())["data_windows"] == 3
-    asked = arguments(files, tmp_path / "cut", "--steps=30", "--data_windows=2")
-    check_command_refusal(task.main, asked, capsys, 1, "data_windows=3", "data_windows=2")
+    assert json.loads((tmp_path / "cut/config.json").read_text())["num_chunks"] == 3
+    asked = arguments(files, tmp_path / "cut", "--steps=30", "--num_chunks=2")
+    check_command_refusal(task.main, asked, capsys, 1, "num_chunks=3", "num_chunks=2")
 
 
 def test_the_padding_counts_as_memory(files):
     config = tiny_config(dataset=str(files._folder), data_memory_mib=28 * 28 * 28 / 2**20)
-    assert windows_of(config) == 3 and windows_of(config.override(padding=2)) == 6
+    assert default_num_chunks(config) == 3 and default_num_chunks(config.override(padding=2)) == 6

@@ -18,5 +18,5 @@ def test_the_error_is_the_share_of_the_pixels_range():
     a, b = np.full((4, 2, 2, 1), 100, np.uint8), np.full((3, 2, 2, 1), 50, np.uint8)
     measured = CycleMetrics(a, b).measure(Shifts())
     assert measured == pytest.approx(dict.fromkeys(("cycle_error_a", "cycle_error_b", "cycle_error"), 10 / 255))
-    assert set(CycleMetrics(a, b).floor()) == set(measured)
+    assert set(CycleMetrics(a, b).real_vs_real()) == set(measured)
     assert metrics.monitor("cycle") in measured

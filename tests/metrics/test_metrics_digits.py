@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer import metrics
 from trainer.data.loading import load
 from trainer.metrics.digits import DigitsMetrics
-from trainer.metrics.features import WEIGHTS_PATH, DigitsClassifier
+from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_other_sizes_are_resized_with_antialiasing(digits, classifier):
     images = digits.images[:200]
     striped = np.zeros((2, 112, 112, 1), np.uint8)
     striped[:, :, ::4] = 255  # without antialiasing, no stripe is sampled and the image is black
-    grey = np.full((2, 28, 28, 1), 255 / 4, np.float32)
-    np.testing.assert_allclose(classifier(striped)[0], classifier(grey)[0], atol=0.5)
+    gray = np.full((2, 28, 28, 1), 255 / 4, np.float32)
+    np.testing.assert_allclose(classifier(striped)[0], classifier(gray)[0], atol=0.5)
     doubled = images.repeat(2, axis=1).repeat(2, axis=2)
     agreement = classifier.extract(doubled)[1].argmax(1) == digits.labels[:200]
     assert agreement.mean() >= 0.97
@@ -105,14 +105,14 @@ def test_real_digits_have_the_best_values_against_themselves(digits, suite):
     assert values["frechet_digits_1k"] == pytest.approx(0, abs=1e-6)
     assert values["kid_digits_1k"] < 0
     assert values["precision_digits_1k"] == values["recall_digits_1k"] == values["coverage_digits_1k"] == 1.0
-    assert values["density_digits_1k"] == pytest.approx(1.2)  # 5 neighbours and the sample itself
+    assert values["density_digits_1k"] == pytest.approx(1.2)  # 5 neighbors and the sample itself
     assert values["conditional_accuracy"] >= 0.98
     assert all(type(value) is float for value in values.values())
 
 
 def test_noise_is_far_and_other_real_digits_are_near(digits, suite):
-    noise = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8)
-    far, near = suite.evaluate(noise), suite.evaluate(digits.images[2000:3000])
+    rng = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8)
+    far, near = suite.evaluate(rng), suite.evaluate(digits.images[2000:3000])
     assert far["frechet_digits_1k"] > 100 > 1 > near["frechet_digits_1k"]
     assert far["kid_digits_1k"] > 100 > 0.01 > near["kid_digits_1k"]
     assert far["precision_digits_1k"] == far["coverage_digits_1k"] == 0.0
@@ -138,11 +138,13 @@ def test_wrong_labels_lower_the_conditional_accuracy_alone(digits, suite):
 
 
 def test_the_floor_compares_the_odd_real_images_with_the_even_ones(digits, suite):
-    floor = suite.floor()
+    real_vs_real = suite.real_vs_real()
     halves = DigitsMetrics(digits.images[:1000:2], num_samples=500).evaluate(digits.images[1:1000:2])
-    assert list(floor.values()) == pytest.approx(list(halves.values()), rel=1e-3, abs=1e-5)
-    assert list(floor) == [name for name in suite.evaluate(digits.images[:1000]) if name != "conditional_accuracy"]
-    assert 0 < floor["frechet_digits_1k"] < 2
+    assert list(real_vs_real.values()) == pytest.approx(list(halves.values()), rel=1e-3, abs=1e-5)
+    assert list(real_vs_real) == [
+        name for name in suite.evaluate(digits.images[:1000]) if name != "conditional_accuracy"
+    ]
+    assert 0 < real_vs_real["frechet_digits_1k"] < 2
 
 
 def test_real_features_are_computed_once_of_the_first_images(digits, monkeypatch):
@@ -213,7 +215,7 @@ def test_suites_are_found_by_name():
 
 def test_the_metric_to_monitor_is_one_that_the_suite_reports(digits, suite):
     assert metrics.monitor("digits") == "frechet_digits_5k"
-    assert "frechet_digits_1k" in suite.floor()
+    assert "frechet_digits_1k" in suite.real_vs_real()
     assert DigitsMetrics(digits.images).protocol == "digits_5k"
 
 

@@ -1,11 +1,11 @@
-"""The kernel distance and the neighbourhood measures, on sets small enough to count by hand."""
+"""The kernel distance and the neighborhood measures, on sets small enough to count by hand."""
 
 import numpy as np
 import pytest
 
 from trainer.metrics import pairwise
-from trainer.metrics.kernel import kernel_distance
-from trainer.metrics.manifold import density_coverage, precision_recall
+from trainer.metrics.kid import kernel_distance
+from trainer.metrics.precision_recall import density_coverage, precision_recall
 
 RANDOM = np.random.Generator(np.random.PCG64(2))
 LEFT, RIGHT = RANDOM.normal(size=(30, 2)), RANDOM.normal(size=(30, 2)) + 100
@@ -67,10 +67,10 @@ def test_one_image_repeated_has_no_recall():
     assert (precision, recall) == (1.0, 1 / 60)
 
 
-def test_a_sample_is_not_its_own_neighbour_and_k_counts_the_others():
+def test_a_sample_is_not_its_own_neighbor_and_k_counts_the_others():
     features = np.array([[0.0], [1.0], [3.0], [7.0]])
-    assert pairwise.within(features, 1).squared_radii.numpy().tolist() == [1.0, 1.0, 4.0, 16.0]
-    assert pairwise.within(features, 3).squared_radii.numpy().tolist() == [49.0, 36.0, 16.0, 49.0]
+    assert pairwise.self_stats(features, 1).squared_radii.numpy().tolist() == [1.0, 1.0, 4.0, 16.0]
+    assert pairwise.self_stats(features, 3).squared_radii.numpy().tolist() == [49.0, 36.0, 16.0, 49.0]
 
 
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):

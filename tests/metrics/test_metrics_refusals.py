@@ -12,11 +12,11 @@ from refusals import Refusal, check_refusal
 from trainer import metrics
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.digits import DigitsMetrics
-from trainer.metrics.features import WEIGHTS_PATH, DigitsClassifier
+from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
 from trainer.metrics.frechet import frechet_distance
-from trainer.metrics.kernel import kernel_distance
-from trainer.metrics.manifold import density_coverage, precision_recall
+from trainer.metrics.kid import kernel_distance
 from trainer.metrics.modes import matched_accuracy
+from trainer.metrics.precision_recall import density_coverage, precision_recall
 from trainer.metrics.stacked import StackedMetrics
 
 FEW, MANY = np.zeros((5, 2)), np.ones((30, 2))

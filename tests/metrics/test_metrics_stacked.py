@@ -91,11 +91,11 @@ def test_the_values_are_those_of_the_parts(real, suite):
 
 
 def test_the_floor_compares_the_last_real_images_with_the_others(real, suite):
-    floor = suite.floor()
+    real_vs_real = suite.real_vs_real()
     expected = StackedMetrics(real.images[:-250], num_samples=250).evaluate(real.images[-250:])
-    assert list(floor) == list(expected)
-    assert list(floor.values()) == pytest.approx(list(expected.values()), rel=1e-3)
-    few = StackedMetrics(real.images[:400], num_samples=250).floor()
+    assert list(real_vs_real) == list(expected)
+    assert list(real_vs_real.values()) == pytest.approx(list(expected.values()), rel=1e-3)
+    few = StackedMetrics(real.images[:400], num_samples=250).real_vs_real()
     halves = StackedMetrics(real.images[:200], num_samples=200).evaluate(real.images[200:400])
     assert list(few.values()) == pytest.approx(list(halves.values()), rel=1e-3)
 

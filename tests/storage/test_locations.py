@@ -11,8 +11,8 @@ from google.auth.credentials import AnonymousCredentials
 from refusals import check_refusal
 
 from trainer.errors import StorageError
-from trainer.storage import buckets, locate
-from trainer.storage.buckets import BucketLocation, client
+from trainer.storage import gcs, locate
+from trainer.storage.gcs import BucketLocation, client
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -164,7 +164,7 @@ def test_credentials_need_no_project(monkeypatch):
     for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(google.auth, "default", lambda *scopes, **settings: (AnonymousCredentials(), None))
-    made = buckets._client_of.__wrapped__(0, None)
+    made = gcs._client_of.__wrapped__(0, None)
     assert made.project is None and made._connection.API_BASE_URL == "https://storage.googleapis.com"
     made.close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.errors import StorageError
 from trainer.storage import locate, mirror
-from trainer.storage.buckets import BucketLocation
+from trainer.storage.gcs import BucketLocation
 from trainer.storage.mirror import Mirror
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.storage import RunDirectory, locate
-from trainer.storage.buckets import BucketLocation
-from trainer.storage.locations import GrowingFolder
+from trainer.storage.base import GrowingFolder
+from trainer.storage.gcs import BucketLocation
 from trainer.storage.run_directory import CONFIG
 
 

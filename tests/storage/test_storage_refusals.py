@@ -8,7 +8,7 @@ from faults import Fault
 from refusals import Refusal, check_refusal
 
 from trainer.errors import ConfigError, StorageError
-from trainer.storage import RunDirectory, buckets, locate
+from trainer.storage import RunDirectory, gcs, locate
 
 SECRET = "ya29."
 """The beginning of the token in the answers of the proxy."""
@@ -79,7 +79,7 @@ def test_a_missing_bucket_is_named(cloud_storage, tmp_path):
 def test_a_server_that_always_fails_is_named_with_the_object(bucket, proxy, fate, reason, monkeypatch, tmp_path):
     place = locate(bucket) / "set/x"
     place.write_bytes(b"content")
-    monkeypatch.setattr(buckets, "_RETRY", buckets._RETRY.with_timeout(0.05))
+    monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_timeout(0.05))
     proxy.fate = lambda request: fate
     for act, named, _ in operations(place, tmp_path):
         check_refusal(act, StorageError, str(named), reason)

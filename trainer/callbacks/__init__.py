@@ -1,12 +1,12 @@
-"""What happens between windows, as Keras callbacks. One that acts at certain steps says so in `every_steps`."""
+"""Keras callbacks that run between executions. Those that act at certain steps have the attribute `every_steps`."""
 
 from trainer.callbacks.animation import Animation
-from trainer.callbacks.checkpoint import Checkpoint
+from trainer.callbacks.checkpoint import Checkpoint, Restore
 from trainer.callbacks.evaluation import Evaluation
-from trainer.callbacks.events import EventLog
+from trainer.callbacks.event_log import EventLog
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
-from trainer.callbacks.samples import SampleGrid
+from trainer.callbacks.sample_grid import SampleGrid
 from trainer.callbacks.tuning_report import TuningReport
 from trainer.callbacks.watchdog import Watchdog
 
@@ -17,6 +17,7 @@ __all__ = [
     "EventLog",
     "MetricsLog",
     "Progress",
+    "Restore",
     "SampleGrid",
     "TuningReport",
     "Watchdog",

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from trainer.images import save_animation
+from trainer.callbacks.order import Priority
+from trainer.image_io import save_animation
 from trainer.storage import local_path
 
 _MAX_FRAMES = 100
@@ -20,6 +21,8 @@ class Animation(keras.callbacks.Callback):
     Args:
         directory: Of the grids, and of the GIF.
     """
+
+    priority = Priority.ANIMATION
 
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()

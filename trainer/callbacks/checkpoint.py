@@ -1,26 +1,28 @@
 """Saves and resumes a run."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from trainer import console
+from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
-from trainer.engine.checkpoint import CheckpointStore
+from trainer.logging import fields as logging_fields
 from trainer.storage import Location, Mirror
+from trainer.training.checkpoint.store import CheckpointStore
+
+_logger = logging.getLogger(__name__)
 
 
 class Checkpoint(Periodic):
     """Resumes from the newest valid checkpoint when `fit` starts, and commits new ones in the background.
 
-    Put it last, so that a new best metric of an `Evaluation` before it is kept.
-
     Args:
         directory: Folder of the checkpoints.
         every_steps: Steps between two; 0 for only at the end and at a new best.
-        keep: How many of the newest to keep, beside the best.
+        max_to_keep: How many of the newest to keep, beside the best.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
         fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
         remote: A folder in a bucket where checkpoints are published, and fetched from.
@@ -30,12 +32,14 @@ class Checkpoint(Periodic):
         reads_only: Resume, and leave writing to another machine.
     """
 
+    priority = Priority.CHECKPOINT
+
     def __init__(
         self,
         directory: str | os.PathLike[str],
         every_steps: int = 500,
         *,
-        keep: int = 3,
+        max_to_keep: int = 3,
         best: str | None = None,
         fingerprints: Mapping[str, str] | None = None,
         remote: Location | None = None,
@@ -45,7 +49,7 @@ class Checkpoint(Periodic):
         super().__init__(every_steps)
         self.store = CheckpointStore(
             directory,
-            keep=keep,
+            max_to_keep=max_to_keep,
             best=best,
             fingerprints=fingerprints,
             remote=remote,
@@ -56,16 +60,17 @@ class Checkpoint(Periodic):
         self._best_value = float("inf")
         self._saved_step = -1
 
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
+    def restore(self) -> None:
+        """Restores the newest valid checkpoint into the model. `Restore` calls it before other callbacks begin."""
+        model = self.model
         manifest = self.store.restore(model.state)
         for problem in self.store.rejected:
-            console.say(f"Passed over a checkpoint: {problem}.", severity="WARNING")
+            _logger.warning(f"Passed over a checkpoint: {problem}.")
         if manifest is None:
             return
         model.step = self._saved_step = manifest.step
         self._best_value = self.store.best_value()
-        console.say(f"Resumed at step {manifest.step}.", fields={"step": manifest.step})
+        _logger.info(f"Resumed at step {manifest.step}.", extra=logging_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         for mirror in self._mirrors:
@@ -75,7 +80,7 @@ class Checkpoint(Periodic):
         is_best = value < self._best_value
         if is_best:
             self._best_value = value
-            console.say(f"Step {self.model.step} is the best so far by {self._best_name}: its checkpoint is kept.")
+            _logger.info(f"Step {self.model.step} is the best so far by {self._best_name}: its checkpoint is kept.")
         if is_best or self.is_due:
             self._save(metrics)
 
@@ -93,3 +98,20 @@ class Checkpoint(Periodic):
             return
         self._saved_step = self.model.step
         self.store.save(self.model.state, self.model.step, metrics)
+
+
+class Restore(keras.callbacks.Callback):
+    """Restores the newest valid checkpoint of a `Checkpoint` before other callbacks begin. `GAN.fit` adds it.
+
+    Args:
+        checkpoint: Callback that has the checkpoints.
+    """
+
+    priority = Priority.FIRST
+
+    def __init__(self, checkpoint: Checkpoint):
+        super().__init__()
+        self._checkpoint = checkpoint
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._checkpoint.restore()

@@ -1,10 +1,14 @@
 """Measures the generator while it learns."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainer import console
+from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
+from trainer.logging import fields as logging_fields
+
+_logger = logging.getLogger(__name__)
 
 
 class Metrics(Protocol):
@@ -14,7 +18,7 @@ class Metrics(Protocol):
         """The metrics of a model."""
         ...
 
-    def floor(self) -> dict[str, float]:
+    def real_vs_real(self) -> dict[str, float]:
         """What a perfect model would score."""
         ...
 
@@ -28,6 +32,8 @@ class Evaluation(Periodic):
         metrics: The suite.
         every_steps: Steps between two evaluations; 0 for only before and after learning.
     """
+
+    priority = Priority.EVALUATION
 
     def __init__(self, metrics: Metrics, every_steps: int = 0):
         super().__init__(every_steps)
@@ -46,7 +52,7 @@ class Evaluation(Periodic):
         values = self._metrics.measure(self.model)
         if logs is not None:
             logs.update({f"metric/{name}": value for name, value in values.items()})
-        console.say(f"Step {step}: {describe(values)}.", fields={"step": step, **values})
+        _logger.info(f"Step {step}: {describe(values)}.", extra=logging_fields({"step": step, **values}))
 
 
 def describe(values: Mapping[str, float]) -> str:

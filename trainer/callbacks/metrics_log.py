@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.order import Priority
 from trainer.storage import local_path, read_json_lines, write_atomically
 
 
@@ -17,6 +18,8 @@ class MetricsLog(keras.callbacks.Callback):
     Args:
         path: Of the file.
     """
+
+    priority = Priority.LOGS
 
     def __init__(self, path: str | os.PathLike[str]):
         super().__init__()

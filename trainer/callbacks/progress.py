@@ -1,12 +1,16 @@
 """How training goes, for whoever watches."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from trainer import console
+from trainer.callbacks.order import Priority
+from trainer.logging import fields as logging_fields, is_terminal
+
+_logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -18,8 +22,10 @@ class Progress(keras.callbacks.Callback):
     second, one every ten seconds.
     """
 
+    priority = Priority.PROGRESS
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if console.is_terminal() else None
+        self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if is_terminal() else None
         self._last_line = self._last_epoch_line = 0.0
         self._epoch_secs: dict[str, float] = {}
 
@@ -32,7 +38,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.update(step, list(shown.items()), finalize=step == num_steps)
         elif step == num_steps or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            console.say(f"Step {step} of {num_steps}.", fields={"step": step, **shown})
+            _logger.info(f"Step {step} of {num_steps}.", extra=logging_fields({"step": step, **shown}))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         seconds = (logs or {}).get("epoch_secs", 0.0)
@@ -40,4 +46,7 @@ class Progress(keras.callbacks.Callback):
         waited = time.monotonic() - self._last_epoch_line
         if self._bar is None and (seconds >= 1.0 or waited >= _SECONDS_BETWEEN_LINES):
             self._last_epoch_line = time.monotonic()
-            console.say(f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.", fields=self._epoch_secs)
+            _logger.info(
+                f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.",
+                extra=logging_fields(self._epoch_secs),
+            )

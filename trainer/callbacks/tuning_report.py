@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -12,9 +13,11 @@ from typing import Any
 
 import keras
 
-from trainer import console
+from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
 from trainer.storage import write_atomically
+
+_logger = logging.getLogger(__name__)
 
 _LINES = 100
 _OF_SUITE = re.compile(r"_[a-z]+_\d+k$")
@@ -36,6 +39,8 @@ class TuningReport(keras.callbacks.Callback):
         StorageError: The file cannot be written.
     """
 
+    priority = Priority.LOGS
+
     def __init__(self, path: str | os.PathLike[str], trial: str):
         super().__init__()
         self._path, self._trial = Path(path), trial
@@ -50,7 +55,7 @@ class TuningReport(keras.callbacks.Callback):
             if math.isfinite(value):
                 self._lines.append(self._line(name, value))
             else:
-                console.say(f"{name} is {value} at step {self.model.step}, and is not reported.", severity="WARNING")
+                _logger.warning(f"{name} is {value} at step {self.model.step}, and is not reported.")
         if not self._lines:
             return
         write_atomically(self._path, ("\n".join(self._lines[-_LINES:]) + "\n").encode())

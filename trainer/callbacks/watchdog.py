@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-ABORTED = 134
-"""What a process ends with that SIGABRT ended: a job on Vertex AI is tried again after it, as after no other error."""
+from trainer.callbacks.order import Priority
+from trainer.errors import ExitCode
 
 
 class Watchdog(keras.callbacks.Callback):
@@ -22,6 +22,8 @@ class Watchdog(keras.callbacks.Callback):
     Args:
         timeout_secs: Longest time between two calls of it.
     """
+
+    priority = Priority.FIRST
 
     def __init__(self, timeout_secs: float):
         super().__init__()
@@ -48,14 +50,14 @@ class Watchdog(keras.callbacks.Callback):
         while not self._ended.wait(min(1.0, self._timeout / 10)):
             if time.monotonic() - self._last > self._timeout:
                 faulthandler.dump_traceback(all_threads=True)
-                end(f"no step has ended for {self._timeout:g} s; the stacks of all threads are above")
+                abort(f"no step has ended for {self._timeout:g} s; the stacks of all threads are above")
 
 
-def end(reason: str) -> None:
+def abort(reason: str) -> None:
     """Ends this process at once, so that the job is started again from the last checkpoint."""
     try:
         print(f"error: {reason}; the job goes on from the last checkpoint when it is started again.", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
     finally:  # where nobody reads, too: what stays costs as much as what works
-        os._exit(ABORTED)
+        os._exit(ExitCode.LOST_WORKER)

@@ -1,5 +1,5 @@
 """Where images come from: descriptions here, without TensorFlow; pixels in `trainer.data.loading`."""
 
-from trainer.data.catalogue import DatasetInfo, describe, num_examples, windows_of
+from trainer.data.datasets import DatasetInfo, default_num_chunks, describe, num_examples
 
-__all__ = ["DatasetInfo", "describe", "num_examples", "windows_of"]
+__all__ = ["DatasetInfo", "default_num_chunks", "describe", "num_examples"]

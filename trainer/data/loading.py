@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from trainer.config import TrainConfig
-from trainer.data import derived, stacked
-from trainer.data.catalogue import (
+from trainer.data import stacked, transforms
+from trainer.data.datasets import (
     DOWNLOADED,
     DatasetInfo,
     derived_source,
@@ -22,10 +22,10 @@ from trainer.data.catalogue import (
     prepared_folder,
     stacked_source,
 )
-from trainer.data.cut import Cut
-from trainer.data.feeds import Stream
-from trainer.data.prepared import read_prepared, read_shards
-from trainer.data.shard_files import DEFAULT_CACHE_MIB, ShardFiles
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule
+from trainer.data.pipeline.loaders import StreamedDataset
+from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
+from trainer.data.tfrecord_reader import read_prepared, read_shards
 from trainer.errors import ConfigError, DataError
 
 _KERAS_CACHE = {
@@ -84,11 +84,11 @@ def load(
     derivation, source_name = derived_source(name)
     if derivation:
         whole = load(source_name, classes, padding, cache_mib)
-        return Arrays(derived.DERIVATIONS[derivation](whole.images), whole.labels, info)
+        return Arrays(transforms.DERIVATIONS[derivation](whole.images), whole.labels, info)
     if name in DOWNLOADED:
         images, labels = _load_downloaded(DOWNLOADED[name])
     else:
-        images, labels = read_prepared(ShardFiles(prepared_folder(name), cache_mib=cache_mib))
+        images, labels = read_prepared(ShardCache(prepared_folder(name), cache_mib=cache_mib))
     if classes is not None:
         kept = np.isin(labels, classes)
         images, labels = images[kept], labels[kept]
@@ -110,7 +110,7 @@ def blocks(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         whole = load(name)
         yield whole.images, whole.labels
         return
-    files = ShardFiles(prepared_folder(name))
+    files = ShardCache(prepared_folder(name))
     for shard in files.manifest.shards:
         yield from read_shards(files, [shard])
 
@@ -127,7 +127,7 @@ class TrainingData:
         fingerprints: Of the data, by name.
     """
 
-    x: np.ndarray | Stream
+    x: np.ndarray | StreamedDataset
     y: np.ndarray | None
     info: DatasetInfo
     largest_batch: int
@@ -136,7 +136,7 @@ class TrainingData:
     @property
     def real_images(self) -> tuple[np.ndarray, ...]:
         """Images that metrics compare with, of each domain: uint8 [N, H, W, C]; of a stream, those of a window."""
-        if isinstance(self.x, Stream):
+        if isinstance(self.x, StreamedDataset):
             images, _, size = self.x.load(0)
             return (images[:size],)
         return (self.x,) if self.y is None or self.y.ndim == 1 else (self.x, self.y)
@@ -148,7 +148,7 @@ def load_training_data(config: TrainConfig) -> TrainingData:
     Raises:
         ConfigError, DataError, StorageError: as `load` and `stream_for`.
     """
-    if (config.data_windows or 1) > 1:
+    if (config.num_chunks or 1) > 1:
         stream = stream_for(config)
         info = describe(config.dataset, config.padding).with_classes(config.classes)
         return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
@@ -162,23 +162,25 @@ def load_training_data(config: TrainConfig) -> TrainingData:
     return TrainingData(arrays.images, others.images, arrays.info, smaller, fingerprints)
 
 
-def stream_for(config: TrainConfig) -> Stream:
-    """The prepared set of a config, cut into `data_windows` windows.
+def stream_for(config: TrainConfig) -> StreamedDataset:
+    """The prepared set of a config, cut into `num_chunks` windows.
 
     Raises:
         ConfigError: The set does not consist of shards, has fewer of them than windows, or is not the only domain.
         DataError, StorageError: as `describe`.
     """
-    count = int(config.data_windows or 1)
+    count = int(config.num_chunks or 1)
     if not is_prepared(config.dataset) or config.dataset_b is not None:
-        raise ConfigError(f"data_windows={count} needs one prepared data set; give 1 for dataset={config.dataset}.")
+        raise ConfigError(f"num_chunks={count} needs one prepared data set; give 1 for dataset={config.dataset}.")
     describe(config.dataset).with_classes(config.classes)
-    files = ShardFiles(prepared_folder(config.dataset), cache_mib=config.cache_mib)
+    files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib)
     if count > len(files.manifest.shards):
         raise ConfigError(
-            f"data_windows={count} exceeds the {len(files.manifest.shards)} shards of {config.dataset}; give fewer."
+            f"num_chunks={count} exceeds the {len(files.manifest.shards)} shards of {config.dataset}; give fewer."
         )
-    return Stream(files, Cut(files.manifest.shards, count, config.seed), config.classes, config.padding)
+    return StreamedDataset(
+        files, ChunkSchedule(files.manifest.shards, count, config.seed), config.classes, config.padding
+    )
 
 
 def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:

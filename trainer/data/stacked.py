@@ -34,7 +34,7 @@ def draw(class_counts: Sequence[int]) -> Draw:
 
     The places are drawn in the source sorted by class, so that the classes follow from the source's counts alone. They
     come from the raw stream of PCG64, which numpy promises never to change: the same counts give the same draw on every
-    machine. (Scaling 32 random bits to [0, M) favours no image by more than M / 2³².)
+    machine. (Scaling 32 random bits to [0, M) favors no image by more than M / 2³².)
 
     Source: arXiv 1712.04086 (PacGAN): 128,000 images of 1,000 modes.
 

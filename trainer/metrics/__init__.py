@@ -12,7 +12,7 @@ from trainer.registry import did_you_mean
 
 class _Entry(NamedTuple):
     class_name: str
-    """A class whose objects have `measure` and `floor`, in the module of the suite's name."""
+    """A class whose objects have `measure` and `real_vs_real`, in the module of the suite's name."""
     monitor: str
     """The metric, smaller is better, that tells the best checkpoint."""
 
@@ -26,7 +26,7 @@ NAMES = tuple(_SUITES)
 
 
 def get(name: str) -> type:
-    """Returns the class of a suite of metrics, whose objects have `measure` and `floor`.
+    """Returns the class of a suite of metrics, whose objects have `measure` and `real_vs_real`.
 
     Args:
         name: one of `NAMES`.

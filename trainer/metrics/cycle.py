@@ -11,7 +11,7 @@ NUM_IMAGES = 500
 
 
 class Translator(Protocol):
-    """A model that translates, such as `trainer.gans.CycleGAN`."""
+    """A model that translates, such as `trainer.models.CycleGAN`."""
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
         """Returns images uint8 [N, H, W, C] as images of `domain`, `a` or `b`."""
@@ -39,7 +39,7 @@ class CycleMetrics:
         named = {f"cycle_error_{domain}": value for domain, value in errors.items()}
         return named | {"cycle_error": sum(errors.values()) / len(errors)}
 
-    def floor(self) -> dict[str, float]:
+    def real_vs_real(self) -> dict[str, float]:
         """A perfect translation has no error."""
         return {"cycle_error_a": 0.0, "cycle_error_b": 0.0, "cycle_error": 0.0}
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.metrics.frechet import frechet_distance
-from trainer.metrics.kernel import kernel_distance_of
-from trainer.metrics.manifold import NUM_NEIGHBOURS
+from trainer.metrics.kid import kid_of_stats
 from trainer.metrics.modes import matched_accuracy
-from trainer.metrics.pairwise import Within, between, within
-from trainer.metrics.samples import checked_features
+from trainer.metrics.pairwise import SelfStats, cross_stats, self_stats
+from trainer.metrics.precision_recall import NUM_NEIGHBORS
 from trainer.metrics.suite import Suite
+from trainer.metrics.validation import checked_features
 
 
 class DigitsMetrics(Suite):
@@ -30,13 +30,13 @@ class DigitsMetrics(Suite):
         Raises:
             DataError: if there are fewer than 12 real images or `num_samples` is too small.
         """
-        if num_samples <= NUM_NEIGHBOURS:
+        if num_samples <= NUM_NEIGHBORS:
             raise DataError(
-                f"num_samples={num_samples} is too few, expected at least {NUM_NEIGHBOURS + 1}; ask for more."
+                f"num_samples={num_samples} is too few, expected at least {NUM_NEIGHBORS + 1}; ask for more."
             )
         # A copy: the others, which may be as many as fit into memory, are not kept for the sake of these.
         super().__init__("digits", np.array(real_images[:num_samples]), num_samples)
-        minimum = 2 * (NUM_NEIGHBOURS + 1)
+        minimum = 2 * (NUM_NEIGHBORS + 1)
         if len(self._real_images) < minimum:
             raise DataError(f"there are {len(self._real_images)} real images, expected at least {minimum}; give more.")
 
@@ -61,7 +61,7 @@ class DigitsMetrics(Suite):
         """
         self._check_fakes(fake_images, fake_labels)
         features, logits = self.classifier.extract(self._without_padding(np.asarray(fake_images)))
-        metrics = self._compare(self._real, _within(features, "fake_features"))
+        metrics = self._compare(self._real, _self_stats(features, "fake_features"))
         if fake_labels is not None:
             shown = logits.argmax(axis=1)
             if labels_are_codes:
@@ -70,7 +70,7 @@ class DigitsMetrics(Suite):
                 metrics["conditional_accuracy"] = float(np.mean(shown == np.asarray(fake_labels)))
         return metrics
 
-    def floor(self) -> dict[str, float]:
+    def real_vs_real(self) -> dict[str, float]:
         """Measures the real images against themselves: what a perfect generator would score, and no better.
 
         Protocol: the 1st, 3rd, 5th… real image play the real set and the 2nd, 4th… the fake set. Half as many
@@ -80,17 +80,17 @@ class DigitsMetrics(Suite):
             The metrics of `evaluate`, under the same names, without the accuracies.
         """
         features = self._real.features.numpy()
-        return self._compare(_within(features[0::2], "real_features"), _within(features[1::2], "fake_features"))
+        return self._compare(_self_stats(features[0::2], "real_features"), _self_stats(features[1::2], "fake_features"))
 
     @functools.cached_property
-    def _real(self) -> Within:
-        return _within(self.classifier.extract(self._without_padding(self._real_images))[0], "real_features")
+    def _real(self) -> SelfStats:
+        return _self_stats(self.classifier.extract(self._without_padding(self._real_images))[0], "real_features")
 
-    def _compare(self, real: Within, fake: Within) -> dict[str, float]:
-        both = between(real, fake)
+    def _compare(self, real: SelfStats, fake: SelfStats) -> dict[str, float]:
+        both = cross_stats(real, fake)
         values = {
             "frechet": frechet_distance(real.features.numpy(), fake.features.numpy()),
-            "kid": kernel_distance_of(real, fake, both),
+            "kid": kid_of_stats(real, fake, both),
             "precision": both.precision,
             "recall": both.recall,
             "density": both.density,
@@ -99,5 +99,5 @@ class DigitsMetrics(Suite):
         return {f"{name}_{self.protocol}": value for name, value in values.items()}
 
 
-def _within(features: np.ndarray, name: str) -> Within:
-    return within(checked_features(features, name, NUM_NEIGHBOURS + 1), NUM_NEIGHBOURS)
+def _self_stats(features: np.ndarray, name: str) -> SelfStats:
+    return self_stats(checked_features(features, name, NUM_NEIGHBORS + 1), NUM_NEIGHBORS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trainer.metrics.samples import checked_pair
+from trainer.metrics.validation import checked_pair
 
 
 def frechet_distance(real_features: np.ndarray, fake_features: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What the kernel distance and the neighbourhood measures share: the inner products of all pairs of samples.
+"""What the kernel distance and the neighborhood measures share: the inner products of all pairs of samples.
 
 One block of rows is in memory at a time. Shapes: `N` real and `M` fake samples, `F` features, `R` rows of a block.
 All of it is in float64, so that the distance between equal samples is 0 to 15 digits.
@@ -15,7 +15,7 @@ _PAIRS = 2_500_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Within:
+class SelfStats:
     """One set of samples, compared with itself."""
 
     features: tf.Tensor
@@ -24,12 +24,12 @@ class Within:
     """float64 [N]: squared distance of each sample to its k-th nearest other sample."""
     kernel_mean: float
     """Mean of the cubic kernel over the N (N - 1) pairs of different samples."""
-    num_neighbours: int
+    num_neighbors: int
     """k."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Between:
+class CrossStats:
     """A set of real samples, compared with a set of fake ones."""
 
     kernel_mean: float
@@ -40,12 +40,12 @@ class Between:
     coverage: float
 
 
-def within(features: np.ndarray, k: int) -> Within:
+def self_stats(features: np.ndarray, k: int) -> SelfStats:
     """Compares each sample of a set with all others: one N x N matrix, in blocks.
 
     Args:
         features: float64 [N, F], N at least k + 1.
-        k: number of neighbours, at least 1. A sample is not its own neighbour.
+        k: number of neighbors, at least 1. A sample is not its own neighbor.
     """
     samples = tf.constant(features, tf.float64)
     num_samples, size = features.shape
@@ -57,10 +57,10 @@ def within(features: np.ndarray, k: int) -> Within:
         infinity = tf.fill([products.shape[0]], tf.constant(np.inf, tf.float64))
         others = tf.tensor_scatter_nd_update(squared_distances, own, infinity)
         radii.append(-tf.math.top_k(-others, k).values[:, -1])
-    return Within(samples, tf.concat(radii, 0), kernel_sum / (num_samples * (num_samples - 1)), k)
+    return SelfStats(samples, tf.concat(radii, 0), kernel_sum / (num_samples * (num_samples - 1)), k)
 
 
-def between(real: Within, fake: Within) -> Between:
+def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     """Compares each real sample with each fake one: one N x M matrix, in blocks.
 
     Row i is a real sample and column j a fake one. Precision and density ask which *real* balls hold fake j, recall
@@ -79,11 +79,11 @@ def between(real: Within, fake: Within) -> Between:
         num_inside += int(tf.math.count_nonzero(in_real_ball))
         num_covered += int(tf.math.count_nonzero(tf.reduce_any(in_real_ball, axis=1)))
         num_recalled += int(tf.math.count_nonzero(tf.reduce_any(in_fake_ball, axis=1)))
-    return Between(
+    return CrossStats(
         kernel_mean=kernel_sum / (num_real * num_fake),
         precision=int(tf.math.count_nonzero(fake_is_inside)) / num_fake,
         recall=num_recalled / num_real,
-        density=num_inside / (real.num_neighbours * num_fake),
+        density=num_inside / (real.num_neighbors * num_fake),
         coverage=num_covered / num_real,
     )
 

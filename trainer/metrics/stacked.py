@@ -26,7 +26,7 @@ class StackedMetrics(Suite):
     of modes that at least one sample shows, and KL(generated || real) between the two distributions over modes in
     nats. The real distribution is what the classifier reads from all real images, not the labels, so that its own
     mistakes are on both sides; `mode_divergence` states the smoothing. A perfect generator's divergence against all
-    128,000 images is about .023, by the samples' chance alone: see `floor`.
+    128,000 images is about .023, by the samples' chance alone: see `real_vs_real`.
 
     Published figures (modes, KL): DCGAN 99, 3.40; VEEGAN 150, 2.95; PacDCGAN2 1000, .06 (all from PacGAN); StyleGAN2
     940, .42; R3GAN 1000, .029 (32x32). Theirs and ours are read by other classifiers from digits of all of MNIST, where
@@ -77,7 +77,7 @@ class StackedMetrics(Suite):
             metrics["conditional_accuracy"] = float(np.mean(fake.modes == np.asarray(fake_labels)))
         return metrics
 
-    def floor(self) -> dict[str, float]:
+    def real_vs_real(self) -> dict[str, float]:
         """Measures the real images against themselves: what a perfect generator would score, and no better.
 
         Protocol: the last `num_samples` real images, at most half of all, play the fake set and the others the real

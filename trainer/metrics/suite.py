@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.metrics.features import IMAGE_SIZE, DigitsClassifier
+from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
 
 
-class Sampler(Protocol):
-    """A model that images can be asked of, such as `trainer.gans.GAN`."""
+class ImageSampler(Protocol):
+    """A model that images can be asked of, such as `trainer.models.GAN`."""
 
     def sample(self, num_images: int) -> tuple[np.ndarray, Any]:
         """Returns uint8 images [num_images, H, W, C] and the labels int32 [num_images] they show, or `None`."""
@@ -45,7 +45,7 @@ class Suite(abc.ABC):
         self.protocol = f"{name}_{num_samples if rest else f'{thousands}k'}"
         """The end of every metric's name, such as `digits_5k`."""
 
-    def measure(self, model: Sampler) -> dict[str, float]:
+    def measure(self, model: ImageSampler) -> dict[str, float]:
         """Samples what the suite needs and evaluates it.
 
         Args:
@@ -65,7 +65,7 @@ class Suite(abc.ABC):
         """Measures fake images uint8 [M, H, W, C] against the real ones, and whether they show their labels [M]."""
 
     @abc.abstractmethod
-    def floor(self) -> dict[str, float]:
+    def real_vs_real(self) -> dict[str, float]:
         """Measures real images against other real ones: what a perfect generator would score, and no better."""
 
     @functools.cached_property

@@ -1,16 +1,17 @@
 """Where files lie: local paths and `gs://` behind one interface, and the names of a run directory."""
 
-from trainer.storage.files import file_crc32c, file_sha256, read_json_lines, write_atomically
-from trainer.storage.locations import Entry, Location, is_remote, local_path, locate
+from trainer.storage.base import Location, StorageEntry
+from trainer.storage.local_files import file_crc32c, file_sha256, read_json_lines, write_atomically
 from trainer.storage.mirror import Mirror
+from trainer.storage.resolve import is_remote, local_path, locate, without_mount
 from trainer.storage.run_directory import RunDirectory
-from trainer.storage.safe_names import check_relative_name, check_sha256, path_below, quoted
+from trainer.storage.safe_names import check_relative_name, check_sha256, path_below
 
 __all__ = [
-    "Entry",
     "Location",
     "Mirror",
     "RunDirectory",
+    "StorageEntry",
     "check_relative_name",
     "check_sha256",
     "file_crc32c",
@@ -19,7 +20,7 @@ __all__ = [
     "local_path",
     "locate",
     "path_below",
-    "quoted",
     "read_json_lines",
+    "without_mount",
     "write_atomically",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.errors import StorageError
-from trainer.storage.locations import Location
+from trainer.storage.base import Location
 from trainer.storage.safe_names import path_below
 
 _EVERY_SECS = 5.0

@@ -8,8 +8,10 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from trainer.errors import CheckpointError, ConfigError, StorageError
-from trainer.storage.locations import GrowingFolder, Location, is_remote, locate
+from trainer.storage.base import Location
+from trainer.storage.local import GrowingFolder
 from trainer.storage.mirror import Mirror, state_of
+from trainer.storage.resolve import is_remote, locate
 from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"

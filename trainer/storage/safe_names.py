@@ -7,17 +7,14 @@ import os
 import re
 from pathlib import Path
 
-from trainer.errors import StorageError, TrainerError
+from trainer.errors import UNSAFE, StorageError, TrainerError, escape, quote
 
 MAX_PART_BYTES = 255
 """Bytes of UTF-8 in a part of a name, as file systems have it."""
 MAX_NAME_BYTES = 1024
 """Bytes of UTF-8 in a whole name, as Cloud Storage has it."""
-_MAX_QUOTED = 80
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DRIVE = re.compile(r"[A-Za-z]:")
-_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that control a terminal, end a line, or change the direction of the text."""
 
 
 def check_relative_name(name: object, where: object, error: type[TrainerError] = StorageError) -> str:
@@ -37,7 +34,7 @@ def check_relative_name(name: object, where: object, error: type[TrainerError] =
     problem = "is not a text" if not isinstance(name, str) else _problem(name)
     if problem:
         raise error(
-            f"{shown(where)} names {quoted(name)}, which {problem}; only plain names below its folder are taken, so "
+            f"{escape(where)} names {quote(name)}, which {problem}; only plain names below its folder are taken, so "
             "correct or delete this one, and use nothing of a source that you do not trust."
         )
     assert isinstance(name, str)
@@ -61,7 +58,7 @@ def path_below(folder: Path, name: object, where: object = None, error: type[Tra
     root = os.path.realpath(folder)
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
         raise error(
-            f"{shown(where)} names {quoted(name)}, which is a link that leads out of {shown(folder)}; put the file or "
+            f"{escape(where)} names {quote(name)}, which is a link that leads out of {escape(folder)}; put the file or "
             "folder itself there."
         )
     return path
@@ -84,30 +81,9 @@ def check_sha256(digest: object, where: object, error: type[TrainerError] = Stor
     if isinstance(digest, str) and _SHA256.fullmatch(digest):
         return digest
     raise error(
-        f"{shown(where)} has the SHA-256 {quoted(digest)}, expected 64 lowercase hexadecimal digits; make the file "
+        f"{escape(where)} has the SHA-256 {quote(digest)}, expected 64 lowercase hexadecimal digits; make the file "
         "again."
     )
-
-
-def quoted(value: object) -> str:
-    """A value from outside for a message: escaped as by `repr`, and shortened."""
-    text = repr(value[: 2 * _MAX_QUOTED] if isinstance(value, str) else value)
-    is_cut = len(text) > _MAX_QUOTED or (isinstance(value, str) and len(value) > 2 * _MAX_QUOTED)
-    return f"{text[: _MAX_QUOTED - 2]}…{text[:1] if isinstance(value, str) else ''}" if is_cut else text
-
-
-def shown(value: object) -> str:
-    """A text for a terminal or a message: what would control the terminal is escaped, line breaks included."""
-    return _UNSAFE.sub(_escape, str(value))
-
-
-def shown_lines(value: object) -> str:
-    """A text of one or more lines for a terminal: what would control it is escaped, but for line breaks and tabs."""
-    return _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t" else _escape(found), str(value))
-
-
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
 
 
 def _problem(name: str) -> str:
@@ -119,7 +95,7 @@ def _problem(name: str) -> str:
     parts = name.split("/")
     reasons = {
         "is empty": not name,
-        "has a control character": _UNSAFE.search(name) is not None,
+        "has a control character": UNSAFE.search(name) is not None,
         "has a backslash": "\\" in name,
         "is an absolute path": name.startswith("/"),
         "begins with a drive letter": _DRIVE.match(name) is not None,

@@ -1,0 +1,183 @@
+"""Commands that are refused: the exit code, one line on stderr, and nothing left behind by bad flags."""
+
+import errno
+import json
+import os
+
+import pytest
+from conftest import TINY_MLP
+from refusals import check_command_refusal
+
+import trainer.__main__ as commands
+from trainer import task
+
+TINY = [
+    *("--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--latent_dim=8", "--jit_compile=off"),
+    *("--global_batch_size=16", "--strategy=one_device", "--metrics=none", "--steps=6", "--noexport_model"),
+]
+DIVERGING = ["--generator_learning_rate=1e30", "--discriminator_learning_rate=1e30", "--steps=40"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a finished run of a conditional GAN."""
+    job_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    flags = [*TINY, "--recipe=cgan", "--architecture=mlp", "--steps=2", "--sample_every_steps=0"]
+    assert task.main(["task", f"--job_dir={job_dir}", *flags]) == 0
+    return job_dir
+
+
+def content(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "mentions"),
+    [
+        (["--setps=3"], ("setps", "steps")),
+        (["--steps=3.5"], ("steps", "3.5")),
+        (["steps=3"], ("steps=3", "--")),
+        (["--recipe=vanila"], ("recipe", "vanila", "vanilla")),
+        (["--global_batch_size=0"], ("global_batch_size", "0")),
+        (["--padding=-1"], ("padding", "-1")),
+        (["--global_batch_size=33", "--num_virtual_devices=2"], ("33", "2", "32", "34")),
+        (["--dataset=mnits"], ("mnits", "mnist")),
+        (["--classes=11"], ("classes", "11", "10", "digits")),
+        (["--loss=hing"], ("loss", "hing", "hinge")),
+        (["--penalties=r1,r3"], ("penalty", "r3", "gradient_penalty")),
+        (["--augment=adda"], ("augmentation", "adda", "ada")),
+        (['--architecture_options={"droput": 1}'], ("mlp", "droput", "dropout")),
+        (['--architecture_options={"generator_units": 256}'], ("generator_units", "256")),
+        (["--metrics=cycle"], ("metrics", "cycle", "model", "gan")),
+        (["--recipe=cyclegan", "--metrics=stacked"], ("metrics", "stacked", "model", "cyclegan")),
+        (["--model=cyclegan"], ("model", "cyclegan", "dataset_b", "None")),
+        (["--dataset_b=digits"], ("dataset_b", "digits", "model")),
+        (["--strategy=multi_worker"], ("strategy", "multi_worker", "TF_CONFIG")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_flags_exit_with_2_and_leave_no_run(flags, mentions, tmp_path, capsys):
+    argv = ["task", f"--job_dir={tmp_path / 'run'}", *TINY, *flags]
+    check_command_refusal(task.main, argv, capsys, 2, *mentions)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "mentions"),
+    [
+        (["--job_dir=/dev/null/run"], ("job_dir", "/dev/null/run")),
+        (["--metrics=stacked"], ("stacked", "[5000, 28, 28, 1]")),
+        (DIVERGING, ("steps",)),
+    ],
+    ids=["no folder", "metrics of other data", "diverging"],
+)
+def test_other_errors_of_training_exit_with_1(flags, mentions, tmp_path, capsys):
+    check_command_refusal(task.main, ["task", f"--job_dir={tmp_path / 'run'}", *TINY, *flags], capsys, 1, *mentions)
+    assert (tmp_path / "run").exists() == (flags is DIVERGING)
+
+
+@pytest.mark.parametrize(
+    ("flags", "mentions"),
+    [
+        (["--loss=hinge", "--steps=9"], ("job_dir", "non_saturating", "hinge")),
+        (["--resume=never", "--steps=9"], ("job_dir", "resume", "never", "2")),
+    ],
+    ids=["another loss", "never resumed"],
+)
+def test_the_directory_of_another_run_is_refused_and_kept(flags, mentions, finished, capsys):
+    before = content(finished)
+    base = [*TINY, "--recipe=cgan", "--architecture=mlp"]
+    check_command_refusal(task.main, ["task", f"--job_dir={finished}", *base, *flags], capsys, 1, *mentions)
+    assert content(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("environment", "mentions"),
+    [
+        ("{", ("TF_CONFIG", "JSON")),
+        (
+            {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "evaluator", "index": 0}},
+            ("evaluator", "chief"),
+        ),
+    ],
+    ids=["no JSON", "evaluator"],
+)
+def test_a_cluster_that_cannot_be_is_refused(environment, mentions, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", environment if isinstance(environment, str) else json.dumps(environment))
+    flags = [flag for flag in TINY if "strategy" not in flag]
+    check_command_refusal(task.main, ["task", f"--job_dir={tmp_path}", *flags], capsys, 2, *mentions)
+
+
+def test_an_unknown_command_is_refused(capsys):
+    assert commands.main(["trainer", "genrate"]) == 2
+    error, *listed = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and "genrate" in error
+    assert any("generate" in line for line in listed)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "exit_code", "mentions"),
+    [
+        ("generate", ["--out=grid.png", "--checkpoint=77"], 1, ("checkpoint", "77", "2")),
+        ("generate", ["--out=grid.png", "--checkpoint=newest"], 2, ("checkpoint", "newest", "best", "latest")),
+        ("generate", ["--out=grid.png", "--label=10"], 1, ("label", "10", "9")),
+        ("evaluate", ["--metrics=cycle"], 2, ("metrics", "cycle")),
+        ("evaluate", ["--metrics=stacked"], 1, ("stacked",)),
+        ("evaluate", [], 2, ("metrics",)),
+        ("export", ["--out={job_dir}/samples"], 2, ("out", "{job_dir}/samples")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_run_does_not_have_is_refused(command, flags, exit_code, mentions, finished, tmp_path, capsys, request):
+    request.getfixturevalue("monkeypatch").chdir(tmp_path)
+    flags, mentions = ([text.format(job_dir=finished) for text in texts] for texts in (flags, mentions))
+    argv = ["trainer", command, f"--job_dir={finished}", *flags]
+    check_command_refusal(commands.main, argv, capsys, exit_code, *mentions)
+    assert not list(tmp_path.iterdir())
+
+
+def generate(job_dir, out):
+    return ["trainer", "generate", f"--job_dir={job_dir}", "--num_images=4", f"--out={out}"]
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
+    argv = generate(tmp_path, tmp_path / "grid.png")
+    check_command_refusal(commands.main, argv, capsys, 1, "job_dir", str(tmp_path), "config.json")
+
+
+@pytest.fixture
+def never_restored(monkeypatch):
+    """Fails where a run is restored."""
+
+    def restore(job_dir, checkpoint):
+        raise AssertionError("the run was restored")
+
+    monkeypatch.setattr("trainer.training.restore.restore", restore)
+
+
+@pytest.mark.parametrize(
+    ("out", "mentions"),
+    [
+        ("grid.jpg", (".png", ".npz")),
+        ("gs://bucket/grid", (".png", ".npz")),
+        ("nowhere/grid.png", ("nowhere",)),
+        ("folder.npz", ("folder.npz",)),
+        ("locked/grid.png", ("locked",)),
+    ],
+)
+def test_a_bad_output_is_refused_before_the_work(out, mentions, never_restored, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda folder, mode: os.path.basename(folder) != "locked")
+    for name in ("folder.npz", "locked"):
+        (tmp_path / name).mkdir()
+    check_command_refusal(commands.main, generate("run", out), capsys, 2, "out", out, *mentions)
+
+
+@pytest.mark.parametrize("name", ["grid.png", "samples.npz"])
+def test_an_output_that_cannot_be_written_after_all_is_refused(name, finished, tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainer.storage.base.write_atomically", full)
+    mentions = (str(tmp_path / name), "No space left")
+    check_command_refusal(commands.main, generate(finished, tmp_path / name), capsys, 1, *mentions)

@@ -1,0 +1,121 @@
+"""Settings: one source for defaults, ranges, help and flags."""
+
+import dataclasses
+
+import pytest
+from absl import flags as absl_flags
+
+from trainer.config import flags, recipes
+from trainer.config.train_config import TrainConfig
+
+STABLE_FLAGS = {
+    "recipe",
+    "job_dir",
+    "dataset",
+    "classes",
+    "steps",
+    "epochs",
+    "global_batch_size",
+    "seed",
+    "strategy",
+    "num_virtual_devices",
+    "steps_per_execution",
+    "jit_compile",
+    "precision",
+    "loss",
+    "generator_learning_rate",
+    "discriminator_learning_rate",
+    "ema_half_life_images",
+    "sample_every_steps",
+    "checkpoint_every_steps",
+    "evaluate_every_steps",
+    "max_to_keep",
+    "resume",
+}
+
+
+def parse(*arguments):
+    values = absl_flags.FlagValues()
+    flags.define_config(values)
+    values(["task", *arguments])
+    return flags.given(values)
+
+
+def test_the_stable_flags_are_there():
+    names = {spec.name for spec in dataclasses.fields(TrainConfig)}
+    assert names >= STABLE_FLAGS
+
+
+def test_every_setting_has_help_and_survives_json():
+    for spec in dataclasses.fields(TrainConfig):
+        assert len(spec.metadata["help"]) > 10 and spec.metadata["help"].endswith("."), spec.name
+    config = TrainConfig(classes=(0, 3), architecture_options={"dropout": 0.1}, steps=5)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_flags_give_typed_values_and_only_what_was_given():
+    given = parse("--steps=30.0", "--classes=0,3", "--loss=hinge", '--architecture_options={"a": 1}', "--epochs=2.5")
+    assert given == {"steps": 30, "classes": (0, 3), "loss": "hinge", "architecture_options": {"a": 1}, "epochs": 2.5}
+
+
+def test_lists_and_none_are_read():
+    assert parse("--penalties=r1,r2", "--augment_probability=none", "--classes=3") == {
+        "penalties": ("r1", "r2"),
+        "augment_probability": None,
+        "classes": (3,),
+    }
+    assert parse("--penalties=") == {"penalties": ()}
+
+
+def test_steps_and_epochs_replace_each_other():
+    assert recipes.get("vanilla").override(steps=7).epochs is None
+    assert recipes.get("digits").override(epochs=2.0).steps is None
+
+
+def test_epochs_become_steps_of_whole_batches():
+    config = TrainConfig(global_batch_size=64, epochs=3.0)
+    assert config.resolve(1000).steps == 45
+
+
+def test_cadences_in_epochs_become_steps():
+    config = TrainConfig(global_batch_size=100, epochs=50.0, sample_every_epochs=1.0, checkpoint_every_epochs=20.0)
+    resolved = config.resolve(1050)
+    assert (resolved.sample_every_steps, resolved.checkpoint_every_steps) == (10, 200)
+
+
+def test_schedules_end_with_the_run_unless_schedule_images_is_given():
+    decaying = TrainConfig(global_batch_size=10, steps=7, learning_rate_decay="linear")
+    assert decaying.resolve(100).schedule_images == 70
+    assert decaying.override(schedule_images=30).resolve(100).schedule_images == 30
+    assert TrainConfig(steps=7).resolve(100).schedule_images is None
+    assert decaying.resolve(100).fingerprint != decaying.override(steps=9).resolve(100).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "suite"),
+    [
+        ({}, "digits"),
+        ({"dataset": "stacked:digits"}, "stacked"),
+        ({"model": "cyclegan", "dataset_b": "inverted:digits"}, "cycle"),
+        ({"dataset": "tinted:digits"}, "digits"),
+        ({"dataset": "tinted:photos"}, "none"),
+        ({"metrics": "none"}, "none"),
+    ],
+)
+def test_metrics_are_chosen_by_what_is_trained(settings, suite):
+    assert TrainConfig(steps=1, **settings).resolve(100).metrics == suite
+
+
+def test_length_and_cadence_may_change_at_resume_and_nothing_else():
+    config = TrainConfig(steps=5)
+    assert config.fingerprint == config.override(steps=9, sample_every_steps=2, job_dir="x").fingerprint
+    assert config.fingerprint != config.override(seed=1).fingerprint
+    assert config.fingerprint != config.override(loss="hinge").fingerprint
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_complete_and_described(name):
+    config = recipes.get(name)
+    assert config.recipe == name
+    assert config.resolve(5000).steps > 0
+    assert recipes.summary(name).endswith((".", ","))

@@ -1,0 +1,196 @@
+"""Shards in a bucket are fetched once into a cache, checked, and fetched again where the cache lost or damaged them."""
+
+import os
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.cloud import storage
+from refusals import check_refusal
+
+from trainer.data import shard_cache, tfrecord_reader
+from trainer.data.loading import load
+from trainer.data.shard_cache import ShardCache
+from trainer.data.tfrecord_reader import read_shards, write_prepared
+from trainer.errors import ConfigError, DataError, StorageError
+from trainer.storage import gcs, locate
+from trainer.storage.gcs import BucketLocation
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+TEXTS = {"name": "set", "source": "", "license": "", "attribution": ""}
+
+
+@pytest.fixture
+def remote(bucket, tmp_path):
+    """A set of four shards in a bucket."""
+    write_prepared(tmp_path / "set", IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    folder = locate(bucket) / "sets/set"
+    folder.upload(tmp_path / "set", [path.name for path in (tmp_path / "set").iterdir()])
+    return folder
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """The names that are fetched from buckets."""
+    fetched = []
+    plain = BucketLocation.download
+    monkeypatch.setattr(
+        BucketLocation, "download", lambda self, files, **how: (fetched.extend(files), plain(self, files, **how))
+    )
+    return fetched
+
+
+def test_a_data_set_in_a_bucket_is_loaded_by_its_name(remote, tmp_path, monkeypatch, downloads):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert (load(str(remote)).images == IMAGES).all()
+    assert len(downloads) == 4 and len(list((tmp_path / "cache/gan-trainer/shards").iterdir())) == 4
+    nothing = str(remote.parent / "nothing")
+    check_refusal(lambda: load(nothing), ConfigError, f"dataset={nothing}", "dataset.json")
+
+
+def test_what_the_cache_damaged_is_fetched_again(remote, tmp_path, downloads):
+    files = ShardCache(remote, tmp_path / "cache")
+    first = files.paths(files.manifest.shards)[0]
+    content = first.read_bytes()
+    first.write_bytes(content[:-1] + b"x")
+    assert ShardCache(remote, tmp_path / "cache").paths(files.manifest.shards)[0].read_bytes() == content
+    assert downloads.count(files.manifest.shards[0].file) == 2 and len(downloads) == 5
+
+
+def test_what_was_used_least_recently_goes_when_the_cache_is_full(remote, tmp_path, downloads):
+    shards = ShardCache(remote, tmp_path / "cache").manifest.shards
+    files = ShardCache(remote, tmp_path / "cache", cache_mib=2.5 * shards[0].num_bytes / 2**20)
+    for index in (0, 1, 0, 2):
+        (path,) = files.paths([shards[index]])
+        assert path.exists()
+    held = {path.stem for path in (tmp_path / "cache").iterdir()}
+    assert held == {shards[0].sha256, shards[2].sha256} and len(downloads) == 3
+
+
+def test_a_shard_that_the_bucket_lost_or_changed_is_named(remote, tmp_path):
+    files = ShardCache(remote, tmp_path / "cache")
+    (remote / files.manifest.shards[1].file).write_bytes(b"something else")
+    changed, lost = (str(remote / shard.file) for shard in files.manifest.shards[1:3])
+    check_refusal(lambda: files.paths(files.manifest.shards), DataError, changed, "14", "dataset.json")
+    remote.delete([files.manifest.shards[2].file])
+    others = ShardCache(remote, tmp_path / "other")
+    check_refusal(lambda: others.paths(files.manifest.shards), StorageError, lost)
+
+
+def test_two_runs_fetch_one_shard_into_one_cache(remote, tmp_path, monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+    partials = []
+
+    def together(self, filename, plain=storage.Blob.download_to_filename, **settings):
+        partials.append(filename)
+        both.wait()
+        plain(self, filename, **settings)
+        both.wait()  # neither has given its file its name yet
+
+    monkeypatch.setattr(storage.Blob, "download_to_filename", together)
+    runs = [ShardCache(remote, tmp_path / "cache") for _ in range(2)]
+    threads = [threading.Thread(target=files.paths, args=(files.manifest.shards[:1],)) for files in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(partials)) == 2
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [runs[0].manifest.shards[0].sha256]
+
+
+def test_what_transfers_left_that_were_broken_off_goes_after_a_day(remote, tmp_path):
+    (tmp_path / "cache").mkdir()
+    for name, age in (
+        (".a.tfrecord.partial", 90_000),
+        (".b.tfrecord.1.partial", 90_000),
+        (".c.tfrecord.2.partial", 60),
+    ):
+        (tmp_path / "cache" / name).touch()
+        os.utime(tmp_path / "cache" / name, times=(time.time() - age,) * 2)
+    files = ShardCache(remote, tmp_path / "cache")
+    files.paths(files.manifest.shards[:1])
+    assert [path.name for path in (tmp_path / "cache").glob(".*")] == [".c.tfrecord.2.partial"]
+
+
+def test_a_shard_whose_room_another_run_needed_is_fetched_again(remote, tmp_path, downloads):
+    ours, theirs = (ShardCache(remote, tmp_path / "cache", cache_mib=0) for _ in range(2))
+    shards = ours.manifest.shards
+    reading = read_shards(ours, shards[:2])
+    images = [next(reading)[0]]
+    theirs.paths(shards[2:3])
+    assert {path.stem for path in (tmp_path / "cache").iterdir()} == {shards[2].sha256}
+    images.append(next(reading)[0])
+    assert (np.concatenate(images) == IMAGES[:6]).all()
+    assert downloads == [shards[index].file for index in (0, 1, 2, 1)]
+
+
+def test_a_shard_that_is_open_may_go(remote, tmp_path, downloads, monkeypatch):
+    monkeypatch.setattr(tfrecord_reader, "_PARSE_BATCH", 1)
+    files = ShardCache(remote, tmp_path / "cache")
+    shard = files.manifest.shards[0]
+    (path,) = files.paths([shard])
+    batches = tfrecord_reader._records(files, shard, lambda start, stop: np.arange(stop - start))
+    images = [next(batches)[0]]
+    path.unlink()
+    images += [found for found, _ in batches]
+    assert (np.concatenate(images) == IMAGES[:3]).all() and downloads == [shard.file]
+
+
+def test_a_file_that_another_run_deletes_at_any_moment_is_no_error(remote, tmp_path, monkeypatch, downloads):
+    def gone_before(act):
+        def acted(path, *arguments, **settings):
+            if path not in deleted and Path(path).exists():
+                deleted.append(path)
+                Path(path).unlink()
+            return act(path, *arguments, **settings)
+
+        return acted
+
+    def listed(self, pattern, plain=Path.glob):
+        return [*plain(self, pattern), self / "gone.tfrecord"]
+
+    for module, name in ((os, "utime"), (shard_cache, "file_sha256")):
+        deleted = []
+        files = ShardCache(remote, tmp_path / name)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(module, name, gone_before(getattr(module, name)))
+            meanwhile.setattr(Path, "glob", listed)
+            files.paths(files.manifest.shards[:2])
+        assert (next(read_shards(files, files.manifest.shards[:1]))[0] == IMAGES[:3]).all()
+        assert deleted and downloads
+        downloads.clear()
+
+
+def test_a_shard_that_is_always_deleted_ends_the_run(remote, tmp_path):
+    files = ShardCache(remote, tmp_path / "cache")
+
+    def gone(path):
+        raise FileNotFoundError
+
+    shard = files.manifest.shards[0]
+    facts = (str(remote / shard.file), str(tmp_path / "cache"), "--cache_mib")
+    check_refusal(lambda: files.using(shard, gone), StorageError, *facts)
+
+
+def test_a_local_shard_that_goes_in_mid_run_is_named(tmp_path):
+    write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    files = ShardCache(locate(tmp_path))
+    for path in files.paths(files.manifest.shards):
+        path.unlink()
+    reading = read_shards(files, files.manifest.shards)
+    check_refusal(lambda: next(reading), DataError, "set-00000-of-00004.tfrecord", "dataset.json")
+
+
+def test_a_reader_that_stops_fetches_no_other_shard(remote, tmp_path, monkeypatch):
+    closing, plain = threading.Event(), storage.Blob.download_to_filename
+    monkeypatch.setattr(gcs, "NUM_THREADS", 1)
+    monkeypatch.setattr(storage.Blob, "download_to_filename", lambda *a, **how: (closing.set(), plain(*a, **how)))
+    files = ShardCache(remote, tmp_path / "cache")
+    with pytest.raises(CancelledError):
+        files.until(closing).paths(files.manifest.shards)
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [files.manifest.shards[0].sha256]
+    assert len(files.paths(files.manifest.shards)) == 4

@@ -1,0 +1,37 @@
+"""Derived sets: negatives and colors of another set, described without a pixel."""
+
+import numpy as np
+
+from trainer.data import describe
+from trainer.data.loading import load
+from trainer.data.transforms import tinted
+
+
+def test_inverted_images_are_negatives_padding_included(digits):
+    arrays = load("inverted:digits", padding=1)
+    assert arrays.info.image_shape == (30, 30, 1)
+    np.testing.assert_array_equal(arrays.images[:, 1:-1, 1:-1], 255 - digits.images)
+    assert (arrays.images[:, 0] == 255).all()
+    np.testing.assert_array_equal(arrays.labels, digits.labels)
+
+
+def test_tinted_images_have_one_bright_color_each(digits):
+    arrays = load("tinted:digits")
+    assert arrays.images.shape == (5000, 28, 28, 3) == (5000, *describe("tinted:digits").image_shape)
+    np.testing.assert_allclose(arrays.images.max(axis=-1), digits.images[..., 0], atol=1)
+    brightest = arrays.images.reshape(5000, -1, 3).max(axis=1)
+    assert len(np.unique(brightest, axis=0)) > 1000
+    assert load("tinted:digits").fingerprint == arrays.fingerprint
+
+
+def test_hues_go_by_the_position_among_the_images_that_are_loaded(digits):
+    few = digits.images[digits.labels == 3]
+    arrays = load("tinted:digits", (3,))
+    np.testing.assert_array_equal(arrays.images, tinted(few))
+    hue = load("tinted:digits").images[0].reshape(-1, 3).max(axis=0)
+    np.testing.assert_array_equal(arrays.images[0].reshape(-1, 3).max(axis=0) // 8, hue // 8)
+
+
+def test_a_class_filter_keeps_the_derived_classes():
+    arrays = load("inverted:digits", (3,))
+    assert set(arrays.labels) == {3} and len(arrays.images) == 500

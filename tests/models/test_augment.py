@@ -1,0 +1,238 @@
+"""Augmentations move and recolor images as they say, keyed by place in the batch, and can be derived through."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.models import augment
+from trainer.training.rng import StepRng
+
+TRANSFORMATIONS = {
+    "diffaugment": ["brightness", "saturation", "contrast", "translation", "cutout"],
+    "ada": [
+        *("x_flip", "quarter_turns", "translation"),
+        *("scale", "rotation", "stretch", "rotation_after", "fractional_translation"),
+        *("brightness", "contrast", "luma_flip", "hue", "saturation"),
+    ],
+}
+every_augmentation = pytest.mark.parametrize("name", augment.names())
+
+
+class Scripted:
+    """Draws with which, at a probability of 0.5, only the named transformations apply, with the given numbers."""
+
+    def __init__(self, batch, **strengths):
+        self.batch, self.strengths, self.purposes = batch, strengths, []
+
+    def uniform(self, purpose, size):
+        self.purposes.append(purpose)
+        _, name, *applied = purpose.split("/")
+        value = self.strengths.get(name, 0.9) if not applied else 0.0 if name in self.strengths else 0.9
+        return tf.constant(np.broadcast_to(np.float32(value), [self.batch, size]))
+
+    normal = uniform
+
+
+def pictures(*shape):
+    return tf.random.stateless_uniform(shape, [3, 4], -1.0, 1.0)
+
+
+def scripted(name, images, **strengths):
+    return augment.get(name)(images, Scripted(len(images), **strengths), 0.5).numpy()
+
+
+@every_augmentation
+@pytest.mark.parametrize("shape", [(6, 8, 8, 1), (6, 7, 10, 3), (6, 1, 5, 1)])
+def test_images_change_and_keep_their_shape(name, shape):
+    images = pictures(*shape)
+    changed = augment.get(name)(images, StepRng(0, 1, 6), 1.0)
+    assert changed.shape == shape
+    assert changed.dtype == tf.float32
+    assert np.isfinite(changed).all()
+    assert (changed != images).numpy().any(axis=(1, 2, 3)).all()
+
+
+@every_augmentation
+@pytest.mark.parametrize("probability", [0.0, tf.constant(0.0)], ids=["float", "tensor"])
+def test_at_probability_zero_the_same_bits_come_back(name, probability):
+    images = tf.concat([pictures(3, 6, 9, 3), tf.fill([1, 6, 9, 3], -0.0)], 0)
+    kept = augment.get(name)(images, StepRng(0, 1, 4), probability, image_range=(-0.3, 1.0))
+    assert kept.numpy().tobytes() == images.numpy().tobytes()
+
+
+@pytest.mark.parametrize(("name", "word"), [("diffaugment", "translation"), ("diffaugment", "color"), ("ada", "color")])
+def test_the_probability_is_the_share_of_changed_images(name, word):
+    images, rng = pictures(2000, 8, 8, 1), StepRng(0, 1, 2000)
+    changed = (augment.get(name)(images, rng, 0.2, policy=[word]) != images).numpy().any(axis=(1, 2, 3)).mean()
+    untouched = {"translation": 0.8 + 0.2 / 9, "color": 0.8**2}[word]
+    if name == "ada":
+        untouched *= 1 - 0.2 / 2  # the luma flip, in one of two draws
+    assert changed == pytest.approx(1 - untouched, abs=0.03)
+
+
+@pytest.mark.parametrize(("probability", "rotates"), [(0.63, False), (0.65, True)])
+def test_the_two_rotations_share_the_probability(probability, rotates):
+    rng, images = Scripted(3), pictures(3, 6, 6, 1)
+    rng.uniform = lambda purpose, size: tf.fill([3, size], 0.4)  # of p = 0.64 each rotation has 1 - sqrt(0.36) = 0.4
+    rng.normal = lambda purpose, size: tf.zeros([3, size])  # so that nothing else in `geom` does anything
+    changed = augment.ada(images, rng, probability, policy=["geom"])
+    assert (np.abs(changed - images).max() > 0.1) == rotates
+
+
+@every_augmentation
+def test_two_halves_of_a_batch_are_augmented_as_the_whole_is(name):
+    images, function = pictures(8, 6, 9, 3), augment.get(name)
+    whole = function(images, StepRng(5, 2, 8), 0.7)
+    halves = [function(images[4 * k : 4 * k + 4], StepRng(5, 2, 4, replica=k), 0.7) for k in (0, 1)]
+    # Vectorised sines and powers round differently by where in a vector they stand.
+    np.testing.assert_allclose(tf.concat(halves, 0), whole, atol=1e-5)
+    assert np.abs(function(images, StepRng(5, 3, 8), 0.7) - whole).max() > 0.1
+
+
+@every_augmentation
+def test_every_transformation_draws_for_purposes_of_its_own(name):
+    rng = Scripted(2)
+    augment.get(name)(pictures(2, 6, 6, 3), rng, 0.5)
+    assert sorted(rng.purposes) == sorted(set(rng.purposes))
+    applied = [f"{name}/{transformation}/applied" for transformation in TRANSFORMATIONS[name]]
+    assert sorted(purpose for purpose in rng.purposes if purpose.endswith("applied")) == sorted(applied)
+
+
+@every_augmentation
+def test_strengths_follow_the_range_of_the_images(name):
+    images, function = pictures(6, 6, 8, 3), augment.get(name)
+    expected = function(images, StepRng(0, 1, 6), 1.0) * 2.0 + 5.0
+    scaled = function(images * 2.0 + 5.0, StepRng(0, 1, 6), 1.0, image_range=(3.0, 7.0))
+    np.testing.assert_allclose(scaled, expected, atol=1e-4)
+
+
+def test_diffaugment_shifts_by_an_eighth_and_cuts_out_a_half():
+    images = pictures(2, 16, 8, 3)
+    shifted = scripted("diffaugment", images, translation=0.0)  # up and left, as far as it goes
+    np.testing.assert_array_equal(shifted[:, :-2, :-1], images[:, 2:, 1:])
+    assert (shifted[:, -2:] == 0).all() and (shifted[:, :, -1:] == 0).all()
+    middle = scripted("diffaugment", images, cutout=0.5) == 0
+    np.testing.assert_array_equal(np.argwhere(middle[0, :, :, 0]).min(0), [4, 2])
+    assert (middle.sum(axis=(1, 2)) == 8 * 4).all()
+    corner = scripted("diffaugment", images, cutout=0.0) == 0
+    assert (corner.sum(axis=(1, 2)) == 4 * 2).all() and corner[:, 0, 0].all()
+
+
+def test_diffaugment_recolors_as_the_paper_says():
+    images = pictures(2, 4, 5, 3).numpy()
+    np.testing.assert_allclose(scripted("diffaugment", images, brightness=0.75), images + 0.25, atol=1e-6)
+    gray, mean = images.mean(3, keepdims=True), images.mean((1, 2, 3), keepdims=True)
+    saturated = gray + 0.4 * (images - gray)
+    np.testing.assert_allclose(scripted("diffaugment", images, saturation=0.2), saturated, atol=1e-6)
+    np.testing.assert_allclose(
+        scripted("diffaugment", images, brightness=0.75, saturation=0.2, contrast=0.2),
+        mean + 0.25 + 0.7 * (saturated - mean),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 6, 1), (2, 5, 5, 3)])
+def test_ada_flips_and_turns_exactly(shape):
+    images = pictures(*shape).numpy()
+    np.testing.assert_array_equal(scripted("ada", images, x_flip=0.9), images[:, :, ::-1])
+    np.testing.assert_array_equal(scripted("ada", images, x_flip=0.1), images)
+    turned = scripted("ada", images, quarter_turns=0.3)
+    np.testing.assert_array_equal(turned, np.rot90(images, -1, axes=(1, 2)))
+    twice = scripted("ada", images, x_flip=0.9, quarter_turns=0.3)
+    np.testing.assert_array_equal(twice, np.rot90(images[:, :, ::-1], -1, axes=(1, 2)))
+
+
+def test_ada_shifts_bring_in_the_reflection():
+    images = pictures(2, 16, 8, 3).numpy()
+    down_right = np.pad(images, [(0, 0), (2, 0), (1, 0), (0, 0)], mode="reflect")[:, :-2, :-1]
+    np.testing.assert_array_equal(scripted("ada", images, translation=0.999), down_right)
+    half_a_pixel = scripted("ada", images, fractional_translation=[-0.25, 0.0])
+    np.testing.assert_allclose(half_a_pixel[:, :-1], (images[:, :-1] + images[:, 1:]) / 2, atol=1e-5)
+
+
+def test_ada_scales_and_rotates_about_the_center():
+    images = pictures(2, 9, 9, 1).numpy()
+    larger = scripted("ada", images, scale=5.0)  # five fifths of an octave
+    np.testing.assert_allclose(larger[:, ::2, ::2], images[:, 2:7, 2:7], atol=1e-5)
+    np.testing.assert_allclose(scripted("ada", images, rotation=1.0), images[:, ::-1, ::-1], atol=1e-4)
+    stretched = scripted("ada", images, stretch=5.0)
+    np.testing.assert_allclose(stretched[:, 2:7, ::2], images[:, ::2, 2:7], atol=1e-5)
+
+
+def test_ada_recolors_about_the_grays():
+    images = pictures(2, 4, 5, 3).numpy()
+    gray = images.mean(3, keepdims=True)
+    np.testing.assert_allclose(scripted("ada", images, brightness=-1.0), images - 0.2, atol=1e-6)
+    np.testing.assert_allclose(scripted("ada", images, contrast=2.0), 2 * images, atol=1e-6)
+    np.testing.assert_allclose(scripted("ada", images, luma_flip=0.1), images - 2 * gray, atol=1e-6)
+    np.testing.assert_allclose(scripted("ada", images, saturation=1.0), gray + 2 * (images - gray), atol=1e-6)
+    third_of_a_turn = scripted("ada", images, hue=1 / 2 + 1 / 3)
+    np.testing.assert_allclose(third_of_a_turn, np.roll(images, 1, axis=3), atol=1e-5)
+
+
+def test_of_one_channel_there_is_no_saturation_and_a_luma_flip_inverts():
+    images = pictures(2, 4, 5, 1)
+    np.testing.assert_array_equal(scripted("diffaugment", images, saturation=0.1), images)
+    np.testing.assert_array_equal(scripted("ada", images, hue=0.1, saturation=2.0), images)
+    np.testing.assert_array_equal(scripted("ada", images, luma_flip=0.1), -images)
+
+
+@every_augmentation
+def test_gradients_are_the_transpose_of_what_is_done(name):
+    images, direction, rng = pictures(4, 7, 6, 3), pictures(5, 7, 6, 3)[1:], StepRng(0, 1, 4)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        changed = augment.get(name)(images, rng, 0.8)
+    other = tf.random.stateless_normal(images.shape, [1, 1])
+    gradient = tape.gradient(changed, images, output_gradients=other)
+    moved = augment.get(name)(images + direction, rng, 0.8) - changed
+    np.testing.assert_allclose(
+        tf.reduce_sum(moved * other, [1, 2, 3]), tf.reduce_sum(direction * gradient, [1, 2, 3]), atol=1e-3
+    )
+
+
+@functools.cache
+def penalized(name, jit_compile):
+    """A function from a kernel to the R1 penalty of its convolution after an augmentation, and the slope of that."""
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(images, step, kernel):
+        with tf.GradientTape() as outer:
+            outer.watch(kernel)
+            with tf.GradientTape() as inner:
+                inner.watch(images)
+                seen = augment.get(name)(images, StepRng(0, step, 4), tf.constant(0.8))
+                logits = tf.reduce_sum(tf.square(tf.nn.conv2d(seen, kernel, 2, "SAME")))
+            penalty = tf.reduce_sum(tf.square(inner.gradient(logits, images)))
+        return penalty, outer.gradient(penalty, kernel)
+
+    return lambda kernel: [result.numpy() for result in run(pictures(4, 8, 6, 3), tf.constant(1), kernel)]
+
+
+@every_augmentation
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_a_penalty_on_the_plain_images_has_its_gradient(name, jit_compile):
+    kernel, run = tf.random.stateless_normal([4, 4, 3, 2], [0, 1], stddev=0.2), penalized(name, jit_compile)
+    _, slope = run(kernel)
+    along = slope / np.linalg.norm(slope)
+    above, below = (run(kernel + step * along)[0] for step in (0.01, -0.01))
+    assert (above - below) / 0.02 == pytest.approx(np.linalg.norm(slope), rel=0.01)
+
+
+@every_augmentation
+def test_the_same_call_gives_the_same_bits(name):
+    kernel = tf.random.stateless_normal([4, 4, 3, 2], [0, 1])
+    first, second = (penalized(name, False)(kernel) for _ in range(2))
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "mean_sign", "num_images", "after"),
+    [(0.2, 0.9, 5000, 0.21), (0.2, 0.3, 5000, 0.19), (0.2, 0.6, 5000, 0.2), (0.001, 0.0, 5000, 0), (0.999, 1, 5000, 1)],
+)
+def test_the_probability_follows_the_sign_of_overfitting(before, mean_sign, num_images, after):
+    assert augment.adapted_probability(before, mean_sign, num_images).numpy() == pytest.approx(after, abs=1e-6)
+    tensors = tf.constant(before), tf.constant(mean_sign, tf.float32), tf.constant(num_images, tf.int64)
+    assert augment.adapted_probability(*tensors).numpy() == pytest.approx(after, abs=1e-6)

@@ -1,0 +1,321 @@
+"""Networks, losses, penalties, augmentations and data that a GAN refuses, and calls at the wrong time."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan
+from keras import Sequential, layers
+from refusals import check_refusal
+
+from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN
+from trainer.errors import ConfigError, DataError, DivergenceError, NetworkError
+from trainer.models import augment, losses, penalties
+from trainer.training.rng import StepRng
+
+IMAGES = np.zeros((20, 28, 28, 1), np.uint8)
+LABELS = np.arange(20) % 10
+SMALL_IMAGES = np.zeros((8, 2, 2, 1), np.uint8)
+
+
+def row(name, act, error, *mentions):
+    return pytest.param(act, error, mentions, id=name)
+
+
+def network(input_shape, *stack):
+    return Sequential([keras.Input(input_shape), *stack])
+
+
+def tiny_networks():
+    """Makers of a generator of 2×2 images from 3 latents, and of its discriminator."""
+    return {
+        "generator": lambda: network((3,), layers.Dense(4, "tanh"), layers.Reshape((2, 2, 1))),
+        "discriminator": lambda: network((2, 2, 1), layers.Flatten(), layers.Dense(1)),
+    }
+
+
+def small_gan(kind=GAN, loss="non_saturating", **changed):
+    """A compiled GAN of 2×2 images; `changed` are makers of other networks."""
+    gan = kind(3, networks=tiny_networks() | changed)
+    gan.compile(optimizer="adam", loss=loss, jit_compile=False)
+    return gan
+
+
+def fit_small(*arguments, **changed):
+    small_gan(*arguments, **changed).fit(SMALL_IMAGES, batch_size=4, steps=1, verbose=0)
+
+
+def fit(gan, x=IMAGES, y=None, **settings):
+    gan.fit(x, y, **({"batch_size": 4, "steps": 1, "verbose": 0} | settings))
+
+
+def conditional(**makers):
+    """A compiled conditional GAN of ten classes, some of whose networks are made otherwise."""
+    gan = tiny_gan("dcgan", model="conditional")
+    for name, make in makers.items():
+        setattr(gan, f"get_{name}", make)
+    gan.compile(optimizer="adam")
+    return gan
+
+
+class Translator(CycleGAN):
+    """A CycleGAN of 8×8 images."""
+
+    def get_generator(self):
+        return network((8, 8, 1), layers.Conv2D(1, 3, padding="same", activation="tanh"))
+
+    def get_discriminator(self):
+        return network((8, 8, 1), layers.Conv2D(1, 3, 2, padding="same"))
+
+
+def translator(generator=None):
+    gan = Translator()
+    gan.get_generator = generator or gan.get_generator
+    gan.compile(optimizer="adam")
+    return gan
+
+
+def with_latents(gan, size):
+    """A GAN of another latent size than its generator's."""
+    gan.latent_dim = size
+    return gan
+
+
+def compiled(**settings):
+    tiny_gan().compile(**settings)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "mentions"),
+    [
+        row("loss", lambda: compiled(loss="hing"), ConfigError, "loss", "hing", "hinge"),
+        row("keys", lambda: compiled(optimizer={"generator": "adam"}), ConfigError, "optimizer", "discriminator"),
+        row("optimizer", lambda: compiled(optimizer="adm"), ConfigError, "optimizer", "adm", "adam"),
+        row("no optimizer", lambda: compiled(optimizer=None), ConfigError, "optimizer", "None"),
+        row("precision", lambda: compiled(precision="float16"), ConfigError, "precision", "float16", "bfloat16"),
+        row("repeats", lambda: compiled(discriminator_repeats=0), ConfigError, "discriminator_repeats", "0"),
+        row("penalty steps", lambda: compiled(penalty_every_steps=0), ConfigError, "penalty_every_steps", "0"),
+        row("update order", lambda: compiled(update_order="both"), ConfigError, "update_order", "both", "alternating"),
+        row("probability", lambda: compiled(augment="ada", augment_probability=1.5), ConfigError, "probability", "1.5"),
+        row("latents", lambda: GAN(4, latent_distribution="flat"), ConfigError, "latent_distribution", "flat"),
+        row("image range", lambda: GAN(4, image_range="0..9"), ConfigError, "image_range", "0..9"),
+        row("one class", lambda: ConditionalGAN(4, 1), ConfigError, "num_classes", "1"),
+        row("updates", lambda: compiled(discriminator_updates="apart"), ConfigError, "discriminator_updates", "apart"),
+    ],
+)
+def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
+    check_refusal(act, error, *mentions)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "mentions"),
+    [
+        row("channels", lambda: fit(tiny_gan(), np.zeros((20, 28, 28, 3))), DataError, "(28, 28, 3)", "(28, 28, 1)"),
+        row("no channels", lambda: fit(small_gan(), SMALL_IMAGES[..., 0]), DataError, "(2, 2)", "(2, 2, 1)", "newaxis"),
+        row("nan", lambda: fit(tiny_gan(), np.full(IMAGES.shape, np.nan)), DataError, "x", "finite"),
+        row("no numbers", lambda: fit(tiny_gan(), ["a", "b"]), DataError, "x", "<U1"),
+        row("too few", lambda: fit(tiny_gan(), batch_size=64), ConfigError, "batch_size", "64", "20"),
+        row("no batch", lambda: fit(tiny_gan(), batch_size=0), ConfigError, "batch_size", "0"),
+        row("no window", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),
+        row("no labels", lambda: fit(conditional()), DataError, "labels", "y", "10"),
+        row("label too large", lambda: fit(conditional(), y=[0] * 19 + [12]), DataError, "12", "num_classes", "10"),
+        row("label too small", lambda: fit(conditional(), y=[0] * 19 + [-1]), DataError, "y", "-1"),
+        row("few labels", lambda: fit(conditional(), y=[1, 2, 3]), DataError, "y", "3", "20"),
+        row("names", lambda: fit(conditional(), y=["cat"] * 20), DataError, "y", "<U3", "one-hot"),
+        row("booleans", lambda: fit(conditional(), y=[True] * 20), DataError, "y", "bool", "one-hot"),
+        row("objects", lambda: fit(conditional(), y=[None] * 20), DataError, "y", "object", "one-hot"),
+        row("balance", lambda: fit(tiny_gan(), balance_classes=True), DataError, "balance_classes", "labels"),
+        row("no classes", lambda: tiny_gan().sample(2, labels=3), DataError, "labels", "3", "classes"),
+        row("few asked", lambda: conditional().sample(10, labels=[1, 2, 3]), DataError, "labels", "3", "10"),
+        row("one domain", lambda: fit(translator(), IMAGES[:, :8, :8]), DataError, "fit", "y"),
+        row(
+            "domains differ",
+            lambda: fit(translator(), IMAGES[:, :8, :8], IMAGES[:, :4, :8]),
+            DataError,
+            *("x", "[8, 8, 1]", "y", "[4, 8, 1]"),
+        ),
+        row(
+            "small domain",
+            lambda: fit(translator(), IMAGES[:, :8, :8], IMAGES[:3, :8, :8]),
+            ConfigError,
+            *("batch_size", "4", "3"),
+        ),
+        row("nothing shown", lambda: translator().sample(2), DataError, "CycleGAN", "fit"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(act, error, mentions):
+    check_refusal(act, error, *mentions)
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "mention"),
+    [
+        (lambda: GAN(3), lambda gan: gan.fit(SMALL_IMAGES), "fit"),
+        (lambda: GAN(3), lambda gan: gan.sample(3), "sample"),
+        (Translator, lambda gan: gan.fit(IMAGES, IMAGES), "fit"),
+        (Translator, lambda gan: gan.sample(2), "sample"),
+        (Translator, lambda gan: gan.translate(IMAGES, "b"), "translate"),
+    ],
+)
+def test_use_before_compile_is_refused(make, use, mention):
+    check_refusal(lambda: use(make()), ConfigError, mention, "compile")
+
+
+@pytest.mark.parametrize(
+    "use", [lambda gan: gan(np.zeros((2, 3))), lambda gan: gan.predict(np.zeros((2, 3)), verbose=0)]
+)
+def test_calls_through_keras_before_compile_are_refused(use):
+    with pytest.raises(ConfigError, match="compile"):  # Keras adds lines about the arguments
+        use(GAN(3))
+
+
+def two_inputs():
+    inputs = [keras.Input((8,)), keras.Input((10,))]
+    return keras.Model(inputs, layers.Concatenate()(inputs))
+
+
+def dense(input_shape, units):
+    return network(input_shape, layers.Flatten(), layers.Dense(units))
+
+
+class Patches(ACGAN):
+    """Its discriminator has no dense layer for the second head."""
+
+    def get_generator(self):
+        return network((self.latent_dim + self.num_classes,), layers.Dense(4))
+
+    def get_discriminator(self):
+        return network((8, 8, 1), layers.Conv2D(1, 3))
+
+
+def identity():
+    layer = layers.Identity()
+    layer.built = True
+    return layer
+
+
+def not_built():
+    return Sequential([layers.Dense(4)])
+
+
+def subclassed():
+    def train_step(self, data):
+        return {}
+
+    return type("Stepping", (GAN,), {"train_step": train_step})(3)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "mentions"),
+    [
+        row("no generator", lambda: GAN(4).compile(), NetworkError, "GAN", "get_generator"),
+        row("not built", lambda: small_gan(generator=not_built), NetworkError, "get_generator", "keras.Input"),
+        row("train_step", subclassed, ConfigError, "Stepping", "train_step", "forward"),
+        row("size unknown", lambda: translator(identity), NetworkError, "CycleGAN", "generator"),
+        row("no dense end", Patches(4, 10).compile, NetworkError, "discriminator", "Dense(1)"),
+        row(
+            "logits",
+            lambda: fit_small(discriminator=lambda: dense((2, 2, 1), 10)),
+            NetworkError,
+            *("discriminator", "(4, 10)", "(B, 1)"),
+        ),
+        row(
+            "images",
+            lambda: fit_small(generator=lambda: network((3,), layers.Dense(16), layers.Reshape((4, 4, 1)))),
+            (NetworkError, ValueError),
+            *("generator", "(4, 4, 1)"),
+        ),
+        row("latents to sample", lambda: with_latents(tiny_gan(), 9).sample(2), NetworkError, "(8,)", "(9,)"),
+        row("latents to fit", lambda: fit(with_latents(tiny_gan(), 9)), NetworkError, "(8,)", "(9,)"),
+        row(
+            "no room for labels",
+            lambda: fit(conditional(generator=lambda: dense((8,), 784)), y=LABELS),
+            NetworkError,
+            *("generator", "(8,)", "(18,)", "latent_dim"),
+        ),
+        row(
+            "two inputs",
+            lambda: fit(conditional(generator=two_inputs), y=LABELS),
+            NetworkError,
+            *("generator", "(8,)", "(10,)", "(18,)"),
+        ),
+        row(
+            "no planes of labels",
+            lambda: fit(conditional(discriminator=lambda: dense((28, 28, 1), 1)), y=LABELS),
+            NetworkError,
+            *("discriminator", "(28, 28, 1)", "(28, 28, 11)"),
+        ),
+        row(
+            "smaller images",
+            lambda: fit(conditional(discriminator=lambda: dense((14, 14, 11), 1)), y=LABELS),
+            DataError,
+            *("discriminator", "(28, 28, 1)", "(28, 28, 11)", "(14, 14, 11)"),
+        ),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(act, error, mentions):
+    check_refusal(act, error, *mentions)
+
+
+class WithArguments(losses.NonSaturating):
+    def __init__(self, scale):
+        self.scale = scale
+
+
+def mean_of_batch(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred))
+
+
+class MeanOfBatch(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return mean_of_batch(y_true, y_pred)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "mentions"),
+    [
+        ("hnge", ConfigError, ("loss", "hnge", "hinge")),
+        (3, NetworkError, ("loss", "3")),
+        (WithArguments, NetworkError, ("loss", "WithArguments", "scale")),
+        (dict, NetworkError, ("loss", "dict")),
+        (int, NetworkError, ("loss", "int")),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss, error, mentions):
+    check_refusal(lambda: losses.get(loss), error, *mentions)
+
+
+@pytest.mark.parametrize("loss", [mean_of_batch, MeanOfBatch(), MeanOfBatch])
+def test_a_keras_loss_that_takes_the_mean_is_refused(loss):
+    logits = tf.zeros([2])
+    check_refusal(lambda: losses.get(loss).generator(logits, logits), NetworkError, "()", "2")
+
+
+def test_an_unknown_penalty_is_refused_with_the_nearest():
+    act = functools.partial(penalties.get, "gradient_penalti")
+    check_refusal(act, ConfigError, "penalty", "gradient_penalti", "gradient_penalty")
+
+
+def augmented(name, channels=1, probability=0.5, **policy):
+    return lambda: augment.get(name)(tf.zeros([1, 4, 4, channels]), StepRng(0, 0, 1), probability, **policy)
+
+
+@pytest.mark.parametrize(
+    ("act", "mentions"),
+    [
+        (lambda: augment.get("difaugment"), ("augmentation", "difaugment", "diffaugment")),
+        (augmented("diffaugment", policy=["color"]), ("color", "color")),
+        (augmented("ada", policy=["cutout"]), ("cutout", "blit, geom, color")),
+        *((augmented(name, probability=1.5), ("probability", "1.5")) for name in augment.names()),
+        *((augmented(name, channels=4), ("4", "3")) for name in augment.names()),
+    ],
+)
+def test_augmentations_that_cannot_be_are_refused(act, mentions):
+    check_refusal(act, ConfigError, *mentions)
+
+
+def test_a_loss_that_is_not_finite_stops_training(digits):
+    gan = tiny_gan(discriminator_learning_rate=1e30, generator_learning_rate=1e30)
+    check_refusal(lambda: fit(gan, digits.images, batch_size=16, steps=40), DivergenceError, "steps")

@@ -1,0 +1,114 @@
+"""What is particular to each model: what it asks for and what it shows."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan, values_of
+from keras import layers
+from refusals import check_refusal
+
+from trainer import CycleGAN
+from trainer.errors import DataError
+from trainer.training.rng import StepRng
+
+
+class Translator(CycleGAN):
+    """A user's subclass: two layers for each network, one method for both directions."""
+
+    def get_generator(self):
+        return keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(1, 3, padding="same", activation="tanh")])
+
+    def get_discriminator(self):
+        return keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(1, 3, 2, padding="same")])
+
+
+@pytest.fixture(scope="module")
+def domains():
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 1), np.uint8)
+    return images[:24], 255 - images[24:]
+
+
+@pytest.fixture(scope="module")
+def translator(domains):
+    gan = Translator(cycle_weight=1.0, pool_size=4)
+    gan.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_squared_error")
+    history = gan.fit(*domains, batch_size=8, epochs=2, verbose=0)
+    return gan, history.history
+
+
+def test_a_cyclegan_trains_on_two_domains_of_different_numbers(translator):
+    gan, history = translator
+    assert gan.step == 2 * (24 // 8)
+    logged = {"loss/cycle_a", "loss/cycle_b", "loss/identity_a", "accuracy/real_a", "score/fake_b", "loss/generator"}
+    assert logged <= set(history)
+    assert 0 < np.asarray(gan.networks["pool_a"].filled.value).sum() <= 4
+
+
+def test_a_cyclegan_shows_there_and_back_of_both_domains(translator, domains):
+    gan, _ = translator
+    grid = gan.sample_grid(10, 5)
+    assert grid.shape == (6 * 10 + 2, 5 * 10 + 2, 1)
+    a, b = domains
+    rows = [grid[2 + row * 10 : 10 + row * 10, 2:10] for row in range(6)]
+    for row, image in ((0, a[0]), (1, gan.translate(a, "b")[0]), (3, b[0]), (4, gan.translate(b, "a")[0])):
+        np.testing.assert_array_equal(rows[row], image)
+    np.testing.assert_array_equal(gan.sample(3)[0], gan.translate(a[:3], "b"))
+
+
+def test_an_infogan_needs_no_labels_and_samples_with_codes(digits):
+    gan = tiny_gan("dcgan", model="infogan", model_options={"num_categories": 4, "num_continuous": 1})
+    gan.fit(digits.images[:64], batch_size=16, steps=2, verbose=0)
+    images, codes = gan.sample(6)
+    assert images.shape == (6, 28, 28, 1) and codes.tolist() == [0, 1, 2, 3, 0, 1]
+    assert gan.labels_are_codes
+
+
+def test_an_infogans_grid_varies_one_continuous_code_across_each_row():
+    gan = tiny_gan("mlp", model="infogan", model_options={"num_categories": 3, "num_continuous": 2})
+    grid = gan.sample_grid(10, 4)
+    assert grid.shape == (2 * 3 * 30 + 2, 4 * 30 + 2, 1)
+    cells = grid[2:, 2:].reshape(6, 30, 4, 30)[:, :28, :, :28].swapaxes(1, 2)
+    assert len(np.unique(cells.reshape(24, -1), axis=0)) == 24
+    plain = tiny_gan("mlp", model="infogan", model_options={"num_categories": 3, "num_continuous": 0})
+    assert plain.sample_grid(10, 4).shape == (3 * 30 + 2, 4 * 30 + 2, 1)
+
+
+def test_an_acgans_classifier_may_learn_from_real_images_alone(digits):
+    def classifier_after(weight, scale):
+        options = {"fake_class_weight": weight, "class_weight": scale}
+        gan = tiny_gan("mlp", model="acgan", model_options=options, optimizer="rmsprop")
+        gan.fit(digits.images, digits.labels, batch_size=16, steps=1, verbose=0)
+        assert gan.discriminator.inputs[0].shape == (None, 28, 28, 1)
+        return values_of(gan)["classifier/000/kernel"]
+
+    assert (classifier_after(0.0, 1.0) != classifier_after(1.0, 1.0)).any()
+
+
+@pytest.mark.parametrize("model", ["conditional", "acgan"])
+def test_classes_that_the_data_lack_are_neither_asked_for_nor_shown(digits, model):
+    gan = tiny_gan("mlp", model=model, classes=(7, 3))
+    asked = gan.sample_labels(StepRng(0, tf.constant(5, tf.int64), 200, purpose="test")).numpy()
+    assert asked.dtype == np.int32 and set(asked) == {3, 7}
+    assert gan.sample(5)[1].tolist() == [3, 7, 3, 7, 3]
+    assert gan.sample_grid(10, 4).shape == (2 * 30 + 2, 4 * 30 + 2, 1)
+    check_refusal(lambda: gan.sample(2, labels=4), DataError, "labels", "4", "3, 7")
+    chosen = np.isin(digits.labels, (3, 7))
+    gan.fit(digits.images[chosen], digits.labels[chosen], batch_size=16, steps=1, verbose=0)
+
+
+def test_all_classes_are_drawn_as_they_are():
+    some, every = tiny_gan("mlp", model="conditional", classes=tuple(range(10))), tiny_gan("mlp", model="conditional")
+    rng = StepRng(0, tf.constant(5, tf.int64), 200, purpose="test")
+    np.testing.assert_array_equal(some.sample_labels(rng), every.sample_labels(rng))
+
+
+def test_a_cyclegan_translates_floats_in_the_range_of_all_images(domains):
+    floats = [(images / 127.5 - 1.0).astype(np.float32) for images in domains]
+    gan, of_bytes = Translator(), Translator()
+    for model, (a, b) in ((gan, floats), (of_bytes, domains)):
+        model.compile(optimizer="adam")
+        model.fit(a, b, batch_size=4, steps=1, verbose=0)
+    np.testing.assert_array_equal(gan.sample_grid(6, 3), of_bytes.sample_grid(6, 3))
+    gan.translate(np.zeros_like(floats[0][:1]), "b")  # which alone would be taken for 0..1
+    assert gan.image_range == (-1.0, 1.0)

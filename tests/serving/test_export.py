@@ -1,0 +1,300 @@
+"""The SavedModel of a run: what is served is what the run samples, by seed, number and label."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from bucket_runs import files
+from conftest import TINY_MLP, tiny_wiring
+from PIL import Image
+from refusals import check_command_refusal
+
+from trainer import __main__ as commands, task
+from trainer.callbacks import Animation, Checkpoint
+from trainer.image_io import tile
+from trainer.serving import saved_model
+from trainer.storage import locate
+from trainer.training import restore, run
+from trainer.training.checkpoint.store import CheckpointStore
+
+FLAGS = [
+    f"--architecture_options={json.dumps(TINY_MLP)}",
+    *("--latent_dim=8", "--global_batch_size=16", "--jit_compile=off", "--strategy=one_device", "--metrics=none"),
+    *("--steps=4", "--sample_every_steps=0", "--ema_half_life_images=20"),
+]
+
+
+CGAN = ["--recipe=cgan", "--architecture=mlp", *FLAGS]
+
+
+@pytest.fixture(scope="module")
+def job_dir(tmp_path_factory):
+    job_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert task.main(["task", *CGAN, f"--job_dir={job_dir}"]) == 0
+    return job_dir
+
+
+@pytest.fixture(scope="module")
+def signatures(job_dir):
+    model = tf.saved_model.load(str(job_dir / "model"))
+    return {"model": model, **model.signatures}
+
+
+def sample(signatures, seed, number, label):
+    pngs = signatures["sample"](seed=tf.constant(seed, tf.int64), number=tf.constant(number), label=tf.constant(label))[
+        "png_bytes"
+    ].numpy()
+    return [np.asarray(Image.open(io.BytesIO(png))) for png in pngs]
+
+
+def test_a_run_leaves_the_averaged_generator_of_its_end(job_dir, signatures):
+    _, gan, _ = restore.restore(str(job_dir))
+    latents, labels = np.random.default_rng(0).normal(size=(5, 8)).astype("f"), np.arange(5, dtype=np.int32)
+    images = signatures["serving_default"](latents=latents, labels=labels)["images"].numpy()
+    assert images.dtype == np.uint8 and images.shape == (5, 28, 28, 1)
+    np.testing.assert_array_equal(images, gan._sampler(gan.image_range, latents, labels))
+    learning = gan._sampler.__class__(lambda z, y: gan.generate(z, y, gan.generator, False))
+    assert (images != learning(gan.image_range, latents, labels)).any()
+
+
+def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
+    grids = sample(signatures, [1, 1, 2, 1, 1], [9, 9, 9, 3, 9], [4, 4, 4, 4, -1])
+    assert [grid.shape for grid in grids] == [(92, 92)] * 3 + [(62, 62), (92, 92)]
+    np.testing.assert_array_equal(grids[0], grids[1])
+    assert (grids[0] != grids[2]).any() and (grids[0] != grids[4]).any()
+    np.testing.assert_array_equal(grids[0][2:30, 2:30], grids[3][2:30, 2:30])  # the first ones, whatever the number
+    np.testing.assert_array_equal(sample(signatures, [1], [64], [4])[0][2:30, 2:30], grids[0][2:30, 2:30])
+    for number in (0, 65):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="number.*1.*64"):
+            sample(signatures, [1], [number], [4])
+
+
+@pytest.mark.parametrize("label", [-2, 10, 99])
+def test_a_label_that_there_is_not_is_refused(label, signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1.*9"):
+        sample(signatures, [1, 1], [9, 9], [9, label])
+
+
+@pytest.mark.parametrize("label", [-1, 10, 99])
+def test_a_label_that_there_is_not_is_refused_with_latents_too(label, signatures):
+    latents = tf.zeros([2, 8])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label.*0.*9"):
+        signatures["serving_default"](latents=latents, labels=tf.constant([9, label]))
+
+
+def test_a_grid_is_drawn_as_samples_are():
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), np.uint8)
+    np.testing.assert_array_equal(saved_model._tiled(tf.constant(images)).numpy(), tile(images, 3))
+    shown = saved_model._tiled(tf.constant(images[:7])).numpy()
+    np.testing.assert_array_equal(shown, tile(np.concatenate([images[:7], np.full((2, 5, 4, 3), 48, np.uint8)]), 3))
+
+
+def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
+    assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
+    here = [entry.name for entry in locate(tmp_path / "run/model").entries()]
+    assert "saved_model.pb" in here
+    assert here == [entry.name for entry in locate(f"{bucket}/elsewhere").entries()]
+
+
+@pytest.mark.parametrize(("callback", "moment"), [(Checkpoint, "on_train_batch_end"), (Animation, "on_train_end")])
+def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, moment, tmp_path, monkeypatch):
+    plain = getattr(callback, moment)
+
+    def signalled(self, *arguments, **logs):
+        if self.model.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not self.model.preempted:
+                time.sleep(0.001)
+        plain(self, *arguments, **logs)
+
+    monkeypatch.setattr(callback, moment, signalled)
+    assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def of_training(job_dir):
+    """What a run writes before its model."""
+    return {name: (job_dir / name).read_bytes() for name in ("metrics.jsonl", "samples/progression.gif")}
+
+
+def test_a_run_killed_in_its_export_writes_the_model_later(tmp_path, monkeypatch):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    with monkeypatch.context() as killed:
+        killed.setattr(saved_model, "save", interrupted)
+        assert task.main(command) == 130
+    assert not (tmp_path / "run/model").exists()
+    before = of_training(tmp_path / "run")
+    assert task.main(command) == 0
+    assert of_training(tmp_path / "run") == before
+    assert tf.saved_model.load(str(tmp_path / "run/model")).signatures
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    monkeypatch.setattr(saved_model, "save", interrupted)
+    assert task.main(command) == 0  # the model is there, and is not saved again
+
+
+def test_a_resumed_run_killed_in_its_export_replaces_the_old_model(tmp_path, monkeypatch):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    assert task.main(command) == 0
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    with monkeypatch.context() as killed:
+        killed.setattr(saved_model, "save", interrupted)
+        assert task.main([*command, "--steps=6"]) == 130
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    assert task.main([*command, "--steps=6"]) == 0
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 6, "chosen_at_step": 6}
+
+
+def test_a_model_may_be_asked_for_after_the_last_step(tmp_path):
+    command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
+    assert task.main([*command, "--noexport_model"]) == 0
+    assert task.main([*command, "--steps=3", "--metrics=digits"]) == 0
+    assert (tmp_path / "run/model/saved_model.pb").exists()
+    assert saved_model.about(locate(tmp_path / "run/model"))["step"] == 4
+
+
+@pytest.mark.parametrize(("run", "refused"), [("{bucket}/run", "run/model/"), ("{folder}/run", "elsewhere/")])
+def test_a_model_that_is_half_in_a_bucket_is_missing(run, refused, bucket, proxy, tmp_path, monkeypatch, capsys):
+    command = ["task", *CGAN, f"--job_dir={run.format(bucket=bucket, folder=tmp_path)}"]
+    monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
+    proxy.fate = lambda request: 403 if request.object_name.startswith(f"{refused}variables") else None
+    assert task.main(command) == 1
+    assert f"{refused}variables" in capsys.readouterr().err
+    assert not (locate(bucket) / f"{refused}saved_model.pb").exists()
+    proxy.fate = lambda request: None
+    assert task.main(command) == 0
+    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 5
+    monkeypatch.setattr(saved_model, "save", interrupted)
+    assert task.main(command) == 0  # the model is there, and is not saved again
+
+
+def test_the_file_that_makes_a_model_arrives_last_and_goes_first(job_dir, bucket, proxy):
+    for _ in range(2):
+        proxy.requests.clear()
+        saved_model.publish(job_dir / "model", locate(f"{bucket}/model"))
+        assert proxy.requests[-1].object_name == "model/saved_model.pb"
+    assert (proxy.requests[1].method, proxy.requests[1].object_name) == ("DELETE", "model/saved_model.pb")
+
+
+def test_the_file_that_makes_a_model_goes_first_from_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "model/variables").mkdir(parents=True)
+    (tmp_path / "model/saved_model.pb").touch()
+    plain = shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, **how: interrupted() if path.name == "model" else plain(path, **how)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        saved_model.save(tiny_wiring("gan"), tmp_path / "model")
+    assert (tmp_path / "model/variables").exists() and not (tmp_path / "model/saved_model.pb").exists()
+
+
+def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkeypatch):
+    for name, folder in (("CHECKPOINT_DIR", "checkpoints"), ("MODEL_DIR", "model"), ("TENSORBOARD_LOG_DIR", "logs")):
+        monkeypatch.setenv(f"AIP_{name}", f"{bucket}/job/7/{folder}/")
+    assert task.main(["task", *CGAN]) == 0
+    there = {entry.name.partition("/")[0] for entry in locate(f"{bucket}/job/7").entries()}
+    assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
+
+
+def rejected(capsys):
+    """The steps of the checkpoints that warnings name, in their order."""
+    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    messages = [entry["message"] for entry in logged if entry["severity"] == "WARNING"]
+    return [int(re.search(r"step-(\d{8})", message)[1]) for message in messages]
+
+
+@pytest.mark.parametrize(("damaged", "taken"), [((2,), 1), ((2, 1), 3)], ids=["the-next-best", "as-it-stands"])
+def test_a_damaged_best_checkpoint_is_named_and_passed_over(tmp_path, monkeypatch, capsys, damaged, taken):
+    gan = tiny_wiring("gan")
+    gan.step = 3
+    store = CheckpointStore(tmp_path, best="metric/x")
+    for step, metrics in ((1, {"metric/x": 2.0}), (2, {"metric/x": 1.0}), (3, {})):
+        store.save(gan.state, step, metrics)
+    store.wait()
+    for step in damaged:
+        next(store.folder(step).glob("state.data-*")).write_bytes(b"")
+    monkeypatch.setattr(saved_model, "save", lambda gan, folder, about: None)
+    directory = SimpleNamespace(model=tmp_path, copies_of_model=lambda place: [])
+    assert run._export(gan, directory, SimpleNamespace(model_dir=None), store) == taken
+    assert rejected(capsys) == list(damaged)
+    again = CheckpointStore(tmp_path, best="metric/x")
+    assert restore._wanted(again, "best").step == taken
+    assert rejected(capsys) == list(damaged)
+
+
+def test_every_value_of_a_request_belongs_to_an_instance(signatures):
+    for name in ("serving_default", "sample"):
+        inputs = signatures[name].structured_input_signature[1]
+        assert {spec.shape[0] for spec in inputs.values()} == {None}
+    assert set(signatures["sample"].structured_outputs) == {"png_bytes"}  # TensorFlow Serving sends it as base64
+
+
+def test_the_command_exports_to_a_bucket_and_never_over_another_model(job_dir, bucket, capsys):
+    flags = [f"--job_dir={job_dir}", f"--out={bucket}/model", "--checkpoint=latest"]
+    assert commands.main(["trainer", "export", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "4" in printed and f"{bucket}/model" in printed
+    there = {entry.name for entry in locate(f"{bucket}/model").entries()}
+    assert {"saved_model.pb", "variables/variables.index"} <= there
+    argv = ["trainer", "export", *flags]
+    check_command_refusal(commands.main, argv, capsys, 2, "out", f"{bucket}/model")
+
+
+def test_a_model_holds_the_generator_and_nothing_else_of_a_run(job_dir):
+    names = [name for name, _ in tf.train.list_variables(str(job_dir / "model/variables/variables"))]
+    assert names and not [name for name in names if "discriminator" in name or "optimizer" in name]
+    restored = restore.restore(str(job_dir))[1]
+    num_bytes = sum(4 * np.prod(variable.shape) for variable in restored.ema_generator.variables)
+    assert (job_dir / "model/variables/variables.data-00000-of-00001").stat().st_size < 1.1 * num_bytes + 4000
+
+
+def test_a_model_of_some_classes_takes_and_shows_these_alone(tmp_path):
+    gan = tiny_wiring("conditional", classes=(3, 7))
+    saved_model.save(gan, tmp_path / "model")
+    sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
+    ask = {"seed": tf.constant([1], tf.int64), "number": tf.constant([2])}
+    in_turn, *alone = (sample(label=tf.constant([label]), **ask)["png_bytes"].numpy()[0] for label in (-1, 3, 7))
+    assert in_turn not in alone
+    for label in (-2, 4, 9):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1, 3, 7"):
+            sample(label=tf.constant([label]), **ask)
+
+
+def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
+    gan = tiny_wiring("conditional", two_replicas, ema_half_life_images=100.0)
+    saved_model.save(gan, tmp_path / "model")
+    serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    latents, labels = np.ones((2, 8), "f"), np.array([1, 2], np.int32)
+    images = serve(latents=tf.constant(latents), labels=tf.constant(labels))["images"].numpy()
+    np.testing.assert_array_equal(images, gan._sampler(gan.image_range, latents, labels))
+
+
+@pytest.mark.parametrize("model", ["gan", "acgan", "infogan"])
+def test_every_wiring_that_draws_can_be_served(model, tmp_path):
+    gan = tiny_wiring(model)
+    saved_model.save(gan, tmp_path / "model")
+    sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
+    label = {"label": tf.constant([-1])} if gan.num_classes else {}
+    (png,) = sample(seed=tf.constant([3], tf.int64), number=tf.constant([2]), **label)["png_bytes"].numpy()
+    with Image.open(io.BytesIO(png)) as grid:
+        assert grid.size == (30, 16)
+
+
+def test_a_cyclegan_is_served_as_a_translator(digits, tmp_path):
+    gan = tiny_wiring("cyclegan")
+    saved_model.save(gan, tmp_path / "model")
+    translate = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    images = digits.images[:3, 8:20, 8:20]
+    np.testing.assert_array_equal(translate(images=images)["images"].numpy(), gan.translate(images, "b"))

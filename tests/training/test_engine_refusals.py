@@ -1,0 +1,112 @@
+"""Checkpoints, schedules, optimizers and strategies that are refused."""
+
+import json
+import socket
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_config, tiny_gan
+from refusals import check_refusal
+
+from trainer.cloud.vertex.environment import Environment
+from trainer.errors import CheckpointError, ConfigError
+from trainer.training.checkpoint.store import CheckpointStore
+from trainer.training.distributed import consensus, strategy
+from trainer.training.schedules import Ramp
+
+
+def state_of(*shape):
+    return {"a/000/kernel": keras.Variable(np.zeros(shape, np.float32))}
+
+
+def saved(folder, config="a"):
+    """A store with a checkpoint of step 1."""
+    store = CheckpointStore(folder, fingerprints={"config": config})
+    store.save(state_of(3, 2), 1)
+    store.wait()
+    return store
+
+
+def test_checkpoints_none_of_which_verifies_are_refused(tmp_path):
+    store = saved(tmp_path)
+    (store.folder(1) / "MANIFEST.json").write_text("{}")
+
+    def act():
+        store.restore(state_of(3, 2))
+
+    check_refusal(act, CheckpointError, str(tmp_path), "step-00000001/MANIFEST.json", "job_dir")
+
+
+def test_the_checkpoint_of_another_config_is_refused(tmp_path):
+    saved(tmp_path)
+    other = CheckpointStore(tmp_path, fingerprints={"config": "b"})
+    check_refusal(lambda: other.restore(state_of(3, 2)), CheckpointError, "1", "config", str(tmp_path))
+
+
+def test_the_checkpoint_of_another_network_is_refused(tmp_path):
+    store = saved(tmp_path)
+    mentions = ("step-00000001", "a/000/kernel", "(3, 2)", "(4, 2)")
+    check_refusal(lambda: store.restore(state_of(4, 2)), CheckpointError, *mentions)
+
+
+def compiled(optimizer, strategy=None):
+    tiny_gan().compile(optimizer=optimizer, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("act", "mentions"),
+    [
+        (lambda: Ramp(1.0, 0.0, steps=5, begin=5), ("5",)),
+        (lambda: Ramp(1.0, 0.0, steps=5, shape="cosin"), ("shape", "cosin", "linear", "cosine")),
+        (lambda: compiled(keras.optimizers.SGD(0.1, loss_scale_factor=8.0)), ("optimizer", "float16")),
+        (lambda: compiled(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))), ("optimizer", "float16")),
+    ],
+    ids=["no length", "shape", "loss scale", "loss scale optimizer"],
+)
+def test_schedules_and_optimizers_that_cannot_be_are_refused(act, mentions):
+    check_refusal(act, ConfigError, *mentions)
+
+
+def test_gradients_do_not_accumulate_on_several_replicas(two_replicas):
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    check_refusal(lambda: compiled(optimizer, two_replicas), ConfigError, "gradient_accumulation_steps", "2")
+
+
+def test_machines_that_resume_at_different_steps_are_refused(monkeypatch):
+    monkeypatch.setattr(consensus, "gathered", lambda strategy, number: [100, 0])
+
+    def act():
+        consensus.check_step(tf.distribute.get_strategy(), 100)
+
+    check_refusal(act, CheckpointError, "100", "0", "job_dir")
+
+
+def cluster(monkeypatch, chief="a:1"):
+    """The cluster of the chief of two machines."""
+    spec = {"cluster": {"chief": [chief], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(spec))
+    return Environment.read().cluster
+
+
+def test_several_machines_are_refused_where_there_is_one():
+    def act():
+        strategy.create(tiny_config(strategy="multi_worker"))
+
+    check_refusal(act, ConfigError, "strategy", "multi_worker", "TF_CONFIG", "mirrored", "one_device")
+
+
+@pytest.mark.parametrize("name", ["one_device", "mirrored"])
+def test_a_strategy_of_one_machine_is_refused_where_there_are_two(name, monkeypatch):
+    machines = cluster(monkeypatch)
+    check_refusal(lambda: strategy.create(tiny_config(strategy=name), machines), ConfigError, "strategy", name, "2")
+
+
+def test_a_port_that_another_program_has_is_refused(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        machines = cluster(monkeypatch, address)
+        check_refusal(lambda: strategy.create(tiny_config(), machines), ConfigError, address, "TF_CONFIG")

@@ -1,0 +1,90 @@
+"""Windows, their boundaries, and the request to stop."""
+
+import gc
+import os
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_gan
+
+from trainer.models.step_plan import step_plan
+from trainer.training.loop import DeviceLoop
+
+
+def boundaries(digits, callbacks=(), start=0, **settings):
+    seen = []
+    gan = tiny_gan()
+    gan.step = start
+    record = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(gan.step))
+    gan.fit(digits.images[:160], batch_size=16, verbose=0, callbacks=[*callbacks, record], **settings)
+    return seen
+
+
+def every(steps):
+    callback = keras.callbacks.Callback()
+    callback.every_steps = steps
+    return callback
+
+
+def test_windows_end_at_their_length_at_epochs_and_at_callbacks(digits):
+    assert boundaries(digits, steps=12, steps_per_execution=4) == [4, 8, 10, 12]
+    assert boundaries(digits, [every(3)], steps=9, steps_per_execution=20) == [3, 6, 9]
+
+
+def test_boundaries_do_not_depend_on_where_a_run_was_cut(digits):
+    assert boundaries(digits, steps=12, steps_per_execution=4, start=5) == [8, 10, 12]
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_a_request_to_stop_ends_a_window_after_its_step(digits, architecture):
+    gan = tiny_gan(architecture)
+    chunk = DeviceLoop(step_plan(gan, 16), gan.make_chunk(digits.images, None), gan.compiled_state.strategy)
+    chunk(0, 1)
+    threading.Timer(0.1, lambda: chunk.stop.assign(True)).start()
+    reached, logs = chunk(1, 10**9)
+    assert 1 <= reached < 10**9
+    assert int(gan.optimizers["generator"].iterations.numpy()) == reached
+    assert set(logs) >= {"loss/generator", "loss/discriminator"}
+
+
+def test_fit_leaves_no_window_behind(digits):
+    def num_chunks():
+        gc.collect()
+        return sum(type(held) is DeviceLoop for held in gc.get_objects())
+
+    gan, before = tiny_gan(), num_chunks()
+    for steps in (1, 2):
+        gan.fit(digits.images[:32], batch_size=16, steps=steps, verbose=0)
+    assert num_chunks() == before
+
+
+def test_fit_after_a_request_to_stop_goes_on(digits):
+    def terminate(batch, logs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not gan.preempted:  # a thread is told
+            pass
+
+    gan = tiny_gan()
+    stopping = keras.callbacks.LambdaCallback(on_train_batch_end=terminate)
+    gan.fit(digits.images[:32], batch_size=16, steps=3, steps_per_execution=1, callbacks=[stopping], verbose=0)
+    assert gan.step == 1 and gan.preempted
+    gan.fit(digits.images[:32], batch_size=16, steps=3, verbose=0)
+    assert gan.step == 3 and not gan.preempted
+
+
+@pytest.mark.parametrize(("steps", "ends"), [(3, [3]), (10, [10]), (15, [10, 15])])
+def test_the_history_has_the_mean_of_an_epoch_that_was_not_finished(digits, steps, ends):
+    seen, ended = [], []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(logs["loss/generator"]),
+        on_epoch_end=lambda epoch, logs: ended.append(epoch),
+    )
+    settings = {"batch_size": 16, "steps": steps, "steps_per_execution": 1, "callbacks": [record], "verbose": 0}
+    history = tiny_gan().fit(digits.images[:160], **settings)
+    parts = zip([0, *ends], ends, strict=False)
+    np.testing.assert_allclose(history.history["loss/generator"], [np.mean(seen[a:b]) for a, b in parts], rtol=1e-5)
+    assert history.epoch == list(range(len(ends)))
+    assert ended == list(range(steps // 10))

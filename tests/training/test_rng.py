@@ -1,0 +1,72 @@
+"""All noise is a function of (seed, purpose, step, place in the global batch)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.data.pipeline.batching import BatchSlice
+from trainer.training.rng import StepRng, seeded_initialization, stream_key
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("draw", ["normal", "uniform"])
+def test_replicas_draw_their_parts_of_what_one_alone_draws(draw, jit_compile):
+    def numbers(num_samples, replica):
+        rng = StepRng(7, 3, num_samples, replica, "phase")
+        return tf.function(lambda: getattr(rng, draw)("latents", 5), jit_compile=jit_compile)().numpy()
+
+    whole = numbers(8, 0)
+    np.testing.assert_array_equal(whole, np.concatenate([numbers(4, 0), numbers(4, 1)]))
+
+
+def test_seed_step_and_purpose_each_give_other_noise():
+    base = StepRng(1, 1, 4, 0, "a").normal("latents", 6).numpy()
+    for other in (
+        StepRng(2, 1, 4, 0, "a"),
+        StepRng(1, 2, 4, 0, "a"),
+        StepRng(1, 1, 4, 0, "b"),
+        StepRng(1, 1, 4, 0).child("x"),
+    ):
+        assert not np.isclose(base, other.normal("latents", 6).numpy()).any()
+    assert not np.isclose(base, StepRng(1, 1, 4, 0, "a").normal("other", 6).numpy()).any()
+
+
+def test_normal_and_uniform_have_their_moments():
+    rng = StepRng(0, 0, 20_000)
+    normal, uniform = rng.normal("n", 4).numpy(), rng.uniform("u", 4).numpy()
+    assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
+    assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.01
+
+
+def test_integers_cover_their_range_evenly():
+    counts = np.bincount(StepRng(0, 0, 10_000).integers("labels", 10).numpy(), minlength=10)
+    assert len(counts) == 10 and counts.min() > 850
+
+
+def indices(step, replica=0, num_replicas=1, num_examples=103, batch=10, seed=5):
+    key, step = stream_key(seed, "order/0"), tf.constant(step, tf.int64)
+    return BatchSlice(key, step, replica, batch // num_replicas, num_replicas).indices(num_examples).numpy()
+
+
+def test_an_epoch_is_a_permutation_and_each_epoch_another():
+    epochs = [np.concatenate([indices(epoch * 10 + step) for step in range(10)]) for epoch in range(3)]
+    for seen in epochs:
+        assert len(set(seen)) == 100 and set(seen) <= set(range(103))
+    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+
+
+def test_replicas_share_the_batch_of_one():
+    parts = [indices(4, replica, 2) for replica in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(parts), indices(4))
+
+
+def test_the_order_depends_on_the_seed():
+    assert (indices(0) != indices(0, seed=6)).any()
+
+
+def test_seeded_initialization_leaves_the_process_as_it_was():
+    np.random.seed(3)
+    expected = np.random.RandomState(3).rand()
+    with seeded_initialization(9):
+        np.random.rand()
+    assert np.random.rand() == expected

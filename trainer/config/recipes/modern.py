@@ -1,0 +1,192 @@
+"""Recipes of later years: smooth critics, normalized or penalized discriminators, codes, relativistic pairs."""
+
+from trainer.config import TrainConfig
+from trainer.config.recipes import register_recipe
+
+_SMALL_DCGAN = {
+    "generator_filters": [128, 64],
+    "generator_strides": [2, 2],
+    "kernel_size": 4,
+    "discriminator_filters": [64, 128],
+    "discriminator_batch_norm": "none",
+}
+
+
+@register_recipe
+def wgan_gp() -> TrainConfig:
+    """Wasserstein GAN with gradient penalty: a critic without batch norm, five updates a step.
+
+    Source: arXiv 1704.00028: penalty 10, Adam 1e-4 with betas (0, .9), five critic updates; here a small DCGAN.
+    Scored frechet_digits_5k 19.4 in 11 min on 2 CPU cores.
+    """
+    return TrainConfig(
+        architecture="dcgan",
+        architecture_options=_SMALL_DCGAN,
+        latent_dim=64,
+        loss="wasserstein",
+        penalties=("gradient_penalty",),
+        penalty_weight=10.0,
+        discriminator_repeats=5,
+        generator_learning_rate=1e-4,
+        discriminator_learning_rate=1e-4,
+        beta_1=0.0,
+        beta_2=0.9,
+        ema_half_life_images=9000,
+        global_batch_size=64,
+        steps=1500,
+        sample_every_steps=250,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def hinge_sn() -> TrainConfig:
+    """SNGAN: hinge loss, every layer of the discriminator spectrally normalized, residual networks.
+
+    Source: arXiv 1802.05957: Adam 2e-4 with betas (0, .9), five discriminator updates a step, linear decay to 0.
+    Scored frechet_digits_5k 12.3 in 21 min on 2 CPU cores.
+    """
+    return TrainConfig(
+        architecture="resnet",
+        architecture_options={
+            "generator_filters": [64, 64],
+            "discriminator_filters": [64, 64],
+            "spectral_norm": True,
+        },
+        latent_dim=128,
+        loss="hinge",
+        discriminator_repeats=5,
+        learning_rate_decay="linear",
+        beta_1=0.0,
+        beta_2=0.9,
+        ema_half_life_images=9000,
+        global_batch_size=64,
+        steps=1000,
+        sample_every_steps=250,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def r1() -> TrainConfig:
+    """The non-saturating loss with an R1 penalty, the plain remedy for training that runs away.
+
+    Source: arXiv 1801.04406; gamma about .0002 * 28² / 64.
+    Scored frechet_digits_5k 5.94 in 248 s on 2 CPU cores.
+    """
+    return TrainConfig(
+        architecture="dcgan",
+        architecture_options=_SMALL_DCGAN,
+        latent_dim=64,
+        penalties=("r1",),
+        penalty_weight=0.05,
+        beta_1=0.0,
+        beta_2=0.99,
+        ema_half_life_images=9000,
+        global_batch_size=64,
+        steps=2500,
+        sample_every_steps=250,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def acgan() -> TrainConfig:
+    """AC-GAN: the discriminator also names the class, and takes no label.
+
+    Source: arXiv 1610.09585, on a small DCGAN, with twice its learning rate. The classifier learns from real images
+    alone: on fake ones as well, it came to read mistakes as what was asked, and conditional accuracy stood at .88.
+    Scored frechet_digits_5k 1.58 in 194 s on 2 CPU cores.
+    """
+    return TrainConfig(
+        model="acgan",
+        model_options={"class_weight": 1.0, "fake_class_weight": 0.0},
+        architecture="dcgan",
+        architecture_options=_SMALL_DCGAN | {"discriminator_batch_norm": "all"},
+        latent_dim=64,
+        update_order="simultaneous",
+        generator_learning_rate=4e-4,
+        discriminator_learning_rate=4e-4,
+        ema_half_life_images=9000,
+        global_batch_size=64,
+        steps=2500,
+        sample_every_steps=250,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def infogan() -> TrainConfig:
+    """InfoGAN: ten categories and two continuous codes that mean something, found without labels.
+
+    Source: arXiv 1606.03657, appendix C.1: Adam with 2e-4 for D and 1e-3 for G, beta_1 .5, dense layers at the latents'
+    and at the logit's end (256 units here, 1,024 there), uniform noise (16 variables here, 62 there). `code_accuracy`
+    is the share of images that show the digit which their category stands for. The less of the generator's input is
+    noise, the more of it is the category's: with 62 variables a run of the same seed ended at .73, with 16 at .88.
+    Scored frechet_digits_5k 1.18 in 428 s on 2 CPU cores.
+    """
+    return TrainConfig(
+        model="infogan",
+        model_options={"num_categories": 10, "num_continuous": 2, "category_weight": 1.0, "continuous_weight": 0.1},
+        architecture="dcgan",
+        architecture_options=_SMALL_DCGAN
+        | {
+            "generator_dense": [256],
+            "discriminator_dense": [256],
+            "discriminator_batch_norm": "hidden",
+            "leaky_slope": 0.1,
+        },
+        latent_dim=16,
+        latent_distribution="uniform",
+        generator_learning_rate=1e-3,
+        discriminator_learning_rate=2e-4,
+        ema_half_life_images=9000,
+        global_batch_size=64,
+        steps=4000,
+        sample_every_steps=500,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def r3gan() -> TrainConfig:
+    """R3GAN: relativistic pairs, R1 and R2 at every step, a modern network without normalization, all scheduled.
+
+    Source: arXiv 2501.05441, its Stacked-MNIST settings in small: Adam with beta_1 0 and beta_2 .9 to .99, gamma 1 to
+    .1, the average from 0 on, all on a cosine over the run. Networks a twelfth as wide as the paper's want ten times
+    its rate of 2e-4; half as many blocks take half the time.
+    Scored frechet_digits_5k 2.61 in 522 s on 2 CPU cores.
+    """
+    return TrainConfig(
+        architecture="r3gan",
+        architecture_options={"blocks_per_stage": 1},
+        latent_dim=64,
+        loss="relativistic",
+        penalties=("r1", "r2"),
+        penalty_weight=1.0,
+        penalty_weight_end=0.1,
+        generator_learning_rate=2e-3,
+        discriminator_learning_rate=2e-3,
+        learning_rate_decay="cosine",
+        learning_rate_end=0.25,
+        beta_1=0.0,
+        beta_2=0.9,
+        beta_2_end=0.99,
+        epsilon=1e-8,
+        ema_half_life_images=20_000,
+        ema_schedule="cosine",
+        global_batch_size=64,
+        steps=3000,
+        sample_every_steps=250,
+        evaluate_every_steps=500,
+    )
+
+
+@register_recipe
+def r3gan_conditional() -> TrainConfig:
+    """`r3gan` with labels: embedded beside the latents, and a projection in the discriminator.
+
+    Source: arXiv 2501.05441; the projection is arXiv 1802.05637's.
+    Scored frechet_digits_5k 0.549 in 484 s on 2 CPU cores.
+    """
+    return r3gan().override(model="conditional")

@@ -1,0 +1,136 @@
+"""The file `dataset.json` of a prepared data set: what it promises about the shards beside it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.errors import DataError, MissingError, quote
+from trainer.storage import Location, check_relative_name, check_sha256, path_below
+from trainer.storage.local import LocalLocation
+
+FORMAT_VERSION = 1
+SPEC_NAME = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One TFRecord file of a prepared data set."""
+
+    file: str
+    """Name of the file inside the data set's directory."""
+    num_examples: int
+    num_bytes: int
+    sha256: str
+    """SHA-256 of the whole file, 64 lowercase hex digits."""
+    crc32c: str
+    """CRC32C of the whole file in base64, as Cloud Storage states it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """The content of `dataset.json`."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of every image, in pixels; 1 (gray), 3 (RGB) or 4 (RGBA) channels."""
+    num_examples: int
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    """Number of examples of each class, in the order of `class_names`."""
+    shards: tuple[Shard, ...]
+    source: str
+    license: str
+    attribution: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How the images were chosen and resized."""
+
+    def to_json(self) -> str:
+        """Returns the text of `dataset.json`; the same manifest always gives the same text."""
+        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def read_dataset_spec(folder: Location) -> DatasetSpec:
+    """Reads and checks the `dataset.json` of a prepared data set.
+
+    Args:
+        folder: of the data set.
+
+    Raises:
+        DataError: if the file is missing, not JSON, of another format version, lacks a field or contradicts itself, or
+            if it names a shard outside of `folder` or a SHA-256 that is none.
+        StorageError: if it cannot be read.
+    """
+    path = folder / SPEC_NAME
+    try:
+        content = json.loads(path.read_bytes().decode())
+    except MissingError as error:
+        raise DataError(
+            f"{path} does not exist, expected the description of a prepared data set; name its directory."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not JSON ({error}), expected a data set's description; prepare the set again."
+        ) from error
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        version = content.get("format_version") if isinstance(content, dict) else None
+        raise DataError(
+            f"{path} has format_version {quote(version)}, this package reads {FORMAT_VERSION}; "
+            "prepare the set again with this version of the package."
+        )
+    try:
+        manifest = _from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path} has a missing or malformed field ({error!r}); prepare the set again.") from error
+    _check(manifest, path)
+    for shard in manifest.shards:
+        check_relative_name(shard.file, path, DataError)
+        check_sha256(shard.sha256, path, DataError)
+        if isinstance(folder, LocalLocation):
+            path_below(folder.path, shard.file, path, DataError)
+    return manifest
+
+
+def _from_json(content: dict[str, Any]) -> DatasetSpec:
+    height, width, channels = (int(size) for size in content["image_shape"])
+    return DatasetSpec(
+        name=str(content["name"]),
+        image_shape=(height, width, channels),
+        num_examples=int(content["num_examples"]),
+        class_names=tuple(str(name) for name in content["class_names"]),
+        class_counts=tuple(int(count) for count in content["class_counts"]),
+        shards=tuple(
+            Shard(
+                file=str(shard["file"]),
+                num_examples=int(shard["num_examples"]),
+                num_bytes=int(shard["num_bytes"]),
+                sha256=str(shard["sha256"]),
+                crc32c=str(shard["crc32c"]),
+            )
+            for shard in content["shards"]
+        ),
+        source=str(content["source"]),
+        license=str(content["license"]),
+        attribution=str(content["attribution"]),
+        options=dict(content["options"]),
+    )
+
+
+def _check(manifest: DatasetSpec, path: Location) -> None:
+    in_shards = sum(shard.num_examples for shard in manifest.shards)
+    in_classes = sum(manifest.class_counts)
+    if not manifest.num_examples == in_shards == in_classes:
+        raise DataError(
+            f"{path} states {manifest.num_examples} examples, {in_shards} in its shards and {in_classes} in its "
+            "classes, expected three equal numbers; prepare the set again."
+        )
+    if len(manifest.class_names) != len(manifest.class_counts):
+        raise DataError(
+            f"{path} has {len(manifest.class_names)} class names for {len(manifest.class_counts)} class counts, "
+            "expected one each; prepare the set again."
+        )
+    if min(manifest.image_shape) < 1 or manifest.image_shape[2] not in (1, 3, 4):
+        raise DataError(
+            f"{path} has image_shape {list(manifest.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
+            "prepare the set again."
+        )

@@ -1,0 +1,101 @@
+"""Output of the commands: the handler of the `trainer` logger, JSON results, and the state of the standard streams.
+
+The package logs with the standard `logging` module to loggers below `trainer` and installs no handler by itself. The
+commands call `install_handler`.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from trainer.errors import escape_lines
+
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class CommandHandler(logging.Handler):
+    """Prints plain sentences on a terminal, and one JSON object per line elsewhere.
+
+    Each object has the keys that Cloud Logging reads: `severity`, `message` and `time`. Fields come from
+    `extra=fields(...)`. An error of the stream reaches the caller, so that a closed pipe ends the command.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if is_terminal():
+            print(f"{_CLEAR_LINE}{escape_lines(message)}", flush=True)
+            return
+        entry = {"severity": record.levelname, "message": message, "time": record.created}
+        print(json.dumps(entry | getattr(record, "fields", {})), flush=True)
+
+
+def install_handler() -> None:
+    """Prints what the package logs at level INFO and above. Calling it again changes nothing."""
+    logger = logging.getLogger("trainer")
+    if not has_handler():
+        logger.addHandler(CommandHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def has_handler() -> bool:
+    """Returns whether a command has installed its handler."""
+    return any(isinstance(handler, CommandHandler) for handler in logging.getLogger("trainer").handlers)
+
+
+def fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `extra` argument of a log call that adds keys to the JSON object of a message."""
+    return {"fields": dict(values)}
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Returns whether a stream (standard output by default) is a terminal."""
+    return (stream or sys.stdout).isatty()
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as indented JSON. Characters that standard output cannot encode are escaped."""
+    text = escape_lines(json.dumps(value, indent=2, ensure_ascii=False))  # the same value: \u is JSON's escape, too
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
+def escape_unprintable() -> None:
+    """Makes standard output escape characters that its encoding lacks, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Redirects standard output to the null device, so that later writes and the final flush succeed."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Suppresses what TensorFlow's libraries write to standard error while they load, unless loading fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(standard_error, captured.read())
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)

@@ -1,0 +1,10 @@
+"""Models: `GAN` subclasses that say which networks exist and which phases a step runs."""
+
+from trainer.models.acgan import ACGAN
+from trainer.models.conditional import ConditionalGAN
+from trainer.models.cyclegan import CycleGAN
+from trainer.models.factory import MODELS, from_config, register_model, traits
+from trainer.models.gan import GAN
+from trainer.models.infogan import InfoGAN
+
+__all__ = ["ACGAN", "GAN", "MODELS", "ConditionalGAN", "CycleGAN", "InfoGAN", "from_config", "register_model", "traits"]

@@ -1,0 +1,168 @@
+"""What `GAN.compile` makes: networks, optimizers, the objective, and the settings of a step."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.errors import ConfigError, NetworkError
+from trainer.models.objective import Objective
+from trainer.models.validation import check_built, check_expects, check_optimizer_groups, has_convolutions, policy_of
+from trainer.training import optimizers
+from trainer.training.rng import seeded_initialization
+from trainer.training.schedules import ScheduleLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledState:
+    """The compiled parts of a GAN.
+
+    Attributes:
+        networks: All networks by name, EMA networks and the augmenter included.
+        optimizers: The optimizers `generator` and `discriminator`, built for their variables.
+        objective: The losses.
+        strategy: Strategy that the GAN trains under.
+        seed: Seed of the run.
+        update_order: `alternating` or `simultaneous`.
+        discriminator_repeats: Discriminator updates per step.
+        ema_half_life_images: Half-life of the EMA of the generator, in images; 0 for none.
+        jit_compile: Whether to compile steps with XLA.
+    """
+
+    networks: Mapping[str, keras.layers.Layer]
+    optimizers: Mapping[str, keras.optimizers.Optimizer]
+    objective: Objective
+    strategy: tf.distribute.Strategy
+    seed: int
+    update_order: str
+    discriminator_repeats: int
+    ema_half_life_images: ScheduleLike
+    jit_compile: bool
+
+
+class CompiledMixin:
+    """Access to the compiled parts of a `GAN`."""
+
+    _compiled_state: CompiledState | None = None
+
+    @property
+    def compiled_state(self: Any) -> CompiledState:
+        """Networks, optimizers and settings.
+
+        Raises:
+            ConfigError: If the model is not compiled.
+        """
+        if self._compiled_state is None:
+            raise ConfigError(f"{type(self).__name__} is not compiled; call compile(optimizer=..., loss=...) first.")
+        return self._compiled_state
+
+    @property
+    def networks(self: Any) -> Mapping[str, keras.layers.Layer]:
+        """All networks by name, EMA networks and the augmenter included."""
+        return self.compiled_state.networks
+
+    @property
+    def optimizers(self: Any) -> Mapping[str, keras.optimizers.Optimizer]:
+        """The optimizers `generator` and `discriminator`."""
+        return self.compiled_state.optimizers
+
+    @property
+    def objective(self: Any) -> Objective:
+        """The losses."""
+        return self.compiled_state.objective
+
+    @property
+    def seed(self: Any) -> int:
+        """The seed of the run."""
+        return self.compiled_state.seed
+
+    @property
+    def state(self: Any) -> dict[str, keras.Variable]:
+        """All variables that training changes, by names that are the same in every process."""
+        named: dict[str, keras.Variable] = {}
+        for name, network in self.networks.items():
+            named |= {f"{name}/{i:03d}/{_state_name(v)}": v for i, v in enumerate(network.weights)}
+        for name, optimizer in self.optimizers.items():
+            named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
+        return named
+
+
+def ema_name(name: str) -> str:
+    """The name of the EMA of a network."""
+    return f"ema_{name}"
+
+
+def build_networks(
+    gan: Any, objective: Objective, *, with_ema: bool, precision: str, seed: int, strategy: tf.distribute.Strategy
+) -> dict[str, keras.layers.Layer]:
+    """Builds all networks of a GAN, with weights that are a function of `seed`.
+
+    Raises:
+        NetworkError: If a network is not built, has no optimizer, or does not fit the loss.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy_of(precision))
+    try:
+        with strategy.scope(), seeded_initialization(seed):
+            networks = gan.get_networks()
+            for name, network in networks.items():
+                check_built(name, network)
+            check_optimizer_groups(gan.optimizer_groups, networks)
+            if with_ema:
+                networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for name in gan.optimizer_groups["discriminator"]:
+        if name.startswith("discriminator"):
+            check_expects(objective.loss, networks[name])
+    return networks if objective.augmenter is None else networks | {"augmenter": objective.augmenter}
+
+
+def build_optimizers(
+    gan: Any, optimizer: Any, networks: Mapping[str, keras.layers.Layer], strategy: tf.distribute.Strategy
+) -> dict[str, keras.optimizers.Optimizer]:
+    """Builds the optimizers `generator` and `discriminator` inside the strategy's scope.
+
+    Raises:
+        ConfigError: If `optimizer` is unknown or its settings are not supported.
+    """
+    variables = {
+        group: [variable for name in names for variable in networks[name].trainable_variables]
+        for group, names in gan.optimizer_groups.items()
+    }
+    with strategy.scope():
+        return optimizers.for_phases(optimizer, variables)
+
+
+def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
+    """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs."""
+    return not has_convolutions(networks.values()) if jit_compile == "auto" else bool(jit_compile)
+
+
+def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.Layer]) -> None:
+    """Refuses layers, variables and seed generators that a GAN holds outside of its networks.
+
+    Raises:
+        NetworkError: If there are any: no optimizer would train them, and no checkpoint would hold them.
+    """
+    known = {id(variable) for network in networks.values() for variable in network.variables}
+    other = [variable for variable in gan.variables if id(variable) not in known]
+    if other:
+        raise NetworkError(
+            f"{type(gan).__name__} holds {other[0].path} outside of its networks; return the layer that owns it from "
+            "get_networks(), and name it in optimizer_groups or set its trainable to False."
+        )
+
+
+def _copy_of_generator(gan: Any, generator: keras.Model) -> keras.Model:
+    copy = gan.get_generator()
+    copy.set_weights(generator.get_weights())
+    return copy
+
+
+def _state_name(weight: keras.Variable) -> str:
+    """The name of a weight, without the number that Keras adds to the default name."""
+    return re.sub(r"^variable_\d+$", "variable", weight.name)

@@ -1,0 +1,215 @@
+"""`CycleGAN`: two generators translate between two domains without pairs, and back again.
+
+Legend: `B` images a replica, `H W C` an image of either domain, `P` patches.
+
+Source: arXiv 1703.10593.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.fields import check_number
+from trainer.data.pipeline.batching import Chunk
+from trainer.errors import DataError, NetworkError
+from trainer.image_io import tile
+from trainer.models.gan import GAN
+from trainer.models.objective import LossOutput
+from trainer.models.sampler import Sampler, as_bytes
+from trainer.models.validation import as_images, check_built, check_same_shape, input_shapes, per_example
+from trainer.networks.layers.image_pool import ImagePool
+from trainer.training.rng import StepRng
+from trainer.training.step import Losses, Metrics
+
+_OTHER = {"a": "b", "b": "a"}
+
+_SHOWN = 100
+"""Images of each domain that grids and samples translate."""
+
+
+class CycleGAN(GAN):
+    """Translates images of a domain A into a domain B and back; `fit(images_a, images_b)`.
+
+    `get_generator` [B, H, W, C] -> [B, H, W, C] and `get_discriminator` [B, H, W, C] -> [B, h, w, 1] or [B, 1] are
+    called once for each direction. Discriminators see fakes out of a pool of earlier ones. Losses and cycle errors are
+    logged for each direction.
+
+    Args:
+        latent_dim: Not used; there is no noise.
+        cycle_weight: Of the mean absolute difference between an image and its way there and back.
+        identity_weight: Of the mean absolute difference between an image and what the generator that leads to its
+            own domain makes of it; 0 spares that pass.
+        pool_size: Fake images remembered a domain; 0 for none.
+        **settings: As of `GAN`.
+
+    Raises:
+        ConfigError: A weight or the pool is negative, or no number.
+    """
+
+    optimizer_groups: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator_a", "discriminator_b", "pool_a", "pool_b"),
+        "generator": ("generator_ab", "generator_ba"),
+    }
+    ema_networks = ("generator_ab", "generator_ba")
+
+    def __init__(
+        self,
+        latent_dim: int = 1,
+        *,
+        cycle_weight: float = 10.0,
+        identity_weight: float = 5.0,
+        pool_size: int = 50,
+        **settings: Any,
+    ):
+        super().__init__(latent_dim, **settings)
+        check_number("cycle_weight", cycle_weight)
+        check_number("identity_weight", identity_weight)
+        check_number("pool_size", pool_size, whole=True)
+        self.cycle_weight, self.identity_weight, self.pool_size = cycle_weight, identity_weight, pool_size
+        self.shown: tuple[np.ndarray, np.ndarray] | None = None
+
+    def get_networks(self) -> dict[str, keras.layers.Layer]:
+        networks: dict[str, keras.layers.Layer] = {
+            "generator_ab": self.get_generator(),
+            "generator_ba": self.get_generator(),
+            "discriminator_a": self.get_discriminator(),
+            "discriminator_b": self.get_discriminator(),
+        }
+        for name, network in networks.items():
+            check_built(name.partition("_")[0], network)
+        if not input_shapes(networks["generator_ab"]):
+            raise NetworkError(
+                "CycleGAN reads the size of its images off the generator, which therefore must be a Sequential or "
+                "functional model."
+            )
+        shape = networks["generator_ab"].outputs[0].shape[1:]
+        return networks | {f"pool_{domain}": ImagePool(self.pool_size, tuple(shape)) for domain in "ab"}
+
+    def forward(
+        self, real_images: tf.Tensor, targets: tf.Tensor | None, rng: StepRng, phases: tuple[str, ...]
+    ) -> tuple[Losses, Metrics]:
+        """Computes losses on `real_images` of domain A and `targets` of domain B, both [B, H, W, C]."""
+        real = {"a": real_images, "b": targets}
+        fake = {domain: self._translate_to(domain, real[_OTHER[domain]]) for domain in "ab"}
+        check_same_shape(fake["b"], real_images)
+        losses: Losses = {}
+        metrics: Metrics = {phase: {} for phase in phases}
+        for domain in "ab":
+            for output in self._adversarial_losses(domain, real[domain], fake[domain], rng.child(domain), phases):
+                for phase, loss in output.losses.items():
+                    losses[phase] = losses[phase] + loss if phase in losses else loss
+                for phase, values in output.metrics.items():
+                    metrics[phase].update({f"{name}_{domain}": value for name, value in values.items()})
+        if "generator" in phases:
+            self._add_reconstruction_losses(losses, metrics, real, fake)
+        return losses, metrics
+
+    def _translate_to(self, domain: str, images: tf.Tensor) -> tf.Tensor:
+        generator = self.networks[f"generator_{_OTHER[domain]}{domain}"]
+        return tf.cast(generator(images, training=True), tf.float32)
+
+    def _adversarial_losses(
+        self, domain: str, real: tf.Tensor, fake: tf.Tensor, rng: StepRng, phases: tuple[str, ...]
+    ) -> Iterator[LossOutput]:
+        """The losses of a domain: the discriminator's on fake images from the pool, the generator's on new ones."""
+        discriminator = self.networks[f"discriminator_{domain}"]
+
+        def discriminate(images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+            return discriminator(images, training=True)
+
+        discriminator_phases = tuple(phase for phase in phases if phase != "generator")
+        if discriminator_phases:
+            pooled = self.networks[f"pool_{domain}"](fake, rng.uniform("pool", 2), training=True)
+            yield self.objective(discriminate, discriminator, (real, None), (pooled, None), rng, discriminator_phases)
+        if "generator" in phases:
+            yield self.objective(discriminate, discriminator, (real, None), (fake, None), rng, ("generator",))
+
+    def _add_reconstruction_losses(
+        self, losses: Losses, metrics: Metrics, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
+    ) -> None:
+        """Adds the cycle loss and the identity loss of both domains to the generator's loss."""
+        for domain in "ab":
+            back = self._translate_to(domain, fake[_OTHER[domain]])
+            terms = {"cycle": (back, self.cycle_weight)}
+            if self.identity_weight:
+                terms["identity"] = self._translate_to(domain, real[domain]), self.identity_weight
+            for name, (images, weight) in terms.items():
+                term = per_example(tf.abs(images - real[domain]))
+                losses["generator"] += weight * term
+                metrics["generator"][f"loss/{name}_{domain}"] = term
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Images of domain A [B, H, W, C] as images of domain B."""
+        return self.ema_network("generator_ab")(images, training=training)
+
+    def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
+        """The first images of domain A as images of domain B: uint8 [N, H, W, C], and None.
+
+        Raises:
+            DataError: There are not so many, or labels were given.
+        """
+        self.labels_to_sample(num_images, labels)
+        images, _ = self._to_show(num_images)
+        return self.translate(images, "b"), None
+
+    def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
+        """Images [N, H, W, C] of the other domain as images of `domain`, `a` or `b`: uint8 [N, H, W, C].
+
+        Args:
+            images: uint8, or float in the range of those that the model was trained on.
+            domain: What they become.
+        """
+        images = as_images(images)
+        floats = Chunk(images, None, self.image_range).as_floats(images)
+        return self._samplers[domain](self.image_range, floats)
+
+    def show(self, x: Any, y: Any) -> None:
+        """Says which images of the two domains grids and samples translate: the first ones of `x` and `y`."""
+        self.shown = as_images(x)[:_SHOWN], as_images(y)[:_SHOWN]
+
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
+        """Three rows for each direction: images of A, as B, and back as A; then images of B, as A, and back as B."""
+        a, b = (self._pixels(images) for images in self._to_show(min(columns, _SHOWN)))
+        as_b, as_a = self.translate(a, "b"), self.translate(b, "a")
+        return tile(np.concatenate([a, as_b, self.translate(as_b, "a"), b, as_a, self.translate(as_a, "b")]), len(a))
+
+    def _pixels(self, images: np.ndarray) -> np.ndarray:
+        return images if images.dtype == np.uint8 else as_bytes(images, self.image_range).numpy()
+
+    def _to_show(self, num_images: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.shown is None:
+            raise DataError("CycleGAN has no images to translate; call show(images_a, images_b) or fit first.")
+        a, b = (images[:num_images] for images in self.shown)
+        if min(len(a), len(b)) < num_images:
+            raise DataError(f"{num_images} images are asked for, and the domains have {len(a)} and {len(b)} to show.")
+        return a, b
+
+    @functools.cached_property
+    def _samplers(self) -> dict[str, Sampler]:
+        return {
+            "a": Sampler(lambda images: self.ema_network("generator_ba")(images, training=False)),
+            "b": Sampler(lambda images: self.ema_network("generator_ab")(images, training=False)),
+        }
+
+    def make_chunk(self, x: Any, y: Any) -> Chunk:
+        if y is None:
+            raise DataError("CycleGAN.fit needs two domains; pass images of the other one as y.")
+        images = as_images(x), as_images(y)
+        if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
+            raise DataError(
+                f"the two domains differ: x is {images[0].dtype} {list(images[0].shape[1:])}, y {images[1].dtype} "
+                f"{list(images[1].shape[1:])}; give both the same size, channels and type."
+            )
+        chunk = super().make_chunk(images[0], None)
+        self.show(*images)
+        return dataclasses.replace(chunk, targets=images[1])
+
+    def check_image_shape(self, shape: tuple[int, ...]) -> None:
+        expected = input_shapes(self.networks["generator_ab"])[0]
+        if expected != shape:
+            raise DataError(f"x has images of shape {shape} where the generators take {expected}.")

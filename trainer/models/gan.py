@@ -1,0 +1,397 @@
+"""`GAN`: a generator and a discriminator, as the Keras model that users subclass.
+
+Legend: `B` images of a replica, `H W C` an image, `Z` latent size.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import keras
+import tensorflow as tf
+
+from trainer.callbacks import Checkpoint, Progress, Restore
+from trainer.callbacks.order import by_priority
+from trainer.config.compatibility import check_updates
+from trainer.config.fields import check_number
+from trainer.data.pipeline.batching import IMAGE_RANGES, Chunk
+from trainer.errors import ConfigError, NetworkError
+from trainer.models import compiled_state
+from trainer.models.augmenter import Augmenter
+from trainer.models.compiled_state import CompiledMixin, CompiledState
+from trainer.models.inference import InferenceMixin
+from trainer.models.objective import LossOutput, Objective
+from trainer.models.step_plan import step_plan
+from trainer.models.training_inputs import make_loader
+from trainer.models.validation import (
+    as_images,
+    check_precision,
+    check_same_shape,
+    check_takes_images,
+    check_takes_latents,
+    range_of,
+)
+from trainer.training.loop import DeviceLoop, TrainingLoop
+from trainer.training.preemption import Preemption
+from trainer.training.rng import StepRng
+from trainer.training.schedules import ScheduleLike
+from trainer.training.step import Losses, Metrics
+
+_logger = logging.getLogger(__name__)
+
+
+class GAN(InferenceMixin, CompiledMixin, keras.Model):
+    """A generator and a discriminator that are trained against each other.
+
+    Subclass it and override `get_generator` and `get_discriminator`, then `compile` and `fit` as with any Keras model:
+
+        class MyGAN(GAN):
+            def get_generator(self):  # [B, Z] -> [B, H, W, C]
+                return keras.Sequential([...])
+
+            def get_discriminator(self):  # [B, H, W, C] -> [B, 1]
+                return keras.Sequential([...])
+
+        gan = MyGAN(100)
+        gan.compile(optimizer=keras.optimizers.Adam(2e-4, beta_1=0.5), loss="non_saturating")
+        gan.fit(images, epochs=10, batch_size=64)
+
+    Args:
+        latent_dim: Number of latent variables, Z.
+        networks: Functions that build the networks, by name. They replace the methods `get_*`.
+        latent_distribution: `normal` for N(0, 1), or `uniform` for U[0, 1).
+        image_range: Range that uint8 images are mapped to: `-1..1`, `0..1` or `0..255`. Float images are used as they
+            are.
+        name: Name of the model.
+
+    Raises:
+        ConfigError: If an argument is unknown, or the class overrides `train_step`.
+    """
+
+    num_classes = 0
+    """Number of classes of a conditional model; 0 if there are no labels."""
+
+    labels_are_codes = False
+    """Whether labels of samples are codes whose meaning the model learns, instead of classes of the data."""
+
+    optimizer_groups: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator",),
+        "generator": ("generator",),
+    }
+    """Names of the networks that each optimizer updates."""
+
+    ema_networks: tuple[str, ...] = ("generator",)
+    """Names of the generators that have an EMA, if one is asked for."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        networks: Mapping[str, Callable[[], keras.Model]] | None = None,
+        latent_distribution: str = "normal",
+        image_range: str = "-1..1",
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        if type(self).train_step is not keras.Model.train_step:
+            raise ConfigError(
+                f"{type(self).__name__} overrides train_step, which is not used; override forward instead."
+            )
+        if latent_distribution not in ("normal", "uniform"):
+            raise ConfigError(f"latent_distribution={latent_distribution} is unknown; choose normal or uniform.")
+        if image_range not in IMAGE_RANGES:
+            raise ConfigError(f"image_range={image_range} is unknown; choose one of {', '.join(IMAGE_RANGES)}.")
+        self.latent_dim = latent_dim
+        self.latent_distribution = latent_distribution
+        self.image_range = IMAGE_RANGES[image_range]
+        self.step = 0
+        self._factories = dict(networks or {})
+        self._compiled_state: CompiledState | None = None
+        self._preemption = Preemption()
+
+    @property
+    def latent_size(self) -> int:
+        """Size of the generator's input without labels: Z here."""
+        return self.latent_dim
+
+    @property
+    def condition_size(self) -> int:
+        """Size of the one-hot label that both generator and discriminator take; 0 for none."""
+        return 0
+
+    # Methods that a subclass may override.
+
+    def get_generator(self) -> keras.Model:
+        """Returns a new generator: [B, Z] -> [B, H, W, C]. It is called inside the strategy's scope."""
+        return self._build("generator")
+
+    def get_discriminator(self) -> keras.Model:
+        """Returns a new discriminator: [B, H, W, C] -> [B, 1]. It is called inside the strategy's scope."""
+        return self._build("discriminator")
+
+    def get_networks(self) -> dict[str, keras.layers.Layer]:
+        """Returns all networks that are trained or hold state, by name."""
+        return {"generator": self.get_generator(), "discriminator": self.get_discriminator()}
+
+    def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
+        """Returns fake images [B, H, W, C] of the generator `network` for latents [B, Z]."""
+        check_takes_latents(network, latents.shape[-1])
+        return network(latents, training=training)
+
+    def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
+        """Returns the discriminator's output for images [B, H, W, C]: [B, 1], or a pair of that and features [B, F]."""
+        return self.discriminator(images, training=True)
+
+    def sample_latents(self, rng: StepRng) -> tf.Tensor:
+        """Returns latents float32 [B, Z]."""
+        draw = rng.normal if self.latent_distribution == "normal" else rng.uniform
+        return draw("latents", self.latent_dim)
+
+    def sample_labels(self, rng: StepRng) -> tf.Tensor | None:
+        """Returns labels int32 [B] for fake images, or None in an unconditional model."""
+        return None
+
+    def forward(
+        self, real_images: tf.Tensor, labels: tf.Tensor | None, rng: StepRng, phases: tuple[str, ...]
+    ) -> tuple[Losses, Metrics]:
+        """Computes the losses of some phases for one batch.
+
+        Args:
+            real_images: float32 [B, H, W, C].
+            labels: int32 [B], or None.
+            rng: Random numbers of this step.
+            phases: Names of the phases whose losses are needed.
+
+        Returns:
+            Per-example losses, float32 [B], by phase; and per-example values to log, by phase and name.
+        """
+        fake_labels = self.sample_labels(rng)
+        latents = self.sample_latents(rng)
+        fake_images = tf.cast(self.generate(latents, fake_labels, self.generator, True), tf.float32)
+        check_same_shape(fake_images, real_images)
+        real, fake = (real_images, labels), (fake_images, fake_labels)
+        loss_output = self.objective(self.discriminate, self.discriminator, real, fake, rng, phases)
+        self.add_losses(loss_output, latents)
+        return loss_output.losses, loss_output.metrics
+
+    def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
+        """Adds a model's own terms to the losses; `latents` are those of the fake images. This class adds none."""
+
+    def make_chunk(self, x: Any, y: Any) -> Chunk:
+        """Returns the training data as a chunk. This class ignores labels."""
+        images = as_images(x)
+        if images.dtype.kind == "f":
+            self._set_image_range(range_of(images))
+        return Chunk(images, None, self.image_range)
+
+    def check_image_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuses images whose shape the networks do not take."""
+        check_takes_images(self.discriminator, shape)
+
+    # Methods of Keras.
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = "non_saturating",
+        *,
+        update_order: str = "alternating",
+        discriminator_updates: str = "together",
+        discriminator_repeats: int = 1,
+        penalties: Sequence[Any] = (),
+        penalty_weight: ScheduleLike = 10.0,
+        penalty_every_steps: int = 1,
+        augment: str | None = None,
+        augment_probability: ScheduleLike | None = 1.0,
+        ema_half_life_images: ScheduleLike = 0.0,
+        jit_compile: bool | str = "auto",
+        precision: str = "float32",
+        seed: int = 0,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        """Builds networks and optimizers inside the strategy's scope. A GAN is compiled once.
+
+        Args:
+            optimizer: A Keras optimizer, of which each network gets a copy; or a dict with one optimizer for
+                `generator` and one for `discriminator`.
+            loss: A name in `trainer.losses`, an `AdversarialLoss` or a subclass of it, or a Keras loss
+                `(y_true, y_pred)`, which is applied to the targets 1 and 0.
+            update_order: `alternating` or `simultaneous`.
+            discriminator_updates: `together`, `separate` (one update on real, then one on fake images) or
+                `concatenated` (one batch of both).
+            discriminator_repeats: Discriminator updates per step.
+            penalties: Names in `trainer.penalties`, or functions of that kind.
+            penalty_weight: Weight of each penalty; a number or a function of the step.
+            penalty_every_steps: Steps between two penalties.
+            augment: Name in `trainer.augment`; None for no augmentation.
+            augment_probability: Probability of each transformation; a number, a function of the step, or None to adapt
+                it.
+            ema_half_life_images: Half-life in images of the generator's EMA, which is used for sampling; 0 for none. A
+                number is approached while training is young; a function of the step is used as it is.
+            jit_compile: Whether to use XLA; `auto` uses it if the networks have no convolution.
+            precision: `float32` or `bfloat16`.
+            seed: Seed of weights, data order, latents, augmentation and dropout.
+            strategy: Strategy to train under; None for the current strategy.
+
+        Raises:
+            ConfigError: If a setting or a name is unknown, two settings exclude each other, or the model is compiled.
+            NetworkError: If networks, loss and optimizers do not fit each other.
+        """
+        if self._compiled_state is not None:
+            raise ConfigError(f"{type(self).__name__} is compiled already; create another one to change its settings.")
+        check_precision(precision)
+        check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
+        objective = Objective(
+            loss,
+            updates=discriminator_updates,
+            penalties=penalties,
+            weight=penalty_weight,
+            every_steps=penalty_every_steps,
+            augmenter=Augmenter(augment, augment_probability, self.image_range) if augment else None,
+        )
+        strategy = strategy or tf.distribute.get_strategy()
+        networks = compiled_state.build_networks(
+            self,
+            objective,
+            with_ema=bool(ema_half_life_images),
+            precision=precision,
+            seed=seed,
+            strategy=strategy,
+        )
+        for name, network in networks.items():  # Keras saves the weights of layers that are attributes
+            setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
+        compiled_state.check_no_other_state(self, networks)
+        self._compiled_state = CompiledState(
+            networks=networks,
+            optimizers=compiled_state.build_optimizers(self, optimizer, networks, strategy),
+            objective=objective,
+            strategy=strategy,
+            seed=seed,
+            update_order=update_order,
+            discriminator_repeats=discriminator_repeats,
+            ema_half_life_images=ema_half_life_images,
+            jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
+        )
+        # Keras's callbacks that set learning rates look for several optimizers here.
+        self.optimizer = SimpleNamespace(optimizers=[*self.optimizers.values()])
+        self.built = True
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        epochs: float = 1,
+        steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: str | int = "auto",
+        steps_per_execution: int = 20,
+        balance_classes: bool = False,
+        horizontal_flips: bool = False,
+        handle_sigterm: bool = False,
+    ) -> keras.callbacks.History:
+        """Trains from `self.step` on.
+
+        Args:
+            x: Images [N, H, W, C]: uint8, or float in the range of the generator's output; or a `StreamedDataset` of a
+                prepared set, labels included.
+            y: Labels: integers [N] or one-hot [N, K]; needed by conditional models.
+            batch_size: Global batch size.
+            epochs: Total number of passes over `x`, those of an earlier `fit` included.
+            steps: Total number of generator updates; replaces `epochs`.
+            callbacks: Keras callbacks, which run in the order of their `priority`. `on_train_batch_*` runs once per
+                execution. Callbacks of Keras that set learning rates set those of both optimizers.
+            verbose: 0 for no progress display; otherwise a bar on a terminal or in a notebook.
+            steps_per_execution: Largest number of steps between two calls of the callbacks.
+            balance_classes: Whether to show every class of `y` equally often: images of smaller classes come several
+                times per epoch.
+            horizontal_flips: Whether to mirror each real image with probability one half.
+            handle_sigterm: Whether SIGTERM stops training after the current step; `preempted` is true then.
+
+        Returns:
+            Keras's `History`; its `history` has a list of epoch means for each scalar. The last one may be of a part of
+            an epoch.
+
+        Raises:
+            ConfigError: If the model is not compiled, a number is out of range, the batch is larger than the data, or
+                the replicas do not divide it.
+            DataError: If `x` and `y` do not fit each other or the model.
+            NetworkError: If the networks do not fit the data, or a variable gets no gradient.
+            DivergenceError: If a loss is not finite.
+        """
+        check_number("batch_size", batch_size, whole=True, minimum=1)
+        check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
+        loader = make_loader(self, x, y, batch_size, balance_classes)
+        num_steps = max(1, round(epochs * loader.steps_per_epoch)) if steps is None else steps
+        callback_list = keras.callbacks.CallbackList(
+            self._with_companions(callbacks or [], verbose),
+            add_history=True,
+            model=self,
+            epochs=-(-num_steps // loader.steps_per_epoch),
+            steps=loader.steps_per_epoch,
+            verbose=0,
+            num_steps=num_steps,
+            global_batch_size=batch_size,
+        )
+        with contextlib.closing(loader), self._preemption.listen(handle_sigterm):
+            TrainingLoop(
+                self,
+                functools.partial(self._make_device_loop, batch_size, horizontal_flips),
+                loader,
+                callback_list,
+                num_steps=num_steps,
+                global_batch_size=batch_size,
+                steps_per_execution=steps_per_execution,
+                preemption=self._preemption,
+            ).run()
+        return next(callback for callback in callback_list.callbacks if isinstance(callback, keras.callbacks.History))
+
+    def save(self, *args: Any, **settings: Any) -> NoReturn:
+        """Raises an error: a GAN is its class's code and its state, which other methods save.
+
+        Raises:
+            ConfigError: Always, with the names of those methods.
+        """
+        raise ConfigError(
+            "a GAN cannot be saved as one file; use ema_generator.save(FILE) for the generator, save_weights(FILE) for "
+            "all weights, or trainer.callbacks.Checkpoint to resume exactly."
+        )
+
+    # State.
+
+    @property
+    def preempted(self) -> bool:
+        """Whether SIGTERM has stopped `fit`."""
+        return self._preemption.requested
+
+    def set_network_factories(self, networks: Mapping[str, Callable[[], keras.Model]]) -> None:
+        """Sets functions that build networks, by name, for methods `get_*` that are not overridden."""
+        self._factories |= networks
+
+    def _with_companions(
+        self, callbacks: Sequence[keras.callbacks.Callback], verbose: str | int
+    ) -> list[keras.callbacks.Callback]:
+        """Adds the callbacks that restore checkpoints and show progress, and sorts all by priority."""
+        restore = [Restore(callback) for callback in callbacks if isinstance(callback, Checkpoint)]
+        progress = [] if verbose == 0 else [Progress()]
+        return by_priority([*callbacks, *restore, *progress])
+
+    def _build(self, name: str) -> keras.Model:
+        if name not in self._factories:
+            raise NetworkError(f"{type(self).__name__} has no {name}; override get_{name}() to return a keras.Model.")
+        return self._factories[name]()
+
+    def _make_device_loop(self, batch_size: int, horizontal_flips: bool, chunk: Chunk) -> DeviceLoop:
+        plan = step_plan(self, batch_size, horizontal_flips)
+        device_loop = DeviceLoop(plan, chunk, self.compiled_state.strategy)
+        compiled_state.check_no_other_state(self, self.networks)  # a layer may have built its weights in the first pass
+        return device_loop
+
+    def _set_image_range(self, image_range: tuple[float, float]) -> None:
+        self.image_range = image_range
+        if self.objective.augmenter is not None:
+            self.objective.augmenter.image_range = image_range

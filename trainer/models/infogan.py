@@ -1,0 +1,127 @@
+"""`InfoGAN`: codes that the generator must express so plainly that they can be read off its images.
+
+Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
+
+Source: arXiv 1606.03657.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.fields import check_number
+from trainer.data.pipeline.batching import Chunk
+from trainer.image_io import tile
+from trainer.models.auxiliary_head import AuxiliaryHeadGAN
+from trainer.models.gan import GAN
+from trainer.models.objective import LossOutput
+from trainer.networks.layers.basic import BatchNormalization
+from trainer.training.rng import StepRng
+
+_SIDES = 2.0
+
+
+class InfoGAN(AuxiliaryHeadGAN):
+    """A GAN with one categorical and some continuous codes, which it learns without labels.
+
+    The generator takes [B, Z+Q+K]: noise, continuous codes from U[-1, 1), then the one-hot category. The discriminator
+    takes [B, H, W, C]. A recognition network reads the codes off the features before the discriminator's last layer:
+    it moves in the generator's phase, and the trunk that it shares learns for it in the discriminator's.
+
+    Args:
+        latent_dim: Z.
+        num_categories: K.
+        num_continuous: Q.
+        category_weight: Of the category's cross-entropy.
+        continuous_weight: Of half the squared error of the continuous codes: their negative log-likelihood under a
+            normal distribution of variance 1, which leaves the classes to the category.
+        **settings: As of `GAN`.
+
+    Raises:
+        ConfigError: A number of codes or a weight is no number, or too small.
+    """
+
+    head = "recognition"
+    optimizer_groups: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator",),
+        "generator": ("generator", "recognition"),
+    }
+    labels_are_codes = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_categories: int = 10,
+        *,
+        num_continuous: int = 2,
+        category_weight: float = 1.0,
+        continuous_weight: float = 0.1,
+        **settings: Any,
+    ):
+        check_number("num_categories", num_categories, whole=True, minimum=2)
+        super().__init__(latent_dim, num_categories, **settings)
+        check_number("num_continuous", num_continuous, whole=True)
+        check_number("category_weight", category_weight)
+        check_number("continuous_weight", continuous_weight)
+        self.num_continuous = num_continuous
+        self.category_weight, self.continuous_weight = category_weight, continuous_weight
+
+    @property
+    def latent_size(self) -> int:
+        """Z + Q."""
+        return self.latent_dim + self.num_continuous
+
+    def get_head(self, num_features: int) -> keras.Model:
+        """A new recognition network: features [B, F] -> category logits, then continuous codes [B, K+Q]."""
+        return keras.Sequential(
+            [
+                keras.Input((num_features,)),
+                keras.layers.Dense(128),
+                BatchNormalization(momentum=0.9),
+                keras.layers.LeakyReLU(negative_slope=0.1),
+                keras.layers.Dense(self.num_classes + self.num_continuous),
+            ],
+            name="recognition",
+        )
+
+    def sample_latents(self, rng: StepRng) -> tf.Tensor:
+        """Noise and continuous codes: float32 [B, Z+Q]."""
+        codes = rng.uniform("codes", self.num_continuous) * 2.0 - 1.0
+        return tf.concat([super().sample_latents(rng), codes], axis=-1)
+
+    def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
+        asked = loss_output.fake.labels
+        category, continuous = tf.split(
+            self.read(loss_output.fake.features), [self.num_classes, self.num_continuous], -1
+        )
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(asked, category)
+        terms = {"category": (cross_entropy, self.category_weight)}
+        if self.num_continuous:
+            distance = tf.square(latents[:, self.latent_dim :] - continuous)
+            terms["continuous"] = 0.5 * tf.reduce_sum(distance, axis=-1), self.continuous_weight
+        for name, (term, weight) in terms.items():
+            loss_output.add("generator", f"code/{name}", term, weight)
+            loss_output.add(self.objective.update.phase_of("fake"), None, term, weight)
+        if loss_output.has_phase("generator"):
+            is_right = tf.argmax(category, axis=-1, output_type=tf.int32) == asked
+            loss_output.metrics["generator"]["accuracy/category"] = tf.cast(is_right, tf.float32)
+
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
+        """Traversals: a row a category, and across it one continuous code from -2 to 2; a block of rows a code."""
+        if not self.num_continuous:
+            return super().sample_grid(rows, columns)
+        shown = np.arange(min(self.num_classes, max(rows, 10)))
+        first = self.sample_latents(StepRng(self.seed, 0, 1, purpose="samples")).numpy()
+        latents = np.repeat(first, self.num_continuous * len(shown) * columns, axis=0)
+        latents[:, self.latent_dim :] = 0.0
+        blocks = latents.reshape(self.num_continuous, len(shown), columns, -1)
+        for code in range(self.num_continuous):
+            blocks[code, :, :, self.latent_dim + code] = np.linspace(-_SIDES, _SIDES, columns)
+        categories = np.tile(np.repeat(shown, columns), self.num_continuous).astype(np.int32)
+        return tile(self._sampler(self.image_range, latents, categories), columns)
+
+    def make_chunk(self, x: Any, y: Any) -> Chunk:
+        return GAN.make_chunk(self, x, None)

@@ -1,0 +1,179 @@
+"""The losses of generator and discriminator: an adversarial loss on augmented images, and penalties.
+
+Legend: `B` images of a replica, `H W C` an image, `P` patches that the discriminator rates one by one.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.config.compatibility import check_objective
+from trainer.models import losses
+from trainer.models.augmenter import Augmenter
+from trainer.models.discriminator_passes import Discriminate, DiscriminatorOutput, DiscriminatorPasses, LabeledImages
+from trainer.models.discriminator_updates import UPDATES
+from trainer.models.penalties import Penalty
+from trainer.models.validation import as_losses
+from trainer.models.weighted_penalties import WeightedPenalties
+from trainer.training.rng import StepRng
+from trainer.training.schedules import ScheduleLike
+
+
+class LossOutput:
+    """The losses and metrics of the phases that share a forward pass.
+
+    Attributes:
+        losses: Per-example losses, float32 [B], by phase.
+        metrics: Per-example values to log, float32 [B], by phase and name.
+    """
+
+    def __init__(self, phases: Collection[str], passes: DiscriminatorPasses):
+        self.losses: dict[str, tf.Tensor] = {}
+        self.metrics: dict[str, dict[str, tf.Tensor]] = {phase: {} for phase in phases}
+        self._passes = passes
+
+    @property
+    def real(self) -> DiscriminatorOutput:
+        """The discriminator's output for the real images."""
+        return self._passes.real
+
+    @property
+    def fake(self) -> DiscriminatorOutput:
+        """The discriminator's output for the fake images."""
+        return self._passes.fake
+
+    def has_phase(self, phase: str) -> bool:
+        """Returns whether this forward pass computes the loss of a phase."""
+        return phase in self.metrics
+
+    def add(self, phase: str, name: str | None, term: tf.Tensor, weight: float = 1.0) -> None:
+        """Adds a term to the loss of a phase, and logs it before its weight as `loss/NAME`.
+
+        Args:
+            phase: Name of the phase. A phase that this forward pass does not compute is ignored.
+            name: Name in the logs; None to log nothing.
+            term: float32 [B].
+            weight: Weight of the term.
+
+        Raises:
+            NetworkError: If the term has another shape.
+        """
+        if not self.has_phase(phase):
+            return
+        term = as_losses(term, f"the loss {name}", self.losses[phase])
+        self.losses[phase] += weight * term
+        if name is not None:
+            self.metrics[phase][f"loss/{name}"] = term
+
+
+class Objective:
+    """Computes the losses of the discriminator's phases and of the phase `generator`.
+
+    Args:
+        loss: Adversarial loss, as `trainer.models.losses.get` accepts it.
+        updates: Name of a strategy in `trainer.models.discriminator_updates`.
+        penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
+        weight: Weight of each penalty; a number or a schedule.
+        every_steps: Steps between two penalties, which then have as many times their weight.
+        augmenter: Augmentation of what the discriminator sees; None for none. Penalties use the gradients with respect
+            to the images before augmentation.
+
+    Raises:
+        ConfigError: If `updates` is unknown or does not fit the loss and the penalties, or if the augmenter does not
+            fit the loss.
+    """
+
+    def __init__(
+        self,
+        loss: Any,
+        *,
+        updates: str = "together",
+        penalties: Sequence[str | Penalty] = (),
+        weight: ScheduleLike = 10.0,
+        every_steps: int = 1,
+        augmenter: Augmenter | None = None,
+    ):
+        self.loss = losses.get(loss)
+        self.augmenter = augmenter
+        self._penalties = WeightedPenalties(penalties, weight, every_steps)
+        check_objective(
+            updates,
+            regularized=bool(penalties or augmenter),
+            adapts=augmenter is not None and augmenter.adapts,
+            loss=type(self.loss).__name__,
+            is_separable=self.loss.is_separable,
+            is_shift_invariant=self.loss.is_shift_invariant,
+        )
+        self.update = UPDATES[updates]
+
+    def __call__(
+        self,
+        discriminate: Discriminate,
+        discriminator: keras.Model,
+        real: LabeledImages,
+        fake: LabeledImages,
+        rng: StepRng,
+        phases: Collection[str],
+    ) -> LossOutput:
+        """Computes the losses of `phases` for one batch. `discriminator` is the network that `discriminate` runs."""
+        passes = DiscriminatorPasses(
+            discriminate,
+            discriminator,
+            real,
+            fake,
+            rng,
+            augmenter=self.augmenter,
+            concatenated=self.update.concatenated,
+            record_gradients=self._penalties.apply_to_every_step,
+        )
+        output = LossOutput(phases, passes)
+        if any(phase in phases for phase in self.update.phases):
+            self._add_discriminator_losses(output, passes, phases)
+        if "generator" in phases:
+            output.losses["generator"] = self._generator_loss(passes)
+        return output
+
+    @staticmethod
+    def optimizer_of(phase: str) -> str:
+        """Returns the optimizer that a phase updates with: `discriminator` or `generator`."""
+        return phase.partition("_")[0]
+
+    def _add_discriminator_losses(
+        self, output: LossOutput, passes: DiscriminatorPasses, phases: Collection[str]
+    ) -> None:
+        for phase, values in self.update.losses(self.loss, passes, phases).items():
+            logits = passes.fake.logits if phase == "discriminator_fake" else passes.real.logits
+            output.losses[phase] = self._per_example(values, logits)
+        self._log_scores(output, passes)
+        if self._penalties:
+            weighted_terms, terms = self._penalties.values(passes)
+            for weighted_term in weighted_terms:
+                output.losses["discriminator"] += weighted_term
+            output.metrics["discriminator"].update({f"penalty/{name}": term for name, term in terms.items()})
+        if self.augmenter is not None:
+            logits = passes.real.logits - self.loss.decision_threshold
+            self.augmenter.observe(logits, is_first_pass=passes.rng.repeat == 0)
+
+    def _generator_loss(self, passes: DiscriminatorPasses) -> tf.Tensor:
+        fake_logits = passes.fake_for_generator().logits
+        return self._per_example(self.loss.generator(passes.real.logits, fake_logits), fake_logits)
+
+    def _log_scores(self, output: LossOutput, passes: DiscriminatorPasses) -> None:
+        """Logs the mean output and the accuracy of the discriminator, for real and for fake images."""
+        if output.has_phase(phase := self.update.phase_of("real")):
+            self._log_score(
+                output, phase, "real", passes.real.logits, passes.real.logits > self.loss.decision_threshold
+            )
+        if output.has_phase(phase := self.update.phase_of("fake")):
+            self._log_score(
+                output, phase, "fake", passes.fake.logits, passes.fake.logits <= self.loss.decision_threshold
+            )
+
+    def _log_score(self, output: LossOutput, phase: str, kind: str, logits: tf.Tensor, is_right: tf.Tensor) -> None:
+        output.metrics[phase][f"score/{kind}"] = self._per_example(self.loss.score(logits), logits)
+        output.metrics[phase][f"accuracy/{kind}"] = self._per_example(tf.cast(is_right, tf.float32), logits)
+
+    def _per_example(self, values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return as_losses(values, type(self.loss).__name__, logits)

@@ -1,0 +1,44 @@
+"""The plan of a GAN's training step: its phases, their order, and the averages that follow."""
+
+from typing import Any
+
+from trainer.models.compiled_state import CompiledState, ema_name
+from trainer.training import schedules
+from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
+
+
+def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) -> StepPlan:
+    """Returns the plan of the step of a compiled `GAN`."""
+    state: CompiledState = gan.compiled_state
+    emas = [name for name in gan.ema_networks if ema_name(name) in state.networks]
+    half_life = state.ema_half_life_images
+    if not callable(half_life):
+        half_life = schedules.ema_ramp_up(half_life, global_batch_size)
+    not_trained = {ema_name(name) for name in emas}
+    return StepPlan(
+        forward=gan.forward,
+        groups=_groups(gan, state),
+        networks=tuple(network for name, network in state.networks.items() if name not in not_trained),
+        emas=tuple(Ema(state.networks[name], state.networks[ema_name(name)], half_life) for name in emas),
+        global_batch_size=global_batch_size,
+        seed=state.seed,
+        jit_compile=state.jit_compile,
+        horizontal_flips=horizontal_flips,
+    )
+
+
+def _groups(gan: Any, state: CompiledState) -> tuple[PhaseGroup, ...]:
+    """Both phases in one group if they are simultaneous; else the discriminator's phases, then the generator's."""
+    generator = _phase(gan, state, "generator")
+    discriminator = [_phase(gan, state, name) for name in state.objective.update.phases]
+    if state.update_order == "simultaneous":
+        return (PhaseGroup((*discriminator, generator)),)
+    return (*(PhaseGroup((phase,), state.discriminator_repeats) for phase in discriminator), PhaseGroup((generator,)))
+
+
+def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
+    group = state.objective.optimizer_of(name)
+    networks = [state.networks[network] for network in gan.optimizer_groups[group]]
+    if group == "discriminator" and state.objective.augmenter is not None:
+        networks.append(state.objective.augmenter)
+    return Phase(name, tuple(networks), state.optimizers[group])

@@ -1,0 +1,64 @@
+"""From the arguments of `GAN.fit` to a loader of chunks, checked against the batch and the networks."""
+
+import dataclasses
+from typing import Any
+
+from trainer.config import check_batch
+from trainer.data.pipeline.balance import balanced_order
+from trainer.data.pipeline.batching import Chunk
+from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
+from trainer.errors import DataError
+from trainer.models.compiled_state import CompiledState
+from trainer.models.validation import as_classes, check_reaches
+from trainer.training.distributed.host_shard import HostShard
+from trainer.training.distributed.strategy import spans_machines
+
+
+def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
+    """Returns the loader of the training data of a compiled `GAN`.
+
+    Args:
+        gan: The compiled GAN.
+        x: First argument of `GAN.fit`.
+        y: Second argument of `GAN.fit`.
+        batch_size: Global batch size.
+        balance_classes: Whether to show every class equally often.
+
+    Raises:
+        ConfigError: If the batch is larger than the data, or the replicas do not divide it.
+        DataError: If `x` and `y` do not fit each other or the GAN.
+        NetworkError: If the networks do not fit the data.
+    """
+    num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
+    if isinstance(x, StreamedDataset):
+        check_batch(batch_size, x.num_examples, num_replicas)
+        _check_images(gan, x.image_shape)
+        host_shard = _host_shard(gan.compiled_state, batch_size)
+        return StreamingLoader(x, gan.make_chunk, batch_size, balance_classes, host_shard)
+    chunk = gan.make_chunk(x, y)
+    if balance_classes:
+        chunk = _balance(gan, chunk, y)
+    check_batch(batch_size, chunk.largest_batch, num_replicas)
+    _check_images(gan, chunk.images.shape[1:])
+    return InMemoryLoader(chunk, batch_size)
+
+
+def _host_shard(state: CompiledState, batch_size: int) -> Any:
+    """The part of a chunk that this process loads, by the number of steps of a chunk; None to load all of it."""
+    if not spans_machines(state.strategy):
+        return None
+    return lambda num_steps: HostShard(state.strategy, num_steps, batch_size, state.seed, state.discriminator_repeats)
+
+
+def _balance(gan: Any, chunk: Chunk, y: Any) -> Chunk:
+    if y is None or chunk.is_unpaired:
+        raise DataError(f"balance_classes=True needs labels, and {type(gan).__name__}.fit got none; pass labels as y.")
+    return dataclasses.replace(chunk, order=balanced_order(as_classes(y, len(chunk.images))))
+
+
+def _check_images(gan: Any, shape: tuple[int, ...]) -> None:
+    """Refuses images whose shape or range the networks do not take or make."""
+    gan.check_image_shape(shape)
+    for name in gan.optimizer_groups["generator"]:
+        if name.startswith("generator"):
+            check_reaches(gan.networks[name], gan.image_range)

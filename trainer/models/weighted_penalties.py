@@ -1,0 +1,80 @@
+"""Penalties as they enter the discriminator's loss: with their weight, at every step or at every k-th.
+
+Legend: `B` images of a replica.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from trainer.models.discriminator_passes import DiscriminatorPasses
+from trainer.models.penalties import Penalty, get as get_penalty
+from trainer.models.validation import as_losses
+from trainer.training import schedules
+from trainer.training.step import discarded_updates
+
+
+class WeightedPenalties:
+    """The penalties of a discriminator.
+
+    Args:
+        penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
+        weight: Weight of each penalty; a number or a schedule.
+        every_steps: Steps between two penalties. At k steps, a penalty has k times its weight.
+    """
+
+    def __init__(self, penalties: Sequence[str | Penalty], weight: schedules.ScheduleLike, every_steps: int):
+        self._penalties = _by_name(penalties)
+        self._weight, self._every_steps = schedules.get(weight), every_steps
+
+    def __bool__(self) -> bool:
+        return bool(self._penalties)
+
+    @property
+    def apply_to_every_step(self) -> bool:
+        """Whether every step has penalties, so that they share the passes of the loss."""
+        return bool(self._penalties) and self._every_steps == 1
+
+    def values(self, passes: DiscriminatorPasses) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Returns the weighted terms of the loss, and each penalty before its weight, by name: float32 [B]."""
+        step = passes.rng.step
+        if self.apply_to_every_step:
+            terms = self._terms(passes)
+            weight = self._weight(step)
+            return [weight * term for term in terms.values()], terms
+        return self._values_at_times(passes, step)
+
+    def _values_at_times(
+        self, passes: DiscriminatorPasses, step: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Runs the discriminator once more in the steps that have penalties, so that other steps do not pay for it."""
+
+        def at_this_step() -> tf.Tensor:
+            with discarded_updates(passes.discriminator):
+                return tf.stack([*self._terms(passes.run_again()).values()])
+
+        absent = tf.zeros([len(self._penalties), int(passes.real.images.shape[0])])
+        stacked = tf.cond(step % self._every_steps == 0, at_this_step, lambda: absent)
+        weight = self._weight(step) * self._every_steps
+        terms = zip(self._penalties, tf.unstack(stacked), strict=True)
+        return [weight * tf.reduce_sum(stacked, axis=0)], {name: term * self._every_steps for name, term in terms}
+
+    def _terms(self, passes: DiscriminatorPasses) -> dict[str, tf.Tensor]:
+        logits = passes.real.logits
+        gradients = passes.input_gradients()
+        return {
+            name: as_losses(penalty(gradients), f"the penalty {name}", logits)
+            for name, penalty in self._penalties.items()
+        }
+
+
+def _by_name(penalties: Sequence[str | Penalty]) -> dict[str, Penalty]:
+    """Penalties by the names that they are logged under. A second penalty of the same name becomes `NAME_2`."""
+    named: dict[str, Penalty] = {}
+    for penalty in penalties:
+        name = penalty if isinstance(penalty, str) else getattr(penalty, "__name__", type(penalty).__name__)
+        number = 1
+        while (unique := name if number == 1 else f"{name}_{number}") in named:
+            number += 1
+        named[unique] = get_penalty(penalty)
+    return named

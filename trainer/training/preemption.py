@@ -1,0 +1,69 @@
+"""SIGTERM as a request: the current step finishes, the state is committed, and the process exits."""
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+class Preemption:
+    """A request to stop training.
+
+    SIGTERM is handled in a thread, so that its actions also run while TensorFlow keeps the main thread busy.
+
+    Attributes:
+        requested: Whether a stop was requested since the last `listen`.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._actions: list[Callable[[], object]] = []
+
+    def on_request(self, action: Callable[[], object]) -> None:
+        """Runs an action when the signal arrives, or at once if it has arrived."""
+        self._actions.append(action)
+        if self.requested:
+            action()
+
+    @contextlib.contextmanager
+    def listen(self, handle_sigterm: bool) -> Iterator[None]:
+        """Resets `requested`. In this context, SIGTERM sets it and runs the actions, if `handle_sigterm` is True.
+
+        Python allows signal handlers in the main thread only; in other threads, SIGTERM keeps its meaning.
+        """
+        self.requested = False
+        try:
+            if handle_sigterm and threading.current_thread() is threading.main_thread():
+                with self._installed():
+                    yield
+            else:
+                yield
+        finally:
+            self._actions = []  # they keep large objects alive
+
+    @contextlib.contextmanager
+    def _installed(self) -> Iterator[None]:
+        self._read, write = socket.socketpair()
+        write.setblocking(False)
+        previous_handler = signal.signal(signal.SIGTERM, self._handle)
+        previous_descriptor = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="preemption", daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous_descriptor)
+            signal.signal(signal.SIGTERM, previous_handler)
+            write.close()  # ends the watching thread
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Does nothing: Python has already written to the wakeup descriptor."""
+
+    def _watch(self) -> None:
+        with self._read:
+            while received := self._read.recv(1):
+                if received[0] == signal.SIGTERM:
+                    self.requested = True
+                    for action in self._actions:
+                        action()

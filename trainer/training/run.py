@@ -1,0 +1,297 @@
+"""One training run: from a config to a run directory with checkpoints, samples, metrics and a model."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer import callbacks, metrics
+from trainer.callbacks.watchdog import abort
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig, check_batch, compatibility, recipes
+from trainer.data import default_num_chunks, num_examples
+from trainer.data.loading import TrainingData, load_training_data
+from trainer.errors import ConfigError, Preempted, TrainerError
+from trainer.logging import fields
+from trainer.models import GAN, augment, from_config, penalties, traits
+from trainer.serving import saved_model
+from trainer.storage import Mirror, RunDirectory, is_remote, read_json_lines, without_mount, write_atomically
+from trainer.training.checkpoint.store import load
+from trainer.training.distributed import consensus, strategy as strategies
+from trainer.training.restore import stored_config
+from trainer.training.run_state import check_resumable, is_complete, newest_step
+
+_logger = logging.getLogger(__name__)
+
+_LOST_WORKER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+"""Errors that TensorFlow raises when another machine of the cluster is lost."""
+
+
+def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Checks all of a config that needs neither data nor devices, and fills in the settings that were left open.
+
+    Raises:
+        ConfigError: If a name is unknown, or settings do not fit each other or the data.
+    """
+    for name in config.penalties:
+        penalties.check_name(name)
+    if config.augment is not None:
+        augment.check_name(config.augment)
+    compatibility.check(config, traits(config))
+    paths = {
+        "job_dir": config.job_dir or environment.job_dir,
+        "dataset": config.dataset,
+        "dataset_b": config.dataset_b,
+    }
+    config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
+    num_workers = environment.cluster.num_workers if environment.cluster else 1
+    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def train(config: TrainConfig, environment: Environment) -> None:
+    """Trains a resolved config in its run directory, from the newest checkpoint there.
+
+    Raises:
+        ConfigError: If the strategy, the architecture or the batch does not fit.
+        DataError: If the data cannot be read.
+        CheckpointError: If the run directory cannot be written, or holds another run.
+        DivergenceError: If a loss or a weight is not finite.
+        Preempted: If SIGTERM stopped training; the state is committed.
+    """
+    if environment.cluster is not None and environment.cluster.is_evaluator:
+        raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
+    with RunDirectory(str(config.job_dir)).opened() as directory:
+        check_resumable(config, directory)
+        if is_complete(config, directory, environment):
+            _logger.info(
+                f"The run in {directory.name} is finished at step {newest_step(directory)}. Nothing was changed; give "
+                "more --steps to continue it."
+            )
+            return
+        run = Run(_with_num_chunks(config, directory), directory, environment)
+        run.prepare()
+        run.fit()
+        run.export()
+        run.report()
+
+
+def _with_num_chunks(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
+    """The config with the number of chunks of the stored run or, in a new run, the number that its memory allows."""
+    if config.num_chunks is not None:
+        return config
+    stored = stored_config(directory)
+    num_chunks = None if stored is None else stored.num_chunks
+    return config.override(num_chunks=num_chunks or default_num_chunks(config))
+
+
+class Run:
+    """One run on this machine. Call `prepare`, `fit`, `export` and `report`, in this order.
+
+    In a cluster every machine has a `Run`, and only the chief writes the run directory.
+
+    Args:
+        config: Resolved config.
+        directory: Open run directory.
+        environment: Environment of the job.
+    """
+
+    def __init__(self, config: TrainConfig, directory: RunDirectory, environment: Environment):
+        self._config, self._directory, self._environment = config, directory, environment
+        self._started = time.monotonic()
+        self._exported_step: int | None = None
+
+    @property
+    def _is_distributed(self) -> bool:
+        return self._environment.cluster is not None
+
+    @property
+    def _writes(self) -> bool:
+        """Whether this machine writes the run directory."""
+        return self._environment.cluster is None or self._environment.cluster.is_chief
+
+    def prepare(self) -> None:
+        """Creates the strategy, loads the data, and builds and compiles the GAN."""
+        config = self._config
+        self._strategy = strategies.create(config, self._environment.cluster)
+        self._data: TrainingData = load_training_data(config)
+        check_batch(config.global_batch_size, self._data.largest_batch, self._strategy.num_replicas_in_sync)
+        with self._strategy.scope():
+            info = self._data.info
+            self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
+
+    def fit(self) -> None:
+        """Trains, and writes the run directory.
+
+        Raises:
+            Preempted: If SIGTERM stopped training before the last step; the state is committed.
+        """
+        with self._cluster_failures_end_all():
+            if self._is_distributed:
+                consensus.check_same(self._strategy, self._config.fingerprint)
+            if self._writes:
+                self._fit_and_write()
+            else:
+                self._fit([self._checkpoint(reads_only=True)], verbose=0)
+            if self._is_distributed:
+                consensus.gather_per_replica(self._strategy, self._gan.step)  # leave together
+        if self._gan.preempted and self._gan.step < (self._config.steps or 0):
+            raise Preempted(
+                f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; the state is committed in "
+                f"{self._directory.shown(self._directory.checkpoints)}; run the same command again to resume."
+            )
+
+    def export(self) -> None:
+        """Writes the generator of the best checkpoint as a SavedModel, or the current one if none was evaluated."""
+        if not (self._writes and self._config.export_model):
+            return
+        gan, directory = self._gan, self._directory
+        with directory.explained():
+            manifest, problems = self._store.find_best()
+            for problem in problems:
+                _logger.warning(f"Passed over a better checkpoint: {problem}.")
+            step = gan.step if manifest is None else manifest.step
+            if step != gan.step:
+                load(self._store.folder(step), gan.state)
+            saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
+            for destination in directory.copies_of_model(self._environment.model_dir):
+                saved_model.publish(directory.model, destination)
+        self._exported_step = step
+
+    def report(self) -> None:
+        """Logs where the results are."""
+        if not self._writes:
+            return
+        directory, seconds = self._directory, time.monotonic() - self._started
+        _logger.info(
+            f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.", extra=fields({"seconds": seconds})
+        )
+        if self._config.metrics != "none":
+            self._report_best(f"metric/{metrics.monitor(self._config.metrics)}")
+        last_grid = max(directory.samples.glob("step-*.png"))
+        shown = directory.shown
+        _logger.info(
+            f"Samples: {shown(last_grid)} and {shown(directory.samples / 'progression.gif')}. Scalars: "
+            f"{shown(directory.metrics)}. TensorBoard events: {shown(directory.logs)}. Checkpoints: "
+            f"{shown(directory.checkpoints)}."
+        )
+        if self._exported_step is not None:
+            _logger.info(
+                f"The SavedModel in {shown(directory.model)} holds the generator of step {self._exported_step}."
+            )
+        recipe = self._config.recipe
+        flag = f" --recipe={recipe}" if recipes.is_own(recipe) and is_remote(directory.name) else ""
+        _logger.info(f"Generate more: python -m trainer generate --job_dir={directory.name}{flag} --out=grid.png")
+
+    @contextlib.contextmanager
+    def _cluster_failures_end_all(self) -> Iterator[None]:
+        """Ends this process if another machine is lost, so that the job restarts all of them."""
+        try:
+            yield
+        except _LOST_WORKER_ERRORS as error:
+            if not self._is_distributed:
+                raise
+            abort(f"another machine was lost at or after step {self._gan.step} ({type(error).__name__})")
+
+    def _fit_and_write(self) -> None:
+        directory = self._directory
+        with directory.explained():
+            writers = self._writers()
+            directory.create()
+            self._announce()
+            with directory.mirrored(self._environment.tensorboard_log_dir) as mirrors:
+                write_atomically(directory.config, self._config.to_json().encode())
+                checkpoint = self._checkpoint(mirrors)
+                self._store = checkpoint.store
+                try:
+                    self._fit([*writers, checkpoint])
+                except BaseException:
+                    with contextlib.suppress(TrainerError, OSError):
+                        checkpoint.store.wait()  # commit a checkpoint that is being written
+                    raise
+
+    def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
+        config = self._config
+        if self._is_distributed:
+            active = [callbacks.Watchdog(config.worker_timeout_secs), *active]
+        self._gan.fit(
+            self._data.x,
+            self._data.y,
+            batch_size=config.global_batch_size,
+            steps=config.steps,
+            steps_per_execution=config.steps_per_execution,
+            balance_classes=config.balance_classes,
+            horizontal_flips=config.horizontal_flips,
+            callbacks=active,
+            verbose=verbose,
+            handle_sigterm=True,
+        )
+
+    def _writers(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that evaluate and write, without the checkpoint."""
+        config, directory, environment = self._config, self._directory, self._environment
+        writers: list[keras.callbacks.Callback] = [
+            callbacks.MetricsLog(directory.metrics),
+            callbacks.EventLog(directory.logs),
+            callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
+            callbacks.Animation(directory.samples),
+        ]
+        if config.metrics != "none":
+            suite = metrics.get(config.metrics)(*self._data.real_images)
+            writers.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
+        if environment.metric_file is not None:
+            writers.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
+        return writers
+
+    def _checkpoint(self, mirrors: Sequence[Mirror] = (), *, reads_only: bool = False) -> callbacks.Checkpoint:
+        config, directory = self._config, self._directory
+        fingerprints = {"config": config.fingerprint, **self._data.fingerprints}
+        return callbacks.Checkpoint(
+            directory.checkpoints,
+            config.checkpoint_every_steps,
+            max_to_keep=config.max_to_keep,
+            best=None if config.metrics == "none" else f"metric/{metrics.monitor(config.metrics)}",
+            fingerprints={} if config.allow_config_change else fingerprints,
+            remote=directory.remote_checkpoints,
+            mirrors=mirrors,
+            reads_only=reads_only,
+        )
+
+    def _announce(self) -> None:
+        config, info = self._config, self._data.info
+        height, width, channels = info.image_shape
+        weights = [
+            f"{name} {network.count_params():,}"
+            for name, network in self._gan.networks.items()
+            if network.trainable_weights
+        ]
+        chunks = f", {config.num_chunks} chunks per epoch" if (config.num_chunks or 1) > 1 else ""
+        device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        _logger.info(
+            f"Training the recipe {config.recipe} on {info.num_examples:,} images of {config.dataset} "
+            f"({height}x{width}x{channels}{chunks}): {config.steps:,} steps of {config.global_batch_size} images on "
+            f"{self._strategy.num_replicas_in_sync} {device} device(s); weights: {', '.join(weights)}. Results go to "
+            f"{config.job_dir}."
+        )
+
+    def _report_best(self, metric: str) -> None:
+        """Logs how the metric changed during the run. Without an evaluation it has no values."""
+        lines = [line for line in read_json_lines(self._directory.metrics) if metric in line]
+        if not lines:
+            return
+        first, best = lines[0], min(lines, key=lambda line: line[metric])
+        name, change = metric.removeprefix("metric/"), f"{first[metric] / best[metric]:.1f} times lower"
+        if best[metric] >= first[metric]:
+            change = "not lower"
+        _logger.info(
+            f"{name} went from {first[metric]:.4g} at step {first['step']} to {best[metric]:.4g} at step "
+            f"{best['step']}: {change}."
+        )
