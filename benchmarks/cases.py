@@ -1,6 +1,6 @@
-"""What is measured: the cases, as configs of this package, and what a contender gets of them. Imports no TensorFlow.
+"""Cases of the throughput benchmark: configs of this package and their data. Does not import TensorFlow.
 
-Legend: `B` batch, `N` images, `H W C` an image, `Z` latent size, `K` classes.
+Legend: `B` batch size, `N` images, `H W C` image shape, `Z` latent size, `K` classes.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from trainer.config import TrainConfig, recipes
 
 
 def _small() -> TrainConfig:
-    """A small DCGAN with batch norm in both networks: the size of GAN that a laptop trains in minutes."""
+    """Returns a small DCGAN with batch norm in both networks, which a laptop trains in minutes."""
     return TrainConfig(
         architecture="dcgan",
         architecture_options={
@@ -32,7 +32,7 @@ def _small() -> TrainConfig:
 
 
 def _conditional() -> TrainConfig:
-    """A conditional DCGAN with dropout, under RMSprop."""
+    """Returns a conditional DCGAN with dropout, trained with RMSprop."""
     return TrainConfig(
         model="conditional",
         architecture="dcgan",
@@ -64,12 +64,12 @@ CASES: dict[str, Callable[[], TrainConfig]] = {
     "vanilla": lambda: recipes.get("vanilla"),
     "cgan": _conditional,
 }
-"""What is trained; a recipe whose networks the peers know is one line here."""
+"""Configs by name. Any recipe with an architecture of `_OPTION_CLASSES` can be added as one line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DcganOptions:
-    """The options of the architecture `dcgan` that the peers know; the others must have their defaults."""
+    """Options of the architecture `dcgan` that the peers implement; all others must have their defaults."""
 
     generator_filters: list[int]
     generator_strides: list[int]
@@ -83,14 +83,14 @@ class DcganOptions:
     initializer: str
 
     def normalizes(self, depth: int) -> bool:
-        """Whether batch norm follows the discriminator's convolution number `depth`."""
-        chosen = self.discriminator_batch_norm
-        return chosen == "all" or (chosen == "hidden" and depth > 0)
+        """Returns whether batch norm follows convolution number `depth` of the discriminator."""
+        layers = self.discriminator_batch_norm
+        return layers == "all" or (layers == "hidden" and depth > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MlpOptions:
-    """Every option of the architecture `mlp`."""
+    """Options of the architecture `mlp`."""
 
     generator_units: list[int]
     discriminator_units: list[int]
@@ -102,28 +102,31 @@ class MlpOptions:
     initializer: str
 
 
-_KNOWN: dict[str, type[DcganOptions] | type[MlpOptions]] = {"dcgan": DcganOptions, "mlp": MlpOptions}
+_OPTION_CLASSES: dict[str, type[DcganOptions] | type[MlpOptions]] = {"dcgan": DcganOptions, "mlp": MlpOptions}
 
 
 class Contender(Protocol):
-    """One way to train the networks of a case, built and ready."""
+    """An implementation of a case that is ready to train.
+
+    Attributes:
+        num_parameters: Number of weights of generator and discriminator, including batch-norm moments.
+    """
 
     num_parameters: tuple[int, int]
-    """All weights of generator and discriminator, batch-norm moments included."""
 
     def run(self, num_steps: int) -> None:
-        """Trains that many steps, and returns when they are done."""
+        """Trains `num_steps` steps and returns when they are finished."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A config without moving average, the same for all, and the data in memory.
+    """A config without EMA, and its data in memory.
 
     Attributes:
-        config: Its `architecture_options` are complete.
-        images: uint8 [N, H, W, C]; N is a multiple of the batch.
-        labels: int32 [N].
-        num_classes: K of a conditional config, else 0.
+        config: Config with complete `architecture_options`.
+        images: uint8 array of shape [N, H, W, C]; N is a multiple of the batch size.
+        labels: int32 array of shape [N].
+        num_classes: K of a conditional config, otherwise 0.
     """
 
     config: TrainConfig
@@ -133,44 +136,44 @@ class Case:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """Shape (H, W, C) of an image."""
         return self.images.shape[1:]
 
     @property
-    def batch(self) -> int:
-        """B."""
+    def batch_size(self) -> int:
+        """Global batch size."""
         return self.config.global_batch_size
 
     @property
     def options(self) -> DcganOptions | MlpOptions:
-        """The architecture's options, all of them."""
-        return _KNOWN[self.config.architecture](**self.config.architecture_options)
+        """All options of the architecture."""
+        return _OPTION_CLASSES[self.config.architecture](**self.config.architecture_options)
 
     @property
     def float_images(self) -> np.ndarray:
-        """float32 [N, H, W, C] in [-1, 1]."""
+        """Images as float32 array of shape [N, H, W, C] in [-1, 1]."""
         return self.images.astype(np.float32) / 127.5 - 1.0
 
     def save(self, folder: Path) -> None:
-        """Writes the case for the workers, which read it without TensorFlow."""
+        """Writes the case to a folder for the worker processes."""
         (folder / "config.json").write_text(self.config.to_json())
         np.savez(folder / "data.npz", images=self.images, labels=self.labels, num_classes=self.num_classes)
 
     @classmethod
     def load(cls, folder: Path) -> "Case":
-        """What `save` wrote."""
+        """Reads a case that `save` wrote."""
         config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
         data = np.load(folder / "data.npz")
         return cls(config, data["images"], data["labels"], int(data["num_classes"]))
 
 
 def get(name: str) -> Case:
-    """A case of `CASES`. Imports TensorFlow."""
-    return of(CASES[name]())
+    """Returns a case of `CASES`. Imports TensorFlow."""
+    return from_config(CASES[name]())
 
 
-def of(config: TrainConfig) -> Case:
-    """The case of a config, on the embedded digits. Imports TensorFlow."""
+def from_config(config: TrainConfig) -> Case:
+    """Returns the case of a config, on the embedded digits. Imports TensorFlow."""
     from trainer.data.loading import load
 
     config = config.override(ema_half_life_images=0.0, architecture_options=_complete_options(config))
@@ -181,14 +184,19 @@ def of(config: TrainConfig) -> Case:
 
 
 def _complete_options(config: TrainConfig) -> dict[str, Any]:
-    """The options that the peers know, defaults included; refuses others that are not at their defaults."""
+    """Returns the options that the peers implement, including defaults.
+
+    Raises:
+        ValueError: If another option does not have its default.
+    """
     from trainer import networks
 
-    known = {option.name for option in dataclasses.fields(_KNOWN[config.architecture])}
+    supported = {option.name for option in dataclasses.fields(_OPTION_CLASSES[config.architecture])}
     defaults = networks.default_options(config.architecture)
-    unknown = [
-        name for name, value in config.architecture_options.items() if name not in known and value != defaults[name]
-    ]
-    if unknown:
-        raise ValueError(f"the peers do not know {', '.join(unknown)} of {config.architecture}; teach them first.")
-    return {name: value for name, value in (defaults | dict(config.architecture_options)).items() if name in known}
+    options = config.architecture_options
+    unsupported = [name for name in options if name not in supported and options[name] != defaults[name]]
+    if unsupported:
+        raise ValueError(
+            f"the peers do not implement the options {', '.join(unsupported)} of {config.architecture}; add them first."
+        )
+    return {name: value for name, value in (defaults | dict(options)).items() if name in supported}

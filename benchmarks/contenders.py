@@ -1,4 +1,4 @@
-"""The workers as the parent process sees them: started, asked one at a time, and idle in between."""
+"""Worker processes of the throughput benchmark, each with one contender. They train in turn and are idle in between."""
 
 import dataclasses
 import json
@@ -16,13 +16,14 @@ _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
 
 @dataclasses.dataclass
 class Turn:
-    """What a contender did when it was asked.
+    """The measurements of one turn.
 
     Attributes:
-        images_per_sec: Its speed.
-        cores: Cores that it used. Few, where nobody else used any, say that the machine was slow to wake its threads.
-        waiting_cores: Cores that the contenders used which waited.
-        foreign_cores: Cores that all other processes of the machine used.
+        images_per_sec: Speed of the contender.
+        cores: Mean number of cores that the contender used. A small number without foreign processes means that the
+            machine was slow to wake its threads.
+        waiting_cores: Mean number of cores that waiting contenders used.
+        foreign_cores: Mean number of cores that all other processes of the machine used.
     """
 
     images_per_sec: float
@@ -32,7 +33,7 @@ class Turn:
 
 
 def busy_seconds() -> float:
-    """Processor time that the whole machine has used so far; 0 where the system does not say."""
+    """Returns the processor time of the whole machine so far; 0 if the system does not report it."""
     statistics = Path("/proc/stat")
     if not statistics.exists():
         return 0.0
@@ -41,21 +42,21 @@ def busy_seconds() -> float:
 
 
 class Worker:
-    """A contender's process, ready to be asked.
+    """A process with a contender that is ready to train.
 
     Args:
-        name: Of the contender.
-        folder: Of the case; the worker's log goes there too.
-        batch: Of the case.
-        seconds: How long a round should take.
-        num_steps: Of a round; 0: as many as `seconds` allow.
+        name: Name of the contender.
+        folder: Folder of the case, and for the log of the process.
+        batch_size: Batch size of the case.
+        seconds: Intended length of a turn.
+        num_steps: Number of steps of a turn; 0 for as many as fit into `seconds`.
 
     Raises:
-        RuntimeError: It died; with the end of its log.
+        RuntimeError: If the process died. The message has the end of its log.
     """
 
-    def __init__(self, name: str, folder: Path, batch: int, seconds: float, num_steps: int = 0):
-        self.name, self._batch = name, batch
+    def __init__(self, name: str, folder: Path, batch_size: int, seconds: float, num_steps: int = 0):
+        self.name, self._batch_size = name, batch_size
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -67,55 +68,59 @@ class Worker:
                 stderr=log,
                 text=True,
             )
-        ready = self._reply()
+        ready = self._read_reply()
         self.label: str = ready["label"]
         self.num_parameters: list[int] = ready["num_parameters"]
-        self.num_steps = num_steps or max(1, round(seconds * ready["images_per_sec"] / batch))
+        self.num_steps = num_steps or max(1, round(seconds * ready["images_per_sec"] / batch_size))
         self.turns: list[Turn] = []
 
     @property
     def speeds(self) -> list[float]:
-        """Images a second of every turn."""
+        """Images per second of every turn."""
         return [turn.images_per_sec for turn in self.turns]
 
-    def ask(self, **request: int) -> dict[str, Any]:
+    def request(self, **message: int) -> dict[str, Any]:
         """Sends a request and waits for its reply."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
-        return self._reply()
+        return self._read_reply()
 
     def take_turn(self, waiting: list["Worker"]) -> Turn:
-        """Trains `num_steps` while the others wait."""
-        reply, *cores = self.ask_watched(waiting, steps=self.num_steps)
-        return Turn(self.num_steps * self._batch / reply["seconds"], *cores)
+        """Trains `num_steps` steps while the other workers wait."""
+        reply, *cores = self.measured_request(waiting, steps=self.num_steps)
+        return Turn(self.num_steps * self._batch_size / reply["seconds"], *cores)
 
-    def ask_watched(self, waiting: list["Worker"], **request: int) -> tuple[dict[str, Any], float, float, float]:
-        """As `ask`, with the cores that it, those who waited and all other processes used meanwhile."""
+    def measured_request(self, waiting: list["Worker"], **message: int) -> tuple[dict[str, Any], float, float, float]:
+        """Sends a request and measures the use of the processor until the reply.
+
+        Returns:
+            The reply, and the mean number of cores that this worker, waiting workers and all other processes used.
+        """
         started, busy = time.monotonic(), busy_seconds()
         own, idle = self.cpu_seconds(), sum(other.cpu_seconds() for other in waiting)
-        reply = self.ask(**request)
+        reply = self.request(**message)
         seconds, busy = time.monotonic() - started, busy_seconds() - busy
         own, idle = self.cpu_seconds() - own, sum(other.cpu_seconds() for other in waiting) - idle
         return reply, own / seconds, idle / seconds, max(0.0, busy - own - idle) / seconds
 
     def cpu_seconds(self) -> float:
-        """Processor time that the worker has used so far; 0 where the system does not say."""
+        """Returns the processor time of the worker so far; 0 if the system does not report it."""
         if not Path("/proc/self/stat").exists():
             return 0.0
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SEC
 
     def close(self) -> None:
-        """Ends the worker."""
+        """Stops the worker."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def _reply(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
-            raise RuntimeError(f"the worker of {self.name} ended with {self._process.wait()}:\n{tail}")
+            raise RuntimeError(f"the worker {self.name} exited with code {self._process.wait()}:\n{tail}")
         return json.loads(line)

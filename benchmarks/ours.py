@@ -1,4 +1,4 @@
-"""This engine as a contender: the networks, the plan and the loop that `GAN.fit` runs, compiled once."""
+"""This package as a contender: the networks, the step plan and the loop of `GAN.fit`, compiled once."""
 
 import dataclasses
 import tempfile
@@ -23,30 +23,30 @@ CHECKPOINT_EVERY_STEPS = 200
 
 @dataclasses.dataclass(frozen=True)
 class _ConstantChunk(Chunk):
-    """A chunk whose every batch is the same one: a step on it does no input work at all."""
+    """A chunk that returns the same batch at every step, so that steps do no input work."""
 
-    held: tuple[np.ndarray | None, ...] = ()
+    arrays: tuple[np.ndarray | None, ...] = ()
 
-    def batch(self, tensors: Tensors, place: BatchSlice) -> tuple[tf.Tensor, tf.Tensor | None]:
-        images, targets = (None if array is None else tf.constant(array) for array in self.held)
+    def batch(self, tensors: Tensors, batch_slice: BatchSlice) -> tuple[tf.Tensor, tf.Tensor | None]:
+        images, targets = (None if array is None else tf.constant(array) for array in self.arrays)
         return images, targets
 
     @classmethod
-    def of(cls, chunk: Chunk, size: int) -> "_ConstantChunk":
-        """A chunk that always gives the first batch of another chunk."""
-        batch = chunk.batch(chunk.tensors(), BatchSlice(0, tf.constant(0, tf.int64), 0, size, 1))
+    def from_chunk(cls, chunk: Chunk, batch_size: int) -> "_ConstantChunk":
+        """Returns a chunk that always returns the first batch of another chunk."""
+        batch = chunk.batch(chunk.tensors(), BatchSlice(0, tf.constant(0, tf.int64), 0, batch_size, 1))
         arrays = tuple(None if tensor is None else tensor.numpy() for tensor in batch)
-        return cls(chunk.images, chunk.targets, chunk.image_range, held=arrays)
+        return cls(chunk.images, chunk.targets, chunk.image_range, arrays=arrays)
 
 
 class Engine:
-    """`GAN.fit`'s loop over a device loop that is traced once.
+    """The loop of `GAN.fit` with a device loop that is traced once.
 
     Args:
-        case: What to train.
-        constant_input: Trains on one batch that is part of the graph.
-        checkpoints: Every call of `run` starts at step 0, commits a checkpoint every `CHECKPOINT_EVERY_STEPS` and at
-            its end to a new folder, and waits for the last one.
+        case: Case to train.
+        constant_input: True to train on one batch that is part of the graph.
+        checkpoints: True to start every call of `run` at step 0, and to commit checkpoints to a new folder, one per
+            `CHECKPOINT_EVERY_STEPS` steps and one at the end.
     """
 
     def __init__(self, case: Case, *, constant_input: bool = False, checkpoints: bool = False):
@@ -57,9 +57,9 @@ class Engine:
         self.num_parameters = self.gan.generator.count_params(), self.gan.discriminator.count_params()
         chunk = self.gan.make_chunk(case.images, case.labels if case.num_classes else None)
         if constant_input:
-            chunk = _ConstantChunk.of(chunk, case.batch)
-        self._loader = InMemoryLoader(chunk, case.batch)
-        self.plan = step_plan(self.gan, case.batch)
+            chunk = _ConstantChunk.from_chunk(chunk, case.batch_size)
+        self._loader = InMemoryLoader(chunk, case.batch_size)
+        self.plan = step_plan(self.gan, case.batch_size)
         self._device_loop = loop.DeviceLoop(self.plan, chunk, tf.distribute.get_strategy())
 
     def run(self, num_steps: int) -> None:

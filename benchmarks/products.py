@@ -1,7 +1,7 @@
-"""What share of a step its bare convolutions and matrix products take.
+"""Measures which share of a step is spent in its convolutions and matrix products.
 
-Every layer with a kernel is three products: forward, gradient of its input, gradient of its kernel. Each is timed
-alone, without bias and activation, at the step's shapes, and counted as often as a step needs it (`_counts`):
+A layer with a kernel has three products: forward, gradient of the input, gradient of the kernel. Each is timed
+separately, without bias and activation, at the shapes of the step, and multiplied by its count in a step (`_counts`):
 
 | step | G forward | G kernel | G input | D forward | D kernel | D input |
 |---|---|---|---|---|---|---|
@@ -9,8 +9,8 @@ alone, without bias and activation, at the step's shapes, and counted as often a
 | alternating, discriminator | 1 | | | 2 | 2 | 2, first layer 0 |
 | alternating, generator | 1 | 1 | 1, first layer 0 | 1 | | 1 |
 
-`ours` runs the layers of this package, which take another way than the general kernels for some shapes; `plain` runs
-the same shapes in Keras's own layers. A share of 1 would be a step that does nothing else.
+`ours` runs the layers of this package, which replace the general kernels for some shapes; `plain` runs Keras's own
+layers at the same shapes. A share of 1 means that a step does nothing else.
 """
 
 import functools
@@ -25,22 +25,22 @@ import tensorflow as tf
 from benchmarks.ours import Engine
 
 Counts = tuple[int, int, int]
-"""How often a step runs a layer forward, for its kernel's gradient and for its input's."""
+"""Number of times that a step computes a layer, the gradient of its kernel and the gradient of its input."""
 
 _SWEEPS = 15
 _SECONDS_PER_TIMING = 0.02
 
 
-def measure(engine: Engine, batch: int, num_steps: int) -> dict[str, Any]:
+def measure(engine: Engine, batch_size: int, num_steps: int) -> dict[str, Any]:
     """Times steps and products in turn.
 
     Returns:
-        `seconds_per_step`, and for `ours` and `plain` the `seconds` of all products of a step and their `share`.
+        `seconds_per_step`, and under `ours` and `plain` the `seconds` and the `share` of all products of a step.
     """
-    nothing = tf.function(lambda: tf.constant(0.0))
+    empty_function = tf.function(lambda: tf.constant(0.0))
     products: dict[str, list[tuple[int, Callable[[], object]]]] = {
-        "ours": _products(engine, batch, plain=False),
-        "plain": _products(engine, batch, plain=True),
+        "ours": _products(engine, batch_size, plain=False),
+        "plain": _products(engine, batch_size, plain=True),
     }
     for _, call in [*products["ours"], *products["plain"]]:
         call()
@@ -48,20 +48,20 @@ def measure(engine: Engine, batch: int, num_steps: int) -> dict[str, Any]:
     times: dict[str, list[list[float]]] = {name: [[] for _ in calls] for name, calls in products.items()}
     for _ in range(_SWEEPS):
         steps.append(_seconds(lambda: engine.run(num_steps), 1) / num_steps)
-        overheads.append(_seconds(nothing, 100))
+        overheads.append(_seconds(empty_function, 100))
         for name, calls in products.items():
             for index, (_, call) in enumerate(calls):
-                times[name][index].append(_repeated(call))
+                times[name][index].append(_mean_seconds(call))
     step, overhead = float(np.median(steps)), float(np.median(overheads))
     result: dict[str, Any] = {"seconds_per_step": step}
     for name, calls in products.items():
-        medians = [max(0.0, float(np.median(found)) - overhead) for found in times[name]]
-        seconds = sum(count * median for (count, _), median in zip(calls, medians, strict=True))
-        result[name] = {"seconds": seconds, "share": seconds / step}
+        medians = [max(0.0, float(np.median(seconds)) - overhead) for seconds in times[name]]
+        total = sum(count * median for (count, _), median in zip(calls, medians, strict=True))
+        result[name] = {"seconds": total, "share": total / step}
     return result
 
 
-def _repeated(call: Callable[[], object]) -> float:
+def _mean_seconds(call: Callable[[], object]) -> float:
     once = _seconds(call, 1)
     return _seconds(call, max(1, int(_SECONDS_PER_TIMING / once)))
 
@@ -73,15 +73,15 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def _products(engine: Engine, batch: int, *, plain: bool) -> list[tuple[int, Callable[[], object]]]:
-    """Each product of a step: how often it runs, and a call that runs it once."""
-    found: list[tuple[int, Callable[[], object]]] = []
+def _products(engine: Engine, batch_size: int, *, plain: bool) -> list[tuple[int, Callable[[], object]]]:
+    """Returns (count, function) of each product of a step. A call of the function computes the product once."""
+    products: list[tuple[int, Callable[[], object]]] = []
     for name, network in (("generator", engine.gan.generator), ("discriminator", engine.gan.discriminator)):
         layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
         for depth, layer in enumerate(layers):
-            calls = _calls(_bare(layer, plain), (batch, *layer.input.shape[1:]), engine.plan.jit_compile)
-            found += zip(_counts(engine, name, first=depth == 0), calls, strict=True)
-    return [(count, call) for count, call in found if count]
+            calls = _calls(_bare(layer, plain), (batch_size, *layer.input.shape[1:]), engine.plan.jit_compile)
+            products += zip(_counts(engine, name, first=depth == 0), calls, strict=True)
+    return [(count, call) for count, call in products if count]
 
 
 def _counts(engine: Engine, network: str, *, first: bool) -> Counts:
@@ -95,7 +95,7 @@ def _counts(engine: Engine, network: str, *, first: bool) -> Counts:
 
 
 def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:
-    """A copy without bias and activation; with `plain`, of Keras's own class."""
+    """Returns a copy of a layer without bias and activation; with `plain`, an instance of Keras's own class."""
     cls = type(layer)
     if plain:
         cls = next(base for base in cls.__mro__ if base.__module__.startswith("keras."))
@@ -106,7 +106,10 @@ def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:
 
 
 def _calls(layer: keras.layers.Layer, shape: tuple[int, ...], jit_compile: bool) -> list[Callable[[], object]]:
-    """Forward, kernel's gradient, input's gradient. The map is linear, so that a gradient runs no forward pass."""
+    """Returns functions for the forward pass, the kernel's gradient and the input's gradient.
+
+    The layer is linear, so that the gradients need no forward pass.
+    """
     inputs = tf.random.normal(shape)
     upstream = tf.random.normal(layer(inputs).shape)
 

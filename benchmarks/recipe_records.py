@@ -1,4 +1,4 @@
-"""What a row of the recipe benchmark is, and the record of what came of it. Imports no TensorFlow."""
+"""Rows of the recipe benchmark and the records of their results. Does not import TensorFlow."""
 
 import dataclasses
 import functools
@@ -20,21 +20,21 @@ from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.storage import RunDirectory, read_json_lines, write_atomically
 
 MEASURED = ("finished", "diverged", "collapsed")
-"""Outcomes that are not measured again."""
+"""Outcomes of complete measurements."""
 
-_LEAST_PEAK = 0.05
-"""A recall that never rose above this cannot collapse: of 5,000 images so few are chance."""
+_MIN_PEAK_RECALL = 0.05
+"""Smallest peak of the recall from which a collapse is recognized; smaller values are chance."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One run of the benchmark: a recipe, and the flags that make a variant of it.
+    """One run of the benchmark: a recipe, with flags for a variant.
 
     Attributes:
-        name: Of the row, its record and its thumbnail.
-        recipe: As `--recipe` takes it.
+        name: Name of the row, its record and its thumbnail.
+        recipe: Value of `--recipe`.
         flags: More flags of `trainer.task`, each `--name=value`.
-        why: A sentence on what the row is for.
+        why: Sentence on the purpose of the row.
     """
 
     name: str
@@ -44,26 +44,26 @@ class Row:
 
     @functools.cached_property
     def config(self) -> TrainConfig:
-        """The resolved config, as `training.resolve` fills it in.
+        """The resolved config, as the trainer resolves it.
 
         Raises:
-            ConfigError: The recipe or a value does not fit.
-            absl.flags.Error: A flag is unknown.
+            ConfigError: If the recipe or a value is not allowed.
+            absl.flags.Error: If a flag is unknown.
         """
         values = absl_flags.FlagValues()
         config_flags.define_config(values)
         values([self.name, *self.flags])
-        config = recipes.get(self.recipe).override(**config_flags.given(values))
+        config = recipes.get(self.recipe).override(**config_flags.parsed_settings(values))
         return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """Shape (H, W, C) of an image."""
         return data.describe(self.config.dataset, self.config.padding).image_shape
 
     @property
     def data(self) -> str:
-        """What it trains on, in words."""
+        """Description of the training data."""
         config = self.config
         other = f" and {config.dataset_b}" if config.dataset_b else ""
         classes = f", classes {','.join(map(str, config.classes))}" if config.classes else ""
@@ -71,31 +71,31 @@ class Row:
 
     @property
     def command(self) -> str:
-        """The command line that reproduces it."""
+        """Command line that reproduces the run."""
         job_dir = f"--job_dir=runs/{self.name}"
         return shlex.join(["python", "-m", "trainer.task", f"--recipe={self.recipe}", *self.flags, job_dir])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on: the run's identity and its length."""
+        """Settings on which the results depend: the identity of the run and its length."""
         return self.config.identity | {"steps": self.config.steps}
 
     @property
     def key(self) -> str:
-        """Eight hexadecimal digits that change with the settings."""
+        """Hash of the settings, eight hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclasses.dataclass
 class Part:
-    """One process of a row's run; a row that was interrupted has several.
+    """One process of a row's run. An interrupted row has several.
 
     Attributes:
-        seconds: How long the command ran.
-        exit_code: None where the benchmark was killed before it knew.
-        load_1min: The machine's 1-minute load average at start and end, this run's own included.
-        other_cores: Processor cores that all other programs used meanwhile; None where it is not known.
-        started: When, in seconds since 1970; None where it is not known.
+        seconds: Duration of the process.
+        exit_code: Exit code; None if the benchmark was killed first.
+        load_1min: 1-minute load average of the machine at start and end, including this run.
+        other_cores: Mean number of cores that all other programs used; None if unknown.
+        started: Start time in seconds since 1970; None if unknown.
     """
 
     seconds: float = 0.0
@@ -107,21 +107,21 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What came of a row; `benchmarks/results/recipes/ROW.json` is one.
+    """Results of a row, stored as `benchmarks/results/recipes/ROW.json`.
 
     Attributes:
-        step: The last step that was logged; below `steps` where the run was cut.
-        seconds: Wall time of the whole command, all parts together.
-        images_per_sec: Median of the windows' figures; None where no window ended.
-        monitor: The metric that tells the best checkpoint; None without metrics.
-        evaluations: After step 0, each with `step`, `metrics`, and the `seconds` that the command had taken by then,
-            None where that is not known. With a single one no collapse can be seen.
+        step: Last logged step; less than `steps` if the run was interrupted.
+        seconds: Wall time of all parts.
+        images_per_sec: Median of the logged values; None if nothing was logged.
+        monitor: Metric that selects the best checkpoint; None without metrics.
+        evaluations: Evaluations after step 0, each with `step`, `metrics` and `seconds`, the duration of the command
+            until then or None if unknown. A collapse is recognized only with at least two.
         outcome: finished, diverged, collapsed or interrupted.
-        sentence: Why it is diverged or collapsed, else empty.
-        date: Of the end, UTC.
-        version: Of the trainer.
-        fingerprint: Of the config.
-        settings: `Row.settings` when it was run.
+        sentence: Reason of a divergence or collapse, otherwise empty.
+        date: UTC date of the end.
+        version: Version of the trainer.
+        fingerprint: Fingerprint of the config.
+        settings: `Row.settings` at the time of the run.
     """
 
     name: str
@@ -148,17 +148,17 @@ class Record:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The evaluation with the smallest `monitor`; None where there is none."""
-        return min(self.evaluations, key=lambda each: each["metrics"][self.monitor], default=None)
+        """Evaluation with the smallest `monitor`, or None."""
+        return min(self.evaluations, key=lambda evaluation: evaluation["metrics"][self.monitor], default=None)
 
     @property
     def final(self) -> dict[str, Any] | None:
-        """The last evaluation; None where there is none."""
+        """Last evaluation, or None."""
         return self.evaluations[-1] if self.evaluations else None
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Record | None":
-        """The record of a row, or None where there is none."""
+        """Reads the record of a row; returns None if it does not exist."""
         path = folder / f"{name}.json"
         return cls(**json.loads(path.read_text())) if path.exists() else None
 
@@ -168,15 +168,15 @@ class Record:
         write_atomically(folder / f"{self.name}.json", (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
 
     def changed(self, row: Row) -> list[str]:
-        """The settings that are others now. One that did not exist then had what is its default now."""
+        """Returns the names of settings that have changed since. Settings that did not exist yet count as defaults."""
         defaults = TrainConfig().to_dict()
-        now = row.settings
-        gone = [name for name in self.settings if name not in now]
-        return [name for name in now if self.settings.get(name, defaults[name]) != now[name]] + gone
+        current = row.settings
+        removed = [name for name in self.settings if name not in current]
+        return [name for name in current if self.settings.get(name, defaults[name]) != current[name]] + removed
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
+    """Returns processor, number of cores and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
@@ -188,21 +188,21 @@ def machine() -> dict[str, Any]:
 
 
 def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sentence: str = "") -> Record:
-    """The record of a run, from what lies in its directory.
+    """Returns the record of a run.
 
     Args:
-        row: What was run.
-        directory: Where.
-        parts: Its processes.
-        outcome: As the exit code tells it; a finished run may turn out to be collapsed.
-        sentence: Of the error that ended it.
+        row: Row of the run.
+        directory: Run directory.
+        parts: Processes of the run.
+        outcome: Outcome according to the exit code. A finished run may be recorded as collapsed.
+        sentence: Message of the error that ended the run.
     """
     config = row.config
     lines = list(read_json_lines(directory.metrics))
     speeds = [line["images_per_sec"] for line in lines if "images_per_sec" in line]
     monitor = metrics.monitor(config.metrics) if config.metrics != "none" else None
-    found = _evaluations(lines, monitor, parts)
-    if outcome == "finished" and found and (collapse := _collapse(found, str(monitor))):
+    evaluations = _evaluations(lines, monitor, parts)
+    if outcome == "finished" and evaluations and (collapse := _collapse(evaluations, str(monitor))):
         outcome, sentence = "collapsed", collapse
     return Record(
         name=row.name,
@@ -217,7 +217,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
         seconds=round(sum(part.seconds for part in parts), 1),
         images_per_sec=round(statistics.median(speeds), 1) if speeds else None,
         monitor=monitor,
-        evaluations=found,
+        evaluations=evaluations,
         outcome=outcome,
         sentence=sentence,
         machine=machine(),
@@ -230,7 +230,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
 
 
 def _evaluations(lines: list[dict[str, Any]], monitor: str | None, parts: list[Part]) -> list[dict[str, Any]]:
-    """Every evaluation after step 0, which no checkpoint holds."""
+    """Returns the evaluations after step 0. No checkpoint exists for step 0."""
     return [
         {
             "step": line["step"],
@@ -243,7 +243,7 @@ def _evaluations(lines: list[dict[str, Any]], monitor: str | None, parts: list[P
 
 
 def _seconds_until(time: float, parts: list[Part]) -> float | None:
-    """How long the command had run, all parts together, at a time in seconds since 1970; None where it is not known."""
+    """Returns the duration of all parts until a time in seconds since 1970; None if unknown."""
     total = 0.0
     for part in parts:
         if part.started is None:
@@ -252,15 +252,15 @@ def _seconds_until(time: float, parts: list[Part]) -> float | None:
     return round(total, 1)
 
 
-def _collapse(found: list[dict[str, Any]], monitor: str) -> str:
-    """Why a run counts as collapsed; empty where it does not."""
-    final = found[-1]["metrics"]
+def _collapse(evaluations: list[dict[str, Any]], monitor: str) -> str:
+    """Returns the reason why a run counts as collapsed; empty if it does not."""
+    final = evaluations[-1]["metrics"]
     for name in (name for name in final if name.startswith("recall_")):
-        peak = max(found, key=lambda each: each["metrics"][name])
+        peak = max(evaluations, key=lambda evaluation: evaluation["metrics"][name])
         value = peak["metrics"][name]
-        if value >= _LEAST_PEAK and final[name] < value / 2:
+        if value >= _MIN_PEAK_RECALL and final[name] < value / 2:
             return f"{name} ended at {final[name]:.3g}, below half of its peak of {value:.3g} at step {peak['step']}."
-    best = min(found, key=lambda each: each["metrics"][monitor])
+    best = min(evaluations, key=lambda evaluation: evaluation["metrics"][monitor])
     value = best["metrics"][monitor]
     if final[monitor] > 2 * value:
         return f"{monitor} ended at {final[monitor]:.3g}, over twice its best of {value:.3g} at step {best['step']}."

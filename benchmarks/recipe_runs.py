@@ -1,4 +1,4 @@
-"""The processes of a recipe benchmark's row: started, timed, stopped by SIGTERM, and gone on with."""
+"""Processes of the recipe benchmark: starts, times, stops and resumes the run of a row."""
 
 import contextlib
 import dataclasses
@@ -20,12 +20,12 @@ from trainer.storage import RunDirectory, write_atomically
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECS = 1.0
-_STOPPED = 143
-_ADVICE_OF_DIVERGENCE = "lower the learning rates or choose another loss"
+_SIGTERM_EXIT_CODE = 143
+_DIVERGENCE_ADVICE = "the learning rates or choose another loss"
 
 
 class Run:
-    """The run of a row under its present settings: its directory, and beside it a log and a list of its parts."""
+    """The run of a row with its current settings: a run directory, and next to it a log and a list of parts."""
 
     def __init__(self, row: Row, runs: Path):
         self.row = row
@@ -35,7 +35,7 @@ class Run:
         self._parts_path = self.directory.root.with_name(f"{name}.parts.json")
 
     def parts(self) -> list[Part]:
-        """The processes that it has had."""
+        """Returns the processes of the run so far."""
         if not self._parts_path.exists():
             return []
         return [Part(**part) for part in json.loads(self._parts_path.read_text())]
@@ -46,52 +46,55 @@ class Run:
         write_atomically(self._parts_path, written.encode())
 
     def command(self) -> list[str]:
-        """What a part runs."""
-        start = [sys.executable, "-m", "trainer.task", f"--recipe={self.row.recipe}"]
-        return [*start, *self.row.flags, f"--job_dir={self.directory.root}"]
+        """Returns the command line of a part."""
+        program = [sys.executable, "-m", "trainer.task", f"--recipe={self.row.recipe}"]
+        return [*program, *self.row.flags, f"--job_dir={self.directory.root}"]
 
-    def go_on(self, is_over: Callable[[], bool]) -> Record:
-        """Runs one more part, to the end of the run or until `is_over`, and returns what has come of all.
+    def resume(self, is_over: Callable[[], bool]) -> Record:
+        """Runs one more part, until the run ends or `is_over` returns True.
+
+        Returns:
+            The record of all parts.
 
         Raises:
-            TrainerError: Another process runs the row, or the command failed.
+            TrainerError: If another process runs the row, or the command failed.
         """
         with self._locked_log() as log:
             offset = os.fstat(log).st_size
             parts = [*self.parts(), Part()]
-            code = self._part(parts, log, is_over)
+            code = self._run_part(parts, log, is_over)
         last = self.log.read_bytes()[offset:].decode(errors="replace").splitlines()
         error = next((line.removeprefix("error: ") for line in last[::-1] if line.startswith("error: ")), "")
         if code == 0:
             return recipe_records.make(self.row, self.directory, parts, "finished")
         if is_divergence(error) and code == 1:
             return recipe_records.make(self.row, self.directory, parts, "diverged", error)
-        if code == _STOPPED or code < 0:
+        if code == _SIGTERM_EXIT_CODE or code < 0:
             return recipe_records.make(self.row, self.directory, parts, "interrupted")
-        raise TrainerError(f"{self.row.name} ended with status {code}: {error or (last or [''])[-1]} See {self.log}.")
+        raise TrainerError(f"{self.row.name} exited with code {code}: {error or (last or [''])[-1]} See {self.log}.")
 
     @contextlib.contextmanager
     def _locked_log(self) -> Iterator[int]:
-        """The log, open for more. Its lock goes over to the process that writes there, and so outlives this one."""
+        """Opens and locks the log. The run inherits the lock, which therefore outlives this process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             try:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise TrainerError(f"{self.row.name} is being run by another process; wait for it.") from error
+                raise TrainerError(f"{self.row.name} is being run by another process; wait until it ends.") from error
             yield log.fileno()
 
-    def _part(self, parts: list[Part], log: int, is_over: Callable[[], bool]) -> int:
-        """Runs the last of `parts` and notes as it goes how long it took; returns its exit code."""
+    def _run_part(self, parts: list[Part], log: int, is_over: Callable[[], bool]) -> int:
+        """Runs the last of `parts`, updates its measurements while it runs, and returns its exit code."""
         part, started, busy, own = parts[-1], time.monotonic(), busy_seconds(), _children_seconds()
         load = os.getloadavg()[0]
         part.load_1min, part.started = (load, load), time.time()
         self.save_parts(parts)
-        # A session of its own: Ctrl-C reaches this process alone, which passes it on as SIGTERM.
+        # In a new session, Ctrl-C reaches only this process, which sends SIGTERM to the run.
         process = subprocess.Popen(
             self.command(), cwd=_ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        asked = False
+        is_stopping = False
         while part.exit_code is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 part.exit_code = process.wait(_POLL_SECS)
@@ -100,15 +103,15 @@ class Run:
             part.seconds = round(time.monotonic() - started, 1)
             part.load_1min = (load, os.getloadavg()[0])
             self.save_parts(parts)
-            if part.exit_code is None and not asked and is_over():
+            if part.exit_code is None and not is_stopping and is_over():
                 process.terminate()
-                asked = True
+                is_stopping = True
         return part.exit_code
 
 
 def is_divergence(sentence: str) -> bool:
-    """Whether the sentence of an error is that of a `DivergenceError`."""
-    return _ADVICE_OF_DIVERGENCE in sentence
+    """Returns whether an error message is that of a `DivergenceError`."""
+    return _DIVERGENCE_ADVICE in sentence
 
 
 def _children_seconds() -> float:

@@ -1,4 +1,4 @@
-"""The page of the recipe benchmark: its table between two marks, the commands below it, and the thumbnails."""
+"""The documentation page of the recipe benchmark: a table between two markers, commands and thumbnails."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from trainer.storage import RunDirectory, write_atomically
 BEGIN = "<!-- The part up to the next mark is written by: python -m benchmarks.recipes --table -->"
 END = "<!-- The written part ends here. -->"
 QUIET_CORES = 0.2
-"""Cores of other programs from which on a wall time is marked."""
+"""Number of cores of other programs above which a wall time is marked."""
 
 _HEADER = (
     "row",
@@ -30,33 +30,33 @@ _HEADER = (
     "outcome",
     "samples",
 )
-_NONE = "–"
+_MISSING = "–"
 _CURVE_MINUTES = (5, 10, 15, 20, 30, 40, 50, 60)
 _THUMBNAIL_WIDTH = 200
 _THUMBNAIL_BYTES = 20_000
 
 
 def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | None]]) -> None:
-    """Puts the table in its place on the page.
+    """Replaces the table on the page.
 
     Raises:
-        ConfigError: The page lacks a mark.
+        ConfigError: If the page has no markers.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ConfigError(f"{page} has no place for the table; put the lines {BEGIN!r} and {END!r} into it.")
-    written = render(rows, {path.stem for path in thumbnails.glob("*.png")})
-    write_atomically(page, f"{before}{BEGIN}\n\n{written}\n{END}{after}".encode())
+        raise ConfigError(f"{page} has no markers for the table; add the lines {BEGIN!r} and {END!r}.")
+    table = render(rows, {path.stem for path in thumbnails.glob("*.png")})
+    write_atomically(page, f"{before}{BEGIN}\n\n{table}\n{END}{after}".encode())
 
 
 def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
-    """The machines, the table and the commands, as Markdown.
+    """Returns the machines, the table and the commands as Markdown.
 
     Args:
-        rows: With their records, where there are any.
-        thumbnails: Names of the rows that have one.
+        rows: Rows with their records.
+        thumbnails: Names of the rows with a thumbnail.
     """
     measured = [record for _, record in rows if record is not None and record.outcome in MEASURED]
     lines = [*_machines(measured), "", _line(_HEADER), _line(["---"] * len(_HEADER))]
@@ -66,14 +66,14 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
 
 
 def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
-    """Writes a small copy of the grid nearest to a step, or of the last one where `step` is None.
+    """Writes a small copy of the grid nearest to a step, or of the last grid if `step` is None.
 
-    It has a palette of as many tones, and then as many pixels, as fit into 20 kB.
+    The number of colors, and then of pixels, is reduced until the file is smaller than 20 kB.
     """
     grids = {int(grid.stem[5:]): grid for grid in directory.samples.glob("step-*.png")}
     if not grids:
         return
-    nearest = max(grids) if step is None else min(grids, key=lambda each: abs(each - step))
+    nearest = max(grids) if step is None else min(grids, key=lambda grid_step: abs(grid_step - step))
     with Image.open(grids[nearest]) as opened:
         picture = opened.convert("L" if opened.mode == "L" else "RGB")
     width = min(_THUMBNAIL_WIDTH, picture.width)
@@ -81,9 +81,9 @@ def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
     while not content or len(content) >= _THUMBNAIL_BYTES:
         size = (width, max(1, round(picture.height * width / picture.width)))
         small = picture.resize(size, Image.Resampling.BOX)
-        for tones in (64, 32, 16):
+        for num_colors in (64, 32, 16):
             buffer = io.BytesIO()
-            small.quantize(tones, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+            small.quantize(num_colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
             content = buffer.getvalue()
             if len(content) < _THUMBNAIL_BYTES:
                 break
@@ -93,7 +93,7 @@ def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
 
 
 def state(row: Row, record: Record | None) -> str:
-    """How far a row is, in words, from its record."""
+    """Describes the state of a row's measurement."""
     if record is None:
         return "not run"
     changed = record.changed(row)
@@ -104,7 +104,7 @@ def state(row: Row, record: Record | None) -> str:
 
 
 def score(record: Record) -> str:
-    """What came of a row and at what cost, as its recipe's docstring says it; empty where nothing was evaluated."""
+    """Returns the sentence on score and cost for the docstring of a recipe; empty without evaluations."""
     if record.best is None:
         return ""
     value = _number(record.best["metrics"][record.monitor])
@@ -112,11 +112,11 @@ def score(record: Record) -> str:
 
 
 def _machines(measured: list[Record]) -> list[str]:
-    """A sentence for every machine; with the names of its rows where there are several."""
+    """Returns one sentence per machine, with the names of its rows if there are several machines."""
     names_of: dict[str, list[str]] = {}
     for record in measured:
-        found = record.machine
-        words = f"{found['cpu']}, {found['cores']} cores, Python {found['python']}, TensorFlow {found['tensorflow']}"
+        facts = record.machine
+        words = f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, TensorFlow {facts['tensorflow']}"
         names_of.setdefault(words, []).append(f"`{record.name}`")
     if not names_of:
         return ["No row is measured yet."]
@@ -132,8 +132,8 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
     start = [f"`{row.name}`", f"{row.data}, {shape}", f"{row.config.steps:,} × {row.config.global_batch_size}"]
     if record is None or record.outcome not in MEASURED:
         word = "not measured" if record is None else f"interrupted at step {record.step:,}"
-        return [*start, *[_NONE] * (len(_HEADER) - len(start) - 2), word, _NONE]
-    # The numbers are of what was run; what would be run now may be something else.
+        return [*start, *[_MISSING] * (len(_HEADER) - len(start) - 2), word, _MISSING]
+    # The record describes the run; the row describes a run with the current settings.
     start[1:] = [f"{record.data}, {'×'.join(map(str, record.image_shape))}", f"{record.steps:,} × {record.batch}"]
     changed = record.changed(row)
     outcome = record.outcome + (f"; stale: {', '.join(changed)} changed since" if changed else "")
@@ -146,9 +146,9 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
         _labels(record),
         _modes(record),
         _value(record, "cycle_error"),
-        _NONE if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        _MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
         outcome,
-        f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else _NONE,
+        f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else _MISSING,
     ]
 
 
@@ -162,17 +162,17 @@ def _wall_time(record: Record) -> str:
 
 
 def _metric(record: Record, prefix: str) -> str | None:
-    """The name of the metric that begins so; of several, the shortest: `cycle_error`, not one domain's."""
+    """Returns the shortest metric name with a prefix (`cycle_error`, not `cycle_error_a`), or None."""
     if record.best is None:
         return None
     return min((name for name in record.best["metrics"] if name.startswith(prefix)), key=len, default=None)
 
 
 def _value(record: Record, prefix: str) -> str:
-    """A metric at the best checkpoint, and at the end where that is more than a tenth away."""
+    """Formats a metric at the best checkpoint, and at the end if it differs by more than 10%."""
     name = _metric(record, prefix)
     if name is None or record.best is None or record.final is None:
-        return _NONE
+        return _MISSING
     best, final = record.best["metrics"][name], record.final["metrics"][name]
     return _number(best) + (f" (end {_number(final)})" if abs(final - best) > 0.1 * abs(best) else "")
 
@@ -183,39 +183,39 @@ def _number(value: float) -> str:
 
 def _frechet(record: Record) -> str:
     name = _metric(record, "frechet_")
-    return _NONE if name is None else f"{_value(record, name)} `{name.removeprefix('frechet_')}`"
+    return _MISSING if name is None else f"{_value(record, name)} `{name.removeprefix('frechet_')}`"
 
 
 def _labels(record: Record) -> str:
     for name, word in (("conditional_accuracy", "asked"), ("code_accuracy", "codes")):
         if _metric(record, name):
             return f"{_value(record, name)} {word}"
-    return _NONE
+    return _MISSING
 
 
 def _modes(record: Record) -> str:
     modes = _value(record, "num_modes_")
-    return modes if modes == _NONE else f"{modes} / {_value(record, 'kl_')}"
+    return modes if modes == _MISSING else f"{modes} / {_value(record, 'kl_')}"
 
 
 def _curves(measured: list[Record]) -> list[str]:
-    """How many modes the rows that count them showed, and their divergence, as the minutes passed."""
-    counting = [record for record in measured if _metric(record, "num_modes_")]
-    if not counting:
+    """Returns a table of modes and KL divergence over time, for rows that measure them."""
+    with_modes = [record for record in measured if _metric(record, "num_modes_")]
+    if not with_modes:
         return []
     header = ["modes / KL by", *(f"{minutes} min" for minutes in _CURVE_MINUTES)]
-    points = [[_point(record, 60 * minutes) for minutes in _CURVE_MINUTES] for record in counting]
-    lines = [[f"`{record.name}`", *cells] for record, cells in zip(counting, points, strict=True)]
+    points = [[_point(record, 60 * minutes) for minutes in _CURVE_MINUTES] for record in with_modes]
+    lines = [[f"`{record.name}`", *cells] for record, cells in zip(with_modes, points, strict=True)]
     return ["", _line(header), _line(["---"] * len(header)), *map(_line, lines)]
 
 
 def _point(record: Record, seconds: float) -> str:
-    """Modes and divergence of the last evaluation by then."""
-    known = [each for each in record.evaluations if each["seconds"] is not None and each["seconds"] <= seconds]
-    if not known or seconds > record.seconds + 60:
-        return _NONE
+    """Formats modes and divergence of the last evaluation until a time."""
+    earlier = [e for e in record.evaluations if e["seconds"] is not None and e["seconds"] <= seconds]
+    if not earlier or seconds > record.seconds + 60:
+        return _MISSING
     modes, divergence = (_metric(record, prefix) for prefix in ("num_modes_", "kl_"))
-    return " / ".join(_number(known[-1]["metrics"][name]) for name in (modes, divergence) if name)
+    return " / ".join(_number(earlier[-1]["metrics"][name]) for name in (modes, divergence) if name)
 
 
 def _note(row: Row, record: Record | None) -> str:

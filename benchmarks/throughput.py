@@ -1,25 +1,25 @@
-"""How fast this engine trains, against the other ways to train the same GAN on the same machine at the same time.
+"""Compares the training speed of this package with other implementations of the same GAN on the same machine.
 
     python -m benchmarks.throughput                                   all cases, about 10 minutes on two cores
-    python -m benchmarks.throughput --cases=small --rounds=15         one case, more rounds
-    python -m benchmarks.throughput --cases=small --checkpoint        and what checkpoints cost
-    python -m benchmarks.throughput --peers=tf,keras --json=out.json  without PyTorch, and every round in a file
+    python -m benchmarks.throughput --cases=small --rounds=15         one case with more rounds
+    python -m benchmarks.throughput --cases=small --checkpoint        with the cost of checkpoints
+    python -m benchmarks.throughput --peers=tf,keras --json=out.json  without PyTorch; all rounds in a file
 
-Contenders: `tf`, a plain TensorFlow loop as the tutorial writes it; `keras`, Keras's `fit` with an overridden
-`train_step`, the better of XLA on and off; `torch`, eager PyTorch, the best of its memory formats and optimizer forms.
-All train networks of the same shapes (the number of weights is compared), with the same batch, loss, optimizer and
-phases, on the same images. Each lives in a process of its own. Rounds go in turn, forwards and backwards, so that all
-meet the same noise of the machine; a round in which other programs used the processor is taken again. Who waits is
-blocked on its input; the last line of a case says how idle that was.
+Contenders: `tf` is a plain TensorFlow loop like the tutorial's. `keras` is Keras's `fit` with an overridden
+`train_step`, the faster of XLA on and off. `torch` is eager PyTorch, the fastest of its memory formats and optimizer
+forms. All train networks of the same shapes (the number of weights is compared) with the same batch size, loss,
+optimizer and phases on the same images. Each runs in its own process. Contenders take turns in alternating order, so
+that noise of the machine affects all of them. A round in which other programs used the processor is repeated. Waiting
+contenders block on their input; the last line of a case reports how idle they were.
 
-- `images/s`: median over rounds; compilation and warm-up are not in it. `best`: of one round. `spread`: the distance of
-  the quartiles over the median, the noise.
-- `ours/it`: median over rounds of the ratio within a round. Over 1: this engine is faster.
-- `ratio to the best`: our median over the best peer's; then our best round over the best round of any peer.
-- `constant input`: our step with the data's gather and shuffle over the same step on one constant batch; 1 would be
-  input that costs nothing.
-- `bare products`: share of our step that its convolutions and matrix products take, timed alone: see `products.py`.
-- `checkpoint`: how much longer a run takes with a checkpoint every 200 steps, the last wait included.
+- `images/s`: median over rounds, without compilation and warm-up. `best`: the best round. `spread`: interquartile range
+  over median.
+- `ours/it`: median over rounds of the ratio within a round. A value above 1 means that this package is faster.
+- `ratio to the best`: our median over that of the best peer, then our best round over the best round of any peer.
+- `constant input`: speed of our step with data gather and shuffle, over that of the same step on one constant batch. A
+  value of 1 means that the input costs nothing.
+- `bare products`: share of our step that its convolutions and matrix products take; see `products.py`.
+- `checkpoint`: relative cost of a checkpoint every 200 steps, including the wait for the last one.
 """
 
 import dataclasses
@@ -43,23 +43,25 @@ from benchmarks.contenders import Worker, busy_seconds
 
 _PEERS = ("tf", "keras", "torch")
 _PATIENCE_SECS = 60.0
-_TRIES = 3
+_NUM_ATTEMPTS = 3
 
-_CASES = flags.DEFINE_list("cases", list(cases.CASES), f"Which of {', '.join(cases.CASES)}.")
-_PEERS_FLAG = flags.DEFINE_list("peers", list(_PEERS), "Which peers; torch is left out where it is not installed.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of every contender.", lower_bound=1)
-_STEPS = flags.DEFINE_string("steps", "auto", "Steps of a turn; auto: as many as --round_seconds allow each.")
+_CASES = flags.DEFINE_list("cases", list(cases.CASES), f"Cases to measure, from {', '.join(cases.CASES)}.")
+_PEERS_FLAG = flags.DEFINE_list("peers", list(_PEERS), "Peers to measure; torch is omitted if it is not installed.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Number of turns of every contender.", lower_bound=1)
+_STEPS = flags.DEFINE_string("steps", "auto", "Steps per turn; auto for as many as fit into --round_seconds.")
 _ROUND_SECONDS = flags.DEFINE_float("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
-_QUIET = flags.DEFINE_float("quiet", 0.2, "Cores that other programs may use in a turn, else its round is taken again.")
-_RETAKES = flags.DEFINE_integer("retakes", 20, "Most rounds of a case to take again.", lower_bound=0)
-_CHECKPOINT = flags.DEFINE_bool("checkpoint", False, "Measure what checkpoints cost, too.")
+_QUIET = flags.DEFINE_float("quiet", 0.2, "Cores that other programs may use in a turn before its round is repeated.")
+_RETAKES = flags.DEFINE_integer("retakes", 20, "Maximum number of repeated rounds per case.", lower_bound=0)
+_CHECKPOINT = flags.DEFINE_bool("checkpoint", False, "Also measure the cost of checkpoints.")
 _CHECKPOINT_STEPS = flags.DEFINE_integer("checkpoint_steps", 600, "Steps of a run with checkpoints.", lower_bound=200)
-_CHECKPOINT_ROUNDS = flags.DEFINE_integer("checkpoint_rounds", 3, "Runs with and without.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "File for all figures, every round's included.")
+_CHECKPOINT_ROUNDS = flags.DEFINE_integer(
+    "checkpoint_rounds", 3, "Number of runs with and without checkpoints.", lower_bound=1
+)
+_JSON = flags.DEFINE_string("json", None, "JSON file for all results, including those of every round.")
 
 
 def machine() -> str:
-    """Processor, cores and versions."""
+    """Returns processor, number of cores and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _installed(("tensorflow", "keras", "torch"))]
@@ -75,15 +77,15 @@ def measure(name: str, peers: list[str]) -> dict[str, Any]:
     """Runs one case and prints its part of the table.
 
     Returns:
-        `contenders` by name (label, turns), `products`, `disturbed` (rounds taken again), and `checkpoint` (the cost of
-        each pair of runs) where asked for.
+        `contenders` by name (label, turns), `products`, `disturbed` (number of repeated rounds) and, if requested,
+        `checkpoint` (cost of each pair of runs).
     """
     case = cases.get(name)
     num_steps = 0 if _STEPS.value == "auto" else int(_STEPS.value)
     with tempfile.TemporaryDirectory() as folder:
         case.save(Path(folder))
         workers = [
-            Worker(contender, Path(folder), case.batch, _ROUND_SECONDS.value, num_steps)
+            Worker(contender, Path(folder), case.batch_size, _ROUND_SECONDS.value, num_steps)
             for contender in ("ours", *peers, "ours-constant")
         ]
         _check_parameters(workers)
@@ -95,7 +97,7 @@ def measure(name: str, peers: list[str]) -> dict[str, Any]:
         _print_rows(name, workers[:-1])
         result["products"] = _products(workers)
         if _CHECKPOINT.value:
-            result["checkpoint"] = _checkpoint_cost(workers[0], Path(folder), case.batch)
+            result["checkpoint"] = _checkpoint_cost(workers[0], Path(folder), case.batch_size)
         for worker in workers:
             worker.close()
     _print_summary(result)
@@ -106,47 +108,47 @@ def _check_parameters(workers: list[Worker]) -> None:
     ours = workers[0].num_parameters
     for worker in workers:
         if worker.num_parameters != ours:
-            raise RuntimeError(f"{worker.name} has {worker.num_parameters} weights where ours has {ours}.")
+            raise RuntimeError(f"{worker.name} has {worker.num_parameters} weights, but ours has {ours}.")
 
 
 def _run_rounds(workers: list[Worker]) -> int:
-    """Gives every worker its turns; a round that others disturbed is taken again, and how many were is returned."""
-    disturbed = 0
+    """Runs all turns and repeats rounds that other programs disturbed; returns the number of repeated rounds."""
+    num_repeated = 0
     for number in range(_ROUNDS.value):
         while True:
             order = workers if number % 2 == 0 else workers[::-1]
             turns = {worker: worker.take_turn([other for other in workers if other is not worker]) for worker in order}
-            if max(turn.foreign_cores for turn in turns.values()) <= _QUIET.value or disturbed >= _RETAKES.value:
+            if max(turn.foreign_cores for turn in turns.values()) <= _QUIET.value or num_repeated >= _RETAKES.value:
                 break
-            disturbed += 1
+            num_repeated += 1
             _wait_for_quiet()
         for worker, turn in turns.items():
             worker.turns.append(turn)
-    return disturbed
+    return num_repeated
 
 
 def _products(workers: list[Worker]) -> dict[str, Any]:
-    """What `products.measure` finds; the least disturbed of a few tries."""
-    found = []
-    for _ in range(_TRIES):
-        reply, *_, foreign_cores = workers[0].ask_watched(workers[1:], products=max(1, workers[0].num_steps // 8))
-        found.append((foreign_cores, reply))
+    """Returns the result of `products.measure` from the least disturbed of a few attempts."""
+    attempts = []
+    for _ in range(_NUM_ATTEMPTS):
+        reply, *_, foreign_cores = workers[0].measured_request(workers[1:], products=max(1, workers[0].num_steps // 8))
+        attempts.append((foreign_cores, reply))
         if foreign_cores <= _QUIET.value:
             break
         _wait_for_quiet()
-    return min(found, key=lambda pair: pair[0])[1]
+    return min(attempts, key=lambda attempt: attempt[0])[1]
 
 
-def _checkpoint_cost(ours: Worker, folder: Path, batch: int) -> list[dict[str, float]]:
-    """How much longer a run with checkpoints takes, as a share, and what other programs used, for each pair of runs."""
-    saving = Worker("ours-checkpoint", folder, batch, _ROUND_SECONDS.value)
+def _checkpoint_cost(ours: Worker, folder: Path, batch_size: int) -> list[dict[str, float]]:
+    """Returns the relative cost of checkpoints and the cores of other programs for each pair of runs."""
+    saving = Worker("ours-checkpoint", folder, batch_size, _ROUND_SECONDS.value)
     costs: list[dict[str, float]] = []
     for number in range(_CHECKPOINT_ROUNDS.value):
         _wait_for_quiet()
         pair = (ours, saving) if number % 2 == 0 else (saving, ours)
-        asked = {worker: worker.ask_watched([], steps=_CHECKPOINT_STEPS.value) for worker in pair}
-        seconds = {worker: reply["seconds"] for worker, (reply, *_) in asked.items()}
-        foreign_cores = max(cores for *_, cores in asked.values())
+        replies = {worker: worker.measured_request([], steps=_CHECKPOINT_STEPS.value) for worker in pair}
+        seconds = {worker: reply["seconds"] for worker, (reply, *_) in replies.items()}
+        foreign_cores = max(cores for *_, cores in replies.values())
         costs.append({"cost": seconds[saving] / seconds[ours] - 1.0, "foreign_cores": foreign_cores})
     saving.close()
     return costs
@@ -161,8 +163,8 @@ def _wait_for_quiet() -> None:
             return
 
 
-def _paired(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
 
 
 def _spread(values: list[float]) -> float:
@@ -178,24 +180,24 @@ def _print_rows(case: str, workers: list[Worker]) -> None:
         speeds = worker.speeds
         print(
             f"{case:<8} {worker.name:<6} {statistics.median(speeds):>9,.0f} {max(speeds):>7,.0f} "
-            f"{_spread(speeds):>7.1%} {_paired(ours, speeds):>8.3f}  {worker.label}",
+            f"{_spread(speeds):>7.1%} {_median_ratio(ours, speeds):>8.3f}  {worker.label}",
             flush=True,
         )
 
 
 def _print_summary(result: dict[str, Any]) -> None:
-    turns = {name: found["turns"] for name, found in result["contenders"].items()}
-    speeds = {name: [turn["images_per_sec"] for turn in taken] for name, taken in turns.items()}
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    turns = {name: contender["turns"] for name, contender in result["contenders"].items()}
+    speeds = {name: [turn["images_per_sec"] for turn in own_turns] for name, own_turns in turns.items()}
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
     peers = [name for name in medians if not name.startswith("ours")]
     if peers:
         best = max(peers, key=medians.__getitem__)
-        tops = {name: max(found) for name, found in speeds.items()}
+        tops = {name: max(values) for name, values in speeds.items()}
         print(
             f"         ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}, "
             f"of best rounds {tops['ours'] / max(tops[peer] for peer in peers):.3f}"
         )
-    print(f"         constant input: {_paired(speeds['ours'], speeds['ours-constant']):.3f}")
+    print(f"         constant input: {_median_ratio(speeds['ours'], speeds['ours-constant']):.3f}")
     products = result["products"]
     print(
         f"         bare products: {products['ours']['share']:.3f} of a step of "
@@ -203,29 +205,31 @@ def _print_summary(result: dict[str, Any]) -> None:
     )
     if "checkpoint" in result:
         costs = [pair["cost"] for pair in result["checkpoint"]]
-        each = ", ".join(f"{pair['cost']:+.1%} with {pair['foreign_cores']:.2f}" for pair in result["checkpoint"])
+        details = ", ".join(f"{pair['cost']:+.1%} with {pair['foreign_cores']:.2f}" for pair in result["checkpoint"])
         print(
             f"         checkpoint every 200 of {_CHECKPOINT_STEPS.value} steps: {statistics.median(costs):+.1%} "
-            f"({each} cores used by other programs)"
+            f"({details} cores used by other programs)"
         )
-    every = [turn for taken in turns.values() for turn in taken]
+    all_turns = [turn for own_turns in turns.values() for turn in own_turns]
     print(
-        f"         cores used by who waited: {max(turn['waiting_cores'] for turn in every):.2f} at most; "
-        f"by other programs: {statistics.median(turn['foreign_cores'] for turn in every):.2f}, "
-        f"{max(turn['foreign_cores'] for turn in every):.2f} at most; {result['disturbed']} rounds taken again",
+        f"         cores used by waiting contenders: {max(turn['waiting_cores'] for turn in all_turns):.2f} at most; "
+        f"by other programs: {statistics.median(turn['foreign_cores'] for turn in all_turns):.2f}, "
+        f"{max(turn['foreign_cores'] for turn in all_turns):.2f} at most; {result['disturbed']} rounds repeated",
         flush=True,
     )
 
 
 def main(argv: list[str]) -> None:
-    """Measures the cases that the flags name."""
+    """Measures the requested cases."""
     del argv
     peers = [peer for peer in _PEERS_FLAG.value if peer != "torch" or _installed(("torch",))]
     unknown = [*(set(_CASES.value) - set(cases.CASES)), *(set(peers) - set(_PEERS))]
     if unknown:
-        raise app.UsageError(f"{unknown[0]} is unknown; cases: {', '.join(cases.CASES)}; peers: {', '.join(_PEERS)}.")
+        raise app.UsageError(
+            f"unknown name: {unknown[0]}; cases: {', '.join(cases.CASES)}; peers: {', '.join(_PEERS)}."
+        )
     print(machine())
-    print(f"{'case':<8} {'who':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  as", flush=True)
+    print(f"{'case':<8} {'name':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  variant", flush=True)
     results = [measure(name, peers) for name in _CASES.value]
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")

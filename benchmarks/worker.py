@@ -1,9 +1,9 @@
-"""One contender in a process of its own: `python -m benchmarks.worker NAME FOLDER`, driven by lines of JSON.
+"""Process with one contender: `python -m benchmarks.worker NAME FOLDER`, controlled by lines of JSON.
 
-It builds the contender of the case in FOLDER, keeps the fastest of its variants, and says
-`{"label": ..., "num_parameters": [...], "images_per_sec": ...}`. Then each line `{"steps": N}` is answered by
-`{"seconds": ...}` after some untimed steps (memory of a process that waits goes cold), and `{"products": N}` by what
-`products.measure` finds. In between it waits for its input.
+The worker builds the contender for the case in FOLDER, keeps the fastest of its variants and prints
+`{"label": ..., "num_parameters": [...], "images_per_sec": ...}`. Its answer to `{"steps": N}` is `{"seconds": ...}`,
+measured after some untimed steps that warm the caches. Its answer to `{"products": N}` is the result of
+`products.measure`.
 """
 
 import importlib
@@ -41,13 +41,13 @@ def _seconds(contender: Contender, num_steps: int) -> float:
 
 
 def _fastest(variants: dict[str, Callable[[], Contender]]) -> tuple[str, Contender, float]:
-    """The variant with the most steps a second, in trials taken in turn."""
+    """Returns label, contender and steps per second of the fastest variant, from trials in turn."""
     built = {label: make() for label, make in variants.items()}
     num_steps = {}
     for label, contender in built.items():
         contender.run(_WARM_UP_STEPS)
-        once = _seconds(contender, _WARM_UP_STEPS) / _WARM_UP_STEPS
-        num_steps[label] = max(1, round(_TRIAL_SECONDS / once))
+        secs_per_step = _seconds(contender, _WARM_UP_STEPS) / _WARM_UP_STEPS
+        num_steps[label] = max(1, round(_TRIAL_SECONDS / secs_per_step))
     best = dict.fromkeys(built, 0.0)
     for _ in range(_TRIALS):
         for label, contender in built.items():
@@ -60,22 +60,22 @@ def _answer(request: dict[str, int], contender: Any, case: Case) -> dict[str, An
     if "products" in request:
         from benchmarks import products
 
-        return products.measure(contender, case.batch, request["products"])
+        return products.measure(contender, case.batch_size, request["products"])
     contender.run(max(1, request["steps"] // _STEPS_PER_UNTIMED_STEP))
     return {"seconds": _seconds(contender, request["steps"])}
 
 
 def main() -> None:
-    """Serves until its input ends."""
+    """Answers requests until the input ends."""
     name, folder = sys.argv[1:]
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no reply
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that output of libraries is not read as a reply
     case = Case.load(Path(folder))
     label, contender, steps_per_sec = _fastest(_variants(name, case))
     ready = {
         "label": label,
         "num_parameters": contender.num_parameters,
-        "images_per_sec": steps_per_sec * case.batch,
+        "images_per_sec": steps_per_sec * case.batch_size,
     }
     print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:
@@ -84,4 +84,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # a thread of Keras's `fit` may still wait for steps
+    os._exit(0)  # a thread with Keras's `fit` may still wait for steps

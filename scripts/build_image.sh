@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image of the trainer and pushes it: scripts/build_image.sh [--dry_run] [--cpu] IMAGE
-#   IMAGE is REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG. --cpu leaves the libraries of CUDA out.
-#   Builds with Cloud Build where gcloud is installed, with Docker elsewhere. --dry_run prints the commands.
+#   IMAGE is REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG. --cpu omits the CUDA libraries.
+#   Uses Cloud Build if gcloud is installed, and Docker otherwise. --dry_run prints the commands and runs nothing.
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
 

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by the scripts that call gcloud: answers --help with their first comment, takes --dry_run off their arguments.
+# Sourced by the scripts that call gcloud. Prints their first comment for --help, and removes --dry_run from arguments.
 
 fail() {
     echo "error: $1" >&2
     exit 2
 }
 
-# run COMMAND...: runs it, or prints it where --dry_run was given.
+# run COMMAND...: runs the command, or prints it if --dry_run was given.
 run() {
     if [ "$dry_run" = yes ]; then
         printf '%q ' "$@" | sed 's/ $//'

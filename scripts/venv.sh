@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: prepare_venv installs the package (editable) into $VENV.
-# PYTHON names the interpreter that makes it, python3 if unset.
+# Sourced by the other scripts. prepare_venv installs the package (editable) into $VENV.
+# PYTHON is the interpreter that creates $VENV; its default is python3.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
@@ -28,10 +28,10 @@ install() {
     echo "$2:$1" >"$STAMP"
 }
 
-# prepare_venv [EXTRA]: does nothing where the package, as setup.py describes it now, is installed with that extra.
+# prepare_venv [EXTRA]: does nothing if the package is installed with this extra as setup.py now describes it.
 prepare_venv() {
     local extra=${1:-} wanted stamped='' installer
-    # An editable installation points at its checkout, so that a copied or moved one has to install again.
+    # An editable installation refers to its checkout, so a copied or moved checkout must install again.
     wanted=$({ cat "$ROOT/setup.py" && echo "$ROOT"; } | cksum)
     if [ -f "$STAMP" ]; then stamped=$(cat "$STAMP"); fi
     if [ -n "${PYTHON:-}" ] && [ -x "$VENV/bin/python" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$VENV/bin/python")" ]; then
@@ -44,7 +44,7 @@ prepare_venv() {
         if kill -0 "$installer" 2>/dev/null; then
             fail "Process $installer is installing into $VENV; wait for it, or delete $VENV if it does something else"
         fi
-        rm -rf "$VENV" # what an interrupted installation leaves looks whole to pip
+        rm -rf "$VENV" # pip cannot tell an interrupted installation from a complete one
         ;;
     esac
     install "$extra" "$wanted"

@@ -1,4 +1,4 @@
-"""Commands whose data and run directory lie in a bucket, for tests."""
+"""Helpers for runs whose data and run directory are in a bucket."""
 
 import json
 
@@ -16,10 +16,12 @@ TINY = [
     '--architecture_options={"generator_units": [16], "discriminator_units": [16], "dropout": 0.3}',
     *("--global_batch_size=4", "--steps_per_execution=2", "--checkpoint_every_steps=4", "--sample_every_steps=4"),
 ]
+"""Flags of a run that takes seconds."""
 
 
 @pytest.fixture
 def pictures(tmp_path):
+    """A folder with 24 small PNG files of two classes."""
     for number in range(24):
         path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,10 +30,12 @@ def pictures(tmp_path):
 
 
 def run(command, *arguments):
+    """Runs a command in this process and returns its exit code."""
     return commands.main(["trainer", command, *arguments])
 
 
 def prepared(pictures, bucket):
+    """Uploads pictures, prepares them as a data set in the bucket, and returns the URL of the set."""
     (locate(bucket) / "pictures").upload(
         pictures, [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
     )
@@ -47,12 +51,15 @@ def prepared(pictures, bucket):
 
 
 def train(data, job_dir, *flags):
+    """Trains on a data set with tiny networks and returns the exit code."""
     return run("train", *TINY, f"--dataset={data}", f"--job_dir={job_dir}", *flags)
 
 
 def files(folder):
+    """Returns all files below a folder, by name."""
     return {entry.name: entry for entry in locate(folder).entries()}
 
 
 def state_of(job_dir, step):
+    """Returns the SHA-256 of the state in the checkpoint of a step."""
     return json.loads((locate(job_dir) / f"checkpoints/step-{step:08d}/{MANIFEST}").read_bytes())["state_sha256"]

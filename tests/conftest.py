@@ -1,9 +1,15 @@
-"""One TensorFlow process for all tests: deterministic, with two CPU devices, and tiny networks."""
+"""Shared fixtures: deterministic TensorFlow with two virtual CPU devices, and tiny models that train in seconds."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers already use all cores. TensorFlow reads these when it starts; the tests' processes inherit them.
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 import numpy as np
 import pytest
@@ -12,11 +18,12 @@ import tensorflow as tf
 from trainer.config.train_config import TrainConfig
 from trainer.data.loading import Arrays, load
 from trainer.models import GAN, CycleGAN, augment, from_config
-from trainer.training.distributed.strategy import mirrored
+from trainer.models.factory import create_gan
+from trainer.training.distributed.strategy import create_mirrored
 
-pytest_plugins = ["buckets", "bucket_runs", "distributions", "faults"]
+pytest_plugins = ["buckets", "bucket_runs", "distributions", "hostile"]
 
-# A shell starts what runs in the background without the one, nohup without the other; some tests send them.
+# Shells start background processes with SIGINT ignored, nohup with SIGHUP ignored; some tests send these signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 tf.config.set_logical_device_configuration(
@@ -37,14 +44,15 @@ TINY_ARCHITECTURES = {
     "resnet_translator": TINY_TRANSLATOR | {"residual_blocks": 1},
     "unet_translator": TINY_TRANSLATOR | {"depth": 2},
 }
-TINY_WIRINGS: dict[str, dict[str, object]] = {
+"""Options of every architecture in its tiny form."""
+TINY_MODELS: dict[str, dict[str, object]] = {
     "cyclegan": {
         "architecture": "unet_translator",
         "architecture_options": TINY_TRANSLATOR | {"depth": 2, "discriminator_layers": 1},
         "model_options": {"pool_size": 6},
     },
 }
-"""What differs from a tiny perceptron's settings; a model that is not named here trains one."""
+"""Settings of models that cannot train a tiny perceptron; all other models do."""
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +63,34 @@ def digits() -> Arrays:
 
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
-    """Two virtual CPU devices."""
-    return mirrored(["CPU:0", "CPU:1"])
+    """A mirrored strategy on two virtual CPU devices."""
+    return create_mirrored(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def trainer_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """`caplog` with the messages of the package, independent of the handler that a command may have installed."""
+    logger = logging.getLogger("trainer")
+    monkeypatch.setattr(logger, "propagate", False)
+    previous_level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+    logger.setLevel(previous_level)
 
 
 @pytest.fixture
 def eager_ada(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An adapted probability that rises by .1 in 64 images, whatever the discriminator does: as state it shows."""
+    """An adaptive augmentation probability that rises by 0.1 per 64 images, so that a few steps change the state."""
     monkeypatch.setattr(augment, "_TARGET_SIGN", -2.0)
     monkeypatch.setattr(augment, "_IMAGES_FROM_NEVER_TO_ALWAYS", 640)
 
 
 def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
-    """A config that trains in milliseconds a step."""
+    """Returns a config whose steps take milliseconds."""
     settings = {
         "architecture": architecture,
         "architecture_options": TINY_ARCHITECTURES[architecture],
@@ -80,23 +103,28 @@ def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
     return TrainConfig(**(settings | changes))
 
 
+def uncompiled_gan(architecture: str = "mlp", **changes: object) -> GAN:
+    """Returns the GAN of `tiny_gan` before `compile`."""
+    return create_gan(tiny_config(architecture, **changes), (28, 28, 1), 10)
+
+
 def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
-    """The compiled GAN of a tiny config on 28×28×1 images of ten classes."""
+    """Returns the compiled model of a tiny config for 28×28×1 images of ten classes."""
     return from_config(tiny_config(architecture, **changes), (28, 28, 1), 10, strategy)
 
 
-def tiny_wiring(model: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
-    """The compiled GAN of a model in its tiny form, on 12×12×1 images of ten classes."""
-    config = tiny_config(**({"model": model} | TINY_WIRINGS.get(model, {}) | changes))
+def tiny_model(model: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
+    """Returns a registered model, compiled, in its tiny form for 12×12×1 images of ten classes."""
+    config = tiny_config(**({"model": model} | TINY_MODELS.get(model, {}) | changes))
     return from_config(config, (12, 12, 1), 10, strategy)
 
 
 def tiny_data(gan: GAN, digits: Arrays, num_images: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """What `tiny_wiring` trains on: the middle of some digits; and their labels, or their negatives as other domain."""
+    """Returns training data for `tiny_model`: crops of digits, with labels or with their negatives as second domain."""
     images = digits.images[:num_images, 8:20, 8:20]
     return images, 255 - images if isinstance(gan, CycleGAN) else digits.labels[:num_images]
 
 
 def values_of(gan: GAN) -> dict[str, np.ndarray]:
-    """A copy of all state."""
+    """Returns a copy of all state of a model, by name."""
     return {name: np.array(variable.numpy()) for name, variable in gan.state.items()}

@@ -1,8 +1,7 @@
-"""A Dockerfile, read and carried out without Docker: its steps, in their order, on a folder that stands for the root.
+"""Runs the steps of a Dockerfile without Docker, in a folder that replaces the root of the image.
 
-What stands for what: the Python that FROM names is a fresh virtual environment of an interpreter of that version in
-/usr/local, where the official images have theirs; COPY sees of the context what `.dockerignore` sends; `RUN pip …` is
-run by the shell with that environment's pip.
+The Python of FROM is a new virtual environment in `usr/local`, made by an interpreter of the same version. COPY sees
+the part of the context that `.dockerignore` sends. `RUN pip …` runs in a shell with the pip of that environment.
 """
 
 import json
@@ -18,27 +17,27 @@ from pathlib import Path
 
 
 def steps(text: str) -> list[tuple[str, str]]:
-    """The instructions, each with what follows its name; comments are left out and continued lines are joined."""
+    """Returns (instruction, arguments) of each step, without comments and with continued lines joined."""
     lines = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    found = [line.split(maxsplit=1) for line in re.sub(r"\s*\\\n\s*", " ", lines).splitlines()]
-    return [(instruction, rest) for instruction, rest in found]
+    words = [line.split(maxsplit=1) for line in re.sub(r"\s*\\\n\s*", " ", lines).splitlines()]
+    return [(instruction, arguments) for instruction, arguments in words]
 
 
 def python_version(text: str) -> str:
-    """The Python that FROM names, such as 3.11.
+    """Returns the Python version of FROM, such as 3.11.
 
     Raises:
-        ValueError: The first step is not FROM an official image of Python.
+        ValueError: If the first step is not FROM an official slim image of Python.
     """
     instruction, rest = steps(text)[0]
-    named = re.fullmatch(r"python:(3\.\d+)-slim", rest)
-    if instruction != "FROM" or not named:
-        raise ValueError(f"{instruction} {rest} is not an image of Python that this reader knows")
-    return named[1]
+    match = re.fullmatch(r"python:(3\.\d+)-slim", rest)
+    if instruction != "FROM" or not match:
+        raise ValueError(f"{instruction} {rest} is not supported; start with FROM python:3.N-slim")
+    return match[1]
 
 
 def find_python(version: str) -> Path | None:
-    """An interpreter of this version that can make environments; None where none is."""
+    """Returns an interpreter of this version that can create environments, or None."""
     folders = [f"{sys.base_prefix}/bin", *os.get_exec_path()]
     program = f"import ensurepip, sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
     for candidate in (Path(folder) / f"python{version}" for folder in folders):
@@ -50,28 +49,26 @@ def find_python(version: str) -> Path | None:
 
 
 def pip_environment() -> dict[str, str]:
-    """The variables of this process, and so the machine's settings of pip, without those that point at its Python."""
+    """Returns the environment variables of this process, except those that configure its Python."""
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
 
 
 class Image:
-    """What a Dockerfile has made.
+    """An image that a Dockerfile builds.
+
+    Args:
+        root: Empty folder that replaces `/`.
+        context: Folder that is sent to the builder.
+        interpreter: Interpreter of the version in FROM.
+        **build_arguments: Values as for `--build-arg`.
 
     Attributes:
-        root: The folder that stands for `/`.
-        copied: The files that COPY made, relative to `root`.
-        folder: WORKDIR.
+        root: Folder that replaces `/`.
+        copied: Files that COPY created, relative to `root`.
+        folder: Current WORKDIR.
     """
 
     def __init__(self, root: Path, context: Path, interpreter: Path, **build_arguments: str) -> None:
-        """An image of nothing.
-
-        Args:
-            root: An empty folder.
-            context: The folder that is sent to the builder.
-            interpreter: Of the version that FROM names.
-            **build_arguments: As by `--build-arg`.
-        """
         self.root, self.context, self.interpreter = root, context, interpreter
         self.copied: set[str] = set()
         self._build_arguments = build_arguments
@@ -81,23 +78,23 @@ class Image:
         self._entrypoint: list[str] = []
 
     def build(self, text: str) -> None:
-        """Carries out the steps of a Dockerfile.
+        """Runs the steps of a Dockerfile.
 
         Raises:
-            ValueError: An instruction or a form of one that is not known here.
-            FileNotFoundError: COPY of what is not sent to the builder.
-            RuntimeError: A command that failed, with its output.
+            ValueError: If an instruction or its form is not supported.
+            FileNotFoundError: If COPY names a file that is not sent to the builder.
+            RuntimeError: If a command fails; the message contains its output.
         """
         for instruction, rest in steps(text):
             method = getattr(self, f"_{instruction.lower()}_step", None)
             if method is None:
-                raise ValueError(f"{instruction} is not an instruction that this reader knows")
+                raise ValueError(f"the instruction {instruction} is not supported")
             method(rest)
         if unknown := self._build_arguments.keys() - self._arguments.keys():
             raise ValueError(f"the Dockerfile has no ARG {', '.join(sorted(unknown))}")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs ENTRYPOINT with these arguments: in WORKDIR, with the variables of the image and no others."""
+        """Runs ENTRYPOINT with these arguments in WORKDIR, with only the environment variables of the image."""
         return subprocess.run(
             [*self._entrypoint, *arguments],
             cwd=self.folder,
@@ -110,7 +107,7 @@ class Image:
 
     @property
     def site_packages(self) -> Path:
-        """Where pip has installed."""
+        """The folder into which pip installs."""
         (folder,) = self.root.glob("usr/local/lib/python3.*/site-packages")
         return folder
 
@@ -121,7 +118,7 @@ class Image:
     def _expanded(self, text: str) -> str:
         return string.Template(text).substitute(self._arguments | self._variables)
 
-    def _place(self, path: str) -> Path:
+    def _path(self, path: str) -> Path:
         return self.root / path.lstrip("/") if path.startswith("/") else self.folder / path
 
     def _from_step(self, rest: str) -> None:
@@ -136,39 +133,39 @@ class Image:
         self._variables |= dict(word.split("=", 1) for word in shlex.split(self._expanded(rest)))
 
     def _workdir_step(self, rest: str) -> None:
-        self.folder = self._place(self._expanded(rest))
+        self.folder = self._path(self._expanded(rest))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _copy_step(self, rest: str) -> None:
         *sources, target = shlex.split(self._expanded(rest))
         if rest.startswith(("-", "[")) or (len(sources) > 1 and not target.endswith("/")):
-            raise ValueError(f"COPY {rest} is not a form that this reader knows")
+            raise ValueError(f"this form of COPY is not supported: COPY {rest}")
         for source in sources:
             path = self.context / source
-            for file in self._sent(path):
+            for file in self._sent_files(path):
                 below = file.relative_to(path) if path.is_dir() else file.name if target.endswith("/") else ""
-                place = self._place(target) / below
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, place)
-                self.copied.add(place.relative_to(self.root).as_posix())
+                copy = self._path(target) / below
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+                self.copied.add(copy.relative_to(self.root).as_posix())
 
-    def _sent(self, path: Path) -> Iterator[Path]:
-        """The files of a source of COPY, less those that `.dockerignore` holds back."""
+    def _sent_files(self, path: Path) -> Iterator[Path]:
+        """Yields the files of a source of COPY that `.dockerignore` does not exclude."""
         rules = (self.context / ".dockerignore").read_text().split()
         name = path.relative_to(self.context).as_posix()
         if rules[0] != "*" or f"!{name}" not in rules or not path.exists():
-            raise FileNotFoundError(f"COPY {name}: it is not there, or .dockerignore does not send it")
-        left_out = {rule.removeprefix("**/") for rule in rules if rule.startswith("**/")}
+            raise FileNotFoundError(f"COPY {name}: the file is missing, or .dockerignore does not send it")
+        excluded = {rule.removeprefix("**/") for rule in rules if rule.startswith("**/")}
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not left_out & set(file.relative_to(self.context).parts):
+            if file.is_file() and not excluded & set(file.relative_to(self.context).parts):
                 yield file
 
     def _run_step(self, rest: str) -> None:
         words = shlex.split(rest)
         if words[0] != "pip":
-            raise ValueError(f"RUN {rest} is not a command that this reader knows")
+            raise ValueError(f"only RUN pip is supported: RUN {rest}")
         if not (self._bin / "pip").exists():
-            raise FileNotFoundError("the environment has no pip, and another one must not be used")
+            raise FileNotFoundError("the environment has no pip")
         environment = pip_environment() | self._arguments | self._variables
         environment["PATH"] = f"{self._bin}:{os.environ['PATH']}"
         done = subprocess.run(

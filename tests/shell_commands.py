@@ -1,4 +1,4 @@
-"""The commands that documents show, each held against the program that it calls."""
+"""Checks of the commands in documents against the programs that they call."""
 
 import importlib
 import itertools
@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from trainer import __main__ as trainer
-from trainer.cli.flags import with_underscores
+from trainer.config.flags import with_underscores
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.arguments import check_args
 
@@ -48,22 +48,22 @@ storage buckets create NAME [--location] [--uniform-bucket-level-access]
 storage cp NAME NAME [--recursive]
 storage rm NAME [--recursive]
 """
-"""Of what gcloud's reference lists, the part that is used: what must be given, and in brackets what may be."""
+"""Usage of the gcloud commands in the documents, from gcloud's reference; optional arguments are in brackets."""
 USAGES = {
     tuple(itertools.takewhile(lambda word: not word.startswith(("NAME", "--", "[")), usage.split())): usage
     for usage in GCLOUD.strip().splitlines()
 }
-"""The lines of the table, by the words that they begin with."""
+"""The lines of `GCLOUD` by their leading words."""
 
 
 def commands(text: str) -> list[str]:
-    """The commands in the bash blocks of a Markdown text, one a line, comments left out."""
+    """Returns the commands in the bash blocks of a Markdown text, one per line, without comments."""
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return _commands("".join(blocks))
 
 
 def commands_of_header(path: Path) -> list[str]:
-    """The commands in the comments at the top of a file, which are indented there."""
+    """Returns the indented commands in the comments at the top of a file."""
     lines = re.match(r"(?:#.*\n)*", path.read_text())[0].splitlines()
     return _commands("".join(f"{line[4:]}\n" for line in lines if line.startswith("#   ")))
 
@@ -74,11 +74,11 @@ def _commands(script: str) -> list[str]:
 
 
 def check(command: str, folder: Path) -> None:
-    """Fails where a command's program would not take it; what can be tried at no cost is tried.
+    """Asserts that the program of a command accepts its arguments, by a dry run where the program has one.
 
     Args:
         command: One line of a shell.
-        folder: An empty one.
+        folder: Empty folder for temporary files.
     """
     words = shlex.split(command, comments=True)
     if ">" in words:
@@ -90,7 +90,7 @@ def check(command: str, folder: Path) -> None:
             _check_trainer("train", arguments, folder)
         case ["./scripts/train_local.sh", *arguments]:
             _check_trainer("train", arguments, folder)
-        case ["./scripts/test.sh"]:
+        case ["./scripts/test.sh"] | ["./scripts/test.sh", "--all"]:
             assert os.access(ROOT / "scripts/test.sh", os.X_OK)
         case [script, *arguments] if script.startswith("./scripts/"):
             _check_script(script, [word for word in arguments if word != "--dry_run"], folder)
@@ -109,13 +109,13 @@ def check(command: str, folder: Path) -> None:
         case ["tensorboard", argument]:
             assert argument.startswith("--logdir=gs://BUCKET/")
         case _:
-            raise AssertionError(f"nobody knows whether this command is right: {command}")
+            raise AssertionError(f"no check exists for this command: {command}")
 
 
 def _check_trainer(name: str, arguments: list[str], folder: Path) -> None:
     assert name in trainer._COMMANDS, name
     module = importlib.import_module(trainer._COMMANDS[name][0])
-    arguments = [_named(argument) for argument in arguments]
+    arguments = [_with_names(argument) for argument in arguments]
     if name == "train":
         check_args([argument for argument in arguments if argument not in ("--help", "--dry_run")], "here")
         return
@@ -124,29 +124,29 @@ def _check_trainer(name: str, arguments: list[str], folder: Path) -> None:
         assert words[:1] in (["list"], ["describe"], ["cancel"]) and len(words) == 1 + (words[0] != "list"), words
         arguments = arguments[len(words) :]
     values = flags.FlagValues()
-    module.define(values)
+    module.define_flags(values)
     assert values([name, *map(with_underscores, arguments)])[1:] == []
     if name in ("local", "submit"):
-        file = _own(values.config, folder)
+        file = _job_file(values.config, folder)
         rest = [argument for argument in arguments if not argument.startswith("--config=")]
         assert module.main([name, f"--config={file}", "--dry_run", *rest]) == 0
 
 
-def _named(text: str) -> str:
-    """A text with names in place of those in capitals."""
+def _with_names(text: str) -> str:
+    """Replaces the placeholders in capitals with names."""
     for placeholder, name in NAMES.items():
         text = text.replace(placeholder, name)
     return text
 
 
-def _own(file: str, folder: Path) -> Path:
-    """A copy of a job file that has somebody's names."""
-    (folder / "job.yaml").write_text(_named((ROOT / file).read_text()))
+def _job_file(file: str, folder: Path) -> Path:
+    """Returns a copy of a job file without placeholders."""
+    (folder / "job.yaml").write_text(_with_names((ROOT / file).read_text()))
     return folder / "job.yaml"
 
 
 def _check_script(script: str, arguments: list[str], folder: Path) -> None:
-    """Runs one with --dry_run where gcloud is installed, and checks what it would run."""
+    """Runs a script with --dry_run, with a fake gcloud, and checks the command that it prints."""
     for name in ("bash", "cat", "dirname", "sed"):
         (folder / name).symlink_to(shutil.which(name))
     (folder / "gcloud").write_text("#!/bin/sh\nexit 99\n")
@@ -155,26 +155,26 @@ def _check_script(script: str, arguments: list[str], folder: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     printed = shlex.split(done.stdout)
-    if printed[:3] != ["gcloud", "builds", "submit"]:  # which tests/test_scripts.py has
+    if printed[:3] != ["gcloud", "builds", "submit"]:  # covered by tests/test_scripts.py
         _check_gcloud(printed[1:])
 
 
 def _check_gcloud(words: list[str]) -> None:
     path = next((path for path in USAGES if tuple(words[: len(path)]) == path), None)
-    assert path is not None, f"gcloud {' '.join(words)} is in no line of the table"
+    assert path is not None, f"GCLOUD has no line for gcloud {' '.join(words)}"
     usage, rest = USAGES[path], words[len(path) :]
-    given = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    used = [word.partition("=")[0] for word in rest if word.startswith("--")]
     num_names, allowed = usage.count(" NAME"), re.findall(r"--[\w-]+", usage)
     required = [flag for flag in allowed if f"[{flag}]" not in usage]
-    found_names = len(rest) - len(given)
-    assert found_names >= 1 if usage.endswith("NAME...") else found_names == num_names, words
-    assert set(required) <= set(given) <= set(allowed), words
+    num_values = len(rest) - len(used)
+    assert num_values >= 1 if usage.endswith("NAME...") else num_values == num_names, words
+    assert set(required) <= set(used) <= set(allowed), words
     for file in (word.partition("=")[2] for word in rest if word.startswith("--config=")):
         assert (ROOT / file).is_file(), file
 
 
 def _check_sed(words: list[str], folder: Path) -> None:
-    """Runs it on copies, after which `submit` must take them."""
+    """Runs sed on copies of the job files and asserts that they have no placeholders left and can be read."""
     for path in (ROOT / "config.yaml", *ROOT.glob("scripts/*.yaml")):
         (folder / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
         shutil.copy(path, folder / path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""The number of requests of a run to its bucket, as docs/data.md states it."""
+"""Number of requests of a run to its bucket, as stated in docs/data.md."""
 
 import collections
 import re
@@ -15,7 +15,7 @@ def _cache(tmp_path, monkeypatch):
 
 
 def kind(request):
-    """The operation and its object: ("write", "checkpoints")."""
+    """Returns the operation and its object, such as ("write", "checkpoints")."""
     name = re.sub(r"^(run|set)/", "", request.object_name)
     what = {"POST": "write", "DELETE": "delete"}.get(request.method, "read" if name else "list")
     return what, "shards" if name.endswith(".tfrecord") else name.partition("/")[0]
@@ -27,7 +27,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert train(data, f"{bucket}/run", "--steps=40", "--export_model") == 0
     counts = collections.Counter(map(kind, proxy.requests))
     checkpoints, deleted, grids, shards = 10, 7, 11, 6
-    # Where steps are quicker than uploads, the lines of several checkpoints go in one write.
+    # If steps are faster than uploads, one write contains the lines of several checkpoints.
     assert 1 < counts.pop(("write", "metrics.jsonl")) <= checkpoints + 2
     assert counts.pop(("write", "logs")) in range(2, 5)
     assert counts == {
@@ -40,13 +40,15 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("write", "config.json"): 1,
         ("write", "model"): 5,
     }
-    there = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
+    unchanged = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
     proxy.requests.clear()
     assert train(data, f"{bucket}/run", "--steps=44") == 0
     again = collections.Counter(map(kind, proxy.requests))
     assert ("read", "shards") not in again  # the cache has them
     written = {request.object_name.removeprefix("run/") for request in proxy.requests if request.method == "POST"}
-    assert not written & there and {"samples/step-00000044.png", "samples/progression.gif", "config.json"} <= written
+    assert (
+        not written & unchanged and {"samples/step-00000044.png", "samples/progression.gif", "config.json"} <= written
+    )
     proxy.requests.clear()
     restore.restore(f"{bucket}/run")
     assert collections.Counter(map(kind, proxy.requests)) == {

@@ -1,4 +1,4 @@
-"""A run whose bucket or disk fails: it succeeds after retries, or ends with one line and loses nothing."""
+"""Runs with a failing bucket or disk succeed after retries, or fail with one line and lose no checkpoint."""
 
 import json
 import shlex
@@ -9,10 +9,10 @@ import sys
 
 import pytest
 from bucket_runs import TINY, files, prepared, state_of, train
-from faults import one_in
 from refusals import check_command_refusal
 
 from trainer.storage import locate
+from trainer.testing.fault_proxy import random_faults
 
 
 @pytest.fixture(autouse=True)
@@ -21,28 +21,31 @@ def _cache(tmp_path, monkeypatch):
 
 
 def contents(folder):
-    """The files of a run, without times and places."""
-    found = {name: (locate(folder) / name).read_bytes() for name in files(folder) if not name.startswith("logs/")}
-    found["config.json"] = {**json.loads(found["config.json"]), "job_dir": None}
-    lines = [json.loads(line) for line in found["metrics.jsonl"].splitlines()]
-    found["metrics.jsonl"] = [
+    """Returns the files of a run, without times and paths."""
+    contents_by_name = {
+        name: (locate(folder) / name).read_bytes() for name in files(folder) if not name.startswith("logs/")
+    }
+    contents_by_name["config.json"] = {**json.loads(contents_by_name["config.json"]), "job_dir": None}
+    lines = [json.loads(line) for line in contents_by_name["metrics.jsonl"].splitlines()]
+    contents_by_name["metrics.jsonl"] = [
         {name: value for name, value in line.items() if name not in ("time", "images_per_sec", "epoch_secs")}
         for line in lines
     ]
-    return found
+    return contents_by_name
 
 
+@pytest.mark.slow
 def test_a_run_through_a_faulty_network_leaves_the_same_files(pictures, bucket, proxy, tmp_path):
     data = prepared(pictures, bucket)
     flags = ["--checkpoint_every_steps=2", "--sample_every_steps=2"]
     assert train(data, tmp_path / "run", "--steps=20", *flags) == 0
-    proxy.fate, proxy.requests, proxy.failed = one_in(10), [], []
+    proxy.policy, proxy.requests, proxy.failed = random_faults(10), [], []
     shutil.rmtree(tmp_path / "cache")
     assert prepared(pictures, f"{bucket}/again") == f"{bucket}/again/set"
     assert train(data, f"{bucket}/run", "--steps=8", *flags) == 0
     assert train(data, f"{bucket}/run", "--steps=20", *flags) == 0
     assert len(proxy.failed) > len(proxy.requests) / 20 > 10
-    proxy.fate = lambda request: None
+    proxy.policy = lambda request: None
     assert contents(f"{bucket}/run") == contents(tmp_path / "run")
     for name, entry in files(f"{bucket}/again/set").items():
         assert name == "dataset.json" or (entry.num_bytes, entry.crc32c) == (
@@ -52,23 +55,23 @@ def test_a_run_through_a_faulty_network_leaves_the_same_files(pictures, bucket, 
 
 
 def check_loss_at_step_8(status, bucket, proxy, capsys, *facts):
-    """Trains, with a bucket that answers with this status when the checkpoint of step 8 is written."""
+    """Trains with a bucket that fails with this status when the checkpoint of step 8 is written."""
 
     def from_step_8_on(request):
         if "checkpoints/step-00000008" in request.object_name:
-            proxy.fate = lambda request: status
+            proxy.policy = lambda request: status
         return None
 
-    proxy.fate = from_step_8_on
+    proxy.policy = from_step_8_on
     check_command_refusal(train_with, ["digits", f"{bucket}/run", "--steps=14"], capsys, 1, *facts)
-    proxy.fate = lambda request: None
+    proxy.policy = lambda request: None
 
 
 def train_with(arguments):
     return train(*arguments)
 
 
-def test_a_bucket_lost_in_mid_run_is_named_and_checkpoints_stay(bucket, proxy, tmp_path, capsys):
+def test_a_bucket_lost_during_a_run_is_named_and_checkpoints_stay(bucket, proxy, tmp_path, capsys):
     check_loss_at_step_8(404, bucket, proxy, capsys, bucket)
     assert state_of(f"{bucket}/run", 4)
     assert train("digits", f"{bucket}/run", "--steps=14") == 0
@@ -76,12 +79,12 @@ def test_a_bucket_lost_in_mid_run_is_named_and_checkpoints_stay(bucket, proxy, t
     assert state_of(f"{bucket}/run", 14) == state_of(tmp_path / "run", 14)
 
 
-def test_a_permission_lost_in_mid_run_is_named(bucket, proxy, capsys):
+def test_a_permission_lost_during_a_run_is_named(bucket, proxy, capsys):
     check_loss_at_step_8(403, bucket, proxy, capsys, bucket, "403", "roles/storage.objectUser")
 
 
 def test_a_missing_permission_is_found_before_training(bucket, proxy, capsys):
-    proxy.fate = lambda request: 403
+    proxy.policy = lambda request: 403
     facts = (f"{bucket}/run", "403", "roles/storage.objectViewer")
     check_command_refusal(train_with, ["digits", f"{bucket}/run", "--steps=4"], capsys, 1, *facts)
     assert {request.method for request in proxy.requests} == {"GET"}
@@ -91,7 +94,8 @@ def command(*flags):
     return [sys.executable, "-m", "trainer.task", *TINY, "--dataset=digits", *flags]
 
 
-def test_sigterm_leaves_all_of_a_run_in_its_bucket(bucket):
+@pytest.mark.slow
+def test_sigterm_leaves_a_complete_run_in_its_bucket(bucket):
     arguments = command(f"--job_dir={bucket}/run", "--steps=1000000", "--checkpoint_every_steps=0")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while "Step " not in process.stdout.readline():
@@ -99,14 +103,14 @@ def test_sigterm_leaves_all_of_a_run_in_its_bucket(bucket):
         process.send_signal(signal.SIGTERM)
         assert "SIGTERM" in process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    there = files(f"{bucket}/run")
+    remote_files = files(f"{bucket}/run")
     last = json.loads((locate(bucket) / "run/metrics.jsonl").read_bytes().splitlines()[-1])["step"]
     assert last > 0 and state_of(f"{bucket}/run", last)
-    assert any(name.startswith("logs/events") for name in there) and "samples/step-00000000.png" in there
+    assert any(name.startswith("logs/events") for name in remote_files) and "samples/step-00000000.png" in remote_files
 
 
 def on_a_disk_of(kib, folder, act):
-    """Runs a command and then lists the folder, which is a disk of its own while they run."""
+    """Runs a command and lists the folder, which is a separate disk meanwhile."""
     inside = f"mount -t tmpfs -o size={kib}k none {folder} && {{ {act}; echo exit $?; cd {folder}; find . -type f; }}"
     return subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", inside], capture_output=True, text=True)
 
@@ -127,6 +131,7 @@ def check_full_disk(done, fact):
     assert "No space left on device" in done.stderr and fact in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_and_committed_checkpoints_stay(disk):
     flags = [f"--job_dir={disk}/run", "--steps=1000", "--sample_every_steps=0", "--max_to_keep=1000"]
     done = on_a_disk_of(2000, disk, shlex.join(command(*flags)))
@@ -134,6 +139,7 @@ def test_a_full_disk_ends_a_run_and_committed_checkpoints_stay(disk):
     assert "./run/checkpoints/step-00000004/MANIFEST.json" in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_data_set(pictures, disk, tmp_path):
     prepare = f"{sys.executable} -m trainer prepare --source={pictures} --image_size=64 --processes=1 --out="
     done = on_a_disk_of(100, disk, f"{prepare}{disk}/set")

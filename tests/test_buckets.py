@@ -1,4 +1,4 @@
-"""From a folder of pictures in a bucket to a trained run in a bucket, and resuming it on another machine."""
+"""Data preparation, training and resuming with everything in a bucket."""
 
 import json
 
@@ -10,19 +10,19 @@ from refusals import check_command_refusal
 from trainer.storage import locate
 
 
-def test_two_commands_lead_from_pictures_to_a_run_in_a_bucket(pictures, bucket, tmp_path, monkeypatch, capsys):
+def test_two_commands_turn_images_into_a_run_in_a_bucket(pictures, bucket, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = prepared(pictures, bucket)
     assert train(data, f"{bucket}/run", "--steps=8") == 0
     assert f"{bucket}/run/samples/step-00000008.png" in capsys.readouterr().out
-    there = files(f"{bucket}/run")
-    assert {"config.json", "metrics.jsonl", "samples/progression.gif", "samples/step-00000000.png"} <= set(there)
-    assert any(name.startswith("logs/") for name in there)
+    remote_files = files(f"{bucket}/run")
+    assert {"config.json", "metrics.jsonl", "samples/progression.gif", "samples/step-00000000.png"} <= set(remote_files)
+    assert any(name.startswith("logs/") for name in remote_files)
 
     assert train(data, tmp_path / "run", "--steps=8") == 0
-    here = files(tmp_path / "run")
-    assert {name for name in here if not name.startswith("logs/")} == {
-        name for name in there if not name.startswith("logs/")
+    local_files = files(tmp_path / "run")
+    assert {name for name in local_files if not name.startswith("logs/")} == {
+        name for name in remote_files if not name.startswith("logs/")
     }
     for name in ("samples/step-00000004.png", "samples/step-00000008.png", "samples/progression.gif"):
         assert (locate(tmp_path / "run") / name).read_bytes() == (locate(f"{bucket}/run") / name).read_bytes()
@@ -35,7 +35,7 @@ def test_two_commands_lead_from_pictures_to_a_run_in_a_bucket(pictures, bucket, 
         assert grid.size == (22, 22)
 
 
-def test_a_run_resumes_bit_exactly_from_its_bucket_alone(pictures, bucket, tmp_path, monkeypatch):
+def test_a_run_resumes_bit_exactly_from_its_bucket(pictures, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = prepared(pictures, bucket)
     small = f"--data_memory_mib={12 * 8 * 8 * 3 / 2**20}"
@@ -57,8 +57,8 @@ def test_a_run_resumes_bit_exactly_from_its_bucket_alone(pictures, bucket, tmp_p
         ("{bucket}/nothing", "run", 2, ("dataset={bucket}/nothing", "dataset.json")),
     ],
 )
-def test_a_missing_bucket_or_set_is_named(bucket, tmp_path, monkeypatch, capsys, data, job_dir, code, facts):
+def test_a_missing_bucket_or_data_set_is_named(bucket, tmp_path, monkeypatch, capsys, data, job_dir, code, facts):
     monkeypatch.chdir(tmp_path)
     arguments = [data.format(bucket=bucket), job_dir, "--steps=1"]
     facts = [fact.format(bucket=bucket) for fact in facts]
-    check_command_refusal(lambda given: train(*given), arguments, capsys, code, *facts)
+    check_command_refusal(lambda argv: train(*argv), arguments, capsys, code, *facts)

@@ -1,9 +1,9 @@
-"""What is installed trains: the source distribution in an environment, the Dockerfile's steps in their order.
+"""Installed packages train: the source distribution in an environment, and the image of the Dockerfile.
 
-Two gigabytes of packages are installed once, by the Dockerfile's own line, from the lock and with its hashes. The
-source distribution goes into an environment of its own, which sees them. Where no Python of the image's version can be
-had, it is installed from nothing with its dependencies as pip finds them, and the test of the image is skipped: the
-lock is made for that version alone.
+Two gigabytes of packages are installed once, by the Dockerfile's own command, from the lock and with its hashes. The
+source distribution is installed into another environment that sees these packages. If the Python version of the image
+is not installed, the test of the image is skipped, because the lock is made for that version only, and pip resolves the
+dependencies of the source distribution.
 """
 
 import functools
@@ -25,7 +25,7 @@ from refusals import check_refusal
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-LEFT = {
+RUN_FILES = {
     "checkpoints/step-00000020/MANIFEST.json",
     "checkpoints/step-00000020/state.index",
     "config.json",
@@ -35,12 +35,14 @@ LEFT = {
     "samples/step-00000000.png",
     "samples/step-00000020.png",
 }
-"""What a run of 20 steps leaves, beside files whose names have no meaning here."""
+"""Files that a run of 20 steps leaves, among others."""
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
 def remove() -> Iterator[Callable[[Path], None]]:
-    """Deletes folders while other tests run, for tens of thousands of files keep a disk busy for a while."""
+    """A function that deletes a folder in the background, because tens of thousands of files take a while."""
     removals = []
     with ThreadPoolExecutor(1) as pool:
         yield lambda folder: removals.append(pool.submit(shutil.rmtree, folder))
@@ -50,11 +52,11 @@ def remove() -> Iterator[Callable[[Path], None]]:
 
 @pytest.fixture(scope="module")
 def image(remove) -> Iterator[Image]:
-    """The image that the Dockerfile makes with `--build-arg=REQUIREMENTS=requirements.lock`."""
+    """The image that the Dockerfile builds with `--build-arg=REQUIREMENTS=requirements.lock`."""
     version = python_version(DOCKERFILE)
     interpreter = find_python(version)
     if interpreter is None:
-        pytest.skip(f"the image is made of Python {version}, and no python{version} is here")
+        pytest.skip(f"the image needs Python {version}, which is not installed")
     image = Image(
         Path(tempfile.mkdtemp(prefix="gan-trainer-installation-")), ROOT, interpreter, REQUIREMENTS="requirements.lock"
     )
@@ -66,24 +68,31 @@ def image(remove) -> Iterator[Image]:
 
 
 def run(command: list[str | Path], folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command with these variables alone; `stdout` has both streams."""
+    """Runs a command with only these environment variables; `stdout` has both streams."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.run(command, cwd=folder, env=variables, check=False, **streams)
 
 
 def assert_trained(done: subprocess.CompletedProcess[str], job_dir: Path) -> None:
-    """Holds a run of 20 steps of the default recipe against what such a run leaves."""
+    """Asserts that a run of 20 steps of the default recipe succeeded and left its files."""
     assert done.returncode == 0, done.stdout
-    assert {file.relative_to(job_dir).as_posix() for file in job_dir.rglob("*")} >= LEFT
+    assert {file.relative_to(job_dir).as_posix() for file in job_dir.rglob("*")} >= RUN_FILES
     lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "metric/frechet_digits_5k" in line] == [0, 20]
 
 
-def test_the_dockerfile_makes_an_image_whose_entrypoint_trains(image):
-    """In the order given, with the packages of the lock and their hashes; trains in the image's folder."""
+def test_the_dockerfile_builds_an_image_whose_entrypoint_trains(image):
     trainer = {file for file in (ROOT / "trainer").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-    beside = {"setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "requirements.lock"}
-    assert image.copied == {f"src/{name}" for name in beside | {str(file.relative_to(ROOT)) for file in trainer}}
+    other_files = {
+        "setup.py",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "requirements.lock",
+    }
+    assert image.copied == {f"src/{name}" for name in other_files | {str(file.relative_to(ROOT)) for file in trainer}}
     assert (image.root / "src/requirements.lock").read_bytes() == (ROOT / "requirements.lock").read_bytes()
     done = image.run("--steps=20", "--job_dir=runs/image")
     assert_trained(done, image.folder / "runs/image")
@@ -94,40 +103,39 @@ def test_the_image_runs_as_root_to_write_metrics_on_vertex_ai():
 
 
 def test_an_installed_source_distribution_trains_elsewhere(distributions, tmp_path, remove, request):
-    """Pip builds it in isolation and resolves its dependencies: to the packages of the lock, to all and no others.
-
-    So the lock is what setup.py wants, and the run has what setup.py asks for: nothing of the checkout or of the tests.
-    """
-    shared = find_python(python_version(DOCKERFILE)) and request.getfixturevalue("image")
+    """Pip builds it in isolation and resolves its dependencies to exactly the packages of the lock."""
+    shared_image = find_python(python_version(DOCKERFILE)) and request.getfixturevalue("image")
     environment = tmp_path / "environment"
     request.addfinalizer(lambda: remove(environment))
-    subprocess.run([shared.interpreter if shared else sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run(
+        [shared_image.interpreter if shared_image else sys.executable, "-m", "venv", environment], check=True
+    )
     (site_packages,) = environment.glob("lib/python3.*/site-packages")
-    if shared:
-        (site_packages / "image.pth").write_text(f"{shared.site_packages}\n")
+    if shared_image:
+        (site_packages / "image.pth").write_text(f"{shared_image.site_packages}\n")
     before = set(os.listdir(site_packages))
     (archive,) = distributions.glob("*.tar.gz")
     done = run([environment / "bin/pip", "install", "--no-cache-dir", archive], tmp_path, pip_environment())
     assert done.returncode == 0, done.stdout
-    if shared:
+    if shared_image:
         assert {name.split("-")[0] for name in set(os.listdir(site_packages)) - before} == {"gan_trainer", "trainer"}
-        found = re.findall(r"^Requirement already satisfied: ([\w.-]+)", done.stdout, re.MULTILINE)
+        satisfied = re.findall(r"^Requirement already satisfied: ([\w.-]+)", done.stdout, re.MULTILINE)
         locked = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-        assert {canonicalize_name(name) for name in found} == set(locked)
+        assert {canonicalize_name(name) for name in satisfied} == set(locked)
     (tmp_path / "folder").mkdir()
     variables = {"PATH": f"{environment}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
     command = ["python3", "-m", "trainer.task", "--steps=20", f"--job_dir={tmp_path}/runs/installed"]
     assert_trained(run(command, tmp_path / "folder", variables), tmp_path / "runs/installed")
 
 
-def test_the_reader_of_the_dockerfile_knows_no_other_instruction(tmp_path):
+def test_the_dockerfile_reader_refuses_other_instructions(tmp_path):
     image = Image(tmp_path, ROOT, Path(sys.executable))
     for text, mention in (("HEALTHCHECK NONE", "HEALTHCHECK"), ("RUN curl example.org", "curl")):
         check_refusal(functools.partial(image.build, text), ValueError, mention)
 
 
 @pytest.mark.parametrize("name", ["missing.lock", "scripts", ".gitignore"])
-def test_a_copy_of_what_does_not_reach_the_builder_fails(tmp_path, name):
+def test_copying_a_file_that_is_not_sent_to_the_builder_fails(tmp_path, name):
     image = Image(tmp_path, ROOT, Path(sys.executable))
     check_refusal(lambda: image.build(f"WORKDIR /src\nCOPY {name} ./"), FileNotFoundError, name, ".dockerignore")
 

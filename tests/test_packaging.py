@@ -1,4 +1,4 @@
-"""What is shipped: the distributions carry their data, and the scripts can be run."""
+"""The distributions contain their data, and the scripts are executable."""
 
 import os
 import re
@@ -20,23 +20,26 @@ DATA = {
 MODULES = {file.relative_to(ROOT).as_posix() for file in (ROOT / "trainer").rglob("*.py")}
 
 
-def test_the_source_distribution_holds_modules_data_and_license(distributions):
+def test_the_source_distribution_has_modules_data_and_license(distributions):
     (path,) = distributions.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {*DATA, *MODULES, "setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
 
 
-def test_the_wheel_holds_modules_data_and_license(distributions):
+def test_the_wheel_has_modules_data_and_license(distributions):
     (path,) = distributions.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     assert {name for name in names if ".dist-info/" not in name} >= DATA | MODULES
     assert any(name.endswith("/LICENSE") for name in names)
-    assert "tests" not in {name.partition("/")[0] for name in names}
+    assert not {"tests", "benchmarks"} & {name.partition("/")[0] for name in names}
     version = re.search(r'__version__ = "(.+)"', (ROOT / "trainer/__init__.py").read_text())[1]
     assert f"\nVersion: {version}\n" in metadata
+    (scripts,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+    with zipfile.ZipFile(path) as archive:
+        assert "gan-trainer = trainer.__main__:main" in archive.read(scripts).decode()
 
 
 @pytest.mark.parametrize("script", ["scripts/train_local.sh", "scripts/test.sh", ".ci/run"])
@@ -45,6 +48,29 @@ def test_scripts_can_be_run(script):
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
-def test_continuous_integration_runs_the_test_script_and_nothing_else():
+def test_continuous_integration_runs_the_fast_tests_and_then_the_slow_ones():
     lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert [line for line in lines if "/scripts/" in line] == ["./scripts/test.sh"]
+    commands = [line for line in lines if "/scripts/" in line and not line.startswith("#")]
+    assert commands == ["./scripts/test.sh", "./scripts/test.sh --slow"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_checks", "expected"),
+    [
+        ([], 4, ["-m", "not slow"]),
+        (["tests/x.py", "-x"], 4, ["-m", "not slow", "tests/x.py", "-x"]),
+        (["--all", "-k", "a b"], 4, ["-k", "a b"]),
+        (["--slow"], 0, ["-m", "slow"]),
+    ],
+)
+def test_the_test_script_selects_a_tier(tmp_path, arguments, num_checks, expected):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/test.sh").write_text((ROOT / "scripts/test.sh").read_text())
+    (tmp_path / "scripts/venv.sh").write_text(f"ROOT={tmp_path}\nVENV={tmp_path}\nprepare_venv() {{ :; }}\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nprintf "%s|" "$@" >>{tmp_path}/calls\necho >>{tmp_path}/calls\n')
+    (tmp_path / "bin/python").chmod(0o755)
+    subprocess.run(["bash", tmp_path / "scripts/test.sh", *arguments], check=True)
+    *checks, tests = (tmp_path / "calls").read_text().splitlines()
+    assert len(checks) == num_checks
+    assert tests.split("|")[:-1] == ["-m", "pytest", "--numprocesses=2", "--dist=worksteal", *expected]

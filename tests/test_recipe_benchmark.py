@@ -1,4 +1,4 @@
-"""The recipe benchmark: rows, records, the table, and a run that was interrupted."""
+"""The recipe benchmark: rows, records, the table, and interrupted runs."""
 
 import dataclasses
 import functools
@@ -14,6 +14,7 @@ from refusals import check_command_refusal, check_refusal
 from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
 from trainer import task
+from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
 from trainer.errors import ConfigError, DivergenceError, TrainerError
 from trainer.storage import RunDirectory
@@ -37,17 +38,17 @@ CELLS = [name.strip() for name in recipe_table._HEADER]
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
-    """Places of one's own, with an empty page, and `tiny` as the only variant."""
-    found = benchmark.Places(tmp_path / "records", tmp_path / "thumbnails", tmp_path / "recipes.md")
-    found.page.write_text(f"before\n{recipe_table.BEGIN}\nold\n{recipe_table.END}\nafter\n")
-    monkeypatch.setattr(benchmark, "PLACES", found)
+def results(tmp_path, monkeypatch):
+    """Temporary result paths with an empty page, and `tiny` as the only variant."""
+    paths = benchmark.ResultPaths(tmp_path / "records", tmp_path / "thumbnails", tmp_path / "recipes.md")
+    paths.page.write_text(f"before\n{recipe_table.BEGIN}\nold\n{recipe_table.END}\nafter\n")
+    monkeypatch.setattr(benchmark, "RESULTS", paths)
     monkeypatch.setattr(benchmark, "VARIANTS", [TINY])
-    return found
+    return paths
 
 
-def made_up(row, tmp_path, lines, outcome="finished", **part):
-    """The record of a run that left these lines of metrics."""
+def record_of(row, tmp_path, lines, outcome="finished", **part):
+    """Returns the record of a run with these lines of metrics."""
     directory = RunDirectory(tmp_path / row.name)
     directory.create()
     directory.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -58,12 +59,12 @@ def made_up(row, tmp_path, lines, outcome="finished", **part):
 def evaluation(step, frechet, recall, **more):
     values = {"frechet_digits_5k": frechet, "precision_digits_5k": 0.8, "recall_digits_5k": recall, **more}
     return {"step": step, "time": 1000.0 + step, "images_per_sec": 100.0 * step} | {
-        f"metric/{name}": each for name, each in values.items()
+        f"metric/{name}": value for name, value in values.items()
     }
 
 
 def cells(row, record):
-    """The cells of a row of the table, by column."""
+    """Returns the cells of a row of the table, by column."""
     rendered = recipe_table.render([(row, record)], set())
     line = next(line for line in rendered.splitlines() if line.startswith(f"| `{row.name}` |"))
     return dict(zip(CELLS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
@@ -78,11 +79,12 @@ def test_every_registered_recipe_has_a_row_without_flags():
 
 @pytest.mark.parametrize("row", benchmark.rows(), ids=lambda row: row.name)
 def test_a_row_resolves_as_the_trainer_does(row):
-    assert run.resolve(row.config) == row.config
+    assert run.resolve(row.config, Environment()) == row.config
     assert row.why and row.image_shape[2] in (1, 3)
 
 
-def test_an_interrupted_row_resumes_and_leaves_its_record(places, tmp_path, capsys):
+@pytest.mark.slow
+def test_an_interrupted_row_resumes_and_leaves_its_record(results, tmp_path, capsys):
     run = recipe_runs.Run(TINY, tmp_path / "runs")
     first = [flag.replace("--steps=4", "--steps=2") for flag in TINY.flags]
     assert task.main(["task", "--recipe=mlp_zeros", f"--job_dir={run.directory.root}", *first]) == 0
@@ -93,25 +95,25 @@ def test_an_interrupted_row_resumes_and_leaves_its_record(places, tmp_path, caps
     assert "tiny" in listed and "interrupted" in listed
 
     assert benchmark.main(arguments) == 0
-    record = Record.load(places.records, "tiny")
+    record = Record.load(results.records, "tiny")
     assert record is not None and (record.outcome, record.step, record.steps) == ("finished", 4, 4)
-    assert '"step": 2' in run.log.read_text()  # where it resumed
+    assert '"step": 2' in run.log.read_text()  # the step from which it resumed
     assert [part["exit_code"] for part in record.parts] == [143, 0]
     assert record.seconds == pytest.approx(50.0 + record.parts[1]["seconds"]) and record.seconds > 50.0
     assert record.images_per_sec > 0 and record.best is None and record.monitor is None
     assert record.image_shape == [28, 28, 1] and record.batch == 32
-    page = places.page.read_text()
+    page = results.page.read_text()
     assert page.startswith("before\n") and page.endswith("\nafter\n") and "\nold\n" not in page
     assert "| `tiny` | digits, classes 0, 28×28×1 | 4 × 32 | " in page
     assert f"`{record.command}`" in page and record.machine["tensorflow"] in page
-    assert (places.thumbnails / "tiny.png").exists() and "(images/recipes/tiny.png)" in page
+    assert (results.thumbnails / "tiny.png").exists() and "(images/recipes/tiny.png)" in page
 
-    written = places.page.stat().st_mtime_ns
+    written = results.page.stat().st_mtime_ns
     capsys.readouterr()
     assert benchmark.main(arguments) == 0
     assert benchmark.main([*arguments, "--list"]) == 0
     assert "finished" in capsys.readouterr().out and benchmark.is_measured(TINY)
-    assert places.page.stat().st_mtime_ns == written and len(run.parts()) == 2
+    assert results.page.stat().st_mtime_ns == written and len(run.parts()) == 2
 
 
 STUB = """
@@ -122,14 +124,14 @@ signal.pause()
 """
 
 
-def test_a_row_whose_time_is_over_is_stopped_by_sigterm(places, tmp_path, monkeypatch):
+def test_a_row_is_stopped_by_sigterm_when_its_time_is_over(results, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe_runs, "_POLL_SECS", 0.05)
     monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", STUB])
     log = recipe_runs.Run(TINY, tmp_path).log
     record = benchmark.measure(TINY, tmp_path, is_over=lambda: "ready" in log.read_text())
     assert (record.outcome, record.parts[0]["exit_code"]) == ("interrupted", 143)
     assert not benchmark.is_measured(TINY)
-    assert "interrupted" in places.page.read_text()
+    assert "interrupted" in results.page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -140,13 +142,15 @@ def test_a_row_whose_time_is_over_is_stopped_by_sigterm(places, tmp_path, monkey
         (2, "steps=0 is too small.", None),
     ],
 )
-def test_only_divergence_is_an_outcome_and_other_errors_are_raised(places, tmp_path, monkeypatch, code, error, outcome):
+def test_only_divergence_is_an_outcome_and_other_errors_are_raised(
+    results, tmp_path, monkeypatch, code, error, outcome
+):
     stub = f"import sys; print('error: {error}', file=sys.stderr); sys.exit({code})"
     monkeypatch.setattr(recipe_runs.Run, "command", lambda run: [sys.executable, "-c", stub])
     if outcome is None:
         act = functools.partial(benchmark.measure, TINY, tmp_path, is_over=lambda: False)
         check_refusal(act, TrainerError, "tiny", str(code), error)
-        assert Record.load(places.records, "tiny") is None
+        assert Record.load(results.records, "tiny") is None
     else:
         record = benchmark.measure(TINY, tmp_path, is_over=lambda: False)
         assert (record.outcome, record.sentence) == (outcome, error) and benchmark.is_measured(TINY)
@@ -158,33 +162,33 @@ def test_the_error_of_a_diverged_run_is_recognized():
     assert recipe_runs.is_divergence(str(raised.value))
 
 
-def test_a_row_that_another_process_runs_is_left_alone(places, tmp_path):
+def test_a_row_that_another_process_runs_is_refused(results, tmp_path):
     run = recipe_runs.Run(TINY, tmp_path)
     with run._locked_log():
-        check_refusal(lambda: recipe_runs.Run(TINY, tmp_path).go_on(lambda: False), TrainerError, "tiny")
+        check_refusal(lambda: recipe_runs.Run(TINY, tmp_path).resume(lambda: False), TrainerError, "tiny")
 
 
-def test_no_row_is_started_when_the_minutes_are_over(places, tmp_path):
+def test_no_row_is_started_when_the_minutes_are_over(results, tmp_path):
     assert benchmark.main(["recipes", "--minutes=0", f"--runs={tmp_path / 'runs'}"]) == 0
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_row_is_refused_with_the_nearest_name(places, capsys):
+def test_an_unknown_row_is_refused_with_the_nearest_name(results, capsys):
     check_command_refusal(benchmark.main, ["recipes", "--only=digts", "--list"], capsys, 2, "digts", "digits")
 
 
 DIGITS = Row("digits", "digits", (), "Why")
 
 
-def test_best_and_final_are_told_apart_and_step_0_is_neither(tmp_path):
+def test_best_and_final_evaluation_differ_and_exclude_step_0(tmp_path):
     lines = [evaluation(0, 0.1, 1.0), evaluation(1, 2.0, 0.5), evaluation(2, 3.0, 0.48, conditional_accuracy=0.9)]
-    record = made_up(DIGITS, tmp_path, lines)
+    record = record_of(DIGITS, tmp_path, lines)
     assert [record.best["step"], record.final["step"], len(record.evaluations)] == [1, 2, 2]
     assert record.images_per_sec == 100.0 and record.outcome == "finished"
-    found = cells(DIGITS, record)
-    assert found["frechet"] == "2 (end 3) `digits_5k`"
-    assert (found["recall"], found["precision"], found["modes / KL"]) == ("0.5", "0.8", "–")
-    assert (found["wall time"], found["outcome"], found["samples"]) == ("100 s", "finished", "–")
+    row_cells = cells(DIGITS, record)
+    assert row_cells["frechet"] == "2 (end 3) `digits_5k`"
+    assert (row_cells["recall"], row_cells["precision"], row_cells["modes / KL"]) == ("0.5", "0.8", "–")
+    assert (row_cells["wall time"], row_cells["outcome"], row_cells["samples"]) == ("100 s", "finished", "–")
 
 
 @pytest.mark.parametrize(
@@ -196,8 +200,8 @@ def test_best_and_final_are_told_apart_and_step_0_is_neither(tmp_path):
         ([evaluation(1, 2.0, 0.6), evaluation(2, 4.0, 0.3)], None, ""),
     ],
 )
-def test_a_collapse_is_named_with_what_fell(tmp_path, lines, metric, value):
-    record = made_up(DIGITS, tmp_path, lines)
+def test_a_collapse_is_reported_with_metric_and_value(tmp_path, lines, metric, value):
+    record = record_of(DIGITS, tmp_path, lines)
     assert record.outcome == ("collapsed" if metric else "finished")
     assert (metric in record.sentence and value in record.sentence) if metric else record.sentence == ""
     assert record.sentence in recipe_table.render([(DIGITS, record)], set())
@@ -208,28 +212,28 @@ def test_stacked_and_cycle_metrics_have_columns(tmp_path):
     values = {"num_modes_stacked_26k": 1000.0, "kl_stacked_26k": 0.3, "frechet_stacked_26k": 5.0}
     line = {"step": 2, "time": 1400.0} | {f"metric/{name}": value for name, value in values.items()}
     earlier = line | {"step": 1, "time": 1299.0, "metric/num_modes_stacked_26k": 12.0, "metric/kl_stacked_26k": 3.5}
-    record = made_up(stacked, tmp_path, [earlier, line], started=1000.0, seconds=590.0)
-    found = cells(stacked, record)
-    assert (found["modes / KL"], found["frechet"]) == ("1,000 / 0.3", "5 `stacked_26k`")
-    assert [each["seconds"] for each in record.evaluations] == [299.0, 400.0]
+    record = record_of(stacked, tmp_path, [earlier, line], started=1000.0, seconds=590.0)
+    row_cells = cells(stacked, record)
+    assert (row_cells["modes / KL"], row_cells["frechet"]) == ("1,000 / 0.3", "5 `stacked_26k`")
+    assert [evaluation["seconds"] for evaluation in record.evaluations] == [299.0, 400.0]
     curve = recipe_table.render([(stacked, record)], set()).splitlines()[-1]
     assert curve == "| `stacked` | 12 / 3.5 | 1,000 / 0.3 | – | – | – | – | – | – |"
     cycle = Row("cycle", "cyclegan", (), "Why")
     errors = {"metric/cycle_error_a": 0.1, "metric/cycle_error_b": 0.3, "metric/cycle_error": 0.2}
-    found = cells(cycle, made_up(cycle, tmp_path, [{"step": 2, "time": 0.0} | errors]))
-    assert (found["cycle error"], found["data"]) == ("0.2", "digits and inverted:digits, 28×28×1")
+    row_cells = cells(cycle, record_of(cycle, tmp_path, [{"step": 2, "time": 0.0} | errors]))
+    assert (row_cells["cycle error"], row_cells["data"]) == ("0.2", "digits and inverted:digits, 28×28×1")
 
 
 def test_a_row_without_a_record_has_no_number(tmp_path):
-    for record in (None, made_up(DIGITS, tmp_path, [], "interrupted")):
-        found = cells(DIGITS, record)
-        outcome = found.pop("outcome")
+    for record in (None, record_of(DIGITS, tmp_path, [], "interrupted")):
+        row_cells = cells(DIGITS, record)
+        outcome = row_cells.pop("outcome")
         assert "measured" in outcome if record is None else "interrupted" in outcome and "0" in outcome
-        assert {found[name] for name in CELLS[3:] if name in found} == {"–"}
+        assert {row_cells[name] for name in CELLS[3:] if name in row_cells} == {"–"}
 
 
 def test_a_row_is_stale_when_its_recipe_has_changed(tmp_path):
-    record = made_up(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)])
+    record = record_of(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)])
     older = dict(record.settings)
     del older["penalty_every_steps"]
     assert dataclasses.replace(record, settings=older).changed(DIGITS) == []
@@ -240,13 +244,13 @@ def test_a_row_is_stale_when_its_recipe_has_changed(tmp_path):
 
 
 @pytest.mark.parametrize("other_cores", [0.5, None])
-def test_wall_time_is_marked_where_others_used_the_machine(tmp_path, other_cores):
-    record = made_up(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)], seconds=900.0, other_cores=other_cores)
+def test_wall_time_is_marked_when_other_programs_used_the_machine(tmp_path, other_cores):
+    record = record_of(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)], seconds=900.0, other_cores=other_cores)
     assert cells(DIGITS, record)["wall time"] == "15 min†"
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_thumbnail_is_small_and_of_the_grid_nearest_to_the_step(tmp_path, mode):
+def test_a_thumbnail_is_small_and_shows_the_grid_nearest_to_the_step(tmp_path, mode):
     directory = RunDirectory(tmp_path / "run")
     directory.create()
     rng = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
@@ -260,7 +264,7 @@ def test_a_thumbnail_is_small_and_of_the_grid_nearest_to_the_step(tmp_path, mode
             assert (np.ptp(np.asarray(small.convert("L"))) > 0) == is_noise
 
 
-def test_a_page_without_a_place_for_the_table_is_refused(tmp_path):
+def test_a_page_without_markers_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("no markers")
     check_refusal(lambda: recipe_table.rewrite(page, tmp_path, []), ConfigError, "page.md")
@@ -269,7 +273,7 @@ def test_a_page_without_a_place_for_the_table_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_is_measured_and_its_docstring_has_the_score(name):
-    record = Record.load(benchmark.Places().records, name)
+    record = Record.load(benchmark.ResultPaths().records, name)
     assert record is not None, f"measure it: python -m benchmarks.recipes --only={name}"
     score = recipe_table.score(record)
-    assert score and score in recipes._function(name).__doc__
+    assert score and score in recipes.docstring(name)

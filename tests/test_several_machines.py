@@ -1,4 +1,4 @@
-"""Several machines, here processes on loopback, train as one process with as many devices does, whatever ends them."""
+"""Machines, here processes on loopback, train like one process with as many devices, also after failures."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from conftest import TINY_MLP
 from benchmarks import exact_resume, rehearsals
 from trainer import task
 from trainer.cloud.emulator.replicas import free_ports
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ExitCode
 
 FLAGS = [
@@ -21,6 +21,8 @@ FLAGS = [
     *("--metrics=none", "--noexport_model"),
 ]
 STEPS = 450
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,13 @@ def dataset(tmp_path_factory, digits):
 def test_a_stopped_killed_and_stalled_job_ends_with_the_same_bits(dataset, tmp_path):
     more = [f"--dataset={dataset}", "--num_chunks=2", f"--steps={STEPS}", "--worker_timeout_secs=12"]
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP]
-    sent, job = rehearsals.disturbed(tmp_path / "several", signals, random.Random(1), more, num_workers=1)
+    sent, job = rehearsals.run_disturbed(tmp_path / "several", signals, random.Random(1), more, num_workers=1)
     told = job.log.read_text()
     assert sent == 3 and told.count("restarting the whole job") == 3, told
     assert "exited with 143" in told  # stopped by SIGTERM, all in the same step
     assert f"exited with {ExitCode.LOST_WORKER}" in told  # by the machine that stood still
     assert not [line for line in told.splitlines() if line.startswith("workerpool1") and '"Step ' in line]
-    assert exact_resume.digest(job.folder) == rehearsals.alone(tmp_path / "alone", more, num_machines=2)
+    assert exact_resume.digest(job.folder) == rehearsals.undisturbed_digest(tmp_path / "alone", more, num_devices=2)
     steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 

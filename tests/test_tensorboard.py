@@ -1,4 +1,4 @@
-"""A managed TensorBoard finds a run's events in the folder that it reads, wherever the run lies."""
+"""A managed TensorBoard receives the events of local runs and of runs in a bucket."""
 
 import json
 import threading
@@ -21,8 +21,8 @@ FLAGS = [
 
 
 @pytest.fixture(params=["local", "bucket"])
-def elsewhere(request, tmp_path, bucket, monkeypatch):
-    """A folder of its own, which Vertex AI names to the trainer."""
+def log_dir(request, tmp_path, bucket, monkeypatch):
+    """A log folder outside the run directory, passed to the trainer as Vertex AI does."""
     folder = str(tmp_path / "tensorboard") if request.param == "local" else f"{bucket}/tensorboard"
     monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", f"{folder}/")
     return folder
@@ -32,42 +32,42 @@ def contents(folder):
     return {name: (locate(folder) / name).read_bytes() for name in files(folder)}
 
 
-def test_events_arrive_while_a_run_goes_on_and_all_of_them_at_its_end(elsewhere, tmp_path, monkeypatch):
-    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+def test_events_arrive_during_a_run_and_are_complete_at_its_end(log_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "_INTERVAL_SECS", 0.01)
     copied, seen, plain, on_end = threading.Event(), [], Mirror.copy, MetricsLog.on_train_batch_end
     monkeypatch.setattr(Mirror, "copy", lambda self, **settings: (plain(self, **settings), copied.set()))
 
     def look(self, batch, logs=None):
         on_end(self, batch, logs)
-        for _ in range(2):  # the first one may have begun before
+        for _ in range(2):  # the first may have started before this step
             copied.clear()
             assert copied.wait(20)
-        seen.append(sum(entry.num_bytes for entry in files(elsewhere).values()))
+        seen.append(sum(entry.num_bytes for entry in files(log_dir).values()))
 
     monkeypatch.setattr(MetricsLog, "on_train_batch_end", look)
     assert task.main(["task", *FLAGS, "--steps=4", f"--job_dir={tmp_path / 'run'}"]) == 0
-    there = contents(elsewhere)
-    assert there == contents(tmp_path / "run/logs") and len(there) == 2
-    assert 0 < seen[0] <= seen[-1] < sum(map(len, there.values()))
+    copies = contents(log_dir)
+    assert copies == contents(tmp_path / "run/logs") and len(copies) == 2
+    assert 0 < seen[0] <= seen[-1] < sum(map(len, copies.values()))
 
 
-def test_a_run_that_goes_on_brings_the_events_that_it_had_before(elsewhere, tmp_path, monkeypatch):
+def test_a_resumed_run_also_copies_its_earlier_events(log_dir, tmp_path, monkeypatch):
     job_dir = f"--job_dir={tmp_path / 'run'}"
     with monkeypatch.context() as before:
         before.delenv("AIP_TENSORBOARD_LOG_DIR")
         assert task.main(["task", *FLAGS, "--steps=2", job_dir]) == 0
     assert task.main(["task", *FLAGS, "--steps=4", job_dir]) == 0
-    assert contents(elsewhere) == contents(tmp_path / "run/logs") and len(contents(elsewhere)) == 4
+    assert contents(log_dir) == contents(tmp_path / "run/logs") and len(contents(log_dir)) == 4
 
 
-def test_a_run_in_a_bucket_has_its_events_in_both(elsewhere, bucket):
+def test_a_run_in_a_bucket_has_its_events_in_both(log_dir, bucket):
     assert task.main(["task", *FLAGS, "--steps=2", f"--job_dir={bucket}/run"]) == 0
-    assert contents(elsewhere) == contents(f"{bucket}/run/logs") and len(contents(elsewhere)) == 2
+    assert contents(log_dir) == contents(f"{bucket}/run/logs") and len(contents(log_dir)) == 2
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(cloud_storage, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AIP_TENSORBOARD_LOG_DIR", "gs://no-such-bucket/logs-of-all")
-    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+    monkeypatch.setattr(mirror, "_INTERVAL_SECS", 0.01)
     steps, on_end = [], MetricsLog.on_train_batch_end
 
     def await_copying(self, batch, logs=None):
@@ -80,4 +80,4 @@ def test_a_folder_that_cannot_be_written_ends_the_run(cloud_storage, tmp_path, m
     monkeypatch.setattr(MetricsLog, "on_train_batch_end", await_copying)
     argv = ["task", *FLAGS, "--steps=100", f"--job_dir={tmp_path / 'run'}"]
     check_command_refusal(task.main, argv, capsys, 1, "gs://no-such-bucket")
-    assert steps == [2]  # soon, not at the end
+    assert steps == [2]  # early, not at the end of the run

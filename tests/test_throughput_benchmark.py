@@ -1,4 +1,4 @@
-"""What the throughput benchmark times is the loop that `fit` runs, on networks of the same size as its peers'."""
+"""The throughput benchmark measures the loop that `fit` runs, on networks of the same size as those of its peers."""
 
 import pytest
 from conftest import TINY_FILTERS, TINY_MLP, tiny_config, values_of
@@ -22,17 +22,17 @@ CONFIGS = {
 
 @pytest.fixture(params=CONFIGS)
 def case(request):
-    return cases.of(CONFIGS[request.param])
+    return cases.from_config(CONFIGS[request.param])
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_the_peers_know_the_networks_of_every_case(name):
+def test_peers_implement_the_networks_of_every_case(name):
     assert cases.get(name).options
 
 
 def test_our_contender_ends_with_the_bits_of_fit(case):
     gan = from_config(case.config, case.image_shape, case.num_classes)
-    gan.fit(case.images, case.labels, batch_size=case.batch, steps=3, verbose=0)
+    gan.fit(case.images, case.labels, batch_size=case.batch_size, steps=3, verbose=0)
     ends = []
     for constant_input in (False, True):
         engine = Engine(case, constant_input=constant_input)
@@ -42,8 +42,8 @@ def test_our_contender_ends_with_the_bits_of_fit(case):
     assert ends[0] == state_sha256(values_of(gan)) != ends[1]
 
 
-def test_with_checkpoints_every_turn_begins_anew_and_commits():
-    engine = Engine(cases.of(CONFIGS["mlp"]), checkpoints=True)
+def test_every_turn_with_checkpoints_starts_at_step_0_and_commits():
+    engine = Engine(cases.from_config(CONFIGS["mlp"]), checkpoints=True)
     engine.run(2)
     engine.run(2)
     assert engine.gan.step == 2
@@ -55,5 +55,5 @@ def test_a_peer_has_networks_of_our_size_and_trains_them(case, monkeypatch):
     ours, peer = Engine(case), TensorFlowLoop(case)
     assert peer.num_parameters == ours.num_parameters
     peer.run(1)
-    found = products.measure(ours, case.batch, num_steps=1)
-    assert found["seconds_per_step"] > 0 and {"ours", "plain"} < set(found)
+    shares = products.measure(ours, case.batch_size, num_steps=1)
+    assert shares["seconds_per_step"] > 0 and {"ours", "plain"} < set(shares)

@@ -1,4 +1,4 @@
-"""Commands, requests, job files and messages that docs/vertex.md and the headers of the job files show."""
+"""Commands, requests, job files, and messages in docs/vertex.md and in the headers of the job files."""
 
 import ast
 import base64
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from absl import flags as absl_flags
-from conftest import tiny_wiring
+from conftest import tiny_model
 from PIL import Image
 from shell_commands import ROOT, USAGES, check, commands, commands_of_header
 
@@ -23,7 +23,7 @@ yaml = pytest.importorskip("yaml")
 VERTEX = (ROOT / "docs/vertex.md").read_text()
 FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
 SHOWN = {name: commands_of_header(ROOT / name) for name in FILES}
-EVERY = list(dict.fromkeys([*commands(VERTEX), *(one for shown in SHOWN.values() for one in shown)]))
+EVERY = list(dict.fromkeys([*commands(VERTEX), *(command for shown in SHOWN.values() for command in shown)]))
 ROLES = {
     "roles/aiplatform.user",
     "roles/artifactregistry.reader",
@@ -36,7 +36,7 @@ ROLES = {
     "roles/storage.objectUser",
 }
 SERVICES = {"aiplatform", "artifactregistry", "cloudbuild", "iam", "storage"}
-"""Google's names."""
+"""Names of Google's services."""
 
 
 def fenced(language):
@@ -105,24 +105,26 @@ def test_every_excerpt_of_a_job_file_is_valid(text):
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "model"
-    saved_model.save(tiny_wiring("conditional"), folder)
+    saved_model.save(tiny_model("conditional"), folder)
     model = tf.saved_model.load(str(folder))
     return {"model": model, **model.signatures}
 
 
-def ask(signatures, request):
-    """What a server answers to the body of a request."""
+def respond(signatures, request):
+    """Returns the answer of a server to the body of a request."""
     signature = signatures[request.get("signature_name", "serving_default")]
     inputs, instances = signature.structured_input_signature[1], request["instances"]
     assert all(set(instance) == set(inputs) for instance in instances)
-    columns = {name: tf.constant([one[name] for one in instances], spec.dtype) for name, spec in inputs.items()}
+    columns = {
+        name: tf.constant([instance[name] for instance in instances], spec.dtype) for name, spec in inputs.items()
+    }
     return signature(**columns)
 
 
 def test_requests_and_answers_are_those_of_the_signatures(signatures, tmp_path, monkeypatch):
-    drawn, latents = (json.loads(text) for text in fenced("json"))
-    assert set(ask(signatures, latents)) == {"images"}
-    pngs = ask(signatures, drawn)["png_bytes"].numpy()
+    sample, latents = (json.loads(text) for text in fenced("json"))
+    assert set(respond(signatures, latents)) == {"images"}
+    pngs = respond(signatures, sample)["png_bytes"].numpy()
     answer = {"predictions": [{"b64": base64.b64encode(png).decode()} for png in pngs]}
     (tmp_path / "answer.json").write_text(json.dumps(answer))
     monkeypatch.chdir(tmp_path)
@@ -136,11 +138,11 @@ def test_requests_and_answers_are_those_of_the_signatures(signatures, tmp_path, 
 def test_every_quoted_message_is_one_of_the_program():
     trees = (ast.parse(path.read_text()) for path in (ROOT / "trainer").rglob("*.py"))
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    said = [text for text in texts if isinstance(text, str)]
+    strings = [text for text in texts if isinstance(text, str)]
     fragments = re.findall(r"^\| `([^`]* [^`]*)` \|", VERTEX, re.MULTILINE)
     assert len(fragments) > 10
     for fragment in fragments:
-        assert any(fragment in text for text in said), fragment
+        assert any(fragment in text for text in strings), fragment
 
 
 def test_every_exit_code_is_one_of_the_program():

@@ -1,6 +1,6 @@
-"""gan-trainer: train generative adversarial networks on a laptop or on Vertex AI with one job and one config.
+"""gan-trainer: train generative adversarial networks on a laptop or on Vertex AI with the same configuration.
 
-The public names load on first use, so that `import trainer` costs nothing and does not import TensorFlow.
+Public names are imported on first use, so that `import trainer` is fast and does not import TensorFlow.
 """
 
 import importlib
@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME_OF = {
+_MODULES = {
     "ACGAN": "trainer.models",
     "GAN": "trainer.models",
     "ConditionalGAN": "trainer.models",
@@ -40,10 +40,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'trainer' has no attribute {name!r}; it has {', '.join(__all__)}")
-    module = importlib.import_module(_HOME_OF[name])
-    return module if module.__name__ == f"trainer.{name}" else getattr(module, name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+    module = importlib.import_module(_MODULES[name])
+    return module if module.__name__.rpartition(".")[2] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -1,35 +1,47 @@
-"""`python -m trainer COMMAND`: one line a command."""
+"""`gan-trainer COMMAND`, or `python -m trainer COMMAND`: dispatches to the module of a command."""
 
 import importlib
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 _COMMANDS = {
-    "train": ("trainer.cli.train", "train a GAN (the same as python -m trainer.task)"),
-    "prepare": ("trainer.cli.prepare", "make a data set of a folder of pictures"),
-    "inspect": ("trainer.cli.inspect", "say what a data set holds"),
-    "local": ("trainer.cli.local", "run a Vertex AI job file on this machine, by Vertex AI's rules"),
+    "train": ("trainer.cli.train", "train a GAN"),
+    "prepare": ("trainer.cli.prepare", "prepare a data set from images"),
+    "inspect": ("trainer.cli.inspect", "describe a data set"),
     "evaluate": ("trainer.cli.evaluate", "measure a run's generator"),
-    "export": ("trainer.cli.export", "write a run's generator as a SavedModel, to be served"),
-    "generate": ("trainer.cli.generate", "make images with a run's generator"),
-    "submit": ("trainer.cli.submit", "send a job to Vertex AI"),
-    "jobs": ("trainer.cli.jobs", "list, describe and cancel jobs on Vertex AI"),
+    "generate": ("trainer.cli.generate", "generate images with a run's generator"),
+    "export": ("trainer.cli.export", "write a run's generator as a SavedModel"),
+    "local": ("trainer.cli.local", "run a Vertex AI job file on this machine"),
+    "submit": ("trainer.cli.submit", "send a job file to Vertex AI"),
+    "jobs": ("trainer.cli.jobs", "list, describe or cancel jobs on Vertex AI"),
 }
+_HELP = ("--help", "-h", "help")
+_SCRIPT = "gan-trainer"
 
 
-def main(argv: list[str]) -> int:
-    """Runs a command; without one, lists them."""
-    if len(argv) < 2 or argv[1] not in _COMMANDS:
-        asked = argv[1] if len(argv) > 1 else "--help"
-        lines = [f"  python -m trainer {name:<10}{text}" for name, (_, text) in _COMMANDS.items()]
-        known = "\n".join(["Commands (each takes --help):", *lines])
-        if asked in ("--help", "-h", "help"):
-            print(known)
-            return 0
-        print(f"error: {asked!r} is not a command.\n{known}", file=sys.stderr)
-        return 2
-    module = importlib.import_module(_COMMANDS[argv[1]][0])
-    return module.main([f"{argv[0]} {argv[1]}", *argv[2:]])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; without a command, lists the commands.
+
+    Args:
+        argv: Program, command and arguments. None for the process's own.
+    """
+    argv = sys.argv if argv is None else argv
+    program = _SCRIPT if Path(argv[0]).stem == _SCRIPT else "python -m trainer"
+    command = argv[1] if len(argv) > 1 else _HELP[0]
+    if command in _COMMANDS:
+        module = importlib.import_module(_COMMANDS[command][0])
+        return module.main([f"{program} {command}", *argv[2:]])
+    lines = [f"  {name:<10}{summary}" for name, (_, summary) in _COMMANDS.items()]
+    usage = "\n".join(
+        [f"{program} COMMAND [FLAGS]", "", "Commands:", *lines, "", f"{program} COMMAND --help lists flags."]
+    )
+    if command in _HELP:
+        print(usage)
+        return 0
+    print(f"error: {command!r} is not a command.\n{usage}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The exceptions that users meet: each message is one sentence with what was got, what was expected, what to do."""
+"""Exceptions with messages for users: what was received, what is allowed, and what to do."""
 
 import enum
 import re
@@ -12,27 +12,34 @@ class ExitCode(enum.IntEnum):
     BAD_FLAGS = 2
     INTERRUPTED = 130
     LOST_WORKER = 134
-    """As after SIGABRT: Vertex AI retries a job whose process ends with this code."""
+    """The code of a process that ends with SIGABRT. Vertex AI retries a job that ends with it."""
     BROKEN_PIPE = 141
     PREEMPTED = 143
 
 
+MISSING_CREDENTIALS = (
+    "Google Cloud credentials are missing, expired or not accepted; run gcloud auth application-default login, or set "
+    "GOOGLE_APPLICATION_CREDENTIALS to a key file."
+)
+"""End of every message about credentials."""
+
+
 class TrainerError(Exception):
-    """A mistake that the user can mend. The command line prints its message and exits with `exit_code`."""
+    """Base class of errors that the user can fix. The commands print the message and exit with `exit_code`."""
 
     exit_code: int = ExitCode.ERROR
 
 
 class ConfigError(TrainerError, ValueError):
-    """A setting, or a combination of settings, that cannot work."""
+    """An invalid setting or combination of settings."""
 
 
 class DataError(TrainerError, ValueError):
-    """Images or labels that cannot be read or do not fit the job."""
+    """Images or labels that are unreadable or do not fit the job."""
 
 
 class StorageError(TrainerError):
-    """A file or a bucket that cannot be read or written."""
+    """A file or bucket that is not readable or not writable."""
 
 
 class MissingError(StorageError):
@@ -40,23 +47,23 @@ class MissingError(StorageError):
 
 
 class NetworkError(TrainerError, ValueError):
-    """A generator, discriminator, loss or optimizer that cannot be trained together."""
+    """Networks, a loss or an optimizer that do not work together."""
 
 
 class CheckpointError(TrainerError):
-    """A run directory that cannot be written, resumed or read."""
+    """A run directory that is not readable, not writable or not resumable."""
 
 
 class DivergenceError(TrainerError):
-    """Training produced a value that is not finite."""
+    """A value that is not finite, produced by training."""
 
 
 class JobError(TrainerError):
-    """A job that Vertex AI refuses, or that ended without success.
+    """A job that Vertex AI refuses, or that did not succeed.
 
     Args:
-        message: The sentence.
-        exit_code: That of the process that decided it, where it ran here.
+        message: Message for the user.
+        exit_code: Exit code of the process that made a local job fail.
     """
 
     def __init__(self, message: str, exit_code: int = ExitCode.ERROR):
@@ -65,17 +72,17 @@ class JobError(TrainerError):
 
 
 class JobStopped(JobError):
-    """A job that runs here and was told to end from outside."""
+    """A local job that was stopped from outside."""
 
 
 class Preempted(TrainerError):
-    """Training stopped on SIGTERM, after its state was committed."""
+    """Training that stopped on SIGTERM after committing a checkpoint."""
 
     exit_code = ExitCode.PREEMPTED
 
 
 class Interrupted(TrainerError):
-    """The user stopped waiting for something that goes on elsewhere."""
+    """A command that the user interrupted while something it started continues elsewhere."""
 
     exit_code = ExitCode.INTERRUPTED
 
@@ -86,7 +93,7 @@ UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def quote(value: object) -> str:
-    """Returns a value from outside for a message: escaped like by `repr`, and shortened."""
+    """Returns an untrusted value for a message: escaped as by `repr`, and shortened."""
     limit = _MAX_QUOTED_CHARACTERS
     text = repr(value[: 2 * limit] if isinstance(value, str) else value)
     is_cut = len(text) > limit or (isinstance(value, str) and len(value) > 2 * limit)
@@ -94,12 +101,12 @@ def quote(value: object) -> str:
 
 
 def escape(value: object) -> str:
-    """Returns a text on one line: characters that control a terminal are escaped, line breaks included."""
+    """Returns a text as one line, with control characters and line breaks escaped."""
     return UNSAFE.sub(_escape_match, str(value))
 
 
 def escape_lines(value: object) -> str:
-    """Returns a text whose line breaks and tabs stay, and whose other control characters are escaped."""
+    """Returns a text with control characters escaped, except line breaks and tabs."""
     return UNSAFE.sub(lambda match: match[0] if match[0] in "\n\t" else _escape_match(match), str(value))
 
 

@@ -1,7 +1,6 @@
-"""Output of the commands: the handler of the `trainer` logger, JSON results, and the state of the standard streams.
+"""Output of the commands: the handler of the `trainer` logger, JSON results, and the standard streams.
 
-The package logs with the standard `logging` module to loggers below `trainer` and installs no handler by itself. The
-commands call `install_handler`.
+The package logs with the standard `logging` module to loggers below `trainer`. Only the commands install a handler.
 """
 
 import contextlib
@@ -20,10 +19,10 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class CommandHandler(logging.Handler):
-    """Prints plain sentences on a terminal, and one JSON object per line elsewhere.
+    """Handler that prints plain messages on a terminal, and one JSON object per line elsewhere.
 
-    Each object has the keys that Cloud Logging reads: `severity`, `message` and `time`. Fields come from
-    `extra=fields(...)`. An error of the stream reaches the caller, so that a closed pipe ends the command.
+    An object has the keys that Cloud Logging reads (`severity`, `message`, `time`) and the fields of
+    `extra=fields(...)`. Errors of the stream are raised, so that a closed pipe ends the command.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -36,7 +35,7 @@ class CommandHandler(logging.Handler):
 
 
 def install_handler() -> None:
-    """Prints what the package logs at level INFO and above. Calling it again changes nothing."""
+    """Installs the handler for messages of level INFO and above, unless it is installed."""
     logger = logging.getLogger("trainer")
     if not has_handler():
         logger.addHandler(CommandHandler())
@@ -50,7 +49,7 @@ def has_handler() -> bool:
 
 
 def fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The `extra` argument of a log call that adds keys to the JSON object of a message."""
+    """Returns the `extra` argument of a log call that adds keys to the JSON object of a message."""
     return {"fields": dict(values)}
 
 
@@ -61,7 +60,7 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 
 def print_json(value: Any) -> None:
     """Prints a value as indented JSON. Characters that standard output cannot encode are escaped."""
-    text = escape_lines(json.dumps(value, indent=2, ensure_ascii=False))  # the same value: \u is JSON's escape, too
+    text = escape_lines(json.dumps(value, indent=2, ensure_ascii=False))  # \u escapes are valid JSON
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -70,7 +69,7 @@ def print_json(value: Any) -> None:
 
 
 def escape_unprintable() -> None:
-    """Makes standard output escape characters that its encoding lacks, instead of failing."""
+    """Makes standard output escape characters that its encoding does not have, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -84,7 +83,7 @@ def discard_output() -> None:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Suppresses what TensorFlow's libraries write to standard error while they load, unless loading fails."""
+    """Suppresses the output of TensorFlow's libraries to standard error during an import, unless the import fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)

@@ -1,4 +1,4 @@
-"""Registries of members by name, which the `@register_*` decorators fill."""
+"""Registries of named members, which the `@register_*` decorators fill, and errors for unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ Member = TypeVar("Member")
 
 
 class Registry(Generic[Member]):
-    """The members of one kind; an unknown name is answered with the nearest.
+    """Members of one kind by name. The error for an unknown name suggests the nearest one.
 
     Args:
-        kind: What a member is, such as `loss`, for that answer.
+        kind: Kind of the members, such as `loss`, for error messages.
     """
 
     def __init__(self, kind: str):
@@ -21,47 +21,59 @@ class Registry(Generic[Member]):
         self._members: dict[str, Member] = {}
 
     def add(self, name: str, member: Member) -> Member:
-        """Registers a member, and returns it."""
+        """Registers a member and returns it."""
         self._members[name] = member
         return member
 
     def names(self) -> list[str]:
-        """The registered members, sorted."""
+        """Returns the names of the registered members, sorted."""
         return sorted(self._members)
 
     def check_name(self, name: str) -> None:
-        """Raises ConfigError, naming the nearest member, where `name` is not registered."""
+        """Checks that a name is registered.
+
+        Raises:
+            ConfigError: If the name is unknown.
+        """
         check_known(self._kind, name, self.names())
 
     def __getitem__(self, name: str) -> Member:
-        """A member by its name.
+        """Returns the member with a name.
 
         Raises:
-            ConfigError: The name is unknown.
+            ConfigError: If the name is unknown.
         """
         self.check_name(name)
         return self._members[name]
 
 
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises ConfigError, naming the nearest one, where `name` is not among the names of `what` that are known."""
+def check_known(kind: str, name: str, known: Iterable[str]) -> None:
+    """Checks that a name is one of the known names.
+
+    Args:
+        kind: Kind of the names, such as `loss`, for the error message.
+        name: Name to check.
+        known: Known names.
+
+    Raises:
+        ConfigError: If the name is unknown. The message suggests the nearest known name.
+    """
     known = list(known)
-    if name in known:
-        return
-    listed = f"known are {', '.join(known) or 'none'}."
-    raise ConfigError(f"{name!r} is an unknown {what}; {did_you_mean(name, known, listed)}")
+    if name not in known:
+        advice = f"choose one of {', '.join(known)}." if known else "there are no names to choose from."
+        raise ConfigError(f"{name!r} is an unknown {kind}; {did_you_mean(name, known, advice)}")
 
 
 def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
-    """The end of a sentence about a name that is not known, for after a semicolon.
+    """Returns the end of an error message about an unknown name, to be placed after a semicolon.
 
     Args:
-        name: As it was given.
-        known: What it may be.
-        advice: What to do, begun with a small letter.
+        name: Unknown name.
+        known: Known names.
+        advice: What the user can do, starting with a lowercase letter.
 
     Returns:
-        A question that names the nearest known name, where one is near, and the advice.
+        A question that suggests the nearest known name, if one is similar, followed by the advice.
     """
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}? {advice[:1].upper()}{advice[1:]}".rstrip() if near else advice
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {nearest[0]}? {advice[:1].upper()}{advice[1:]}".rstrip() if nearest else advice

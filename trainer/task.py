@@ -5,4 +5,4 @@ import sys
 from trainer.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(["python -m trainer.task", *sys.argv[1:]]))

@@ -1,5 +1,5 @@
-"""The other ways to train the same GAN, each written as its own documentation writes it.
+"""Other implementations of the same GAN, each written like the examples of its framework.
 
-Every module has `variants(case) -> {label: make}`: settings of which the worker keeps the fastest. `make()` returns a
-`benchmarks.cases.Contender`.
+Every module has a function `variants(case) -> {label: factory}`. A factory returns a `benchmarks.cases.Contender`; the
+worker keeps the fastest variant.
 """

@@ -1,4 +1,4 @@
-"""Keras's own `fit` with an overridden `train_step`, as the GAN examples on keras.io write it."""
+"""Keras's own `fit` with an overridden `train_step`, like the GAN examples on keras.io."""
 
 import queue
 import threading
@@ -30,45 +30,45 @@ class _Model(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-class _Pace(keras.callbacks.Callback):
-    """Holds `fit` before each step until a step is asked for."""
+class _StepGate(keras.callbacks.Callback):
+    """Blocks `fit` before a step until steps are requested."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: queue.Queue[int] = queue.Queue()
+        self.requested: queue.Queue[int] = queue.Queue()
         self.done: queue.Queue[None] = queue.Queue()
-        self._left = 0
+        self._remaining = 0
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
-        if not self._left:
-            self._left = self.asked.get()
+        if not self._remaining:
+            self._remaining = self.requested.get()
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        self._left -= 1
-        if not self._left:
+        self._remaining -= 1
+        if not self._remaining:
             self.done.put(None)
 
 
 class KerasFit:
-    """One endless `fit` in a thread of its own, so that rounds begin and end inside epochs as in any training."""
+    """One endless `fit` in a thread, so that turns start and end within epochs."""
 
     def __init__(self, case: Case, jit_compile: bool):
         gan = PlainGAN(case)
         self.num_parameters = gan.num_parameters
-        self._pace = _Pace()
+        self._gate = _StepGate()
         model = _Model(gan)
         model.compile(jit_compile=jit_compile)
-        arguments = {"batch_size": case.batch, "epochs": 10**9, "verbose": 0, "callbacks": [self._pace]}
+        arguments = {"batch_size": case.batch_size, "epochs": 10**9, "verbose": 0, "callbacks": [self._gate]}
         data = (case.float_images, case.labels)
         threading.Thread(target=model.fit, args=data, kwargs=arguments, daemon=True).start()
 
     def run(self, num_steps: int) -> None:
-        self._pace.asked.put(num_steps)
-        self._pace.done.get()
+        self._gate.requested.put(num_steps)
+        self._gate.done.get()
 
 
 def variants(case: Case) -> dict[str, Callable[[], Contender]]:
-    """Without XLA and with it, which is what Keras's `jit_compile="auto"` chooses."""
+    """Returns variants without and with XLA; Keras's `jit_compile="auto"` selects one of them."""
     return {
         "jit_compile=False": lambda: KerasFit(case, jit_compile=False),
         "jit_compile=True": lambda: KerasFit(case, jit_compile=True),

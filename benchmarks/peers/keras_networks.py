@@ -1,6 +1,6 @@
-"""The networks of a case from plain `keras.layers`.
+"""Networks of a case from plain `keras.layers`.
 
-Legend: `H W C` an image, `Z` latent size, `K` classes.
+Legend: `H W C` image shape, `Z` latent size, `K` classes.
 """
 
 import math
@@ -13,7 +13,7 @@ from benchmarks.cases import Case, DcganOptions, MlpOptions
 
 
 def build(case: Case) -> tuple[keras.Model, keras.Model]:
-    """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C+K] -> logits [B, 1]."""
+    """Returns generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C+K] -> logits [B, 1]."""
     height, width, channels = case.image_shape
     generator = keras.Sequential([keras.Input((case.config.latent_dim + case.num_classes,))])
     discriminator = keras.Sequential([keras.Input((height, width, channels + case.num_classes))])

@@ -1,6 +1,6 @@
-"""A GAN as Keras users write it: plain `keras.layers`, Keras optimizers and losses, one function a step.
+"""A GAN from plain `keras.layers`, Keras optimizers and losses, with one function per step.
 
-Legend: `B` batch, `H W C` an image, `Z` latent size, `K` classes.
+Legend: `B` batch size, `H W C` image shape, `Z` latent size, `K` classes.
 """
 
 import keras
@@ -11,7 +11,7 @@ from benchmarks.peers import keras_networks
 
 
 class PlainGAN:
-    """Networks, optimizers and the step of a case, which `tensorflow_loop` and `keras_fit` drive."""
+    """Networks, optimizers and training step of a case, shared by `tensorflow_loop` and `keras_fit`."""
 
     def __init__(self, case: Case):
         self._case = case
@@ -26,7 +26,7 @@ class PlainGAN:
             optimizer.build(network.trainable_variables)
 
     def step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """All phases once, for images [B, H, W, C] and labels [B]: the losses of generator and discriminator."""
+        """Runs all phases once on images [B, H, W, C] and labels [B]; returns generator and discriminator loss."""
         if self._case.config.update_order == "simultaneous":
             return self._joint_step(images, labels)
         return self._alternating_step(images, labels)
@@ -55,11 +55,11 @@ class PlainGAN:
         return generator_loss, discriminator_loss
 
     def _generate(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Fake images [B, H, W, C] and their labels [B]."""
-        latents = tf.random.normal([self._case.batch, self._case.config.latent_dim])
+        """Returns fake images [B, H, W, C] and their labels [B]."""
+        latents = tf.random.normal([self._case.batch_size, self._case.config.latent_dim])
         if not self._case.num_classes:
-            return self.generator(latents, training=True), tf.zeros([self._case.batch], tf.int32)
-        labels = tf.random.uniform([self._case.batch], 0, self._case.num_classes, tf.int32)
+            return self.generator(latents, training=True), tf.zeros([self._case.batch_size], tf.int32)
+        labels = tf.random.uniform([self._case.batch_size], 0, self._case.num_classes, tf.int32)
         joined = tf.concat([latents, tf.one_hot(labels, self._case.num_classes)], axis=-1)
         return self.generator(joined, training=True), labels
 

@@ -1,6 +1,6 @@
-"""PyTorch, eager: batches indexed from a tensor in memory, gradients of each phase by `torch.autograd.grad`.
+"""Eager PyTorch: batches are indexed from a tensor in memory; `torch.autograd.grad` computes each phase's gradients.
 
-Legend: `B` batch, `C H W` an image, `Z` latent size, `K` classes.
+Legend: `B` batch size, `C H W` image shape, `Z` latent size, `K` classes.
 """
 
 import itertools
@@ -18,7 +18,7 @@ _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch
 
 
 class PyTorch:
-    """Networks, optimizers and the loop of a case."""
+    """Networks, optimizers and training loop of a case."""
 
     def __init__(self, case: Case, memory_format: torch.memory_format, fused: bool):
         self._case = case
@@ -42,7 +42,7 @@ class PyTorch:
 
     def _epochs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         while True:
-            for chosen in torch.randperm(len(self._images)).split(self._case.batch):
+            for chosen in torch.randperm(len(self._images)).split(self._case.batch_size):
                 yield self._images[chosen], self._labels[chosen]
 
     def _joint_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -63,8 +63,8 @@ class PyTorch:
         self._update(0, torch.autograd.grad(loss, self._parameters[0]))
 
     def _generate(self) -> tuple[torch.Tensor, torch.Tensor]:
-        latents = torch.randn(self._case.batch, self._case.config.latent_dim)
-        labels = torch.randint(max(1, self._case.num_classes), (self._case.batch,))
+        latents = torch.randn(self._case.batch_size, self._case.config.latent_dim)
+        labels = torch.randint(max(1, self._case.num_classes), (self._case.batch_size,))
         if self._case.num_classes:
             latents = torch.cat([latents, functional.one_hot(labels, self._case.num_classes)], dim=1)
         return self._generator(latents), labels
@@ -102,12 +102,12 @@ def _optimizer(case: Case, parameters: list[nn.Parameter], rate: float, fused: b
 
 
 def _count(network: nn.Module) -> int:
-    held = itertools.chain(network.parameters(), network.buffers())
-    return sum(tensor.numel() for tensor in held if tensor.is_floating_point())
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
 def variants(case: Case) -> dict[str, Callable[[], Contender]]:
-    """Both memory formats where there are convolutions, each with the optimizer's default and its fused form."""
+    """Returns variants for both memory formats (if there are convolutions) with the default and the fused optimizer."""
     formats = _MEMORY_FORMATS if case.config.architecture == "dcgan" else {"contiguous": torch.contiguous_format}
     quick = "foreach" if case.config.optimizer == "rmsprop" else "fused"
     return {

@@ -1,6 +1,6 @@
-"""The networks of a case from `torch.nn`, with PyTorch's own initial weights, which decide nothing about speed.
+"""Networks of a case from `torch.nn`, with PyTorch's default initial weights, which do not affect speed.
 
-Legend: `C H W` an image, `Z` latent size, `K` classes.
+Legend: `C H W` image shape, `Z` latent size, `K` classes.
 """
 
 import math
@@ -10,11 +10,11 @@ from torch import nn
 from benchmarks.cases import Case, DcganOptions, MlpOptions
 
 _EPSILON = 1e-3
-"""Of batch norm, as in Keras."""
+"""Epsilon of batch norm, as in Keras."""
 
 
 def build(case: Case) -> tuple[nn.Module, nn.Module]:
-    """Generator [B, Z+K] -> [B, C, H, W] and discriminator [B, C+K, H, W] -> logits [B, 1]."""
+    """Returns generator [B, Z+K] -> [B, C, H, W] and discriminator [B, C+K, H, W] -> logits [B, 1]."""
     inputs, options = case.config.latent_dim + case.num_classes, case.options
     if isinstance(options, DcganOptions):
         up = _dcgan_generator(inputs, case.image_shape, options)

@@ -1,4 +1,4 @@
-"""A plain TensorFlow loop as the DCGAN tutorial on tensorflow.org writes it: one `tf.function` a step, tf.data."""
+"""A plain TensorFlow loop like the DCGAN tutorial on tensorflow.org: one `tf.function` per step, and tf.data."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ from benchmarks.peers.plain_keras import PlainGAN
 
 
 class TensorFlowLoop:
-    """`for batch in dataset: train_step(batch)`."""
+    """The loop `for batch in dataset: train_step(batch)`."""
 
     def __init__(self, case: Case):
         gan = PlainGAN(case)
         self.num_parameters = gan.num_parameters
         dataset = tf.data.Dataset.from_tensor_slices((case.float_images, case.labels))
-        dataset = dataset.shuffle(len(case.images)).batch(case.batch, drop_remainder=True)
+        dataset = dataset.shuffle(len(case.images)).batch(case.batch_size, drop_remainder=True)
         self._batches = _epochs(dataset.prefetch(tf.data.AUTOTUNE))
         self._train_step = tf.function(gan.step)
 
@@ -31,5 +31,5 @@ def _epochs(dataset: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
 
 
 def variants(case: Case) -> dict[str, Callable[[], Contender]]:
-    """One: as the tutorial has it."""
+    """Returns one variant, as in the tutorial."""
     return {"tf.function + tf.data": lambda: TensorFlowLoop(case)}

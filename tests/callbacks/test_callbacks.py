@@ -1,4 +1,4 @@
-"""What callbacks leave behind."""
+"""Files, logs and progress that callbacks produce."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from conftest import tiny_gan
 from PIL import Image
 
 from trainer import callbacks, image_io, logging
-from trainer.callbacks import watchdog
+from trainer.callbacks import progress, watchdog
 from trainer.image_io import save_animation, save_grid, tile
 
 
@@ -25,20 +25,20 @@ def fit(digits, active, steps=4, gan=None, **settings):
 
 
 class Suite:
-    """Metrics of the tests' own: a value a call."""
+    """A metric suite that returns the next of some values per call."""
 
     def __init__(self, values):
         self.values = list(values)
 
     def measure(self, model):
-        image_io, _ = model.sample(6)
-        assert image_io.shape == (6, 28, 28, 1) and image_io.dtype == np.uint8
+        images, _ = model.sample(6)
+        assert images.shape == (6, 28, 28, 1) and images.dtype == np.uint8
         return {"frechet": self.values.pop(0)}
 
 
 def test_a_tile_keeps_every_pixel_in_its_place():
     images = np.arange(6 * 4 * 3).reshape(6, 4, 3, 1).astype(np.uint8)
-    grid = tile(image_io, columns=3)
+    grid = tile(images, columns=3)
     assert grid.shape == (2 * 6 + 2, 3 * 5 + 2, 1)
     for index in range(6):
         top, left = index // 3 * 6 + 2, index % 3 * 5 + 2
@@ -58,23 +58,23 @@ def test_grids_and_animations_open_again(tmp_path, channels):
         assert animation.convert("RGB").getpixel((30, 40)) == (200, 200, 200)
 
 
-def test_an_animation_has_one_picture_in_memory_at_a_time(tmp_path, monkeypatch):
-    made, alive = [], []
+def test_an_animation_has_few_frames_in_memory_at_a_time(tmp_path, monkeypatch):
+    references, alive = [], []
 
-    def counted(caption, source, plain=image_io._captioned):
-        made.append(weakref.ref(frame := plain(caption, source)))
-        alive.append(sum(reference() is not None for reference in made))
+    def counted(caption, source, plain=image_io._make_frame):
+        references.append(weakref.ref(frame := plain(caption, source)))
+        alive.append(sum(reference() is not None for reference in references))
         return frame
 
-    monkeypatch.setattr(image_io, "_captioned", counted)
+    monkeypatch.setattr(image_io, "_make_frame", counted)
     for value in range(8):
         save_grid(tmp_path / f"{value}.png", np.full((40, 60, 3), 30 * value, np.uint8))
     save_animation(tmp_path / "a.gif", [(str(value), tmp_path / f"{value}.png") for value in range(8)])
-    assert len(alive) == 8 and max(alive) <= 3  # the first, the one before, and this one
+    assert len(alive) == 8 and max(alive) <= 3  # the first frame, the previous one and the current one
 
 
 @pytest.mark.parametrize(("side", "shown"), [(1000, 1000), (2000, 1024)])
-def test_very_large_pictures_are_smaller_in_an_animation(tmp_path, side, shown):
+def test_very_large_images_are_downscaled_in_an_animation(tmp_path, side, shown):
     save_grid(tmp_path / "a.png", np.full((side, side, 1), 9, np.uint8))
     save_grid(tmp_path / "b.png", np.full((side, side, 1), 200, np.uint8))
     save_animation(tmp_path / "a.gif", [(name, tmp_path / f"{name}.png") for name in "ab"])
@@ -82,18 +82,18 @@ def test_very_large_pictures_are_smaller_in_an_animation(tmp_path, side, shown):
         assert animation.n_frames == 2 and animation.size == (shown, shown + 16)
 
 
-def test_a_run_that_is_cut_leaves_its_animation_to_the_next_one(digits, tmp_path):
+def test_an_interrupted_run_leaves_its_animation_to_the_resumed_one(digits, tmp_path):
     gan = tiny_gan("mlp")
 
     def terminate(batch, logs):
         if gan.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-            while not gan.preempted:  # a thread is told
+            while not gan.preempted:  # set by another thread
                 time.sleep(0.001)
 
     stopping = keras.callbacks.LambdaCallback(on_train_batch_end=terminate)
     active = [callbacks.SampleGrid(tmp_path, every_steps=2), callbacks.Animation(tmp_path), stopping]
-    fit(digits, active, gan=gan)
+    fit(digits, active, gan=gan, handle_sigterm=True)
     assert gan.step == 2 and not (tmp_path / "progression.gif").exists()
     fit(digits, active, gan=gan)
     with Image.open(tmp_path / "progression.gif") as animation:
@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"whole"
 
 
-def test_grids_use_the_same_latents_from_before_learning_on(digits, tmp_path):
+def test_grids_use_the_same_latents_at_every_step(digits, tmp_path):
     gan = tiny_gan("mlp", generator_learning_rate=0.0)
     fit(digits, [callbacks.SampleGrid(tmp_path, every_steps=2, log_dir=tmp_path / "logs")], gan=gan)
     names = sorted(path.name for path in tmp_path.glob("*.png"))
@@ -117,7 +117,7 @@ def test_grids_use_the_same_latents_from_before_learning_on(digits, tmp_path):
     assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 1
 
 
-def test_the_evaluation_joins_the_logs_before_during_and_after(digits, tmp_path):
+def test_evaluations_are_logged_before_during_and_after_training(digits, tmp_path):
     log = callbacks.MetricsLog(tmp_path / "metrics.jsonl")
     gan = fit(digits, [callbacks.Evaluation(Suite([9.0, 5.0, 7.0]), every_steps=2), log])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -126,10 +126,10 @@ def test_the_evaluation_joins_the_logs_before_during_and_after(digits, tmp_path)
     assert gan.step == 4
 
 
-def test_a_new_best_is_kept_beside_the_newest(digits, tmp_path):
+def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path):
     active = [
         callbacks.Evaluation(Suite([9.0, 1.0, 7.0, 6.0, 5.0]), every_steps=2),
-        callbacks.Checkpoint(tmp_path, every_steps=2, keep=1, best="metric/frechet"),
+        callbacks.Checkpoint(tmp_path, every_steps=2, max_to_keep=1, best="metric/frechet"),
     ]
     fit(digits, active, steps=8)
     assert active[-1].store.steps() == [2, 8]
@@ -149,36 +149,36 @@ def test_metrics_past_the_checkpoint_are_dropped_on_resume(digits, tmp_path):
 
 def test_tensorboard_gets_scalars_and_grids_by_step(digits, tmp_path):
     fit(digits, [callbacks.EventLog(tmp_path), callbacks.SampleGrid(tmp_path / "s", 2, log_dir=tmp_path)])
-    found = set()
+    values = set()
     for path in tmp_path.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
-            found |= {(event.step, value.tag) for value in event.summary.value}
+            values |= {(event.step, value.tag) for value in event.summary.value}
     assert {
         (2, "loss/generator"),
         (4, "loss/discriminator"),
         (4, "images_per_sec"),
         (0, "samples"),
         (4, "samples"),
-    } <= found
+    } <= values
 
 
-def test_off_a_terminal_progress_is_json_lines(digits, capsys):
+def test_progress_is_logged_without_a_terminal(digits, trainer_log):
     gan = tiny_gan("mlp")
     gan.fit(digits.images, batch_size=16, steps=4, steps_per_execution=2)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines[-1]["step"] == 4 and lines[-1]["severity"] == "INFO"
-    assert {"message", "time", "loss/generator", "loss/discriminator", "images_per_sec"} <= set(lines[-1])
+    fields = [record.fields for record in trainer_log.records if hasattr(record, "fields")]
+    assert fields[-1]["step"] == 4
+    assert {"loss/generator", "loss/discriminator", "images_per_sec"} <= set(fields[-1])
 
 
-def test_on_a_terminal_progress_is_a_bar(digits, capsys, monkeypatch):
-    monkeypatch.setattr(logging, "is_terminal", lambda stream=None: True)
+def test_progress_is_a_bar_on_a_terminal(digits, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "is_terminal", lambda: True)
     gan = tiny_gan("mlp")
     gan.fit(digits.images, batch_size=16, steps=4, steps_per_execution=2)
     shown = capsys.readouterr().out
     assert "4/4" in shown and "loss/generator" in shown and "{" not in shown
 
 
-def test_loading_notes_are_held_back_unless_loading_fails(capfd):
+def test_import_output_is_suppressed_unless_the_import_fails(capfd):
     import os
 
     with logging.quiet_import():
@@ -190,7 +190,7 @@ def test_loading_notes_are_held_back_unless_loading_fails(capfd):
     assert "reason" in capfd.readouterr().err
 
 
-def test_a_stalled_process_ends_although_nobody_reads_its_output(tmp_path, monkeypatch):
+def test_a_stalled_process_exits_when_its_output_is_closed(tmp_path, monkeypatch):
     class Ended(BaseException):
         pass
 
@@ -202,4 +202,4 @@ def test_a_stalled_process_ends_although_nobody_reads_its_output(tmp_path, monke
     unread.close()
     monkeypatch.setattr(watchdog.sys, "stderr", unread)
     with pytest.raises(Ended, match="134"):
-        watchdog.end("no step has ended")
+        watchdog.abort("no step has ended")

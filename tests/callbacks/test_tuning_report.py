@@ -1,4 +1,4 @@
-"""The metrics that a trial reports to its tuning job."""
+"""Metrics that a trial reports to its tuning job."""
 
 import json
 import types
@@ -10,8 +10,8 @@ from refusals import check_refusal
 from trainer import metrics, models
 from trainer.callbacks import TuningReport, tuning_report
 from trainer.callbacks.tuning_report import tag
-from trainer.cloud.jobs.known import REPORTED_METRICS, reported
-from trainer.config.train_config import SUITES
+from trainer.cloud.jobs.config_checks import reported_metrics
+from trainer.config import SUITES
 from trainer.errors import StorageError
 
 
@@ -23,7 +23,7 @@ def report(path, *evaluations):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_every_evaluation_is_reported_in_the_form_of_the_service(tmp_path):
+def test_every_evaluation_is_reported_in_the_format_of_the_service(tmp_path):
     path = tmp_path / "hypertune/output.metrics"
     lines = report(
         path,
@@ -36,7 +36,7 @@ def test_every_evaluation_is_reported_in_the_form_of_the_service(tmp_path):
     assert lines[2]["conditional_accuracy"] == "0.5" and lines[2]["global_step"] == "20" and lines[2]["trial"] == "3"
 
 
-def test_what_is_no_number_is_not_reported_and_a_trial_goes_on(tmp_path):
+def test_nan_is_not_reported_and_a_resumed_trial_appends(tmp_path):
     path = tmp_path / "output.metrics"
     assert report(path, (1, {"metric/frechet_digits_5k": float("nan")})) == []
     report(path, *((step, {"metric/frechet_digits_5k": float(step)}) for step in range(70)))
@@ -45,7 +45,7 @@ def test_what_is_no_number_is_not_reported_and_a_trial_goes_on(tmp_path):
     assert "NaN" not in path.read_text()
 
 
-def test_a_folder_that_may_not_be_written_is_refused_at_once(tmp_path, monkeypatch):
+def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as forbidden:
         forbidden.setattr(tuning_report.os, "access", lambda *_: False)
         check_refusal(lambda: TuningReport(tmp_path / "output.metrics", "3"), StorageError, str(tmp_path))
@@ -67,24 +67,23 @@ def test_a_tag_is_the_name_without_the_suite(name, expected):
     assert tag(name) == expected
 
 
-def test_a_tuning_job_may_name_what_is_reported_and_nothing_else(digits):
+def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     images, labels = digits.images[:1000], digits.labels[:1000]
-    in_colors = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
-    alone = metrics.get("digits")(images, num_samples=1000)
-    of_digits = {*alone.evaluate(images, labels), *alone.evaluate(images, labels, labels_are_codes=True)}
-    of_stacked = {*in_colors.evaluate(np.repeat(images, 3, axis=-1), labels)}
-    of_cycle = {*metrics.get("cycle")(images, images).real_vs_real()}
-    found = {"digits": of_digits, "stacked": of_stacked, "cycle": of_cycle}
-    for suite, names in found.items():
-        assert {tag(f"metric/{name}") for name in names} == set(reported(suite))
-        assert tag(f"metric/{metrics.monitor(suite)}") in reported(suite)
-    assert found.keys() == set(metrics.NAMES) == set(SUITES) and reported("none") == ()
-    assert set(REPORTED_METRICS) == {name for suite in metrics.NAMES for name in reported(suite)}
+    stacked_suite = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
+    suite = metrics.get("digits")(images, num_samples=1000)
+    digits_names = {*suite.evaluate(images, labels), *suite.evaluate(images, labels, labels_are_codes=True)}
+    stacked_names = {*stacked_suite.evaluate(np.repeat(images, 3, axis=-1), labels)}
+    cycle_names = {*metrics.get("cycle")(images, images).real_vs_real()}
+    names_of = {"digits": digits_names, "stacked": stacked_names, "cycle": cycle_names}
+    for suite, names in names_of.items():
+        assert {tag(f"metric/{name}") for name in names} == set(reported_metrics(suite, None))
+        assert tag(f"metric/{metrics.monitor(suite)}") in reported_metrics(suite, None)
+    assert names_of.keys() == set(metrics.NAMES) == set(SUITES) and reported_metrics("none", None) == ()
 
 
 @pytest.mark.parametrize("model", models.MODELS.names())
-def test_an_accuracy_is_reported_by_wirings_whose_samples_have_labels(model):
-    kind = models.MODELS[model]
-    has_labels = kind.sample_labels is not models.GAN.sample_labels
-    names = set() if not has_labels else {"code_accuracy" if kind.labels_are_codes else "conditional_accuracy"}
-    assert {name for name in reported("digits", model) if name.endswith("_accuracy")} == names
+def test_an_accuracy_is_reported_by_models_whose_samples_have_labels(model):
+    model_class = models.MODELS[model]
+    has_labels = model_class.sample_labels is not models.GAN.sample_labels
+    names = set() if not has_labels else {"code_accuracy" if model_class.labels_are_codes else "conditional_accuracy"}
+    assert {name for name in reported_metrics("digits", model) if name.endswith("_accuracy")} == names

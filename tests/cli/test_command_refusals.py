@@ -1,4 +1,4 @@
-"""Commands that are refused: the exit code, one line on stderr, and nothing left behind by bad flags."""
+"""Refused commands: the exit code, one line on stderr, and no files after bad flags."""
 
 import errno
 import json
@@ -43,6 +43,8 @@ def content(folder):
         (["--global_batch_size=33", "--num_virtual_devices=2"], ("33", "2", "32", "34")),
         (["--dataset=mnits"], ("mnits", "mnist")),
         (["--classes=11"], ("classes", "11", "10", "digits")),
+        (["--classes=3,3"], ("classes", "3,3")),
+        (["--dataset=fashion_mnist", "--classes=sneakr"], ("classes", "sneakr", "sneaker", "fashion_mnist")),
         (["--loss=hing"], ("loss", "hing", "hinge")),
         (["--penalties=r1,r3"], ("penalty", "r3", "gradient_penalty")),
         (["--augment=adda"], ("augmentation", "adda", "ada")),
@@ -147,7 +149,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
 
 @pytest.fixture
 def never_restored(monkeypatch):
-    """Fails where a run is restored."""
+    """Fails the test if a run is restored."""
 
     def restore(job_dir, checkpoint):
         raise AssertionError("the run was restored")
@@ -178,6 +180,6 @@ def test_an_output_that_cannot_be_written_after_all_is_refused(name, finished, t
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trainer.storage.base.write_atomically", full)
+    monkeypatch.setattr("trainer.storage.local.write_atomically", full)
     mentions = (str(tmp_path / name), "No space left")
     check_command_refusal(commands.main, generate(finished, tmp_path / name), capsys, 1, *mentions)

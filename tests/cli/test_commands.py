@@ -1,4 +1,4 @@
-"""The commands as a user meets them: exit codes, output, files."""
+"""Commands: exit codes, output and files."""
 
 import hashlib
 import json
@@ -70,7 +70,7 @@ def test_a_run_leaves_the_run_directory(finished):
     assert any(name.startswith("logs/events.") for name in names)
 
 
-def test_metrics_have_a_line_per_window_with_the_promised_keys(finished):
+def test_metrics_have_one_line_per_execution_with_the_promised_keys(finished):
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 3, 4, 6]
     assert {"step", "images_seen", "time", "loss/generator", "loss/discriminator", "images_per_sec"} <= set(lines[1])
@@ -79,7 +79,7 @@ def test_metrics_have_a_line_per_window_with_the_promised_keys(finished):
     assert "metric/frechet_digits_5k" in lines[0]
 
 
-def test_the_grid_has_a_row_a_class_and_the_animation_its_frames(finished):
+def test_the_grid_has_one_row_per_class_and_the_animation_all_frames(finished):
     with Image.open(finished / "samples/step-00000006.png") as grid:
         assert grid.size == (10 * 30 + 2, 10 * 30 + 2)
     with Image.open(finished / "samples/progression.gif") as animation:
@@ -123,7 +123,7 @@ def test_generate_is_deterministic_and_has_its_shapes(finished, tmp_path, capsys
     assert "step" in capsys.readouterr().out
 
 
-def test_evaluate_prints_the_metrics_beside_the_floor(finished, capsys):
+def test_evaluate_prints_metrics_and_those_of_real_images(finished, capsys):
     assert commands.main(["main", "evaluate", f"--job_dir={finished}", "--checkpoint=latest"]) == 0
     printed = json.loads(capsys.readouterr().out)
     logged = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
@@ -155,7 +155,9 @@ def test_a_run_with_a_damaged_checkpoint_ends_with_the_same_bits(tmp_path, capsy
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (warning,) = (line for line in printed if line["severity"] == "WARNING")
     assert "step-00000006/state.data-00000-of-00001" in warning["message"]
-    assert 3 in [line.get("step") for line in printed if "loss/generator" not in line]  # where it resumed
+    assert 3 in [
+        line.get("step") for line in printed if "loss/generator" not in line
+    ]  # the step that the run resumed from
     assert json.loads((newest / "MANIFEST.json").read_text())["state_sha256"] == digest
 
 
@@ -194,6 +196,27 @@ def test_dry_run_prints_the_whole_config_and_touches_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv0", "program"),
+    [("/venv/bin/gan-trainer", "gan-trainer"), ("/src/trainer/__main__.py", "python -m trainer")],
+)
+def test_help_names_the_program_as_invoked(argv0, program, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [argv0, "train", "--help"])
+    assert commands.main() == 0
+    assert f"  {program} train --recipe=" in capsys.readouterr().out
+    assert commands.main([argv0]) == 0
+    assert f"{program} COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "numbers"),
+    [("fashion_mnist", "sneaker,ankle boot,0", [7, 9, 0]), ("digits", "7,3", [7, 3]), ("digits", "none", None)],
+)
+def test_class_names_become_numbers_in_the_config(dataset, classes, numbers, tmp_path, capsys):
+    assert train(tmp_path / "run", f"--dataset={dataset}", f"--classes={classes}", "--dry_run") == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == numbers
+
+
 def test_help_and_the_list_of_commands(capsys):
     assert task.main(["task", "--help"]) == 0
     assert "--generator_learning_rate" in capsys.readouterr().out
@@ -204,6 +227,7 @@ def test_help_and_the_list_of_commands(capsys):
         assert commands.main(["main", name, "--help"]) == 0
 
 
+@pytest.mark.slow
 def test_two_virtual_devices_are_two_replicas(tmp_path):
     command = [sys.executable, "-m", "trainer.task", f"--job_dir={tmp_path}", *TINY]
     command += ["--num_virtual_devices=2", "--strategy=auto"]
@@ -213,6 +237,7 @@ def test_two_virtual_devices_are_two_replicas(tmp_path):
     assert (tmp_path / "checkpoints/step-00000006/MANIFEST.json").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_commits_exits_143_and_resumes_to_the_same_bits(tmp_path):
     command = [sys.executable, "-m", "trainer.task", f"--job_dir={tmp_path / 'cut'}", *TINY, "--steps=1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -229,6 +254,7 @@ def test_sigterm_commits_exits_143_and_resumes_to_the_same_bits(tmp_path):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_a_cyclegan_is_trained_evaluated_and_sampled(tmp_path, capsys):
     options = {"generator_filters": 4, "residual_blocks": 1, "discriminator_filters": 4, "discriminator_layers": 2}
     flags = ["--recipe=cyclegan", f"--architecture_options={json.dumps(options)}", "--strategy=one_device"]
@@ -246,7 +272,7 @@ def test_a_cyclegan_is_trained_evaluated_and_sampled(tmp_path, capsys):
 
 
 def test_an_unforeseen_error_is_one_log_entry_with_its_stack(tmp_path, monkeypatch, capsys):
-    def fail(config):
+    def fail(config, environment):
         raise RuntimeError("quite unforeseen")
 
     monkeypatch.setattr("trainer.training.run.train", fail)

@@ -1,4 +1,4 @@
-"""What `generate` writes, and where."""
+"""Files that `generate` writes."""
 
 import io
 import types
@@ -17,7 +17,7 @@ def generate(out):
 
 @pytest.fixture
 def run(monkeypatch):
-    """A run at step 7 whose generator gives black images."""
+    """Replaces `restore` by a run at step 7 whose generator makes black images."""
 
     def restore(job_dir, checkpoint, recipe):
         gan = types.SimpleNamespace(

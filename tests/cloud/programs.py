@@ -1,4 +1,4 @@
-"""Small programs in place of the trainer: replicas that note each start, and what is left of them."""
+"""Small programs that replace the trainer in tests: replicas that record each start, and a check for leftovers."""
 
 import os
 import signal
@@ -29,9 +29,9 @@ note("pids", str(os.getpid()))
 note("starts", name)
 starts = noted("starts").count(name)
 """
-_DYING_SECS = 2.0  # a process may be seen for a moment after it was killed
+_EXIT_SECS = 2.0  # a killed process may be visible for a moment
 WAIT = "signal.pause()"
-"""Runs until it is stopped."""
+"""Program that runs until a signal stops it."""
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); note('ready', name)"
 ORDERLY = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
 
@@ -42,21 +42,21 @@ def replica(folder: Path, source: str, name: str = CHIEF) -> Replica:
 
 
 def starts(folder: Path) -> list[str]:
-    """The name of each replica that was started, in order."""
+    """Names of the replicas in the order of their starts."""
     return (folder / "starts").read_text().split()
 
 
-def left(folder: Path) -> list[int]:
-    """The processes that still run, stopped here so that no other test meets them."""
+def leftovers(folder: Path) -> list[int]:
+    """Kills the processes that are still running, and returns their IDs."""
     pids = (folder / "pids").read_text().split() if (folder / "pids").exists() else []
-    deadline = time.monotonic() + _DYING_SECS
-    while (found := [pid for pid in map(int, pids) if _runs(pid)]) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _EXIT_SECS
+    while (running := [pid for pid in map(int, pids) if _is_running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.01)
-    for pid in found:
+    for pid in running:
         os.kill(pid, signal.SIGKILL)
-    return found
+    return running
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")

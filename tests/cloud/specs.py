@@ -1,4 +1,4 @@
-"""Small job files, as the objects that YAML gives, and how to change them."""
+"""Small job files as parsed YAML, and a function that changes them."""
 
 import copy
 
@@ -15,21 +15,28 @@ TUNING = {"studySpec": STUDY, "maxTrialCount": 4, "parallelTrialCount": 2, "tria
 
 
 def changed(content, **changes):
-    """A copy with other values at paths such as workerPoolSpecs__0__replicaCount; the value ... removes a key."""
+    """Returns a copy of a job file with other values.
+
+    Args:
+        content: Parsed job file.
+        **changes: Values by path, such as `workerPoolSpecs__0__replicaCount`. The value `...` removes a key, and an
+            index one past the end of a list appends.
+    """
     content = copy.deepcopy(content)
     for path, value in changes.items():
         *parents, last = (int(part) if part.isdecimal() else part for part in path.split("__"))
-        place = content
+        parent = content
         for part in parents:
-            place = place[part]
+            parent = parent[part]
         if value is ...:
-            del place[last]
-        elif isinstance(place, list) and last == len(place):
-            place.append(value)
+            del parent[last]
+        elif isinstance(parent, list) and last == len(parent):
+            parent.append(value)
         else:
-            place[last] = value
+            parent[last] = value
     return content
 
 
 def child(key, values, spec=RATE):
+    """Returns a conditional parameter of a study."""
     return {key: {"values": values}, "parameterSpec": spec}

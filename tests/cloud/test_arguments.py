@@ -1,19 +1,19 @@
-"""Args of a job: those that the trainer takes, and the names that are known without TensorFlow."""
+"""Args of a job: those that the trainer accepts."""
 
 import pytest
 
-from trainer import networks
-from trainer.cloud.jobs import known
-from trainer.cloud.jobs.arguments import asked, check_args, trainer_args
-from trainer.cloud.jobs.known import OPTIONS, PARTS
+from trainer.cloud.jobs.arguments import check_args, parse_args, trainer_args
+from trainer.cloud.jobs.config_checks import needs_labels
 from trainer.cloud.jobs.worker_pools import Container, PythonPackage
 from trainer.config import recipes
-from trainer.config.train_config import TrainConfig
-from trainer.models import MODELS, augment, factory, losses, penalties
 
 
 def container(command=(), args=()):
-    return Container(image_uri="image", command=command, args=args, env={})
+    return Container(command=command, args=args, env={})
+
+
+def package(module):
+    return PythonPackage(package_uris=(), python_module=module, args=("-a",), env={})
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,11 @@ def test_args_that_the_trainer_takes_are_accepted(args):
 
 
 def test_settings_are_parsed_from_args():
-    some = asked(["--job-dir=gs://b/x", "--steps=3.0"], "args")
-    assert some.given == {"job_dir": "gs://b/x", "steps": 3} and not some.is_dry_run
-    assert some.config.steps == 3 and some.config.model == "conditional" and not some.has_own_recipe
-    assert asked(["--dry_run"], "args").is_dry_run and asked(["--recipe=mine:recipe"], "args").has_own_recipe
+    parsed = parse_args(["--job-dir=gs://b/x", "--steps=3.0"], "args")
+    assert parsed.flags == {"job_dir": "gs://b/x", "steps": 3} and not parsed.is_dry_run
+    assert parsed.config.steps == 3 and parsed.config.model == "conditional" and not parsed.has_custom_recipe
+    assert parse_args(["--dry_run"], "args").is_dry_run
+    assert parse_args(["--recipe=mine:recipe"], "args").has_custom_recipe
 
 
 @pytest.mark.parametrize(
@@ -48,43 +49,22 @@ def test_settings_are_parsed_from_args():
         (container(("python",), ("-m", "trainer.task", "--steps=3")), ("--steps=3",)),
         (container((), ("--steps=3",)), ("--steps=3",)),
         (container(("bash", "-c"), ("ls",)), None),
-        (
-            PythonPackage(executor_image_uri="i", package_uris=(), python_module="trainer.task", args=("-a",), env={}),
-            ("-a",),
-        ),
-        (PythonPackage(executor_image_uri="i", package_uris=(), python_module="mine", args=("-a",), env={}), None),
+        (package("trainer.task"), ("-a",)),
+        (package("mine"), None),
     ],
 )
 def test_trainer_args_of_a_program(program, args):
     assert trainer_args(program) == args
 
 
-def test_known_names_are_those_of_the_registries():
-    registries = {"loss": losses, "architecture": networks, "penalty": penalties, "augmentation": augment}
-    registries["model"] = MODELS
-    assert {kind: sorted(names) for kind, names in PARTS.items()} == {
-        kind: module.names() for kind, module in registries.items()
-    }
-
-
-def test_known_options_are_those_of_the_registries():
-    architecture = {name: [*networks.default_options(name)] for name in networks.names()}
-    model = {name: factory.model_options(name) for name in MODELS.names()}
-    for kind, found in (("architecture", architecture), ("model", model)):
-        assert {name: sorted(known) for name, known in OPTIONS[kind].items()} == {
-            name: sorted(options) for name, options in found.items()
-        }
-
-
-@pytest.mark.parametrize(
-    ("setting", "name"),
-    [*(("loss", name) for name in losses.names()), *(("model", name) for name in MODELS.names())],
-)
-def test_known_traits_are_those_of_the_parts(setting, name):
-    config = TrainConfig().override(**{setting: name})
-    assert known.traits(config) == factory.traits(config)
-
-
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_accepted(name):
     check_args([f"--recipe={name}"], "args")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("gan", False), ("cyclegan", False), ("infogan", False), ("conditional", True), ("acgan", True)],
+)
+def test_models_that_need_labels(model, expected):
+    assert needs_labels(model) == expected

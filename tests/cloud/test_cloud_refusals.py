@@ -27,7 +27,7 @@ def pool(*args, count=1, machine=CPU):
 
 
 def job(*pools, **changes):
-    """The content of a file with these pools and an output folder."""
+    """Returns the content of a file with these pools and an output folder."""
     return changed(RIGHT, workerPoolSpecs=list(pools), **changes)
 
 
@@ -44,18 +44,18 @@ EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
 
 
 def study(*parameters, args=(), machine=CPU, metrics=MINIMIZE_FRECHET):
-    """The content of a file with a study of a trainer that takes these arguments."""
+    """Returns the content of a file with a study whose trials run the trainer with these args."""
     trial = job(pool(*args, machine=machine))
     return changed(TUNING, trialJobSpec=trial, studySpec__parameters=list(parameters), studySpec__metrics=list(metrics))
 
 
 def of_study(**changes):
-    """The content of the small tuning job with changes under its studySpec."""
+    """Returns the small tuning job with changes under its studySpec."""
     return changed(TUNING, **{f"studySpec__{key}": value for key, value in changes.items()})
 
 
 def stopping(text):
-    """The text of a tuning job in whose studyStoppingConfig a whole number is written as `text`."""
+    """Returns the YAML of a tuning job in whose studyStoppingConfig a whole number is written as `text`."""
     return f"studySpec:\n  studyStoppingConfig: {{minNumTrials: {text}}}\nmaxTrialCount: 1\n"
 
 
@@ -652,16 +652,16 @@ RUN_LOCALLY = [
 
 
 def rows(table):
-    """The rows of a table as parameters, each with its name as its identifier."""
+    """Returns the rows of a table as parameters, with their names as identifiers."""
     assert len({name for name, *_ in table}) == len(table)
     return [pytest.param(*row, id=name) for name, *row in table]
 
 
 @pytest.fixture
 def check(tmp_path, monkeypatch, capsys):
-    """Checks that a command refuses the content of a file where no job can be sent and no process started."""
+    """Checks that a command refuses the content of a file before it sends a job or starts a process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(client.Jobs, "create", None)
+    monkeypatch.setattr(client.JobClient, "create", None)
     monkeypatch.setattr(subprocess, "Popen", None)
 
     def run(module, content, flags, mentions):

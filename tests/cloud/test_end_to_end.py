@@ -1,4 +1,4 @@
-"""From prepared digits in a bucket, by the SDK and a stand-in that runs jobs here, to a run in the bucket."""
+"""From prepared digits in a bucket, through the SDK and a local service, to a run in the bucket."""
 
 import json
 import os
@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bucket_runs import TINY, files, run, state_of
-from vertex_service import VertexService
 
-from trainer.cloud.vertex import client, follow
+from trainer.cloud.vertex import follow
+from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
 from trainer.storage import locate
+from trainer.testing.vertex_service import VertexService
 from trainer.training.checkpoint.manifest import MANIFEST
 
 pytest.importorskip("yaml")
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STEPS = 400
@@ -27,7 +30,7 @@ CHECKPOINTS = ("--checkpoint_every_steps=100", "--steps_per_execution=50", "--sa
 @pytest.fixture(scope="module")
 def in_bucket(cloud_storage, tmp_path_factory, digits):
     """A bucket that holds digits, prepared from arrays at gs://BUCKET/data/photos."""
-    from buckets import new_bucket
+    from trainer.testing.bucket_server import new_bucket
 
     name, arrays = new_bucket(), tmp_path_factory.mktemp("arrays") / "digits.npz"
     np.savez(arrays, images=digits.images[:200], labels=digits.labels[:200])
@@ -37,10 +40,10 @@ def in_bucket(cloud_storage, tmp_path_factory, digits):
 
 @pytest.fixture
 def submit(tmp_path, monkeypatch, in_bucket):
-    """Sends a file of this repository with other args to a stand-in, and waits; returns what the runners printed."""
+    """Submits a job file of this repository with other args, waits, and returns the output of the runners."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(follow, "_POLL_SECS", 0.1)
-    monkeypatch.setattr(follow, "_LAST_LINES_SECS", 0.0)
+    monkeypatch.setattr(follow, "_LOG_DELAY_SECS", 0.0)
     log = tmp_path / "log"
 
     def send(file, output, args, while_it_runs=lambda process: None):
@@ -60,7 +63,7 @@ def submit(tmp_path, monkeypatch, in_bucket):
         path.write_text(text)
         where = ["--project=my-project", "--region=us-central1", f"--args=^;^{';'.join(args)}"]
         with VertexService(on_this_machine) as service:
-            monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
+            monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
             assert run("submit", f"--config={path}", *where, "--wait") == 0, log.read_text()[-2000:]
         return log.read_text()
 
@@ -68,15 +71,15 @@ def submit(tmp_path, monkeypatch, in_bucket):
 
 
 def chief_of(process):
-    """The process of the chief; None where it does not run."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
-    return int(found) if found.strip() else None
+    """Process ID of the chief. None: the chief is not running."""
+    output = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    return int(output) if output.strip() else None
 
 
 def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
     args = [*TINY, f"--dataset={in_bucket}/data/photos", f"--steps={STEPS}", *CHECKPOINTS, "--export_model"]
     submit("config.yaml", f"{in_bucket}/runs/whole", args)
-    there = files(f"{in_bucket}/runs/whole")
+    names = files(f"{in_bucket}/runs/whole")
     last = f"{STEPS:08d}"
     assert {
         "config.json",
@@ -85,8 +88,8 @@ def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
         f"samples/step-{last}.png",
         f"checkpoints/step-{last}/{MANIFEST}",
         "model/saved_model.pb",
-    } <= set(there)
-    assert any(name.startswith("logs/") for name in there)
+    } <= set(names)
+    assert any(name.startswith("logs/") for name in names)
     assert json.loads((locate(in_bucket) / "runs/whole/config.json").read_bytes())["num_virtual_devices"] == 2
 
     def kill_the_chief(process):

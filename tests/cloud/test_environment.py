@@ -1,23 +1,26 @@
-"""Environment variables of Vertex AI: every form is read, and those that contradict themselves are refused."""
+"""Environment variables of Vertex AI: every form is read, and contradictions are refused."""
 
 import json
 
 import pytest
 from refusals import check_refusal
 
-from trainer.cloud.vertex.environment import Environment, without_mount
+from trainer.cloud.vertex.environment import Environment
 from trainer.errors import ConfigError
+from trainer.storage import without_mount
 
 FOUR = {"chief": ["a:2222"], "worker": ["b:2222", "c:2222", "d:2222"]}
 POOLS = {"workerpool0": ["a:2222"], "workerpool1": ["b:2222", "c:2222", "d:2222"]}
 
 
-def tf_config(cluster=FOUR, type="chief", index=0, **more):
-    return json.dumps({"cluster": cluster, "task": {"type": type, "index": index, "trial": "1", "cloud": "x"}, **more})
+def tf_config(cluster=FOUR, type="chief", index=0, **others):
+    return json.dumps(
+        {"cluster": cluster, "task": {"type": type, "index": index, "trial": "1", "cloud": "x"}, **others}
+    )
 
 
-def cluster_spec(cluster=POOLS, type="workerpool0", index=0, **more):
-    return json.dumps({"cluster": cluster, "task": {"type": type, "index": index}, "environment": "cloud", **more})
+def cluster_spec(cluster=POOLS, type="workerpool0", index=0, **others):
+    return json.dumps({"cluster": cluster, "task": {"type": type, "index": index}, "environment": "cloud", **others})
 
 
 def cluster_of(**variables):
@@ -30,56 +33,36 @@ def test_the_environment_of_a_laptop_is_empty():
 
 
 def test_the_process_environment_is_read_by_default(monkeypatch):
-    monkeypatch.setenv("CLOUD_ML_JOB_ID", "123")
-    assert Environment.read().job_id == "123"
+    monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "7")
+    assert Environment.read().trial_id == "7"
 
 
-def test_every_variable_of_a_job_is_read():
-    found = Environment.read(
+def test_the_output_folders_of_a_job_are_read():
+    environment = Environment.read(
         {
             "AIP_MODEL_DIR": "gs://b/run/model/",
             "AIP_CHECKPOINT_DIR": "gs://b/run/checkpoints/",
             "AIP_TENSORBOARD_LOG_DIR": "gs://b/run/logs/",
-            "CLOUD_ML_JOB_ID": "4711",
-            "CLOUD_ML_PROJECT_ID": "123456",
-            "CLOUD_ML_REGION": "us-central1",
-            "AIP_TENSORBOARD_RESOURCE_NAME": "projects/p/locations/l/tensorboards/1",
-            "AIP_TF_PROFILER_PORT": "6009",
-            "AIP_HTTP_HANDLER_PORT": "8080",
-            "AIP_DATA_FORMAT": "jsonl",
-            "AIP_TRAINING_DATA_URI": "gs://b/train-*",
-            "AIP_VALIDATION_DATA_URI": "gs://b/validation-*",
-            "AIP_TEST_DATA_URI": "gs://b/test-*",
         }
     )
-    assert found == Environment(
+    assert environment == Environment(
         model_dir="gs://b/run/model",
         checkpoint_dir="gs://b/run/checkpoints",
         tensorboard_log_dir="gs://b/run/logs",
-        job_id="4711",
-        project_number="123456",
-        region="us-central1",
-        tensorboard_resource_name="projects/p/locations/l/tensorboards/1",
-        tf_profiler_port="6009",
-        http_handler_port="8080",
-        data_format="jsonl",
-        training_data_uri="gs://b/train-*",
-        validation_data_uri="gs://b/validation-*",
-        test_data_uri="gs://b/test-*",
     )
-    assert found.job_dir == "gs://b/run"
+    assert environment.job_dir == "gs://b/run"
 
 
-def test_a_trial_has_a_folder_and_a_metric_file_of_its_own():
+def test_a_trial_has_its_own_folder_and_metric_file():
     trial = Environment.read({"CLOUD_ML_TRIAL_ID": "7", "AIP_CHECKPOINT_DIR": "gs://b/x/7/checkpoints/"})
     assert (trial.trial_id, trial.job_dir) == ("7", "gs://b/x/7")
     assert trial.metric_file == "/tmp/hypertune/output.metrics"
-    given = Environment.read({"CLOUD_ML_TRIAL_ID": "7", "CLOUD_ML_HP_METRIC_FILE": "/var/m"})
-    assert given.metric_file == "/var/m"
+    trial = Environment.read({"CLOUD_ML_TRIAL_ID": "7", "CLOUD_ML_HP_METRIC_FILE": "/var/m"})
+    assert trial.metric_file == "/var/m"
 
 
 @pytest.mark.parametrize(
-    ("path", "meant"),
+    ("path", "expected"),
     [
         ("/gcs/bucket/a/b", "gs://bucket/a/b"),
         ("/gcs/bucket", "gs://bucket"),
@@ -89,8 +72,8 @@ def test_a_trial_has_a_folder_and_a_metric_file_of_its_own():
         ("runs/digits", "runs/digits"),
     ],
 )
-def test_a_mounted_bucket_is_read_as_a_bucket(path, meant):
-    assert without_mount(path) == meant
+def test_a_mounted_bucket_is_read_as_a_bucket(path, expected):
+    assert without_mount(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,16 +88,20 @@ def test_a_mounted_bucket_is_read_as_a_bucket(path, meant):
         ({"AIP_MODEL_DIR": "gs://b/run/model/", "AIP_CHECKPOINT_DIR": "gs://b/run/checkpoints"}, "gs://b/run"),
     ],
 )
-def test_the_run_directory_is_what_the_folders_lie_in(folders, job_dir):
+def test_the_run_directory_is_the_parent_of_the_folders(folders, job_dir):
     assert Environment.read(folders).job_dir == job_dir
 
 
-def test_folders_of_two_runs_are_refused_where_one_is_needed():
-    found = Environment.read({"AIP_MODEL_DIR": "gs://b/one/model/", "AIP_CHECKPOINT_DIR": "gs://b/two/checkpoints/"})
-    check_refusal(lambda: found.job_dir, ConfigError, "AIP_CHECKPOINT_DIR", "gs://b/two", "AIP_MODEL_DIR", "gs://b/one")
+def test_folders_of_two_runs_are_refused_as_run_directory():
+    environment = Environment.read(
+        {"AIP_MODEL_DIR": "gs://b/one/model/", "AIP_CHECKPOINT_DIR": "gs://b/two/checkpoints/"}
+    )
+    check_refusal(
+        lambda: environment.job_dir, ConfigError, "AIP_CHECKPOINT_DIR", "gs://b/two", "AIP_MODEL_DIR", "gs://b/one"
+    )
 
 
-def test_a_folder_in_no_bucket_is_refused():
+def test_a_folder_without_a_bucket_is_refused():
     check_refusal(lambda: Environment.read({"AIP_MODEL_DIR": "gs:///"}), ConfigError, "AIP_MODEL_DIR=gs:///")
 
 
@@ -125,8 +112,8 @@ def test_a_folder_in_no_bucket_is_refused():
 def test_both_variables_give_the_same_cluster(source, type, index, position):
     pool = {"chief": "workerpool0", "worker": "workerpool1", "evaluator": "workerpool3"}[type]
     pools = POOLS | {"workerpool2": [], "workerpool3": ["e:2222"]}
-    given = {"TF_CONFIG": tf_config(type=type, index=index), "CLUSTER_SPEC": cluster_spec(pools, pool, index)}
-    cluster = cluster_of(**(given if source == "both" else {source: given[source]}))
+    variables = {"TF_CONFIG": tf_config(type=type, index=index), "CLUSTER_SPEC": cluster_spec(pools, pool, index)}
+    cluster = cluster_of(**(variables if source == "both" else {source: variables[source]}))
     assert cluster.addresses == ("a:2222", "b:2222", "c:2222", "d:2222") and cluster.num_workers == 4
     assert (cluster.role, cluster.index, cluster.worker_index) == (type, int(index), position)
     assert cluster.is_chief == (type == "chief") and cluster.is_evaluator == (type == "evaluator")
@@ -173,14 +160,14 @@ def test_a_machine_that_trains_alone_has_no_cluster(variables):
     assert cluster_of(**variables) is None
 
 
-def test_an_evaluator_of_one_machine_knows_what_it_is():
+def test_the_evaluator_of_a_single_machine_is_recognized():
     pools = {"workerpool0": ["a:1"], "workerpool3": ["e:1"]}
     cluster = cluster_of(CLUSTER_SPEC=cluster_spec(pools, "workerpool3"))
     assert cluster.is_evaluator and cluster.num_workers == 1
     assert cluster.tf_config == {"cluster": {"chief": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}
 
 
-def test_a_tf_config_that_lists_nobody_leaves_it_to_the_pools():
+def test_an_empty_tf_config_defers_to_the_pools():
     assert cluster_of(TF_CONFIG="{}", CLUSTER_SPEC=cluster_spec()).num_workers == 4
 
 

@@ -1,4 +1,4 @@
-"""Job files on the disk: those of this repository are valid."""
+"""Job files on disk, such as those of this repository."""
 
 import dataclasses
 import sys
@@ -54,11 +54,11 @@ def written(yaml, tmp_path):
 
 
 def config_of(args):
-    """The config that a trainer started with these flags would have."""
+    """Returns the config of a trainer with these flags."""
     values = absl_flags.FlagValues()
     flags.define_config(values)
     assert values(["trainer", *args])[1:] == []
-    given = flags.given(values)
+    given = flags.parsed_settings(values)
     return recipes.get(given.pop("recipe")).override(**given)
 
 
@@ -101,7 +101,7 @@ def test_config_yaml_has_two_accelerators_on_spot(yaml):
     job = job_spec.read(ROOT / "config.yaml")
     (chief,) = job.pools
     assert (chief.replica_count, chief.accelerator_count) == (1, 2)
-    assert (job.scheduling.strategy, job.scheduling.restart_job_on_worker_restart) == ("SPOT", True)
+    assert (job.raw["scheduling"]["strategy"], job.scheduling.restart_job_on_worker_restart) == ("SPOT", True)
 
 
 def test_all_machines_of_a_job_run_the_same_program(yaml):

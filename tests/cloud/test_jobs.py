@@ -1,4 +1,4 @@
-"""`jobs` against a stand-in for Vertex AI: lists, describes and cancels jobs of both kinds."""
+"""`jobs` with a local substitute for Vertex AI: lists, describes and cancels jobs of both kinds."""
 
 import json
 import threading
@@ -6,10 +6,11 @@ import threading
 import pytest
 from refusals import check_command_refusal
 from specs import JOB, TUNING
-from vertex_service import Refusal, VertexService
 
 from trainer.cli import jobs
 from trainer.cloud.vertex import client
+from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
+from trainer.testing.vertex_service import ServiceError, VertexService
 
 PARENT = "projects/my-project/locations/us-central1"
 PLACE = ["--project=my-project", "--region=us-central1"]
@@ -17,10 +18,10 @@ PLACE = ["--project=my-project", "--region=us-central1"]
 
 @pytest.fixture
 def service(monkeypatch):
-    """A stand-in that holds a custom job, which is done, and a tuning job, which runs until the test is over."""
+    """A local service with a custom job that has succeeded and a tuning job that runs until the test ends."""
     released = threading.Event()
     with VertexService(lambda spec: released.wait(10) if "studySpec" in spec else None) as service:
-        monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
+        monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
         monkeypatch.setattr(client, "_FIRST_PAUSE_SECS", 0.01)
         service.answer("POST", f"/v1/{PARENT}/customJobs", {"displayName": "one", "jobSpec": JOB})
         service.answer("POST", f"/v1/{PARENT}/hyperparameterTuningJobs", {"displayName": "several", **TUNING})
@@ -32,7 +33,7 @@ def service(monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Runs the command; returns the exit code and what was printed."""
+    """Runs the command and returns the exit code, standard output and standard error."""
 
     def run(*arguments):
         code = jobs.main(["jobs", *arguments])
@@ -74,9 +75,9 @@ def test_limit_bounds_the_listed_jobs(service, run):
 )
 def test_a_job_is_described_by_number_or_whole_name(service, run, arguments):
     code, out, _ = run("describe", *arguments)
-    told = json.loads(out)
-    assert (code, told["displayName"], told["state"]) == (0, "several", "JOB_STATE_RUNNING")
-    assert told["studySpec"]["metrics"] == TUNING["studySpec"]["metrics"]
+    job = json.loads(out)
+    assert (code, job["displayName"], job["state"]) == (0, "several", "JOB_STATE_RUNNING")
+    assert job["studySpec"]["metrics"] == TUNING["studySpec"]["metrics"]
 
 
 def test_a_job_is_cancelled(service, run):
@@ -105,17 +106,17 @@ def test_a_mistake_is_refused(service, capsys, arguments, code, mentions):
 
 
 def test_a_missing_role_is_named(service, capsys):
-    service.refuse(403, "Permission denied.")
+    service.fail(403, "Permission denied.")
     check_command_refusal(jobs.main, ["jobs", "describe", "1001", *PLACE], capsys, 1, "roles/aiplatform.user")
 
 
 def test_an_unavailable_service_is_retried(service, run):
-    service.refuse(503, times=3)
+    service.fail(503, times=3)
     assert run("list", *PLACE)[0] == 0
 
 
-def test_the_stand_in_refuses_what_the_service_would(service):
+def test_the_local_service_rejects_invalid_jobs(service):
     for body in ({"displayName": "x", "jobSpec": JOB | {"pools": 1}}, {"jobSpec": JOB}, {"displayName": "x"}):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(ServiceError) as caught:
             service.answer("POST", f"/v1/{PARENT}/customJobs", body)
         assert caught.value.code == 400

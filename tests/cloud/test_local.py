@@ -1,16 +1,17 @@
-"""Jobs on this machine end, restart and are stopped by Vertex AI's rules, and leave no process behind."""
+"""Jobs on this machine end, restart and stop as on Vertex AI, and leave no process behind."""
 
-import json
+import logging
 import random
 import signal
 import threading
 import time
 
 import pytest
-from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, left, replica, starts
+from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, leftovers, replica, starts
 
 from trainer.cloud.emulator import runner
-from trainer.cloud.emulator.restart_policy import Rules, fate, told as in_words
+from trainer.cloud.emulator.processes import start_process
+from trainer.cloud.emulator.restart_policy import RestartPolicy, classify_exit, describe_exit
 from trainer.errors import JobError, JobStopped
 
 
@@ -18,25 +19,32 @@ from trainer.errors import JobError, JobStopped
 def no_process_is_left(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     yield
-    assert left(tmp_path) == []
+    assert leftovers(tmp_path) == []
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
-def run(folder, chief, worker=None, **rules):
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """Records of the package's loggers, whether or not a command has installed its handler."""
+    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="trainer")
+    return caplog
+
+
+def run(folder, chief, worker=None, **policy):
     replicas = [replica(folder, chief)] + ([replica(folder, worker, WORKER)] if worker else [])
-    return runner.run(replicas, Rules(**{"grace_secs": 5.0} | rules))
+    return runner.run(replicas, RestartPolicy(**{"grace_secs": 5.0} | policy))
 
 
-def warnings(capsys):
-    """The messages of the runner itself that are warnings."""
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    return [one["message"] for one in printed if one["severity"] == "WARNING"]
+def warnings(log):
+    """Messages of the runner that are warnings."""
+    return [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
 
 
-def check_failure(folder, chief, worker=None, *, exit_code, mentions=(), **rules):
-    """Runs a job that fails, and checks the exit code and what the message names."""
+def check_failure(folder, chief, worker=None, *, exit_code, mentions=(), **policy):
+    """Runs a job that fails, and checks the exit code and the facts in the message."""
     with pytest.raises(JobError) as caught:
-        run(folder, chief, worker, **rules)
+        run(folder, chief, worker, **policy)
     assert caught.value.exit_code == exit_code
     assert "\n" not in str(caught.value)
     for mention in mentions:
@@ -75,28 +83,28 @@ def test_an_error_of_user_code_ends_the_job(name, code, tmp_path):
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
 
 
-def test_what_a_replica_started_is_ended_with_it(tmp_path):
+def test_children_of_a_replica_end_with_it(tmp_path):
     endless = "[sys.executable, '-c', 'import signal; signal.pause()']"
     run(tmp_path, f"note('pids', str(subprocess.Popen({endless}).pid))")
 
 
 @pytest.mark.parametrize("end", ["die(signal.SIGKILL)", "die(signal.SIGTERM)", "sys.exit(143)"])
-def test_a_replica_whose_machine_is_lost_restarts_alone(end, tmp_path, capsys):
+def test_only_the_replica_of_a_lost_machine_restarts(end, tmp_path, log):
     run(tmp_path, f"until(lambda: noted('starts').count('{WORKER}') == 2)", f"{end} if starts == 1 else {WAIT}")
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER, WORKER]
-    (warning,) = warnings(capsys)
+    (warning,) = warnings(log)
     assert WORKER in warning and "6" in warning
 
 
 def test_a_restarted_replica_is_the_same_one(tmp_path):
-    given = []
+    replicas = []
 
-    def start(one):
-        given.append(one)
-        return runner.processes.start(one)
+    def start(replica):
+        replicas.append(replica)
+        return start_process(replica)
 
-    runner.run([replica(tmp_path, "die(signal.SIGKILL) if starts == 1 else None")], Rules(), start=start)
-    assert len(given) == 2 and given[0] is given[1]
+    runner.run([replica(tmp_path, "die(signal.SIGKILL) if starts == 1 else None")], RestartPolicy(), start=start)
+    assert len(replicas) == 2 and replicas[0] is replicas[1]
 
 
 def test_restart_job_restarts_all_replicas(tmp_path):
@@ -106,7 +114,7 @@ def test_restart_job_restarts_all_replicas(tmp_path):
 
 
 def test_a_failure_after_a_lost_replica_restarts_the_job(tmp_path):
-    # What holds the worker's output open delays the news of its end until after the chief's.
+    # A process that keeps the worker's output open delays the event of its end until after the chief's.
     holder = "import os, sys, time\nwhile open(sys.argv[1]).read().count('workerpool0-0') < 2: time.sleep(.01)"
     worker = f"""
 if starts == 1:
@@ -129,7 +137,7 @@ if starts == 1:
 
 
 @pytest.mark.parametrize("end", ["die(signal.SIGABRT)", "die(signal.SIGSEGV)", "sys.exit(134)", "sys.exit(139)"])
-def test_a_crash_is_tried_again(end, tmp_path):
+def test_a_crashed_job_restarts(end, tmp_path):
     run(tmp_path, f"{end} if starts == 1 else None", WAIT)
     assert starts(tmp_path).count(CHIEF) == 2
 
@@ -152,13 +160,13 @@ def test_max_restarts_limits_lost_machines(restart_job, tmp_path):
     assert len(starts(tmp_path)) == 2
 
 
-def test_a_signal_of_the_program_itself_ends_the_job(tmp_path):
+def test_a_signal_that_the_program_raises_ends_the_job(tmp_path):
     check_failure(tmp_path, "die(signal.SIGILL)", exit_code=128 + signal.SIGILL, mentions=(CHIEF, "SIGILL"))
     assert starts(tmp_path) == [CHIEF]
 
 
 def test_a_signal_without_a_name_has_its_number():
-    assert "99" in in_words(-99)
+    assert "99" in describe_exit(-99)
 
 
 def test_preemptions_and_other_losses_are_counted_together(tmp_path):
@@ -170,7 +178,7 @@ def test_preemptions_and_other_losses_are_counted_together(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGKILL", 137), ("SIGSEGV", 139)])
-def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
+def test_nothing_restarts_if_retries_are_disabled(number, code, tmp_path):
     mentions = (CHIEF, number, "scheduling.disableRetries")
     check_failure(tmp_path, f"die(signal.{number})", exit_code=code, mentions=mentions, disable_retries=True)
 
@@ -185,32 +193,31 @@ def test_nothing_restarts_where_retries_are_disabled(number, code, tmp_path):
     ],
 )
 def test_exit_codes_are_classified(codes, expected):
-    assert {fate(code) for code in codes} == {expected}
+    assert {classify_exit(code) for code in codes} == {expected}
 
 
 @pytest.mark.parametrize(
     "first", [f"{ORDERLY}; {WAIT}", f"{DEAF}; {WAIT}", "signal.signal(15, lambda *_: sys.exit(1)); " + WAIT]
 )
-def test_a_preempted_replica_restarts(first, tmp_path, capsys):
-    done = run(tmp_path, f"if starts == 1: {first}", preempt_every_secs=0.3, grace_secs=0.1, max_restarts=99)
-    assert done.count >= len(starts(tmp_path)) - 1 >= 1  # one may be stopped before it notes its start
-    assert done.lost_secs > 0
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last["preemptions"] == done.count and last["lost_secs"] == pytest.approx(done.lost_secs, abs=0.1)
+def test_a_preempted_replica_restarts(first, tmp_path, log):
+    stats = run(tmp_path, f"if starts == 1: {first}", preempt_every_secs=0.3, grace_secs=0.1, max_restarts=99)
+    assert stats.count >= len(starts(tmp_path)) - 1 >= 1  # one may be stopped before it notes its start
+    assert stats.lost_secs > 0
+    assert log.records[-1].fields == {"preemptions": stats.count, "lost_secs": stats.lost_secs}
 
 
 def test_a_preemption_restarts_all_replicas(tmp_path):
     chief = f"if noted('starts').count('{WORKER}') < 2 or starts < 2: {WAIT}"
-    done = run(tmp_path, chief, WAIT, preempt_every_secs=0.3, restart_job=True, max_restarts=99)
-    assert done.count >= 1 and min(map(starts(tmp_path).count, (CHIEF, WORKER))) >= 2
+    stats = run(tmp_path, chief, WAIT, preempt_every_secs=0.3, restart_job=True, max_restarts=99)
+    assert stats.count >= 1 and min(map(starts(tmp_path).count, (CHIEF, WORKER))) >= 2
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, capsys):
+def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, log):
     chosen = random.Random(seed).choice([CHIEF, WORKER])
     with pytest.raises(JobError):
         run(tmp_path, WAIT, WAIT, preempt_every_secs=0.1, seed=seed, max_restarts=0)
-    assert chosen in warnings(capsys)[0]
+    assert chosen in warnings(log)[0]
 
 
 def test_a_job_ends_at_its_timeout(tmp_path):
@@ -220,12 +227,12 @@ def test_a_job_ends_at_its_timeout(tmp_path):
 INTERRUPT = "os.kill(os.getppid(), signal.SIGINT)"
 
 
-def test_ctrl_c_ends_all(tmp_path):
+def test_ctrl_c_stops_all_replicas(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, f"until(lambda: noted('ready')); {INTERRUPT}; {WAIT}", f"{ORDERLY}; note('ready', name); {WAIT}")
 
 
-def test_a_second_ctrl_c_ends_all_at_once(tmp_path):
+def test_a_second_ctrl_c_kills_all_replicas(tmp_path):
     chief = f"signal.signal(signal.SIGTERM, lambda *_: {INTERRUPT}); {INTERRUPT}; until(lambda: False)"
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, chief, grace_secs=600.0)
@@ -237,30 +244,30 @@ def test_processes_that_ignore_sigterm_are_killed_after_grace(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_runner_that_is_stopped_stops_all(number, code, tmp_path):
+def test_a_signal_to_the_runner_stops_all_replicas(number, code, tmp_path):
     chief = f"{ORDERLY}; os.kill(os.getppid(), signal.{number}); {WAIT}"
     check_failure(tmp_path, chief, WAIT, exit_code=code, mentions=(number,))
 
 
-def test_ctrl_c_while_a_job_restarts_ends_it(tmp_path):
+def test_ctrl_c_during_a_restart_ends_the_job(tmp_path):
     chief = f"signal.signal(signal.SIGTERM, lambda *_: ({INTERRUPT}, sys.exit(143))); note('ready', name); {WAIT}"
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, chief, "until(lambda: noted('ready')); die(signal.SIGKILL)", restart_job=True)
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
 
 
-def test_a_replica_that_cannot_start_stops_those_that_have(tmp_path):
-    def start(one):
-        if one.name == WORKER:
+def test_a_replica_that_cannot_start_stops_the_others(tmp_path):
+    def start(replica):
+        if replica.name == WORKER:
             raise OSError("no more processes")
-        return runner.processes.start(one)
+        return start_process(replica)
 
     replicas = [replica(tmp_path, WAIT), replica(tmp_path, WAIT, WORKER)]
     with pytest.raises(OSError, match="no more processes"):
-        runner.run(replicas, Rules(), start=start)
+        runner.run(replicas, RestartPolicy(), start=start)
 
 
-def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
+def test_the_stop_event_ends_a_job_by_sigterm(tmp_path):
     stop = threading.Event()
 
     def stop_when_ready():
@@ -272,6 +279,6 @@ def test_a_job_that_its_caller_stops_ends_by_sigterm(tmp_path):
     watch.start()
     chief = replica(tmp_path, f"{ORDERLY}; note('ready', name); {WAIT}")
     with pytest.raises(JobStopped, match="SIGTERM") as caught:
-        runner.run([chief], Rules(restart_job=True), stop=stop)
+        runner.run([chief], RestartPolicy(restart_job=True), stop=stop)
     watch.join()
     assert caught.value.exit_code == 143 and starts(tmp_path) == [CHIEF]

@@ -1,4 +1,4 @@
-"""The command `local`: from a job file to its exit code."""
+"""The `local` command: from a job file to an exit code."""
 
 import json
 import os
@@ -14,9 +14,10 @@ from programs import replica
 from refusals import check_refusal
 from specs import JOB, PACKAGE, POOL, changed
 
-from trainer import __main__ as commands, logging
+from trainer import __main__ as commands
 from trainer.cloud.emulator import processes, venvs
-from trainer.cloud.emulator.processes import Log
+from trainer.cloud.emulator.processes import ReplicaOutput
+from trainer.cloud.emulator.replicas import Replica
 from trainer.cloud.jobs import source_package
 from trainer.errors import ConfigError, JobError
 
@@ -27,7 +28,7 @@ MINE = changed(JOB, workerPoolSpecs__0__containerSpec=MODULE)
 
 @pytest.fixture
 def local(tmp_path, monkeypatch, capsys):
-    """Runs the command on a file's content in a folder that has a module `mine.job`; returns exit code, out, err."""
+    """Runs the command on a job file beside a module `mine.job`; returns exit code, output and errors."""
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
 
@@ -40,16 +41,16 @@ def local(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_a_program_has_vertex_ais_environment_alone(local, tmp_path, monkeypatch):
+def test_a_program_has_only_vertex_ais_environment(local, tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "stale")
     monkeypatch.setenv("AIP_MODEL_DIR", "stale")
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "3")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     env = [{"name": "MINE", "value": "1"}]
     content = changed(MINE, workerPoolSpecs__0__containerSpec__env=env)
-    source = "import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], open('told', 'w'))"
+    source = "import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], open('environment', 'w'))"
     assert local(content, "--base_output_dir=runs/x", "--args=--a=1,--b", source=source)[0] == 0
-    args, environ = json.loads(Path("told").read_text())
+    args, environ = json.loads(Path("environment").read_text())
     assert args == ["--a=1", "--b"]
     assert environ["AIP_MODEL_DIR"] == f"{tmp_path}/runs/x/model/" and environ["MINE"] == "1"
     assert "TF_CONFIG" not in environ and "CLOUD_ML_TRIAL_ID" not in environ
@@ -65,15 +66,15 @@ def test_a_program_has_vertex_ais_environment_alone(local, tmp_path, monkeypatch
     ],
 )
 def test_the_exit_code_is_that_of_what_ended_the_job(source, code, mention, local):
-    found, _, error = local(MINE, "--grace=5", source=source)
-    assert found == code and error.startswith("error: ") and error.count("\n") == 1 and mention in error
+    exit_code, _, error = local(MINE, "--grace=5", source=source)
+    assert exit_code == code and error.startswith("error: ") and error.count("\n") == 1 and mention in error
 
 
 def test_the_last_line_counts_preemptions(local):
     source = "import os, signal\nif os.path.exists('once'): exit()\nopen('once', 'w')\nsignal.pause()"
     code, out, _ = local(MINE, "--preempt_every=0.4", "--max_restarts=50", "--grace=0", source=source)
-    told = json.loads(out.splitlines()[-1])
-    assert code == 0 and told["preemptions"] >= 1 and told["lost_secs"] > 0
+    entry = json.loads(out.splitlines()[-1])
+    assert code == 0 and entry["preemptions"] >= 1 and entry["lost_secs"] > 0
 
 
 FILES = ["config.yaml", *(f"scripts/{name}.yaml" for name in ("multi_worker", "python_package", "tuning"))]
@@ -124,17 +125,17 @@ def test_shared_packages_are_installed_once(tmp_path):
         called.append(command)
         return subprocess.CompletedProcess(command, 0, "")
 
-    one = replica(tmp_path, "")
+    unpackaged = replica(tmp_path, "")
     packaged = [
-        processes.Replica(
-            name=f"workerpool{n}-0", command=("python", "-m", "m"), environment={}, package_uris=("a.whl",)
-        )
+        Replica(name=f"workerpool{n}-0", command=("python", "-m", "m"), environment={}, package_uris=("a.whl",))
         for n in range(2)
     ]
-    with venvs.installed([one, *packaged], call) as ready:
-        python = Path(ready(packaged[0]).command[0])
-        first, second = map(ready, packaged)
-        assert ready(one) is one and first.command[1:] == ("-m", "m") and second.command == first.command
+    with venvs.install_packages([unpackaged, *packaged], call) as use_venv:
+        python = Path(use_venv(packaged[0]).command[0])
+        first, second = map(use_venv, packaged)
+        assert (
+            use_venv(unpackaged) is unpackaged and first.command[1:] == ("-m", "m") and second.command == first.command
+        )
         assert first.folder == str(python.parent)
         root = python.parents[3]
         assert root.is_dir()
@@ -150,19 +151,19 @@ UNBUILT = changed(
 )
 
 
-def test_in_this_environment_builds_no_package(local):
+def test_no_venv_builds_no_package(local):
     assert local(UNBUILT, "--no_venv", source="raise SystemExit(7)")[0] == 7
 
 
 def test_a_package_without_an_address_is_built(local, monkeypatch):
-    installed, called = venvs.installed, []
+    install_packages, called = venvs.install_packages, []
 
     def call(command):
         called.append((command[-1], Path(command[-1]).read_bytes() if "pip" in command else None))
         return subprocess.CompletedProcess(command, int("pip" in command), "stop here")
 
-    monkeypatch.setattr(venvs, "installed", lambda replicas, project: installed(replicas, call, project))
-    monkeypatch.setattr(source_package, "_built", lambda project: ("mine-1.tar.gz", str(project).encode()))
+    monkeypatch.setattr(venvs, "install_packages", lambda replicas, project: install_packages(replicas, call, project))
+    monkeypatch.setattr(source_package, "_build", lambda project: ("mine-1.tar.gz", str(project).encode()))
     assert json.loads(local(UNBUILT, "--dry_run")[1])[0]["package_uris"] == [source_package.TO_BUILD]
     code, out, error = local(UNBUILT, "--package=folder")
     assert code == 1 and "mine-1.tar.gz" in out and "mine-1.tar.gz" in error and "stop here" in error
@@ -170,13 +171,13 @@ def test_a_package_without_an_address_is_built(local, monkeypatch):
 
 
 def test_a_package_that_cannot_be_installed_is_refused():
-    one = processes.Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
+    packaged = Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
 
     def call(command):
         return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
 
     def install():
-        with venvs.installed([one], call):
+        with venvs.install_packages([packaged], call):
             pass
 
     check_refusal(install, JobError, "a.whl", "no such wheel")
@@ -184,27 +185,28 @@ def test_a_package_that_cannot_be_installed_is_refused():
 
 def test_a_missing_package_is_refused(tmp_path):
     package = str(tmp_path / "a.whl")
-    check_refusal(lambda: venvs.check([replace(replica(tmp_path, ""), package_uris=(package,))]), ConfigError, package)
+    packaged = replace(replica(tmp_path, ""), package_uris=(package,))
+    check_refusal(lambda: venvs.check_packages([packaged]), ConfigError, package)
 
 
-def test_a_package_sees_its_own_environment_alone(tmp_path):
+def test_a_package_ignores_the_python_variables(tmp_path):
     outer = {"PYTHONPATH": "x", "VIRTUAL_ENV": "y", "HOME": "z", "CLUSTER_SPEC": "{}"}
-    one = replica(tmp_path, "")
-    packaged = processes.Replica(name="w", command=(), environment={}, package_uris=("a.whl",))
-    assert processes.environment(one, outer) == {
+    unpackaged = replica(tmp_path, "")
+    packaged = Replica(name="w", command=(), environment={}, package_uris=("a.whl",))
+    assert processes.build_environment(unpackaged, outer) == {
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": "x",
         "VIRTUAL_ENV": "y",
         "HOME": "z",
     }
-    assert processes.environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
+    assert processes.build_environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
 
 
 def test_a_terminal_shows_severity_and_message(monkeypatch, capsys):
-    monkeypatch.setattr(logging, "is_terminal", lambda: True)
-    log = Log(["chief", "w"])
+    monkeypatch.setattr(processes, "is_terminal", lambda: True)
+    log = ReplicaOutput(["chief", "w"])
     for line in ('{"severity": "INFO", "message": "hello", "step": 3}', '{"step": 3}', "{no JSON", "plain"):
-        log.show("w", line)
+        log.write_line("w", line)
     prefix = "\x1b[33mw     |\x1b[0m "
     assert capsys.readouterr().out.splitlines() == [
         prefix + line for line in ("INFO hello", '{"step": 3}', "{no JSON", "plain")
@@ -226,7 +228,7 @@ def test_output_that_cannot_be_printed_is_escaped(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "workerpool0-0 | \\xe9\n" * 3, "")
 
 
-def test_a_job_whose_output_nobody_reads_ends(tmp_path):
+def test_a_job_ends_when_its_output_is_closed(tmp_path):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/job.py").write_text("import time\nwhile True: print('line'); time.sleep(.01)")
@@ -245,7 +247,7 @@ def test_a_job_whose_output_nobody_reads_ends(tmp_path):
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-def test_a_dry_run_whose_output_nobody_reads_is_silent(tmp_path):
+def test_a_dry_run_with_closed_output_is_silent(tmp_path):
     unread, output = os.pipe()
     os.close(unread)
     command = [sys.executable, "-m", "trainer", "local", f"--config={REPOSITORY}/config.yaml", "--dry_run"]

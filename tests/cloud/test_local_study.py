@@ -1,4 +1,4 @@
-"""A tuning job by the command `local`: its trials are jobs of this machine, and an interrupted study resumes."""
+"""A tuning job with the `local` command: trials run on this machine, and an interrupted study resumes."""
 
 import json
 import math
@@ -39,7 +39,7 @@ WORST_CORNER = 2.0  # of BOWL, at 1e-5 or 1e-1
 
 @pytest.fixture
 def local(tmp_path, monkeypatch, capsys):
-    """Runs the command on a study of a module `mine.job` in a folder of its own; returns exit code, out, err."""
+    """Runs the command on a study of a module `mine.job`; returns exit code, output and errors."""
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
 
@@ -60,14 +60,14 @@ def local(tmp_path, monkeypatch, capsys):
 
 
 def began():
-    """Trial, flags, checkpoint folder and cluster of every process that was started."""
+    """Trial, flags, checkpoint folder and cluster of every process that has started."""
     return [json.loads(line) for line in Path("began").read_text().splitlines()]
 
 
 def parameters(folder):
-    """id -> parameters of every trial on record."""
+    """Parameters of every recorded trial, by trial ID."""
     trials = json.loads((locate(folder) / "trials.json").read_bytes())["trials"]
-    return {trial["id"]: {one["parameterId"]: one["value"] for one in trial["parameters"]} for trial in trials}
+    return {trial["id"]: {item["parameterId"]: item["value"] for item in trial["parameters"]} for trial in trials}
 
 
 def test_eight_trials_beat_the_worst_corner(local, tmp_path):
@@ -78,22 +78,22 @@ def test_eight_trials_beat_the_worst_corner(local, tmp_path):
     assert float(best.split()[2]) < WORST_CORNER / 2 and len(rest) == 7 + 3
     assert best.split()[0] in rest[-2] and rest[-1].startswith("--generator_learning_rate=")
     assert (tmp_path / "study/study.png").read_bytes().startswith(b"\x89PNG")
-    found = parameters("study")
-    assert list(found) == [str(n) for n in range(1, 9)]
-    assert {one["loss"] for one in found.values()} == {"hinge", "wasserstein"}
-    assert all(("penalty_weight" in one) == (one["loss"] == "wasserstein") for one in found.values())
+    by_trial = parameters("study")
+    assert list(by_trial) == [str(n) for n in range(1, 9)]
+    assert {trial["loss"] for trial in by_trial.values()} == {"hinge", "wasserstein"}
+    assert all(("penalty_weight" in trial) == (trial["loss"] == "wasserstein") for trial in by_trial.values())
 
 
 def test_every_replica_of_a_trial_gets_its_parameters(local, tmp_path):
     assert local("report(distance)", "--base_output_dir=study", maxTrialCount=2)[0] == 0
-    found = parameters("study")
+    by_trial = parameters("study")
     processes = [(trial, flags, folder, json.loads(cluster)) for trial, flags, folder, cluster in began()]
     assert {(trial, cluster["task"]["type"]) for trial, *_, cluster in processes} <= {
         (trial, role) for trial in "12" for role in ("chief", "worker")
     }
     assert {trial for trial, *_ in processes} == {"1", "2"}
     for trial, flags, folder, cluster in processes:
-        assert {name: str(value) for name, value in found[trial].items()} == flags
+        assert {name: str(value) for name, value in by_trial[trial].items()} == flags
         assert folder == f"{tmp_path}/study/{trial}/checkpoints/" and cluster["task"]["trial"] == trial
 
 
@@ -151,8 +151,8 @@ def test_a_study_in_a_bucket_keeps_its_files_there(local, bucket):
     code, out, _ = local("report(distance)", f"--base_output_dir={bucket}/study", maxTrialCount=2)
     assert code == 0 and f"{bucket}/study/study.png" in out
     assert (locate(bucket) / "study/study.png").read_bytes().startswith(b"\x89PNG")
-    found = parameters(f"{bucket}/study")
-    assert all(-5 <= math.log10(one["generator_learning_rate"]) <= -1 for one in found.values())
+    by_trial = parameters(f"{bucket}/study")
+    assert all(-5 <= math.log10(trial["generator_learning_rate"]) <= -1 for trial in by_trial.values())
     assert {folder for _, _, folder, _ in began()} == {f"{bucket}/study/{trial}/checkpoints/" for trial in "12"}
     assert local("report(distance)", f"--base_output_dir={bucket}/study", maxTrialCount=3)[0] == 0
     assert list(parameters(f"{bucket}/study")) == ["1", "2", "3"]
@@ -161,6 +161,6 @@ def test_a_study_in_a_bucket_keeps_its_files_there(local, bucket):
 def test_a_dry_run_shows_the_first_trial(local):
     code, out, _ = local("", "--base_output_dir=study", "--dry_run")
     shown = json.loads(out)
-    assert code == 0 and [one["name"] for one in shown] == ["workerpool0-0", "workerpool1-0"]
+    assert code == 0 and [replica["name"] for replica in shown] == ["workerpool0-0", "workerpool1-0"]
     assert shown[0]["command"][3].startswith("--generator_learning_rate=")
     assert shown[0]["environment"]["CLOUD_ML_TRIAL_ID"] == "1" and not Path("study").exists()

@@ -1,11 +1,12 @@
-"""Jobs and studies that the check before submission accepts; test_cloud_refusals.py has those that it refuses."""
+"""Jobs and studies that `check_job` accepts. test_cloud_refusals.py has those that it refuses."""
 
 import pytest
 from refusals import check_refusal
 from specs import JOB, POOL, TUNING, changed, child
 
-from trainer.cloud.jobs import boundary_trials, job_spec
-from trainer.cloud.jobs.known import SMALLER_IS_BETTER
+from trainer import metrics
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.boundary_trials import boundary_trials
 from trainer.cloud.jobs.preflight import check_job
 from trainer.errors import ConfigError
 
@@ -67,17 +68,17 @@ def test_resume_never_is_for_jobs_that_never_restart():
     content = job(pool("--resume=never"))
     check_refusal(lambda: check(content), ConfigError, CHIEF, "--resume=never")
     check(content | {"scheduling": {"disableRetries": True}})
-    check(content, rehearsal=True)
+    check(content, is_local=True)
 
 
 @pytest.mark.parametrize("flag", ["--loss=wassertein", "--architecture=dcgn", "--penalties=r3", "--augment=adda"])
-def test_a_recipe_of_ones_own_may_bring_any_part(flag):
+def test_a_custom_recipe_may_name_any_part(flag):
     check(job(pool("--recipe=mine:own", flag)))
 
 
 def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
-    goal = "MINIMIZE" if metric in SMALLER_IS_BETTER else "MAXIMIZE"
+    goal = next(metrics.goals(suite)[metric] for suite in metrics.NAMES if metric in metrics.goals(suite))
     return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
 
 
@@ -132,7 +133,7 @@ def test_a_parameter_overrides_the_batch_of_the_args():
 def test_trials_show_each_end_of_each_parameter():
     inner = child("parentIntValues", [5], parameter("beta_1", "double", minValue=0.1, maxValue=0.9))
     seed = SEED | {"conditionalParameterSpecs": [inner]}
-    found = [*boundary_trials.trials(job_spec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
+    found = [*boundary_trials(job_spec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
     assert found == [
         {"epochs": 1, "seed": 1},
         {"epochs": 1, "seed": 2},

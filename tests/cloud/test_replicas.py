@@ -1,4 +1,4 @@
-"""From a job file to processes: each replica's command and environment are those that Vertex AI would give it."""
+"""Replicas of a job file: their commands and environments are those of Vertex AI."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import pytest
 from refusals import check_refusal
 from specs import CONTAINER, JOB, PACKAGE, POOL, changed
 
-from trainer.cloud.emulator.replicas import free_ports, no_venv, num_replicas, plan, with_args
+from trainer.cloud.emulator.replicas import free_ports, num_replicas, plan, replace_args, without_packages
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.vertex.environment import Environment
 from trainer.errors import ConfigError
@@ -20,7 +20,7 @@ OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"}}
 
 
 def planned(content, **settings):
-    job = job_spec.parse(content, rehearsal=True)
+    job = job_spec.parse(content, is_local=True)
     return plan(job, ports=range(1001, 1001 + num_replicas(job)), job_id="7", **settings)
 
 
@@ -38,14 +38,19 @@ def test_a_job_of_one_replica_has_vertex_ais_environment():
     }
 
 
-def test_without_an_output_folder_none_is_named():
+def test_without_an_output_folder_no_folder_is_set():
     assert not [name for name in planned(JOB)[0].environment if name.startswith("AIP_")]
 
 
-def test_several_replicas_know_the_cluster_as_on_vertex_ai():
+def test_several_replicas_get_the_cluster_of_vertex_ai():
     replicas = planned(SEVERAL)
-    assert [one.name for one in replicas] == ["workerpool0-0", "workerpool1-0", "workerpool1-1", "workerpool3-0"]
-    assert [one.is_chief for one in replicas] == [True, False, False, False]
+    assert [replica.name for replica in replicas] == [
+        "workerpool0-0",
+        "workerpool1-0",
+        "workerpool1-1",
+        "workerpool3-0",
+    ]
+    assert [replica.is_chief for replica in replicas] == [True, False, False, False]
     chief, workers = ["127.0.0.1:1001"], ["127.0.0.1:1002", "127.0.0.1:1003"]
     tasks = [("workerpool0", "chief", 0), ("workerpool1", "worker", 0), ("workerpool1", "worker", 1)]
     for replica, (pool, role, index) in zip(replicas, [*tasks, ("workerpool3", "evaluator", 0)], strict=True):
@@ -64,8 +69,8 @@ def test_several_replicas_know_the_cluster_as_on_vertex_ai():
 
 
 def test_the_environment_of_a_replica_can_be_read():
-    clusters = [Environment.read(one.environment).cluster for one in planned(SEVERAL | OUTPUT)]
-    assert [(one.role, one.index, one.num_workers) for one in clusters] == [
+    clusters = [Environment.read(replica.environment).cluster for replica in planned(SEVERAL | OUTPUT)]
+    assert [(cluster.role, cluster.index, cluster.num_workers) for cluster in clusters] == [
         ("chief", 0, 3),
         ("worker", 0, 3),
         ("worker", 1, 3),
@@ -74,13 +79,13 @@ def test_the_environment_of_a_replica_can_be_read():
     assert Environment.read(planned(JOB | OUTPUT)[0].environment).job_dir == "gs://b/run"
 
 
-def test_a_local_output_folder_is_named_absolutely(tmp_path, monkeypatch):
+def test_a_local_output_folder_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (replica,) = planned(JOB | {"baseOutputDirectory": {"outputUriPrefix": "runs/x/"}})
     assert replica.environment["AIP_CHECKPOINT_DIR"] == f"{tmp_path}/runs/x/checkpoints/"
 
 
-def test_the_root_is_an_output_folder_too():
+def test_the_root_can_be_the_output_folder():
     (replica,) = planned(JOB | {"baseOutputDirectory": {"outputUriPrefix": "/"}})
     assert replica.environment["AIP_CHECKPOINT_DIR"] == "/checkpoints/"
 
@@ -92,7 +97,7 @@ def test_variables_of_the_file_override_the_others():
 
 
 @pytest.mark.parametrize(
-    ("command", "args", "told"),
+    ("command", "args", "expected"),
     [
         ([], ["--a"], ["trainer.task", "--a"]),
         (["python", "-m", "trainer.task"], ["--a"], ["trainer.task", "--a"]),
@@ -100,10 +105,10 @@ def test_variables_of_the_file_override_the_others():
         (["/usr/bin/python3.11", "-u"], ["-m", "mine.train"], ["mine.train"]),
     ],
 )
-def test_containers_run_the_module_that_they_name(command, args, told):
+def test_containers_run_the_module_that_they_name(command, args, expected):
     container = changed(CONTAINER, args=args, command=command)
     (replica,) = planned(changed(JOB, workerPoolSpecs__0__containerSpec=container))
-    assert replica.command == (sys.executable, "-m", *told)
+    assert replica.command == (sys.executable, "-m", *expected)
 
 
 def test_packages_run_the_module_that_they_name():
@@ -112,13 +117,13 @@ def test_packages_run_the_module_that_they_name():
     assert replica.package_uris == ("gs://b/p.tar.gz",) and replica.command[1:] == ("-m", "trainer.task", "--a")
     several = planned({"workerPoolSpecs": content["workerPoolSpecs"] * 2})
     assert json.loads(several[0].environment["CLUSTER_SPEC"])["job"] == '{"python_module": "trainer.task"}'
-    here = no_venv(job_spec.parse(content))
+    here = without_packages(job_spec.parse(content))
     assert plan(here, ports=[1], job_id="7")[0].package_uris == ()
 
 
 def test_args_replace_those_of_every_pool():
-    job = with_args(job_spec.parse(SEVERAL), ["--b"])
-    assert {one.command[3:] for one in plan(job, ports=range(4), job_id="7")} == {("--b",)}
+    job = replace_args(job_spec.parse(SEVERAL), ["--b"])
+    assert {replica.command[3:] for replica in plan(job, ports=range(4), job_id="7")} == {("--b",)}
 
 
 @pytest.mark.parametrize(
@@ -146,22 +151,22 @@ def test_virtual_devices_replace_missing_accelerators(machine, container, gpus, 
 )
 def test_several_replicas_share_the_gpus_or_use_none(gpus, shown, added):
     replicas = planned({"workerPoolSpecs": [POOL | {"machineSpec": L4}] * 2}, gpus=gpus)
-    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in replicas] == shown
-    assert {one.command[4:] for one in replicas} == {added}
+    assert [replica.environment["CUDA_VISIBLE_DEVICES"] for replica in replicas] == shown
+    assert {replica.command[4:] for replica in replicas} == {added}
 
 
 def test_free_ports_differ_and_are_free():
     ports = free_ports(5)
     assert len(set(ports)) == 5
     for port in ports:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", port))
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize("path", ["runs/x", "/runs/x"])
-def test_local_paths_are_for_rehearsals_alone(path):
+def test_only_local_runs_accept_local_paths(path):
     output = {"baseOutputDirectory": {"outputUriPrefix": path}}
     packages = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"packageUris": [path]})
     for content in (JOB | output, {"workerPoolSpecs": [packages]}):
-        assert job_spec.parse(content, rehearsal=True)
+        assert job_spec.parse(content, is_local=True)
         check_refusal(functools.partial(job_spec.parse, content), ConfigError, path)

@@ -1,4 +1,4 @@
-"""The requests that `submit` would send; test_cloud_refusals.py has what it refuses."""
+"""Requests that `submit` would send. test_cloud_refusals.py has the jobs that it refuses."""
 
 import json
 import re
@@ -11,8 +11,7 @@ from refusals import check_command_refusal
 from specs import JOB, PACKAGE, STUDY, TUNING, changed
 
 from trainer.cli import submit
-from trainer.cloud.jobs import source_package
-from trainer.cloud.vertex import request as requests
+from trainer.cloud.jobs import request as requests, source_package
 
 pytest.importorskip("yaml")
 
@@ -41,7 +40,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def dry_run(file, capsys):
-    """The request that would be sent for the content of a file."""
+    """Returns the request that would be sent for the content of a file."""
 
     def run(content, *arguments):
         path = content if isinstance(content, Path) else file(content)
@@ -53,8 +52,8 @@ def dry_run(file, capsys):
 
 @pytest.fixture
 def package(monkeypatch):
-    """In place of the source distribution, which takes seconds to build."""
-    monkeypatch.setattr(source_package, "_built", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
+    """Replaces the source distribution, which takes seconds to build."""
+    monkeypatch.setattr(source_package, "_build", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -72,8 +71,7 @@ def test_a_dry_run_shows_a_package_in_an_unnamed_bucket(dry_run, package, conten
     assert re.fullmatch(r"gs://BUCKET/packages/gan_trainer-0\.1\.0-[0-9a-f]{64}\.tar\.gz", uri)
 
 
-def test_a_dry_run_needs_no_project_region_or_sdk(dry_run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "google.cloud.aiplatform_v1", None)
+def test_a_dry_run_needs_no_project_or_region(dry_run):
     assert dry_run(RIGHT) == {
         "method": "POST",
         "url": "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION/customJobs",
@@ -105,7 +103,7 @@ def test_flags_change_name_and_account_of_a_tuning_job(dry_run):
 
 @pytest.mark.parametrize("text", ["$PROJECT", "${BUCKET}/x", "$(PROJECT)", "MY_PROJECT", "PROJECTS", "my-project"])
 def test_names_of_variables_are_no_placeholders(text):
-    requests.check_names({"env": [{"name": "PROJECT", "value": "x"}], "args": [text]})
+    requests.check_placeholders({"env": [{"name": "PROJECT", "value": "x"}], "args": [text]})
 
 
 def test_a_dry_run_prints_placeholders(dry_run):

@@ -1,18 +1,18 @@
-"""`submit` checks the data of a job before it makes the job."""
+"""`submit` checks the data of a job before it creates the job."""
 
 import json
 
 import numpy as np
 import pytest
 from specs import JOB, changed
-from vertex_service import VertexService
 
 from trainer.cli import submit
-from trainer.cloud.vertex import client
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import StorageError
 from trainer.storage import locate
-from trainer.storage.base import LocalLocation
+from trainer.storage.local import LocalLocation
+from trainer.testing.vertex_service import VertexService
 
 pytest.importorskip("yaml")
 
@@ -23,13 +23,13 @@ TEXTS = {"name": "photos", "source": "", "license": "", "attribution": ""}
 
 @pytest.fixture
 def send(tmp_path, capsys, monkeypatch):
-    """Submits a job with these args to a stand-in; returns the exit code, what was said, the error and the jobs."""
+    """Submits a job to a local service; returns the exit code, the output, the errors and the number of jobs."""
 
     def run(*args, more=()):
         path = tmp_path / "job.json"
         path.write_text(json.dumps(changed(RIGHT, workerPoolSpecs__0__containerSpec__args=list(args))))
         with VertexService() as service:
-            monkeypatch.setenv(client.ENDPOINT_VARIABLE, service.address)
+            monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
             code = submit.main(["submit", f"--config={path}", "--project=p", "--region=us-central1", *more])
             printed = capsys.readouterr()
             return code, printed.out, printed.err.replace(f"{path}: ", ""), len(service.jobs)
@@ -39,14 +39,14 @@ def send(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def photos(bucket, tmp_path):
-    """The description of a data set in a bucket: eight pictures without classes."""
+    """Returns a bucket folder with the description of a data set: eight images without classes."""
     write_prepared(tmp_path, np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, np.int32), ["all"], **TEXTS)
     locate(f"{bucket}/photos").upload(tmp_path, ["dataset.json"])
     return f"{bucket}/photos"
 
 
 def check_refused(sent, *mentions):
-    """Checks that no job was made, and that the one line of the error names the args and these facts."""
+    """Checks that no job was created, and that the error is one line that mentions the args and these words."""
     code, _, error, jobs = sent
     assert (code, jobs) == (2, 0) and error.startswith("error: ") and error.count("\n") == 1
     for mention in (WHERE, *mentions):
@@ -98,7 +98,7 @@ def test_a_bucket_without_access_is_left_to_the_job(send, monkeypatch):
     def refuse(self):
         raise StorageError("gs://b/photos cannot be read.")
 
-    monkeypatch.setattr("trainer.data.catalog.locate", LocalLocation)
+    monkeypatch.setattr("trainer.data.datasets.locate", LocalLocation)
     monkeypatch.setattr(LocalLocation, "exists", refuse)
     code, said, error, jobs = send("--recipe=dcgan", "--dataset=gs://b/photos")
     assert (code, error, jobs) == (0, "", 1)

@@ -1,12 +1,13 @@
-"""Settings: one source for defaults, ranges, help and flags."""
+"""Settings: one source for defaults, ranges, choices, help and flags."""
 
 import dataclasses
+import json
 
 import pytest
 from absl import flags as absl_flags
 
-from trainer.config import flags, recipes
-from trainer.config.train_config import TrainConfig
+from trainer.config import TrainConfig, choices, flags, recipes
+from trainer.config.choices import Choice
 
 STABLE_FLAGS = {
     "recipe",
@@ -38,10 +39,10 @@ def parse(*arguments):
     values = absl_flags.FlagValues()
     flags.define_config(values)
     values(["task", *arguments])
-    return flags.given(values)
+    return flags.parsed_settings(values)
 
 
-def test_the_stable_flags_are_there():
+def test_stable_flags_exist():
     names = {spec.name for spec in dataclasses.fields(TrainConfig)}
     assert names >= STABLE_FLAGS
 
@@ -53,16 +54,43 @@ def test_every_setting_has_help_and_survives_json():
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
-def test_flags_give_typed_values_and_only_what_was_given():
-    given = parse("--steps=30.0", "--classes=0,3", "--loss=hinge", '--architecture_options={"a": 1}', "--epochs=2.5")
-    assert given == {"steps": 30, "classes": (0, 3), "loss": "hinge", "architecture_options": {"a": 1}, "epochs": 2.5}
+def test_choices_are_plain_strings_in_configs_and_json():
+    config = TrainConfig(strategy=choices.StrategyName.MIRRORED)
+    for spec in dataclasses.fields(TrainConfig):
+        if spec.metadata["choices"]:
+            assert type(spec.default) is str and spec.default in spec.metadata["choices"], spec.name
+    assert type(config.strategy) is str
+    assert config == TrainConfig(strategy="mirrored")
+    assert json.loads(config.to_json())["strategy"] == "mirrored"
 
 
-def test_lists_and_none_are_read():
-    assert parse("--penalties=r1,r2", "--augment_probability=none", "--classes=3") == {
+@pytest.mark.parametrize("kind", Choice.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_members_of_choices_behave_like_their_strings(kind):
+    for member in kind:
+        assert member == member.value and hash(member) == hash(member.value)
+        assert f"{member}" == str(member) == member.value
+        assert json.dumps(member) == json.dumps(member.value)
+    assert kind.values() == tuple(member.value for member in kind)
+
+
+def test_flags_give_typed_values_of_the_settings_on_the_command_line():
+    settings = parse(
+        "--steps=30.0", "--classes=0,cat", "--loss=hinge", '--architecture_options={"a": 1}', "--epochs=2.5"
+    )
+    assert settings == {
+        "steps": 30,
+        "classes": ("0", "cat"),
+        "loss": "hinge",
+        "architecture_options": {"a": 1},
+        "epochs": 2.5,
+    }
+
+
+def test_flags_take_lists_and_none():
+    assert parse("--penalties=r1,r2", "--augment_probability=none", "--classes=none") == {
         "penalties": ("r1", "r2"),
         "augment_probability": None,
-        "classes": (3,),
+        "classes": None,
     }
     assert parse("--penalties=") == {"penalties": ()}
 
@@ -102,11 +130,13 @@ def test_schedules_end_with_the_run_unless_schedule_images_is_given():
         ({"metrics": "none"}, "none"),
     ],
 )
-def test_metrics_are_chosen_by_what_is_trained(settings, suite):
-    assert TrainConfig(steps=1, **settings).resolve(100).metrics == suite
+def test_metrics_auto_depends_on_the_data(settings, suite):
+    resolved = TrainConfig(steps=1, **settings).resolve(100)
+    assert resolved.metrics == suite and type(resolved.metrics) is str
+    assert resolved.has_metrics == (suite != "none")
 
 
-def test_length_and_cadence_may_change_at_resume_and_nothing_else():
+def test_only_length_and_intervals_may_change_on_resume():
     config = TrainConfig(steps=5)
     assert config.fingerprint == config.override(steps=9, sample_every_steps=2, job_dir="x").fingerprint
     assert config.fingerprint != config.override(seed=1).fingerprint

@@ -1,36 +1,36 @@
-"""Settings, combinations of settings and flags that are refused before a network is made."""
+"""Settings, combinations of settings and flags that are refused before a network is built."""
 
 import pytest
 from absl import flags as absl_flags
 from conftest import tiny_gan
 from refusals import check_refusal
 
-from trainer.config import flags, recipes
-from trainer.config.train_config import TrainConfig
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig, flags, recipes
 from trainer.errors import ConfigError
 from trainer.models import ConditionalGAN, from_config
 from trainer.training import run
 
 
 def override(name="digits", **changes):
-    """A call that gives a recipe other settings."""
+    """Returns a call that overrides settings of a recipe."""
     return lambda: recipes.get(name).override(**changes)
 
 
 def resolve(**changes):
-    """A call that checks the settings of the recipe vanilla, changed, against each other."""
-    return lambda: run.resolve(recipes.get("vanilla").override(**changes))
+    """Returns a call that resolves the recipe vanilla with other settings."""
+    return lambda: run.resolve(recipes.get("vanilla").override(**changes), Environment())
 
 
 def options(model, **model_options):
-    """A call that makes a GAN of a model with options of the model."""
+    """Returns a call that builds a GAN with options of its model."""
     config = recipes.get("cyclegan" if model == "cyclegan" else "vanilla")
     config = config.override(model=model, model_options=model_options)
     return lambda: from_config(config, (28, 28, 1), 10)
 
 
 def batch(num_examples, num_replicas=1):
-    """A call that fits a batch of 100 to data and replicas."""
+    """Returns a call that resolves a batch of 100 for data and replicas."""
     return lambda: TrainConfig(global_batch_size=100, steps=1).resolve(num_examples, num_replicas)
 
 
@@ -38,7 +38,7 @@ def row(name, act, *mentions):
     return pytest.param(act, mentions, id=name)
 
 
-@pytest.mark.parametrize("argument", ["--steps=3.5", "--classes=a", "--architecture_options=[1]", "--beta_1=x"])
+@pytest.mark.parametrize("argument", ["--steps=3.5", "--architecture_options=[1]", "--beta_1=x"])
 def test_a_flag_of_a_wrong_type_is_refused(argument):
     values = absl_flags.FlagValues()
     flags.define_config(values)
@@ -62,6 +62,10 @@ def test_a_flag_of_a_wrong_type_is_refused(argument):
         row("batch over replicas", batch(500, 8), "global_batch_size", "100", "8", "96", "104"),
         row("setting of another version", lambda: TrainConfig.from_dict({"color": "red"}), "color"),
         row("classes", lambda: ConditionalGAN(4, 10, classes=(3, 12)), "classes", "(3, 12)", "9"),
+        row("class names in code", lambda: TrainConfig(classes=("cat",)).class_numbers, "classes", "cat"),
+        row("class number", resolve(classes=(10,)), "classes", "10", "digits", "9"),
+        row("negative class", resolve(classes=(-1,)), "classes", "-1", "digits", "9"),
+        row("class twice", resolve(classes=("3", 3)), "classes", "3"),
     ],
 )
 def test_a_value_out_of_range_is_refused(act, mentions):
@@ -100,7 +104,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(act, mentions):
         row("negative pool", options("cyclegan", pool_size=-1), "pool_size", "-1"),
     ],
 )
-def test_options_of_wirings_are_numbers_in_range(act, mentions):
+def test_options_of_models_are_numbers_in_range(act, mentions):
     check_refusal(act, ConfigError, *mentions)
 
 
@@ -145,12 +149,12 @@ def test_settings_that_do_not_fit_each_other_are_refused(changes, mentions):
     check_refusal(resolve(**changes), ConfigError, *mentions)
 
 
-def test_making_a_gan_checks_the_combinations_too():
+def test_building_a_gan_checks_combinations_too():
     config = recipes.get("vanilla").override(**SEPARATE, penalties=("r1",))
     check_refusal(lambda: from_config(config, (28, 28, 1), 10), ConfigError, "penalties", "separate")
 
 
-def test_a_recipe_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
+def test_a_failing_import_in_a_recipe_module_is_shown(tmp_path, monkeypatch):
     (tmp_path / "broken_recipe.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     check_refusal(lambda: recipes.get("broken_recipe:mine"), ModuleNotFoundError, "no_such_dependency")

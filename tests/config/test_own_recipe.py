@@ -1,4 +1,4 @@
-"""A loss, an architecture, a model and a recipe of the user's own, from a module that the package knows nothing of."""
+"""Custom losses, architectures, models and recipes from a module outside the package."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import trainer.__main__ as commands
 from trainer import task
@@ -20,6 +22,7 @@ def trainer(arguments, folder):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_docs_trains_and_samples(tmp_path):
     example = re.search(r"```python\n(# my_gans\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
     (tmp_path / "my_gans.py").write_text(example)
@@ -34,14 +37,14 @@ def test_the_recipe_of_the_docs_trains_and_samples(tmp_path):
     assert (tmp_path / "grid.png").stat().st_size > 0
 
 
-def test_the_wiring_of_the_docs_trains_resumes_samples_and_is_served(tmp_path, monkeypatch, capsys):
-    example = re.search(r"```python\n(# my_wiring\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
-    (tmp_path / "my_wiring.py").write_text(example)
+def test_the_model_of_the_docs_trains_resumes_samples_and_is_served(tmp_path, monkeypatch, capsys):
+    example = re.search(r"```python\n(# my_model\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
+    (tmp_path / "my_model.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(MODELS, "_members", dict(MODELS._members))
     small = json.dumps({"generator_filters": [8, 4], "discriminator_filters": [4, 8]})
     flags = [f"--job_dir={tmp_path}/run", f"--architecture_options={small}", "--metrics=none", "--jit_compile=off"]
-    command = ["task", "--recipe=my_wiring:encoding", "--global_batch_size=16", "--steps_per_execution=1", *flags]
+    command = ["task", "--recipe=my_model:encoding", "--global_batch_size=16", "--steps_per_execution=1", *flags]
     assert task.main([*command, "--steps=2"]) == 0
     assert task.main([*command, "--steps=3"]) == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

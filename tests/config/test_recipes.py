@@ -1,6 +1,6 @@
 """Recipes, and the base classes, have the networks, losses and optimizers of the systems that they implement.
 
-The tests in `tests/architectures` check the layers of single architectures. These check what recipes make of them.
+The tests in `tests/networks` check the layers of single architectures. These tests check complete recipes.
 """
 
 import itertools
@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.models import GAN, ConditionalGAN, CycleGAN, from_config, losses
 from trainer.models.step_plan import step_plan
 from trainer.training import run
@@ -52,7 +53,7 @@ def repeated(first, *others):
 
 def recipe(name, shape=(28, 28, 1), num_classes=10, **changes):
     """Returns a recipe's resolved config and its GAN."""
-    config = run.resolve(recipes.get(name).override(**changes))
+    config = run.resolve(recipes.get(name).override(**changes), Environment())
     return config, from_config(config, shape, num_classes)
 
 
@@ -86,7 +87,7 @@ def assert_plain(config, average=0.0):
 
 
 def test_gan_takes_a_keras_loss_and_a_decaying_rmsprop():
-    """A subclass trains in tests/gans/test_gan_api.py. Its discriminator takes real and fake images in one batch."""
+    """A subclass trains in tests/models/test_gan.py. Its discriminator takes real and fake images in one batch."""
 
     class Snippet(GAN):
         def __init__(self, input_dim):
@@ -159,7 +160,7 @@ def test_two_phase_updates_on_real_and_fake_apart_or_together():
     assert isinstance(joint.objective.loss, losses.LeastSquares)
     assert config.update_order == "alternating"
     assert_plain(config)
-    # tests/conformance/test_every_wiring.py checks that the generator's phase leaves the discriminator as it is.
+    # tests/conformance/test_every_model.py checks that the generator's phase leaves the discriminator as it is.
 
 
 UP = [("dense", 7 * 7 * 256), ("Conv2DTranspose", 128, 5, 1), ("Conv2DTranspose", 64, 5, 2)]
@@ -316,8 +317,8 @@ def test_dcgan_paper_follows_the_rules_of_the_paper():
 
 def test_vanilla_trains_on_a_prepared_folder_by_its_path(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)
-    told = {"name": "letters", "source": "noise", "license": "none", "attribution": "none"}
-    write_prepared(tmp_path, images, np.arange(200) % 4, tuple("abcd"), **told)
+    about = {"name": "letters", "source": "noise", "license": "none", "attribution": "none"}
+    write_prepared(tmp_path, images, np.arange(200) % 4, tuple("abcd"), **about)
     config, gan = recipe("vanilla", (28, 28, 1), 4, dataset=str(tmp_path), epochs=1)
     assert config.steps == 2
     assert gan.generator.output_shape == (None, 28, 28, 1)

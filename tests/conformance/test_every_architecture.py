@@ -1,13 +1,13 @@
-"""What every registered architecture promises; one that is added is found here by itself.
+"""Promises of every registered architecture. A new architecture is tested without changes here.
 
-Legend: `B` images, `H W C` an image, `h w` patches, `Z` latent size, `K` classes.
+Legend: `B` images, `H W C` image shape, `h w` patches, `Z` latent size, `K` classes.
 """
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_ARCHITECTURES, tiny_config, tiny_data, tiny_wiring, values_of
+from conftest import TINY_ARCHITECTURES, tiny_config, tiny_data, tiny_model, values_of
 from refusals import check_refusal
 
 from trainer import networks
@@ -16,10 +16,12 @@ from trainer.training.rng import seeded_initialization
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (20, 12, 3)]
 B, Z, K = 2, 8, 3
+SLOW = {"resnet_translator", "unet_translator"}
+"""Architectures whose training step takes more than about three seconds to trace."""
 
 
 def build(name, shape, condition_size, activation="tanh"):
-    """Generator and discriminator in their tiny forms."""
+    """Returns generator and discriminator in their tiny forms."""
     with seeded_initialization(0):
         factories = networks.build(name, shape, Z, condition_size, activation, TINY_ARCHITECTURES[name])
         return factories["generator"](), factories["discriminator"]()
@@ -30,16 +32,16 @@ def draw(*shape):
 
 
 def test_every_architecture_has_tiny_options_and_no_other():
-    assert set(TINY_ARCHITECTURES) == set(networks.names()), "name the tiny options in tests/conftest.py"
+    assert set(TINY_ARCHITECTURES) == set(networks.names()), "add the tiny options to tests/conftest.py"
 
 
 @pytest.mark.parametrize("condition_size", [0, K])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", networks.names())
-def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size):
+def test_networks_have_the_promised_input_and_output_shapes(name, shape, condition_size):
     height, width, channels = shape
     generator, discriminator = build(name, shape, condition_size)
-    if networks.maps(name) == "latents":
+    if networks.generator_input(name) == "latents":
         inputs = draw(B, Z + condition_size)
     else:
         inputs = draw(B, height, width, channels + condition_size)
@@ -56,17 +58,19 @@ def test_networks_take_and_give_the_promised_shapes(name, shape, condition_size)
 
 
 @pytest.mark.parametrize("name", networks.names())
-def test_every_kernel_has_random_values_of_its_own(name):
+def test_every_kernel_has_different_random_values(name):
     for network in build(name, (28, 28, 1), 0):
         starts = [variable.numpy().ravel()[:6] for variable in network.trainable_variables if variable.ndim > 1]
         directions = [start / np.linalg.norm(start) for start in starts if start.any()]
         for index, direction in enumerate(directions):
-            alike = [float(direction @ other) for other in directions[:index] if len(other) == len(direction)]
-            assert max(alike, default=0.0) < 0.999, f"kernel {index} of the {network.name} begins as another one does"
+            similarities = [float(direction @ other) for other in directions[:index] if len(other) == len(direction)]
+            assert max(similarities, default=0.0) < 0.999, (
+                f"kernel {index} of the {network.name} has the initial values of another kernel"
+            )
 
 
-@pytest.mark.parametrize("name", [name for name in networks.names() if networks.maps(name) == "latents"])
-def test_the_asked_label_reaches_images_and_logits(name):
+@pytest.mark.parametrize("name", [name for name in networks.names() if networks.generator_input(name) == "latents"])
+def test_labels_reach_images_and_logits(name):
     generator, discriminator = build(name, (28, 28, 1), K)
     labels = tf.one_hot([0, 1], K)
     images = generator(tf.concat([tf.repeat(draw(1, Z), 2, axis=0), labels], axis=-1))
@@ -80,10 +84,13 @@ def test_the_asked_label_reaches_images_and_logits(name):
     assert (logits[0] != logits[1]).numpy().any()
 
 
-@pytest.mark.parametrize("name", networks.names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in networks.names()],
+)
 def test_a_step_is_finite_and_moves_every_weight(digits, name):
-    model = "conditional" if networks.maps(name) == "latents" else "cyclegan"
-    gan = tiny_wiring(model, architecture=name, architecture_options=TINY_ARCHITECTURES[name], beta_1=0.0)
+    model = "conditional" if networks.generator_input(name) == "latents" else "cyclegan"
+    gan = tiny_model(model, architecture=name, architecture_options=TINY_ARCHITECTURES[name], beta_1=0.0)
     before = values_of(gan)
     gan.fit(*tiny_data(gan, digits), batch_size=16, steps=2, verbose=0)
     after = values_of(gan)
@@ -104,7 +111,7 @@ def test_a_step_is_finite_and_moves_every_weight(digits, name):
         if more.keys() <= networks.default_options(name).keys()
     ],
 )
-def test_networks_are_saved_loaded_and_cloned_by_keras_alone(name, more, tmp_path):
+def test_keras_saves_loads_and_clones_networks(name, more, tmp_path):
     with seeded_initialization(0):
         factories = networks.build(name, (12, 12, 1), Z, K, "tanh", TINY_ARCHITECTURES[name] | more)
     for network in (factories["generator"](), factories["discriminator"]()):
@@ -126,7 +133,7 @@ def test_a_tiny_config_is_complete_for_every_architecture():
     ("name", "option"),
     [(name, option) for name in networks.names() for option in networks.default_options(name)],
 )
-def test_an_option_of_a_kind_that_none_has_is_refused(name, option):
+def test_an_option_of_a_wrong_type_is_refused(name, option):
     shape, options = (32, 32, 3), TINY_ARCHITECTURES[name] | {option: {"a": 1}}
 
     def build_both():

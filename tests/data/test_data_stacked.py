@@ -1,4 +1,4 @@
-"""Stacked sets: which digits are drawn, and how they are stacked."""
+"""Stacked data sets: the drawn digits and the stacked images."""
 
 import hashlib
 
@@ -8,25 +8,25 @@ import pytest
 from trainer.data import describe
 from trainer.data.loading import load
 from trainer.data.stacked import draw, stack
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 
 SOURCE_COUNTS = [3, 9, 1, 0, 7, 5, 5, 2, 4, 4]
 DRAW_SHA256 = "6f4ce45c94ab768de0e7cb86f6a3a1e7d90191968b34fa64eb16fe3b5674f3f5"
 
 
 def write_source(directory, labels, num_classes=10, channels=1):
-    """Images of 2×1 pixels: their own number, and their label."""
+    """Writes images of 2×1 pixels, the number and the label of each image, and returns them."""
     images = np.zeros((len(labels), 2, 1, channels), np.uint8)
     images[:, 0, 0, 0], images[:, 1, 0, 0] = np.arange(len(labels)), labels
     names = [f"class {label}" for label in range(num_classes)]
-    about = {"name": "little", "source": "", "license": "", "attribution": ""}
-    write_prepared(directory, images, np.asarray(labels), names, **about)
+    texts = {"name": "little", "source": "", "license": "", "attribution": ""}
+    write_prepared(directory, images, np.asarray(labels), names, **texts)
     return images
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """The directory, the images and the labels of a source whose classes are mixed and of different sizes."""
+    """Directory, images and labels of a source with mixed classes of different sizes."""
     labels = np.random.Generator(np.random.PCG64(5)).permutation(np.repeat(np.arange(10), SOURCE_COUNTS))
     directory = tmp_path_factory.mktemp("source")
     return directory, write_source(directory, labels), labels
@@ -45,7 +45,7 @@ def test_a_stacked_set_has_128000_color_images_in_1000_classes():
     assert 80 < min(info.class_counts) < 128 < max(info.class_counts) < 180
 
 
-def test_the_draw_is_the_same_everywhere():
+def test_the_drawn_digits_never_change():
     positions = draw((500,) * 10).positions
     assert hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest() == DRAW_SHA256
 
@@ -69,7 +69,7 @@ def test_the_description_counts_classes_exactly_without_pixels(tmp_path, stacked
     assert info.name == "stacked:little"
 
 
-def test_channels_hold_digits_and_the_label_their_classes(source, stacked):
+def test_channels_are_digits_and_labels_their_classes(source, stacked):
     _, images, labels = source
     numbers = stacked.images[:, 0, 0, :]
     np.testing.assert_array_equal(stacked.labels, labels[numbers] @ [100, 10, 1])
@@ -80,16 +80,16 @@ def test_channels_hold_digits_and_the_label_their_classes(source, stacked):
     assert set(numbers.ravel()) == set(range(len(labels)))
 
 
-def test_the_draw_counts_places_in_the_source_sorted_by_class(source, stacked):
+def test_drawn_positions_refer_to_the_source_sorted_by_class(source, stacked):
     order = np.argsort(source[2], kind="stable")
     np.testing.assert_array_equal(stacked.images[:, 0, 0, :], order[draw(SOURCE_COUNTS).positions])
 
 
 def test_a_class_filter_keeps_order_and_labels(source, stacked):
     filtered = load(f"stacked:{source[0]}", (145, 11))
-    kept = np.isin(stacked.labels, (11, 145))
-    np.testing.assert_array_equal(filtered.images, stacked.images[kept])
-    np.testing.assert_array_equal(filtered.labels, stacked.labels[kept])
+    is_selected = np.isin(stacked.labels, (11, 145))
+    np.testing.assert_array_equal(filtered.images, stacked.images[is_selected])
+    np.testing.assert_array_equal(filtered.labels, stacked.labels[is_selected])
     assert filtered.info == stacked.info.with_classes((145, 11))
     assert filtered.info.num_examples == len(filtered.images)
 

@@ -1,4 +1,4 @@
-"""Descriptions of data sets: shapes, sizes, classes and padding, without reading an image."""
+"""Descriptions of data sets: shapes, sizes, classes and padding, without reading images."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ def test_padding_counts_in_the_shape_and_changes_nothing_else(name, shape):
     assert dataclasses.replace(padded, image_shape=(28, 28, shape[2])) == describe(name)
 
 
-def test_a_directory_is_described_by_its_manifest(tmp_path):
+def test_a_directory_is_described_by_its_spec(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(VALID))
     info = describe(str(tmp_path))
     assert (info.name, info.image_shape, info.class_counts, info.class_names) == ("two", (4, 5, 3), (1, 2), ("a", "b"))

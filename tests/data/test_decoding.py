@@ -1,4 +1,4 @@
-"""Every kind of picture becomes pixels by the rule that is stated for it."""
+"""Decoding of image files by the documented rules."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trainer.data.prepare import decoding
-from trainer.data.prepare.decoding import Target, shape_of
+from trainer.data.prepare.decoding import Target, read_shape
 
 RED, GREEN = (200, 30, 40), (10, 180, 60)
 AS_IT_IS = Target(None, None, 3, "none")
@@ -15,7 +15,7 @@ GRAY = Target(None, None, 1, "none")
 
 
 def halves(mode="RGB", left=RED, right=GREEN, size=(8, 6)):
-    """A picture of two colors side by side."""
+    """Returns an image of two colors side by side."""
     picture = Image.new(mode, size, left)
     picture.paste(right, (size[0] // 2, 0, *size))
     return picture
@@ -28,22 +28,22 @@ def as_file(picture, kind="PNG", **settings):
 
 
 def decode(content, target):
-    """The pixels of a file: uint8 [H, W, C]."""
+    """Returns the pixels of a file: uint8 [H, W, C]."""
     picture = decoding.decode(content, target)
     return np.asarray(picture).reshape(picture.height, picture.width, target.channels)
 
 
 def sides(array):
-    """The colors of the left and of the right edge."""
+    """Returns the colors of the left and the right edge."""
     return tuple(map(int, array[0, 0])), tuple(map(int, array[0, -1]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
-def test_lossless_kinds_come_back_as_they_were(kind):
+def test_lossless_formats_keep_their_pixels(kind):
     assert sides(decode(as_file(halves(), kind), AS_IT_IS)) == (RED, GREEN)
 
 
-def test_lossy_kinds_come_back_almost():
+def test_lossy_formats_almost_keep_their_pixels():
     for content in (
         as_file(halves(size=(32, 32)), "JPEG", quality=95),
         as_file(halves(size=(32, 32)), "WEBP", quality=95),
@@ -51,8 +51,8 @@ def test_lossy_kinds_come_back_almost():
         assert np.abs(np.subtract(sides(decode(content, AS_IT_IS)), (RED, GREEN))).max() < 20
 
 
-def test_what_a_file_is_its_content_says():
-    assert shape_of(as_file(halves(), "PNG")) == (6, 8, 3)
+def test_the_content_determines_the_format():
+    assert read_shape(as_file(halves(), "PNG")) == (6, 8, 3)
 
 
 def test_gray_is_repeated_and_color_becomes_luma():
@@ -61,10 +61,10 @@ def test_gray_is_repeated_and_color_becomes_luma():
     assert decode(as_file(gray), GRAY).shape == (6, 8, 1)
     luma = decode(as_file(halves()), GRAY)
     assert luma[0, 0, 0] == round(0.299 * 200 + 0.587 * 30 + 0.114 * 40) and luma.shape == (6, 8, 1)
-    assert (shape_of(as_file(gray))[2], shape_of(as_file(halves()))[2]) == (1, 3)
+    assert (read_shape(as_file(gray))[2], read_shape(as_file(halves()))[2]) == (1, 3)
 
 
-def test_transparent_pixels_are_put_on_white():
+def test_transparent_pixels_are_placed_on_white():
     clear = halves("RGBA", (*RED, 255), (*GREEN, 0))
     assert sides(decode(as_file(clear), AS_IT_IS)) == (RED, (255, 255, 255))
     half = halves("LA", (0, 255), (0, 128))
@@ -74,10 +74,10 @@ def test_transparent_pixels_are_put_on_white():
     assert sides(decode(as_file(palette, transparency=first), AS_IT_IS))[0] == (255, 255, 255)
 
 
-def test_palettes_are_looked_up_and_tell_gray_from_color():
+def test_palettes_are_expanded_and_distinguish_gray_from_color():
     assert sides(decode(as_file(halves().quantize(4)), AS_IT_IS)) == (RED, GREEN)
-    assert shape_of(as_file(halves().quantize(4))) == (6, 8, 3)
-    assert shape_of(as_file(halves("L", 20, 220).convert("P"))) == (6, 8, 1)
+    assert read_shape(as_file(halves().quantize(4))) == (6, 8, 3)
+    assert read_shape(as_file(halves("L", 20, 220).convert("P"))) == (6, 8, 1)
 
 
 def test_cmyk_and_black_and_white_are_converted():
@@ -90,21 +90,21 @@ def test_sixteen_bits_become_eight():
     values = np.repeat(np.array([[0, 257, 32768, 65535]], np.uint16), 2, axis=0)
     array = decode(as_file(Image.fromarray(values)), GRAY)
     assert array[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert shape_of(as_file(Image.fromarray(values))) == (2, 4, 1)
+    assert read_shape(as_file(Image.fromarray(values))) == (2, 4, 1)
 
 
-def test_pictures_are_turned_upright():
+def test_the_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: to be rotated by 90° clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     content = as_file(halves(), exif=exif)
-    assert shape_of(content) == (8, 6, 3)
+    assert read_shape(content) == (8, 6, 3)
     array = decode(content, AS_IT_IS)
     assert array.shape == (8, 6, 3) and tuple(array[0, 0]) == RED and tuple(array[-1, 0]) == GREEN
     small = decode(as_file(halves(size=(640, 320)), "JPEG", exif=exif), Target(64, 32, 3, "stretch"))
     assert small.shape == (64, 32, 3)
 
 
-def test_the_first_frame_of_an_animation_is_taken():
+def test_the_first_frame_of_an_animation_is_used():
     frames = [halves(), halves(left=GREEN, right=RED)]
     for kind in ("GIF", "WEBP", "PNG"):
         content = as_file(
@@ -117,13 +117,13 @@ def test_the_first_frame_of_an_animation_is_taken():
     ("resize", "edges"),
     [("crop", (RED, GREEN)), ("stretch", (RED, GREEN)), ("fit", ((0, 0, 0), (0, 0, 0)))],
 )
-def test_how_a_picture_is_resized(resize, edges):
+def test_images_are_resized_by_the_selected_method(resize, edges):
     wide = halves(size=(40, 10))
     array = decode(as_file(wide), Target(8, 8, 3, resize))
     assert array.shape == (8, 8, 3) and sides(array) == edges
-    if resize == "fit":  # two rows in the middle, on black
+    if resize == "fit":  # two rows in the center, on black
         assert [bool(row.any()) for row in array] == [False] * 3 + [True] * 2 + [False] * 3
-    if resize == "crop":  # the middle alone: the edge between the colors is still the middle
+    if resize == "crop":  # the edge between the colors stays in the center
         assert np.abs(np.subtract(array[4, [2, 5]], (RED, GREEN), dtype=int)).max() < 10
 
 

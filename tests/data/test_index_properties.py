@@ -1,4 +1,4 @@
-"""Properties of the index mathematics: which image is in which batch, on which replica, in which chunk.
+"""Properties of the index computations: the images of each batch, replica and chunk.
 
 The examples are the same in every run, and the sizes are small.
 """
@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from trainer.data.dataset_spec import Shard
 from trainer.data.pipeline.balance import balanced_order, balanced_size
 from trainer.data.pipeline.batching import BatchSlice, ChunkVisit
-from trainer.data.pipeline.chunk_schedule import ChunkSchedule, num_chunks
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule, choose_num_chunks
 from trainer.errors import ConfigError
 from trainer.training.distributed.host_shard import HostShard, order_key
 
@@ -25,13 +25,13 @@ SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=12)
 
 
 def checked(max_examples):
-    """The settings of a property: always the same examples, and nothing is written to disk."""
+    """Returns the settings of a property: always the same examples, and no files."""
     return settings(max_examples=max_examples, derandomize=True, deadline=None, database=None)
 
 
 @st.composite
 def epochs(draw):
-    """The number of images, the batch of one replica, and the number of replicas; at least one batch an epoch."""
+    """Draws the number of images, the replica batch size and the number of replicas; at least one batch per epoch."""
     num_replicas, replica_batch_size = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     global_batch_size = num_replicas * replica_batch_size
     return draw(st.integers(global_batch_size, global_batch_size + 60)), replica_batch_size, num_replicas
@@ -42,9 +42,9 @@ def steps(start, stop):
 
 
 def batch(key, step, replica_batch_size, num_replicas, indices):
-    """The indices of a global batch, replica after replica."""
-    places = [BatchSlice(key, step, replica, replica_batch_size, num_replicas) for replica in range(num_replicas)]
-    return np.concatenate([indices(place).numpy() for place in places])
+    """Returns the indices of a global batch, replica after replica."""
+    slices = [BatchSlice(key, step, replica, replica_batch_size, num_replicas) for replica in range(num_replicas)]
+    return np.concatenate([indices(batch_slice).numpy() for batch_slice in slices])
 
 
 @checked(60)
@@ -56,12 +56,12 @@ def test_an_epoch_is_a_permutation_of_all_examples(key, epoch, num_examples):
 
 @checked(25)
 @given(key=KEYS, epoch=st.integers(0, 1000), shape=epochs())
-def test_no_example_comes_twice_in_an_epoch_of_batches(key, epoch, shape):
+def test_no_example_is_repeated_in_an_epoch_of_batches(key, epoch, shape):
     num_examples, replica_batch_size, num_replicas = shape
     num_steps = num_examples // (replica_batch_size * num_replicas)
     taken = np.concatenate(
         [
-            batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices(num_examples))
+            batch(key, step, replica_batch_size, num_replicas, lambda batch_slice: batch_slice.indices(num_examples))
             for step in steps(epoch * num_steps, (epoch + 1) * num_steps)
         ]
     )
@@ -75,13 +75,13 @@ def test_a_batch_is_the_same_for_any_number_of_replicas(key, step, shape):
     num_examples, replica_batch_size, num_replicas = shape
     step = tf.constant(step, tf.int64)
     whole = BatchSlice(key, step, 0, replica_batch_size * num_replicas, 1).indices(num_examples).numpy()
-    parts = batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices(num_examples))
+    parts = batch(key, step, replica_batch_size, num_replicas, lambda batch_slice: batch_slice.indices(num_examples))
     np.testing.assert_array_equal(whole, parts)
 
 
 @checked(40)
 @given(key=KEYS, num_examples=st.integers(40, 300), epoch=st.integers(0, 1000))
-def test_two_epochs_have_two_orders(key, num_examples, epoch):
+def test_two_epochs_have_different_orders(key, num_examples, epoch):
     first, second = (
         BatchSlice(key, step, 0, num_examples, 1).indices(num_examples).numpy() for step in steps(epoch, epoch + 2)
     )
@@ -90,7 +90,7 @@ def test_two_epochs_have_two_orders(key, num_examples, epoch):
 
 @checked(40)
 @given(key=KEYS, number=st.integers(0, 10**6), size=st.integers(1, 200), first_step=st.integers(0, 10**9))
-def test_a_visit_shows_each_image_once_and_then_once_again(key, number, size, first_step):
+def test_a_visit_shows_each_image_once_before_it_repeats(key, number, size, first_step):
     visit = tf.constant([number, first_step, size], tf.int64)
     taken = BatchSlice(key, tf.constant(first_step, tf.int64), 0, 2 * size, 1).indices_of_chunk(visit).numpy()
     assert sorted(taken[:size]) == sorted(taken[size:]) == list(range(size))
@@ -104,7 +104,7 @@ def test_the_replicas_of_a_visit_take_disjoint_images(key, number, shape, num_st
     visit, first_step = tf.constant([number, 7, size], tf.int64), 7
     taken = np.concatenate(
         [
-            batch(key, step, replica_batch_size, num_replicas, lambda place: place.indices_of_chunk(visit))
+            batch(key, step, replica_batch_size, num_replicas, lambda batch_slice: batch_slice.indices_of_chunk(visit))
             for step in steps(first_step, first_step + num_steps)
         ]
     )
@@ -112,7 +112,7 @@ def test_the_replicas_of_a_visit_take_disjoint_images(key, number, shape, num_st
 
 
 def machine(task, num_machines, replicas_each, has_chief):
-    """The strategy of one machine of a cluster, as far as a share needs it."""
+    """Returns a stand-in for the strategy of one machine of a cluster."""
     jobs = ["chief", "worker"] if has_chief else ["worker"]
     is_chief = has_chief and task == 0
     resolver = types.SimpleNamespace(
@@ -137,37 +137,37 @@ def machine(task, num_machines, replicas_each, has_chief):
     spare=st.integers(0, 5),
     has_chief=st.booleans(),
 )
-def test_the_shares_of_machines_are_disjoint_and_cover_a_visit(
+def test_host_shards_are_disjoint_and_cover_a_visit(
     seed, num_machines, replicas_each, replica_batch_size, num_steps, spare, has_chief
 ):
     global_batch_size = num_machines * replicas_each * replica_batch_size
     visit = ChunkVisit(number=3, first_step=11, size=num_steps * global_batch_size + spare)
-    shares = [
+    host_shards = [
         HostShard(machine(task, num_machines, replicas_each, has_chief), num_steps, global_batch_size, seed, repeats=1)
         for task in range(num_machines)
     ]
-    places = [share(visit) for share in shares]
-    assert all(len(taken) == share.most for taken, share in zip(places, shares, strict=True))
-    assert len(set(np.concatenate(places))) == num_steps * global_batch_size
-    told = tf.constant([visit.number, visit.first_step, visit.size], tf.int64)
+    positions = [host_shard(visit) for host_shard in host_shards]
+    assert all(len(taken) == host_shard.max_examples for taken, host_shard in zip(positions, host_shards, strict=True))
+    assert len(set(np.concatenate(positions))) == num_steps * global_batch_size
+    visit_tensor = tf.constant([visit.number, visit.first_step, visit.size], tf.int64)
     whole = [
-        BatchSlice(order_key(seed, 0), step, 0, global_batch_size, 1).indices_of_chunk(told).numpy()
+        BatchSlice(order_key(seed, 0), step, 0, global_batch_size, 1).indices_of_chunk(visit_tensor).numpy()
         for step in steps(visit.first_step, visit.first_step + num_steps)
     ]
-    assert set(np.concatenate(places)) == set(np.concatenate(whole))
+    assert set(np.concatenate(positions)) == set(np.concatenate(whole))
 
 
 @checked(8)
 @given(seed=st.integers(0, 2**31 - 1), num_machines=st.integers(1, 3), size=st.integers(1, 30))
-def test_shares_that_need_a_second_lap_cover_every_image(seed, num_machines, size):
+def test_host_shards_that_repeat_a_chunk_cover_every_image(seed, num_machines, size):
     batch_size = 2 * num_machines
     num_steps = math.ceil(size / batch_size)
     visit = ChunkVisit(number=0, first_step=0, size=size)
-    shares = [
+    host_shards = [
         HostShard(machine(task, num_machines, 1, True), num_steps, batch_size, seed, repeats=1)(visit)
         for task in range(num_machines)
     ]
-    assert set(np.concatenate(shares)) == set(range(size))
+    assert set(np.concatenate(host_shards)) == set(range(size))
 
 
 @checked(200)
@@ -182,7 +182,7 @@ def test_balancing_shows_each_class_equally_often(labels):
 
 @checked(200)
 @given(labels=LABELS)
-def test_balancing_shows_the_images_of_a_class_evenly(labels):
+def test_balancing_uses_the_images_of_a_class_evenly(labels):
     uses = np.bincount(balanced_order(labels), minlength=len(labels))
     for label in set(labels.tolist()):
         of_class = uses[labels == label]
@@ -197,46 +197,48 @@ def shards_of(sizes):
 
 
 @st.composite
-def cuts(draw):
-    """A set cut into at most as many chunks as it has shards."""
+def schedules(draw):
+    """Draws a schedule with at most as many chunks as shards."""
     sizes = draw(SIZES)
     return ChunkSchedule(shards_of(sizes), draw(st.integers(1, len(sizes))), draw(st.integers(0, 2**31 - 1)))
 
 
 @checked(150)
-@given(cut=cuts(), epoch=st.integers(0, 1000))
-def test_a_round_visits_each_shard_once_in_chunks_of_equal_size(cut, epoch):
-    visits = range(epoch * cut.num_chunks, (epoch + 1) * cut.num_chunks)
-    chunks = [cut.shards_of(visit) for visit in visits]
-    assert sorted(shard.file for chunk in chunks for shard in chunk) == sorted(shard.file for shard in cut.shards)
+@given(schedule=schedules(), epoch=st.integers(0, 1000))
+def test_an_epoch_visits_each_shard_once_in_chunks_of_similar_size(schedule, epoch):
+    visits = range(epoch * schedule.num_chunks, (epoch + 1) * schedule.num_chunks)
+    chunks = [schedule.shards_of(visit) for visit in visits]
+    assert sorted(shard.file for chunk in chunks for shard in chunk) == sorted(shard.file for shard in schedule.shards)
     lengths = [len(chunk) for chunk in chunks]
     assert max(lengths) - min(lengths) <= 1 and min(lengths) >= 1
 
 
 @checked(150)
-@given(cut=cuts(), epoch=st.integers(0, 1000))
-def test_no_chunk_is_larger_than_the_stated_capacity(cut, epoch):
-    sizes = sorted((shard.num_examples for shard in cut.shards), reverse=True)
-    assert cut.capacity == sum(sizes[: math.ceil(len(sizes) / cut.num_chunks)])
-    for visit in range(epoch * cut.num_chunks, (epoch + 1) * cut.num_chunks):
-        assert sum(shard.num_examples for shard in cut.shards_of(visit)) <= cut.capacity
+@given(schedule=schedules(), epoch=st.integers(0, 1000))
+def test_no_chunk_is_larger_than_max_chunk_size(schedule, epoch):
+    sizes = sorted((shard.num_examples for shard in schedule.shards), reverse=True)
+    assert schedule.max_chunk_size == sum(sizes[: math.ceil(len(sizes) / schedule.num_chunks)])
+    for visit in range(epoch * schedule.num_chunks, (epoch + 1) * schedule.num_chunks):
+        assert sum(shard.num_examples for shard in schedule.shards_of(visit)) <= schedule.max_chunk_size
 
 
 @checked(150)
-@given(cut=cuts(), visit=st.integers(0, 1000))
-def test_the_chunk_of_a_visit_follows_from_the_seed_alone(cut, visit):
-    assert ChunkSchedule(cut.shards, cut.num_chunks, cut.seed).shards_of(visit) == cut.shards_of(visit)
+@given(schedule=schedules(), visit=st.integers(0, 1000))
+def test_the_chunk_of_a_visit_depends_on_the_seed_only(schedule, visit):
+    assert ChunkSchedule(schedule.shards, schedule.num_chunks, schedule.seed).shards_of(visit) == schedule.shards_of(
+        visit
+    )
 
 
 @checked(150)
 @given(sizes=SIZES, images=st.floats(0.5, 400), padding=st.integers(0, 2))
-def test_the_number_of_chunks_is_the_least_of_which_two_fit(sizes, images, padding):
+def test_the_number_of_chunks_is_the_smallest_of_which_two_fit(sizes, images, padding):
     shards = shards_of(sizes)
-    manifest = types.SimpleNamespace(name="set", image_shape=(4, 6, 3), num_examples=sum(sizes), shards=shards)
-    count = functools.partial(num_chunks, manifest, images * (4 + 2 * padding) * (6 + 2 * padding) * 3 / 2**20)
+    spec = types.SimpleNamespace(name="set", image_shape=(4, 6, 3), num_examples=sum(sizes), shards=shards)
+    count = functools.partial(choose_num_chunks, spec, images * (4 + 2 * padding) * (6 + 2 * padding) * 3 / 2**20)
 
     def fit(chunks):
-        return (sum(sizes) if chunks == 1 else 2 * ChunkSchedule(shards, chunks, 0).capacity) <= images
+        return (sum(sizes) if chunks == 1 else 2 * ChunkSchedule(shards, chunks, 0).max_chunk_size) <= images
 
     allowed = [chunks for chunks in range(1, len(sizes) + 1) if fit(chunks)]
     if allowed:

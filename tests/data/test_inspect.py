@@ -1,4 +1,4 @@
-"""`inspect` prints what a set holds, draws its images, and finds damage with --verify."""
+"""`inspect` describes a data set, draws its images, and finds damage with --verify."""
 
 import errno
 import json
@@ -9,7 +9,7 @@ from PIL import Image
 from refusals import check_command_refusal
 
 from trainer import __main__ as commands
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.storage import locate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 6, 3), np.uint8)
@@ -27,13 +27,17 @@ def inspect(*arguments):
     return commands.main(["trainer", "inspect", *arguments])
 
 
-def test_a_set_is_described_and_drawn(folder, tmp_path, capsys):
-    assert inspect(f"--dataset={folder}", "--verify", f"--sheet={tmp_path}/sheet.png") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["num_examples"], told["image_shape"], told["classes"]) == (30, [4, 6, 3], {"a": 10, "b": 10, "ü": 10})
-    assert told["pixels"]["images"] == 30 and told["pixels"]["range"] == [int(IMAGES.min()), int(IMAGES.max())]
-    assert told["pixels"]["mean"] == pytest.approx(IMAGES.mean(axis=(0, 1, 2)), abs=0.01)
-    assert told["pixels"]["standard_deviation"] == pytest.approx(IMAGES.std(axis=(0, 1, 2)), abs=0.01)
+def test_a_data_set_is_described_and_drawn(folder, tmp_path, capsys):
+    assert inspect(f"--dataset={folder}", "--verify", f"--contact_sheet={tmp_path}/sheet.png") == 0
+    output = json.loads(capsys.readouterr().out)
+    assert (output["num_examples"], output["image_shape"], output["classes"]) == (
+        30,
+        [4, 6, 3],
+        {"a": 10, "b": 10, "ü": 10},
+    )
+    assert output["pixels"]["images"] == 30 and output["pixels"]["range"] == [int(IMAGES.min()), int(IMAGES.max())]
+    assert output["pixels"]["mean"] == pytest.approx(IMAGES.mean(axis=(0, 1, 2)), abs=0.01)
+    assert output["pixels"]["standard_deviation"] == pytest.approx(IMAGES.std(axis=(0, 1, 2)), abs=0.01)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (3 * 6 + 2, 10 * 8 + 2, 3)
     assert (sheet[2 + 6 : 6 + 6, 2 + 8 : 8 + 8] == IMAGES[4]).all()  # second row, second column: class b's second one
@@ -48,21 +52,21 @@ def test_damage_is_found_with_verify(folder, capsys):
     check_command_refusal(commands.main, arguments, capsys, 1, "toy-00002-of-00003.tfrecord", "SHA-256")
 
 
-def test_named_sets_are_described_too(capsys):
+def test_a_transformed_data_set_is_described(capsys):
     assert inspect("--dataset=inverted:digits") == 0
     assert json.loads(capsys.readouterr().out)["classes"]["7"] == 500
 
 
-def test_a_sheet_may_go_to_a_bucket(folder, bucket, tmp_path, capsys):
-    for place in (str(tmp_path), bucket):
-        assert inspect(f"--dataset={folder}", f"--sheet={place}/sheet.png") == 0
+def test_a_contact_sheet_is_written_to_a_bucket(folder, bucket, tmp_path, capsys):
+    for folder_name in (str(tmp_path), bucket):
+        assert inspect(f"--dataset={folder}", f"--contact_sheet={folder_name}/sheet.png") == 0
     assert (locate(bucket) / "sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
-def test_a_sheet_on_a_full_disk_ends_with_one_line(folder, tmp_path, capsys, monkeypatch):
+def test_a_contact_sheet_on_a_full_disk_fails_with_one_line(folder, tmp_path, capsys, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("trainer.storage.base.write_atomically", full)
-    arguments = ["trainer", "inspect", f"--dataset={folder}", f"--sheet={tmp_path}/sheet.png"]
+    monkeypatch.setattr("trainer.storage.local.write_atomically", full)
+    arguments = ["trainer", "inspect", f"--dataset={folder}", f"--contact_sheet={tmp_path}/sheet.png"]
     check_command_refusal(commands.main, arguments, capsys, 1, f"{tmp_path}/sheet.png", "No space left on device")

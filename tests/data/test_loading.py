@@ -1,4 +1,4 @@
-"""Loading: the embedded digits, a directory, and the sets that keras.datasets downloads."""
+"""Loading of the embedded digits, a directory, and the data sets of Keras."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def digits():
     return load("digits")
 
 
-def test_the_embedded_digits_are_5000_of_which_500_a_class(digits):
+def test_the_embedded_digits_have_500_images_per_class(digits):
     assert (digits.images.shape, digits.images.dtype) == ((5000, 28, 28, 1), np.uint8)
     assert (digits.labels.shape, digits.labels.dtype) == ((5000,), np.int32)
     assert np.bincount(digits.labels).tolist() == [500] * 10
@@ -47,21 +47,21 @@ def test_the_fingerprint_depends_on_images_labels_order_and_shape():
 
 def test_a_class_filter_keeps_order_and_labels(digits):
     filtered = load("digits", (3, 0))
-    kept = (digits.labels == 0) | (digits.labels == 3)
-    np.testing.assert_array_equal(filtered.images, digits.images[kept])
-    np.testing.assert_array_equal(filtered.labels, digits.labels[kept])
+    is_selected = (digits.labels == 0) | (digits.labels == 3)
+    np.testing.assert_array_equal(filtered.images, digits.images[is_selected])
+    np.testing.assert_array_equal(filtered.labels, digits.labels[is_selected])
     assert (filtered.info.num_examples, filtered.info.num_classes) == (1000, 10)
 
 
 def test_padding_surrounds_every_image_with_zeros(digits):
     padded = load("digits", (3, 0), padding=2)
-    kept = (digits.labels == 0) | (digits.labels == 3)
+    is_selected = (digits.labels == 0) | (digits.labels == 3)
     assert padded.images.shape[1:] == padded.info.image_shape == (32, 32, 1)
-    np.testing.assert_array_equal(padded.images[:, 2:-2, 2:-2], digits.images[kept])
-    assert padded.images.sum() == digits.images[kept].sum()
+    np.testing.assert_array_equal(padded.images[:, 2:-2, 2:-2], digits.images[is_selected])
+    assert padded.images.sum() == digits.images[is_selected].sum()
 
 
-def test_a_directory_loads_like_the_embedded_set(digits):
+def test_a_directory_loads_like_the_embedded_digits(digits):
     assert load(str(embedded_digits_dir())).fingerprint == digits.fingerprint
 
 
@@ -80,7 +80,7 @@ def test_a_failed_download_names_its_cause_and_where_files_go(monkeypatch, name)
     check_refusal(lambda: load(name), DataError, *facts)
 
 
-def test_a_downloaded_set_gets_the_shape_and_types_of_the_others(monkeypatch):
+def test_a_downloaded_data_set_has_the_usual_shape_and_types(monkeypatch):
     labels = np.repeat(np.arange(10, dtype=np.uint8), 5000)[:, None]
     images = np.zeros((50000, 32, 32, 3), np.uint8)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((images, labels), (None, None)))
@@ -90,7 +90,7 @@ def test_a_downloaded_set_gets_the_shape_and_types_of_the_others(monkeypatch):
     assert set(arrays.labels) == {7}
 
 
-def test_a_downloaded_set_with_other_counts_is_refused(monkeypatch):
+def test_a_downloaded_data_set_with_other_counts_is_refused(monkeypatch):
     content = (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (content, (None, None)))
     check_refusal(lambda: load("mnist"), DataError, "mnist", "[1, 1, 1, ", "[5923, ", "~/.keras/datasets/")

@@ -1,4 +1,4 @@
-"""Shards in a bucket are fetched once into a cache, checked, and fetched again where the cache lost or damaged them."""
+"""Shards in a bucket are downloaded once, verified, and downloaded again if the cache lost or damaged them."""
 
 import os
 import threading
@@ -14,7 +14,8 @@ from refusals import check_refusal
 from trainer.data import shard_cache, tfrecord_reader
 from trainer.data.loading import load
 from trainer.data.shard_cache import ShardCache
-from trainer.data.tfrecord_reader import read_shards, write_prepared
+from trainer.data.tfrecord_reader import read_shards
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import gcs, locate
 from trainer.storage.gcs import BucketLocation
@@ -25,7 +26,7 @@ TEXTS = {"name": "set", "source": "", "license": "", "attribution": ""}
 
 @pytest.fixture
 def remote(bucket, tmp_path):
-    """A set of four shards in a bucket."""
+    """A data set of four shards in a bucket."""
     write_prepared(tmp_path / "set", IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
     folder = locate(bucket) / "sets/set"
     folder.upload(tmp_path / "set", [path.name for path in (tmp_path / "set").iterdir()])
@@ -34,7 +35,7 @@ def remote(bucket, tmp_path):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """The names that are fetched from buckets."""
+    """Names of the files that are downloaded from buckets."""
     fetched = []
     plain = BucketLocation.download
     monkeypatch.setattr(
@@ -43,7 +44,7 @@ def downloads(monkeypatch):
     return fetched
 
 
-def test_a_data_set_in_a_bucket_is_loaded_by_its_name(remote, tmp_path, monkeypatch, downloads):
+def test_a_data_set_in_a_bucket_is_downloaded_once(remote, tmp_path, monkeypatch, downloads):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for _ in range(2):
         assert (load(str(remote)).images == IMAGES).all()
@@ -52,36 +53,36 @@ def test_a_data_set_in_a_bucket_is_loaded_by_its_name(remote, tmp_path, monkeypa
     check_refusal(lambda: load(nothing), ConfigError, f"dataset={nothing}", "dataset.json")
 
 
-def test_what_the_cache_damaged_is_fetched_again(remote, tmp_path, downloads):
+def test_a_damaged_cached_shard_is_downloaded_again(remote, tmp_path, downloads):
     files = ShardCache(remote, tmp_path / "cache")
-    first = files.paths(files.manifest.shards)[0]
+    first = files.fetch(files.spec.shards)[0]
     content = first.read_bytes()
     first.write_bytes(content[:-1] + b"x")
-    assert ShardCache(remote, tmp_path / "cache").paths(files.manifest.shards)[0].read_bytes() == content
-    assert downloads.count(files.manifest.shards[0].file) == 2 and len(downloads) == 5
+    assert ShardCache(remote, tmp_path / "cache").fetch(files.spec.shards)[0].read_bytes() == content
+    assert downloads.count(files.spec.shards[0].file) == 2 and len(downloads) == 5
 
 
-def test_what_was_used_least_recently_goes_when_the_cache_is_full(remote, tmp_path, downloads):
-    shards = ShardCache(remote, tmp_path / "cache").manifest.shards
+def test_a_full_cache_deletes_the_least_recently_used_shard(remote, tmp_path, downloads):
+    shards = ShardCache(remote, tmp_path / "cache").spec.shards
     files = ShardCache(remote, tmp_path / "cache", cache_mib=2.5 * shards[0].num_bytes / 2**20)
     for index in (0, 1, 0, 2):
-        (path,) = files.paths([shards[index]])
+        (path,) = files.fetch([shards[index]])
         assert path.exists()
-    held = {path.stem for path in (tmp_path / "cache").iterdir()}
-    assert held == {shards[0].sha256, shards[2].sha256} and len(downloads) == 3
+    cached = {path.stem for path in (tmp_path / "cache").iterdir()}
+    assert cached == {shards[0].sha256, shards[2].sha256} and len(downloads) == 3
 
 
-def test_a_shard_that_the_bucket_lost_or_changed_is_named(remote, tmp_path):
+def test_a_missing_or_changed_shard_in_a_bucket_is_named(remote, tmp_path):
     files = ShardCache(remote, tmp_path / "cache")
-    (remote / files.manifest.shards[1].file).write_bytes(b"something else")
-    changed, lost = (str(remote / shard.file) for shard in files.manifest.shards[1:3])
-    check_refusal(lambda: files.paths(files.manifest.shards), DataError, changed, "14", "dataset.json")
-    remote.delete([files.manifest.shards[2].file])
+    (remote / files.spec.shards[1].file).write_bytes(b"something else")
+    changed, lost = (str(remote / shard.file) for shard in files.spec.shards[1:3])
+    check_refusal(lambda: files.fetch(files.spec.shards), DataError, changed, "14", "dataset.json")
+    remote.delete([files.spec.shards[2].file])
     others = ShardCache(remote, tmp_path / "other")
-    check_refusal(lambda: others.paths(files.manifest.shards), StorageError, lost)
+    check_refusal(lambda: others.fetch(files.spec.shards), StorageError, lost)
 
 
-def test_two_runs_fetch_one_shard_into_one_cache(remote, tmp_path, monkeypatch):
+def test_two_runs_download_one_shard_into_one_cache(remote, tmp_path, monkeypatch):
     both = threading.Barrier(2, timeout=20)
     partials = []
 
@@ -89,20 +90,20 @@ def test_two_runs_fetch_one_shard_into_one_cache(remote, tmp_path, monkeypatch):
         partials.append(filename)
         both.wait()
         plain(self, filename, **settings)
-        both.wait()  # neither has given its file its name yet
+        both.wait()  # neither download has renamed its file yet
 
     monkeypatch.setattr(storage.Blob, "download_to_filename", together)
     runs = [ShardCache(remote, tmp_path / "cache") for _ in range(2)]
-    threads = [threading.Thread(target=files.paths, args=(files.manifest.shards[:1],)) for files in runs]
+    threads = [threading.Thread(target=files.fetch, args=(files.spec.shards[:1],)) for files in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(set(partials)) == 2
-    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [runs[0].manifest.shards[0].sha256]
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [runs[0].spec.shards[0].sha256]
 
 
-def test_what_transfers_left_that_were_broken_off_goes_after_a_day(remote, tmp_path):
+def test_files_of_interrupted_downloads_are_deleted_after_a_day(remote, tmp_path):
     (tmp_path / "cache").mkdir()
     for name, age in (
         (".a.tfrecord.partial", 90_000),
@@ -112,35 +113,35 @@ def test_what_transfers_left_that_were_broken_off_goes_after_a_day(remote, tmp_p
         (tmp_path / "cache" / name).touch()
         os.utime(tmp_path / "cache" / name, times=(time.time() - age,) * 2)
     files = ShardCache(remote, tmp_path / "cache")
-    files.paths(files.manifest.shards[:1])
+    files.fetch(files.spec.shards[:1])
     assert [path.name for path in (tmp_path / "cache").glob(".*")] == [".c.tfrecord.2.partial"]
 
 
-def test_a_shard_whose_room_another_run_needed_is_fetched_again(remote, tmp_path, downloads):
+def test_a_shard_that_another_run_deleted_is_downloaded_again(remote, tmp_path, downloads):
     ours, theirs = (ShardCache(remote, tmp_path / "cache", cache_mib=0) for _ in range(2))
-    shards = ours.manifest.shards
+    shards = ours.spec.shards
     reading = read_shards(ours, shards[:2])
     images = [next(reading)[0]]
-    theirs.paths(shards[2:3])
+    theirs.fetch(shards[2:3])
     assert {path.stem for path in (tmp_path / "cache").iterdir()} == {shards[2].sha256}
     images.append(next(reading)[0])
     assert (np.concatenate(images) == IMAGES[:6]).all()
     assert downloads == [shards[index].file for index in (0, 1, 2, 1)]
 
 
-def test_a_shard_that_is_open_may_go(remote, tmp_path, downloads, monkeypatch):
-    monkeypatch.setattr(tfrecord_reader, "_PARSE_BATCH", 1)
+def test_an_open_shard_may_be_deleted(remote, tmp_path, downloads, monkeypatch):
+    monkeypatch.setattr(tfrecord_reader, "_PARSE_BATCH_SIZE", 1)
     files = ShardCache(remote, tmp_path / "cache")
-    shard = files.manifest.shards[0]
-    (path,) = files.paths([shard])
-    batches = tfrecord_reader._records(files, shard, lambda start, stop: np.arange(stop - start))
+    shard = files.spec.shards[0]
+    (path,) = files.fetch([shard])
+    batches = tfrecord_reader._iterate_shard(files, shard, lambda start, stop: np.arange(stop - start))
     images = [next(batches)[0]]
     path.unlink()
-    images += [found for found, _ in batches]
+    images += [batch for batch, _ in batches]
     assert (np.concatenate(images) == IMAGES[:3]).all() and downloads == [shard.file]
 
 
-def test_a_file_that_another_run_deletes_at_any_moment_is_no_error(remote, tmp_path, monkeypatch, downloads):
+def test_files_that_another_run_deletes_cause_no_error(remote, tmp_path, monkeypatch, downloads):
     def gone_before(act):
         def acted(path, *arguments, **settings):
             if path not in deleted and Path(path).exists():
@@ -159,38 +160,38 @@ def test_a_file_that_another_run_deletes_at_any_moment_is_no_error(remote, tmp_p
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(module, name, gone_before(getattr(module, name)))
             meanwhile.setattr(Path, "glob", listed)
-            files.paths(files.manifest.shards[:2])
-        assert (next(read_shards(files, files.manifest.shards[:1]))[0] == IMAGES[:3]).all()
+            files.fetch(files.spec.shards[:2])
+        assert (next(read_shards(files, files.spec.shards[:1]))[0] == IMAGES[:3]).all()
         assert deleted and downloads
         downloads.clear()
 
 
-def test_a_shard_that_is_always_deleted_ends_the_run(remote, tmp_path):
+def test_a_shard_that_is_always_deleted_is_an_error(remote, tmp_path):
     files = ShardCache(remote, tmp_path / "cache")
 
     def gone(path):
         raise FileNotFoundError
 
-    shard = files.manifest.shards[0]
+    shard = files.spec.shards[0]
     facts = (str(remote / shard.file), str(tmp_path / "cache"), "--cache_mib")
-    check_refusal(lambda: files.using(shard, gone), StorageError, *facts)
+    check_refusal(lambda: files.read_file(shard, gone), StorageError, *facts)
 
 
-def test_a_local_shard_that_goes_in_mid_run_is_named(tmp_path):
+def test_a_local_shard_deleted_during_a_run_is_named(tmp_path):
     write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
     files = ShardCache(locate(tmp_path))
-    for path in files.paths(files.manifest.shards):
+    for path in files.fetch(files.spec.shards):
         path.unlink()
-    reading = read_shards(files, files.manifest.shards)
+    reading = read_shards(files, files.spec.shards)
     check_refusal(lambda: next(reading), DataError, "set-00000-of-00004.tfrecord", "dataset.json")
 
 
-def test_a_reader_that_stops_fetches_no_other_shard(remote, tmp_path, monkeypatch):
+def test_a_cancelled_reader_downloads_no_further_shard(remote, tmp_path, monkeypatch):
     closing, plain = threading.Event(), storage.Blob.download_to_filename
     monkeypatch.setattr(gcs, "NUM_THREADS", 1)
     monkeypatch.setattr(storage.Blob, "download_to_filename", lambda *a, **how: (closing.set(), plain(*a, **how)))
     files = ShardCache(remote, tmp_path / "cache")
     with pytest.raises(CancelledError):
-        files.until(closing).paths(files.manifest.shards)
-    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [files.manifest.shards[0].sha256]
-    assert len(files.paths(files.manifest.shards)) == 4
+        files.with_cancellation(closing).fetch(files.spec.shards)
+    assert [path.stem for path in (tmp_path / "cache").iterdir()] == [files.spec.shards[0].sha256]
+    assert len(files.fetch(files.spec.shards)) == 4

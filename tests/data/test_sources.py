@@ -1,4 +1,4 @@
-"""Folders, archives, arrays and tables give the same pictures, classes and order."""
+"""Folders, archives, arrays and CSV files give the same images, classes and order."""
 
 import gzip
 import io
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
-from trainer.data.prepare.sources import opened
-from trainer.data.prepare.sources.base import natural_order
+from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources.base import natural_sort_key
 from trainer.errors import DataError, StorageError
 from trainer.storage import locate
 
@@ -56,10 +56,10 @@ def contents(source):
     return {item.name: source.read(index) for index, item in enumerate(source.items)}
 
 
-def test_each_sub_folder_is_a_class_in_natural_order(folder):
+def test_each_subfolder_is_a_class_in_natural_order(folder):
     (folder / "a" / "notes.txt").write_text("no picture")
     (folder / "a" / ".hidden.png").write_bytes(b"")
-    with opened(str(folder)) as source:
+    with open_source(str(folder)) as source:
         assert [item.name for item in source.items] == IN_ORDER
         assert (source.class_names, [item.label for item in source.items]) == (("a", "b"), [0, 0, 1, 1])
         assert contents(source) == FILES
@@ -68,26 +68,26 @@ def test_each_sub_folder_is_a_class_in_natural_order(folder):
 def test_a_class_may_be_a_link_to_a_folder(folder, tmp_path):
     (folder / "b").rename(tmp_path / "elsewhere")
     (folder / "b").symlink_to(tmp_path / "elsewhere")
-    with opened(str(folder)) as source:
+    with open_source(str(folder)) as source:
         assert [item.name for item in source.items] == IN_ORDER and contents(source) == FILES
     (folder / "b").unlink()
     (folder / "b").symlink_to(tmp_path / "gone")
-    check_refusal(lambda: opened(str(folder)).__enter__(), StorageError, "letters/b")
+    check_refusal(lambda: open_source(str(folder)).__enter__(), StorageError, "letters/b")
 
 
 def test_a_flat_folder_is_one_class_and_names_may_be_anything(tmp_path):
     for name in ("ein Bild ä.png", "дом 2.JPEG", "x.WebP"):
         (tmp_path / "flat" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "flat" / name).write_bytes(png(1))
-    with opened(f"{tmp_path}/flat/") as source:
+    with open_source(f"{tmp_path}/flat/") as source:
         assert source.class_names == ("flat",) and len(source.items) == 3 and source.read(0) == png(1)
 
 
 @pytest.mark.parametrize("around", ["", "letters/"])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_an_archive_is_as_its_folder_with_or_without_one_around_it(folder, tmp_path, kind, around):
+def test_an_archive_equals_its_folder_with_or_without_a_parent(folder, tmp_path, kind, around):
     MAKERS[kind](folder, tmp_path / kind, around)
-    with opened(str(tmp_path / kind)) as source:
+    with open_source(str(tmp_path / kind)) as source:
         assert source.class_names == ("a", "b")
         assert [item.name.removeprefix("./").removeprefix(around) for item in source.items] == IN_ORDER
         assert list(contents(source).values()) == [FILES[name] for name in IN_ORDER]
@@ -115,14 +115,14 @@ def test_a_tar_is_read_to_its_end_or_refused_as_damaged(tmp_path, kind, ending):
     assert len(whole) > end + 1024 and not any(whole[end:])  # a tape's last record is filled up with zeros
     for good in (whole, whole[: end + 1024], whole[: end + 512], whole[:end]):
         path.write_bytes(pack(good))
-        with opened(str(path)) as source:
+        with open_source(str(path)) as source:
             assert {item.name: source.read(index) for index, item in enumerate(source.items)} == contents
     for header in headers:
         for start, damage in ((header + 148, b"\xff" * 8), (header, bytes(512))):  # the checksum; all of it
             path.write_bytes(pack(whole[:start] + damage + whole[start + len(damage) :]))
-            check_refusal(lambda: opened(str(path)).__enter__(), DataError, path.name)
+            check_refusal(lambda: open_source(str(path)).__enter__(), DataError, path.name)
     path.write_bytes(pack(whole[: headers[3] + 100]))
-    check_refusal(lambda: opened(str(path)).__enter__(), DataError, path.name)
+    check_refusal(lambda: open_source(str(path)).__enter__(), DataError, path.name)
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (5, 4, 6), np.uint8)
@@ -131,9 +131,9 @@ LABELS = np.array([0, 2, 1, 2, 0])
 
 @pytest.mark.parametrize("names", [("x", "y"), ("x_train", "y_train"), ("images", "labels")])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_arrays_of_bytes_come_back(tmp_path, names, save):
+def test_uint8_arrays_are_read_unchanged(tmp_path, names, save):
     save(tmp_path / "set.npz", **dict(zip(names, (IMAGES, LABELS), strict=True)))
-    with opened(str(tmp_path / "set.npz")) as source:
+    with open_source(str(tmp_path / "set.npz")) as source:
         assert [item.label for item in source.items] == LABELS.tolist() and source.class_names == ("0", "1", "2")
         assert all((source.read(index)[..., 0] == IMAGES[index]).all() for index in range(5))
         assert source.items[3].name == "image 3 of set.npz"
@@ -144,16 +144,16 @@ def test_float_arrays_are_read_in_the_range_of_all_images(tmp_path, low):
     floats = (IMAGES / 255.0 * (1.0 - low) + low).astype(np.float32)
     floats[1] = 0.5
     np.savez(tmp_path / "set.npz", x=floats)
-    with opened(str(tmp_path / "set.npz")) as source:
+    with open_source(str(tmp_path / "set.npz")) as source:
         assert (source.read(0)[..., 0] == IMAGES[0]).all() and source.class_names == ("0",)
         assert source.read(1)[0, 0, 0] == round((0.5 - low) / (1 - low) * 255)
 
 
-def test_a_float_that_is_no_number_is_one_bad_image(tmp_path):
+def test_an_image_with_nan_is_a_bad_image(tmp_path):
     floats = np.random.default_rng(0).random((3, 4, 4, 3))
     floats[1, 0, 0, 0] = np.nan
     np.savez(tmp_path / "set.npz", x=floats)
-    with opened(str(tmp_path / "set.npz")) as source:
+    with open_source(str(tmp_path / "set.npz")) as source:
         assert source.read(0).shape == (4, 4, 3)
         check_refusal(lambda: source.read(1), DataError)
 
@@ -163,53 +163,53 @@ def idx(array):
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_files_are_read_with_the_labels_beside_them(tmp_path, bucket, ending):
+def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending):
     pack = gzip.compress if ending else bytes
     (tmp_path / f"train-images-idx3-ubyte{ending}").write_bytes(pack(idx(IMAGES)))
     (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(pack(idx(LABELS)))
     (locate(bucket) / "mnist").upload(tmp_path, [path.name for path in tmp_path.iterdir()])
     for folder in (str(tmp_path), f"{bucket}/mnist"):
-        with opened(f"{folder}/train-images-idx3-ubyte{ending}") as source:
+        with open_source(f"{folder}/train-images-idx3-ubyte{ending}") as source:
             assert [item.label for item in source.items] == LABELS.tolist()
             assert (source.read(4)[..., 0] == IMAGES[4]).all()
 
 
-def test_a_table_names_pictures_and_their_classes(folder):
+def test_a_csv_lists_images_and_their_classes(folder):
     table = folder / "table.csv"
     table.write_text(f"Path,label,more\na/2.PNG,ten,1\n{folder}/b/10.PNG,two,2\n")
-    with opened(str(table)) as source:
+    with open_source(str(table)) as source:
         assert (source.class_names, [item.label for item in source.items]) == (("ten", "two"), [0, 1])
         assert (source.read(0), source.read(1)) == (FILES["a/2.PNG"], FILES["b/10.PNG"])
     table.write_text("file\na/2.PNG\nmissing.png\n")
-    with opened(str(table)) as source:
+    with open_source(str(table)) as source:
         assert source.class_names == ("table",)
         check_refusal(lambda: source.read(1), DataError, "missing.png")
 
 
 class ClassLabel:
-    """As that of tensorflow-datasets."""
+    """Stand-in for the class of tensorflow-datasets."""
 
     names = ("cat", "dog")
 
 
 @pytest.fixture
 def tfds(monkeypatch):
-    """Stands in for tensorflow-datasets, with one set; what is asked of that is noted in `asked`."""
+    """A stand-in for tensorflow-datasets with one data set. `calls` lists the calls."""
     examples = [{"image": png(number), "label": number % 2} for number in range(4)]
-    asked = []
+    calls = []
 
     class Builder:
         info = types.SimpleNamespace(features={"image": None, "label": ClassLabel()})
 
         def download_and_prepare(self):
-            asked.append("downloaded")
+            calls.append("downloaded")
 
         def as_dataset(self, split, decoders):
-            asked.append((split, decoders["image"]))
+            calls.append((split, decoders["image"]))
             return examples
 
     package = types.SimpleNamespace(
-        asked=asked,
+        calls=calls,
         Builder=Builder,
         builder=lambda name: Builder(),
         as_numpy=iter,
@@ -220,9 +220,9 @@ def tfds(monkeypatch):
     return package
 
 
-def test_tfds_gives_the_files_that_it_stores(tfds):
-    with opened("tfds:pets:test") as source:
-        assert tfds.asked == ["downloaded", ("test", "as stored")]
+def test_tfds_images_are_used_as_stored(tfds):
+    with open_source("tfds:pets:test") as source:
+        assert tfds.calls == ["downloaded", ("test", "as stored")]
         assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
         assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
 
@@ -246,32 +246,32 @@ def raising(error):
 )
 def test_an_error_of_tfds_becomes_one_line_with_its_cause(tfds, monkeypatch, at, error, facts):
     monkeypatch.setattr(tfds if hasattr(tfds, at) else tfds.Builder, at, raising(error))
-    check_refusal(lambda: opened("tfds:pets:x").__enter__(), DataError, "tfds:pets", *facts)
+    check_refusal(lambda: open_source("tfds:pets:x").__enter__(), DataError, "tfds:pets", *facts)
 
 
 @pytest.mark.parametrize(("features", "fact"), [({"text": 0}, "image"), ({"image": 0, "label": 0.5}, "label")])
 def test_tfds_sets_without_images_or_classes_are_not_downloaded(tfds, features, fact):
     tfds.Builder.info = types.SimpleNamespace(features=features)
-    check_refusal(lambda: opened("tfds:pets").__enter__(), DataError, "tfds:pets", fact)
-    assert not tfds.asked
+    check_refusal(lambda: open_source("tfds:pets").__enter__(), DataError, "tfds:pets", fact)
+    assert not tfds.calls
 
 
-def test_natural_order_counts():
-    assert sorted(["10", "9", "b2", "b10", "a"], key=natural_order) == ["9", "10", "a", "b2", "b10"]
+def test_natural_order_sorts_numbers_by_value():
+    assert sorted(["10", "9", "b2", "b10", "a"], key=natural_sort_key) == ["9", "10", "a", "b2", "b10"]
     ordered = ["2a", "10", "٣٣", "", "a2", "a010", "a10/1", "a10b", "a", "ab", "b/9.png", "b/10.png", "²"]
     names = sorted(ordered)
-    assert names != ordered == sorted(names, key=natural_order)
+    assert names != ordered == sorted(names, key=natural_sort_key)
 
 
-def test_natural_order_holds_words_and_not_letters():
-    assert len(natural_order("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
+def test_a_natural_sort_key_has_words_and_not_letters():
+    assert len(natural_sort_key("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
 
 
-def test_nothing_of_a_source_stays_on_the_disk(folder, tmp_path, monkeypatch):
+def test_temporary_files_of_a_source_are_deleted(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
     os.mkdir(tmp_path / "scratch")
     tarred(folder, tmp_path / "letters.tar.gz")
-    with opened(str(tmp_path / "letters.tar.gz")):
+    with open_source(str(tmp_path / "letters.tar.gz")):
         assert list((tmp_path / "scratch").iterdir())
     assert not list((tmp_path / "scratch").iterdir())

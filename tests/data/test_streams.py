@@ -1,4 +1,4 @@
-"""A set larger than its memory: the schedule is fixed, every image is shown, and a stop in mid-window is harmless."""
+"""Streaming of a data set larger than memory: a fixed schedule, every image, and exact resume within a chunk."""
 
 import collections
 import itertools
@@ -19,10 +19,10 @@ from trainer import task
 from trainer.data import default_num_chunks, tfrecord_reader
 from trainer.data.dataset_spec import Shard
 from trainer.data.pipeline.batching import BatchSlice, Chunk
-from trainer.data.pipeline.chunk_schedule import ChunkSchedule, num_chunks
+from trainer.data.pipeline.chunk_schedule import ChunkSchedule, choose_num_chunks
 from trainer.data.pipeline.loaders import InMemoryLoader, StreamedDataset, StreamingLoader
 from trainer.data.shard_cache import ShardCache
-from trainer.data.tfrecord_reader import write_prepared
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError
 from trainer.storage import locate
 from trainer.training.distributed.host_shard import HostShard, order_key
@@ -47,10 +47,10 @@ def files(tmp_path_factory):
 
 
 def stream_of(files, chunks=3, seed=0, **settings):
-    return StreamedDataset(files, ChunkSchedule(files.manifest.shards, chunks, seed), **settings)
+    return StreamedDataset(files, ChunkSchedule(files.spec.shards, chunks, seed), **settings)
 
 
-def test_every_epoch_has_every_shard_once_in_an_order_of_its_own():
+def test_every_epoch_has_every_shard_once_in_its_own_order():
     schedule = ChunkSchedule(shards(), 4, seed=3)
     epochs = [
         [shard.file for visit in range(4 * epoch, 4 * epoch + 4) for shard in schedule.shards_of(visit)]
@@ -64,28 +64,28 @@ def test_every_epoch_has_every_shard_once_in_an_order_of_its_own():
         shard.file for visit in range(4) for shard in ChunkSchedule(shards(), 4, seed=4).shards_of(visit)
     ]
     assert (
-        schedule.capacity == 14
-        and ChunkSchedule(shards(), 6, 0).capacity == 7
-        and ChunkSchedule(shards(), 1, 0).capacity == 40
+        schedule.max_chunk_size == 14
+        and ChunkSchedule(shards(), 6, 0).max_chunk_size == 7
+        and ChunkSchedule(shards(), 1, 0).max_chunk_size == 40
     )
 
 
-def test_two_windows_fit_into_the_memory():
-    manifest = types.SimpleNamespace(name="set", image_shape=(64, 64, 4), num_examples=40, shards=shards())
+def test_two_chunks_fit_into_memory():
+    spec = types.SimpleNamespace(name="set", image_shape=(64, 64, 4), num_examples=40, shards=shards())
     images_that_fit = {40: 1, 39: 3, 28: 3, 27: 6, 14: 6}
     for images, chunks in images_that_fit.items():
-        assert num_chunks(manifest, images * 64 * 64 * 4 / 2**20) == chunks
-    assert num_chunks(manifest, 39 * 66 * 66 * 4 / 2**20, padding=1) == 3
-    assert num_chunks(manifest, 28 * 66 * 66 * 4 / 2**20 - 0.001, padding=1) == 6
+        assert choose_num_chunks(spec, images * 64 * 64 * 4 / 2**20) == chunks
+    assert choose_num_chunks(spec, 39 * 66 * 66 * 4 / 2**20, padding=1) == 3
+    assert choose_num_chunks(spec, 28 * 66 * 66 * 4 / 2**20 - 0.001, padding=1) == 6
     check_refusal(
-        lambda: num_chunks(manifest, 0.2), ConfigError, "data_memory_mib=0.2", "set", "0.1 MiB", "--shard_mib"
+        lambda: choose_num_chunks(spec, 0.2), ConfigError, "data_memory_mib=0.2", "set", "0.1 MiB", "--shard_mib"
     )
 
 
-def test_a_visit_takes_every_image_once_and_then_begins_again():
+def test_a_visit_takes_every_image_once_before_it_repeats():
     visit = tf.constant([5, 30, 20], tf.int64)
-    places = [BatchSlice(7, tf.constant(step, tf.int64), 0, 4, 1) for step in range(30, 40)]
-    taken = [index for place in places for index in place.indices_of_chunk(visit).numpy().tolist()]
+    slices = [BatchSlice(7, tf.constant(step, tf.int64), 0, 4, 1) for step in range(30, 40)]
+    taken = [index for batch_slice in slices for index in batch_slice.indices_of_chunk(visit).numpy().tolist()]
     assert sorted(taken[:20]) == list(range(20)) and sorted(taken[20:]) == list(range(20)) and taken[:20] != taken[20:]
     parts = [
         BatchSlice(7, tf.constant(30, tf.int64), replica, 2, 2).indices_of_chunk(visit).numpy() for replica in range(2)
@@ -110,17 +110,17 @@ def test_a_stream_shows_the_images_with_their_labels(files):
     assert len(seen) > 36 and max(seen.values()) <= 4
 
 
-def test_a_window_holds_the_classes_that_are_kept_and_padding(files):
+def test_a_chunk_has_the_selected_classes_and_padding(files):
     stream = stream_of(files, classes=(1, 2), padding=2)
     assert (stream.num_examples, stream.image_shape) == (8, (32, 32, 1))
     loaded = [stream.load(visit) for visit in range(3)]
-    kept = sorted(int(image[2, 2, 0]) for images, _, size in loaded for image in images[:size])
-    assert kept == [1, 2, 11, 12, 21, 22, 31, 32]
+    numbers = sorted(int(image[2, 2, 0]) for images, _, size in loaded for image in images[:size])
+    assert numbers == [1, 2, 11, 12, 21, 22, 31, 32]
     assert all((images[:, :2] == 0).all() and images.shape == (14, 32, 32, 1) for images, _, _ in loaded)
 
 
-def share_of(role, index, repeats=2):
-    """What one of a chief and two workers takes."""
+def host_shard_of(role, index, repeats=2):
+    """Returns the host shard of a chief or one of two workers."""
     strategy = types.SimpleNamespace(
         num_replicas_in_sync=3,
         extended=types.SimpleNamespace(worker_devices=("CPU:0",)),
@@ -133,13 +133,13 @@ def share_of(role, index, repeats=2):
 
 @pytest.mark.parametrize("settings", [{}, {"balance_classes": True}, {"classes": (1, 2, 3)}])
 @pytest.mark.parametrize(("role", "index", "replica"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
-def test_a_machine_loads_just_what_its_replicas_take(files, settings, role, index, replica):
+def test_a_machine_loads_only_the_images_of_its_replicas(files, settings, role, index, replica):
     classes, balance = settings.get("classes"), settings.get("balance_classes", False)
     stream = stream_of(files, chunks=2, classes=classes)
     make = lambda images, labels: Chunk(images, labels, (0.0, 255.0))  # noqa: E731
     with (
         closing(StreamingLoader(stream, make, 6, balance)) as whole,
-        closing(StreamingLoader(stream, make, 6, balance, share_of(role, index))) as part,
+        closing(StreamingLoader(stream, make, 6, balance, host_shard_of(role, index))) as part,
     ):
         assert part.every_steps == whole.every_steps
         for step in range(2 * whole.steps_per_epoch):
@@ -147,87 +147,87 @@ def test_a_machine_loads_just_what_its_replicas_take(files, settings, role, inde
                 chunks = whole.chunk(step), part.chunk(step)
                 tensors = [chunk.tensors() for chunk in chunks]
             for repeat in range(2):
-                place = BatchSlice(order_key(5, repeat), tf.constant(step, tf.int64), replica, 2, 3)
-                (images, labels), (same, and_labels) = (
-                    chunk.batch(held, place) for chunk, held in zip(chunks, tensors, strict=True)
+                batch_slice = BatchSlice(order_key(5, repeat), tf.constant(step, tf.int64), replica, 2, 3)
+                (images, labels), (part_images, part_labels) = (
+                    chunk.batch(content, batch_slice) for chunk, content in zip(chunks, tensors, strict=True)
                 )
-                np.testing.assert_array_equal(images, same)
-                np.testing.assert_array_equal(labels, and_labels)
-        assert len(chunks[1].images) <= min(stream.schedule.capacity, 2 * 2 * whole.every_steps)
+                np.testing.assert_array_equal(images, part_images)
+                np.testing.assert_array_equal(labels, part_labels)
+        assert len(chunks[1].images) <= min(stream.schedule.max_chunk_size, 2 * 2 * whole.every_steps)
 
 
-def trained(files, *stops, **settings):
+def train_gan(files, *stops, **settings):
     gan = tiny_gan("mlp", **settings)
     for steps in stops:
         gan.fit(stream_of(files), batch_size=4, steps=steps, verbose=0)
     return values_of(gan)
 
 
-def test_a_stop_in_the_middle_of_a_window_changes_nothing(files):
-    whole = trained(files, 20)
+def test_a_stop_in_the_middle_of_a_chunk_changes_nothing(files):
+    whole = train_gan(files, 20)
     for stops in ((7, 20), (9, 20), (1, 2, 20)):
-        again = trained(files, *stops)
+        again = train_gan(files, *stops)
         assert all((whole[name] == again[name]).all() for name in whole)
 
 
 @pytest.fixture
 def reading(monkeypatch):
-    """Functions to call before a shard is read, by how many were read before."""
-    acts, count = {}, itertools.count()
+    """Functions to call before a shard is read, by the number of shards read before."""
+    actions, count = {}, itertools.count()
 
     def read(*arguments, plain=tfrecord_reader._read_shard):
-        acts.get(next(count), lambda: None)()
+        actions.get(next(count), lambda: None)()
         plain(*arguments)
 
     monkeypatch.setattr(tfrecord_reader, "_read_shard", read)
-    return types.SimpleNamespace(acts=acts, count=lambda: next(count))
+    return types.SimpleNamespace(actions=actions, count=lambda: next(count))
 
 
-def test_what_loads_when_a_feed_is_closed_ends_after_its_shard(files, reading, monkeypatch):
+def test_closing_a_loader_ends_loading_after_the_current_shard(files, reading, monkeypatch):
     loader = StreamingLoader(stream_of(files), lambda images, labels: Chunk(images, labels, (0.0, 1.0)), 4)
     begun, awaited, plain = Event(), Event(), loader._thread.shutdown
     monkeypatch.setattr(loader._thread, "shutdown", lambda **how: (awaited.set(), plain(**how)))
-    reading.acts[2] = lambda: (begun.set(), awaited.wait(20))
+    reading.actions[2] = lambda: (begun.set(), awaited.wait(20))
     loader.chunk(0)
     assert begun.wait(20)
     loader.close()
-    assert reading.count() == 3  # the two of the first window, and one
+    assert reading.count() == 3  # two of the first chunk and one of the second
 
 
-def test_no_window_is_loaded_after_the_last_step(files, reading):
-    trained(files, 5)  # of which three are of the first window, and three would be of the second
+def test_no_chunk_is_loaded_after_the_last_step(files, reading):
+    train_gan(files, 5)  # three steps of the first chunk and two of the second
     assert reading.count() == 4
 
 
-def test_sigterm_while_a_window_is_awaited_does_not_wait_for_it(files, reading, monkeypatch):
-    gan, asked, feeds = tiny_gan("mlp"), Event(), []
+def test_sigterm_does_not_wait_for_a_loading_chunk(files, reading, monkeypatch):
+    gan, requested, loaders = tiny_gan("mlp"), Event(), []
 
     def chunk(self, step, num_steps, plain=StreamingLoader.chunk):
         if step == 3:
-            feeds.append(self)
-            asked.set()
+            loaders.append(self)
+            requested.set()
         return plain(self, step, num_steps)
 
     def terminate():
-        asked.wait(20)
+        requested.wait(20)
         os.kill(os.getpid(), signal.SIGTERM)
-        feeds[0]._closing.wait(20)
+        loaders[0]._cancelled.wait(20)
 
-    monkeypatch.setattr(StreamingLoader, "window", chunk)
-    reading.acts[2] = terminate
-    gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0)
+    monkeypatch.setattr(StreamingLoader, "chunk", chunk)
+    reading.actions[2] = terminate
+    gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0, handle_sigterm=True)
     assert gan.step == 3 and gan.preempted and reading.count() == 3
     gan.fit(stream_of(files), batch_size=4, steps=20, verbose=0)
-    whole, again = trained(files, 20), values_of(gan)
+    whole, again = train_gan(files, 20), values_of(gan)
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
-def test_a_resident_set_is_one_window(files):
+def test_a_data_set_in_memory_is_one_chunk(files):
     with closing(InMemoryLoader(Chunk(IMAGES, None, (0.0, 1.0)), 4)) as loader:
         assert (loader.steps_per_epoch, loader.every_steps) == (10, 0) and loader.chunk(3) is loader.chunk(100)
 
 
-def test_the_epochs_of_a_stream_are_told_as_always(files):
+def test_epochs_of_a_stream_are_in_the_history(files):
     gan = tiny_gan("mlp", model="conditional")
     history = gan.fit(stream_of(files), batch_size=4, epochs=2, verbose=0)
     assert gan.step == 18 and len(history.history["loss/generator"]) == 2
@@ -239,27 +239,28 @@ def arguments(files, job_dir, *flags):
     return ["task", *common, f"--dataset={files._folder}", f"--job_dir={job_dir}", *flags]
 
 
-def train(*asked):
-    return task.main(arguments(*asked))
+def train(*parts):
+    return task.main(arguments(*parts))
 
 
 def state_of(job_dir, step):
     return json.loads((job_dir / f"checkpoints/step-{step:08d}/MANIFEST.json").read_text())["state_sha256"]
 
 
-def test_a_run_keeps_its_windows_on_a_machine_with_other_memory(files, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_run_keeps_its_chunks_on_a_machine_with_other_memory(files, tmp_path, capsys):
     small = f"--data_memory_mib={28 * 28 * 28 / 2**20}"
     assert train(files, tmp_path / "whole", "--steps=20", small) == 0
-    told = capsys.readouterr().out
-    assert all(fact in told for fact in ("40", "28x28x1", "3 "))
+    output = capsys.readouterr().out
+    assert all(fact in output for fact in ("40", "28x28x1", "3 "))
     assert train(files, tmp_path / "cut", "--steps=7", small) == 0
     assert train(files, tmp_path / "cut", "--steps=20", "--data_memory_mib=100") == 0
     assert state_of(tmp_path / "cut", 20) == state_of(tmp_path / "whole", 20)
     assert json.loads((tmp_path / "cut/config.json").read_text())["num_chunks"] == 3
-    asked = arguments(files, tmp_path / "cut", "--steps=30", "--num_chunks=2")
-    check_command_refusal(task.main, asked, capsys, 1, "num_chunks=3", "num_chunks=2")
+    argv = arguments(files, tmp_path / "cut", "--steps=30", "--num_chunks=2")
+    check_command_refusal(task.main, argv, capsys, 1, "num_chunks=3", "num_chunks=2")
 
 
-def test_the_padding_counts_as_memory(files):
+def test_padding_counts_as_memory(files):
     config = tiny_config(dataset=str(files._folder), data_memory_mib=28 * 28 * 28 / 2**20)
     assert default_num_chunks(config) == 3 and default_num_chunks(config.override(padding=2)) == 6

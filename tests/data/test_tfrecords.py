@@ -1,4 +1,4 @@
-"""The prepared data set: reading returns what was written, and the format stays the same."""
+"""Prepared data sets are read as they were written, and their format does not change."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.shard_cache import ShardCache
-from trainer.data.tfrecord_reader import read_prepared, write_prepared
+from trainer.data.tfrecord_reader import read_prepared
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.storage import file_crc32c, locate
 
 RANDOM = np.random.Generator(np.random.PCG64(0))
@@ -28,21 +29,21 @@ def write(directory, images=None, labels=LABELS, num_shards=2):
 
 def read(directory):
     files = ShardCache(locate(directory))
-    return *read_prepared(files), files.manifest
+    return *read_prepared(files), files.spec
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("num_shards", [1, 3, 7])
-def test_what_is_written_is_read_back(tmp_path, channels, num_shards):
+def test_written_arrays_are_read_back(tmp_path, channels, num_shards):
     images = images_of(channels=channels)
     written = write(tmp_path / "new", images, num_shards=num_shards)
-    read_images, read_labels, manifest = read(tmp_path / "new")
+    read_images, read_labels, spec = read(tmp_path / "new")
     np.testing.assert_array_equal(read_images, images)
     np.testing.assert_array_equal(read_labels, LABELS)
     assert (read_images.dtype, read_labels.dtype) == (np.uint8, np.int32)
-    assert manifest == written
-    assert (manifest.class_counts, manifest.image_shape) == ((2, 4, 1), (4, 6, channels))
-    assert len(manifest.shards) == num_shards
+    assert spec == written
+    assert (spec.class_counts, spec.image_shape) == ((2, 4, 1), (4, 6, channels))
+    assert len(spec.shards) == num_shards
 
 
 def test_writing_twice_gives_the_same_bytes_and_no_other_file(tmp_path):
@@ -55,9 +56,9 @@ def test_writing_twice_gives_the_same_bytes_and_no_other_file(tmp_path):
 
 
 def test_the_description_has_every_field_of_the_format(tmp_path):
-    manifest = write(tmp_path)
+    spec = write(tmp_path)
     description = json.loads((tmp_path / "dataset.json").read_text())
-    assert description == json.loads(json.dumps({"format_version": 1, **dataclasses.asdict(manifest)}))
+    assert description == json.loads(json.dumps({"format_version": 1, **dataclasses.asdict(spec)}))
     assert list(description) == [
         *("format_version", "name", "image_shape", "num_examples", "class_names", "class_counts"),
         *("shards", "source", "license", "attribution", "options"),
@@ -72,7 +73,7 @@ def test_the_description_has_every_field_of_the_format(tmp_path):
     }
 
 
-def test_a_rewrite_that_fails_leaves_no_description_of_the_old_set(tmp_path, monkeypatch):
+def test_a_failed_rewrite_leaves_no_old_description(tmp_path, monkeypatch):
     write(tmp_path)
     monkeypatch.setattr(tf.io, "encode_png", lambda image: 1 / 0)
     with pytest.raises(ZeroDivisionError):

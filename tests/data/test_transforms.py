@@ -1,13 +1,13 @@
-"""Derived sets: negatives and colors of another set, described without a pixel."""
+"""Transformed data sets: negatives and colors of another data set."""
 
 import numpy as np
 
 from trainer.data import describe
 from trainer.data.loading import load
-from trainer.data.transforms import tinted
+from trainer.data.transforms import tint
 
 
-def test_inverted_images_are_negatives_padding_included(digits):
+def test_inverted_images_are_negatives_including_their_padding(digits):
     arrays = load("inverted:digits", padding=1)
     assert arrays.info.image_shape == (30, 30, 1)
     np.testing.assert_array_equal(arrays.images[:, 1:-1, 1:-1], 255 - digits.images)
@@ -24,14 +24,14 @@ def test_tinted_images_have_one_bright_color_each(digits):
     assert load("tinted:digits").fingerprint == arrays.fingerprint
 
 
-def test_hues_go_by_the_position_among_the_images_that_are_loaded(digits):
+def test_hues_depend_on_the_position_among_the_loaded_images(digits):
     few = digits.images[digits.labels == 3]
     arrays = load("tinted:digits", (3,))
-    np.testing.assert_array_equal(arrays.images, tinted(few))
+    np.testing.assert_array_equal(arrays.images, tint(few))
     hue = load("tinted:digits").images[0].reshape(-1, 3).max(axis=0)
     np.testing.assert_array_equal(arrays.images[0].reshape(-1, 3).max(axis=0) // 8, hue // 8)
 
 
-def test_a_class_filter_keeps_the_derived_classes():
+def test_a_class_filter_applies_to_a_transformed_data_set():
     arrays = load("inverted:digits", (3,))
     assert set(arrays.labels) == {3} and len(arrays.images) == 500

@@ -1,4 +1,4 @@
-"""The digits classifier, and the suite of metrics on its features."""
+"""The digits classifier, and the metric suite on its features."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ def test_features_of_real_digits_have_mean_0_and_variance_1(digits, classifier):
     np.testing.assert_allclose(features.std(0), 1, atol=0.05)
 
 
-def test_the_last_batch_is_padded_without_a_trace(digits, classifier):
+def test_padding_of_the_last_batch_does_not_change_its_results(digits, classifier):
     features, logits = classifier.extract(digits.images[:503])
     direct_features, direct_logits = classifier(digits.images[500:503])
     np.testing.assert_allclose(features[500:], direct_features, atol=1e-4)
@@ -128,7 +128,7 @@ def test_fakes_of_one_digit_are_precise_and_cover_a_tenth(digits):
     assert values["conditional_accuracy"] > 0.98
 
 
-def test_wrong_labels_lower_the_conditional_accuracy_alone(digits, suite):
+def test_wrong_labels_lower_only_the_conditional_accuracy(digits, suite):
     images, labels = digits.images[:1000], digits.labels[:1000].copy()
     labels[:250] = (labels[:250] + 1) % 10
     right, wrong = suite.evaluate(images, digits.labels[:1000]), suite.evaluate(images, labels)
@@ -137,7 +137,7 @@ def test_wrong_labels_lower_the_conditional_accuracy_alone(digits, suite):
     assert "conditional_accuracy" not in suite.evaluate(images)
 
 
-def test_the_floor_compares_the_odd_real_images_with_the_even_ones(digits, suite):
+def test_real_vs_real_compares_the_odd_images_with_the_even_ones(digits, suite):
     real_vs_real = suite.real_vs_real()
     halves = DigitsMetrics(digits.images[:1000:2], num_samples=500).evaluate(digits.images[1:1000:2])
     assert list(real_vs_real.values()) == pytest.approx(list(halves.values()), rel=1e-3, abs=1e-5)
@@ -165,7 +165,7 @@ def test_a_name_states_the_number_of_samples(digits, num_samples, end):
 
 
 class Model:
-    """Shows real digits and says what it was asked for."""
+    """A model that returns real digits and labels."""
 
     def __init__(self, images, labels):
         self.images, self.labels = images, labels

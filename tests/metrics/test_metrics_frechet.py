@@ -9,7 +9,7 @@ RANDOM = np.random.Generator(np.random.PCG64(1))
 
 
 def samples_of(mean, covariance, num_samples=200):
-    """Samples whose own mean and (unbiased) covariance are exactly those given."""
+    """Returns samples whose mean and unbiased covariance are exactly the arguments."""
     raw = RANDOM.normal(size=(num_samples, len(mean)))
     raw -= raw.mean(0)
     whitened = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
@@ -19,9 +19,9 @@ def samples_of(mean, covariance, num_samples=200):
 def test_diagonal_gaussians_match_the_closed_form():
     real = samples_of([1.0, -2.0, 0.0], np.diag([4.0, 1.0, 9.0]))
     fake = samples_of([0.0, 0.0, 0.5], np.diag([1.0, 1.0, 25.0]))
-    between_means = 1.0 + 4.0 + 0.25
-    between_deviations = (2 - 1) ** 2 + (1 - 1) ** 2 + (3 - 5) ** 2
-    assert frechet_distance(real, fake) == pytest.approx(between_means + between_deviations, abs=1e-9)
+    mean_distance = 1.0 + 4.0 + 0.25
+    deviation_distance = (2 - 1) ** 2 + (1 - 1) ** 2 + (3 - 5) ** 2
+    assert frechet_distance(real, fake) == pytest.approx(mean_distance + deviation_distance, abs=1e-9)
 
 
 def test_covariances_that_do_not_commute_match_the_closed_form():

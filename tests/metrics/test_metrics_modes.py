@@ -1,4 +1,4 @@
-"""Measures on classes alone: the divergence of mode distributions, and the matching of codes."""
+"""Metrics on class labels: the divergence of mode distributions, and the matching of codes."""
 
 import itertools
 
@@ -63,6 +63,11 @@ def test_renamed_codes_match_as_well_as_the_classes_themselves():
     assert matched_accuracy(codes, classes, 10) == 1.0
     codes[:100] = 3
     assert matched_accuracy(codes, classes, 10) == 1.0 - np.mean(classes[:100] != 1) / 10
+
+
+def test_many_classes_are_matched():
+    classes = np.arange(1000) % 100
+    assert matched_accuracy((7 * classes + 3) % 100, classes, 100) == 1.0
 
 
 def test_codes_that_share_a_class_are_not_both_right():

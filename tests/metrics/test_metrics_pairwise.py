@@ -1,10 +1,10 @@
-"""The kernel distance and the neighborhood measures, on sets small enough to count by hand."""
+"""The kernel distance and the neighborhood metrics, on sets that are small enough to count by hand."""
 
 import numpy as np
 import pytest
 
 from trainer.metrics import pairwise
-from trainer.metrics.kid import kernel_distance
+from trainer.metrics.kid import kid
 from trainer.metrics.precision_recall import density_coverage, precision_recall
 
 RANDOM = np.random.Generator(np.random.PCG64(2))
@@ -16,11 +16,11 @@ def test_the_kernel_distance_of_a_case_counted_by_hand():
     # F = 2, kernel (x·y / 2 + 1)³. Real pair: (0 + 1)³ = 1. Fake pair: (2 / 2 + 1)³ = 8.
     # Across: (1, 0)·(2, 0) -> 8, (1, 0)·(1, 2) -> 27/8, (0, 2)·(2, 0) -> 1, (0, 2)·(1, 2) -> 27.
     real, fake = [[1.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [1.0, 2.0]]
-    assert kernel_distance(real, fake) == pytest.approx(1 + 8 - 2 * (8 + 27 / 8 + 1 + 27) / 4)
+    assert kid(real, fake) == pytest.approx(1 + 8 - 2 * (8 + 27 / 8 + 1 + 27) / 4)
 
 
 def test_the_kernel_distance_is_unbiased():
-    values = [kernel_distance(RANDOM.normal(size=(20, 3)), RANDOM.normal(size=(20, 3))) for _ in range(100)]
+    values = [kid(RANDOM.normal(size=(20, 3)), RANDOM.normal(size=(20, 3))) for _ in range(100)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 10
     assert min(values) < 0 < max(values)
 
@@ -51,12 +51,12 @@ def test_the_four_measures_of_a_case_counted_by_hand():
     # and balls [-5, 8], [1.5, 14.5], [8, 32].
     real, fake = [[0.0], [1.0], [5.0]], [[1.5], [8.0], [20.0]]
     assert precision_recall(real, fake, k=1) == pytest.approx((2 / 3, 3 / 3))
-    # Fake 1.5 lies in 2 real balls, 8 in 1, 20 in none; the balls of 1 and 5 hold a fake.
+    # Fake 1.5 is in 2 real balls, 8 in 1, 20 in none; the balls of 1 and 5 contain a fake sample.
     assert density_coverage(real, fake, k=1) == pytest.approx((3 / 3, 2 / 3))
 
 
-def test_recall_asks_fake_balls_and_precision_real_ones():
-    # k = 1: the balls [-1, 1] and [0, 2] hold neither 50 nor 150; [-50, 150] and [50, 250] hold 0 and 1.
+def test_recall_uses_fake_balls_and_precision_real_ones():
+    # k = 1: the balls [-1, 1] and [0, 2] contain neither 50 nor 150; [-50, 150] and [50, 250] contain 0 and 1.
     assert precision_recall([[0.0], [1.0]], [[50.0], [150.0]], k=1) == (0.0, 1.0)
     assert precision_recall([[50.0], [150.0]], [[0.0], [1.0]], k=1) == (1.0, 0.0)
 
@@ -75,14 +75,14 @@ def test_a_sample_is_not_its_own_neighbor_and_k_counts_the_others():
 
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):
     real, fake = RANDOM.normal(size=(23, 3)), RANDOM.normal(size=(31, 3)) * 1.2
-    whole = (*precision_recall(real, fake), *density_coverage(real, fake), kernel_distance(real, fake))
-    monkeypatch.setattr(pairwise, "_PAIRS", 7 * 31)
-    in_blocks = (*precision_recall(real, fake), *density_coverage(real, fake), kernel_distance(real, fake))
+    whole = (*precision_recall(real, fake), *density_coverage(real, fake), kid(real, fake))
+    monkeypatch.setattr(pairwise, "_MAX_PAIRS", 7 * 31)
+    in_blocks = (*precision_recall(real, fake), *density_coverage(real, fake), kid(real, fake))
     assert in_blocks == pytest.approx(whole, rel=1e-12)
     assert 0 < whole[0] < 1
 
 
-def test_they_agree_with_a_direct_computation():
+def test_neighborhood_metrics_equal_a_direct_computation():
     real, fake = RANDOM.normal(size=(40, 3)), RANDOM.normal(size=(30, 3)) * 1.5
     across = np.linalg.norm(real[:, None] - fake[None], axis=2)
     real_radii, fake_radii = (

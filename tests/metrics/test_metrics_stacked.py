@@ -1,4 +1,4 @@
-"""The suite of metrics for stacked digits."""
+"""The metric suite for stacked digits."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_real_images_show_their_modes(real, suite):
         *("num_modes_stacked_250", "kl_stacked_250", "frechet_stacked_250"),
         "conditional_accuracy",
     ]
-    assert 10 <= values["num_modes_stacked_250"] <= 20  # the classifier errs now and then
+    assert 10 <= values["num_modes_stacked_250"] <= 20  # The classifier makes a few errors.
     assert values["kl_stacked_250"] < 0.1
     assert values["frechet_stacked_250"] == pytest.approx(0, abs=1e-6)
     assert values["conditional_accuracy"] > 0.97
@@ -69,9 +69,9 @@ def test_a_mode_is_missed_when_one_digit_of_it_is_wrong(real, suite):
     assert "conditional_accuracy" not in suite.evaluate(real.images[:250])
 
 
-def test_reading_each_real_digit_once_gives_the_same_features(real, suite):
+def test_classifying_each_distinct_digit_once_gives_the_same_features(real, suite):
     images = np.concatenate([real.images[:100], real.images[:100]])
-    once, each = StackedMetrics(images)._real, suite._read_each(images)
+    once, each = StackedMetrics(images)._real, suite._classify(images)
     assert len(once.digit_logits) == len({digit.tobytes() for digit in np.moveaxis(images, 3, 1).reshape(-1, 784)})
     assert len(once.digit_logits) <= 300 < len(each.digit_logits)
     np.testing.assert_array_equal(once.modes, each.modes)
@@ -80,17 +80,17 @@ def test_reading_each_real_digit_once_gives_the_same_features(real, suite):
 
 
 def test_the_values_are_those_of_the_parts(real, suite):
-    fake = suite._read_each(real.images[-250:])
-    every = suite._read_each(real.images)
+    fake = suite._classify(real.images[-250:])
+    all_real = suite._classify(real.images)
     values = suite.evaluate(real.images[-250:])
-    counts = [np.bincount(modes, minlength=1000) for modes in (fake.modes, every.modes)]
+    counts = [np.bincount(modes, minlength=1000) for modes in (fake.modes, all_real.modes)]
     assert values["kl_stacked_250"] == pytest.approx(mode_divergence(*counts))
     assert fake.features().shape == (250, 192)
-    distance = frechet_distance(every.features()[:250], fake.features())
+    distance = frechet_distance(all_real.features()[:250], fake.features())
     assert values["frechet_stacked_250"] == pytest.approx(distance, rel=1e-3)
 
 
-def test_the_floor_compares_the_last_real_images_with_the_others(real, suite):
+def test_real_vs_real_compares_the_last_real_images_with_the_others(real, suite):
     real_vs_real = suite.real_vs_real()
     expected = StackedMetrics(real.images[:-250], num_samples=250).evaluate(real.images[-250:])
     assert list(real_vs_real) == list(expected)
@@ -116,7 +116,7 @@ class Model:
         return self.images[:num_images], self.labels[:num_images]
 
 
-def test_measuring_a_model_leaves_codes_unread(real, suite):
+def test_measuring_a_model_does_not_evaluate_codes(real, suite):
     model = Model(real)
     values = suite.measure(model)
     assert values == suite.evaluate(real.images[:250], real.labels[:250])

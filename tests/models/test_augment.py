@@ -1,4 +1,4 @@
-"""Augmentations move and recolor images as they say, keyed by place in the batch, and can be derived through."""
+"""Augmentations transform images as documented, keyed by position in the batch, and are differentiable."""
 
 import functools
 
@@ -20,8 +20,8 @@ TRANSFORMATIONS = {
 every_augmentation = pytest.mark.parametrize("name", augment.names())
 
 
-class Scripted:
-    """Draws with which, at a probability of 0.5, only the named transformations apply, with the given numbers."""
+class ScriptedRng:
+    """Random numbers that apply only the named transformations at a probability of 0.5, with fixed strengths."""
 
     def __init__(self, batch, **strengths):
         self.batch, self.strengths, self.purposes = batch, strengths, []
@@ -40,7 +40,7 @@ def pictures(*shape):
 
 
 def scripted(name, images, **strengths):
-    return augment.get(name)(images, Scripted(len(images), **strengths), 0.5).numpy()
+    return augment.get(name)(images, ScriptedRng(len(images), **strengths), 0.5).numpy()
 
 
 @every_augmentation
@@ -56,7 +56,7 @@ def test_images_change_and_keep_their_shape(name, shape):
 
 @every_augmentation
 @pytest.mark.parametrize("probability", [0.0, tf.constant(0.0)], ids=["float", "tensor"])
-def test_at_probability_zero_the_same_bits_come_back(name, probability):
+def test_probability_zero_returns_the_same_bits(name, probability):
     images = tf.concat([pictures(3, 6, 9, 3), tf.fill([1, 6, 9, 3], -0.0)], 0)
     kept = augment.get(name)(images, StepRng(0, 1, 4), probability, image_range=(-0.3, 1.0))
     assert kept.numpy().tobytes() == images.numpy().tobytes()
@@ -68,15 +68,15 @@ def test_the_probability_is_the_share_of_changed_images(name, word):
     changed = (augment.get(name)(images, rng, 0.2, policy=[word]) != images).numpy().any(axis=(1, 2, 3)).mean()
     untouched = {"translation": 0.8 + 0.2 / 9, "color": 0.8**2}[word]
     if name == "ada":
-        untouched *= 1 - 0.2 / 2  # the luma flip, in one of two draws
+        untouched *= 1 - 0.2 / 2  # An applied luma flip changes one in two images.
     assert changed == pytest.approx(1 - untouched, abs=0.03)
 
 
 @pytest.mark.parametrize(("probability", "rotates"), [(0.63, False), (0.65, True)])
 def test_the_two_rotations_share_the_probability(probability, rotates):
-    rng, images = Scripted(3), pictures(3, 6, 6, 1)
+    rng, images = ScriptedRng(3), pictures(3, 6, 6, 1)
     rng.uniform = lambda purpose, size: tf.fill([3, size], 0.4)  # of p = 0.64 each rotation has 1 - sqrt(0.36) = 0.4
-    rng.normal = lambda purpose, size: tf.zeros([3, size])  # so that nothing else in `geom` does anything
+    rng.normal = lambda purpose, size: tf.zeros([3, size])  # All other transformations in `geom` are the identity.
     changed = augment.ada(images, rng, probability, policy=["geom"])
     assert (np.abs(changed - images).max() > 0.1) == rotates
 
@@ -86,14 +86,14 @@ def test_two_halves_of_a_batch_are_augmented_as_the_whole_is(name):
     images, function = pictures(8, 6, 9, 3), augment.get(name)
     whole = function(images, StepRng(5, 2, 8), 0.7)
     halves = [function(images[4 * k : 4 * k + 4], StepRng(5, 2, 4, replica=k), 0.7) for k in (0, 1)]
-    # Vectorised sines and powers round differently by where in a vector they stand.
+    # The rounding of vectorized sines and powers depends on the position in a vector.
     np.testing.assert_allclose(tf.concat(halves, 0), whole, atol=1e-5)
     assert np.abs(function(images, StepRng(5, 3, 8), 0.7) - whole).max() > 0.1
 
 
 @every_augmentation
-def test_every_transformation_draws_for_purposes_of_its_own(name):
-    rng = Scripted(2)
+def test_every_transformation_draws_for_its_own_purposes(name):
+    rng = ScriptedRng(2)
     augment.get(name)(pictures(2, 6, 6, 3), rng, 0.5)
     assert sorted(rng.purposes) == sorted(set(rng.purposes))
     applied = [f"{name}/{transformation}/applied" for transformation in TRANSFORMATIONS[name]]
@@ -110,7 +110,7 @@ def test_strengths_follow_the_range_of_the_images(name):
 
 def test_diffaugment_shifts_by_an_eighth_and_cuts_out_a_half():
     images = pictures(2, 16, 8, 3)
-    shifted = scripted("diffaugment", images, translation=0.0)  # up and left, as far as it goes
+    shifted = scripted("diffaugment", images, translation=0.0)  # The maximal shift, up and left.
     np.testing.assert_array_equal(shifted[:, :-2, :-1], images[:, 2:, 1:])
     assert (shifted[:, -2:] == 0).all() and (shifted[:, :, -1:] == 0).all()
     middle = scripted("diffaugment", images, cutout=0.5) == 0
@@ -154,7 +154,7 @@ def test_ada_shifts_bring_in_the_reflection():
 
 def test_ada_scales_and_rotates_about_the_center():
     images = pictures(2, 9, 9, 1).numpy()
-    larger = scripted("ada", images, scale=5.0)  # five fifths of an octave
+    larger = scripted("ada", images, scale=5.0)  # A whole octave.
     np.testing.assert_allclose(larger[:, ::2, ::2], images[:, 2:7, 2:7], atol=1e-5)
     np.testing.assert_allclose(scripted("ada", images, rotation=1.0), images[:, ::-1, ::-1], atol=1e-4)
     stretched = scripted("ada", images, stretch=5.0)
@@ -172,7 +172,7 @@ def test_ada_recolors_about_the_grays():
     np.testing.assert_allclose(third_of_a_turn, np.roll(images, 1, axis=3), atol=1e-5)
 
 
-def test_of_one_channel_there_is_no_saturation_and_a_luma_flip_inverts():
+def test_gray_images_have_no_saturation_and_the_luma_flip_inverts():
     images = pictures(2, 4, 5, 1)
     np.testing.assert_array_equal(scripted("diffaugment", images, saturation=0.1), images)
     np.testing.assert_array_equal(scripted("ada", images, hue=0.1, saturation=2.0), images)
@@ -180,7 +180,7 @@ def test_of_one_channel_there_is_no_saturation_and_a_luma_flip_inverts():
 
 
 @every_augmentation
-def test_gradients_are_the_transpose_of_what_is_done(name):
+def test_gradients_are_the_transpose_of_the_augmentation(name):
     images, direction, rng = pictures(4, 7, 6, 3), pictures(5, 7, 6, 3)[1:], StepRng(0, 1, 4)
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -195,7 +195,7 @@ def test_gradients_are_the_transpose_of_what_is_done(name):
 
 @functools.cache
 def penalized(name, jit_compile):
-    """A function from a kernel to the R1 penalty of its convolution after an augmentation, and the slope of that."""
+    """Returns a function from a kernel to the R1 penalty of its convolution of augmented images, and its gradient."""
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def run(images, step, kernel):
@@ -203,8 +203,8 @@ def penalized(name, jit_compile):
             outer.watch(kernel)
             with tf.GradientTape() as inner:
                 inner.watch(images)
-                seen = augment.get(name)(images, StepRng(0, step, 4), tf.constant(0.8))
-                logits = tf.reduce_sum(tf.square(tf.nn.conv2d(seen, kernel, 2, "SAME")))
+                augmented = augment.get(name)(images, StepRng(0, step, 4), tf.constant(0.8))
+                logits = tf.reduce_sum(tf.square(tf.nn.conv2d(augmented, kernel, 2, "SAME")))
             penalty = tf.reduce_sum(tf.square(inner.gradient(logits, images)))
         return penalty, outer.gradient(penalty, kernel)
 
@@ -215,10 +215,10 @@ def penalized(name, jit_compile):
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_a_penalty_on_the_plain_images_has_its_gradient(name, jit_compile):
     kernel, run = tf.random.stateless_normal([4, 4, 3, 2], [0, 1], stddev=0.2), penalized(name, jit_compile)
-    _, slope = run(kernel)
-    along = slope / np.linalg.norm(slope)
+    _, gradient = run(kernel)
+    along = gradient / np.linalg.norm(gradient)
     above, below = (run(kernel + step * along)[0] for step in (0.01, -0.01))
-    assert (above - below) / 0.02 == pytest.approx(np.linalg.norm(slope), rel=0.01)
+    assert (above - below) / 0.02 == pytest.approx(np.linalg.norm(gradient), rel=0.01)
 
 
 @every_augmentation

@@ -1,4 +1,4 @@
-"""What an adapted augmentation counts, with which losses, and the range of the images that it changes."""
+"""Adapted augmentation: its counts, the losses that it fits, and the range of its images."""
 
 import functools
 
@@ -24,12 +24,19 @@ def mean_sign(loss, output):
     objective = Objective(loss, augmenter=augmenter)
     discriminator = keras.Sequential([keras.Input((3, 2, 1)), keras.layers.Flatten()])
     of_images = IMAGES, None
-    objective(lambda images, labels: tf.fill([4, 1], output), discriminator, of_images, of_images, StepRng(0, 0, 4))
+    objective(
+        lambda images, labels: tf.fill([4, 1], output),
+        discriminator,
+        of_images,
+        of_images,
+        StepRng(0, 0, 4),
+        ("discriminator",),
+    )
     return float(augmenter.sign_sum.numpy())
 
 
 @pytest.mark.parametrize(
-    ("loss", "boundary"),
+    ("loss", "decision_threshold"),
     [
         ("non_saturating", 0.0),
         ("hinge", 0.0),
@@ -71,7 +78,7 @@ def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replic
         with keras.StatelessScope([(v, v.value.read_value()) for v in augmenter.weights]):
             for repeat in range(3):
                 rng = StepRng(0, 0, 4, replica, repeat=repeat).child("discriminator")
-                objective(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), rng)
+                objective(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), rng, ("discriminator",))
                 probabilities.append(tf.identity(augmenter.probability.value))
         return tf.stack(probabilities)
 

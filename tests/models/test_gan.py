@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, values_of
+from conftest import tiny_gan, uncompiled_gan, values_of
 from keras import layers
 
 from trainer import GAN, ConditionalGAN
@@ -205,7 +205,8 @@ def judge(channels):
 
 
 def test_a_discriminator_may_be_a_subclassed_model(digits):
-    for gan, labels in ((tiny_gan(), None), (tiny_gan("dcgan", model="conditional"), digits.labels[:20])):
+    conditional = uncompiled_gan("dcgan", model="conditional")
+    for gan, labels in ((uncompiled_gan(), None), (conditional, digits.labels[:20])):
         gan.get_discriminator = functools.partial(judge, 1 + gan.num_classes)
         gan.compile(optimizer="adam")
         before = values_of(gan)

@@ -1,14 +1,15 @@
-"""What a loss of one's own must give: one number an image, whose mean the trainer takes."""
+"""A custom loss must return one number per image; the trainer averages over the batch."""
 
 import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_data, tiny_wiring
+from conftest import tiny_data, tiny_model
 from refusals import check_refusal
 
 from trainer.errors import NetworkError
+from trainer.models import GAN, CycleGAN
 from trainer.models.losses import NonSaturating
 from trainer.models.objective import Objective
 from trainer.training.rng import StepRng
@@ -25,10 +26,11 @@ def with_mean_in(method):
     return type("TakesTheMean", (NonSaturating,), {method: mean})
 
 
-def judged(loss, updates):
+def losses_of(loss, updates):
     objective = Objective(loss, updates=updates)
-    of_images = IMAGES, None
-    return objective(lambda images, _: tf.zeros([images.shape[0], 1]), None, of_images, of_images, StepRng(0, 0, 4))
+    images, rng = (IMAGES, None), StepRng(0, 0, 4)
+    phases = (*objective.update.phases, "generator")
+    return objective(lambda x, _: tf.zeros([x.shape[0], 1]), None, images, images, rng, phases)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,12 @@ def judged(loss, updates):
     ],
 )
 def test_a_loss_that_takes_the_mean_over_the_batch_is_refused(method, updates):
-    assert judged(NonSaturating, updates).losses["generator"].shape == (4,)
-    check_refusal(lambda: judged(with_mean_in(method), updates), NetworkError, "TakesTheMean", "()", "(4,)")
+    assert losses_of(NonSaturating, updates).losses["generator"].shape == (4,)
+    check_refusal(lambda: losses_of(with_mean_in(method), updates), NetworkError, "TakesTheMean", "()", "(4,)")
 
 
 def test_the_mean_is_refused_for_the_generators_of_a_cyclegan_too(digits):
-    gan = tiny_wiring("cyclegan")
+    gan = CycleGAN(networks=tiny_model("cyclegan")._factories)
     gan.compile(optimizer="adam", loss=with_mean_in("generator"))
     fit = functools.partial(gan.fit, *tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)
     check_refusal(fit, NetworkError, "TakesTheMean", "()")
@@ -58,7 +60,7 @@ def test_the_mean_is_refused_for_the_generators_of_a_cyclegan_too(digits):
 def test_a_class_of_losses_trains_as_its_name_does(digits):
     means = []
     for loss in ("non_saturating", NonSaturating):
-        gan = tiny_wiring("gan")
+        gan = GAN(8, networks=tiny_model("gan")._factories)
         gan.compile(optimizer="adam", loss=loss)
         means.append(gan.fit(*tiny_data(gan, digits), batch_size=16, epochs=1, verbose=0).history["loss/generator"])
     np.testing.assert_array_equal(*means)

@@ -16,6 +16,7 @@ from trainer.models.penalties import InputGradients
 from trainer.training.rng import StepRng
 
 SHAPE = (3, 2, 1)
+PHASES = ("discriminator", "generator")
 KERNEL = np.array([0.5, -1.0, 2.0, 0.0, 1.5, -0.5], np.float32)
 SQUARED_NORM = float(KERNEL @ KERNEL)
 REAL, FAKE = (tf.random.stateless_normal([4, *SHAPE], [number, 0]) for number in (1, 2))
@@ -52,17 +53,17 @@ def linear():
     return network
 
 
-def outcome_of(network, step=0, **settings):
-    """What an objective makes of REAL and FAKE."""
+def losses_of(network, step=0, **settings):
+    """The losses of an objective for REAL and FAKE."""
     objective = Objective("wasserstein", **settings)
     rng = StepRng(0, tf.constant(step, tf.int64), 4)
-    return objective(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng)
+    return objective(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng, PHASES)
 
 
 def penalty_of(network, step=0, **settings):
-    """What penalties add to the discriminator's loss, after their weight: float32 [B]."""
+    """The weighted penalties in the discriminator's loss: float32 [B]."""
     return (
-        outcome_of(network, step, **settings).losses["discriminator"] - outcome_of(network).losses["discriminator"]
+        losses_of(network, step, **settings).losses["discriminator"] - losses_of(network).losses["discriminator"]
     ).numpy()
 
 
@@ -73,7 +74,7 @@ def test_every_registered_penalty_has_hand_computed_values():
 @pytest.mark.parametrize("every_steps", [1, 2])
 @pytest.mark.parametrize("name", penalties.names())
 def test_of_a_linear_discriminator(name, every_steps):
-    logged = outcome_of(linear(), penalties=[name], every_steps=every_steps).metrics["discriminator"]
+    logged = losses_of(linear(), penalties=[name], every_steps=every_steps).metrics["discriminator"]
     np.testing.assert_allclose(logged[f"penalty/{name}"], np.full(4, LINEAR[name] * every_steps), rtol=1e-5)
     added = penalty_of(linear(), penalties=[name], weight=3.0, every_steps=every_steps)
     np.testing.assert_allclose(added, np.full(4, 3.0 * LINEAR[name] * every_steps), rtol=1e-4)
@@ -104,7 +105,7 @@ def test_several_penalties_are_added_and_one_may_be_a_function():
     added = penalty_of(linear(), penalties=["r1", "gradient_penalty", steepness], weight=2.0)
     expected = LINEAR["r1"] + LINEAR["gradient_penalty"] + np.abs(KERNEL).sum()
     np.testing.assert_allclose(added, np.full(4, 2 * expected), rtol=1e-4)
-    logged = outcome_of(linear(), penalties=["r1", steepness]).metrics["discriminator"]
+    logged = losses_of(linear(), penalties=["r1", steepness]).metrics["discriminator"]
     assert {"penalty/r1", "penalty/steepness"} <= set(logged)
 
 
@@ -114,7 +115,7 @@ def test_a_penalty_that_is_no_number_an_image_is_refused(axes, every_steps):
     def steepness(input_gradients):
         return tf.reduce_mean(tf.abs(input_gradients.at_fake()), axis=axes)
 
-    act = functools.partial(outcome_of, linear(), penalties=[steepness], every_steps=every_steps)
+    act = functools.partial(losses_of, linear(), penalties=[steepness], every_steps=every_steps)
     check_refusal(act, NetworkError, "steepness", "(4,)")
 
 
@@ -127,8 +128,8 @@ def test_gradients_push_the_weights_towards_less_penalty(name, scale, every_step
     kernel = network.layers[-1].kernel
     kernel.assign(kernel * scale)
     with tf.GradientTape() as tape:
-        outcome = outcome_of(network, penalties=[name], every_steps=every_steps)
-        penalty = tf.reduce_sum(outcome.metrics["discriminator"][f"penalty/{name}"])
+        loss_output = losses_of(network, penalties=[name], every_steps=every_steps)
+        penalty = tf.reduce_sum(loss_output.metrics["discriminator"][f"penalty/{name}"])
     along = tf.reduce_sum(tape.gradient(penalty, kernel.value) * kernel.value)
     is_to_grow = name == "gradient_penalty" and scale == 0.1
     assert along < 0 if is_to_grow else along > 0
@@ -150,7 +151,7 @@ def test_the_weight_may_be_a_function_of_the_step():
 
 
 def test_the_generator_does_not_feel_a_penalty():
-    plain, penalized = outcome_of(linear()), outcome_of(linear(), penalties=penalties.names())
+    plain, penalized = losses_of(linear()), losses_of(linear(), penalties=penalties.names())
     np.testing.assert_array_equal(plain.losses["generator"], penalized.losses["generator"])
 
 
@@ -158,7 +159,7 @@ def test_the_generator_does_not_feel_a_penalty():
 def test_penalties_are_with_respect_to_the_images_before_augmentation(every_steps):
     """The gradient runs back through the augmentation: of w·augment(x), taken by hand with the same noise."""
     augmenter = Augmenter("diffaugment", 1.0, (-1.0, 1.0))
-    outcome = outcome_of(linear(), penalties=["r1", "r2"], weight=1.0, every_steps=every_steps, augmenter=augmenter)
+    loss_output = losses_of(linear(), penalties=["r1", "r2"], weight=1.0, every_steps=every_steps, augmenter=augmenter)
     for name, images, purpose in (("r1", REAL, "augment/real"), ("r2", FAKE, "augment/fake")):
         rng = StepRng(0, 0, 4).child(purpose)
         with tf.GradientTape() as tape:
@@ -166,7 +167,7 @@ def test_penalties_are_with_respect_to_the_images_before_augmentation(every_step
             logits = tf.tensordot(augment.get("diffaugment")(images, rng, 1.0), KERNEL.reshape(SHAPE), 3)
         by_hand = 0.5 * squared_norm(tape.gradient(logits, images))
         assert (np.abs(by_hand - LINEAR[name]) > 1e-3).any()  # w.r.t. augmented images it would be this
-        logged = outcome.metrics["discriminator"][f"penalty/{name}"]
+        logged = loss_output.metrics["discriminator"][f"penalty/{name}"]
         np.testing.assert_allclose(logged, every_steps * by_hand, rtol=1e-4)
 
 
@@ -175,7 +176,7 @@ def test_the_gradient_penalty_has_a_gradient_where_the_slope_is_0():
     kernel = network.layers[-1].kernel
     kernel.assign(tf.zeros_like(kernel))
     with tf.GradientTape() as tape:
-        logged = outcome_of(network, penalties=["gradient_penalty"]).metrics["discriminator"]
+        logged = losses_of(network, penalties=["gradient_penalty"]).metrics["discriminator"]
         penalty = logged["penalty/gradient_penalty"]
     np.testing.assert_allclose(penalty, np.ones(4), rtol=1e-4)
     assert np.isfinite(tape.gradient(penalty, kernel.value)).all()
@@ -190,7 +191,7 @@ def test_penalties_of_one_name_are_all_added_and_logged():
             return tf.ones([4])
 
     given = ["r1", r1, lambda input_gradients: tf.ones([4]), lambda input_gradients: 2 * tf.ones([4]), Constant()]
-    logged = outcome_of(linear(), penalties=given).metrics["discriminator"]
+    logged = losses_of(linear(), penalties=given).metrics["discriminator"]
     expected = {"r1": LINEAR["r1"], "r1_2": 2 * LINEAR["r1"], "<lambda>": 1.0, "<lambda>_2": 2.0, "Constant": 1.0}
     assert {name for name in logged if name.startswith("penalty/")} == {f"penalty/{name}" for name in expected}
     for name, value in expected.items():

@@ -5,14 +5,14 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_data, tiny_wiring
+from conftest import uncompiled_gan
 from keras import Sequential, layers
 from refusals import check_refusal
 
 from trainer import GAN
 from trainer.errors import NetworkError
 from trainer.models import losses
-from trainer.models.validation import check_reaches, check_reads
+from trainer.models.validation import check_expects, check_reaches
 
 ON_PROBABILITIES = [
     keras.losses.binary_crossentropy,
@@ -69,9 +69,11 @@ def test_a_discriminator_must_end_in_what_the_loss_reads(loss):
     taken = (linears() if not of_probabilities else []) + (sigmoids() if not of_logits else []) + uncertain()
     what = "probabilities" if of_probabilities else "logits"
     for network in refused:
-        check_refusal(functools.partial(check_reads, losses.get(loss), network), NetworkError, "loss", what, "sigmoid")
+        check_refusal(
+            functools.partial(check_expects, losses.get(loss), network), NetworkError, "loss", what, "sigmoid"
+        )
     for network in taken:
-        check_reads(losses.get(loss), network)
+        check_expects(losses.get(loss), network)
 
 
 def test_a_generator_must_reach_the_range_of_the_images():
@@ -111,7 +113,7 @@ def test_compile_and_fit_refuse_them():
 
 
 def test_a_second_head_is_no_discriminator():
-    gan = tiny_wiring("acgan")
+    gan = uncompiled_gan(model="acgan")
     discriminator = gan.get_discriminator()
     ended = keras.Model(discriminator.inputs, layers.Dense(1, "sigmoid")(discriminator.layers[-1].input))
     gan.get_discriminator = lambda: ended
@@ -130,9 +132,9 @@ class AddsALoss(layers.Layer):
     "kind", [lambda: layers.Dense(1, activity_regularizer="l2"), AddsALoss], ids=["activity", "add"]
 )
 def test_a_loss_that_a_layer_adds_is_refused(digits, owner, kind):
-    gan = tiny_wiring("gan")
+    gan = uncompiled_gan()
     network = getattr(gan, f"get_{owner}")()
     gan.set_network_factories({owner: lambda: keras.Model(network.inputs, kind()(network.outputs[0]))})
     gan.compile(optimizer="adam")
-    fit = functools.partial(gan.fit, *tiny_data(gan, digits), batch_size=16, steps=1, verbose=0)
+    fit = functools.partial(gan.fit, digits.images[:32], batch_size=16, steps=1, verbose=0)
     check_refusal(fit, NetworkError, "activity_regularizer", "add_loss")

@@ -5,8 +5,7 @@ from refusals import check_refusal
 
 from trainer import networks
 from trainer.errors import ConfigError
-from trainer.networks.layers.basic import Dropout, UpsamplingConv2D
-from trainer.networks.layers.image_pool import ImagePool
+from trainer.networks.layers import Dropout, ImagePool, UpsamplingConv2D
 
 
 def check_build(name, shape, options, *mentions):
@@ -102,7 +101,7 @@ def test_options_that_do_not_fit_are_refused(name, shape, options, mentions):
     ("call", "mentions"),
     [
         (lambda: networks.build("dcgn", (28, 28, 1), 8, 0, "tanh", {}), ("architecture", "dcgn", "dcgan")),
-        (lambda: networks.maps("unet_translater"), ("architecture", "unet_translater", "unet_translator")),
+        (lambda: networks.generator_input("unet_translater"), ("architecture", "unet_translater", "unet_translator")),
         (
             lambda: networks.build("mlp", (28, 28, 1), 8, 0, "tanh", {"dropuot": 0.1}),
             ("architecture", "mlp", "dropuot", "dropout"),
@@ -113,7 +112,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(call, mentions):
     check_refusal(call, ConfigError, *mentions)
 
 
-def test_what_a_layer_alone_refuses_names_the_options():
+def test_an_error_of_a_layer_mentions_the_options():
     initializer = {"class_name": "RandomNormal", "config": {"stddev": "wide"}}
     check_build("mlp", (8, 8, 1), {"initializer": initializer}, "mlp", "architecture_options", "initializer", "wide")
 

@@ -1,4 +1,4 @@
-"""The convolutional networks are those of the systems they stand for."""
+"""The convolutional networks have the layers of the systems that they reproduce."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def build(network: str, options: dict[str, object], shape: tuple[int, int, int] 
 
 
 def stack(network: keras.Model) -> list[tuple[object, ...]]:
-    """What each layer of a network is, in order, without its inputs and changes of shape."""
+    """Returns a description of each layer in order, without inputs and changes of shape."""
     described: list[tuple[object, ...]] = []
     for layer in network.layers:
         match type(layer).__name__:
@@ -146,7 +146,7 @@ def test_networks_without_dense_layers_fit_any_shape(shape, spectral_norm):
     assert discriminator.layers[-1].output.shape == (None, 1)
 
 
-def test_dense_layers_stand_at_the_latents_and_at_the_logit():
+def test_dense_layers_follow_the_latents_and_precede_the_logit():
     options = {"generator_dense": [30, 20], "discriminator_dense": [10], "discriminator_batch_norm": "hidden"}
     assert stack(build("generator", options))[:6] == [
         *(("dense", 30), ("batch_norm", 0.9), ("relu",), ("dense", 20), ("batch_norm", 0.9), ("relu",)),
@@ -157,7 +157,7 @@ def test_dense_layers_stand_at_the_latents_and_at_the_logit():
     assert plain[-3:] == [end[0], *end[2:]]
 
 
-def test_spectral_norm_takes_all_kernels_of_the_discriminator_alone():
+def test_spectral_norm_applies_to_all_kernels_of_the_discriminator():
     options = {"spectral_norm": True, "discriminator_batch_norm": "none"}
     kinds = [type(layer).__name__ for layer in build("discriminator", options).layers if hasattr(layer, "kernel")]
     assert kinds == ["SpectralConv2D", "SpectralConv2D", "SpectralDense"]

@@ -1,37 +1,37 @@
-"""The image pool keeps to its sequential rule, alone, resumed and over replicas."""
+"""The image pool follows its sequential rule: in one process, after a resume and with several replicas."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.networks.layers.image_pool import ImagePool
+from trainer.networks.layers import ImagePool
 
 SHAPE = (2, 3, 1)
 
 
 class PlainPool:
-    """The rule in plain Python."""
+    """The rule of the pool in plain Python."""
 
     def __init__(self, size):
         self.size, self.images = size, []
 
     def __call__(self, images, draws):
-        return np.stack([self.show(image, *draw) for image, draw in zip(images, draws, strict=True)])
+        return np.stack([self.query(image, *draw) for image, draw in zip(images, draws, strict=True)])
 
-    def show(self, image, coin, place):
+    def query(self, image, coin, position):
         if len(self.images) < self.size:
             self.images.append(image)
             return image
         if coin >= 0.5:
             return image
-        slot = int(np.float32(place) * np.float32(self.size))
+        slot = int(np.float32(position) * np.float32(self.size))
         shown, self.images[slot] = self.images[slot], image
         return shown
 
 
 def stream(num_calls, batch, seed=0):
-    """Images and draws of some calls: [T, B, H, W, C] and [T, B, 2]."""
+    """Returns images [T, B, H, W, C] and draws [T, B, 2] of T calls."""
     rng = np.random.default_rng(seed)
     return (
         rng.normal(size=(num_calls, batch, *SHAPE)).astype(np.float32),
@@ -40,7 +40,7 @@ def stream(num_calls, batch, seed=0):
 
 
 def run(pool, images, draws):
-    """All calls in one graph's loop."""
+    """Runs all calls in one loop in a graph."""
 
     @tf.function
     def loop(images, draws):
@@ -50,7 +50,7 @@ def run(pool, images, draws):
 
 
 @pytest.mark.parametrize(("size", "batch"), [(5, 1), (5, 3), (4, 7), (1, 4)])
-def test_what_is_shown_and_held_follows_the_rule_image_by_image(size, batch):
+def test_outputs_and_contents_follow_the_rule_image_by_image(size, batch):
     images, draws = stream(12, batch)
     pool, plain = ImagePool(size, SHAPE), PlainPool(size)
     expected = np.stack([plain(*call) for call in zip(images, draws, strict=True)])
@@ -60,14 +60,14 @@ def test_what_is_shown_and_held_follows_the_rule_image_by_image(size, batch):
     assert (expected != images).any()
 
 
-def test_a_pool_that_is_not_full_shows_new_images():
+def test_a_pool_that_is_not_full_returns_new_images():
     images, draws = stream(2, 3)
     pool = ImagePool(8, SHAPE)
     np.testing.assert_array_equal(run(pool, images, draws), images)
     np.testing.assert_array_equal(pool.filled.numpy(), [1] * 6 + [0] * 2)
 
 
-def test_a_copied_state_goes_on_as_if_nothing_had_happened():
+def test_a_copied_state_continues_like_the_original():
     images, draws = stream(10, 2)
     whole, first, second = (ImagePool(4, SHAPE) for _ in range(3))
     expected = run(whole, images, draws)
@@ -78,14 +78,14 @@ def test_a_copied_state_goes_on_as_if_nothing_had_happened():
     np.testing.assert_array_equal(second.images.numpy(), whole.images.numpy())
 
 
-def test_two_replicas_hold_two_pools_whose_sum_is_the_state(two_replicas):
+def test_the_state_is_the_sum_of_the_pools_of_two_replicas(two_replicas):
     sizes, batch = (2, 3), 4
     streams = [stream(8, batch, seed) for seed in range(2)]
     halves = [ImagePool(size, SHAPE) for size in sizes]
     with two_replicas.scope():
         pool = ImagePool(sum(sizes), SHAPE)
 
-    def on_replica(images, draws):
+    def query_on_replica(images, draws):
         values = [variable.value.read_value() for variable in pool.weights]
         with keras.StatelessScope(list(zip(pool.weights, values, strict=True))) as scope:
             shown = pool(images, draws, training=True)
@@ -93,20 +93,20 @@ def test_two_replicas_hold_two_pools_whose_sum_is_the_state(two_replicas):
 
     @tf.function
     def step(images, draws):
-        shown, values = two_replicas.run(on_replica, args=(images, draws))
+        shown, values = two_replicas.run(query_on_replica, args=(images, draws))
         for variable, value in zip(pool.weights, values, strict=True):
             variable.value.assign(two_replicas.reduce(tf.distribute.ReduceOp.SUM, value, axis=None))
         return two_replicas.experimental_local_results(shown)
 
-    def of_replicas(part, call):
+    def replica_values(part, call):
         return two_replicas.experimental_distribute_values_from_function(
             lambda context: tf.constant(streams[context.replica_id_in_sync_group][part][call])
         )
 
     for call in range(8):
-        images, draws = of_replicas(0, call), of_replicas(1, call)
-        for shown, half, (of_images, of_draws) in zip(step(images, draws), halves, streams, strict=True):
-            np.testing.assert_array_equal(shown, half(of_images[call], of_draws[call], training=True))
+        images, draws = replica_values(0, call), replica_values(1, call)
+        for shown, half, (half_images, half_draws) in zip(step(images, draws), halves, streams, strict=True):
+            np.testing.assert_array_equal(shown, half(half_images[call], half_draws[call], training=True))
         for i, variable in enumerate(pool.weights):
             np.testing.assert_array_equal(
                 variable.numpy(), np.concatenate([half.weights[i].numpy() for half in halves])
@@ -114,7 +114,7 @@ def test_two_replicas_hold_two_pools_whose_sum_is_the_state(two_replicas):
     assert all(variable.aggregation == "sum" for variable in pool.weights)
 
 
-def test_no_gradient_flows_to_what_is_shown():
+def test_outputs_have_no_gradient():
     pool, images = ImagePool(2, SHAPE), tf.ones([3, *SHAPE])
     with tf.GradientTape() as tape:
         tape.watch(images)
@@ -123,7 +123,7 @@ def test_no_gradient_flows_to_what_is_shown():
     assert not pool.trainable_variables
 
 
-def test_images_pass_without_slots_and_outside_training():
+def test_images_are_unchanged_without_slots_and_outside_training():
     images = tf.random.stateless_normal([3, *SHAPE], [0, 1])
     pool = ImagePool(2, SHAPE)
     for shown in (ImagePool(0, SHAPE)(images, tf.zeros([3, 2]), training=True), pool(images, tf.zeros([3, 2]))):

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import networks
-from trainer.networks.image_translation import ReflectionPadding2D
-from trainer.networks.layers.instance_norm import InstanceNormalization
+from trainer.networks.layers import InstanceNormalization, ReflectionPadding2D
 from trainer.training.rng import seeded_initialization
 
 TINY = {"generator_filters": 4, "discriminator_filters": 4}
@@ -49,9 +48,9 @@ def test_images_keep_their_shape_and_have_a_grid_of_logits(name, options, shape,
     assert generator.output_shape == (None, *shape)
 
 
-def test_architectures_say_what_their_generators_take():
-    assert {networks.maps(name) for name in ("resnet_translator", "unet_translator")} == {"images"}
-    assert {networks.maps(name) for name in ("mlp", "dcgan")} == {"latents"}
+def test_architectures_state_the_input_of_their_generators():
+    assert {networks.generator_input(name) for name in ("resnet_translator", "unet_translator")} == {"images"}
+    assert {networks.generator_input(name) for name in ("mlp", "dcgan")} == {"latents"}
 
 
 def test_cyclegan_resnet_of_128_pixels_is_that_of_the_paper():
@@ -86,8 +85,8 @@ def test_cyclegan_discriminator_judges_patches_of_70_pixels():
         field, jump = field + (kernel_size - 1) * jump, jump * stride
     assert field == 70
     assert len(layers_of(discriminator, InstanceNormalization)) == 3
-    input_gradients = [layer.negative_slope for layer in layers_of(discriminator, keras.layers.LeakyReLU)]
-    assert input_gradients == pytest.approx([0.2] * 4)
+    negative_slopes = [layer.negative_slope for layer in layers_of(discriminator, keras.layers.LeakyReLU)]
+    assert negative_slopes == pytest.approx([0.2] * 4)
 
 
 @pytest.mark.parametrize(("num_layers", "field"), [(1, 16), (2, 34)])
@@ -126,16 +125,16 @@ def test_every_weight_learns_under_a_gradient_penalty_too(name, options, policy)
                 logits = tf.cast(discriminator(fake_images, training=True), tf.float32)
                 total = tf.reduce_sum(tf.square(logits))
             penalty = tf.reduce_sum(tf.square(inner.gradient(total, fake_images)))
-        of_generator = outer.gradient(total, [variable.value for variable in generator.trainable_variables])
-        of_penalty = outer.gradient(penalty, [variable.value for variable in discriminator.trainable_variables])
-        return of_generator, of_penalty
+        generator_gradients = outer.gradient(total, [variable.value for variable in generator.trainable_variables])
+        penalty_gradients = outer.gradient(penalty, [variable.value for variable in discriminator.trainable_variables])
+        return generator_gradients, penalty_gradients
 
     images = tf.random.stateless_normal([1, 16, 16, 1], [0, 1])
     first, second = gradients(images), gradients(images)
-    for once, again in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True):
-        assert np.isfinite(once).all()
-        assert np.abs(once).max() > 0
-        np.testing.assert_array_equal(once, again)
+    for first_value, second_value in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True):
+        assert np.isfinite(first_value).all()
+        assert np.abs(first_value).max() > 0
+        np.testing.assert_array_equal(first_value, second_value)
 
 
 def test_reflection_padding_and_its_derivatives_mirror_the_border():
@@ -147,8 +146,8 @@ def test_reflection_padding_and_its_derivatives_mirror_the_border():
         with tf.GradientTape() as inner:
             inner.watch(images)
             total = tf.reduce_sum(ReflectionPadding2D(3)(images) ** 3)
-        slope = inner.gradient(total, images)
-    # the padding only repeats pixels: with n copies of a pixel x the slopes are n·3x² and n·6x
-    copies = slope / (3 * images**2)
-    np.testing.assert_allclose(outer.gradient(slope, images), copies * 6 * images, rtol=1e-4)
+        gradient = inner.gradient(total, images)
+    # Padding only repeats pixels: with n copies of a pixel x, the derivatives are n·3x² and n·6x.
+    copies = gradient / (3 * images**2)
+    np.testing.assert_allclose(outer.gradient(gradient, images), copies * 6 * images, rtol=1e-4)
     assert copies.numpy().round(3).max() > 1

@@ -1,4 +1,4 @@
-"""Instance normalization gives what its formula says, on both of its ways, as often as it is differentiated."""
+"""Instance normalization and its derivatives follow the formula, with the fused kernel and with plain operations."""
 
 import keras
 import numpy as np
@@ -20,8 +20,8 @@ def layer_and_inputs(shape):
     return layer, tf.constant(rng.normal(3, 2, shape), tf.float32)
 
 
-def keras_own(layer, shape):
-    """The same by Keras: one group a channel."""
+def keras_layer(layer, shape):
+    """Returns the equivalent Keras layer: group normalization with one channel per group."""
     twin = keras.layers.GroupNormalization(groups=-1, epsilon=layer.epsilon)
     twin.build(shape)
     twin.set_weights(layer.get_weights())
@@ -30,11 +30,11 @@ def keras_own(layer, shape):
 
 @pytest.mark.parametrize(("shape", "is_fused"), list(zip(SHAPES, FUSED, strict=True)))
 def test_instance_norm_is_group_norm_with_one_channel_per_group(shape, is_fused):
-    assert instance_norm._is_worth_kernels(tf.TensorShape(shape)) is is_fused
+    assert instance_norm._uses_fused_kernel(tf.TensorShape(shape)) is is_fused
     layer, inputs = layer_and_inputs(shape)
     upstream = tf.random.stateless_normal(shape, [0, 1])
     results = []
-    for each in (layer, keras_own(layer, shape)):
+    for each in (layer, keras_layer(layer, shape)):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = each(inputs)
@@ -45,18 +45,18 @@ def test_instance_norm_is_group_norm_with_one_channel_per_group(shape, is_fused)
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3])
-def test_the_gradient_of_a_gradient_penalty_is_keras_own(shape):
+def test_the_gradient_of_a_gradient_penalty_is_keras_layer(shape):
     layer, inputs = layer_and_inputs(shape)
-    input_gradients = []
-    for each in (layer, keras_own(layer, shape)):
+    penalty_gradients = []
+    for each in (layer, keras_layer(layer, shape)):
         with tf.GradientTape() as outer:
             outer.watch(inputs)
             with tf.GradientTape() as inner:
                 inner.watch(inputs)
                 outputs = tf.reduce_sum(tf.math.sin(each(inputs)))
             penalty = tf.reduce_sum(tf.square(inner.gradient(outputs, inputs)))
-        input_gradients.append(outer.gradient(penalty, [inputs, each.trainable_variables[0].value]))
-    for ours, theirs in zip(*input_gradients, strict=True):
+        penalty_gradients.append(outer.gradient(penalty, [inputs, each.trainable_variables[0].value]))
+    for ours, theirs in zip(*penalty_gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
 
 

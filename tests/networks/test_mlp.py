@@ -1,4 +1,4 @@
-"""The perceptrons are those of the systems they stand for."""
+"""The perceptrons have the layers of the systems that they reproduce."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from trainer.networks.mlp import DenseWithPlanes
 
 
 def stack(network: str, options: dict[str, object], output_activation: str = "tanh") -> list[tuple[object, ...]]:
-    """What each layer of a network on 28×28×1 images is, in order, without its inputs and changes of shape."""
+    """Returns a description of each layer of a network on 28×28×1 images, without inputs and changes of shape."""
     described: list[tuple[object, ...]] = []
     for layer in networks.build("mlp", (28, 28, 1), 100, 0, output_activation, options)[network]().layers:
         match type(layer).__name__:
@@ -101,8 +101,8 @@ def test_vanilla_has_its_layers():
     ]
 
 
-def test_labels_weigh_as_much_as_planes_and_learn_as_fast():
-    """Outputs before and after a step of RMSprop are those of a plain dense layer on the planes."""
+def test_labels_have_the_influence_and_learning_speed_of_planes():
+    """Outputs before and after a step of RMSprop equal those of a plain dense layer on the planes."""
     images, labels = tf.random.stateless_normal([4, 6], [1, 2]), tf.one_hot([0, 2, 1, 0], 3)
     planes = tf.concat([images, tf.reshape(tf.tile(labels[:, tf.newaxis], [1, 12, 1]), [4, 36])], axis=-1)
     short, plain = DenseWithPlanes(5, 12, keras.initializers.HeNormal(seed=3)), keras.layers.Dense(5)

@@ -6,15 +6,14 @@ import pytest
 import tensorflow as tf
 
 from trainer import networks
-from trainer.networks.layers.grouped_conv import GroupedConv2D, PointwiseConv2D
-from trainer.networks.layers.resampling import Downsample, Upsample
+from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
 from trainer.networks.r3gan import BiasedLeakyReLU, LabelProjection, LearnedMap, MapReadout
 
 TINY = {"generator_filters": [8, 4], "discriminator_filters": [4, 8], "blocks_per_stage": 1, "group_size": 4}
 
 
 def build(image_shape, condition_size=0, **options):
-    """Generator and discriminator for a latent size of 8."""
+    """Returns generator and discriminator for a latent size of 8."""
     factories = networks.build("r3gan", image_shape, 8, condition_size, "tanh", options)
     return factories["generator"](), factories["discriminator"]()
 
@@ -24,7 +23,7 @@ def normal(*shape, seed=0):
 
 
 def derivatives(function, inputs, kernel):
-    """The values, the gradients, and the gradients of the gradients' squares."""
+    """Returns the values, the gradients, and the gradients of the sum of squared gradients."""
     with tf.GradientTape(persistent=True) as outer:
         outer.watch([inputs, kernel])
         with tf.GradientTape() as inner:
@@ -36,8 +35,8 @@ def derivatives(function, inputs, kernel):
     return [outputs, *first, *outer.gradient(penalty, [inputs, kernel])]
 
 
-def of_layer(layer, shape):
-    """A function of (inputs, weight) that runs a layer on a weight of the caller's."""
+def layer_function(layer, shape):
+    """Returns a function of (inputs, weight) that runs a layer with the weight."""
     layer.build(shape)
 
     def function(inputs, value):
@@ -77,12 +76,12 @@ def test_a_grouped_convolution_is_one_with_a_block_diagonal_kernel(groups):
         blocks = tf.reshape(kernel, [3, 3, 1, size, groups, outputs]) * tf.eye(groups)[:, None, :, None]
         return tf.nn.conv2d(inputs, tf.reshape(blocks, [3, 3, groups * size, groups * outputs]), 1, "SAME")
 
-    ours = derivatives(of_layer(layer, inputs.shape), inputs, kernel)
+    ours = derivatives(layer_function(layer, inputs.shape), inputs, kernel)
     for value, expected in zip(ours, derivatives(reference, inputs, kernel), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_grouped_convolution_heeds_stride_bias_and_activation():
+def test_a_grouped_convolution_applies_stride_bias_and_activation():
     settings = {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "valid", "activation": "tanh"}
     inputs = normal(2, 7, 7, 4)
     layer, dense = GroupedConv2D(groups=2, **settings), keras.layers.Conv2D(**settings)
@@ -100,7 +99,7 @@ def test_a_grouped_convolution_heeds_stride_bias_and_activation():
 def test_a_pointwise_convolution_is_a_convolution():
     layer = PointwiseConv2D(3, use_bias=False)
     inputs, kernel = normal(2, 4, 3, 5), normal(5, 3, seed=1)
-    ours = derivatives(of_layer(layer, inputs.shape), inputs, kernel)
+    ours = derivatives(layer_function(layer, inputs.shape), inputs, kernel)
     theirs = derivatives(lambda inputs, kernel: tf.nn.conv2d(inputs, kernel[None, None], 1, "SAME"), inputs, kernel)
     for value, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
@@ -108,7 +107,7 @@ def test_a_pointwise_convolution_is_a_convolution():
 
 def test_the_activation_has_the_derivatives_of_a_leaky_relu():
     inputs, bias = normal(2, 4, 3, 5), normal(5, seed=1)
-    ours = derivatives(of_layer(BiasedLeakyReLU(), inputs.shape), inputs, bias)
+    ours = derivatives(layer_function(BiasedLeakyReLU(), inputs.shape), inputs, bias)
     theirs = derivatives(lambda inputs, bias: tf.nn.leaky_relu(inputs + bias, 0.2), inputs, bias)
     for value, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
@@ -136,7 +135,7 @@ def test_a_block_is_the_identity_at_first():
 def test_activations_start_with_a_variance_of_about_one_at_every_depth():
     keras.utils.set_random_seed(0)
     generator, discriminator = build((16, 16, 3), blocks_per_stage=1)
-    # neighbors alike, as in images: between independent ones, interpolation would lower the variance
+    # Neighboring pixels are equal, because interpolation between independent ones would lower the variance.
     maps = next(layer for layer in generator.layers if isinstance(layer, LearnedMap)).map
     maps.assign(tf.broadcast_to(normal(1, 1, 64), maps.shape))
     images = tf.broadcast_to(normal(512, 1, 1, 3), [512, 16, 16, 3])

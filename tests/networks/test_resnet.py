@@ -1,4 +1,4 @@
-"""The residual networks are those of the papers and fit any image."""
+"""The residual networks have the layers of the papers and fit images of any size."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ SNGAN = {
 
 
 def kernels(network) -> list[tuple[object, ...]]:
-    """Kind, channels and kernel size of every layer that has a kernel, in the order of their making."""
-    held = [layer for layer in network.layers if hasattr(layer, "kernel")]
-    return sorted((type(layer).__name__, layer.kernel.shape[-1], *layer.kernel.shape[:-2]) for layer in held)
+    """Returns class, channels and kernel size of each layer with a kernel, sorted."""
+    layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
+    return sorted((type(layer).__name__, layer.kernel.shape[-1], *layer.kernel.shape[:-2]) for layer in layers)
 
 
 def test_the_pair_of_sngan_has_the_layers_of_the_paper():
@@ -55,10 +55,10 @@ def test_networks_fit_any_shape(shape, condition_size):
     assert factories["discriminator"]()(planes).shape == (2, 1)
 
 
-def test_layers_of_one_shape_start_with_values_of_their_own():
+def test_layers_of_one_shape_start_with_different_values():
     discriminator = networks.build("resnet", (8, 8, 1), 8, 0, "tanh", {"discriminator_filters": [8] * 4})
-    held = [layer.kernel.numpy() for layer in discriminator["discriminator"]().layers if hasattr(layer, "kernel")]
-    assert len({kernel.tobytes() for kernel in held}) == len(held)
+    values = [layer.kernel.numpy() for layer in discriminator["discriminator"]().layers if hasattr(layer, "kernel")]
+    assert len({kernel.tobytes() for kernel in values}) == len(values)
 
 
 def test_a_gradient_penalty_reaches_every_kernel_of_the_discriminator():

@@ -1,4 +1,4 @@
-"""The upsampling networks are those of the system they stand for, and their joined layers are Keras's in sequence."""
+"""The upsampling networks have the documented layers, and their joined layers equal Keras's layers in sequence."""
 
 import keras
 import numpy as np
@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 from trainer import networks
-from trainer.networks.layers.basic import PoolingConv2D, UpsamplingConv2D
+from trainer.networks.layers import PoolingConv2D, UpsamplingConv2D
 
 
 def stack(network: keras.Model) -> list[tuple[object, ...]]:
-    """What each layer of a network is, in order, without its inputs."""
+    """Returns a description of each layer of a network in order, without inputs."""
     described: list[tuple[object, ...]] = []
     for layer in network.layers:
         match type(layer).__name__:
@@ -54,7 +54,7 @@ def test_networks_fit_any_shape(shape):
 
 
 def results(layers: list[keras.layers.Layer], inputs: tf.Tensor, values: list[np.ndarray]) -> list[tf.Tensor]:
-    """The outputs of a stack, its first derivatives and a second one, on given weights."""
+    """Returns the outputs of a stack with the weights, its first derivatives and a second one."""
     network = keras.Sequential([keras.Input(inputs.shape[1:]), *layers])
     network.set_weights(values)
     kernel = network.trainable_variables[0].value
@@ -63,8 +63,8 @@ def results(layers: list[keras.layers.Layer], inputs: tf.Tensor, values: list[np
             tape.watch(inputs)
             outputs = network(inputs)
             loss = tf.reduce_sum(tf.sin(outputs))
-        of_inputs, of_kernel = tape.gradient(loss, [inputs, kernel])
-    return [outputs, of_inputs, of_kernel, outer.gradient([of_inputs, of_kernel], kernel)]
+        input_gradient, kernel_gradient = tape.gradient(loss, [inputs, kernel])
+    return [outputs, input_gradient, kernel_gradient, outer.gradient([input_gradient, kernel_gradient], kernel)]
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])

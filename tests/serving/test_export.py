@@ -1,4 +1,4 @@
-"""The SavedModel of a run: what is served is what the run samples, by seed, number and label."""
+"""The SavedModel of a run serves the samples of the run, by seed, number and label."""
 
 import io
 import json
@@ -7,22 +7,21 @@ import re
 import shutil
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from bucket_runs import files
-from conftest import TINY_MLP, tiny_wiring
+from conftest import TINY_MLP, tiny_model
 from PIL import Image
 from refusals import check_command_refusal
 
-from trainer import __main__ as commands, task
+from trainer import __main__ as commands, metrics, task
 from trainer.callbacks import Animation, Checkpoint
 from trainer.image_io import tile
 from trainer.serving import saved_model
 from trainer.storage import locate
-from trainer.training import restore, run
+from trainer.training import restore
 from trainer.training.checkpoint.store import CheckpointStore
 
 FLAGS = [
@@ -55,22 +54,24 @@ def sample(signatures, seed, number, label):
     return [np.asarray(Image.open(io.BytesIO(png))) for png in pngs]
 
 
-def test_a_run_leaves_the_averaged_generator_of_its_end(job_dir, signatures):
+def test_a_run_exports_its_final_ema_generator(job_dir, signatures):
     _, gan, _ = restore.restore(str(job_dir))
     latents, labels = np.random.default_rng(0).normal(size=(5, 8)).astype("f"), np.arange(5, dtype=np.int32)
     images = signatures["serving_default"](latents=latents, labels=labels)["images"].numpy()
     assert images.dtype == np.uint8 and images.shape == (5, 28, 28, 1)
     np.testing.assert_array_equal(images, gan._sampler(gan.image_range, latents, labels))
-    learning = gan._sampler.__class__(lambda z, y: gan.generate(z, y, gan.generator, False))
-    assert (images != learning(gan.image_range, latents, labels)).any()
+    raw_sampler = gan._sampler.__class__(lambda z, y: gan.generate(z, y, gan.generator, False))
+    assert (images != raw_sampler(gan.image_range, latents, labels)).any()
 
 
-def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
+def test_a_seed_a_number_and_a_label_select_a_grid(signatures):
     grids = sample(signatures, [1, 1, 2, 1, 1], [9, 9, 9, 3, 9], [4, 4, 4, 4, -1])
     assert [grid.shape for grid in grids] == [(92, 92)] * 3 + [(62, 62), (92, 92)]
     np.testing.assert_array_equal(grids[0], grids[1])
     assert (grids[0] != grids[2]).any() and (grids[0] != grids[4]).any()
-    np.testing.assert_array_equal(grids[0][2:30, 2:30], grids[3][2:30, 2:30])  # the first ones, whatever the number
+    np.testing.assert_array_equal(
+        grids[0][2:30, 2:30], grids[3][2:30, 2:30]
+    )  # the first images do not depend on the number
     np.testing.assert_array_equal(sample(signatures, [1], [64], [4])[0][2:30, 2:30], grids[0][2:30, 2:30])
     for number in (0, 65):
         with pytest.raises(tf.errors.InvalidArgumentError, match="number.*1.*64"):
@@ -78,31 +79,31 @@ def test_a_seed_a_number_and_a_label_give_a_grid(signatures):
 
 
 @pytest.mark.parametrize("label", [-2, 10, 99])
-def test_a_label_that_there_is_not_is_refused(label, signatures):
+def test_an_unknown_label_is_refused(label, signatures):
     with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1.*9"):
         sample(signatures, [1, 1], [9, 9], [9, label])
 
 
 @pytest.mark.parametrize("label", [-1, 10, 99])
-def test_a_label_that_there_is_not_is_refused_with_latents_too(label, signatures):
+def test_an_unknown_label_is_refused_with_latents(label, signatures):
     latents = tf.zeros([2, 8])
     with pytest.raises(tf.errors.InvalidArgumentError, match="label.*0.*9"):
         signatures["serving_default"](latents=latents, labels=tf.constant([9, label]))
 
 
-def test_a_grid_is_drawn_as_samples_are():
+def test_a_served_grid_looks_like_a_sample_grid():
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), np.uint8)
     np.testing.assert_array_equal(saved_model._tiled(tf.constant(images)).numpy(), tile(images, 3))
     shown = saved_model._tiled(tf.constant(images[:7])).numpy()
     np.testing.assert_array_equal(shown, tile(np.concatenate([images[:7], np.full((2, 5, 4, 3), 48, np.uint8)]), 3))
 
 
-def test_a_job_has_its_model_where_it_asked_for_it(bucket, tmp_path, monkeypatch):
+def test_a_job_writes_its_model_to_the_folder_of_vertex_ai(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
     assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
-    here = [entry.name for entry in locate(tmp_path / "run/model").entries()]
-    assert "saved_model.pb" in here
-    assert here == [entry.name for entry in locate(f"{bucket}/elsewhere").entries()]
+    local_names = [entry.name for entry in locate(tmp_path / "run/model").entries()]
+    assert "saved_model.pb" in local_names
+    assert local_names == [entry.name for entry in locate(f"{bucket}/elsewhere").entries()]
 
 
 @pytest.mark.parametrize(("callback", "moment"), [(Checkpoint, "on_train_batch_end"), (Animation, "on_train_end")])
@@ -125,8 +126,8 @@ def interrupted(*arguments):
     raise KeyboardInterrupt
 
 
-def of_training(job_dir):
-    """What a run writes before its model."""
+def files_of_training(job_dir):
+    """Returns files that a run writes before its model."""
     return {name: (job_dir / name).read_bytes() for name in ("metrics.jsonl", "samples/progression.gif")}
 
 
@@ -136,28 +137,28 @@ def test_a_run_killed_in_its_export_writes_the_model_later(tmp_path, monkeypatch
         killed.setattr(saved_model, "save", interrupted)
         assert task.main(command) == 130
     assert not (tmp_path / "run/model").exists()
-    before = of_training(tmp_path / "run")
+    before = files_of_training(tmp_path / "run")
     assert task.main(command) == 0
-    assert of_training(tmp_path / "run") == before
+    assert files_of_training(tmp_path / "run") == before
     assert tf.saved_model.load(str(tmp_path / "run/model")).signatures
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     monkeypatch.setattr(saved_model, "save", interrupted)
-    assert task.main(command) == 0  # the model is there, and is not saved again
+    assert task.main(command) == 0  # the model exists and is not saved again
 
 
 def test_a_resumed_run_killed_in_its_export_replaces_the_old_model(tmp_path, monkeypatch):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main(command) == 0
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     with monkeypatch.context() as killed:
         killed.setattr(saved_model, "save", interrupted)
         assert task.main([*command, "--steps=6"]) == 130
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "chosen_at_step": 4}
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     assert task.main([*command, "--steps=6"]) == 0
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 6, "chosen_at_step": 6}
+    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 6, "exported_at_step": 6}
 
 
-def test_a_model_may_be_asked_for_after_the_last_step(tmp_path):
+def test_a_finished_run_exports_a_model_when_it_is_requested(tmp_path):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main([*command, "--noexport_model"]) == 0
     assert task.main([*command, "--steps=3", "--metrics=digits"]) == 0
@@ -166,21 +167,21 @@ def test_a_model_may_be_asked_for_after_the_last_step(tmp_path):
 
 
 @pytest.mark.parametrize(("run", "refused"), [("{bucket}/run", "run/model/"), ("{folder}/run", "elsewhere/")])
-def test_a_model_that_is_half_in_a_bucket_is_missing(run, refused, bucket, proxy, tmp_path, monkeypatch, capsys):
+def test_a_partly_uploaded_model_counts_as_missing(run, refused, bucket, proxy, tmp_path, monkeypatch, capsys):
     command = ["task", *CGAN, f"--job_dir={run.format(bucket=bucket, folder=tmp_path)}"]
     monkeypatch.setenv("AIP_MODEL_DIR", f"{bucket}/elsewhere/")
-    proxy.fate = lambda request: 403 if request.object_name.startswith(f"{refused}variables") else None
+    proxy.policy = lambda request: 403 if request.object_name.startswith(f"{refused}variables") else None
     assert task.main(command) == 1
     assert f"{refused}variables" in capsys.readouterr().err
     assert not (locate(bucket) / f"{refused}saved_model.pb").exists()
-    proxy.fate = lambda request: None
+    proxy.policy = lambda request: None
     assert task.main(command) == 0
     assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 5
     monkeypatch.setattr(saved_model, "save", interrupted)
-    assert task.main(command) == 0  # the model is there, and is not saved again
+    assert task.main(command) == 0  # the model exists and is not saved again
 
 
-def test_the_file_that_makes_a_model_arrives_last_and_goes_first(job_dir, bucket, proxy):
+def test_saved_model_pb_is_uploaded_last_and_deleted_first(job_dir, bucket, proxy):
     for _ in range(2):
         proxy.requests.clear()
         saved_model.publish(job_dir / "model", locate(f"{bucket}/model"))
@@ -188,7 +189,7 @@ def test_the_file_that_makes_a_model_arrives_last_and_goes_first(job_dir, bucket
     assert (proxy.requests[1].method, proxy.requests[1].object_name) == ("DELETE", "model/saved_model.pb")
 
 
-def test_the_file_that_makes_a_model_goes_first_from_a_folder(tmp_path, monkeypatch):
+def test_saved_model_pb_is_deleted_first_from_a_folder(tmp_path, monkeypatch):
     (tmp_path / "model/variables").mkdir(parents=True)
     (tmp_path / "model/saved_model.pb").touch()
     plain = shutil.rmtree
@@ -196,11 +197,11 @@ def test_the_file_that_makes_a_model_goes_first_from_a_folder(tmp_path, monkeypa
         shutil, "rmtree", lambda path, **how: interrupted() if path.name == "model" else plain(path, **how)
     )
     with pytest.raises(KeyboardInterrupt):
-        saved_model.save(tiny_wiring("gan"), tmp_path / "model")
+        saved_model.save(tiny_model("gan"), tmp_path / "model")
     assert (tmp_path / "model/variables").exists() and not (tmp_path / "model/saved_model.pb").exists()
 
 
-def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkeypatch):
+def test_a_job_without_job_dir_runs_in_its_output_folder(bucket, monkeypatch):
     for name, folder in (("CHECKPOINT_DIR", "checkpoints"), ("MODEL_DIR", "model"), ("TENSORBOARD_LOG_DIR", "logs")):
         monkeypatch.setenv(f"AIP_{name}", f"{bucket}/job/7/{folder}/")
     assert task.main(["task", *CGAN]) == 0
@@ -208,40 +209,43 @@ def test_a_job_without_flags_for_places_runs_in_its_output_folder(bucket, monkey
     assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
 
 
-def rejected(capsys):
-    """The steps of the checkpoints that warnings name, in their order."""
-    logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    messages = [entry["message"] for entry in logged if entry["severity"] == "WARNING"]
-    return [int(re.search(r"step-(\d{8})", message)[1]) for message in messages]
+def skipped_steps(log):
+    """Returns the steps of the checkpoints that warnings mention, in order, and clears the log."""
+    messages = [record.getMessage() for record in log.records if record.levelname == "WARNING"]
+    log.clear()
+    return [int(match[1]) for message in messages if (match := re.search(r"step-(\d{8})", message))]
 
 
-@pytest.mark.parametrize(("damaged", "taken"), [((2,), 1), ((2, 1), 3)], ids=["the-next-best", "as-it-stands"])
-def test_a_damaged_best_checkpoint_is_named_and_passed_over(tmp_path, monkeypatch, capsys, damaged, taken):
-    gan = tiny_wiring("gan")
-    gan.step = 3
-    store = CheckpointStore(tmp_path, best="metric/x")
-    for step, metrics in ((1, {"metric/x": 2.0}), (2, {"metric/x": 1.0}), (3, {})):
-        store.save(gan.state, step, metrics)
+@pytest.mark.parametrize(("damaged", "taken"), [((2,), 1), ((2, 1), 3)], ids=["next-best", "newest"])
+def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, trainer_log, damaged, taken):
+    copy, monitor = tmp_path / "run", f"metric/{metrics.monitor('digits')}"
+    shutil.copytree(job_dir, copy)
+    shutil.rmtree(copy / "checkpoints")
+    config = json.loads((copy / "config.json").read_text()) | {"metrics": "digits"}
+    (copy / "config.json").write_text(json.dumps(config))
+    _, gan, _ = restore.restore(str(job_dir))
+    store = CheckpointStore(copy / "checkpoints", best=monitor)
+    for step, values in ((1, {monitor: 2.0}), (2, {monitor: 1.0}), (3, {})):
+        store.save(gan.state, step, values)
     store.wait()
     for step in damaged:
         next(store.folder(step).glob("state.data-*")).write_bytes(b"")
-    monkeypatch.setattr(saved_model, "save", lambda gan, folder, about: None)
-    directory = SimpleNamespace(model=tmp_path, copies_of_model=lambda place: [])
-    assert run._export(gan, directory, SimpleNamespace(model_dir=None), store) == taken
-    assert rejected(capsys) == list(damaged)
-    again = CheckpointStore(tmp_path, best="metric/x")
-    assert restore._wanted(again, "best").step == taken
-    assert rejected(capsys) == list(damaged)
+    assert restore.restore(str(copy), "best")[2].step == taken
+    assert skipped_steps(trainer_log) == list(damaged)
+    assert task.main(["task", *CGAN, "--steps=3", "--metrics=digits", f"--job_dir={copy}"]) == 0
+    assert saved_model.about(locate(copy / "model"))["step"] == taken
 
 
-def test_every_value_of_a_request_belongs_to_an_instance(signatures):
+def test_every_input_has_a_batch_dimension(signatures):
     for name in ("serving_default", "sample"):
         inputs = signatures[name].structured_input_signature[1]
         assert {spec.shape[0] for spec in inputs.values()} == {None}
-    assert set(signatures["sample"].structured_outputs) == {"png_bytes"}  # TensorFlow Serving sends it as base64
+    assert set(signatures["sample"].structured_outputs) == {
+        "png_bytes"
+    }  # TensorFlow Serving encodes names with this suffix as base64
 
 
-def test_the_command_exports_to_a_bucket_and_never_over_another_model(job_dir, bucket, capsys):
+def test_the_command_exports_to_a_bucket_and_never_overwrites_a_model(job_dir, bucket, capsys):
     flags = [f"--job_dir={job_dir}", f"--out={bucket}/model", "--checkpoint=latest"]
     assert commands.main(["trainer", "export", *flags]) == 0
     printed = capsys.readouterr().out
@@ -260,8 +264,8 @@ def test_a_model_holds_the_generator_and_nothing_else_of_a_run(job_dir):
     assert (job_dir / "model/variables/variables.data-00000-of-00001").stat().st_size < 1.1 * num_bytes + 4000
 
 
-def test_a_model_of_some_classes_takes_and_shows_these_alone(tmp_path):
-    gan = tiny_wiring("conditional", classes=(3, 7))
+def test_a_model_of_some_classes_accepts_only_these_labels(tmp_path):
+    gan = tiny_model("conditional", classes=(3, 7))
     saved_model.save(gan, tmp_path / "model")
     sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
     ask = {"seed": tf.constant([1], tf.int64), "number": tf.constant([2])}
@@ -273,7 +277,7 @@ def test_a_model_of_some_classes_takes_and_shows_these_alone(tmp_path):
 
 
 def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
-    gan = tiny_wiring("conditional", two_replicas, ema_half_life_images=100.0)
+    gan = tiny_model("conditional", two_replicas, ema_half_life_images=100.0)
     saved_model.save(gan, tmp_path / "model")
     serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     latents, labels = np.ones((2, 8), "f"), np.array([1, 2], np.int32)
@@ -282,8 +286,8 @@ def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["gan", "acgan", "infogan"])
-def test_every_wiring_that_draws_can_be_served(model, tmp_path):
-    gan = tiny_wiring(model)
+def test_every_sampling_model_can_be_served(model, tmp_path):
+    gan = tiny_model(model)
     saved_model.save(gan, tmp_path / "model")
     sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
     label = {"label": tf.constant([-1])} if gan.num_classes else {}
@@ -293,7 +297,7 @@ def test_every_wiring_that_draws_can_be_served(model, tmp_path):
 
 
 def test_a_cyclegan_is_served_as_a_translator(digits, tmp_path):
-    gan = tiny_wiring("cyclegan")
+    gan = tiny_model("cyclegan")
     saved_model.save(gan, tmp_path / "model")
     translate = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     images = digits.images[:3, 8:20, 8:20]

@@ -3,9 +3,8 @@
 import hashlib
 import random
 
-from faults import one_in
-
 from trainer.storage import locate
+from trainer.testing.fault_proxy import random_faults
 
 
 def content(name, num_bytes=5000):
@@ -14,7 +13,7 @@ def content(name, num_bytes=5000):
 
 def test_operations_succeed_when_one_request_in_three_fails(bucket, proxy, tmp_path):
     folder = locate(bucket) / "folder"
-    proxy.fate = one_in(3)
+    proxy.policy = random_faults(3)
     names = [f"{number % 3}/{number}.bin" for number in range(30)]
     for name in names:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +34,7 @@ def test_operations_succeed_when_one_request_in_three_fails(bucket, proxy, tmp_p
 def test_a_large_object_is_copied_when_one_request_in_three_fails(bucket, proxy, tmp_path):
     (tmp_path / "large").write_bytes(content("large", 20 * 2**20))
     for seed in range(5):
-        proxy.fate = one_in(3, seed)
+        proxy.policy = random_faults(3, seed)
         locate(bucket).upload(tmp_path, ["large"])
         locate(bucket).download({"large": tmp_path / "back"})
         assert (

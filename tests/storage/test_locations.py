@@ -22,7 +22,7 @@ def folder(request, tmp_path):
     return locate(request.getfixturevalue("bucket")) / "folder"
 
 
-def test_what_is_written_is_read_and_listed_in_order(folder):
+def test_written_files_are_read_and_listed_in_order(folder):
     assert list(folder.entries()) == [] and not (folder / "a").exists()
     for name in ("b.png", "a/2", "a/10", "c ä.json"):
         (folder / name).write_bytes(name.encode())
@@ -34,11 +34,11 @@ def test_what_is_written_is_read_and_listed_in_order(folder):
     assert not (folder / "b.png").exists()
 
 
-def test_a_shallow_listing_has_the_top_of_a_folder_alone(folder):
+def test_a_listing_without_subfolders_has_only_the_top_files(folder):
     for name in ("b", "a/b", "c/d/e"):
         (folder / name).write_bytes(b"1")
-    assert [entry.name for entry in folder.entries(deep=False)] == ["b"]
-    assert [entry.name for entry in (folder / "c").entries(deep=False)] == []
+    assert [entry.name for entry in folder.entries(recursive=False)] == ["b"]
+    assert [entry.name for entry in (folder / "c").entries(recursive=False)] == []
 
 
 def names(folder, **how):
@@ -47,8 +47,8 @@ def names(folder, **how):
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
     folder = locate(tmp_path / "folder")
-    for place in (folder / "a/1", folder / "z/deep/2", locate(tmp_path / "elsewhere/inside/3")):
-        place.write_bytes(b"1")
+    for location in (folder / "a/1", folder / "z/deep/2", locate(tmp_path / "elsewhere/inside/3")):
+        location.write_bytes(b"1")
     for name, target in {
         "b": tmp_path / "elsewhere",
         "c": "a/1",
@@ -59,7 +59,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         (folder.path / name).symlink_to(target)
     (tmp_path / "elsewhere" / "inside" / "back").symlink_to(tmp_path / "elsewhere")
     assert names(folder) == ["a/1", "b/inside/3", "c", "d/1", "z/deep/2"]
-    assert names(folder, deep=False) == ["c"]
+    assert names(folder, recursive=False) == ["c"]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "circle"])
@@ -68,7 +68,7 @@ def test_a_broken_link_is_named_unless_it_is_hidden(tmp_path, target):
     (folder / "a/1").write_bytes(b"1")
     for name in (".#1", "a/.#1", "circle"):
         (folder.path / name).symlink_to(target)
-    assert names(folder, deep=False) == []
+    assert names(folder, recursive=False) == []
     check_refusal(lambda: names(folder), StorageError, str(folder.path / "circle"))
     (folder.path / "circle").unlink()
     assert names(folder) == ["a/1"]
@@ -76,16 +76,16 @@ def test_a_broken_link_is_named_unless_it_is_hidden(tmp_path, target):
 
 @pytest.fixture
 def refused(monkeypatch):
-    """Names of folders that may not be read, whoever asks."""
-    held, scandir = set(), os.scandir
+    """Names of folders that cannot be read."""
+    unreadable, scandir = set(), os.scandir
 
-    def asked(folder):
-        if os.path.basename(folder) in held:
+    def scan(folder):
+        if os.path.basename(folder) in unreadable:
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         return scandir(folder)
 
-    monkeypatch.setattr("os.scandir", asked)
-    return held
+    monkeypatch.setattr("os.scandir", scan)
+    return unreadable
 
 
 def test_an_unreadable_folder_is_named_unless_it_is_hidden(tmp_path, refused):
@@ -96,7 +96,7 @@ def test_an_unreadable_folder_is_named_unless_it_is_hidden(tmp_path, refused):
     assert names(folder) == ["a/1", "locked/2"]
     refused.add("locked")
     check_refusal(lambda: names(folder), StorageError, str(folder.path / "locked"), "Permission denied")
-    assert names(folder, deep=False) == []
+    assert names(folder, recursive=False) == []
     refused.add("folder")
     check_refusal(lambda: names(folder), StorageError, str(folder.path), "Permission denied")
 
@@ -105,10 +105,10 @@ def test_files_deleted_during_a_listing_are_left_out(tmp_path, monkeypatch):
     folder = locate(tmp_path / "folder")
     for name in ("a/1", "b/2", "c"):
         (folder / name).write_bytes(b"1")
-    found = folder.entries()
-    assert next(found).name == "a/1"
+    entries = folder.entries()
+    assert next(entries).name == "a/1"
     (folder / "b/2").path.unlink()
-    assert [entry.name for entry in found] == ["c"]
+    assert [entry.name for entry in entries] == ["c"]
     scandir = os.scandir
 
     def late(path):
@@ -129,7 +129,7 @@ def test_a_file_is_overwritten_unless_only_new_is_given(folder):
     assert (folder / "x").read_bytes() == b"two"
 
 
-def test_many_files_are_copied_there_and_back(folder, tmp_path):
+def test_many_files_are_uploaded_and_downloaded(folder, tmp_path):
     names = [f"{number % 3}/{number}.bin" for number in range(40)]
     for name in names:
         path = tmp_path / "out" / name
@@ -146,35 +146,35 @@ def test_many_files_are_copied_there_and_back(folder, tmp_path):
     )
 
 
-def test_a_large_object_is_sent_in_parts(bucket, tmp_path):
+def test_a_large_object_is_uploaded_in_parts(bucket, tmp_path):
     (tmp_path / "large").write_bytes(bytes(range(256)) * (40 * 2**12))
     locate(bucket).upload(tmp_path, ["large"])
     locate(bucket).download({"large": tmp_path / "back" / "large"})
     assert (tmp_path / "back" / "large").read_bytes() == (tmp_path / "large").read_bytes()
 
 
-def test_an_upload_whose_answer_was_lost_may_be_repeated(bucket):
-    place = locate(bucket) / "x"
-    place.write_bytes(b"ours")
-    place.write_bytes(b"ours", only_new=True)  # as a second try would find it
-    check_refusal(lambda: place.write_bytes(b"theirs", only_new=True), StorageError, str(place))
+def test_an_upload_may_be_retried_after_a_lost_response(bucket):
+    location = locate(bucket) / "x"
+    location.write_bytes(b"ours")
+    location.write_bytes(b"ours", only_new=True)  # like a second attempt
+    check_refusal(lambda: location.write_bytes(b"theirs", only_new=True), StorageError, str(location))
 
 
 def test_credentials_need_no_project(monkeypatch):
     for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(google.auth, "default", lambda *scopes, **settings: (AnonymousCredentials(), None))
-    made = gcs._client_of.__wrapped__(0, None)
+    made = gcs._make_client.__wrapped__(0, None)
     assert made.project is None and made._connection.API_BASE_URL == "https://storage.googleapis.com"
     made.close()
 
 
-def test_one_client_serves_a_process_and_names_parse(cloud_storage):
+def test_a_process_has_one_client_and_names_are_parsed(cloud_storage):
     assert client() is client()
-    place = locate("gs://bucket/a/b/")
+    location = locate("gs://bucket/a/b/")
     assert (
-        isinstance(place, BucketLocation)
-        and str(place) == "gs://bucket/a/b"
-        and str(place / "c") == "gs://bucket/a/b/c"
+        isinstance(location, BucketLocation)
+        and str(location) == "gs://bucket/a/b"
+        and str(location / "c") == "gs://bucket/a/b/c"
     )
     assert str(locate("gs://bucket")) == "gs://bucket" and locate("gs://bucket").name == "bucket"

@@ -1,4 +1,4 @@
-"""What changes in a folder is in the bucket soon, and all of it at the end."""
+"""Changes in a folder are copied to a bucket, and all of them at the end."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def uploads(monkeypatch):
-    """The names that are sent to buckets."""
+    """Names of the files that are uploaded to buckets."""
     sent = []
     plain = BucketLocation.upload
     monkeypatch.setattr(
@@ -31,22 +31,27 @@ def uploads(monkeypatch):
     return sent
 
 
-def test_what_changed_is_copied_once_and_all_at_the_end(run, bucket, uploads):
-    there = locate(bucket) / "job"
-    with Mirror(run, there, without=("checkpoints",), slow=("logs",)) as mirrored:
-        mirrored.copy()
+def test_changes_are_copied_once_and_completely_at_the_end(run, bucket, uploads):
+    remote = locate(bucket) / "job"
+    with Mirror(run, remote, without=("checkpoints",), slow=("logs",)) as mirroring:
+        mirroring.copy()
         assert sorted(uploads) == ["config.json", "logs/events", "samples/1.png"]
         (run / "logs/events").write_text("more")
         (run / "samples/2.png").write_text("two")
-        mirrored.copy()
+        mirroring.copy()
         assert uploads[3:] == ["samples/2.png"]
     assert uploads[4:] == ["logs/events"]
-    assert {entry.name for entry in there.entries()} == {"config.json", "logs/events", "samples/1.png", "samples/2.png"}
-    assert (there / "logs/events").read_bytes() == b"more"
+    assert {entry.name for entry in remote.entries()} == {
+        "config.json",
+        "logs/events",
+        "samples/1.png",
+        "samples/2.png",
+    }
+    assert (remote / "logs/events").read_bytes() == b"more"
 
 
-def test_it_copies_by_itself_in_the_background(run, bucket, uploads, monkeypatch):
-    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
+def test_changes_are_copied_in_the_background(run, bucket, uploads, monkeypatch):
+    monkeypatch.setattr(mirror, "_INTERVAL_SECS", 0.01)
     copied = threading.Event()
     plain = Mirror.copy
     monkeypatch.setattr(Mirror, "copy", lambda self, **settings: (plain(self, **settings), copied.set()))
@@ -56,21 +61,21 @@ def test_it_copies_by_itself_in_the_background(run, bucket, uploads, monkeypatch
 
 
 def test_check_raises_the_error_of_the_background_copy(run, cloud_storage, monkeypatch):
-    monkeypatch.setattr(mirror, "_EVERY_SECS", 0.01)
-    mirrored = Mirror(run, locate("gs://no-such-bucket/job"))
-    with pytest.raises(StorageError, match="gs://no-such-bucket"), mirrored:
-        mirrored._thread.join(20)
-        mirrored.check()
+    monkeypatch.setattr(mirror, "_INTERVAL_SECS", 0.01)
+    mirroring = Mirror(run, locate("gs://no-such-bucket/job"))
+    with pytest.raises(StorageError, match="gs://no-such-bucket"), mirroring:
+        mirroring._thread.join(20)
+        mirroring.check()
 
 
-def test_the_same_object_is_written_once_a_second_at_most(run, bucket, uploads, monkeypatch):
-    monkeypatch.setattr(mirror, "_PAUSE_SECS", 0.4)
-    mirrored = Mirror(run, locate(bucket) / "job", without=("checkpoints", "logs", "samples"))
+def test_an_object_is_written_at_most_once_per_second(run, bucket, uploads, monkeypatch):
+    monkeypatch.setattr(mirror, "_MIN_REWRITE_SECS", 0.4)
+    mirroring = Mirror(run, locate(bucket) / "job", without=("checkpoints", "logs", "samples"))
     started = time.monotonic()
     for text in ("one", "another", "the third"):
         (run / "config.json").write_text(text)
-        mirrored.copy()
+        mirroring.copy()
     assert uploads == ["config.json"] * 3 and time.monotonic() - started >= 0.8
     (run / "new.json").write_text("new")
-    mirrored.copy()
+    mirroring.copy()
     assert time.monotonic() - started < 1.1 and uploads[3:] == ["new.json"]

@@ -1,4 +1,4 @@
-"""TensorBoard's events go where a job wants them as well, and nowhere twice."""
+"""Run directories: copies of TensorBoard's event files, and partial downloads."""
 
 import contextlib
 import io
@@ -7,19 +7,19 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.storage import RunDirectory, locate
-from trainer.storage.base import GrowingFolder
 from trainer.storage.gcs import BucketLocation
+from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.run_directory import CONFIG
 
 
-def num_mirrors(job_dir, logs_to):
-    with RunDirectory(job_dir).opened() as directory:
+def num_mirrors(job_dir, log_dir):
+    with RunDirectory(job_dir).open() as directory:
         directory.logs.mkdir(parents=True, exist_ok=True)
-        with directory.mirrored(logs_to) as mirrors:
+        with directory.mirror_changes(log_dir) as mirrors:
             return len(mirrors)
 
 
-def test_the_run_s_own_log_folder_gets_no_second_copy(tmp_path, bucket, monkeypatch):
+def test_the_log_folder_of_the_run_gets_no_second_copy(tmp_path, bucket, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
     for spelling in ("run/logs", "./run/../run/logs", f"{tmp_path}/link/run/logs", f"{tmp_path}/run/logs"):
@@ -32,31 +32,31 @@ def test_the_run_s_own_log_folder_gets_no_second_copy(tmp_path, bucket, monkeypa
     assert num_mirrors(f"{bucket}/run", f"{bucket}/run/logs2") == 2
 
 
-def test_what_was_fetched_from_the_bucket_is_not_sent_back(bucket, monkeypatch):
-    there = locate(f"{bucket}/run")
+def test_downloaded_files_are_not_uploaded_again(bucket, monkeypatch):
+    remote = locate(f"{bucket}/run")
     for name in ("config.json", "samples/1.png", "logs/events"):
-        (there / name).write_bytes(name.encode())
+        (remote / name).write_bytes(name.encode())
     sent = []
     plain = BucketLocation.upload
     monkeypatch.setattr(
         BucketLocation, "upload", lambda self, folder, names: (sent.extend(names), plain(self, folder, names))
     )
-    with RunDirectory(f"{bucket}/run").opened() as directory, directory.mirrored():
+    with RunDirectory(f"{bucket}/run").open() as directory, directory.mirror_changes():
         directory.config.write_text("another config")
         (directory.samples / "2.png").touch()
     assert sorted(sent) == ["config.json", "samples/2.png"]
-    assert (there / "config.json").read_bytes() == b"another config"
+    assert (remote / "config.json").read_bytes() == b"another config"
 
 
-def test_of_a_directory_in_a_bucket_a_part_may_be_fetched_alone(bucket, tmp_path):
+def test_single_files_of_a_run_in_a_bucket_can_be_downloaded(bucket, tmp_path):
     for name in ("config.json", "samples/1.png", "checkpoints/step-1/state"):
         (locate(f"{bucket}/run") / name).write_bytes(b"")
     for only, names in ((None, ["config.json", "samples/1.png"]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
-        with RunDirectory(f"{bucket}/run").opened(only) as directory:
+        with RunDirectory(f"{bucket}/run").open(only) as directory:
             assert [entry.name for entry in locate(directory.root).entries()] == names
 
 
-def test_a_tensorboard_that_has_a_local_folder_open_reads_on(tmp_path):
+def test_tensorboard_continues_to_read_a_local_folder(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path / "logs"))
     seen = []
     for step in range(3):
@@ -64,13 +64,13 @@ def test_a_tensorboard_that_has_a_local_folder_open_reads_on(tmp_path):
             tf.summary.scalar("loss", 1.0, step=step)
         writer.flush()
         names = [entry.name for entry in locate(tmp_path / "logs").entries()]
-        GrowingFolder(tmp_path / "there").upload(tmp_path / "logs", names)
+        AppendOnlyFolder(tmp_path / "copy").upload(tmp_path / "logs", names)
         if step == 0:
-            reader = EventAccumulator(str(tmp_path / "there"))
+            reader = EventAccumulator(str(tmp_path / "copy"))
         with contextlib.redirect_stderr(io.StringIO()):
             reader.Reload()
         seen.append(len(reader.Tensors("loss")))
     writer.close()
     assert seen == [1, 2, 3]
     (name,) = names
-    assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "logs" / name).read_bytes()
+    assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "logs" / name).read_bytes()

@@ -1,17 +1,17 @@
-"""Refused inputs of the storage layer: paths, buckets, permissions and servers that do not answer.
+"""Refused inputs of the storage layer: paths, buckets, permissions and failing servers.
 
-Every row states the error's type and the facts that its message mentions. The prose around them is free.
+Every row states the type of the error and the facts that its message mentions. Its wording is free.
 """
 
 import pytest
-from faults import Fault
 from refusals import Refusal, check_refusal
 
 from trainer.errors import ConfigError, StorageError
 from trainer.storage import RunDirectory, gcs, locate
+from trainer.testing.fault_proxy import Fault
 
 SECRET = "ya29."
-"""The beginning of the token in the answers of the proxy."""
+"""Prefix of the token in the responses of the proxy."""
 
 
 def download(folder, here):
@@ -28,7 +28,7 @@ def write_over(folder, here):
 
 
 def logs_among_logs(folder, here):
-    with RunDirectory(str(folder)).opened() as directory, directory.mirrored(f"{folder}/logs/of/tensorboard"):
+    with RunDirectory(str(folder)).open() as directory, directory.mirror_changes(f"{folder}/logs/of/tensorboard"):
         pass
 
 
@@ -53,16 +53,16 @@ def test_refused_paths_are_named(folder, tmp_path, refusal):
     check_refusal(lambda: refusal.act(folder, tmp_path / "here"), refusal.error, *refusal.mentions)
 
 
-def operations(place, tmp_path):
-    """Every operation on an object, the place that its error names, and the role that it needs."""
-    folder = place.parent
+def operations(location, tmp_path):
+    """Returns every operation on an object, the location in its error message, and the required role."""
+    folder = location.parent
     return [
-        (place.read_bytes, place, "objectViewer"),
-        (place.exists, place, "objectViewer"),
+        (location.read_bytes, location, "objectViewer"),
+        (location.exists, location, "objectViewer"),
         (lambda: list(folder.entries()), folder, "objectViewer"),
-        (lambda: folder.download({"x": tmp_path / "x"}), place, "objectViewer"),
-        (lambda: place.write_bytes(b"other"), place, "objectUser"),
-        (lambda: folder.delete(["x"]), place, "objectUser"),
+        (lambda: folder.download({"x": tmp_path / "x"}), location, "objectViewer"),
+        (lambda: location.write_bytes(b"other"), location, "objectUser"),
+        (lambda: folder.delete(["x"]), location, "objectUser"),
     ]
 
 
@@ -74,21 +74,27 @@ def test_a_missing_bucket_is_named(cloud_storage, tmp_path):
 
 @pytest.mark.parametrize(
     ("fate", "reason"),
-    [(Fault.DROPPED, "ConnectionError"), (Fault.LOST, "ConnectionError"), (429, "429"), (500, "500"), (503, "503")],
+    [
+        (Fault.DROPPED_REQUEST, "ConnectionError"),
+        (Fault.LOST_RESPONSE, "ConnectionError"),
+        (429, "429"),
+        (500, "500"),
+        (503, "503"),
+    ],
 )
-def test_a_server_that_always_fails_is_named_with_the_object(bucket, proxy, fate, reason, monkeypatch, tmp_path):
-    place = locate(bucket) / "set/x"
-    place.write_bytes(b"content")
+def test_a_failing_server_is_reported_with_the_object(bucket, proxy, fate, reason, monkeypatch, tmp_path):
+    location = locate(bucket) / "set/x"
+    location.write_bytes(b"content")
     monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_timeout(0.05))
-    proxy.fate = lambda request: fate
-    for act, named, _ in operations(place, tmp_path):
+    proxy.policy = lambda request: fate
+    for act, named, _ in operations(location, tmp_path):
         check_refusal(act, StorageError, str(named), reason)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_permission_is_named_with_its_role(bucket, proxy, tmp_path):
-    place = locate(bucket) / "set/x"
-    proxy.fate = lambda request: 403
+    location = locate(bucket) / "set/x"
+    proxy.policy = lambda request: 403
     messages = []
 
     def noted(act):
@@ -98,13 +104,13 @@ def test_a_missing_permission_is_named_with_its_role(bucket, proxy, tmp_path):
             messages.append(str(error))
             raise
 
-    for act, named, role in operations(place, tmp_path):
+    for act, named, role in operations(location, tmp_path):
         check_refusal(lambda act=act: noted(act), StorageError, str(named), "403", f"roles/storage.{role}", bucket[5:])
     assert len(messages) == 6 and not any(SECRET in message for message in messages)
-    assert len(proxy.requests) <= 7  # once each; the library may look at the bucket before
+    assert len(proxy.requests) <= 7  # one per operation; the library may check the bucket first
 
 
-def test_missing_credentials_are_answered_with_the_command(bucket, proxy):
-    proxy.fate = lambda request: 401
-    place = locate(bucket) / "x"
-    check_refusal(place.read_bytes, StorageError, str(place), "gcloud auth application-default login")
+def test_missing_credentials_are_reported_with_the_remedy(bucket, proxy):
+    proxy.policy = lambda request: 401
+    location = locate(bucket) / "x"
+    check_refusal(location.read_bytes, StorageError, str(location), "gcloud auth application-default login")

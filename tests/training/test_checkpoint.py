@@ -24,7 +24,7 @@ def make_state(value=0.0):
 
 @pytest.fixture
 def store(tmp_path):
-    return CheckpointStore(tmp_path, keep=3, best="metric/frechet")
+    return CheckpointStore(tmp_path, max_to_keep=3, best="metric/frechet")
 
 
 def save(store, step, **metrics):
@@ -97,10 +97,10 @@ def test_the_best_is_the_best_checkpoint_that_verifies(store):
 
 
 def test_a_damaged_checkpoint_is_not_counted_among_the_newest(tmp_path):
-    first = CheckpointStore(tmp_path, keep=2)
+    first = CheckpointStore(tmp_path, max_to_keep=2)
     save(first, 4), save(first, 8)
     damage(first, 8)
-    store = CheckpointStore(tmp_path, keep=1, best="metric/frechet")
+    store = CheckpointStore(tmp_path, max_to_keep=1, best="metric/frechet")
     assert store.restore(make_state()).step == 4
     for step in (5, 6):
         save(store, step, frechet=float(step))
@@ -116,7 +116,7 @@ def test_a_damaged_best_checkpoint_is_written_again(digits, tmp_path):
             logs["metric/x"] = {2: 5.0, 3: 1.0}.get(self.model.step, 9.0)
 
     def fit(steps):
-        saves = Checkpoint(tmp_path, every_steps=2, keep=2, best="metric/x")
+        saves = Checkpoint(tmp_path, every_steps=2, max_to_keep=2, best="metric/x")
         gan = tiny_gan()
         settings = {"batch_size": 16, "steps_per_execution": 1, "verbose": 0}
         gan.fit(digits.images[:64], steps=steps, callbacks=[Evaluates(), saves], **settings)
@@ -170,7 +170,7 @@ def test_an_error_of_the_background_surfaces_at_the_next_save(store, tmp_path):
     check_refusal(lambda: store.save(make_state(), 2), CheckpointError, "1", str(tmp_path))
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+@pytest.mark.parametrize("architecture", ["mlp", pytest.param("dcgan", marks=pytest.mark.slow)])
 def test_a_run_resumed_at_every_step_ends_with_the_same_bits(digits, tmp_path, architecture):
     settings = {"ema_half_life_images": 100.0}
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config, tiny_gan
+from conftest import tiny_config, uncompiled_gan
 from refusals import check_refusal
 
 from trainer.cloud.vertex.environment import Environment
@@ -52,7 +52,7 @@ def test_the_checkpoint_of_another_network_is_refused(tmp_path):
 
 
 def compiled(optimizer, strategy=None):
-    tiny_gan().compile(optimizer=optimizer, strategy=strategy)
+    uncompiled_gan().compile(optimizer=optimizer, strategy=strategy)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_gradients_do_not_accumulate_on_several_replicas(two_replicas):
 
 
 def test_machines_that_resume_at_different_steps_are_refused(monkeypatch):
-    monkeypatch.setattr(consensus, "gathered", lambda strategy, number: [100, 0])
+    monkeypatch.setattr(consensus, "gather_per_replica", lambda strategy, number: [100, 0])
 
     def act():
-        consensus.check_step(tf.distribute.get_strategy(), 100)
+        consensus.check_same_step(tf.distribute.get_strategy(), 100)
 
     check_refusal(act, CheckpointError, "100", "0", "job_dir")
 

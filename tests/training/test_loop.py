@@ -29,7 +29,7 @@ def every(steps):
     return callback
 
 
-def test_windows_end_at_their_length_at_epochs_and_at_callbacks(digits):
+def test_executions_end_at_their_length_at_epochs_and_at_callbacks(digits):
     assert boundaries(digits, steps=12, steps_per_execution=4) == [4, 8, 10, 12]
     assert boundaries(digits, [every(3)], steps=9, steps_per_execution=20) == [3, 6, 9]
 
@@ -39,37 +39,46 @@ def test_boundaries_do_not_depend_on_where_a_run_was_cut(digits):
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
-def test_a_request_to_stop_ends_a_window_after_its_step(digits, architecture):
+def test_a_request_to_stop_ends_an_execution_after_its_step(digits, architecture):
     gan = tiny_gan(architecture)
-    chunk = DeviceLoop(step_plan(gan, 16), gan.make_chunk(digits.images, None), gan.compiled_state.strategy)
-    chunk(0, 1)
-    threading.Timer(0.1, lambda: chunk.stop.assign(True)).start()
-    reached, logs = chunk(1, 10**9)
+    loop = DeviceLoop(step_plan(gan, 16), gan.make_chunk(digits.images, None), gan.compiled_state.strategy)
+    loop(0, 1)
+    threading.Timer(0.1, lambda: loop.stop.assign(True)).start()
+    logs = loop(1, 10**9)
+    reached = loop.next_step
     assert 1 <= reached < 10**9
     assert int(gan.optimizers["generator"].iterations.numpy()) == reached
     assert set(logs) >= {"loss/generator", "loss/discriminator"}
 
 
-def test_fit_leaves_no_window_behind(digits):
-    def num_chunks():
+def test_fit_frees_its_device_loop(digits):
+    def num_loops():
         gc.collect()
-        return sum(type(held) is DeviceLoop for held in gc.get_objects())
+        return sum(type(thing) is DeviceLoop for thing in gc.get_objects())
 
-    gan, before = tiny_gan(), num_chunks()
+    gan, before = tiny_gan(), num_loops()
     for steps in (1, 2):
         gan.fit(digits.images[:32], batch_size=16, steps=steps, verbose=0)
-    assert num_chunks() == before
+    assert num_loops() == before
 
 
-def test_fit_after_a_request_to_stop_goes_on(digits):
+def test_fit_continues_after_a_request_to_stop(digits):
     def terminate(batch, logs):
         os.kill(os.getpid(), signal.SIGTERM)
-        while not gan.preempted:  # a thread is told
+        while not gan.preempted:  # a thread receives the signal
             pass
 
     gan = tiny_gan()
     stopping = keras.callbacks.LambdaCallback(on_train_batch_end=terminate)
-    gan.fit(digits.images[:32], batch_size=16, steps=3, steps_per_execution=1, callbacks=[stopping], verbose=0)
+    gan.fit(
+        digits.images[:32],
+        batch_size=16,
+        steps=3,
+        steps_per_execution=1,
+        callbacks=[stopping],
+        verbose=0,
+        handle_sigterm=True,
+    )
     assert gan.step == 1 and gan.preempted
     gan.fit(digits.images[:32], batch_size=16, steps=3, verbose=0)
     assert gan.step == 3 and not gan.preempted

@@ -28,7 +28,7 @@ def remote(bucket):
 def machine(remote, tmp_path):
     """Makes the store of a machine that knows the bucket alone."""
     count = iter(range(100))
-    return lambda: CheckpointStore(tmp_path / str(next(count)), keep=2, best="metric/x", remote=remote)
+    return lambda: CheckpointStore(tmp_path / str(next(count)), max_to_keep=2, best="metric/x", remote=remote)
 
 
 def save(store, step, **metrics):
@@ -101,7 +101,7 @@ def test_a_kill_at_any_file_loses_one_interval_at_most(machine, remote, killed_a
         assert {int(entry.name[5:13]) for entry in remote.entries()} == {reached + 1, reached + 2}
         assert machine().restore(state).step == state["a/000/kernel"].numpy().max() == reached + 2
         for step in again.steps():
-            again._published.delete(step)
+            again._remote.delete(step)
     assert killed_after(18, life)
 
 

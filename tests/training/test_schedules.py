@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan
+from conftest import tiny_gan, uncompiled_gan
 
 from trainer.models.step_plan import step_plan
 from trainer.training import optimizers, schedules
@@ -93,8 +93,8 @@ def test_a_schedule_of_ones_own_is_followed_as_it_is(kind, schedule, after_two):
     assert given._learning_rate is schedule
 
 
-def test_a_gan_takes_a_schedule_of_ones_own():
-    gan = tiny_gan()
+def test_a_gan_takes_a_custom_schedule():
+    gan = uncompiled_gan()
     gan.compile(optimizer=keras.optimizers.Adam(Halving()))
     assert [float(optimizer.learning_rate) for optimizer in gan.optimizers.values()] == pytest.approx([0.1, 0.1])
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, values_of
+from conftest import tiny_gan, uncompiled_gan, values_of
 from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
@@ -84,7 +84,7 @@ def test_two_replicas_give_the_gradients_of_one(digits, two_replicas):
 @pytest.mark.parametrize("clipping", ["clipnorm", "global_clipnorm", "clipvalue"])
 def test_two_replicas_clip_the_gradients_that_one_clips(digits, two_replicas, clipping):
     def after(strategy):
-        gan = tiny_gan("mlp")
+        gan = uncompiled_gan()
         gan.compile(optimizer=keras.optimizers.SGD(1.0, **{clipping: 1e-3}), strategy=strategy, jit_compile=False)
         return train(gan, digits, steps=1)
 
@@ -95,7 +95,7 @@ def test_two_replicas_clip_the_gradients_that_one_clips(digits, two_replicas, cl
 
 def test_an_optimizer_that_hands_gradients_on_sums_them_once(digits, two_replicas):
     def after(strategy):
-        gan = tiny_gan("mlp")
+        gan = uncompiled_gan()
         several = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1)))
         gan.compile(optimizer=several, strategy=strategy, jit_compile=False)
         return train(gan, digits, steps=1)
@@ -106,7 +106,7 @@ def test_an_optimizer_that_hands_gradients_on_sums_them_once(digits, two_replica
 
 
 def test_gradients_accumulate_on_one_replica(digits):
-    gan = tiny_gan("mlp")
+    gan = uncompiled_gan()
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     gan.compile(optimizer=optimizer, jit_compile=False)
     start, first, second = values_of(gan), train(gan, digits, steps=1), train(gan, digits, steps=2)
@@ -159,9 +159,13 @@ def test_weight_regularizers_are_part_of_the_objective(digits):
 
 def test_plain_keras_dropout_is_a_function_of_seed_and_step(digits):
     def trained():
-        gan = tiny_gan("mlp")
-        gan._factories["discriminator"] = lambda: keras.Sequential(
-            [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        gan = uncompiled_gan()
+        gan.set_network_factories(
+            {
+                "discriminator": lambda: keras.Sequential(
+                    [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+                )
+            }
         )
         gan.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
         return train(gan, digits, steps=3)
@@ -205,7 +209,7 @@ def test_whole_numbers_and_booleans_are_buffers_too(digits, two_replicas, num_re
         layers = [keras.layers.Flatten(), numbers, Counts(), keras.layers.Dense(1)]
         return keras.Sequential([keras.Input((28, 28, 1)), *layers])
 
-    gan = tiny_gan()
+    gan = uncompiled_gan()
     gan.set_network_factories({"discriminator": counting})
     gan.compile(optimizer="adam", strategy=two_replicas if num_replicas == 2 else None, jit_compile=False)
     after = train(gan, digits, steps=2, callbacks=[Checkpoint(tmp_path)])
@@ -223,9 +227,13 @@ def test_a_variable_without_a_gradient_is_named(digits):
         def call(self, inputs):
             return inputs
 
-    gan = tiny_gan("mlp")
-    gan._factories["discriminator"] = lambda: keras.Sequential(
-        [keras.Input((28, 28, 1)), keras.layers.Flatten(), Idle(), keras.layers.Dense(1)]
+    gan = uncompiled_gan()
+    gan.set_network_factories(
+        {
+            "discriminator": lambda: keras.Sequential(
+                [keras.Input((28, 28, 1)), keras.layers.Flatten(), Idle(), keras.layers.Dense(1)]
+            )
+        }
     )
     gan.compile(optimizer=keras.optimizers.Adam(1e-3))
     check_refusal(lambda: train(gan, digits), NetworkError, "discriminator", "idle")

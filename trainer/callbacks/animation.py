@@ -1,4 +1,4 @@
-"""The run as a moving picture."""
+"""An animation of the sample grids."""
 
 import os
 from collections.abc import Mapping
@@ -9,17 +9,18 @@ import keras
 from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
 from trainer.storage import local_path
+from trainer.storage.run_directory import PROGRESSION, sample_grids
 
 _MAX_FRAMES = 100
 
 
 class Animation(keras.callbacks.Callback):
-    """Makes `progression.gif` of a folder's sample grids when training ends. Put it after the `SampleGrid`.
+    """Writes `progression.gif` from a folder's sample grids when training ends.
 
-    A run that SIGTERM cuts makes none: the time that is left belongs to its checkpoint. The run that goes on makes it.
+    After SIGTERM it writes nothing, because the remaining time is needed for the checkpoint.
 
     Args:
-        directory: Of the grids, and of the GIF.
+        directory: Folder of the grids and the GIF.
     """
 
     priority = Priority.ANIMATION
@@ -31,11 +32,10 @@ class Animation(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.preempted and self.model.step < self.params["num_steps"]:
             return
-        grids = sorted(self._directory.glob("step-*.png"))
-        grids = [grid for grid in grids if int(grid.stem[5:]) <= self.model.step]
+        grids = [(step, path) for step, path in sample_grids(self._directory).items() if step <= self.model.step]
         if len(grids) < 2:
             return
         count = min(len(grids), _MAX_FRAMES)
         chosen = [grids[round(index * (len(grids) - 1) / (count - 1))] for index in range(count)]
-        frames = [(f"step {int(grid.stem[5:]):,}", grid) for grid in chosen]
-        save_animation(self._directory / "progression.gif", frames)
+        frames = [(f"step {step:,}", path) for step, path in chosen]
+        save_animation(self._directory / PROGRESSION, frames)

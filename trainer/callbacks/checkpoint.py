@@ -1,4 +1,4 @@
-"""Saves and resumes a run."""
+"""Checkpoints of a run during training."""
 
 import logging
 import os
@@ -17,19 +17,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Checkpoint(Periodic):
-    """Resumes from the newest valid checkpoint when `fit` starts, and commits new ones in the background.
+    """Restores the newest valid checkpoint when `fit` starts, and commits new checkpoints in the background.
 
     Args:
         directory: Folder of the checkpoints.
-        every_steps: Steps between two; 0 for only at the end and at a new best.
-        max_to_keep: How many of the newest to keep, beside the best.
+        every_steps: Steps between two checkpoints; 0 for only at the end and at a new best.
+        max_to_keep: Number of the newest checkpoints to keep, in addition to the best one.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
-        fingerprints: SHA-256 by what it is of (config, data); a resume under another one is refused.
-        remote: A folder in a bucket where checkpoints are published, and fetched from.
-        mirrors: Of the run directory, which then holds in the bucket, too, what was written before a checkpoint:
-            all but the last minute of TensorBoard's events.
-            Where copying fails in the meantime, training ends.
-        reads_only: Resume, and leave writing to another machine.
+        fingerprints: SHA-256 of config and data, by name. A resume with other values is refused.
+        remote: Folder in a bucket to which checkpoints are uploaded, and from which they are downloaded.
+        mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
+            last minute of TensorBoard's events. Training ends if copying fails.
+        reads_only: Whether to restore only, because another machine writes.
     """
 
     priority = Priority.CHECKPOINT
@@ -65,7 +64,7 @@ class Checkpoint(Periodic):
         model = self.model
         manifest = self.store.restore(model.state)
         for problem in self.store.rejected:
-            _logger.warning(f"Passed over a checkpoint: {problem}.")
+            _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
             return
         model.step = self._saved_step = manifest.step
@@ -80,7 +79,7 @@ class Checkpoint(Periodic):
         is_best = value < self._best_value
         if is_best:
             self._best_value = value
-            _logger.info(f"Step {self.model.step} is the best so far by {self._best_name}: its checkpoint is kept.")
+            _logger.info(f"Step {self.model.step} has the best {self._best_name} so far; its checkpoint is kept.")
         if is_best or self.is_due:
             self._save(metrics)
 

@@ -1,4 +1,4 @@
-"""Measures the generator while it learns."""
+"""Evaluation of the generator during training."""
 
 import logging
 from collections.abc import Mapping
@@ -11,31 +11,31 @@ from trainer.logging import fields as logging_fields
 _logger = logging.getLogger(__name__)
 
 
-class Metrics(Protocol):
-    """A suite of metrics, such as `trainer.metrics.digits.DigitsMetrics`."""
+class EvaluationMetrics(Protocol):
+    """A metric suite, such as `trainer.metrics.digits.DigitsMetrics`."""
 
     def measure(self, model: Any) -> dict[str, float]:
-        """The metrics of a model."""
+        """Returns the metrics of a model."""
         ...
 
     def real_vs_real(self) -> dict[str, float]:
-        """What a perfect model would score."""
+        """Returns the metrics of real images against other real images."""
         ...
 
 
 class Evaluation(Periodic):
-    """Evaluates before learning, at every `every_steps` and at the end; adds `metric/NAME` to the logs.
+    """Evaluates before training, at every `every_steps` and at the end, and adds `metric/NAME` to the logs.
 
-    Callbacks after it find them there, all of them at the end of an epoch that had an evaluation; so does `History`.
+    Later callbacks see the metrics in their logs. They also appear in the logs of an epoch's end and in `History`.
 
     Args:
-        metrics: The suite.
-        every_steps: Steps between two evaluations; 0 for only before and after learning.
+        metrics: Metric suite.
+        every_steps: Steps between two evaluations; 0 for only before and after training.
     """
 
     priority = Priority.EVALUATION
 
-    def __init__(self, metrics: Metrics, every_steps: int = 0):
+    def __init__(self, metrics: EvaluationMetrics, every_steps: int = 0):
         super().__init__(every_steps)
         self._metrics = metrics
 
@@ -56,5 +56,5 @@ class Evaluation(Periodic):
 
 
 def describe(values: Mapping[str, float]) -> str:
-    """Metrics as words, such as `frechet_digits_5k 3.1, recall_digits_5k 0.88`."""
+    """Formats metrics, such as `frechet_digits_5k 3.1, recall_digits_5k 0.88`."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

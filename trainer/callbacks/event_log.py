@@ -1,4 +1,4 @@
-"""TensorBoard events of a run's scalars."""
+"""TensorBoard events of the scalars of a run."""
 
 import os
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from trainer.storage import local_path
 
 
 class EventLog(keras.callbacks.Callback):
-    """Writes the scalars of every window for TensorBoard, by step.
+    """Writes the scalars of every execution for TensorBoard.
 
     Args:
-        directory: Of the event files.
+        directory: Folder of the event files.
     """
 
     priority = Priority.LOGS

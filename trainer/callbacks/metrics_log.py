@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: every scalar of a run, a line a window."""
+"""The scalars of a run as JSON lines."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from trainer.storage import local_path, read_json_lines, write_atomically
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """Appends `{"step", "images_seen", "time", scalars...}` a window; a resumed run drops lines past its step.
+    """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
     """
 
     priority = Priority.LOGS
@@ -26,8 +26,8 @@ class MetricsLog(keras.callbacks.Callback):
         self._path = local_path(path)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        kept = [line for line in read_json_lines(self._path) if line["step"] <= self.model.step and self.model.step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines = [line for line in read_json_lines(self._path) if line["step"] <= self.model.step and self.model.step]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         if logs:
             self._append(logs)
 

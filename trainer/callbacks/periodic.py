@@ -1,13 +1,13 @@
-"""When a callback that acts at certain steps acts."""
+"""Callbacks that act at certain steps."""
 
 import keras
 
 
 class Periodic(keras.callbacks.Callback):
-    """A callback that is due at every multiple of `every_steps` (0: at none) and at the last step.
+    """A callback that is due at every multiple of `every_steps` and at the last step.
 
     Args:
-        every_steps: Windows of the loop end at its multiples.
+        every_steps: Steps between two actions; 0 for only the last step. Executions end at its multiples.
     """
 
     def __init__(self, every_steps: int):
@@ -16,6 +16,6 @@ class Periodic(keras.callbacks.Callback):
 
     @property
     def is_due(self) -> bool:
-        """Whether the step that was just reached is one of them."""
+        """True if the callback is due at the current step."""
         step = self.model.step
         return bool(self.every_steps and step % self.every_steps == 0) or step == self.params["num_steps"]

@@ -1,6 +1,7 @@
-"""How training goes, for whoever watches."""
+"""Progress display."""
 
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +17,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with losses, images/s and the last epoch's time on a terminal; elsewhere JSON lines.
+    """Shows a bar with losses, images/s and the time per epoch on a terminal or in a notebook.
 
-    There is one every ten seconds and at the end, and one for each epoch with its time; of epochs that take less than a
-    second, one every ten seconds.
+    Elsewhere it logs a message every ten seconds, per epoch, and at the end. Epochs shorter than one second are logged
+    every ten seconds.
     """
 
     priority = Priority.PROGRESS
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if is_terminal() else None
+        self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if _is_interactive() else None
         self._last_line = self._last_epoch_line = 0.0
         self._epoch_secs: dict[str, float] = {}
 
@@ -50,3 +51,8 @@ class Progress(keras.callbacks.Callback):
                 f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.",
                 extra=logging_fields(self._epoch_secs),
             )
+
+
+def _is_interactive() -> bool:
+    """Returns whether a progress bar can be redrawn: on a terminal, and in a notebook."""
+    return is_terminal() or "ipykernel" in sys.modules

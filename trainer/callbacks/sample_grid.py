@@ -1,4 +1,4 @@
-"""Sample grids on fixed latents, from before learning to the end."""
+"""Sample grids for fixed latents."""
 
 import os
 from collections.abc import Mapping
@@ -10,17 +10,18 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.image_io import save_grid
 from trainer.storage import local_path
+from trainer.storage.run_directory import sample_grid_name
 
 
 class SampleGrid(Periodic):
-    """Writes `step-00000000.png` before learning, then one at every `every_steps` and at the end.
+    """Writes `step-00000000.png` before training, then a grid at every `every_steps` and at the end.
 
     Args:
-        directory: Of the files.
-        every_steps: Steps between two grids; 0 for only before and after learning.
-        rows: Of the grid; some models have rows of their own, such as one a class.
-        columns: Of the grid.
-        log_dir: Where to write the grids for TensorBoard as well; None: nowhere.
+        directory: Folder of the files.
+        every_steps: Steps between two grids; 0 for only before and after training.
+        rows: Number of rows. Some models choose their own, such as one per class.
+        columns: Number of columns.
+        log_dir: Folder of TensorBoard events that also get the grids; None for none.
     """
 
     priority = Priority.SAMPLES
@@ -51,7 +52,7 @@ class SampleGrid(Periodic):
 
     def _save(self) -> None:
         grid = self.model.sample_grid(self._rows, self._columns)
-        save_grid(self._directory / f"step-{self.model.step:08d}.png", grid)
+        save_grid(self._directory / sample_grid_name(self.model.step), grid)
         if self._writer is not None:
             with self._writer.as_default():
                 tf.summary.image("samples", grid[tf.newaxis], step=self.model.step)

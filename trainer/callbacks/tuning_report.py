@@ -1,4 +1,4 @@
-"""Tells a hyperparameter tuning job how a trial does."""
+"""Metrics of a trial for a hyperparameter tuning job."""
 
 import contextlib
 import json
@@ -19,24 +19,24 @@ from trainer.storage import write_atomically
 
 _logger = logging.getLogger(__name__)
 
-_LINES = 100
-_OF_SUITE = re.compile(r"_[a-z]+_\d+k$")
+_MAX_LINES = 100
+_SUITE_SUFFIX = re.compile(r"_[a-z]+_\d+k$")
 
 
 class TuningReport(keras.callbacks.Callback):
-    """Adds the metrics of each evaluation while training to the file that the tuning service reads: an object a line.
+    """Writes the metrics of each evaluation to the file that the tuning service reads, one JSON object per line.
 
-    The tag of a metric is its name without the suite: `metric/frechet_digits_5k` is reported as `frechet`. What is not
-    a number is not reported.
+    The tag of a metric is its name without the suite: `metric/frechet_digits_5k` is reported as `frechet`. Values that
+    are not finite are not reported.
 
     Source: the file format of cloudml-hypertune, of which the last 100 lines count.
 
     Args:
-        path: The file; that of a trial that was interrupted is gone on with.
+        path: Path of the file. A resumed trial appends to it.
         trial: Name of the trial.
 
     Raises:
-        StorageError: The file cannot be written.
+        StorageError: If the file cannot be written.
     """
 
     priority = Priority.LOGS
@@ -48,17 +48,17 @@ class TuningReport(keras.callbacks.Callback):
         self._lines = self._path.read_text().splitlines() if self._path.exists() else []
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        found = {tag(name): value for name, value in (logs or {}).items() if name.startswith("metric/")}
-        if not found:
+        metrics = {tag(name): value for name, value in (logs or {}).items() if name.startswith("metric/")}
+        if not metrics:
             return
-        for name, value in found.items():
+        for name, value in metrics.items():
             if math.isfinite(value):
                 self._lines.append(self._line(name, value))
             else:
-                _logger.warning(f"{name} is {value} at step {self.model.step}, and is not reported.")
+                _logger.warning(f"{name} is {value} at step {self.model.step} and is not reported.")
         if not self._lines:
             return
-        write_atomically(self._path, ("\n".join(self._lines[-_LINES:]) + "\n").encode())
+        write_atomically(self._path, ("\n".join(self._lines[-_MAX_LINES:]) + "\n").encode())
 
     def _line(self, name: str, value: float) -> str:
         return json.dumps(
@@ -74,16 +74,16 @@ class TuningReport(keras.callbacks.Callback):
 
 
 def _check_folder(folder: Path) -> None:
-    """Makes the folder of the metric file; one that may not be written is told before a trial is paid for."""
+    """Creates the folder of the metric file. An error here is cheaper than one after the first evaluation."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(
-            f"{folder}, where the tuning service reads metrics, may not be written by user {os.geteuid()}; Vertex AI's "
-            "is root's, so let the image run as root."
+            f"user {os.geteuid()} cannot write to {folder}, where the tuning service reads metrics; on Vertex AI the "
+            "folder belongs to root, so run the image as root."
         )
 
 
 def tag(name: str) -> str:
-    """What a tuning job calls a metric: `metric/frechet_digits_5k` is `frechet`."""
-    return _OF_SUITE.sub("", name.removeprefix("metric/"))
+    """Returns the name of a metric in a tuning job: `frechet` for `metric/frechet_digits_5k`."""
+    return _SUITE_SUFFIX.sub("", name.removeprefix("metric/"))

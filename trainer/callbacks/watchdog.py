@@ -1,4 +1,4 @@
-"""Ends a process whose training stands still: a machine that waits for ever costs as much as one that works."""
+"""A watchdog that ends a process whose training makes no progress."""
 
 import faulthandler
 import os
@@ -15,12 +15,12 @@ from trainer.errors import ExitCode
 
 
 class Watchdog(keras.callbacks.Callback):
-    """Where nothing has happened for a time, writes the stacks of all threads to standard error and ends the process.
+    """Ends the process if neither a step nor the callbacks finish in time.
 
-    Put one first and one last among the callbacks, so that it sees what they do, too.
+    It writes the stacks of all threads to standard error first.
 
     Args:
-        timeout_secs: Longest time between two calls of it.
+        timeout_secs: Longest time of one execution, or of all other callbacks together.
     """
 
     priority = Priority.FIRST
@@ -50,14 +50,14 @@ class Watchdog(keras.callbacks.Callback):
         while not self._ended.wait(min(1.0, self._timeout / 10)):
             if time.monotonic() - self._last > self._timeout:
                 faulthandler.dump_traceback(all_threads=True)
-                abort(f"no step has ended for {self._timeout:g} s; the stacks of all threads are above")
+                abort(f"no progress for {self._timeout:g} s; the stacks of all threads are above")
 
 
 def abort(reason: str) -> None:
-    """Ends this process at once, so that the job is started again from the last checkpoint."""
+    """Ends this process at once, so that the job restarts from the last checkpoint."""
     try:
-        print(f"error: {reason}; the job goes on from the last checkpoint when it is started again.", file=sys.stderr)
+        print(f"error: {reason}; a restart resumes from the last checkpoint.", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
-    finally:  # where nobody reads, too: what stays costs as much as what works
+    finally:  # also if the streams are closed
         os._exit(ExitCode.LOST_WORKER)

@@ -1,0 +1,1 @@
+"""Command-line interface: one module per command, and `app`, which all of them use."""

@@ -1,4 +1,4 @@
-"""The frame of every command: parses flags, runs the command, and turns errors into one sentence and an exit code."""
+"""Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
 import logging
 import os
@@ -19,90 +19,99 @@ from trainer.storage.local import LocalLocation
 
 _logger = logging.getLogger(__name__)
 
+_PROGRAM = "{command}"
+"""Placeholder in usage texts for the command as the user typed it."""
 
-def file_to_write(flag: str, given: str, kinds: Mapping[str, str]) -> Location:
-    """The file that a command was told to write, checked before the work that it takes to have its content.
+
+def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
+    """Returns the location of a file to write, checked before the command does its work.
 
     Args:
-        flag: Where it was given.
-        given: A local path, or `gs://BUCKET/NAME`.
-        kinds: What may be written, in words, by the ending of the name.
+        flag: Name of the flag, for messages.
+        name: Local path, or `gs://BUCKET/NAME`.
+        kinds: Description of each allowed kind of file, by file name extension.
 
     Raises:
-        ConfigError: The name ends in another way, is that of a folder, or lies in a folder that is not there or that
-            cannot be written.
-        StorageError: It names no bucket.
+        ConfigError: If the extension is unknown, the name is that of a folder, or the file's folder does not exist or
+            is not writable.
+        StorageError: If the name has no bucket.
     """
-    file = locate(given)
+    file = locate(name)
     if PurePosixPath(file.name).suffix not in kinds:
-        raise ConfigError(f"{flag}={given} has an unknown ending; write {' or '.join(kinds.values())}.")
+        raise ConfigError(f"{flag}={name} has an unknown extension; write {' or '.join(kinds.values())}.")
     if isinstance(file, LocalLocation):
         folder = file.path.parent
         if not folder.is_dir():
-            raise ConfigError(f"{flag}={given} lies in a folder that does not exist; make {folder} first.")
+            raise ConfigError(f"{flag}={name} is in a folder that does not exist; create {folder} first.")
         if file.path.is_dir():
-            raise ConfigError(f"{flag}={given} is a folder; give the name of a file.")
+            raise ConfigError(f"{flag}={name} is a folder; give the name of a file.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"{flag}={given} lies in a folder that you may not write to; give another one.")
+            raise ConfigError(f"{flag}={name} is in a folder that is not writable; give another one.")
     return file
 
 
 def run(
     argv: Sequence[str],
     usage: str,
-    define: Callable[[flags.FlagValues], None],
-    act: Callable[[flags.FlagValues], None],
+    define_flags: Callable[[flags.FlagValues], None],
+    run_command: Callable[[flags.FlagValues], None],
     *,
     resumes: bool = False,
 ) -> int:
-    """Parses a command line and acts on it.
+    """Parses a command line and runs the command.
 
     Args:
-        argv: The program's name, then its arguments; `--job-dir` means `--job_dir`.
-        usage: What the command does, for `--help`.
-        define: Defines the flags.
-        act: Does the work.
-        resumes: Whether it goes on from a checkpoint when it is run again.
+        argv: Name of the command for `--help`, such as `gan-trainer train`, followed by its arguments. `--job-dir` is
+            the same as `--job_dir`.
+        usage: Text that `--help` prints above the flags. `{command}` stands for the name of the command.
+        define_flags: Function that defines the flags.
+        run_command: Function that does the work.
+        resumes: True if the command resumes from a checkpoint when it runs again.
 
     Returns:
-        The exit code: 0 done, 1 user error (or one that was not foreseen), 2 bad flags, 130 interrupted, 141 nobody
-        reads the output, 143 stopped by SIGTERM.
+        The exit code: 0 done, 1 error, 2 bad flags, 130 interrupted, 141 standard output is closed, 143 stopped by
+        SIGTERM.
     """
     escape_unprintable()
     install_handler()
     values = flags.FlagValues()
-    define(values)
+    define_flags(values)
     if {"--help", "-h"} & set(argv[1:]):
-        print(f"{usage}\n{values.get_help()}")
+        print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
         return ExitCode.DONE
     try:
-        extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
-        if extra:
-            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
-        act(values)
+        _parse(argv, values)
+        run_command(values)
         sys.stdout.flush()
     except flags.Error as error:
         return _fail(escape_lines(error), ExitCode.BAD_FLAGS)
     except TrainerError as error:
         return _fail(escape(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
     except KeyboardInterrupt:
-        advice = "; run the same command again to go on from the last checkpoint" if resumes else ""
+        advice = "; run the same command again to resume from the last checkpoint" if resumes else ""
         return _fail(f"interrupted{advice}.", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        if _is_read(sys.stdout):
+        if _has_reader(sys.stdout):
             raise
         discard_output()
         return ExitCode.BROKEN_PIPE
     except Exception:
         if is_terminal(sys.stderr):
             raise
-        _logger.error(traceback.format_exc())  # one entry of a log, not one a line
+        _logger.error(traceback.format_exc())  # one log entry for the whole traceback
         return ExitCode.ERROR
     return ExitCode.DONE
 
 
-def _is_read(stream: TextIO) -> bool:
-    """Whether there is still somebody to read what is written."""
+def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+    """Parses the flags; refuses arguments that are not flags."""
+    extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
+    if extra:
+        raise ConfigError(f"{extra[0]!r} is not a flag; write flags as --name=value.")
+
+
+def _has_reader(stream: TextIO) -> bool:
+    """Returns whether the other end of a pipe is still open."""
     poll = select.poll()
     poll.register(stream, select.POLLERR)
     return not poll.poll(0)

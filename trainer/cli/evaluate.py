@@ -1,4 +1,4 @@
-"""Measures a run's generator: `python -m trainer evaluate --job_dir=runs/digits`."""
+"""The `evaluate` command."""
 
 import json
 
@@ -10,21 +10,25 @@ from trainer.config.compatibility import check_metrics
 from trainer.errors import ConfigError
 from trainer.logging import quiet_import
 
-_USAGE = """Measures a run's generator against its training images, beside real images against real ones.
+_USAGE = """Measures a run's generator against the training images, and prints the metrics as JSON.
 
-  python -m trainer evaluate --job_dir=DIRECTORY [--checkpoint=best|latest|STEP]
+  {command} --job_dir=DIRECTORY [--checkpoint=best|latest|STEP]
+
+The output also has the metrics of real images against other real images, for comparison.
 """
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    absl_flags.DEFINE_string(
+        "checkpoint", "best", "Checkpoint to measure: best, latest, or a step.", flag_values=values
+    )
     config_flags.define_recipe(values)
-    absl_flags.DEFINE_string("metrics", None, "Suite of metrics. None: the run's own.", flag_values=values)
+    absl_flags.DEFINE_string("metrics", None, "Metric suite. None: the suite of the run.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Prints the metrics as JSON."""
     with quiet_import():
         from trainer import metrics
@@ -34,25 +38,16 @@ def act(values: absl_flags.FlagValues) -> None:
 
     config, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
     config = config.override(metrics=values.metrics or config.metrics)
-    if config.metrics == "none":
+    if not config.has_metrics:
         raise ConfigError(
-            f"the run in {values['job_dir'].value} has no metrics: there are some for digits, stacked digits and "
-            "cycles alone; look at its grids, or name a suite all the same, as in --metrics=digits."
+            f"the run in {values['job_dir'].value} has metrics=none; name a metric suite, such as --metrics=digits."
         )
     check_metrics(config, translates=traits(config).translates)
-    suite = metrics.get(config.metrics)(*load_training_data(config).real_images)
-    print(
-        json.dumps(
-            {
-                "step": manifest.step,
-                "metrics": suite.measure(gan),
-                "real_against_real": suite.real_vs_real(),
-            },
-            indent=2,
-        )
-    )
+    suite = metrics.get(config.suite)(*load_training_data(config).real_images)
+    result = {"step": manifest.step, "metrics": suite.measure(gan), "real_against_real": suite.real_vs_real()}
+    print(json.dumps(result, indent=2))
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command)

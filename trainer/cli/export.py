@@ -1,18 +1,5 @@
-"""A run's generator as a SavedModel: `python -m trainer export --job_dir=runs/x --out=model`.
+"""The `export` command."""
 
-TensorFlow Serving and Vertex AI serve it as it is. Its signatures:
-
-- `serving_default`: `latents` float32 [N, Z] and, of a model with K classes, `labels` int32 [N] in [0, K-1] -> `images`
-  uint8 [N, H, W, C]. Of a CycleGAN: `images` of domain A, uint8 -> `images` of domain B.
-- `sample`: `seed` int64 [N], `number` int32 [N] in [1, 64] and, of a model with K classes, `label` int32 [N] in
-  [-1, K-1] (-1 for each class in turn) -> `png_bytes` string [N], each a grid of `number` images. A CycleGAN has none.
-
-A request with a number or a label out of its range is refused, and the message has the range.
-Every value in a request belongs to an instance: {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}.
-Names that end in `_bytes` come as base64.
-"""
-
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,25 +11,42 @@ from trainer.errors import ConfigError
 from trainer.logging import quiet_import
 from trainer.storage import locate
 
-_USAGE = """Writes a run's generator as a SavedModel.
+_USAGE = """Writes a run's generator as a SavedModel for TensorFlow Serving and Vertex AI.
 
-  python -m trainer export --job_dir=DIRECTORY --out=FOLDER [--checkpoint=best]
+  {command} --job_dir=DIRECTORY --out=FOLDER [--checkpoint=best|latest|STEP]
+
+Signatures of the model, for N instances, latents of size Z, and K classes:
+
+  serving_default  latents: float32 [N, Z]; with classes, labels: int32 [N] in [0, K-1]
+                   -> images: uint8 [N, H, W, C]
+                   CycleGAN: images of domain A, uint8 -> images of domain B
+  sample           seed: int64 [N]; number: int32 [N] in [1, 64]; with classes, label: int32 [N] in
+                   [-1, K-1], where -1 stands for each class in turn
+                   -> png_bytes: string [N], each a grid of `number` images
+                   CycleGAN: not available
+
+The model refuses a number or a label that is out of range. Every value in a request belongs to an instance, and values
+whose names end in _bytes are base64:
+
+  {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}
 """
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
-    absl_flags.DEFINE_string("job_dir", None, "The run directory.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("out", None, "Folder to write, local or gs://.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("checkpoint", "best", "best, latest, or a step.", flag_values=values)
+    absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
+    absl_flags.DEFINE_string(
+        "out", None, "Folder to write, local or gs://. It must be empty.", required=True, flag_values=values
+    )
+    absl_flags.DEFINE_string("checkpoint", "best", "Checkpoint to export: best, latest, or a step.", flag_values=values)
     config_flags.define_recipe(values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
-    """Writes the folder."""
+def run_command(values: absl_flags.FlagValues) -> None:
+    """Writes the SavedModel."""
     out = locate(values.out)
     if next(iter(out.entries()), None) is not None:
-        raise ConfigError(f"out={out} holds files already; give another folder.")
+        raise ConfigError(f"out={out} already has files; give another folder.")
     with quiet_import():
         from trainer.serving.saved_model import publish, save
         from trainer.training import restore
@@ -56,9 +60,5 @@ def act(values: absl_flags.FlagValues) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command)

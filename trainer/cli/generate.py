@@ -1,6 +1,7 @@
-"""Makes images with a run's generator: `python -m trainer generate --job_dir=runs/digits --out=grid.png`."""
+"""The `generate` command."""
 
 import io
+import math
 
 import numpy as np
 from absl import flags as absl_flags
@@ -10,50 +11,55 @@ from trainer.config import flags as config_flags
 from trainer.image_io import png, tile
 from trainer.logging import quiet_import
 
-_USAGE = """Makes images with a run's generator.
+_USAGE = """Generates images with a run's generator.
 
-  python -m trainer generate --job_dir=DIRECTORY --num_images=64 [--label=3] --out=grid.png|samples.npz
+  {command} --job_dir=DIRECTORY --out=FILE [--num_images=64] [--label=3] [FLAGS]
 
-A .png is one grid; a .npz holds x, uint8 [N, H, W, C], and for conditional models y, int32 [N].
+FILE is a .png grid, or a .npz with the array x, uint8 [N, H, W, C], and for conditional models y, int32 [N].
 """
+_KINDS = {".png": "a .png grid", ".npz": "a .npz of arrays"}
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("job_dir", None, "Run directory.", required=True, flag_values=values)
     absl_flags.DEFINE_string(
         "out", None, "File to write, local or gs://: .png or .npz.", required=True, flag_values=values
     )
-    absl_flags.DEFINE_integer("num_images", 64, "How many images.", lower_bound=1, flag_values=values)
-    absl_flags.DEFINE_integer("label", None, "Class to ask for. None: each in turn.", flag_values=values)
-    absl_flags.DEFINE_integer("seed", None, "Of the latents. None: the run's.", lower_bound=0, flag_values=values)
-    absl_flags.DEFINE_string("checkpoint", "best", "best, latest or a step.", flag_values=values)
+    absl_flags.DEFINE_integer("num_images", 64, "Number of images to generate.", lower_bound=1, flag_values=values)
+    absl_flags.DEFINE_integer(
+        "label", None, "Class number of all images. None: each class in turn.", flag_values=values
+    )
+    absl_flags.DEFINE_integer(
+        "seed", None, "Seed of the latents. None: the seed of the run.", lower_bound=0, flag_values=values
+    )
+    absl_flags.DEFINE_string("checkpoint", "best", "Checkpoint to use: best, latest, or a step.", flag_values=values)
     config_flags.define_recipe(values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
-    """Writes the file."""
-    out = app.file_to_write("out", values.out, {".png": "a .png grid", ".npz": "a .npz of arrays"})
+def run_command(values: absl_flags.FlagValues) -> None:
+    """Writes the grid or the arrays."""
+    out = app.output_file("out", values.out, _KINDS)
     with quiet_import():
         from trainer.data.loading import load_training_data
         from trainer.models import CycleGAN
         from trainer.training import restore
 
     config, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
-    if isinstance(gan, CycleGAN):  # it translates the images of its run
+    if isinstance(gan, CycleGAN):  # the images to translate are those of the run
         gan.show(*load_training_data(config).real_images)
-    count = values.num_images
-    images, labels = gan.sample(count, labels=values.label, seed=values.seed)
+    images, labels = gan.sample(values.num_images, labels=values.label, seed=values.seed)
     if out.name.endswith(".png"):
-        columns = len(gan.classes) if gan.num_classes and values.label is None else int(np.ceil(count**0.5))
+        has_class_columns = gan.num_classes and values.label is None
+        columns = len(gan.classes) if has_class_columns else math.ceil(values.num_images**0.5)
         out.write_bytes(png(tile(images, columns)))
     else:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
         out.write_bytes(buffer.getvalue())
-    print(f"Wrote {count} images of the generator at step {manifest.step} to {out}.")
+    print(f"Wrote {values.num_images} images of the generator at step {manifest.step} to {out}.")
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command)

@@ -1,4 +1,4 @@
-"""Says what a data set holds: `python -m trainer inspect --dataset=data/photos --contact_sheet=photos.png`."""
+"""The `inspect` command."""
 
 from typing import Any
 
@@ -10,50 +10,55 @@ from trainer.data import DatasetInfo, describe
 from trainer.image_io import png, tile
 from trainer.logging import print_json, quiet_import
 
-_USAGE = """Says what a data set holds: counts, shape, classes, and the pixels of its first images, or of all of them.
+_USAGE = """Describes a data set as JSON: number of images, shape, classes, and statistics of pixels.
 
-  python -m trainer inspect --dataset=NAME|DIRECTORY|gs://BUCKET/NAME [--verify] [--contact_sheet=FILE.png]
+  {command} --dataset=NAME|DIRECTORY|gs://BUCKET/NAME [--verify] [--contact_sheet=FILE.png]
 """
 _COLUMNS = 10
-_MOST_ROWS = 20
+_MAX_ROWS = 20
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
-    absl_flags.DEFINE_string("dataset", None, "As --dataset of trainer.task.", required=True, flag_values=values)
+    absl_flags.DEFINE_string(
+        "dataset", None, "Data set, named like --dataset of the train command.", required=True, flag_values=values
+    )
     absl_flags.DEFINE_bool(
-        "verify", False, "Read every image and compare every checksum, not only the first shard's.", flag_values=values
+        "verify", False, "Read all images and verify all checksums, not only the first shard.", flag_values=values
     )
     absl_flags.DEFINE_string(
-        "contact_sheet", None, "Contact sheet to write, local or gs://: a .png, ten images a class.", flag_values=values
+        "contact_sheet",
+        None,
+        f"Contact sheet to write: a local or gs:// .png file with {_COLUMNS} images per class.",
+        flag_values=values,
     )
 
 
-def act(values: absl_flags.FlagValues) -> None:
-    """Prints what is found as JSON, and writes the sheet."""
-    sheet = (
-        app.file_to_write("contact_sheet", values.contact_sheet, {".png": "a .png"}) if values.contact_sheet else None
-    )
+def run_command(values: absl_flags.FlagValues) -> None:
+    """Prints the description, and writes the contact sheet."""
+    sheet = None
+    if values.contact_sheet:
+        sheet = app.output_file("contact_sheet", values.contact_sheet, {".png": "a .png"})
     with quiet_import():
-        from trainer.data.loading import blocks
+        from trainer.data.loading import load_parts
 
     info = describe(values.dataset)
-    pixels = _Pixels(info)
-    for images, labels in blocks(values.dataset):
+    pixels = _PixelStats(info)
+    for images, labels in load_parts(values.dataset):
         pixels.add(images, labels)
         if not values.verify:
             break
     if sheet is not None:
-        sheet.write_bytes(png(pixels.sheet()))
-    print_json(_told(info, pixels, values.verify))
+        sheet.write_bytes(png(pixels.contact_sheet()))
+    print_json(_description(info, pixels, values.verify))
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command)
 
 
-def _told(info: DatasetInfo, pixels: "_Pixels", verified: bool) -> dict[str, Any]:
+def _description(info: DatasetInfo, pixels: "_PixelStats", verified: bool) -> dict[str, Any]:
     return {
         "name": info.name,
         "num_examples": info.num_examples,
@@ -65,40 +70,46 @@ def _told(info: DatasetInfo, pixels: "_Pixels", verified: bool) -> dict[str, Any
     }
 
 
-class _Pixels:
-    """What was seen of the pixels so far."""
+class _PixelStats:
+    """Accumulates statistics of pixels, and the first images of each class.
+
+    Args:
+        info: Description of the data set.
+    """
 
     def __init__(self, info: DatasetInfo):
         channels = info.image_shape[2]
-        self._sums, self._squares, self._seen = np.zeros(channels), np.zeros(channels), 0
-        self._low, self._high = 255, 0
-        self._empty = np.zeros(info.image_shape, np.uint8)
-        self._shown: list[list[np.ndarray]] = [[] for _ in info.class_names[:_MOST_ROWS]]
+        self._sums, self._squares, self._num_images = np.zeros(channels), np.zeros(channels), 0
+        self._min, self._max = 255, 0
+        self._black_image = np.zeros(info.image_shape, np.uint8)
+        self._rows: list[list[np.ndarray]] = [[] for _ in info.class_names[:_MAX_ROWS]]
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Takes images uint8 [N, H, W, C] and labels [N]."""
-        self._seen += len(images)
-        counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[3])]
+        """Adds images uint8 [N, H, W, C] with labels [N]."""
+        self._num_images += len(images)
+        counts = np.stack(
+            [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[3])]
+        )
         values = np.arange(256, dtype=np.float64)
-        self._sums += np.stack(counts) @ values
-        self._squares += np.stack(counts) @ values**2
-        self._low, self._high = min(self._low, int(images.min())), max(self._high, int(images.max()))
-        for label, row in enumerate(self._shown):
+        self._sums += counts @ values
+        self._squares += counts @ values**2
+        self._min, self._max = min(self._min, int(images.min())), max(self._max, int(images.max()))
+        for label, row in enumerate(self._rows):
             row.extend(images[labels == label][: _COLUMNS - len(row)])
 
     def statistics(self) -> dict[str, Any]:
-        """Mean and standard deviation of each channel, and the range, in [0, 255]."""
-        pixels = self._seen * self._empty[..., 0].size
-        mean = self._sums / pixels
-        deviation = np.sqrt(np.maximum(0.0, self._squares / pixels - mean**2))
+        """Returns mean and standard deviation of each channel, and the range of all values, in [0, 255]."""
+        num_pixels = self._num_images * self._black_image[..., 0].size
+        mean = self._sums / num_pixels
+        deviation = np.sqrt(np.maximum(0.0, self._squares / num_pixels - mean**2))
         return {
-            "images": self._seen,
+            "images": self._num_images,
             "mean": mean.round(2).tolist(),
             "standard_deviation": deviation.round(2).tolist(),
-            "range": [self._low, self._high],
+            "range": [self._min, self._max],
         }
 
-    def sheet(self) -> np.ndarray:
-        """A row a class, black where it has no more images: uint8 [height, width, C]."""
-        rows = [[*row, *[self._empty] * (_COLUMNS - len(row))] for row in self._shown]
+    def contact_sheet(self) -> np.ndarray:
+        """Returns a grid, uint8 [height, width, C], with one row per class, padded with black images."""
+        rows = [[*row, *[self._black_image] * (_COLUMNS - len(row))] for row in self._rows]
         return tile(np.stack([image for row in rows for image in row]), _COLUMNS)

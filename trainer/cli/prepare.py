@@ -1,4 +1,4 @@
-"""Makes a data set of pictures: `python -m trainer prepare --source=photos/ --out=data/photos --image_size=64,64`."""
+"""The `prepare` command."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.data.prepare.decoding import RESIZES
-from trainer.data.prepare.sources import opened
+from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError
 from trainer.logging import fields as logging_fields, is_terminal, quiet_import
 from trainer.storage import locate
@@ -16,66 +16,104 @@ from trainer.storage import locate
 _logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from trainer.data.prepare.convert import Options, Plan, Tally
+    from trainer.data.prepare.convert import ConversionOptions, ConversionPlan, ConversionProgress
 
-_USAGE = """Makes a data set of pictures, which --dataset=OUT then trains on.
+_USAGE = """Prepares a data set from images, for training with --dataset=FOLDER.
 
-  python -m trainer prepare --source=SOURCE --out=DIRECTORY [--image_size=64,64] [FLAGS]
+  {command} --source=SOURCE --out=FOLDER [--image_size=64,64] [FLAGS]
 
-SOURCE is a folder of images, flat or one sub-folder a class; a .zip or .tar of one; a .npz of arrays; an IDX file; a
-.csv of paths and labels; or tfds:NAME. It and DIRECTORY may lie in a bucket: gs://BUCKET/NAME.
+SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .tar of such a folder; a .npz of arrays;
+an IDX file; a .csv of paths and labels; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
 """
-_SECONDS_BETWEEN_LINES = 5.0
-_SHOWN_BAD = 10
+_SECS_BETWEEN_MESSAGES = 5.0
+_SECS_BETWEEN_UPDATES = 0.2
+_MAX_LISTED_BAD_IMAGES = 10
+_MAX_LISTED_CLASSES = 20
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
-    absl_flags.DEFINE_string("source", None, "Where the pictures are.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("out", None, "Folder of the data set.", required=True, flag_values=values)
-    absl_flags.DEFINE_string(
-        "source_b", None, "Of a second domain, which becomes OUT/b beside OUT/a.", flag_values=values
-    )
-    absl_flags.DEFINE_string(
-        "image_root",
+    _define_path_flags(values)
+    absl_flags.DEFINE_list(
+        "image_size",
         None,
-        "Folder, local or gs://, that all images of a .csv lie in. None: the folder of the .csv.",
+        "Height and width of the prepared images in pixels, as H,W, or one number for both. None: the size of the "
+        "images, which must all have the same one.",
         flag_values=values,
     )
-    absl_flags.DEFINE_list("image_size", None, "H,W in pixels. None: all are of one size.", flag_values=values)
     absl_flags.DEFINE_enum(
         "resize",
         "crop",
         RESIZES,
-        "crop: cover the size and cut the middle out. fit: fit in, on black. stretch: each side by itself. "
-        "none: refuse other sizes.",
+        "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on a black "
+        "background. stretch: scale height and width independently. none: refuse images of another size.",
         flag_values=values,
     )
     absl_flags.DEFINE_enum(
-        "channels", None, ["1", "3"], "Gray or color. None: gray if the first images are.", flag_values=values
+        "channels",
+        None,
+        ["1", "3"],
+        "Number of channels: 1 for gray, 3 for color. None: 1 if the first images are gray, else 3.",
+        flag_values=values,
     )
-    absl_flags.DEFINE_integer("limit", None, "At most so many, evenly chosen.", lower_bound=1, flag_values=values)
-    absl_flags.DEFINE_list("classes", None, "Names of the classes to take. None: all.", flag_values=values)
-    absl_flags.DEFINE_float("shard_mib", 64.0, "Size of a shard, MiB.", lower_bound=0.001, flag_values=values)
+    absl_flags.DEFINE_integer(
+        "limit",
+        None,
+        "Maximum number of images, chosen evenly. None: no limit.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    absl_flags.DEFINE_list(
+        "classes",
+        None,
+        "Classes to include, as names or numbers, such as cat,dog or 0,3. None: all classes.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float("shard_mib", 64.0, "Size of a shard in MiB.", lower_bound=0.001, flag_values=values)
     absl_flags.DEFINE_integer(
         "max_bad_images",
         0,
-        "Images that may be left out because they cannot be read.",
+        "Maximum number of unreadable images to skip.",
         lower_bound=0,
         flag_values=values,
     )
-    absl_flags.DEFINE_integer("processes", None, "That decode. None: one a core.", lower_bound=1, flag_values=values)
-    absl_flags.DEFINE_string("name", None, "Of the data set. None: that of its folder.", flag_values=values)
-    absl_flags.DEFINE_bool("dry_run", False, "Say what would be made, and write nothing.", flag_values=values)
+    absl_flags.DEFINE_integer(
+        "processes",
+        None,
+        "Number of processes that decode images. None: one per CPU core.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    absl_flags.DEFINE_bool(
+        "dry_run", False, "Print what the command would write, and write nothing.", flag_values=values
+    )
 
 
-def act(values: absl_flags.FlagValues) -> None:
-    """Prepares one source, or two."""
+def _define_path_flags(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_string("source", None, "Images to prepare.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("out", None, "Folder to write the data set to.", required=True, flag_values=values)
+    absl_flags.DEFINE_string(
+        "source_b",
+        None,
+        "Images of a second domain. The data sets are written to OUT/a and OUT/b.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_string(
+        "image_root",
+        None,
+        "Folder, local or gs://, that the paths in a .csv are relative to. None: the folder of the .csv.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
+
+
+def run_command(values: absl_flags.FlagValues) -> None:
+    """Prepares one source, or one per domain."""
     with quiet_import():
-        from trainer.data.prepare.convert import Options
+        from trainer.data.prepare.convert import ConversionOptions
 
-    options = Options(
-        image_size=_image_size(values.image_size),
+    options = ConversionOptions(
+        image_size=_parse_image_size(values.image_size),
         resize=values.resize,
         channels=int(values.channels) if values.channels else None,
         limit=values.limit,
@@ -87,36 +125,36 @@ def act(values: absl_flags.FlagValues) -> None:
     out = values.out.rstrip("/")
     if values.source_b is None:
         _prepare(values.source, out, options, values)
-        trained_by = f"--dataset={out}"
+        training_flags = f"--dataset={out}"
     else:
         _prepare(values.source, f"{out}/a", options, values)
         _prepare(values.source_b, f"{out}/b", options, values)
-        trained_by = f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b"
+        training_flags = f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b"
     if not values.dry_run:
-        _logger.info(f"Train on it with: python -m trainer.task {trained_by} --job_dir=runs/{locate(out).name}")
+        _logger.info(f"To train: python -m trainer.task {training_flags} --job_dir=runs/{locate(out).name}")
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command)
 
 
-def _image_size(given: list[str] | None) -> tuple[int, int] | None:
-    if given is None:
+def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
+    if parts is None:
         return None
-    sizes = [int(size) for size in given if size.strip().isdecimal() and int(size) > 0]
-    if len(sizes) != len(given) or len(sizes) not in (1, 2):
-        raise ConfigError(f"image_size={','.join(given)} is not a size; give --image_size=H,W, as in 64,64.")
+    sizes = [int(part) for part in parts if part.strip().isdecimal() and int(part) > 0]
+    if len(sizes) != len(parts) or len(sizes) not in (1, 2):
+        raise ConfigError(f"image_size={','.join(parts)} is not a size; give --image_size=H,W, such as 64,64.")
     return sizes[0], sizes[-1]
 
 
-def _prepare(source_name: str, out: str, options: "Options", values: absl_flags.FlagValues) -> None:
+def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:
     from trainer.data.prepare import convert
 
-    with opened(source_name, values.image_root) as source:
-        _logger.info(f"{source_name} holds {len(source.items):,} images in {len(source.class_names)} classes.")
-        plan = convert.plan(source, options)
-        _logger.info(_sentence(plan, options))
+    with open_source(source_name, values.image_root) as source:
+        _logger.info(f"{source_name} has {len(source.items):,} images in {len(source.class_names)} classes.")
+        plan = convert.plan_conversion(source, options)
+        _logger.info(_describe_plan(plan, options))
         if values.dry_run:
             return
         about = {
@@ -124,46 +162,48 @@ def _prepare(source_name: str, out: str, options: "Options", values: absl_flags.
             "source": source_name,
             "license": "",
             "attribution": "",
-            "options": convert.recorded(options, plan),
+            "options": convert.describe_options(options, plan),
         }
-        manifest, tally = convert.prepare(source, plan, options, locate(out), about, _Progress())
-    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
+        spec, progress = convert.convert(source, plan, options, locate(out), about, _Progress())
+    num_bytes = sum(shard.num_bytes for shard in spec.shards)
     _logger.info(
-        f"Wrote {manifest.num_examples:,} images of {'×'.join(map(str, manifest.image_shape))} in "
-        f"{len(manifest.shards)} shards, {num_bytes / 2**20:,.1f} MiB, to {out}."
+        f"Wrote {spec.num_examples:,} images of {'×'.join(map(str, spec.image_shape))} in "
+        f"{len(spec.shards)} shards, {num_bytes / 2**20:,.1f} MiB, to {out}."
     )
-    for name, problem in tally.bad[:_SHOWN_BAD]:
-        _logger.warning(f"Left out: {name} {problem}.")
-    if len(tally.bad) > _SHOWN_BAD:
-        _logger.warning(f"Left out: {len(tally.bad) - _SHOWN_BAD} more.")
+    for name, problem in progress.bad_images[:_MAX_LISTED_BAD_IMAGES]:
+        _logger.warning(f"Skipped: {name} {problem}.")
+    if len(progress.bad_images) > _MAX_LISTED_BAD_IMAGES:
+        _logger.warning(f"Skipped: {len(progress.bad_images) - _MAX_LISTED_BAD_IMAGES} more images.")
 
 
-def _sentence(plan: "Plan", options: "Options") -> str:
+def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:
     target = plan.target
-    how = f" by --resize={target.resize}" if options.image_size else ""
+    method = f", --resize={target.resize}" if options.image_size else ""
+    names = plan.class_names[:_MAX_LISTED_CLASSES]
     return (
-        f"{len(plan.indices):,} become {target.height}×{target.width}×{target.channels}{how}, classes "
-        f"{', '.join(plan.class_names[:20])}{', …' if len(plan.class_names) > 20 else ''}."
+        f"Output: {len(plan.indices):,} images of {target.height}×{target.width}×{target.channels}{method}; classes "
+        f"{', '.join(names)}{', …' if len(plan.class_names) > len(names) else ''}."
     )
 
 
 class _Progress:
-    """Says how far it is: a line that is rewritten on a terminal, elsewhere one every five seconds."""
+    """Reports progress: on a terminal in one line that is rewritten, elsewhere in one log message every few seconds."""
 
     def __init__(self) -> None:
-        self._started = self._said = 0.0
+        self._start_time = self._last_report = 0.0
 
-    def __call__(self, tally: "Tally") -> None:
-        now, terminal = time.monotonic(), is_terminal()
-        if not self._started:  # processes have started by now
-            self._started = self._said = now
-        if now - self._said < (0.2 if terminal else _SECONDS_BETWEEN_LINES):
+    def __call__(self, progress: "ConversionProgress") -> None:
+        now, on_terminal = time.monotonic(), is_terminal()
+        if not self._start_time:  # the first call, after the processes have started
+            self._start_time = self._last_report = now
+        if now - self._last_report < (_SECS_BETWEEN_UPDATES if on_terminal else _SECS_BETWEEN_MESSAGES):
             return
-        self._said = now
-        speed = tally.done / (now - self._started)
-        left = (tally.total - tally.done) / speed
-        message = f"{tally.done:,} of {tally.total:,} images, {speed:,.0f} a second, {left:,.0f} s left."
-        if terminal:
+        self._last_report = now
+        speed = progress.done / (now - self._start_time)
+        remaining_secs = (progress.total - progress.done) / speed
+        counts = f"{progress.done:,} of {progress.total:,} images"
+        message = f"{counts}, {speed:,.0f} per second, {remaining_secs:,.0f} s left."
+        if on_terminal:
             print(f"\r\x1b[K{message}", end="", flush=True)
         else:
-            _logger.info(message, extra=logging_fields({"done": tally.done, "images_per_sec": speed}))
+            _logger.info(message, extra=logging_fields({"done": progress.done, "images_per_sec": speed}))

@@ -1,4 +1,6 @@
-"""The `train` command: `python -m trainer train`, or `python -m trainer.task`."""
+"""The `train` command."""
+
+import textwrap
 
 from absl import flags as absl_flags
 
@@ -7,24 +9,28 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import flags as config_flags, recipes
 from trainer.logging import quiet_import
 
-_USAGE = f"""Trains a GAN.
+_RECIPES = textwrap.fill(", ".join(recipes.names()), 80, initial_indent="  ", subsequent_indent="  ")
+_USAGE = f"""Trains a GAN in a run directory, or resumes from the directory's newest checkpoint.
 
-  python -m trainer.task --recipe=NAME --job_dir=DIRECTORY [FLAGS]
+  {{command}} --recipe=NAME --job_dir=DIRECTORY [FLAGS]
 
-A recipe gives every setting; flags change single ones. Recipes: {", ".join(recipes.names())}.
+The recipe sets the default of every flag. Recipes:
+{_RECIPES}
 """
 
 
-def define(values: absl_flags.FlagValues) -> None:
-    """Defines the flags: one a setting, and `--dry_run`."""
+def define_flags(values: absl_flags.FlagValues) -> None:
+    """Defines one flag per setting, and `--dry_run`."""
     config_flags.define_config(values)
-    absl_flags.DEFINE_bool("dry_run", False, "Print the resolved config as JSON and touch nothing.", flag_values=values)
+    absl_flags.DEFINE_bool(
+        "dry_run", False, "Print the resolved config as JSON, and write nothing.", flag_values=values
+    )
 
 
-def act(values: absl_flags.FlagValues) -> None:
-    """Trains, or prints the config that it would train."""
-    given = config_flags.given(values)
-    config = recipes.get(given.pop("recipe", "digits")).override(**given)
+def run_command(values: absl_flags.FlagValues) -> None:
+    """Trains, or prints the resolved config."""
+    settings = config_flags.parsed_settings(values)
+    config = recipes.get(settings.pop("recipe", "digits")).override(**settings)
     with quiet_import():
         from trainer.training import run
 
@@ -37,5 +43,5 @@ def act(values: absl_flags.FlagValues) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act, resumes=True)
+    """Runs the command and returns its exit code."""
+    return app.run(argv, _USAGE, define_flags, run_command, resumes=True)

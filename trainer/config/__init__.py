@@ -1,5 +1,6 @@
-"""Settings of a run, recipes, and the rules for which settings go together. Nothing here imports TensorFlow."""
+"""Settings of a run, recipes, and the rules for which settings work together. Nothing here imports TensorFlow."""
 
-from trainer.config.train_config import SUITES, TrainConfig, check_batch, check_shares
+from trainer.config.choices import SUITES
+from trainer.config.train_config import TrainConfig, check_batch, check_divisible
 
-__all__ = ["SUITES", "TrainConfig", "check_batch", "check_shares"]
+__all__ = ["SUITES", "TrainConfig", "check_batch", "check_divisible"]

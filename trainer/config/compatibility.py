@@ -1,51 +1,48 @@
-"""Which settings go together: the rules that need neither data nor TensorFlow.
+"""Rules for which settings work together. They need neither data nor TensorFlow.
 
-The trainer asks them before it touches a device, `submit` before a machine is started.
+`trainer.training.run` applies them before it creates devices, and `submit` before it sends a job.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config import SUITES, TrainConfig
-from trainer.config.fields import check_number
+from trainer.config.choices import SUITES, DiscriminatorUpdates, MetricSuite, StrategyName, UpdateOrder
+from trainer.config.fields import check_choice, check_number
+from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
-
-DISCRIMINATOR_UPDATES = ("together", "separate", "concatenated")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What the rules ask of the parts that a config names."""
+    """Properties of the model, the loss and the architectures that the rules depend on."""
 
     translates: bool
-    """Whether the model maps images to images."""
+    """True if the model maps images to images."""
     loss: str
-    """What sentences call the loss."""
+    """Name of the loss, for messages."""
     loss_is_separable: bool
-    """Whether the discriminator may be updated on real and on fake images apart."""
+    """True if the discriminator may be updated on real and on fake images separately."""
     is_shift_invariant: bool
-    """Whether a number added to all outputs of the discriminator changes nothing in the loss."""
+    """True if adding a constant to all outputs of the discriminator does not change the loss."""
     maps: Mapping[str, str]
-    """What each architecture's generator takes: `latents` or `images`."""
+    """Input of each architecture's generator: `latents` or `images`."""
 
 
 def check(config: TrainConfig, traits: Traits) -> None:
-    """Refuses settings that the trainer takes one by one and not together.
+    """Checks that the settings of a config work together.
 
     Raises:
-        ConfigError: The first two that do not fit.
+        ConfigError: If two settings do not work together.
     """
     check_metrics(config, translates=traits.translates)
     if traits.translates != (config.dataset_b is not None):
         raise ConfigError(
-            f"model={config.model} with dataset_b={config.dataset_b}: a second data set belongs to model=cyclegan, "
-            "and to no other."
+            f"model={config.model} does not work with dataset_b={config.dataset_b}; "
+            "set dataset_b if, and only if, model=cyclegan."
         )
     if config.balance_classes and config.dataset_b is not None:
-        raise ConfigError(
-            "balance_classes needs classes, which the two data sets of model=cyclegan do not show; drop it."
-        )
+        raise ConfigError("balance_classes=True needs labels, which model=cyclegan does not use; remove it.")
     check_architecture(config, translates=traits.translates, maps=traits.maps)
     check_updates(
         config.update_order,
@@ -65,101 +62,111 @@ def check(config: TrainConfig, traits: Traits) -> None:
 
 
 def check_metrics(config: TrainConfig, *, translates: bool) -> None:
-    """Refuses a suite of metrics that does not measure what the model makes.
+    """Checks that the metric suite measures the kind of images that the model makes.
 
     Raises:
-        ConfigError: It is of translations and the model of latents, or the other way round.
+        ConfigError: If the suite is for image translation and the model is not, or the reverse.
     """
-    if config.metrics not in ("auto", "none") and translates != (config.metrics == "cycle"):
-        translated = "translations" if config.metrics == "cycle" else "images that are made of latents"
-        others = [name for name in SUITES if (name == "cycle") == translates]
+    is_cycle = config.metrics == MetricSuite.CYCLE
+    if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE) and translates != is_cycle:
+        measured = "translated images" if is_cycle else "images generated from latents"
+        others = [name for name in SUITES if (name == MetricSuite.CYCLE) == translates]
         raise ConfigError(
-            f"metrics={config.metrics} measures {translated}, which model={config.model} does not give; "
+            f"metrics={config.metrics} measures {measured}, which model={config.model} does not make; "
             f"choose auto, {', '.join(others)} or none."
         )
 
 
 def check_architecture(config: TrainConfig, *, translates: bool, maps: Mapping[str, str]) -> None:
-    """Refuses an architecture whose generator does not take what the model gives it.
+    """Checks that the architecture's generator takes the input that the model provides.
 
     Raises:
-        ConfigError: With those whose does.
+        ConfigError: If it takes another input. The message lists the architectures that fit.
     """
-    wanted = "images" if translates else "latents"
-    if maps[config.architecture] != wanted:
+    required = "images" if translates else "latents"
+    if maps[config.architecture] != required:
+        fitting = ", ".join(name for name, taken in maps.items() if taken == required)
         raise ConfigError(
-            f"model={config.model} needs an architecture that maps {wanted} to images, which {config.architecture} "
-            f"does not; choose one of {', '.join(name for name, given in maps.items() if given == wanted)}."
+            f"model={config.model} needs an architecture that maps {required} to images, but "
+            f"architecture={config.architecture} maps {maps[config.architecture]}; choose one of {fitting}."
         )
 
 
 def check_updates(
     update_order: str, updates: str, repeats: int, penalties: Sequence[Any], penalty_every_steps: int
 ) -> None:
-    """Refuses what a step is to do where it is unknown, out of range, or does not fit the rest of it.
+    """Checks the settings that decide the updates of a step.
 
     Raises:
-        ConfigError: The first mistake.
+        ConfigError: If a setting is unknown or out of range, or two settings do not work together.
     """
     check_number("discriminator_repeats", repeats, whole=True, minimum=1)
     check_number("penalty_every_steps", penalty_every_steps, whole=True, minimum=1)
-    if update_order not in ("alternating", "simultaneous"):
-        raise ConfigError(f"update_order={update_order} is unknown; choose alternating or simultaneous.")
-    if update_order == "simultaneous" and (repeats != 1 or updates == "separate"):
+    check_choice("update_order", update_order, UpdateOrder)
+    is_simultaneous = update_order == UpdateOrder.SIMULTANEOUS
+    is_separate = updates == DiscriminatorUpdates.SEPARATE
+    if is_simultaneous and (repeats != 1 or is_separate):
         raise ConfigError(
-            f"discriminator_repeats={repeats} and discriminator_updates={updates} need update_order=alternating; a "
-            "simultaneous step updates both networks once."
+            f"discriminator_repeats={repeats} with discriminator_updates={updates} needs update_order=alternating; "
+            "a simultaneous step updates each network once."
         )
-    if update_order == "simultaneous" and penalties and penalty_every_steps > 1:
-        raise ConfigError(f"penalty_every_steps={penalty_every_steps} needs update_order=alternating.")
-    if updates == "separate" and repeats != 1:
-        raise ConfigError(f"discriminator_repeats={repeats} needs discriminator_updates=together.")
+    if is_simultaneous and penalties and penalty_every_steps > 1:
+        raise ConfigError(
+            f"penalty_every_steps={penalty_every_steps} needs update_order=alternating; change one of them."
+        )
+    if is_separate and repeats != 1:
+        raise ConfigError(
+            f"discriminator_repeats={repeats} needs discriminator_updates=together, not separate; change one of them."
+        )
 
 
 def check_objective(
     updates: str, *, regularized: bool, adapts: bool, loss: str, is_separable: bool, is_shift_invariant: bool
 ) -> None:
-    """Refuses an order of updates, penalties or an augmentation that the loss cannot be used with.
+    """Checks that the discriminator's updates, penalties and augmentation work with the loss.
 
     Args:
-        updates: Of the discriminator.
-        regularized: Whether there are penalties or an augmentation.
-        adapts: Whether the augmentation's probability is adapted.
-        loss: As in `Traits`, as are the two below.
-        is_separable: As `Traits.loss_is_separable`.
-        is_shift_invariant: As in `Traits`.
+        updates: Value of `discriminator_updates`.
+        regularized: True if there are penalties or an augmentation.
+        adapts: True if the augmentation's probability is adaptive.
+        loss: Name of the loss, for messages.
+        is_separable: Value of `Traits.loss_is_separable`.
+        is_shift_invariant: Value of `Traits.is_shift_invariant`.
 
     Raises:
-        ConfigError: The first mistake.
+        ConfigError: If `updates` is unknown, or two settings do not work together.
     """
-    if updates not in DISCRIMINATOR_UPDATES:
+    check_choice("discriminator_updates", updates, DiscriminatorUpdates)
+    if updates == DiscriminatorUpdates.SEPARATE and not is_separable:
         raise ConfigError(
-            f"discriminator_updates={updates} is unknown; choose one of {', '.join(DISCRIMINATOR_UPDATES)}."
+            "discriminator_updates=separate needs a loss that is the sum of a real and a fake part, which "
+            f"{loss} is not; choose together."
         )
-    if updates == "separate" and not is_separable:
+    if updates != DiscriminatorUpdates.TOGETHER and regularized:
         raise ConfigError(
-            f"discriminator_updates=separate needs a loss that is a sum of a real and a fake part, which {loss} is "
-            "not; choose together."
+            f"penalties and augment need discriminator_updates=together, not {updates}; change discriminator_updates, "
+            "or remove penalties and augment."
         )
-    if updates != "together" and regularized:
-        raise ConfigError(f"penalties and augmentation need discriminator_updates=together, not {updates}.")
     if adapts and is_shift_invariant:
         raise ConfigError(
-            f"augment_probability=None adapts to how many real images D takes for real, which no output says alone "
-            f"under {loss}; give a probability, or choose another loss."
+            f"augment_probability=None (adaptive) needs a loss with a decision threshold, which {loss} does not have; "
+            "set augment_probability to a number or choose another loss."
         )
 
 
 def check_strategy(strategy: str, num_machines: int) -> None:
-    """Refuses a strategy that wants several machines where there is one, or leaves all but one out.
+    """Checks that the distribution strategy fits the number of machines.
 
     Raises:
-        ConfigError: With what to choose.
+        ConfigError: If the strategy needs several machines and there is one, or the reverse.
     """
-    if strategy == "multi_worker" and num_machines == 1:
-        raise ConfigError("strategy=multi_worker needs several machines in TF_CONFIG; choose mirrored or one_device.")
-    if strategy in ("one_device", "mirrored") and num_machines > 1:
+    if strategy == StrategyName.MULTI_WORKER and num_machines == 1:
         raise ConfigError(
-            f"strategy={strategy} trains on one machine, and each of the {num_machines} of this job would train the "
-            "same alone; choose auto, or start one."
+            "strategy=multi_worker needs several machines in TF_CONFIG, which lists one or none; choose mirrored or "
+            "one_device."
+        )
+    if strategy in (StrategyName.ONE_DEVICE, StrategyName.MIRRORED) and num_machines > 1:
+        raise ConfigError(
+            f"strategy={strategy} trains on one machine, but the job has {num_machines}; choose auto, or start one "
+            "machine."
         )

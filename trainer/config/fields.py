@@ -1,12 +1,14 @@
-"""How a setting is declared and checked: default, range, unit and help in one place."""
+"""Declares settings (default, range, choices, help) and checks their values."""
 
 import dataclasses
+import enum
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
+from trainer.config.choices import Choice
 from trainer.errors import ConfigError
 
 
@@ -16,59 +18,111 @@ def setting(
     *,
     minimum: float | None = None,
     maximum: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: type[Choice] | None = None,
     resumable: bool = False,
 ) -> Any:
     """Declares one field of `TrainConfig`.
 
     Args:
-        default: The value when neither the recipe nor a flag gives one.
-        help: What it does, its unit, and what `None` means. The flag's `--help` text.
-        minimum: Smallest legal value.
-        maximum: Largest legal value.
-        choices: The legal words.
-        resumable: Whether a run may go on with another value and still be the same run.
+        default: Value if neither the recipe nor a flag sets one.
+        help: Meaning of the setting, its unit, and the meaning of `None`. It is also the flag's `--help` text.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        choices: Allowed values. The setting itself stays a plain string.
+        resumable: True if a run may resume with another value.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "resumable": resumable}
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices and choices.values(),
+        "resumable": resumable,
+    }
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=plain(default), metadata=metadata)
+
+
+def plain(value: Any) -> Any:
+    """Returns the plain value of an enum member, and any other value unchanged."""
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def check(spec: dataclasses.Field[Any], value: Any) -> None:
-    """Checks one value against its declaration.
+    """Checks a value against the declaration of its setting.
 
     Raises:
-        ConfigError: It is out of range, or none of the words that are allowed.
+        ConfigError: If the value is out of range or is not one of the choices.
     """
     choices, minimum, maximum = (spec.metadata[key] for key in ("choices", "minimum", "maximum"))
-    if choices and value not in choices:
-        raise ConfigError(f"{spec.name}={value} is unknown; choose one of {', '.join(choices)}.")
-    if value is None or isinstance(value, (str, tuple, Mapping)):
+    if choices:
+        check_choice(spec.name, value, choices)
+    if value is None or isinstance(value, (str, tuple, Mapping)) or (minimum is None and maximum is None):
         return
-    if minimum is not None and not value >= minimum:
-        raise ConfigError(f"{spec.name}={value} is too small; the least is {minimum:g}.")
-    if maximum is not None and not value <= maximum:
-        raise ConfigError(f"{spec.name}={value} is too large; the most is {maximum:g}.")
+    low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
+    if not low <= value <= high:
+        raise _out_of_range(spec.name, value, low, high)
 
 
-def check_number(name: str, value: Any, *, whole: bool = False, minimum: float = 0, below: float = math.inf) -> None:
-    """Checks a number that no flag's type has checked: an option of a JSON object, an argument in code.
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Checks that a value is one of the choices of a setting, an argument or an option.
 
     Args:
-        name: Of the option.
-        value: What was given for it.
-        whole: Whether fractions are refused.
-        minimum: Smallest legal value.
-        below: What every legal value is less than.
+        name: Name of the setting, for the message.
+        value: Value to check.
+        choices: Allowed values: an enum, or any other iterable.
 
     Raises:
-        ConfigError: It is no number, no whole one, or out of range.
+        ConfigError: If the value is not one of the choices.
+    """
+    allowed = list(choices)
+    if value not in allowed:
+        raise ConfigError(f"{name}={plain(value)} is unknown; choose {_join_words(allowed)}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    minimum: float = 0,
+    maximum: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Checks a number that no flag parser has checked: an option in a JSON object, or an argument in code.
+
+    Args:
+        name: Name of the option, for the message.
+        value: Value to check.
+        whole: True if only whole numbers are allowed.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        below: Exclusive upper limit.
+
+    Raises:
+        ConfigError: If the value is not a number, not a whole number where one is required, or out of range.
     """
     is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and minimum <= value < below:
-        return
-    limit = "" if below == math.inf else f" to, without, {below:g}"
-    raise ConfigError(
-        f"{name}={value!r} is out of range; give a {'whole ' if whole else ''}number from {minimum:g} up{limit}."
-    )
+    if not (is_number and math.isfinite(value) and minimum <= value <= maximum and value < below):
+        raise _out_of_range(name, value, minimum, maximum, below, whole=whole)
+
+
+def _out_of_range(
+    name: str, value: Any, minimum: float, maximum: float, below: float = math.inf, *, whole: bool = False
+) -> ConfigError:
+    """Returns the error for a value that is not a number in a range."""
+    limits = []
+    if minimum > -math.inf:
+        limits.append(f"at least {minimum:.10g}")
+    if maximum < math.inf:
+        limits.append(f"at most {maximum:.10g}")
+    if below < math.inf:
+        limits.append(f"less than {below:.10g}")
+    kind = "whole number" if whole else "number"
+    return ConfigError(f"{name}={value!r} is out of range; give a {kind} that is {' and '.join(limits)}.")
+
+
+def _join_words(words: list[Any]) -> str:
+    """Returns words as a list in prose: `a, b or c`."""
+    texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
+    return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

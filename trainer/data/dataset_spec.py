@@ -1,4 +1,4 @@
-"""The file `dataset.json` of a prepared data set: what it promises about the shards beside it."""
+"""The file `dataset.json`, which describes the shards of a prepared data set."""
 
 import dataclasses
 import json
@@ -18,22 +18,22 @@ class Shard:
     """One TFRecord file of a prepared data set."""
 
     file: str
-    """Name of the file inside the data set's directory."""
+    """Name of the file in the folder of the data set."""
     num_examples: int
     num_bytes: int
     sha256: str
-    """SHA-256 of the whole file, 64 lowercase hex digits."""
+    """SHA-256 of the file: 64 lowercase hexadecimal digits."""
     crc32c: str
-    """CRC32C of the whole file in base64, as Cloud Storage states it."""
+    """CRC32C of the file in base64, as Cloud Storage reports it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """The content of `dataset.json`."""
+    """Content of `dataset.json`."""
 
     name: str
     image_shape: tuple[int, int, int]
-    """Height, width and channels of every image, in pixels; 1 (gray), 3 (RGB) or 4 (RGBA) channels."""
+    """Height, width and channels of every image in pixels; 1 (gray), 3 (RGB) or 4 (RGBA) channels."""
     num_examples: int
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
@@ -43,10 +43,10 @@ class DatasetSpec:
     license: str
     attribution: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """How the images were chosen and resized."""
+    """Options with which the images were selected and resized."""
 
     def to_json(self) -> str:
-        """Returns the text of `dataset.json`; the same manifest always gives the same text."""
+        """Returns the text of `dataset.json`. Equal specs have equal texts."""
         return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
@@ -54,41 +54,39 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
     """Reads and checks the `dataset.json` of a prepared data set.
 
     Args:
-        folder: of the data set.
+        folder: Folder of the data set.
 
     Raises:
-        DataError: if the file is missing, not JSON, of another format version, lacks a field or contradicts itself, or
-            if it names a shard outside of `folder` or a SHA-256 that is none.
-        StorageError: if it cannot be read.
+        DataError: If the file is missing, is not JSON, has another format version, lacks a field, contradicts itself,
+            or contains a shard name that leads out of `folder` or an invalid SHA-256.
+        StorageError: If the file cannot be read.
     """
     path = folder / SPEC_NAME
     try:
         content = json.loads(path.read_bytes().decode())
     except MissingError as error:
-        raise DataError(
-            f"{path} does not exist, expected the description of a prepared data set; name its directory."
-        ) from error
+        raise DataError(f"{path} does not exist; give the folder of a prepared data set.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is not JSON ({error}), expected a data set's description; prepare the set again."
+            f"{path} is not JSON ({error}), expected the description of a data set; prepare the data set again."
         ) from error
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         version = content.get("format_version") if isinstance(content, dict) else None
         raise DataError(
-            f"{path} has format_version {quote(version)}, this package reads {FORMAT_VERSION}; "
-            "prepare the set again with this version of the package."
+            f"{path} has format_version {quote(version)}, expected {FORMAT_VERSION}; "
+            "prepare the data set again with this version of the package."
         )
     try:
-        manifest = _from_json(content)
+        spec = _from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path} has a missing or malformed field ({error!r}); prepare the set again.") from error
-    _check(manifest, path)
-    for shard in manifest.shards:
+        raise DataError(f"{path} has a missing or malformed field ({error!r}); prepare the data set again.") from error
+    _check_consistency(spec, path)
+    for shard in spec.shards:
         check_relative_name(shard.file, path, DataError)
         check_sha256(shard.sha256, path, DataError)
         if isinstance(folder, LocalLocation):
             path_below(folder.path, shard.file, path, DataError)
-    return manifest
+    return spec
 
 
 def _from_json(content: dict[str, Any]) -> DatasetSpec:
@@ -116,21 +114,21 @@ def _from_json(content: dict[str, Any]) -> DatasetSpec:
     )
 
 
-def _check(manifest: DatasetSpec, path: Location) -> None:
-    in_shards = sum(shard.num_examples for shard in manifest.shards)
-    in_classes = sum(manifest.class_counts)
-    if not manifest.num_examples == in_shards == in_classes:
+def _check_consistency(spec: DatasetSpec, path: Location) -> None:
+    num_in_shards = sum(shard.num_examples for shard in spec.shards)
+    num_in_classes = sum(spec.class_counts)
+    if not spec.num_examples == num_in_shards == num_in_classes:
         raise DataError(
-            f"{path} states {manifest.num_examples} examples, {in_shards} in its shards and {in_classes} in its "
-            "classes, expected three equal numbers; prepare the set again."
+            f"{path} states {spec.num_examples} examples, {num_in_shards} in its shards and {num_in_classes} in its "
+            "classes, expected three equal numbers; prepare the data set again."
         )
-    if len(manifest.class_names) != len(manifest.class_counts):
+    if len(spec.class_names) != len(spec.class_counts):
         raise DataError(
-            f"{path} has {len(manifest.class_names)} class names for {len(manifest.class_counts)} class counts, "
-            "expected one each; prepare the set again."
+            f"{path} has {len(spec.class_names)} class names and {len(spec.class_counts)} class counts, "
+            "expected the same number of both; prepare the data set again."
         )
-    if min(manifest.image_shape) < 1 or manifest.image_shape[2] not in (1, 3, 4):
+    if min(spec.image_shape) < 1 or spec.image_shape[2] not in (1, 3, 4):
         raise DataError(
-            f"{path} has image_shape {list(manifest.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
-            "prepare the set again."
+            f"{path} has image_shape {list(spec.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
+            "prepare the data set again."
         )

@@ -1,4 +1,4 @@
-"""Reads a data set's images and labels into host memory.
+"""Loads the images and labels of a data set into host memory.
 
 Shapes: `N` images, `H W C` height, width and channels.
 """
@@ -13,15 +13,7 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import stacked, transforms
-from trainer.data.datasets import (
-    DOWNLOADED,
-    DatasetInfo,
-    derived_source,
-    describe,
-    is_prepared,
-    prepared_folder,
-    stacked_source,
-)
+from trainer.data.datasets import KERAS_DATASETS, DatasetInfo, describe, is_prepared, prepared_folder
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
@@ -47,7 +39,7 @@ class Arrays:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images, their labels and their shape: 64 hex digits, equal for equal data in equal order."""
+        """SHA-256 of the images, their shape and the labels, in their order: 64 hexadecimal digits."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
@@ -60,82 +52,88 @@ def load(
     padding: int = 0,
     cache_mib: float = DEFAULT_CACHE_MIB,
 ) -> Arrays:
-    """Loads a data set: the embedded one, a directory's, the training split of one that keras.datasets downloads, or
-    one that is stacked or derived from any of these.
+    """Loads a data set: the embedded digits, a prepared data set, the training split of a data set of Keras, or a
+    stacked or transformed data set made from one of these.
 
     Args:
-        name: a name or directory that `trainer.data.describe` knows.
-        classes: labels to keep; `None` keeps all. Labels keep their numbers.
-        padding: pixels on every side of every image, at least 0: 2 makes 28x28 into 32x32. They have the value 0 in the
-            set that others are derived from, and so 255 in an `inverted:` one.
-        cache_mib: of the cache for shards of a set in a bucket.
+        name: Name or folder that `trainer.data.describe` accepts.
+        classes: Labels to keep; labels are not renumbered. None: all labels.
+        padding: Pixels added to every side of every image, at least 0: 2 turns 28x28 into 32x32. Padding has the value
+            0 in the source of a transformed data set, and therefore 255 in an `inverted:` one.
+        cache_mib: Maximum size in MiB of the cache for shards in a bucket.
 
     Returns:
-        The images in the data set's own order.
+        The images in the order of the data set.
 
     Raises:
-        ConfigError: if the name or a class is unknown, or the padding is negative.
-        DataError: if a file is damaged, a download fails, or the data are not what the description states.
+        ConfigError: If the name or a class is unknown, or the padding is negative.
+        DataError: If a file is damaged, a download fails, or the data differs from its description.
+        StorageError: If a bucket cannot be read.
     """
     info = describe(name, padding).with_classes(classes)
     if name.startswith(stacked.PREFIX):
-        source = load(stacked_source(name), None, padding, cache_mib)
+        source = load(stacked.source_name(name), None, padding, cache_mib)
         return Arrays(*stacked.stack(source.images, source.labels, classes), info)
-    derivation, source_name = derived_source(name)
-    if derivation:
-        whole = load(source_name, classes, padding, cache_mib)
-        return Arrays(transforms.DERIVATIONS[derivation](whole.images), whole.labels, info)
-    if name in DOWNLOADED:
-        images, labels = _load_downloaded(DOWNLOADED[name])
+    transform, source_name = transforms.split_transform(name)
+    if transform:
+        source = load(source_name, classes, padding, cache_mib)
+        return Arrays(transforms.TRANSFORMS[transform](source.images), source.labels, info)
+    if name in KERAS_DATASETS:
+        images, labels = _load_from_keras(KERAS_DATASETS[name])
     else:
         images, labels = read_prepared(ShardCache(prepared_folder(name), cache_mib=cache_mib))
     if classes is not None:
-        kept = np.isin(labels, classes)
-        images, labels = images[kept], labels[kept]
+        is_selected = np.isin(labels, classes)
+        images, labels = images[is_selected], labels[is_selected]
     if padding:
         images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return Arrays(images, labels, info)
 
 
-def blocks(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Loads a data set part by part: a prepared one shard by shard, another one whole.
+def load_parts(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields a data set in parts, in order: each shard of a prepared data set, or another data set at once.
 
-    Returns:
-        images uint8 [N, H, W, C] and labels int32 [N] of each part, in order.
+    Args:
+        name: Name or folder that `trainer.data.describe` accepts.
+
+    Yields:
+        images: uint8 [N, H, W, C] in [0, 255].
+        labels: int32 [N].
 
     Raises:
-        ConfigError, DataError, StorageError: as `load`.
+        ConfigError, DataError, StorageError: As `load`.
     """
     if not is_prepared(name):
-        whole = load(name)
-        yield whole.images, whole.labels
+        arrays = load(name)
+        yield arrays.images, arrays.labels
         return
     files = ShardCache(prepared_folder(name))
-    for shard in files.manifest.shards:
+    for shard in files.spec.shards:
         yield from read_shards(files, [shard])
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on.
+    """Training data of a run.
 
     Attributes:
-        x: What `GAN.fit` takes as its first argument: images, or a stream.
-        y: As its second: labels, images of the other domain, or None with a stream, which has its own.
-        info: Of the data set.
-        largest_batch: That it can fill.
-        fingerprints: Of the data, by name.
+        x: First argument of `GAN.fit`: images, or a streamed data set.
+        y: Second argument of `GAN.fit`: labels or images of the second domain; None for a streamed data set, which
+            includes its labels.
+        info: Description of the data set.
+        max_batch_size: Largest global batch size that the data can fill.
+        fingerprints: Fingerprints of the data sets, by name.
     """
 
     x: np.ndarray | StreamedDataset
     y: np.ndarray | None
     info: DatasetInfo
-    largest_batch: int
+    max_batch_size: int
     fingerprints: dict[str, str]
 
     @property
     def real_images(self) -> tuple[np.ndarray, ...]:
-        """Images that metrics compare with, of each domain: uint8 [N, H, W, C]; of a stream, those of a window."""
+        """Images of each domain that metrics compare with: uint8 [N, H, W, C]. A stream gives those of one chunk."""
         if isinstance(self.x, StreamedDataset):
             images, _, size = self.x.load(0)
             return (images[:size],)
@@ -143,53 +141,55 @@ class TrainingData:
 
 
 def load_training_data(config: TrainConfig) -> TrainingData:
-    """Loads what a config trains on; of a set in several windows, nothing yet.
+    """Loads the training data of a config. A data set in several chunks is loaded later, chunk by chunk.
 
     Raises:
-        ConfigError, DataError, StorageError: as `load` and `stream_for`.
+        ConfigError, DataError, StorageError: As `load` and `open_stream`.
     """
     if (config.num_chunks or 1) > 1:
-        stream = stream_for(config)
-        info = describe(config.dataset, config.padding).with_classes(config.classes)
+        stream = open_stream(config)
+        info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
         return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
-    arrays = load(config.dataset, config.classes, config.padding, config.cache_mib)
+    arrays = load(config.dataset, config.class_numbers, config.padding, config.cache_mib)
     if config.dataset_b is None:
         fingerprints = {"data": arrays.fingerprint}
         return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints)
-    others = load(config.dataset_b, None, config.padding, config.cache_mib)
-    fingerprints = {"data": arrays.fingerprint, "data_b": others.fingerprint}
-    smaller = min(len(arrays.images), len(others.images))
-    return TrainingData(arrays.images, others.images, arrays.info, smaller, fingerprints)
+    arrays_b = load(config.dataset_b, None, config.padding, config.cache_mib)
+    fingerprints = {"data": arrays.fingerprint, "data_b": arrays_b.fingerprint}
+    smaller_size = min(len(arrays.images), len(arrays_b.images))
+    return TrainingData(arrays.images, arrays_b.images, arrays.info, smaller_size, fingerprints)
 
 
-def stream_for(config: TrainConfig) -> StreamedDataset:
-    """The prepared set of a config, cut into `num_chunks` windows.
+def open_stream(config: TrainConfig) -> StreamedDataset:
+    """Opens the prepared data set of a config, divided into `num_chunks` chunks.
 
     Raises:
-        ConfigError: The set does not consist of shards, has fewer of them than windows, or is not the only domain.
-        DataError, StorageError: as `describe`.
+        ConfigError: If the data set has no shards or fewer shards than chunks, or there is a second domain.
+        DataError, StorageError: As `describe`.
     """
-    count = int(config.num_chunks or 1)
+    num_chunks = int(config.num_chunks or 1)
     if not is_prepared(config.dataset) or config.dataset_b is not None:
-        raise ConfigError(f"num_chunks={count} needs one prepared data set; give 1 for dataset={config.dataset}.")
-    describe(config.dataset).with_classes(config.classes)
-    files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib)
-    if count > len(files.manifest.shards):
         raise ConfigError(
-            f"num_chunks={count} exceeds the {len(files.manifest.shards)} shards of {config.dataset}; give fewer."
+            f"num_chunks={num_chunks} needs a single prepared data set; set it to 1 for dataset={config.dataset}."
         )
-    return StreamedDataset(
-        files, ChunkSchedule(files.manifest.shards, count, config.seed), config.classes, config.padding
-    )
+    describe(config.dataset).with_classes(config.class_numbers)
+    files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib)
+    shards = files.spec.shards
+    if num_chunks > len(shards):
+        raise ConfigError(
+            f"num_chunks={num_chunks} exceeds the {len(shards)} shards of {config.dataset}; choose a smaller number."
+        )
+    schedule = ChunkSchedule(shards, num_chunks, config.seed)
+    return StreamedDataset(files, schedule, config.class_numbers, config.padding)
 
 
-def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
+def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     dataset = getattr(keras.datasets, info.name)
     try:
         (images, labels), _ = dataset.load_data()
     except Exception as error:  # keras.utils.get_file raises bare Exception when a download fails
         raise DataError(
-            f"{info.name} could not be downloaded or read by keras.datasets ({error}); put it by hand at "
+            f"{info.name} could not be downloaded or read by keras.datasets ({error}); copy it to "
             f"{_KERAS_CACHE[info.name]}, or use --dataset=digits, which needs no download."
         ) from error
     images = images.reshape(-1, *info.image_shape)
@@ -197,7 +197,7 @@ def _load_downloaded(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     counts = tuple(np.bincount(labels, minlength=info.num_classes).tolist())
     if counts != info.class_counts:
         raise DataError(
-            f"{info.name} holds {list(counts)} images a class, expected {list(info.class_counts)}; "
+            f"{info.name} has {list(counts)} images per class, expected {list(info.class_counts)}; "
             f"delete {_KERAS_CACHE[info.name]} and download it again."
         )
     return images, labels

@@ -1,4 +1,4 @@
-"""The metrics of a translation between two domains: how well an image survives the way there and back.
+"""The metric suite `cycle` for translation between two domains: the error after translating there and back.
 
 Shapes: `N` images of each domain, `H W C` height, width and channels.
 """
@@ -11,10 +11,10 @@ NUM_IMAGES = 500
 
 
 class Translator(Protocol):
-    """A model that translates, such as `trainer.models.CycleGAN`."""
+    """A model that translates images, such as `trainer.models.CycleGAN`."""
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
-        """Returns images uint8 [N, H, W, C] as images of `domain`, `a` or `b`."""
+        """Translates images uint8 [N, H, W, C] to `domain`, which is `a` or `b`."""
         ...
 
 
@@ -22,27 +22,32 @@ class CycleMetrics:
     """The cycle error of the first 500 images of each domain."""
 
     def __init__(self, images_a: np.ndarray, images_b: np.ndarray) -> None:
-        """Takes images uint8 [N, H, W, C] of both domains."""
+        """Initializes the suite.
+
+        Args:
+            images_a: Images of domain A, uint8 [N, H, W, C].
+            images_b: Images of domain B, uint8 [N, H, W, C].
+        """
         self._images = {"a": np.asarray(images_a)[:NUM_IMAGES], "b": np.asarray(images_b)[:NUM_IMAGES]}
 
     def measure(self, model: Translator) -> dict[str, float]:
-        """Translates there and back.
+        """Translates the images to the other domain and back, and compares them with the originals.
 
         Returns:
             `cycle_error_a` (A to B to A), `cycle_error_b`, and their mean `cycle_error`: mean absolute differences of
-            pixels, as shares of their range, in [0, 1]; best: 0.
+            pixel values as fractions of their range, in [0, 1]; best: 0.
         """
         errors = {
             domain: _error(images, model.translate(model.translate(images, other), domain))
             for (domain, images), other in zip(self._images.items(), ("b", "a"), strict=True)
         }
-        named = {f"cycle_error_{domain}": value for domain, value in errors.items()}
-        return named | {"cycle_error": sum(errors.values()) / len(errors)}
+        metrics = {f"cycle_error_{domain}": value for domain, value in errors.items()}
+        return metrics | {"cycle_error": sum(errors.values()) / len(errors)}
 
     def real_vs_real(self) -> dict[str, float]:
-        """A perfect translation has no error."""
+        """Returns zeros, because a perfect translation has no error."""
         return {"cycle_error_a": 0.0, "cycle_error_b": 0.0, "cycle_error": 0.0}
 
 
-def _error(images: np.ndarray, others: np.ndarray) -> float:
-    return float(np.abs(images.astype(np.float32) - others).mean() / 255.0)
+def _error(images: np.ndarray, translated: np.ndarray) -> float:
+    return float(np.abs(images.astype(np.float32) - translated).mean() / 255.0)

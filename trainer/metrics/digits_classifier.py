@@ -1,6 +1,6 @@
 """The feature extractor of the digits metrics: a small convolutional classifier of handwritten digits.
 
-Shapes: `N` images, `B` images of one batch, `H W C` height, width and channels, `F` = 64 features, `K` = 10 classes.
+Shapes: `N` images, `B` images of a batch, `H W C` height, width and channels, `F` = 64 features, `K` = 10 classes.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ IMAGE_SIZE = 28
 FEATURE_SIZE = 64
 NUM_CONVOLUTIONS = 3
 _STRIDES = (2, 2, 1)
-_BATCH = 500
+_BATCH_SIZE = 500
 
 
 class DigitsClassifier:
     """Three convolutions, a layer of 64 features and 10 logits, trained by `scripts/train_digits_classifier.py`.
 
-    The features are the values of the 64-unit layer before its ReLU, which lie closer to the normal distribution that
-    the Frechet distance supposes than rectified ones. Each is scaled to mean 0 and variance 1 on the digits that the
-    classifier was trained on, so that all weigh the same.
+    The features are the values of the 64-unit layer before its ReLU. They are closer to the normal distribution that
+    the Frechet distance assumes than rectified values. Each feature is scaled to mean 0 and variance 1 on the training
+    digits, so that all features have the same weight.
     """
 
     feature_size = FEATURE_SIZE
@@ -34,10 +34,10 @@ class DigitsClassifier:
         """Loads the weights.
 
         Args:
-            path: the `.npz` of weights; the `.json` beside it states its SHA-256.
+            path: Path of the weights, an `.npz` file next to a `.json` file with its SHA-256.
 
         Raises:
-            DataError: if either file is missing or the weights are not those that the `.json` describes.
+            DataError: If a file is missing or the weights do not have the SHA-256 in the `.json` file.
         """
         path = pathlib.Path(path)
         try:
@@ -45,24 +45,23 @@ class DigitsClassifier:
             expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
         except FileNotFoundError as error:
             raise DataError(
-                f"{error.filename} does not exist, the digits metrics need it; reinstall the package."
+                f"{error.filename} does not exist, but the digits metrics need it; reinstall the package."
             ) from error
         self.sha256 = hashlib.sha256(content).hexdigest()
-        """SHA-256 of the weights' file: numbers are comparable between equal hashes only."""
+        """SHA-256 of the weights. Metrics are comparable only if their classifiers have the same hash."""
         if self.sha256 != expected:
             raise DataError(
-                f"{path} has SHA-256 {self.sha256[:12]}…, {path.with_suffix('.json').name} states {expected[:12]}…; "
-                "reinstall the package."
+                f"{path} has SHA-256 {self.sha256[:12]}…, expected {expected[:12]}…; reinstall the package."
             )
         with np.load(path, allow_pickle=False) as arrays:
             self._weights = {name: tf.constant(arrays[name]) for name in arrays.files}
         self._extract_batch = tf.function(self.__call__)
 
     def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Classifies images; can be called inside a `tf.function`.
+        """Classifies images. It can be called inside a `tf.function`.
 
         Args:
-            images: uint8 or float [B, H, W, C] in [0, 255]. Other sizes than 28x28 are resized with antialiasing;
+            images: uint8 or float [B, H, W, C] in [0, 255]. Sizes other than 28x28 are resized with antialiasing, and
                 channels are averaged.
 
         Returns:
@@ -92,7 +91,7 @@ class DigitsClassifier:
             logits: float32 [N, K].
 
         Raises:
-            DataError: if the images have another shape or there are none.
+            DataError: If there are no images or they have another shape.
         """
         images = np.asarray(images)
         if images.ndim != 4 or not images.size:
@@ -100,9 +99,9 @@ class DigitsClassifier:
                 f"images have shape {list(images.shape)}, expected [N, H, W, C] with N at least 1; add the axes."
             )
         features, logits = [], []
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            padding = np.zeros((_BATCH - len(batch), *batch.shape[1:]), batch.dtype)
+        for start in range(0, len(images), _BATCH_SIZE):
+            batch = images[start : start + _BATCH_SIZE]
+            padding = np.zeros((_BATCH_SIZE - len(batch), *batch.shape[1:]), batch.dtype)
             outputs = self._extract_batch(np.concatenate([batch, padding]))
             features.append(outputs[0].numpy()[: len(batch)])
             logits.append(outputs[1].numpy()[: len(batch)])

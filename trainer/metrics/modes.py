@@ -1,26 +1,22 @@
-"""Measures on classes alone: how the classes of fake images spread, and how codes match them. No image is needed.
+"""Metrics on class labels: how evenly fake images cover the modes, and how well codes match classes.
 
 Shapes: `N` images, `K` classes.
 """
 
 import numpy as np
-
-from trainer.errors import DataError
-
-_MAX_MATCHED_CLASSES = 16
+from scipy.optimize import linear_sum_assignment
 
 
 def mode_divergence(fake_counts: np.ndarray, real_counts: np.ndarray) -> float:
-    """Kullback-Leibler divergence KL(fake || real) between two distributions over the same modes.
+    """Computes the Kullback-Leibler divergence KL(fake || real) between two distributions over the same modes.
 
-    Smoothing: to the real counts, one image is added that is spread evenly over all modes, 1/K each. It does not matter
-    to modes that the real images show, and makes a mode that none of them shows dear instead of infinitely so. The
-    fake counts are not smoothed. A perfect generator's value is not 0: with F fake images and R real ones it is about
-    (K - 1) / 2 · (1/F + 1/R).
+    The real counts are smoothed by adding 1/K to each mode, one image in total. This hardly changes modes with real
+    images, and gives modes without any a large instead of an infinite penalty. The fake counts are not smoothed. The
+    expected value of a perfect generator is not 0: for F fake and R real images it is about (K - 1) / 2 · (1/F + 1/R).
 
     Args:
-        fake_counts: integers [K], how many fake images show each mode; their sum at least 1.
-        real_counts: integers [K], the same of the real ones.
+        fake_counts: Integers [K], number of fake images of each mode, with a sum of at least 1.
+        real_counts: Integers [K], number of real images of each mode.
 
     Returns:
         The divergence in nats, at least 0.
@@ -28,41 +24,26 @@ def mode_divergence(fake_counts: np.ndarray, real_counts: np.ndarray) -> float:
     fake = np.asarray(fake_counts, np.float64)
     real = np.asarray(real_counts, np.float64) + 1.0 / len(real_counts)
     fake, real = fake / fake.sum(), real / real.sum()
-    shown = fake > 0
-    return max(float(np.sum(fake[shown] * np.log(fake[shown] / real[shown]))), 0.0)
+    nonzero = fake > 0
+    return max(float(np.sum(fake[nonzero] * np.log(fake[nonzero] / real[nonzero]))), 0.0)
 
 
 def matched_accuracy(codes: np.ndarray, classes: np.ndarray, num_classes: int) -> float:
-    """The share of images whose class is the one that their code stands for, under the best one-to-one matching.
+    """Computes the accuracy of codes as class predictions under the best one-to-one matching of codes and classes.
 
-    Codes that a network found by itself have no fixed order, so each is taken to stand for the class that makes the
-    share largest, no class twice. The matching is exact: code by code, the best total for every subset of classes
-    that the codes so far may stand for, 2^K · K sums a code.
+    The codes of a model such as InfoGAN have no fixed order, so each code is assigned to at most one class and each
+    class to at most one code such that the accuracy is largest.
 
     Args:
-        codes: integers [N], N at least 1, of any number of different values; codes beyond K stay unmatched.
-        classes: integers [N] in [0, K), what the images show.
-        num_classes: K, at most 16.
+        codes: Integers [N], N at least 1, with any number of different values. If there are more than K values, some
+            stay unmatched.
+        classes: Integers [N] in [0, K), the classes of the images.
+        num_classes: Number of classes K.
 
     Returns:
-        The share in [0, 1]. Codes without any meaning get about 1/K, and a little more by chance.
-
-    Raises:
-        DataError: if K is larger.
+        The fraction of images whose class matches their code, in [0, 1]; slightly above 1/K for random codes.
     """
-    if num_classes > _MAX_MATCHED_CLASSES:
-        raise DataError(
-            f"num_classes={num_classes} is too many to match exactly, expected at most {_MAX_MATCHED_CLASSES}; "
-            "measure without codes."
-        )
     values, code_indices = np.unique(codes, return_inverse=True)
     counts = np.bincount(code_indices * num_classes + classes, minlength=len(values) * num_classes)
-    subsets = np.arange(2**num_classes)
-    best = np.zeros_like(subsets)  # best[s]: most images right when the codes so far stand for classes of s only
-    for of_code in counts.reshape(len(values), num_classes):
-        updated = best.copy()
-        for label, count in enumerate(of_code):
-            holding = subsets[(subsets >> label) & 1 == 1]
-            updated[holding] = np.maximum(updated[holding], best[holding ^ (1 << label)] + count)
-        best = updated
-    return float(best[-1]) / len(classes)
+    counts = counts.reshape(len(values), num_classes)
+    return float(counts[linear_sum_assignment(counts, maximize=True)].sum()) / len(classes)

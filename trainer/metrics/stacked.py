@@ -1,7 +1,7 @@
-"""The suite of metrics for stacked digits: how many of the 1,000 modes a generator shows, and how evenly.
+"""The metric suite `stacked` for stacked digits: how many of the 1,000 modes a generator covers, and how evenly.
 
-Shapes: `N` real and `M` fake images, `H W C` height, width and channels, `D` different real digits, `F` features of one
-digit, `K` = 1,000 modes.
+Shapes: `N` real and `M` fake images, `H W C` height, width and channels, `D` distinct digits, `F` features per digit,
+`K` = 1,000 modes.
 """
 
 import dataclasses
@@ -16,75 +16,75 @@ from trainer.metrics.suite import Suite
 
 NUM_MODES = 1000
 _PLACE_VALUES = np.array([100, 10, 1])
-_BLOCK = 1000
+_BLOCK_SIZE = 1000
 
 
 class StackedMetrics(Suite):
-    """Reads the digit in each channel of an image with the digits classifier; the three make its mode, 000 to 999.
+    """Classifies the digit in each channel of an image; the three digits are its mode, 000 to 999.
 
-    Protocol, after PacGAN: a generator trained on 128,000 stacked digits makes 26,000 samples; reported are the number
-    of modes that at least one sample shows, and KL(generated || real) between the two distributions over modes in
-    nats. The real distribution is what the classifier reads from all real images, not the labels, so that its own
-    mistakes are on both sides; `mode_divergence` states the smoothing. A perfect generator's divergence against all
-    128,000 images is about .023, by the samples' chance alone: see `real_vs_real`.
+    Protocol, as in PacGAN: a generator trained on 128,000 stacked digits generates 26,000 samples. The metrics are the
+    number of modes of the samples, and KL(generated || real) between the two distributions over modes in nats. The real
+    distribution consists of the classifier's predictions for all real images instead of the labels, so that its errors
+    affect both sides; `mode_divergence` describes the smoothing. With all 128,000 images, the divergence of a perfect
+    generator is about 0.023 because of sampling noise: see `real_vs_real`.
 
-    Published figures (modes, KL): DCGAN 99, 3.40; VEEGAN 150, 2.95; PacDCGAN2 1000, .06 (all from PacGAN); StyleGAN2
-    940, .42; R3GAN 1000, .029 (32x32). Theirs and ours are read by other classifiers from digits of all of MNIST, where
-    `stacked:digits` draws on 5,000 of them, so that they can be set beside ours but not subtracted from them.
+    Published values (modes, KL): DCGAN 99, 3.40; VEEGAN 150, 2.95; PacDCGAN2 1000, 0.06 (all from PacGAN); StyleGAN2
+    940, 0.42; R3GAN 1000, 0.029 (32x32). They are not exactly comparable with ours: they use other classifiers and the
+    digits of all of MNIST, while `stacked:digits` draws from 5,000 of them.
 
     Source: arXiv 1712.04086 (PacGAN), the experiment on stacked MNIST; arXiv 2501.05441 (R3GAN). Deviation: the Frechet
-    distance on the features of the three digits side by side is ours.
+    distance, on the concatenated features of the three digits, is not part of these protocols.
     """
 
     def __init__(self, real_images: np.ndarray, num_samples: int = 26_000) -> None:
-        """Takes the real images.
+        """Initializes the suite.
 
         Args:
-            real_images: uint8 [N, H, W, 3] in [0, 255], a digit in each channel. All count for the modes; the first
-                `num_samples`, or all if there are fewer, for the Frechet distance.
-            num_samples: number of fake images that `evaluate` takes, at least 2.
+            real_images: uint8 [N, H, W, 3] in [0, 255], with a digit in each channel. All images are used for the
+                modes, and the first `num_samples`, or all if there are fewer, for the Frechet distance.
+            num_samples: Number M of fake images that `evaluate` takes, at least 2.
 
         Raises:
-            DataError: if there are fewer than 4 real images, they have another shape, or `num_samples` is too small.
+            DataError: If there are fewer than 4 real images, they have another shape, or `num_samples` is too small.
         """
         if num_samples < 2:
-            raise DataError(f"num_samples={num_samples} is too few, expected at least 2; ask for more.")
+            raise DataError(f"num_samples={num_samples} is too few, expected at least 2; increase it.")
         super().__init__("stacked", real_images, num_samples)
         _check_stacked(self._real_images, "real images", minimum=4)
 
     def evaluate(
         self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
     ) -> dict[str, float]:
-        """Measures fake images against the real ones.
+        """Compares fake images with the real ones.
 
         Args:
             fake_images: uint8 [M, H, W, 3] in [0, 255], M = `num_samples`.
-            fake_labels: integers [M] in [0, 1000), the mode that each image was asked to show, or `None`.
-            labels_are_codes: whether the labels are codes without a fixed meaning, of which nothing is then reported:
-                there are too many modes to match codes with.
+            fake_labels: Integers [M] in [0, 1000), the mode that was requested for each image, or `None`.
+            labels_are_codes: True if the labels are codes without a fixed meaning. They are not evaluated, because a
+                code is shared by many of the 1,000 modes.
 
         Returns:
-            `num_modes_…` (best: 1000), `kl_…` and `frechet_…` (best: 0), each ending in `protocol`; with labels also
-            `conditional_accuracy` in [0, 1], the share that shows all three digits as asked.
+            `num_modes_…` (best: 1000), `kl_…` and `frechet_…` (best: 0), each ending in `protocol`. With labels also
+            `conditional_accuracy` in [0, 1], the fraction of images with all three requested digits.
 
         Raises:
-            DataError: if there are not `num_samples` images of three channels, or not one label for each.
+            DataError: If there are not `num_samples` images of three channels, or not one label per image.
         """
         self._check_fakes(fake_images, fake_labels)
-        fake = self._read_each(np.asarray(fake_images))
+        fake = self._classify(np.asarray(fake_images))
         metrics = self._compare(self._real.modes, self._real_features, fake.modes, fake.features())
         if fake_labels is not None and not labels_are_codes:
             metrics["conditional_accuracy"] = float(np.mean(fake.modes == np.asarray(fake_labels)))
         return metrics
 
     def real_vs_real(self) -> dict[str, float]:
-        """Measures the real images against themselves: what a perfect generator would score, and no better.
+        """Compares real images with other real images, which gives the scores of a perfect generator.
 
-        Protocol: the last `num_samples` real images, at most half of all, play the fake set and the others the real
-        one. Where there are fewer than twice `num_samples`, this is above what a full fake set would give.
+        Protocol: the last `num_samples` real images, at most half of all, are the fake set and the others are the real
+        set. With fewer than twice `num_samples` real images, the distances are larger than those of a full fake set.
 
         Returns:
-            The metrics of `evaluate`, under the same names, without `conditional_accuracy`.
+            The metrics of `evaluate` under the same names, without `conditional_accuracy`.
         """
         real, num_all = self._real, len(self._real_images)
         num_real = num_all - min(self.num_samples, num_all // 2)
@@ -96,25 +96,25 @@ class StackedMetrics(Suite):
         )
 
     @functools.cached_property
-    def _real(self) -> "_Readings":
-        """The real images' readings. Their digits repeat, so each different one is read once."""
-        numbers: dict[bytes, int] = {}
-        places = np.empty((len(self._real_images), 3), np.int32)
-        for start in range(0, len(places), _BLOCK):
-            digits = _digits(self._without_padding(self._real_images[start : start + _BLOCK]))
-            found = [numbers.setdefault(digit.tobytes(), len(numbers)) for digit in digits]
-            places[start : start + _BLOCK] = np.reshape(found, (-1, 3))
-        different = np.frombuffer(b"".join(numbers), digits.dtype).reshape(-1, *digits.shape[1:])
-        return _Readings(*self.classifier.extract(different), places)
+    def _real(self) -> "_ClassifiedImages":
+        """The classified real images. Their digits repeat, so each distinct digit is classified once."""
+        index_of: dict[bytes, int] = {}
+        digit_indices = np.empty((len(self._real_images), 3), np.int32)
+        for start in range(0, len(digit_indices), _BLOCK_SIZE):
+            digits = _split_channels(self._without_padding(self._real_images[start : start + _BLOCK_SIZE]))
+            new_indices = [index_of.setdefault(digit.tobytes(), len(index_of)) for digit in digits]
+            digit_indices[start : start + _BLOCK_SIZE] = np.reshape(new_indices, (-1, 3))
+        distinct = np.frombuffer(b"".join(index_of), digits.dtype).reshape(-1, *digits.shape[1:])
+        return _ClassifiedImages(*self.classifier.extract(distinct), digit_indices)
 
     @functools.cached_property
     def _real_features(self) -> np.ndarray:
         return self._real.features(slice(self.num_samples))
 
-    def _read_each(self, images: np.ndarray) -> "_Readings":
+    def _classify(self, images: np.ndarray) -> "_ClassifiedImages":
         _check_stacked(images, "fake images", minimum=2)
-        digits = _digits(self._without_padding(images))
-        return _Readings(*self.classifier.extract(digits), np.arange(len(digits)).reshape(-1, 3))
+        digits = _split_channels(self._without_padding(images))
+        return _ClassifiedImages(*self.classifier.extract(digits), np.arange(len(digits)).reshape(-1, 3))
 
     def _compare(
         self, real_modes: np.ndarray, real_features: np.ndarray, fake_modes: np.ndarray, fake_features: np.ndarray
@@ -129,29 +129,29 @@ class StackedMetrics(Suite):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Readings:
-    """What the classifier reads from digits, and which three digits each image is made of."""
+class _ClassifiedImages:
+    """Features and logits of distinct digits, and the indices of the three digits of each image."""
 
     digit_features: np.ndarray
     """float32 [D, F]."""
     digit_logits: np.ndarray
     """float32 [D, 10]."""
-    places: np.ndarray
-    """integers [N, 3] in [0, D)."""
+    digit_indices: np.ndarray
+    """Integers [N, 3] in [0, D)."""
 
     @functools.cached_property
     def modes(self) -> np.ndarray:
-        """int64 [N] in [0, K)."""
-        return self.digit_logits.argmax(axis=1)[self.places] @ _PLACE_VALUES
+        """Modes of the images: int64 [N] in [0, K)."""
+        return self.digit_logits.argmax(axis=1)[self.digit_indices] @ _PLACE_VALUES
 
     def features(self, images: slice = slice(None)) -> np.ndarray:
-        """float32 [N, 3 F] of some of the images."""
-        places = self.places[images]
-        return self.digit_features[places].reshape(len(places), -1)
+        """Returns the concatenated features of the digits of each selected image: float32 [N, 3 F]."""
+        digit_indices = self.digit_indices[images]
+        return self.digit_features[digit_indices].reshape(len(digit_indices), -1)
 
 
-def _digits(images: np.ndarray) -> np.ndarray:
-    """Takes the images [N, H, W, 3] apart: [3 N, H, W, 1], the channels of an image one after the other."""
+def _split_channels(images: np.ndarray) -> np.ndarray:
+    """Splits images [N, H, W, 3] to [3 N, H, W, 1], with the channels of an image one after the other."""
     return np.ascontiguousarray(np.moveaxis(images, 3, 1)).reshape(-1, *images.shape[1:3], 1)
 
 

@@ -1,6 +1,6 @@
-"""`ACGAN`: the discriminator also names the class, and the generator is rewarded for a class that can be read.
+"""`ACGAN`: a conditional GAN whose discriminator also classifies.
 
-Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` classes, `F` features.
+Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes, `F` features.
 
 Source: arXiv 1610.09585.
 """
@@ -20,20 +20,19 @@ from trainer.models.objective import LossOutput
 class ACGAN(AuxiliaryHeadGAN):
     """A conditional GAN with an auxiliary classifier.
 
-    The generator takes [B, Z+K], as in `ConditionalGAN`. The discriminator takes [B, H, W, C] and no label; a
-    classifier on the features before its last layer moves in the discriminator's phase.
+    The generator takes [B, Z+K], as in `ConditionalGAN`. The discriminator takes [B, H, W, C] and no label. A
+    classifier on the features before its last layer is updated in the discriminator's phase.
 
     Args:
-        latent_dim: Z.
-        num_classes: K.
-        class_weight: Of the cross-entropy of the class, in both phases.
-        fake_class_weight: Of that of fake images in the discriminator's phase, beside `class_weight`: 1 in the source;
-            0 lets the classifier learn from real images alone, so that it does not come to read as asked what the
-            generator makes by mistake.
-        **settings: As of `GAN`.
+        latent_dim: Number of latent variables, Z.
+        num_classes: Number of classes, K.
+        class_weight: Weight of the cross-entropy of the class, in both phases.
+        fake_class_weight: Further weight for fake images in the discriminator's phase. The source uses 1. With 0 the
+            classifier learns from real images only, so that it does not adapt to the generator's mistakes.
+        **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: A weight is negative, or no number.
+        ConfigError: If a weight is negative or not a number.
     """
 
     head = "classifier"
@@ -57,7 +56,7 @@ class ACGAN(AuxiliaryHeadGAN):
         self.class_weight, self.fake_class_weight = class_weight, fake_class_weight
 
     def get_head(self, num_features: int) -> keras.Model:
-        """A new classifier: features [B, F] of the discriminator -> class logits [B, K]."""
+        """Returns a new classifier: features [B, F] of the discriminator -> class logits [B, K]."""
         return keras.Sequential([keras.Input((num_features,)), keras.layers.Dense(self.num_classes)], name="classifier")
 
     def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
@@ -69,5 +68,5 @@ class ACGAN(AuxiliaryHeadGAN):
         loss_output.add("generator", "class/generator", fake_loss, self.class_weight)
 
     def _class_loss(self, output: DiscriminatorOutput) -> tf.Tensor:
-        """Cross-entropy of the class, float32 [B]."""
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(output.labels, self.read(output.features))
+        """Returns the cross-entropy of the class: float32 [B]."""
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(output.labels, self.predict_from(output.features))

@@ -1,9 +1,9 @@
-"""The augmentation of what a discriminator sees, and how likely it is."""
+"""Augmentation of the images that a discriminator sees, with a fixed, scheduled or adapted probability."""
 
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.config.fields import check_number
 from trainer.models import augment
 from trainer.training import schedules
 from trainer.training.rng import StepRng
@@ -12,25 +12,25 @@ _ADAPTED_EVERY_BATCHES = 4
 
 
 class Augmenter(keras.layers.Layer):
-    """Augments real and fake images alike, with a probability that is given, scheduled, or adapted.
+    """Augments real and fake images alike.
 
-    An adapted one is state: it rises while the discriminator tells training images from others with too much ease.
+    An adapted probability is state. It rises while the discriminator recognizes training images too easily.
 
     Args:
-        name: Of `augment.get`.
-        probability: Of each transformation; a number, a function of the step, or None to adapt it.
-        image_range: Of the images; may change until a step is built.
+        name: Name of an augmentation in `trainer.augment`.
+        probability: Probability of each transformation; a number, a schedule, or None to adapt it.
+        image_range: Range of the images; may change until a step is built.
 
     Raises:
-        ConfigError: The name is unknown, or the probability is not one.
+        ConfigError: If the name is unknown, or the probability is out of range.
 
     Source: arXiv 2006.06676, section 3, for the adapted probability.
     """
 
     def __init__(self, name: str, probability: schedules.ScheduleLike | None, image_range: tuple[float, float]):
         super().__init__(name="augmenter", dtype="float32")
-        if isinstance(probability, (int, float)) and not 0 <= probability <= 1:
-            raise ConfigError(f"augment_probability={probability} is out of range; give a number from 0 to 1.")
+        if isinstance(probability, (int, float)):
+            check_number("augment_probability", probability, maximum=1)
         self._augment = augment.get(name)
         self._schedule = None if probability is None else schedules.get(probability)
         self.image_range = image_range
@@ -42,22 +42,22 @@ class Augmenter(keras.layers.Layer):
         self.built = True
 
     def augmented(self, images: tf.Tensor, rng: StepRng) -> tf.Tensor:
-        """Images float32 [B, H, W, C], augmented."""
+        """Returns augmented images: float32 [B, H, W, C]."""
         probability = self.probability.value if self._schedule is None else self._schedule(rng.step)
         return self._augment(images, rng, probability, image_range=self.image_range)
 
     @property
     def adapts(self) -> bool:
-        """Whether the probability is adapted."""
+        """True if the probability is adapted."""
         return self._schedule is None
 
     def observe(self, real_logits: tf.Tensor, *, is_first_pass: bool = True) -> None:
-        """Counts how many real images the discriminator takes for real; adapts the probability where it is due.
+        """Counts the real images that the discriminator classifies as real, and adapts the probability every few steps.
 
         Args:
-            real_logits: float32 [B] or [B, P], positive where an image is taken for real.
-            is_first_pass: Whether it is the discriminator's first pass of the step. The later ones only count: what
-                is adapted to must be the same on all replicas, and is merged after each step.
+            real_logits: float32 [B] or [B, P], positive for images that are classified as real.
+            is_first_pass: Whether this is the discriminator's first pass of the step. Later passes only count, because
+                the counts of replicas are merged after each step.
         """
         if not self.adapts:
             return
@@ -68,12 +68,12 @@ class Augmenter(keras.layers.Layer):
         self.num_batches.assign(self.num_batches.value + 1.0)
 
     def _adapt(self, real_logits: tf.Tensor) -> None:
-        """Where enough batches were counted: adapts the probability to them, and begins to count anew."""
-        due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
+        """Adapts the probability if enough batches were counted, and resets the counts."""
+        is_due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
         num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         num_images = tf.cast(self.num_batches.value, tf.float32) * real_logits.shape[0] * num_replicas
         mean_sign = tf.math.divide_no_nan(self.sign_sum.value, self.num_batches.value)
         adapted = augment.adapted_probability(self.probability.value, mean_sign, num_images)
-        self.probability.assign(tf.where(due, adapted, self.probability.value))
-        self.sign_sum.assign(tf.where(due, 0.0, self.sign_sum.value))
-        self.num_batches.assign(tf.where(due, 0.0, self.num_batches.value))
+        self.probability.assign(tf.where(is_due, adapted, self.probability.value))
+        self.sign_sum.assign(tf.where(is_due, 0.0, self.sign_sum.value))
+        self.num_batches.assign(tf.where(is_due, 0.0, self.num_batches.value))

@@ -1,6 +1,6 @@
-"""Second heads on a discriminator: what a model reads beside the logit, from the same pass.
+"""Models whose discriminator has an auxiliary head beside its logit.
 
-Legend: `B` images a replica, `H W C` an image, `F` features.
+Legend: `B` images of a replica, `H W C` an image, `F` features.
 """
 
 import abc
@@ -16,22 +16,22 @@ from trainer.models.conditional import ConditionalGAN
 class AuxiliaryHeadGAN(ConditionalGAN):
     """A conditional GAN whose discriminator [B, H, W, C] -> [B, 1] takes no label.
 
-    A second head reads the class or the codes off the features [B, F] that the discriminator's last layer reads.
+    The head predicts the class or the codes from the features [B, F] that the discriminator's last layer takes.
 
     Raises:
-        NetworkError: The discriminator is not a Sequential or functional model with a dense last layer.
+        NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer.
     """
 
     head = ""
-    """Name of the second head among the networks."""
+    """Name of the head among the networks."""
 
     @abc.abstractmethod
     def get_head(self, num_features: int) -> keras.Model:
-        """A new second head, which takes [B, F]."""
+        """Returns a new head, which takes features [B, F]."""
 
     @property
     def condition_size(self) -> int:
-        """0: the discriminator takes no label."""
+        """0, because the discriminator takes no label."""
         return 0
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
@@ -40,20 +40,20 @@ class AuxiliaryHeadGAN(ConditionalGAN):
         return networks | {self.head: self.get_head(int(self._trunk.outputs[1].shape[1]))}
 
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
-        """Logits [B, 1] and features [B, F]."""
+        """Returns logits [B, 1] and features [B, F]."""
         return self._trunk(images, training=True)
 
-    def read(self, features: tf.Tensor) -> tf.Tensor:
-        """What the second head makes of features [B, F]: float32 [B, ...]."""
+    def predict_from(self, features: tf.Tensor) -> tf.Tensor:
+        """Returns the output of the head for features [B, F]: float32 [B, ...]."""
         return tf.cast(self.networks[self.head](features, training=True), tf.float32)
 
 
 def _with_features(discriminator: keras.Model) -> keras.Model:
-    """A model of the same layers that returns (logits [B, 1], features [B, F]): what its last layer reads."""
+    """Returns a model of the same layers with the outputs (logits [B, 1], input of the last layer [B, F])."""
     layers = getattr(discriminator, "layers", [])
     if len(layers) < 2 or not isinstance(layers[-1], keras.layers.Dense) or not hasattr(discriminator, "inputs"):
         raise NetworkError(
-            "this model puts a second head on the discriminator, which therefore must be a Sequential or functional "
-            "model that ends in Dense(1)."
+            "this model adds a head to the discriminator; make the discriminator a Sequential or functional model that "
+            "ends in Dense(1)."
         )
     return keras.Model(discriminator.inputs, [discriminator.outputs[0], layers[-1].input], name="discriminator_trunk")

@@ -1,4 +1,4 @@
-"""What `GAN.compile` makes: networks, optimizers, the objective, and the settings of a step."""
+"""The result of `GAN.compile`: networks, optimizers, the objective, and the settings of a step."""
 
 import re
 from collections.abc import Mapping
@@ -58,6 +58,10 @@ class CompiledMixin:
         if self._compiled_state is None:
             raise ConfigError(f"{type(self).__name__} is not compiled; call compile(optimizer=..., loss=...) first.")
         return self._compiled_state
+
+    def require_compiled(self: Any) -> None:
+        """Raises ConfigError if the model is not compiled."""
+        _ = self.compiled_state
 
     @property
     def networks(self: Any) -> Mapping[str, keras.layers.Layer]:

@@ -1,6 +1,6 @@
-"""`CycleGAN`: two generators translate between two domains without pairs, and back again.
+"""`CycleGAN`: two generators translate images between two domains without pairs.
 
-Legend: `B` images a replica, `H W C` an image of either domain, `P` patches.
+Legend: `B` images of a replica, `H W C` an image of either domain, `P` patches.
 
 Source: arXiv 1703.10593.
 """
@@ -18,37 +18,37 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.errors import DataError, NetworkError
 from trainer.image_io import tile
+from trainer.models.arrays import as_images
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
 from trainer.models.sampler import Sampler, as_bytes
-from trainer.models.validation import as_images, check_built, check_same_shape, input_shapes, per_example
-from trainer.networks.layers.image_pool import ImagePool
+from trainer.models.validation import check_built, check_same_shape, input_shapes, per_example
+from trainer.networks.layers import ImagePool
 from trainer.training.rng import StepRng
 from trainer.training.step import Losses, Metrics
 
 _OTHER = {"a": "b", "b": "a"}
 
 _SHOWN = 100
-"""Images of each domain that grids and samples translate."""
+"""Number of images of each domain that grids and samples translate."""
 
 
 class CycleGAN(GAN):
-    """Translates images of a domain A into a domain B and back; `fit(images_a, images_b)`.
+    """Translates images of a domain A to a domain B and back. Train it with `fit(images_a, images_b)`.
 
     `get_generator` [B, H, W, C] -> [B, H, W, C] and `get_discriminator` [B, H, W, C] -> [B, h, w, 1] or [B, 1] are
-    called once for each direction. Discriminators see fakes out of a pool of earlier ones. Losses and cycle errors are
-    logged for each direction.
+    called once per direction. Discriminators see fake images from a pool of earlier ones. Losses are logged per domain.
 
     Args:
-        latent_dim: Not used; there is no noise.
-        cycle_weight: Of the mean absolute difference between an image and its way there and back.
-        identity_weight: Of the mean absolute difference between an image and what the generator that leads to its
-            own domain makes of it; 0 spares that pass.
-        pool_size: Fake images remembered a domain; 0 for none.
-        **settings: As of `GAN`.
+        latent_dim: Not used, because there are no latents.
+        cycle_weight: Weight of the mean absolute difference between an image and its translation there and back.
+        identity_weight: Weight of the mean absolute difference between an image and its translation to its own domain;
+            0 omits that pass.
+        pool_size: Number of fake images in the pool of each domain; 0 for no pool.
+        **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: A weight or the pool is negative, or no number.
+        ConfigError: If a weight or the pool size is negative or not a number.
     """
 
     optimizer_groups: Mapping[str, tuple[str, ...]] = {
@@ -84,8 +84,7 @@ class CycleGAN(GAN):
             check_built(name.partition("_")[0], network)
         if not input_shapes(networks["generator_ab"]):
             raise NetworkError(
-                "CycleGAN reads the size of its images off the generator, which therefore must be a Sequential or "
-                "functional model."
+                "CycleGAN needs the image size of its generator; make the generator a Sequential or functional model."
             )
         shape = networks["generator_ab"].outputs[0].shape[1:]
         return networks | {f"pool_{domain}": ImagePool(self.pool_size, tuple(shape)) for domain in "ab"}
@@ -144,36 +143,44 @@ class CycleGAN(GAN):
                 metrics["generator"][f"loss/{name}_{domain}"] = term
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Images of domain A [B, H, W, C] as images of domain B."""
+        """Translates images [B, H, W, C] of domain A to domain B."""
         return self.ema_network("generator_ab")(images, training=training)
 
     def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
-        """The first images of domain A as images of domain B: uint8 [N, H, W, C], and None.
+        """Translates the first training images of domain A to domain B.
+
+        Returns:
+            Images uint8 [N, H, W, C], and None.
 
         Raises:
-            DataError: There are not so many, or labels were given.
+            DataError: If there are fewer images, or labels were passed.
         """
+        self.require_compiled()
         self.labels_to_sample(num_images, labels)
         images, _ = self._to_show(num_images)
         return self.translate(images, "b"), None
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
-        """Images [N, H, W, C] of the other domain as images of `domain`, `a` or `b`: uint8 [N, H, W, C].
+        """Translates images to a domain.
 
         Args:
-            images: uint8, or float in the range of those that the model was trained on.
-            domain: What they become.
+            images: Images [N, H, W, C] of the other domain: uint8, or float in the range of the training images.
+            domain: Target domain, `a` or `b`.
+
+        Returns:
+            Images uint8 [N, H, W, C].
         """
+        self.require_compiled()
         images = as_images(images)
         floats = Chunk(images, None, self.image_range).as_floats(images)
         return self._samplers[domain](self.image_range, floats)
 
     def show(self, x: Any, y: Any) -> None:
-        """Says which images of the two domains grids and samples translate: the first ones of `x` and `y`."""
+        """Sets the images of the two domains that grids and samples translate: the first ones of `x` and `y`."""
         self.shown = as_images(x)[:_SHOWN], as_images(y)[:_SHOWN]
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
-        """Three rows for each direction: images of A, as B, and back as A; then images of B, as A, and back as B."""
+        """Returns three rows per direction: images, their translations, and the translations back."""
         a, b = (self._pixels(images) for images in self._to_show(min(columns, _SHOWN)))
         as_b, as_a = self.translate(a, "b"), self.translate(b, "a")
         return tile(np.concatenate([a, as_b, self.translate(as_b, "a"), b, as_a, self.translate(as_a, "b")]), len(a))
@@ -186,7 +193,9 @@ class CycleGAN(GAN):
             raise DataError("CycleGAN has no images to translate; call show(images_a, images_b) or fit first.")
         a, b = (images[:num_images] for images in self.shown)
         if min(len(a), len(b)) < num_images:
-            raise DataError(f"{num_images} images are asked for, and the domains have {len(a)} and {len(b)} to show.")
+            raise DataError(
+                f"num_images={num_images} is more than the {min(len(a), len(b))} images to show; pass fewer."
+            )
         return a, b
 
     @functools.cached_property
@@ -198,12 +207,12 @@ class CycleGAN(GAN):
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         if y is None:
-            raise DataError("CycleGAN.fit needs two domains; pass images of the other one as y.")
+            raise DataError("CycleGAN.fit needs two domains; pass images of the other domain as y.")
         images = as_images(x), as_images(y)
         if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
             raise DataError(
                 f"the two domains differ: x is {images[0].dtype} {list(images[0].shape[1:])}, y {images[1].dtype} "
-                f"{list(images[1].shape[1:])}; give both the same size, channels and type."
+                f"{list(images[1].shape[1:])}; give both the same size, channels and dtype."
             )
         chunk = super().make_chunk(images[0], None)
         self.show(*images)
@@ -212,4 +221,4 @@ class CycleGAN(GAN):
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = input_shapes(self.networks["generator_ab"])[0]
         if expected != shape:
-            raise DataError(f"x has images of shape {shape} where the generators take {expected}.")
+            raise DataError(f"x has images of shape {shape}, but the generators take {expected}.")

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import tensorflow as tf
 
+from trainer.config.choices import DiscriminatorUpdates
 from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.losses import AdversarialLoss
 
@@ -12,7 +13,7 @@ class JointUpdate:
     """One phase, `discriminator`, on a batch of real and a batch of fake images."""
 
     concatenated = False
-    """Whether the discriminator sees real and fake images as one batch."""
+    """True if the discriminator sees real and fake images as one batch."""
 
     phases: tuple[str, ...] = ("discriminator",)
     """Names of the discriminator's phases, in order."""
@@ -54,8 +55,8 @@ class ConcatenatedUpdate(JointUpdate):
 
 
 UPDATES: dict[str, JointUpdate] = {
-    "together": JointUpdate(),
-    "separate": SplitUpdate(),
-    "concatenated": ConcatenatedUpdate(),
+    DiscriminatorUpdates.TOGETHER: JointUpdate(),
+    DiscriminatorUpdates.SEPARATE: SplitUpdate(),
+    DiscriminatorUpdates.CONCATENATED: ConcatenatedUpdate(),
 }
 """Strategies by the name that `discriminator_updates` gives them."""

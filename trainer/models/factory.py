@@ -1,4 +1,4 @@
-"""From a config to a compiled GAN."""
+"""Construction of a compiled GAN from a config."""
 
 import functools
 import inspect
@@ -10,6 +10,14 @@ import tensorflow as tf
 
 from trainer import networks
 from trainer.config import TrainConfig
+from trainer.config.choices import (
+    DiscriminatorUpdates,
+    EmaSchedule,
+    ImageRange,
+    JitCompile,
+    LearningRateDecay,
+    OptimizerName,
+)
 from trainer.config.compatibility import Traits, check_architecture
 from trainer.models import losses
 from trainer.models.acgan import ACGAN
@@ -21,13 +29,13 @@ from trainer.registry import Registry, check_known
 from trainer.training.schedules import Ramp, ScheduleLike
 
 MODELS: Registry[type[GAN]] = Registry("model")
-"""The classes that `--model` names."""
+"""Classes by the name that `--model` accepts."""
 
 
 def register_model(name: str) -> Callable[[type[GAN]], type[GAN]]:
     """Registers a subclass of `GAN` under a name that `--model` accepts.
 
-    Its own arguments, by keyword and with defaults, are its `model_options`; it hands on all others.
+    The class's own keyword arguments with defaults are its `model_options`. It must pass all others to its base class.
     """
     return functools.partial(MODELS.add, name)
 
@@ -41,8 +49,12 @@ for _name, _class in (
 ):
     MODELS.add(_name, _class)
 
-_JIT_COMPILE: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
-_OUTPUT_ACTIVATIONS = {"-1..1": "tanh", "0..1": "sigmoid", "0..255": "relu"}
+_JIT_COMPILE: dict[str, bool | str] = {JitCompile.AUTO: "auto", JitCompile.ON: True, JitCompile.OFF: False}
+_OUTPUT_ACTIVATIONS: dict[str, str] = {
+    ImageRange.SIGNED_UNIT: "tanh",
+    ImageRange.UNIT: "sigmoid",
+    ImageRange.EIGHT_BIT: "relu",
+}
 
 
 def from_config(
@@ -51,28 +63,18 @@ def from_config(
     num_classes: int,
     strategy: tf.distribute.Strategy | None = None,
 ) -> GAN:
-    """The compiled GAN of a config.
+    """Builds and compiles the GAN of a config.
 
     Args:
-        config: A resolved config.
-        image_shape: (H, W, C) of the data.
-        num_classes: K of the data; used by models with labels.
-        strategy: Where it trains; None: the current strategy.
+        config: Resolved config.
+        image_shape: Shape of the images, (H, W, C).
+        num_classes: Number of classes of the data; used by models with labels.
+        strategy: Strategy to train under; None for the current strategy.
 
     Raises:
-        ConfigError: The architecture, an option or the loss is unknown, or they do not fit each other.
+        ConfigError: If the architecture, an option or the loss is unknown, or they do not fit each other.
     """
-    gan = _wiring(config, num_classes)
-    gan.set_network_factories(
-        networks.build(
-            config.architecture,
-            image_shape,
-            gan.latent_size + gan.num_classes - gan.condition_size,
-            gan.condition_size,
-            _OUTPUT_ACTIVATIONS[config.image_range],
-            config.architecture_options,
-        )
-    )
+    gan = create_gan(config, image_shape, num_classes)
     gan.compile(
         optimizer={phase: _optimizer(config, phase) for phase in ("generator", "discriminator")},
         loss=config.loss,
@@ -94,10 +96,10 @@ def from_config(
 
 
 def traits(config: TrainConfig) -> Traits:
-    """What the rules of `trainer.config.compatibility` ask of the parts of a config.
+    """Returns the traits of the parts of a config that `trainer.config.compatibility` checks.
 
     Raises:
-        ConfigError: A part is unknown.
+        ConfigError: If a part is unknown.
     """
     networks.check_name(config.architecture)
     loss = losses.get(config.loss)
@@ -106,37 +108,51 @@ def traits(config: TrainConfig) -> Traits:
         loss=config.loss,
         loss_is_separable=loss.is_separable,
         is_shift_invariant=loss.is_shift_invariant,
-        maps={name: networks.maps(name) for name in networks.names()},
+        maps={name: networks.generator_input(name) for name in networks.names()},
     )
 
 
-def _wiring(config: TrainConfig, num_classes: int) -> GAN:
-    """The GAN of a config, without its networks."""
+def create_gan(config: TrainConfig, image_shape: tuple[int, int, int], num_classes: int) -> GAN:
+    """Creates the GAN of a config with functions that build its networks, and does not compile it.
+
+    Raises:
+        ConfigError: If the model, the architecture or an option is unknown, or they do not fit each other.
+    """
     kind = MODELS[config.model]
-    found = traits(config)
-    check_architecture(config, translates=found.translates, maps=found.maps)
+    model_traits = traits(config)
+    check_architecture(config, translates=model_traits.translates, maps=model_traits.maps)
     for option in config.model_options:
         check_known(f"option of model {config.model}", option, model_options(config.model))
     labels: dict[str, Any] = {}
     if issubclass(kind, ConditionalGAN) and not kind.labels_are_codes:
-        labels = {"num_classes": num_classes, "classes": config.classes}
-    return kind(
+        labels = {"num_classes": num_classes, "classes": config.class_numbers}
+    gan = kind(
         config.latent_dim,
         latent_distribution=config.latent_distribution,
         image_range=config.image_range,
         **labels,
         **config.model_options,
     )
+    factories = networks.build(
+        config.architecture,
+        image_shape,
+        gan.latent_size + gan.num_classes - gan.condition_size,
+        gan.condition_size,
+        _OUTPUT_ACTIVATIONS[config.image_range],
+        config.architecture_options,
+    )
+    gan.set_network_factories(factories)
+    return gan
 
 
 def model_options(name: str) -> list[str]:
-    """The options of a model."""
+    """Returns the names of a model's options."""
     common = {*_arguments(GAN), "num_classes", "classes"}
     return [option for option in _arguments(MODELS[name]) if option not in common]
 
 
 def _arguments(kind: type[GAN]) -> list[str]:
-    """What a class and those above it take by name."""
+    """Returns the names of the arguments of a class and its base classes."""
     named = [
         parameter.name
         for base in kind.__mro__
@@ -148,20 +164,20 @@ def _arguments(kind: type[GAN]) -> list[str]:
 
 
 def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
-    """The optimizer of a phase, on its schedules.
+    """Returns the optimizer of a phase, with its schedules.
 
-    Of a discriminator that is penalized at every k-th step alone, the rate and the betas are corrected by
+    For a discriminator with penalties at every k-th step only, the learning rate and the betas are corrected by
     c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
     """
-    of_discriminator = phase == "discriminator"
-    every = config.penalty_every_steps if of_discriminator and config.penalties else 1
+    is_discriminator = phase == "discriminator"
+    every = config.penalty_every_steps if is_discriminator and config.penalties else 1
     correction = every / (every + 1) if every > 1 else 1.0
     rate = getattr(config, f"{phase}_learning_rate") * correction
-    updates = _schedule_steps(config) * (config.discriminator_repeats if of_discriminator else 1)
-    if of_discriminator and config.discriminator_updates == "separate":
+    updates = _schedule_steps(config) * (config.discriminator_repeats if is_discriminator else 1)
+    if is_discriminator and config.discriminator_updates == DiscriminatorUpdates.SEPARATE:
         updates *= 2
     learning_rate: Any = rate
-    if config.learning_rate_decay != "none":
+    if config.learning_rate_decay != LearningRateDecay.NONE:
         learning_rate = Ramp(
             rate,
             rate * config.learning_rate_end,
@@ -169,7 +185,7 @@ def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
             begin=config.learning_rate_decay_begin * updates,
             shape=config.learning_rate_decay,
         )
-    if config.optimizer == "rmsprop":
+    if config.optimizer == OptimizerName.RMSPROP:
         return keras.optimizers.RMSprop(learning_rate, epsilon=config.epsilon)
     beta_2: Any = config.beta_2**correction
     if config.beta_2_end is not None:
@@ -182,12 +198,12 @@ def _scheduled(config: TrainConfig, start: float | None, end: float | None) -> A
 
 
 def _half_life(config: TrainConfig) -> ScheduleLike:
-    if config.ema_schedule == "early" or not config.ema_half_life_images:
+    if config.ema_schedule == EmaSchedule.EARLY or not config.ema_half_life_images:
         return config.ema_half_life_images
     return Ramp(0.0, config.ema_half_life_images, _schedule_steps(config))
 
 
 def _schedule_steps(config: TrainConfig) -> float:
-    """Steps at which the schedules end."""
+    """Returns the step at which the schedules end."""
     images = config.schedule_images or (config.steps or 1) * config.global_batch_size
     return images / config.global_batch_size

@@ -15,25 +15,20 @@ import tensorflow as tf
 
 from trainer.callbacks import Checkpoint, Progress, Restore
 from trainer.callbacks.order import by_priority
+from trainer.config.choices import ImageRange, LatentDistribution
 from trainer.config.compatibility import check_updates
-from trainer.config.fields import check_number
+from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import IMAGE_RANGES, Chunk
 from trainer.errors import ConfigError, NetworkError
 from trainer.models import compiled_state
+from trainer.models.arrays import as_images, range_of
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.inference import InferenceMixin
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.step_plan import step_plan
 from trainer.models.training_inputs import make_loader
-from trainer.models.validation import (
-    as_images,
-    check_precision,
-    check_same_shape,
-    check_takes_images,
-    check_takes_latents,
-    range_of,
-)
+from trainer.models.validation import check_precision, check_same_shape, check_takes_images, check_takes_latents
 from trainer.training.loop import DeviceLoop, TrainingLoop
 from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
@@ -75,7 +70,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
     """Number of classes of a conditional model; 0 if there are no labels."""
 
     labels_are_codes = False
-    """Whether labels of samples are codes whose meaning the model learns, instead of classes of the data."""
+    """True if labels of samples are codes whose meaning the model learns, instead of classes of the data."""
 
     optimizer_groups: Mapping[str, tuple[str, ...]] = {
         "discriminator": ("discriminator",),
@@ -100,10 +95,8 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             raise ConfigError(
                 f"{type(self).__name__} overrides train_step, which is not used; override forward instead."
             )
-        if latent_distribution not in ("normal", "uniform"):
-            raise ConfigError(f"latent_distribution={latent_distribution} is unknown; choose normal or uniform.")
-        if image_range not in IMAGE_RANGES:
-            raise ConfigError(f"image_range={image_range} is unknown; choose one of {', '.join(IMAGE_RANGES)}.")
+        check_choice("latent_distribution", latent_distribution, LatentDistribution)
+        check_choice("image_range", image_range, ImageRange)
         self.latent_dim = latent_dim
         self.latent_distribution = latent_distribution
         self.image_range = IMAGE_RANGES[image_range]
@@ -147,7 +140,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
 
     def sample_latents(self, rng: StepRng) -> tf.Tensor:
         """Returns latents float32 [B, Z]."""
-        draw = rng.normal if self.latent_distribution == "normal" else rng.uniform
+        draw = rng.normal if self.latent_distribution == LatentDistribution.NORMAL else rng.uniform
         return draw("latents", self.latent_dim)
 
     def sample_labels(self, rng: StepRng) -> tf.Tensor | None:
@@ -365,7 +358,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
 
     @property
     def preempted(self) -> bool:
-        """Whether SIGTERM has stopped `fit`."""
+        """True if SIGTERM has stopped `fit`."""
         return self._preemption.requested
 
     def set_network_factories(self, networks: Mapping[str, Callable[[], keras.Model]]) -> None:

@@ -1,6 +1,6 @@
-"""`InfoGAN`: codes that the generator must express so plainly that they can be read off its images.
+"""`InfoGAN`: codes that a recognition network must be able to recover from the generated images.
 
-Legend: `B` images a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
+Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
 
 Source: arXiv 1606.03657.
 """
@@ -18,30 +18,31 @@ from trainer.image_io import tile
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
-from trainer.networks.layers.basic import BatchNormalization
+from trainer.networks.layers import BatchNormalization
 from trainer.training.rng import StepRng
 
-_SIDES = 2.0
+_TRAVERSAL_LIMIT = 2.0
 
 
 class InfoGAN(AuxiliaryHeadGAN):
     """A GAN with one categorical and some continuous codes, which it learns without labels.
 
-    The generator takes [B, Z+Q+K]: noise, continuous codes from U[-1, 1), then the one-hot category. The discriminator
-    takes [B, H, W, C]. A recognition network reads the codes off the features before the discriminator's last layer:
-    it moves in the generator's phase, and the trunk that it shares learns for it in the discriminator's.
+    The generator takes [B, Z+Q+K]: latents, continuous codes from U[-1, 1), then the one-hot category. The
+    discriminator takes [B, H, W, C]. A recognition network predicts the codes from the features before the
+    discriminator's last layer. It is updated in the generator's phase; the shared layers of the discriminator learn
+    from its loss in the discriminator's phase.
 
     Args:
-        latent_dim: Z.
-        num_categories: K.
-        num_continuous: Q.
-        category_weight: Of the category's cross-entropy.
-        continuous_weight: Of half the squared error of the continuous codes: their negative log-likelihood under a
-            normal distribution of variance 1, which leaves the classes to the category.
-        **settings: As of `GAN`.
+        latent_dim: Number of latent variables, Z.
+        num_categories: Number of categories, K.
+        num_continuous: Number of continuous codes, Q.
+        category_weight: Weight of the category's cross-entropy.
+        continuous_weight: Weight of half the squared error of the continuous codes, which is their negative
+            log-likelihood under a normal distribution of variance 1.
+        **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: A number of codes or a weight is no number, or too small.
+        ConfigError: If a number of codes or a weight is too small or not a number.
     """
 
     head = "recognition"
@@ -71,11 +72,11 @@ class InfoGAN(AuxiliaryHeadGAN):
 
     @property
     def latent_size(self) -> int:
-        """Z + Q."""
+        """Size of latents and continuous codes, Z + Q."""
         return self.latent_dim + self.num_continuous
 
     def get_head(self, num_features: int) -> keras.Model:
-        """A new recognition network: features [B, F] -> category logits, then continuous codes [B, K+Q]."""
+        """Returns a new recognition network: features [B, F] -> category logits, then continuous codes [B, K+Q]."""
         return keras.Sequential(
             [
                 keras.Input((num_features,)),
@@ -88,16 +89,16 @@ class InfoGAN(AuxiliaryHeadGAN):
         )
 
     def sample_latents(self, rng: StepRng) -> tf.Tensor:
-        """Noise and continuous codes: float32 [B, Z+Q]."""
+        """Returns latents and continuous codes: float32 [B, Z+Q]."""
         codes = rng.uniform("codes", self.num_continuous) * 2.0 - 1.0
         return tf.concat([super().sample_latents(rng), codes], axis=-1)
 
     def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
-        asked = loss_output.fake.labels
+        categories = loss_output.fake.labels
         category, continuous = tf.split(
-            self.read(loss_output.fake.features), [self.num_classes, self.num_continuous], -1
+            self.predict_from(loss_output.fake.features), [self.num_classes, self.num_continuous], -1
         )
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(asked, category)
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(categories, category)
         terms = {"category": (cross_entropy, self.category_weight)}
         if self.num_continuous:
             distance = tf.square(latents[:, self.latent_dim :] - continuous)
@@ -106,11 +107,11 @@ class InfoGAN(AuxiliaryHeadGAN):
             loss_output.add("generator", f"code/{name}", term, weight)
             loss_output.add(self.objective.update.phase_of("fake"), None, term, weight)
         if loss_output.has_phase("generator"):
-            is_right = tf.argmax(category, axis=-1, output_type=tf.int32) == asked
+            is_right = tf.argmax(category, axis=-1, output_type=tf.int32) == categories
             loss_output.metrics["generator"]["accuracy/category"] = tf.cast(is_right, tf.float32)
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
-        """Traversals: a row a category, and across it one continuous code from -2 to 2; a block of rows a code."""
+        """Returns traversals: a row per category, along which one continuous code changes; a block of rows per code."""
         if not self.num_continuous:
             return super().sample_grid(rows, columns)
         shown = np.arange(min(self.num_classes, max(rows, 10)))
@@ -119,7 +120,7 @@ class InfoGAN(AuxiliaryHeadGAN):
         latents[:, self.latent_dim :] = 0.0
         blocks = latents.reshape(self.num_continuous, len(shown), columns, -1)
         for code in range(self.num_continuous):
-            blocks[code, :, :, self.latent_dim + code] = np.linspace(-_SIDES, _SIDES, columns)
+            blocks[code, :, :, self.latent_dim + code] = np.linspace(-_TRAVERSAL_LIMIT, _TRAVERSAL_LIMIT, columns)
         categories = np.tile(np.repeat(shown, columns), self.num_continuous).astype(np.int32)
         return tile(self._sampler(self.image_range, latents, categories), columns)
 

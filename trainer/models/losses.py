@@ -1,7 +1,7 @@
-"""Adversarial losses: pairs of functions of (real_logits, fake_logits), unreduced: float32 [B] to float32 [B].
+"""Adversarial losses: two functions of (real_logits, fake_logits) without reduction, float32 [B] to float32 [B].
 
-Every loss receives both logits in both functions, because relativistic losses need them. Logits of a discriminator that
-judges patches are [B, P]; so are the losses then.
+Both functions take both logits, because relativistic losses compare them. A discriminator of patches has logits [B, P],
+and losses of that shape.
 """
 
 import functools
@@ -23,40 +23,40 @@ class AdversarialLoss:
     """
 
     expects_logits = True
-    """Whether the discriminator must end without an activation."""
+    """True if the discriminator must end without an activation."""
 
     reads_probabilities = False
-    """Whether the discriminator must end in a sigmoid."""
+    """True if the discriminator must end in a sigmoid."""
 
     decision_threshold = 0.0
     """The discriminator output above which an image counts as real, for accuracies and an adapted augmentation."""
 
     is_shift_invariant = False
-    """Whether a number added to all outputs of the discriminator changes nothing, so that no boundary has a meaning."""
+    """True if adding a constant to all logits changes nothing. Then no decision threshold has a meaning."""
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        """What the discriminator minimizes: float32 [B]."""
+        """Returns the loss of the discriminator: float32 [B]."""
         return self.on_real(real_logits) + self.on_fake(fake_logits)
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
-        """The part of `discriminator` that concerns real images: float32 [B]."""
+        """Returns the part of the discriminator's loss for real images: float32 [B]."""
         raise NotImplementedError
 
     def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
-        """The part of `discriminator` that concerns fake images: float32 [B]."""
+        """Returns the part of the discriminator's loss for fake images: float32 [B]."""
         raise NotImplementedError
 
     @property
     def is_separable(self) -> bool:
-        """Whether the discriminator may be updated on real and on fake images apart."""
+        """True if the discriminator can be updated on real and on fake images separately."""
         return type(self).on_real is not AdversarialLoss.on_real
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-        """What the generator minimizes: float32 [B]."""
+        """Returns the loss of the generator: float32 [B]."""
         raise NotImplementedError
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """The discriminator's verdict as it is logged: here the probability of being real, float32 [B] in [0, 1]."""
+        """Returns the discriminator's output for the logs: the probability of being real, float32 [B] in [0, 1]."""
         return tf.sigmoid(logits)
 
 
@@ -71,16 +71,16 @@ def register_loss(name: str) -> Callable[[type[AdversarialLoss]], type[Adversari
 
 
 def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> AdversarialLoss:
-    """A loss from its name, from a loss object or its class, or from a Keras loss `(y_true, y_pred)` or its class.
+    """Returns a loss by its name, or from a loss, a Keras loss `(y_true, y_pred)`, or the class of either.
 
     Raises:
-        ConfigError: The name is unknown.
-        NetworkError: The object is none of the three, or the class needs arguments.
+        ConfigError: If the name is unknown.
+        NetworkError: If the object is not a loss, or the class needs arguments.
     """
     if isinstance(identifier, str):
         return _LOSSES[identifier]()
     if isinstance(identifier, type) and issubclass(identifier, (AdversarialLoss, keras.losses.Loss)):
-        return get(_made(identifier))
+        return get(_instance_of(identifier))
     if isinstance(identifier, AdversarialLoss):
         return identifier
     if callable(identifier) and not isinstance(identifier, type):
@@ -88,8 +88,8 @@ def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> Advers
     raise NetworkError(f"loss={identifier!r} is not a name, an AdversarialLoss or a Keras loss (y_true, y_pred).")
 
 
-def _made(kind: type) -> Any:
-    """An instance of a class of losses whose arguments all have defaults."""
+def _instance_of(kind: type) -> Any:
+    """Returns an instance of a class whose arguments all have defaults."""
     try:
         inspect.signature(kind).bind()
     except TypeError as error:
@@ -127,7 +127,7 @@ class Minimax(NonSaturating):
 
 @register_loss("least_squares")
 class LeastSquares(AdversarialLoss):
-    """Half the squared distance of D's output from 1 for real and 0 for fake; G pulls its own to 1.
+    """Half the squared distance of D's output from 1 for real and 0 for fake images; G minimizes the distance from 1.
 
     Source: arXiv 1611.04076, equation 9 (a = 0, b = c = 1).
     """
@@ -144,13 +144,13 @@ class LeastSquares(AdversarialLoss):
         return 0.5 * tf.square(fake_logits - 1.0)
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """D's output itself, unbounded, 1 for real."""
+        """Returns D's output, which is unbounded and 1 for real images."""
         return logits
 
 
 @register_loss("hinge")
 class Hinge(AdversarialLoss):
-    """D is pushed over +1 on real and under -1 on fake images and no further; G raises D's output.
+    """D's output is pushed above 1 for real and below -1 for fake images; G increases D's output.
 
     Source: arXiv 1705.02894, as used by arXiv 1802.05957.
     """
@@ -165,15 +165,15 @@ class Hinge(AdversarialLoss):
         return -fake_logits
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """D's output itself, unbounded."""
+        """Returns D's output, which is unbounded."""
         return logits
 
 
 @register_loss("mean_squared_error")
 class MeanSquaredError(LeastSquares):
-    """`least_squares` with the generator's part not halved: Keras's mean squared error against 1 and 0.
+    """`least_squares` without the factor 1/2 for the generator: Keras's mean squared error against 1 and 0.
 
-    Source: arXiv 1703.10593, section 4, where it stands beside a cycle loss of weight 10.
+    Source: arXiv 1703.10593, section 4, beside a cycle loss of weight 10.
     """
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
@@ -182,7 +182,7 @@ class MeanSquaredError(LeastSquares):
 
 @register_loss("wasserstein")
 class Wasserstein(AdversarialLoss):
-    """The critic's mean on fake less its mean on real images; needs a critic that is kept smooth by a penalty.
+    """The critic's mean for fake minus its mean for real images. It needs a penalty that keeps the critic smooth.
 
     Source: arXiv 1701.07875, equation 2.
     """
@@ -199,13 +199,13 @@ class Wasserstein(AdversarialLoss):
         return -fake_logits
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """The critic's output itself, unbounded."""
+        """Returns the critic's output, which is unbounded."""
         return logits
 
 
 @register_loss("relativistic")
 class Relativistic(AdversarialLoss):
-    """D tells which image of a pair is the real one; G turns the answer round. Pairs share their place in the batch.
+    """D predicts which image of a pair is real; G does the opposite. Pairs have the same index in the batch.
 
     Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2.
     """
@@ -219,16 +219,16 @@ class Relativistic(AdversarialLoss):
         return tf.nn.softplus(real_logits - fake_logits)
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """D's output itself, of which only differences have a meaning."""
+        """Returns D's output. Only differences have a meaning."""
         return logits
 
 
 class KerasLoss(AdversarialLoss):
-    """A Keras loss `(y_true, y_pred)` against the targets 1 and 0; D's is the mean of the real and the fake part.
+    """A Keras loss `(y_true, y_pred)` against the targets 1 and 0. D's loss is the mean of the real and the fake part.
 
     Args:
-        function: A Keras loss object or function. Its `from_logits` says whether D ends in logits or in
-            probabilities; one without that argument reads D's output as it is.
+        function: Keras loss object or function. Its `from_logits` decides whether D must return logits or
+            probabilities. A loss without that argument takes D's output as it is.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -247,17 +247,17 @@ class KerasLoss(AdversarialLoss):
         return self._against(1.0, fake_logits)
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """The probability of being real where D gives logits, else D's output itself."""
+        """Returns the probability of being real if D returns logits, else D's output."""
         return tf.sigmoid(logits) if self.expects_logits else logits
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
         call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
-        one_a_row = tf.reshape(outputs, [-1, 1])
-        values = tf.convert_to_tensor(call(tf.fill(tf.shape(one_a_row), target), one_a_row))
-        if values.shape.rank == 0 or values.shape.num_elements() not in (None, one_a_row.shape[0]):
+        rows = tf.reshape(outputs, [-1, 1])
+        values = tf.convert_to_tensor(call(tf.fill(tf.shape(rows), target), rows))
+        if values.shape.rank == 0 or values.shape.num_elements() not in (None, rows.shape[0]):
             raise NetworkError(
-                f"the Keras loss {_name_of(self._function)} gives shape {tuple(values.shape)} for {one_a_row.shape[0]} "
-                "predictions where one number each is expected; leave their mean to the trainer."
+                f"the Keras loss {_name_of(self._function)} returns shape {tuple(values.shape)} for {rows.shape[0]} "
+                "predictions, expected one number each; do not average over the batch."
             )
         return tf.reshape(values, tf.shape(outputs))
 
@@ -267,13 +267,13 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def _is_hinge(function: Callable[..., Any]) -> bool:
-    """Whether a Keras loss takes the target 0 for -1."""
+    """Returns whether a Keras loss treats the target 0 as -1."""
     hinges = keras.losses.Hinge, keras.losses.SquaredHinge
     return isinstance(function, hinges) or function in (keras.losses.hinge, keras.losses.squared_hinge)
 
 
 def _from_logits(function: Callable[..., Any]) -> bool | None:
-    """Whether a Keras loss reads logits: its own or its keywords' `from_logits`; None where it has none."""
+    """Returns the `from_logits` of a Keras loss; None if it has no such argument."""
     keywords = getattr(function, "_fn_kwargs", None) or getattr(function, "keywords", None) or {}
     if "from_logits" in keywords:
         return bool(keywords["from_logits"])

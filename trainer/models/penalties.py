@@ -1,6 +1,6 @@
 """Penalties: regularizers of the discriminator, on the gradients of its logits with respect to images.
 
-Legend: `B` images a replica, `H W C` an image.
+Legend: `B` images of a replica, `H W C` an image.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from trainer.registry import Registry
 
 @dataclass(frozen=True)
 class InputGradients:
-    """Gradients of the discriminator's logits with respect to images, each computed when it is asked for.
+    """Gradients of the discriminator's logits with respect to images. Each is computed when it is called.
 
     Attributes:
         at_real: At the real images: float32 [B, H, W, C].
@@ -29,7 +29,7 @@ class InputGradients:
 
 
 Penalty = Callable[[InputGradients], tf.Tensor]
-"""What is added to the discriminator's loss, before its weight: slopes -> float32 [B]."""
+"""A term of the discriminator's loss before its weight: input gradients -> float32 [B]."""
 
 _PENALTIES: Registry[Penalty] = Registry("penalty")
 names, check_name = _PENALTIES.names, _PENALTIES.check_name
@@ -41,10 +41,10 @@ def register_penalty(function: Penalty) -> Penalty:
 
 
 def get(identifier: str | Penalty) -> Penalty:
-    """A penalty from its name, or a function as it is.
+    """Returns a penalty by its name, or a function as it is.
 
     Raises:
-        ConfigError: The name is unknown.
+        ConfigError: If the name is unknown.
     """
     return _PENALTIES[identifier] if isinstance(identifier, str) else identifier
 
@@ -69,17 +69,16 @@ def r2(input_gradients: InputGradients) -> tf.Tensor:
 
 @register_penalty
 def gradient_penalty(input_gradients: InputGradients) -> tf.Tensor:
-    """The squared distance of the gradient's norm from 1, at a random place between a real and a fake image.
+    """The squared distance of the gradient's norm from 1, at a random point between a real and a fake image.
 
     Source: arXiv 1704.00028, equation 3, with weight 10 there. The norm is over all of an image.
     """
-    norm = tf.sqrt(
-        _squared_norm(input_gradients.between(input_gradients.fractions())) + 1e-12
-    )  # the root of 0 has no gradient
+    gradients = input_gradients.between(input_gradients.fractions())
+    norm = tf.sqrt(_squared_norm(gradients) + 1e-12)  # the square root of 0 has no gradient
     return tf.square(norm - 1.0)
 
 
 def _squared_norm(gradients: tf.Tensor) -> tf.Tensor:
-    """Sum of squares of each example's gradient: float32 [B]."""
+    """Returns the sum of squares of each example's gradient: float32 [B]."""
     gradients = tf.cast(gradients, tf.float32)
     return tf.reduce_sum(tf.square(gradients), axis=list(range(1, len(gradients.shape))))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.config.choices import UpdateOrder
 from trainer.models.compiled_state import CompiledState, ema_name
 from trainer.training import schedules
 from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
@@ -31,7 +32,7 @@ def _groups(gan: Any, state: CompiledState) -> tuple[PhaseGroup, ...]:
     """Both phases in one group if they are simultaneous; else the discriminator's phases, then the generator's."""
     generator = _phase(gan, state, "generator")
     discriminator = [_phase(gan, state, name) for name in state.objective.update.phases]
-    if state.update_order == "simultaneous":
+    if state.update_order == UpdateOrder.SIMULTANEOUS:
         return (PhaseGroup((*discriminator, generator)),)
     return (*(PhaseGroup((phase,), state.discriminator_repeats) for phase in discriminator), PhaseGroup((generator,)))
 

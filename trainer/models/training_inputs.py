@@ -8,8 +8,9 @@ from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
 from trainer.errors import DataError
+from trainer.models.arrays import as_classes
 from trainer.models.compiled_state import CompiledState
-from trainer.models.validation import as_classes, check_reaches
+from trainer.models.validation import check_reaches
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
 
@@ -38,7 +39,7 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
-    check_batch(batch_size, chunk.largest_batch, num_replicas)
+    check_batch(batch_size, chunk.max_batch_size, num_replicas)
     _check_images(gan, chunk.images.shape[1:])
     return InMemoryLoader(chunk, batch_size)
 

@@ -32,7 +32,7 @@ class WeightedPenalties:
 
     @property
     def apply_to_every_step(self) -> bool:
-        """Whether every step has penalties, so that they share the passes of the loss."""
+        """True if every step has penalties. They then share the passes of the loss."""
         return bool(self._penalties) and self._every_steps == 1
 
     def values(self, passes: DiscriminatorPasses) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:

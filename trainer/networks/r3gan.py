@@ -1,10 +1,29 @@
 """The networks of R3GAN: residual blocks without normalization around grouped convolutions.
 
-Legend: `B` images, `H W C` an image, `h w` the base map, `F` channels of a map, `Z` latent size, `K` classes.
+Legend: `B` images, `H W C` image shape, `h w` size of the base map, `F` channels of a map, `Z` latent size, `K` label
+values.
+
+A block is x + conv1(act(grouped3(act(conv1(x))))). Its activation adds a learned bias and applies a leaky ReLU of slope
+0.2; no other layer has a bias. If the number of channels changes between stages, a 1×1 convolution comes before the
+generator's [1, 2, 1] resampling and after the discriminator's. The generator starts with a learned map times
+linear([z, label]), one factor per channel, and ends in a 1×1 convolution. The discriminator starts with a 1×1
+convolution and ends in a depthwise convolution of the base map's size and a linear layer. Images and logits are float32
+under every precision policy.
+
+With labels (K > 0) the discriminator has two inputs, images [B, H, W, C] and one-hot labels [B, K], and ends in a
+projection (arXiv 1802.05637, equation 3): linear(h) + <embedding(label), h>/sqrt(F).
+
+The size of the base map is the image size halved while both sides are even and the smaller one is at least 8 (7×7 for
+28×28, 4×4 for 32×32), or once less than the number of filters, if these are specified.
+
+Choices that the paper leaves open: resampling repeats edge pixels. Layers outside the blocks are initialized to
+preserve the variance (gain 1), the learned map and the label embeddings with N(0, 1). Labels and z share a linear
+layer, which is equivalent to a separate embedding because no activation follows it.
 
 Source: arXiv 2501.05441, section 4 and appendix.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +33,9 @@ import tensorflow as tf
 from keras import layers as keras_layers
 
 from trainer.errors import ConfigError
-from trainer.networks import Networks, register_architecture
-from trainer.networks.layers.grouped_conv import GroupedConv2D, PointwiseConv2D
-from trainer.networks.layers.resampling import Downsample, Upsample
-from trainer.networks.options import check_counts, check_sizes
+from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
+from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.validation import check_int_list, check_positive_ints
 
 _SLOPE = 0.2
 _ACTIVATION_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5
@@ -40,85 +58,66 @@ def r3gan(
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C] -> logits [B, 1].
 
-    With labels (K > 0) the discriminator has two inputs, images [B, H, W, C] and one-hot labels [B, K], and ends in a
-    projection (arXiv 1802.05637, equation 3): linear(h) + <embedding(label), h>/sqrt(F).
-
-    A block is x + conv1(act(grouped3(act(conv1(x))))), where act adds a learned bias and is a leaky ReLU of slope .2;
-    no other layer has a bias. Where the number of channels changes between stages, a 1×1 convolution comes before the
-    generator's [1, 2, 1] resampling and after the discriminator's. The generator begins with a learned map times
-    linear([z, label]), one factor a channel, and ends in a 1×1 convolution; the discriminator begins with one and ends
-    in a depthwise convolution of the base map's size and a linear layer. Images and logits are float32 under every
-    policy.
-
-    The base map is the image halved as often as both sides stay even and the smaller one stays at least 4 (7×7 for
-    28×28, 4×4 for 32×32), or once less than there are filters, where they are given. What the paper leaves open: edges
-    repeat when they are resampled; layers outside the blocks are initialized to keep the variance (gain 1), the map
-    and the labels' projection with N(0, 1); a label shares the linear layer of z, where an embedding of its own,
-    without an activation between, would be the same function.
+    H and W must be divisible by 4. `output_activation` is ignored: the output is linear and learns the images' range.
 
     Args:
-        image_shape: (H, W, C), H and W divisible by 4.
-        latent_dim: Z, 64 in the paper.
-        condition_size: K, 0 for an unconditional pair.
-        output_activation: Ignored: the output is linear, and learns the range of the images.
-        generator_filters: Channels of each stage, from the base map to the image; the paper has (768, 768, 768, 768)
-            for CIFAR-10. None: 8 at the image, 16 at half its size, 64 in all other stages, for two CPU cores.
-        discriminator_filters: Channels of each stage, from the image to the base map. None: as above, mirrored.
-        blocks_per_stage: Residual blocks in each stage.
-        expansion: Width inside a block over the width outside.
-        group_size: Channels in a group of the 3×3 convolutions.
-
-    Raises:
-        ConfigError: H or W is not divisible by 4; the filters do not fit the image; a count is no whole number; or
-            groups do not fill a block.
+        generator_filters: Channels of each stage, from the base map to the image; (768, 768, 768, 768) for CIFAR-10 in
+            the paper. None: 8 at the image, 16 at half its size and 64 in all other stages, for two CPU cores.
+        discriminator_filters: Channels of each stage, from the image to the base map. None: the same in reverse order.
+        blocks_per_stage: Number of residual blocks in each stage.
+        expansion: Ratio of the number of channels inside a block to that outside.
+        group_size: Number of channels in a group of the 3×3 convolutions.
     """
-    check_counts(blocks_per_stage=blocks_per_stage, expansion=expansion, group_size=group_size)
-    of_discriminator = _filters("discriminator_filters", discriminator_filters, image_shape)
-    of_generator = _filters("generator_filters", generator_filters, image_shape, mirrored=True)
-    for width in (*of_generator, *of_discriminator):
-        if width * expansion % group_size:
+    check_positive_ints(blocks_per_stage=blocks_per_stage, expansion=expansion, group_size=group_size)
+    add_blocks = functools.partial(_add_blocks, num_blocks=blocks_per_stage, expansion=expansion, group_size=group_size)
+    stages = _stage_filters("discriminator_filters", discriminator_filters, image_shape)
+    discriminator = functools.partial(_discriminator, image_shape, condition_size, stages, add_blocks)
+    reversed_stages = _stage_filters("generator_filters", generator_filters, image_shape, reverse=True)
+    generator = functools.partial(_generator, latent_dim + condition_size, image_shape, reversed_stages, add_blocks)
+    for filters in (*reversed_stages, *stages):
+        if filters * expansion % group_size:
             raise ConfigError(
-                f"{width} filters times expansion={expansion} are no multiple of group_size={group_size}; "
+                f"{filters} filters times expansion={expansion} are not a multiple of group_size={group_size}; "
                 "change one of the three."
             )
-    block = {"expansion": expansion, "group_size": group_size}
-
-    def generator() -> keras.Model:
-        gain = _block_gain(len(of_generator) * blocks_per_stage)
-        inputs = keras.Input((latent_dim + condition_size,))
-        maps = keras_layers.Dense(of_generator[0], use_bias=False, kernel_initializer=_normal())(inputs)
-        maps = LearnedMap(*_base(image_shape, len(of_generator)))(maps)
-        for stage, filters in enumerate(of_generator):
-            if stage:
-                maps = Upsample()(_widened(maps, filters))
-            for _ in range(blocks_per_stage):
-                maps = _block(maps, gain=gain, **block)
-        outputs = PointwiseConv2D(image_shape[2], use_bias=False, kernel_initializer=_normal(), dtype="float32")(maps)
-        return keras.Model(inputs, outputs, name="generator")
-
-    def discriminator() -> keras.Model:
-        gain = _block_gain(len(of_discriminator) * blocks_per_stage)
-        images = keras.Input(image_shape)
-        maps = PointwiseConv2D(of_discriminator[0], use_bias=False, kernel_initializer=_normal())(images)
-        for stage, filters in enumerate(of_discriminator):
-            if stage:
-                maps = _widened(Downsample()(maps), filters)
-            for _ in range(blocks_per_stage):
-                maps = _block(maps, gain=gain, **block)
-        features = MapReadout()(maps)
-        logits = keras_layers.Dense(1, use_bias=False, kernel_initializer=_normal(), dtype="float32")(features)
-        if not condition_size:
-            return keras.Model(images, logits, name="discriminator")
-        labels = keras.Input((condition_size,))
-        logits = LabelProjection(dtype="float32")([logits, features, labels])
-        return keras.Model([images, labels], logits, name="discriminator")
-
     return {"generator": generator, "discriminator": discriminator}
+
+
+def _generator(
+    input_size: int, image_shape: tuple[int, int, int], stages: Sequence[int], add_blocks: Callable[..., Any]
+) -> keras.Model:
+    inputs = keras.Input((input_size,))
+    maps = keras_layers.Dense(stages[0], use_bias=False, kernel_initializer=_normal())(inputs)
+    maps = LearnedMap(*_base_size(image_shape, len(stages)))(maps)
+    for stage, filters in enumerate(stages):
+        if stage:
+            maps = Upsample()(_change_filters(maps, filters))
+        maps = add_blocks(maps, num_stages=len(stages))
+    outputs = PointwiseConv2D(image_shape[2], use_bias=False, kernel_initializer=_normal(), dtype="float32")(maps)
+    return keras.Model(inputs, outputs, name="generator")
+
+
+def _discriminator(
+    image_shape: tuple[int, int, int], condition_size: int, stages: Sequence[int], add_blocks: Callable[..., Any]
+) -> keras.Model:
+    images = keras.Input(image_shape)
+    maps = PointwiseConv2D(stages[0], use_bias=False, kernel_initializer=_normal())(images)
+    for stage, filters in enumerate(stages):
+        if stage:
+            maps = _change_filters(Downsample()(maps), filters)
+        maps = add_blocks(maps, num_stages=len(stages))
+    features = MapReadout()(maps)
+    logits = keras_layers.Dense(1, use_bias=False, kernel_initializer=_normal(), dtype="float32")(features)
+    if not condition_size:
+        return keras.Model(images, logits, name="discriminator")
+    labels = keras.Input((condition_size,))
+    logits = LabelProjection(dtype="float32")([logits, features, labels])
+    return keras.Model([images, labels], logits, name="discriminator")
 
 
 @keras.saving.register_keras_serializable("trainer")
 class BiasedLeakyReLU(keras_layers.Layer):
-    """Adds a learned bias a channel, then a leaky ReLU."""
+    """Adds a learned bias per channel and applies a leaky ReLU."""
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
@@ -129,7 +128,7 @@ class BiasedLeakyReLU(keras_layers.Layer):
 
 @keras.saving.register_keras_serializable("trainer")
 class LearnedMap(keras_layers.Layer):
-    """A learned map [h, w, F] times its inputs [B, F]: [B, h, w, F]."""
+    """Multiplies a learned map [h, w, F] by its inputs [B, F]: [B, h, w, F]."""
 
     def __init__(self, height: int, width: int, **kwargs: object):
         super().__init__(**kwargs)
@@ -148,7 +147,7 @@ class LearnedMap(keras_layers.Layer):
 
 @keras.saving.register_keras_serializable("trainer")
 class MapReadout(keras_layers.Layer):
-    """A depthwise convolution as large as its map: [B, h, w, F] to [B, F]."""
+    """A depthwise convolution as large as its map: [B, h, w, F] -> [B, F]."""
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         _, height, width, _ = input_shape
@@ -161,7 +160,7 @@ class MapReadout(keras_layers.Layer):
 
 @keras.saving.register_keras_serializable("trainer")
 class LabelProjection(keras_layers.Layer):
-    """Adds to logits [B, 1] how far features [B, F] lie along their label's embedding; labels are one-hot [B, K]."""
+    """Adds to logits [B, 1] the scaled product of features [B, F] and the embeddings of one-hot labels [B, K]."""
 
     def build(self, input_shape: list[tuple[Any, ...]]) -> None:
         _, (_, size), (_, num_classes) = input_shape
@@ -174,72 +173,78 @@ class LabelProjection(keras_layers.Layer):
         return logits + tf.reduce_sum(embedded * features, axis=1, keepdims=True) * features.shape[1] ** -0.5
 
 
-def _block(maps: keras.KerasTensor, gain: float, expansion: int, group_size: int) -> keras.KerasTensor:
-    """The identity at first, for the last convolution starts at zero."""
+def _add_blocks(
+    maps: keras.KerasTensor, *, num_stages: int, num_blocks: int, expansion: int, group_size: int
+) -> keras.KerasTensor:
+    """Applies the residual blocks of one stage.
+
+    The first two convolutions of a block are scaled so that the branches of all blocks of the network add a variance
+    of 1. The last convolution starts at zero, so that each block is the identity at first.
+    """
+    gain = _ACTIVATION_GAIN * (num_stages * num_blocks) ** -0.25
     filters = maps.shape[-1]
     hidden = filters * expansion
-    inner = PointwiseConv2D(hidden, use_bias=False, kernel_initializer=_normal(gain))(maps)
-    inner = BiasedLeakyReLU()(inner)
-    inner = GroupedConv2D(
-        hidden, 3, padding="same", groups=hidden // group_size, use_bias=False, kernel_initializer=_normal(gain)
-    )(inner)
-    inner = BiasedLeakyReLU()(inner)
-    inner = PointwiseConv2D(filters, use_bias=False, kernel_initializer="zeros")(inner)
-    return keras_layers.Add()([maps, inner])
+    for _ in range(num_blocks):
+        residual = PointwiseConv2D(hidden, use_bias=False, kernel_initializer=_normal(gain))(maps)
+        residual = BiasedLeakyReLU()(residual)
+        residual = GroupedConv2D(
+            hidden, 3, padding="same", groups=hidden // group_size, use_bias=False, kernel_initializer=_normal(gain)
+        )(residual)
+        residual = BiasedLeakyReLU()(residual)
+        residual = PointwiseConv2D(filters, use_bias=False, kernel_initializer="zeros")(residual)
+        maps = keras_layers.Add()([maps, residual])
+    return maps
 
 
-def _widened(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+def _change_filters(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     if maps.shape[-1] == filters:
         return maps
     return PointwiseConv2D(filters, use_bias=False, kernel_initializer=_normal())(maps)
 
 
-def _block_gain(num_blocks: int) -> float:
-    """Of each of the two convolutions that scale a block's branch: together they give it variance 1/num_blocks."""
-    return _ACTIVATION_GAIN * num_blocks**-0.25
-
-
 def _normal(gain: float = 1.0) -> keras.initializers.Initializer:
-    """N(0, gain²/fan-in). A new one for each layer: Keras draws the same numbers from one initializer again."""
+    """Returns a new initializer N(0, gain²/fan-in). One initializer would give all kernels of a shape equal values."""
     return keras.initializers.VarianceScaling(gain**2, "fan_in", "untruncated_normal")
 
 
-def _filters(
-    name: str, given: Sequence[int] | None, image_shape: tuple[int, int, int], mirrored: bool = False
+def _stage_filters(
+    option: str, filters: Sequence[int] | None, image_shape: tuple[int, int, int], reverse: bool = False
 ) -> tuple[int, ...]:
-    """The channels of each stage; by default from the image to the base map, or mirrored."""
+    """Returns the channels of each stage. The default is ordered from the image to the base map unless `reverse`."""
     height, width, _ = image_shape
     if height % 4 or width % 4:
-        raise ConfigError(f"r3gan needs images whose sides divide by 4, got {height}×{width}; resize or crop them.")
-    if given is None:
+        raise ConfigError(
+            f"r3gan needs images with sides divisible by 4 and got {height}×{width}; resize or crop the images."
+        )
+    if filters is None:
         num_stages = 1
         while math.gcd(height, width) % 2**num_stages == 0 and min(height, width) >= _MIN_BASE * 2**num_stages:
             num_stages += 1
-        filters = [_DEFAULT_FILTERS[min(stage, len(_DEFAULT_FILTERS) - 1)] for stage in range(num_stages)]
-        return tuple(filters[::-1] if mirrored else filters)
-    check_sizes(name, given, at_least=0)
-    halvings = len(given) - 1
-    if halvings < 0 or math.gcd(height, width) % 2**halvings:
+        defaults = [_DEFAULT_FILTERS[min(stage, len(_DEFAULT_FILTERS) - 1)] for stage in range(num_stages)]
+        return tuple(defaults[::-1] if reverse else defaults)
+    check_int_list(option, filters, min_length=0)
+    num_halvings = len(filters) - 1
+    if num_halvings < 0 or math.gcd(height, width) % 2**num_halvings:
         raise ConfigError(
-            f"{name}={list(given)} are {len(given)} stages, which {height}×{width} images cannot be halved for; "
-            "give one filter more than both sides can be halved, or fewer."
+            f"{option}={list(filters)} has {len(filters)} stages, which do not fit {height}×{width} images; "
+            "give at least one filter and at most one more than the number of times both sides can be halved."
         )
-    return tuple(given)
+    return tuple(filters)
 
 
-def _base(image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
+def _base_size(image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
     return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
 
 
 @tf.custom_gradient
 def _leaky_relu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """The leaky ReLU; TensorFlow's own adds a map of zeros to the gradient of a gradient."""
+    """Applies a leaky ReLU. In second derivatives, TensorFlow's own one adds a map of zeros."""
     outputs = tf.nn.leaky_relu(inputs, _SLOPE)
-    return outputs, lambda upstream: _sloped(upstream, tf.stop_gradient(outputs))
+    return outputs, lambda upstream: _leaky_relu_gradient(upstream, tf.stop_gradient(outputs))
 
 
 @tf.custom_gradient
-def _sloped(values: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """`values` times the slope that gave `outputs`, which have the sign of what went in."""
-    sloped = tf.raw_ops.LeakyReluGrad(gradients=values, features=outputs, alpha=_SLOPE)
-    return sloped, lambda upstream: (_sloped(upstream, outputs), None)
+def _leaky_relu_gradient(upstream: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    """Multiplies `upstream` by the derivative at `outputs`, which have the same sign as the inputs."""
+    gradient = tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=_SLOPE)
+    return gradient, lambda upstream: (_leaky_relu_gradient(upstream, outputs), None)

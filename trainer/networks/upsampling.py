@@ -1,26 +1,18 @@
 """DCGAN with upsampling: the generator repeats pixels and convolves, and ends with two transposed convolutions.
 
-Source: a common reading of arXiv 1511.06434, with upsampling as advised against checkerboards by Odena and others,
-"Deconvolution and Checkerboard Artifacts", Distill 2016.
+Source: a common variant of arXiv 1511.06434, with upsampling as recommended against checkerboard artifacts by Odena et
+al., "Deconvolution and Checkerboard Artifacts", Distill 2016.
 """
 
-import math
 from collections.abc import Sequence
 
 import keras
 from keras import layers as keras_layers
 
-from trainer.networks import Networks, register_architecture
-from trainer.networks.layers.basic import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, UpsamplingConv2D
-from trainer.networks.options import (
-    activation,
-    check_choice,
-    check_counts,
-    check_rates,
-    check_sizes,
-    cropping,
-    initializer as get_initializer,
-)
+from trainer.networks.building_blocks import LayerFactory, crop_layers
+from trainer.networks.layers import Conv2D, Conv2DTranspose, Dropout, UpsamplingConv2D
+from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.validation import check_choice, check_int_list, check_positive_ints, check_rates
 
 
 @register_architecture
@@ -44,84 +36,101 @@ def upsampling(
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C+K] -> logits [B, 1].
 
-    The generator is a dense map; for each hidden width a doubling and a convolution, batch-normalized; a transposed
-    convolution of stride 2, and one of stride 1 to the image. Sizes that these doublings do not divide are cropped.
+    The generator is a dense map, one upsampled convolution with batch normalization per hidden number of filters, a
+    transposed convolution of stride 2, and one of stride 1 to the image, which is cropped if its size is not divisible.
 
     Args:
-        image_shape: (H, W, C).
-        latent_dim: Z.
-        condition_size: K, 0 for an unconditional pair.
-        output_activation: Of the generator: tanh, sigmoid or relu.
-        generator_filters: Channels of the dense map, of each upsampled convolution, and of the transposed convolution
-            of stride 2.
-        generator_activation: relu or leaky_relu.
-        upsampling_kernel_size: Of the upsampled convolutions, odd.
-        transposed_kernel_size: Of both transposed convolutions.
+        generator_filters: Channels of the dense map, the upsampled convolutions, and the first transposed convolution.
+        generator_activation: Hidden activation, relu or leaky_relu.
+        upsampling_kernel_size: Kernel size of the upsampled convolutions: 1, 3, 5 or 7.
+        transposed_kernel_size: Kernel size of both transposed convolutions.
         discriminator_filters: Channels of each convolution of stride 2.
-        discriminator_activation: relu or leaky_relu.
-        discriminator_kernel_size: Of the discriminator's convolutions.
+        discriminator_activation: Hidden activation, relu or leaky_relu.
+        discriminator_kernel_size: Kernel size of the discriminator's convolutions.
         leaky_slope: Slope of leaky_relu below 0, in both networks.
-        batch_norm_momentum: Of the generator's moving moments.
-        dropout: Rate after each convolution of the discriminator, in [0, 1).
-        initializer: `normal_02` for N(0, .02), or a Keras name.
-
-    Raises:
-        ConfigError: A size is no whole number, there are fewer than two `generator_filters`, a rate is out of range,
-            or an option is an unknown word.
+        batch_norm_momentum: Momentum of the generator's moving moments.
+        dropout: Dropout rate after each convolution of the discriminator, in [0, 1).
+        initializer: Initializer of all kernels: `normal_02` for N(0, 0.02), or a Keras name.
     """
-    check_sizes("generator_filters", generator_filters, at_least=2)
-    check_sizes("discriminator_filters", discriminator_filters)
-    check_counts(transposed_kernel_size=transposed_kernel_size, discriminator_kernel_size=discriminator_kernel_size)
+    check_int_list("generator_filters", generator_filters, min_length=2)
+    check_int_list("discriminator_filters", discriminator_filters)
+    sizes = {"transposed_kernel_size": transposed_kernel_size, "discriminator_kernel_size": discriminator_kernel_size}
+    check_positive_ints(**sizes)
     check_rates(leaky_slope, dropout, batch_norm_momentum)
     check_choice("upsampling_kernel_size", upsampling_kernel_size, (1, 3, 5, 7))
     check_choice("generator_activation", generator_activation, ("relu", "leaky_relu"))
     check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))
-    height, width, channels = image_shape
-    total = 2 ** (len(generator_filters) - 1)
-    base = (-(-height // total), -(-width // total))
-    first, *hidden, last = generator_filters
-
-    def normalized() -> list[keras_layers.Layer]:
-        return [BatchNormalization(momentum=batch_norm_momentum), activation(generator_activation, leaky_slope)]
 
     def generator() -> keras.Model:
-        stack: list[keras_layers.Layer] = [
-            keras.Input((latent_dim + condition_size,)),
-            keras_layers.Dense(
-                math.prod(base) * first, use_bias=False, kernel_initializer=get_initializer(initializer)
-            ),
-            *normalized(),
-            keras_layers.Reshape((*base, first)),
-        ]
-        for filters in hidden:
-            kernel = get_initializer(initializer)
-            stack.append(UpsamplingConv2D(filters, upsampling_kernel_size, use_bias=False, kernel_initializer=kernel))
-            stack += normalized()
-        size = transposed_kernel_size
-        stack += [
-            Conv2DTranspose(last, size, 2, "same", kernel_initializer=get_initializer(initializer)),
-            activation(generator_activation, leaky_slope),
-            Conv2DTranspose(
-                channels,
-                size,
-                1,
-                "same",
-                activation=output_activation,
-                kernel_initializer=get_initializer(initializer),
-            ),
-            *cropping((base[0] * total, base[1] * total), (height, width)),
-        ]
-        return keras.Sequential(stack, name="generator")
+        create = LayerFactory(generator_activation, leaky_slope, batch_norm_momentum, initializer)
+        kernel_sizes = (upsampling_kernel_size, transposed_kernel_size)
+        size = latent_dim + condition_size
+        return _generator(size, image_shape, generator_filters, kernel_sizes, output_activation, create)
 
     def discriminator() -> keras.Model:
-        stack: list[keras_layers.Layer] = [keras.Input((height, width, channels + condition_size))]
-        for filters in discriminator_filters:
-            kernel = get_initializer(initializer)
-            stack.append(Conv2D(filters, discriminator_kernel_size, 2, "same", kernel_initializer=kernel))
-            stack.append(activation(discriminator_activation, leaky_slope))
-            if dropout:
-                stack.append(Dropout(dropout))
-        stack += [keras_layers.Flatten(), keras_layers.Dense(1, kernel_initializer=get_initializer(initializer))]
-        return keras.Sequential(stack, name="discriminator")
+        create = LayerFactory(discriminator_activation, leaky_slope, batch_norm_momentum, initializer)
+        shape = (*image_shape[:2], image_shape[2] + condition_size)
+        return _discriminator(shape, discriminator_filters, discriminator_kernel_size, dropout, create)
 
     return {"generator": generator, "discriminator": discriminator}
+
+
+def _generator(
+    input_size: int,
+    image_shape: tuple[int, int, int],
+    filters: Sequence[int],
+    kernel_sizes: tuple[int, int],
+    output_activation: str,
+    create: LayerFactory,
+) -> keras.Model:
+    height, width, channels = image_shape
+    scale = 2 ** (len(filters) - 1)
+    base_height, base_width = -(-height // scale), -(-width // scale)
+    first, *hidden, last = filters
+    upsampling_size, transposed_size = kernel_sizes
+    size = base_height * base_width * first
+    stack: list[keras_layers.Layer] = [
+        keras.Input((input_size,)),
+        keras_layers.Dense(size, use_bias=False, kernel_initializer=create.initializer()),
+        create.batch_norm(),
+        create.activation(),
+        keras_layers.Reshape((base_height, base_width, first)),
+    ]
+    for count in hidden:
+        initializer = create.initializer()
+        stack += [
+            UpsamplingConv2D(count, upsampling_size, use_bias=False, kernel_initializer=initializer),
+            create.batch_norm(),
+            create.activation(),
+        ]
+    stack += [
+        Conv2DTranspose(last, transposed_size, 2, "same", kernel_initializer=create.initializer()),
+        create.activation(),
+        Conv2DTranspose(
+            channels,
+            transposed_size,
+            1,
+            "same",
+            activation=output_activation,
+            kernel_initializer=create.initializer(),
+        ),
+        *crop_layers((base_height * scale, base_width * scale), (height, width)),
+    ]
+    return keras.Sequential(stack, name="generator")
+
+
+def _discriminator(
+    inputs_shape: tuple[int, int, int],
+    filters: Sequence[int],
+    kernel_size: int,
+    dropout: float,
+    create: LayerFactory,
+) -> keras.Model:
+    stack: list[keras_layers.Layer] = [keras.Input(inputs_shape)]
+    for count in filters:
+        stack.append(Conv2D(count, kernel_size, 2, "same", kernel_initializer=create.initializer()))
+        stack.append(create.activation())
+        if dropout:
+            stack.append(Dropout(dropout))
+    stack += [keras_layers.Flatten(), keras_layers.Dense(1, kernel_initializer=create.initializer())]
+    return keras.Sequential(stack, name="discriminator")

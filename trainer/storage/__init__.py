@@ -1,9 +1,9 @@
-"""Where files lie: local paths and `gs://` behind one interface, and the names of a run directory."""
+"""Storage: local paths and `gs://` behind one interface, and the file names of a run directory."""
 
 from trainer.storage.base import Location, StorageEntry
 from trainer.storage.local_files import file_crc32c, file_sha256, read_json_lines, write_atomically
 from trainer.storage.mirror import Mirror
-from trainer.storage.resolve import is_remote, local_path, locate, without_mount
+from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, without_mount
 from trainer.storage.run_directory import RunDirectory
 from trainer.storage.safe_names import check_relative_name, check_sha256, path_below
 
@@ -16,6 +16,7 @@ __all__ = [
     "check_sha256",
     "file_crc32c",
     "file_sha256",
+    "has_bucket",
     "is_remote",
     "local_path",
     "locate",

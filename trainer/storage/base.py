@@ -1,9 +1,12 @@
-"""The interface of a file or folder, local or in a bucket."""
+"""Interface of a file or folder, local or in a bucket."""
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+SCHEME = "gs://"
+"""Scheme of the address of a bucket or an object in it."""
 
 
 @dataclass(frozen=True)
@@ -11,9 +14,9 @@ class StorageEntry:
     """A file in a folder.
 
     Attributes:
-        name: From the folder on, with `/` between the parts.
-        num_bytes: Its size.
-        crc32c: Its CRC32C in base64, as Cloud Storage states it; None of a local file.
+        name: Path relative to the folder, with `/` as the separator.
+        num_bytes: Size of the file in bytes.
+        crc32c: CRC32C in base64, as Cloud Storage reports it; None for a local file.
     """
 
     name: str
@@ -22,63 +25,75 @@ class StorageEntry:
 
 
 class Location(abc.ABC):
-    """A file or a folder. Every method raises `StorageError`, one sentence, where it cannot do what it says."""
+    """A file or a folder. Every method raises `StorageError`, with a message of one sentence, if it fails."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """The last part of the path."""
+        """Last part of the path."""
 
     @property
     @abc.abstractmethod
     def parent(self) -> "Location":
-        """The folder that this lies in."""
+        """Folder that contains this location."""
 
     @abc.abstractmethod
     def __truediv__(self, name: str) -> "Location":
-        """A file or folder in this folder."""
+        """Returns a file or folder in this folder."""
 
     @abc.abstractmethod
     def exists(self) -> bool:
-        """Whether there is a file of this name."""
+        """Returns whether this is an existing file."""
 
     @abc.abstractmethod
-    def entries(self, *, deep: bool = True) -> Iterator[StorageEntry]:
-        """All files in this folder, sorted by name; none where there is no such folder.
+    def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
+        """Yields the files in this folder, sorted by name; nothing if the folder does not exist.
 
-        On a disk, links are followed, but for those to a folder that they lie in. What is hidden and cannot be read is
-        left out, as is what is deleted meanwhile. In a bucket, a name that is no plain relative one is refused.
+        On a local disk, links are followed, except links to a folder that contains them. Hidden files that cannot be
+        read and files that are deleted during the listing are skipped. In a bucket, an unsafe name raises an error.
 
         Args:
-            deep: Also those in the folders in it. A link that leads nowhere is an error then: it may be one of them.
+            recursive: Whether to include files in subfolders. If True, a broken link is an error, because its target
+                may have been a folder.
         """
 
     @abc.abstractmethod
     def read_bytes(self) -> bytes:
-        """The content of this file; `MissingError` where there is none."""
+        """Returns the content of this file.
+
+        Raises:
+            MissingError: If the file does not exist.
+        """
 
     @abc.abstractmethod
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
-        """Writes this file, whole or not at all.
+        """Writes this file completely or not at all.
 
         Args:
-            content: What to write.
-            only_new: Refuse where there is one already.
+            content: Content of the file.
+            only_new: Whether to refuse to overwrite an existing file.
         """
 
     @abc.abstractmethod
     def delete(self, names: Sequence[str]) -> None:
-        """Deletes files in this folder in this order, those that are not there left out."""
+        """Deletes files in this folder, in this order. Files that do not exist are skipped."""
 
     @abc.abstractmethod
     def download(self, files: Mapping[str, Path], *, check: Callable[[], object] | None = None) -> None:
-        """Copies files in this folder to local paths, several at a time; each arrives whole or not at all.
+        """Copies files in this folder to local paths, several at a time. Each file arrives completely or not at all.
 
         Args:
-            files: Where each goes, by its name in this folder.
-            check: Called before each file: what it raises ends the copying.
+            files: Local path of each file, by its name in this folder.
+            check: Function to call before each file. An exception that it raises ends the copying.
         """
 
     @abc.abstractmethod
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
-        """Copies files of a local folder to this one, several at a time; each arrives whole or not at all."""
+        """Copies files of a local folder into this folder, several at a time. Each file arrives completely or not at
+        all.
+
+        Args:
+            folder: Local folder.
+            names: Names of the files, relative to `folder`.
+            only_new: Whether to refuse to overwrite existing files.
+        """

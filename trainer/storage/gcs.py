@@ -1,6 +1,6 @@
-"""`gs://` on google-cloud-storage: checksums compared, transient failures retried, every error one sentence.
+"""Locations in Cloud Storage, with verified checksums, retries, and explained errors.
 
-TensorFlow's own `gs://` file system is not used: it re-uploads a whole file at each flush, and knows no checksums.
+TensorFlow's own `gs://` file system is not used: it uploads a whole file at each flush and verifies no checksums.
 """
 
 import functools
@@ -20,31 +20,31 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from trainer.errors import MissingError, StorageError
-from trainer.storage.base import Location, StorageEntry
+from trainer.errors import MISSING_CREDENTIALS, MissingError, StorageError
+from trainer.storage.base import SCHEME, Location, StorageEntry
 from trainer.storage.local_files import base64_crc32c, file_crc32c
 from trainer.storage.safe_names import check_relative_name
 
 NUM_THREADS = 8
-"""Transfers at a time; a client keeps ten connections open."""
+"""Number of parallel transfers; a client keeps ten connections open."""
 _TIMEOUT_SECS = 60
 _RETRY = DEFAULT_RETRY.with_timeout(120.0)
 _Result = TypeVar("_Result")
 
 
 class BucketLocation(Location):
-    """An object, or a prefix of objects.
+    """An object in a bucket, or a prefix of objects.
 
     Args:
-        bucket: Its bucket.
-        path: Its name, or the prefix without the `/` at its end; empty for the whole bucket.
+        bucket: Name of the bucket.
+        path: Name of the object, or the prefix without the `/` at its end; empty for the whole bucket.
     """
 
     def __init__(self, bucket: str, path: str):
         self.bucket, self.path = bucket, path
 
     def __str__(self) -> str:
-        return f"gs://{self.bucket}/{self.path}".rstrip("/")
+        return f"{SCHEME}{self.bucket}/{self.path}".rstrip("/")
 
     @property
     def name(self) -> str:
@@ -58,38 +58,40 @@ class BucketLocation(Location):
         return BucketLocation(self.bucket, f"{self.path}/{name}" if self.path else name)
 
     def exists(self) -> bool:
-        def look() -> bool:
+        def check() -> bool:
             if self._blob().exists(retry=_RETRY, timeout=_TIMEOUT_SECS):
                 return True
             self._check_bucket()
             return False
 
-        return self._calling("read", look)
+        return self._call("read", check)
 
-    def entries(self, *, deep: bool = True) -> Iterator[StorageEntry]:
+    def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         prefix = f"{self.path}/" if self.path else ""
-        end = None if deep else "/"
+        delimiter = None if recursive else "/"
 
-        def listed() -> list[StorageEntry]:
-            blobs = client().list_blobs(self.bucket, prefix=prefix, delimiter=end, retry=_RETRY, timeout=_TIMEOUT_SECS)
-            found = [StorageEntry(blob.name[len(prefix) :], blob.size, blob.crc32c) for blob in blobs]
-            return [entry for entry in found if entry.name and not entry.name.endswith("/")]  # "folders" of consoles
+        def list_entries() -> list[StorageEntry]:
+            blobs = client().list_blobs(
+                self.bucket, prefix=prefix, delimiter=delimiter, retry=_RETRY, timeout=_TIMEOUT_SECS
+            )
+            entries = [StorageEntry(blob.name[len(prefix) :], blob.size, blob.crc32c) for blob in blobs]
+            return [entry for entry in entries if entry.name and not entry.name.endswith("/")]  # console "folders"
 
-        found = self._calling("listed", listed)
-        for entry in found:
+        entries = self._call("listed", list_entries)
+        for entry in entries:
             check_relative_name(entry.name, self)
-        yield from found
+        yield from entries
 
     def read_bytes(self) -> bytes:
-        return self._calling(
+        return self._call(
             "read", lambda: self._blob().download_as_bytes(checksum="crc32c", retry=_RETRY, timeout=_TIMEOUT_SECS)
         )
 
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
-        kind = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+        content_type = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
 
         def write() -> None:
-            self._blob().upload_from_string(content, kind, **_upload_settings(only_new))
+            self._blob().upload_from_string(content, content_type, **_upload_settings(only_new))
 
         self._put(write, only_new, lambda: (len(content), base64_crc32c(content)))
 
@@ -103,10 +105,10 @@ class BucketLocation(Location):
                 check()
             (self / check_relative_name(name, self))._download_to(files[name])
 
-        _each(fetch, list(files))
+        _call_in_parallel(fetch, list(files))
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
-        _each(lambda name: (self / name)._upload_from(folder / name, only_new), names)
+        _call_in_parallel(lambda name: (self / name)._upload_from(folder / name, only_new), names)
 
     def _blob(self) -> storage.Blob:
         return client().bucket(self.bucket).blob(self.path)
@@ -118,10 +120,10 @@ class BucketLocation(Location):
             except api.NotFound:
                 self._check_bucket()
 
-        self._calling("deleted", delete)
+        self._call("deleted", delete)
 
     def _download_to(self, target: Path) -> None:
-        partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # others may fetch it, too
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")  # another process may download the same file
 
         def download() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ class BucketLocation(Location):
             os.replace(partial, target)
 
         try:
-            self._calling("read", download)
+            self._call("read", download)
         except OSError as error:
             raise StorageError(
                 f"{target} cannot be written ({error.strerror or error}); free space on the disk."
@@ -143,47 +145,55 @@ class BucketLocation(Location):
 
         self._put(upload, only_new, lambda: (source.stat().st_size, file_crc32c(source)))
 
-    def _put(self, write: Callable[[], None], only_new: bool, wanted: Callable[[], tuple[int, str]]) -> None:
-        """Uploads. Where the answer to a first try was lost, the object that a second one meets is our own."""
+    def _put(self, write: Callable[[], None], only_new: bool, expected: Callable[[], tuple[int, str]]) -> None:
+        """Uploads an object. If the response to a first attempt was lost, the existing object is this upload's.
+
+        Args:
+            write: Function that uploads the object.
+            only_new: Whether to refuse to overwrite an existing object.
+            expected: Function that returns the size in bytes and the CRC32C of the content.
+        """
 
         def put() -> None:
             try:
                 write()
             except api.PreconditionFailed as error:
-                there = client().bucket(self.bucket).get_blob(self.path, retry=_RETRY, timeout=_TIMEOUT_SECS)
-                if not only_new or there is None or (there.size, there.crc32c) != wanted():
-                    raise StorageError(f"{self} exists already, with another content; give another name.") from error
+                existing = client().bucket(self.bucket).get_blob(self.path, retry=_RETRY, timeout=_TIMEOUT_SECS)
+                if not only_new or existing is None or (existing.size, existing.crc32c) != expected():
+                    raise StorageError(f"{self} already exists with other content; choose another name.") from error
 
-        self._calling("written", put)
+        self._call("written", put)
 
     def _check_bucket(self) -> None:
-        """Raises NotFound where the bucket is missing. Listing needs no more permission than its objects do."""
+        """Raises NotFound if the bucket does not exist. Listing needs no more permission than reading an object."""
         next(iter(client().list_blobs(self.bucket, max_results=1, retry=_RETRY, timeout=_TIMEOUT_SECS)), None)
 
-    def _calling(self, done: str, call: Callable[[], _Result]) -> _Result:
-        """The result of a call to Cloud Storage; its errors as sentences."""
+    def _call(self, operation: str, call: Callable[[], _Result]) -> _Result:
+        """Calls Cloud Storage and explains its errors.
+
+        Args:
+            operation: Past participle for the messages: `read`, `listed`, `written` or `deleted`.
+            call: Function to call.
+        """
         try:
             return call()
         except api.NotFound as error:
             raise self._missing() from error
         except api.Forbidden as error:
-            role = {"read": "objectViewer", "listed": "objectViewer"}.get(done, "objectUser")
+            role = {"read": "objectViewer", "listed": "objectViewer"}.get(operation, "objectUser")
             raise StorageError(
-                f"{self} cannot be {done}: {_principal()} has no permission ({error.code}); grant it "
+                f"{self} cannot be {operation}: {_principal()} has no permission ({error.code}); grant it "
                 f"roles/storage.{role} on the bucket {self.bucket}."
             ) from error
         except DataCorruption as error:
             raise StorageError(
-                f"{self} did not arrive with the checksum that Cloud Storage states; try again."
+                f"{self} arrived with a checksum other than the one that Cloud Storage reports; try again."
             ) from error
         except (api.Unauthorized, auth.DefaultCredentialsError, auth.RefreshError) as error:
-            raise StorageError(
-                f"{self} cannot be {done}: no Google credentials were found or they have expired; run gcloud auth "
-                "application-default login."
-            ) from error
+            raise StorageError(f"{self} cannot be {operation}: {MISSING_CREDENTIALS}") from error
         except (api.GoogleAPICallError, api.RetryError, auth.TransportError, requests.RequestException) as error:
             raise StorageError(
-                f"{self} cannot be {done}: Cloud Storage did not answer as it should for {_RETRY.timeout:.0f} s "
+                f"{self} cannot be {operation}: requests to Cloud Storage failed for {_RETRY.timeout:.0f} s "
                 f"({_reason(error)}); check the network and try again."
             ) from error
 
@@ -191,36 +201,36 @@ class BucketLocation(Location):
         try:
             self._check_bucket()
         except api.NotFound:
-            return StorageError(f"the bucket gs://{self.bucket} does not exist; create it, or correct its name.")
+            return StorageError(f"the bucket {SCHEME}{self.bucket} does not exist; create it, or correct its name.")
         except (api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError, requests.RequestException):
-            pass  # whether there is a bucket cannot be seen; the object is missing in any case
+            pass  # the bucket cannot be checked; the object is missing in any case
         return MissingError(f"{self} does not exist; correct the name.")
 
 
 @functools.cache
-def _client_of(process: int, emulator: str | None) -> storage.Client:
-    return storage.Client(project=None)  # objects need none, and credentials may come without
+def _make_client(process_id: int, emulator: str | None) -> storage.Client:
+    return storage.Client(project=None)  # object requests need no project, and some credentials have none
 
 
-_making = threading.Lock()
+_client_lock = threading.Lock()
 
 
 def client() -> storage.Client:
-    """The client of this process; `STORAGE_EMULATOR_HOST` names another server."""
-    with _making:
-        return _client_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"))
+    """Returns the client of this process. `STORAGE_EMULATOR_HOST` sets another server."""
+    with _client_lock:
+        return _make_client(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"))
 
 
 def _upload_settings(only_new: bool) -> dict[str, object]:
-    """An upload writes all of an object, so that to send it again does no harm."""
+    """Returns the settings of an upload, which writes a whole object and so can be retried safely."""
     condition = {"if_generation_match": 0} if only_new else {}
     return {"checksum": "crc32c", "retry": _RETRY, "timeout": _TIMEOUT_SECS, **condition}
 
 
-def _each(act: Callable[[str], None], names: Sequence[str]) -> None:
-    """Acts on every name in parallel; the first error is raised when those that run have ended."""
+def _call_in_parallel(action: Callable[[str], None], names: Sequence[str]) -> None:
+    """Calls an action for every name in parallel. Raises the first error after the running calls have ended."""
     with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="bucket") as threads:
-        futures = [threads.submit(act, name) for name in names]
+        futures = [threads.submit(action, name) for name in names]
         try:
             for future in futures:
                 future.result()
@@ -230,16 +240,16 @@ def _each(act: Callable[[str], None], names: Sequence[str]) -> None:
 
 
 def _principal() -> str:
-    """Who asks, as far as it is known; never a token."""
+    """Returns the account that sends the requests, if it is known; never a token."""
     try:
-        credentials = client()._credentials
+        credentials = client()._credentials  # the client has no public attribute for them
     except auth.GoogleAuthError:
         return "this account"
     return getattr(credentials, "service_account_email", None) or "this account"
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error, and its HTTP status where there is one: messages may hold addresses with signatures."""
-    error = getattr(error, "cause", None) or error  # of a RetryError, what happened last
+    """Returns the type of an error and its HTTP status, if any. Messages are left out: they may contain signed URLs."""
+    error = getattr(error, "cause", None) or error  # the last error of a RetryError
     code = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return f"{type(error).__name__} {int(code)}" if isinstance(code, int) else type(error).__name__

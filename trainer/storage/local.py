@@ -1,4 +1,4 @@
-"""Files and folders of this machine."""
+"""Locations on the local disk."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from trainer.storage.safe_names import check_relative_name
 
 
 class LocalLocation(Location):
-    """A path of this machine."""
+    """A path on this machine."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
@@ -35,9 +35,9 @@ class LocalLocation(Location):
     def exists(self) -> bool:
         return self.path.is_file()
 
-    def entries(self, *, deep: bool = True) -> Iterator[StorageEntry]:
-        for name in sorted(_names(self.path, deep)):
-            num_bytes = _size(self.path, name, deep)
+    def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
+        for name in sorted(_list_names(self.path, recursive)):
+            num_bytes = _file_size(self.path, name, recursive)
             if num_bytes is not None:
                 yield StorageEntry(name, num_bytes)
 
@@ -45,23 +45,23 @@ class LocalLocation(Location):
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise _explained(error, self.path, "read") from error
+            raise _explain(error, self.path, "read") from error
 
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
         if only_new and self.path.exists():
-            raise StorageError(f"{self.path} exists already; give another name.")
+            raise StorageError(f"{self.path} already exists; choose another name.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, content)
         except OSError as error:
-            raise _explained(error, self.path, "written") from error
+            raise _explain(error, self.path, "written") from error
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError as error:
-                raise _explained(error, self.path / name, "deleted") from error
+                raise _explain(error, self.path / name, "deleted") from error
 
     def download(self, files: Mapping[str, Path], *, check: Callable[[], object] | None = None) -> None:
         for name, target in files.items():
@@ -72,61 +72,61 @@ class LocalLocation(Location):
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         for name in names:
             if only_new and (self.path / name).exists():
-                raise StorageError(f"{self.path / name} exists already; give another folder.")
+                raise StorageError(f"{self.path / name} already exists; choose another folder.")
             _copy(folder / name, self.path / name)
 
 
-class GrowingFolder(LocalLocation):
-    """A folder of files that only ever grow, as logs do: an upload appends what one lacks.
+class AppendOnlyFolder(LocalLocation):
+    """A folder of files that only grow, such as logs: an upload appends the missing bytes.
 
-    Whoever has a file open, as TensorBoard has, would not notice that it is replaced. Nothing is ever overwritten, so
-    that `only_new` has nothing to refuse.
+    A program that has a file open, such as TensorBoard, would not notice that the file was replaced. Nothing is
+    overwritten, so `only_new` has no effect.
     """
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         for name in names:
-            _extend(folder / name, self.path / name)
+            _append(folder / name, self.path / name)
 
 
-def _names(folder: Path, deep: bool) -> Iterator[str]:
-    """Names of the files in a folder, links to none included."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while waiting:
-        inside, above = waiting.pop()
+def _list_names(folder: Path, recursive: bool) -> Iterator[str]:
+    """Yields the names of the files in a folder, including broken links."""
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        prefix, ancestors = pending.pop()
         try:
-            about = (folder / inside).stat()
-            identity = about.st_dev, about.st_ino
-            if identity in above:
+            status = (folder / prefix).stat()
+            identity = status.st_dev, status.st_ino
+            if identity in ancestors:
                 continue
-            with os.scandir(folder / inside) as found:
-                files = {f"{inside}{entry.name}": _is_folder(entry) for entry in found}
+            with os.scandir(folder / prefix) as entries:
+                names = {f"{prefix}{entry.name}": _is_folder(entry) for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
-            continue  # there is none, or no more
+            continue  # the folder does not exist, or was deleted meanwhile
         except OSError as error:
-            if _is_hidden(inside):
+            if _is_hidden(prefix):
                 continue
-            raise _explained(error, folder / inside, "read") from error
-        yield from (name for name, is_folder in files.items() if not is_folder)
-        if deep:
-            waiting.extend((f"{name}/", above | {identity}) for name, is_folder in files.items() if is_folder)
+            raise _explain(error, folder / prefix, "read") from error
+        yield from (name for name, is_folder in names.items() if not is_folder)
+        if recursive:
+            pending.extend((f"{name}/", ancestors | {identity}) for name, is_folder in names.items() if is_folder)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _size(folder: Path, name: str, deep: bool) -> int | None:
-    """Bytes of a file in a folder; None of one that is to be left out."""
+def _file_size(folder: Path, name: str, recursive: bool) -> int | None:
+    """Returns the size in bytes of a file in a folder, or None if the listing skips the file."""
     path = folder / name
     try:
         return path.stat().st_size
     except OSError as error:
         is_link, is_missing = path.is_symlink(), isinstance(error, FileNotFoundError)
-        if _is_hidden(name) or (not deep if is_link else is_missing):
+        if _is_hidden(name) or (not recursive if is_link else is_missing):
             return None
         if is_link:
-            raise StorageError(f"{path} is a link that leads nowhere ({error.strerror}); mend or delete it.") from error
-        raise _explained(error, path, "read") from error
+            raise StorageError(f"{path} is a broken link ({error.strerror}); repair or delete it.") from error
+        raise _explain(error, path, "read") from error
 
 
 def _is_hidden(name: str) -> bool:
@@ -141,22 +141,23 @@ def _copy(source: Path, target: Path) -> None:
         os.replace(partial, target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        is_read = error.filename == str(source) and error.filename2 is None
-        raise _explained(error, source if is_read else target, "read" if is_read else "written") from error
+        is_read_error = error.filename == str(source) and error.filename2 is None
+        path, operation = (source, "read") if is_read_error else (target, "written")
+        raise _explain(error, path, operation) from error
 
 
-def _extend(source: Path, target: Path) -> None:
+def _append(source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as here, target.open("ab") as there:
-            here.seek(there.tell())
-            shutil.copyfileobj(here, there)
+        with source.open("rb") as reader, target.open("ab") as writer:
+            reader.seek(writer.tell())
+            shutil.copyfileobj(reader, writer)
     except OSError as error:
-        raise _explained(error, target, "written") from error
+        raise _explain(error, target, "written") from error
 
 
-def _explained(error: OSError, path: Path, done: str) -> StorageError:
+def _explain(error: OSError, path: Path, operation: str) -> StorageError:
     if isinstance(error, FileNotFoundError):
         return MissingError(f"{path} does not exist; correct the name.")
-    cure = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
-    return StorageError(f"{path} cannot be {done} ({error.strerror or error}); {cure}.")
+    remedy = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
+    return StorageError(f"{path} cannot be {operation} ({error.strerror or error}); {remedy}.")

@@ -1,4 +1,4 @@
-"""Local files that are whole or absent, and their digests."""
+"""Local files that are complete or absent, and their digests."""
 
 import base64
 import hashlib
@@ -11,11 +11,11 @@ from typing import Any
 
 import google_crc32c
 
-_BLOCK = 2**20
+_BLOCK_BYTES = 2**20
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is either whole or not there, even after a power cut."""
+    """Writes a file that is complete or absent, even after a power failure."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -30,30 +30,30 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
 
 def file_crc32c(path: Path) -> str:
-    """CRC32C of a file in base64, as Cloud Storage states it."""
+    """Returns the CRC32C of a file in base64, as Cloud Storage reports it."""
     checksum = google_crc32c.Checksum()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+        while block := file.read(_BLOCK_BYTES):
             checksum.update(block)
     return base64.b64encode(checksum.digest()).decode()
 
 
 def base64_crc32c(content: bytes) -> str:
-    """CRC32C of bytes in base64, as Cloud Storage states it."""
+    """Returns the CRC32C of bytes in base64, as Cloud Storage reports it."""
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; a last line that was cut short by a kill is left out."""
+    """Yields the objects of a JSON Lines file, without a last line that a kill cut short."""
     if not path.exists():
         return
     lines = path.read_text().splitlines()

@@ -1,54 +1,64 @@
-"""From the text of a path to a location: local paths, `gs://` and the mount of buckets on Vertex AI."""
+"""Resolves the text of a path to a location: local paths, `gs://`, and the bucket mount of Vertex AI."""
 
 import os
 from pathlib import Path, PurePosixPath
 
 from trainer.errors import ConfigError, StorageError
-from trainer.storage.base import Location
+from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 
-SCHEME = "gs://"
+__all__ = ["SCHEME", "has_bucket", "is_remote", "local_path", "locate", "without_mount"]
+
 _MOUNT = "/gcs/"
 
 
 def locate(path: str | os.PathLike[str]) -> Location:
-    """The location of a path, or of a `gs://BUCKET/NAME`.
+    """Returns the location of a local path or of a `gs://BUCKET/NAME`.
 
     Raises:
-        StorageError: It begins with `gs://` and names no bucket.
+        StorageError: If the path begins with `gs://` but has no bucket.
     """
     if not is_remote(path):
         return LocalLocation(path)
-    from trainer.storage.gcs import BucketLocation  # google-cloud-storage takes a second to load
+    from trainer.storage.gcs import BucketLocation  # google-cloud-storage takes a second to import
 
-    bucket, _, name = os.fspath(path)[len(SCHEME) :].partition("/")
-    if not bucket:
-        raise StorageError(f"{path} names no bucket; write gs://BUCKET/NAME.")
+    if not has_bucket(path):
+        raise StorageError(f"{path} has no bucket; write gs://BUCKET/NAME.")
+    bucket, _, name = _without_scheme(path).partition("/")
     return BucketLocation(bucket, str(PurePosixPath(name)) if name else "")
 
 
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is in a bucket: whether it begins with `gs://`."""
+    return os.fspath(path).startswith(SCHEME)
+
+
+def has_bucket(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path begins with `gs://` and the name of a bucket."""
+    return is_remote(path) and _without_scheme(path).partition("/")[0] != ""
+
+
 def without_mount(path: str) -> str:
-    """A path under `/gcs`, where Vertex AI mounts buckets, as `gs://BUCKET/NAME`; any other as it is.
+    """Returns a path under `/gcs`, where Vertex AI mounts buckets, as `gs://BUCKET/NAME`, and other paths unchanged.
 
     The mount has no atomic rename and rewrites a whole object at every flush.
     """
     return SCHEME + path[len(_MOUNT) :] if path.startswith(_MOUNT) and path.strip("/") != "gcs" else path
 
 
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is in a bucket."""
-    return os.fspath(path).startswith(SCHEME)
-
-
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A path of this machine.
+    """Returns a path on this machine.
 
     Raises:
-        ConfigError: It is in a bucket.
+        ConfigError: If the path is in a bucket.
     """
     if is_remote(path):
         raise ConfigError(
-            f"{path} is in a bucket, and this writes on local disks; train from a recipe, whose --job_dir may be in a "
-            "bucket."
+            f"{path} is in a bucket, and this callback writes to local disks; give a local path, or train from a "
+            "recipe, whose --job_dir may be in a bucket."
         )
     return Path(path)
+
+
+def _without_scheme(path: str | os.PathLike[str]) -> str:
+    return os.fspath(path)[len(SCHEME) :]

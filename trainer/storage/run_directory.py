@@ -1,54 +1,63 @@
-"""The paths of a run directory, and its copy on this machine where it lies in a bucket."""
+"""File names of a run directory, and its local copy if it is in a bucket."""
 
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.storage.base import Location
-from trainer.storage.local import GrowingFolder
-from trainer.storage.mirror import Mirror, state_of
+from trainer.storage.local import AppendOnlyFolder
+from trainer.storage.mirror import FileState, Mirror, file_state
 from trainer.storage.resolve import is_remote, locate
 from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
-_CHECKPOINTS, _LOGS, _MODEL = "checkpoints", "logs", "model"
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+MODEL = "model"
+SAMPLES = "samples"
+PROGRESSION = "progression.gif"
+REPORT = "report.html"
+_CHECKPOINT = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
+_SAMPLE_GRID = re.compile(r"step-([0-9]+)\.png")
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class RunDirectory:
-    """The one place that knows a run's file names. Nothing is made until `opened`.
+    """Paths of the files of a run. Nothing is created before `open`.
 
-    Of a directory in a bucket, the paths are those of a folder of this machine, which is gone when it is closed.
+    If the directory is in a bucket, the paths are those of a temporary local folder, which `open` creates and deletes.
 
     Args:
-        root: A local folder, or `gs://BUCKET/NAME`.
+        root: Local folder, or `gs://BUCKET/NAME`.
     """
 
     def __init__(self, root: str | os.PathLike[str]):
         self.name = os.fspath(root)
         self._remote = locate(root) if is_remote(root) else None
         self._set_root(Path(root))
-        self._copied: dict[str, tuple[int, int]] = {}
+        self._downloaded: dict[str, FileState] = {}
 
     @property
     def remote_checkpoints(self) -> Location | None:
-        """The folder in the bucket where checkpoints are published; None of a local directory."""
-        return None if self._remote is None else self._remote / _CHECKPOINTS
+        """Folder of the checkpoints in the bucket; None for a local directory."""
+        return None if self._remote is None else self._remote / CHECKPOINTS
 
     @contextlib.contextmanager
-    def opened(self, only: Container[str] | None = None) -> Iterator["RunDirectory"]:
-        """While entered, what the directory holds can be read, checkpoints of a bucket left out.
+    def open(self, only: Container[str] | None = None) -> Iterator["RunDirectory"]:
+        """Makes the files of the directory readable while the context is active, except checkpoints in a bucket.
 
         Args:
-            only: Names in the directory, such as `config.json`, of what is to be read of a bucket. None: all of it.
+            only: Names in the directory to download from a bucket, such as `config.json`. None: all names.
 
         Raises:
-            StorageError: The bucket cannot be read or has a name that is no plain relative one, or a file or folder of
-                a local directory is a link that leads out of it.
+            StorageError: If the bucket cannot be read or has an unsafe name, or if a file or folder of a local
+                directory is a link that leads out of it.
         """
         if self._remote is None:
             self._check_links()
@@ -56,64 +65,66 @@ class RunDirectory:
             return
         with tempfile.TemporaryDirectory(prefix="gan-trainer-run-") as scratch:
             self._set_root(path_below(Path(scratch), self._remote.name, self.name))
-            names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{_CHECKPOINTS}/")]
+            names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{CHECKPOINTS}/")]
             if only is not None:
                 names = [name for name in names if name in only]
             self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
-            self._copied = {name: state_of(self.root / name) for name in names}
+            self._downloaded = {name: file_state(self.root / name) for name in names}
             yield self
 
     @contextlib.contextmanager
-    def mirrored(self, logs_to: str | None = None) -> Iterator[tuple[Mirror, ...]]:
-        """While entered, what changes is copied to the bucket; all of it at the end. A local directory needs no copy.
+    def mirror_changes(self, log_dir: str | None = None) -> Iterator[tuple[Mirror, ...]]:
+        """Copies changed files to the bucket while the context is active, and all changes at its end.
 
-        Checkpoints and the model are left out: what makes them whole must arrive last.
+        A local directory needs no copy. Checkpoints and the model are not copied here, because the file that completes
+        them must arrive last.
 
         Args:
-            logs_to: Folder, local or `gs://`, that TensorBoard's events go to as well. None: they stay here alone.
+            log_dir: Folder, local or `gs://`, that also receives TensorBoard's event files. None: no other folder.
 
         Raises:
-            ConfigError: `logs_to` lies among the events.
-            StorageError: The bucket, or that folder, cannot be written.
+            ConfigError: If `log_dir` is inside the folder of the event files.
+            StorageError: If the bucket or `log_dir` cannot be written.
         """
         mirrors = []
         if self._remote is not None:
-            without = _CHECKPOINTS, _MODEL
-            mirrors.append(Mirror(self.root, self._remote, without=without, slow=(_LOGS,), copied=self._copied))
-        elsewhere = self._elsewhere(self.logs, logs_to)
-        if elsewhere is not None:
-            if elsewhere.startswith(f"{self._place(self.logs)}/"):
+            without = CHECKPOINTS, MODEL
+            mirrors.append(Mirror(self.root, self._remote, without=without, slow=(LOGS,), copied=self._downloaded))
+        target = self._external_folder(self.logs, log_dir)
+        if target is not None:
+            own_logs = self._permanent_path(self.logs)
+            if target.startswith(f"{own_logs}/"):
                 raise ConfigError(
-                    f"TensorBoard's events are to go to {logs_to}, which lies among those of the run in "
-                    f"{self._place(self.logs)}; name another folder."
+                    f"the TensorBoard folder {log_dir} is inside {own_logs}, where the run writes its event files; "
+                    "give another folder."
                 )
-            to = locate(elsewhere) if is_remote(elsewhere) else GrowingFolder(elsewhere)
-            mirrors.append(Mirror(self.logs, to, slow=("*",)))
-        with contextlib.ExitStack() as entered:
-            yield tuple(entered.enter_context(mirror) for mirror in mirrors)
+            location = locate(target) if is_remote(target) else AppendOnlyFolder(target)
+            mirrors.append(Mirror(self.logs, location, slow=("*",)))
+        with contextlib.ExitStack() as stack:
+            yield tuple(stack.enter_context(mirror) for mirror in mirrors)
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """While entered, an error of the disk is a sentence.
+    def explain_disk_errors(self) -> Iterator[None]:
+        """Replaces errors of the disk by a StorageError while the context is active.
 
         Raises:
-            StorageError: The disk is full, or cannot be written any more.
+            StorageError: If the disk is full or cannot be written.
         """
         try:
             yield
         except OSError as error:
-            if error.errno not in _OF_THE_DISK:
+            if error.errno not in _DISK_ERRORS:
                 raise
             raise StorageError(
-                f"{error.filename or self.root} cannot be written ({error.strerror}); what was committed stays: free "
-                "space on that disk, and the same command goes on from there."
+                f"{error.filename or self.root} cannot be written ({error.strerror}); free space on that disk and run "
+                "the same command again to resume from the last committed checkpoint."
             ) from error
 
     def create(self) -> None:
-        """Makes the folders.
+        """Creates the folders.
 
         Raises:
-            CheckpointError: The directory cannot be written.
+            CheckpointError: If the directory cannot be written.
         """
         try:
             for folder in (self.root, self.checkpoints, self.logs, self.samples):
@@ -122,47 +133,75 @@ class RunDirectory:
                 pass
         except OSError as error:
             raise CheckpointError(
-                f"job_dir={self.root} cannot be written ({error.strerror}); give a directory that you may write to."
+                f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."
             ) from error
 
-    def shown(self, path: Path) -> str:
-        """What a user finds a file of this directory under."""
+    def display_path(self, path: Path) -> str:
+        """Returns the path under which the user finds a file of this directory."""
         return f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
 
-    def copies_of_model(self, named: str | None) -> list[Location]:
-        """Where the model lies beside its folder here: in the bucket, and in the folder that a job names for it."""
-        elsewhere = self._elsewhere(self.model, named)
-        in_bucket = [] if self._remote is None else [self._remote / _MODEL]
-        return in_bucket if elsewhere is None else [*in_bucket, locate(elsewhere)]
-
-    def _elsewhere(self, folder: Path, named: str | None) -> str | None:
-        """The folder that a job names for what one of this directory holds; None where it is that one, or none.
+    def model_destinations(self, model_dir: str | None) -> list[Location]:
+        """Returns where the model is copied to: the bucket of the run, and the folder that the job sets for the model.
 
         Args:
-            folder: Of this directory.
-            named: A local path, or `gs://BUCKET/NAME`.
+            model_dir: Folder of the job for the model, local or `gs://`; None if there is no such folder.
         """
-        if named is None:
-            return None
-        there = str(locate(named)) if is_remote(named) else os.path.realpath(named)
-        return None if there == self._place(folder) else there
+        target = self._external_folder(self.model, model_dir)
+        in_bucket = [] if self._remote is None else [self._remote / MODEL]
+        return in_bucket if target is None else [*in_bucket, locate(target)]
 
-    def _place(self, folder: Path) -> str:
-        """Where a folder of this directory lies for good."""
+    def _external_folder(self, folder: Path, target: str | None) -> str | None:
+        """Returns the resolved path of `target`, or None if it is unset or is the folder of this directory itself.
+
+        Args:
+            folder: Folder of this directory, such as `logs`.
+            target: Folder that a job sets for the same content, a local path or `gs://BUCKET/NAME`.
+        """
+        if target is None:
+            return None
+        resolved = str(locate(target)) if is_remote(target) else os.path.realpath(target)
+        return None if resolved == self._permanent_path(folder) else resolved
+
+    def _permanent_path(self, folder: Path) -> str:
+        """Returns the resolved path of a folder of this directory: in the bucket, or on the local disk."""
         return os.path.realpath(folder) if self._remote is None else str(self._remote / folder.name)
 
     def _check_links(self) -> None:
-        """Refuses links out of a local directory, which may come from somebody else: they would be written through."""
+        """Refuses links that lead out of a local directory: a copied directory could make the run write elsewhere."""
         partial = self.model.with_name(f".{self.model.name}.partial")
-        for path in (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial):
+        own = (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial, self.report)
+        for path in own:
             if path.is_symlink():
                 path_below(self.root, path.name)
 
     def _set_root(self, root: Path) -> None:
         self.root = root
         self.config = root / CONFIG
-        self.metrics = root / "metrics.jsonl"
-        self.checkpoints = root / _CHECKPOINTS
-        self.logs = root / _LOGS
-        self.samples = root / "samples"
-        self.model = root / _MODEL
+        self.metrics = root / METRICS
+        self.checkpoints = root / CHECKPOINTS
+        self.logs = root / LOGS
+        self.samples = root / SAMPLES
+        self.model = root / MODEL
+        self.report = root / REPORT
+
+
+def checkpoint_name(step: int) -> str:
+    """Returns the folder name of the checkpoint of a step, such as `step-00001000`."""
+    return f"step-{step:08d}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """Returns the step of a checkpoint's folder name; None for any other name."""
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def sample_grid_name(step: int) -> str:
+    """Returns the file name of the sample grid of a step, such as `step-00001000.png`."""
+    return f"step-{step:08d}.png"
+
+
+def sample_grids(folder: Path) -> dict[int, Path]:
+    """Returns the sample grids in a folder by step, in ascending order."""
+    steps = {path: _SAMPLE_GRID.fullmatch(path.name) for path in folder.glob("step-*.png")}
+    return dict(sorted((int(match[1]), path) for path, match in steps.items() if match))

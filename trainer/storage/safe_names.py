@@ -1,6 +1,6 @@
-"""Checks of names that come from outside: listings of buckets, manifests, archives, tables, configs.
+"""Checks of untrusted names: listings of buckets, dataset.json, manifests, archives, CSV files, configs.
 
-Such a name may only be a plain relative one, below the folder that it is meant for.
+An untrusted name must be a relative path without special parts, and must stay inside its folder.
 """
 
 import os
@@ -10,84 +10,84 @@ from pathlib import Path
 from trainer.errors import UNSAFE, StorageError, TrainerError, escape, quote
 
 MAX_PART_BYTES = 255
-"""Bytes of UTF-8 in a part of a name, as file systems have it."""
+"""Maximum length of a part of a name in bytes of UTF-8, as in common file systems."""
 MAX_NAME_BYTES = 1024
-"""Bytes of UTF-8 in a whole name, as Cloud Storage has it."""
+"""Maximum length of a name in bytes of UTF-8, as in Cloud Storage."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def check_relative_name(name: object, where: object, error: type[TrainerError] = StorageError) -> str:
-    """Checks a name that came from outside, without a look at the disk.
+def check_relative_name(name: object, origin: object, error: type[TrainerError] = StorageError) -> str:
+    """Checks an untrusted name without accessing the disk.
 
     Args:
-        name: The name, with `/` between the parts.
-        where: The bucket, file or folder that the name came from, for the message.
-        error: Exception to raise.
+        name: Name with `/` as the separator.
+        origin: Bucket, file or folder that contains the name, for the message.
+        error: Type of the exception to raise.
 
     Returns:
         The same name.
 
     Raises:
-        TrainerError: `error`, if the name is not a plain relative one.
+        TrainerError: If the name is unsafe; an exception of type `error`.
     """
-    problem = "is not a text" if not isinstance(name, str) else _problem(name)
+    problem = "is not a string" if not isinstance(name, str) else _problem(name)
     if problem:
         raise error(
-            f"{escape(where)} names {quote(name)}, which {problem}; only plain names below its folder are taken, so "
-            "correct or delete this one, and use nothing of a source that you do not trust."
+            f"{escape(origin)} names {quote(name)}, which {problem}; only relative names inside the folder are "
+            "allowed. Correct or delete the name, and do not use files from a source that you do not trust."
         )
     assert isinstance(name, str)
     return name
 
 
-def path_below(folder: Path, name: object, where: object = None, error: type[TrainerError] = StorageError) -> Path:
-    """The path of a name that came from outside, in the folder that it is meant for.
+def path_below(folder: Path, name: object, origin: object = None, error: type[TrainerError] = StorageError) -> Path:
+    """Returns the path of an untrusted name in its folder.
 
     Args:
-        folder: The folder. It may be a link, or lie below one.
-        name: The name, with `/` between the parts.
-        where: The bucket, file or folder that the name came from, for the message. None: `folder`.
-        error: Exception to raise.
+        folder: Folder. It may be a link, or be inside a linked folder.
+        name: Name with `/` as the separator.
+        origin: Bucket, file or folder that contains the name, for the message. None: `folder`.
+        error: Type of the exception to raise.
 
     Raises:
-        TrainerError: `error`, if the name is not a plain relative one, or a link leads it out of the folder.
+        TrainerError: If the name is unsafe or leads out of the folder through a link; an exception of type `error`.
     """
-    where = folder if where is None else where
-    path = folder / check_relative_name(name, where, error)
+    origin = folder if origin is None else origin
+    path = folder / check_relative_name(name, origin, error)
     root = os.path.realpath(folder)
     if os.path.commonpath([root, os.path.realpath(path)]) != root:
         raise error(
-            f"{escape(where)} names {quote(name)}, which is a link that leads out of {escape(folder)}; put the file or "
-            "folder itself there."
+            f"{escape(origin)} names {quote(name)}, which is a link that leads out of {escape(folder)}; "
+            "replace the link by the file or folder itself."
         )
     return path
 
 
-def check_sha256(digest: object, where: object, error: type[TrainerError] = StorageError) -> str:
-    """Checks a SHA-256 that came from outside: 64 lowercase hexadecimal digits.
+def check_sha256(digest: object, origin: object, error: type[TrainerError] = StorageError) -> str:
+    """Checks an untrusted SHA-256: 64 lowercase hexadecimal digits.
 
     Args:
-        digest: The digest.
-        where: The file that it came from, for the message.
-        error: Exception to raise.
+        digest: Digest.
+        origin: File that contains the digest, for the message.
+        error: Type of the exception to raise.
 
     Returns:
         The same digest.
 
     Raises:
-        TrainerError: `error`, if it is anything else.
+        TrainerError: If the digest has another form; an exception of type `error`.
     """
     if isinstance(digest, str) and _SHA256.fullmatch(digest):
         return digest
     raise error(
-        f"{escape(where)} has the SHA-256 {quote(digest)}, expected 64 lowercase hexadecimal digits; make the file "
-        "again."
+        f"{escape(origin)} has the SHA-256 {quote(digest)}, expected 64 lowercase hexadecimal digits; create "
+        "the file again."
     )
 
 
 def _problem(name: str) -> str:
-    """The reason why a name is refused; empty for a plain relative one."""
+    """Returns the reason why a name is unsafe; an empty string for a safe name."""
     try:
         encoded = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -95,16 +95,16 @@ def _problem(name: str) -> str:
     parts = name.split("/")
     reasons = {
         "is empty": not name,
-        "has a control character": UNSAFE.search(name) is not None,
-        "has a backslash": "\\" in name,
+        "contains a control character": UNSAFE.search(name) is not None,
+        "contains a backslash": "\\" in name,
         "is an absolute path": name.startswith("/"),
         "begins with a drive letter": _DRIVE.match(name) is not None,
-        "leads out of the folder by '..'": ".." in parts,
-        "has a part '.'": "." in parts,
-        "has an empty part ('//', or '/' at the end)": "" in parts,
+        "contains '..', which leads out of the folder": ".." in parts,
+        "contains a part '.'": "." in parts,
+        "contains an empty part ('//', or '/' at the end)": "" in parts,
         f"has a part of more than {MAX_PART_BYTES} bytes": any(
             len(part) > MAX_PART_BYTES for part in encoded.split(b"/")
         ),
         f"has more than {MAX_NAME_BYTES:,} bytes": len(encoded) > MAX_NAME_BYTES,
     }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return next((reason for reason, applies in reasons.items() if applies), "")

@@ -1,5 +1,6 @@
 """The training loop: several steps per call of the device, with Keras callbacks in between."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -15,6 +16,8 @@ from trainer.training.distributed import consensus
 from trainer.training.distributed.strategy import spans_machines
 from trainer.training.preemption import Preemption
 from trainer.training.step import STOP, StepPlan, TrainStep
+
+_logger = logging.getLogger(__name__)
 
 
 class DeviceLoop:
@@ -35,7 +38,7 @@ class DeviceLoop:
         self.stop = tf.Variable(False, trainable=False, name="stop")
         self._next_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_step")
         with strategy.scope():
-            run_step = tf.function(TrainStep(plan, chunk.outline, strategy, self.stop).__call__, autograph=False)
+            run_step = tf.function(TrainStep(plan, chunk.template, strategy, self.stop).__call__, autograph=False)
         self.load(chunk)
         signature = tf.TensorSpec([], tf.int64)
         with strategy.scope():
@@ -74,7 +77,7 @@ class DeviceLoop:
             CheckpointError: If they do not.
         """
         if not self.is_single_machine:
-            consensus.check_step(self._strategy, step)
+            consensus.check_same_step(self._strategy, step)
 
     def __call__(self, first: int, last: int) -> dict[str, float]:
         """Runs the steps from `first` up to but not including `last`.
@@ -146,7 +149,12 @@ class TrainingLoop:
         model = self._model
         model.stop_training = False
         self._callbacks.on_train_begin()
-        if model.step < self._num_steps and not model.stop_training:
+        if model.step >= self._num_steps:
+            _logger.warning(
+                f"There is nothing to train: epochs and steps are totals, and the model has taken {model.step} of "
+                f"{self._num_steps} steps."
+            )
+        elif not model.stop_training:
             self._train(self._start_device_loop())
         self._callbacks.on_train_end()
 

@@ -1,4 +1,4 @@
-"""Optimizers as the engine runs them: Keras's own, with Adam's update in one kernel instead of a dozen."""
+"""Keras optimizers for training steps: Adam with a fused kernel, and gradients that are summed over replicas."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from trainer.training import schedules
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam whose update is TensorFlow's `ResourceApplyAdam`: same variables, same formula, one pass.
+    """Keras's Adam with TensorFlow's kernel `ResourceApplyAdam`: the same variables and formula in one pass.
 
-    `beta_2` may be a function of the number of updates, as a learning rate may.
+    `beta_2` may be a schedule of the number of updates, like a learning rate.
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
@@ -36,9 +36,9 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """A fresh optimizer of the same settings, for the current strategy; plain Adam comes back as `FusedAdam`.
+    """Returns a new optimizer with the same settings, for the current strategy. Adam becomes `FusedAdam`.
 
-    A schedule of the learning rate is taken as it is, for not every one can be written down and read again.
+    The clone shares a schedule of the learning rate, because not every schedule can be serialized.
     """
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
@@ -47,11 +47,11 @@ def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 
 
 def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """The optimizer's own config, with the schedule of its learning rate itself where there is one."""
+    """Returns the config of an optimizer, with the schedule object of its learning rate if there is one."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.Variable):
         return optimizer.get_config()
-    optimizer._learning_rate = 0.0  # get_config would write the schedule down
+    optimizer._learning_rate = 0.0  # get_config would serialize the schedule
     try:
         config = optimizer.get_config()
     finally:
@@ -59,69 +59,71 @@ def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     return config | ({"learning_rate": rate} if "learning_rate" in config else {})
 
 
-def _leave_sums(optimizer: keras.optimizers.Optimizer) -> None:
-    """Makes an optimizer, and those that it hands gradients on to, take gradients as already summed over replicas.
+def _disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
+    """Stops an optimizer, and the optimizers that it wraps, from summing gradients over replicas.
 
-    Keras would sum them after it has clipped them. It has no public way to say who does.
+    Keras would sum them after clipping. It has no public switch for this, so a test checks the private attribute.
     """
     optimizer._all_reduce_sum_gradients = list
-    for held in (getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
-        if held is not None:
-            _leave_sums(held)
+    for inner in (getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
+        if inner is not None:
+            _disable_all_reduce(inner)
 
 
-def for_phases(given: Any, variables: Mapping[str, Sequence[keras.Variable]]) -> dict[str, keras.optimizers.Optimizer]:
-    """The optimizer of each phase, built for its variables inside the current scope.
+def for_phases(
+    optimizer: Any, variables: Mapping[str, Sequence[keras.Variable]]
+) -> dict[str, keras.optimizers.Optimizer]:
+    """Builds the optimizer of each phase for its variables, inside the current scope.
 
-    They take gradients that are summed over replicas.
+    The optimizers take gradients that are summed over replicas.
 
     Args:
-        given: A Keras optimizer or its name, which each phase gets a clone of, or a mapping with one each.
-        variables: Of each phase, by its name.
+        optimizer: Keras optimizer or its name, of which each phase gets a clone; or a mapping with one per phase.
+        variables: Variables of each phase, by its name.
 
     Raises:
-        ConfigError: The mapping has other keys, or an optimizer is none, scales the loss, or accumulates under several
-            replicas.
+        ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, or accumulates
+            gradients on several replicas.
     """
-    each = given if isinstance(given, Mapping) else dict.fromkeys(variables, given)
-    if set(each) != set(variables):
+    by_phase = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
+    if set(by_phase) != set(variables):
         raise ConfigError(
-            f"optimizer has the keys {', '.join(map(str, each))}; give one optimizer, or a dict with "
+            f"optimizer has the keys {', '.join(map(str, by_phase))}; pass one optimizer, or a dict with "
             f"{' and '.join(sorted(variables))}."
         )
-    made = {}
-    for name, of_phase in variables.items():
-        made[name] = clone(_as_optimizer(each[name]))
-        made[name].name = name
-        made[name].build(list(of_phase))
-        _leave_sums(made[name])
-        _check_settings(made[name])
-    return made
+    built = {}
+    for name, phase_variables in variables.items():
+        built[name] = clone(_as_optimizer(by_phase[name]))
+        built[name].name = name
+        built[name].build(list(phase_variables))
+        _disable_all_reduce(built[name])
+        _check_settings(built[name])
+    return built
 
 
 def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
-    """Refuses to scale the loss, which no step does, and what TensorFlow cannot run: to accumulate on replicas."""
+    """Refuses loss scaling, which steps do not do, and accumulation on several replicas, which TensorFlow lacks."""
     if optimizer.loss_scale_factor is not None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ConfigError(
-            "the optimizer scales the loss, as float16 wants it, which nothing here trains in; drop that, for "
-            "precision=bfloat16 needs none."
+            "the optimizer scales the loss, which only float16 needs; remove the scaling, because precision=bfloat16 "
+            "does not need it."
         )
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if optimizer.gradient_accumulation_steps and num_replicas > 1:
         raise ConfigError(
-            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} works on one replica, and there are "
-            f"{num_replicas}; drop it and give a larger batch."
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} works on one replica, but there are "
+            f"{num_replicas}; remove it and use a larger batch."
         )
 
 
-def _as_optimizer(given: Any) -> keras.optimizers.Optimizer:
-    """An optimizer, or Keras's of that name."""
+def _as_optimizer(identifier: Any) -> keras.optimizers.Optimizer:
+    """Returns an optimizer from an optimizer or a name."""
     try:
-        optimizer = keras.optimizers.get(given)
+        optimizer = keras.optimizers.get(identifier)
     except (TypeError, ValueError):
         optimizer = None
     if optimizer is None:
         known = [name.lower() for name, member in vars(keras.optimizers).items() if isinstance(member, type)]
-        advice = did_you_mean(str(given).lower(), known, "give a Keras optimizer or its name, such as adam.")
-        raise ConfigError(f"optimizer={given} is unknown; {advice}")
+        advice = did_you_mean(str(identifier).lower(), known, "pass a Keras optimizer or its name, such as adam.")
+        raise ConfigError(f"optimizer={identifier} is unknown; {advice}")
     return optimizer

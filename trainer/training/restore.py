@@ -1,4 +1,4 @@
-"""A run's GAN, ready to sample, from its directory."""
+"""Restores the GAN of a run from its directory."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import os
 
 from trainer import data, metrics
 from trainer.config import TrainConfig, recipes
+from trainer.config.choices import StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, is_remote, without_mount
@@ -23,27 +24,30 @@ def restore(
     """Rebuilds the networks of a run and loads a verified checkpoint into them.
 
     Args:
-        job_dir: The run directory.
-        checkpoint: `best` by the run's metric (the newest where none was evaluated), `latest`, or a step.
-        recipe: The run's recipe as the user names it. A run in a bucket needs it where the recipe is the user's own,
-            since its module is imported. None: not named.
+        job_dir: Run directory.
+        checkpoint: `best` by the metric of the run (the newest one if the run was not evaluated), `latest`, or a step.
+        recipe: Recipe of the run, if the user names it. A run in a bucket with a custom recipe needs it, because the
+            module of the recipe is imported.
+
+    Returns:
+        The config, the compiled GAN, and the manifest of the checkpoint.
 
     Raises:
-        CheckpointError: The directory holds no run, or not that checkpoint, or it is damaged; or its recipe is of a
-            module that is not to be imported.
-        ConfigError: `checkpoint` is none of the three, or `recipe` is not the run's.
-        StorageError: The directory lies in a bucket that cannot be read.
+        CheckpointError: If the directory has no run or no such checkpoint, if the checkpoint is damaged, or if the
+            module of the recipe may not be imported.
+        ConfigError: If `checkpoint` is unknown, or `recipe` is not that of the run.
+        StorageError: If the directory is in a bucket that cannot be read.
     """
-    with RunDirectory(job_dir).opened(only={CONFIG}) as directory:
+    with RunDirectory(job_dir).open(only={CONFIG}) as directory:
         return _restore(directory, checkpoint, recipe)
 
 
 def stored_config(directory: RunDirectory) -> TrainConfig | None:
-    """The config of an opened directory's run; None where there is none.
+    """Returns the stored config of a run; None if the directory has no run.
 
     Raises:
-        CheckpointError: It cannot be read.
-        ConfigError: A setting is unknown or out of range.
+        CheckpointError: If the file cannot be read.
+        ConfigError: If a setting is unknown or out of range.
     """
     if not directory.config.exists():
         return None
@@ -59,28 +63,28 @@ def stored_config(directory: RunDirectory) -> TrainConfig | None:
 
 def _unreadable(directory: RunDirectory) -> CheckpointError:
     return CheckpointError(
-        f"job_dir={directory.name} has a {CONFIG} that is not the config of a run; copy it again, or give another "
+        f"job_dir={directory.name} has a {CONFIG} that is not the config of a run; copy it again, or use another "
         "directory."
     )
 
 
-def _import_recipe(directory: RunDirectory, wanted: str, named: str | None) -> None:
-    """Imports the module of a run's recipe, as far as the user trusts it."""
-    if named not in (None, wanted):
+def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> None:
+    """Imports the module of a run's recipe if that is safe."""
+    if named not in (None, stored):
         raise ConfigError(
-            f"recipe={quote(named)} is not that of the run in {directory.name}, which is {quote(wanted)}; leave it "
-            "out, or give the same one."
+            f"recipe={quote(named)} is not the recipe of the run in {directory.name}, which is {quote(stored)}; omit "
+            "the flag, or pass that recipe."
         )
     in_bucket = is_remote(directory.name) or is_remote(without_mount(os.path.realpath(directory.name)))
-    if recipes.is_own(wanted):
-        recipes.check_form(wanted)
-    if in_bucket and recipes.is_own(wanted) and named is None:
-        module = wanted.partition(":")[0]
+    if recipes.is_custom(stored):
+        recipes.check_custom_name(stored)
+    if in_bucket and recipes.is_custom(stored) and named is None:
+        module = stored.partition(":")[0]
         raise CheckpointError(
-            f"the run in {directory.name} wants the module {quote(module)} imported, and what a bucket names is not "
-            f"run unasked; if you trust that module, pass --recipe={wanted}."
+            f"the run in {directory.name} needs the module {quote(module)}, and code that a bucket names is not run "
+            f"automatically; if you trust the module, pass --recipe={stored}."
         )
-    recipes.import_home(wanted, never_from=None if is_remote(directory.name) else directory.root)
+    recipes.import_module(stored, excluded_folder=None if is_remote(directory.name) else directory.root)
 
 
 def _restore(
@@ -88,18 +92,16 @@ def _restore(
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
     config = stored_config(directory)
     if config is None:
-        raise CheckpointError(
-            f"job_dir={directory.name} holds no run (there is no config.json); give the directory of one."
-        )
+        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
     _import_recipe(directory, config.recipe, recipe)
-    best = f"metric/{metrics.monitor(config.metrics)}" if config.metrics != "none" else None
+    best = f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None
     store = CheckpointStore(directory.checkpoints, best=best, remote=directory.remote_checkpoints)
-    manifest = _wanted(store, checkpoint)
+    manifest = _select(store, checkpoint)
     if manifest is None:
-        there = ", ".join(map(str, store.steps())) or "none"
+        steps = ", ".join(map(str, store.steps())) or "none"
         of_step = f" of step {checkpoint}" if checkpoint.isdigit() else ""
-        raise CheckpointError(f"job_dir={directory.name} has no checkpoint{of_step}; there are: {there}.")
-    strategies.create(config.override(strategy="one_device", num_virtual_devices=1))
+        raise CheckpointError(f"job_dir={directory.name} has no checkpoint{of_step}; existing ones: {steps}.")
+    strategies.create(config.override(strategy=StrategyName.ONE_DEVICE, num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)
     gan = from_config(config, info.image_shape, info.num_classes)
     load(store.folder(manifest.step), gan.state)
@@ -107,14 +109,14 @@ def _restore(
     return config, gan, manifest
 
 
-def _wanted(store: CheckpointStore, checkpoint: str) -> CheckpointManifest | None:
-    """What is asked for, as far as it verifies; says what is passed over."""
+def _select(store: CheckpointStore, checkpoint: str) -> CheckpointManifest | None:
+    """Returns the manifest of the requested checkpoint, and logs which ones were skipped."""
     if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
-        raise ConfigError(f"checkpoint={checkpoint} is unknown; give best, latest or the number of a step.")
+        raise ConfigError(f"checkpoint={checkpoint} is unknown; choose best, latest or the number of a step.")
     manifest, problems = store.find_best() if checkpoint == "best" else (None, ())
     if manifest is None:
         manifest, more = store.find(int(checkpoint) if checkpoint.isdigit() else None)
         problems = (*problems, *(problem for problem in more if problem not in problems))
     for problem in problems:
-        _logger.warning(f"Passed over a checkpoint: {problem}.")
+        _logger.warning(f"Skipped a checkpoint: {problem}.")
     return manifest

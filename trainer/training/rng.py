@@ -1,8 +1,8 @@
-"""The one source of randomness: every random number is a function of (seed, purpose, step, place in the global batch).
+"""Counter-based random numbers: functions of (seed, purpose, step, index in the global batch).
 
-The generator is Philox, counter-based: the key says which stream (seed and purpose), the counter's high word is the
-step and its low word runs over the samples. A replica that starts at its own first sample therefore draws exactly its
-part of what one replica alone would draw.
+The generator is Philox. The key selects the stream (seed and purpose), the high word of the counter is the step, and
+the low word counts samples. A replica starts at its own first sample, so that any number of replicas draws the same
+numbers for the global batch.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ _SEED_STATE = "seed_generator_state"
 
 
 def seed_states(networks: Iterable[keras.layers.Layer]) -> list[keras.Variable]:
-    """The states of the random layers of networks, in order."""
+    """Returns the states of the random layers of networks, in order."""
     return [variable for network in networks for variable in network.variables if variable.name == _SEED_STATE]
 
 
 def stream_key(seed: int, purpose: str) -> int:
-    """The 64-bit key of a stream, a hash of the seed and the purpose."""
+    """Returns the 64-bit key of a stream: a hash of the seed and the purpose."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
@@ -33,12 +33,12 @@ class StepRng:
     """The random numbers of one replica in one step, by purpose.
 
     Args:
-        seed: The run's seed; a tensor int64 [] where it is not known while the graph is made.
-        step: The step's number, a tensor or an int.
-        num_samples: Samples of this replica's batch, B.
-        replica: Index of the replica; it owns the samples from `replica * num_samples` on.
-        purpose: What this noise is for, such as a phase's name.
-        repeat: Which of the phase's passes in the step it is for, from 0. It says so, and changes no number.
+        seed: Seed of the run; a tensor int64 [] if it is an input of the graph.
+        step: Number of the step, a tensor or an int.
+        num_samples: Number of samples in this replica's batch, B.
+        replica: Index of the replica, whose first sample is `replica * num_samples`.
+        purpose: Purpose of the numbers, such as the name of a phase.
+        repeat: Number of the phase's pass in the step, from 0. It does not change the numbers.
     """
 
     def __init__(
@@ -58,34 +58,34 @@ class StepRng:
         self.repeat = repeat
 
     def child(self, purpose: str) -> "StepRng":
-        """Independent noise for a part of the step."""
+        """Returns independent random numbers for a part of the step."""
         purpose = f"{self._purpose}/{purpose}"
         return StepRng(self._seed, self.step, self.num_samples, self._replica, purpose, self.repeat)
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
-        """N(0, 1): float32 [B, size]."""
+        """Draws from N(0, 1): float32 [B, size]."""
         draw = tf.raw_ops.StatelessRandomNormalV2
         return self._draw(draw, purpose, size)
 
     def uniform(self, purpose: str, size: int) -> tf.Tensor:
-        """U[0, 1): float32 [B, size]."""
+        """Draws from U[0, 1): float32 [B, size]."""
         return self._draw(tf.raw_ops.StatelessRandomUniformV2, purpose, size)
 
     def integers(self, purpose: str, limit: int) -> tf.Tensor:
-        """Uniform whole numbers under `limit`: int32 [B]."""
+        """Draws integers from 0 to `limit` - 1: int32 [B]."""
         numbers = tf.cast(self.uniform(purpose, 1)[:, 0] * limit, tf.int32)
         return tf.minimum(numbers, limit - 1)
 
     def seeds(self, shared: list[bool]) -> list[tf.Tensor]:
-        """Seeds for Keras seed generators: uint32 [2] each.
+        """Returns seeds for Keras seed generators: uint32 [2] each.
 
         Args:
-            shared: For each generator, whether all replicas get the same seed (else each its own).
+            shared: For each generator, whether all replicas get the same seed.
         """
         if not shared:
             return []
-        of_first, of_ours = (self._seed_rows(len(shared), replica) for replica in (0, self._replica))
-        return [of_first[index] if same else of_ours[index] for index, same in enumerate(shared)]
+        first, own = (self._seed_rows(len(shared), replica) for replica in (0, self._replica))
+        return [first[index] if is_shared else own[index] for index, is_shared in enumerate(shared)]
 
     def _seed_rows(self, count: int, replica: tf.Tensor | int) -> tf.Tensor:
         return tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -97,7 +97,7 @@ class StepRng:
         )
 
     def _draw(self, draw: object, purpose: str, size: int) -> tf.Tensor:
-        num_groups = -(-size // 4)  # one counter gives four numbers; a sample starts at a counter of its own
+        num_groups = -(-size // 4)  # one counter gives four numbers; each sample has its own counters
         first = tf.cast(self._replica, tf.uint64) * (self.num_samples * num_groups)
         numbers = draw(  # type: ignore[operator]
             shape=[self.num_samples, num_groups * 4], key=self._key(purpose), counter=self._counter(first), alg=1
@@ -117,7 +117,7 @@ class StepRng:
 def seeded_initialization(seed: int) -> Iterator[None]:
     """Makes Keras's default initializers a function of `seed`.
 
-    Python's and NumPy's generators are left as they were; TensorFlow's and Keras's global seeds stay set.
+    It restores the generators of Python and NumPy. The global seeds of TensorFlow and Keras stay set.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(stream_key(seed, "weights") % 2**31)

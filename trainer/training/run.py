@@ -13,12 +13,14 @@ from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
 from trainer.data import default_num_chunks, num_examples
+from trainer.data.class_selection import with_class_numbers
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, read_json_lines, without_mount, write_atomically
+from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training.checkpoint.store import load
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.restore import stored_config
@@ -53,6 +55,7 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         "dataset_b": config.dataset_b,
     }
     config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
+    config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
 
@@ -69,7 +72,8 @@ def train(config: TrainConfig, environment: Environment) -> None:
     """
     if environment.cluster is not None and environment.cluster.is_evaluator:
         raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
-    with RunDirectory(str(config.job_dir)).opened() as directory:
+    with RunDirectory(str(config.job_dir)).open() as directory:
+        config = _with_num_chunks(config, directory)
         check_resumable(config, directory)
         if is_complete(config, directory, environment):
             _logger.info(
@@ -77,7 +81,7 @@ def train(config: TrainConfig, environment: Environment) -> None:
                 "more --steps to continue it."
             )
             return
-        run = Run(_with_num_chunks(config, directory), directory, environment)
+        run = Run(config, directory, environment)
         run.prepare()
         run.fit()
         run.export()
@@ -115,7 +119,7 @@ class Run:
 
     @property
     def _writes(self) -> bool:
-        """Whether this machine writes the run directory."""
+        """True if this machine writes the run directory."""
         return self._environment.cluster is None or self._environment.cluster.is_chief
 
     def prepare(self) -> None:
@@ -123,7 +127,7 @@ class Run:
         config = self._config
         self._strategy = strategies.create(config, self._environment.cluster)
         self._data: TrainingData = load_training_data(config)
-        check_batch(config.global_batch_size, self._data.largest_batch, self._strategy.num_replicas_in_sync)
+        check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
             info = self._data.info
             self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
@@ -136,7 +140,7 @@ class Run:
         """
         with self._cluster_failures_end_all():
             if self._is_distributed:
-                consensus.check_same(self._strategy, self._config.fingerprint)
+                consensus.check_same_settings(self._strategy, self._config.fingerprint)
             if self._writes:
                 self._fit_and_write()
             else:
@@ -146,7 +150,7 @@ class Run:
         if self._gan.preempted and self._gan.step < (self._config.steps or 0):
             raise Preempted(
                 f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; the state is committed in "
-                f"{self._directory.shown(self._directory.checkpoints)}; run the same command again to resume."
+                f"{self._directory.display_path(self._directory.checkpoints)}; run the same command again to resume."
             )
 
     def export(self) -> None:
@@ -154,15 +158,15 @@ class Run:
         if not (self._writes and self._config.export_model):
             return
         gan, directory = self._gan, self._directory
-        with directory.explained():
+        with directory.explain_disk_errors():
             manifest, problems = self._store.find_best()
             for problem in problems:
-                _logger.warning(f"Passed over a better checkpoint: {problem}.")
+                _logger.warning(f"Skipped a better checkpoint: {problem}.")
             step = gan.step if manifest is None else manifest.step
             if step != gan.step:
                 load(self._store.folder(step), gan.state)
             saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
-            for destination in directory.copies_of_model(self._environment.model_dir):
+            for destination in directory.model_destinations(self._environment.model_dir):
                 saved_model.publish(directory.model, destination)
         self._exported_step = step
 
@@ -174,21 +178,21 @@ class Run:
         _logger.info(
             f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.", extra=fields({"seconds": seconds})
         )
-        if self._config.metrics != "none":
+        if self._config.has_metrics:
             self._report_best(f"metric/{metrics.monitor(self._config.metrics)}")
-        last_grid = max(directory.samples.glob("step-*.png"))
-        shown = directory.shown
+        last_grid = list(sample_grids(directory.samples).values())[-1]
+        display_path = directory.display_path
         _logger.info(
-            f"Samples: {shown(last_grid)} and {shown(directory.samples / 'progression.gif')}. Scalars: "
-            f"{shown(directory.metrics)}. TensorBoard events: {shown(directory.logs)}. Checkpoints: "
-            f"{shown(directory.checkpoints)}."
+            f"Samples: {display_path(last_grid)} and {display_path(directory.samples / PROGRESSION)}. Scalars: "
+            f"{display_path(directory.metrics)}. TensorBoard events: {display_path(directory.logs)}. Checkpoints: "
+            f"{display_path(directory.checkpoints)}."
         )
         if self._exported_step is not None:
             _logger.info(
-                f"The SavedModel in {shown(directory.model)} holds the generator of step {self._exported_step}."
+                f"The SavedModel in {display_path(directory.model)} holds the generator of step {self._exported_step}."
             )
         recipe = self._config.recipe
-        flag = f" --recipe={recipe}" if recipes.is_own(recipe) and is_remote(directory.name) else ""
+        flag = f" --recipe={recipe}" if recipes.is_custom(recipe) and is_remote(directory.name) else ""
         _logger.info(f"Generate more: python -m trainer generate --job_dir={directory.name}{flag} --out=grid.png")
 
     @contextlib.contextmanager
@@ -203,11 +207,11 @@ class Run:
 
     def _fit_and_write(self) -> None:
         directory = self._directory
-        with directory.explained():
+        with directory.explain_disk_errors():
             writers = self._writers()
             directory.create()
             self._announce()
-            with directory.mirrored(self._environment.tensorboard_log_dir) as mirrors:
+            with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
                 write_atomically(directory.config, self._config.to_json().encode())
                 checkpoint = self._checkpoint(mirrors)
                 self._store = checkpoint.store
@@ -244,7 +248,7 @@ class Run:
             callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
             callbacks.Animation(directory.samples),
         ]
-        if config.metrics != "none":
+        if config.has_metrics:
             suite = metrics.get(config.metrics)(*self._data.real_images)
             writers.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
         if environment.metric_file is not None:
@@ -258,7 +262,7 @@ class Run:
             directory.checkpoints,
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
-            best=None if config.metrics == "none" else f"metric/{metrics.monitor(config.metrics)}",
+            best=f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None,
             fingerprints={} if config.allow_config_change else fingerprints,
             remote=directory.remote_checkpoints,
             mirrors=mirrors,

@@ -1,7 +1,8 @@
-"""What a run directory holds, before a run continues in it: whether it may be resumed, and whether it is complete."""
+"""The state of a run directory: whether a config may resume its run, and whether the run is complete."""
 
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
+from trainer.config.choices import Resume
 from trainer.errors import CheckpointError
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory, locate
@@ -20,7 +21,7 @@ def check_resumable(config: TrainConfig, directory: RunDirectory) -> None:
         return
     _check_identity(config, stored, directory)
     step = newest_step(directory)
-    if step is not None and config.resume == "never":
+    if step is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
             f"job_dir={directory.name} holds a run at step {step} and resume=never; give another job_dir, or "
             "--resume=auto to resume it."
@@ -43,7 +44,7 @@ def is_complete(config: TrainConfig, directory: RunDirectory, environment: Envir
 
 def has_model(step: int, directory: RunDirectory, environment: Environment) -> bool:
     """Returns whether a complete model exported at `step` exists at every destination."""
-    destinations = [locate(directory.model), *directory.copies_of_model(environment.model_dir)]
+    destinations = [locate(directory.model), *directory.model_destinations(environment.model_dir)]
     return all(saved_model.about(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.data.pipeline.batching import BatchSlice, Chunk, Tensors, mirrored
+from trainer.data.pipeline.batching import BatchSlice, Chunk, Tensors, flip_horizontally
 from trainer.errors import NetworkError
-from trainer.networks.layers.basic import PER_SAMPLE_SEED
+from trainer.networks.layers import PER_SAMPLE_SEED
 from trainer.training.distributed import collectives
 from trainer.training.distributed.host_shard import order_key
 from trainer.training.rng import StepRng, seed_states
@@ -97,7 +97,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What a step does.
+    """The stages of a step as data.
 
     Attributes:
         forward: Function that computes the losses of some phases.
@@ -177,9 +177,9 @@ class TrainStep:
         images, targets = self._chunk.batch(tensors, batch_slice)
         if self._plan.horizontal_flips:
             rng = StepRng(self._plan.seed, step, self._replica_batch_size, replica, f"flips/{repeat}")
-            images = mirrored(images, rng.integers("images", 2))
+            images = flip_horizontally(images, rng.integers("images", 2))
             if targets is not None and self._chunk.is_unpaired:
-                targets = mirrored(targets, rng.integers("targets", 2))
+                targets = flip_horizontally(targets, rng.integers("targets", 2))
         return images, targets
 
     def _compile(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor]]]:
@@ -265,7 +265,7 @@ def discarded_updates(network: keras.layers.Layer) -> Iterator[None]:
 
 
 def _is_summed(buffer: keras.Variable) -> bool:
-    """Whether the values of replicas are summed to merge them."""
+    """Returns whether the values of replicas are summed to merge them."""
     dtype = tf.as_dtype(buffer.dtype)
     return dtype.is_floating or (buffer.aggregation == "sum" and not dtype.is_bool)
 

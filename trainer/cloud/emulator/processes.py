@@ -1,31 +1,32 @@
-"""A replica of a local job as a running process, and its output, line by line under its name."""
+"""Replicas of a local job as processes, and their output with the name of the replica before each line."""
 
 import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from trainer.cloud.emulator.replicas import Replica
 from trainer.logging import discard_output, is_terminal
 
-_FROM_VERTEX = ("AIP_", "CLOUD_ML_")
-_CLUSTER = ("TF_CONFIG", "CLUSTER_SPEC")
-_OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_JOB_PREFIXES = ("AIP_", "CLOUD_ML_")
+_CLUSTER_VARIABLES = ("TF_CONFIG", "CLUSTER_SPEC")
+_PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _COLORS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
-_PRINTING = threading.Lock()
+_output_lock = threading.Lock()
 
-Start = Callable[[Replica], "subprocess.Popen[str]"]
+StartProcess = Callable[[Replica], "subprocess.Popen[str]"]
 
 
-def start(replica: Replica) -> "subprocess.Popen[str]":
-    """Starts a replica at the head of a process group of its own."""
+def start_process(replica: Replica) -> "subprocess.Popen[str]":
+    """Starts a replica as the leader of its own process group."""
     return subprocess.Popen(
         replica.command,
-        env=environment(replica),
+        env=build_environment(replica),
         cwd=replica.folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -37,33 +38,37 @@ def start(replica: Replica) -> "subprocess.Popen[str]":
     )
 
 
-def environment(replica: Replica, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """This process's variables without those of another job, and the replica's own on top."""
-    left_out = (*_CLUSTER, *(_OF_THIS_PYTHON if replica.package_uris else ()))
-    kept = {
-        name: value for name, value in environ.items() if name not in left_out and not name.startswith(_FROM_VERTEX)
+def build_environment(replica: Replica, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns this process's variables, without those of another job, overridden by the replica's variables."""
+    excluded = (*_CLUSTER_VARIABLES, *(_PYTHON_VARIABLES if replica.package_uris else ()))
+    inherited = {
+        name: value for name, value in environ.items() if name not in excluded and not name.startswith(_JOB_PREFIXES)
     }
-    return {"PYTHONUNBUFFERED": "1", **kept, **replica.environment}
+    return {"PYTHONUNBUFFERED": "1", **inherited, **replica.environment}
 
 
-class Running:
-    """A replica that was started.
+class ReplicaProcess:
+    """The process of a replica. It starts with the object.
 
     Args:
-        replica: What to start.
-        start: Starts it.
-        show: Takes each line that it writes.
-        ended: Told once it has ended, and all of its process group with it.
+        replica: Replica to start.
+        start: Function that starts the process.
+        write_line: Function that receives the replica's name and each line of its output.
+        on_exit: Function that is called when the process and its whole process group have ended.
     """
 
     def __init__(
-        self, replica: Replica, start: Start, show: Callable[[str, str], None], ended: Callable[["Running"], None]
+        self,
+        replica: Replica,
+        start: StartProcess,
+        write_line: Callable[[str, str], None],
+        on_exit: Callable[["ReplicaProcess"], None],
     ):
         self.replica = replica
         self.exit_code: int | None = None
-        """As `subprocess` has it: minus the signal's number where one killed it. None: it runs."""
-        self._show, self._told = show, ended
-        self._done = threading.Event()
+        """Exit code; negative for a signal, as in `subprocess`. None: the process is running."""
+        self._write_line, self._on_exit = write_line, on_exit
+        self._ended = threading.Event()
         self._process = start(replica)
         self._reader = threading.Thread(target=self._read, name=f"{replica.name} output", daemon=True)
         self._reader.start()
@@ -71,68 +76,70 @@ class Running:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended yet."""
-        return not self._done.is_set()
+        """True until the process has ended and its output has been read."""
+        return not self._ended.is_set()
 
     def terminate(self) -> None:
-        """Asks it to end: SIGTERM to the program alone, as a container's first process gets it."""
+        """Sends SIGTERM to the program only, as to the first process of a container."""
         if self.exit_code is None:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it and whatever it started."""
+        """Kills the program and all processes that it started."""
         if self.exit_code is None:
             self._kill_group()
 
     def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: no permission where all have ended
+        # macOS reports missing permission if all processes of the group have ended.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                self._show(self.replica.name, line.rstrip("\n"))
+                self._write_line(self.replica.name, line.rstrip("\n"))
 
     def _wait(self) -> None:
         code = self._process.wait()
         self._kill_group()
         self.exit_code = code
         self._reader.join(_LAST_LINES_SECS)
-        self._done.set()
-        self._told(self)
+        self._ended.set()
+        self._on_exit(self)
 
 
-class Log:
-    """What the replicas say, each line whole, under its replica's name.
+class ReplicaOutput:
+    """Copies the output of replicas to standard output, each line with the replica's name before it.
 
     Args:
-        names: All that will say something.
-        label: What comes before the name.
-        broken: Told where nobody reads any more.
+        names: Names of all replicas.
+        label: Text before each name.
+        on_broken_pipe: Function that is called when nothing reads standard output any longer.
     """
 
-    def __init__(self, names: Sequence[str], label: str = "", broken: Callable[[], None] = lambda: None):
+    def __init__(self, names: Sequence[str], label: str = "", on_broken_pipe: Callable[[], None] = lambda: None):
         self._label = label
         self._width = max(map(len, names), default=0)
         self._colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
-        self._broken = broken
+        self._on_broken_pipe = on_broken_pipe
 
-    def show(self, name: str, line: str) -> None:
-        """Prints a line; the trainer's JSON lines on a terminal as severity and message."""
+    def write_line(self, name: str, line: str) -> None:
+        """Writes a line of a replica. On a terminal, JSON log entries appear as severity and message."""
         prefix = f"{self._label}{name:<{self._width}} |"
         if is_terminal():
-            prefix, line = f"\x1b[{self._colors[name]}m{prefix}\x1b[0m", _plain(line)
-        with _PRINTING:
+            prefix, line = f"\x1b[{self._colors[name]}m{prefix}\x1b[0m", _to_plain_text(line)
+        with _output_lock:
             try:
-                print(f"{prefix} {line}", flush=True)
+                sys.stdout.write(f"{prefix} {line}\n")
+                sys.stdout.flush()
             except BrokenPipeError:
                 discard_output()
-                self._broken()
+                self._on_broken_pipe()
 
 
-def _plain(line: str) -> str:
-    """A structured log entry as its severity and message; any other line as it is."""
+def _to_plain_text(line: str) -> str:
+    """Returns severity and message of a JSON log entry, and any other line unchanged."""
     if not line.startswith("{"):
         return line
     try:

@@ -1,4 +1,4 @@
-"""Python packages of a job, installed for its replicas as Vertex AI installs them in its own images."""
+"""Virtual environments with the Python packages of a job, as Vertex AI installs them in its own images."""
 
 import contextlib
 import logging
@@ -13,85 +13,90 @@ from pathlib import Path
 from trainer.cloud.emulator.replicas import Replica
 from trainer.cloud.jobs import source_package
 from trainer.errors import ConfigError, JobError
-from trainer.storage import locate, path_below
+from trainer.storage import is_remote, locate, path_below
 
 _logger = logging.getLogger(__name__)
 
-Call = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+RunCommand = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
-def call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    """Runs a command, and returns what it wrote."""
+def run_command(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Runs a command and captures its output."""
     environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def check(replicas: Sequence[Replica]) -> None:
-    """Raises ConfigError for a package that is not there."""
-    for uri in dict.fromkeys(uri for one in replicas for uri in one.package_uris):
+def check_packages(replicas: Sequence[Replica]) -> None:
+    """Checks that the packages of the replicas exist.
+
+    Raises:
+        ConfigError: If a package does not exist.
+    """
+    for uri in dict.fromkeys(uri for replica in replicas for uri in replica.package_uris):
         if uri != source_package.TO_BUILD and not locate(uri).exists():
             raise ConfigError(f"packageUris names {uri}, which does not exist; build it with python -m build.")
 
 
 @contextlib.contextmanager
-def installed(
-    replicas: Sequence[Replica], call: Call = call, project: Path = Path()
+def install_packages(
+    replicas: Sequence[Replica], run_command: RunCommand = run_command, project: Path = Path()
 ) -> Iterator[Callable[[Replica], Replica]]:
-    """Gives every list of packages a virtual environment of its own, which lasts as long as the context.
+    """Creates a virtual environment for every list of packages. It exists as long as the context.
 
     Args:
-        replicas: Some of which may need packages.
-        call: Runs a command.
-        project: The folder of a package that is yet to be built.
+        replicas: Replicas, with or without packages.
+        run_command: Function that runs a command.
+        project: Project folder of a package that is not built yet.
 
     Yields:
-        What changes a replica with such packages: it gets the interpreter that has them, in a folder that hides nothing
-        of it. One that needs none stays as it is.
+        Function that returns a replica with the interpreter of its virtual environment, and with a working directory
+        that hides none of the installed modules. A replica without packages stays as it is.
 
     Raises:
-        ConfigError: A package cannot be built.
-        JobError: A package cannot be installed.
-        StorageError: It cannot be read.
+        ConfigError: If a package cannot be built.
+        JobError: If a package cannot be installed.
+        StorageError: If a package cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as folder:
         pythons: dict[tuple[str, ...], Path] = {}
-        for uris in dict.fromkeys(one.package_uris for one in replicas):
+        for uris in dict.fromkeys(replica.package_uris for replica in replicas):
             if uris:
-                pythons[uris] = _install(uris, Path(folder) / f"packages-{len(pythons)}", call, project)
+                pythons[uris] = _create_venv(uris, Path(folder) / f"packages-{len(pythons)}", run_command, project)
 
-        def ready(one: Replica) -> Replica:
-            if not one.package_uris:
-                return one
-            python = pythons[one.package_uris]
-            return replace(one, command=(str(python), *one.command[1:]), folder=str(python.parent))
+        def use_venv(replica: Replica) -> Replica:
+            if not replica.package_uris:
+                return replica
+            python = pythons[replica.package_uris]
+            return replace(replica, command=(str(python), *replica.command[1:]), folder=str(python.parent))
 
-        yield ready
+        yield use_venv
 
 
-def _install(uris: Sequence[str], folder: Path, call: Call, project: Path) -> Path:
-    """Makes a virtual environment that has these packages; returns its interpreter."""
+def _create_venv(uris: Sequence[str], folder: Path, run_command: RunCommand, project: Path) -> Path:
+    """Creates a virtual environment with these packages and returns its interpreter."""
     python, files = folder / "venv/bin/python", [_fetch(uri, folder, project) for uri in uris]
-    told = [file.name if uri == source_package.TO_BUILD else uri for uri, file in zip(uris, files, strict=True)]
-    _logger.info(f"installing {', '.join(told)} in a new virtual environment.")
-    for command in ([sys.executable, "-m", "venv", str(folder / "venv")], *(_pip(python, file) for file in files)):
-        done = call(command)
-        if done.returncode:
-            said = (done.stdout or "").strip().splitlines() or ["it said nothing"]
-            raise JobError(f"{' '.join(command)} exited with {done.returncode}: {said[-1]}; correct the package.")
+    names = [file.name if uri == source_package.TO_BUILD else uri for uri, file in zip(uris, files, strict=True)]
+    _logger.info(f"Installing {', '.join(names)} in a new virtual environment.")
+    commands = [[sys.executable, "-m", "venv", str(folder / "venv")], *(_pip_command(python, file) for file in files)]
+    for command in commands:
+        result = run_command(command)
+        if result.returncode:
+            last_line = ((result.stdout or "").strip().splitlines() or ["no output"])[-1]
+            raise JobError(f"{' '.join(command)} exited with {result.returncode}: {last_line}; correct the package.")
     return python
 
 
-def _pip(python: Path, file: Path) -> list[str]:
+def _pip_command(python: Path, file: Path) -> list[str]:
     return [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", str(file)]
 
 
 def _fetch(uri: str, folder: Path, project: Path) -> Path:
-    """A package as a local file of its own name, which pip reads its kind and version from."""
+    """Returns a package as a local file with its original name, from which pip derives its kind and version."""
     if uri == source_package.TO_BUILD:
         return source_package.build(project, folder)
-    if not uri.startswith("gs://"):
+    if not is_remote(uri):
         return Path(uri).absolute()
-    place = locate(uri)
-    target = path_below(folder, place.name, uri)
-    place.parent.download({place.name: target})
+    source = locate(uri)
+    target = path_below(folder, source.name, uri)
+    source.parent.download({source.name: target})
     return target

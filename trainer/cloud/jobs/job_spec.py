@@ -1,46 +1,33 @@
-"""Job files, the `--config` of `gcloud ai custom-jobs create` and `gcloud ai hp-tuning-jobs create`, as pure data.
+"""Job files: the `--config` of `gcloud ai custom-jobs create` and `gcloud ai hp-tuning-jobs create`.
 
-A file is checked whole before anything is started or billed, without Google's SDK.
+A whole file is validated before anything starts.
 """
 
 import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from trainer.cloud.jobs.api_schema import MESSAGES
-from trainer.cloud.jobs.schema_validation import camel_case, conform, fail, specified
+from google.protobuf.descriptor import Descriptor
+
+from trainer.cloud.jobs import api_schema
+from trainer.cloud.jobs.schema_validation import camel_case, fail, validate
 from trainer.cloud.jobs.study_spec import StudySpec, parse_study
-from trainer.cloud.jobs.worker_pools import Pool, may_lie_at, parse_pools
+from trainer.cloud.jobs.worker_pools import Pool, is_allowed_uri, parse_pools
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError
 
-Strategy = Literal["STANDARD", "SPOT", "FLEX_START"]
-
-_STRATEGIES: dict[str | None, Strategy] = {
-    None: "STANDARD",
-    "STANDARD": "STANDARD",
-    "ON_DEMAND": "STANDARD",
-    "SPOT": "SPOT",
-    "LOW_COST": "SPOT",
-    "FLEX_START": "FLEX_START",
-}
-"""Today's words for strategies."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduling:
-    """When a job is started, restarted and stopped. None: as Vertex AI does by itself."""
+    """Time limit and restarts of a job."""
 
     timeout_secs: float | None
-    """None: 7 days."""
-    max_wait_secs: float | None
-    """How long a job of strategy FLEX_START waits for machines. None: a day."""
+    """Time limit in seconds. None: Vertex AI's default, 7 days."""
     restart_job_on_worker_restart: bool
     disable_retries: bool
-    strategy: Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +35,14 @@ class JobSpec:
     """A `CustomJobSpec`."""
 
     pools: tuple[Pool, ...]
-    """Those that have machines; the first holds the chief."""
+    """Pools that have machines. The first holds the chief."""
     base_output_uri: str | None
-    """`gs://` of the run directory, without a slash at the end. None: Vertex AI names no folders to the trainer.
+    """Run directory without a trailing slash: a `gs://` URI, or also a local path if the job runs on this machine.
 
-    A local path where the file was read for a rehearsal."""
+    None: Vertex AI passes no directories to the trainer."""
     scheduling: Scheduling
     raw: Mapping[str, Any]
-    """What is sent: the file's content, with numbers as numbers."""
+    """Validated content of the file, as the request sends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,112 +50,108 @@ class TuningSpec:
     """A `HyperparameterTuningJob`."""
 
     display_name: str | None
-    """None: the command line gives it."""
+    """Name in the file. None: the command line or a default gives it."""
     study: StudySpec
     max_trial_count: int
     parallel_trial_count: int
     max_failed_trial_count: int
-    """Trials that may fail before the job does. 0: Vertex AI decides."""
+    """Number of failed trials that ends the job. 0: Vertex AI decides."""
     trial: JobSpec
-    """The job of each trial; the parameters come after its args as `--NAME=value`."""
+    """Job of each trial. The parameters follow its args as `--NAME=value`."""
     raw: Mapping[str, Any]
-    """What is sent: the file's content, with numbers as numbers."""
+    """Validated content of the file, as the request sends it."""
 
 
 JobFile = JobSpec | TuningSpec
 
 
 def read(
-    path: str | os.PathLike[str], *, rehearsal: bool = False, change: Callable[[Any], Any] = lambda content: content
+    path: str | os.PathLike[str], *, is_local: bool = False, change: Callable[[Any], Any] = lambda content: content
 ) -> JobFile:
-    """Reads a job file, local or in a bucket.
+    """Reads a job file from disk or from a bucket.
 
     Args:
-        path: The file.
-        rehearsal: Whether it is for this machine, where the output folder and packages may have local paths.
-        change: Of the content, before it is read as a job.
+        path: Path of the file.
+        is_local: Whether the job runs on this machine, where the output directory and packages may be local paths.
+        change: Function that changes the parsed YAML before it is validated.
 
     Raises:
-        ConfigError: It is not YAML, PyYAML is not installed, or `parse` refuses what it says.
-        StorageError: It cannot be read.
+        ConfigError: If the file is not YAML, its content is invalid, or PyYAML or Google's SDK is not installed.
+        StorageError: If the file cannot be read.
     """
     content = change(read_yaml(path))
     try:
-        return parse(content, rehearsal=rehearsal)
+        return parse(content, is_local=is_local)
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(path)}: {error}") from error
 
 
-def parse(content: Any, *, rehearsal: bool = False) -> JobFile:
-    """The job that the content of a file describes; a tuning job where its keys are those of one.
+def parse(content: Any, *, is_local: bool = False) -> JobFile:
+    """Parses a custom job or a hyperparameter tuning job, whichever the keys resemble more.
 
     Args:
-        content: As YAML gives it.
-        rehearsal: As `read` has it.
+        content: Parsed YAML.
+        is_local: Whether the job runs on this machine, as in `read`.
 
     Raises:
-        ConfigError: The first mistake, with the path to it.
+        ConfigError: If there is a mistake; the message has the path to the first one.
     """
     if not isinstance(content, Mapping):
-        raise ConfigError("the file holds no keys; it must be a CustomJobSpec or a HyperparameterTuningJob.")
+        raise ConfigError("the file has no keys; it must be a CustomJobSpec or a HyperparameterTuningJob.")
     for key in ("jobSpec", "job_spec"):
         if key in content:
-            fail(key, "is part of a CustomJob, and a file holds its CustomJobSpec alone; keep what is under that key.")
-    if _likeness(content, "HyperparameterTuningJob") > _likeness(content, "CustomJobSpec"):
-        return _tuning(conform(content, "HyperparameterTuningJob"), rehearsal)
-    return _job(conform(content, "CustomJobSpec"), "", rehearsal)
+            fail(key, "is part of a CustomJob, but a file holds only its CustomJobSpec; keep what is under that key.")
+    custom, tuning = (api_schema.root_message(name) for name in ("CustomJobSpec", "HyperparameterTuningJob"))
+    if _num_similar_keys(content, tuning) > _num_similar_keys(content, custom):
+        return _parse_tuning_job(validate(content, tuning), is_local)
+    return _parse_job(validate(content, custom), "", is_local)
 
 
-def _likeness(content: Mapping[Any, Any], message: str) -> int:
-    """How many keys look like those of a message, misspelt ones counted."""
-    known = MESSAGES[message]
+def _num_similar_keys(content: Mapping[Any, Any], message: Descriptor) -> int:
+    """Returns how many keys resemble keys of a message, so that a misspelled key counts."""
+    known = api_schema.fields(message)
     return sum(bool(difflib.get_close_matches(camel_case(str(key)), known, n=1, cutoff=0.8)) for key in content)
 
 
-def _tuning(raw: dict[str, Any], rehearsal: bool) -> TuningSpec:
-    most, parallel, failed = (raw.get(f"{what}TrialCount", 0) for what in ("max", "parallel", "maxFailed"))
+def _parse_tuning_job(raw: dict[str, Any], is_local: bool) -> TuningSpec:
+    maximum, parallel, failed = (raw.get(f"{name}TrialCount", 0) for name in ("max", "parallel", "maxFailed"))
     if parallel < 1:
-        fail("parallelTrialCount", f"is {parallel}; the least is 1.")
-    if most < parallel:
-        fail("maxTrialCount", f"is {most}, fewer than parallelTrialCount={parallel}; raise it or lower the other.")
+        fail("parallelTrialCount", f"is {parallel}; the minimum is 1.")
+    if maximum < parallel:
+        fail("maxTrialCount", f"is {maximum}, less than parallelTrialCount={parallel}; change one of them.")
     if failed < 0:
-        fail("maxFailedTrialCount", f"is {failed}; the least is 0, which leaves the choice to Vertex AI.")
+        fail("maxFailedTrialCount", f"is {failed}; the minimum is 0, which leaves the choice to Vertex AI.")
     return TuningSpec(
         display_name=raw.get("displayName"),
         study=parse_study(raw["studySpec"], "studySpec"),
-        max_trial_count=most,
+        max_trial_count=maximum,
         parallel_trial_count=parallel,
         max_failed_trial_count=failed,
-        trial=_job(raw["trialJobSpec"], "trialJobSpec.", rehearsal),
+        trial=_parse_job(raw["trialJobSpec"], "trialJobSpec.", is_local),
         raw=raw,
     )
 
 
-def _job(raw: dict[str, Any], prefix: str, rehearsal: bool) -> JobSpec:
-    """The job of an object that conforms to `CustomJobSpec`; `prefix` is the path to it, with its dot."""
+def _parse_job(raw: dict[str, Any], prefix: str, is_local: bool) -> JobSpec:
+    """Parses a validated `CustomJobSpec`; `prefix` is the path to it, with its dot."""
     output = raw.get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if output is not None and not may_lie_at(output, rehearsal):
+    if output is not None and not is_allowed_uri(output, is_local):
         fail(f"{prefix}baseOutputDirectory.outputUriPrefix", f"is {output!r}; it must be gs://BUCKET/NAME.")
     return JobSpec(
-        pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs", rehearsal),
+        pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs", is_local),
         base_output_uri=output and without_slash(output),
-        scheduling=_scheduling(raw.get("scheduling", {}), f"{prefix}scheduling"),
+        scheduling=_parse_scheduling(raw.get("scheduling", {}), f"{prefix}scheduling"),
         raw=raw,
     )
 
 
-def _scheduling(raw: dict[str, Any], path: str) -> Scheduling:
+def _parse_scheduling(raw: dict[str, Any], path: str) -> Scheduling:
     restart, disable = raw.get("restartJobOnWorkerRestart", False), raw.get("disableRetries", False)
     if restart and disable:
-        fail(path, "has restartJobOnWorkerRestart and disableRetries, which switches it off; keep one of them.")
+        fail(path, "has both restartJobOnWorkerRestart and disableRetries, which disables restarts; keep one of them.")
+    timeout = raw.get("timeout")
     return Scheduling(
-        timeout_secs=_seconds(raw.get("timeout")),
-        max_wait_secs=_seconds(raw.get("maxWaitDuration")),
+        timeout_secs=None if timeout is None else float(timeout.removesuffix("s")),
         restart_job_on_worker_restart=restart,
         disable_retries=disable,
-        strategy=_STRATEGIES[specified(raw.get("strategy"))],
     )
-
-
-def _seconds(duration: str | None) -> float | None:
-    return None if duration is None else float(duration.removesuffix("s"))

@@ -1,4 +1,4 @@
-"""What the machines of a job must have in common: settings that agree, and a batch that they can share out."""
+"""Checks that the pools of a job fit each other: equal settings, and a batch that their devices divide."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,79 +7,79 @@ from typing import Any
 from trainer.cloud.jobs.arguments import ParsedArgs
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.worker_pools import Pool
-from trainer.config import check_shares
+from trainer.config import check_divisible
 from trainer.config.compatibility import check_strategy
 from trainer.errors import ConfigError
 from trainer.storage import without_mount
 
-_SHARED = ("steps", "epochs", "job_dir")
-"""Not part of a run's identity, yet machines that train in step take the same number of steps, and resume together."""
+_EQUAL_SETTINGS = ("steps", "epochs", "job_dir")
+"""Settings that do not identify a run, but that must be equal on all machines of a synchronous job."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machines:
-    """Those of a pool that runs the trainer."""
+class TrainerPool:
+    """A pool that runs the trainer."""
 
     pool: Pool
-    asked: ParsedArgs
-    where: str
-    """What asks it of them, for the sentence."""
+    args: ParsedArgs
+    path: str
+    """Path to the args in the file, and the parameters of the trial, for error messages."""
 
     @property
     def num_devices(self) -> int:
-        """Of each machine."""
-        return self.pool.accelerator_count or self.asked.config.num_virtual_devices
+        """Number of devices per machine."""
+        return self.pool.accelerator_count or self.args.config.num_virtual_devices
 
 
-def check_together(parts: Sequence[Machines]) -> None:
-    """Refuses what the trainer refuses on machines that are already billed.
+def check_consistency(pools: Sequence[TrainerPool]) -> None:
+    """Checks what the trainer would otherwise refuse on machines that are already billed.
 
     Args:
-        parts: The chief, and the workers where there are some.
+        pools: Pool of the chief, then the pool of the workers if there is one.
 
     Raises:
-        ConfigError: Their settings differ, the strategy does not fit their number, or the batch does not divide by
-            their devices.
+        ConfigError: If the settings differ, the strategy does not fit the number of machines, or the devices do not
+            divide the batch.
     """
-    for other in parts[1:]:
-        _check_same(parts[0], other)
-    num_machines = sum(part.pool.replica_count for part in parts)
-    for one in parts:
+    for other in pools[1:]:
+        _check_equal_settings(pools[0], other)
+    num_machines = sum(one.pool.replica_count for one in pools)
+    for one in pools:
         try:
-            check_strategy(one.asked.config.strategy, num_machines)
-            for count in _replica_counts(one, parts):
-                check_shares(one.asked.config.global_batch_size, count)
+            check_strategy(one.args.config.strategy, num_machines)
+            for count in _divisors(one, pools):
+                check_divisible(one.args.config.global_batch_size, count)
         except ConfigError as error:
-            raise ConfigError(f"{one.where}: {error}") from error
+            raise ConfigError(f"{one.path}: {error}") from error
 
 
-def _check_same(chief: Machines, other: Machines) -> None:
-    wanted, there = _decisive(chief.asked), _decisive(other.asked)
-    for name in wanted:
-        if name in there and there[name] != wanted[name]:
+def _check_equal_settings(chief: TrainerPool, other: TrainerPool) -> None:
+    expected, actual = _shared_settings(chief.args), _shared_settings(other.args)
+    for name in expected:
+        if name in actual and actual[name] != expected[name]:
             fail(
-                other.where,
-                f"ask for {name}={there[name]} where the chief has {name}={wanted[name]}; give all machines the same "
+                other.path,
+                f"set {name}={actual[name]}, but the chief has {name}={expected[name]}; give all machines the same "
                 "flags.",
             )
 
 
-def _decisive(asked: ParsedArgs) -> dict[str, Any]:
-    """The settings that must be equal on all machines, as far as they are known."""
-    config = asked.config
-    values = config.identity | {name: getattr(config, name) for name in _SHARED}
-    values |= {name: values[name] and without_mount(values[name]) for name in ("dataset", "dataset_b", "job_dir")}
-    known: Mapping[str, Any] = asked.given if asked.has_own_recipe else values
-    return {name: values[name] for name in values if name in known}
+def _shared_settings(args: ParsedArgs) -> dict[str, Any]:
+    """Returns the settings that must be equal on all machines, as far as they are known."""
+    config = args.config
+    settings = config.identity | {name: getattr(config, name) for name in _EQUAL_SETTINGS}
+    settings |= {name: settings[name] and without_mount(settings[name]) for name in ("dataset", "dataset_b", "job_dir")}
+    known: Mapping[str, Any] = args.flags if args.has_custom_recipe else settings
+    return {name: settings[name] for name in settings if name in known}
 
 
-def _replica_counts(one: Machines, parts: Sequence[Machines]) -> list[int]:
-    """The numbers that the batch must divide by: before the devices are looked at, and with them."""
-    config, num_machines = one.asked.config, sum(part.pool.replica_count for part in parts)
-    if one.asked.has_own_recipe and "global_batch_size" not in one.asked.given:
+def _divisors(one: TrainerPool, pools: Sequence[TrainerPool]) -> list[int]:
+    """Returns the numbers that must divide the batch: replicas on virtual devices and on the pools' accelerators."""
+    config, num_machines = one.args.config, sum(other.pool.replica_count for other in pools)
+    if one.args.has_custom_recipe and "global_batch_size" not in one.args.flags:
         return []
     num_replicas = {
         "one_device": 1,
         "mirrored": one.num_devices,
-    }.get(config.strategy, sum(part.pool.replica_count * part.num_devices for part in parts))
+    }.get(config.strategy, sum(other.pool.replica_count * other.num_devices for other in pools))
     return [config.num_virtual_devices * num_machines, num_replicas]

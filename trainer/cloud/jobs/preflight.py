@@ -1,171 +1,180 @@
-"""Holds a job file against the trainer that it starts: its flags, its output, and what its trials are judged by."""
+"""Checks a job file against the trainer that it starts: its flags, its output and the metrics of its trials."""
 
 import re
 from collections.abc import Mapping
 
-from trainer.cloud.jobs import boundary_trials
-from trainer.cloud.jobs.arguments import ParsedArgs, asked, check_args, trainer_args
+from trainer import metrics
+from trainer.cloud.jobs.arguments import ParsedArgs, check_args, parse_args, trainer_args
+from trainer.cloud.jobs.boundary_trials import boundary_trials, boundary_values
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
-from trainer.cloud.jobs.known import REPORTED_METRICS, SMALLER_IS_BETTER, reported
-from trainer.cloud.jobs.pool_consistency import Machines, check_together
+from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
-from trainer.cloud.jobs.worker_pools import Pool, PythonPackage, may_lie_at
+from trainer.cloud.jobs.worker_pools import Pool, PythonPackage, is_allowed_uri
 from trainer.config import TrainConfig
 from trainer.config.flags import takes_whole_numbers
+from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
 from trainer.storage import without_mount
 
-_TPUS = re.compile(r"TPU_|cloud-tpu|ct\d")
-"""Types of accelerators and of machines that TensorFlow's packages for CPUs and NVIDIA's accelerators cannot use."""
+_TPU_TYPE = re.compile(r"TPU_|cloud-tpu|ct\d")
+"""Accelerator and machine types that TensorFlow's packages for CPUs and NVIDIA GPUs cannot use."""
 
 
-def check_job(job: JobFile, *, rehearsal: bool = False) -> list[Machines]:
-    """Refuses a job that the trainer would refuse, whose results would be lost, or whose trials would be judged by
-    nothing. What a program other than the trainer takes and reports is not known.
+def check_job(job: JobFile, *, is_local: bool = False) -> list[TrainerPool]:
+    """Refuses a job that the trainer would refuse, that would lose its results, or whose trials report no metric.
+
+    Programs other than the trainer are not checked.
 
     Args:
-        job: As `jobspec` read it.
-        rehearsal: Whether it is for this machine, where results may lie in local folders.
+        job: Parsed job file.
+        is_local: Whether the job runs on this machine, where it may write to local folders.
 
     Returns:
-        The machines that run the trainer; of a study those of trials that it may have.
+        The pools that run the trainer; for a study, those of its boundary trials.
 
     Raises:
-        ConfigError: The first mistake.
+        ConfigError: If there is a mistake; the message describes the first one.
     """
     if not isinstance(job, TuningSpec):
-        _check_pools(job, "", is_tuning=False, rehearsal=rehearsal)
-        return _check_machines(job, "", {})
-    is_known = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
-    if is_known:
+        _check_pools(job, "", is_tuning=False, is_local=is_local)
+        return _check_trainer_args(job, "", {})
+    runs_trainer = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
+    if runs_trainer:
         _check_study(job.study)
-    _check_pools(job.trial, "trialJobSpec.", is_tuning=True, rehearsal=rehearsal)
-    return _check_trials(job) if is_known else []
+    _check_pools(job.trial, "trialJobSpec.", is_tuning=True, is_local=is_local)
+    return _check_trials(job) if runs_trainer else []
 
 
-def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, rehearsal: bool) -> None:
+def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) -> None:
     job_dir = None
     for pool in job.pools:
         args = trainer_args(pool.program)
         if args is None:
             continue
         if pool.role == "evaluator":
-            fail(f"{prefix}workerPoolSpecs[{pool.index}]", "is an evaluator, and the chief evaluates; leave it out.")
-        where = _where(pool, prefix)
-        some = asked(args, where)
-        here = some.config.job_dir
-        if not rehearsal:
+            fail(
+                f"{prefix}workerPoolSpecs[{pool.index}]", "is an evaluator, but the chief evaluates; remove this pool."
+            )
+        path = _args_path(pool, prefix)
+        parsed = parse_args(args, path)
+        if not is_local:
             _check_accelerator(pool, f"{prefix}workerPoolSpecs[{pool.index}].machineSpec")
-            _check_restart(job, some, where)
-        if some.is_dry_run:
-            fail(where, "has --dry_run, which trains nothing; remove it.")
-        if is_tuning and here is not None:
-            fail(where, "has --job_dir, to which all trials would write; remove it, and give baseOutputDirectory.")
-        if pool.role == "chief" and here is not None:
-            job_dir = here
-            if not rehearsal and not may_lie_at(without_mount(here), rehearsal):
-                fail(where, f"has --job_dir={here}, which is lost with the machine; give gs://BUCKET/NAME.")
-    if job.base_output_uri is None and job_dir is None and (is_tuning or not rehearsal):
-        cure = "" if is_tuning else ", or --job_dir=gs://BUCKET/NAME among the args"
-        fail(f"{prefix}baseOutputDirectory", f"is missing, so that the results would be lost; give it{cure}.")
+            _check_restart(job, parsed, path)
+        if parsed.is_dry_run:
+            fail(path, "has --dry_run, which trains nothing; remove it.")
+        pool_job_dir = parsed.config.job_dir
+        if is_tuning and pool_job_dir is not None:
+            fail(path, "has --job_dir, to which all trials would write; replace it with baseOutputDirectory.")
+        if pool.role == "chief" and pool_job_dir is not None:
+            job_dir = pool_job_dir
+            if not is_local and not is_allowed_uri(without_mount(job_dir), is_local=False):
+                fail(path, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
+    if job.base_output_uri is None and job_dir is None and (is_tuning or not is_local):
+        alternative = "" if is_tuning else ", or add --job_dir=gs://BUCKET/NAME to the args"
+        fail(f"{prefix}baseOutputDirectory", f"is missing, so the results would be lost; give it{alternative}.")
 
 
-def _check_accelerator(pool: Pool, where: str) -> None:
-    kind = pool.accelerator_type or pool.machine_type
-    if _TPUS.match(kind):
-        fail(where, f"asks for {kind}, which the trainer would leave idle; give an accelerator of NVIDIA's, or none.")
+def _check_accelerator(pool: Pool, path: str) -> None:
+    type_name = pool.accelerator_type or pool.machine_type
+    if _TPU_TYPE.match(type_name):
+        fail(path, f"requests {type_name}, which the trainer cannot use; give an NVIDIA GPU or no accelerator.")
 
 
-def _check_restart(job: JobSpec, asked: ParsedArgs, where: str) -> None:
-    if asked.config.resume == "never" and not job.scheduling.disable_retries:
+def _check_restart(job: JobSpec, args: ParsedArgs, path: str) -> None:
+    if args.config.resume == "never" and not job.scheduling.disable_retries:
         fail(
-            where,
-            "has --resume=never, with which a job that is started again refuses its own checkpoints; remove it, or "
-            "give scheduling.disableRetries.",
+            path,
+            "has --resume=never, so a restarted job would refuse its own checkpoints; remove it, or set "
+            "scheduling.disableRetries.",
         )
 
 
-def _check_machines(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -> list[Machines]:
-    """Refuses names that the trainer does not have, and machines that cannot train together.
+def _check_trainer_args(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -> list[TrainerPool]:
+    """Checks the args of every pool that runs the trainer, and that the pools can train together.
 
     Args:
-        job: Of which every pool, or some, run the trainer.
-        prefix: The path to it.
-        trial: Parameters that come after the args of each pool.
+        job: Job with at least one pool that runs the trainer.
+        prefix: Path to the job in the file, with its dot.
+        trial: Parameters that follow the args of each pool.
 
     Returns:
-        The machines that run the trainer.
+        The pools that run the trainer.
     """
-    flags, parts = [f"--{name}={value}" for name, value in trial.items()], []
+    flags, trainer_pools = [f"--{name}={value}" for name, value in trial.items()], []
     for pool in job.pools:
-        args, where = trainer_args(pool.program), _where(pool, prefix)
+        args, path = trainer_args(pool.program), _args_path(pool, prefix)
         if args is not None:
-            where += f" with {' '.join(flags)}" if flags else ""
-            parts.append(Machines(pool=pool, asked=check_args([*args, *flags], where), where=where))
-    if len(parts) == len([pool for pool in job.pools if pool.role != "evaluator"]):
-        check_together(parts)
-    return parts
+            path += f" with {' '.join(flags)}" if flags else ""
+            trainer_pools.append(TrainerPool(pool=pool, args=check_args([*args, *flags], path), path=path))
+    if len(trainer_pools) == len([pool for pool in job.pools if pool.role != "evaluator"]):
+        check_consistency(trainer_pools)
+    return trainer_pools
 
 
-def _where(pool: Pool, prefix: str) -> str:
+def _args_path(pool: Pool, prefix: str) -> str:
     program = "pythonPackageSpec" if isinstance(pool.program, PythonPackage) else "containerSpec"
     return f"{prefix}workerPoolSpecs[{pool.index}].{program}.args"
 
 
 def _check_study(study: StudySpec) -> None:
+    """Checks the metrics and the parameters of a study."""
+    goals = {name: goal for suite in metrics.NAMES for name, goal in metrics.goals(suite).items()}
     for number, metric in enumerate(study.metrics):
-        where = f"studySpec.metrics[{number}]"
-        if metric.metric_id not in REPORTED_METRICS:
-            advice = did_you_mean(metric.metric_id, REPORTED_METRICS, f"known are {', '.join(REPORTED_METRICS)}.")
-            fail(f"{where}.metricId", f"is {metric.metric_id!r}, which the trainer does not report; {advice}")
-        best, goal = ("least", "MINIMIZE") if metric.metric_id in SMALLER_IS_BETTER else ("greatest", "MAXIMIZE")
+        path = f"studySpec.metrics[{number}]"
+        if metric.metric_id not in goals:
+            advice = did_you_mean(metric.metric_id, goals, f"known metrics are {', '.join(goals)}.")
+            fail(f"{path}.metricId", f"is {metric.metric_id!r}, which the trainer does not report; {advice}")
+        goal = goals[metric.metric_id]
         if metric.goal != goal:
-            fail(f"{where}.goal", f"is {metric.goal}, and the best {metric.metric_id} is the {best}; write {goal}.")
+            best = "smallest" if goal == "MINIMIZE" else "greatest"
+            fail(f"{path}.goal", f"is {metric.goal}, but the {best} {metric.metric_id} is the best; write {goal}.")
     for parameter in study.all_parameters():
         _check_parameter(parameter)
 
 
-def _check_trials(job: TuningSpec) -> list[Machines]:
-    """Refuses a study some of whose trials would fail, or report nothing that they are judged by.
+def _check_trials(job: TuningSpec) -> list[TrainerPool]:
+    """Refuses a study if a boundary trial would fail or would not report the study's metrics.
 
     Returns:
-        The machines of the trials that were tried.
+        The pools of the boundary trials.
     """
-    tried: list[Machines] = []
-    for trial in boundary_trials.trials(job.study.parameters):
-        machines = _check_machines(job.trial, "trialJobSpec.", trial)
-        _check_reports(job.study, machines[0])
-        tried += machines
-    return tried
+    trainer_pools: list[TrainerPool] = []
+    for trial in boundary_trials(job.study.parameters):
+        pools = _check_trainer_args(job.trial, "trialJobSpec.", trial)
+        _check_reported_metrics(job.study, pools[0])
+        trainer_pools += pools
+    return trainer_pools
 
 
-def _check_reports(study: StudySpec, chief: Machines) -> None:
-    config = chief.asked.config
-    if chief.asked.has_own_recipe and config.metrics == "auto":
-        return  # its data set decides
-    model = None if chief.asked.has_own_recipe else config.model
-    names, seen = reported(config.suite, model), f"metrics={config.suite}, dataset={config.dataset}, model={model}"
-    cure = f"{', '.join(names)} alone; name one of these" if names else "nothing; choose its --metrics"
+def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
+    config, has_custom_recipe = chief.args.config, chief.args.has_custom_recipe
+    if has_custom_recipe and config.metrics == "auto":
+        return  # the suite depends on the recipe's data set
+    model = None if has_custom_recipe else config.model
+    with quiet_import():
+        from trainer.cloud.jobs import config_checks
+    names = config_checks.reported_metrics(config.suite, model)
+    settings = f"metrics={config.suite}" + ("" if model is None else f", dataset={config.dataset}, model={model}")
+    reported = f"only {', '.join(names)}; name one of these" if names else "nothing; set its --metrics"
     for number, metric in enumerate(study.metrics):
         if metric.metric_id not in names:
             fail(
                 f"studySpec.metrics[{number}].metricId",
-                f"is {metric.metric_id!r}, and a trial with {seen if model else f'metrics={config.suite}'} reports "
-                f"{cure}, or correct {chief.where}.",
+                f"is {metric.metric_id!r}, but a trial with {settings} reports {reported}, or correct {chief.path}.",
             )
 
 
 def _check_parameter(parameter: Parameter) -> None:
-    """Refuses a parameter that is no flag, or whose values its flag does not take."""
-    known, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
-    where = f"studySpec.parameters, {name}"
-    if name not in known:
-        near = did_you_mean(name, known)
-        fail(where, f"is not a flag of the trainer; {near or 'python -m trainer.task --help lists them.'}")
+    """Refuses a parameter that is not a flag of the trainer, or whose values its flag does not accept."""
+    settings, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
+    path = f"studySpec.parameters, {name}"
+    if name not in settings:
+        nearest = did_you_mean(name, settings)
+        fail(path, f"is not a flag of the trainer; {nearest or 'python -m trainer.task --help lists them.'}")
     if name == "job_dir":
-        fail(where, "cannot be varied by a tuning job; remove it.")
+        fail(path, "cannot be varied by a tuning job; remove it.")
     if parameter.kind == "double" and takes_whole_numbers(name):
-        fail(where, "takes whole numbers, and a double is hardly ever one; write integerValueSpec.")
-    for value in boundary_trials.values(parameter):
-        asked([f"--{name}={value}"], where)
+        fail(path, "takes whole numbers, but its values are doubles; write integerValueSpec.")
+    for value in boundary_values(parameter):
+        parse_args([f"--{name}={value}"], path)

@@ -1,4 +1,4 @@
-"""What is sent for a job file."""
+"""The request that creates the job of a file."""
 
 import copy
 import re
@@ -7,43 +7,46 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.cloud.jobs.job_spec import JobFile, TuningSpec
-from trainer.cloud.vertex.client import CUSTOM, TUNING, Endpoint, JobKind
+from trainer.cloud.vertex.client import CUSTOM, TUNING, JobKind
+from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import ConfigError
 
-_PROGRAMS = ("containerSpec", "pythonPackageSpec")
+_PROGRAM_KEYS = ("containerSpec", "pythonPackageSpec")
 DEFAULT_DISPLAY_NAME = "gan-trainer"
-_LONGEST_DISPLAY_NAME = 128
-_PLACEHOLDERS = {"BUCKET": "your bucket for BUCKET", "PROJECT": "your project for PROJECT"}
+_MAX_DISPLAY_NAME_LENGTH = 128
+_PLACEHOLDERS = {"BUCKET": "your bucket", "PROJECT": "your project"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A job to be made."""
+    """A request that creates a job."""
 
     kind: JobKind
     body: Mapping[str, Any]
-    """A CustomJob or a HyperparameterTuningJob, enumerations by name."""
+    """A CustomJob or a HyperparameterTuningJob; enumerations are names."""
 
-    def told(self, place: Endpoint) -> dict[str, Any]:
-        """The HTTP request, for JSON."""
-        url = f"{place.address}/v1/{place.parent}/{self.kind.collection}"
+    def to_http(self, endpoint: Endpoint) -> dict[str, Any]:
+        """Returns the method, URL and body of the HTTP request."""
+        url = f"{endpoint.url}/v1/{endpoint.parent}/{self.kind.collection}"
         return {"method": "POST", "url": url, "body": self.body}
 
 
-def request(job: JobFile, display_name: str | None = None) -> Request:
-    """The request for a job file.
+def create_request(job: JobFile, display_name: str | None = None) -> Request:
+    """Returns the request for a job file.
 
     Args:
-        job: As `jobspec.parse` returned it.
-        display_name: What it is called. None: as the file says, else gan-trainer.
+        job: Parsed job file.
+        display_name: Name of the job. None: the name in the file, or `DEFAULT_DISPLAY_NAME`.
 
     Raises:
-        ConfigError: The name is too long.
+        ConfigError: If the name is too long.
     """
     is_tuning = isinstance(job, TuningSpec)
     name = display_name or (job.display_name if isinstance(job, TuningSpec) else None) or DEFAULT_DISPLAY_NAME
-    if len(name) > _LONGEST_DISPLAY_NAME:
-        raise ConfigError(f"the display name has {len(name)} characters; the most is {_LONGEST_DISPLAY_NAME}.")
+    if len(name) > _MAX_DISPLAY_NAME_LENGTH:
+        raise ConfigError(
+            f"the display name has {len(name)} characters, more than {_MAX_DISPLAY_NAME_LENGTH}; shorten it."
+        )
     content: Mapping[str, Any] = job.raw if is_tuning else {"jobSpec": job.raw}
     return Request(
         kind=TUNING if is_tuning else CUSTOM,
@@ -51,16 +54,18 @@ def request(job: JobFile, display_name: str | None = None) -> Request:
     )
 
 
-def with_changes(content: Any, *, args: Sequence[str] | None, service_account: str | None) -> Any:
-    """The content of a file with what the command line changes in it; what is no job is left to `jobspec.parse`.
+def with_overrides(content: Any, *, args: Sequence[str] | None, service_account: str | None) -> Any:
+    """Returns the content of a file with the values that the command line overrides.
+
+    Invalid content is left to `job_spec.parse`.
 
     Args:
-        content: As YAML gives it.
-        args: Of every pool, as gcloud's --args. None: as the file says.
-        service_account: That the job runs as. None: as the file says.
+        content: Parsed YAML.
+        args: Args of every pool, as in gcloud's --args. None: those of the file.
+        service_account: Account that the job runs as. None: that of the file.
     """
     content = copy.deepcopy(content)
-    spec = job_spec(content)
+    spec = custom_job_spec(content)
     if service_account is not None and spec is not None:
         spec["serviceAccount"] = service_account
     for program in programs(content) if args is not None else ():
@@ -68,34 +73,34 @@ def with_changes(content: Any, *, args: Sequence[str] | None, service_account: s
     return content
 
 
-def job_spec(content: Any) -> dict[str, Any] | None:
-    """The CustomJobSpec in the content of a file, whatever is wrong with it; None where there is none."""
+def custom_job_spec(content: Any) -> dict[str, Any] | None:
+    """Returns the CustomJobSpec in unvalidated content, or None if there is no object in its place."""
     spec = content.get("trialJobSpec", content) if isinstance(content, dict) else None
     return spec if isinstance(spec, dict) else None
 
 
 def programs(content: Any) -> list[dict[str, Any]]:
-    """The containerSpec or pythonPackageSpec of every pool in the content of a file."""
-    pools = (job_spec(content) or {}).get("workerPoolSpecs")
+    """Returns the containerSpec or pythonPackageSpec of every pool in unvalidated content."""
+    pools = (custom_job_spec(content) or {}).get("workerPoolSpecs")
     pools = pools if isinstance(pools, list) else []
-    found = [pool.get(key) for pool in pools if isinstance(pool, dict) for key in _PROGRAMS]
-    return [program for program in found if isinstance(program, dict)]
+    specs = [pool.get(key) for pool in pools if isinstance(pool, dict) for key in _PROGRAM_KEYS]
+    return [spec for spec in specs if isinstance(spec, dict)]
 
 
-def check_names(body: Mapping[str, Any]) -> None:
-    """Refuses the placeholders of the job files that come with this package.
+def check_placeholders(body: Mapping[str, Any]) -> None:
+    """Refuses the placeholders in the job files that come with this package.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: If the body of a request has one.
     """
     for text in _texts(body):
-        for placeholder, own in _PLACEHOLDERS.items():
+        for placeholder, replacement in _PLACEHOLDERS.items():
             if re.search(rf"(?<![\w$])(?<!\$[{{(]){placeholder}(?!\w)", text):  # $PROJECT is a variable
-                raise ConfigError(f"{text!r} holds a placeholder; write the name of {own}.")
+                raise ConfigError(f"{text!r} has the placeholder {placeholder}; replace it with {replacement}.")
 
 
 def _texts(value: Any) -> list[str]:
-    """Every text in a JSON value, the names of variables left out."""
+    """Returns every string in a JSON value, except the names of environment variables."""
     if isinstance(value, Mapping):
         return [text for key, member in value.items() if key != "name" for text in _texts(member)]
     if isinstance(value, list):

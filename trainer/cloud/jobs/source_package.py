@@ -1,4 +1,4 @@
-"""The source distribution of a job with a pythonPackageSpec: built from a folder, put into a bucket by its content."""
+"""Source distribution for a job with a pythonPackageSpec: built from a folder, uploaded under a hash of its content."""
 
 import copy
 import gzip
@@ -19,136 +19,139 @@ from typing import Any
 from trainer.cloud.jobs.request import programs
 from trainer.cloud.jobs.worker_pools import PACKAGE
 from trainer.errors import ConfigError
-from trainer.storage import locate
+from trainer.storage import has_bucket, is_remote, locate
 
-_PLACEHOLDER = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
-"""What the job files of this package say where the package is to be built."""
-_ENDING = ".tar.gz"
-TO_BUILD = f"{PACKAGE}to-be-built{_ENDING}"
-"""In a rehearsal, in place of the address of a package that is yet to be built."""
-_BUILT = "built"
-_OLDEST_SETUPTOOLS = 77  # that pyproject.toml asks for
+_PLACEHOLDER_URI = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
+"""URI in the job files of this repository that stands for a package to build."""
+_SUFFIX = ".tar.gz"
+TO_BUILD = f"{PACKAGE}to-be-built{_SUFFIX}"
+"""Stands for a package to build, in a job on this machine."""
+_FROM_PROJECT = "built"
+"""Source of a package that is built from the project."""
+_MIN_SETUPTOOLS = 77  # as in pyproject.toml
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A source distribution that goes to a bucket."""
+    """A source distribution to upload."""
 
     uri: str
-    """Where: named by its content, so that the same one is sent once."""
+    """Target, which contains a hash of the content, so that equal packages are uploaded once."""
     content: bytes
 
     def upload(self) -> None:
-        """Puts it there, unless it is there.
+        """Uploads the package unless it already exists.
 
         Raises:
-            StorageError: The bucket cannot be written.
+            StorageError: If the bucket cannot be written.
         """
         locate(self.uri).write_bytes(self.content, only_new=True)
 
 
-def with_provisional(content: Any, staging_bucket: str | None) -> tuple[Any, dict[str, str]]:
-    """The content of a file with provisional addresses for packages that are yet to be built or sent.
+def with_provisional_uris(content: Any, staging_bucket: str | None) -> tuple[Any, dict[str, str]]:
+    """Returns the content of a file with provisional URIs for packages to build or upload.
 
-    So the whole file can be checked before anything is built.
+    The whole file can then be checked before anything is built.
 
     Args:
-        content: As YAML gives it.
-        staging_bucket: gs:// where packages go. None: there is none.
+        content: Parsed YAML.
+        staging_bucket: `gs://` URI to upload packages to, if any.
 
     Returns:
-        The content, and what each provisional address stands for: a local path, or `built`.
+        The content, and the source of each provisional URI: a local path, or `built`.
 
     Raises:
-        ConfigError: A package needs a staging bucket, or a local one is not there.
+        ConfigError: If a package needs a staging bucket, or a local package does not exist.
     """
-    if staging_bucket is not None and not re.fullmatch(r"gs://[^/]+(/.*)?", staging_bucket):
-        raise ConfigError(f"staging_bucket={staging_bucket} is not in Cloud Storage; write gs://BUCKET.")
+    if staging_bucket is not None and not has_bucket(staging_bucket):
+        raise ConfigError(
+            f"staging_bucket={staging_bucket} is not in Cloud Storage; write --staging_bucket=gs://BUCKET."
+        )
     sources: dict[str, str] = {}
     content = copy.deepcopy(content)
-    _change_uris(content, lambda uri: _provisional(uri, staging_bucket, sources))
+    _change_uris(content, lambda uri: _provisional_uri(uri, staging_bucket, sources))
     return content, sources
 
 
-def for_rehearsal(content: Any) -> Any:
-    """The content of a file with `TO_BUILD` for packages that are yet to be built; nothing has to be sent."""
+def for_local_job(content: Any) -> Any:
+    """Returns the content of a file with `TO_BUILD` for packages to build; a local job uploads nothing."""
     content = copy.deepcopy(content)
     _change_uris(content, lambda uri: TO_BUILD if _is_to_build(uri) else uri)
     return content
 
 
 def build(project: Path, folder: Path) -> Path:
-    """Builds the source distribution of a project, and returns where in a folder it is.
+    """Builds the source distribution of a project in a folder and returns its path.
 
     Raises:
-        ConfigError: It cannot be built.
+        ConfigError: If the package cannot be built.
     """
-    name, content = _built(project)
+    name, content = _build(project)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
     return folder / name
 
 
-def packages(sources: Mapping[str, str], staging_bucket: str | None, project: Path) -> dict[str, Package]:
-    """Reads or builds what provisional addresses stand for.
+def collect_packages(sources: Mapping[str, str], staging_bucket: str | None, project: Path) -> dict[str, Package]:
+    """Reads or builds the packages of provisional URIs.
 
     Args:
-        sources: As `with_provisional` returned it.
-        staging_bucket: As it was given to it.
-        project: The folder of the package that is built.
+        sources: Sources by provisional URI, from `with_provisional_uris`.
+        staging_bucket: `gs://` URI to upload packages to, if any.
+        project: Folder of the package to build.
 
     Raises:
-        ConfigError: It cannot be built.
+        ConfigError: If a package cannot be built.
     """
     folder = (staging_bucket or "").rstrip("/")
-    found = {}
+    packages = {}
     for provisional, source in sources.items():
-        name, content = _built(project) if source == _BUILT else _read(Path(source))
+        name, content = _build(project) if source == _FROM_PROJECT else _read(Path(source))
         digest = hashlib.sha256(content).hexdigest()
-        uri = f"{folder}/packages/{name.removesuffix(_ENDING)}-{digest}{_ENDING}"
-        found[provisional] = Package(uri=uri, content=content)
-    return found
+        uri = f"{folder}/packages/{name.removesuffix(_SUFFIX)}-{digest}{_SUFFIX}"
+        packages[provisional] = Package(uri=uri, content=content)
+    return packages
 
 
-def with_addresses(value: Any, found: Mapping[str, Package]) -> Any:
-    """A JSON value with the addresses of packages where the provisional ones were."""
+def with_final_uris(value: Any, packages: Mapping[str, Package]) -> Any:
+    """Returns a JSON value in which every provisional URI is replaced by the URI of its package."""
     if isinstance(value, Mapping):
-        return {key: with_addresses(member, found) for key, member in value.items()}
+        return {key: with_final_uris(member, packages) for key, member in value.items()}
     if isinstance(value, list):
-        return [with_addresses(member, found) for member in value]
-    return found[value].uri if isinstance(value, str) and value in found else value
+        return [with_final_uris(member, packages) for member in value]
+    return packages[value].uri if isinstance(value, str) and value in packages else value
 
 
 def _change_uris(content: Any, change: Callable[[str], str]) -> None:
-    """Changes every address of a package in the content of a file; a missing one is the empty text."""
+    """Changes every package URI in the content of a file, in place. A missing one is passed as an empty string."""
     for program in programs(content):
         if "executorImageUri" not in program and "pythonModule" not in program:
             continue
         uris = program.get("packageUris") or [""]
-        if isinstance(uris, list) and all(isinstance(uri, str) for uri in uris):  # else `jobspec.parse` refuses them
+        if isinstance(uris, list) and all(isinstance(uri, str) for uri in uris):  # else `job_spec.parse` refuses them
             program["packageUris"] = [change(uri) for uri in uris]
 
 
 def _is_to_build(uri: str) -> bool:
-    return not uri or _PLACEHOLDER.fullmatch(uri) is not None
+    return not uri or _PLACEHOLDER_URI.fullmatch(uri) is not None
 
 
-def _provisional(uri: str, staging_bucket: str | None, sources: dict[str, str]) -> str:
+def _provisional_uri(uri: str, staging_bucket: str | None, sources: dict[str, str]) -> str:
     is_built = _is_to_build(uri)
-    if uri.startswith("gs://") and not is_built:
+    if is_remote(uri) and not is_built:
         return uri
-    source = _BUILT if is_built else uri
-    if not is_built and (not uri.endswith(_ENDING) or not Path(uri).is_file()):
+    source = _FROM_PROJECT if is_built else uri
+    if not is_built and (not uri.endswith(_SUFFIX) or not Path(uri).is_file()):
         raise ConfigError(
-            f"packageUris has {uri!r}, which is no source distribution here; give a {_ENDING} file that exists, or "
-            "leave packageUris out to have this folder's package built."
+            f"packageUris has {uri!r}, which is not a source distribution on this machine; give an existing {_SUFFIX} "
+            "file, or remove packageUris to build the package of this folder."
         )
     if staging_bucket is None:
         raise ConfigError(
-            f"packageUris {f'has {uri!r}' if uri else 'is missing'}, and the package needs a bucket to go to; give "
+            f"packageUris {f'has {uri!r}' if uri else 'is missing'}, so the package must be uploaded; give "
             "--staging_bucket=gs://BUCKET."
         )
-    provisional = next((address for address, kept in sources.items() if kept == source), None)
+    provisional = next((uri for uri, other_source in sources.items() if other_source == source), None)
     if provisional is None:
         provisional = f"gs://provisional/{len(sources)}/{PACKAGE if is_built else Path(uri).name}"
         sources[provisional] = source
@@ -159,35 +162,39 @@ def _read(path: Path) -> tuple[str, bytes]:
     return path.name, locate(path).read_bytes()
 
 
-def _built(project: Path) -> tuple[str, bytes]:
-    """Name and content of the source distribution of a folder; the same files give the same content."""
+def _build(project: Path) -> tuple[str, bytes]:
+    """Returns the name and the content of a project's source distribution. Equal files give equal content."""
     if not (project / "pyproject.toml").is_file() and not (project / "setup.py").is_file():
-        raise ConfigError(f"package={project} holds no pyproject.toml or setup.py; give --package=FOLDER that does.")
+        raise ConfigError(f"package={project} has no pyproject.toml or setup.py; give the folder of a package.")
     if importlib.util.find_spec("build") is None:
-        raise ConfigError("a source distribution needs the package build; run pip install 'gan-trainer[vertex]'.")
+        raise ConfigError(
+            "building a source distribution needs the package build; run pip install 'gan-trainer[vertex]'."
+        )
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "build", "--sdist", f"--outdir={folder}", *_isolation(), str(project)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        made = sorted(Path(folder).glob(f"*{_ENDING}"))
-        if done.returncode or len(made) != 1:
-            last = (done.stdout.strip().splitlines() or ["it says nothing"])[-1]
-            raise ConfigError(f"package={project} cannot be built ({last}); mend it, or try python -m build --sdist.")
-        return made[0].name, _reproducible(made[0].read_bytes())
+        command = [sys.executable, "-m", "build", "--sdist", f"--outdir={folder}", *_isolation_flags(), str(project)]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        archives = sorted(Path(folder).glob(f"*{_SUFFIX}"))
+        if result.returncode or len(archives) != 1:
+            last = (result.stdout.strip().splitlines() or ["no output"])[-1]
+            raise ConfigError(
+                f"package={project} cannot be built ({last}); run python -m build --sdist there to see why."
+            )
+        return archives[0].name, _reproducible(archives[0].read_bytes())
 
 
-def _isolation() -> list[str]:
-    """Builds with the setuptools that is here where it is new enough, which needs no network."""
+def _isolation_flags() -> list[str]:
+    """Returns --no-isolation if the installed setuptools is new enough, so that building needs no network."""
     try:
         major = int(importlib.metadata.version("setuptools").partition(".")[0])
     except importlib.metadata.PackageNotFoundError:
         return []
-    return ["--no-isolation"] if major >= _OLDEST_SETUPTOOLS else []
+    return ["--no-isolation"] if major >= _MIN_SETUPTOOLS else []
 
 
 def _reproducible(archive: bytes) -> bytes:
-    """A .tar.gz without times, owners and order, which differ from build to build."""
-    packed, bare = io.BytesIO(), io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=bare, mode="w") as new:
+    """Returns a .tar.gz without times, owners and file order, which differ between builds."""
+    compressed, plain = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=plain, mode="w") as new:
         for member in sorted(old.getmembers(), key=lambda one: one.name):
             content = old.extractfile(member)
             member.mtime = member.uid = member.gid = 0
@@ -195,6 +202,6 @@ def _reproducible(archive: bytes) -> bytes:
             member.pax_headers = {}
             member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
             new.addfile(member, content)
-    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
-        file.write(bare.getvalue())
-    return packed.getvalue()
+    with gzip.GzipFile(filename="", fileobj=compressed, mode="wb", mtime=0) as file:
+        file.write(plain.getvalue())
+    return compressed.getvalue()

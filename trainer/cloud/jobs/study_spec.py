@@ -1,11 +1,11 @@
-"""What a hyperparameter tuning job searches: its metrics, and its parameters with their conditional children."""
+"""Study of a hyperparameter tuning job: its metrics, and its parameters with their conditional children."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from trainer.cloud.jobs.schema_validation import fail, specified
+from trainer.cloud.jobs.schema_validation import enum_or_none, fail
 
 Value = float | int | str
 ValueKind = Literal["double", "integer", "discrete", "categorical"]
@@ -38,7 +38,7 @@ _STOPPINGS: dict[str, Stopping] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What trials report, and where it should go."""
+    """A metric that trials report, and its goal."""
 
     metric_id: str
     goal: Literal["MAXIMIZE", "MINIMIZE"]
@@ -46,21 +46,21 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One flag that trials vary."""
+    """A flag that trials vary."""
 
     parameter_id: str
     kind: ValueKind
     bounds: tuple[float, float] | None
-    """Least and greatest value of a double or an integer, both included. None: it has `values`."""
+    """Minimum and maximum of a double or an integer, both included. None if the parameter has `values`."""
     values: tuple[Value, ...]
-    """What a discrete (ascending) or a categorical parameter can be. Empty: it has `bounds`."""
+    """Values of a discrete (in ascending order) or a categorical parameter. Empty if the parameter has `bounds`."""
     scale: Scale
-    """How to sample: evenly in the value, in its logarithm, or in the logarithm of the distance from the top."""
+    """Scale on which to sample evenly: the value, its logarithm, or the logarithm of its distance from the maximum."""
     children: tuple["Child", ...]
-    """Parameters that exist in some trials alone."""
+    """Conditional parameters, which only some trials have."""
 
     def allows(self, value: Value) -> bool:
-        """Whether this parameter can have a value."""
+        """Returns whether the parameter can have a value."""
         if self.bounds is None:
             return value in self.values
         if isinstance(value, str) or (self.kind == "integer" and value != int(value)):
@@ -68,7 +68,7 @@ class Parameter:
         return self.bounds[0] <= value <= self.bounds[1]
 
     def walk(self) -> Iterator["Parameter"]:
-        """Yields this parameter, then all that depend on it."""
+        """Yields the parameter, then its conditional parameters at every depth."""
         yield self
         for child in self.children:
             yield from child.parameter.walk()
@@ -76,7 +76,7 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """A parameter that exists where its parent has one of these values."""
+    """A conditional parameter: a trial has it if its parent has one of `parent_values`."""
 
     parent_values: tuple[Value, ...]
     parameter: Parameter
@@ -84,68 +84,70 @@ class Child:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """The search."""
+    """A `StudySpec`."""
 
     metrics: tuple[Metric, ...]
     parameters: tuple[Parameter, ...]
-    """Those of every trial; conditional ones are their `children`."""
+    """Parameters of every trial. Conditional parameters are their `children`."""
     algorithm: Literal["GRID_SEARCH", "RANDOM_SEARCH"] | None
-    """None: Vertex AI's Bayesian optimisation."""
+    """None: Vertex AI's Bayesian optimization."""
     measurement_selection: Literal["LAST_MEASUREMENT", "BEST_MEASUREMENT"]
-    """Which of a trial's measurements counts; where the file says nothing the last, as the API has it."""
+    """Measurement that counts for a trial. The API's default is the last one."""
     early_stopping: Stopping | None
-    """How trials without hope are found. None: all run to their end."""
+    """Rule that stops unpromising trials early. None: all trials run to their end."""
     raw: Mapping[str, Any]
-    """What is sent."""
+    """Validated content, as the request sends it."""
 
     def all_parameters(self) -> Iterator[Parameter]:
-        """Yields every parameter, conditional ones after their parents."""
+        """Yields every parameter; conditional parameters follow their parents."""
         for parameter in self.parameters:
             yield from parameter.walk()
 
 
 def parse_study(raw: dict[str, Any], path: str) -> StudySpec:
-    """The study of an object that conforms to its message.
+    """Parses a validated `StudySpec`.
 
     Args:
-        raw: As `conform` returned it.
-        path: Where it stands in the file.
+        raw: Validated content.
+        path: Path to it in the file.
 
     Raises:
-        ConfigError: Names are not unique, bounds or values contradict each other, or the algorithm cannot search them.
+        ConfigError: If names are not unique, bounds or values are invalid, or the algorithm cannot search them.
     """
-    metrics = tuple(_metric(metric, f"{path}.metrics[{n}]") for n, metric in enumerate(raw["metrics"]))
+    metrics = tuple(_parse_metric(metric, f"{path}.metrics[{index}]") for index, metric in enumerate(raw["metrics"]))
     for one, other in itertools.combinations(metrics, 2):
         if one.metric_id == other.metric_id:
             fail(f"{path}.metrics", f"has metricId {one.metric_id} twice; keep one.")
-    parameters = tuple(_parameter(one, f"{path}.parameters[{n}]") for n, one in enumerate(raw["parameters"]))
+    parameters = tuple(
+        _parse_parameter(one, f"{path}.parameters[{index}]") for index, one in enumerate(raw["parameters"])
+    )
     _check_ids([Child(parent_values=(), parameter=parameter) for parameter in parameters], f"{path}.parameters")
-    algorithm = specified(raw.get("algorithm"))
+    algorithm = enum_or_none(raw.get("algorithm"))
     doubles = [one for parameter in parameters for one in parameter.walk() if one.kind == "double"]
     if algorithm == "GRID_SEARCH" and doubles:
         fail(
-            f"{path}.algorithm", f"is GRID_SEARCH, and {doubles[0].parameter_id} is a double; give it discrete values."
+            f"{path}.algorithm", f"is GRID_SEARCH, but {doubles[0].parameter_id} is a double; give it discrete values."
         )
     return StudySpec(
         metrics=metrics,
         parameters=parameters,
         algorithm=algorithm,
-        measurement_selection=specified(raw.get("measurementSelectionType")) or "LAST_MEASUREMENT",
+        measurement_selection=enum_or_none(raw.get("measurementSelectionType")) or "LAST_MEASUREMENT",
         early_stopping=next((stopping for key, stopping in _STOPPINGS.items() if key in raw), None),
         raw=raw,
     )
 
 
-def _metric(raw: dict[str, Any], path: str) -> Metric:
-    goal = specified(raw["goal"])
+def _parse_metric(raw: dict[str, Any], path: str) -> Metric:
+    goal = enum_or_none(raw["goal"])
     if goal is None:
-        fail(f"{path}.goal", f"is {raw['goal']}, which maximizes; write MINIMIZE or MAXIMIZE.")
+        fail(f"{path}.goal", f"is {raw['goal']}, which would maximize; write MINIMIZE or MAXIMIZE.")
     return Metric(metric_id=raw["metricId"], goal=goal)
 
 
-def _parameter(raw: dict[str, Any], path: str) -> Parameter:
+def _parse_parameter(raw: dict[str, Any], path: str) -> Parameter:
     key = next(key for key in _VALUE_SPECS if key in raw)
-    spec, scale = raw[key], specified(raw.get("scaleType"))
+    spec, scale = raw[key], enum_or_none(raw.get("scaleType"))
     parameter = Parameter(
         parameter_id=raw["parameterId"],
         kind=_VALUE_SPECS[key],
@@ -155,52 +157,60 @@ def _parameter(raw: dict[str, Any], path: str) -> Parameter:
         children=(),
     )
     if scale is not None and parameter.kind == "categorical":
-        fail(f"{path}.scaleType", "is for numbers, and this parameter is categorical; remove it.")
+        fail(f"{path}.scaleType", "is for numbers, but this parameter is categorical; remove it.")
     _check_domain(parameter, f"{path}.{key}")
     children = enumerate(raw.get("conditionalParameterSpecs", ()))
     return replace(
         parameter,
-        children=tuple(_child(child, parameter, f"{path}.conditionalParameterSpecs[{n}]") for n, child in children),
+        children=tuple(
+            _parse_child(child, parameter, f"{path}.conditionalParameterSpecs[{index}]") for index, child in children
+        ),
     )
 
 
 def _check_domain(parameter: Parameter, path: str) -> None:
-    """Refuses bounds and values that contradict each other or cannot be scaled as asked."""
+    """Refuses bounds and values that contradict each other or do not fit the scale."""
     values = parameter.values
     if parameter.bounds is not None and parameter.bounds[0] > parameter.bounds[1]:
-        fail(path, f"has minValue {parameter.bounds[0]:g} above maxValue {parameter.bounds[1]:g}; exchange them.")
+        fail(path, f"has minValue {parameter.bounds[0]:g} above maxValue {parameter.bounds[1]:g}; swap them.")
     if parameter.kind == "discrete" and sorted(set(values)) != list(values):
-        fail(f"{path}.values", f"are {_told(values)}; write them in ascending order, each once.")
+        fail(f"{path}.values", f"are {_format_values(values)}; write them in ascending order, each once.")
     if len(set(values)) < len(values):
-        fail(f"{path}.values", f"are {_told(values)}; write each once.")
-    least = parameter.bounds[0] if parameter.bounds is not None else values[0]
-    if parameter.scale in ("log", "reverse_log") and float(least) <= 0:
-        fail(path, f"begins at {least:g}, and a logarithmic scale needs values above 0; raise it, or scale linearly.")
+        fail(f"{path}.values", f"are {_format_values(values)}; write each once.")
+    minimum = parameter.bounds[0] if parameter.bounds is not None else values[0]
+    if parameter.scale in ("log", "reverse_log") and float(minimum) <= 0:
+        fail(
+            path,
+            f"has the minimum {minimum:g}, but a logarithmic scale needs values above 0; raise it.",
+        )
 
 
-def _child(raw: dict[str, Any], parent: Parameter, path: str) -> Child:
+def _parse_child(raw: dict[str, Any], parent: Parameter, path: str) -> Child:
     key = next(key for key in _CONDITIONS.values() if key in raw)
-    right = _CONDITIONS.get(parent.kind)
-    if right is None:
-        fail(path, f"depends on {parent.parameter_id}, which is a double; give that discrete values.")
-    if key != right:
-        fail(f"{path}.{key}", f"does not fit {parent.parameter_id}, which is {parent.kind}; write {right}.")
+    expected = _CONDITIONS.get(parent.kind)
+    if expected is None:
+        fail(path, f"depends on {parent.parameter_id}, which is a double; give that parameter discrete values.")
+    if key != expected:
+        fail(f"{path}.{key}", f"does not fit {parent.parameter_id}, which is {parent.kind}; write {expected}.")
     values = tuple(raw[key]["values"])
     for value in values:
         if not parent.allows(value):
-            fail(f"{path}.{key}", f"has {value}, which {parent.parameter_id} never is; it is {_domain(parent)}.")
-    return Child(parent_values=values, parameter=_parameter(raw["parameterSpec"], f"{path}.parameterSpec"))
+            fail(
+                f"{path}.{key}",
+                f"has {value}, but {parent.parameter_id} is {_describe_domain(parent)}; correct one of them.",
+            )
+    return Child(parent_values=values, parameter=_parse_parameter(raw["parameterSpec"], f"{path}.parameterSpec"))
 
 
 def _check_ids(siblings: Sequence[Child], path: str) -> None:
-    """Refuses a parameter that some trial would get twice; under parent values that exclude each other it may recur."""
+    """Refuses two parameters of one name in a trial. Under different parent values, a name may occur again."""
     for one, other in itertools.combinations(siblings, 2):
         shared = _ids(one.parameter) & _ids(other.parameter)
         if shared and (not one.parent_values or set(one.parent_values) & set(other.parent_values)):
             fail(path, f"have parameterId {min(shared)} twice in one trial; rename one.")
     for child in siblings:
-        below = set().union(*(_ids(grandchild.parameter) for grandchild in child.parameter.children))
-        if child.parameter.parameter_id in below:
+        descendants = set().union(*(_ids(grandchild.parameter) for grandchild in child.parameter.children))
+        if child.parameter.parameter_id in descendants:
             fail(path, f"have parameterId {child.parameter.parameter_id} twice in one trial; rename one.")
         _check_ids(child.parameter.children, path)
 
@@ -209,11 +219,11 @@ def _ids(parameter: Parameter) -> set[str]:
     return {one.parameter_id for one in parameter.walk()}
 
 
-def _domain(parameter: Parameter) -> str:
+def _describe_domain(parameter: Parameter) -> str:
     if parameter.bounds is not None:
         return "from {:g} to {:g}".format(*parameter.bounds)
-    return f"one of {_told(parameter.values)}"
+    return f"one of {_format_values(parameter.values)}"
 
 
-def _told(values: Sequence[Value]) -> str:
+def _format_values(values: Sequence[Value]) -> str:
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,140 +1,132 @@
-"""The worker pools of a job: which machines, and the program that each runs."""
+"""Worker pools of a job: their machines and the program that each runs."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainer.cloud.jobs.schema_validation import fail, specified
+from trainer.cloud.jobs.schema_validation import enum_or_none, fail
+from trainer.storage import has_bucket
 
 TRAINER = "trainer.task"
-"""The module that is this trainer; an image without a command runs it, as the Dockerfile's ENTRYPOINT has it."""
+"""Module of this trainer. An image without a command runs it through the Dockerfile's ENTRYPOINT."""
 PACKAGE = "gan_trainer-"
-"""What the names of this package's distributions begin with."""
+"""Prefix of the file names of this package's distributions."""
 PoolRole = Literal["chief", "worker", "evaluator"]
 
 _POOL_ROLES: tuple[PoolRole | None, ...] = ("chief", "worker", None, "evaluator")
-"""Of the pools in their order; the third is for servers that this trainer has no use for."""
+"""Roles of the pools by their index. The third is for parameter or reduction servers, which the trainer cannot use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A program that comes as an image."""
+    """A program in a container image."""
 
-    image_uri: str
     command: tuple[str, ...]
-    """Empty: the image's own entrypoint."""
+    """Empty if the image's own entrypoint runs."""
     args: tuple[str, ...]
     env: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PythonPackage:
-    """A program that comes as source distributions, installed in an image of Vertex AI's."""
+    """A program in Python packages, which are installed in an executor image."""
 
-    executor_image_uri: str
     package_uris: tuple[str, ...]
-    """`gs://` of each source distribution or wheel; local paths where the file was read for a rehearsal."""
+    """`gs://` URIs of source distributions or wheels; for a job on this machine, also local paths."""
     python_module: str
-    """What runs: `python3 -m MODULE`."""
+    """Module that `python3 -m` runs."""
     args: tuple[str, ...]
     env: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Machines of one kind that run one program."""
+    """Machines of one type that run one program."""
 
     index: int
-    """Position in `workerPoolSpecs`, empty pools counted."""
+    """Index in `workerPoolSpecs`, which also has empty pools."""
     role: PoolRole
     replica_count: int
     machine_type: str
     accelerator_type: str | None
     accelerator_count: int
-    """Of each machine."""
+    """Number of accelerators per machine."""
     program: Container | PythonPackage
-    raw: Mapping[str, Any]
 
 
-def parse_pools(specs: Sequence[dict[str, Any]], path: str, rehearsal: bool = False) -> tuple[Pool, ...]:
-    """The pools of a list that conforms to its message, empty ones left out.
+def parse_pools(specs: Sequence[dict[str, Any]], path: str, is_local: bool = False) -> tuple[Pool, ...]:
+    """Parses `workerPoolSpecs` and leaves out empty pools.
 
     Args:
-        specs: As `conform` returned it.
-        path: Where it stands in the file.
-        rehearsal: Whether packages may have local paths.
+        specs: Validated list.
+        path: Path to the list in the file.
+        is_local: Whether the job runs on this machine, where packages may be local files.
 
     Raises:
-        ConfigError: There is not exactly one chief, or a pool cannot be what it says.
+        ConfigError: If there is not exactly one chief, or a pool is invalid.
     """
     if len(specs) > len(_POOL_ROLES):
-        fail(path, f"has {len(specs)} pools; there are four: chief, workers, servers, evaluator.")
+        fail(path, f"has {len(specs)} pools; at most four are allowed: chief, workers, servers, evaluator.")
     if not specs[0]:
         fail(f"{path}[0]", "is empty; the first pool holds the chief, so give it one machine.")
     count = specs[0]["replicaCount"]
     if count != 1:
-        rest = f" and put the others into {path}[1]" if count > 1 else ""
-        fail(f"{path}[0].replicaCount", f"is {count}; the first pool is the one chief, so write 1{rest}.")
-    return tuple(_pool(spec, index, f"{path}[{index}]", rehearsal) for index, spec in enumerate(specs) if spec)
+        remedy = f" and put the others into {path}[1]" if count > 1 else ""
+        fail(f"{path}[0].replicaCount", f"is {count}; the first pool holds only the chief, so write 1{remedy}.")
+    return tuple(_parse_pool(spec, index, f"{path}[{index}]", is_local) for index, spec in enumerate(specs) if spec)
 
 
-def may_lie_at(uri: str, rehearsal: bool) -> bool:
-    """Whether what a job reads or writes may have this name: in a bucket, or in a rehearsal a local path."""
-    return re.match("gs://[^/]", uri) is not None or (rehearsal and "://" not in uri)
+def is_allowed_uri(uri: str, is_local: bool) -> bool:
+    """Returns whether a job may read or write a URI: an object in a bucket, or a local path if the job is local."""
+    return has_bucket(uri) or (is_local and "://" not in uri)
 
 
-def _pool(raw: dict[str, Any], index: int, path: str, rehearsal: bool) -> Pool:
-    role, machine = _POOL_ROLES[index], raw["machineSpec"]
+def _parse_pool(spec: dict[str, Any], index: int, path: str, is_local: bool) -> Pool:
+    role, machine = _POOL_ROLES[index], spec["machineSpec"]
     if role is None:
-        fail(path, "asks for parameter or reduction servers, which this trainer cannot use; write {} in its place.")
-    if raw["replicaCount"] < 1:
-        fail(f"{path}.replicaCount", f"is {raw['replicaCount']}; give at least 1, or write {{}} for an empty pool.")
-    accelerator, count = specified(machine.get("acceleratorType")), machine.get("acceleratorCount", 0)
+        fail(path, "has parameter or reduction servers, which this trainer cannot use; write {} instead.")
+    if spec["replicaCount"] < 1:
+        fail(f"{path}.replicaCount", f"is {spec['replicaCount']}; give at least 1, or write {{}} for an empty pool.")
+    accelerator, count = enum_or_none(machine.get("acceleratorType")), machine.get("acceleratorCount", 0)
     if accelerator and count < 1:
-        fail(f"{path}.machineSpec", f"has acceleratorType {accelerator} without acceleratorCount; say how many.")
+        fail(f"{path}.machineSpec", f"has acceleratorType {accelerator} but no acceleratorCount; give the number.")
     if count and not accelerator:
-        fail(f"{path}.machineSpec", f"has acceleratorCount {count} without acceleratorType; say of which type.")
+        fail(f"{path}.machineSpec", f"has acceleratorCount {count} but no acceleratorType; give the type.")
     return Pool(
         index=index,
         role=role,
-        replica_count=raw["replicaCount"],
+        replica_count=spec["replicaCount"],
         machine_type=machine["machineType"],
         accelerator_type=accelerator,
         accelerator_count=count,
-        program=_container(raw["containerSpec"], f"{path}.containerSpec")
-        if "containerSpec" in raw
-        else _python_package(raw["pythonPackageSpec"], f"{path}.pythonPackageSpec", rehearsal),
-        raw=raw,
+        program=_parse_container(spec["containerSpec"], f"{path}.containerSpec")
+        if "containerSpec" in spec
+        else _parse_python_package(spec["pythonPackageSpec"], f"{path}.pythonPackageSpec", is_local),
     )
 
 
-def _container(raw: dict[str, Any], path: str) -> Container:
+def _parse_container(spec: dict[str, Any], path: str) -> Container:
     return Container(
-        image_uri=raw["imageUri"],
-        command=tuple(raw.get("command", ())),
-        args=tuple(raw.get("args", ())),
-        env=_env(raw, path),
+        command=tuple(spec.get("command", ())), args=tuple(spec.get("args", ())), env=_parse_env(spec, path)
     )
 
 
-def _python_package(raw: dict[str, Any], path: str, rehearsal: bool) -> PythonPackage:
-    for number, uri in enumerate(raw["packageUris"]):
-        if not may_lie_at(uri, rehearsal):
-            fail(f"{path}.packageUris[{number}]", f"is {uri!r}; copy the package to a bucket and give its gs:// name.")
+def _parse_python_package(spec: dict[str, Any], path: str, is_local: bool) -> PythonPackage:
+    for index, uri in enumerate(spec["packageUris"]):
+        if not is_allowed_uri(uri, is_local):
+            fail(f"{path}.packageUris[{index}]", f"is {uri!r}; copy the package to a bucket and give its gs:// URI.")
     return PythonPackage(
-        executor_image_uri=raw["executorImageUri"],
-        package_uris=tuple(raw["packageUris"]),
-        python_module=raw["pythonModule"],
-        args=tuple(raw.get("args", ())),
-        env=_env(raw, path),
+        package_uris=tuple(spec["packageUris"]),
+        python_module=spec["pythonModule"],
+        args=tuple(spec.get("args", ())),
+        env=_parse_env(spec, path),
     )
 
 
-def _env(raw: dict[str, Any], path: str) -> dict[str, str]:
+def _parse_env(spec: dict[str, Any], path: str) -> dict[str, str]:
     env: dict[str, str] = {}
-    for number, variable in enumerate(raw.get("env", ())):
+    for index, variable in enumerate(spec.get("env", ())):
         if variable["name"] in env:
-            fail(f"{path}.env[{number}]", f"sets {variable['name']} a second time; keep one.")
+            fail(f"{path}.env[{index}]", f"sets {variable['name']} a second time; keep one.")
         env[variable["name"]] = variable["value"]
     return env

@@ -1,4 +1,4 @@
-"""Reads a YAML file: the one place that needs PyYAML."""
+"""Reads YAML files. Only this module imports PyYAML."""
 
 import os
 from types import ModuleType
@@ -9,18 +9,16 @@ from trainer.storage import locate
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """The content of a YAML file, local or in a bucket.
+    """Returns the content of a YAML file, local or in a bucket.
 
     Raises:
-        ConfigError: It is not YAML, has a key twice in one place, holds itself, or PyYAML is not installed.
-        StorageError: It cannot be read.
+        ConfigError: If the file is not YAML, has a duplicate key, contains itself, or PyYAML is not installed.
+        StorageError: If the file cannot be read.
     """
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{os.fspath(path)} cannot be read without PyYAML; run pip install 'gan-trainer[vertex]'."
-        ) from error
+        raise ConfigError(f"reading {os.fspath(path)} needs PyYAML; run pip install 'gan-trainer[vertex]'.") from error
 
     text = locate(path).read_bytes()
     try:
@@ -30,39 +28,38 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise ConfigError(f"{os.fspath(path)} is not YAML: {' '.join(str(error).split())}; correct it.") from error
     except RecursionError as error:
         raise ConfigError(
-            f"{os.fspath(path)} is nested too deeply, or an alias in it stands for what holds it; write that out."
+            f"{os.fspath(path)} is nested too deeply or has an alias that contains itself; write the aliased value out."
         ) from error
-    except _RepeatedKey as repeated:
-        raise ConfigError(f"{os.fspath(path)} {repeated}; keep one.") from repeated
+    except _DuplicateKeyError as error:
+        raise ConfigError(f"{os.fspath(path)} {error}; keep one.") from error
 
 
 def _loader(yaml: ModuleType) -> Any:
-    """PyYAML's safe loader, which leaves as text what looks like a number or a moment and is none, as 2026-02-30."""
+    """Returns PyYAML's safe loader, changed so that a malformed number or date, such as 2026-02-30, stays text."""
+    loader_class: Any = type("Loader", (yaml.SafeLoader,), {})
 
-    kept: Any = type("Loader", (yaml.SafeLoader,), {})
-
-    def add(tag: str) -> None:
+    def tolerate(tag: str) -> None:
         construct = yaml.SafeLoader.yaml_constructors[tag]
 
-        def construct_or_keep(loader: Any, node: Any) -> Any:
+        def construct_or_keep_text(loader: Any, node: Any) -> Any:
             try:
                 return construct(loader, node)
             except (ValueError, AttributeError, KeyError):
                 return node.value
 
-        kept.add_constructor(tag, construct_or_keep)
+        loader_class.add_constructor(tag, construct_or_keep_text)
 
-    for word in ("int", "float", "timestamp", "bool"):
-        add(f"tag:yaml.org,2002:{word}")
-    return kept
+    for name in ("int", "float", "timestamp", "bool"):
+        tolerate(f"tag:yaml.org,2002:{name}")
+    return loader_class
 
 
-class _RepeatedKey(Exception):
-    """A key that stands twice in one object, of which PyYAML would take the last and say nothing."""
+class _DuplicateKeyError(Exception):
+    """Raised for a key that occurs twice in one object. PyYAML would silently use the last one."""
 
 
 def _check_keys(node: Any) -> None:
-    """Refuses keys that are repeated anywhere under a node; a node's value is text, a list, or a list of pairs."""
+    """Refuses duplicate keys in a node and its descendants. A node's value is text, a list, or a list of pairs."""
     if node is None or isinstance(node.value, str):
         return
     if node.id == "sequence":
@@ -72,6 +69,6 @@ def _check_keys(node: Any) -> None:
     seen: set[str] = set()
     for key, value in node.value:
         if str(key.value) in seen:
-            raise _RepeatedKey(f"has the key {key.value} twice in one place, in line {key.start_mark.line + 1}")
+            raise _DuplicateKeyError(f"has the key {key.value} twice in one object, at line {key.start_mark.line + 1}")
         seen.add(str(key.value))
         _check_keys(value)

@@ -1,4 +1,4 @@
-"""Which parameters a local study tries next: Vertex AI's study as one of Optuna's."""
+"""Optuna as the search algorithm of a local study: a Vertex AI study as a study of Optuna's."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,178 +8,183 @@ from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
 from trainer.cloud.tuning.trial_store import TrialRecord
 from trainer.errors import ConfigError
 
-_Keyed = tuple[str, Parameter]
-"""A parameter under the name that Optuna knows it by: a child's has its parent's values in it, since the same
-parameterId may mean another range under another value."""
+_NamedParameter = tuple[str, Parameter]
+"""A parameter and its name in Optuna. The name of a child contains the values of its parent, because the same
+parameterId may have another range under another value."""
 
 
 class Suggester:
-    """Asks Optuna for parameters, and tells it how trials do. It belongs to one thread.
+    """Suggests parameters for trials, and learns from their results. An instance belongs to one thread.
 
-    What a trial gets depends on its id and on what was told before, so that a study that was interrupted goes on as if
-    it had not been. GRID_SEARCH takes the points in order, each once, without those that differ in absent children.
+    A suggestion depends only on the ID of the trial and on the earlier results, so that an interrupted study continues
+    as if it had not been interrupted. GRID_SEARCH visits all points in order and skips those that differ only in
+    inactive children.
 
     Args:
-        study: What is searched, with one metric.
-        ended: The trials that ended before this process began.
+        study: Study with one metric.
+        ended: Trials that ended before this process started.
 
     Raises:
-        ConfigError: Optuna is not installed, or the study has several metrics.
+        ConfigError: If Optuna is not installed, or the study has several metrics.
     """
 
     def __init__(self, study: StudySpec, ended: Iterable[TrialRecord]):
         if len(study.metrics) > 1:
-            told = ", ".join(metric.metric_id for metric in study.metrics)
-            raise ConfigError(f"studySpec.metrics has {told}, and a local study follows one metric; keep one.")
-        optuna = _optuna()
+            names = ", ".join(metric.metric_id for metric in study.metrics)
+            raise ConfigError(f"studySpec.metrics has {names}, but a local study supports one metric; keep one.")
+        optuna = _import_optuna()
         self._algorithm = study.algorithm
-        self._top: tuple[_Keyed, ...] = tuple((one.parameter_id, one) for one in study.parameters)
+        self._top: tuple[_NamedParameter, ...] = tuple(
+            (parameter.parameter_id, parameter) for parameter in study.parameters
+        )
         median = study.early_stopping == "median"
         self._study = optuna.create_study(
             direction=study.metrics[0].goal.lower(),
             pruner=optuna.pruners.MedianPruner() if median else optuna.pruners.NopPruner(),
         )
-        self._asked: dict[str, Any] = {}
+        self._active: dict[str, Any] = {}
         for record in ended:
-            self._add(record)
+            self._add_ended_trial(record)
 
     def ask(self, trial_id: str) -> Mapping[str, Value] | None:
-        """Parameters for a new trial. None: the grid is used up."""
+        """Returns parameters for a new trial. None: all points of the grid have been visited."""
         if self._algorithm == "GRID_SEARCH":
             point = next(itertools.islice(_grid(self._top), int(trial_id) - 1, None), None)
             if point is None:
                 return None
             self._study.enqueue_trial(point)
-        return self._begin(trial_id)
+        return self._start_trial(trial_id)
 
-    def ask_again(self, record: TrialRecord) -> None:
-        """Begins a trial with the parameters that it had when it was interrupted."""
+    def resume(self, record: TrialRecord) -> None:
+        """Starts an interrupted trial again with its parameters."""
         fixed: dict[str, Value] = {}
 
-        def given(key: str, parameter: Parameter) -> Value:
+        def recorded_value(name: str, parameter: Parameter) -> Value:
             value = record.parameters[parameter.parameter_id]
-            fixed[key] = _mirrored(parameter, value)
+            fixed[name] = _mirror(parameter, value)
             return value
 
-        _walk(self._top, given)
+        _choose_all(self._top, recorded_value)
         self._study.enqueue_trial(fixed)
-        self._begin(record.id)
+        self._start_trial(record.id)
 
     def report(self, trial_id: str, step: int, value: float) -> bool:
-        """Tells how a running trial does; returns whether it should end early."""
-        trial = self._asked[trial_id]
+        """Reports a measurement of a running trial, and returns whether the trial should stop early."""
+        trial = self._active[trial_id]
         trial.report(value, step)
         return trial.should_prune()
 
     def tell(self, trial_id: str, value: float | None) -> None:
-        """Tells how a trial ended; None is a trial that failed."""
-        trial = self._asked.pop(trial_id)
-        self._study.tell(trial, value, state=_states()[value is not None])
+        """Reports the result of a trial. None: the trial failed."""
+        trial = self._active.pop(trial_id)
+        self._study.tell(trial, value, state=_trial_state(value is not None))
 
-    def _begin(self, trial_id: str) -> Mapping[str, Value]:
-        self._study.sampler = _sampler(self._algorithm, seed=int(trial_id))
-        trial = self._asked[trial_id] = self._study.ask()
+    def _start_trial(self, trial_id: str) -> Mapping[str, Value]:
+        self._study.sampler = _create_sampler(self._algorithm, seed=int(trial_id))
+        trial = self._active[trial_id] = self._study.ask()
 
-        def drawn(key: str, parameter: Parameter) -> Value:
-            return _mirrored(parameter, _draw(trial, key, parameter))
+        def suggested_value(name: str, parameter: Parameter) -> Value:
+            return _mirror(parameter, _suggest(trial, name, parameter))
 
-        return _walk(self._top, drawn)
+        return _choose_all(self._top, suggested_value)
 
-    def _add(self, record: TrialRecord) -> None:
+    def _add_ended_trial(self, record: TrialRecord) -> None:
         parameters, distributions = {}, {}
 
-        def given(key: str, parameter: Parameter) -> Value:
+        def recorded_value(name: str, parameter: Parameter) -> Value:
             value = record.parameters[parameter.parameter_id]
-            parameters[key], distributions[key] = _mirrored(parameter, value), _distribution(parameter)
+            parameters[name], distributions[name] = _mirror(parameter, value), _distribution(parameter)
             return value
 
-        _walk(self._top, given)
+        _choose_all(self._top, recorded_value)
+        final = record.final_measurement
         self._study.add_trial(
-            _optuna().trial.create_trial(
-                state=_states()[record.final is not None],
-                value=record.final and record.final.value,
+            _import_optuna().trial.create_trial(
+                state=_trial_state(final is not None),
+                value=final and final.value,
                 params=parameters,
                 distributions=distributions,
-                intermediate_values={one.step: one.value for one in record.measurements},
+                intermediate_values={measurement.step: measurement.value for measurement in record.measurements},
             )
         )
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise ConfigError("a local study needs Optuna; run pip install 'gan-trainer[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the trainer has sentences of its own
+        raise ConfigError(
+            "a local study needs Optuna, which is not installed; run pip install 'gan-trainer[tune]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the study runner logs the trials
     return optuna
 
 
-def _states() -> tuple[Any, Any]:
-    """Optuna's words for a trial that failed and one that did not."""
-    states = _optuna().trial.TrialState
-    return states.FAIL, states.COMPLETE
+def _trial_state(has_succeeded: bool) -> Any:
+    states = _import_optuna().trial.TrialState
+    return states.COMPLETE if has_succeeded else states.FAIL
 
 
-def _sampler(algorithm: str | None, seed: int) -> Any:
-    """Of the grid too, which leaves it nothing to choose."""
-    samplers = _optuna().samplers
+def _create_sampler(algorithm: str | None, seed: int) -> Any:
+    """Returns the sampler of an algorithm. In a grid search all values are fixed, so that it samples nothing."""
+    samplers = _import_optuna().samplers
     return samplers.TPESampler(seed=seed) if algorithm is None else samplers.RandomSampler(seed=seed)
 
 
-def _walk(pending: tuple[_Keyed, ...], choose: Callable[[str, Parameter], Value]) -> dict[str, Value]:
-    """Values by parameterId: chooses each, then the children that exist with it."""
+def _choose_all(parameters: tuple[_NamedParameter, ...], choose: Callable[[str, Parameter], Value]) -> dict[str, Value]:
+    """Returns values by parameterId: chooses a value for each parameter, then for the children of that value."""
     values: dict[str, Value] = {}
-    for key, parameter in pending:
-        value = values[parameter.parameter_id] = choose(key, parameter)
-        values |= _walk(_children(key, parameter, value), choose)
+    for name, parameter in parameters:
+        value = values[parameter.parameter_id] = choose(name, parameter)
+        values |= _choose_all(_children(name, parameter, value), choose)
     return values
 
 
-def _children(key: str, parameter: Parameter, value: Value) -> tuple[_Keyed, ...]:
+def _children(name: str, parameter: Parameter, value: Value) -> tuple[_NamedParameter, ...]:
     return tuple(
-        (f"{key}={'|'.join(map(str, child.parent_values))}/{child.parameter.parameter_id}", child.parameter)
+        (f"{name}={'|'.join(map(str, child.parent_values))}/{child.parameter.parameter_id}", child.parameter)
         for child in parameter.children
         if value in child.parent_values
     )
 
 
-def _grid(pending: tuple[_Keyed, ...]) -> Iterator[dict[str, Value]]:
-    """Every point by Optuna's names."""
-    if not pending:
+def _grid(parameters: tuple[_NamedParameter, ...]) -> Iterator[dict[str, Value]]:
+    """Yields every point of the grid: values by their names in Optuna."""
+    if not parameters:
         yield {}
         return
-    (key, parameter), *rest = pending
-    least, most = parameter.bounds or (0, -1)
-    for value in parameter.values or range(int(least), int(most) + 1):
-        for point in _grid((*_children(key, parameter, value), *rest)):
-            yield {key: _mirrored(parameter, value), **point}
+    (name, parameter), *rest = parameters
+    low, high = parameter.bounds or (0, -1)
+    for value in parameter.values or range(int(low), int(high) + 1):
+        for point in _grid((*_children(name, parameter, value), *rest)):
+            yield {name: _mirror(parameter, value), **point}
 
 
-def _mirrored(parameter: Parameter, value: Value) -> Value:
-    """A value as Optuna has it, and back.
+def _mirror(parameter: Parameter, value: Value) -> Value:
+    """Converts a value to the one in Optuna, or back.
 
-    It knows no reverse logarithmic scale: such a parameter is exchanged top for bottom on a logarithmic one.
+    Optuna has no reverse logarithmic scale. Such a parameter has a logarithmic scale there, with its range reversed.
     """
     if parameter.scale != "reverse_log" or parameter.bounds is None or isinstance(value, str):
         return value
-    least, most = parameter.bounds
-    return min(max(least + most - value, least), most)
+    low, high = parameter.bounds
+    return min(max(low + high - value, low), high)
 
 
 def _distribution(parameter: Parameter) -> Any:
-    distributions = _optuna().distributions
+    distributions = _import_optuna().distributions
     if parameter.bounds is None:
         return distributions.CategoricalDistribution(parameter.values)
     log = parameter.scale != "linear"
-    least, most = parameter.bounds
+    low, high = parameter.bounds
     if parameter.kind == "integer":
-        return distributions.IntDistribution(int(least), int(most), log=log)
-    return distributions.FloatDistribution(float(least), float(most), log=log)
+        return distributions.IntDistribution(int(low), int(high), log=log)
+    return distributions.FloatDistribution(float(low), float(high), log=log)
 
 
-def _draw(trial: Any, key: str, parameter: Parameter) -> Value:
-    space = _distribution(parameter)
+def _suggest(trial: Any, name: str, parameter: Parameter) -> Value:
+    distribution = _distribution(parameter)
     if parameter.bounds is None:
-        return trial.suggest_categorical(key, space.choices)
+        return trial.suggest_categorical(name, distribution.choices)
     suggest = trial.suggest_int if parameter.kind == "integer" else trial.suggest_float
-    return suggest(key, space.low, space.high, log=space.log)
+    return suggest(name, distribution.low, distribution.high, log=distribution.log)

@@ -1,4 +1,4 @@
-"""What a local study found: its trials in order, as a table and as a picture."""
+"""Results of a local study: the ranking of its trials, a table and a plot."""
 
 import io
 from dataclasses import dataclass
@@ -16,70 +16,77 @@ _PANEL_INCHES = (3.6, 3.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The trials of a local study, as far as it went."""
+    """The trials of a local study, finished or not."""
 
     spec: TuningSpec
     folder: str
-    """Local or gs://. It holds trials.json, and a folder for each trial."""
+    """Local folder or gs:// prefix with trials.json and a folder for each trial."""
     trials: tuple[TrialRecord, ...]
-    """In the order in which they began."""
+    """Trials in the order in which they started."""
 
     @property
-    def ranked(self) -> tuple[TrialRecord, ...]:
-        """The best first; those without a measurement that counts last, in their order."""
+    def ranking(self) -> tuple[TrialRecord, ...]:
+        """All trials, best first. Trials that have not succeeded come last, in their original order."""
         sign = 1 if self.spec.study.metrics[0].goal == "MINIMIZE" else -1
 
-        def place(record: TrialRecord) -> tuple[bool, float]:
-            return record.final is None, sign * record.final.value if record.final else 0
+        def sort_key(record: TrialRecord) -> tuple[bool, float]:
+            return (
+                record.final_measurement is None,
+                sign * record.final_measurement.value if record.final_measurement else 0,
+            )
 
-        return tuple(sorted(self.trials, key=place))
+        return tuple(sorted(self.trials, key=sort_key))
 
     @property
-    def best(self) -> TrialRecord | None:
-        """The best trial. None: none has succeeded."""
-        first = self.ranked[0] if self.trials else None
-        return first if first and first.final else None
+    def best_trial(self) -> TrialRecord | None:
+        """The best trial. None: no trial has succeeded."""
+        first = self.ranking[0] if self.trials else None
+        return first if first and first.final_measurement else None
 
 
-def table(study: Study) -> str:
-    """The trials, best first, a line each; then the best one's flags, to copy."""
+def format_table(study: Study) -> str:
+    """Returns one line per trial, best first, and then the flags of the best trial."""
     names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
     rows = [["trial", "state", study.spec.study.metrics[0].metric_id, "step", *names]]
-    for record in study.ranked:
-        final = [f"{record.final.value:.6g}", str(record.final.step)] if record.final else ["-", "-"]
-        rows.append([record.id, record.state, *final, *(_cell(record.parameters.get(name)) for name in names)])
+    for record in study.ranking:
+        final = record.final_measurement
+        result = [f"{final.value:.6g}", str(final.step)] if final else ["-", "-"]
+        rows.append([record.id, record.state, *result, *(_format_cell(record.parameters.get(name)) for name in names)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if study.best:
-        lines += ["", f"The best is trial {study.best.id}:", " ".join(trial_store.flags(study.best.parameters))]
+    if best := study.best_trial:
+        lines += ["", f"The best trial is {best.id}:", " ".join(trial_store.to_flags(best.parameters))]
     return "\n".join(lines)
 
 
 def plot(study: Study) -> bytes:
-    """Draws each parameter's values against the metric, with the best trial marked.
+    """Plots the metric over the values of each parameter and marks the best trial.
 
     Args:
-        study: With at least one trial that succeeded.
+        study: Study with at least one trial that succeeded.
 
     Returns:
-        A PNG.
+        Content of a PNG file.
 
     Raises:
-        ConfigError: Matplotlib is not installed, or no trial has succeeded.
+        ConfigError: If Matplotlib is not installed, or no trial has succeeded.
     """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ConfigError("a plot needs Matplotlib; run pip install 'gan-trainer[tune]'.") from error
-    if study.best is None:
-        raise ConfigError("no trial of the study has succeeded, so there is nothing to draw; run more of them.")
-    names = list(dict.fromkeys(one.parameter_id for one in study.spec.study.all_parameters()))
+        raise ConfigError(
+            "a plot needs Matplotlib, which is not installed; run pip install 'gan-trainer[tune]'."
+        ) from error
+    best = study.best_trial
+    if best is None:
+        raise ConfigError("no trial of the study has succeeded, so there is nothing to plot; run more trials.")
+    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for panel, name in zip(panels, names, strict=False):
-        _draw(panel, name, study, study.best)
+        _plot_parameter(panel, name, study, best)
     for panel in panels[len(names) :]:
         panel.remove()
     for panel in panels[::columns]:
@@ -90,30 +97,36 @@ def plot(study: Study) -> bytes:
     return image.getvalue()
 
 
-def _draw(panel: Any, name: str, study: Study, best: TrialRecord) -> None:
-    """One parameter's panel; a trial that lacks the parameter is not in it."""
-    found = [(one.parameters[name], one.final.value) for one in study.trials if one.final and name in one.parameters]
-    # Several where it depends on its parent what it can be.
-    same = [one for one in study.spec.study.all_parameters() if one.parameter_id == name]
-    declared = list(dict.fromkeys(value for one in same for value in one.values))
-    words = any(one.kind == "categorical" for one in same)
-    places = list(dict.fromkeys([*declared, *(value for value, _ in found)]))
+def _plot_parameter(panel: Any, name: str, study: Study, best: TrialRecord) -> None:
+    """Draws the panel of one parameter, without the trials that lack the parameter."""
+    points = [
+        (trial.parameters[name], trial.final_measurement.value)
+        for trial in study.trials
+        if trial.final_measurement and name in trial.parameters
+    ]
+    # A conditional parameter may have several specs, one for each value of its parent.
+    specs = [parameter for parameter in study.spec.study.all_parameters() if parameter.parameter_id == name]
+    listed_values = list(dict.fromkeys(value for spec in specs for value in spec.values))
+    is_categorical = any(spec.kind == "categorical" for spec in specs)
+    ticks = list(dict.fromkeys([*listed_values, *(value for value, _ in points)]))
     panel.set_xlabel(name)
     panel.grid(alpha=0.3)
-    if words:
-        panel.set_xticks(range(len(places)), [str(value) for value in places])
-        panel.set_xlim(-0.5, len(places) - 0.5)
-    elif all(one.scale == "log" for one in same):
+    if is_categorical:
+        panel.set_xticks(range(len(ticks)), [str(value) for value in ticks])
+        panel.set_xlim(-0.5, len(ticks) - 0.5)
+    elif all(spec.scale == "log" for spec in specs):
         panel.set_xscale("log")
-    elif all(one.kind == "discrete" for one in same):
-        panel.set_xticks(declared)
-    x = [places.index(value) if words else value for value, _ in found]
-    panel.scatter(x, [metric for _, metric in found], s=24, alpha=0.7, label="trial")
-    if best.final and name in best.parameters:
-        at = best.parameters[name]
-        at = places.index(at) if words else at
-        panel.scatter([at], [best.final.value], s=110, marker="*", color="tab:red", label="best", zorder=3)
+    elif all(spec.kind == "discrete" for spec in specs):
+        panel.set_xticks(listed_values)
+    x = [ticks.index(value) if is_categorical else value for value, _ in points]
+    panel.scatter(x, [metric for _, metric in points], s=24, alpha=0.7, label="trial")
+    if best.final_measurement and name in best.parameters:
+        best_x = best.parameters[name]
+        best_x = ticks.index(best_x) if is_categorical else best_x
+        panel.scatter(
+            [best_x], [best.final_measurement.value], s=110, marker="*", color="tab:red", label="best", zorder=3
+        )
 
 
-def _cell(value: Value | None) -> str:
+def _format_cell(value: Value | None) -> str:
     return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Runs a hyperparameter tuning job on this machine: the study that Vertex AI would run, with trials of the caller's."""
+"""Runs a hyperparameter tuning job on this machine: the same study as on Vertex AI, with trials of the caller."""
 
 import datetime
 import logging
@@ -24,169 +24,180 @@ from trainer.storage import is_remote, locate, path_below
 _logger = logging.getLogger(__name__)
 
 _METRIC_FILE = "output.metrics"
-_HOPELESS = 3
-"""Failures without a success that end a study whose maxFailedTrialCount leaves the choice to the service."""
+_DEFAULT_MAX_FAILURES = 3
+"""Number of failures without a success that ends a study if maxFailedTrialCount is not set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One job of a study, to be run."""
+    """A trial to run."""
 
     id: str
-    """Its number, from 1 on; that of a trial that was interrupted stays the same."""
+    """Number of the trial, from 1. An interrupted trial keeps its number."""
     parameters: Mapping[str, Value]
-    """Those that this trial has, conditional ones where their parent has a matching value alone."""
+    """Parameters of this trial. A conditional parameter is absent unless its parent has a matching value."""
     args: tuple[str, ...]
-    """`--NAME=value` of each parameter, to come after the args of every pool."""
+    """`--NAME=value` for each parameter. They follow the args of every pool."""
     folder: str
-    """Its own, local or gs://: BASE/ID."""
+    """Output folder of the trial, local or gs://: BASE/ID."""
     metric_file: Path
-    """Where it reports its metrics; the folder exists."""
+    """File that receives the metrics. Its folder exists."""
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
-    """Set when the trial should end: it has no hope, or the study ends."""
+    """Event that is set when the trial should stop, because its metric is too bad or because the study ends."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Vertex AI tells its processes beside a job's own variables."""
+        """Environment variables of a trial, in addition to those of any job."""
         return {"CLOUD_ML_TRIAL_ID": self.id, "CLOUD_ML_HP_METRIC_FILE": str(self.metric_file)}
 
 
-def study(
+def run_study(
     spec: TuningSpec, base: str | os.PathLike[str], run_trial: Callable[[Trial], int], *, poll_secs: float = 1.0
 ) -> Study:
-    """Runs a study to its end, or goes on with one that was interrupted.
+    """Runs a study until it ends, or continues one that was interrupted.
 
-    Every change is written to BASE/trials.json, in the form of Vertex AI's answer about the job. A trial whose process
-    was killed runs again in its own folder with the same parameters; one that has ended does not.
+    Every change is written to BASE/trials.json, in the format of Vertex AI's answer about the job. A trial whose
+    process was killed runs again in the same folder with the same parameters. A trial that has ended does not.
 
     Args:
-        spec: The job.
-        base: A folder, local or gs://. What it holds of this study is gone on with.
-        run_trial: Runs a trial to its end and returns its exit code. It is called in a thread, and should end soon
-            after `trial.stop` is set, with any code.
-        poll_secs: How often metric files are read, in seconds.
+        spec: Tuning job.
+        base: Folder of the study, local or gs://. A study in this folder continues.
+        run_trial: Function that runs a trial and returns its exit code. It is called in a thread, and should return
+            soon after `trial.stop` is set, with any code.
+        poll_secs: Interval in seconds at which metric files are read.
 
     Returns:
-        All trials.
+        The study with all trials.
 
     Raises:
-        ConfigError: The study cannot be run here, or is another one than the folder's.
-        StorageError: The folder cannot be read or written.
-        TrainerError: As many trials failed as end the study. What `run_trial` raises is raised again, after the
-            other trials have ended; they count as interrupted.
+        ConfigError: If the study cannot run locally, or the folder contains another study.
+        StorageError: If the folder cannot be read or written.
+        TrainerError: If too many trials failed. An exception of `run_trial` is raised again after the other trials
+            have ended; they count as interrupted.
     """
     folder = without_slash(os.fspath(base)) if is_remote(base) else os.path.abspath(base)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
-        run = _Run(spec, folder, Path(scratch if is_remote(base) else folder), run_trial)
-        _tell_differences(spec.study)
-        run.to_the_end(poll_secs)
-    return Study(spec=spec, folder=folder, trials=tuple(run.records.values()))
+        runner = _StudyRunner(spec, folder, Path(scratch if is_remote(base) else folder), run_trial)
+        _log_differences(spec.study)
+        runner.run(poll_secs)
+    return Study(spec=spec, folder=folder, trials=tuple(runner.records.values()))
 
 
-class _Run:
-    """A study while it runs; all but `run_trial` happens in one thread."""
+class _StudyRunner:
+    """Runs the trials of a study. Only `run_trial` is called in other threads."""
 
-    def __init__(self, spec: TuningSpec, folder: str, reports: Path, run_trial: Callable[[Trial], int]):
-        self._spec, self._folder, self._reports, self._run_trial = spec, folder, reports, run_trial
+    def __init__(self, spec: TuningSpec, folder: str, metric_folder: Path, run_trial: Callable[[Trial], int]):
+        self._spec, self._folder, self._metric_folder, self._run_trial = spec, folder, metric_folder, run_trial
         self._metric = spec.study.metrics[0].metric_id
         self._file = locate(folder) / trial_store.FILE_NAME
         self.records = trial_store.read(self._file, spec)
-        self._interrupted = [record for record in self.records.values() if not record.ended]
-        self._suggester = Suggester(spec.study, [record for record in self.records.values() if record.ended])
+        self._interrupted = [record for record in self.records.values() if not record.has_ended]
+        self._suggester = Suggester(spec.study, [record for record in self.records.values() if record.has_ended])
         self._running: dict[Future[int], Trial] = {}
-        self._reported: dict[str, set[int]] = {}
-        self._exhausted = False
+        self._reported_steps: dict[str, set[int]] = {}
+        self._is_grid_exhausted = False
 
-    def to_the_end(self, poll_secs: float) -> None:
-        """Runs what is left of it."""
+    def run(self, poll_secs: float) -> None:
+        """Runs all remaining trials."""
         with ThreadPoolExecutor(max_workers=self._spec.parallel_trial_count) as threads:
             try:
-                while self._keep_busy(threads):
+                while self._start_trials(threads):
                     done, _ = wait(self._running, timeout=poll_secs, return_when=FIRST_COMPLETED)
                     for trial in self._running.values():
-                        self._follow(trial)
-                    # One that raised comes last, so that the others are on record.
-                    for future in sorted(done, key=lambda one: one.exception() is not None):
-                        self._end(self._running[future], future.result())
+                        self._update(trial)
+                    # Failed calls come last, so that the other results are recorded first.
+                    for future in sorted(done, key=lambda future: future.exception() is not None):
+                        self._finish(self._running[future], future.result())
                         del self._running[future]
             except BaseException:
                 for trial in self._running.values():
                     trial.stop.set()
                 raise
 
-    def _keep_busy(self, threads: ThreadPoolExecutor) -> bool:
-        """Begins as many trials as may run; returns whether any does."""
+    def _start_trials(self, threads: ThreadPoolExecutor) -> bool:
+        """Starts as many trials as may run at once. Returns whether any trial is running."""
         self._check_failures()
-        while len(self._running) < self._spec.parallel_trial_count and (trial := self._next()):
-            _logger.info(f"Trial {trial.id} begins: {' '.join(trial.args)}")
+        while len(self._running) < self._spec.parallel_trial_count and (trial := self._next_trial()):
+            _logger.info(f"Trial {trial.id} starts: {' '.join(trial.args)}")
             self._running[threads.submit(self._run_trial, trial)] = trial
         return bool(self._running)
 
-    def _next(self) -> Trial | None:
-        if self._interrupted:
-            record = replace(self._interrupted.pop(0), state="ACTIVE")
-            self._suggester.ask_again(record)
-        else:
-            trial_id = str(len(self.records) + 1)
-            if len(self.records) >= self._spec.max_trial_count or self._exhausted:
-                return None
-            parameters = self._suggester.ask(trial_id)
-            if parameters is None:
-                self._exhausted = True
-                most = self._spec.max_trial_count
-                _logger.info(f"The grid has {len(self.records)} points, fewer than maxTrialCount={most}.")
-                return None
-            record = TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=_now())
+    def _next_trial(self) -> Trial | None:
+        record = self._resume_record() if self._interrupted else self._new_record()
+        if record is None:
+            return None
         trial = Trial(
             id=record.id,
             parameters=record.parameters,
-            args=trial_store.flags(record.parameters),
+            args=trial_store.to_flags(record.parameters),
             folder=os.path.join(self._folder, record.id),
-            metric_file=path_below(self._reports, f"{record.id}/{_METRIC_FILE}"),
+            metric_file=path_below(self._metric_folder, f"{record.id}/{_METRIC_FILE}"),
         )
         if record.id not in self.records and trial.metric_file.exists():
             raise ConfigError(
-                f"{trial.metric_file} is of no trial in {trial_store.FILE_NAME}; give the study a folder of its own."
+                f"{trial.metric_file} belongs to no trial in {trial_store.FILE_NAME}; give the study another folder."
             )
         trial.metric_file.parent.mkdir(parents=True, exist_ok=True)
-        self._reported[trial.id] = set()
+        self._reported_steps[trial.id] = set()
         self._record(record)
         return trial
 
-    def _follow(self, trial: Trial) -> None:
-        """Tells what a trial has newly measured, and asks it to end where it has no hope."""
+    def _resume_record(self) -> TrialRecord:
+        record = replace(self._interrupted.pop(0), state="ACTIVE")
+        self._suggester.resume(record)
+        return record
+
+    def _new_record(self) -> TrialRecord | None:
+        """Returns the record of a new trial. None: the study has no further trials."""
+        if len(self.records) >= self._spec.max_trial_count or self._is_grid_exhausted:
+            return None
+        trial_id = str(len(self.records) + 1)
+        parameters = self._suggester.ask(trial_id)
+        if parameters is None:
+            self._is_grid_exhausted = True
+            max_trials = self._spec.max_trial_count
+            _logger.info(f"The grid has {len(self.records)} points, fewer than maxTrialCount={max_trials}.")
+            return None
+        return TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=_now())
+
+    def _update(self, trial: Trial) -> None:
+        """Reads the new measurements of a trial, and stops the trial if they are too bad."""
         record = self.records[trial.id]
-        measurements = trial_store.merged(
+        measurements = trial_store.merge_measurements(
             record.measurements, trial_store.read_metric_file(trial.metric_file, self._metric)
         )
-        hopeless = False
-        for one in measurements:
-            if one.step not in self._reported[trial.id]:
-                self._reported[trial.id].add(one.step)
-                hopeless = self._suggester.report(trial.id, one.step, one.value) or hopeless
-        stops = hopeless and not trial.stop.is_set()
-        if measurements != record.measurements or stops:
-            self._record(replace(record, measurements=measurements, state="STOPPING" if stops else record.state))
-        if stops:
+        should_stop = False
+        for measurement in measurements:
+            if measurement.step not in self._reported_steps[trial.id]:
+                self._reported_steps[trial.id].add(measurement.step)
+                should_stop |= self._suggester.report(trial.id, measurement.step, measurement.value)
+        stops_now = should_stop and not trial.stop.is_set()
+        if measurements != record.measurements or stops_now:
+            state = "STOPPING" if stops_now else record.state
+            self._record(replace(record, measurements=measurements, state=state))
+        if stops_now:
             _logger.info(
-                f"Trial {trial.id} is asked to end: {_told(measurements[-1], self._metric)}, worse than the median."
+                f"Trial {trial.id} is being stopped: {self._describe(measurements[-1])}, worse than the median."
             )
             trial.stop.set()
 
-    def _end(self, trial: Trial, code: int) -> None:
+    def _finish(self, trial: Trial, code: int) -> None:
         record = replace(self.records[trial.id], end_time=_now())
-        final = trial_store.selected(record.measurements, self._spec.study)
+        final = trial_store.select_measurement(record.measurements, self._spec.study)
         reason = f"exit code {code}" if code and not trial.stop.is_set() else None
         if final is None and reason is None:
             reason = f"it reported no {self._metric}"
         if reason is None and final:
-            self._record(replace(record, state="SUCCEEDED", final=final))
+            self._record(replace(record, state="SUCCEEDED", final_measurement=final))
             self._suggester.tell(trial.id, final.value)
-            _logger.info(f"Trial {trial.id} has ended: {_told(final, self._metric)}.")
+            _logger.info(f"Trial {trial.id} succeeded: {self._describe(final)}.")
         else:
             self._record(replace(record, state="INFEASIBLE", infeasible_reason=reason))
             self._suggester.tell(trial.id, None)
-            _logger.warning(f"Trial {trial.id} failed ({reason}); see {trial.folder}.")
+            _logger.warning(f"Trial {trial.id} failed ({reason}). See {trial.folder}.")
+
+    def _describe(self, measurement: Measurement) -> str:
+        return f"{self._metric} {measurement.value:.6g} at step {measurement.step}"
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
@@ -194,32 +205,28 @@ class _Run:
 
     def _check_failures(self) -> None:
         failed = [record for record in self.records.values() if record.state == "INFEASIBLE"]
-        succeeded = any(record.state == "SUCCEEDED" for record in self.records.values())
+        has_success = any(record.state == "SUCCEEDED" for record in self.records.values())
         limit = self._spec.max_failed_trial_count
-        if len(failed) < (limit or _HOPELESS) or (not limit and succeeded):
+        if len(failed) < (limit or _DEFAULT_MAX_FAILURES) or (not limit and has_success):
             return
         last = failed[-1]
-        allowed = f"maxFailedTrialCount is {limit}" if limit else "none succeeded"
+        cause = f"maxFailedTrialCount is {limit}" if limit else "none succeeded"
         raise TrainerError(
-            f"{len(failed)} trials failed and {allowed}, which ends the study (trial {last.id}: "
-            f"{last.infeasible_reason}); see {self._folder}/{last.id}, correct the job, and begin in another folder."
+            f"the study ended because {len(failed)} trials failed and {cause} (trial {last.id}: "
+            f"{last.infeasible_reason}); see {self._folder}/{last.id}, correct the job, and use another folder."
         )
 
 
-def _tell_differences(spec: StudySpec) -> None:
-    """Says what Vertex AI would do, and a study on this machine does not."""
+def _log_differences(spec: StudySpec) -> None:
+    """Logs what Vertex AI would do and a local study does not."""
     raw: Mapping[str, Any] = spec.raw
     if spec.early_stopping not in (None, "median"):
-        _logger.info("A local study stops trials early by their median alone; this one runs all to their end.")
+        _logger.info("A local study supports only median stopping, so it does not stop trials early.")
     if raw.get("medianAutomatedStoppingSpec", {}).get("useElapsedDuration"):
-        _logger.info("A local study compares trials after as many steps, not after as much time.")
+        _logger.info("A local study compares trials at the same step, not after the same time.")
     if "studyStoppingConfig" in raw:
-        _logger.info("A local study ends after maxTrialCount trials; studyStoppingConfig is for Vertex AI.")
+        _logger.info("A local study ignores studyStoppingConfig and ends after maxTrialCount trials.")
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
-
-
-def _told(measurement: Measurement, metric: str) -> str:
-    return f"{metric} {measurement.value:.6g} at step {measurement.step}"

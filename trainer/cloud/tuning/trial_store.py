@@ -1,9 +1,9 @@
-"""What is known of each trial of a local study, and the file that it is kept in: Vertex AI's answer about a job."""
+"""Trials of a local study and the file that stores them, which has the format of Vertex AI's answer about a job."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ _ID = re.compile(r"[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The metric after some steps."""
+    """Value of the metric at a step."""
 
     step: int
     value: float
@@ -29,99 +29,101 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial, as it stands."""
+    """State of one trial."""
 
     id: str
-    """Its number, from 1 on."""
+    """Number of the trial, from 1."""
     state: State
-    """ACTIVE: it runs. STOPPING: it was asked to end early. INFEASIBLE: it failed, or measured nothing."""
+    """ACTIVE: running. STOPPING: requested to stop early. INFEASIBLE: failed, or reported no metric."""
     parameters: Mapping[str, Value]
-    """Those that this trial has, conditional ones after their parents."""
+    """Parameters of this trial; conditional ones follow their parents."""
     measurements: tuple[Measurement, ...] = ()
-    """In the order of their steps."""
-    final: Measurement | None = None
-    """The measurement that counts. None: the trial has not succeeded."""
+    """Measurements by ascending step."""
+    final_measurement: Measurement | None = None
+    """Measurement that represents the trial. None: the trial has not succeeded."""
     start_time: str
-    """RFC 3339, in UTC."""
+    """UTC time in RFC 3339 format."""
     end_time: str | None = None
-    """None: it has not ended."""
+    """UTC time in RFC 3339 format. None: the trial has not ended."""
     infeasible_reason: str | None = None
-    """Why it failed. None: it did not."""
+    """Reason for a failure. None: the trial has not failed."""
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+    def has_ended(self) -> bool:
+        """True if the trial will not change any more."""
         return self.state in ("SUCCEEDED", "INFEASIBLE")
 
 
-def flags(parameters: Mapping[str, Value]) -> tuple[str, ...]:
-    """Parameters as the arguments that a trial gets; whole numbers without a point: `--units=3`."""
-    return tuple(f"--{name}={_text(value)}" for name, value in parameters.items())
+def to_flags(parameters: Mapping[str, Value]) -> tuple[str, ...]:
+    """Returns parameters as arguments of a trial, with whole numbers written as integers: `--units=3`."""
+    return tuple(f"--{name}={_format_value(value)}" for name, value in parameters.items())
 
 
-def selected(measurements: Iterable[Measurement], study: StudySpec) -> Measurement | None:
-    """The measurement that counts for a trial, the best or the last. None: there is none."""
-    found = list(measurements)
-    if not found or study.measurement_selection == "LAST_MEASUREMENT":
-        return found[-1] if found else None
-    return (min if study.metrics[0].goal == "MINIMIZE" else max)(found, key=lambda one: one.value)
+def select_measurement(measurements: Sequence[Measurement], study: StudySpec) -> Measurement | None:
+    """Returns the measurement that represents a trial: the best or the last. None: the trial has no measurement."""
+    if not measurements or study.measurement_selection == "LAST_MEASUREMENT":
+        return measurements[-1] if measurements else None
+    best = min if study.metrics[0].goal == "MINIMIZE" else max
+    return best(measurements, key=lambda measurement: measurement.value)
 
 
-def merged(known: Iterable[Measurement], found: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """Measurements in the order of their steps; of two at one step the one that was found counts."""
-    by_step = {one.step: one for one in (*known, *found)}
+def merge_measurements(old: Iterable[Measurement], new: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Returns all measurements by ascending step. A new measurement replaces an old one of the same step."""
+    by_step = {measurement.step: measurement for measurement in (*old, *new)}
     return tuple(by_step[step] for step in sorted(by_step))
 
 
 def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
-    """What a trial has reported of a metric so far, in the order of the file.
+    """Returns what a trial has reported for a metric so far, in the order of the file.
 
     Raises:
-        ConfigError: A line is none of a metric file's.
+        ConfigError: If a line is not a report of metrics.
     """
-    found = []
+    measurements = []
     try:
         for line in read_json_lines(path):
             value = float(line.get(metric_id, "nan"))
             if math.isfinite(value):
-                found.append(Measurement(step=int(float(line.get("global_step", 0))), value=value))
+                measurements.append(Measurement(step=int(float(line.get("global_step", 0))), value=value))
     except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} has a line that is no report of a metric ({error}); delete it.") from error
-    return tuple(found)
+        raise ConfigError(f"{path} has a line that is not a report of a metric ({error}); delete the line.") from error
+    return tuple(measurements)
 
 
 def write(file: Location, spec: TuningSpec, records: Iterable[TrialRecord]) -> None:
-    """Writes the file of a study, whole or not at all."""
+    """Writes the file of a study atomically."""
     content = {
         **({"displayName": spec.display_name} if spec.display_name else {}),
         "studySpec": spec.study.raw,
         "maxTrialCount": spec.max_trial_count,
         "parallelTrialCount": spec.parallel_trial_count,
         "maxFailedTrialCount": spec.max_failed_trial_count,
-        "trials": [_to_rest(record, spec.study.metrics[0].metric_id) for record in records],
+        "trials": [_to_json(record, spec.study.metrics[0].metric_id) for record in records],
     }
     file.write_bytes((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
-    """The trials of a study's file by their ids; none where the file does not exist.
+    """Returns the trials in a study's file by ID. Empty: the file does not exist.
 
     Raises:
-        ConfigError: It is the file of another study, or of none.
-        StorageError: A trial has an id that is no number, or a parameter that is not the study's.
+        ConfigError: If the file belongs to another study, or is not the file of a study.
+        StorageError: If the ID of a trial is not a number, or the study does not allow one of its parameters.
     """
     if not file.exists():
         return {}
     try:
         content = json.loads(file.read_bytes())
-        study, records = content["studySpec"], [_from_rest(trial) for trial in content["trials"]]
+        study, records = content["studySpec"], [_from_json(trial) for trial in content["trials"]]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not the file of a local study; move it away to begin one there.") from error
+        raise ConfigError(
+            f"{file} is not the file of a local study; move it away to start one in this folder."
+        ) from error
     if study != json.loads(json.dumps(spec.study.raw)):
         keys = sorted(key for key in {*study, *spec.study.raw} if study.get(key) != spec.study.raw.get(key))
         raise ConfigError(
-            f"studySpec is not what {file} was begun with ({', '.join(keys)} changed); "
-            "undo the change, or give the study another folder."
+            f"studySpec differs from the one in {file} ({', '.join(keys)} changed); undo the change, or give the study "
+            "another folder."
         )
     for record in records:
         _check(record, spec.study, file)
@@ -129,42 +131,44 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
 
 
 def _check(record: TrialRecord, study: StudySpec, file: Location) -> None:
-    """Refuses an id that is no number, since a folder is named by it, and parameters that are not the study's, since
-    they become flags."""
+    """Checks the ID, which becomes the name of a folder, and the parameters, which become flags."""
     if not _ID.fullmatch(check_relative_name(record.id, file)):
-        raise StorageError(f"{file} has a trial with the id {quote(record.id)}, expected a number; correct the file.")
+        raise StorageError(
+            f"{file} has a trial with the ID {quote(record.id)}, which is not a number; correct the file."
+        )
     for name, value in record.parameters.items():
-        same = [one for one in study.all_parameters() if one.parameter_id == name]
-        if not any(_may_be(one, value) for one in same):
+        specs = [parameter for parameter in study.all_parameters() if parameter.parameter_id == name]
+        if not any(_allows(parameter, value) for parameter in specs):
             raise StorageError(
                 f"{file} has a trial with {quote(name)}={quote(value)}, which the parameters of studySpec do not "
                 "allow; correct the file, or give the study another folder."
             )
 
 
-def _may_be(parameter: Parameter, value: object) -> bool:
-    """Whether a parameter may have a value, one that rounding has put just outside of its bounds included."""
+def _allows(parameter: Parameter, value: object) -> bool:
+    """Returns whether a parameter may have a value. Numbers may be outside of the bounds because of rounding."""
     if isinstance(value, str) or parameter.bounds is None:
         return isinstance(value, str | float | int) and value in parameter.values
     return isinstance(value, float | int) and not isinstance(value, bool) and -1e308 < value < 1e308
 
 
-def _text(value: Value) -> str:
+def _format_value(value: Value) -> str:
     if isinstance(value, str):
         return value
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def _to_rest(record: TrialRecord, metric_id: str) -> dict[str, Any]:
-    def measurement(one: Measurement) -> dict[str, Any]:
-        return {"stepCount": str(one.step), "metrics": [{"metricId": metric_id, "value": one.value}]}
+def _to_json(record: TrialRecord, metric_id: str) -> dict[str, Any]:
+    def to_json(measurement: Measurement) -> dict[str, Any]:
+        metrics = [{"metricId": metric_id, "value": measurement.value}]
+        return {"stepCount": str(measurement.step), "metrics": metrics}
 
     content = {
         "id": record.id,
         "state": record.state,
         "parameters": [{"parameterId": name, "value": value} for name, value in record.parameters.items()],
-        "finalMeasurement": record.final and measurement(record.final),
-        "measurements": [measurement(one) for one in record.measurements],
+        "finalMeasurement": record.final_measurement and to_json(record.final_measurement),
+        "measurements": [to_json(measurement) for measurement in record.measurements],
         "startTime": record.start_time,
         "endTime": record.end_time,
         "infeasibleReason": record.infeasible_reason,
@@ -172,16 +176,16 @@ def _to_rest(record: TrialRecord, metric_id: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None}
 
 
-def _from_rest(content: Mapping[str, Any]) -> TrialRecord:
-    def measurement(one: Mapping[str, Any]) -> Measurement:
-        return Measurement(step=int(one["stepCount"]), value=float(one["metrics"][0]["value"]))
+def _from_json(content: Mapping[str, Any]) -> TrialRecord:
+    def from_json(measurement: Mapping[str, Any]) -> Measurement:
+        return Measurement(step=int(measurement["stepCount"]), value=float(measurement["metrics"][0]["value"]))
 
     return TrialRecord(
         id=content["id"],
         state=content["state"],
-        parameters={one["parameterId"]: one["value"] for one in content["parameters"]},
-        measurements=tuple(measurement(one) for one in content["measurements"]),
-        final=measurement(content["finalMeasurement"]) if "finalMeasurement" in content else None,
+        parameters={parameter["parameterId"]: parameter["value"] for parameter in content["parameters"]},
+        measurements=tuple(from_json(measurement) for measurement in content["measurements"]),
+        final_measurement=from_json(content["finalMeasurement"]) if "finalMeasurement" in content else None,
         start_time=content["startTime"],
         end_time=content.get("endTime"),
         infeasible_reason=content.get("infeasibleReason"),

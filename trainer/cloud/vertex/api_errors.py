@@ -1,69 +1,55 @@
-"""What Vertex AI answers where it refuses, as one sentence each; never a token, and no address that may hold one."""
+"""Errors of Google's client libraries as `JobError`s of one sentence, without tokens and without URLs of requests."""
 
 import contextlib
 import importlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from trainer.errors import JobError
+from trainer.cloud.vertex.endpoint import Endpoint
+from trainer.errors import MISSING_CREDENTIALS, JobError
 
-if TYPE_CHECKING:
-    from trainer.cloud.vertex.client import Endpoint
-
-_LONGEST = 600
-_NOT_TAKEN = (
-    "Vertex AI does not take the credentials (401); run gcloud auth application-default login with an account that has "
-    "roles/aiplatform.user."
-)
+_MAX_REASON_CHARACTERS = 600
+_UNAUTHORIZED = f"Vertex AI rejected the request (401): {MISSING_CREDENTIALS}"
 
 
 @contextlib.contextmanager
-def explained(place: "Endpoint", *, name: str | None = None, creating: bool = False) -> Iterator[None]:
-    """Turns the errors of Google's libraries into `JobError`.
+def translate_errors(endpoint: Endpoint, *, job_name: str | None = None, is_create: bool = False) -> Iterator[None]:
+    """Turns errors of Google's libraries into `JobError`.
 
     Args:
-        place: Where the call goes.
-        name: The job that it is about.
-        creating: Whether it makes a job, of which a lost answer leaves open whether it did.
+        endpoint: Server of the call.
+        job_name: Name of the job that the call reads or changes. None: the call is not about one job.
+        is_create: Whether the call creates a job, which may exist although the answer was lost.
     """
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
 
-    unreadable = importlib.import_module("google.protobuf.json_format").ParseError
+    parse_error = importlib.import_module("google.protobuf.json_format").ParseError
     try:
         try:
             yield
         except api.RetryError as error:
             raise (error.cause or error) from None
     except (api.GoogleAPICallError, api.RetryError) as error:
-        raise JobError(_sentence(error, place, name, creating)) from error
+        raise JobError(_describe_error(error, endpoint, job_name, is_create)) from error
     except auth.TransportError as error:
-        raise JobError(_unreachable(place, creating)) from error
-    except auth.InvalidOperation as error:  # a stand-in, which is asked without credentials, wants some
-        raise JobError(_NOT_TAKEN) from error
-    except auth.DefaultCredentialsError as error:
-        raise JobError(
-            "no credentials for Google Cloud were found; run gcloud auth application-default login, or set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file."
-        ) from error
+        raise JobError(_describe_unreachable(endpoint, is_create)) from error
+    except auth.InvalidOperation as error:  # anonymous credentials cannot be refreshed after a 401
+        raise JobError(_UNAUTHORIZED) from error
     except auth.GoogleAuthError as error:
+        raise JobError(f"{endpoint.url} cannot be called ({type(error).__name__}): {MISSING_CREDENTIALS}") from error
+    except (parse_error, requests.exceptions.JSONDecodeError) as error:
         raise JobError(
-            f"the credentials for Google Cloud are not taken ({type(error).__name__}); run gcloud auth "
-            "application-default login."
-        ) from error
-    except (unreadable, requests.exceptions.JSONDecodeError) as error:
-        raise JobError(
-            f"{place.address} gives an answer that is not Vertex AI's; check whether something on the network answers "
-            f"in its place, and {_again(creating)}"
+            f"{endpoint.url} returned an answer that is not Vertex AI's; check for a proxy or a login page of the "
+            f"network, and {_retry_advice(is_create)}"
         ) from error
     except requests.exceptions.RequestException as error:
-        raise JobError(_unreachable(place, creating)) from error
+        raise JobError(_describe_unreachable(endpoint, is_create)) from error
 
 
-def passes(error: Exception) -> bool:
-    """Whether the same call may succeed a moment after this error of Google's libraries."""
+def is_transient(error: Exception) -> bool:
+    """Returns whether the same call may succeed a moment after this error of Google's libraries."""
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
@@ -75,42 +61,46 @@ def passes(error: Exception) -> bool:
     return isinstance(error, (*busy, *dropped))
 
 
-def _sentence(error: Exception | None, place: "Endpoint", name: str | None, creating: bool) -> str:
-    code, said = getattr(error, "code", None), _message(error)
-    where = f"project={place.project} region={place.region}"
+def _describe_error(error: Exception, endpoint: Endpoint, job_name: str | None, is_create: bool) -> str:
+    """Returns one sentence: what the service reported, and what to do."""
+    code, reason = getattr(error, "code", None), _reason(error)
+    where = f"project={endpoint.project} region={endpoint.region}"
     match code:
         case 400:
-            return f"Vertex AI does not take the request: {said}; correct it."
+            return f"Vertex AI rejected the request: {reason}; correct it."
         case 401:
-            return _NOT_TAKEN
+            return _UNAUTHORIZED
         case 403:
             return (
-                f"this account may not use Vertex AI with {where} ({said}); give it roles/aiplatform.user there, or "
-                "correct --project."
+                f"this account has no permission to use Vertex AI in {where} ({reason}); grant it "
+                "roles/aiplatform.user there, or correct --project."
             )
-        case 404 if name is not None:
-            return f"there is no job {name} with {where}; python -m trainer jobs list shows those that there are."
+        case 404 if job_name is not None:
+            return (
+                f"job {job_name} does not exist in {where}; run python -m trainer jobs list to see the existing jobs."
+            )
         case 404:
-            return f"Vertex AI finds nothing with {where} ({said}); correct --project or --region."
+            return f"Vertex AI found no such resource in {where} ({reason}); correct --project or --region."
         case 429:
-            return f"Vertex AI refuses more of {where} for now ({said}); wait, or ask for more quota."
+            return f"Vertex AI reports an exhausted quota in {where} ({reason}); wait, or request more quota."
         case 503 | 504:
-            return f"Vertex AI is not available with {where} ({said}); {_again(creating)}"
+            return f"Vertex AI is unavailable in {where} ({reason}); {_retry_advice(is_create)}"
         case _:
-            return f"Vertex AI failed with {where} ({type(error).__name__}: {said}); {_again(creating)}"
+            return f"Vertex AI failed in {where} ({type(error).__name__}: {reason}); {_retry_advice(is_create)}"
 
 
-def _unreachable(place: "Endpoint", creating: bool) -> str:
-    return f"{place.address} cannot be reached; check --region and the network, and {_again(creating)}"
+def _describe_unreachable(endpoint: Endpoint, is_create: bool) -> str:
+    return f"{endpoint.url} cannot be reached; check --region and the network, and {_retry_advice(is_create)}"
 
 
-def _again(creating: bool) -> str:
-    looking = "look with python -m trainer jobs list whether the job is there before you send it again."
-    return looking if creating else "try again."
+def _retry_advice(is_create: bool) -> str:
+    if is_create:
+        return "check with python -m trainer jobs list whether the job exists before you submit it again."
+    return "try again."
 
 
-def _message(error: Exception | None) -> str:
-    """What the service says, on one line, without the address that the SDK puts before it."""
+def _reason(error: Exception) -> str:
+    """Returns the service's explanation on one line, without the URL that the SDK puts before it."""
     text = str(getattr(error, "message", None) or error or "no reason given")
     text = re.sub(r"^[A-Z]+ https?://\S+: ", "", " ".join(text.split()))
-    return text[:_LONGEST].rstrip(" .;") or "no reason given"
+    return text[:_MAX_REASON_CHARACTERS].rstrip(" .;") or "no reason given"

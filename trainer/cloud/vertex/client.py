@@ -1,241 +1,205 @@
-"""Vertex AI's job service, or a stand-in for it: sends, reads, lists and cancels jobs of both kinds."""
+"""Client of Vertex AI's job service: creates, reads, lists and cancels custom jobs and tuning jobs."""
 
 import importlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.cloud.vertex.api_errors import explained, passes
+from trainer.cloud.vertex.api_errors import is_transient, translate_errors
+from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import ConfigError, JobError
 
-ENDPOINT_VARIABLE = "GAN_TRAINER_VERTEX_ENDPOINT"
 _TIMEOUT_SECS = 60.0
 _RETRY_SECS = 60.0
 _FIRST_PAUSE_SECS = 1.0
-_LONGEST_PAUSE_SECS = 10.0
-_STATE = "JOB_STATE_"
-_OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
+_MAX_PAUSE_SECS = 10.0
+_MAX_PAGE_SIZE = 100
+_STATE_PREFIX = "JOB_STATE_"
+_FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobKind:
-    """A kind of job."""
+    """A kind of job, and the names that the API has for it."""
 
-    word: str
-    """What users call it."""
+    label: str
+    """Name in the output of the commands."""
     collection: str
-    """Its part of a resource name."""
-    message: str
-    """Its class in the SDK."""
-    method: str
-    """Its part of the names of the SDK's methods."""
+    """Collection in a resource name."""
+    message_class: str
+    """Class in the SDK."""
+    method_suffix: str
+    """End of the names of the SDK's methods, as in `create_custom_job`."""
 
 
-CUSTOM = JobKind(word="custom", collection="customJobs", message="CustomJob", method="custom_job")
+CUSTOM = JobKind(label="custom", collection="customJobs", message_class="CustomJob", method_suffix="custom_job")
 TUNING = JobKind(
-    word="tuning",
+    label="tuning",
     collection="hyperparameterTuningJobs",
-    message="HyperparameterTuningJob",
-    method="hyperparameter_tuning_job",
+    message_class="HyperparameterTuningJob",
+    method_suffix="hyperparameter_tuning_job",
 )
 KINDS = (CUSTOM, TUNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as the service tells it."""
+    """A job as the service describes it."""
 
     name: str
-    """projects/PROJECT/locations/REGION/COLLECTION/ID."""
+    """Resource name: projects/PROJECT/locations/REGION/COLLECTION/ID."""
     display_name: str
     kind: JobKind
     state: str
     """PENDING, RUNNING, SUCCEEDED and so on."""
-    created: str
-    """A moment, as in 2026-01-31T12:00:00Z. Empty: not told."""
+    create_time: str
+    """Time in RFC 3339 format, such as 2026-01-31T12:00:00Z. Empty: unknown."""
     error: str
-    """Why it failed. Empty: it did not, or nobody knows."""
+    """Reason for a failure. Empty: the job has not failed, or the service gives no reason."""
     raw: Mapping[str, Any]
-    """All that the service told, as JSON has it."""
+    """The complete answer of the service, as JSON."""
 
     @property
-    def is_over(self) -> bool:
-        """Whether its state is its last."""
-        return self.state in _OVER
+    def has_ended(self) -> bool:
+        """True if the state is final."""
+        return self.state in _FINAL_STATES
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """Where jobs run, and who is asked; `PROJECT` and `REGION` stand for names that are not given yet.
+def console_url(name: str) -> str:
+    """Returns the URL of a job's page in the Google Cloud console."""
+    _, project, _, region, _, job_id = name.split("/")
+    return f"https://console.cloud.google.com/ai/platform/locations/{region}/training/{job_id}?project={project}"
+
+
+class JobClient:
+    """The jobs of a project in a region. Every method raises `JobError`, one sentence, for an error of the service.
 
     Raises:
-        ConfigError: The region or the endpoint cannot be one.
+        ConfigError: If the project or the region is a placeholder, or Google's SDK is not installed.
+        JobError: If there are no credentials.
     """
 
-    project: str
-    region: str
-    endpoint: str | None = None
-    """http:// or https:// of a stand-in, which is asked without credentials. None: Vertex AI."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.:-]*|PROJECT", self.project):
-            raise ConfigError(f"project={self.project} is no project; give its ID, as in --project=my-project.")
-        if not re.fullmatch(r"[a-z]+-[a-z]+\d+|REGION", self.region):
-            raise ConfigError(f"region={self.region} is no region; give one, as in --region=us-central1.")
-        if self.endpoint is not None and not re.fullmatch(r"https?://[^/\s:]+(:\d+)?", self.endpoint):
-            raise ConfigError(
-                f"api_endpoint={self.endpoint} is no address; give it as http://HOST:PORT, or leave it out (and unset "
-                f"{ENDPOINT_VARIABLE}) for Vertex AI."
-            )
-
-    @property
-    def parent(self) -> str:
-        """The resource that jobs belong to."""
-        return f"projects/{self.project}/locations/{self.region}"
-
-    @property
-    def address(self) -> str:
-        """The server, with its scheme."""
-        return self.endpoint or f"https://{self.region}-aiplatform.googleapis.com"
-
-
-def place(project: str, region: str, api_endpoint: str | None = None) -> Endpoint:
-    """Where jobs run; the endpoint is `api_endpoint`, else that of the environment variable, else Vertex AI's own."""
-    endpoint = api_endpoint or os.environ.get(ENDPOINT_VARIABLE) or None
-    return Endpoint(project=project, region=region, endpoint=endpoint and endpoint.rstrip("/"))
-
-
-def console_address(name: str) -> str:
-    """The page of a job in Google's console."""
-    _, project, _, region, _, number = name.split("/")
-    return f"https://console.cloud.google.com/ai/platform/locations/{region}/training/{number}?project={project}"
-
-
-class Jobs:
-    """The jobs of a project in a region. Every method raises JobError, one sentence, where the service refuses.
-
-    Raises:
-        ConfigError: The project or the region is a placeholder, or Google's SDK is not installed.
-        JobError: There are no credentials.
-    """
-
-    def __init__(self, place: Endpoint):
-        for name, value in (("project", place.project), ("region", place.region)):
+    def __init__(self, endpoint: Endpoint):
+        for name, value in (("project", endpoint.project), ("region", endpoint.region)):
             if value == name.upper():
-                raise ConfigError(f"--{name}={value} is a placeholder; give the name of your own.")
+                raise ConfigError(f"--{name}={value} is a placeholder; give your own {name}.")
         try:
             from google.auth.credentials import AnonymousCredentials
 
             aiplatform_v1 = importlib.import_module("google.cloud.aiplatform_v1")
         except ImportError as error:
             raise ConfigError(
-                "Vertex AI needs google-cloud-aiplatform; run pip install 'gan-trainer[vertex]'."
+                "Vertex AI needs google-cloud-aiplatform, which is not installed; run pip install "
+                "'gan-trainer[vertex]'."
             ) from error
-        self.place = place
+        self.endpoint = endpoint
         self._sdk = aiplatform_v1
-        self._unreadable = importlib.import_module("google.protobuf.json_format").ParseError
-        with explained(place):
-            self._client = aiplatform_v1.JobServiceClient(
+        self._parse_error = importlib.import_module("google.protobuf.json_format").ParseError
+        with translate_errors(endpoint):
+            self._service = aiplatform_v1.JobServiceClient(
                 transport="rest",
-                credentials=AnonymousCredentials() if place.endpoint else None,
-                client_options={"api_endpoint": place.endpoint or place.address.removeprefix("https://")},
+                credentials=AnonymousCredentials() if endpoint.api_endpoint else None,
+                client_options={"api_endpoint": endpoint.api_endpoint or endpoint.url.removeprefix("https://")},
             )
 
-    def message(self, kind: JobKind, body: Mapping[str, Any]) -> Any:
-        """A job as the SDK's message.
+    def to_message(self, kind: JobKind, body: Mapping[str, Any]) -> Any:
+        """Returns a job as the SDK's message.
 
         Args:
-            kind: Of the job.
-            body: The CustomJob or HyperparameterTuningJob, as JSON has it.
+            kind: Kind of the job.
+            body: The CustomJob or HyperparameterTuningJob as JSON.
 
         Raises:
-            ConfigError: It cannot be one.
+            ConfigError: If the SDK rejects the body.
         """
         try:
-            return getattr(self._sdk, kind.message).from_json(json.dumps(body))
-        except self._unreadable as error:
+            return getattr(self._sdk, kind.message_class).from_json(json.dumps(body))
+        except self._parse_error as error:
             reason = " ".join(str(error).split()).rstrip(".")
-            raise ConfigError(f"Google's SDK does not take the job ({reason}); correct it.") from error
+            raise ConfigError(f"Google's SDK rejects the job ({reason}); correct the job file.") from error
 
     def create(self, kind: JobKind, body: Mapping[str, Any]) -> Job:
-        """Sends a job, given as to `message`."""
-        message = self.message(kind, body)
-        with explained(self.place, creating=True):
-            return self._told(self._call("create", kind, {"parent": self.place.parent, kind.method: message}), kind)
+        """Creates a job. The arguments are those of `to_message`."""
+        message = self.to_message(kind, body)
+        with translate_errors(self.endpoint, is_create=True):
+            request = {"parent": self.endpoint.parent, kind.method_suffix: message}
+            return _to_job(self._call("create", kind, request), kind)
 
     def get(self, name: str) -> Job:
-        """A job by its resource name, or by its number, which may be of either kind."""
-        kinds, number = _parsed(name)
+        """Returns a job by its resource name, or by its ID, which may be of either kind."""
+        kinds, job_id = _parse_name(name)
         for kind in kinds[:-1]:
             try:
-                return self._get(kind, number)
+                return self._get(kind, job_id)
             except JobError as error:
                 if getattr(error.__cause__, "code", None) != 404:
                     raise
-        return self._get(kinds[-1], number)
+        return self._get(kinds[-1], job_id)
 
     def list(self, limit: int) -> list[Job]:
-        """The newest jobs of both kinds, the newest first."""
-        found: list[Job] = []
+        """Returns the newest jobs of both kinds, newest first."""
+        jobs: list[Job] = []
+        request = {"parent": self.endpoint.parent, "page_size": min(limit, _MAX_PAGE_SIZE)}
         for kind in KINDS:
-            with explained(self.place):
-                pages = self._call("list", kind, {"parent": self.place.parent, "page_size": min(limit, 100)}, "s")
-                for _, message in zip(range(limit), pages, strict=False):
-                    found.append(self._told(message, kind))
-        return sorted(found, key=lambda job: job.created, reverse=True)[:limit]
+            with translate_errors(self.endpoint):
+                messages = self._call("list", kind, request, plural="s")
+                for _, message in zip(range(limit), messages, strict=False):
+                    jobs.append(_to_job(message, kind))
+        return sorted(jobs, key=lambda job: job.create_time, reverse=True)[:limit]
 
     def cancel(self, name: str) -> Job:
-        """Asks to cancel a job, which takes a while; returns it as it was."""
+        """Requests that a job be canceled, which takes a while. Returns the job as it was before."""
         job = self.get(name)
-        if job.is_over:
-            raise JobError(f"{job.name} is over ({job.state}); there is nothing to cancel.")
-        with explained(self.place, name=name):
-            self._call("cancel", job.kind, {"name": self._name(job.kind, name.rpartition("/")[2])})
+        if job.has_ended:
+            raise JobError(f"{job.name} has already ended ({job.state}), so it cannot be canceled; choose another job.")
+        with translate_errors(self.endpoint, job_name=name):
+            self._call("cancel", job.kind, {"name": self._resource_name(job.kind, name.rpartition("/")[2])})
         return job
 
-    def _get(self, kind: JobKind, number: str) -> Job:
-        with explained(self.place, name=number):
-            return self._told(self._call("get", kind, {"name": self._name(kind, number)}), kind)
+    def _get(self, kind: JobKind, job_id: str) -> Job:
+        with translate_errors(self.endpoint, job_name=job_id):
+            return _to_job(self._call("get", kind, {"name": self._resource_name(kind, job_id)}), kind)
 
-    def _name(self, kind: JobKind, number: str) -> str:
-        return f"{self.place.parent}/{kind.collection}/{number}"
+    def _resource_name(self, kind: JobKind, job_id: str) -> str:
+        return f"{self.endpoint.parent}/{kind.collection}/{job_id}"
 
     def _call(self, verb: str, kind: JobKind, request: dict[str, Any], plural: str = "") -> Any:
         from google.api_core import exceptions as api
         from google.api_core.retry import Retry, if_exception_type
 
-        # A service that fails may have taken a job all the same, and a second one would be billed as well.
-        again = if_exception_type(api.TooManyRequests) if verb == "create" else passes
-        retry = Retry(again, initial=_FIRST_PAUSE_SECS, maximum=_LONGEST_PAUSE_SECS, timeout=_RETRY_SECS)
-        method = getattr(self._client, f"{verb}_{kind.method}{plural}")
+        # After a failure of the service the job may exist, and a second one would be billed as well.
+        is_retryable = if_exception_type(api.TooManyRequests) if verb == "create" else is_transient
+        retry = Retry(is_retryable, initial=_FIRST_PAUSE_SECS, maximum=_MAX_PAUSE_SECS, timeout=_RETRY_SECS)
+        method = getattr(self._service, f"{verb}_{kind.method_suffix}{plural}")
         return method(request=request, retry=retry, timeout=_TIMEOUT_SECS)
 
-    def _told(self, message: Any, kind: JobKind) -> Job:
-        raw = json.loads(
-            type(message).to_json(
-                message, use_integers_for_enums=False, always_print_fields_with_no_presence=False, indent=None
-            )
+
+def _to_job(message: Any, kind: JobKind) -> Job:
+    raw = json.loads(
+        type(message).to_json(
+            message, use_integers_for_enums=False, always_print_fields_with_no_presence=False, indent=None
         )
-        return Job(
-            name=raw.get("name", ""),
-            display_name=raw.get("displayName", ""),
-            kind=kind,
-            state=raw.get("state", f"{_STATE}UNSPECIFIED").removeprefix(_STATE),
-            created=raw.get("createTime", ""),
-            error=raw.get("error", {}).get("message", ""),
-            raw=raw,
-        )
+    )
+    return Job(
+        name=raw.get("name", ""),
+        display_name=raw.get("displayName", ""),
+        kind=kind,
+        state=raw.get("state", f"{_STATE_PREFIX}UNSPECIFIED").removeprefix(_STATE_PREFIX),
+        create_time=raw.get("createTime", ""),
+        error=raw.get("error", {}).get("message", ""),
+        raw=raw,
+    )
 
 
-def _parsed(name: str) -> tuple[tuple[JobKind, ...], str]:
-    """The kinds that a job of this name may be of, and its number."""
-    collection, number = (["", *name.split("/")])[-2:]
+def _parse_name(name: str) -> tuple[tuple[JobKind, ...], str]:
+    """Returns the kinds that a job of this name may have, and its ID."""
+    collection, job_id = (["", *name.split("/")])[-2:]
     kinds = KINDS if "/" not in name else tuple(kind for kind in KINDS if kind.collection == collection)
-    if not kinds or not re.fullmatch(r"[\w-]+", number):
+    if not kinds or not re.fullmatch(r"[\w-]+", job_id):
         raise ConfigError(
-            f"{name!r} names no job; give its number, or projects/PROJECT/locations/REGION/customJobs/NUMBER."
+            f"{name!r} is not the name of a job; give its number, or "
+            "projects/PROJECT/locations/REGION/customJobs/NUMBER."
         )
-    return kinds, number
+    return kinds, job_id

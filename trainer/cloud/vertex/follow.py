@@ -1,10 +1,10 @@
-"""Follows a job to its end."""
+"""Follows a job on Vertex AI until it ends."""
 
 import logging
 import time
 
-from trainer.cloud.vertex.api_errors import passes
-from trainer.cloud.vertex.client import Job, Jobs
+from trainer.cloud.vertex.api_errors import is_transient
+from trainer.cloud.vertex.client import Job, JobClient
 from trainer.cloud.vertex.logs import JobLog
 from trainer.errors import Interrupted, JobError
 from trainer.logging import fields as logging_fields
@@ -12,98 +12,101 @@ from trainer.logging import fields as logging_fields
 _logger = logging.getLogger(__name__)
 
 _POLL_SECS = 10.0
-_SECOND_THOUGHT_SECS = 2.0
-_MOST_LOOKS = 60
-"""How often in turn the service may be away: each takes up to a minute and a half."""
-_LAST_LINES_SECS = 5.0
-"""What is written last arrives in the log after the job is over."""
+_SECOND_INTERRUPT_SECS = 2.0
+"""Time for a second Ctrl-C, which cancels the job."""
+_MAX_FAILED_POLLS = 60
+"""Failures of the service in a row that are tolerated. Each may take up to a minute and a half."""
+_LOG_DELAY_SECS = 5.0
+"""Time that the last entries of a job need to arrive in its log."""
 _sleep = time.sleep
 
 
-def follow(jobs: Jobs, job: Job) -> None:
-    """Waits for a job, and says each change of its state and what it writes to its log.
+def follow(client: JobClient, job: Job) -> None:
+    """Waits until a job ends, and logs each change of its state and the entries of its log.
 
-    Ctrl-C stops the waiting, twice cancels the job.
+    Ctrl-C stops the waiting. A second Ctrl-C cancels the job.
 
     Raises:
-        JobError: It did not succeed.
-        Interrupted: By Ctrl-C.
+        JobError: If the job does not succeed, or the service can no longer be reached.
+        Interrupted: If the user presses Ctrl-C.
     """
     try:
-        job = _to_its_end(jobs, job)
+        job = _wait(client, job)
     except KeyboardInterrupt:
-        _stop_waiting(jobs, job)
+        _handle_interrupt(client, job)
     if job.state != "SUCCEEDED":
         reason = " ".join(job.error.split()).rstrip(".") or "the service gives no reason"
-        raise JobError(f"{job.name} ended as {job.state}: {reason}; its logs are on its page in the console.")
+        raise JobError(f"{job.name} ended as {job.state}: {reason}; see its logs on its page in the console.")
 
 
-def _to_its_end(jobs: Jobs, job: Job) -> Job:
-    said, log = "", _log(jobs, job)
+def _wait(client: JobClient, job: Job) -> Job:
+    last_state, log = "", _open_log(client, job)
     while True:
-        log = _read(log)
-        if job.state != said:
-            said = job.state
-            if job.is_over and log is not None:
-                _sleep(_LAST_LINES_SECS)
-                _read(log)
-            _logger.info(f"{job.display_name} is {said}.", extra=logging_fields({"job": job.name, "state": said}))
-        if job.is_over:
+        log = _log_new_entries(log)
+        if job.state != last_state:
+            last_state = job.state
+            if job.has_ended and log is not None:
+                _sleep(_LOG_DELAY_SECS)
+                _log_new_entries(log)
+            fields = logging_fields({"job": job.name, "state": job.state})
+            _logger.info(f"{job.display_name} is {job.state}.", extra=fields)
+        if job.has_ended:
             return job
-        job = _next_look(jobs, job)
+        job = _poll(client, job)
 
 
-def _next_look(jobs: Jobs, job: Job) -> Job:
-    """The job after a pause, or after more of them where the service is away: nothing of that ends the job.
+def _poll(client: JobClient, job: Job) -> Job:
+    """Returns the job after a pause, or after several if the service is unavailable for a while.
 
     Raises:
-        JobError: It stays away, or refuses.
+        JobError: If the service stays unavailable or rejects the call.
     """
-    looks = 0
+    failed_polls = 0
     while True:
         _sleep(_POLL_SECS)
         try:
-            return jobs.get(job.name)
+            return client.get(job.name)
         except JobError as error:
-            looks, problem = looks + 1, f"{error}".rstrip(".")
-            is_away = isinstance(error.__cause__, Exception) and passes(error.__cause__)
-            if looks == _MOST_LOOKS or not is_away:
+            failed_polls, problem = failed_polls + 1, f"{error}".rstrip(".")
+            can_retry = isinstance(error.__cause__, Exception) and is_transient(error.__cause__)
+            if failed_polls == _MAX_FAILED_POLLS or not can_retry:
                 raise JobError(
-                    f"{job.name} may go on, and cannot be seen any more ({problem}); look with python -m trainer jobs "
-                    f"describe {job.name} before you send it again."
+                    f"{job.name} may still be running, but its state cannot be read ({problem}); check it with "
+                    f"python -m trainer jobs describe {job.name} before you submit it again."
                 ) from error
-            if looks == 1:
-                _logger.warning(f"{job.name} cannot be seen for now ({problem}).")
+            if failed_polls == 1:
+                _logger.warning(f"The state of {job.name} cannot be read at the moment ({problem}). Trying again.")
 
 
-def _log(jobs: Jobs, job: Job) -> JobLog | None:
-    """The job's log; None where it cannot be read, which is said."""
+def _open_log(client: JobClient, job: Job) -> JobLog | None:
+    """Returns the job's log. If it cannot be read, logs a warning and returns None."""
     try:
-        return JobLog(jobs.place, job.name)
+        return JobLog(client.endpoint, job.name)
     except JobError as error:
         _logger.warning(f"{error}")
         return None
 
 
-def _read(log: JobLog | None) -> JobLog | None:
-    """Says what is new in a log; returns it, or None where it cannot be read, which is said once."""
+def _log_new_entries(log: JobLog | None) -> JobLog | None:
+    """Logs the new entries of a job's log and returns the log. If it cannot be read, warns and returns None."""
     try:
-        for entry in log.news() if log else ():
-            _logger.info(
-                f"{entry.task} | {entry.message}",
-                extra=logging_fields({"severity": entry.severity, "task": entry.task}),
-            )
+        for entry in log.new_entries() if log else ():
+            fields = logging_fields({"severity": entry.severity, "task": entry.task})
+            _logger.info(f"{entry.task} | {entry.message}", extra=fields)
     except JobError as error:
         _logger.warning(f"{error}")
         return None
     return log
 
 
-def _stop_waiting(jobs: Jobs, job: Job) -> None:
-    _logger.warning(f"{job.name} goes on; press Ctrl-C again within two seconds to cancel it.")
+def _handle_interrupt(client: JobClient, job: Job) -> None:
+    _logger.warning(f"{job.name} is still running. Press Ctrl-C again within two seconds to cancel it.")
     try:
-        _sleep(_SECOND_THOUGHT_SECS)
+        _sleep(_SECOND_INTERRUPT_SECS)
     except KeyboardInterrupt:
-        jobs.cancel(job.name)
-        raise Interrupted(f"{job.name} is being cancelled, as you asked by Ctrl-C.") from None
-    raise Interrupted(f"{job.name} goes on; python -m trainer jobs cancel {job.name} cancels it.")
+        client.cancel(job.name)
+        raise Interrupted(f"interrupted by Ctrl-C; {job.name} is being canceled.") from None
+    raise Interrupted(
+        f"interrupted by Ctrl-C; {job.name} is still running. Run python -m trainer jobs cancel {job.name} to cancel "
+        "it."
+    )

@@ -1,21 +1,21 @@
-"""What a job on Vertex AI writes to its log, a little at a time."""
+"""Log of a job on Vertex AI, read from Cloud Logging in steps while the job runs."""
 
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.cloud.vertex.api_errors import explained, passes
-from trainer.cloud.vertex.client import Endpoint
+from trainer.cloud.vertex.api_errors import is_transient, translate_errors
+from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import JobError
 
-_SERVICE = "https://logging.googleapis.com"
+_SERVICE_URL = "https://logging.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/logging.read"
-_PAGE = 1000
+_PAGE_SIZE = 1000
 _TIMEOUT_SECS = 60.0
-_LATE_SECS = 60.0
-"""How much later than others an entry may arrive."""
-_TOO_MANY, _SERVICE_FAILS = 429, 500
+_MAX_DELAY_SECS = 60.0
+"""Longest delay of an entry behind entries with a newer timestamp."""
+_TOO_MANY_REQUESTS, _FIRST_SERVER_ERROR = 429, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,90 +23,96 @@ class LogEntry:
     """One entry of a log."""
 
     task: str
-    """Who wrote it: workerpool0-0, or `service`; in a tuning job after its trial: `trial 3 workerpool0-0`."""
+    """The replica that wrote it, such as `workerpool0-0` or `trial 3 workerpool0-0`, or `service`."""
     severity: str
     message: str
 
 
 class JobLog:
-    """The log of a job in Cloud Logging. What a trainer says arrives there some seconds later.
+    """Log of a job in Cloud Logging. Entries arrive there some seconds after they were written.
 
-    Source: `entries.list` of the Cloud Logging API v2; Vertex AI's resource type is `ml_job`.
+    Uses `entries.list` of the Cloud Logging API v2. Vertex AI's resource type is `ml_job`.
 
     Args:
-        place: Where the job runs. A stand-in for Vertex AI stands in for Cloud Logging, too.
-        name: The job's resource name.
+        endpoint: Endpoint of the job. A local substitute for Vertex AI also serves its logs.
+        name: Resource name of the job.
 
     Raises:
-        JobError: There are no credentials.
+        JobError: If there are no credentials.
     """
 
-    def __init__(self, place: Endpoint, name: str):
+    def __init__(self, endpoint: Endpoint, name: str):
         import google.auth
         import requests
         from google.auth.transport.requests import AuthorizedSession
 
-        self._place, self._number = place, name.rpartition("/")[2]
-        self._told: dict[str, str] = {}  # time by insertId, of what may come again
-        self._since = ""
-        with explained(place):
+        self._endpoint, self._job_id = endpoint, name.rpartition("/")[2]
+        self._recent: dict[str, str] = {}  # insertId -> timestamp of returned entries that the next call may see again
+        self._start_time = ""
+        with translate_errors(endpoint):
             self._session = (
-                requests.Session() if place.endpoint else AuthorizedSession(google.auth.default(scopes=[_SCOPE])[0])
+                requests.Session()
+                if endpoint.api_endpoint
+                else AuthorizedSession(google.auth.default(scopes=[_SCOPE])[0])
             )
 
-    def news(self) -> list[LogEntry]:
-        """What was not told before, the oldest first; nothing where the service fails or is away for the moment.
+    def new_entries(self) -> list[LogEntry]:
+        """Returns the entries that no earlier call returned, oldest first. Empty if the service is unavailable.
 
         Raises:
-            JobError: The log may not be read.
+            JobError: If this account may not read the log.
         """
-        found: list[LogEntry] = []
-        token = ""
+        entries: list[LogEntry] = []
+        page_token = ""
         while True:
-            answer = self._page(token)
-            for raw in answer.get("entries", ()):
-                if raw["insertId"] not in self._told:
-                    self._told[raw["insertId"]] = raw["timestamp"]
-                    found.append(_entry(raw))
-            token = answer.get("nextPageToken", "")
-            if not token:
+            page = self._list(page_token)
+            for raw in page.get("entries", ()):
+                if raw["insertId"] not in self._recent:
+                    self._recent[raw["insertId"]] = raw["timestamp"]
+                    entries.append(_to_entry(raw))
+            page_token = page.get("nextPageToken", "")
+            if not page_token:
                 break
-        if self._told:
-            self._since = _before(max(map(_to_seconds, self._told.values())))
-            self._told = {name: when for name, when in self._told.items() if _to_seconds(when) >= self._since}
-        return found
+        if self._recent:
+            self._start_time = _subtract_delay(max(map(_truncate_to_seconds, self._recent.values())))
+            self._recent = {
+                insert_id: time
+                for insert_id, time in self._recent.items()
+                if _truncate_to_seconds(time) >= self._start_time
+            }
+        return entries
 
-    def _page(self, token: str) -> Mapping[str, Any]:
-        wanted = [f'resource.type="ml_job" AND resource.labels.job_id="{self._number}"']
-        if self._since:
-            wanted.append(f'timestamp>="{self._since}Z"')
+    def _list(self, page_token: str) -> Mapping[str, Any]:
+        conditions = [f'resource.type="ml_job" AND resource.labels.job_id="{self._job_id}"']
+        if self._start_time:
+            conditions.append(f'timestamp>="{self._start_time}Z"')
         body: dict[str, Any] = {
-            "resourceNames": [f"projects/{self._place.project}"],
-            "filter": " AND ".join(wanted),
+            "resourceNames": [f"projects/{self._endpoint.project}"],
+            "filter": " AND ".join(conditions),
             "orderBy": "timestamp asc",
-            "pageSize": _PAGE,
-            **({"pageToken": token} if token else {}),
+            "pageSize": _PAGE_SIZE,
+            **({"pageToken": page_token} if page_token else {}),
         }
-        with explained(self._place):
+        with translate_errors(self._endpoint):
             try:
-                address = f"{self._place.endpoint or _SERVICE}/v2/entries:list"
-                answer = self._session.post(address, json=body, timeout=_TIMEOUT_SECS)
+                url = f"{self._endpoint.api_endpoint or _SERVICE_URL}/v2/entries:list"
+                response = self._session.post(url, json=body, timeout=_TIMEOUT_SECS)
             except Exception as error:
-                if passes(error):
+                if is_transient(error):
                     return {}
                 raise
-        if answer.status_code == _TOO_MANY or answer.status_code >= _SERVICE_FAILS:
+        if response.status_code == _TOO_MANY_REQUESTS or response.status_code >= _FIRST_SERVER_ERROR:
             return {}
-        if answer.status_code != 200:
+        if response.status_code != 200:
             raise JobError(
-                f"the job's log cannot be read ({answer.status_code}); give this account roles/logging.viewer on "
-                f"project={self._place.project}, or read it on the job's page."
+                f"the log of the job cannot be read ({response.status_code}); grant this account "
+                f"roles/logging.viewer on project={self._endpoint.project}, or read the log on the job's page."
             )
-        with explained(self._place):
-            return answer.json()
+        with translate_errors(self._endpoint):
+            return response.json()
 
 
-def _entry(raw: Mapping[str, Any]) -> LogEntry:
+def _to_entry(raw: Mapping[str, Any]) -> LogEntry:
     payload = raw.get("jsonPayload", {})
     labels = {**raw.get("labels", {}), **raw.get("resource", {}).get("labels", {})}
     trial = labels.get("trial_id") or labels.get("ml.googleapis.com/trial_id")
@@ -118,11 +124,11 @@ def _entry(raw: Mapping[str, Any]) -> LogEntry:
     )
 
 
-def _to_seconds(moment: str) -> str:
-    """A moment in UTC, as RFC 3339 has it, without its zone and fractions."""
-    return moment[: len("2026-01-31T12:00:00")]
+def _truncate_to_seconds(time: str) -> str:
+    """Returns a UTC time in RFC 3339 format without its zone and fractions of a second."""
+    return time[: len("2026-01-31T12:00:00")]
 
 
-def _before(moment: str) -> str:
-    """When an entry may have been written that arrives after one of this moment."""
-    return (datetime.datetime.fromisoformat(moment) - datetime.timedelta(seconds=_LATE_SECS)).isoformat()
+def _subtract_delay(time: str) -> str:
+    """Returns the earliest time of an entry that may arrive after an entry of this time."""
+    return (datetime.datetime.fromisoformat(time) - datetime.timedelta(seconds=_MAX_DELAY_SECS)).isoformat()

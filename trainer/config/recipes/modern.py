@@ -1,7 +1,7 @@
-"""Recipes of later years: smooth critics, normalized or penalized discriminators, codes, relativistic pairs."""
+"""Recipes with later losses, penalties, normalization and labels."""
 
 from trainer.config import TrainConfig
-from trainer.config.recipes import register_recipe
+from trainer.config.recipes.registry import register_recipe
 
 _SMALL_DCGAN = {
     "generator_filters": [128, 64],
@@ -14,7 +14,7 @@ _SMALL_DCGAN = {
 
 @register_recipe
 def wgan_gp() -> TrainConfig:
-    """Wasserstein GAN with gradient penalty: a critic without batch norm, five updates a step.
+    """Wasserstein GAN with gradient penalty: a critic without batch norm, five critic updates per step.
 
     Source: arXiv 1704.00028: penalty 10, Adam 1e-4 with betas (0, .9), five critic updates; here a small DCGAN.
     Scored frechet_digits_5k 19.4 in 11 min on 2 CPU cores.
@@ -41,9 +41,9 @@ def wgan_gp() -> TrainConfig:
 
 @register_recipe
 def hinge_sn() -> TrainConfig:
-    """SNGAN: hinge loss, every layer of the discriminator spectrally normalized, residual networks.
+    """SNGAN: hinge loss, residual networks, spectral normalization of every layer of the discriminator.
 
-    Source: arXiv 1802.05957: Adam 2e-4 with betas (0, .9), five discriminator updates a step, linear decay to 0.
+    Source: arXiv 1802.05957: Adam 2e-4 with betas (0, .9), five discriminator updates per step, linear decay to 0.
     Scored frechet_digits_5k 12.3 in 21 min on 2 CPU cores.
     """
     return TrainConfig(
@@ -69,9 +69,9 @@ def hinge_sn() -> TrainConfig:
 
 @register_recipe
 def r1() -> TrainConfig:
-    """The non-saturating loss with an R1 penalty, the plain remedy for training that runs away.
+    """Non-saturating loss with an R1 penalty, the standard remedy for diverging training.
 
-    Source: arXiv 1801.04406; gamma about .0002 * 28² / 64.
+    Source: arXiv 1801.04406; gamma is about .0002 * 28² / 64.
     Scored frechet_digits_5k 5.94 in 248 s on 2 CPU cores.
     """
     return TrainConfig(
@@ -92,10 +92,11 @@ def r1() -> TrainConfig:
 
 @register_recipe
 def acgan() -> TrainConfig:
-    """AC-GAN: the discriminator also names the class, and takes no label.
+    """AC-GAN: the discriminator takes no label and also predicts the class.
 
-    Source: arXiv 1610.09585, on a small DCGAN, with twice its learning rate. The classifier learns from real images
-    alone: on fake ones as well, it came to read mistakes as what was asked, and conditional accuracy stood at .88.
+    Source: arXiv 1610.09585, on a small DCGAN with twice its learning rate. The classifier learns from real images
+    only. When it also learned from fake images, it learned to read failed images as the requested class, and
+    conditional accuracy was .88.
     Scored frechet_digits_5k 1.58 in 194 s on 2 CPU cores.
     """
     return TrainConfig(
@@ -117,12 +118,12 @@ def acgan() -> TrainConfig:
 
 @register_recipe
 def infogan() -> TrainConfig:
-    """InfoGAN: ten categories and two continuous codes that mean something, found without labels.
+    """InfoGAN: ten categories and two continuous codes that acquire a meaning without labels.
 
-    Source: arXiv 1606.03657, appendix C.1: Adam with 2e-4 for D and 1e-3 for G, beta_1 .5, dense layers at the latents'
-    and at the logit's end (256 units here, 1,024 there), uniform noise (16 variables here, 62 there). `code_accuracy`
-    is the share of images that show the digit which their category stands for. The less of the generator's input is
-    noise, the more of it is the category's: with 62 variables a run of the same seed ended at .73, with 16 at .88.
+    Source: arXiv 1606.03657, appendix C.1: Adam with 2e-4 for D and 1e-3 for G, beta_1 .5, dense layers next to the
+    latents and the logit (256 units here, 1,024 in the paper), uniform noise (16 variables here, 62 in the paper).
+    `code_accuracy` is the share of images that show the digit of their category. Fewer noise variables give the
+    category more influence: with the same seed, 62 variables reached .73 and 16 variables .88.
     Scored frechet_digits_5k 1.18 in 428 s on 2 CPU cores.
     """
     return TrainConfig(
@@ -150,11 +151,11 @@ def infogan() -> TrainConfig:
 
 @register_recipe
 def r3gan() -> TrainConfig:
-    """R3GAN: relativistic pairs, R1 and R2 at every step, a modern network without normalization, all scheduled.
+    """R3GAN: relativistic loss, R1 and R2 at every step, a modern network without normalization, all with schedules.
 
-    Source: arXiv 2501.05441, its Stacked-MNIST settings in small: Adam with beta_1 0 and beta_2 .9 to .99, gamma 1 to
-    .1, the average from 0 on, all on a cosine over the run. Networks a twelfth as wide as the paper's want ten times
-    its rate of 2e-4; half as many blocks take half the time.
+    Source: arXiv 2501.05441, the Stacked-MNIST settings in small: Adam with beta_1 0 and beta_2 .9 to .99, gamma 1 to
+    .1, EMA half-life from 0, all on a cosine over the run. Networks with a twelfth of the paper's width need ten times
+    its learning rate of 2e-4. Half as many blocks take half the time.
     Scored frechet_digits_5k 2.61 in 522 s on 2 CPU cores.
     """
     return TrainConfig(
@@ -184,9 +185,9 @@ def r3gan() -> TrainConfig:
 
 @register_recipe
 def r3gan_conditional() -> TrainConfig:
-    """`r3gan` with labels: embedded beside the latents, and a projection in the discriminator.
+    """`r3gan` with labels: an embedding in the generator, and a projection in the discriminator.
 
-    Source: arXiv 2501.05441; the projection is arXiv 1802.05637's.
+    Source: arXiv 2501.05441; arXiv 1802.05637 for the projection.
     Scored frechet_digits_5k 0.549 in 484 s on 2 CPU cores.
     """
     return r3gan().override(model="conditional")

@@ -1,6 +1,6 @@
-"""Every class as often as any other: images of the smaller classes come several times an epoch.
+"""Class balancing: every class equally often, with repeated images of the smaller classes.
 
-Shapes: `N` images, `V` places of an epoch.
+Shapes: `N` images, `V` positions in an epoch.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ import numpy as np
 
 
 def balanced_order(labels: np.ndarray) -> np.ndarray:
-    """The number of the image at each place, with as many places for each class: int32 [V].
+    """Returns the index of the image at each position of a balanced epoch: int32 [V].
 
-    Within a class no image has more than one place more than another.
+    Every class has the same number of positions. Within a class, the numbers of positions of two images differ by at
+    most one.
 
     Args:
-        labels: Integers [N], N at least 1.
+        labels: Integer labels [N], N at least 1.
     """
     counts = np.bincount(labels)
     grouped = np.argsort(labels, kind="stable").astype(np.int32)
@@ -23,5 +24,5 @@ def balanced_order(labels: np.ndarray) -> np.ndarray:
 
 
 def balanced_size(class_counts: Sequence[int]) -> int:
-    """V of a set with so many images of each class."""
+    """Returns the number of positions V of a balanced epoch, from the number of images of each class."""
     return max(class_counts) * sum(count > 0 for count in class_counts)

@@ -1,4 +1,4 @@
-"""From (seed, step) to a batch: data rests on the device, and a batch is gathered inside the step."""
+"""Maps (seed, step) to a batch. The data is on the device, and a batch is gathered inside the training step."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,26 +7,32 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-IMAGE_RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
-"""The ranges that 8-bit pixels can be mapped to, by the name that the config gives them."""
+from trainer.config.choices import ImageRange
+
+IMAGE_RANGES: dict[str, tuple[float, float]] = {
+    ImageRange.SIGNED_UNIT: (-1.0, 1.0),
+    ImageRange.UNIT: (0.0, 1.0),
+    ImageRange.EIGHT_BIT: (0.0, 255.0),
+}
+"""Ranges that 8-bit pixels can be mapped to, by their names in the config."""
 
 Tensors = Mapping[str, tf.Tensor]
-"""What a window holds, on a device, by name."""
+"""Content of a chunk on a device, by name."""
 
-_OTHER_DOMAIN = 0x5851F42D4C957F2D
-"""Makes the order of the second domain another one than the first's."""
+_DOMAIN_B_KEY = 0x5851F42D4C957F2D
+"""Constant that changes the key of the order, so that the two domains are shuffled differently."""
 
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """Which part of which batch is asked for.
+    """The part of a global batch that one replica takes.
 
     Attributes:
         key: 64-bit key of the order.
-        step: Number of the step, int64.
+        step: Step number, an int64 scalar.
         replica: Index of the replica.
-        replica_batch_size: Batch of one replica, B.
-        num_replicas: How many replicas share the global batch.
+        replica_batch_size: Batch size of one replica, B.
+        num_replicas: Number of replicas that share the global batch.
     """
 
     key: int
@@ -36,51 +42,55 @@ class BatchSlice:
     num_replicas: int
 
     def indices(self, num_examples: int) -> tf.Tensor:
-        """Which of `num_examples` examples belong here: int32 [B].
+        """Returns the indices of the examples in this slice: int32 [B] in [0, num_examples).
 
-        Every epoch is a permutation of its own, of which the last `num_examples % global_batch_size` places are not
-        used. No state: example `i` of step `s` is `permutation(key, epoch)[place]`.
+        Every epoch has its own permutation. Its last `num_examples % global_batch_size` positions are not used. The
+        indices depend on the key and the step only.
         """
         steps_per_epoch = num_examples // self.global_batch_size
-        epoch, position = self.step // steps_per_epoch, self.step % steps_per_epoch
-        return self._shuffled(self._places(position), epoch, tf.constant(num_examples, tf.int64))
+        epoch, step_in_epoch = self.step // steps_per_epoch, self.step % steps_per_epoch
+        return self._permute(self._positions(step_in_epoch), epoch, tf.constant(num_examples, tf.int64))
 
     def indices_of_chunk(self, visit: tf.Tensor) -> tf.Tensor:
-        """Which examples of a visited window belong here: int32 [B].
+        """Returns the indices of the examples of a chunk in this slice: int32 [B].
 
         Args:
-            visit: int64 [3]: `Visit.number`, `first_step` and `size`. Steps that need more than `size` examples begin
-                again in another order.
+            visit: int64 [3] with `ChunkVisit.number`, `first_step` and `size`. If the steps of the visit need more than
+                `size` examples, the chunk is repeated in another order.
         """
         number, first_step, size = tf.unstack(visit)
-        places = self._places(self.step - first_step)
-        first, second = (self._shuffled(places % size, 2 * number + lap, size) for lap in (0, 1))
-        return tf.where(places < size, first, second)
+        positions = self._positions(self.step - first_step)
+        first, second = (self._permute(positions % size, 2 * number + repeat, size) for repeat in (0, 1))
+        return tf.where(positions < size, first, second)
 
     @property
     def global_batch_size(self) -> int:
-        """Batch of all replicas."""
+        """Batch size of all replicas together."""
         return self.replica_batch_size * self.num_replicas
 
-    def _places(self, position: tf.Tensor) -> tf.Tensor:
-        """Places in the order of an epoch or a visit, whose step number `position` this is: int64 [B]."""
-        first = position * self.global_batch_size + tf.cast(self.replica, tf.int64) * self.replica_batch_size
+    def _positions(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the positions of this slice in the order of an epoch or a visit: int64 [B].
+
+        Args:
+            step: Step number since the beginning of the epoch or the visit.
+        """
+        first = step * self.global_batch_size + tf.cast(self.replica, tf.int64) * self.replica_batch_size
         return first + tf.range(self.replica_batch_size, dtype=tf.int64)
 
-    def _shuffled(self, places: tf.Tensor, number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """What stands at these places in permutation `number` of `size` examples: int32 [B]."""
+    def _permute(self, positions: tf.Tensor, number: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """Returns the elements at some positions of permutation `number` of `size` examples: int32 [B]."""
         seed = tf.stack([tf.constant(self.key % 2**31, tf.int64), number + (self.key >> 32) % 2**31])
-        return tf.cast(tf.random.experimental.index_shuffle(places, seed, size - 1), tf.int32)
+        return tf.cast(tf.random.experimental.index_shuffle(positions, seed, size - 1), tf.int32)
 
 
 @dataclass(frozen=True)
 class ChunkVisit:
-    """That a window holds a part of the data, for a time.
+    """One visit to a chunk of the data set.
 
     Attributes:
-        number: Of windows before it, over all epochs.
-        first_step: That is taken from it.
-        size: Images in it, or places in its order; the arrays may be longer.
+        number: Number of the visits before this one, over all epochs.
+        first_step: First step that takes its batch from the chunk.
+        size: Number of images in the chunk, or of positions in its order. The arrays may be longer.
     """
 
     number: int
@@ -90,15 +100,15 @@ class ChunkVisit:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images that are in memory as long as steps are taken from them.
+    """Images that are in memory at the same time.
 
     Attributes:
         images: uint8 or float32 [N, ...].
-        targets: int32 labels [N]; or images of another domain, of any number, which are then batched in an order of
-            their own; or None.
-        image_range: What uint8 pixels are mapped to; float images are used as they are.
-        order: int32 [V]: the image at each place of an epoch, where that is not one place for each image.
-        visit: None where it holds all of the data.
+        targets: Labels int32 [N]; or images of a second domain, in any number, which are batched in their own order; or
+            None.
+        image_range: Range that uint8 pixels are mapped to. Float images are used unchanged.
+        order: Index of the image at each position of an epoch, int32 [V]; None if every image has one position.
+        visit: Visit to this chunk; None if the chunk contains the whole data set.
     """
 
     images: np.ndarray
@@ -109,17 +119,17 @@ class Chunk:
 
     @property
     def num_examples(self) -> int:
-        """Images of an epoch: N, or V, or the larger number where there are two domains."""
-        return max(self._sizes) if self.order is None else len(self.order)
+        """Number of images in an epoch: N, or V, or the larger number of images of two domains."""
+        return max(self._domain_sizes) if self.order is None else len(self.order)
 
     @property
-    def largest_batch(self) -> int:
-        """The largest global batch that the images can fill: N, or the smaller number where there are two domains."""
-        return min(self._sizes)
+    def max_batch_size(self) -> int:
+        """Largest global batch size that the images can fill: N, or the smaller number of images of two domains."""
+        return min(self._domain_sizes)
 
     @property
-    def _sizes(self) -> list[int]:
-        """Images of each domain."""
+    def _domain_sizes(self) -> list[int]:
+        """Number of images of each domain."""
         sizes = [len(self.images)]
         if self.targets is not None and self.is_unpaired:
             sizes.append(len(self.targets))
@@ -127,32 +137,36 @@ class Chunk:
 
     @property
     def is_unpaired(self) -> bool:
-        """Whether the targets are images of another domain."""
+        """True if the targets are images of a second domain."""
         return self.targets is not None and self.targets.ndim > 1
 
     @property
-    def outline(self) -> "Chunk":
-        """The same without what it holds: `batch` needs no more of it than shapes and types."""
-        targets = None if self.targets is None else _without_content(self.targets)
-        return dataclasses.replace(self, images=_without_content(self.images), targets=targets)
+    def template(self) -> "Chunk":
+        """Chunk with the same shapes and types that takes no memory. `batch` needs no more of a chunk than these."""
+        targets = None if self.targets is None else _empty_like(self.targets)
+        return dataclasses.replace(self, images=_empty_like(self.images), targets=targets)
 
     def tensors(self) -> Tensors:
-        """The window's content on the current device."""
+        """Returns the content of the chunk on the current device."""
         visit = None if self.visit is None else np.array(dataclasses.astuple(self.visit), np.int64)
-        held = {"images": self.images, "targets": self.targets, "order": self.order, "visit": visit}
-        return {name: tf.constant(array) for name, array in held.items() if array is not None}
+        arrays = {"images": self.images, "targets": self.targets, "order": self.order, "visit": visit}
+        return {name: tf.constant(array) for name, array in arrays.items() if array is not None}
 
-    def batch(self, tensors: Tensors, place: BatchSlice) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The part of a batch that belongs at `place`.
+    def batch(self, tensors: Tensors, batch_slice: BatchSlice) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Gathers a slice of a batch.
+
+        Args:
+            tensors: Content of a chunk with the shapes and types of this one.
+            batch_slice: Slice to gather.
 
         Returns:
-            Images float32 [B, ...] in `image_range`; and labels int32 [B], images [B, ...] of the other domain,
-            or None.
+            images: float32 [B, ...] in `image_range`.
+            targets: Labels int32 [B], images [B, ...] of the second domain, or None.
         """
         if self.visit is not None:
-            indices = place.indices_of_chunk(tensors["visit"])
+            indices = batch_slice.indices_of_chunk(tensors["visit"])
         else:
-            indices = place.indices(len(self.images if self.order is None else self.order))
+            indices = batch_slice.indices(len(self.images if self.order is None else self.order))
         if self.order is not None:
             indices = tf.gather(tensors["order"], indices)
         images = self.as_floats(tf.gather(tensors["images"], indices))
@@ -160,22 +174,27 @@ class Chunk:
             return images, None
         if not self.is_unpaired:
             return images, tf.gather(tensors["targets"], indices)
-        others = dataclasses.replace(place, key=place.key ^ _OTHER_DOMAIN).indices(len(self.targets))
-        return images, self.as_floats(tf.gather(tensors["targets"], others))
+        domain_b = dataclasses.replace(batch_slice, key=batch_slice.key ^ _DOMAIN_B_KEY)
+        return images, self.as_floats(tf.gather(tensors["targets"], domain_b.indices(len(self.targets))))
 
     def as_floats(self, images: tf.Tensor) -> tf.Tensor:
-        """Images as float32 [B, ...] in `image_range`."""
+        """Returns images as float32 [B, ...] in `image_range`."""
         if images.dtype != tf.uint8:
             return images
         low, high = self.image_range
         return tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
 
 
-def mirrored(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-    """Images [B, H, W, C], those where `chosen`, int32 [B], is not 0 mirrored left to right."""
-    return tf.where(tf.reshape(chosen, [-1, 1, 1, 1]) != 0, images[:, :, ::-1], images)
+def flip_horizontally(images: tf.Tensor, is_flipped: tf.Tensor) -> tf.Tensor:
+    """Mirrors some images left to right.
+
+    Args:
+        images: Images [B, H, W, C].
+        is_flipped: int32 [B]; an image is mirrored if its element is not 0.
+    """
+    return tf.where(tf.reshape(is_flipped, [-1, 1, 1, 1]) != 0, images[:, :, ::-1], images)
 
 
-def _without_content(array: np.ndarray) -> np.ndarray:
-    """An array of this shape and type that takes no memory."""
+def _empty_like(array: np.ndarray) -> np.ndarray:
+    """Returns an array of the same shape and type that takes no memory."""
     return np.broadcast_to(np.zeros((), array.dtype), array.shape)

@@ -1,4 +1,4 @@
-"""Which shards of a set are in memory when: the cut into windows, and their order."""
+"""Schedule of chunks: which shards of a data set are in memory at each visit."""
 
 import functools
 import math
@@ -14,14 +14,14 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class ChunkSchedule:
-    """A set cut into windows of whole shards, each epoch in another seeded order.
+    """A data set divided into chunks of whole shards, in another seeded order in each epoch.
 
-    It follows from the manifest, the number of windows and the seed: no machine has a say in it.
+    The schedule depends on the shards, the number of chunks and the seed only, never on the machine.
 
     Attributes:
-        shards: Of the set.
-        num_chunks: In an epoch.
-        seed: The run's.
+        shards: Shards of the data set.
+        num_chunks: Number of chunks in an epoch.
+        seed: Seed of the run.
     """
 
     shards: tuple[Shard, ...]
@@ -29,45 +29,50 @@ class ChunkSchedule:
     seed: int
 
     def shards_of(self, visit: int) -> list[Shard]:
-        """The shards of the window that is visited as number `visit`, over all epochs, from 0."""
+        """Returns the shards of a chunk.
+
+        Args:
+            visit: Number of the visit over all epochs, from 0.
+        """
         epoch, chunk = divmod(visit, self.num_chunks)
         keys = np.random.PCG64(np.random.SeedSequence([self.seed, epoch])).random_raw(len(self.shards))
         order = np.argsort(keys, kind="stable")
         return [self.shards[index] for index in np.array_split(order, self.num_chunks)[chunk]]
 
     @functools.cached_property
-    def capacity(self) -> int:
-        """Images of the largest window that there can be."""
-        return _largest(self.shards, self.num_chunks)
+    def max_chunk_size(self) -> int:
+        """Number of images of the largest possible chunk."""
+        return _max_chunk_size(self.shards, self.num_chunks)
 
 
-def num_chunks(manifest: DatasetSpec, memory_mib: float, padding: int = 0) -> int:
-    """Into how many windows a set is cut, so that two of them fit into memory; 1 where all of it does.
+def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) -> int:
+    """Returns the smallest number of chunks of which two fit into memory; 1 if the whole data set fits.
 
     Args:
-        manifest: Of the set.
-        memory_mib: For decoded images, MiB.
-        padding: Pixels on every side of every image, which take memory as well.
+        spec: Description of the data set.
+        memory_mib: Memory for decoded images in MiB.
+        padding: Pixels added to every side of every image.
 
     Raises:
-        ConfigError: A shard alone is too large.
+        ConfigError: If two shards do not fit into memory.
     """
-    height, width, channels = manifest.image_shape
-    bytes_each = (height + 2 * padding) * (width + 2 * padding) * channels
+    height, width, channels = spec.image_shape
+    image_bytes = (height + 2 * padding) * (width + 2 * padding) * channels
     budget = memory_mib * _MIB
-    if manifest.num_examples * bytes_each <= budget:
+    if spec.num_examples * image_bytes <= budget:
         return 1
-    for count in range(2, len(manifest.shards) + 1):
-        if 2 * _largest(manifest.shards, count) * bytes_each <= budget:
-            return count
-    largest = max(shard.num_examples for shard in manifest.shards) * bytes_each / _MIB
+    for num_chunks in range(2, len(spec.shards) + 1):
+        if 2 * _max_chunk_size(spec.shards, num_chunks) * image_bytes <= budget:
+            return num_chunks
+    largest_mib = max(shard.num_examples for shard in spec.shards) * image_bytes / _MIB
     raise ConfigError(
-        f"data_memory_mib={memory_mib:g} must hold two shards of {manifest.name}, the largest of which takes "
-        f"{largest:,.1f} MiB; give at least {math.ceil(2 * largest)}, or prepare the set with a smaller --shard_mib."
+        f"data_memory_mib={memory_mib:g} is less than two shards of {spec.name} need, the largest of which takes "
+        f"{largest_mib:,.1f} MiB; set it to at least {math.ceil(2 * largest_mib)}, or prepare the data set with a "
+        "smaller --shard_mib."
     )
 
 
-def _largest(shards: tuple[Shard, ...], count: int) -> int:
-    """Images of the largest window, of whichever shards, when there are `count` windows."""
+def _max_chunk_size(shards: tuple[Shard, ...], num_chunks: int) -> int:
+    """Returns the number of images of the largest possible chunk, whichever shards it contains."""
     sizes = sorted((shard.num_examples for shard in shards), reverse=True)
-    return sum(sizes[: -(-len(sizes) // count)])
+    return sum(sizes[: -(-len(sizes) // num_chunks)])

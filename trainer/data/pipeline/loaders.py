@@ -1,6 +1,6 @@
-"""What a run's steps are taken from, window after window.
+"""Loaders of training data: chunk after chunk, in the order of the steps.
 
-Legend: `N` images in a window, `H W C` an image.
+Shapes: `N` images of a chunk, `H W C` height, width and channels.
 """
 
 import abc
@@ -19,19 +19,19 @@ from trainer.data.pipeline.balance import balanced_order, balanced_size
 from trainer.data.pipeline.batching import Chunk, ChunkVisit
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.shard_cache import ShardCache
-from trainer.data.tfrecord_reader import read_labels, read_shards, read_some
+from trainer.data.tfrecord_reader import read_labels, read_records, read_shards
 from trainer.errors import DataError
 
-Made = Callable[[np.ndarray, np.ndarray | None], Chunk]
-"""What makes a window of images uint8 [N, H, W, C] and labels int32 [N]."""
+MakeChunk = Callable[[np.ndarray, np.ndarray | None], Chunk]
+"""Function that makes a chunk from images uint8 [N, H, W, C] and labels int32 [N]."""
 
 
 class Loader(abc.ABC):
-    """Windows in the order of the steps; to be closed.
+    """Source of chunks in the order of the steps. Close it after use.
 
     Attributes:
-        steps_per_epoch: Steps of a pass over the data.
-        every_steps: Steps between two windows; 0 where there is one alone.
+        steps_per_epoch: Number of steps of a pass over the data.
+        every_steps: Number of steps between two chunks; 0 if there is only one chunk.
     """
 
     steps_per_epoch: int
@@ -39,25 +39,25 @@ class Loader(abc.ABC):
 
     @abc.abstractmethod
     def chunk(self, step: int, num_steps: int | None = None) -> Chunk:
-        """The window that step number `step` is taken from. All windows have arrays of the same shape.
+        """Returns the chunk of a step. All chunks have arrays of the same shapes.
 
         Args:
-            step: Its number.
-            num_steps: Of the run: no window after its last step is loaded. None: the run has no end.
+            step: Step number.
+            num_steps: Number of steps of the run: no chunk after the last step is loaded. None: no limit.
 
         Raises:
-            CancelledError: `cancel` was called before the window was there.
+            CancelledError: If `cancel` was called before the chunk was loaded.
         """
 
-    def cancel(self) -> None:  # noqa: B027 (nothing loads where all is in memory)
-        """Tells what still loads to end after the shard that it reads, and does not wait for it."""
+    def cancel(self) -> None:  # noqa: B027 (nothing to cancel if all data is in memory)
+        """Asks a background load to end after its current shard, and returns at once."""
 
     def close(self) -> None:  # noqa: B027
-        """Ends what still loads, and returns when it has ended."""
+        """Cancels a background load and waits for its end."""
 
 
 class InMemoryLoader(Loader):
-    """All of the data, in memory from the first step to the last."""
+    """Loader of a data set that is in memory from the first step to the last."""
 
     def __init__(self, chunk: Chunk, global_batch_size: int):
         self._chunk = chunk
@@ -69,13 +69,13 @@ class InMemoryLoader(Loader):
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """A prepared set that is trained on window by window; what `GAN.fit` takes in place of arrays.
+    """A prepared data set that is loaded chunk by chunk. `GAN.fit` accepts it in place of arrays.
 
     Attributes:
-        files: Of the set.
-        schedule: Of the set.
-        classes: Labels to keep; None: all.
-        padding: Pixels of value 0 on every side of every image.
+        files: Local files of the shards.
+        schedule: Schedule of the chunks.
+        classes: Labels to keep. None: all labels.
+        padding: Pixels of value 0 added to every side of every image.
     """
 
     files: ShardCache
@@ -85,135 +85,146 @@ class StreamedDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C), padding included."""
-        height, width, channels = self.files.manifest.image_shape
+        """Height, width and channels, including the padding."""
+        height, width, channels = self.files.spec.image_shape
         return height + 2 * self.padding, width + 2 * self.padding, channels
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Images of each class in all windows together; 0 for one that is not kept."""
-        counts = self.files.manifest.class_counts
+        """Number of images of each class in all chunks together; 0 for a class that is not kept."""
+        counts = self.files.spec.class_counts
         if self.classes is None:
             return counts
         return tuple(count if label in self.classes else 0 for label, count in enumerate(counts))
 
     @property
     def num_examples(self) -> int:
-        """Images of all windows together."""
+        """Number of images in all chunks together."""
         return sum(self.class_counts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the shards' own: 64 hex digits."""
+        """SHA-256 of the SHA-256 digests of the shards: 64 hexadecimal digits."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.schedule.shards).encode()).hexdigest()
 
     def load(self, visit: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The window that is visited as number `visit`.
-
-        Returns:
-            Images uint8 [N, H, W, C] and labels int32 [N], N as large as the largest window, and how many are filled.
-
-        Raises:
-            DataError, StorageError: A shard cannot be read.
-        """
-        images, labels = self._room(self.schedule.capacity)
-        size = 0
-        for found, of in read_shards(self.files, self.schedule.shards_of(visit)):
-            kept = self._kept(of)
-            stop = size + len(kept)
-            self._inside(images[size:stop])[...] = found[kept]
-            labels[size:stop] = of[kept]
-            size = stop
-        self._check(visit, size)
-        return images, labels, size
-
-    def load_some(
-        self, visit: int, capacity: int, choose: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Some images of the window that is visited as number `visit`.
+        """Loads a chunk.
 
         Args:
-            visit: Number of the visit.
-            capacity: Most images there can be of it, N.
-            choose: Labels int32 of all images of the window -> the numbers of those to load, ascending.
+            visit: Number of the visit over all epochs, from 0.
 
         Returns:
-            Images uint8 [N, H, W, C] and labels int32 [N], the first ones filled.
+            images: uint8 [N, H, W, C], N the size of the largest possible chunk.
+            labels: int32 [N].
+            size: Number of images in this chunk, which come first.
 
         Raises:
-            DataError, StorageError: A shard cannot be read.
+            DataError, StorageError: If a shard cannot be read.
+        """
+        images, labels = self._allocate(self.schedule.max_chunk_size)
+        size = 0
+        for shard_images, shard_labels in read_shards(self.files, self.schedule.shards_of(visit)):
+            indices = self._select_classes(shard_labels)
+            stop = size + len(indices)
+            self._without_padding(images[size:stop])[...] = shard_images[indices]
+            labels[size:stop] = shard_labels[indices]
+            size = stop
+        self._check_not_empty(visit, size)
+        return images, labels, size
+
+    def load_examples(
+        self, visit: int, max_examples: int, select: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Loads some examples of a chunk.
+
+        Args:
+            visit: Number of the visit over all epochs, from 0.
+            max_examples: Largest number of examples that `select` returns, N.
+            select: Function from the labels int32 of all examples of the chunk to the indices of the examples to load,
+                in ascending order.
+
+        Returns:
+            images: uint8 [N, H, W, C]; the selected examples come first.
+            labels: int32 [N].
+
+        Raises:
+            DataError, StorageError: If a shard cannot be read.
         """
         shards = self.schedule.shards_of(visit)
-        of_all = read_labels(self.files, shards)
-        kept = self._kept(of_all)
-        self._check(visit, len(kept))
-        records = kept[choose(of_all[kept])]
-        images, labels = self._room(capacity)
-        labels[: len(records)] = of_all[records]
+        all_labels = read_labels(self.files, shards)
+        indices = self._select_classes(all_labels)
+        self._check_not_empty(visit, len(indices))
+        records = indices[select(all_labels[indices])]
+        images, labels = self._allocate(max_examples)
+        labels[: len(records)] = all_labels[records]
         start = 0
-        for found in read_some(self.files, shards, records):
-            self._inside(images[start : start + len(found)])[...] = found
-            start += len(found)
+        for batch in read_records(self.files, shards, records):
+            self._without_padding(images[start : start + len(batch)])[...] = batch
+            start += len(batch)
         return images, labels
 
-    def _room(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((count, *self.image_shape), np.uint8), np.zeros(count, np.int32)
+    def _allocate(self, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((num_examples, *self.image_shape), np.uint8), np.zeros(num_examples, np.int32)
 
-    def _inside(self, images: np.ndarray) -> np.ndarray:
-        """The part of images within the padding."""
-        height, width, _ = self.files.manifest.image_shape
+    def _without_padding(self, images: np.ndarray) -> np.ndarray:
+        """Returns a view of images without their padding."""
+        height, width, _ = self.files.spec.image_shape
         return images[:, self.padding : self.padding + height, self.padding : self.padding + width]
 
-    def _kept(self, labels: np.ndarray) -> np.ndarray:
-        """Which of these records are of a class that is kept."""
+    def _select_classes(self, labels: np.ndarray) -> np.ndarray:
+        """Returns the indices of the labels that are kept."""
         return np.arange(len(labels)) if self.classes is None else np.flatnonzero(np.isin(labels, self.classes))
 
-    def _check(self, visit: int, size: int) -> None:
+    def _check_not_empty(self, visit: int, size: int) -> None:
         if not size:
-            raise DataError(f"window {visit} of {self.files.manifest.name} has no image of the classes that are kept.")
+            raise DataError(
+                f"chunk {visit} of {self.files.spec.name} has no image of the selected classes {self.classes}; use "
+                "fewer chunks or more classes."
+            )
 
 
-class HostShard(Protocol):
-    """What this process's replicas take of a window."""
+class ExampleSelector(Protocol):
+    """Selects the examples of a chunk that the replicas of this process take."""
 
-    most: int
-    """Most images that they can take of one, N."""
+    max_examples: int
+    """Largest number of examples of a chunk that they take, N."""
 
     def __call__(self, visit: ChunkVisit) -> np.ndarray:
-        """The places of a visit that they take, ascending, each once: int64 [at most N]."""
+        """Returns the positions of a visit that they take, ascending and without duplicates: int64 [at most N]."""
 
 
 class StreamingLoader(Loader):
-    """The windows of a stream: the next one loads while this one trains.
+    """Loader of a streamed data set. It loads the next chunk in the background while training uses the current one.
 
     Args:
-        stream: Of the set.
-        make: Makes a window of what was loaded.
-        global_batch_size: Of the run.
-        balance_classes: Show every class of a window as often as any other.
-        share: (steps of a window) -> what this process takes of one; None: all.
+        stream: Data set.
+        make_chunk: Function that makes a chunk from the loaded arrays.
+        global_batch_size: Global batch size of the run.
+        balance_classes: Whether to show every class of a chunk equally often.
+        make_selector: Function from the number of steps of a chunk to the selector of the examples that this process
+            loads. None: all examples.
     """
 
     def __init__(
         self,
         stream: StreamedDataset,
-        make: Made,
+        make_chunk: MakeChunk,
         global_batch_size: int,
         balance_classes: bool = False,
-        host_shard: Callable[[int], HostShard] | None = None,
+        make_selector: Callable[[int], ExampleSelector] | None = None,
     ):
-        self._closing = threading.Event()
-        self._stream = dataclasses.replace(stream, files=stream.files.until(self._closing))
-        self._make, self._balance_classes = make, balance_classes
-        chunks = stream.schedule.num_chunks
-        num_places = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
-        self.every_steps = max(1, num_places // global_batch_size // chunks)
-        self.steps_per_epoch = self.every_steps * chunks
-        capacity = stream.schedule.capacity
-        counts = [min(count, capacity) for count in stream.class_counts]
-        self._most_places = balanced_size(counts) if balance_classes else capacity
-        self._host_shard = host_shard(self.every_steps) if host_shard else None
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._cancelled = threading.Event()
+        self._stream = dataclasses.replace(stream, files=stream.files.with_cancellation(self._cancelled))
+        self._make_chunk, self._balance_classes = make_chunk, balance_classes
+        num_chunks = stream.schedule.num_chunks
+        num_positions = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
+        self.every_steps = max(1, num_positions // global_batch_size // num_chunks)
+        self.steps_per_epoch = self.every_steps * num_chunks
+        max_size = stream.schedule.max_chunk_size
+        max_counts = [min(count, max_size) for count in stream.class_counts]
+        self._max_order_length = balanced_size(max_counts) if balance_classes else max_size
+        self._selector = make_selector(self.every_steps) if make_selector else None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._loading: dict[int, concurrent.futures.Future[Chunk]] = {}
 
     def chunk(self, step: int, num_steps: int | None = None) -> Chunk:
@@ -225,48 +236,48 @@ class StreamingLoader(Loader):
         return chunk
 
     def cancel(self) -> None:
-        self._closing.set()
+        self._cancelled.set()
 
     def close(self) -> None:
         self.cancel()
         self._thread.shutdown(cancel_futures=True)
 
     def _load(self, number: int) -> Chunk:
-        if self._host_shard is not None:
-            return self._load_host_shard(number, self._host_shard)
+        if self._selector is not None:
+            return self._load_selected(number, self._selector)
         images, labels, size = self._stream.load(number)
         order = balanced_order(labels[:size]) if self._balance_classes else None
         visit = self._visit(number, size if order is None else len(order))
-        return dataclasses.replace(self._make(images, labels), order=self._padded(order), visit=visit)
+        return dataclasses.replace(self._make_chunk(images, labels), order=self._pad_order(order), visit=visit)
 
-    def _load_host_shard(self, number: int, host_shard: HostShard) -> Chunk:
-        """A window with the images alone that this process takes of it."""
+    def _load_selected(self, number: int, selector: ExampleSelector) -> Chunk:
+        """Loads a chunk that has only the images that this process takes."""
         visit, order = self._visit(number, 0), np.empty(0, np.int32)
 
-        def choose(labels: np.ndarray) -> np.ndarray:
+        def select(labels: np.ndarray) -> np.ndarray:
             nonlocal visit, order
-            of_place = balanced_order(labels) if self._balance_classes else np.arange(len(labels))
-            visit = self._visit(number, len(of_place))
-            places = host_shard(visit)
-            numbers, order_of_places = np.unique(of_place[places], return_inverse=True)
-            order = np.zeros(len(of_place), np.int32)
-            order[places] = order_of_places
-            return numbers
+            full_order = balanced_order(labels) if self._balance_classes else np.arange(len(labels))
+            visit = self._visit(number, len(full_order))
+            positions = selector(visit)
+            indices, order_of_positions = np.unique(full_order[positions], return_inverse=True)
+            order = np.zeros(len(full_order), np.int32)
+            order[positions] = order_of_positions
+            return indices
 
-        capacity = min(self._stream.schedule.capacity, host_shard.most)
-        images, labels = self._stream.load_some(number, capacity, choose)
-        return dataclasses.replace(self._make(images, labels), order=self._padded(order), visit=visit)
+        max_examples = min(self._stream.schedule.max_chunk_size, selector.max_examples)
+        images, labels = self._stream.load_examples(number, max_examples, select)
+        return dataclasses.replace(self._make_chunk(images, labels), order=self._pad_order(order), visit=visit)
 
     def _visit(self, number: int, size: int) -> ChunkVisit:
         return ChunkVisit(number, number * self.every_steps, size)
 
-    def _padded(self, order: np.ndarray | None) -> np.ndarray | None:
-        """An order that is as long in every window; nothing reads what comes after the visit's size."""
+    def _pad_order(self, order: np.ndarray | None) -> np.ndarray | None:
+        """Pads an order to the same length for every chunk. Positions after the size of the visit are never read."""
         if order is None:
             return None
-        if len(order) > self._most_places:
+        if len(order) > self._max_order_length:
             raise DataError(
-                f"{self._stream.files.manifest.name} has more images of a class than its {SPEC_NAME} states "
-                f"({list(self._stream.class_counts)}); prepare the set again."
+                f"{self._stream.files.spec.name} has more images of a class than its {SPEC_NAME} states "
+                f"({list(self._stream.class_counts)}); prepare the data set again."
             )
-        return np.pad(order.astype(np.int32), (0, self._most_places - len(order)))
+        return np.pad(order.astype(np.int32), (0, self._max_order_length - len(order)))

@@ -1,8 +1,7 @@
-"""From a source of pictures to a prepared data set: read, decoded, resized, shuffled, and written as TFRecord shards.
+"""Converts a source of images to a prepared data set: reads, decodes, resizes, shuffles, and writes TFRecord shards.
 
-Processes decode, threads read ahead, this process writes; what is written does not depend on how many there are.
-
-Legend: `N` items of a source, `H W C` an image.
+Worker processes decode, threads read ahead, and this process writes. The output does not depend on their numbers.
+Shapes: `N` selected images, `H W C` height, width and channels.
 """
 
 import collections
@@ -14,41 +13,42 @@ import itertools
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from trainer.data.class_selection import select_classes
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
-from trainer.data.prepare.decoding import Content, Target, encode_all, shape_of
+from trainer.data.prepare.decoding import Content, Target, encode_all, read_shape
 from trainer.data.prepare.sources import Source
-from trainer.data.tfrecord_writer import ShardWriter, left_by_writer
+from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
 from trainer.errors import ConfigError, DataError
 from trainer.storage import Location
 
-_LOOKED_AT = 100
-"""Images that tell what was not said of size and channels."""
-_CHUNK = 16
-_READING_THREADS = 8
+_NUM_INSPECTED = 100
+"""Number of images that determine the size and the channels if the options leave them open."""
+_BATCH_SIZE = 16
+_NUM_READER_THREADS = 8
 _SHUFFLE_SEED = 20_061_511
-_Given = TypeVar("_Given")
+_Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a source is prepared.
+class ConversionOptions:
+    """Options of a conversion.
 
     Attributes:
-        image_size: (H, W); None takes all images as they are, which must then be of one size.
+        image_size: Height and width in pixels. None: the size of the images, which must be equal.
         resize: One of `decoding.RESIZES`.
-        channels: 1 or 3; None: 1 where the first images are all gray, else 3.
-        limit: At most so many images, taken evenly from the whole source; None: all.
-        classes: Names of the classes to take; None: all.
-        shard_mib: Size from which on a new shard begins, MiB.
-        max_bad_images: Images that cannot be used and may be left out; one more ends the preparation.
-        num_processes: Processes that decode; None: one a core.
+        channels: 1 or 3. None: 1 if the first images are all gray, else 3.
+        limit: Maximum number of images, selected evenly from the whole source. None: all images.
+        classes: Names or numbers of the classes to include. None: all classes.
+        shard_mib: Size in MiB at which a new shard begins.
+        max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
+        num_processes: Number of decoding processes. None: one per core.
     """
 
     image_size: tuple[int, int] | None = None
@@ -62,14 +62,14 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be written, before any of it is.
+class ConversionPlan:
+    """Selected images, their order and their format.
 
     Attributes:
-        indices: Of the source's items, in the order of the set.
-        labels: int64 [len(indices)], of `class_names`.
-        class_names: Of the set.
-        target: What every image becomes.
+        indices: Indices of the selected items of the source, in the order of the data set, int64 [N].
+        labels: Labels of these items, int64 [N].
+        class_names: Class names of the data set, by label.
+        target: Format of the converted images.
     """
 
     indices: np.ndarray
@@ -79,98 +79,111 @@ class Plan:
 
 
 @dataclasses.dataclass
-class Tally:
-    """How far a preparation is.
+class ConversionProgress:
+    """Progress of a conversion.
 
     Attributes:
-        total: Items that are looked at.
-        done: Of them, those that were written or left out.
-        bad: Name of each that was left out, and why.
+        total: Number of selected images.
+        done: Number of images that were written or skipped.
+        bad_images: Name and problem of each skipped image.
     """
 
     total: int
     done: int = 0
-    bad: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    bad_images: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
-def plan(source: Source, options: Options) -> Plan:
-    """Chooses the images and their order: shuffled once, so that every shard is a sample of the whole.
-
-    Raises:
-        ConfigError: A class is not in the source.
-        DataError: No image of the first ones can be read.
-    """
-    wanted = options.classes or source.class_names
-    unknown = [name for name in wanted if name not in source.class_names]
-    if unknown:
-        raise ConfigError(f"classes={unknown[0]} is not in the source, which has {', '.join(source.class_names)}.")
-    label_of = {source.class_names.index(name): label for label, name in enumerate(wanted)}
-    labels = np.array([label_of.get(item.label, -1) for item in source.items])
-    chosen = np.flatnonzero(labels >= 0)
-    if options.limit is not None and options.limit < len(chosen):
-        chosen = chosen[np.arange(options.limit) * len(chosen) // options.limit]
-    chosen = chosen[np.argsort(np.random.PCG64(_SHUFFLE_SEED).random_raw(len(chosen)), kind="stable")]
-    return Plan(chosen, labels[chosen], wanted, _target(source, chosen, options))
-
-
-def prepare(
-    source: Source, plan: Plan, options: Options, out: Location, about: dict[str, Any], told: Callable[[Tally], None]
-) -> tuple[DatasetSpec, Tally]:
-    """Writes the set. `dataset.json` comes last: without it there is none.
+def plan_conversion(source: Source, options: ConversionOptions) -> ConversionPlan:
+    """Selects the images and shuffles them once, so that every shard is a random sample of the data set.
 
     Args:
-        source: Of the pictures.
-        plan: Of `plan`, for this source.
-        options: How.
-        out: Folder of the set, which must not hold one. What else lies in it stays.
-        about: More fields of the manifest: name, source, options, license, attribution.
-        told: Called now and then with how far it is.
+        source: Source of images.
+        options: Options of the conversion.
 
     Raises:
-        ConfigError: `out` holds a data set.
-        DataError: More images than allowed cannot be used, or none can.
-        StorageError: `out` cannot be written.
+        ConfigError: If a class is not in the source.
+        DataError: If none of the first images can be read.
+    """
+    numbers: Sequence[int] = range(len(source.class_names))
+    if options.classes:
+        numbers = select_classes(options.classes, source.class_names, "the source")
+    class_names = tuple(source.class_names[number] for number in numbers)
+    new_labels = {number: label for label, number in enumerate(numbers)}
+    labels = np.array([new_labels.get(item.label, -1) for item in source.items])
+    indices = np.flatnonzero(labels >= 0)
+    if options.limit is not None and options.limit < len(indices):
+        indices = indices[np.arange(options.limit) * len(indices) // options.limit]
+    indices = indices[np.argsort(np.random.PCG64(_SHUFFLE_SEED).random_raw(len(indices)), kind="stable")]
+    return ConversionPlan(indices, labels[indices], class_names, _choose_target(source, indices, options))
+
+
+def convert(
+    source: Source,
+    plan: ConversionPlan,
+    options: ConversionOptions,
+    out: Location,
+    metadata: dict[str, Any],
+    on_progress: Callable[[ConversionProgress], None],
+) -> tuple[DatasetSpec, ConversionProgress]:
+    """Writes the data set. `dataset.json` is written last; without it, the data set does not exist.
+
+    Args:
+        source: Source of images.
+        plan: Result of `plan_conversion` for this source.
+        options: Options of the conversion.
+        out: Folder of the data set. It must not contain a data set; other files in it are left unchanged.
+        metadata: Further fields of `dataset.json`: name, source, options, license and attribution.
+        on_progress: Function that is called after each image.
+
+    Returns:
+        The content of `dataset.json`, and the final progress.
+
+    Raises:
+        ConfigError: If `out` already contains a data set.
+        DataError: If more images than allowed cannot be used, or no image can be used.
+        StorageError: If `out` cannot be written.
     """
     if (out / SPEC_NAME).exists():
-        raise ConfigError(f"out={out} holds a prepared data set already; give another folder, or delete that one.")
-    out.delete(left_by_writer(out))  # by one that was interrupted; all else in the folder is the user's
-    tally = Tally(len(plan.indices))
+        raise ConfigError(f"out={out} already contains a prepared data set; give another folder, or delete it.")
+    out.delete(find_leftover_shards(out))  # of an interrupted conversion; all other files belong to the user
+    progress = ConversionProgress(len(plan.indices))
     counts = np.zeros(len(plan.class_names), np.int64)
     shape: tuple[int, ...] = ()
     with (
         tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        contextlib.closing(ShardWriter(Path(scratch), out, options.shard_mib)) as shards,
+        contextlib.closing(ShardWriter(Path(scratch), out, options.shard_mib)) as writer,
     ):
-        for index, (png, shape_or_problem) in zip(plan.indices, _encoded(source, plan, options), strict=True):
-            label = plan.labels[tally.done]
-            tally.done += 1
+        for index, (png, shape_or_problem) in zip(plan.indices, _encode_images(source, plan, options), strict=True):
+            label = plan.labels[progress.done]
+            progress.done += 1
             if png is None:
-                _note_bad(tally, source.items[index].name, str(shape_or_problem), options)
+                _skip_image(progress, source.items[index].name, str(shape_or_problem), options)
             else:
                 shape = tuple(shape_or_problem)
-                shards.add(png, int(label))
+                writer.add(png, int(label))
                 counts[label] += 1
-            told(tally)
+            on_progress(progress)
         if not counts.sum():
-            raise DataError(f"none of the {tally.total} images can be used: {tally.bad[0][0]} {tally.bad[0][1]}.")
-        written = shards.finish()
-    manifest = DatasetSpec(
+            name, problem = progress.bad_images[0]
+            raise DataError(f"none of the {progress.total} images can be used: {name} {problem}.")
+        shards = writer.finish()
+    spec = DatasetSpec(
         image_shape=(shape[0], shape[1], shape[2]),
         num_examples=int(counts.sum()),
         class_names=plan.class_names,
         class_counts=tuple(counts.tolist()),
-        shards=written,
-        **about,
+        shards=shards,
+        **metadata,
     )
-    (out / SPEC_NAME).write_bytes(manifest.to_json().encode(), only_new=True)
-    return manifest, tally
+    (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
+    return spec, progress
 
 
-def recorded(options: Options, plan: Plan) -> dict[str, Any]:
-    """What a manifest tells of how the set was made: all that its bytes depend on."""
+def describe_options(options: ConversionOptions, plan: ConversionPlan) -> dict[str, Any]:
+    """Returns the options that the bytes of the data set depend on, for `dataset.json`."""
     return {
         "limit": options.limit,
-        "classes": None if options.classes is None else list(options.classes),
+        "classes": None if options.classes is None else list(plan.class_names),
         "image_size": [plan.target.height, plan.target.width],
         "resize": plan.target.resize,
         "channels": plan.target.channels,
@@ -178,38 +191,41 @@ def recorded(options: Options, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _target(source: Source, chosen: np.ndarray, options: Options) -> Target:
-    """What every image becomes: what was asked for, and where nothing was, what the first images are."""
+def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptions) -> Target:
+    """Returns the format of the converted images: from the options or, if they leave it open, from the first images."""
     height, width = options.image_size or (None, None)
     channels = options.channels
     if channels is None or height is None:
-        shapes = [shape for shape in (_shape(source, int(index)) for index in chosen[:_LOOKED_AT]) if shape]
+        shapes = [shape for shape in (_read_shape(source, int(index)) for index in indices[:_NUM_INSPECTED]) if shape]
         if not shapes:
-            raise DataError(f"none of the first {min(len(chosen), _LOOKED_AT)} images can be read; check the source.")
+            num_inspected = min(len(indices), _NUM_INSPECTED)
+            raise DataError(f"none of the first {num_inspected} images can be read; check the source.")
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
     return Target(height, width, channels, resize)
 
 
-def _shape(source: Source, index: int) -> tuple[int, int, int] | None:
+def _read_shape(source: Source, index: int) -> tuple[int, int, int] | None:
     try:
         content = source.read(index)
-        return shape_of(content) if isinstance(content, bytes) else content.shape
+        return read_shape(content) if isinstance(content, bytes) else content.shape
     except DataError:
-        return None  # said in its turn, with the others
+        return None  # reported by the conversion
 
 
-def _note_bad(tally: Tally, name: str, problem: str, options: Options) -> None:
-    tally.bad.append((name, problem))
-    if len(tally.bad) > options.max_bad_images:
+def _skip_image(progress: ConversionProgress, name: str, problem: str, options: ConversionOptions) -> None:
+    progress.bad_images.append((name, problem))
+    if len(progress.bad_images) > options.max_bad_images:
         raise DataError(
-            f"{name} {problem}. Leave it out, or allow more than --max_bad_images={options.max_bad_images}."
+            f"{name} {problem}. Remove the image, or allow more than --max_bad_images={options.max_bad_images}."
         )
 
 
-def _encoded(source: Source, plan: Plan, options: Options) -> Iterator[tuple[bytes | None, Any]]:
-    """For every image of the plan, in its order: a PNG and its shape; or None and what is wrong with it."""
+def _encode_images(
+    source: Source, plan: ConversionPlan, options: ConversionOptions
+) -> Iterator[tuple[bytes | None, Any]]:
+    """Yields a PNG and its shape for every image of the plan, in order; None and the problem for an unusable image."""
     num_processes = options.num_processes or len(os.sched_getaffinity(0))
     encode = functools.partial(encode_all, plan.target)
 
@@ -219,26 +235,32 @@ def _encoded(source: Source, plan: Plan, options: Options) -> Iterator[tuple[byt
         except DataError as error:
             return error
 
-    with concurrent.futures.ThreadPoolExecutor(_READING_THREADS) as threads:
+    with concurrent.futures.ThreadPoolExecutor(_NUM_READER_THREADS) as threads:
         is_local = len(plan.indices) and source.path(int(plan.indices[0])) is not None
-        contents = map(read, plan.indices) if is_local else _ahead(threads, read, plan.indices, _CHUNK * num_processes)
-        chunks = iter(lambda: list(itertools.islice(contents, _CHUNK)), [])
+        if is_local:
+            contents: Iterator[Any] = map(read, plan.indices)
+        else:
+            contents = _map_ahead(threads, read, plan.indices, _BATCH_SIZE * num_processes)
+        batches = iter(lambda: list(itertools.islice(contents, _BATCH_SIZE)), [])
         if num_processes == 1:
-            yield from itertools.chain.from_iterable(map(encode, chunks))
+            yield from itertools.chain.from_iterable(map(encode, batches))
             return
-        spawned = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads may hang
-        with concurrent.futures.ProcessPoolExecutor(num_processes, spawned) as processes:
-            yield from itertools.chain.from_iterable(_ahead(processes, encode, chunks, num_processes + 2))
+        context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads may hang
+        with concurrent.futures.ProcessPoolExecutor(num_processes, context) as processes:
+            yield from itertools.chain.from_iterable(_map_ahead(processes, encode, batches, num_processes + 2))
 
 
-def _ahead(
-    executor: concurrent.futures.Executor, act: Callable[[_Given], _Result], given: Iterable[_Given], depth: int
+def _map_ahead(
+    executor: concurrent.futures.Executor,
+    function: Callable[[_Argument], _Result],
+    arguments: Iterable[_Argument],
+    depth: int,
 ) -> Iterator[_Result]:
-    """The results of an act on each of what is given, in its order, while at most `depth` more are under way."""
+    """Yields the results of a function in the order of its arguments, while at most `depth` further calls run."""
     running: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
     try:
-        for each in given:
-            running.append(executor.submit(act, each))
+        for argument in arguments:
+            running.append(executor.submit(function, argument))
             if len(running) > depth:
                 yield running.popleft().result()
         while running:

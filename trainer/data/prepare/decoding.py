@@ -1,9 +1,9 @@
-"""From the bytes of any picture to pixels of one size: every kind of file by a stated rule. Needs Pillow alone.
+"""Decodes image files of any kind to pixels of one size, by fixed rules. Needs only Pillow.
 
-- What a file is, its content says, not its name.
-- It is turned upright as its EXIF orientation says. Of an animation the first frame is taken.
-- Transparent pixels are put on white. Palettes are looked up, CMYK is converted, 16 bits a channel become 8.
-- Color becomes gray by ITU-R 601-2 luma where one channel is asked for; gray is repeated where three are.
+- The format is detected from the content of a file, not from its name.
+- The EXIF orientation is applied. The first frame of an animation is used.
+- Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
+- For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
 - Resizing is antialiased (Lanczos).
 
 Shapes: `H W C` height, width and channels.
@@ -24,27 +24,27 @@ from trainer.errors import DataError
 
 RESIZES = ("crop", "fit", "stretch", "none")
 MAX_PIXELS = 64_000_000
-"""Pixels that an image may have; of one that has more nothing but the header is read."""
+"""Maximum number of pixels of an image. Larger images are refused after their header is read."""
 _WHITE = (255, 255, 255, 255)
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
 
 Content = bytes | Path | np.ndarray
-"""A picture: what its file holds, or the file, or pixels uint8 [H, W, C]."""
+"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
 
 Image.init()
 
 
 @dataclass(frozen=True)
 class Target:
-    """What every image becomes.
+    """Format of the decoded images.
 
     Attributes:
-        height: H; None leaves the size as it is.
-        width: W.
-        channels: C, 1 or 3.
-        resize: `crop` scales until the image covers the target and cuts its middle out; `fit` scales until it fits in,
-            on black; `stretch` scales each side; `none` takes images of that size alone.
+        height: Height in pixels; None keeps the size of each image.
+        width: Width in pixels; None keeps the size of each image.
+        channels: Number of channels, 1 or 3.
+        resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
+            black; `stretch` scales both sides independently; `none` accepts only images of the target size.
     """
 
     height: int | None
@@ -57,44 +57,55 @@ def decode(content: bytes, target: Target) -> Image.Image:
     """Decodes and resizes one image.
 
     Args:
-        content: Of a file, in any format that Pillow reads.
-        target: What it becomes.
+        content: Bytes of a file in any format that Pillow reads.
+        target: Format of the result.
 
     Returns:
-        A picture of 8-bit gray or RGB.
+        An image in 8-bit gray or RGB.
 
     Raises:
-        DataError: What is wrong with the image: the end of a sentence that begins with its name.
+        DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
     """
-    picture = _opened(content)
-    with _damage_told():
+    picture = _open(content)
+    with _explain_damage():
         if picture.format == "JPEG" and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
         picture.load()
         if _orientation(picture) != 1:
             picture = ImageOps.exif_transpose(picture)
-    return _fitted(picture, target)
+    return _fit_to_target(picture, target)
 
 
 def encode_all(
     target: Target, contents: Sequence[Content | DataError]
 ) -> list[tuple[bytes | None, tuple[int, int, int] | str]]:
-    """Pictures as PNGs of the target's size, with their shapes; None and what is wrong with one that cannot be used."""
+    """Encodes images as PNGs in the target format.
+
+    Args:
+        target: Format of the results.
+        contents: Images, or the errors of reading them.
+
+    Returns:
+        The PNG and the shape (H, W, C) of each image; None and the problem for an unusable image.
+    """
     return [_encode(target, content) for content in contents]
 
 
-def shape_of(content: bytes) -> tuple[int, int, int]:
-    """(H, W, C) of an image as `decode` would leave it without a target.
+def read_shape(content: bytes) -> tuple[int, int, int]:
+    """Returns the shape (H, W, C) of a decoded image before resizing.
 
-    From its header alone, but for an image with a palette and a PNG whose EXIF may come last: these are decoded.
+    Only the header is read, except for images with a palette and for PNGs, whose EXIF data may be at the end.
+
+    Args:
+        content: Bytes of a file in any format that Pillow reads.
 
     Raises:
-        DataError: as `decode`.
+        DataError: As `decode`.
     """
-    picture = _opened(content)
+    picture = _open(content)
     width, height = picture.size
-    with _damage_told():
-        if _is_turned(picture):
+    with _explain_damage():
+        if _is_rotated(picture):
             width, height = height, width
         return height, width, 1 if _is_gray(picture) else 3
 
@@ -104,45 +115,48 @@ def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None,
         if isinstance(content, DataError):
             raise content
         if isinstance(content, Path):
-            content = _content_of(content)
-        picture = decode(content, target) if isinstance(content, bytes) else _fitted(_as_picture(content), target)
+            content = _read_file(content)
+        if isinstance(content, bytes):
+            picture = decode(content, target)
+        else:
+            picture = _fit_to_target(_from_array(content), target)
     except DataError as error:
         return None, str(error)
-    picture.info = {}  # nothing but pixels
+    picture.info = {}  # the PNG contains only pixels
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue(), (picture.height, picture.width, target.channels)
 
 
-def _fitted(picture: Image.Image, target: Target) -> Image.Image:
-    """A loaded picture in the target's channels and size; refuses one whose pixels are all the same."""
-    picture = _resized(_converted(picture, target.channels), target)
-    low, high = np.transpose(picture.getextrema())  # of each channel
+def _fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
+    """Converts a loaded image to the target's channels and size. Refuses an image whose pixels are all equal."""
+    picture = _resize(_convert_mode(picture, target.channels), target)
+    low, high = np.transpose(picture.getextrema())  # per channel
     if np.all(low == high):
         raise DataError("has the same value in every pixel, which no model can learn from")
     return picture
 
 
-def _content_of(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from error
 
 
-def _as_picture(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _opened(content: bytes) -> Image.Image:
+def _open(content: bytes) -> Image.Image:
     if not content:
         raise DataError("is empty; delete it or copy it again")
     try:
-        with warnings.catch_warnings(), _damage_told():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+        with warnings.catch_warnings(), _explain_damage():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
             picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:
-        raise DataError("is not an image, or of a kind that Pillow cannot read") from error
+        raise DataError("is not an image, or has a format that Pillow cannot read") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
     if picture.width * picture.height > MAX_PIXELS:
@@ -151,18 +165,18 @@ def _opened(content: bytes) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
-    """What Pillow raises of damaged files, as half a sentence."""
+def _explain_damage() -> Iterator[None]:
+    """Converts the errors that Pillow raises for damaged files to DataError."""
     try:
         yield
     except UnidentifiedImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"cannot be decoded ({error}); it is damaged or cut short") from error
+        raise DataError(f"cannot be decoded ({error}); it is damaged or truncated") from error
 
 
-def _is_turned(picture: Image.Image) -> bool:
-    """Whether its EXIF orientation makes its width its height."""
+def _is_rotated(picture: Image.Image) -> bool:
+    """Returns whether the EXIF orientation exchanges width and height."""
     return _orientation(picture) >= 5
 
 
@@ -171,10 +185,9 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
-    """Lets the JPEG decoder leave out what resizing would average away: an eighth to a half of each side, never below
-    twice the target."""
+    """Makes the JPEG decoder shrink the image by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0), int(target.height or 0)
-    if _is_turned(picture):
+    if _is_rotated(picture):
         width, height = height, width
     picture.draft(None, (2 * width, 2 * height))
 
@@ -186,12 +199,12 @@ def _is_gray(picture: Image.Image) -> bool:
     return picture.mode in _GRAY_MODES
 
 
-def _converted(picture: Image.Image, channels: int) -> Image.Image:
-    """The picture as 8-bit gray or RGB."""
+def _convert_mode(picture: Image.Image, channels: int) -> Image.Image:
+    """Converts an image to 8-bit gray or RGB."""
     if picture.mode in _DEPTHS_OF_16_BITS:
         picture = _from_16_bits(picture)
     if picture.mode == "F":
-        raise DataError("holds floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+        raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         opaque = Image.new("RGBA", picture.size, _WHITE)
         opaque.alpha_composite(picture.convert("RGBA"))
@@ -203,29 +216,30 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
 def _from_16_bits(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"holds values from {values.min()} to {values.max()}, more than 16 bits; save it with 8 or 16")
+        raise DataError(
+            f"has values from {values.min()} to {values.max()}, more than 16 bits; save it with 8 or 16 bits"
+        )
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _resized(picture: Image.Image, target: Target) -> Image.Image:
+def _resize(picture: Image.Image, target: Target) -> Image.Image:
     if target.height is None or target.width is None or picture.size == (target.width, target.height):
         return picture
     size = (target.width, target.height)
     match target.resize:
         case "none":
             raise DataError(
-                f"is {picture.height}×{picture.width} where {target.height}×{target.width} is asked for; choose how to "
-                "resize with --image_size=H,W and --resize=crop, fit or stretch"
+                f"is {picture.height}×{picture.width}, expected {target.height}×{target.width}; resize it with "
+                "--image_size=H,W and --resize=crop, fit or stretch"
             )
         case "crop":
-            return ImageOps.fit(_nearer(picture, size), size, Image.Resampling.LANCZOS)
+            return ImageOps.fit(_shrink(picture, size), size, Image.Resampling.LANCZOS)
         case "fit":
-            return ImageOps.pad(_nearer(picture, size), size, Image.Resampling.LANCZOS, color=0)
-    return _nearer(picture, size).resize(size, Image.Resampling.LANCZOS)
+            return ImageOps.pad(_shrink(picture, size), size, Image.Resampling.LANCZOS, color=0)
+    return _shrink(picture, size).resize(size, Image.Resampling.LANCZOS)
 
 
-def _nearer(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A large picture shrunk by a whole factor, by plain averages, to no less than twice the size: what is left for
-    the resampling costs a fraction."""
+def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Shrinks a large image by an integer factor to at least twice `size`, which makes resampling much faster."""
     factor = min(picture.width // size[0], picture.height // size[1]) // 2
     return picture.reduce(factor) if factor > 1 else picture

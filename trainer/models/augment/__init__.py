@@ -1,9 +1,10 @@
-"""Differentiable augmentation of the images that a discriminator sees, registered by one decorator.
+"""Differentiable augmentations of the images that a discriminator sees, registered by one decorator.
 
 Shapes: `B` images of a replica, `H W C` height, width and channels.
 
-Every augmentation is an affine map of each image, drawn from numbers that are keyed by purpose and by the image's place
-in the global batch. It has derivatives of every order, so a penalty can be taken with respect to the plain images.
+Each augmentation is an affine map of each image. Its random numbers are keyed by purpose and by the position of the
+image in the global batch. It has derivatives of every order, so a penalty can use gradients with respect to the images
+before augmentation.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +13,19 @@ import tensorflow as tf
 
 from trainer.errors import ConfigError
 from trainer.models.augment import color, geometry
-from trainer.models.augment.draws import Chances, Draws
+from trainer.models.augment.draws import ImageRng, TransformDraws
 from trainer.registry import Registry, check_known
 
-__all__ = ["Draws", "ada", "adapted_probability", "augmentation", "check_name", "diffaugment", "get", "names"]
+__all__ = [
+    "ImageRng",
+    "ada",
+    "adapted_probability",
+    "check_name",
+    "diffaugment",
+    "get",
+    "names",
+    "register_augmentation",
+]
 
 _TARGET_SIGN = 0.6
 _IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
@@ -27,19 +37,19 @@ names, check_name = _AUGMENTATIONS.names, _AUGMENTATIONS.check_name
 def register_augmentation(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """Registers an augmentation under the name of its function.
 
-    The function takes `images` (float32 [B, H, W, C]), `rng` (a `Draws`) and `probability` (in [0, 1]: the chance
-    that each of its transformations is applied to an image), then `image_range` (low, high) and its own options by
-    keyword, with defaults. It returns float32 [B, H, W, C]; images that no transformation is applied to come back as
-    they were.
+    The function takes `images` (float32 [B, H, W, C]), `rng` (an `ImageRng`) and `probability` (in [0, 1], the
+    probability that each of its transformations is applied to an image), then `image_range` (low, high) and its own
+    options as keyword arguments with defaults. It returns float32 [B, H, W, C], with exactly the same values for images
+    that no transformation is applied to.
     """
     return _AUGMENTATIONS.add(function.__name__, function)
 
 
 def get(name: str) -> Callable[..., tf.Tensor]:
-    """An augmentation from its name.
+    """Returns the augmentation with a name.
 
     Raises:
-        ConfigError: The name is unknown; the message names the nearest one.
+        ConfigError: If the name is unknown. The message suggests the closest name.
     """
     return _AUGMENTATIONS[name]
 
@@ -47,105 +57,107 @@ def get(name: str) -> Callable[..., tf.Tensor]:
 @register_augmentation
 def diffaugment(
     images: tf.Tensor,
-    rng: Draws,
+    rng: ImageRng,
     probability: float | tf.Tensor = 1.0,
     *,
     image_range: tuple[float, float] = (-1.0, 1.0),
     policy: Sequence[str] = ("color", "translation", "cutout"),
 ) -> tf.Tensor:
-    """Jitters the colors, shifts by up to an eighth of each side, and cuts out a box of half of each side.
+    """Jitters colors, shifts images by up to an eighth of each side, and cuts out a box of half of each side.
 
     Args:
-        images: float32 [B, H, W, C] in `image_range`; C is 1 or 3.
-        rng: Where the random numbers come from.
-        probability: The chance, in [0, 1], that each transformation is applied to an image: a float or a scalar tensor.
-        image_range: The values (low, high) of black and white.
-        policy: Which transformations, of `color` (brightness, saturation, contrast), `translation` and `cutout`.
+        images: float32 [B, H, W, C] in `image_range`, with C of 1 or 3.
+        rng: Source of random numbers.
+        probability: Probability in [0, 1], a float or a scalar tensor, that each transformation is applied to an image.
+        image_range: Values (low, high) of black and white.
+        policy: Transformations to use: `color` (brightness, saturation, contrast), `translation` and `cutout`.
 
     Returns:
-        float32 [B, H, W, C], which color jitter may take out of `image_range`.
+        float32 [B, H, W, C]. Color jitter can produce values outside `image_range`.
 
     Raises:
-        ConfigError: A word of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
+        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
 
-    Source: arXiv 2006.10738, section 3.2. Its strengths are for images in [-1, 1] and are scaled to `image_range`. What
-    is shifted in or cut out is the middle of the range: zero in the paper's units.
+    Source: arXiv 2006.10738, section 3.2. Its strengths apply to images in [-1, 1] and are scaled to `image_range`.
+    Pixels that are shifted in or cut out have the middle value of the range, which is zero in the paper.
     """
     _check(images, probability, policy, known=("color", "translation", "cutout"))
-    chances = Chances("diffaugment", rng, probability)
+    draws = TransformDraws("diffaugment", rng, probability)
     if "color" in policy:
-        images = color.jitter(images, chances, image_range)
+        images = color.jitter(images, draws, image_range)
     if "translation" in policy:
-        images = geometry.translate(images, chances, image_range)
+        images = geometry.translate(images, draws, image_range)
     if "cutout" in policy:
-        images = geometry.cut_out(images, chances, image_range)
+        images = geometry.cut_out(images, draws, image_range)
     return images
 
 
 @register_augmentation
 def ada(
     images: tf.Tensor,
-    rng: Draws,
+    rng: ImageRng,
     probability: float | tf.Tensor = 1.0,
     *,
     image_range: tuple[float, float] = (-1.0, 1.0),
     policy: Sequence[str] = ("blit", "geom", "color"),
 ) -> tf.Tensor:
-    """Flips, turns, shifts, scales and recolors images; `adapted_probability` says how often.
+    """Flips, rotates, shifts, scales and recolors images, with the probability of `adapted_probability`.
 
     Args:
-        images: float32 [B, H, W, C] in `image_range`; C is 1 or 3.
-        rng: Where the random numbers come from.
-        probability: The chance, in [0, 1], that each transformation is applied to an image: a float or a scalar tensor.
-        image_range: The values (low, high) of black and white.
-        policy: Which transformations: `blit` (flip, quarter turns, shift by whole pixels), `geom` (scale, rotation,
-            stretch, rotation, shift by fractions of a pixel), `color` (brightness, contrast, and luma flip; hue and
-            saturation where C is 3). A flip and the turns leave an image as it is in one of two and of four draws.
+        images: float32 [B, H, W, C] in `image_range`, with C of 1 or 3.
+        rng: Source of random numbers.
+        probability: Probability in [0, 1], a float or a scalar tensor, that each transformation is applied to an image.
+        image_range: Values (low, high) of black and white.
+        policy: Transformations to use: `blit` (flip, quarter turns, shift by whole pixels), `geom` (scale, rotation,
+            stretch, rotation, shift by fractions of a pixel), `color` (brightness, contrast and luma flip; hue and
+            saturation if C is 3). An applied flip changes one in two images, and applied turns three in four.
 
     Returns:
-        float32 [B, H, W, C], which `color` may take out of `image_range`.
+        float32 [B, H, W, C]. `color` can produce values outside `image_range`.
 
     Raises:
-        ConfigError: A word of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
+        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
 
-    Source: arXiv 2006.06676, appendix B. Its strengths are for images in [-1, 1] and are scaled to `image_range`.
-    Deviations: images are sampled once, bilinearly, without the paper's wavelet filters around it; and what lies
-    outside of an image is its reflection without end, where the paper's ends in zeros far outside.
+    Source: arXiv 2006.06676, appendix B. Its strengths apply to images in [-1, 1] and are scaled to `image_range`.
+    Deviations: images are sampled once, bilinearly, without the paper's wavelet filters; and images are continued by
+    reflection without end, while those of the paper are zero far outside.
     """
     _check(images, probability, policy, known=("blit", "geom", "color"))
-    chances = Chances("ada", rng, probability)
+    draws = TransformDraws("ada", rng, probability)
     if "blit" in policy or "geom" in policy:
-        images = geometry.warp(images, chances, blit="blit" in policy, geom="geom" in policy)
+        images = geometry.warp(images, draws, blit="blit" in policy, geom="geom" in policy)
     if "color" in policy:
-        images = color.recolor(images, chances, image_range)
+        images = color.recolor(images, draws, image_range)
     return images
 
 
 def adapted_probability(
     probability: float | tf.Tensor, mean_sign: float | tf.Tensor, num_images: int | tf.Tensor
 ) -> tf.Tensor:
-    """The probability of ADA's transformations after a look at how far the discriminator overfits.
+    """Returns the probability of ADA's transformations, adapted to the overfitting of the discriminator.
 
     Args:
-        probability: The probability so far, in [0, 1].
-        mean_sign: The mean of sign(D(x)) over the real images since the last change, D's output being a logit; in
-            [-1, 1]. At more than 0.6 the discriminator overfits.
-        num_images: Real images since the last change. The paper changes the probability every 4 batches.
+        probability: Current probability, in [0, 1].
+        mean_sign: Mean of sign(D(x)) in [-1, 1] over the real images since the last change, with D(x) as logits. The
+            discriminator overfits if it is above 0.6.
+        num_images: Number of real images since the last change. The paper changes the probability every 4 batches.
 
     Returns:
-        float32 scalar in [0, 1]; from 0 to 1 takes 500,000 images at least.
+        float32 scalar in [0, 1]. It takes at least 500,000 images to change from 0 to 1.
 
     Source: arXiv 2006.06676, section 3 (the heuristic r_t of equation 1).
     """
-    towards = tf.sign(tf.cast(mean_sign, tf.float32) - _TARGET_SIGN)
-    change = towards * tf.cast(num_images, tf.float32) / _IMAGES_FROM_NEVER_TO_ALWAYS
+    direction = tf.sign(tf.cast(mean_sign, tf.float32) - _TARGET_SIGN)
+    change = direction * tf.cast(num_images, tf.float32) / _IMAGES_FROM_NEVER_TO_ALWAYS
     return tf.clip_by_value(tf.cast(probability, tf.float32) + change, 0.0, 1.0)
 
 
 def _check(images: tf.Tensor, probability: float | tf.Tensor, policy: Sequence[str], known: Sequence[str]) -> None:
-    for word in policy:
-        check_known("word of an augmentation's policy", word, known)
+    for name in policy:
+        check_known("transformation in an augmentation policy", name, known)
     if isinstance(probability, (int, float)) and not 0.0 <= probability <= 1.0:
-        raise ConfigError(f"probability={probability} of an augmentation is out of range; give one in [0, 1].")
+        raise ConfigError(f"augmentation probability={probability} is out of range; give a number in [0, 1].")
     if images.shape[-1] not in (1, 3):
-        raise ConfigError(f"Images of {images.shape[-1]} channels cannot be augmented; give them 1 or 3, or use none.")
+        raise ConfigError(
+            f"images of {images.shape[-1]} channels cannot be augmented; give 1 or 3 channels, or no augmentation."
+        )

@@ -1,4 +1,4 @@
-"""The random numbers of one call of an augmentation: which transformations apply to which image, and how strongly.
+"""Random numbers of an augmentation: the transformations that are applied to each image, and their strengths.
 
 Shapes: `B` images of a replica.
 """
@@ -8,42 +8,48 @@ from typing import NamedTuple, Protocol
 import tensorflow as tf
 
 
-class Draws(Protocol):
-    """Random numbers per image, keyed by purpose: a purpose gives the same numbers again, another one others."""
+class ImageRng(Protocol):
+    """Random numbers per image, keyed by purpose: equal purposes give equal numbers, others independent ones."""
 
     def uniform(self, purpose: str, size: int) -> tf.Tensor:
-        """U[0, 1): float32 [B, size]."""
+        """Returns U[0, 1), float32 [B, size]."""
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
-        """N(0, 1): float32 [B, size]."""
+        """Returns N(0, 1), float32 [B, size]."""
 
 
-class Chances(NamedTuple):
-    """What an augmentation draws; a transformation has two purposes, `scope/name` and `scope/name/applied`."""
+class TransformDraws(NamedTuple):
+    """Random draws of an augmentation's transformations.
+
+    The purposes of a transformation are `scope/name` and `scope/name/applied`.
+    """
 
     scope: str
-    rng: Draws
+    rng: ImageRng
     probability: float | tf.Tensor
 
-    def applied(self, name: str, ways: int = 1) -> tf.Tensor:
-        """Whether the transformation `name` applies to each image: bool [B].
+    def applied(self, name: str, num_sharing: int = 1) -> tf.Tensor:
+        """Returns whether a transformation is applied to each image: bool [B].
 
         Args:
-            name: The transformation.
-            ways: How many transformations share the probability, so that any of them applies with it.
+            name: Name of the transformation.
+            num_sharing: Number of transformations that share the probability, such that at least one of them is applied
+                with that probability.
         """
-        chance = 1.0 - (1.0 - self.probability) ** (1.0 / ways) if ways > 1 else self.probability
-        return self.rng.uniform(f"{self.scope}/{name}/applied", 1)[:, 0] < chance
+        probability = self.probability
+        if num_sharing > 1:
+            probability = 1.0 - (1.0 - self.probability) ** (1.0 / num_sharing)
+        return self.rng.uniform(f"{self.scope}/{name}/applied", 1)[:, 0] < probability
 
     def uniform(self, name: str, size: int = 1) -> list[tf.Tensor]:
-        """Strengths of a transformation, in [0, 1): `size` times float32 [B]."""
+        """Returns `size` strengths of a transformation, U[0, 1): float32 [B] each."""
         return tf.unstack(self.rng.uniform(f"{self.scope}/{name}", size), axis=-1)
 
     def normal(self, name: str, size: int = 1) -> list[tf.Tensor]:
-        """Strengths of a transformation, N(0, 1): `size` times float32 [B]."""
+        """Returns `size` strengths of a transformation, N(0, 1): float32 [B] each."""
         return tf.unstack(self.rng.normal(f"{self.scope}/{name}", size), axis=-1)
 
-    def whole(self, name: str, *counts: int) -> list[tf.Tensor]:
-        """Uniform whole numbers, each under its own of `counts`: int32 [B] each."""
+    def integers(self, name: str, *counts: int) -> list[tf.Tensor]:
+        """Returns one uniform integer in [0, count) for each of `counts`: int32 [B] each."""
         draws = self.uniform(name, len(counts))
         return [tf.minimum(tf.cast(draw * n, tf.int32), n - 1) for draw, n in zip(draws, counts, strict=True)]

@@ -1,4 +1,4 @@
-"""Transformations that move an image's pixels.
+"""Transformations of the geometry of images.
 
 Shapes: `B` images of a replica, `H W C` height, width and channels.
 """
@@ -7,81 +7,85 @@ import math
 
 import tensorflow as tf
 
-from trainer.models.augment.affine import Affine, in_turn, linear_map, scaling, shift
-from trainer.models.augment.draws import Chances
-from trainer.models.augment.resampling import both, keep, sample, shifted
+from trainer.models.augment.affine import Affine, compose, linear_map, scaling, translation
+from trainer.models.augment.draws import TransformDraws
+from trainer.models.augment.resampling import fill_outside, outer_mask, sample, shift
 
-_TRANSLATION = 0.125  # of a side
-_CUTOUT = 0.5  # of a side
-_SCALE = 0.2  # of an octave
-
-
-def translate(images: tf.Tensor, chances: Chances, image_range: tuple[float, float]) -> tf.Tensor:
-    """Shifts by whole pixels, each way by up to an eighth of the side; the middle of the range comes in."""
-    reach_y, reach_x = (int(_TRANSLATION * side + 0.5) for side in images.shape[1:3])
-    down, right = chances.whole("translation", 2 * reach_y + 1, 2 * reach_x + 1)
-    applied = chances.applied("translation")
-    down, right = (tf.where(applied, moved, 0) for moved in (down - reach_y, right - reach_x))
-    return shifted(images, down, right, fill=sum(image_range) / 2)
+_TRANSLATION = 0.125  # Fraction of a side.
+_CUTOUT = 0.5  # Fraction of a side.
+_SCALE = 0.2  # Fraction of an octave.
 
 
-def cut_out(images: tf.Tensor, chances: Chances, image_range: tuple[float, float]) -> tf.Tensor:
-    """Fills a box of half of each side, centerd anywhere in the image, with the middle of the range."""
+def translate(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
+    """Shifts images by whole pixels, up to an eighth of each side, and fills with the middle of the range."""
+    max_y, max_x = (int(_TRANSLATION * side + 0.5) for side in images.shape[1:3])
+    down, right = draws.integers("translation", 2 * max_y + 1, 2 * max_x + 1)
+    applied = draws.applied("translation")
+    down, right = (tf.where(applied, offset, 0) for offset in (down - max_y, right - max_x))
+    return shift(images, down, right, fill=sum(image_range) / 2)
+
+
+def cut_out(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
+    """Fills a box of half of each side, centered anywhere in the image, with the middle of the range."""
     sides = images.shape[1:3]
     boxes = [int(_CUTOUT * side + 0.5) for side in sides]
-    # A box of even size has its center between two pixels, and one more place for it.
-    centers = chances.whole("cutout", *(side + 1 - box % 2 for side, box in zip(sides, boxes, strict=True)))
+    # A box of even size is centered between two pixels, which gives one more possible position.
+    centers = draws.integers("cutout", *(side + 1 - box % 2 for side, box in zip(sides, boxes, strict=True)))
     inside = []
     for side, box, center in zip(sides, boxes, centers, strict=True):
-        from_start = tf.range(side) - (center - box // 2)[:, tf.newaxis]
-        inside.append((from_start >= 0) & (from_start < box))
-    rows, columns = inside[0] & chances.applied("cutout")[:, tf.newaxis], inside[1]
-    return keep(images, ~both(rows, columns, images.shape[-1]), fill=sum(image_range) / 2)
+        distance = tf.range(side) - (center - box // 2)[:, tf.newaxis]
+        inside.append((distance >= 0) & (distance < box))
+    rows, columns = inside[0] & draws.applied("cutout")[:, tf.newaxis], inside[1]
+    return fill_outside(images, ~outer_mask(rows, columns, images.shape[-1]), fill=sum(image_range) / 2)
 
 
-def warp(images: tf.Tensor, chances: Chances, *, blit: bool, geom: bool) -> tf.Tensor:
-    """ADA's moves of pixels, all in one sampling of the image.
+def warp(images: tf.Tensor, draws: TransformDraws, *, blit: bool, geom: bool) -> tf.Tensor:
+    """Applies ADA's geometric transformations with one sampling of each image.
 
-    `blit`: a flip in one of two draws; none to three quarter turns; a shift by whole pixels, up to an eighth of a side.
-    `geom`: scale by 2^(0.2·N(0, 1)); rotation by any angle; a stretch to such a factor times one axis and the other
-    divided by it; one more rotation; a shift by N(0, 1) eighths of a side. The two rotations share the probability:
-    any of them applies with it.
+    Args:
+        images: float32 [B, H, W, C].
+        draws: Random draws of the transformations.
+        blit: True for a flip with probability 1/2, up to three quarter turns, and a shift by whole pixels, up to an
+            eighth of a side.
+        geom: True for scaling by 2^(0.2·N(0, 1)), rotation by any angle, stretching by such a factor along one axis and
+            its inverse along the other, another rotation, and a shift by N(0, 1) eighths of a side. The rotations share
+            the probability that at least one of them is applied.
     """
     sides = images.shape[1:3]
-    maps = (_blit(chances, *sides) if blit else []) + (_geom(chances, *sides) if geom else [])
-    # These maps lead from a place in the result to a place in the image: what is done to it last comes first.
-    touched, source = in_turn(maps[::-1])
-    return tf.where(touched[:, tf.newaxis, tf.newaxis, tf.newaxis], sample(images, source), images)
+    maps = (_blit(draws, *sides) if blit else []) + (_geom(draws, *sides) if geom else [])
+    # These maps lead from positions in the result to positions in the image, so the last transformation comes first.
+    applied, source = compose(maps[::-1])
+    return tf.where(applied[:, tf.newaxis, tf.newaxis, tf.newaxis], sample(images, source), images)
 
 
-def _blit(chances: Chances, height: int, width: int) -> list[tuple[tf.Tensor, Affine]]:
-    (flipped,), (quarters,) = chances.whole("x_flip", 2), chances.whole("quarter_turns", 4)
+def _blit(draws: TransformDraws, height: int, width: int) -> list[tuple[tf.Tensor, Affine]]:
+    (flipped,), (quarters,) = draws.integers("x_flip", 2), draws.integers("quarter_turns", 4)
     mirror = 1.0 - 2.0 * tf.cast(flipped, tf.float32)
     cosine, sine = (
         tf.gather(tf.constant(values), quarters) for values in ([1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, -1.0])
     )
-    down, right = (_TRANSLATION * (2.0 * draw - 1.0) for draw in chances.uniform("translation", 2))
+    down, right = (_TRANSLATION * (2.0 * draw - 1.0) for draw in draws.uniform("translation", 2))
     return [
-        (chances.applied("x_flip"), scaling([tf.ones_like(mirror), mirror])),
-        (chances.applied("quarter_turns"), linear_map([[cosine, -sine], [sine, cosine]])),
-        (chances.applied("translation"), shift([-tf.round(down * height), -tf.round(right * width)])),
+        (draws.applied("x_flip"), scaling([tf.ones_like(mirror), mirror])),
+        (draws.applied("quarter_turns"), linear_map([[cosine, -sine], [sine, cosine]])),
+        (draws.applied("translation"), translation([-tf.round(down * height), -tf.round(right * width)])),
     ]
 
 
-def _geom(chances: Chances, height: int, width: int) -> list[tuple[tf.Tensor, Affine]]:
-    (octaves,), (stretch,) = chances.normal("scale"), chances.normal("stretch")
-    factor, longer = 2.0 ** (-_SCALE * octaves), 2.0 ** (-_SCALE * stretch)
-    down, right = (_TRANSLATION * draw for draw in chances.normal("fractional_translation", 2))
+def _geom(draws: TransformDraws, height: int, width: int) -> list[tuple[tf.Tensor, Affine]]:
+    (octaves,), (stretch,) = draws.normal("scale"), draws.normal("stretch")
+    factor, ratio = 2.0 ** (-_SCALE * octaves), 2.0 ** (-_SCALE * stretch)
+    down, right = (_TRANSLATION * draw for draw in draws.normal("fractional_translation", 2))
     return [
-        (chances.applied("scale"), scaling([factor, factor])),
-        (chances.applied("rotation", ways=2), _rotation(chances, "rotation")),
-        (chances.applied("stretch"), scaling([1.0 / longer, longer])),
-        (chances.applied("rotation_after", ways=2), _rotation(chances, "rotation_after")),
-        (chances.applied("fractional_translation"), shift([-down * height, -right * width])),
+        (draws.applied("scale"), scaling([factor, factor])),
+        (draws.applied("rotation", num_sharing=2), _rotation(draws, "rotation")),
+        (draws.applied("stretch"), scaling([1.0 / ratio, ratio])),
+        (draws.applied("rotation_after", num_sharing=2), _rotation(draws, "rotation_after")),
+        (draws.applied("fractional_translation"), translation([-down * height, -right * width])),
     ]
 
 
-def _rotation(chances: Chances, name: str) -> Affine:
-    angle = math.pi * (2.0 * chances.uniform(name)[0] - 1.0)
+def _rotation(draws: TransformDraws, name: str) -> Affine:
+    angle = math.pi * (2.0 * draws.uniform(name)[0] - 1.0)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     return linear_map([[cosine, -sine], [sine, cosine]])

@@ -1,0 +1,51 @@
+"""Keras layers that the networks are built from. They are drop-in replacements or additions to Keras's own.
+
+`from trainer.networks.layers import BatchNormalization` is enough to use one in a custom network.
+"""
+
+from trainer.networks.layers.batch_norm import BatchNormalization
+from trainer.networks.layers.convolutions import (
+    Conv2D,
+    Conv2DTranspose,
+    PoolingConv2D,
+    UpsamplingConv2D,
+    WholeMapConv2D,
+)
+from trainer.networks.layers.dropout import PER_SAMPLE_SEED, Dropout
+from trainer.networks.layers.grouped_conv import GroupedConv2D, PointwiseConv2D
+from trainer.networks.layers.image_pool import ImagePool
+from trainer.networks.layers.instance_norm import InstanceNormalization
+from trainer.networks.layers.padding import ReflectionPadding2D
+from trainer.networks.layers.pooling import GlobalSumPooling2D
+from trainer.networks.layers.resampling import Downsample, Upsample
+from trainer.networks.layers.spectral_norm import (
+    SpectralConv2D,
+    SpectralDense,
+    SpectralPoolingConv2D,
+    SpectralWholeMapConv2D,
+    layer_class,
+)
+
+__all__ = [
+    "PER_SAMPLE_SEED",
+    "BatchNormalization",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Downsample",
+    "Dropout",
+    "GlobalSumPooling2D",
+    "GroupedConv2D",
+    "ImagePool",
+    "InstanceNormalization",
+    "PointwiseConv2D",
+    "PoolingConv2D",
+    "ReflectionPadding2D",
+    "SpectralConv2D",
+    "SpectralDense",
+    "SpectralPoolingConv2D",
+    "SpectralWholeMapConv2D",
+    "Upsample",
+    "UpsamplingConv2D",
+    "WholeMapConv2D",
+    "layer_class",
+]

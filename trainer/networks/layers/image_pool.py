@@ -1,6 +1,6 @@
-"""The history of generated images that a discriminator is shown in place of the newest ones.
+"""A pool of earlier generated images, from which a discriminator sees some instead of the newest ones.
 
-Legend: `B` images a replica, `H W C` an image, `P` slots of the pool.
+Legend: `B` images of a replica, `H W C` image shape, `P` slots of the pool.
 """
 
 import tensorflow as tf
@@ -10,36 +10,37 @@ from trainer.errors import ConfigError
 
 
 class ImagePool(layers.Layer):
-    """Holds the last fakes and gives back a mixture of them and new ones.
+    """Stores recent fake images and returns a mixture of stored and new ones.
 
-    Image by image, in order: while a slot is free the image is stored and returned; after that, with probability one
-    half, the image of a random slot is returned and the new one takes its place, else the new one is returned.
+    Images are processed one by one, in order. While a slot is free, the image is stored and returned. After that, with
+    probability 1/2, the image of a random slot is returned and replaced by the new one; otherwise the new image is
+    returned.
 
-    Its state is two non-trainable weights, `images` float32 [P, H, W, C] and `filled` float32 [P] of 0 and 1. Under R
-    replicas, replica r owns slots r*P//R up to (r+1)*P//R and assigns zeros to the others' slots; both weights have
-    the aggregation `sum`, so that the sum over replicas is the whole pool, to the bit. Make the layer inside the
-    strategy's scope. Outside training, and with size 0, images pass unchanged.
+    The state consists of two non-trainable weights: `images`, float32 [P, H, W, C], and `filled`, float32 [P] of 0 and
+    1. With R replicas, replica r owns slots r*P//R to (r+1)*P//R and assigns zeros to all other slots. Both weights
+    have the aggregation `sum`, so the sum over replicas is exactly the whole pool. Create the layer inside the
+    strategy's scope. Outside training, and if the size is 0, images are returned unchanged.
 
-    Source: arXiv 1612.07828, section 2.3; the rule with one half, arXiv 1703.10593, section 4, with its pool of 50.
+    Source: arXiv 1612.07828, section 2.3; the probability of 1/2 and the pool size of 50: arXiv 1703.10593, section 4.
 
     Args:
-        size: P, over all replicas; 0 for no pool.
-        image_shape: (H, W, C).
+        size: Number of slots P over all replicas; 0 for no pool.
+        image_shape: Shape (H, W, C) of the images.
 
     Raises:
-        ConfigError: `size` is negative, or leaves a replica of the current strategy without a slot.
+        ConfigError: If `size` is negative or less than the number of replicas of the current strategy.
     """
 
     def __init__(self, size: int, image_shape: tuple[int, int, int], **kwargs: object):
-        # float32 even under mixed precision: a cast would round the draws and the stored images
+        # float32 even under mixed precision, because a cast would round the draws and the stored images.
         super().__init__(dtype="float32", **kwargs)
         if size < 0:
-            raise ConfigError(f"image pool of size={size} is out of range; give 0 for none, or a positive number.")
+            raise ConfigError(f"image pool of size={size} is out of range; give 0 for no pool, or a positive number.")
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if 0 < size < num_replicas:
             raise ConfigError(
                 f"image pool of size={size} has no slot for each of {num_replicas} replicas; "
-                f"give at least {num_replicas}, or 0 for none."
+                f"give at least {num_replicas}, or 0 for no pool."
             )
         self.size = size
         self.image_shape = tuple(image_shape)
@@ -53,67 +54,80 @@ class ImagePool(layers.Layer):
         return images_shape
 
     def call(self, images: tf.Tensor, draws: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The images that the discriminator shall see.
+        """Returns the images that the discriminator sees.
 
         Args:
-            images: New fakes, float32 [B, H, W, C].
-            draws: float32 [B, 2], uniform in [0, 1): whether an image is exchanged, and with which slot.
-            training: Whether the pool is used, and updated.
+            images: New fake images, float32 [B, H, W, C].
+            draws: float32 [B, 2], uniform in [0, 1): decides if an image is exchanged, and with which slot.
+            training: True to use and update the pool.
 
         Returns:
-            float32 [B, H, W, C], without gradient to `images` where the pool is used.
+            float32 [B, H, W, C], with no gradient to `images` if the pool is used.
         """
         if not training or self.size == 0:
             return images
         images = tf.stop_gradient(images)
-        stored, filled = tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.filled)
-        first, past = self._own_slots()
-        shown, held = _exchange(draws, filled, first, past)
-        is_new = tf.reshape(held >= self.size, [-1, 1, 1, 1])
-        slots = tf.range(self.size)
-        is_own = tf.logical_and(slots >= first, slots < past)
-        updated = tf.where(is_new, tf.gather(images, tf.maximum(held - self.size, 0)), stored)
-        self.images.assign(tf.where(tf.reshape(is_own, [-1, 1, 1, 1]), updated, tf.zeros([])))
-        is_filled = tf.logical_or(filled > 0, held >= self.size)
-        self.filled.assign(tf.cast(tf.logical_and(is_own, is_filled), tf.float32))
-        old_images = tf.gather(stored, tf.minimum(shown, self.size - 1))
-        new_images = tf.gather(images, tf.maximum(shown - self.size, 0))
-        return tf.where(tf.reshape(shown < self.size, [-1, 1, 1, 1]), old_images, new_images)
+        old_images, filled = tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.filled)
+        first, end = self._replica_slots()
+        outputs, contents = _query(draws, filled, first, end)
+        self._update(images, old_images, filled, contents, first, end)
+        from_pool = tf.gather(old_images, tf.minimum(outputs, self.size - 1))
+        from_batch = tf.gather(images, tf.maximum(outputs - self.size, 0))
+        return tf.where(tf.reshape(outputs < self.size, [-1, 1, 1, 1]), from_pool, from_batch)
 
-    def _own_slots(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The first slot of this replica, and the first one past its slots: int32 []."""
+    def _replica_slots(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the first slot of this replica and the end of its slots: int32 []."""
         context = tf.distribute.get_replica_context()
         num_replicas = context.num_replicas_in_sync
         replica = tf.convert_to_tensor(context.replica_id_in_sync_group, tf.int32)
         return replica * self.size // num_replicas, (replica + 1) * self.size // num_replicas
 
+    def _update(
+        self,
+        images: tf.Tensor,
+        old_images: tf.Tensor,
+        filled: tf.Tensor,
+        contents: tf.Tensor,
+        first: tf.Tensor,
+        end: tf.Tensor,
+    ) -> None:
+        """Assigns this replica's slots as `contents` states, and zeros to all other slots."""
+        slots = tf.range(self.size)
+        is_own = tf.logical_and(slots >= first, slots < end)
+        is_new = contents >= self.size
+        new_images = tf.gather(images, tf.maximum(contents - self.size, 0))
+        updated = tf.where(tf.reshape(is_new, [-1, 1, 1, 1]), new_images, old_images)
+        self.images.assign(tf.where(tf.reshape(is_own, [-1, 1, 1, 1]), updated, tf.zeros([])))
+        is_filled = tf.logical_or(filled > 0, is_new)
+        self.filled.assign(tf.cast(tf.logical_and(is_own, is_filled), tf.float32))
 
-def _exchange(draws: tf.Tensor, filled: tf.Tensor, first: tf.Tensor, past: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What is shown for each new image, and what each slot holds after all of them.
 
-    The sequence runs over numbers alone: slot s stands for what the pool held there before, P + i for new image i.
-    So images move once, however many slots change hands.
+def _query(draws: tf.Tensor, filled: tf.Tensor, first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Determines the output for each new image, and the content of each slot after all of them.
+
+    The loop works on indices only, so that each image moves once. Index s < P is the previous image of slot s, and
+    index P + i is new image i.
 
     Returns:
-        int32 [B] and int32 [P].
+        Indices of the outputs, int32 [B], and of the slots' contents, int32 [P].
     """
     size, num_images = filled.shape[0], tf.shape(draws)[0]
-    slots, places = tf.range(size), tf.range(num_images)
-    capacity = past - first
-    count = tf.cast(tf.reduce_sum(filled[first:past]), tf.int32)
+    slots, positions = tf.range(size), tf.range(num_images)
+    capacity = end - first
+    count = tf.cast(tf.reduce_sum(filled[first:end]), tf.int32)
     picked = tf.cast(draws[:, 1] * tf.cast(capacity, tf.float32), tf.int32)
 
-    def show(
-        index: tf.Tensor, count: tf.Tensor, shown: tf.Tensor, held: tf.Tensor
+    def query_one(
+        index: tf.Tensor, count: tf.Tensor, outputs: tf.Tensor, contents: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         is_free = count < capacity
         swaps = tf.logical_and(tf.logical_not(is_free), draws[index, 0] < 0.5)
         slot = first + tf.where(is_free, count, tf.minimum(picked[index], capacity - 1))
-        shown = tf.where(tf.logical_and(places == index, swaps), held[slot], shown)
-        held = tf.where(tf.logical_and(slots == slot, tf.logical_or(is_free, swaps)), size + index, held)
-        return index + 1, count + tf.cast(is_free, tf.int32), shown, held
+        outputs = tf.where(tf.logical_and(positions == index, swaps), contents[slot], outputs)
+        contents = tf.where(tf.logical_and(slots == slot, tf.logical_or(is_free, swaps)), size + index, contents)
+        return index + 1, count + tf.cast(is_free, tf.int32), outputs, contents
 
-    _, _, shown, held = tf.while_loop(
-        lambda index, *_: index < num_images, show, (tf.constant(0), count, size + places, slots)
+    _, _, outputs, contents = tf.while_loop(
+        lambda index, *_: index < num_images, query_one, (tf.constant(0), count, size + positions, slots)
     )
-    return shown, held
+    return outputs, contents

@@ -1,6 +1,6 @@
-"""Instance normalization: every image and channel is normalized by its own mean and variance.
+"""Instance normalization: each channel of each image is normalized by its own mean and variance.
 
-Legend: `B` images, `H W` map, `C` channels.
+Legend: `B` images, `H W` map size, `C` channels.
 """
 
 import keras
@@ -13,20 +13,21 @@ _MIN_FUSED_ELEMENTS = 1 << 16
 
 @keras.saving.register_keras_serializable("trainer")
 class InstanceNormalization(layers.Layer):
-    """Normalizes each channel of each image over its map, then scales and offsets it by learned numbers a channel.
+    """Normalizes each channel of each image over its map, then applies a learned scale and offset per channel.
 
-    Takes [B, H, W, C] and gives the same shape. All is computed in float32, whatever the layer's compute type; there
-    are no moving moments, so training and inference are the same. A 1×1 map becomes the offset: put no layer on one.
+    Takes [B, H, W, C] and returns the same shape. Everything is computed in float32, regardless of the layer's compute
+    type. There are no moving moments, so training and inference are the same. A 1×1 map becomes the offset, so do not
+    apply the layer to one.
 
-    Scale starts at 1 and offset at 0, so that a new layer is the published one without learned numbers.
+    The scale starts at 1 and the offset at 0, so a new layer equals the published one without learned parameters.
 
-    On maps that are worth a kernel call each, every image of a small batch goes through TensorFlow's fused batch
-    normalization; other batches take one pass of plain operations. Both agree to the rounding of float32.
+    In a small batch of large maps, each image goes through TensorFlow's fused batch normalization; other batches use
+    plain operations. Both give the same result up to float32 rounding.
 
     Source: arXiv 1607.08022, equation 2.
 
     Args:
-        epsilon: Added to the variance.
+        epsilon: Number added to the variance.
     """
 
     def __init__(self, epsilon: float = 1e-5, **kwargs: object):
@@ -47,32 +48,33 @@ class InstanceNormalization(layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         images = tf.cast(inputs, tf.float32)
         scale, offset = (keras.ops.convert_to_tensor(weight) for weight in (self.scale, self.offset))
-        normalize = _fused if _is_worth_kernels(images.shape) else _plain
+        normalize = _normalize_fused if _uses_fused_kernel(images.shape) else _normalize
         return tf.cast(normalize(images, scale, offset, self.epsilon), inputs.dtype)
 
 
-def _is_worth_kernels(shape: tf.TensorShape) -> bool:
+def _uses_fused_kernel(shape: tf.TensorShape) -> bool:
+    """Returns whether one kernel call per image is faster than plain operations on the batch."""
     if None in shape:
         return False
-    num_images, *of_image = shape
+    num_images, *image_shape = shape
     return num_images == 1 or (
-        num_images <= _MAX_FUSED_IMAGES and tf.TensorShape(of_image).num_elements() >= _MIN_FUSED_ELEMENTS
+        num_images <= _MAX_FUSED_IMAGES and tf.TensorShape(image_shape).num_elements() >= _MIN_FUSED_ELEMENTS
     )
 
 
-def _fused(images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """A batch normalization of each image alone: the batch of one image is the image."""
-    nothing = tf.zeros([0])
+def _normalize_fused(images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """Normalizes each image as a batch of one image."""
+    empty = tf.zeros([0])
     normalized = [
         tf.raw_ops.FusedBatchNormV3(
-            x=image, scale=scale, offset=offset, mean=nothing, variance=nothing, epsilon=epsilon, is_training=True
+            x=image, scale=scale, offset=offset, mean=empty, variance=empty, epsilon=epsilon, is_training=True
         ).y
         for image in tf.split(images, images.shape[0])
     ]
     return tf.concat(normalized, axis=0)
 
 
-def _plain(images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
+def _normalize(images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
     mean, variance = tf.nn.moments(images, axes=[1, 2], keepdims=True)
     factor = scale * tf.math.rsqrt(variance + epsilon)
     return images * factor + (offset - mean * factor)

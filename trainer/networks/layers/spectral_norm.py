@@ -1,11 +1,12 @@
 """Spectral normalization: layers of a discriminator whose kernels have a largest singular value of 1.
 
-Legend: `M N` rows and columns of a kernel as a matrix, columns its output channels.
+A kernel is treated as a matrix [M, N] whose N columns are its output channels.
 
 Source: arXiv 1802.05957, equation 8 and algorithm 1.
 
-Keras's `SpectralNormalization` overwrites the kernel that the optimizer moves. The engine writes no network's weights
-but through its optimizer, so that there the kernel would stay as it is, and evaluation and export would read it so.
+Keras's `SpectralNormalization` overwrites the kernel that the optimizer updates. During a training step, only the
+optimizer may write a network's weights, so that the overwritten kernel would be lost, and evaluation and export would
+read the kernel without normalization. These layers keep the kernel and normalize it whenever they use it.
 """
 
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.networks.layers.basic import Conv2D, PoolingConv2D, WholeMapConv2D
+from trainer.networks.layers.convolutions import Conv2D, PoolingConv2D, WholeMapConv2D
 
 
-class _Spectral(keras.layers.Layer):
-    """Divides a layer's kernel by its largest singular value wherever it is used; the kernel itself is left alone.
+class _SpectralNormMixin(keras.layers.Layer):
+    """Divides a layer's kernel by its largest singular value whenever it is used, without changing the kernel.
 
-    A power iteration follows the singular value: one step each call in training, from the vector that the last one
-    left. The vector is a buffer, so replicas, which hold the same kernel, hold the same vector.
+    A power iteration tracks the singular value: one iteration per call in training, from the vector of the previous
+    call. The vector is a buffer. Replicas have the same kernel, so they compute the same vector.
     """
 
     def build(self, input_shape: Any) -> None:
@@ -35,64 +36,64 @@ class _Spectral(keras.layers.Layer):
         )
 
     def save_own_variables(self, store: Any) -> None:
-        """All variables, as layers are saved by default; Keras's dense and convolutional ones leave out the vector."""
+        """Saves all variables. Keras's dense and convolutional layers would leave out the vector."""
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
     def normalized_kernel(self, training: bool = False) -> tf.Tensor:
-        """The kernel over its largest singular value, in the compute dtype.
+        """Returns the kernel divided by its largest singular value, in the compute dtype.
 
-        Gradients take the singular vectors as constants, which is exact where they are the kernel's own.
+        Gradients treat the singular vectors as constants, which is exact once the power iteration has converged.
         """
         kernel = tf.convert_to_tensor(self.kernel)
         matrix = tf.reshape(tf.cast(kernel, tf.float32), [-1, kernel.shape[-1]])
-        fixed = tf.stop_gradient(matrix)
-        of_rows = tf.math.l2_normalize(tf.linalg.matvec(fixed, self.singular_vector.value))
-        of_columns = tf.math.l2_normalize(tf.linalg.matvec(fixed, of_rows, transpose_a=True))
+        constant_matrix = tf.stop_gradient(matrix)
+        left = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, self.singular_vector.value))
+        right = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, left, transpose_a=True))
         if training:
-            self.singular_vector.assign(of_columns)
-        largest = tf.tensordot(of_rows, tf.linalg.matvec(matrix, of_columns), 1)
-        return tf.cast(tf.reshape(matrix / largest, kernel.shape), kernel.dtype)
+            self.singular_vector.assign(right)
+        singular_value = tf.tensordot(left, tf.linalg.matvec(matrix, right), 1)
+        return tf.cast(tf.reshape(matrix / singular_value, kernel.shape), kernel.dtype)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        outputs = self._product(inputs, self.normalized_kernel(training))
+        outputs = self._apply_kernel(inputs, self.normalized_kernel(training))
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
         return self.activation(outputs) if self.activation is not None else outputs
 
-    def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def _apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return self.convolution_op(inputs, kernel)
 
 
 @keras.saving.register_keras_serializable("trainer")
-class SpectralDense(_Spectral, keras.layers.Dense):
-    """Keras's dense layer with its kernel [M, N] spectrally normalized."""
+class SpectralDense(_SpectralNormMixin, keras.layers.Dense):
+    """Keras's dense layer with spectral normalization of its kernel [M, N]."""
 
-    def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def _apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.matmul(inputs, kernel)
 
 
 @keras.saving.register_keras_serializable("trainer")
-class SpectralConv2D(_Spectral, Conv2D):
-    """`Conv2D` with its kernel, as a matrix [k*k*C, filters], spectrally normalized."""
+class SpectralConv2D(_SpectralNormMixin, Conv2D):
+    """`Conv2D` with spectral normalization of its kernel as a matrix [k*k*C, filters]."""
 
 
 @keras.saving.register_keras_serializable("trainer")
-class SpectralPoolingConv2D(_Spectral, PoolingConv2D):
-    """`PoolingConv2D` with its kernel, as a matrix [k*k*C, filters], spectrally normalized."""
+class SpectralPoolingConv2D(_SpectralNormMixin, PoolingConv2D):
+    """`PoolingConv2D` with spectral normalization of its kernel as a matrix [k*k*C, filters]."""
 
 
 @keras.saving.register_keras_serializable("trainer")
-class SpectralWholeMapConv2D(_Spectral, WholeMapConv2D):
-    """`WholeMapConv2D` with its kernel, as a matrix [h*w*C, filters], spectrally normalized."""
+class SpectralWholeMapConv2D(_SpectralNormMixin, WholeMapConv2D):
+    """`WholeMapConv2D` with spectral normalization of its kernel as a matrix [h*w*C, filters]."""
 
-    def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    def _apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(self.convolution_op(inputs, kernel), [1, 2])
 
 
-_SPECTRAL = {
+_SPECTRAL_CLASSES = {
     keras.layers.Dense: SpectralDense,
     Conv2D: SpectralConv2D,
     PoolingConv2D: SpectralPoolingConv2D,
@@ -100,6 +101,6 @@ _SPECTRAL = {
 }
 
 
-def layer_class(plain: type[keras.layers.Layer], spectral_norm: bool) -> type[keras.layers.Layer]:
-    """The layer class itself, or its spectrally normalized one."""
-    return _SPECTRAL[plain] if spectral_norm else plain
+def layer_class(base_class: type[keras.layers.Layer], spectral_norm: bool) -> type[keras.layers.Layer]:
+    """Returns the layer class, or its counterpart with spectral normalization."""
+    return _SPECTRAL_CLASSES[base_class] if spectral_norm else base_class

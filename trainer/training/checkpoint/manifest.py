@@ -1,8 +1,7 @@
-"""The manifest that makes a folder a checkpoint, and the digests that it holds."""
+"""The manifest that commits a checkpoint: sizes, hashes, step and fingerprints."""
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +14,19 @@ from trainer.storage import check_relative_name, check_sha256, file_sha256, path
 
 MANIFEST = "MANIFEST.json"
 _FORMAT_VERSION = 1
-_STEP_FOLDER = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """What makes a folder a checkpoint.
+    """The manifest of a checkpoint.
 
     Attributes:
         step: Number of steps taken.
         files: Size in bytes and SHA-256 of each file, by name.
         state_sha256: SHA-256 over names, types, shapes and values of all state.
-        fingerprints: Of config and data, to refuse a resume under others.
-        metrics: Evaluated at this step; empty where none was.
-        versions: Of TensorFlow and Keras.
+        fingerprints: Hashes of config and data. A resume with other values is refused.
+        metrics: Metrics at this step; empty if the run was not evaluated.
+        versions: Versions of TensorFlow and Keras.
     """
 
     step: int
@@ -40,32 +38,32 @@ class CheckpointManifest:
     format_version: int = _FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
-        """JSON that ends in a SHA-256 of its own."""
+        """Returns the manifest as JSON, followed by its own SHA-256."""
         content = vars(self)
-        own = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        return json.dumps(content | {"manifest_sha256": own}, indent=2).encode()
+        manifest_sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json.dumps(content | {"manifest_sha256": manifest_sha256}, indent=2).encode()
 
     @classmethod
-    def from_bytes(cls, written: bytes, where: object = MANIFEST) -> "CheckpointManifest":
-        """The manifest that `to_bytes` wrote.
+    def from_bytes(cls, content: bytes, where: object = MANIFEST) -> "CheckpointManifest":
+        """Parses a manifest that `to_bytes` wrote.
 
         Args:
-            written: Content of the file.
-            where: The file or its folder, for messages.
+            content: Content of the file.
+            where: File or folder, for messages.
 
         Raises:
-            CheckpointError: A file has a name that is no plain relative one, or a SHA-256 that is none.
-            ValueError: Any byte differs from what was written.
+            CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
+            ValueError: If any byte differs from what was written.
         """
         try:
-            content = json.loads(written)
-            content.pop("manifest_sha256")
-            manifest = cls(**content)
-            is_same = manifest.to_bytes() == written and manifest._has_right_types()
+            fields = json.loads(content)
+            fields.pop("manifest_sha256")
+            manifest = cls(**fields)
+            is_intact = manifest.to_bytes() == content and manifest._has_right_types()
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError("the manifest is not what was written") from error
-        if not is_same:
-            raise ValueError("the manifest is not what was written")
+            raise ValueError("the manifest is damaged") from error
+        if not is_intact:
+            raise ValueError("the manifest is damaged")
         for name, expected in manifest.files.items():
             check_relative_name(name, where, CheckpointError)
             check_sha256(expected["sha256"], where, CheckpointError)
@@ -81,27 +79,24 @@ class CheckpointManifest:
         )
 
 
-def step_of(folder_name: str) -> int | None:
-    """The step of a checkpoint's folder by its name, such as `step-00001000`; None for any other name."""
-    found = _STEP_FOLDER.fullmatch(folder_name)
-    return int(found[1]) if found else None
-
-
 def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
-    """The manifest of a checkpoint whose every file has its size and SHA-256, or what is wrong with it.
+    """Compares every file of a checkpoint with its manifest.
+
+    Returns:
+        The manifest, or None and the reason why the checkpoint is not valid.
 
     Raises:
-        CheckpointError: A file has a name that is no plain relative one, is a link that leads out of the folder, or has
-            a SHA-256 that is none.
+        CheckpointError: If a file name is not a plain relative name, a file is a link out of the folder, or a hash is
+            malformed.
     """
     try:
         manifest = CheckpointManifest.from_bytes((folder / MANIFEST).read_bytes(), folder / MANIFEST)
     except FileNotFoundError:
         return None, f"{folder.name} has no {MANIFEST}"
     except (OSError, ValueError):
-        return None, f"{folder.name}/{MANIFEST} is not what was written"
+        return None, f"{folder.name}/{MANIFEST} is damaged"
     if manifest.format_version != _FORMAT_VERSION:
-        return None, f"{folder.name} has format {quote(manifest.format_version)} where {_FORMAT_VERSION} is known"
+        return None, f"{folder.name} has format {quote(manifest.format_version)}, expected {_FORMAT_VERSION}"
     for name, expected in manifest.files.items():
         path = path_below(folder, name, folder / MANIFEST, CheckpointError)
         if not path.is_file():
@@ -109,15 +104,15 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
         if path.stat().st_size != expected["num_bytes"]:
             return (
                 None,
-                f"{folder.name}/{name} has {path.stat().st_size} bytes where {expected['num_bytes']} were written",
+                f"{folder.name}/{name} has {path.stat().st_size} bytes, expected {expected['num_bytes']}",
             )
         if file_sha256(path) != expected["sha256"]:
-            return None, f"{folder.name}/{name} has another SHA-256 than was written"
+            return None, f"{folder.name}/{name} does not have the SHA-256 of its manifest"
     return manifest, ""
 
 
 def state_sha256(values: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    """Returns the SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(values):
         value = np.ascontiguousarray(values[name])

@@ -1,20 +1,24 @@
-"""Checkpoints in a bucket: files first, each only if it is new, then the manifest, which makes them a checkpoint."""
+"""Checkpoints in a bucket. Files are uploaded first; the manifest, written last, commits the checkpoint."""
 
 from pathlib import Path
 
 from trainer.errors import CheckpointError
 from trainer.storage import Location, path_below
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, step_of
+from trainer.storage.run_directory import checkpoint_name, checkpoint_step
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
 
 
 class RemoteCheckpoints:
     """The checkpoints of a run in `remote/step-00001000/…`. One process writes them.
 
     Args:
-        remote: Their folder.
+        remote: Folder of the checkpoints.
+
+    Attributes:
+        steps: Steps of the committed checkpoints.
 
     Raises:
-        StorageError: It cannot be listed, or has a name that is no plain relative one.
+        StorageError: If the folder cannot be listed, or a name in it is not a plain relative name.
     """
 
     def __init__(self, remote: Location):
@@ -22,70 +26,68 @@ class RemoteCheckpoints:
         files: dict[int, set[str]] = {}
         for entry in remote.entries():
             folder, _, file = entry.name.partition("/")
-            step = step_of(folder)
+            step = checkpoint_step(folder)
             if step is not None:
                 files.setdefault(step, set()).add(file)
         self.steps = {step for step, names in files.items() if MANIFEST in names}
         self._orphans = set(files) - self.steps
 
     def publish(self, folder: Path, step: int) -> None:
-        """Copies a committed checkpoint. What uploads and deletions that were cut short left is removed first.
+        """Uploads a committed checkpoint. Leftovers of interrupted uploads and deletions are removed first.
 
         Raises:
-            StorageError: It cannot be written; then there is no manifest.
+            StorageError: If the checkpoint cannot be written; then it has no manifest.
         """
         for orphan in self._orphans | {step}:
-            self._clear(self._of(orphan))
+            self._clear(self._folder(orphan))
         self._orphans.clear()
-        there = self._of(step)
-        there.upload(folder, sorted(path.name for path in folder.iterdir() if path.name != MANIFEST), only_new=True)
-        (there / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
+        destination = self._folder(step)
+        names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+        destination.upload(folder, names, only_new=True)
+        (destination / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
         self.steps.add(step)
 
     def fetch(self, step: int, folder: Path) -> None:
-        """Copies a checkpoint to a local folder: its manifest, and the files that the manifest lists.
-
-        What is missing or damaged is left to `manifest.verify`.
+        """Downloads the manifest of a checkpoint and the files that it lists. It does not verify them.
 
         Raises:
-            CheckpointError: The manifest lists a file by a name that is no plain relative one.
-            StorageError: It cannot be read.
+            CheckpointError: If a file name in the manifest is not a plain relative name.
+            StorageError: If the checkpoint cannot be read.
         """
-        there = self._of(step)
-        names = {entry.name for entry in there.entries()}
+        source = self._folder(step)
+        names = {entry.name for entry in source.entries()}
         folder.mkdir(parents=True, exist_ok=True)
         if MANIFEST not in names:
             return
-        content = (there / MANIFEST).read_bytes()
+        content = (source / MANIFEST).read_bytes()
         (folder / MANIFEST).write_bytes(content)
         try:
-            listed = CheckpointManifest.from_bytes(content, there).files
+            listed = CheckpointManifest.from_bytes(content, source).files
         except ValueError:
             return
-        there.download(
-            {name: path_below(folder, name, there / MANIFEST, CheckpointError) for name in listed if name in names}
-        )
+        targets = {name: path_below(folder, name, source / MANIFEST, CheckpointError) for name in listed}
+        source.download({name: path for name, path in targets.items() if name in names})
 
     def manifest(self, step: int) -> bytes:
-        """The content of a checkpoint's manifest.
+        """Returns the content of a checkpoint's manifest.
 
         Raises:
-            StorageError: It cannot be read.
+            StorageError: If it cannot be read.
         """
-        return (self._of(step) / MANIFEST).read_bytes()
+        return (self._folder(step) / MANIFEST).read_bytes()
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint, its manifest first.
 
         Raises:
-            StorageError: It cannot be deleted.
+            StorageError: If it cannot be deleted.
         """
-        self._clear(self._of(step))
+        self._clear(self._folder(step))
         self.steps.discard(step)
 
-    def _of(self, step: int) -> Location:
-        return self._remote / f"step-{step:08d}"
+    def _folder(self, step: int) -> Location:
+        return self._remote / checkpoint_name(step)
 
-    def _clear(self, there: Location) -> None:
-        names = [entry.name for entry in there.entries()]
-        there.delete(sorted(names, key=lambda name: name != MANIFEST))
+    def _clear(self, folder: Location) -> None:
+        names = [entry.name for entry in folder.entries()]
+        folder.delete(sorted(names, key=lambda name: name != MANIFEST))

@@ -1,4 +1,4 @@
-"""Checkpoints that are committed by their manifest: written in the background, verified before they are trusted."""
+"""The checkpoints of a run: written in the background, committed by their manifest, verified before use."""
 
 import contextlib
 import os
@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from trainer.errors import CheckpointError, DivergenceError
 from trainer.storage import Location, file_sha256, local_path, path_below
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256, step_of, verify
+from trainer.storage.run_directory import checkpoint_name, checkpoint_step
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256, verify
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 
 
@@ -21,13 +22,12 @@ class CheckpointStore:
     """The checkpoints of one run, in `directory/step-00001000/{state.index, state.data-…, MANIFEST.json}`.
 
     Args:
-        directory: Their folder.
-        max_to_keep: How many of the newest to keep.
-        best: Name of the metric whose smallest value marks a checkpoint that is kept as well; None: none is.
-        fingerprints: Written to each manifest and compared on restore.
-        remote: A folder in a bucket where every checkpoint is published as well, its manifest last; those that are not
-            on this machine are fetched from it.
-        before_publishing: Called in the background before a checkpoint is published.
+        directory: Folder of the checkpoints.
+        max_to_keep: Number of the newest checkpoints to keep.
+        best: Name of a metric. The checkpoint with its smallest value is also kept; None for no such checkpoint.
+        fingerprints: Hashes that are written to each manifest and compared on restore.
+        remote: Folder in a bucket to which every checkpoint is uploaded, and from which missing ones are downloaded.
+        before_publishing: Function that is called in the background before an upload.
     """
 
     def __init__(
@@ -45,43 +45,43 @@ class CheckpointStore:
         self._best = best
         self._fingerprints = dict(fingerprints or {})
         self._before_publishing = before_publishing or (lambda: None)
-        self._published = None if remote is None else RemoteCheckpoints(remote)
+        self._remote = None if remote is None else RemoteCheckpoints(remote)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._damaged: set[int] = set()
 
     def save(self, state: Mapping[str, keras.Variable], step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Takes a snapshot now and commits it in the background; an error of the one before surfaces here.
+        """Takes a snapshot now and commits it in the background.
 
         Raises:
-            CheckpointError: The checkpoint before could not be written.
-            DivergenceError: The checkpoint before held values that are not finite, and was not committed.
+            CheckpointError: If the previous checkpoint could not be written.
+            DivergenceError: If the previous checkpoint had values that are not finite, and was not committed.
         """
         self.wait()
-        # Reading makes no copy: the next update of a variable that is still held makes one.
+        # Reading does not copy: TensorFlow copies a value at its next update if it is still referenced.
         snapshot = {name: _read(variable) for name, variable in state.items()}
         self._pending = self._writer.submit(self._commit, snapshot, step, dict(metrics or {}))
 
     def wait(self) -> None:
-        """Returns when nothing is being written.
+        """Waits until the last checkpoint is committed.
 
         Raises:
-            CheckpointError: It could not be written.
-            DivergenceError: It held values that are not finite.
+            CheckpointError: If it could not be written.
+            DivergenceError: If it has values that are not finite.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def restore(self, state: Mapping[str, keras.Variable]) -> CheckpointManifest | None:
-        """Assigns the newest checkpoint that verifies, and reports those that did not as `rejected`.
+        """Assigns the newest valid checkpoint to `state`, and sets `rejected`.
 
         Returns:
-            Its manifest; None where there is no checkpoint at all.
+            The manifest; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: There are checkpoints and none verifies, or the newest belongs to another config, data
-                set or model.
+            CheckpointError: If there are checkpoints but none is valid, or the newest valid one belongs to another
+                config, data set or model.
         """
         manifest, self.rejected = self.find()
         if manifest is None:
@@ -91,87 +91,92 @@ class CheckpointStore:
         return manifest
 
     rejected: tuple[str, ...] = ()
-    """What was wrong with each newer checkpoint that `restore` passed over, a sentence each."""
+    """The reasons why `restore` skipped newer checkpoints."""
 
     def find(self, step: int | None = None) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """The newest checkpoint that verifies (or the one of `step`), and what was wrong with newer ones.
+        """Finds the newest valid checkpoint, or the one of `step`.
+
+        Returns:
+            Its manifest, or None if there is no checkpoint; and the reasons why newer ones were skipped.
 
         Raises:
-            CheckpointError: There are checkpoints and none verifies.
+            CheckpointError: If there are checkpoints but none is valid.
         """
         manifest, problems = self._first(number for number in reversed(self.steps()) if step in (None, number))
         if manifest is None and problems:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} can be trusted: {'; '.join(problems)}; restore one from a copy, "
-                "or start in another job_dir."
+                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, or use "
+                "another job_dir."
             )
         return manifest, problems
 
     def find_best(self) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """The checkpoint with the smallest value of the best-metric that verifies, and what was wrong with better ones.
+        """Finds the valid checkpoint with the smallest value of the metric `best`.
 
-        None where none was evaluated, or none of those verifies.
+        Returns:
+            Its manifest, or None if no valid checkpoint was evaluated; and the reasons why better ones were skipped.
         """
         return self._first(number for _, number in sorted(self._evaluated()))
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the smallest value of the best-metric; None where none was evaluated.
+        """Returns the step of the checkpoint with the smallest value of the metric `best`, or None.
 
-        Only manifests are read. A checkpoint that was found to be damaged before is left out.
+        It reads manifests only. Checkpoints that are known to be damaged do not count.
         """
-        found = self._evaluated()
-        return min(found)[1] if found else None
+        evaluated = self._evaluated()
+        return min(evaluated)[1] if evaluated else None
 
     def best_value(self) -> float:
-        """The smallest value of the best-metric; infinity where none was evaluated."""
+        """Returns the smallest value of the metric `best`; infinity if no checkpoint was evaluated."""
         return min(self._evaluated(), default=(float("inf"), 0))[0]
 
     def _evaluated(self) -> list[tuple[float, int]]:
-        found: list[tuple[float, int]] = []
+        """The metric `best` and the step of each evaluated checkpoint."""
+        evaluated: list[tuple[float, int]] = []
         for number in set(self.steps()) - self._damaged:
             with contextlib.suppress(OSError, ValueError):
                 metrics = self._manifest(number).metrics
                 if self._best in metrics:
-                    found.append((metrics[self._best], number))
-        return found
+                    evaluated.append((metrics[self._best], number))
+        return evaluated
 
     def _first(self, steps: Iterable[int]) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """The first checkpoint that verifies, and what was wrong with those before it."""
+        """The manifest of the first valid checkpoint, and the reasons why earlier ones were skipped."""
         problems: list[str] = []
         for number in steps:
             self._fetch(number)
             manifest, problem = verify(self.folder(number))
             if manifest is not None and manifest.step == number:
                 return manifest, tuple(problems)
-            problems.append(problem or f"{self.folder(number).name}/{MANIFEST} is that of another step")
+            problems.append(problem or f"{self.folder(number).name}/{MANIFEST} belongs to another step")
             self._damaged.add(number)
         return None, tuple(problems)
 
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, ascending; a folder appears whole or not at all.
+        """Returns the steps of all checkpoints in ascending order.
 
         Raises:
-            CheckpointError: A folder is a link that leads out of the directory.
+            CheckpointError: If a folder is a link out of the directory.
         """
-        found = {path: step_of(path.name) for path in self.directory.glob("step-*")}
-        here = {step for step in found.values() if step is not None}
-        for path, step in found.items():
+        folders = {path: checkpoint_step(path.name) for path in self.directory.glob("step-*")}
+        local = {step for step in folders.values() if step is not None}
+        for path, step in folders.items():
             if step is not None and path.is_symlink():
                 path_below(self.directory, path.name, error=CheckpointError)
-        return sorted(here if self._published is None else here | self._published.steps)
+        return sorted(local if self._remote is None else local | self._remote.steps)
 
     def folder(self, step: int) -> Path:
-        """The folder of a checkpoint."""
-        return self.directory / f"step-{step:08d}"
+        """Returns the local folder of a checkpoint."""
+        return self.directory / checkpoint_name(step)
 
     def _commit(self, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
         broken = next((name for name, value in snapshot.items() if not _is_finite(value)), None)
         if broken is not None:
             raise DivergenceError(
-                f"{broken} is not finite at step {step}; the checkpoint was not written and the one before stands: "
-                "lower the learning rates or choose another loss."
+                f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain. Lower "
+                "the learning rates or choose another loss."
             )
-        temporary = self.directory / f".step-{step:08d}.partial"
+        temporary = self.directory / f".{checkpoint_name(step)}.partial"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -180,16 +185,16 @@ class CheckpointStore:
             os.rename(temporary, self.folder(step))
             _sync(self.directory)
             self._damaged.discard(step)
-            if self._published is not None:
+            if self._remote is not None:
                 self._before_publishing()
-                self._published.publish(self.folder(step), step)
+                self._remote.publish(self.folder(step), step)
             self._retain(step)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
-                f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); the one before "
-                "stands: free space or give another job_dir."
+                f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); earlier ones remain. "
+                "Free space or use another job_dir."
             ) from error
 
     def _write(self, folder: Path, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
@@ -200,53 +205,53 @@ class CheckpointStore:
                 shape_and_slices=[""] * len(snapshot),
                 tensors=list(snapshot.values()),
             )
-        written = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir())
         manifest = CheckpointManifest(
             step=step,
-            files={path.name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in written},
+            files={path.name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths},
             state_sha256=state_sha256({name: value.numpy() for name, value in snapshot.items()}),
             fingerprints=self._fingerprints,
             metrics=metrics,
             versions={"tensorflow": tf.__version__, "keras": keras.__version__},
         )
         (folder / MANIFEST).write_bytes(manifest.to_bytes())
-        for path in (*written, folder / MANIFEST, folder):
+        for path in (*paths, folder / MANIFEST, folder):
             _sync(path)
 
     def _retain(self, newest: int) -> None:
-        """Deletes what is neither among the newest nor the best, each manifest first.
+        """Deletes checkpoints that are neither among the newest nor the best, each manifest first.
 
-        What is newer than the one just committed is damaged: training went on from an older one.
+        Checkpoints newer than `newest` are damaged, because training resumed from an older one.
         """
         steps = self.steps()
         kept = {*[number for number in steps if number <= newest][-self._max_to_keep :], self.best()}
         for number in set(steps) - kept:
-            if self._published is not None:
-                self._published.delete(number)
+            if self._remote is not None:
+                self._remote.delete(number)
             (self.folder(number) / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(self.folder(number), ignore_errors=True)
 
     def _fetch(self, step: int) -> None:
-        """Brings a checkpoint to this machine, where it is in the bucket alone."""
-        if self._published is None or self.folder(step).exists():
+        """Downloads a checkpoint that exists only in the bucket."""
+        if self._remote is None or self.folder(step).exists():
             return
-        temporary = self.directory / f".step-{step:08d}.partial"
+        temporary = self.directory / f".{checkpoint_name(step)}.partial"
         shutil.rmtree(temporary, ignore_errors=True)
-        self._published.fetch(step, temporary)
+        self._remote.fetch(step, temporary)
         os.rename(temporary, self.folder(step))
 
     def _manifest(self, step: int) -> CheckpointManifest:
-        here = self.folder(step) / MANIFEST
-        if self._published is not None and not here.exists():
-            return CheckpointManifest.from_bytes(self._published.manifest(step), here)
-        return CheckpointManifest.from_bytes(here.read_bytes(), here)
+        path = self.folder(step) / MANIFEST
+        if self._remote is not None and not path.exists():
+            return CheckpointManifest.from_bytes(self._remote.manifest(step), path)
+        return CheckpointManifest.from_bytes(path.read_bytes(), path)
 
     def _check_fingerprints(self, manifest: CheckpointManifest) -> None:
-        for what, value in self._fingerprints.items():
-            if manifest.fingerprints.get(what, value) != value:
+        for name, value in self._fingerprints.items():
+            if manifest.fingerprints.get(name, value) != value:
                 raise CheckpointError(
-                    f"the checkpoint of step {manifest.step} in {self.directory} was made with another {what}; "
-                    f"use the same {what} again, or another job_dir."
+                    f"the checkpoint of step {manifest.step} in {self.directory} was made with another {name}; use "
+                    f"the same {name}, or another job_dir."
                 )
 
 
@@ -254,27 +259,27 @@ def load(folder: Path, state: Mapping[str, keras.Variable]) -> None:
     """Assigns the tensors of a verified checkpoint to `state`.
 
     Raises:
-        CheckpointError: A name, type or shape differs; the message names the first one.
+        CheckpointError: If a name, type or shape differs; the message names the first one.
     """
     reader = tf.train.load_checkpoint(str(folder / "state"))
     shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     for name, variable in state.items():
-        found = (tuple(shapes[name]), types[name].name) if name in shapes else "nothing"
+        stored = (tuple(shapes[name]), types[name].name) if name in shapes else "nothing"
         expected = (tuple(variable.shape), tf.as_dtype(variable.dtype).name)
-        if found != expected:
+        if stored != expected:
             raise CheckpointError(
-                f"{folder.name} holds {found} for {name} where this model has {expected}; the networks have changed "
-                "since, so start in another job_dir."
+                f"{folder.name} has {stored} for {name}, but this model has {expected}; the networks have changed, so "
+                "use another job_dir."
             )
     for name, variable in state.items():
         variable.assign(reader.get_tensor(name))
 
 
 def _read(variable: keras.Variable) -> tf.Tensor:
-    held = variable.value
-    if hasattr(held, "values"):  # mirrored: every replica holds the same
-        held = held.values[0]
-    return held.read_value()
+    value = variable.value
+    if hasattr(value, "values"):  # a mirrored variable, equal on all replicas
+        value = value.values[0]
+    return value.read_value()
 
 
 def _is_finite(value: tf.Tensor) -> bool:
@@ -282,17 +287,17 @@ def _is_finite(value: tf.Tensor) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What TensorFlow says at the end of the line, after the place in its code and the file."""
+    """Returns the reason at the end of a TensorFlow error, without the place in its code and the file."""
     return str(error).splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
 
 
 def _sync(path: Path) -> None:
-    with _opened(path) as descriptor:
+    with _open_descriptor(path) as descriptor:
         os.fsync(descriptor)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_descriptor(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         yield descriptor

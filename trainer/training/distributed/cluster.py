@@ -1,4 +1,4 @@
-"""The machines of a job and this process's place among them, as `TF_CONFIG` or `CLUSTER_SPEC` tell it."""
+"""Machines of a job and the role of this one, parsed from `TF_CONFIG` or `CLUSTER_SPEC`."""
 
 import json
 import re
@@ -18,33 +18,33 @@ _ROLES: dict[str, dict[str, str]] = {
         "workerpool3": "evaluator",
     },
 }
-"""What each variable calls the roles."""
+"""Roles by their names in each variable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Several machines of one job, seen from one of them."""
+    """All machines of a job, seen from one of them."""
 
     addresses: tuple[str, ...]
-    """HOST:PORT of every machine that trains, the chief first, then the workers in their order."""
+    """HOST:PORT of every machine that trains: the chief, then the workers in order."""
     role: Role
-    """What this machine does. An evaluator is beside the cluster: `addresses` does not hold it."""
+    """Role of this machine. An evaluator is not part of the cluster and not in `addresses`."""
     index: int
-    """This machine's number among those of its role, from 0."""
+    """Index of this machine among those of its role, from 0."""
 
     @property
     def is_chief(self) -> bool:
-        """Whether this machine is the one that writes the run directory."""
+        """True if this machine writes the run directory."""
         return self.role == "chief"
 
     @property
     def is_evaluator(self) -> bool:
-        """Whether this machine evaluates and trains nothing."""
+        """True if this machine evaluates and does not train."""
         return self.role == "evaluator"
 
     @property
     def worker_index(self) -> int | None:
-        """This machine's position in `addresses`: 0 is the chief. None: an evaluator."""
+        """Index of this machine in `addresses`; 0 is the chief. None: an evaluator."""
         return None if self.is_evaluator else self.index + (self.role == "worker")
 
     @property
@@ -54,12 +54,12 @@ class Cluster:
 
     @property
     def num_workers(self) -> int:
-        """Number of machines that train, the chief counted."""
+        """Number of machines that train, including the chief."""
         return len(self.addresses)
 
     @property
     def tf_config(self) -> dict[str, Any]:
-        """`TF_CONFIG` as `MultiWorkerMirroredStrategy` reads it: one `chief`, the other machines `worker`."""
+        """`TF_CONFIG` for `MultiWorkerMirroredStrategy`, with one `chief` and the other machines as `worker`."""
         groups = {"chief": list(self.addresses[:1]), "worker": list(self.addresses[1:])}
         return {
             "cluster": {job: addresses for job, addresses in groups.items() if addresses},
@@ -67,62 +67,64 @@ class Cluster:
         }
 
 
-def parse(tf_config: str | None, cluster_spec: str | None) -> Cluster | None:
-    """Reads the two variables, of which either is enough.
+def parse_cluster(tf_config: str | None, cluster_spec: str | None) -> Cluster | None:
+    """Parses the two variables. Either of them is enough.
 
     Args:
-        tf_config: The text of `TF_CONFIG`. None: it is not set.
-        cluster_spec: The text of `CLUSTER_SPEC`. None: it is not set.
+        tf_config: Text of `TF_CONFIG`. None: it is not set.
+        cluster_spec: Text of `CLUSTER_SPEC`. None: it is not set.
 
     Returns:
-        The cluster; None where this machine trains alone.
+        The cluster. None: this machine trains alone.
 
     Raises:
-        ConfigError: One cannot be understood, asks for parameter servers, or contradicts the other.
+        ConfigError: If a variable is invalid or lists parameter servers, or the two contradict each other.
     """
-    ours = _parse("TF_CONFIG", tf_config) if tf_config else None
-    pools = _parse("CLUSTER_SPEC", cluster_spec) if cluster_spec else None
-    if ours and pools:
-        _check_agreement(ours, pools)
-    found = ours or pools
-    return None if found is None or (found.num_workers == 1 and not found.is_evaluator) else found
+    from_tf_config = _parse("TF_CONFIG", tf_config) if tf_config else None
+    from_pools = _parse("CLUSTER_SPEC", cluster_spec) if cluster_spec else None
+    if from_tf_config and from_pools:
+        _check_agreement(from_tf_config, from_pools)
+    cluster = from_tf_config or from_pools
+    return None if cluster is None or (cluster.num_workers == 1 and not cluster.is_evaluator) else cluster
 
 
 def _parse(variable: str, text: str) -> Cluster | None:
-    """The cluster that one variable describes, be it of one machine; None where it lists no machine."""
+    """Returns the cluster in one variable, which may have a single machine. None: the variable lists no machine."""
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{variable} is not JSON ({error}); correct it, or unset it to train alone.") from error
+        raise ConfigError(
+            f"{variable} is not JSON ({error}); correct it, or unset it to train on one machine."
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("cluster") or {}, dict):
         raise ConfigError(
             f'{variable}={text:.60} must be a JSON object, as in {{"cluster": {{...}}, "task": {{...}}}}.'
         )
     if not content.get("cluster"):
         return None
-    groups = _groups(variable, content["cluster"])
-    role, index = _task(variable, content.get("task"), groups)
+    groups = _parse_groups(variable, content["cluster"])
+    role, index = _parse_task(variable, content.get("task"), groups)
     chief, workers = groups.get("chief", []), groups.get("worker", [])
-    if not chief:  # as TensorFlow reads it: the first worker is the chief
+    if not chief:  # as in TensorFlow, the first worker is the chief
         chief, workers = workers[:1], workers[1:]
         if role == "worker":
             role, index = ("worker", index - 1) if index else ("chief", 0)
     return Cluster(addresses=(*chief, *workers), role=role, index=index)
 
 
-def _groups(variable: str, jobs: dict[str, Any]) -> dict[str, list[str]]:
-    """The addresses by role."""
+def _parse_groups(variable: str, jobs: dict[str, Any]) -> dict[str, list[str]]:
+    """Returns the addresses of each role."""
     groups: dict[str, list[str]] = {}
     for job, addresses in jobs.items():
         role = _ROLES[variable].get(job)
         if role is None:
-            raise ConfigError(f"{variable} lists {job!r}, which is no role; roles are {', '.join(_ROLES[variable])}.")
+            raise ConfigError(f"{variable} lists {job!r}, which is not a role; use {', '.join(_ROLES[variable])}.")
         if not isinstance(addresses, list) or not all(_is_address(address) for address in addresses):
-            raise ConfigError(f"{variable} gives {job}={addresses!r}; it must be a list of HOST:PORT.")
+            raise ConfigError(f"{variable} has {job}={addresses!r}; make it a list of HOST:PORT.")
         if role == "server" and addresses:
             raise ConfigError(
                 f"{variable} lists parameter or reduction servers ({job}: {', '.join(addresses)}), which this trainer "
-                "cannot use; leave that pool empty."
+                "does not support; leave that pool empty."
             )
         groups[role] = groups.get(role, []) + addresses
     _check_groups(variable, groups)
@@ -134,23 +136,25 @@ def _check_groups(variable: str, groups: dict[str, list[str]]) -> None:
     if len(chief) > 1:
         raise ConfigError(f"{variable} lists {len(chief)} chiefs ({', '.join(chief)}); keep one.")
     if not chief and variable == "CLUSTER_SPEC":
-        raise ConfigError(f"{variable} lists no workerpool0, which holds the chief; give the first pool one machine.")
+        raise ConfigError(
+            f"{variable} lists no workerpool0, which is the chief's pool; give the first pool one machine."
+        )
     if not chief and not workers:
-        raise ConfigError(f"{variable} lists no machine that trains; give it a chief.")
+        raise ConfigError(f"{variable} lists no machine that trains; add a chief.")
     repeated = [address for address in (*chief, *workers) if (*chief, *workers).count(address) > 1]
     if repeated:
-        raise ConfigError(f"{variable} lists {repeated[0]} twice; give each machine an address of its own.")
+        raise ConfigError(f"{variable} lists {repeated[0]} twice; give each machine its own address.")
 
 
 def _is_address(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\S+:\d+", value) is not None
 
 
-def _task(variable: str, task: Any, groups: dict[str, list[str]]) -> tuple[Role, int]:
-    """The role and number of this machine."""
+def _parse_task(variable: str, task: Any, groups: dict[str, list[str]]) -> tuple[Role, int]:
+    """Returns the role and index of this machine."""
     if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
         raise ConfigError(
-            f'{variable} has task={json.dumps(task)}; it must say which machine this is, as in {{"type": '
+            f'{variable} has task={json.dumps(task)}; it must name this machine, as in {{"type": '
             f'"{next(iter(_ROLES[variable]))}", "index": 0}}.'
         )
     job, index = task["type"], str(task["index"])
@@ -164,20 +168,20 @@ def _task(variable: str, task: Any, groups: dict[str, list[str]]) -> tuple[Role,
             if int(index) < len(groups[role]):
                 return role, int(index)
             raise ConfigError(
-                f"{variable} makes this machine {job} {index}, and lists {len(groups[role])} of them, counted from 0; "
+                f"{variable} makes this machine {job} {index}, but the last one is {job} {len(groups[role]) - 1}; "
                 "correct the index."
             )
     raise ConfigError(f"{variable} makes this machine {job!r}, which its cluster does not list; correct the task.")
 
 
-def _check_agreement(ours: Cluster, pools: Cluster) -> None:
-    if ours.num_workers != pools.num_workers:
+def _check_agreement(tf_config: Cluster, pools: Cluster) -> None:
+    if tf_config.num_workers != pools.num_workers:
         raise ConfigError(
-            f"TF_CONFIG and CLUSTER_SPEC disagree on how many machines train ({ours.num_workers} and "
+            f"TF_CONFIG and CLUSTER_SPEC list different numbers of machines that train ({tf_config.num_workers} and "
             f"{pools.num_workers}); unset the one that is wrong."
         )
-    if (ours.role, ours.index) != (pools.role, pools.index):
+    if (tf_config.role, tf_config.index) != (pools.role, pools.index):
         raise ConfigError(
-            f"TF_CONFIG makes this machine {ours.role} {ours.index} and CLUSTER_SPEC {pools.role} {pools.index}; "
-            "unset the one that is wrong."
+            f"TF_CONFIG makes this machine {tf_config.role} {tf_config.index}, and CLUSTER_SPEC makes it {pools.role} "
+            f"{pools.index}; unset the one that is wrong."
         )

@@ -1,4 +1,4 @@
-"""Where a run trains: the distribution strategy of a config, made before anything else touches TensorFlow."""
+"""Distribution strategy of a run. It must be created before anything else uses TensorFlow."""
 
 import errno
 import json
@@ -8,6 +8,7 @@ import socket
 import tensorflow as tf
 
 from trainer.config import TrainConfig
+from trainer.config.choices import StrategyName
 from trainer.config.compatibility import check_strategy
 from trainer.errors import ConfigError
 from trainer.training.distributed.cluster import Cluster
@@ -17,25 +18,41 @@ def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute
     """Configures the devices and returns the strategy.
 
     Args:
-        config: Of the run.
-        cluster: The machines that train together; None: this one trains alone.
+        config: Config of the run.
+        cluster: Machines that train together. None: this machine trains alone.
 
     Raises:
-        ConfigError: The strategy asks for what this process cannot give.
+        ConfigError: If this process cannot provide what the config requests.
     """
     check_strategy(config.strategy, cluster.num_workers if cluster else 1)
     tf.config.experimental.enable_op_determinism()
     if config.num_virtual_devices > 1:
         _split_cpu(config.num_virtual_devices)
     if cluster is not None:
-        return _over_machines(config, cluster)  # before anything else looks at devices
+        return _create_multi_worker(config, cluster)  # before anything else lists devices
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if config.strategy == "mirrored" or (config.strategy == "auto" and len(devices) > 1):
-        return mirrored([device.name for device in devices])
+    if config.strategy == StrategyName.MIRRORED or (config.strategy == StrategyName.AUTO and len(devices) > 1):
+        return create_mirrored([device.name for device in devices])
     return tf.distribute.get_strategy()
 
 
-def _over_machines(config: TrainConfig, cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
+def create_mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
+    """Returns a mirrored strategy for devices by name, such as `["CPU:0", "CPU:1"]`.
+
+    On CPUs, gradients are reduced on one device, because TensorFlow's CPU collectives allow one strategy per process.
+    """
+    on_cpu = all("CPU" in device.upper() for device in devices)
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice() if on_cpu else None
+    )
+
+
+def spans_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether other processes train the same model."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def _create_multi_worker(config: TrainConfig, cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
     _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)
@@ -43,34 +60,18 @@ def _over_machines(config: TrainConfig, cluster: Cluster) -> tf.distribute.Multi
 
 
 def _check_port(address: str) -> None:
-    """Refuses a port of this machine that another program has; TensorFlow would end the process over it."""
+    """Checks that the port of this machine is free, because TensorFlow would abort the process otherwise."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does, over what has just ended
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does, to reuse a port just closed
         try:
             probe.bind(("", int(address.rpartition(":")[2])))
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             raise ConfigError(
-                f"the port of {address}, which is this machine in TF_CONFIG, cannot be listened on ({error.strerror}); "
-                "end the program that has it, or give this one another."
+                f"this machine's address in TF_CONFIG is {address}, but its port is not available ({error.strerror}); "
+                "end the program that uses the port, or choose another one."
             ) from error
-
-
-def spans_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other processes train the same model."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
-    """A mirrored strategy over devices by name, such as `["CPU:0", "CPU:1"]`.
-
-    On CPUs gradients meet on one device: TensorFlow's collectives there allow one strategy a process.
-    """
-    on_cpu = all("CPU" in device.upper() for device in devices)
-    return tf.distribute.MirroredStrategy(
-        devices, cross_device_ops=tf.distribute.ReductionToOneDevice() if on_cpu else None
-    )
 
 
 def _split_cpu(count: int) -> None:
@@ -79,5 +80,5 @@ def _split_cpu(count: int) -> None:
         tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * count)
     except RuntimeError as error:
         raise ConfigError(
-            f"num_virtual_devices={count} must be set before TensorFlow is used in this process; start a new one."
+            f"num_virtual_devices={count} must be set before this process uses TensorFlow; start a new process."
         ) from error

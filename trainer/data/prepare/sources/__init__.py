@@ -1,4 +1,4 @@
-"""Where pictures to prepare come from: folders, buckets, archives, arrays, tables; each can be read in any order."""
+"""Sources of images to convert: folders, buckets, archives, arrays and CSV files. Each can be read in any order."""
 
 import contextlib
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainer.data.prepare.sources.archives import TarSource, ZipSource
-from trainer.data.prepare.sources.arrays import IdxSource, NpzSource, labels_beside
+from trainer.data.prepare.sources.arrays import IdxSource, NpzSource, labels_file_name
 from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
@@ -15,64 +15,62 @@ from trainer.errors import ConfigError, DataError
 from trainer.storage import Location, locate, path_below
 from trainer.storage.local import LocalLocation
 
-__all__ = ["Item", "Source", "opened"]
+__all__ = ["Item", "Source", "open_source"]
 
-_READERS: dict[Callable[[Path, Path], Source], tuple[str, ...]] = {
+_SINGLE_FILE_SOURCES: dict[Callable[[Path, Path], Source], tuple[str, ...]] = {
     ZipSource: (".zip",),
     TarSource: (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     NpzSource: (".npz",),
 }
-"""What reads a file alone, by the ending of its name."""
-_IDX = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
-_TFDS = "tfds:"
+"""Suffixes of the file names of each source that reads a single file."""
+_IDX_SUFFIXES = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
+_TFDS_PREFIX = "tfds:"
 
 
 @contextlib.contextmanager
-def opened(given: str, image_root: str | None = None) -> Iterator[Source]:
-    """The source that a user named; what it needs on the disk is gone afterwards.
+def open_source(name: str, image_root: str | None = None) -> Iterator[Source]:
+    """Opens a source while the context is active, and deletes its temporary files afterwards.
 
     Args:
-        given: A folder, an archive, a .npz, an IDX file, a .csv, each also as `gs://`; or `tfds:NAME`.
-        image_root: Folder, local or `gs://`, that all images of a .csv lie in. None: the folder of the .csv.
+        name: Folder, archive, .npz file, IDX file or .csv file, local or `gs://`; or `tfds:NAME`.
+        image_root: Folder, local or `gs://`, with all images of a .csv file. None: the folder of the .csv file.
 
     Raises:
-        ConfigError: `image_root` is given for another source than a .csv.
-        DataError: There is nothing of that name, or it holds no image.
-        StorageError: A bucket cannot be read.
+        ConfigError: If `image_root` is set and the source is not a .csv file.
+        DataError: If the source does not exist or has no images.
+        StorageError: If a bucket cannot be read.
     """
     with (
         tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        contextlib.closing(_of(given, Path(scratch), image_root)) as source,
+        contextlib.closing(_make_source(name, Path(scratch), image_root)) as source,
     ):
         if not source.items:
-            raise DataError(f"{given} holds no images; {source.looked_for}")
+            raise DataError(f"{name} has no images, expected {source.expected_content}; correct the name.")
         yield source
 
 
-def _of(given: str, scratch: Path, image_root: str | None) -> Source:
-    if image_root is not None and not given.lower().endswith(".csv"):
-        raise ConfigError(f"image_root={image_root} is for a .csv alone, and source={given} is none; leave it out.")
-    if given.startswith(_TFDS):
-        return TfdsSource(given.removeprefix(_TFDS), scratch)
-    location = locate(given)
-    name = location.name.lower()
-    if name.endswith(".csv"):
+def _make_source(name: str, scratch: Path, image_root: str | None) -> Source:
+    if image_root is not None and not name.lower().endswith(".csv"):
+        raise ConfigError(f"image_root={image_root} needs a .csv source, but source={name} is not one; omit it.")
+    if name.startswith(_TFDS_PREFIX):
+        return TfdsSource(name.removeprefix(_TFDS_PREFIX), scratch)
+    location = locate(name)
+    file_name = location.name.lower()
+    if file_name.endswith(".csv"):
         folder = locate(image_root) if image_root else location.parent
-        return CsvSource(_on_this_machine(location, scratch), folder)
-    if name.endswith(_IDX):
-        labels = location.parent / labels_beside(location.name)
-        there = labels.name != location.name and labels.exists()
-        return IdxSource(
-            _on_this_machine(location, scratch), _on_this_machine(labels, scratch) if there else None, scratch
-        )
-    for reader, endings in _READERS.items():
-        if name.endswith(endings):
-            return reader(_on_this_machine(location, scratch), scratch)
+        return CsvSource(_local_file(location, scratch), folder)
+    if file_name.endswith(_IDX_SUFFIXES):
+        labels = location.parent / labels_file_name(location.name)
+        has_labels = labels.name != location.name and labels.exists()
+        return IdxSource(_local_file(location, scratch), _local_file(labels, scratch) if has_labels else None, scratch)
+    for make_source, suffixes in _SINGLE_FILE_SOURCES.items():
+        if file_name.endswith(suffixes):
+            return make_source(_local_file(location, scratch), scratch)
     return FolderSource(location)
 
 
-def _on_this_machine(location: Location, scratch: Path) -> Path:
-    """The file itself, or its copy out of a bucket."""
+def _local_file(location: Location, scratch: Path) -> Path:
+    """Returns the path of a local file, or downloads a file from a bucket."""
     if isinstance(location, LocalLocation):
         if not location.exists():
             raise DataError(f"{location} does not exist; correct the name.")

@@ -1,4 +1,4 @@
-"""Images in a zip or tar file, read where they lie: nothing is unpacked under a name that the archive chose."""
+"""Sources for zip and tar files. Members are read by position and never unpacked under their own names."""
 
 import lzma
 import shutil
@@ -9,36 +9,40 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from trainer.data.prepare.sources.base import OneFileSource, Source, by_class, image_names
+from trainer.data.prepare.sources.base import OneFileSource, Source, filter_images, group_by_class
 from trainer.errors import DataError, StorageError
 from trainer.storage import check_relative_name
 
 MAX_MEMBER_BYTES = 2**28
-"""Bytes that a member may have when it is unpacked: more than 64 megapixels of RGB need."""
+"""Maximum unpacked size of a member in bytes, larger than 64 megapixels of RGB."""
 
 
 class ZipSource(Source):
-    """The images of a zip file.
+    """Images of a zip file.
+
+    Args:
+        path: Zip file.
+        scratch: Not used.
 
     Raises:
-        DataError: It is no zip file, or a member has a name outside of it or too many bytes.
+        DataError: If the file is not a zip file, or a member is a link, has an unsafe name or is too large.
     """
 
     def __init__(self, path: Path, scratch: Path):
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path} is not a zip file that can be read ({error}); copy it again.") from error
+            raise DataError(f"{path} is not a readable zip file ({error}); copy it again.") from error
         infos = {info.filename: info for info in self._archive.infolist() if not info.is_dir()}
-        names = image_names(infos)
+        names = filter_images(infos)
         for info in infos.values():
             _check_name(path, info.orig_filename)
         for name in names:
             if (infos[name].external_attr >> 28) == 0xA:
-                raise DataError(f"{name} in {path} is a link; put the file itself into the archive.")
+                raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
             _check_size(path, name, infos[name].file_size)
         self._lock = threading.Lock()
-        self.items, self.class_names = by_class(names, _stem(path))
+        self.items, self.class_names = group_by_class(names, _stem(path))
 
     def read(self, index: int) -> bytes:
         try:
@@ -46,10 +50,10 @@ class ZipSource(Source):
                 content = member.read(MAX_MEMBER_BYTES + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise DataError(
-                f"cannot be unpacked ({error}); the archive is damaged, encrypted or of an unknown kind"
+                f"cannot be unpacked ({error}); the archive is damaged, encrypted or in an unknown format"
             ) from error
         if len(content) > MAX_MEMBER_BYTES:
-            raise DataError(f"unpacks to more than {MAX_MEMBER_BYTES:,} bytes; it is no image")
+            raise DataError(f"unpacks to more than {MAX_MEMBER_BYTES:,} bytes, which no image needs")
         return content
 
     def close(self) -> None:
@@ -57,51 +61,58 @@ class ZipSource(Source):
 
 
 class TarSource(OneFileSource):
-    """The images of a tar file. Those of a compressed one are copied to `scratch` in one pass, for it has no index.
+    """Images of a tar file. A compressed file has no index, so its images are copied to `scratch` in one pass.
+
+    Args:
+        path: Tar file.
+        scratch: Local folder for the images of a compressed file.
 
     Raises:
-        DataError: It is no tar file, or a member is a link, has a name outside of it or too many bytes.
-        StorageError: The disk has no room for what is in it.
+        DataError: If the file is not a tar file, or a member is a link, has an unsafe name or is too large.
+        StorageError: If the disk is too small for the unpacked images.
     """
 
     def __init__(self, path: Path, scratch: Path):
-        self._places = {}
-        held = path if _is_plain(path) else scratch / "members"
+        self._ranges = {}
+        data_path = path if _is_uncompressed(path) else scratch / "members"
         try:
-            if held == path:
+            if data_path == path:
                 with tarfile.open(path, "r:", tarinfo=_Member) as archive:
                     self._list(path, archive, None)
             else:
-                with tarfile.open(path, "r|*", tarinfo=_Member) as archive, held.open("wb") as target:
+                with tarfile.open(path, "r|*", tarinfo=_Member) as archive, data_path.open("wb") as target:
                     self._list(path, archive, target)
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise DataError(
-                f"{path} is not a tar file that can be read to its end ({error}); copy it again."
-            ) from error
+            raise DataError(f"{path} is not a complete tar file ({error}); copy it again.") from error
         except OSError as error:
-            raise StorageError(f"{path} cannot be unpacked in {held.parent} ({error}); free space there.") from error
-        self._file = held.open("rb")
-        self.items, self.class_names = by_class(list(self._places), _stem(path))
+            raise StorageError(
+                f"{path} cannot be unpacked in {data_path.parent} ({error}); free space there."
+            ) from error
+        self._file = data_path.open("rb")
+        self.items, self.class_names = group_by_class(list(self._ranges), _stem(path))
 
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
-        """Notes where each image lies in `target`, which it is copied to, or else in the archive itself."""
+        """Sets the range of each image: in `target`, to which it is copied, or in the archive if `target` is None."""
         for member in archive:
             _check_name(path, member.name)
-            if not image_names([member.name]) or member.isdir():
+            if not filter_images([member.name]) or member.isdir():
                 continue
             if not member.isfile():
-                raise DataError(f"{member.name} in {path} is a link; put the file itself into the archive.")
+                raise DataError(f"{member.name} in {path} is a link; add the file itself to the archive.")
             _check_size(path, member.name, member.size)
             offset = member.offset_data
             if target is not None:
                 offset = target.tell()
                 shutil.copyfileobj(cast(BinaryIO, archive.extractfile(member)), target)
-            self._places[member.name] = offset, member.size
+            self._ranges[member.name] = offset, member.size
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar file. A damaged header is an error, wherever it lies: tarfile takes any but the first for the
-    archive's end, and what follows would be missing without a word."""
+    """A member of a tar file whose damaged header is always an error.
+
+    The class `tarfile.TarInfo` treats a damaged header after the first one as the end of the archive, so that the
+    following members would be silently missing.
+    """
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
@@ -110,13 +121,13 @@ class _Member(tarfile.TarInfo):
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(f"{error} at byte {archive.offset:,}") from error
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            if cast(BinaryIO, archive.fileobj).read(tarfile.BLOCKSIZE).strip(b"\0"):  # an end is two empty blocks
-                raise tarfile.ReadError(f"an empty header at byte {archive.offset:,}") from None
+            if cast(BinaryIO, archive.fileobj).read(tarfile.BLOCKSIZE).strip(b"\0"):  # two empty blocks mark the end
+                raise tarfile.ReadError(f"empty header at byte {archive.offset:,}") from None
             raise
 
 
-def _is_plain(path: Path) -> bool:
-    """Whether a tar file is one that is not compressed, by how it begins."""
+def _is_uncompressed(path: Path) -> bool:
+    """Returns whether a file begins like an uncompressed tar file."""
     try:
         with tarfile.open(path, "r:"):
             return True
@@ -131,7 +142,7 @@ def _stem(path: Path) -> str:
 
 
 def _check_name(path: Path, name: str) -> None:
-    """Checks the name of a member; one of `tar cf x.tar .` begins with `./`, and `.` is the folder itself."""
+    """Checks the name of a member. In an archive of `tar cf x.tar .`, names begin with `./`, and `.` is the folder."""
     if name != ".":
         check_relative_name(name.removeprefix("./"), path, DataError)
 
@@ -139,6 +150,6 @@ def _check_name(path: Path, name: str) -> None:
 def _check_size(path: Path, name: str, num_bytes: int) -> None:
     if num_bytes > MAX_MEMBER_BYTES:
         raise DataError(
-            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the {MAX_MEMBER_BYTES:,} of any image "
-            "that is taken; leave it out."
+            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the allowed {MAX_MEMBER_BYTES:,}; "
+            "remove it from the archive."
         )

@@ -1,4 +1,4 @@
-"""What a source of pictures is."""
+"""Base classes of sources, and functions for the names of their images."""
 
 import abc
 import os
@@ -14,17 +14,17 @@ from trainer.errors import DataError, StorageError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
-"""What the name of an image ends in, in upper or lower case."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
+"""Suffixes of image files, in upper or lower case."""
 _NUMBER = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a source, before it is read.
+    """An image of a source, before it is read.
 
     Attributes:
-        name: What a sentence calls it.
+        name: Name of the image for messages.
         label: Index of its class.
     """
 
@@ -33,45 +33,48 @@ class Item:
 
 
 class Source(abc.ABC):
-    """A list of pictures that can be read in any order and by several threads; to be closed.
+    """A list of images that several threads can read in any order. Close it after use.
 
     Attributes:
-        items: All of them, in the source's own order.
-        class_names: By label.
-        looked_for: Where there are no items, what would have been one.
+        items: Images in the order of the source.
+        class_names: Class names by label.
+        expected_content: Description of the expected content, for the message if there are no items.
     """
 
     items: Sequence[Item]
     class_names: tuple[str, ...]
-    looked_for = f"looked for files that end in {', '.join(ENDINGS)}."
+    expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
 
     @abc.abstractmethod
     def read(self, index: int) -> bytes | np.ndarray:
-        """The file of an item, or its pixels: uint8 [H, W, C] in [0, 255].
+        """Returns the bytes of the file of an item, or its pixels: uint8 [H, W, C] in [0, 255].
 
         Raises:
-            DataError: What is wrong with this one item: the end of a sentence that begins with its name.
+            DataError: If the item cannot be read. The message completes a sentence that begins with the item's name.
         """
 
     def path(self, index: int) -> Path | None:
-        """The local file that an item is, where it is one: whoever decodes it can read it."""
+        """Returns the local file of an item, so that a decoding process can read it; None if there is no such file."""
         return None
 
-    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
-        """Closes what is open."""
+    def close(self) -> None:  # noqa: B027 (most sources have no open files)
+        """Closes open files."""
 
 
 class OneFileSource(Source):
-    """Items that lie in one local file. A subclass opens `_file`, and notes in `_places` offset and size by name."""
+    """Base class of sources whose items are ranges of one local file.
+
+    A subclass opens `_file` and sets `_ranges` to the offset and size of each item, by name.
+    """
 
     _file: BinaryIO
-    _places: dict[str, tuple[int, int]]
+    _ranges: dict[str, tuple[int, int]]
 
     def read(self, index: int) -> bytes:
-        offset, size = self._places[self.items[index].name]
+        offset, size = self._ranges[self.items[index].name]
         content = os.pread(self._file.fileno(), size, offset)
         if len(content) < size:
-            raise DataError("is cut short; copy the file again")
+            raise DataError("is truncated; copy the file again")
         return content
 
     def close(self) -> None:
@@ -79,11 +82,11 @@ class OneFileSource(Source):
 
 
 class FilesSource(Source):
-    """Pictures that are files of their own, local or in a bucket."""
+    """Base class of sources whose items are separate files, local or in a bucket."""
 
     @abc.abstractmethod
     def _location(self, index: int) -> Location:
-        """Where an item lies."""
+        """Returns the location of an item."""
 
     def path(self, index: int) -> Path | None:
         location = self._location(index)
@@ -96,45 +99,50 @@ class FilesSource(Source):
             raise DataError(f"cannot be read ({error})") from error
 
 
-def natural_order(name: str) -> tuple[int | str, ...]:
-    """A key that puts 9 before 10, and numbers before words."""
-    parts = _NUMBER.split(f"{name}\0")  # the end is a letter too: numbers come before it
+def natural_sort_key(name: str) -> tuple[int | str, ...]:
+    """Returns a sort key that puts 9 before 10, and numbers before words."""
+    parts = _NUMBER.split(f"{name}\0")  # the end counts as a letter, so that numbers come before it
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
 
 
-def image_names(names: Iterable[str]) -> list[str]:
-    """Those that are images by their endings, in upper or lower case; hidden files and folders are none."""
+def filter_images(names: Iterable[str]) -> list[str]:
+    """Returns the names with an image suffix, without hidden files and files in hidden folders."""
     return [
         name
         for name in names
-        if name.lower().endswith(ENDINGS) and not any(part.startswith((".", "__MACOSX")) for part in _parts(name))
+        if name.lower().endswith(IMAGE_SUFFIXES)
+        and not any(part.startswith((".", "__MACOSX")) for part in _split_path(name))
     ]
 
 
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part != "."]
+def group_by_class(names: Sequence[str], flat_class: str) -> tuple[list[Item], tuple[str, ...]]:
+    """Makes items from names such as `CLASS/…/FILE`. Files without a folder form one class.
 
-
-def by_class(names: Sequence[str], flat_class: str) -> tuple[list[Item], tuple[str, ...]]:
-    """Items of images named `CLASS/…/FILE`, or of files in no folder, which are all of one class.
-
-    A folder around all others is no class.
+    A folder that contains all others is not a class.
 
     Args:
-        names: Relative to the source, with `/` between the parts.
-        flat_class: The class of files in no folder.
+        names: Names relative to the source, with `/` as the separator.
+        flat_class: Name of the class of files without a folder.
+
+    Returns:
+        items: Items sorted by class, then in natural order.
+        class_names: Class names by label.
 
     Raises:
-        DataError: Some lie in folders and some do not.
+        DataError: If only some of the files are in folders.
     """
-    paths = {name: _parts(name) for name in names}
+    paths = {name: _split_path(name) for name in names}
     while len({path[0] for path in paths.values()}) == 1 and any(len(path) > 2 for path in paths.values()):
         paths = {name: path[1:] for name, path in paths.items()}
-    loose = next((name for name, path in paths.items() if len(path) == 1), None)
-    if loose is not None and any(len(path) > 1 for path in paths.values()):
-        raise DataError(f"{loose} lies beside the sub-folders, each of which is a class; put it into one of them.")
+    flat_file = next((name for name, path in paths.items() if len(path) == 1), None)
+    if flat_file is not None and any(len(path) > 1 for path in paths.values()):
+        raise DataError(f"{flat_file} is beside the subfolders, each of which is a class; move it into one of them.")
     class_of = {name: path[0] if len(path) > 1 else flat_class for name, path in paths.items()}
-    class_names = tuple(sorted(set(class_of.values()), key=natural_order))
+    class_names = tuple(sorted(set(class_of.values()), key=natural_sort_key))
     labels = {name: label for label, name in enumerate(class_names)}
-    ordered = sorted(names, key=lambda name: (labels[class_of[name]], natural_order(name)))
+    ordered = sorted(names, key=lambda name: (labels[class_of[name]], natural_sort_key(name)))
     return [Item(name, labels[class_of[name]]) for name in ordered], class_names
+
+
+def _split_path(name: str) -> list[str]:
+    return [part for part in name.split("/") if part != "."]

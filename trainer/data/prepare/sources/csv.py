@@ -1,69 +1,76 @@
-"""Images that a CSV names, with the class of each."""
+"""Source for images that a CSV file lists."""
 
 import csv
 import os
 from pathlib import Path
 
-from trainer.data.prepare.sources.base import FilesSource, Item, natural_order
+from trainer.data.prepare.sources.base import FilesSource, Item, natural_sort_key
 from trainer.errors import DataError
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
-_PATHS = ("path", "file", "filename", "image")
-_LABELS = ("label", "class", "class_name")
+_PATH_COLUMNS = ("path", "file", "filename", "image")
+_LABEL_COLUMNS = ("label", "class", "class_name")
 
 
 class CsvSource(FilesSource):
-    """The images in the column `path` (or `file`, `filename`, `image`) of a CSV with a header, and their classes in
-    `label` (or `class`, `class_name`), where there is such a column.
+    """Images that a CSV file with a header lists.
 
-    A path is relative to a folder and lies below it. It may begin with the folder's own name, local or `gs://`.
+    The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label` (or
+    `class`, `class_name`) contains their classes. Paths are relative to a folder and stay inside it. They may begin
+    with the name of that folder, local or `gs://`.
 
     Args:
-        table: The CSV.
-        folder: Folder that all images lie in.
+        table: CSV file.
+        folder: Folder that contains all images.
 
     Raises:
-        DataError: It is not such a file, or an image lies outside of the folder; the message names the line.
+        DataError: If the file is not such a CSV file, or an image is outside the folder; the message includes the line.
     """
 
-    looked_for = "looked for lines below the header."
+    expected_content = "lines after the header"
 
     def __init__(self, table: Path, folder: Location):
         self._folder = folder
-        try:
-            with table.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.DictReader(file)
-                columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-                path_column = next((columns[name] for name in _PATHS if name in columns), None)
-                label_column = next((columns[name] for name in _LABELS if name in columns), None)
-                if path_column is None:
-                    raise DataError(
-                        f"{table} has the columns {', '.join(columns) or '(none)'}; its first line must name "
-                        f"{', '.join(_PATHS[:-1])} or {_PATHS[-1]}, and may name {', '.join(_LABELS)}."
-                    )
-                found = [
-                    (rows.line_num, row[path_column], row[label_column] if label_column else table.stem) for row in rows
-                ]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table} is not a CSV in UTF-8 ({error}); save it as one.") from error
-        for line, path, label in found:
+        rows = _read_rows(table)
+        for line, path, label in rows:
             if not path or not label:
                 raise DataError(f"line {line} of {table} has no {'label' if path else 'path'}; fill it in.")
-        self.class_names = tuple(sorted({label for _, _, label in found}, key=natural_order))
+        self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.items = [
-            Item(_checked(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in found
+            Item(_relative_name(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in rows
         ]
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name
 
 
-def _checked(name: str, folder: Location, where: str) -> str:
-    """The name of an image below a folder, without `./` or the folder's own name at its beginning."""
+def _read_rows(table: Path) -> list[tuple[int, str, str]]:
+    """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+            path_column = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
+            label_column = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
+            if path_column is None:
+                received = ", ".join(columns) or "(none)"
+                raise DataError(
+                    f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
+                    f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
+                )
+            return [
+                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem) for row in rows
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it in this format.") from error
+
+
+def _relative_name(name: str, folder: Location, origin: str) -> str:
+    """Checks the path of an image and returns it relative to the folder, without `./`."""
     if isinstance(folder, LocalLocation):
         name = name.removeprefix(f"{os.path.abspath(folder.path)}/").removeprefix("./")
-        path_below(folder.path, name, where, DataError)
+        path_below(folder.path, name, origin, DataError)
         return name
-    return check_relative_name(name.removeprefix(f"{folder}/").removeprefix("./"), where, DataError)
+    return check_relative_name(name.removeprefix(f"{folder}/").removeprefix("./"), origin, DataError)

@@ -1,23 +1,24 @@
-"""Images in a folder of this machine or under a `gs://` prefix, flat or in one sub-folder a class."""
+"""Source for images in a folder, local or in a bucket."""
 
-from trainer.data.prepare.sources.base import FilesSource, by_class, image_names
+from trainer.data.prepare.sources.base import FilesSource, filter_images, group_by_class
 from trainer.storage import Location
 
 
 class FolderSource(FilesSource):
-    """The images of a folder.
+    """Images of a folder, either flat or with one subfolder per class.
 
     Args:
-        folder: Where.
+        folder: Folder to read.
 
     Raises:
-        DataError: Some images lie in sub-folders and some do not.
-        StorageError: It cannot be listed.
+        DataError: If only some of the images are in subfolders.
+        StorageError: If the folder cannot be listed.
     """
 
     def __init__(self, folder: Location):
         self._folder = folder
-        self.items, self.class_names = by_class(image_names(entry.name for entry in folder.entries()), folder.name)
+        names = filter_images(entry.name for entry in folder.entries())
+        self.items, self.class_names = group_by_class(names, folder.name)
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name

@@ -1,0 +1,1 @@
+"""Implementations of convolutions that are used on CPUs only."""

@@ -1,7 +1,9 @@
-"""Convolutions for CPUs in the two shapes where the general kernels waste most of a GAN's step.
+"""Convolutions for CPUs for two cases in which the general kernels are slow.
 
-Legend: `B` images, `h w` small map, `H W` large map, `C` channels, `k` kernel size. Everything is float32, NHWC,
-'same' padding, and differentiable any number of times.
+"Thin" kernels convert between maps and images of few channels. "Fourier" kernels apply a large kernel to a small map.
+
+Legend: `B` images, `h w` small map, `H W` large map, `c` few channels, `C D` channels, `k` kernel size. Everything is
+float32, NHWC, with "same" padding, and differentiable any number of times.
 """
 
 import functools
@@ -12,12 +14,18 @@ import numpy as np
 import tensorflow as tf
 
 _MAX_THIN_CHANNELS = 4
-_MIN_SPECTRAL_CHANNELS = 64
-_MIN_SPECTRAL_GAIN = 6
+_MIN_FOURIER_CHANNELS = 64
+_MIN_FOURIER_GAIN = 6
 
 
-def thin_applies(layer: keras.layers.Layer, inputs: tf.Tensor, thin_channels: int) -> bool:
-    """Whether a layer moves between a map and images of few channels by an even stride that `thin_*` handle."""
+def supports_thin_kernel(layer: keras.layers.Layer, inputs: tf.Tensor, thin_channels: int) -> bool:
+    """Returns whether `thin_conv` or `thin_conv_transpose` can compute a layer.
+
+    Args:
+        layer: Convolution, transposed or not.
+        inputs: Inputs of the layer, float32 [B, H, W, C].
+        thin_channels: Number of channels on the image side of the layer.
+    """
     stride = layer.strides[0]
     return (
         _is_plain(layer, inputs)
@@ -28,18 +36,19 @@ def thin_applies(layer: keras.layers.Layer, inputs: tf.Tensor, thin_channels: in
     )
 
 
-def spectral_applies(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
-    """Whether a layer with stride 1 has so large a kernel on so small a map that frequencies are the cheaper way."""
+def supports_fourier_kernel(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
+    """Returns whether `fourier_conv_transpose` can compute a layer faster than the general kernel."""
     size = layer.kernel_size[0]
     height, width = inputs.shape[1:3]
     if not _is_plain(layer, inputs) or layer.strides[0] != 1 or size % 2 == 0:
         return False
     num_products = (height + size // 2) * (width + size // 2) * 1.5
     gain = height * width * size * size / num_products
-    return gain >= _MIN_SPECTRAL_GAIN and min(layer.filters, inputs.shape[3]) >= _MIN_SPECTRAL_CHANNELS
+    return gain >= _MIN_FOURIER_GAIN and min(layer.filters, inputs.shape[3]) >= _MIN_FOURIER_CHANNELS
 
 
 def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
+    """Returns whether a layer runs on a CPU and has none of the settings that the kernels here do not support."""
     return (
         inputs.dtype == tf.float32
         and layer.padding == "same"
@@ -55,7 +64,7 @@ def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
 
 
 def thin_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
-    """The convolution of `images` [B, H, W, c] with `kernel` [k, k, c, C]: [B, H/stride, W/stride, C]."""
+    """Returns the convolution of `images` [B, H, W, c] with `kernel` [k, k, c, C]: [B, H/stride, W/stride, C]."""
 
     @tf.custom_gradient
     def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -68,41 +77,42 @@ def thin_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def thin_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
-    """The transposed convolution of `maps` [B, h, w, C] with `kernel` [k, k, c, C]: [B, h*stride, w*stride, c]."""
+    """Returns the transposed convolution of `maps` [B, h, w, C] with `kernel` [k, k, c, C]: [B, H, W, c]."""
 
     @tf.custom_gradient
     def convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return thin_conv(upstream, kernel, stride), _kernel_gradient(upstream, kernel, maps, stride)
 
-        return _stamp(maps, kernel, stride), gradient
+        return _overlap_add(maps, kernel, stride), gradient
 
     return convolve(maps, kernel)
 
 
-def _stamp(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
-    """The transposed convolution by one matrix product, which gives every map pixel's k×k stamp.
+def _overlap_add(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """Computes the transposed convolution by one matrix product, which gives a k×k patch for each pixel of the map.
 
-    Blocks of stride×stride pixels of the stamps are added where they overlap, still as channels, and unfolded once.
+    The patches are cut into blocks of stride×stride pixels. Overlapping blocks are added while they are still channels,
+    and unfolded to pixels once at the end.
     """
     size, _, thin, channels = kernel.shape
     height, width = maps.shape[1:3]
-    blocks = -(-size // stride)
-    spare = blocks * stride - size
-    stamps = tf.pad(kernel, [[0, spare], [0, spare], [0, 0], [0, 0]])
-    stamps = tf.reshape(stamps, [blocks, stride, blocks, stride, thin, channels])
-    stamps = tf.reshape(tf.transpose(stamps, [0, 2, 1, 3, 4, 5]), [-1, channels])
-    stamped = tf.matmul(tf.reshape(maps, [-1, channels]), stamps, transpose_b=True)
-    parts = tf.split(tf.reshape(stamped, [-1, height, width, stamps.shape[0]]), blocks * blocks, axis=-1)
-    last = blocks - 1
+    num_blocks = -(-size // stride)
+    padding = num_blocks * stride - size
+    patches = tf.pad(kernel, [[0, padding], [0, padding], [0, 0], [0, 0]])
+    patches = tf.reshape(patches, [num_blocks, stride, num_blocks, stride, thin, channels])
+    patches = tf.reshape(tf.transpose(patches, [0, 2, 1, 3, 4, 5]), [-1, channels])
+    products = tf.matmul(tf.reshape(maps, [-1, channels]), patches, transpose_b=True)
+    blocks = tf.split(tf.reshape(products, [-1, height, width, patches.shape[0]]), num_blocks * num_blocks, axis=-1)
+    last = num_blocks - 1
     shifted = [
-        tf.pad(parts[down * blocks + right], [[0, 0], [down, last - down], [right, last - right], [0, 0]])
-        for down in range(blocks)
-        for right in range(blocks)
+        tf.pad(blocks[down * num_blocks + right], [[0, 0], [down, last - down], [right, last - right], [0, 0]])
+        for down in range(num_blocks)
+        for right in range(num_blocks)
     ]
     unfolded = tf.nn.depth_to_space(tf.add_n(shifted), stride)
-    before = (size - stride) // 2
-    return unfolded[:, before : before + height * stride, before : before + width * stride]
+    margin = (size - stride) // 2
+    return unfolded[:, margin : margin + height * stride, margin : margin + width * stride]
 
 
 def _kernel_gradient(images: tf.Tensor, kernel: tf.Tensor, maps: tf.Tensor, stride: int) -> tf.Tensor:
@@ -115,38 +125,39 @@ def _kernel_gradient(images: tf.Tensor, kernel: tf.Tensor, maps: tf.Tensor, stri
     )
 
 
-def spectral_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """The transposed convolution of stride 1 of `maps` [B, h, w, C] with `kernel` [k, k, D, C]: [B, h, w, D].
+def fourier_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Returns the transposed convolution of stride 1 of `maps` [B, h, w, C] with `kernel` [k, k, D, C]: [B, h, w, D].
 
-    A convolution is a product at each frequency. With real inputs, half of the frequencies do, and a complex product
-    takes three real ones: 7×7 maps with 5×5 kernels need 121 products a channel pair instead of 1,225. The transforms
-    are three small constant matrices, so that all of it, its gradients too, is matrix products.
+    A convolution is one product per frequency. Because inputs are real, half of the frequencies suffice, and a complex
+    product takes three real ones: 7×7 maps with 5×5 kernels need 121 products per pair of channels instead of 1,225.
+    The transforms are three small constant matrices, so the whole computation, gradients included, is matrix products.
     """
     height, width, channels = maps.shape[1:]
     size, _, filters, _ = kernel.shape
-    of_map, of_kernel, of_output = (tf.constant(table) for table in _spectral_tables(height, width, size))
+    map_matrix, kernel_matrix, output_matrix = (tf.constant(matrix) for matrix in _transforms(height, width, size))
     pixels = tf.reshape(tf.transpose(maps, [1, 2, 0, 3]), [height * width, -1])
-    map_values = tf.reshape(tf.matmul(of_map, pixels), [of_map.shape[0], -1, channels])
-    kernel_values = tf.matmul(of_kernel, tf.reshape(kernel, [size * size, filters * channels]))
+    map_values = tf.reshape(tf.matmul(map_matrix, pixels), [map_matrix.shape[0], -1, channels])
+    kernel_values = tf.matmul(kernel_matrix, tf.reshape(kernel, [size * size, filters * channels]))
     kernel_values = tf.reshape(kernel_values, [-1, filters, channels])
     products = tf.matmul(map_values, kernel_values, transpose_b=True)
-    outputs = tf.matmul(of_output, tf.reshape(products, [of_map.shape[0], -1]), transpose_a=True)
+    outputs = tf.matmul(output_matrix, tf.reshape(products, [map_matrix.shape[0], -1]), transpose_a=True)
     return tf.transpose(tf.reshape(outputs, [height, width, -1, filters]), [2, 0, 1, 3])
 
 
 @functools.cache
-def _spectral_tables(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The matrices that take a map, a kernel and back an output to real values at `P` products.
+def _transforms(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the matrices that transform a map and a kernel to `P` real values each, and `P` products to an output.
 
     Returns:
-        float32 [P, h*w], [P, k*k] and [P, h*w], such that output = of_outputᵀ((of_map·map) * (of_kernel·kernel)).
+        float32 map_matrix [P, h*w], kernel_matrix [P, k*k] and output_matrix [P, h*w], such that
+        output = output_matrixᵀ · ((map_matrix · map) * (kernel_matrix · kernel)).
     """
     radius = size // 2
-    period = (height + radius, width + radius)  # the wrapped part of the circular convolution falls on no output
+    period = (height + radius, width + radius)  # The wrapped part of the circular convolution is outside the output.
     pixels, taps = _grid(height, width, 0), _grid(size, size, -radius)
-    of_map: list[np.ndarray] = []
-    of_kernel: list[np.ndarray] = []
-    of_output: list[np.ndarray] = []
+    map_rows: list[np.ndarray] = []
+    kernel_rows: list[np.ndarray] = []
+    output_rows: list[np.ndarray] = []
     for row in range(period[0]):
         for column in range(period[1]):
             mirrored = (-row % period[0], -column % period[1])
@@ -156,18 +167,18 @@ def _spectral_tables(height: int, width: int, size: int) -> tuple[np.ndarray, np
             x, w, y = np.exp(-angle @ pixels), np.exp(-angle @ taps), np.exp(angle @ pixels)
             y /= period[0] * period[1]
             if (row, column) == mirrored:
-                for table, values in zip((of_map, of_kernel, of_output), (x, w, y), strict=True):
-                    table.append(values.real)
+                for rows, values in zip((map_rows, kernel_rows, output_rows), (x, w, y), strict=True):
+                    rows.append(values.real)
                 continue
             y *= 2
             # (a + bi)(c + di) from the products (a + b)c, a(d - c), b(c + d)
-            of_map += [x.real + x.imag, x.real, x.imag]
-            of_kernel += [w.real, w.imag - w.real, w.real + w.imag]
-            of_output += [y.real - y.imag, -y.imag, -y.real]
-    return np.array(of_map, np.float32), np.array(of_kernel, np.float32), np.array(of_output, np.float32)
+            map_rows += [x.real + x.imag, x.real, x.imag]
+            kernel_rows += [w.real, w.imag - w.real, w.real + w.imag]
+            output_rows += [y.real - y.imag, -y.imag, -y.real]
+    return np.array(map_rows, np.float32), np.array(kernel_rows, np.float32), np.array(output_rows, np.float32)
 
 
 def _grid(height: int, width: int, origin: int) -> np.ndarray:
-    """Row and column of every pixel: [2, h*w]."""
+    """Returns the row and column of every pixel: [2, h*w]."""
     rows, columns = np.meshgrid(np.arange(height) + origin, np.arange(width) + origin, indexing="ij")
     return np.stack([rows.ravel(), columns.ravel()])

@@ -1,11 +1,11 @@
-"""The fast layers give what Keras's own give."""
+"""The fast layers have the same results as Keras's own."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.networks.layers.basic import BatchNormalization, Conv2D, Conv2DTranspose, Dropout
+from trainer.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout
 from trainer.networks.layers.cpu_kernels import convolutions
 from trainer.training.optimizers import FusedAdam, clone
 
@@ -19,7 +19,7 @@ def gradients(layer, inputs, upstream):
 
 
 def twins(ours, theirs, shape):
-    """The outputs, gradients and buffers of our layer and Keras's on the same weights."""
+    """Returns the outputs, gradients and buffers of our layer and Keras's layer with the same weights."""
     rng = np.random.default_rng(0)
     inputs = tf.constant(rng.normal(size=shape), tf.float32)
     for layer in (ours, theirs):
@@ -53,12 +53,12 @@ def test_a_transposed_convolution_to_thin_images_is_keras_own(kernel_size, chann
 
 
 @pytest.mark.parametrize("size", [(7, 7), (6, 8)])
-def test_a_transposed_convolution_by_frequencies_is_keras_own(size, monkeypatch):
-    monkeypatch.setattr(convolutions, "_MIN_SPECTRAL_CHANNELS", 1)
+def test_a_fourier_convolution_is_keras_own(size, monkeypatch):
+    monkeypatch.setattr(convolutions, "_MIN_FOURIER_CHANNELS", 1)
     settings = {"filters": 3, "kernel_size": 5, "strides": 1, "padding": "same"}
     layer, inputs = Conv2DTranspose(**settings), tf.zeros((2, *size, 4))
     layer.build(inputs.shape)
-    assert convolutions.spectral_applies(layer, inputs)
+    assert convolutions.supports_fourier_kernel(layer, inputs)
     for ours, theirs in twins(Conv2DTranspose(**settings), keras.layers.Conv2DTranspose(**settings), (2, *size, 4)):
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
@@ -73,8 +73,8 @@ def test_thin_convolutions_have_second_derivatives():
             with tf.GradientTape() as inner:
                 inner.watch(images)
                 outputs = tf.reduce_sum(tf.square(convolve(images)))
-            slope = tf.reduce_sum(tf.square(inner.gradient(outputs, images)))
-        return outer.gradient(slope, kernel)
+            penalty_value = tf.reduce_sum(tf.square(inner.gradient(outputs, images)))
+        return outer.gradient(penalty_value, kernel)
 
     ours = penalty(lambda images: convolutions.thin_conv(images, kernel, 2))
     theirs = penalty(lambda images: tf.nn.conv2d(images, kernel, 2, "SAME"))
@@ -100,10 +100,10 @@ def test_fused_adam_is_keras_adam_with_the_same_slots():
     plain = keras.optimizers.Adam(0.01, beta_1=0.5, beta_2=0.9)
     fused = clone(plain)
     assert isinstance(fused, FusedAdam)
-    for optimizer, held in zip((plain, fused), variables, strict=True):
-        optimizer.build(held)
+    for optimizer, weights in zip((plain, fused), variables, strict=True):
+        optimizer.build(weights)
         for step in range(5):
-            optimizer.apply([tf.fill([3, 2], 0.3 * step - 0.5)], held)
+            optimizer.apply([tf.fill([3, 2], 0.3 * step - 0.5)], weights)
     for ours, theirs in zip([*fused.variables, *variables[1]], [*plain.variables, *variables[0]], strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
 

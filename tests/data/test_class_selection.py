@@ -1,0 +1,41 @@
+"""Classes by name or number."""
+
+import pytest
+from refusals import check_refusal
+
+from trainer.data.class_selection import select_classes
+from trainer.errors import ConfigError
+
+NAMES = ("1", "2", "10", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("classes", "numbers"),
+    [
+        (("cat", "1"), (3, 0)),
+        ((3, 0), (3, 0)),
+        (("4", "0"), (4, 0)),
+        (("10",), (2,)),
+        (("2",), (1,)),
+        ((), ()),
+    ],
+    ids=["names", "integers", "numbers as text", "a numeric name", "a name before a number", "none"],
+)
+def test_classes_are_selected_by_name_or_number(classes, numbers):
+    assert select_classes(classes, NAMES, "pets") == numbers
+
+
+@pytest.mark.parametrize("selected", ["cta", "5", 5, -1, "-1", "\u00b2"])
+def test_an_unknown_class_is_refused(selected):
+    check_refusal(lambda: select_classes(("dog", selected), NAMES, "pets"), ConfigError, "classes", "pets", "cat")
+
+
+def test_the_nearest_class_is_listed_first():
+    with pytest.raises(ConfigError) as refused:
+        select_classes(("cta",), NAMES, "pets")
+    message = str(refused.value)
+    assert all(message.index("cat") < message.index(name) for name in ("dog", "10"))
+
+
+def test_a_class_selected_twice_is_refused():
+    check_refusal(lambda: select_classes(("cat", 3), NAMES, "pets"), ConfigError, "classes", "cat")

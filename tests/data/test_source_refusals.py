@@ -1,0 +1,265 @@
+"""Refused sources of images, and refused flags of the commands that read data.
+
+Every row states the type of the error and the facts that its message mentions. Its wording is free.
+"""
+
+import gzip
+import io
+import struct
+import sys
+import tarfile
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from refusals import Refusal, check_command_refusal, check_refusal
+
+from trainer import __main__ as commands
+from trainer.data.prepare import decoding
+from trainer.data.prepare.decoding import MAX_PIXELS, Target
+from trainer.data.prepare.sources import open_source
+from trainer.data.tfrecord_writer import write_prepared
+from trainer.errors import DataError, StorageError
+
+GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
+CLASSES = np.array([1, 0, 1, 2, 1])
+
+
+def picture(size=(4, 4)):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def source(name, file, content, *mentions, error=DataError):
+    """Returns a row with a source of bytes, or a source that a function of its path writes."""
+
+    def act(folder):
+        path = folder / file
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content)
+        with open_source(str(path)):
+            pass
+
+    return Refusal(name, act, error, mentions)
+
+
+def write_folder(*names):
+    def make(path):
+        for name in names:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(picture())
+
+    return make
+
+
+def write_zip(name, content=b"", external_attr=0):
+    def make(path):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = external_attr
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content or picture())
+
+    return make
+
+
+def write_tar(name, kind=tarfile.REGTYPE, mode="w"):
+    def make(path):
+        with tarfile.open(path, mode) as archive:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            member.size = len(picture()) if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(picture()))
+
+    return make
+
+
+def write_tar_bomb(path):
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("a/bomb.png")
+        member.size = 2**40
+        archive.fileobj.write(member.tobuf())
+
+
+def truncated(num_bytes, make):
+    def make_cut(path):
+        make(path)
+        path.write_bytes(path.read_bytes()[:num_bytes])
+
+    return make_cut
+
+
+OUTSIDE = ("../evil.png", "/etc/evil.png", "a/../../evil.png")
+
+ARCHIVES = [
+    *[source(f"zip with {name}", "bad.zip", write_zip(name), name, "bad.zip") for name in OUTSIDE],
+    *[
+        source(f"tar.gz with {name}", "bad.tar.gz", write_tar(name, mode="w:gz"), name, "bad.tar.gz")
+        for name in OUTSIDE
+    ],
+    source("zip with link", "bad.zip", write_zip("a/link.png", b"/etc", 0o120777 << 16), "a/link.png", "bad.zip"),
+    source("tar with symbolic link", "bad.tar", write_tar("a/link.png", tarfile.SYMTYPE), "a/link.png", "bad.tar"),
+    source("tar with hard link", "bad.tar", write_tar("a/link.png", tarfile.LNKTYPE), "a/link.png", "bad.tar"),
+    source("zip bomb", "bad.zip", write_zip("a/bomb.png", bytes(300 * 2**20)), "a/bomb.png", "314,572,800"),
+    source("tar bomb", "bad.tar", write_tar_bomb, "a/bomb.png", "1,099,511,627,776"),
+    source("zip truncated", "cut.zip", truncated(60, write_zip("a/1.png")), "cut.zip"),
+    source("tar truncated", "cut.tar", truncated(60, write_tar("a/1.png")), "cut.tar"),
+    source("tar.gz truncated", "cut.tar.gz", truncated(60, write_tar("a/1.png", mode="w:gz")), "cut.tar.gz"),
+]
+
+FOLDERS = [
+    source("pictures beside sub-folders", "letters", write_folder("a/1.png", "b/1.png", "loose.png"), "loose.png"),
+    source("folder without pictures", "empty", write_folder("readme.txt"), "empty", ".png", ".jpg"),
+    source("missing archive", "letters.zip", lambda path: None, "letters.zip"),
+]
+
+
+def npz(name, arrays, *mentions):
+    """Returns a row with a .npz file of these arrays."""
+    return source(name, "set.npz", lambda path: np.savez(path, **arrays), "set.npz", *mentions)
+
+
+NPZ = [
+    npz("npz without images", {"z": GRAY}, "z", "x", "x_train", "images", "arr_0"),
+    npz("npz with one image", {"x": GRAY[0]}, "[4, 6]"),
+    npz("npz of int64", {"x": GRAY.astype(np.int64)}, "int64"),
+    npz("npz with fewer labels", {"x": GRAY, "y": CLASSES[:3]}, "[3]", "5"),
+    npz("npz with a negative label", {"x": GRAY, "y": CLASSES - 1}, "-1"),
+    npz("npz with float labels", {"x": GRAY, "y": CLASSES / 2}, "float64"),
+    npz("npz of floats up to 255", {"x": GRAY * 1.0}, f"{GRAY.max():g}", "[-1, 1]"),
+    npz("npz of objects", {"x": np.array([object()] * 3)}),
+]
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+IDX = [
+    source("IDX of another kind", "x-idx3-ubyte", b"\x89PNG", "x-idx3-ubyte", "89 50 4e 47", "00 00 08"),
+    source("IDX that is not gzip", "x-idx3-ubyte.gz", idx(GRAY), "x-idx3-ubyte.gz"),
+    source("IDX in a truncated gzip file", "x-idx3-ubyte.gz", gzip.compress(idx(GRAY))[:-40], "x-idx3-ubyte.gz"),
+    source("IDX truncated", "x-idx3-ubyte.gz", gzip.compress(idx(GRAY)[:-5]), "x-idx3-ubyte.gz", "5", "120"),
+    source(
+        "IDX of more than the disk",
+        "x-idx3-ubyte.gz",
+        gzip.compress(idx(GRAY)[:4] + b"\xff" * 12),
+        "x-idx3-ubyte.gz",
+        f"{(2**32 - 1) ** 3:,}",
+        error=StorageError,
+    ),
+]
+
+TABLES = [
+    source("table without paths", "table.csv", b"name,label\nx,y\n", "table.csv", "name", "label", "path", "filename"),
+    source("table row without label", "table.csv", b"path,label\na.png,\n", "table.csv", "line 2", "label"),
+    source("table row without path", "table.csv", b"path,label\n,3\n", "table.csv", "line 2", "path"),
+    source("table without rows", "table.csv", b"path,label\n", "table.csv"),
+    source("table that is not UTF-8", "table.csv", b"path\n\xff\xfe\n", "table.csv", "UTF-8"),
+]
+
+
+def decode(name, content, *mentions, size=(None, None)):
+    """Returns a row with an unusable image."""
+    return Refusal(name, lambda _: decoding.decode(content, Target(*size, 3, "none")), DataError, mentions)
+
+
+def encode(array, kind="PNG"):
+    buffer = io.BytesIO()
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def empty_png(width, height):
+    """Returns a PNG whose header states another size than its content has."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def damaged_palette(kind):
+    """Returns a row with a truncated image whose shape depends on its palette."""
+    rng = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    content = encode(Image.fromarray(rng).convert("P"), kind)
+    return Refusal(f"{kind} with a palette truncated", lambda _: decoding.read_shape(content[:-300]), DataError, ())
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+PICTURES = [
+    decode("empty file", b""),
+    decode("file that is not an image", b"not a picture at all"),
+    decode("JPEG truncated", encode(NOISE, "JPEG")[:-300]),
+    decode("BMP truncated", encode(NOISE, "BMP")[:-300]),
+    decode("decompression bomb", empty_png(30_000, 30_000), f"{MAX_PIXELS:,}"),
+    decode("too many pixels", empty_png(10_000, 10_000), "10000", f"{MAX_PIXELS:,}"),
+    decode("one color", encode(Image.new("RGB", (9, 9), (200, 30, 40)))),
+    decode("one pixel", encode(Image.new("RGB", (1, 1), (200, 30, 40)))),
+    decode("floating-point pixels", encode(np.arange(6, dtype=np.float32).reshape(2, 3), "TIFF")),
+    decode("pixels of more than 16 bits", encode(np.array([[0, 70_000]], np.int32), "TIFF"), "70000"),
+    decode(
+        "picture of another size",
+        encode(NOISE[:6, :8]),
+        *("6×8", "8×9", "--image_size", "--resize"),
+        size=(8, 9),
+    ),
+    *map(damaged_palette, ("GIF", "BMP", "PNG", "TIFF")),
+]
+
+TABLE = [*ARCHIVES, *FOLDERS, *NPZ, *IDX, *TABLES, *PICTURES]
+
+
+@pytest.mark.parametrize("refusal", TABLE, ids=lambda refusal: refusal.name)
+def test_refused_sources_are_named(tmp_path, refusal):
+    check_refusal(lambda: refusal.act(tmp_path), refusal.error, *refusal.mentions)
+
+
+def test_without_tensorflow_datasets_the_command_to_install_it_is_shown(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    check_refusal(
+        lambda: open_source("tfds:mnist").__enter__(), DataError, "tfds:mnist", "pip install tensorflow-datasets"
+    )
+
+
+PREPARE = [
+    (["--image_size=0,4"], 2, ("image_size=0,4",)),
+    (["--image_size=4,4,3"], 2, ("image_size=4,4,3",)),
+    (["--classes=a,z"], 2, ("classes=z", "a", "b")),
+    (["--source=nowhere"], 1, ("nowhere", ".png")),
+    (["--out=set"], 2, ("out=set",)),
+]
+TRAIN = [
+    (["--num_chunks=7"], 2, ("num_chunks=7", "2")),
+    (["--data_memory_mib=0.01"], 2, ("data_memory_mib=0.01", "toy")),
+    (["--num_chunks=2", "--dataset=inverted:digits"], 2, ("num_chunks=2", "dataset=inverted:digits")),
+]
+INSPECT = [
+    (["--contact_sheet=/nowhere/sheet.png"], 2, ("contact_sheet=/nowhere/sheet.png",)),
+    (["--contact_sheet=pictures", "--dataset=nowhere"], 2, ("contact_sheet=pictures",)),
+]
+COMMANDS = [
+    *[("prepare", ["--source=pictures", "--out=new", *flags], *rest) for flags, *rest in PREPARE],
+    *[
+        ("train", ["--dataset=set", "--job_dir=run", "--steps=1", "--global_batch_size=4", *flags], *rest)
+        for flags, *rest in TRAIN
+    ],
+    *[("inspect", ["--dataset=set", *flags], *rest) for flags, *rest in INSPECT],
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "code", "mentions"), COMMANDS, ids=[f"{row[0]} {row[1][-1]}" for row in COMMANDS]
+)
+def test_refused_flags_of_data_are_named(tmp_path, monkeypatch, capsys, command, flags, code, mentions):
+    monkeypatch.chdir(tmp_path)
+    write_folder("a/1.png", "b/1.png")(tmp_path / "pictures")
+    images, texts = np.zeros((30, 28, 28, 1), np.uint8), {"name": "toy", "source": "", "license": "", "attribution": ""}
+    write_prepared(tmp_path / "set", images, np.arange(30) % 3, list("abc"), num_shards=2, **texts)
+    check_command_refusal(commands.main, ["trainer", command, *flags], capsys, code, *mentions)

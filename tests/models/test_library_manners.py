@@ -1,0 +1,103 @@
+"""`GAN.fit` as a library call: its output, its signal handlers, interruptions, and the inputs that it takes."""
+
+import _thread
+import logging
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_gan, values_of
+from refusals import check_refusal
+
+from trainer.errors import DataError
+
+
+class Recorder(keras.callbacks.Callback):
+    """Runs a function after each execution and keeps what it returns."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function, self.values = function, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(self._function())
+
+
+def test_fit_prints_nothing_outside_of_a_terminal(digits, capsys):
+    tiny_gan().fit(digits.images[:32], batch_size=16, steps=2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_fit_logs_its_progress_for_whoever_configures_logging(digits, caplog):
+    with caplog.at_level(logging.INFO, logger="trainer"):
+        tiny_gan().fit(digits.images[:32], batch_size=16, steps=2)
+    assert {record.fields["step"] for record in caplog.records if "step" in getattr(record, "fields", {})} == {2}
+
+
+@pytest.mark.parametrize("handle_sigterm", [False, True])
+def test_fit_handles_sigterm_only_if_asked(digits, handle_sigterm):
+    before = signal.getsignal(signal.SIGTERM)
+    recorder = Recorder(lambda: signal.getsignal(signal.SIGTERM))
+    settings = {"batch_size": 16, "steps": 2, "callbacks": [recorder], "verbose": 0}
+    tiny_gan().fit(digits.images[:32], handle_sigterm=handle_sigterm, **settings)
+    assert all((handler is not before) == handle_sigterm for handler in recorder.values) and recorder.values
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupted_fit_continues_with_the_same_bits(digits):
+    settings = {"batch_size": 16, "steps": 2000, "steps_per_execution": 500, "verbose": 0}
+    whole = tiny_gan()
+    whole.fit(digits.images[:64], **settings)
+    gan = tiny_gan()
+    interrupt = threading.Timer(0.1, _thread.interrupt_main)
+
+    class Interrupt(keras.callbacks.Callback):
+        """Starts the timer when the second execution begins."""
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if gan.step == 4:
+                interrupt.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        gan.fit(digits.images[:64], **settings, callbacks=[Interrupt()])
+    assert 0 < gan.step < 2000
+    gan.fit(digits.images[:64], **settings)
+    expected = values_of(whole)
+    assert all((value == expected[name]).all() for name, value in values_of(gan).items())
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of black images."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return np.zeros((4, 28, 28, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("Dataset", lambda: tf.data.Dataset.from_tensor_slices(np.zeros((4, 28, 28, 1), np.uint8)).batch(2)),
+        ("Batches", Batches),
+        ("generator", lambda: (np.zeros((28, 28, 1)) for _ in range(4))),
+    ],
+)
+def test_inputs_that_yield_batches_are_refused_by_their_type(name, inputs):
+    check_refusal(lambda: tiny_gan().fit(inputs(), batch_size=2, steps=1, verbose=0), DataError, name, "x")
+
+
+def test_images_of_different_shapes_are_refused():
+    images = [np.zeros((28, 28, 1)), np.zeros((27, 28, 1))]
+    check_refusal(lambda: tiny_gan().fit(images, batch_size=2, steps=1, verbose=0), DataError, "x")
+
+
+@pytest.mark.parametrize("convert", [list, tf.constant])
+def test_lists_and_tensors_are_taken(digits, convert):
+    gan = tiny_gan()
+    gan.fit(convert(digits.images[:16]), batch_size=8, steps=1, verbose=0)
+    assert gan.step == 1

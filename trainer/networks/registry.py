@@ -1,0 +1,127 @@
+"""The registry of architectures: functions from an image shape and options to the factories of networks."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, overload
+
+import keras
+
+from trainer.errors import ConfigError, TrainerError
+from trainer.registry import Registry, check_known
+
+Networks = dict[str, Callable[[], keras.Model]]
+"""Factories by network name (`generator`, `discriminator`, ...), to be called inside a strategy's scope."""
+
+GeneratorInput = Literal["latents", "images"]
+"""Input of a generator: latents [B, Z], or images [B, H, W, C] to translate."""
+
+Architecture = Callable[..., Networks]
+
+_Result = TypeVar("_Result")
+
+_OWN_MODULES = "trainer.networks."
+_ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
+_GENERATOR_INPUTS: dict[str, GeneratorInput] = {}
+
+
+@overload
+def register_architecture(function: Architecture) -> Architecture: ...
+
+
+@overload
+def register_architecture(*, generator_input: GeneratorInput) -> Callable[[Architecture], Architecture]: ...
+
+
+def register_architecture(
+    function: Architecture | None = None, *, generator_input: GeneratorInput = "latents"
+) -> Architecture | Callable[[Architecture], Architecture]:
+    """Registers an architecture under the name of its function.
+
+    Use it as `@register_architecture`, or as `@register_architecture(generator_input="images")`.
+
+    The function takes four positional arguments, followed by its own options as keyword arguments with defaults:
+
+    - `image_shape`: Shape (H, W, C) of the images.
+    - `latent_dim`: Size Z of the latents. Unused if the generator's input is images.
+    - `condition_size`: Number K of label values that are concatenated to the latents and, as K more channels, to the
+      images; 0 for none.
+    - `output_activation`: Activation of the generator's output: tanh, sigmoid or relu.
+
+    It raises ConfigError if an option cannot be used.
+    """
+
+    def register(function: Architecture) -> Architecture:
+        _GENERATOR_INPUTS[function.__name__] = generator_input
+        return _ARCHITECTURES.add(function.__name__, function)
+
+    return register if function is None else register(function)
+
+
+def generator_input(name: str) -> GeneratorInput:
+    """Returns the kind of input that the generator of an architecture takes.
+
+    Raises:
+        ConfigError: If the architecture is unknown. The message suggests the closest name.
+    """
+    check_name(name)
+    return _GENERATOR_INPUTS[name]
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Returns the options of an architecture with their defaults."""
+    parameters = inspect.signature(_ARCHITECTURES[name]).parameters.values()
+    return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def build(
+    name: str,
+    image_shape: tuple[int, int, int],
+    latent_dim: int,
+    condition_size: int,
+    output_activation: str,
+    options: Mapping[str, Any],
+) -> Networks:
+    """Returns the network factories of an architecture.
+
+    Args:
+        name: Name of a registered architecture.
+        image_shape: Shape (H, W, C) of the images.
+        latent_dim: Size Z of the latents.
+        condition_size: Number K of label values; 0 for none.
+        output_activation: Activation of the generator's output: tanh, sigmoid or relu.
+        options: Options of the architecture that differ from their defaults.
+
+    Raises:
+        ConfigError: If the architecture or an option is unknown, in which case the message suggests the closest name,
+            or if one of the package's own architectures cannot be built with the options.
+    """
+    known_options = list(default_options(name))
+    for option in options:
+        check_known(f"option of architecture {name}", option, known_options)
+    function = _ARCHITECTURES[name]
+    if not options or not function.__module__.startswith(_OWN_MODULES):
+        return function(image_shape, latent_dim, condition_size, output_activation, **options)
+    explain = functools.partial(_blame_options, name, options)
+    factories = explain(function)(image_shape, latent_dim, condition_size, output_activation, **options)
+    return {network: explain(factory) for network, factory in factories.items()}
+
+
+def _blame_options(name: str, options: Mapping[str, Any], function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Wraps a function of an architecture so that errors of Keras's layers mention the options."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except TrainerError:
+            raise
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"architecture={name} cannot be built with "
+                f"architecture_options={json.dumps(dict(options), default=str)} "
+                f"({' '.join(str(error).split())}); change one of them."
+            ) from error
+
+    return wrapper

@@ -1,0 +1,54 @@
+"""Checks of options that architectures share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.config.fields import check_number
+from trainer.errors import ConfigError
+
+
+def check_choice(option: str, value: Any, choices: Sequence[Any]) -> None:
+    """Checks an option with a fixed set of values.
+
+    Raises:
+        ConfigError: If the value is not one of the choices.
+    """
+    if value not in choices:
+        *others, last = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices]
+        raise ConfigError(f"{option}={value} is unknown; choose {', '.join(others)} or {last}.")
+
+
+def check_int_list(option: str, values: Any, min_length: int = 1) -> None:
+    """Checks a list of positive whole numbers, such as filters, units or strides.
+
+    Raises:
+        ConfigError: If the value is not a list, is too short, or has an element that is not a positive whole number.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise ConfigError(
+            f"{option}={values} is not a list; give {min_length} or more whole numbers above 0, as in [64, 32]."
+        )
+    is_positive = all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in values)
+    if len(values) < min_length or not is_positive:
+        raise ConfigError(f"{option}={list(values)} is invalid; give {min_length} or more whole numbers above 0.")
+
+
+def check_positive_ints(**options: Any) -> None:
+    """Checks options that are positive whole numbers.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    for option, value in options.items():
+        check_number(option, value, whole=True, minimum=1)
+
+
+def check_rates(leaky_slope: Any = 0.0, dropout: Any = 0.0, batch_norm_momentum: Any = 0.0) -> None:
+    """Checks the rates that most architectures take.
+
+    Raises:
+        ConfigError: If one is not a number or is out of range.
+    """
+    check_number("leaky_slope", leaky_slope)
+    check_number("dropout", dropout, below=1)
+    check_number("batch_norm_momentum", batch_norm_momentum)
