@@ -12,9 +12,9 @@ from pathlib import Path
 from absl import flags
 
 from trainer import __main__ as trainer
-from trainer.config.flags import with_underscores
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.arguments import check_args
+from trainer.config.flags import with_underscores
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"PROJECT": "my-project", "BUCKET": "my-bucket"}

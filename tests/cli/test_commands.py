@@ -161,6 +161,16 @@ def test_a_run_with_a_damaged_checkpoint_ends_with_the_same_bits(tmp_path, capsy
     assert json.loads((newest / "MANIFEST.json").read_text())["state_sha256"] == digest
 
 
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    before = content(tmp_path / "run")
+    assert train(tmp_path / "run", "--latent_dim=9", "--allow_config_change", "--steps=9") == 1
+    assert "generator" in capsys.readouterr().err
+    after = content(tmp_path / "run")
+    assert {name: after[name] for name in before} == before
+    assert train(tmp_path / "run", "--steps=9") == 0
+
+
 def test_an_error_commits_the_checkpoint_that_is_being_written(tmp_path, monkeypatch, capsys):
     plain = CheckpointStore._commit
 

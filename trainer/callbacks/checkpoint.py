@@ -58,11 +58,20 @@ class Checkpoint(Periodic):
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
+        self._restored_model: keras.Model | None = None
 
-    def restore(self) -> None:
-        """Restores the newest valid checkpoint into the model. `Restore` calls it before other callbacks begin."""
-        model = self.model
+    def restore(self, model: keras.Model) -> None:
+        """Restores the newest valid checkpoint into a model, once per model.
+
+        `Restore` calls it before other callbacks begin.
+
+        Raises:
+            CheckpointError: If the checkpoint does not fit the model.
+        """
+        if self._restored_model is model:
+            return
         manifest = self.store.restore(model.state)
+        self._restored_model = model
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
@@ -113,4 +122,4 @@ class Restore(keras.callbacks.Callback):
         self._checkpoint = checkpoint
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._checkpoint.restore()
+        self._checkpoint.restore(self.model)

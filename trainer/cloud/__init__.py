@@ -1,1 +1,1 @@
-"""Vertex AI: what a job file says and what a job's environment says, without TensorFlow and without Google's SDK."""
+"""Vertex AI: job files, the job service, a local emulator and local studies."""

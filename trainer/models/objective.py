@@ -162,18 +162,13 @@ class Objective:
 
     def _log_scores(self, output: LossOutput, passes: DiscriminatorPasses) -> None:
         """Logs the mean output and the accuracy of the discriminator, for real and for fake images."""
-        if output.has_phase(phase := self.update.phase_of("real")):
-            self._log_score(
-                output, phase, "real", passes.real.logits, passes.real.logits > self.loss.decision_threshold
-            )
-        if output.has_phase(phase := self.update.phase_of("fake")):
-            self._log_score(
-                output, phase, "fake", passes.fake.logits, passes.fake.logits <= self.loss.decision_threshold
-            )
-
-    def _log_score(self, output: LossOutput, phase: str, kind: str, logits: tf.Tensor, is_right: tf.Tensor) -> None:
-        output.metrics[phase][f"score/{kind}"] = self._per_example(self.loss.score(logits), logits)
-        output.metrics[phase][f"accuracy/{kind}"] = self._per_example(tf.cast(is_right, tf.float32), logits)
+        for kind, logits in (("real", passes.real.logits), ("fake", passes.fake.logits)):
+            phase = self.update.phase_of(kind)
+            if output.has_phase(phase):
+                is_above = logits > self.loss.decision_threshold
+                is_right = is_above if kind == "real" else tf.logical_not(is_above)
+                output.metrics[phase][f"score/{kind}"] = self._per_example(self.loss.score(logits), logits)
+                output.metrics[phase][f"accuracy/{kind}"] = self._per_example(tf.cast(is_right, tf.float32), logits)
 
     def _per_example(self, values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return as_losses(values, type(self.loss).__name__, logits)

@@ -212,9 +212,10 @@ class Run:
             directory.create()
             self._announce()
             with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
-                write_atomically(directory.config, self._config.to_json().encode())
                 checkpoint = self._checkpoint(mirrors)
                 self._store = checkpoint.store
+                checkpoint.restore(self._gan)  # refuses a run that does not fit before anything of it is overwritten
+                write_atomically(directory.config, self._config.to_json().encode())
                 try:
                     self._fit([*writers, checkpoint])
                 except BaseException:
