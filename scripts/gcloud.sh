@@ -6,7 +6,7 @@ fail() {
     exit 2
 }
 
-# run COMMAND...: runs the command, or prints it if --dry_run was given.
+# run COMMAND...: runs the command, or prints it if --dry_run was passed.
 run() {
     if [ "$dry_run" = yes ]; then
         printf '%q ' "$@" | sed 's/ $//'

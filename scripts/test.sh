@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks formatting, lint, types and prose, and runs the tests; stops at the first failure.
+# Checks formatting, lint, types, and prose, and runs the tests; stops at the first failure.
 #
 #   scripts/test.sh [PYTEST ARGUMENTS]           the fast tests: under 6 minutes on 2 cores after the installation
 #   scripts/test.sh --all [PYTEST ARGUMENTS]     all tests: under 25 minutes

@@ -28,7 +28,7 @@ install() {
     echo "$2:$1" >"$STAMP"
 }
 
-# prepare_venv [EXTRA]: does nothing if the package is installed with this extra as setup.py now describes it.
+# prepare_venv [EXTRA]: does nothing if the package is installed with this extra as the current setup.py describes it.
 prepare_venv() {
     local extra=${1:-} wanted stamped='' installer
     # An editable installation refers to its checkout, so a copied or moved checkout must install again.

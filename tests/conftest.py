@@ -67,6 +67,16 @@ def two_replicas() -> tf.distribute.Strategy:
     return create_mirrored(["CPU:0", "CPU:1"])
 
 
+@pytest.fixture(autouse=True)
+def _no_handler_of_a_command() -> None:
+    """Removes the log handler that commands install, so that tests do not depend on their order."""
+    logger = logging.getLogger("trainer")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture
 def trainer_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ def kind(request):
     return what, "shards" if name.endswith(".tfrecord") else name.partition("/")[0]
 
 
+@pytest.mark.slow
 def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     data = prepared(pictures, bucket)
     proxy.requests.clear()

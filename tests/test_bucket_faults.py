@@ -71,6 +71,7 @@ def train_with(arguments):
     return train(*arguments)
 
 
+@pytest.mark.slow
 def test_a_bucket_lost_during_a_run_is_named_and_checkpoints_stay(bucket, proxy, tmp_path, capsys):
     check_loss_at_step_8(404, bucket, proxy, capsys, bucket)
     assert state_of(f"{bucket}/run", 4)

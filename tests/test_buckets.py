@@ -35,6 +35,7 @@ def test_two_commands_turn_images_into_a_run_in_a_bucket(pictures, bucket, tmp_p
         assert grid.size == (22, 22)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_bit_exactly_from_its_bucket(pictures, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = prepared(pictures, bucket)

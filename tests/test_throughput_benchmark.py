@@ -49,6 +49,7 @@ def test_every_turn_with_checkpoints_starts_at_step_0_and_commits():
     assert engine.gan.step == 2
 
 
+@pytest.mark.slow
 def test_a_peer_has_networks_of_our_size_and_trains_them(case, monkeypatch):
     monkeypatch.setattr(products, "_SWEEPS", 1)
     monkeypatch.setattr(products, "_SECONDS_PER_TIMING", 0.0)

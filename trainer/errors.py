@@ -59,7 +59,7 @@ class DivergenceError(TrainerError):
 
 
 class JobError(TrainerError):
-    """A job that Vertex AI refuses, or that did not succeed.
+    """A job that Vertex AI rejects, or that did not succeed.
 
     Args:
         message: Message for the user.

@@ -247,6 +247,7 @@ def test_a_job_ends_when_its_output_is_closed(tmp_path):
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+@pytest.mark.slow
 def test_a_dry_run_with_closed_output_is_silent(tmp_path):
     unread, output = os.pipe()
     os.close(unread)

@@ -118,6 +118,7 @@ def test_without_the_sdk_the_extra_is_named(file, capsys, monkeypatch):
     check_command_refusal(submit.main, argv, capsys, 2, "google-cloud-aiplatform", install)
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_json_in_any_encoding(file):
     command = [
         sys.executable,

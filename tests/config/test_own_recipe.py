@@ -37,6 +37,7 @@ def test_the_recipe_of_the_docs_trains_and_samples(tmp_path):
     assert (tmp_path / "grid.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_model_of_the_docs_trains_resumes_samples_and_is_served(tmp_path, monkeypatch, capsys):
     example = re.search(r"```python\n(# my_model\.py\n.*?)```", (ROOT / "docs/recipes.md").read_text(), re.S).group(1)
     (tmp_path / "my_model.py").write_text(example)

@@ -65,6 +65,7 @@ def test_losses_without_a_boundary_take_no_adapted_probability(name):
     check_refusal(act, ConfigError, "augment_probability", "None")
 
 
+@pytest.mark.slow
 def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replicas, eager_ada):
     """There all replicas know the same; what they see in a step is merged at its end."""
     with two_replicas.scope():

@@ -59,7 +59,7 @@ def test_a_phase_moves_its_own_network_alone_buffers_included(digits, architectu
 
 
 @pytest.mark.parametrize("update_order", ["alternating", "simultaneous"])
-@pytest.mark.parametrize("jit_compile", ["off", "on"])
+@pytest.mark.parametrize("jit_compile", ["off", pytest.param("on", marks=pytest.mark.slow)])
 def test_two_replicas_agree_with_one_dropout_included(digits, two_replicas, update_order, jit_compile):
     settings = {"update_order": update_order, "jit_compile": jit_compile, "ema_half_life_images": 100.0}
     one = train(tiny_gan("mlp", **settings), digits)
@@ -173,7 +173,7 @@ def test_plain_keras_dropout_is_a_function_of_seed_and_step(digits):
     assert state_sha256(trained()) == state_sha256(trained())
 
 
-@pytest.mark.parametrize("jit_compile", ["off", "on"])
+@pytest.mark.parametrize("jit_compile", ["off", pytest.param("on", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
 def test_a_bfloat16_step_is_finite_and_keeps_float32_weights(digits, architecture, jit_compile):
     after = train(tiny_gan(architecture, precision="bfloat16", jit_compile=jit_compile), digits, steps=2)

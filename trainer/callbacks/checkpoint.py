@@ -24,7 +24,7 @@ class Checkpoint(Periodic):
         every_steps: Steps between two checkpoints; 0 for only at the end and at a new best.
         max_to_keep: Number of the newest checkpoints to keep, in addition to the best one.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
-        fingerprints: SHA-256 of config and data, by name. A resume with other values is refused.
+        fingerprints: SHA-256 of config and data, by name. A resume with other values is rejected.
         remote: Folder in a bucket to which checkpoints are uploaded, and from which they are downloaded.
         mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
             last minute of TensorBoard's events. Training ends if copying fails.

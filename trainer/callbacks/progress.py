@@ -32,14 +32,16 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         step, num_steps = self.model.step, self.params["num_steps"]
-        shown = {name: value for name, value in (logs or {}).items() if name.startswith(("loss/", "images_per_sec"))}
-        shown |= self._epoch_secs
+        displayed = {
+            name: value for name, value in (logs or {}).items() if name.startswith(("loss/", "images_per_sec"))
+        }
+        displayed |= self._epoch_secs
         if self._bar is not None:
-            self._bar.stateful_metrics = set(shown)
-            self._bar.update(step, list(shown.items()), finalize=step == num_steps)
+            self._bar.stateful_metrics = set(displayed)
+            self._bar.update(step, list(displayed.items()), finalize=step == num_steps)
         elif step == num_steps or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            _logger.info(f"Step {step} of {num_steps}.", extra=logging_fields({"step": step, **shown}))
+            _logger.info(f"Step {step} of {num_steps}.", extra=logging_fields({"step": step, **displayed}))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         seconds = (logs or {}).get("epoch_secs", 0.0)

@@ -104,7 +104,7 @@ def run(
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """Parses the flags; refuses arguments that are not flags."""
+    """Parses the flags; rejects arguments that are not flags."""
     extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
     if extra:
         raise ConfigError(f"{extra[0]!r} is not a flag; write flags as --name=value.")

@@ -25,7 +25,7 @@ Signatures of the model, for N instances, latents of size Z, and K classes:
                    -> png_bytes: string [N], each a grid of `number` images
                    CycleGAN: not available
 
-The model refuses a number or a label that is out of range. Every value in a request belongs to an instance, and values
+The model rejects a number or a label that is out of range. Every value in a request belongs to an instance, and values
 whose names end in _bytes are base64:
 
   {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}

@@ -11,7 +11,7 @@ from trainer.storage import is_remote
 
 
 def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> None:
-    """Refuses data that the machines of a job cannot read, or that the config cannot be trained on.
+    """Rejects data that the machines of a job cannot read, or that the config cannot be trained on.
 
     Folders of a container image are not checked, because they do not exist on this machine.
 

@@ -58,7 +58,7 @@ def range_of(images: np.ndarray) -> tuple[float, float]:
 
 
 def _as_array(value: object, name: str) -> np.ndarray:
-    """Converts an array, tensor, list or pandas object to an array; refuses iterables of batches by their type."""
+    """Converts an array, tensor, list or pandas object to an array; rejects iterables of batches by their type."""
     if isinstance(value, (tf.data.Dataset, keras.utils.PyDataset, Iterator)) or _is_data_loader(value):
         raise DataError(
             f"{name} is a {type(value).__name__}, which yields batches, but the data is kept in memory; pass arrays, "

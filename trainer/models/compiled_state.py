@@ -147,7 +147,7 @@ def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.la
 
 
 def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.Layer]) -> None:
-    """Refuses layers, variables and seed generators that a GAN holds outside of its networks.
+    """Rejects layers, variables and seed generators that belong to a GAN but to none of its networks.
 
     Raises:
         NetworkError: If there are any: no optimizer would train them, and no checkpoint would hold them.

@@ -29,7 +29,7 @@ from trainer.training.step import Losses, Metrics
 
 _OTHER = {"a": "b", "b": "a"}
 
-_SHOWN = 100
+_NUM_GRID_IMAGES = 100
 """Number of images of each domain that grids and samples translate."""
 
 
@@ -71,7 +71,7 @@ class CycleGAN(GAN):
         check_number("identity_weight", identity_weight)
         check_number("pool_size", pool_size, whole=True)
         self.cycle_weight, self.identity_weight, self.pool_size = cycle_weight, identity_weight, pool_size
-        self.shown: tuple[np.ndarray, np.ndarray] | None = None
+        self.grid_images: tuple[np.ndarray, np.ndarray] | None = None
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks: dict[str, keras.layers.Layer] = {
@@ -177,11 +177,11 @@ class CycleGAN(GAN):
 
     def show(self, x: Any, y: Any) -> None:
         """Sets the images of the two domains that grids and samples translate: the first ones of `x` and `y`."""
-        self.shown = as_images(x)[:_SHOWN], as_images(y)[:_SHOWN]
+        self.grid_images = as_images(x)[:_NUM_GRID_IMAGES], as_images(y)[:_NUM_GRID_IMAGES]
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """Returns three rows per direction: images, their translations, and the translations back."""
-        a, b = (self._pixels(images) for images in self._to_show(min(columns, _SHOWN)))
+        a, b = (self._pixels(images) for images in self._to_show(min(columns, _NUM_GRID_IMAGES)))
         as_b, as_a = self.translate(a, "b"), self.translate(b, "a")
         return tile(np.concatenate([a, as_b, self.translate(as_b, "a"), b, as_a, self.translate(as_a, "b")]), len(a))
 
@@ -189,9 +189,9 @@ class CycleGAN(GAN):
         return images if images.dtype == np.uint8 else as_bytes(images, self.image_range).numpy()
 
     def _to_show(self, num_images: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.shown is None:
+        if self.grid_images is None:
             raise DataError("CycleGAN has no images to translate; call show(images_a, images_b) or fit first.")
-        a, b = (images[:num_images] for images in self.shown)
+        a, b = (images[:num_images] for images in self.grid_images)
         if min(len(a), len(b)) < num_images:
             raise DataError(
                 f"num_images={num_images} is more than the {min(len(a), len(b))} images to show; pass fewer."

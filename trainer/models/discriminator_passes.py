@@ -44,7 +44,7 @@ class DiscriminatorPasses:
     """Runs the discriminator on a batch of real and then on a batch of fake images.
 
     The order is the same in every phase, so that layers with state, such as spectral normalization and dropout, are in
-    the same state for a pass whichever losses are computed from it.
+    the same state in a pass regardless of which losses use it.
 
     Args:
         discriminate: Function that runs the discriminator.
@@ -86,7 +86,7 @@ class DiscriminatorPasses:
                 self.real, self.fake = self._run(real, "real"), self._run(fake, "fake")
 
     def fake_for_generator(self) -> DiscriminatorOutput:
-        """The output for the fake images as the generator's loss uses it: in a batch of their own."""
+        """The output for the fake images as the generator's loss uses it: in a separate batch."""
         return self._run(self._fake_images, "fake") if self._concatenated else self.fake
 
     def input_gradients(self) -> InputGradients:
@@ -112,10 +112,10 @@ class DiscriminatorPasses:
 
     def _run(self, labeled: LabeledImages, purpose: str) -> DiscriminatorOutput:
         images, labels = labeled
-        seen = images
+        augmented = images
         if self._augmenter is not None:
-            seen = self._augmenter.augmented(images, self.rng.child(f"augment/{purpose}"))
-        outputs = self._discriminate(seen, labels)
+            augmented = self._augmenter.augmented(images, self.rng.child(f"augment/{purpose}"))
+        outputs = self._discriminate(augmented, labels)
         logits, features = outputs if isinstance(outputs, (tuple, list)) else (outputs, None)
         return DiscriminatorOutput(images, labels, as_logits(logits), features)
 

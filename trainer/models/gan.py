@@ -79,7 +79,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
     """Names of the networks that each optimizer updates."""
 
     ema_networks: tuple[str, ...] = ("generator",)
-    """Names of the generators that have an EMA, if one is asked for."""
+    """Names of the generators that have an EMA, if EMA is enabled."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         return Chunk(images, None, self.image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
-        """Refuses images whose shape the networks do not take."""
+        """Rejects images whose shape the networks do not take."""
         check_takes_images(self.discriminator, shape)
 
     # Methods of Keras.
@@ -216,14 +216,14 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             discriminator_updates: `together`, `separate` (one update on real, then one on fake images) or
                 `concatenated` (one batch of both).
             discriminator_repeats: Discriminator updates per step.
-            penalties: Names in `trainer.penalties`, or functions of that kind.
+            penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`.
             penalty_weight: Weight of each penalty; a number or a function of the step.
             penalty_every_steps: Steps between two penalties.
             augment: Name in `trainer.augment`; None for no augmentation.
             augment_probability: Probability of each transformation; a number, a function of the step, or None to adapt
                 it.
             ema_half_life_images: Half-life in images of the generator's EMA, which is used for sampling; 0 for none. A
-                number is approached while training is young; a function of the step is used as it is.
+                number is ramped up early in training; a function of the step is used as it is.
             jit_compile: Whether to use XLA; `auto` uses it if the networks have no convolution.
             precision: `float32` or `bfloat16`.
             seed: Seed of weights, data order, latents, augmentation and dropout.
@@ -321,7 +321,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         loader = make_loader(self, x, y, batch_size, balance_classes)
         num_steps = max(1, round(epochs * loader.steps_per_epoch)) if steps is None else steps
         callback_list = keras.callbacks.CallbackList(
-            self._with_companions(callbacks or [], verbose),
+            self._with_default_callbacks(callbacks or [], verbose),
             add_history=True,
             model=self,
             epochs=-(-num_steps // loader.steps_per_epoch),
@@ -365,7 +365,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         """Sets functions that build networks, by name, for methods `get_*` that are not overridden."""
         self._factories |= networks
 
-    def _with_companions(
+    def _with_default_callbacks(
         self, callbacks: Sequence[keras.callbacks.Callback], verbose: str | int
     ) -> list[keras.callbacks.Callback]:
         """Adds the callbacks that restore checkpoints and show progress, and sorts all by priority."""

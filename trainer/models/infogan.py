@@ -114,14 +114,14 @@ class InfoGAN(AuxiliaryHeadGAN):
         """Returns traversals: a row per category, along which one continuous code changes; a block of rows per code."""
         if not self.num_continuous:
             return super().sample_grid(rows, columns)
-        shown = np.arange(min(self.num_classes, max(rows, 10)))
+        grid_categories = np.arange(min(self.num_classes, max(rows, 10)))
         first = self.sample_latents(StepRng(self.seed, 0, 1, purpose="samples")).numpy()
-        latents = np.repeat(first, self.num_continuous * len(shown) * columns, axis=0)
+        latents = np.repeat(first, self.num_continuous * len(grid_categories) * columns, axis=0)
         latents[:, self.latent_dim :] = 0.0
-        blocks = latents.reshape(self.num_continuous, len(shown), columns, -1)
+        blocks = latents.reshape(self.num_continuous, len(grid_categories), columns, -1)
         for code in range(self.num_continuous):
             blocks[code, :, :, self.latent_dim + code] = np.linspace(-_TRAVERSAL_LIMIT, _TRAVERSAL_LIMIT, columns)
-        categories = np.tile(np.repeat(shown, columns), self.num_continuous).astype(np.int32)
+        categories = np.tile(np.repeat(grid_categories, columns), self.num_continuous).astype(np.int32)
         return tile(self._sampler(self.image_range, latents, categories), columns)
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:

@@ -101,7 +101,7 @@ def _instance_of(kind: type) -> Any:
 class NonSaturating(AdversarialLoss):
     """Binary cross-entropy for D; G maximizes log D(G(z)).
 
-    Source: arXiv 1406.2661, section 3, the form advised there for early learning.
+    Source: arXiv 1406.2661, section 3, the form that the paper recommends for early training.
     """
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
@@ -116,7 +116,7 @@ class NonSaturating(AdversarialLoss):
 
 @register_loss("minimax")
 class Minimax(NonSaturating):
-    """Binary cross-entropy for D; G minimizes log(1 - D(G(z))), which saturates while D wins.
+    """Binary cross-entropy for D; G minimizes log(1 - D(G(z))), which saturates if D recognizes fakes.
 
     Source: arXiv 1406.2661, equation 1.
     """

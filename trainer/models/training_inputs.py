@@ -58,7 +58,7 @@ def _balance(gan: Any, chunk: Chunk, y: Any) -> Chunk:
 
 
 def _check_images(gan: Any, shape: tuple[int, ...]) -> None:
-    """Refuses images whose shape or range the networks do not take or make."""
+    """Rejects images whose shape or range the networks do not take or make."""
     gan.check_image_shape(shape)
     for name in gan.optimizer_groups["generator"]:
         if name.startswith("generator"):

@@ -22,7 +22,7 @@ _OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh:
 
 
 def check_precision(precision: str) -> None:
-    """Refuses an unknown precision."""
+    """Rejects an unknown precision."""
     check_choice("precision", precision, Precision)
 
 
@@ -37,7 +37,7 @@ def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:
 
 
 def check_built(name: str, network: object) -> None:
-    """Refuses an object that is not a built network."""
+    """Rejects an object that is not a built network."""
     if not isinstance(network, keras.layers.Layer) or not network.built:
         raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
 
@@ -45,7 +45,7 @@ def check_built(name: str, network: object) -> None:
 def check_optimizer_groups(
     optimizer_groups: Mapping[str, tuple[str, ...]], networks: Mapping[str, keras.layers.Layer]
 ) -> None:
-    """Refuses groups that leave out a trainable network, or that name a network that does not exist."""
+    """Rejects groups that leave out a trainable network, or that name a network that does not exist."""
     if set(optimizer_groups) != {"discriminator", "generator"}:
         raise NetworkError(
             f"optimizer_groups has the keys {', '.join(optimizer_groups)}; give each network "
@@ -63,7 +63,7 @@ def check_optimizer_groups(
 
 
 def check_expects(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:
-    """Refuses a discriminator that ends in a sigmoid if the loss expects logits, and the reverse."""
+    """Rejects a discriminator that ends in a sigmoid if the loss expects logits, and the reverse."""
     last = _last_activation(discriminator)
     if loss.expects_logits and last is keras.activations.sigmoid:
         raise NetworkError(
@@ -78,7 +78,7 @@ def check_expects(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> N
 
 
 def check_reaches(generator: keras.layers.Layer, image_range: tuple[float, float]) -> None:
-    """Refuses a generator that ends in a sigmoid or tanh if images have values outside of its range."""
+    """Rejects a generator that ends in a sigmoid or tanh if images have values outside of its range."""
     last = _last_activation(generator)
     if last is None or last not in _OUTPUT_RANGES:
         return
@@ -106,7 +106,7 @@ def _last_activation(network: keras.layers.Layer) -> Callable[..., Any] | None:
 
 
 def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None, num_classes: int = 0) -> None:
-    """Refuses a generator that does not take latents [B, Z], or [B, Z+K] with labels."""
+    """Rejects a generator that does not take latents [B, Z], or [B, Z+K] with labels."""
     expected = input_shapes(generator)
     if not expected or latent_size is None:
         return
@@ -121,7 +121,7 @@ def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None, 
 
 
 def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...], num_planes: int = 0) -> None:
-    """Refuses images of a shape that the discriminator does not take, with `num_planes` planes of labels."""
+    """Rejects images of a shape that the discriminator does not take, with `num_planes` planes of labels."""
     expected = input_shapes(discriminator)
     actual = (*shape[:-1], shape[-1] + num_planes)
     if not expected or len(expected[0]) != len(actual) or _matches(expected[0], actual):
@@ -140,7 +140,7 @@ def _matches(expected: tuple[int | None, ...], actual: tuple[int, ...]) -> bool:
 
 
 def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
-    """Refuses a generator whose images do not have the shape of the data."""
+    """Rejects a generator whose images do not have the shape of the data."""
     fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
     if fake == (*real, 1):
         raise DataError(f"x has images of shape {real}, but the generator makes {fake}; pass x[..., numpy.newaxis].")
@@ -151,7 +151,7 @@ def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
 
 
 def as_logits(outputs: tf.Tensor) -> tf.Tensor:
-    """Returns the discriminator's output [B, 1] as float32 [B], or [B, h, w, 1] as [B, P]; refuses other shapes."""
+    """Returns the discriminator's output [B, 1] as float32 [B], or [B, h, w, 1] as [B, P]; rejects other shapes."""
     if len(outputs.shape) not in (2, 4) or outputs.shape[-1] != 1:
         raise NetworkError(
             f"the discriminator returns shape {tuple(outputs.shape)}, expected one number per image, (B, 1), or per "
@@ -162,7 +162,7 @@ def as_logits(outputs: tf.Tensor) -> tf.Tensor:
 
 
 def as_losses(values: tf.Tensor, name: str, logits: tf.Tensor) -> tf.Tensor:
-    """Returns losses or penalties [B] or [B, P] as float32 [B], with the mean over patches; refuses other shapes.
+    """Returns losses or penalties [B] or [B, P] as float32 [B], with the mean over patches; rejects other shapes.
 
     The step averages over the batch. A loss that averages itself would count too little.
     """

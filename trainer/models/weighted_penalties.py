@@ -47,14 +47,14 @@ class WeightedPenalties:
     def _values_at_times(
         self, passes: DiscriminatorPasses, step: tf.Tensor
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Runs the discriminator once more in the steps that have penalties, so that other steps do not pay for it."""
+        """Runs the discriminator once more in the steps that have penalties, to avoid the cost in other steps."""
 
         def at_this_step() -> tf.Tensor:
             with discarded_updates(passes.discriminator):
                 return tf.stack([*self._terms(passes.run_again()).values()])
 
-        absent = tf.zeros([len(self._penalties), int(passes.real.images.shape[0])])
-        stacked = tf.cond(step % self._every_steps == 0, at_this_step, lambda: absent)
+        zero_terms = tf.zeros([len(self._penalties), int(passes.real.images.shape[0])])
+        stacked = tf.cond(step % self._every_steps == 0, at_this_step, lambda: zero_terms)
         weight = self._weight(step) * self._every_steps
         terms = zip(self._penalties, tf.unstack(stacked), strict=True)
         return [weight * tf.reduce_sum(stacked, axis=0)], {name: term * self._every_steps for name, term in terms}

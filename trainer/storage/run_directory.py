@@ -22,7 +22,6 @@ LOGS = "logs"
 MODEL = "model"
 SAMPLES = "samples"
 PROGRESSION = "progression.gif"
-REPORT = "report.html"
 _CHECKPOINT = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 _SAMPLE_GRID = re.compile(r"step-([0-9]+)\.png")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -167,10 +166,10 @@ class RunDirectory:
         return os.path.realpath(folder) if self._remote is None else str(self._remote / folder.name)
 
     def _check_links(self) -> None:
-        """Refuses links that lead out of a local directory: a copied directory could make the run write elsewhere."""
+        """Rejects links that lead out of a local directory: a copied directory could make the run write elsewhere."""
         partial = self.model.with_name(f".{self.model.name}.partial")
-        own = (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial, self.report)
-        for path in own:
+        paths = (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial)
+        for path in paths:
             if path.is_symlink():
                 path_below(self.root, path.name)
 
@@ -182,7 +181,6 @@ class RunDirectory:
         self.logs = root / LOGS
         self.samples = root / SAMPLES
         self.model = root / MODEL
-        self.report = root / REPORT
 
 
 def checkpoint_name(step: int) -> str:

@@ -23,12 +23,12 @@ _logger = logging.getLogger(__name__)
 class DeviceLoop:
     """Runs several steps on the device in one call.
 
-    It stops after the step in which a replica was asked to stop, on all machines after the same step.
+    It stops after the step in which a replica received a stop request, on all machines after the same step.
 
     Attributes:
         stopped: Whether the last call ended because of a request to stop.
         stop: Boolean variable of this process that requests a stop.
-        is_single_machine: Whether this process trains alone.
+        is_single_machine: Whether no other process trains the same model.
     """
 
     def __init__(self, plan: StepPlan, chunk: Chunk, strategy: tf.distribute.Strategy):
@@ -134,8 +134,8 @@ class TrainingLoop:
         self._num_steps, self._global_batch_size = num_steps, global_batch_size
         self._recorder = _LogsRecorder()
         callbacks.callbacks.append(self._recorder)
-        cadences = [getattr(source, "every_steps", 0) for source in (loader, *callbacks.callbacks)]
-        self._cadences = {steps_per_execution, loader.steps_per_epoch, *(every for every in cadences if every)}
+        intervals = [getattr(source, "every_steps", 0) for source in (loader, *callbacks.callbacks)]
+        self._intervals = {steps_per_execution, loader.steps_per_epoch, *(every for every in intervals if every)}
         self._epoch_sums: dict[str, float] = {}
         self._epoch_extras: dict[str, float] = {}
 
@@ -203,7 +203,7 @@ class TrainingLoop:
     def _execute(self, device_loop: DeviceLoop) -> None:
         """Runs one execution and reports it to the callbacks."""
         model, first = self._model, self._model.step
-        last = min([self._num_steps, *((first // every + 1) * every for every in self._cadences)])
+        last = min([self._num_steps, *((first // every + 1) * every for every in self._intervals)])
         started = time.perf_counter()
         try:
             logs = device_loop(first, last)

@@ -102,7 +102,7 @@ def for_phases(
 
 
 def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
-    """Refuses loss scaling, which steps do not do, and accumulation on several replicas, which TensorFlow lacks."""
+    """Rejects loss scaling, which steps do not do, and accumulation on several replicas, which TensorFlow lacks."""
     if optimizer.loss_scale_factor is not None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ConfigError(
             "the optimizer scales the loss, which only float16 needs; remove the scaling, because precision=bfloat16 "

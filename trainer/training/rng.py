@@ -84,8 +84,8 @@ class StepRng:
         """
         if not shared:
             return []
-        first, own = (self._seed_rows(len(shared), replica) for replica in (0, self._replica))
-        return [first[index] if is_shared else own[index] for index, is_shared in enumerate(shared)]
+        first_rows, replica_rows = (self._seed_rows(len(shared), replica) for replica in (0, self._replica))
+        return [first_rows[index] if is_shared else replica_rows[index] for index, is_shared in enumerate(shared)]
 
     def _seed_rows(self, count: int, replica: tf.Tensor | int) -> tf.Tensor:
         return tf.raw_ops.StatelessRandomUniformFullIntV2(

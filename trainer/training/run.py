@@ -66,7 +66,7 @@ def train(config: TrainConfig, environment: Environment) -> None:
     Raises:
         ConfigError: If the strategy, the architecture or the batch does not fit.
         DataError: If the data cannot be read.
-        CheckpointError: If the run directory cannot be written, or holds another run.
+        CheckpointError: If the run directory cannot be written, or contains another run.
         DivergenceError: If a loss or a weight is not finite.
         Preempted: If SIGTERM stopped training; the state is committed.
     """
@@ -146,7 +146,7 @@ class Run:
             else:
                 self._fit([self._checkpoint(reads_only=True)], verbose=0)
             if self._is_distributed:
-                consensus.gather_per_replica(self._strategy, self._gan.step)  # leave together
+                consensus.gather_per_replica(self._strategy, self._gan.step)  # wait until all machines finish
         if self._gan.preempted and self._gan.step < (self._config.steps or 0):
             raise Preempted(
                 f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; the state is committed in "
@@ -188,9 +188,7 @@ class Run:
             f"{display_path(directory.checkpoints)}."
         )
         if self._exported_step is not None:
-            _logger.info(
-                f"The SavedModel in {display_path(directory.model)} holds the generator of step {self._exported_step}."
-            )
+            _logger.info(f"SavedModel of step {self._exported_step}: {display_path(directory.model)}.")
         recipe = self._config.recipe
         flag = f" --recipe={recipe}" if recipes.is_custom(recipe) and is_remote(directory.name) else ""
         _logger.info(f"Generate more: python -m trainer generate --job_dir={directory.name}{flag} --out=grid.png")
@@ -214,7 +212,7 @@ class Run:
             with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
                 checkpoint = self._checkpoint(mirrors)
                 self._store = checkpoint.store
-                checkpoint.restore(self._gan)  # refuses a run that does not fit before anything of it is overwritten
+                checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
                 write_atomically(directory.config, self._config.to_json().encode())
                 try:
                     self._fit([*writers, checkpoint])

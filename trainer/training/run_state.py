@@ -23,7 +23,7 @@ def check_resumable(config: TrainConfig, directory: RunDirectory) -> None:
     step = newest_step(directory)
     if step is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
-            f"job_dir={directory.name} holds a run at step {step} and resume=never; give another job_dir, or "
+            f"job_dir={directory.name} contains a run at step {step} and resume=never; give another job_dir, or "
             "--resume=auto to resume it."
         )
 
@@ -49,14 +49,16 @@ def has_model(step: int, directory: RunDirectory, environment: Environment) -> b
 
 
 def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDirectory) -> None:
-    given, kept = config.identity, stored.identity
-    changed = [f"{name}={kept[name]}, not {name}={given[name]}" for name in given if kept[name] != given[name]]
+    requested, existing = config.identity, stored.identity
+    changed = [
+        f"{name}={existing[name]}, not {name}={value}" for name, value in requested.items() if existing[name] != value
+    ]
     if not changed or config.allow_config_change:
         return
-    schedule_images = kept["schedule_images"]
-    has_moved = schedule_images not in (None, given["schedule_images"])
-    advice = f" (--schedule_images={schedule_images} keeps its schedules)" if has_moved else ""
+    schedule_images = existing["schedule_images"]
+    is_changed = schedule_images not in (None, requested["schedule_images"])
+    advice = f" (--schedule_images={schedule_images} keeps its schedules)" if is_changed else ""
     raise CheckpointError(
-        f"job_dir={directory.name} holds a run with {'; '.join(changed)}. Give the settings of that run{advice}, "
+        f"job_dir={directory.name} contains a run with {'; '.join(changed)}. Use the settings of that run{advice}, "
         "another job_dir, or --allow_config_change to resume it anyway."
     )

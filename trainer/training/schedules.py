@@ -63,7 +63,7 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def ema_ramp_up(half_life_images: float, global_batch_size: int) -> Schedule:
-    """The half-life of an EMA that is short while training is young: at most a twentieth of the images seen.
+    """The half-life of an EMA that is short early in training: at most a twentieth of the images seen.
 
     Source: arXiv 2006.06676, its implementation's `ema_rampup`.
     """

@@ -5,12 +5,12 @@ The stages of a step, in order:
 1. `TrainStep._draw_batch` draws the images of a phase.
 2. `StepPlan.forward`, which is `GAN.forward`, draws latents, runs the networks, and returns the losses of the phase,
    penalties included.
-3. `_compute_gradients` differentiates the losses.
+3. `compute_gradients` in `_gradient_function` differentiates the losses.
 4. `TrainStep._apply_gradients` sums gradients over replicas and updates the weights.
 5. `TrainStep._merge_replicas` merges buffers, such as batch-norm moments, and logs over replicas.
 6. `TrainStep._update_ema` moves the exponential moving averages.
 
-This module knows phases, and no GAN by name. Legend: `B` images of a replica.
+This module depends on phases, not on a GAN class. Legend: `B` images of a replica.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from trainer.training.rng import StepRng, seed_states
 from trainer.training.schedules import Schedule
 
 STOP = "stop"
-"""Name of the scalar that counts the replicas that were asked to stop."""
+"""Name of the scalar that counts the replicas with a pending stop request."""
 
 Losses = dict[str, tf.Tensor]
 """Per-example losses, float32 [B], by phase."""
@@ -69,7 +69,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseGroup:
-    """Phases that share one forward pass. Several phases in a group are simultaneous; a group alone alternates."""
+    """Phases that share one forward pass. Phases in one group are simultaneous; groups alternate."""
 
     phases: tuple[Phase, ...]
     repeats: int = 1
@@ -127,7 +127,7 @@ class TrainStep:
         plan: What the step does.
         chunk: A chunk like those whose tensors the step gets; only its shapes and types are used.
         strategy: The current strategy.
-        stop: A boolean variable of this process that asks all processes for a stop; None if nothing asks.
+        stop: Boolean variable of this process that requests a stop of all processes; None to disable.
     """
 
     def __init__(self, plan: StepPlan, chunk: Chunk, strategy: tf.distribute.Strategy, stop: tf.Variable | None = None):
@@ -143,7 +143,7 @@ class TrainStep:
     def __call__(self, tensors: Tensors, step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Runs step number `step` (int64 []) on every replica and returns the logged scalars, float32 [].
 
-        The scalar `STOP` is the number of replicas that were asked to stop. It is the same on all replicas.
+        The scalar `STOP` is the number of replicas with a pending stop request. It is the same on all replicas.
         """
         logs, buffers = tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0],
@@ -203,7 +203,7 @@ class TrainStep:
     def _apply_gradients(self, group: PhaseGroup, gradients: list[list[tf.Tensor]]) -> None:
         """Sums the gradients of each phase over replicas, then updates its weights.
 
-        Every replica runs the phases in the same order, because collectives must not cross. The sum comes first, so
+        Every replica runs the phases in the same order, because collectives must match. The sum comes first, so
         that an optimizer clips the same gradients on any number of replicas.
         """
         before: list[tf.Tensor] = []
@@ -324,7 +324,7 @@ def _objective(phase: Phase, losses: Losses, num_images: int, global_batch_size:
 
 
 def _check_layer_losses(scope: keras.StatelessScope) -> None:
-    """Refuses losses that layers add during a forward pass."""
+    """Rejects losses that layers add during a forward pass."""
     if scope.losses:
         raise NetworkError(
             "a layer has an activity_regularizer or calls add_loss, which have no effect here; remove it, or add the "

@@ -22,7 +22,7 @@ _TPU_TYPE = re.compile(r"TPU_|cloud-tpu|ct\d")
 
 
 def check_job(job: JobFile, *, is_local: bool = False) -> list[TrainerPool]:
-    """Refuses a job that the trainer would refuse, that would lose its results, or whose trials report no metric.
+    """Rejects a job that the trainer would reject, that would lose its results, or whose trials report no metric.
 
     Programs other than the trainer are not checked.
 
@@ -85,7 +85,7 @@ def _check_restart(job: JobSpec, args: ParsedArgs, path: str) -> None:
     if args.config.resume == "never" and not job.scheduling.disable_retries:
         fail(
             path,
-            "has --resume=never, so a restarted job would refuse its own checkpoints; remove it, or set "
+            "has --resume=never, so a restarted job would reject its own checkpoints; remove it, or set "
             "scheduling.disableRetries.",
         )
 
@@ -134,7 +134,7 @@ def _check_study(study: StudySpec) -> None:
 
 
 def _check_trials(job: TuningSpec) -> list[TrainerPool]:
-    """Refuses a study if a boundary trial would fail or would not report the study's metrics.
+    """Rejects a study if a boundary trial would fail or would not report the study's metrics.
 
     Returns:
         The pools of the boundary trials.
@@ -166,7 +166,7 @@ def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
 
 
 def _check_parameter(parameter: Parameter) -> None:
-    """Refuses a parameter that is not a flag of the trainer, or whose values its flag does not accept."""
+    """Rejects a parameter that is not a flag of the trainer, or whose values its flag does not accept."""
     settings, name = TrainConfig.__dataclass_fields__, parameter.parameter_id
     path = f"studySpec.parameters, {name}"
     if name not in settings:

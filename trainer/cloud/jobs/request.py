@@ -88,7 +88,7 @@ def programs(content: Any) -> list[dict[str, Any]]:
 
 
 def check_placeholders(body: Mapping[str, Any]) -> None:
-    """Refuses the placeholders in the job files that come with this package.
+    """Rejects the placeholders in the job files that come with this package.
 
     Raises:
         ConfigError: If the body of a request has one.

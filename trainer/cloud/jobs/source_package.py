@@ -128,7 +128,7 @@ def _change_uris(content: Any, change: Callable[[str], str]) -> None:
         if "executorImageUri" not in program and "pythonModule" not in program:
             continue
         uris = program.get("packageUris") or [""]
-        if isinstance(uris, list) and all(isinstance(uri, str) for uri in uris):  # else `job_spec.parse` refuses them
+        if isinstance(uris, list) and all(isinstance(uri, str) for uri in uris):  # else `job_spec.parse` rejects them
             program["packageUris"] = [change(uri) for uri in uris]
 
 

@@ -169,7 +169,7 @@ def _parse_parameter(raw: dict[str, Any], path: str) -> Parameter:
 
 
 def _check_domain(parameter: Parameter, path: str) -> None:
-    """Refuses bounds and values that contradict each other or do not fit the scale."""
+    """Rejects bounds and values that contradict each other or do not fit the scale."""
     values = parameter.values
     if parameter.bounds is not None and parameter.bounds[0] > parameter.bounds[1]:
         fail(path, f"has minValue {parameter.bounds[0]:g} above maxValue {parameter.bounds[1]:g}; swap them.")
@@ -203,7 +203,7 @@ def _parse_child(raw: dict[str, Any], parent: Parameter, path: str) -> Child:
 
 
 def _check_ids(siblings: Sequence[Child], path: str) -> None:
-    """Refuses two parameters of one name in a trial. Under different parent values, a name may occur again."""
+    """Rejects two parameters of one name in a trial. Under different parent values, a name may occur again."""
     for one, other in itertools.combinations(siblings, 2):
         shared = _ids(one.parameter) & _ids(other.parameter)
         if shared and (not one.parent_values or set(one.parent_values) & set(other.parent_values)):

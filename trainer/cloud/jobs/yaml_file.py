@@ -59,7 +59,7 @@ class _DuplicateKeyError(Exception):
 
 
 def _check_keys(node: Any) -> None:
-    """Refuses duplicate keys in a node and its descendants. A node's value is text, a list, or a list of pairs."""
+    """Rejects duplicate keys in a node and its descendants. A node's value is text, a list, or a list of pairs."""
     if node is None or isinstance(node.value, str):
         return
     if node.id == "sequence":

@@ -24,7 +24,7 @@ from trainer.errors import DataError
 
 RESIZES = ("crop", "fit", "stretch", "none")
 MAX_PIXELS = 64_000_000
-"""Maximum number of pixels of an image. Larger images are refused after their header is read."""
+"""Maximum number of pixels of an image. Larger images are rejected after their header is read."""
 _WHITE = (255, 255, 255, 255)
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
@@ -129,7 +129,7 @@ def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None,
 
 
 def _fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts a loaded image to the target's channels and size. Refuses an image whose pixels are all equal."""
+    """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
     picture = _resize(_convert_mode(picture, target.channels), target)
     low, high = np.transpose(picture.getextrema())  # per channel
     if np.all(low == high):

@@ -24,7 +24,7 @@ class CheckpointManifest:
         step: Number of steps taken.
         files: Size in bytes and SHA-256 of each file, by name.
         state_sha256: SHA-256 over names, types, shapes and values of all state.
-        fingerprints: Hashes of config and data. A resume with other values is refused.
+        fingerprints: Hashes of config and data. A resume with other values is rejected.
         metrics: Metrics at this step; empty if the run was not evaluated.
         versions: Versions of TensorFlow and Keras.
     """
