@@ -22,7 +22,7 @@ class CommandHandler(logging.Handler):
     """Handler that prints plain messages on a terminal, and one JSON object per line elsewhere.
 
     An object has the keys that Cloud Logging reads (`severity`, `message`, `time`) and the fields of
-    `extra=fields(...)`. Errors of the stream are raised, so that a closed pipe ends the command.
+    `extra=log_fields(...)`. Errors of the stream are raised, so that a closed pipe ends the command.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -37,18 +37,18 @@ class CommandHandler(logging.Handler):
 def install_handler() -> None:
     """Installs the handler for messages of level INFO and above, unless it is installed."""
     logger = logging.getLogger("trainer")
-    if not has_handler():
+    if not _has_handler():
         logger.addHandler(CommandHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
 
-def has_handler() -> bool:
+def _has_handler() -> bool:
     """Returns whether a command has installed its handler."""
     return any(isinstance(handler, CommandHandler) for handler in logging.getLogger("trainer").handlers)
 
 
-def fields(values: Mapping[str, Any]) -> dict[str, Any]:
+def log_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the `extra` argument of a log call that adds keys to the JSON object of a message."""
     return {"fields": dict(values)}
 

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, values_of
+from conftest import tiny_gan, uncompiled_gan, values_of
 from refusals import check_refusal
 
-from trainer.errors import DataError
+from trainer.callbacks import Checkpoint
+from trainer.errors import ConfigError, DataError
 
 
 class Recorder(keras.callbacks.Callback):
@@ -101,3 +102,36 @@ def test_lists_and_tensors_are_taken(digits, convert):
     gan = tiny_gan()
     gan.fit(convert(digits.images[:16]), batch_size=8, steps=1, verbose=0)
     assert gan.step == 1
+
+
+@pytest.mark.parametrize("model", ["gan", "acgan"])
+def test_compile_can_be_repeated_after_an_error(model):
+    gan = uncompiled_gan(model=model)
+    check_refusal(lambda: gan.compile(optimizer="adm"), ConfigError, "optimizer", "adm")
+    gan.compile(optimizer="adam")
+    assert gan.networks
+
+
+def test_each_fit_restores_the_newest_checkpoint(digits, tmp_path):
+    gan, checkpoint = tiny_gan(), Checkpoint(tmp_path, every_steps=2)
+    settings = {"batch_size": 16, "verbose": 0, "callbacks": [checkpoint]}
+    gan.fit(digits.images[:32], steps=2, **settings)
+    expected = values_of(gan)
+    gan.generator.set_weights([np.full_like(weight, np.nan) for weight in gan.generator.get_weights()])
+    gan.fit(digits.images[:32], steps=2, **settings)
+    assert all((value == expected[name]).all() for name, value in values_of(gan).items())
+
+
+def test_a_checkpoint_is_restored_before_any_other_callback_begins(digits, tmp_path):
+    steps = []
+
+    class First(keras.callbacks.Callback):
+        priority = 0
+
+        def on_train_begin(self, logs=None):
+            steps.append(self.model.step)
+
+    for _ in range(2):
+        callbacks = [First(), Checkpoint(tmp_path)]
+        tiny_gan().fit(digits.images[:32], batch_size=16, steps=2, verbose=0, callbacks=callbacks)
+    assert steps == [0, 2]

@@ -8,13 +8,14 @@ from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
 from trainer.callbacks.sample_grid import SampleGrid
 from trainer.callbacks.tuning_report import TuningReport
-from trainer.callbacks.watchdog import Watchdog
+from trainer.callbacks.watchdog import Heartbeat, Watchdog
 
 __all__ = [
     "Animation",
     "Checkpoint",
     "Evaluation",
     "EventLog",
+    "Heartbeat",
     "MetricsLog",
     "Progress",
     "Restore",

@@ -9,7 +9,7 @@ import keras
 
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
-from trainer.logging import fields as logging_fields
+from trainer.logging import log_fields
 from trainer.storage import Location, Mirror
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -58,27 +58,25 @@ class Checkpoint(Periodic):
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
-        self._restored_model: keras.Model | None = None
+        self.is_restored = False
 
     def restore(self, model: keras.Model) -> None:
-        """Restores the newest valid checkpoint into a model, once per model.
+        """Restores the newest valid checkpoint into a model.
 
-        `Restore` calls it before other callbacks begin.
+        `Restore` calls it before other callbacks begin. A call before `fit` replaces that one.
 
         Raises:
             CheckpointError: If the checkpoint does not fit the model.
         """
-        if self._restored_model is model:
-            return
+        self.is_restored = True
         manifest = self.store.restore(model.state)
-        self._restored_model = model
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
             return
         model.step = self._saved_step = manifest.step
         self._best_value = self.store.best_value()
-        _logger.info(f"Resumed at step {manifest.step}.", extra=logging_fields({"step": manifest.step}))
+        _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         for mirror in self._mirrors:
@@ -122,4 +120,6 @@ class Restore(keras.callbacks.Callback):
         self._checkpoint = checkpoint
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._checkpoint.restore(self.model)
+        if not self._checkpoint.is_restored:
+            self._checkpoint.restore(self.model)
+        self._checkpoint.is_restored = False  # the next `fit` restores again

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
-from trainer.logging import fields as logging_fields
+from trainer.logging import log_fields
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Evaluation(Periodic):
         values = self._metrics.measure(self.model)
         if logs is not None:
             logs.update({f"metric/{name}": value for name, value in values.items()})
-        _logger.info(f"Step {step}: {describe(values)}.", extra=logging_fields({"step": step, **values}))
+        _logger.info(f"Step {step}: {describe(values)}.", extra=log_fields({"step": step, **values}))
 
 
 def describe(values: Mapping[str, float]) -> str:

@@ -22,6 +22,8 @@ class Priority(enum.IntEnum):
     CHECKPOINT = 60
     """Saving a checkpoint, after everything that belongs to its step is written."""
     PROGRESS = 70
+    LAST = 80
+    """The heartbeat of the watchdog."""
 
 
 def by_priority(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from trainer.callbacks.order import Priority
-from trainer.logging import fields as logging_fields, is_terminal
+from trainer.logging import is_terminal, log_fields
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.update(step, list(displayed.items()), finalize=step == num_steps)
         elif step == num_steps or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            _logger.info(f"Step {step} of {num_steps}.", extra=logging_fields({"step": step, **displayed}))
+            _logger.info(f"Step {step} of {num_steps}.", extra=log_fields({"step": step, **displayed}))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         seconds = (logs or {}).get("epoch_secs", 0.0)
@@ -51,7 +51,7 @@ class Progress(keras.callbacks.Callback):
             self._last_epoch_line = time.monotonic()
             _logger.info(
                 f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.",
-                extra=logging_fields(self._epoch_secs),
+                extra=log_fields(self._epoch_secs),
             )
 
 

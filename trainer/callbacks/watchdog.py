@@ -20,7 +20,7 @@ class Watchdog(keras.callbacks.Callback):
     It writes the stacks of all threads to standard error first.
 
     Args:
-        timeout_secs: Longest time of one execution, or of all other callbacks together.
+        timeout_secs: Longest time between two calls of the watchdog or its `Heartbeat`.
     """
 
     priority = Priority.FIRST
@@ -31,17 +31,21 @@ class Watchdog(keras.callbacks.Callback):
         self._started, self._ended = False, threading.Event()
         self._last = time.monotonic()
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+    def reset(self) -> None:
+        """Starts the time anew."""
         self._last = time.monotonic()
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self.reset()
         if not self._started:
             self._started = True
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._last = time.monotonic()
+        self.reset()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._last = time.monotonic()
+        self.reset()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._ended.set()
@@ -51,6 +55,26 @@ class Watchdog(keras.callbacks.Callback):
             if time.monotonic() - self._last > self._timeout:
                 faulthandler.dump_traceback(all_threads=True)
                 abort(f"no progress for {self._timeout:g} s; the stacks of all threads are above")
+
+
+class Heartbeat(keras.callbacks.Callback):
+    """Resets a watchdog after all other callbacks, so that their time and a step's time are limited separately.
+
+    Args:
+        watchdog: Watchdog to reset.
+    """
+
+    priority = Priority.LAST
+
+    def __init__(self, watchdog: Watchdog):
+        super().__init__()
+        self._watchdog = watchdog
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._watchdog.reset()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._watchdog.reset()
 
 
 def abort(reason: str) -> None:

@@ -9,7 +9,7 @@ from trainer.cli import app
 from trainer.cloud.vertex.client import JobClient
 from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE, Endpoint, resolve_endpoint
 from trainer.errors import ConfigError
-from trainer.logging import fields as logging_fields, print_json
+from trainer.logging import log_fields, print_json
 from trainer.registry import check_known
 
 _logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _describe(jobs: JobClient, name: str, limit: int) -> None:
 
 def _cancel(jobs: JobClient, name: str, limit: int) -> None:
     job = jobs.cancel(name)
-    _logger.info(f"Canceling {job.name}.", extra=logging_fields({"job": job.name}))
+    _logger.info(f"Canceling {job.name}.", extra=log_fields({"job": job.name}))
 
 
 _ACTIONS: dict[str, Callable[[JobClient, str, int], None]] = {"list": _list, "describe": _describe, "cancel": _cancel}

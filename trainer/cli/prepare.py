@@ -10,7 +10,7 @@ from trainer.cli import app
 from trainer.data.prepare.decoding import RESIZES
 from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError
-from trainer.logging import fields as logging_fields, is_terminal, quiet_import
+from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.storage import locate
 
 _logger = logging.getLogger(__name__)
@@ -206,4 +206,4 @@ class _Progress:
         if on_terminal:
             print(f"\r\x1b[K{message}", end="", flush=True)
         else:
-            _logger.info(message, extra=logging_fields({"done": progress.done, "images_per_sec": speed}))
+            _logger.info(message, extra=log_fields({"done": progress.done, "images_per_sec": speed}))

@@ -18,7 +18,7 @@ from trainer.cloud.vertex.follow import follow
 from trainer.config import TrainConfig
 from trainer.data import availability
 from trainer.errors import ConfigError, DataError, Interrupted, StorageError
-from trainer.logging import fields as logging_fields, print_json, quiet_import
+from trainer.logging import log_fields, print_json, quiet_import
 from trainer.storage import without_mount
 
 _logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         package.upload()
         _logger.info(f"Uploaded the package to {package.uri}.")
     job = _create(jobs, request)
-    _logger.info(f"Created {job.name}.", extra=logging_fields({"job": job.name}))
+    _logger.info(f"Created {job.name}.", extra=log_fields({"job": job.name}))
     _logger.info(f"See {console_url(job.name)}")
     if values.wait:
         follow(jobs, job)

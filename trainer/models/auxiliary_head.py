@@ -4,6 +4,7 @@ Legend: `B` images of a replica, `H W C` an image, `F` features.
 """
 
 import abc
+import functools
 from typing import Any
 
 import keras
@@ -36,12 +37,16 @@ class AuxiliaryHeadGAN(ConditionalGAN):
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks = super().get_networks()
-        self._trunk = _with_features(networks["discriminator"])
-        return networks | {self.head: self.get_head(int(self._trunk.outputs[1].shape[1]))}
+        num_features = _with_features(networks["discriminator"]).outputs[1].shape[1]
+        return networks | {self.head: self.get_head(int(num_features))}
+
+    @functools.cached_property
+    def _discriminator_with_features(self) -> keras.Model:
+        return _with_features(self.discriminator)
 
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
         """Returns logits [B, 1] and features [B, F]."""
-        return self._trunk(images, training=True)
+        return self._discriminator_with_features(images, training=True)
 
     def predict_from(self, features: tf.Tensor) -> tf.Tensor:
         """Returns the output of the head for features [B, F]: float32 [B, ...]."""

@@ -104,8 +104,12 @@ class CycleGAN(GAN):
                     losses[phase] = losses[phase] + loss if phase in losses else loss
                 for phase, values in output.metrics.items():
                     metrics[phase].update({f"{name}_{domain}": value for name, value in values.items()})
+        # Every phase has the same forward pass, and so the same rounding. TensorFlow removes what no loss uses.
+        reconstruction_losses = self._reconstruction_losses(real, fake)
         if "generator" in phases:
-            self._add_reconstruction_losses(losses, metrics, real, fake)
+            for name, (term, weight) in reconstruction_losses.items():
+                losses["generator"] += weight * term
+                metrics["generator"][f"loss/{name}"] = term
         return losses, metrics
 
     def _translate_to(self, domain: str, images: tf.Tensor) -> tf.Tensor:
@@ -128,19 +132,18 @@ class CycleGAN(GAN):
         if "generator" in phases:
             yield self.objective(discriminate, discriminator, (real, None), (fake, None), rng, ("generator",))
 
-    def _add_reconstruction_losses(
-        self, losses: Losses, metrics: Metrics, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
-    ) -> None:
-        """Adds the cycle loss and the identity loss of both domains to the generator's loss."""
+    def _reconstruction_losses(
+        self, real: Mapping[str, tf.Tensor], fake: Mapping[str, tf.Tensor]
+    ) -> dict[str, tuple[tf.Tensor, float]]:
+        """The cycle loss and the identity loss of both domains, float32 [B], with their weights."""
+        terms: dict[str, tuple[tf.Tensor, float]] = {}
         for domain in "ab":
             back = self._translate_to(domain, fake[_OTHER[domain]])
-            terms = {"cycle": (back, self.cycle_weight)}
+            terms[f"cycle_{domain}"] = per_example(tf.abs(back - real[domain])), self.cycle_weight
             if self.identity_weight:
-                terms["identity"] = self._translate_to(domain, real[domain]), self.identity_weight
-            for name, (images, weight) in terms.items():
-                term = per_example(tf.abs(images - real[domain]))
-                losses["generator"] += weight * term
-                metrics["generator"][f"loss/{name}_{domain}"] = term
+                same = self._translate_to(domain, real[domain])
+                terms[f"identity_{domain}"] = per_example(tf.abs(same - real[domain])), self.identity_weight
+        return terms
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Translates images [B, H, W, C] of domain A to domain B."""

@@ -5,7 +5,6 @@ Legend: `B` images of a replica, `H W C` an image, `Z` latent size.
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -34,8 +33,6 @@ from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
 from trainer.training.schedules import ScheduleLike
 from trainer.training.step import Losses, Metrics
-
-_logger = logging.getLogger(__name__)
 
 
 class GAN(InferenceMixin, CompiledMixin, keras.Model):
@@ -208,8 +205,8 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         """Builds networks and optimizers inside the strategy's scope. A GAN is compiled once.
 
         Args:
-            optimizer: A Keras optimizer, of which each network gets a copy; or a dict with one optimizer for
-                `generator` and one for `discriminator`.
+            optimizer: A Keras optimizer, of which `generator` and `discriminator` each get a copy; or a dict with one
+                optimizer for each of them.
             loss: A name in `trainer.losses`, an `AdversarialLoss` or a subclass of it, or a Keras loss
                 `(y_true, y_pred)`, which is applied to the targets 1 and 0.
             update_order: `alternating` or `simultaneous`.
@@ -254,12 +251,14 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             seed=seed,
             strategy=strategy,
         )
+        compiled_state.check_no_other_state(self, networks)
+        optimizers = compiled_state.build_optimizers(self, optimizer, networks, strategy)
+        # Nothing is set before this line, so that a failed call can be corrected and repeated.
         for name, network in networks.items():  # Keras saves the weights of layers that are attributes
             setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
-        compiled_state.check_no_other_state(self, networks)
         self._compiled_state = CompiledState(
             networks=networks,
-            optimizers=compiled_state.build_optimizers(self, optimizer, networks, strategy),
+            optimizers=optimizers,
             objective=objective,
             strategy=strategy,
             seed=seed,
@@ -371,7 +370,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         """Adds the callbacks that restore checkpoints and show progress, and sorts all by priority."""
         restore = [Restore(callback) for callback in callbacks if isinstance(callback, Checkpoint)]
         progress = [] if verbose == 0 else [Progress()]
-        return by_priority([*callbacks, *restore, *progress])
+        return by_priority([*restore, *callbacks, *progress])
 
     def _build(self, name: str) -> keras.Model:
         if name not in self._factories:

@@ -16,7 +16,7 @@ from trainer.data import default_num_chunks, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
-from trainer.logging import fields
+from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, read_json_lines, without_mount, write_atomically
@@ -24,7 +24,7 @@ from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training.checkpoint.store import load
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.restore import stored_config
-from trainer.training.run_state import check_resumable, is_complete, newest_step
+from trainer.training.run_state import check_resumable, is_complete
 
 _logger = logging.getLogger(__name__)
 
@@ -74,17 +74,21 @@ def train(config: TrainConfig, environment: Environment) -> None:
         raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
     with RunDirectory(str(config.job_dir)).open() as directory:
         config = _with_num_chunks(config, directory)
-        check_resumable(config, directory)
-        if is_complete(config, directory, environment):
-            _logger.info(
-                f"The run in {directory.name} is finished at step {newest_step(directory)}. Nothing was changed; give "
-                "more --steps to continue it."
-            )
-            return
+        step = check_resumable(config, directory)
+        if step is not None and step >= (config.steps or 0):
+            if is_complete(step, config, directory, environment):
+                _logger.info(
+                    f"The run in {directory.name} is finished at step {step}. Nothing was changed; specify more "
+                    "--steps to continue it."
+                )
+                return
+            _logger.info(f"The run in {directory.name} is at step {step}, but its model is missing; exporting it.")
         run = Run(config, directory, environment)
         run.prepare()
-        run.fit()
-        run.export()
+        with run.cluster_failures_abort():
+            run.fit()
+            run.export()
+            run.synchronize()
         run.report()
 
 
@@ -98,7 +102,7 @@ def _with_num_chunks(config: TrainConfig, directory: RunDirectory) -> TrainConfi
 
 
 class Run:
-    """One run on this machine. Call `prepare`, `fit`, `export` and `report`, in this order.
+    """One run on this machine. Call `prepare`, `fit`, `export`, `synchronize` and `report`, in this order.
 
     In a cluster every machine has a `Run`, and only the chief writes the run directory.
 
@@ -122,6 +126,11 @@ class Run:
         """True if this machine writes the run directory."""
         return self._environment.cluster is None or self._environment.cluster.is_chief
 
+    @property
+    def _was_interrupted(self) -> bool:
+        """True if SIGTERM has stopped training before the last step."""
+        return self._gan.preempted and self._gan.step < (self._config.steps or 0)
+
     def prepare(self) -> None:
         """Creates the strategy, loads the data, and builds and compiles the GAN."""
         config = self._config
@@ -133,29 +142,34 @@ class Run:
             self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
 
     def fit(self) -> None:
-        """Trains, and writes the run directory.
+        """Trains, and writes the run directory."""
+        if self._is_distributed:
+            consensus.check_same_settings(self._strategy, self._config.fingerprint)
+        if self._writes:
+            self._fit_and_write()
+        else:
+            self._fit([self._checkpoint(reads_only=True)], verbose=0)
+
+    def synchronize(self) -> None:
+        """Waits until all machines have finished.
 
         Raises:
             Preempted: If SIGTERM stopped training before the last step; the state is committed.
         """
-        with self._cluster_failures_end_all():
-            if self._is_distributed:
-                consensus.check_same_settings(self._strategy, self._config.fingerprint)
-            if self._writes:
-                self._fit_and_write()
-            else:
-                self._fit([self._checkpoint(reads_only=True)], verbose=0)
-            if self._is_distributed:
-                consensus.gather_per_replica(self._strategy, self._gan.step)  # wait until all machines finish
-        if self._gan.preempted and self._gan.step < (self._config.steps or 0):
+        if self._is_distributed:
+            consensus.gather_per_replica(self._strategy, self._gan.step)
+        if self._was_interrupted:
             raise Preempted(
                 f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; the state is committed in "
                 f"{self._directory.display_path(self._directory.checkpoints)}; run the same command again to resume."
             )
 
     def export(self) -> None:
-        """Writes the generator of the best checkpoint as a SavedModel, or the current one if none was evaluated."""
-        if not (self._writes and self._config.export_model):
+        """Writes the generator of the best checkpoint as a SavedModel, or the current one if none was evaluated.
+
+        The chief exports a completed run. The other machines wait in `synchronize`.
+        """
+        if self._was_interrupted or not (self._writes and self._config.export_model):
             return
         gan, directory = self._gan, self._directory
         with directory.explain_disk_errors():
@@ -176,7 +190,8 @@ class Run:
             return
         directory, seconds = self._directory, time.monotonic() - self._started
         _logger.info(
-            f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.", extra=fields({"seconds": seconds})
+            f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.",
+            extra=log_fields({"seconds": seconds}),
         )
         if self._config.has_metrics:
             self._report_best(f"metric/{metrics.monitor(self._config.metrics)}")
@@ -194,8 +209,8 @@ class Run:
         _logger.info(f"Generate more: python -m trainer generate --job_dir={directory.name}{flag} --out=grid.png")
 
     @contextlib.contextmanager
-    def _cluster_failures_end_all(self) -> Iterator[None]:
-        """Ends this process if another machine is lost, so that the job restarts all of them."""
+    def cluster_failures_abort(self) -> Iterator[None]:
+        """Ends this process if another machine is lost, so that the job restarts all machines."""
         try:
             yield
         except _LOST_WORKER_ERRORS as error:
@@ -224,7 +239,8 @@ class Run:
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
         if self._is_distributed:
-            active = [callbacks.Watchdog(config.worker_timeout_secs), *active]
+            watchdog = callbacks.Watchdog(config.worker_timeout_secs)
+            active = [watchdog, callbacks.Heartbeat(watchdog), *active]
         self._gan.fit(
             self._data.x,
             self._data.y,
@@ -291,9 +307,9 @@ class Run:
         if not lines:
             return
         first, best = lines[0], min(lines, key=lambda line: line[metric])
-        name, change = metric.removeprefix("metric/"), f"{first[metric] / best[metric]:.1f} times lower"
-        if best[metric] >= first[metric]:
-            change = "not lower"
+        name, change = metric.removeprefix("metric/"), "not lower"
+        if 0 < best[metric] < first[metric]:
+            change = f"{first[metric] / best[metric]:.1f} times lower"
         _logger.info(
             f"{name} went from {first[metric]:.4g} at step {first['step']} to {best[metric]:.4g} at step "
             f"{best['step']}: {change}."

@@ -10,40 +10,38 @@ from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.restore import stored_config
 
 
-def check_resumable(config: TrainConfig, directory: RunDirectory) -> None:
+def check_resumable(config: TrainConfig, directory: RunDirectory) -> int | None:
     """Checks that a config may continue the run in a directory. A directory without a run passes.
+
+    Returns:
+        The step of the newest valid checkpoint; None if there is no checkpoint.
 
     Raises:
         CheckpointError: If the run has other settings, or there is one although `config.resume` is `never`.
     """
     stored = stored_config(directory)
     if stored is None:
-        return
+        return None
     _check_identity(config, stored, directory)
-    step = newest_step(directory)
+    manifest, _ = CheckpointStore(directory.checkpoints, remote=directory.remote_checkpoints).find()
+    step = None if manifest is None else manifest.step
     if step is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
             f"job_dir={directory.name} contains a run at step {step} and resume=never; give another job_dir, or "
             "--resume=auto to resume it."
         )
+    return step
 
 
-def newest_step(directory: RunDirectory) -> int | None:
-    """Returns the step of the newest valid checkpoint; None if there is no checkpoint."""
-    manifest, _ = CheckpointStore(directory.checkpoints, remote=directory.remote_checkpoints).find()
-    return None if manifest is None else manifest.step
+def is_complete(step: int, config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
+    """Returns whether a run whose newest checkpoint is of `step` has taken all steps, and exported its model.
 
-
-def is_complete(config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
-    """Returns whether the run has taken all its steps and has exported its model, if it should."""
-    step = newest_step(directory) if stored_config(directory) is not None else None
-    if step is None or step < (config.steps or 0):
+    The model must be complete at every destination. It is not required if `config.export_model` is False.
+    """
+    if step < (config.steps or 0):
         return False
-    return not config.export_model or has_model(step, directory, environment)
-
-
-def has_model(step: int, directory: RunDirectory, environment: Environment) -> bool:
-    """Returns whether a complete model exported at `step` exists at every destination."""
+    if not config.export_model:
+        return True
     destinations = [locate(directory.model), *directory.model_destinations(environment.model_dir)]
     return all(saved_model.about(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
 

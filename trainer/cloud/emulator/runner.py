@@ -24,7 +24,7 @@ from trainer.cloud.emulator.restart_policy import (
     to_shell_code,
 )
 from trainer.errors import JobError, JobStopped
-from trainer.logging import fields as logging_fields
+from trainer.logging import log_fields
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def run(
             _logger.info(
                 f"Simulated {stats.count} preemptions{label and f' of {label.strip()}'}; {stats.lost_secs:.1f} s were "
                 "lost between their signals and the restarts.",
-                extra=logging_fields({"preemptions": stats.count, "lost_secs": stats.lost_secs}),
+                extra=log_fields({"preemptions": stats.count, "lost_secs": stats.lost_secs}),
             )
     return job.preemptions
 

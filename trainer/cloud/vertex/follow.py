@@ -7,7 +7,7 @@ from trainer.cloud.vertex.api_errors import is_transient
 from trainer.cloud.vertex.client import Job, JobClient
 from trainer.cloud.vertex.logs import JobLog
 from trainer.errors import Interrupted, JobError
-from trainer.logging import fields as logging_fields
+from trainer.logging import log_fields
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def _wait(client: JobClient, job: Job) -> Job:
             if job.has_ended and log is not None:
                 _sleep(_LOG_DELAY_SECS)
                 _log_new_entries(log)
-            fields = logging_fields({"job": job.name, "state": job.state})
+            fields = log_fields({"job": job.name, "state": job.state})
             _logger.info(f"{job.display_name} is {job.state}.", extra=fields)
         if job.has_ended:
             return job
@@ -91,7 +91,7 @@ def _log_new_entries(log: JobLog | None) -> JobLog | None:
     """Logs the new entries of a job's log and returns the log. If it cannot be read, warns and returns None."""
     try:
         for entry in log.new_entries() if log else ():
-            fields = logging_fields({"severity": entry.severity, "task": entry.task})
+            fields = log_fields({"severity": entry.severity, "task": entry.task})
             _logger.info(f"{entry.task} | {entry.message}", extra=fields)
     except JobError as error:
         _logger.warning(f"{error}")
