@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 
 from trainer import __version__, data, metrics
 from trainer.config import TrainConfig, flags as config_flags, recipes
+from trainer.data.class_selection import with_class_numbers
 from trainer.storage import RunDirectory, read_json_lines, write_atomically
 
 MEASURED = ("finished", "diverged", "collapsed")
@@ -53,7 +54,7 @@ class Row:
         values = absl_flags.FlagValues()
         config_flags.define_config(values)
         values([self.name, *self.flags])
-        config = recipes.get(self.recipe).override(**config_flags.parsed_settings(values))
+        config = with_class_numbers(recipes.get(self.recipe).override(**config_flags.parsed_settings(values)))
         return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
     @property
@@ -120,7 +121,6 @@ class Record:
         sentence: Reason of a divergence or collapse, otherwise empty.
         date: UTC date of the end.
         version: Version of the trainer.
-        fingerprint: Fingerprint of the config.
         settings: `Row.settings` at the time of the run.
     """
 
@@ -143,7 +143,6 @@ class Record:
     parts: list[dict[str, Any]]
     date: str
     version: str
-    fingerprint: str
     settings: dict[str, Any]
 
     @property
@@ -224,7 +223,6 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
         parts=[dataclasses.asdict(part) for part in parts],
         date=datetime.now(timezone.utc).date().isoformat(),
         version=__version__,
-        fingerprint=config.fingerprint,
         settings=row.settings,
     )
 

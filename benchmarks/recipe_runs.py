@@ -15,13 +15,11 @@ from pathlib import Path
 from benchmarks import recipe_records
 from benchmarks.contenders import busy_seconds
 from benchmarks.recipe_records import Part, Record, Row
-from trainer.errors import TrainerError
+from trainer.errors import DIVERGENCE_ADVICE, ExitCode, TrainerError
 from trainer.storage import RunDirectory, write_atomically
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECS = 1.0
-_SIGTERM_EXIT_CODE = 143
-_DIVERGENCE_ADVICE = "the learning rates or choose another loss"
 
 
 class Run:
@@ -65,11 +63,11 @@ class Run:
             code = self._run_part(parts, log, is_over)
         last = self.log.read_bytes()[offset:].decode(errors="replace").splitlines()
         error = next((line.removeprefix("error: ") for line in last[::-1] if line.startswith("error: ")), "")
-        if code == 0:
+        if code == ExitCode.DONE:
             return recipe_records.make(self.row, self.directory, parts, "finished")
-        if is_divergence(error) and code == 1:
+        if is_divergence(error) and code == ExitCode.ERROR:
             return recipe_records.make(self.row, self.directory, parts, "diverged", error)
-        if code == _SIGTERM_EXIT_CODE or code < 0:
+        if code == ExitCode.PREEMPTED or code < 0:
             return recipe_records.make(self.row, self.directory, parts, "interrupted")
         raise TrainerError(f"{self.row.name} exited with code {code}: {error or (last or [''])[-1]} See {self.log}.")
 
@@ -111,7 +109,7 @@ class Run:
 
 def is_divergence(sentence: str) -> bool:
     """Returns whether an error message is that of a `DivergenceError`."""
-    return _DIVERGENCE_ADVICE in sentence
+    return DIVERGENCE_ADVICE in sentence.lower()
 
 
 def _children_seconds() -> float:

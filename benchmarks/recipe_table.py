@@ -9,6 +9,7 @@ from PIL import Image
 from benchmarks.recipe_records import MEASURED, Record, Row
 from trainer.errors import ConfigError
 from trainer.storage import RunDirectory, write_atomically
+from trainer.storage.run_directory import sample_grids
 
 BEGIN = "<!-- The part up to the next mark is written by: python -m benchmarks.recipes --table -->"
 END = "<!-- The written part ends here. -->"
@@ -70,7 +71,7 @@ def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
 
     The number of colors, and then of pixels, is reduced until the file is smaller than 20 kB.
     """
-    grids = {int(grid.stem[5:]): grid for grid in directory.samples.glob("step-*.png")}
+    grids = sample_grids(directory.samples)
     if not grids:
         return
     nearest = max(grids) if step is None else min(grids, key=lambda grid_step: abs(grid_step - step))

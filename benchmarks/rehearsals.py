@@ -29,6 +29,7 @@ from absl import flags as absl_flags
 from benchmarks.exact_resume import digest
 from trainer.cli import app
 from trainer.errors import ConfigError, TrainerError
+from trainer.storage.run_directory import checkpoint_step
 from trainer.training.checkpoint.manifest import MANIFEST
 
 JOB_FILE = Path(__file__).parent.parent / "scripts/multi_worker.yaml"
@@ -99,8 +100,8 @@ class Job:
 
     def step(self) -> int:
         """Returns the step of the newest committed checkpoint."""
-        steps = (int(path.parent.name[len("step-") :]) for path in self.folder.glob(f"checkpoints/step-*/{MANIFEST}"))
-        return max(steps, default=0)
+        steps = (checkpoint_step(path.parent.name) for path in self.folder.glob(f"checkpoints/*/{MANIFEST}"))
+        return max((step for step in steps if step is not None), default=0)
 
     def restarts(self) -> int:
         """Returns how often the runner has restarted the job."""
@@ -221,7 +222,7 @@ def define(values: absl_flags.FlagValues) -> None:
     integer, number = absl_flags.DEFINE_integer, absl_flags.DEFINE_float
     integer("kills", 0, "Total number of workers to kill.", lower_bound=0, flag_values=values)
     integer("stalls", 0, "Total number of workers to stop.", lower_bound=0, flag_values=values)
-    number("preempt_every", None, "Mean number of seconds between preemptions by the runner.", flag_values=values)
+    number("preempt_every", None, "Number of seconds between preemptions by the runner.", flag_values=values)
     integer("workers", 2, "Number of workers besides the chief.", lower_bound=0, flag_values=values)
     integer("steps", 4000, "Number of steps of each job.", lower_bound=100, flag_values=values)
     integer("seed", 0, "Seed of the moments and the workers.", flag_values=values)

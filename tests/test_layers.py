@@ -137,3 +137,16 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, trainer; print(*{'absl', 'keras', 'numpy', 'tensorflow'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("arguments", [["jobs"], ["prepare", "--help"], ["submit", "--help"], ["local", "--help"]])
+def test_help_imports_neither_tensorflow_nor_the_sdk(arguments):
+    code = f"""
+import sys
+from trainer.__main__ import main
+main(["gan-trainer", *{arguments}])
+sdk = {{"google.cloud.aiplatform", "google.cloud.aiplatform_v1", "google.auth", "google.api_core"}}
+print(*(sdk | {{"tensorflow", "keras"}}) & sys.modules.keys(), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == ""

@@ -70,6 +70,14 @@ def cells(row, record):
     return dict(zip(CELLS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "classes"), [("digits", "0, 3"), ("fashion_mnist", "t-shirt, dress")], ids=["numbers", "names"]
+)
+def test_a_row_selects_classes_as_the_trainer_does(dataset, classes):
+    row = dataclasses.replace(TINY, flags=(*TINY.flags, f"--dataset={dataset}", f"--classes={classes}"))
+    assert row.config.classes == (0, 3)
+
+
 def test_every_registered_recipe_has_a_row_without_flags():
     by_name = {row.name: row for row in benchmark.rows()}
     assert len(by_name) == len(benchmark.rows())

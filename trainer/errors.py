@@ -58,6 +58,10 @@ class DivergenceError(TrainerError):
     """A value that is not finite, produced by training."""
 
 
+DIVERGENCE_ADVICE = "lower the learning rates or choose another loss"
+"""Advice in every message of a `DivergenceError`; the first letter may be a capital."""
+
+
 class JobError(TrainerError):
     """A job that Vertex AI rejects, or that did not succeed.
 

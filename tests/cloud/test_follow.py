@@ -113,7 +113,7 @@ def test_a_job_is_followed_without_its_log(service, send, monkeypatch, code, men
     def refuse(body):
         raise ServiceError(code, "no")
 
-    monkeypatch.setattr(service, "log_entries", refuse)
+    monkeypatch.setattr(service, "_log_entries", refuse)
     monkeypatch.setattr(follow, "_sleep", lambda secs: None)
     status, messages, _ = send(RIGHT, "--wait")
     warnings = [line for line in messages[2:] if not states([line])]
@@ -129,15 +129,15 @@ def test_a_temporarily_unavailable_log_is_read_again(service, send, monkeypatch,
         released.wait(10)
 
     def once(body):
-        monkeypatch.setattr(service, "log_entries", entries)
+        monkeypatch.setattr(service, "_log_entries", entries)
         raise ServiceError(code, "no")
 
     def sleep(secs):
         released.set()
         service.await_state(JOB_NAME, "SUCCEEDED")
 
-    released, entries, service.run = threading.Event(), service.log_entries, run
-    monkeypatch.setattr(service, "log_entries", once)
+    released, entries, service.run = threading.Event(), service._log_entries, run
+    monkeypatch.setattr(service, "_log_entries", once)
     monkeypatch.setattr(follow, "_sleep", sleep)
     status, messages, _ = send(RIGHT, "--wait")
     assert status == 0 and messages[-2] == "workerpool0-0 | one" and states(messages)[-1] == "SUCCEEDED"

@@ -202,6 +202,13 @@ def test_a_package_ignores_the_python_variables(tmp_path):
     assert processes.build_environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
 
 
+@pytest.mark.parametrize("is_set", [True, False])
+def test_replicas_inherit_the_log_level_only_from_the_user(tmp_path, monkeypatch, is_set):
+    monkeypatch.setattr(processes, "_IS_LOG_LEVEL_SET", is_set)
+    environment = processes.build_environment(replica(tmp_path, ""), {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert ("TF_CPP_MIN_LOG_LEVEL" in environment) == is_set
+
+
 def test_a_terminal_shows_severity_and_message(monkeypatch, capsys):
     monkeypatch.setattr(processes, "is_terminal", lambda: True)
     log = ReplicaOutput(["chief", "w"])

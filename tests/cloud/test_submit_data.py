@@ -60,7 +60,7 @@ def check_refused(sent, *mentions):
         (["--dataset=mnits"], ("dataset=mnits", "mnist")),
         (["--dataset=inverted:data/photos"], ("dataset=data/photos",)),
         (["--recipe=mine:own", "--dataset=photos"], ("dataset=photos",)),
-        (["--classes=11"], ("classes=11", "10", "digits")),
+        (["--classes=11"], ("classes='11'", "10", "digits")),
         (["--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
     ],
 )

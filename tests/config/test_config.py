@@ -93,6 +93,7 @@ def test_flags_take_lists_and_none():
         "classes": None,
     }
     assert parse("--penalties=") == {"penalties": ()}
+    assert parse("--classes= 0, polar bear ,") == {"classes": ("0", "polar bear")}
 
 
 def test_steps_and_epochs_replace_each_other():

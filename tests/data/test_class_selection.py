@@ -12,14 +12,15 @@ NAMES = ("1", "2", "10", "cat", "dog")
 @pytest.mark.parametrize(
     ("classes", "numbers"),
     [
-        (("cat", "1"), (3, 0)),
+        (("cat", "dog"), (3, 4)),
         ((3, 0), (3, 0)),
         (("4", "0"), (4, 0)),
         (("10",), (2,)),
-        (("2",), (1,)),
+        ((1, 2), (1, 2)),
+        (("01", "02"), (1, 2)),
         ((), ()),
     ],
-    ids=["names", "integers", "numbers as text", "a numeric name", "a name before a number", "none"],
+    ids=["names", "integers", "numbers as text", "a numeric name", "integers that are names", "zeros", "none"],
 )
 def test_classes_are_selected_by_name_or_number(classes, numbers):
     assert select_classes(classes, NAMES, "pets") == numbers
@@ -39,3 +40,23 @@ def test_the_nearest_class_is_listed_first():
 
 def test_a_class_selected_twice_is_refused():
     check_refusal(lambda: select_classes(("cat", 3), NAMES, "pets"), ConfigError, "classes", "cat")
+
+
+@pytest.mark.parametrize(
+    ("names", "selected", "by_name", "by_number"),
+    [(NAMES, "1", "0", "01"), (NAMES, "2", "01", "02"), (("1", "2", "01"), "1", "0", "001")],
+)
+def test_the_name_of_one_class_that_is_the_number_of_another_is_refused(names, selected, by_name, by_number):
+    check_refusal(
+        lambda: select_classes((selected,), names, "pets"), ConfigError, "classes", repr(selected), by_name, by_number
+    )
+    numbers = select_classes((by_name, by_number), names, "pets")
+    assert numbers == (names.index(selected), int(selected))
+
+
+def test_a_name_that_is_also_the_number_of_its_class_is_not_ambiguous():
+    assert select_classes(("0", "2", 1), ("0", "1", "2"), "digits") == (0, 2, 1)
+
+
+def test_an_unknown_class_is_quoted():
+    check_refusal(lambda: select_classes(("a\nb",), NAMES, "pets"), ConfigError, repr("a\nb"))

@@ -126,6 +126,7 @@ def npz(name, arrays, *mentions):
 
 NPZ = [
     npz("npz without images", {"z": GRAY}, "z", "x", "x_train", "images", "arr_0"),
+    npz("npz of no images", {"x": GRAY[:0]}, "array"),
     npz("npz with one image", {"x": GRAY[0]}, "[4, 6]"),
     npz("npz of int64", {"x": GRAY.astype(np.int64)}, "int64"),
     npz("npz with fewer labels", {"x": GRAY, "y": CLASSES[:3]}, "[3]", "5"),
@@ -231,7 +232,7 @@ def test_without_tensorflow_datasets_the_command_to_install_it_is_shown(monkeypa
 PREPARE = [
     (["--image_size=0,4"], 2, ("image_size=0,4",)),
     (["--image_size=4,4,3"], 2, ("image_size=4,4,3",)),
-    (["--classes=a,z"], 2, ("classes=z", "a", "b")),
+    (["--classes=a,z"], 2, ("classes='z'", "a", "b")),
     (["--source=nowhere"], 1, ("nowhere", ".png")),
     (["--out=set"], 2, ("out=set",)),
 ]

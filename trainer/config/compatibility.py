@@ -25,7 +25,7 @@ class Traits:
     """True if the discriminator may be updated on real and on fake images separately."""
     is_shift_invariant: bool
     """True if adding a constant to all outputs of the discriminator does not change the loss."""
-    maps: Mapping[str, str]
+    generator_inputs: Mapping[str, str]
     """Input of each architecture's generator: `latents` or `images`."""
 
 
@@ -43,7 +43,7 @@ def check(config: TrainConfig, traits: Traits) -> None:
         )
     if config.balance_classes and config.dataset_b is not None:
         raise ConfigError("balance_classes=True needs labels, which model=cyclegan does not use; remove it.")
-    check_architecture(config, translates=traits.translates, maps=traits.maps)
+    check_architecture(config, translates=traits.translates, generator_inputs=traits.generator_inputs)
     check_updates(
         config.update_order,
         config.discriminator_updates,
@@ -77,18 +77,18 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
         )
 
 
-def check_architecture(config: TrainConfig, *, translates: bool, maps: Mapping[str, str]) -> None:
+def check_architecture(config: TrainConfig, *, translates: bool, generator_inputs: Mapping[str, str]) -> None:
     """Checks that the architecture's generator takes the input that the model provides.
 
     Raises:
         ConfigError: If it takes another input. The message lists the architectures that fit.
     """
     required = "images" if translates else "latents"
-    if maps[config.architecture] != required:
-        fitting = ", ".join(name for name, taken in maps.items() if taken == required)
+    if generator_inputs[config.architecture] != required:
+        fitting = ", ".join(name for name, taken in generator_inputs.items() if taken == required)
         raise ConfigError(
             f"model={config.model} needs an architecture that maps {required} to images, but "
-            f"architecture={config.architecture} maps {maps[config.architecture]}; choose one of {fitting}."
+            f"architecture={config.architecture} maps {generator_inputs[config.architecture]}; choose one of {fitting}."
         )
 
 

@@ -24,12 +24,13 @@ class _WholeNumberParser(flags.ArgumentParser[int]):
 
 
 class _ListParser(flags.ArgumentParser[tuple[str, ...]]):
-    """Parses `r1,r2` as `("r1", "r2")`, and an empty string as `()`."""
+    """Parses `r1,r2` and `r1, r2` as `("r1", "r2")`, and an empty string as `()`."""
 
     syntactic_help = "words separated by commas"
 
     def parse(self, argument: Any) -> tuple[str, ...]:
-        return tuple(part for part in str(argument).split(",") if part)
+        parts = (part.strip() for part in str(argument).split(","))
+        return tuple(part for part in parts if part)
 
 
 class _OptionalParser(flags.ArgumentParser[Any]):

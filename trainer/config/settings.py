@@ -43,7 +43,9 @@ class Settings:
         minimum=0,
     )
     classes: tuple[int | str, ...] | None = setting(
-        None, "Classes to train on, as names or numbers, such as cat,dog or 0,3. None: all classes."
+        None,
+        "Classes to train on, as names or numbers from 0, such as cat,dog or 0,3. If a number is also the name of "
+        "another class, write it with a zero before it, such as 03. None: all classes.",
     )
     balance_classes: bool = setting(
         False, "Show every class equally often by repeating images of smaller classes within an epoch."

@@ -14,7 +14,7 @@ def with_class_numbers(config: TrainConfig) -> TrainConfig:
     """Returns the config with a number for each class that it selects by name.
 
     Raises:
-        ConfigError: If a class is unknown or selected twice, or the data set is unknown.
+        ConfigError: If a class is unknown, ambiguous or selected twice, or the data set is unknown.
         DataError: If the description of the data set cannot be read.
     """
     if config.classes is None:
@@ -26,8 +26,8 @@ def with_class_numbers(config: TrainConfig) -> TrainConfig:
 def select_classes(classes: Sequence[int | str], class_names: Sequence[str], source: str) -> tuple[int, ...]:
     """Returns the numbers of the selected classes.
 
-    A string is a class name or, if no class has that name, a class number in decimal digits. An integer is a class
-    number.
+    An integer is a class number. A string is a class name or a class number in decimal digits. Digits that are the name
+    of one class and the number of another are ambiguous; with zeros before them, such as `02`, they are a number.
 
     Args:
         classes: Names or numbers of classes.
@@ -35,7 +35,7 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
         source: Name of the data set or source, for messages.
 
     Raises:
-        ConfigError: If a name or number is unknown, or a class is selected twice.
+        ConfigError: If a name or number is unknown or ambiguous, or a class is selected twice.
     """
     numbers = tuple(_class_number(selected, class_names, source) for selected in classes)
     for number in numbers:
@@ -48,16 +48,31 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
 
 
 def _class_number(selected: int | str, class_names: Sequence[str], source: str) -> int:
-    if selected in class_names:
-        return class_names.index(str(selected))
-    if isinstance(selected, int) or selected.isdecimal():
-        number = int(selected)
-        if 0 <= number < len(class_names):
-            return number
+    by_name = class_names.index(str(selected)) if selected in class_names else None
+    by_number = int(selected) if isinstance(selected, int) or selected.isdecimal() else None
+    if by_number is not None and not 0 <= by_number < len(class_names):
+        by_number = None
+    if by_name is not None and by_number is not None and by_name != by_number:
+        raise ConfigError(
+            f"classes={quote(selected)} is ambiguous: it is the name of class {by_name} of {source} and the number of "
+            f"class {quote(class_names[by_number])}; pass {_number_text(by_name, class_names)} for the class with this "
+            f"name, or {_number_text(by_number, class_names)} for the class with this number."
+        )
+    number = by_number if by_name is None else by_name
+    if number is not None:
+        return number
     text = str(selected)
     nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
     listed = ", ".join(nearest[:_MAX_LISTED]) + (", …" if len(nearest) > _MAX_LISTED else "")
     raise ConfigError(
-        f"classes={text} is not one of the {len(class_names)} classes of {source}; give a name or a number from 0 to "
-        f"{len(class_names) - 1}: {listed}."
+        f"classes={quote(selected)} is not one of the {len(class_names)} classes of {source}; give a name or a number "
+        f"from 0 to {len(class_names) - 1}: {listed}."
     )
+
+
+def _number_text(number: int, class_names: Sequence[str]) -> str:
+    """Returns a class number with as many zeros before it as it takes to differ from all class names."""
+    text = str(number)
+    while text in class_names and class_names.index(text) != number:
+        text = f"0{text}"
+    return text

@@ -108,7 +108,7 @@ def traits(config: TrainConfig) -> Traits:
         loss=config.loss,
         loss_is_separable=loss.is_separable,
         is_shift_invariant=loss.is_shift_invariant,
-        maps={name: networks.generator_input(name) for name in networks.names()},
+        generator_inputs={name: networks.generator_input(name) for name in networks.names()},
     )
 
 
@@ -120,7 +120,7 @@ def create_gan(config: TrainConfig, image_shape: tuple[int, int, int], num_class
     """
     kind = MODELS[config.model]
     model_traits = traits(config)
-    check_architecture(config, translates=model_traits.translates, maps=model_traits.maps)
+    check_architecture(config, translates=model_traits.translates, generator_inputs=model_traits.generator_inputs)
     for option in config.model_options:
         check_known(f"option of model {config.model}", option, model_options(config.model))
     labels: dict[str, Any] = {}

@@ -9,11 +9,12 @@ import keras
 import tensorflow as tf
 from keras import layers as keras_layers
 
+from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory
 from trainer.networks.layers import Dropout
 from trainer.networks.registry import Networks, register_architecture
-from trainer.networks.validation import check_choice, check_int_list, check_rates
+from trainer.networks.validation import check_int_list, check_rates
 
 
 @register_architecture

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import keras
 from keras import KerasTensor, layers as keras_layers
 
+from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory, crop_layers
 from trainer.networks.layers import Conv2D, GlobalSumPooling2D, PoolingConv2D, UpsamplingConv2D, layer_class
 from trainer.networks.registry import Networks, register_architecture
-from trainer.networks.validation import check_choice, check_int_list, check_rates
+from trainer.networks.validation import check_int_list, check_rates
 
 
 @register_architecture

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import keras
 from keras import layers as keras_layers
 
+from trainer.config.fields import check_choice
 from trainer.networks.building_blocks import LayerFactory, crop_layers
 from trainer.networks.layers import Conv2D, Conv2DTranspose, Dropout, UpsamplingConv2D
 from trainer.networks.registry import Networks, register_architecture
-from trainer.networks.validation import check_choice, check_int_list, check_positive_ints, check_rates
+from trainer.networks.validation import check_int_list, check_positive_ints, check_rates
 
 
 @register_architecture

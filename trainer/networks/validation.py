@@ -1,21 +1,9 @@
 """Checks of options that architectures share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError
-
-
-def check_choice(option: str, value: Any, choices: Sequence[Any]) -> None:
-    """Checks an option with a fixed set of values.
-
-    Raises:
-        ConfigError: If the value is not one of the choices.
-    """
-    if value not in choices:
-        *others, last = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices]
-        raise ConfigError(f"{option}={value} is unknown; choose {', '.join(others)} or {last}.")
 
 
 def check_int_list(option: str, values: Any, min_length: int = 1) -> None:

@@ -7,7 +7,7 @@ from trainer.errors import ConfigError, StorageError
 from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 
-__all__ = ["SCHEME", "has_bucket", "is_remote", "local_path", "locate", "without_mount"]
+__all__ = ["has_bucket", "is_remote", "local_path", "locate", "without_mount"]
 
 _MOUNT = "/gcs/"
 

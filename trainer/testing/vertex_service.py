@@ -145,7 +145,7 @@ class VertexService:
         if self._errors:
             raise self._errors.pop(0)
         if (method, path) == ("POST", "/v2/entries:list"):
-            return self.log_entries(body)
+            return self._log_entries(body)
         match = _PATH.fullmatch(path)
         if match is None or match[2] not in JOB_MESSAGES:
             raise ServiceError(404, f"there is no method {method} {path}")
@@ -164,7 +164,7 @@ class VertexService:
                 return self._list(parent, collection, dict(urllib.parse.parse_qsl(query)))
         raise ServiceError(404, f"there is no method {method} {path}")
 
-    def log_entries(self, body: Any) -> dict[str, Any]:
+    def _log_entries(self, body: Any) -> dict[str, Any]:
         """Returns a page of a job's log entries. A page has two entries, regardless of the requested size."""
         match = _LOG_FILTER.fullmatch(body["filter"])
         if match is None or body["orderBy"] != "timestamp asc" or not body["resourceNames"][0].startswith("projects/"):

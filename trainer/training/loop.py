@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer.data.pipeline.batching import Chunk, Tensors
 from trainer.data.pipeline.loaders import Loader
-from trainer.errors import DivergenceError
+from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
 from trainer.training.distributed import consensus
 from trainer.training.distributed.strategy import spans_machines
 from trainer.training.preemption import Preemption
@@ -237,5 +237,5 @@ def _check_finite(logs: dict[str, float], first: int, last: int) -> None:
     if broken:
         raise DivergenceError(
             f"{broken[0]} became {logs[broken[0]]} between steps {first} and {last}; training stopped and nothing "
-            "after the last checkpoint was saved: lower the learning rates or choose another loss."
+            f"after the last checkpoint was saved: {DIVERGENCE_ADVICE}."
         )

@@ -15,6 +15,8 @@ from trainer.logging import discard_output, is_terminal
 _JOB_PREFIXES = ("AIP_", "CLOUD_ML_")
 _CLUSTER_VARIABLES = ("TF_CONFIG", "CLUSTER_SPEC")
 _PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_IS_LOG_LEVEL_SET = _LOG_LEVEL in os.environ  # by the user: `trainer.logging.quiet_import` sets it later
 _COLORS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
 _output_lock = threading.Lock()
@@ -40,7 +42,11 @@ def start_process(replica: Replica) -> "subprocess.Popen[str]":
 
 def build_environment(replica: Replica, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Returns this process's variables, without those of another job, overridden by the replica's variables."""
-    excluded = (*_CLUSTER_VARIABLES, *(_PYTHON_VARIABLES if replica.package_uris else ()))
+    excluded = (
+        *_CLUSTER_VARIABLES,
+        *(_PYTHON_VARIABLES if replica.package_uris else ()),
+        *(() if _IS_LOG_LEVEL_SET else (_LOG_LEVEL,)),
+    )
     inherited = {
         name: value for name, value in environ.items() if name not in excluded and not name.startswith(_JOB_PREFIXES)
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainer.errors import ConfigError
 from trainer.storage import has_bucket, is_remote, without_mount
-from trainer.storage.resolve import SCHEME
+from trainer.storage.base import SCHEME
 from trainer.storage.run_directory import CHECKPOINTS, LOGS, MODEL
 from trainer.training.distributed.cluster import Cluster, parse_cluster
 

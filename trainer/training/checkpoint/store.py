@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import CheckpointError, DivergenceError
+from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError
 from trainer.storage import Location, file_sha256, local_path, path_below
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256, verify
@@ -173,8 +173,8 @@ class CheckpointStore:
         broken = next((name for name, value in snapshot.items() if not _is_finite(value)), None)
         if broken is not None:
             raise DivergenceError(
-                f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain. Lower "
-                "the learning rates or choose another loss."
+                f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain: "
+                f"{DIVERGENCE_ADVICE}."
             )
         temporary = self.directory / f".{checkpoint_name(step)}.partial"
         try:

@@ -45,7 +45,7 @@ def open_source(name: str, image_root: str | None = None) -> Iterator[Source]:
         contextlib.closing(_make_source(name, Path(scratch), image_root)) as source,
     ):
         if not source.items:
-            raise DataError(f"{name} has no images, expected {source.expected_content}; correct the name.")
+            raise DataError(f"{name} has no images, expected {source.expected_content}; {source.empty_remedy}.")
         yield source
 
 

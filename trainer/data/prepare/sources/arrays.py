@@ -41,6 +41,9 @@ class _ArraySource(Source):
         DataError: If the shape, type, range or labels do not fit images.
     """
 
+    expected_content = "an array of one or more images"
+    empty_remedy = "store images in the array"
+
     def __init__(
         self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, labels: np.ndarray | None, name: str
     ) -> None:
@@ -95,8 +98,6 @@ class NpzSource(_ArraySource):
         StorageError: If the disk is too small for the unpacked images.
     """
 
-    expected_content = f"an array with one of the names {', '.join(_IMAGE_NAMES)}"
-
     def __init__(self, path: Path, scratch: Path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -104,7 +105,10 @@ class NpzSource(_ArraySource):
                 images = next((name for name in _IMAGE_NAMES if name in names), None)
                 if images is None:
                     received = ", ".join(names) or "no arrays"
-                    raise DataError(f"{path} has {received}, expected {self.expected_content}; rename the array.")
+                    raise DataError(
+                        f"{path} has {received}, expected an array with one of the names {', '.join(_IMAGE_NAMES)}; "
+                        "rename the array."
+                    )
                 labels = next((name for name in _LABEL_NAMES if name in names), None)
                 data_path = scratch / "images.npy"
                 shape, dtype = _unpack_array(archive, names[images], path, data_path)

@@ -39,11 +39,13 @@ class Source(abc.ABC):
         items: Images in the order of the source.
         class_names: Class names by label.
         expected_content: Description of the expected content, for the message if there are no items.
+        empty_remedy: Advice for the same message.
     """
 
     items: Sequence[Item]
     class_names: tuple[str, ...]
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
+    empty_remedy = "correct the name, or add images"
 
     @abc.abstractmethod
     def read(self, index: int) -> bytes | np.ndarray:

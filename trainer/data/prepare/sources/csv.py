@@ -29,6 +29,7 @@ class CsvSource(FilesSource):
     """
 
     expected_content = "lines after the header"
+    empty_remedy = "add one line per image"
 
     def __init__(self, table: Path, folder: Location):
         self._folder = folder

@@ -20,6 +20,9 @@ class TfdsSource(OneFileSource):
             or read it; or if the data set has no `image`, or its `label` is not a class.
     """
 
+    expected_content = "examples in the split"
+    empty_remedy = "choose another split"
+
     def __init__(self, name: str, scratch: Path):
         try:
             import tensorflow_datasets as tfds
