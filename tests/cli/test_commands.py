@@ -289,3 +289,9 @@ def test_an_unforeseen_error_is_one_log_entry_with_its_stack(tmp_path, monkeypat
     assert train(tmp_path / "run") == 1
     (entry,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert entry["severity"] == "ERROR" and "Traceback" in entry["message"] and "quite unforeseen" in entry["message"]
+
+
+def test_help_into_a_closed_pipe_ends_quietly():
+    command = f"{sys.executable} -m trainer.task --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "") and done.stdout

@@ -76,12 +76,12 @@ def run(
     install_handler()
     values = flags.FlagValues()
     define_flags(values)
-    if {"--help", "-h"} & set(argv[1:]):
-        print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
-        return ExitCode.DONE
     try:
-        _parse(argv, values)
-        run_command(values)
+        if {"--help", "-h"} & set(argv[1:]):
+            print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
+        else:
+            _parse(argv, values)
+            run_command(values)
         sys.stdout.flush()
     except flags.Error as error:
         return _fail(escape_lines(error), ExitCode.BAD_FLAGS)
