@@ -191,6 +191,15 @@ class Patches(ACGAN):
         return network((8, 8, 1), layers.Conv2D(1, 3))
 
 
+def with_one_generator(gan):
+    """A GAN whose `get_generator` always returns the same network."""
+    if not isinstance(gan, CycleGAN):
+        gan.set_network_factories(tiny_networks())
+    generator = gan.get_generator()
+    gan.get_generator = lambda: generator
+    gan.compile(optimizer="adam", ema_half_life_images=100.0)
+
+
 def identity():
     layer = layers.Identity()
     layer.built = True
@@ -216,6 +225,8 @@ def subclassed():
         row("train_step", subclassed, ConfigError, "Stepping", "train_step", "forward"),
         row("size unknown", lambda: translator(identity), NetworkError, "CycleGAN", "generator"),
         row("no dense end", Patches(4, 10).compile, NetworkError, "discriminator", "Dense(1)"),
+        row("shared by the EMA", lambda: with_one_generator(GAN(3)), NetworkError, "ema_generator", "get_"),
+        row("shared by domains", lambda: with_one_generator(Translator()), NetworkError, "generator_ab", "get_"),
         row(
             "logits",
             lambda: fit_small(discriminator=lambda: dense((2, 2, 1), 10)),

@@ -117,6 +117,7 @@ def build_networks(
             check_optimizer_groups(gan.optimizer_groups, networks)
             if with_ema:
                 networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
+            _check_distinct(networks)
     finally:
         keras.config.set_dtype_policy(policy)
     for name in gan.optimizer_groups["discriminator"]:
@@ -159,6 +160,17 @@ def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.L
             f"{type(gan).__name__} holds {other[0].path} outside of its networks; return the layer that owns it from "
             "get_networks(), and name it in optimizer_groups or set its trainable to False."
         )
+
+
+def _check_distinct(networks: Mapping[str, keras.layers.Layer]) -> None:
+    """Rejects methods `get_*` that return the same network twice: the networks would not be independent."""
+    owners: dict[int, str] = {}
+    for name, network in networks.items():
+        owner = owners.setdefault(id(network), name)
+        if owner != name:
+            raise NetworkError(
+                f"{owner} and {name} are the same network; make the methods get_* return a new network in each call."
+            )
 
 
 def _copy_of_generator(gan: Any, generator: keras.Model) -> keras.Model:
