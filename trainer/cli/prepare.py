@@ -125,7 +125,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     out = values.out.rstrip("/")
     if values.source_b is None:
         _prepare(values.source, out, options, values)
-        training_flags = f"--dataset={out}"
+        training_flags = f"--recipe=r3gan --dataset={out}"
     else:
         _prepare(values.source, f"{out}/a", options, values)
         _prepare(values.source_b, f"{out}/b", options, values)
