@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "trainer"
 
-# From top to bottom. A module imports from the layers below its own and from its own entry, and from nothing beside it.
+# From top to bottom. A module imports only from lower layers and from its own entry, not from others of its layer.
 LAYERS = [
     {"__main__", "task", "testing"},
     {"cli"},
-    {"training.run", "training.run_state"},
+    {"training.run"},
+    {"training.run_state"},
     {"cloud.emulator", "cloud.tuning"},
     {"cloud.jobs"},
     {"cloud.vertex"},
@@ -29,7 +30,6 @@ LAYERS = [
     {"errors"},
 ]
 DEPTH_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-SAME_ENTRY = {"training.run_state": "training.run"}
 # trainer/__init__.py names the public members and imports each on first use.
 FILES = [
     path for path in sorted(file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py")) if str(path) != "__init__.py"
@@ -46,22 +46,22 @@ def entry_of(module: str) -> str:
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
         if (prefix := ".".join(parts[:length])) in DEPTH_OF:
-            return SAME_ENTRY.get(prefix, prefix)
+            return prefix
     return ""
 
 
 def imports_of(source: str, path: Path) -> list[tuple[int, str]]:
     """(line, module without `trainer.`) of every import of the package, also inside functions and TYPE_CHECKING."""
-    found = []
+    imports = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            imports += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = ["trainer", *path.parts[:-1]]
             base = package[: len(package) + 1 - node.level] if node.level else []
             base = [*base, *([node.module] if node.module else [])]
-            found += [(node.lineno, ".".join([*base, alias.name])) for alias in node.names]
-    inside = [(line, name.removeprefix("trainer.")) for line, name in found if name.split(".")[0] == "trainer"]
+            imports += [(node.lineno, ".".join([*base, alias.name])) for alias in node.names]
+    inside = [(line, name.removeprefix("trainer.")) for line, name in imports if name.split(".")[0] == "trainer"]
     return [(line, name) for line, name in inside if name != "__version__"]
 
 

@@ -58,8 +58,8 @@ def config_of(args):
     values = absl_flags.FlagValues()
     flags.define_config(values)
     assert values(["trainer", *args])[1:] == []
-    given = flags.parsed_settings(values)
-    return recipes.get(given.pop("recipe")).override(**given)
+    settings = flags.parsed_settings(values)
+    return recipes.get(settings.pop("recipe")).override(**settings)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -124,8 +124,8 @@ def test_children_of_every_kind_of_parent_are_read():
         UNITS | {"conditionalParameterSpecs": [child("parentIntValues", [1, 9], changed(RATE, parameterId="a"))]},
         WIDTH | {"conditionalParameterSpecs": [child("parentDiscreteValues", [1], changed(RATE, parameterId="b"))]},
     ]
-    found = job_spec.parse(changed(TUNING, studySpec__parameters=parameters)).study.all_parameters()
-    assert [one.parameter_id for one in found] == ["units", "a", "width", "b"]
+    study = job_spec.parse(changed(TUNING, studySpec__parameters=parameters)).study
+    assert [parameter.parameter_id for parameter in study.all_parameters()] == ["units", "a", "width", "b"]
 
 
 def test_children_have_children():

@@ -133,8 +133,8 @@ def test_a_parameter_overrides_the_batch_of_the_args():
 def test_trials_show_each_end_of_each_parameter():
     inner = child("parentIntValues", [5], parameter("beta_1", "double", minValue=0.1, maxValue=0.9))
     seed = SEED | {"conditionalParameterSpecs": [inner]}
-    found = [*boundary_trials(job_spec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
-    assert found == [
+    trials = [*boundary_trials(job_spec.parse(study(parameters=[seed, EPOCHS])).study.parameters)]
+    assert trials == [
         {"epochs": 1, "seed": 1},
         {"epochs": 1, "seed": 2},
         {"epochs": 1, "seed": 9},

@@ -58,8 +58,8 @@ def test_images_change_and_keep_their_shape(name, shape):
 @pytest.mark.parametrize("probability", [0.0, tf.constant(0.0)], ids=["float", "tensor"])
 def test_probability_zero_returns_the_same_bits(name, probability):
     images = tf.concat([pictures(3, 6, 9, 3), tf.fill([1, 6, 9, 3], -0.0)], 0)
-    kept = augment.get(name)(images, StepRng(0, 1, 4), probability, image_range=(-0.3, 1.0))
-    assert kept.numpy().tobytes() == images.numpy().tobytes()
+    augmented = augment.get(name)(images, StepRng(0, 1, 4), probability, image_range=(-0.3, 1.0))
+    assert augmented.numpy().tobytes() == images.numpy().tobytes()
 
 
 @pytest.mark.parametrize(("name", "word"), [("diffaugment", "translation"), ("diffaugment", "color"), ("ada", "color")])

@@ -1,4 +1,4 @@
-"""What is particular to each model: what it asks for and what it shows."""
+"""The inputs, losses and sample grids that are particular to each model."""
 
 import keras
 import numpy as np

@@ -190,12 +190,12 @@ def test_penalties_of_one_name_are_all_added_and_logged():
         def __call__(self, input_gradients):
             return tf.ones([4])
 
-    given = ["r1", r1, lambda input_gradients: tf.ones([4]), lambda input_gradients: 2 * tf.ones([4]), Constant()]
-    logged = losses_of(linear(), penalties=given).metrics["discriminator"]
+    functions = ["r1", r1, lambda input_gradients: tf.ones([4]), lambda input_gradients: 2 * tf.ones([4]), Constant()]
+    logged = losses_of(linear(), penalties=functions).metrics["discriminator"]
     expected = {"r1": LINEAR["r1"], "r1_2": 2 * LINEAR["r1"], "<lambda>": 1.0, "<lambda>_2": 2.0, "Constant": 1.0}
     assert {name for name in logged if name.startswith("penalty/")} == {f"penalty/{name}" for name in expected}
     for name, value in expected.items():
         np.testing.assert_allclose(logged[f"penalty/{name}"], np.full(4, value), rtol=1e-5)
     for every_steps in (1, 2):
-        added = penalty_of(linear(), penalties=given, weight=1.0, every_steps=every_steps)
+        added = penalty_of(linear(), penalties=functions, weight=1.0, every_steps=every_steps)
         np.testing.assert_allclose(added, np.full(4, every_steps * sum(expected.values())), rtol=1e-4)

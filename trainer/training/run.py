@@ -75,13 +75,13 @@ def train(config: TrainConfig, environment: Environment) -> None:
     with RunDirectory(str(config.job_dir)).open() as directory:
         config = _with_num_chunks(config, directory)
         step = check_resumable(config, directory)
+        if step is not None and is_complete(step, config, directory, environment):
+            _logger.info(
+                f"The run in {directory.name} is finished at step {step}. Nothing was changed; specify more --steps to "
+                "continue it."
+            )
+            return
         if step is not None and step >= (config.steps or 0):
-            if is_complete(step, config, directory, environment):
-                _logger.info(
-                    f"The run in {directory.name} is finished at step {step}. Nothing was changed; specify more "
-                    "--steps to continue it."
-                )
-                return
             _logger.info(f"The run in {directory.name} is at step {step}, but its model is missing; exporting it.")
         run = Run(config, directory, environment)
         run.prepare()

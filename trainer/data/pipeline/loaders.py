@@ -91,7 +91,7 @@ class StreamedDataset:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Number of images of each class in all chunks together; 0 for a class that is not kept."""
+        """Number of images of each class in all chunks together; 0 for a class that is not selected."""
         counts = self.files.spec.class_counts
         if self.classes is None:
             return counts
@@ -172,7 +172,7 @@ class StreamedDataset:
         return images[:, self.padding : self.padding + height, self.padding : self.padding + width]
 
     def _select_classes(self, labels: np.ndarray) -> np.ndarray:
-        """Returns the indices of the labels that are kept."""
+        """Returns the indices of the labels that are selected."""
         return np.arange(len(labels)) if self.classes is None else np.flatnonzero(np.isin(labels, self.classes))
 
     def _check_not_empty(self, visit: int, size: int) -> None:

@@ -224,8 +224,8 @@ class CheckpointStore:
         Checkpoints newer than `newest` are damaged, because training resumed from an older one.
         """
         steps = self.steps()
-        kept = {*[number for number in steps if number <= newest][-self._max_to_keep :], self.best()}
-        for number in set(steps) - kept:
+        to_keep = {*[number for number in steps if number <= newest][-self._max_to_keep :], self.best()}
+        for number in set(steps) - to_keep:
             if self._remote is not None:
                 self._remote.delete(number)
             (self.folder(number) / MANIFEST).unlink(missing_ok=True)
