@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from trainer import __version__, data, metrics
 from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.data.class_selection import with_class_numbers
-from trainer.storage import RunDirectory, read_json_lines, write_atomically
+from trainer.storage import RunDirectory, documents, read_json_lines, write_atomically
 
 MEASURED = ("finished", "diverged", "collapsed")
 """Outcomes of complete measurements."""
@@ -197,7 +197,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
         sentence: Message of the error that ended the run.
     """
     config = row.config
-    lines = list(read_json_lines(directory.metrics))
+    lines, _ = read_json_lines(directory.metrics, documents.record({"step": documents.whole()}))
     speeds = [line["images_per_sec"] for line in lines if "images_per_sec" in line]
     monitor = metrics.monitor(config.metrics) if config.metrics != "none" else None
     evaluations = _evaluations(lines, monitor, parts)

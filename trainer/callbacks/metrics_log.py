@@ -1,6 +1,7 @@
 """The scalars of a run as JSON lines."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +10,9 @@ from typing import Any
 import keras
 
 from trainer.callbacks.order import Priority
-from trainer.storage import local_path, read_json_lines, write_atomically
+from trainer.storage import documents, local_path, read_json_lines, write_atomically
+
+_logger = logging.getLogger(__name__)
 
 
 class MetricsLog(keras.callbacks.Callback):
@@ -26,7 +29,10 @@ class MetricsLog(keras.callbacks.Callback):
         self._path = local_path(path)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        lines = [line for line in read_json_lines(self._path) if line["step"] <= self.model.step and self.model.step]
+        lines, num_unreadable = read_json_lines(self._path, documents.record({"step": documents.whole()}))
+        if num_unreadable and self.model.step:
+            _logger.warning(f"{self._path} has {num_unreadable} unreadable lines, which are dropped.")
+        lines = [line for line in lines if line["step"] <= self.model.step and self.model.step]
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         if logs:
             self._append(logs)

@@ -4,12 +4,14 @@ import dataclasses
 import enum
 import math
 import numbers
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
 from trainer.config.choices import Choice
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 
 def setting(
@@ -52,16 +54,43 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
     """Checks a value against the declaration of its setting.
 
     Raises:
-        ConfigError: If the value is out of range or is not one of the choices.
+        ConfigError: If the value has another type, is out of range, or is not one of the choices.
     """
+    if not _has_type(value, spec.type):
+        raise ConfigError(f"{spec.name}={quote(value)} has the wrong type; give {_describe_type(spec.type)}.")
     choices, minimum, maximum = (spec.metadata[key] for key in ("choices", "minimum", "maximum"))
     if choices:
         check_choice(spec.name, value, choices)
-    if value is None or isinstance(value, (str, tuple, Mapping)) or (minimum is None and maximum is None):
-        return
-    low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
-    if not low <= value <= high:
-        raise _out_of_range(spec.name, value, low, high)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
+        if not (low <= value <= high and _is_finite(value)):
+            raise _out_of_range(spec.name, value, low, high)
+
+
+def _is_finite(value: Any) -> bool:
+    """Returns whether a number is finite and, if it is whole, fits 64 bits."""
+    return abs(value) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Returns whether a value fits the annotation of a setting. A whole number is also a number."""
+    arguments = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_has_type(value, member) for member in arguments)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_has_type(member, arguments[0]) for member in value)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, typing.get_origin(hint) or hint)
+
+
+def _describe_type(hint: Any) -> str:
+    """Returns the annotation of a setting in words."""
+    if isinstance(hint, types.UnionType):
+        return _join_words([_describe_type(member) for member in typing.get_args(hint)])
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "none"}
+    words |= {tuple: "a list of words or numbers", Mapping: "a JSON object"}
+    return words[typing.get_origin(hint) or hint]
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -77,7 +106,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """
     allowed = list(choices)
     if value not in allowed:
-        raise ConfigError(f"{name}={plain(value)} is unknown; choose {_join_words(allowed)}.")
+        raise ConfigError(f"{name}={quote(plain(value))} is unknown; choose {_join_words(allowed)}.")
 
 
 def check_number(
@@ -103,7 +132,7 @@ def check_number(
         ConfigError: If the value is not a number, not a whole number where one is required, or out of range.
     """
     is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and minimum <= value <= maximum and value < below):
+    if not (is_number and _is_finite(value) and minimum <= value <= maximum and value < below):
         raise _out_of_range(name, value, minimum, maximum, below, whole=whole)
 
 
@@ -119,7 +148,7 @@ def _out_of_range(
     if below < math.inf:
         limits.append(f"less than {below:.10g}")
     kind = "whole number" if whole else "number"
-    return ConfigError(f"{name}={value!r} is out of range; give a {kind} that is {' and '.join(limits)}.")
+    return ConfigError(f"{name}={quote(value)} is out of range; give a {kind} that is {' and '.join(limits)}.")
 
 
 def _join_words(words: list[Any]) -> str:

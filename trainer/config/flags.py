@@ -1,7 +1,6 @@
 """Command-line flags derived from `TrainConfig`: one flag per setting."""
 
 import dataclasses
-import json
 import types
 import typing
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from trainer.config.train_config import TrainConfig
+from trainer.storage import documents, parse_json
 
 
 class _WholeNumberParser(flags.ArgumentParser[int]):
@@ -17,10 +17,12 @@ class _WholeNumberParser(flags.ArgumentParser[int]):
     syntactic_help = "a whole number"
 
     def parse(self, argument: Any) -> int:
-        number = float(argument)
-        if number != int(number):
-            raise ValueError(f"{argument} is not a whole number")
-        return int(number)
+        try:
+            return int(argument)
+        except ValueError:
+            if float(argument).is_integer():
+                return int(float(argument))
+            raise
 
 
 class _ListParser(flags.ArgumentParser[tuple[str, ...]]):
@@ -51,10 +53,7 @@ class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
     syntactic_help = "a JSON object"
 
     def parse(self, argument: Any) -> dict[str, Any]:
-        value = json.loads(argument)
-        if not isinstance(value, dict):
-            raise ValueError(f"{argument} is not a JSON object")
-        return value
+        return parse_json(str(argument), "the value", documents.record({}), remedy="write a JSON object")
 
 
 def define_config(values: flags.FlagValues) -> None:

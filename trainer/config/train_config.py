@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite
 from trainer.config.fields import check, plain
 from trainer.config.settings import Settings
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class TrainConfig(Settings):
         unknown = sorted(set(values) - {spec.name for spec in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(
-                f"{unknown[0]!r} is not a setting of this version; use the version that wrote the config."
+                f"{quote(unknown[0])} is not a setting of this version; use the version that wrote the config."
             )
         arguments: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()

@@ -6,11 +6,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import DataError, MissingError, quote
-from trainer.storage import Location, check_relative_name, check_sha256, path_below
+from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
 from trainer.storage.local import LocalLocation
 
 FORMAT_VERSION = 1
 SPEC_NAME = "dataset.json"
+_REMEDY = "prepare the data set again"
+_SHARD_FIELDS = {
+    "file": documents.anything,
+    "num_examples": documents.whole(),
+    "num_bytes": documents.whole(),
+    "sha256": documents.anything,
+    "crc32c": documents.text(),
+}
+"""Checks of a shard. Names and hashes are checked later, with their own messages."""
+_SCHEMA = documents.record(
+    {
+        "name": documents.text(),
+        "image_shape": documents.list_of(documents.whole(1, 2**16), length=3),
+        "num_examples": documents.whole(),
+        "class_names": documents.list_of(documents.text()),
+        "class_counts": documents.list_of(documents.whole()),
+        "shards": documents.list_of(documents.record(_SHARD_FIELDS)),
+        "source": documents.text(),
+        "license": documents.text(),
+        "attribution": documents.text(),
+        "options": documents.map_of(documents.anything),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,29 +80,27 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
         folder: Folder of the data set.
 
     Raises:
-        DataError: If the file is missing, is not JSON, has another format version, lacks a field, contradicts itself,
-            or contains a shard name that leads out of `folder` or an invalid SHA-256.
+        DataError: If the file is missing, is damaged, belongs to another program, has another format version,
+            contradicts itself, or contains a shard name that leads out of `folder` or an invalid SHA-256.
         StorageError: If the file cannot be read.
     """
     path = folder / SPEC_NAME
     try:
-        content = json.loads(path.read_bytes().decode())
+        content = read_json(path, documents.record({}), remedy=_REMEDY, error=DataError)
     except MissingError as error:
         raise DataError(f"{path} does not exist; give the folder of a prepared data set.") from error
-    except (ValueError, RecursionError) as error:
+    if "format_version" not in content:
         raise DataError(
-            f"{path} is not JSON ({error}), expected the description of a data set; prepare the data set again."
-        ) from error
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version") if isinstance(content, dict) else None
-        raise DataError(
-            f"{path} has format_version {quote(version)}, expected {FORMAT_VERSION}; "
-            "prepare the data set again with this version of the package."
+            f"{path} is not the description of a prepared data set: it has no format_version. If another program wrote "
+            "it beside its images, prepare them: python -m trainer prepare --source=FOLDER --out=NEW_FOLDER."
         )
-    try:
-        spec = _from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{path} has a missing or malformed field ({error!r}); prepare the data set again.") from error
+    if content["format_version"] != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; prepare the "
+            "data set again with this version of the package."
+        )
+    check_json(content, path, _SCHEMA, remedy=_REMEDY, error=DataError)
+    spec = _from_json(content)
     _check_consistency(spec, path)
     for shard in spec.shards:
         check_relative_name(shard.file, path, DataError)
@@ -90,27 +111,19 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
 
 
 def _from_json(content: dict[str, Any]) -> DatasetSpec:
-    height, width, channels = (int(size) for size in content["image_shape"])
+    """Returns the spec in a document that fits the schema."""
+    height, width, channels = content["image_shape"]
     return DatasetSpec(
-        name=str(content["name"]),
+        name=content["name"],
         image_shape=(height, width, channels),
-        num_examples=int(content["num_examples"]),
-        class_names=tuple(str(name) for name in content["class_names"]),
-        class_counts=tuple(int(count) for count in content["class_counts"]),
-        shards=tuple(
-            Shard(
-                file=str(shard["file"]),
-                num_examples=int(shard["num_examples"]),
-                num_bytes=int(shard["num_bytes"]),
-                sha256=str(shard["sha256"]),
-                crc32c=str(shard["crc32c"]),
-            )
-            for shard in content["shards"]
-        ),
-        source=str(content["source"]),
-        license=str(content["license"]),
-        attribution=str(content["attribution"]),
-        options=dict(content["options"]),
+        num_examples=content["num_examples"],
+        class_names=tuple(content["class_names"]),
+        class_counts=tuple(content["class_counts"]),
+        shards=tuple(Shard(**{name: shard[name] for name in _SHARD_FIELDS}) for shard in content["shards"]),
+        source=content["source"],
+        license=content["license"],
+        attribution=content["attribution"],
+        options=content["options"],
     )
 
 
@@ -127,7 +140,7 @@ def _check_consistency(spec: DatasetSpec, path: Location) -> None:
             f"{path} has {len(spec.class_names)} class names and {len(spec.class_counts)} class counts, "
             "expected the same number of both; prepare the data set again."
         )
-    if min(spec.image_shape) < 1 or spec.image_shape[2] not in (1, 3, 4):
+    if spec.image_shape[2] not in (1, 3, 4):
         raise DataError(
             f"{path} has image_shape {list(spec.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
             "prepare the data set again."

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer.models import GAN, CycleGAN
 from trainer.models.sampler import as_bytes
-from trainer.storage import Location, locate
+from trainer.storage import Location, documents, locate, read_json
 from trainer.training.rng import StepRng
 
 SAVED_MODEL = "saved_model.pb"
@@ -131,8 +131,9 @@ def about(folder: Location) -> dict[str, int]:
     Raises:
         StorageError: If the note cannot be read.
     """
-    has_note = (folder / SAVED_MODEL).exists() and (folder / _NOTE).exists()
-    return json.loads((folder / _NOTE).read_bytes()) if has_note else {}
+    if not (folder / SAVED_MODEL).exists() or not (folder / _NOTE).exists():
+        return {}
+    return read_json(folder / _NOTE, documents.map_of(documents.whole()), remedy="delete the model to export it again")
 
 
 def publish(folder: Path, to: Location) -> None:

@@ -1,7 +1,9 @@
 """Storage: local paths and `gs://` behind one interface, and the file names of a run directory."""
 
+from trainer.storage import documents
 from trainer.storage.base import Location, StorageEntry
-from trainer.storage.local_files import file_crc32c, file_sha256, read_json_lines, write_atomically
+from trainer.storage.documents import check_json, parse_json, read_json, read_json_lines
+from trainer.storage.local_files import file_crc32c, file_sha256, write_atomically
 from trainer.storage.mirror import Mirror
 from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, without_mount
 from trainer.storage.run_directory import RunDirectory
@@ -12,15 +14,19 @@ __all__ = [
     "Mirror",
     "RunDirectory",
     "StorageEntry",
+    "check_json",
     "check_relative_name",
     "check_sha256",
+    "documents",
     "file_crc32c",
     "file_sha256",
     "has_bucket",
     "is_remote",
     "local_path",
     "locate",
+    "parse_json",
     "path_below",
+    "read_json",
     "read_json_lines",
     "without_mount",
     "write_atomically",

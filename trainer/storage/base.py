@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.errors import StorageError
+
 SCHEME = "gs://"
 """Scheme of the address of a bucket or an object in it."""
 
@@ -58,11 +60,15 @@ class Location(abc.ABC):
         """
 
     @abc.abstractmethod
-    def read_bytes(self) -> bytes:
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
         """Returns the content of this file.
+
+        Args:
+            max_bytes: Maximum size of the file in bytes. At most this number is held in memory. None: any size.
 
         Raises:
             MissingError: If the file does not exist.
+            StorageError: If the file is larger than `max_bytes`.
         """
 
     @abc.abstractmethod
@@ -97,3 +103,10 @@ class Location(abc.ABC):
             names: Names of the files, relative to `folder`.
             only_new: Whether to refuse to overwrite existing files.
         """
+
+
+def too_large(location: object, max_bytes: int) -> StorageError:
+    """Returns the error for a file that is larger than what is read of it."""
+    return StorageError(
+        f"{location} has more than {max_bytes:,} bytes, too many for its kind; correct the name, or replace it."
+    )

@@ -4,6 +4,7 @@ TensorFlow's own `gs://` file system is not used: it uploads a whole file at eac
 """
 
 import functools
+import io
 import mimetypes
 import os
 import threading
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 from google.api_core import exceptions as api
@@ -21,7 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from trainer.errors import MISSING_CREDENTIALS, MissingError, StorageError
-from trainer.storage.base import SCHEME, Location, StorageEntry
+from trainer.storage.base import SCHEME, Location, StorageEntry, too_large
 from trainer.storage.local_files import base64_crc32c, file_crc32c
 from trainer.storage.safe_names import check_relative_name
 
@@ -82,10 +83,14 @@ class BucketLocation(Location):
             check_relative_name(entry.name, self)
         yield from entries
 
-    def read_bytes(self) -> bytes:
-        return self._call(
-            "read", lambda: self._blob().download_as_bytes(checksum="crc32c", retry=_RETRY, timeout=_TIMEOUT_SECS)
-        )
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+        content = io.BytesIO() if max_bytes is None else _LimitedBuffer(self, max_bytes)
+
+        def read() -> bytes:
+            self._blob().download_to_file(content, checksum="crc32c", retry=_RETRY, timeout=_TIMEOUT_SECS)
+            return content.getvalue()
+
+        return self._call("read", read)
 
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
         content_type = mimetypes.guess_type(self.name)[0] or "application/octet-stream"
@@ -205,6 +210,24 @@ class BucketLocation(Location):
         except (api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError, requests.RequestException):
             pass  # the bucket cannot be checked; the object is missing in any case
         return MissingError(f"{self} does not exist; correct the name.")
+
+
+class _LimitedBuffer(io.BytesIO):
+    """Memory for the content of an object, which raises StorageError for more than a number of bytes.
+
+    Args:
+        location: Object, for the message.
+        max_bytes: Maximum size in bytes.
+    """
+
+    def __init__(self, location: BucketLocation, max_bytes: int):
+        super().__init__()
+        self._location, self._max_bytes = location, max_bytes
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > self._max_bytes:
+            raise too_large(self._location, self._max_bytes)
+        return super().write(data)
 
 
 @functools.cache

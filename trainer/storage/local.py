@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trainer.errors import MissingError, StorageError
-from trainer.storage.base import Location, StorageEntry
+from trainer.storage.base import Location, StorageEntry, too_large
 from trainer.storage.local_files import write_atomically
 from trainer.storage.safe_names import check_relative_name
 
@@ -41,11 +41,15 @@ class LocalLocation(Location):
             if num_bytes is not None:
                 yield StorageEntry(name, num_bytes)
 
-    def read_bytes(self) -> bytes:
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
         try:
-            return self.path.read_bytes()
-        except OSError as error:
+            with open(self.path, "rb", opener=_open_at_once) as file:
+                content = file.read(-1 if max_bytes is None else max_bytes + 1)
+        except (OSError, ValueError) as error:  # ValueError: the name has a NUL
             raise _explain(error, self.path, "read") from error
+        if max_bytes is not None and len(content) > max_bytes:
+            raise too_large(self, max_bytes)
+        return content
 
     def write_bytes(self, content: bytes, *, only_new: bool = False) -> None:
         if only_new and self.path.exists():
@@ -86,6 +90,13 @@ class AppendOnlyFolder(LocalLocation):
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         for name in names:
             _append(folder / name, self.path / name)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a file. A pipe that has no writer is empty, instead of blocking the process forever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _list_names(folder: Path, recursive: bool) -> Iterator[str]:
@@ -156,8 +167,10 @@ def _append(source: Path, target: Path) -> None:
         raise _explain(error, target, "written") from error
 
 
-def _explain(error: OSError, path: Path, operation: str) -> StorageError:
+def _explain(error: OSError | ValueError, path: Path, operation: str) -> StorageError:
     if isinstance(error, FileNotFoundError):
         return MissingError(f"{path} does not exist; correct the name.")
+    if isinstance(error, ValueError):
+        return StorageError(f"{path} cannot be {operation} ({error}); correct the name.")
     remedy = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
     return StorageError(f"{path} cannot be {operation} ({error.strerror or error}); {remedy}.")

@@ -2,12 +2,9 @@
 
 import base64
 import hashlib
-import json
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 
@@ -50,16 +47,3 @@ def file_crc32c(path: Path) -> str:
 def base64_crc32c(content: bytes) -> str:
     """Returns the CRC32C of bytes in base64, as Cloud Storage reports it."""
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
-
-
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the objects of a JSON Lines file, without a last line that a kill cut short."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            if number + 1 < len(lines):
-                raise

@@ -1,6 +1,5 @@
 """Restores the GAN of a run from its directory."""
 
-import json
 import logging
 import os
 
@@ -9,7 +8,7 @@ from trainer.config import TrainConfig, recipes
 from trainer.config.choices import StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
-from trainer.storage import RunDirectory, is_remote, without_mount
+from trainer.storage import RunDirectory, documents, is_remote, locate, read_json, without_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.store import CheckpointStore, load
@@ -46,26 +45,19 @@ def stored_config(directory: RunDirectory) -> TrainConfig | None:
     """Returns the stored config of a run; None if the directory has no run.
 
     Raises:
-        CheckpointError: If the file cannot be read.
-        ConfigError: If a setting is unknown or out of range.
+        CheckpointError: If the file is damaged, or a setting is unknown or out of range.
+        StorageError: If the file cannot be read.
     """
     if not directory.config.exists():
         return None
-    try:
-        config = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
-        is_config = isinstance(config.recipe, str)
-    except (TypeError, AttributeError, RecursionError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(directory) from error
-    if not is_config:
-        raise _unreadable(directory)
-    return config
-
-
-def _unreadable(directory: RunDirectory) -> CheckpointError:
-    return CheckpointError(
-        f"job_dir={directory.name} has a {CONFIG} that is not the config of a run; copy it again, or use another "
-        "directory."
+    path, remedy = directory.display_path(directory.config), "copy the run again, or use another directory"
+    values = read_json(
+        locate(directory.config), documents.record({}), remedy=remedy, error=CheckpointError, origin=path
     )
+    try:
+        return TrainConfig.from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is not the config of a run of this version: {error}") from error
 
 
 def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> None:

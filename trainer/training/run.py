@@ -19,7 +19,7 @@ from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
-from trainer.storage import Mirror, RunDirectory, is_remote, read_json_lines, without_mount, write_atomically
+from trainer.storage import Mirror, RunDirectory, documents, is_remote, read_json_lines, without_mount, write_atomically
 from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training.checkpoint.store import load
 from trainer.training.distributed import consensus, strategy as strategies
@@ -303,7 +303,8 @@ class Run:
 
     def _report_best(self, metric: str) -> None:
         """Logs how the metric changed during the run. Without an evaluation it has no values."""
-        lines = [line for line in read_json_lines(self._directory.metrics) if metric in line]
+        schema = documents.record({"step": documents.whole(), metric: documents.number})
+        lines, _ = read_json_lines(self._directory.metrics, schema)
         if not lines:
             return
         first, best = lines[0], min(lines, key=lambda line: line[metric])

@@ -1,7 +1,6 @@
 """Replicas of a local job as processes, and their output with the name of the replica before each line."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from trainer.cloud.emulator.replicas import Replica
+from trainer.errors import DocumentError
 from trainer.logging import discard_output, is_terminal
+from trainer.storage import documents, parse_json
 
 _JOB_PREFIXES = ("AIP_", "CLOUD_ML_")
 _CLUSTER_VARIABLES = ("TF_CONFIG", "CLUSTER_SPEC")
@@ -19,6 +20,7 @@ _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _IS_LOG_LEVEL_SET = _LOG_LEVEL in os.environ  # by the user: `trainer.logging.quiet_import` sets it later
 _COLORS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
+_LOG_ENTRY = documents.record({"severity": documents.text(), "message": documents.text()})
 _output_lock = threading.Lock()
 
 StartProcess = Callable[[Replica], "subprocess.Popen[str]"]
@@ -149,9 +151,7 @@ def _to_plain_text(line: str) -> str:
     if not line.startswith("{"):
         return line
     try:
-        entry = json.loads(line)
-    except ValueError:
-        return line
-    if not isinstance(entry, dict) or not {"severity", "message"} <= entry.keys():
+        entry = parse_json(line, "the line", _LOG_ENTRY, remedy="", allow_nan=True)
+    except DocumentError:
         return line
     return f"{entry['severity']} {entry['message']}"

@@ -6,17 +6,39 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trainer.cloud.jobs.job_spec import TuningSpec
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
 from trainer.errors import ConfigError, StorageError, quote
-from trainer.storage import Location, check_relative_name, read_json_lines
+from trainer.storage import Location, check_relative_name, documents, read_json, read_json_lines
 
 State = Literal["ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
 
 FILE_NAME = "trials.json"
 _ID = re.compile(r"[1-9][0-9]{0,8}")
+_OPTIONAL_NUMBER = documents.optional(documents.numeric)
+_MEASUREMENT = documents.record(
+    {
+        "stepCount": documents.text("[0-9]{1,18}", "a whole number as text"),
+        "metrics": documents.list_of(documents.record({"value": documents.number}), length=1),
+    }
+)
+_TRIAL = documents.record(
+    {
+        "id": documents.anything,
+        "state": documents.text("|".join(get_args(State))),
+        "parameters": documents.list_of(
+            documents.record({"parameterId": documents.text(), "value": documents.anything})
+        ),
+        "measurements": documents.list_of(_MEASUREMENT),
+        "finalMeasurement": documents.optional(_MEASUREMENT),
+        "startTime": documents.text(),
+        "endTime": documents.optional(documents.text()),
+        "infeasibleReason": documents.optional(documents.text()),
+    }
+)
+_SCHEMA = documents.record({"studySpec": documents.map_of(documents.anything), "trials": documents.list_of(_TRIAL)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +101,16 @@ def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
     Raises:
         ConfigError: If a line is not a report of metrics.
     """
-    measurements = []
-    try:
-        for line in read_json_lines(path):
-            value = float(line.get(metric_id, "nan"))
-            if math.isfinite(value):
-                measurements.append(Measurement(step=int(float(line.get("global_step", 0))), value=value))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} has a line that is not a report of a metric ({error}); delete the line.") from error
-    return tuple(measurements)
+    fields = ("global_step", metric_id)
+    lines, num_unreadable = read_json_lines(path, documents.record(dict.fromkeys(fields, _OPTIONAL_NUMBER)))
+    if num_unreadable:
+        raise ConfigError(f"{path} has {num_unreadable} lines that are not reports of a metric; delete them.")
+    reports = [(float(line.get("global_step") or 0), float(line.get(metric_id) or "nan")) for line in lines]
+    return tuple(
+        Measurement(step=int(step), value=value)
+        for step, value in reports
+        if math.isfinite(step) and math.isfinite(value)
+    )
 
 
 def write(file: Location, spec: TuningSpec, records: Iterable[TrialRecord]) -> None:
@@ -112,13 +135,9 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
     """
     if not file.exists():
         return {}
-    try:
-        content = json.loads(file.read_bytes())
-        study, records = content["studySpec"], [_from_json(trial) for trial in content["trials"]]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{file} is not the file of a local study; move it away to start one in this folder."
-        ) from error
+    remedy = "it is not the file of a local study, so move it away to start one in this folder"
+    content = read_json(file, _SCHEMA, remedy=remedy, error=ConfigError)
+    study, records = content["studySpec"], [_from_json(trial) for trial in content["trials"]]
     if study != json.loads(json.dumps(spec.study.raw)):
         keys = sorted(key for key in {*study, *spec.study.raw} if study.get(key) != spec.study.raw.get(key))
         raise ConfigError(

@@ -9,11 +9,32 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import CheckpointError, quote
-from trainer.storage import check_relative_name, check_sha256, file_sha256, path_below
+from trainer.errors import CheckpointError, DocumentError, MissingError, StorageError, escape, quote
+from trainer.storage import (
+    Location,
+    check_relative_name,
+    check_sha256,
+    documents,
+    file_sha256,
+    locate,
+    parse_json,
+    path_below,
+)
 
 MANIFEST = "MANIFEST.json"
 _FORMAT_VERSION = 1
+_REMEDY = "restore the checkpoint from a backup"
+_SCHEMA = documents.record(
+    {
+        "step": documents.whole(maximum=10**18 - 1),
+        "files": documents.map_of(documents.record({"num_bytes": documents.whole(), "sha256": documents.anything})),
+        "state_sha256": documents.text(),
+        "fingerprints": documents.map_of(documents.text()),
+        "metrics": documents.map_of(documents.number),
+        "versions": documents.map_of(documents.text()),
+        "format_version": documents.whole(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -53,30 +74,25 @@ class CheckpointManifest:
 
         Raises:
             CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
-            ValueError: If any byte differs from what was written.
+            DocumentError: If any byte differs from what was written.
         """
-        try:
-            fields = json.loads(content)
-            fields.pop("manifest_sha256")
-            manifest = cls(**fields)
-            is_intact = manifest.to_bytes() == content and manifest._has_right_types()
-        except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError("the manifest is damaged") from error
-        if not is_intact:
-            raise ValueError("the manifest is damaged")
+        fields = parse_json(content, where, _SCHEMA, remedy=_REMEDY, allow_nan=True)
+        manifest = cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
+        if manifest.to_bytes() != content:
+            raise DocumentError(f"{escape(where)} does not have its own SHA-256; {_REMEDY}.")
         for name, expected in manifest.files.items():
             check_relative_name(name, where, CheckpointError)
             check_sha256(expected["sha256"], where, CheckpointError)
         return manifest
 
-    def _has_right_types(self) -> bool:
-        return (
-            isinstance(self.step, int)
-            and self.step >= 0
-            and all(isinstance(expected["num_bytes"], int) and "sha256" in expected for expected in self.files.values())
-            and all(isinstance(value, int | float) for value in self.metrics.values())
-            and isinstance(self.fingerprints, dict)
-        )
+
+def read_manifest(folder: Location) -> bytes:
+    """Returns the content of the manifest of a checkpoint, without checking it.
+
+    Raises:
+        StorageError: If it cannot be read, or is larger than any manifest.
+    """
+    return (folder / MANIFEST).read_bytes(documents.MAX_DOCUMENT_BYTES)
 
 
 def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
@@ -90,10 +106,10 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
             malformed.
     """
     try:
-        manifest = CheckpointManifest.from_bytes((folder / MANIFEST).read_bytes(), folder / MANIFEST)
-    except FileNotFoundError:
+        manifest = CheckpointManifest.from_bytes(read_manifest(locate(folder)), folder / MANIFEST)
+    except MissingError:
         return None, f"{folder.name} has no {MANIFEST}"
-    except (OSError, ValueError):
+    except StorageError:
         return None, f"{folder.name}/{MANIFEST} is damaged"
     if manifest.format_version != _FORMAT_VERSION:
         return None, f"{folder.name} has format {quote(manifest.format_version)}, expected {_FORMAT_VERSION}"

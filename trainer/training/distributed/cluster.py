@@ -1,11 +1,12 @@
 """Machines of a job and the role of this one, parsed from `TF_CONFIG` or `CLUSTER_SPEC`."""
 
-import json
-import re
+import collections
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
+from trainer.storage import check_json, documents, parse_json
 
 Role = Literal["chief", "worker", "evaluator"]
 
@@ -19,6 +20,12 @@ _ROLES: dict[str, dict[str, str]] = {
     },
 }
 """Roles by their names in each variable."""
+
+
+_ADDRESS = documents.text(r"\S{1,255}:[0-9]{1,5}", "HOST:PORT")
+_SCHEMA = documents.record({"cluster": documents.optional(documents.map_of(documents.list_of(_ADDRESS)))})
+_TASK = documents.record({"task": documents.record({"type": documents.text(), "index": documents.numeric})})
+_REMEDY = 'correct it, as in {"cluster": {...}, "task": {...}}, or unset it to train on one machine'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +97,12 @@ def parse_cluster(tf_config: str | None, cluster_spec: str | None) -> Cluster | 
 
 def _parse(variable: str, text: str) -> Cluster | None:
     """Returns the cluster in one variable, which may have a single machine. None: the variable lists no machine."""
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{variable} is not JSON ({error}); correct it, or unset it to train on one machine."
-        ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("cluster") or {}, dict):
-        raise ConfigError(
-            f'{variable}={text:.60} must be a JSON object, as in {{"cluster": {{...}}, "task": {{...}}}}.'
-        )
+    content = parse_json(text, variable, _SCHEMA, remedy=_REMEDY, error=ConfigError)
     if not content.get("cluster"):
         return None
+    check_json(content, variable, _TASK, remedy=_REMEDY, error=ConfigError)
     groups = _parse_groups(variable, content["cluster"])
-    role, index = _parse_task(variable, content.get("task"), groups)
+    role, index = _parse_task(variable, content["task"], groups)
     chief, workers = groups.get("chief", []), groups.get("worker", [])
     if not chief:  # as in TensorFlow, the first worker is the chief
         chief, workers = workers[:1], workers[1:]
@@ -118,9 +117,7 @@ def _parse_groups(variable: str, jobs: dict[str, Any]) -> dict[str, list[str]]:
     for job, addresses in jobs.items():
         role = _ROLES[variable].get(job)
         if role is None:
-            raise ConfigError(f"{variable} lists {job!r}, which is not a role; use {', '.join(_ROLES[variable])}.")
-        if not isinstance(addresses, list) or not all(_is_address(address) for address in addresses):
-            raise ConfigError(f"{variable} has {job}={addresses!r}; make it a list of HOST:PORT.")
+            raise ConfigError(f"{variable} lists {quote(job)}, which is not a role; use {', '.join(_ROLES[variable])}.")
         if role == "server" and addresses:
             raise ConfigError(
                 f"{variable} lists parameter or reduction servers ({job}: {', '.join(addresses)}), which this trainer "
@@ -141,26 +138,17 @@ def _check_groups(variable: str, groups: dict[str, list[str]]) -> None:
         )
     if not chief and not workers:
         raise ConfigError(f"{variable} lists no machine that trains; add a chief.")
-    repeated = [address for address in (*chief, *workers) if (*chief, *workers).count(address) > 1]
-    if repeated:
-        raise ConfigError(f"{variable} lists {repeated[0]} twice; give each machine its own address.")
+    address, count = collections.Counter((*chief, *workers)).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"{variable} lists {quote(address)} {count} times; give each machine its own address.")
 
 
-def _is_address(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\S+:\d+", value) is not None
-
-
-def _parse_task(variable: str, task: Any, groups: dict[str, list[str]]) -> tuple[Role, int]:
+def _parse_task(variable: str, task: Mapping[str, Any], groups: dict[str, list[str]]) -> tuple[Role, int]:
     """Returns the role and index of this machine."""
-    if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
-        raise ConfigError(
-            f'{variable} has task={json.dumps(task)}; it must name this machine, as in {{"type": '
-            f'"{next(iter(_ROLES[variable]))}", "index": 0}}.'
-        )
     job, index = task["type"], str(task["index"])
     if not index.isdecimal():
-        raise ConfigError(f"{variable} has task index {task['index']!r}; it must be a whole number from 0.")
-    role = _ROLES[variable].get(job) if isinstance(job, str) else None
+        raise ConfigError(f"{variable} has task index {quote(task['index'])}; it must be a whole number from 0.")
+    role = _ROLES[variable].get(job)
     match role:
         case "evaluator":
             return role, int(index)
@@ -171,7 +159,7 @@ def _parse_task(variable: str, task: Any, groups: dict[str, list[str]]) -> tuple
                 f"{variable} makes this machine {job} {index}, but the last one is {job} {len(groups[role]) - 1}; "
                 "correct the index."
             )
-    raise ConfigError(f"{variable} makes this machine {job!r}, which its cluster does not list; correct the task.")
+    raise ConfigError(f"{variable} makes this machine {quote(job)}, which its cluster does not list; correct the task.")
 
 
 def _check_agreement(tf_config: Cluster, pools: Cluster) -> None:
