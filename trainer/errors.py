@@ -110,7 +110,10 @@ UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 def quote(value: object) -> str:
     """Returns an untrusted value for a message: escaped as by `repr`, and shortened."""
     limit = _MAX_QUOTED_CHARACTERS
-    text = repr(value[: 2 * limit] if isinstance(value, str) else value)
+    try:
+        text = repr(value[: 2 * limit] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a very deep list
+        text = f"a very long {type(value).__name__}"
     is_cut = len(text) > limit or (isinstance(value, str) and len(value) > 2 * limit)
     return f"{text[: limit - 2]}…{text[:1] if isinstance(value, str) else ''}" if is_cut else text
 

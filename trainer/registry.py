@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 Member = TypeVar("Member")
+_MAX_COMPARED_CHARACTERS = 200
 
 
 class Registry(Generic[Member]):
@@ -61,7 +62,7 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         advice = f"choose one of {', '.join(known)}." if known else "there are no names to choose from."
-        raise ConfigError(f"{name!r} is an unknown {kind}; {did_you_mean(name, known, advice)}")
+        raise ConfigError(f"{quote(name)} is an unknown {kind}; {did_you_mean(name, known, advice)}")
 
 
 def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
@@ -75,5 +76,17 @@ def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:
     Returns:
         A question that suggests the nearest known name, if one is similar, followed by the advice.
     """
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {nearest[0]}? {advice[:1].upper()}{advice[1:]}".rstrip() if nearest else advice
+    nearest = nearest_name(name, known)
+    return f"did you mean {nearest}? {advice[:1].upper()}{advice[1:]}".rstrip() if nearest else advice
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Returns the known name that is most similar to a name, or None if no name is similar.
+
+    Args:
+        name: Unknown name. A very long one is not compared, which would take minutes.
+        known: Known names.
+        cutoff: Smallest similarity, in [0, 1].
+    """
+    nearest = difflib.get_close_matches(name[: _MAX_COMPARED_CHARACTERS + 1], list(known), n=1, cutoff=cutoff)
+    return nearest[0] if nearest and len(name) <= _MAX_COMPARED_CHARACTERS else None

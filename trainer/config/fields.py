@@ -69,7 +69,7 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
 
 def _is_finite(value: Any) -> bool:
     """Returns whether a number is finite and, if it is whole, fits 64 bits."""
-    return abs(value) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
+    return abs(int(value)) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
 
 
 def _has_type(value: Any, hint: Any) -> bool:

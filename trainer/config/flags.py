@@ -8,7 +8,10 @@ from typing import Any
 from absl import flags
 
 from trainer.config.train_config import TrainConfig
+from trainer.errors import ConfigError, quote
 from trainer.storage import documents, parse_json
+
+_MAX_NAME_LENGTH = 100
 
 
 class _WholeNumberParser(flags.ArgumentParser[int]):
@@ -103,8 +106,16 @@ def parsed_settings(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def with_underscores(argument: str) -> str:
-    """Returns an argument with underscores in the flag's name: `--job_dir=x` for `--job-dir=x`."""
-    if not argument.startswith("--"):
+    """Returns an argument with underscores in the flag's name: `--job_dir=x` for `--job-dir=x`.
+
+    Raises:
+        ConfigError: If the name is far too long for a flag. absl cannot search for the nearest name then.
+    """
+    if not argument.startswith("-"):
         return argument
     name, equals, value = argument.partition("=")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise ConfigError(f"{quote(name)} is not a flag; --help lists the flags.")
+    if not argument.startswith("--"):
+        return argument
     return "--" + name[2:].replace("-", "_") + equals + value

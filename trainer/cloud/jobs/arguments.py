@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 
 from trainer.cloud.jobs.worker_pools import PACKAGE, TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig, flags as config_flags, recipes
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
 
@@ -72,7 +72,7 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     try:
         extra = values([TRAINER, *(config_flags.with_underscores(arg) for arg in args)])[1:]
         if extra:
-            raise ConfigError(f"{extra[0]!r} is not a flag; flags are written --name=value.")
+            raise ConfigError(f"{quote(extra[0])} is not a flag; flags are written --name=value.")
         flags = config_flags.parsed_settings(values)
         recipe = flags.get("recipe", "digits")
         config = TrainConfig() if ":" in recipe else recipes.get(recipe)
@@ -119,4 +119,4 @@ def _explain(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
         return f"{str(error).rstrip('.')}; write --name=value."
     name, value = match.groups()
     expected = values[name].parser.syntactic_help or "true or false"
-    return f"--{name}={value} does not fit; --{name} takes {expected}."
+    return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."

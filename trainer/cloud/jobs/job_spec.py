@@ -3,7 +3,6 @@
 A whole file is validated before anything starts.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from trainer.cloud.jobs.worker_pools import Pool, is_allowed_uri, parse_pools
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError
+from trainer.registry import nearest_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def parse(content: Any, *, is_local: bool = False) -> JobFile:
 def _num_similar_keys(content: Mapping[Any, Any], message: Descriptor) -> int:
     """Returns how many keys resemble keys of a message, so that a misspelled key counts."""
     known = api_schema.fields(message)
-    return sum(bool(difflib.get_close_matches(camel_case(str(key)), known, n=1, cutoff=0.8)) for key in content)
+    return sum(nearest_name(camel_case(str(key)), known, cutoff=0.8) is not None for key in content)
 
 
 def _parse_tuning_job(raw: dict[str, Any], is_local: bool) -> TuningSpec:

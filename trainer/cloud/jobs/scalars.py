@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.cloud.jobs.api_schema import Kind
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 EXPECTED: Mapping[Kind, str] = {
     "text": "text; put it in quotes",
@@ -46,7 +46,7 @@ def normalize(value: Any, kind: Kind, path: str) -> Any:
 
 
 def describe(value: Any) -> str:
-    """Returns a value as error messages show it, shortened to 60 characters."""
+    """Returns a value as error messages show it, shortened."""
     match value:
         case bool():
             return str(value).lower()
@@ -55,7 +55,7 @@ def describe(value: Any) -> str:
         case list():
             return "a list"
         case _:
-            return f"{str(value)[:60]!r}" if isinstance(value, str) else f"{value}"[:60]
+            return quote(value) if isinstance(value, str | int) else f"{value}"[:60]
 
 
 def _normal_form(value: Any, kind: Kind) -> Any:

@@ -1,6 +1,5 @@
 """Validates the content of a job file against Vertex AI's messages."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from trainer.cloud.jobs import api_schema
 from trainer.cloud.jobs.scalars import EXPECTED, describe, normalize
 from trainer.errors import ConfigError
-from trainer.registry import did_you_mean
+from trainer.registry import did_you_mean, nearest_name
 
 
 def validate(value: Any, message: Descriptor, path: str = "") -> dict[str, Any]:
@@ -109,8 +108,8 @@ def _validate_value(value: Any, field: FieldDescriptor, path: str) -> Any:
 def _check_enum(value: Any, names: tuple[str, ...], path: str) -> None:
     if value in names:
         return
-    nearest = difflib.get_close_matches(str(value).upper(), names, n=1)
-    advice = f"did you mean {nearest[0]}?" if nearest else f"known values are {', '.join(names)}."
+    nearest = nearest_name(str(value).upper(), names) if isinstance(value, str) else None
+    advice = f"did you mean {nearest}?" if nearest else f"known values are {', '.join(names)}."
     fail(path, f"is {describe(value)}, which is unknown; {advice}")
 
 
