@@ -38,7 +38,7 @@ class SampleGrid(Periodic):
         super().__init__(every_steps)
         self._directory = local_path(directory)
         self._rows, self._columns = rows, columns
-        self._log_dir = log_dir
+        self._log_dir = None if log_dir is None else local_path(log_dir)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

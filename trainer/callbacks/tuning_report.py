@@ -15,7 +15,7 @@ import keras
 
 from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
-from trainer.storage import write_atomically
+from trainer.storage import local_path, write_atomically
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class TuningReport(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str], trial: str):
         super().__init__()
-        self._path, self._trial = Path(path), trial
+        self._path, self._trial = local_path(path), trial
         _check_folder(self._path.parent)
         self._lines = self._path.read_text().splitlines() if self._path.exists() else []
 

@@ -29,14 +29,14 @@ from trainer.cloud.emulator.restart_policy import GRACE_SECS, MAX_RESTARTS, SIGN
 from trainer.cloud.jobs import arguments, job_spec, source_package
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.preflight import check_job
-from trainer.cloud.jobs.worker_pools import is_allowed_uri
+from trainer.cloud.jobs.worker_pools import parse_uri
 from trainer.cloud.tuning import study_report, study_runner, trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
 from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE, without_slash
 from trainer.errors import ConfigError, JobError, JobStopped
 from trainer.logging import print_json
-from trainer.storage import locate
+from trainer.storage import local_path, locate
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         print_json([_describe_replica(replica) for replica in replicas])
         return
     venvs.check_packages(replicas)
-    with _exit_on_signals(), venvs.install_packages(replicas, project=Path(values.package)) as with_venv:
+    with _exit_on_signals(), venvs.install_packages(replicas, project=local_path(values.package)) as with_venv:
         if isinstance(job, TuningSpec):
             _run_study(job, values, with_venv)
         else:
@@ -199,10 +199,8 @@ def _with_flags(job: JobFile, values: absl_flags.FlagValues) -> JobFile:
         return replace(job, trial=cast(JobSpec, _with_flags(job.trial, values)))
     if values.args:
         job = replace_args(job, [arg for text in values.args for arg in arguments.split_list(text)])
-    if values.base_output_dir:
-        folder = values.base_output_dir
-        if not is_allowed_uri(folder, is_local=True):
-            raise ConfigError(f"base_output_dir={folder} is not a folder; give a local folder or gs://BUCKET/NAME.")
+    if values.base_output_dir is not None:
+        folder = parse_uri(values.base_output_dir, "base_output_dir", is_local=True)
         job = replace(job, base_output_uri=without_slash(folder))
     return without_packages(job) if values.no_venv else job
 

@@ -11,7 +11,7 @@ from trainer.data.prepare.decoding import RESIZES
 from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError
 from trainer.logging import is_terminal, log_fields, quiet_import
-from trainer.storage import locate
+from trainer.storage import locate, parse_path
 
 _logger = logging.getLogger(__name__)
 
@@ -122,7 +122,9 @@ def run_command(values: absl_flags.FlagValues) -> None:
         max_bad_images=values.max_bad_images,
         num_processes=values.processes,
     )
-    out = values.out.rstrip("/")
+    out = parse_path(values.out).rstrip("/")
+    if values.source_b is not None:
+        parse_path(values.source_b)  # before the images of the first domain are prepared
     if values.source_b is None:
         _prepare(values.source, out, options, values)
         training_flags = f"--recipe=r3gan --dataset={out}"

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
@@ -19,7 +18,7 @@ from trainer.config import TrainConfig
 from trainer.data import availability
 from trainer.errors import ConfigError, DataError, Interrupted, StorageError
 from trainer.logging import log_fields, print_json, quiet_import
-from trainer.storage import without_mount
+from trainer.storage import local_path, parse_path, without_mount
 
 _logger = logging.getLogger(__name__)
 
@@ -104,7 +103,8 @@ def _read_job(
     """
     args = None if values.args is None else [arg for text in values.args for arg in arguments.split_list(text)]
     content = requests.with_overrides(read_yaml(values.config), args=args, service_account=values.service_account)
-    staging_bucket = values.staging_bucket or (_PLACEHOLDER_BUCKET if values.dry_run else None)
+    default_bucket = _PLACEHOLDER_BUCKET if values.dry_run else None
+    staging_bucket = default_bucket if values.staging_bucket is None else parse_path(values.staging_bucket)
     try:
         content, sources = source_package.with_provisional_uris(content, staging_bucket)
         job = job_spec.parse(content)
@@ -113,7 +113,7 @@ def _read_job(
         raise ConfigError(f"{os.fspath(values.config)}: {error}") from error
     _check_data(values.config, configs, in_buckets=False)
     request = requests.create_request(job, values.display_name)
-    packages = source_package.collect_packages(sources, staging_bucket, Path(values.package))
+    packages = source_package.collect_packages(sources, staging_bucket, local_path(values.package))
     body = source_package.with_final_uris(request.body, packages)
     return requests.Request(kind=request.kind, body=body), [*packages.values()], configs
 

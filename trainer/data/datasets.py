@@ -15,7 +15,9 @@ from trainer.data.pipeline.chunk_schedule import choose_num_chunks
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
 from trainer.storage import Location, is_remote, locate
+from trainer.storage.local import LocalLocation
 
+_PREPARE_FIRST = "prepare images with python -m trainer prepare --source=IMAGES --out=FOLDER, and give that FOLDER"
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
@@ -181,8 +183,12 @@ def prepared_folder(name: str) -> Location:
     folder = locate(name)
     if (folder / SPEC_NAME).exists():
         return folder
-    if is_remote(name) or pathlib.Path(name).is_dir():
-        raise ConfigError(f"dataset={name} has no {SPEC_NAME}; give the folder of a prepared data set.")
+    if is_remote(name) or (isinstance(folder, LocalLocation) and folder.path.is_dir()):
+        raise ConfigError(f"dataset={name} has no {SPEC_NAME}; {_PREPARE_FIRST}.")
+    if folder.exists():
+        raise ConfigError(f"dataset={name} is a file, not the folder of a prepared data set; {_PREPARE_FIRST}.")
+    if "/" in name:
+        raise ConfigError(f"dataset={name} does not exist; correct the path, or {_PREPARE_FIRST}.")
     advice = did_you_mean(name, NAMES, f"choose one of {', '.join(NAMES)}.")
     raise ConfigError(f"dataset={name} is neither a known data set nor a directory with {SPEC_NAME}; {advice}")
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError
-from trainer.storage import Location, check_sha256, file_sha256, path_below
+from trainer.storage import Location, check_sha256, file_sha256, local_path, path_below
 from trainer.storage.local import LocalLocation
 
 DEFAULT_CACHE_MIB = 10_240
@@ -166,7 +166,7 @@ def _file_stats(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
 
 def _default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "gan-trainer" / "shards"
+    return (local_path(base) if base else Path.home() / ".cache") / "gan-trainer" / "shards"
 
 
 def _verify(shard: Shard, display_name: str, path: Path) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
 from trainer.errors import DataError, StorageError
-from trainer.storage import Location, file_crc32c, file_sha256, write_atomically
+from trainer.storage import Location, file_crc32c, file_sha256, local_path, write_atomically
 
 _PREFIX = "images-"
 _SHARD = rf"{_PREFIX}[0-9]{{5,}}\.tfrecord"
@@ -54,7 +54,7 @@ def write_prepared(
     """
     labels = np.asarray(labels)
     _check_arrays(images, labels, len(class_names), num_shards)
-    directory = Path(directory)
+    directory = local_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SPEC_NAME).unlink(missing_ok=True)
     bounds = [len(images) * index // num_shards for index in range(num_shards + 1)]

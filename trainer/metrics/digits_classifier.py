@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import DataError
+from trainer.storage import local_path
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
 IMAGE_SIZE = 28
@@ -39,7 +40,7 @@ class DigitsClassifier:
         Raises:
             DataError: If a file is missing or the weights do not have the SHA-256 in the `.json` file.
         """
-        path = pathlib.Path(path)
+        path = local_path(path)
         try:
             content = path.read_bytes()
             expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]

@@ -5,7 +5,7 @@ from trainer.storage.base import Location, StorageEntry
 from trainer.storage.documents import check_json, parse_json, read_json, read_json_lines
 from trainer.storage.local_files import file_crc32c, file_sha256, write_atomically
 from trainer.storage.mirror import Mirror
-from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, without_mount
+from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, parse_path, without_mount
 from trainer.storage.run_directory import RunDirectory
 from trainer.storage.safe_names import check_relative_name, check_sha256, path_below
 
@@ -25,6 +25,7 @@ __all__ = [
     "local_path",
     "locate",
     "parse_json",
+    "parse_path",
     "path_below",
     "read_json",
     "read_json_lines",

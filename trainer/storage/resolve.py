@@ -1,23 +1,65 @@
-"""Resolves the text of a path to a location: local paths, `gs://`, and the bucket mount of Vertex AI."""
+"""Resolves the text of a path to a location: local paths, `gs://`, and the bucket mount of Vertex AI.
+
+Every path of a user, from a flag, an argument or a job file, passes through `parse_path`.
+"""
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
-from trainer.errors import ConfigError, StorageError
+from trainer.errors import UNSAFE, ConfigError, StorageError, quote
 from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 
-__all__ = ["has_bucket", "is_remote", "local_path", "locate", "without_mount"]
+__all__ = ["has_bucket", "is_remote", "local_path", "locate", "parse_path", "without_mount"]
 
 _MOUNT = "/gcs/"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:[/\\]|gs:|[a-z]:|.*\\", re.IGNORECASE)
+"""Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, or a backslash."""
+_ACCEPTED = "give a local path or gs://BUCKET/NAME"
+
+
+def parse_path(path: str | os.PathLike[str]) -> str:
+    """Returns a path of a user as a local path, in which `~` is the home directory, or as `gs://BUCKET/NAME`.
+
+    A relative path that begins with `./` may have any other characters.
+
+    Raises:
+        ConfigError: If the path is empty, begins or ends with a space, has a control character, or belongs to another
+            storage service or operating system, or if the home directory of its user is unknown.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ConfigError(f"a path is empty; {_ACCEPTED}.")
+    if text != text.strip() or UNSAFE.search(text):
+        raise ConfigError(f"the path {quote(text)} has a space at its ends or a control character; remove it.")
+    if text.startswith(SCHEME):
+        if ".." in text.split("/"):
+            raise ConfigError(f"the path {quote(text)} contains '..', which a bucket does not have; {_ACCEPTED}.")
+        return text
+    if text.startswith("~"):
+        expanded = os.path.expanduser(text)
+        if expanded == text:
+            raise ConfigError(f"the path {quote(text)} names a user without a home directory; write the path in full.")
+        return expanded
+    if not text.startswith(("/", "./", "../")) and _OTHER_SCHEME.match(text):
+        hint = " (gs:// has two slashes and small letters)" if text.lower().startswith("gs:") else ""
+        raise ConfigError(
+            f"the path {quote(text)} is not on this machine or in Cloud Storage{hint}; {_ACCEPTED}, or ./NAME for a "
+            "folder of that name."
+        )
+    return text
 
 
 def locate(path: str | os.PathLike[str]) -> Location:
     """Returns the location of a local path or of a `gs://BUCKET/NAME`.
 
     Raises:
+        ConfigError: If it is neither; see `parse_path`.
         StorageError: If the path begins with `gs://` but has no bucket.
     """
+    path = parse_path(path)
     if not is_remote(path):
         return LocalLocation(path)
     from trainer.storage.gcs import BucketLocation  # google-cloud-storage takes a second to import
@@ -25,7 +67,8 @@ def locate(path: str | os.PathLike[str]) -> Location:
     if not has_bucket(path):
         raise StorageError(f"{path} has no bucket; write gs://BUCKET/NAME.")
     bucket, _, name = _without_scheme(path).partition("/")
-    return BucketLocation(bucket, str(PurePosixPath(name)) if name else "")
+    parts = PurePosixPath(name.lstrip("/")).parts  # without empty parts and "."
+    return BucketLocation(bucket, "/".join(parts))
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -35,7 +78,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 def has_bucket(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path begins with `gs://` and the name of a bucket."""
-    return is_remote(path) and _without_scheme(path).partition("/")[0] != ""
+    return is_remote(path) and _BUCKET.fullmatch(_without_scheme(path).partition("/")[0]) is not None
 
 
 def without_mount(path: str) -> str:
@@ -50,8 +93,9 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """Returns a path on this machine.
 
     Raises:
-        ConfigError: If the path is in a bucket.
+        ConfigError: If the path is in a bucket or elsewhere; see `parse_path`.
     """
+    path = parse_path(path)
     if is_remote(path):
         raise ConfigError(
             f"{path} is in a bucket, and this callback writes to local disks; give a local path, or train from a "

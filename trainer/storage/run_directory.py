@@ -12,7 +12,7 @@ from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.storage.base import Location
 from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.mirror import FileState, Mirror, file_state
-from trainer.storage.resolve import is_remote, locate
+from trainer.storage.resolve import is_remote, locate, parse_path
 from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
@@ -37,9 +37,9 @@ class RunDirectory:
     """
 
     def __init__(self, root: str | os.PathLike[str]):
-        self.name = os.fspath(root)
+        self.name = parse_path(root)
         self._remote = locate(root) if is_remote(root) else None
-        self._set_root(Path(root))
+        self._set_root(Path(self.name))
         self._downloaded: dict[str, FileState] = {}
 
     @property
@@ -158,7 +158,7 @@ class RunDirectory:
         """
         if target is None:
             return None
-        resolved = str(locate(target)) if is_remote(target) else os.path.realpath(target)
+        resolved = str(locate(target)) if is_remote(target) else os.path.realpath(parse_path(target))
         return None if resolved == self._permanent_path(folder) else resolved
 
     def _permanent_path(self, folder: Path) -> str:

@@ -19,7 +19,16 @@ from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
-from trainer.storage import Mirror, RunDirectory, documents, is_remote, read_json_lines, without_mount, write_atomically
+from trainer.storage import (
+    Mirror,
+    RunDirectory,
+    documents,
+    is_remote,
+    parse_path,
+    read_json_lines,
+    without_mount,
+    write_atomically,
+)
 from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training.checkpoint.store import load
 from trainer.training.distributed import consensus, strategy as strategies
@@ -50,7 +59,7 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         augment.check_name(config.augment)
     compatibility.check(config, traits(config))
     paths = {
-        "job_dir": config.job_dir or environment.job_dir,
+        "job_dir": environment.job_dir if config.job_dir is None else parse_path(config.job_dir),
         "dataset": config.dataset,
         "dataset_b": config.dataset_b,
     }

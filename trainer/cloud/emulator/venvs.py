@@ -13,7 +13,7 @@ from pathlib import Path
 from trainer.cloud.emulator.replicas import Replica
 from trainer.cloud.jobs import source_package
 from trainer.errors import ConfigError, JobError
-from trainer.storage import is_remote, locate, path_below
+from trainer.storage import is_remote, local_path, locate, path_below
 
 _logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _fetch(uri: str, folder: Path, project: Path) -> Path:
     if uri == source_package.TO_BUILD:
         return source_package.build(project, folder)
     if not is_remote(uri):
-        return Path(uri).absolute()
+        return local_path(uri).absolute()
     source = locate(uri)
     target = path_below(folder, source.name, uri)
     source.parent.download({source.name: target})

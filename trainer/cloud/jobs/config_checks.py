@@ -2,8 +2,10 @@
 
 from trainer import metrics, networks
 from trainer.config import TrainConfig, compatibility
+from trainer.data.datasets import root_source
 from trainer.models import GAN, MODELS, ConditionalGAN, augment, factory, losses, penalties
 from trainer.registry import check_known
+from trainer.storage import parse_path
 
 
 def check_config(config: TrainConfig) -> None:
@@ -12,6 +14,9 @@ def check_config(config: TrainConfig) -> None:
     Raises:
         ConfigError: If a name or an option is unknown, or two settings do not fit each other.
     """
+    for path in (config.job_dir, root_source(config.dataset), config.dataset_b and root_source(config.dataset_b)):
+        if path is not None:
+            parse_path(path)
     losses.check_name(config.loss)
     networks.check_name(config.architecture)
     MODELS.check_name(config.model)

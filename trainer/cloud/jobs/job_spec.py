@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor
 from trainer.cloud.jobs import api_schema
 from trainer.cloud.jobs.schema_validation import camel_case, fail, validate
 from trainer.cloud.jobs.study_spec import StudySpec, parse_study
-from trainer.cloud.jobs.worker_pools import Pool, is_allowed_uri, parse_pools
+from trainer.cloud.jobs.worker_pools import Pool, parse_pools, parse_uri
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError
@@ -135,8 +135,8 @@ def _parse_tuning_job(raw: dict[str, Any], is_local: bool) -> TuningSpec:
 def _parse_job(raw: dict[str, Any], prefix: str, is_local: bool) -> JobSpec:
     """Parses a validated `CustomJobSpec`; `prefix` is the path to it, with its dot."""
     output = raw.get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if output is not None and not is_allowed_uri(output, is_local):
-        fail(f"{prefix}baseOutputDirectory.outputUriPrefix", f"is {output!r}; it must be gs://BUCKET/NAME.")
+    if output is not None:
+        output = parse_uri(output, f"{prefix}baseOutputDirectory.outputUriPrefix", is_local)
     return JobSpec(
         pools=parse_pools(raw["workerPoolSpecs"], f"{prefix}workerPoolSpecs", is_local),
         base_output_uri=output and without_slash(output),

@@ -10,12 +10,12 @@ from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
-from trainer.cloud.jobs.worker_pools import Pool, PythonPackage, is_allowed_uri
+from trainer.cloud.jobs.worker_pools import Pool, PythonPackage
 from trainer.config import TrainConfig
 from trainer.config.flags import takes_whole_numbers
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
-from trainer.storage import without_mount
+from trainer.storage import has_bucket, without_mount
 
 _TPU_TYPE = re.compile(r"TPU_|cloud-tpu|ct\d")
 """Accelerator and machine types that TensorFlow's packages for CPUs and NVIDIA GPUs cannot use."""
@@ -68,7 +68,7 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
             fail(path, "has --job_dir, to which all trials would write; replace it with baseOutputDirectory.")
         if pool.role == "chief" and pool_job_dir is not None:
             job_dir = pool_job_dir
-            if not is_local and not is_allowed_uri(without_mount(job_dir), is_local=False):
+            if not is_local and not has_bucket(without_mount(job_dir)):
                 fail(path, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
     if job.base_output_uri is None and job_dir is None and (is_tuning or not is_local):
         alternative = "" if is_tuning else ", or add --job_dir=gs://BUCKET/NAME to the args"

@@ -18,8 +18,8 @@ from typing import Any
 
 from trainer.cloud.jobs.request import programs
 from trainer.cloud.jobs.worker_pools import PACKAGE
-from trainer.errors import ConfigError
-from trainer.storage import has_bucket, is_remote, locate
+from trainer.errors import ConfigError, quote
+from trainer.storage import has_bucket, is_remote, local_path, locate
 
 _PLACEHOLDER_URI = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
 """URI in the job files of this repository that stands for a package to build."""
@@ -106,7 +106,7 @@ def collect_packages(sources: Mapping[str, str], staging_bucket: str | None, pro
     folder = (staging_bucket or "").rstrip("/")
     packages = {}
     for provisional, source in sources.items():
-        name, content = _build(project) if source == _FROM_PROJECT else _read(Path(source))
+        name, content = _build(project) if source == _FROM_PROJECT else _read(local_path(source))
         digest = hashlib.sha256(content).hexdigest()
         uri = f"{folder}/packages/{name.removesuffix(_SUFFIX)}-{digest}{_SUFFIX}"
         packages[provisional] = Package(uri=uri, content=content)
@@ -141,14 +141,14 @@ def _provisional_uri(uri: str, staging_bucket: str | None, sources: dict[str, st
     if is_remote(uri) and not is_built:
         return uri
     source = _FROM_PROJECT if is_built else uri
-    if not is_built and (not uri.endswith(_SUFFIX) or not Path(uri).is_file()):
+    if not is_built and (not uri.endswith(_SUFFIX) or not local_path(uri).is_file()):
         raise ConfigError(
-            f"packageUris has {uri!r}, which is not a source distribution on this machine; give an existing {_SUFFIX} "
-            "file, or remove packageUris to build the package of this folder."
+            f"packageUris has {quote(uri)}, which is not a source distribution on this machine; give an existing "
+            f"{_SUFFIX} file, or remove packageUris to build the package of this folder."
         )
     if staging_bucket is None:
         raise ConfigError(
-            f"packageUris {f'has {uri!r}' if uri else 'is missing'}, so the package must be uploaded; give "
+            f"packageUris {f'has {quote(uri)}' if uri else 'is missing'}, so the package must be uploaded; give "
             "--staging_bucket=gs://BUCKET."
         )
     provisional = next((uri for uri, other_source in sources.items() if other_source == source), None)

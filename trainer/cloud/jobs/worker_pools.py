@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainer.cloud.jobs.schema_validation import enum_or_none, fail
-from trainer.storage import has_bucket
+from trainer.errors import ConfigError, quote
+from trainer.storage import has_bucket, is_remote, parse_path
 
 TRAINER = "trainer.task"
 """Module of this trainer. An image without a command runs it through the Dockerfile's ENTRYPOINT."""
@@ -76,9 +77,24 @@ def parse_pools(specs: Sequence[dict[str, Any]], path: str, is_local: bool = Fal
     return tuple(_parse_pool(spec, index, f"{path}[{index}]", is_local) for index, spec in enumerate(specs) if spec)
 
 
-def is_allowed_uri(uri: str, is_local: bool) -> bool:
-    """Returns whether a job may read or write a URI: an object in a bucket, or a local path if the job is local."""
-    return has_bucket(uri) or (is_local and "://" not in uri)
+def parse_uri(uri: str, path: str, is_local: bool) -> str:
+    """Returns a URI that a job reads or writes: `gs://BUCKET/NAME`, or also a local path if the job is local.
+
+    Args:
+        uri: URI in the file. `~` in a local path is the home directory.
+        path: Path to the URI in the file.
+        is_local: Whether the job runs on this machine.
+
+    Raises:
+        ConfigError: If the job cannot use the URI.
+    """
+    try:
+        location = parse_path(uri)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not has_bucket(location) and (is_remote(location) or not is_local):
+        fail(path, f"is {quote(uri)}; it must be gs://BUCKET/NAME{' or a local path' if is_local else ''}.")
+    return location
 
 
 def _parse_pool(spec: dict[str, Any], index: int, path: str, is_local: bool) -> Pool:
@@ -112,11 +128,9 @@ def _parse_container(spec: dict[str, Any], path: str) -> Container:
 
 
 def _parse_python_package(spec: dict[str, Any], path: str, is_local: bool) -> PythonPackage:
-    for index, uri in enumerate(spec["packageUris"]):
-        if not is_allowed_uri(uri, is_local):
-            fail(f"{path}.packageUris[{index}]", f"is {uri!r}; copy the package to a bucket and give its gs:// URI.")
+    uris = [parse_uri(uri, f"{path}.packageUris[{index}]", is_local) for index, uri in enumerate(spec["packageUris"])]
     return PythonPackage(
-        package_uris=tuple(spec["packageUris"]),
+        package_uris=tuple(uris),
         python_module=spec["pythonModule"],
         args=tuple(spec.get("args", ())),
         env=_parse_env(spec, path),

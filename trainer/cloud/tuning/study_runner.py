@@ -19,7 +19,7 @@ from trainer.cloud.tuning.study_report import Study
 from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
-from trainer.storage import is_remote, locate, path_below
+from trainer.storage import is_remote, locate, parse_path, path_below
 
 _logger = logging.getLogger(__name__)
 
@@ -75,9 +75,10 @@ def run_study(
         TrainerError: If too many trials failed. An exception of `run_trial` is raised again after the other trials
             have ended; they count as interrupted.
     """
-    folder = without_slash(os.fspath(base)) if is_remote(base) else os.path.abspath(base)
+    folder = parse_path(base)
+    folder = without_slash(folder) if is_remote(folder) else os.path.abspath(folder)
     with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
-        runner = _StudyRunner(spec, folder, Path(scratch if is_remote(base) else folder), run_trial)
+        runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial)
         _log_differences(spec.study)
         runner.run(poll_secs)
     return Study(spec=spec, folder=folder, trials=tuple(runner.records.values()))

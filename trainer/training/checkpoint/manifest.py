@@ -9,21 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import CheckpointError, DocumentError, MissingError, StorageError, escape, quote
-from trainer.storage import (
-    Location,
-    check_relative_name,
-    check_sha256,
-    documents,
-    file_sha256,
-    locate,
-    parse_json,
-    path_below,
-)
+from trainer.errors import CheckpointError, quote
+from trainer.storage import check_relative_name, check_sha256, documents, file_sha256, parse_json, path_below
 
 MANIFEST = "MANIFEST.json"
 _FORMAT_VERSION = 1
-_REMEDY = "restore the checkpoint from a backup"
 _SCHEMA = documents.record(
     {
         "step": documents.whole(maximum=10**18 - 1),
@@ -74,25 +64,21 @@ class CheckpointManifest:
 
         Raises:
             CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
-            DocumentError: If any byte differs from what was written.
+            ValueError: If any byte differs from what was written.
         """
-        fields = parse_json(content, where, _SCHEMA, remedy=_REMEDY, allow_nan=True)
-        manifest = cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
-        if manifest.to_bytes() != content:
-            raise DocumentError(f"{escape(where)} does not have its own SHA-256; {_REMEDY}.")
+        try:
+            fields = parse_json(content, where, _SCHEMA, remedy="restore it from a backup", allow_nan=True)
+            fields.pop("manifest_sha256")
+            manifest = cls(**fields)
+            is_intact = manifest.to_bytes() == content
+        except (TypeError, KeyError) as error:
+            raise ValueError("the manifest is damaged") from error
+        if not is_intact:
+            raise ValueError("the manifest is damaged")
         for name, expected in manifest.files.items():
             check_relative_name(name, where, CheckpointError)
             check_sha256(expected["sha256"], where, CheckpointError)
         return manifest
-
-
-def read_manifest(folder: Location) -> bytes:
-    """Returns the content of the manifest of a checkpoint, without checking it.
-
-    Raises:
-        StorageError: If it cannot be read, or is larger than any manifest.
-    """
-    return (folder / MANIFEST).read_bytes(documents.MAX_DOCUMENT_BYTES)
 
 
 def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
@@ -106,10 +92,10 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
             malformed.
     """
     try:
-        manifest = CheckpointManifest.from_bytes(read_manifest(locate(folder)), folder / MANIFEST)
-    except MissingError:
+        manifest = CheckpointManifest.from_bytes((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    except FileNotFoundError:
         return None, f"{folder.name} has no {MANIFEST}"
-    except StorageError:
+    except (OSError, ValueError):
         return None, f"{folder.name}/{MANIFEST} is damaged"
     if manifest.format_version != _FORMAT_VERSION:
         return None, f"{folder.name} has format {quote(manifest.format_version)}, expected {_FORMAT_VERSION}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from trainer.errors import CheckpointError
 from trainer.storage import Location, path_below
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
 
 
 class RemoteCheckpoints:
@@ -59,7 +59,7 @@ class RemoteCheckpoints:
         folder.mkdir(parents=True, exist_ok=True)
         if MANIFEST not in names:
             return
-        content = read_manifest(source)
+        content = (source / MANIFEST).read_bytes()
         (folder / MANIFEST).write_bytes(content)
         try:
             listed = CheckpointManifest.from_bytes(content, source).files
@@ -74,7 +74,7 @@ class RemoteCheckpoints:
         Raises:
             StorageError: If it cannot be read.
         """
-        return read_manifest(self._folder(step))
+        return (self._folder(step) / MANIFEST).read_bytes()
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint, its manifest first.

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError, StorageError
-from trainer.storage import Location, file_sha256, local_path, locate, path_below
+from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError
+from trainer.storage import Location, file_sha256, local_path, path_below
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest, state_sha256, verify
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256, verify
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 
 
@@ -134,7 +134,7 @@ class CheckpointStore:
         """The metric `best` and the step of each evaluated checkpoint."""
         evaluated: list[tuple[float, int]] = []
         for number in set(self.steps()) - self._damaged:
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(OSError, ValueError):
                 metrics = self._manifest(number).metrics
                 if self._best in metrics:
                     evaluated.append((metrics[self._best], number))
@@ -244,7 +244,7 @@ class CheckpointStore:
         path = self.folder(step) / MANIFEST
         if self._remote is not None and not path.exists():
             return CheckpointManifest.from_bytes(self._remote.manifest(step), path)
-        return CheckpointManifest.from_bytes(read_manifest(locate(path.parent)), path)
+        return CheckpointManifest.from_bytes(path.read_bytes(), path)
 
     def _check_fingerprints(self, manifest: CheckpointManifest) -> None:
         for name, value in self._fingerprints.items():

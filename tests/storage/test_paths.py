@@ -1,0 +1,247 @@
+"""Paths of users: `~` and `gs://` work at every entry point, and paths of other services never become folders."""
+
+import json
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from hostile import is_clean
+from refusals import check_refusal
+
+from trainer import cli, data
+from trainer.callbacks import Animation, Checkpoint, EventLog, MetricsLog, SampleGrid, TuningReport
+from trainer.cli import evaluate, export, generate, inspect, local, prepare, submit, train
+from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs.yaml_file import read_yaml
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig
+from trainer.data import loading
+from trainer.data.prepare.sources import open_source
+from trainer.errors import ConfigError, StorageError, TrainerError
+from trainer.metrics.digits_classifier import DigitsClassifier
+from trainer.storage import RunDirectory, local_path, locate, parse_path
+from trainer.training import restore, run
+from trainer.training.checkpoint.store import CheckpointStore
+
+REFUSED = [
+    "s3://bucket/x",
+    "S3://bucket/x",
+    "GS://bucket/x",
+    "Gs://bucket/x",
+    "gs:/bucket/x",
+    "gs:bucket/x",
+    "gs:",
+    "gs:\\\\bucket\\x",
+    "gcs://bucket/x",
+    "file:///tmp/x",
+    "file://localhost/tmp/x",
+    "file:/tmp/x",
+    "https://storage.googleapis.com/bucket/x",
+    "http://host/x",
+    "hdfs://host/x",
+    "az://container/x",
+    "abfss://container@account/x",
+    "wasbs://x/y",
+    "dbfs:/x",
+    "azure-blob+v2.0://x",
+    "C:\\runs\\x",
+    "C:/runs/x",
+    "c:",
+    "c:x",
+    "\\\\server\\share",
+    "runs\\x",
+    "..\\x",
+    "~no-such-user/x",
+    "~no-such-user",
+    "",
+    " ",
+    "x ",
+    " x",
+    "x\n",
+    " gs://bucket/x",
+    "gs://bucket/x ",
+    "a\0b",
+    "a\x1b[2J",
+    "a\nb",
+    "gs://bucket/../x",
+    "gs://../x",
+    "gs://bucket/a/..",
+    "gs://bucket/a\0b",
+]
+WITHOUT_BUCKET = ["gs://", "gs:///x", "gs:// bucket/x", "gs://-x/y", "gs://buc ket/x", "gs://./x", "gs://b?/x"]
+
+
+@pytest.mark.parametrize("path", REFUSED, ids=ascii)
+def test_a_path_of_another_service_is_refused(path):
+    for act in (parse_path, locate, local_path, RunDirectory):
+        with pytest.raises(ConfigError) as caught:
+            act(path)
+        assert is_clean(str(caught.value)) and len(str(caught.value)) < 500
+    if path.strip() and path.isprintable():
+        check_refusal(lambda: locate(path), ConfigError, path.strip()[:2])
+
+
+@pytest.mark.parametrize("path", WITHOUT_BUCKET)
+def test_an_address_without_a_bucket_is_refused(path):
+    with pytest.raises((StorageError, ConfigError)):
+        locate(path)
+
+
+@pytest.mark.parametrize("path", [Path("gs://bucket/x"), Path("s3://bucket/x"), Path("file:///x")], ids=str)
+def test_a_path_object_of_an_address_is_refused(path):
+    check_refusal(lambda: locate(path), ConfigError, str(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("gs://bucket/a/b", "gs://bucket/a/b"),
+        ("gs://bucket/a/b/", "gs://bucket/a/b"),
+        ("gs://bucket//a//b", "gs://bucket/a/b"),
+        ("gs://bucket/a/./b", "gs://bucket/a/b"),
+        ("gs://bucket", "gs://bucket"),
+        ("/tmp/x", "/tmp/x"),
+        ("runs/x", "runs/x"),
+        ("runs//x/", "runs/x"),
+        ("../x", "../x"),
+        (".", "."),
+        ("./s3:/x", "s3:/x"),
+        ("./C:\\x", "C:\\x"),
+        ("./gs:", "gs:"),
+        ("/data/C:\\x", "/data/C:\\x"),
+        ("x y/ü", "x y/ü"),
+        ("a~", "a~"),
+        ("./~", "~"),
+        ("step:1", "step:1"),
+        ("..a", "..a"),
+        (Path("a/b"), "a/b"),
+    ],
+    ids=str,
+)
+def test_an_accepted_path_is_what_it_says(path, expected):
+    assert str(locate(path)) == expected
+
+
+def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    user = pwd.getpwuid(os.getuid())
+    assert str(locate("~")) == str(tmp_path)
+    assert str(locate("~/runs/x")) == str(local_path(Path("~/runs/x"))) == f"{tmp_path}/runs/x"
+    assert str(locate(f"~{user.pw_name}/x")) == f"{user.pw_dir}/x"
+    assert RunDirectory("~/runs/x").root == tmp_path / "runs/x"
+
+
+JOB = "workerPoolSpecs:\n- {{replicaCount: 1, machineSpec: {{machineType: n1-standard-4}}, {}}}\n"
+PROGRAM = "containerSpec: {imageUri: image}"
+
+
+def job_file(folder, program=PROGRAM, output="gs://bucket/x"):
+    (folder / "job.yaml").write_text(
+        JOB.format(program) + f"baseOutputDirectory: {{outputUriPrefix: {json.dumps(output)}}}\n"
+    )
+    return folder / "job.yaml"
+
+
+def package(path):
+    uris = json.dumps([path])
+    return f"pythonPackageSpec: {{executorImageUri: image, pythonModule: trainer.task, packageUris: {uris}}}"
+
+
+def resolve(**settings):
+    return run.resolve(TrainConfig(steps=1, **settings), Environment())
+
+
+API = {
+    "RunDirectory": lambda path, tmp: RunDirectory(path),
+    "restore": lambda path, tmp: restore.restore(path),
+    "Checkpoint": lambda path, tmp: Checkpoint(path),
+    "CheckpointStore": lambda path, tmp: CheckpointStore(path),
+    "SampleGrid": lambda path, tmp: SampleGrid(path),
+    "SampleGrid.log_dir": lambda path, tmp: SampleGrid(tmp, log_dir=path),
+    "MetricsLog": lambda path, tmp: MetricsLog(path),
+    "Animation": lambda path, tmp: Animation(path),
+    "EventLog": lambda path, tmp: EventLog(path),
+    "TuningReport": lambda path, tmp: TuningReport(path, "1"),
+    "describe": lambda path, tmp: data.describe(path),
+    "describe a transform": lambda path, tmp: data.describe(f"inverted:{path}"),
+    "describe a stack": lambda path, tmp: data.describe(f"stacked:{path}"),
+    "load": lambda path, tmp: loading.load(path),
+    "resolve job_dir": lambda path, tmp: resolve(job_dir=path),
+    "resolve dataset": lambda path, tmp: resolve(dataset=path),
+    "resolve dataset_b": lambda path, tmp: resolve(dataset_b=path, model="cyclegan"),
+    "open_source": lambda path, tmp: open_source(path).__enter__(),
+    "image_root": lambda path, tmp: open_source(str(tmp / "x.csv"), path).__enter__(),
+    "DigitsClassifier": lambda path, tmp: DigitsClassifier(path),
+    "read_yaml": lambda path, tmp: read_yaml(path),
+    "output of a job": lambda path, tmp: job_spec.read(job_file(tmp, output=path)),
+    "output of a local job": lambda path, tmp: job_spec.read(job_file(tmp, output=path), is_local=True),
+    "package of a job": lambda path, tmp: job_spec.read(job_file(tmp, package(path))),
+    "package of a local job": lambda path, tmp: job_spec.read(job_file(tmp, package(path)), is_local=True),
+}
+SAMPLE = ["s3://bucket/x", "GS://bucket/x", "gs:/bucket/x", "file:///tmp/x", "C:\\x", "~no-such-user/x", "x ", "a\0b"]
+
+
+@pytest.mark.parametrize("path", SAMPLE, ids=ascii)
+@pytest.mark.parametrize("entry", API)
+def test_an_argument_never_becomes_a_folder(entry, path, tmp_path, monkeypatch):
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/x.csv").write_text("path,label\na,b\n")
+    monkeypatch.chdir(tmp_path / "cwd")
+    if "\0" in path and "job" in entry:
+        pytest.skip("a job file has no such text")
+    with pytest.raises(TrainerError) as caught:
+        API[entry](path, tmp_path / "files")
+    assert is_clean(str(caught.value))
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+FLAGS = {
+    "train --job_dir": (train, ["--steps=1", "--job_dir={}"]),
+    "train --dataset": (train, ["--steps=1", "--dataset={}"]),
+    "train --dataset_b": (train, ["--recipe=cyclegan", "--steps=1", "--dataset_b={}"]),
+    "train --dry_run": (train, ["--steps=1", "--dry_run", "--job_dir={}"]),
+    "prepare --source": (prepare, ["--source={}", "--out=out"]),
+    "prepare --out": (prepare, ["--source={files}", "--out={}"]),
+    "prepare --source_b": (prepare, ["--source={files}", "--out=out", "--source_b={}"]),
+    "prepare --image_root": (prepare, ["--source={files}/x.csv", "--out=out", "--image_root={}"]),
+    "inspect --dataset": (inspect, ["--dataset={}"]),
+    "inspect --contact_sheet": (inspect, ["--dataset=digits", "--contact_sheet={}.png"]),
+    "generate --job_dir": (generate, ["--job_dir={}", "--out=x.png"]),
+    "generate --out": (generate, ["--job_dir=runs/x", "--out={}.png"]),
+    "evaluate --job_dir": (evaluate, ["--job_dir={}"]),
+    "export --job_dir": (export, ["--job_dir={}", "--out=x"]),
+    "export --out": (export, ["--job_dir=runs/x", "--out={}"]),
+    "submit --config": (submit, ["--config={}", "--dry_run"]),
+    "submit --staging_bucket": (submit, ["--config={files}/job.yaml", "--staging_bucket={}", "--dry_run"]),
+    "submit --args": (submit, ["--config={files}/job.yaml", "--args=--job_dir={}", "--dry_run"]),
+    "local --config": (local, ["--config={}"]),
+    "local --base_output_dir": (local, ["--config={files}/job.yaml", "--base_output_dir={}"]),
+    "local --args": (local, ["--config={files}/job.yaml", "--args=--job_dir={}"]),
+}
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/x", "GS://bucket/x", "gs:/bucket/x", "file:///tmp/x", "C:\\x", "~no-user/x"]
+)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_never_becomes_a_folder(flag, path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/x.csv").write_text("path,label\na,b\n")
+    job_file(tmp_path / "files")
+    monkeypatch.chdir(tmp_path / "cwd")
+    command, arguments = FLAGS[flag]
+    assert issubclass(type(command), type(cli))
+    arguments = [text.replace("{files}", str(tmp_path / "files")).replace("{}", path) for text in arguments]
+    code = command.main(["command", *arguments])
+    error = capsys.readouterr().err
+    assert code in (1, 2) and error.startswith("error: ") and error.count("\n") == 1, error
+    assert path[:2] in error
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_an_empty_path_is_refused(flag, tmp_path, monkeypatch, capsys):
+    test_a_flag_never_becomes_a_folder(flag, "", tmp_path, monkeypatch, capsys)
