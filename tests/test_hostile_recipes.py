@@ -1,12 +1,15 @@
 """A run imports no module that the user did not name, and never one from its own directory."""
 
 import json
+import py_compile
+import shutil
 import sys
 import types
 
 import pytest
 from bucket_runs import run
 from hostile import run_on
+from refusals import check_refusal
 
 from trainer.errors import CheckpointError
 from trainer.storage import RunDirectory, locate
@@ -70,6 +73,72 @@ def test_an_embedded_recipe_needs_no_flag(bucket_run, work):
 def test_a_local_run_imports_a_module_from_elsewhere(local_run, module, work):
     with_recipe(local_run, module.name)
     assert run_on("generate", local_run, work) == 0 and module.marks.exists()
+
+
+COPIED = {
+    "beside the run": ("runs/copied/my_hostile.py", "runs.copied.my_hostile:mine"),
+    "above the run": ("runs/my_hostile.py", "runs.my_hostile:mine"),
+    "in the run": ("runs/copied/run/my_hostile.py", "runs.copied.run.my_hostile:mine"),
+    "in a folder of the run": ("runs/copied/run/logs/my_hostile.py", "runs.copied.run.logs.my_hostile:mine"),
+    "in another run": ("runs/copied/other/my_hostile.py", "runs.copied.other.my_hostile:mine"),
+    "package with code": ("runs/copied/__init__.py", "runs.copied:mine"),
+    "compiled": ("runs/copied/my_hostile.pyc", "runs.copied.my_hostile:mine"),
+    "compiled in the run": ("runs/copied/run/my_hostile.pyc", "runs.copied.run.my_hostile:mine"),
+    "linked": ("runs/copied/code/my_hostile.py", "my_hostile:mine"),
+    "linked folder": ("runs/copied/code/my_hostile.py", "my_hostile_folder.my_hostile:mine"),
+}
+
+
+@pytest.mark.parametrize("kind", COPIED)
+def test_a_module_that_was_copied_with_a_run_is_not_imported(kind, trained_run, module, work, monkeypatch):
+    cwd, file, recipe = work / "project", *COPIED[kind]
+    path = cwd / file
+    shutil.copytree(trained_run, cwd / "runs/copied/run")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pyc":
+        (work / "x.py").write_text(module.text)
+        py_compile.compile(str(work / "x.py"), cfile=str(path))
+    else:
+        path.write_text(module.text)
+    if kind == "linked":
+        (cwd / "my_hostile.py").symlink_to(path)
+    if kind == "linked folder":
+        (cwd / "my_hostile_folder").symlink_to(path.parent)
+    (work / "lib/my_hostile.py").unlink()
+    monkeypatch.chdir(cwd)
+    monkeypatch.syspath_prepend(cwd)
+    before = set(sys.modules)
+    for root in ("runs/copied/run", f"{cwd}/runs/copied/run", "./runs/../runs/copied/run"):
+        check_refusal(
+            lambda root=root: restore._import_recipe(RunDirectory(root), recipe, None),
+            CheckpointError,
+            recipe.partition(":")[0],
+        )
+    assert not list(work.rglob("imported")) and not [
+        name for name in set(sys.modules) - before if "my_hostile" in name or name.startswith("runs.")
+    ]
+    if " in the run" not in f" {kind}" and "folder of the run" not in kind:
+        restore._import_recipe(RunDirectory("runs/copied/run"), recipe, recipe)
+        assert list(work.rglob("imported"))
+        for name in [name for name in set(sys.modules) - before if name.startswith(("runs", "my_hostile"))]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("recipe", ["os:system", "antigravity:x", "pip.__main__:main", "__main__:x", "idlelib.idle:x"])
+def test_a_module_of_python_is_not_imported_for_a_run(recipe, local_run):
+    imported = recipe.partition(":")[0] in sys.modules
+    check_refusal(lambda: restore._import_recipe(RunDirectory(local_run), recipe, None), CheckpointError, recipe)
+    assert (recipe.partition(":")[0] in sys.modules) == imported
+
+
+def test_own_code_beside_the_runs_is_imported(trained_run, module, work, monkeypatch):
+    (work / "project/my_hostile_gans").mkdir(parents=True)
+    (work / "project/my_hostile_gans/recipes.py").write_text(module.text)
+    shutil.copytree(trained_run, work / "project/runs/run")
+    monkeypatch.chdir(work / "project")
+    monkeypatch.syspath_prepend(work / "project")
+    restore._import_recipe(RunDirectory("runs/run"), "my_hostile_gans.recipes:mine", None)
+    assert list(work.rglob("imported"))
 
 
 @pytest.mark.parametrize("kind", ["module", "package", "module of a package", "namespace", "linked"])

@@ -599,8 +599,8 @@ SUBMITTED = [
 BASE = "--base_output_dir"
 RUN_LOCALLY = [
     ("output_flag", JOB, (f"{BASE}=s3://b/x",), ("base_output_dir", "s3://b/x", "gs://BUCKET/NAME")),
-    ("output_flag_without_a_bucket", JOB, (f"{BASE}=gs://",), ("base_output_dir=gs://", "gs://BUCKET/NAME")),
-    ("output_flag_without_a_name", JOB, (f"{BASE}=gs:///x",), ("base_output_dir=gs:///x", "gs://BUCKET/NAME")),
+    ("output_flag_without_a_bucket", JOB, (f"{BASE}=gs://",), ("base_output_dir", "'gs://'", "gs://BUCKET/NAME")),
+    ("output_flag_without_a_name", JOB, (f"{BASE}=gs:///x",), ("base_output_dir", "gs:///x", "gs://BUCKET/NAME")),
     (
         "output_folder",
         JOB | {"baseOutputDirectory": {"outputUriPrefix": "s3://b/x"}},

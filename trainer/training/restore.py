@@ -76,7 +76,8 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
             f"the run in {directory.name} needs the module {quote(module)}, and code that a bucket names is not run "
             f"automatically; if you trust the module, pass --recipe={stored}."
         )
-    recipes.import_module(stored, excluded_folder=None if is_remote(directory.name) else directory.root)
+    local_root = None if is_remote(directory.name) else directory.root
+    recipes.import_module(stored, local_root, is_named=named is not None)
 
 
 def _restore(

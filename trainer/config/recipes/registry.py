@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,18 +50,29 @@ def docstring(name: str) -> str:
     return (_function(name).__doc__ or "").strip()
 
 
-def import_module(name: str, excluded_folder: Path | None = None) -> None:
+def import_module(name: str, run_directory: Path | None = None, *, is_named: bool = True) -> None:
     """Imports the module of a custom recipe, so that the members it registers are known.
 
     Args:
         name: Name of a registered recipe, or `MODULE:FUNCTION` of a custom one.
-        excluded_folder: Folder whose files are never imported, such as the run directory that names the recipe.
+        run_directory: Local run directory that names the recipe. Its files are never imported. None: no such directory.
+        is_named: Whether the user names the recipe, too. If not, the files beside the run directory are not imported
+            either, because they may have been copied with it, nor are modules of Python.
 
     Raises:
-        CheckpointError: If the module, or a package that contains it, is in `excluded_folder`.
+        CheckpointError: If the module, or a package that contains it, may not be imported.
         ConfigError: If the module or the function does not exist.
     """
-    _function(name, excluded_folder)
+    if is_custom(name) and run_directory is not None:
+        check_custom_name(name)
+        module_name = name.partition(":")[0]
+        if not is_named and _is_part_of_python(module_name):
+            raise CheckpointError(
+                f"the run in {quote(str(run_directory))} has the recipe {quote(name)}, but the module {module_name} is "
+                f"part of Python or a program; if you trust the run, pass --recipe={name}."
+            )
+        _check_outside(name, run_directory, None if is_named else _copied_folder(run_directory))
+    _function(name)
 
 
 def is_custom(name: str) -> bool:
@@ -80,16 +92,14 @@ def check_custom_name(name: str) -> None:
         raise ConfigError(f"recipe={quote(name)} is not a function; write MODULE:FUNCTION, such as my_gans:my_recipe.")
 
 
-def _function(name: str, excluded_folder: Path | None = None) -> Recipe:
-    return _custom_function(name, excluded_folder) if is_custom(name) else _RECIPES[name]
+def _function(name: str) -> Recipe:
+    return _custom_function(name) if is_custom(name) else _RECIPES[name]
 
 
-def _custom_function(name: str, excluded_folder: Path | None) -> Recipe:
+def _custom_function(name: str) -> Recipe:
     check_custom_name(name)
     module_name, _, function_name = name.partition(":")
     try:
-        if excluded_folder is not None:
-            _check_outside(name, module_name, excluded_folder)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
@@ -104,10 +114,32 @@ def _custom_function(name: str, excluded_folder: Path | None) -> Recipe:
     return function
 
 
-def _check_outside(name: str, module_name: str, folder: Path) -> None:
-    """Checks that a module and the packages that contain it are outside a folder, before any of them is imported."""
-    root = os.path.realpath(folder)
+def _is_part_of_python(module_name: str) -> bool:
+    """Returns whether a module belongs to the standard library, or is the main module of a program."""
     parts = module_name.split(".")
+    return parts[0] in sys.stdlib_module_names or "__main__" in parts
+
+
+def _copied_folder(run_directory: Path) -> Path:
+    """Returns the folder in the working folder, or in another folder of the module path, that contains a run.
+
+    Whoever copied the run may have copied this whole folder.
+    """
+    root = Path(os.path.realpath(run_directory))
+    entries = {Path(os.path.realpath(entry or os.curdir)) for entry in (os.curdir, *sys.path)}
+    above = [folder for folder in root.parents if folder in entries]
+    return above[0] / root.relative_to(above[0]).parts[0] if above else root
+
+
+def _check_outside(name: str, run_directory: Path, copied_folder: Path | None) -> None:
+    """Checks that a module and the packages that contain it are outside of a run, before any of them is imported.
+
+    Args:
+        name: Recipe.
+        run_directory: Directory of the run.
+        copied_folder: Folder that contains the run and may not contain the module either. None: no such folder.
+    """
+    parts = name.partition(":")[0].split(".")
     for count in range(1, len(parts) + 1):
         try:
             spec = importlib.util.find_spec(".".join(parts[:count]))  # imports the parent packages, already checked
@@ -116,9 +148,23 @@ def _check_outside(name: str, module_name: str, folder: Path) -> None:
         if spec is None:
             return
         for path in (spec.origin if spec.has_location else None, *(spec.submodule_search_locations or ())):
-            if path and os.path.commonpath([root, os.path.realpath(path)]) == root:
+            if path and _is_inside(path, run_directory):
                 raise CheckpointError(
-                    f"the run in {quote(str(folder))} has the recipe {quote(name)}, whose module is in the run "
+                    f"the run in {quote(str(run_directory))} has the recipe {quote(name)}, whose module is in the run "
                     "directory itself, and code from a run directory is never imported; if you trust "
-                    f"{path!r}, move it out of the run directory and run the command in its new folder."
+                    f"{quote(path)}, move it out of the run directory and run the command in its new folder."
                 )
+            if path and copied_folder is not None and _is_inside(path, copied_folder):
+                raise CheckpointError(
+                    f"the run in {quote(str(run_directory))} has the recipe {quote(name)}, whose module is beside the "
+                    f"run, in {quote(str(copied_folder))}; if you trust {quote(path)}, pass --recipe={name}."
+                )
+
+
+def _is_inside(path: str, folder: Path) -> bool:
+    """Returns whether a path or the target of its links is in a folder or in the target of the folder's links."""
+    return any(
+        os.path.commonpath([root, name]) == root
+        for root in {os.path.abspath(folder), os.path.realpath(folder)}
+        for name in {os.path.abspath(path), os.path.realpath(path)}
+    )
