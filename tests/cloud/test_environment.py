@@ -196,6 +196,8 @@ REFUSED = [
     ),
     ({"TF_CONFIG": tf_config(index=-1)}, ("TF_CONFIG", "index", "-1")),
     ({"TF_CONFIG": tf_config(index=True)}, ("TF_CONFIG", "index=true")),
+    ({"TF_CONFIG": tf_config(index="9" * 5000)}, ("TF_CONFIG", "index", "999")),
+    ({"TF_CONFIG": tf_config(index="²")}, ("TF_CONFIG", "index")),
     ({"TF_CONFIG": tf_config(index="one")}, ("TF_CONFIG", 'index="one"')),
     ({"TF_CONFIG": tf_config(type="worker", index=3)}, ("TF_CONFIG", "worker 3", "index")),
     ({"TF_CONFIG": tf_config({"chief": ["a:1"]}, "worker")}, ("TF_CONFIG", "'worker'", "task")),

@@ -11,8 +11,8 @@ from typing import TextIO
 
 from absl import flags
 
-from trainer.config.flags import with_underscores
-from trainer.errors import ConfigError, ExitCode, TrainerError, escape, escape_lines
+from trainer.config.flags import explain, with_underscores
+from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote
 from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
@@ -84,7 +84,7 @@ def run(
             run_command(values)
         sys.stdout.flush()
     except flags.Error as error:
-        return _fail(escape_lines(error), ExitCode.BAD_FLAGS)
+        return _fail(escape(explain(error, values)), ExitCode.BAD_FLAGS)
     except TrainerError as error:
         return _fail(escape(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
     except KeyboardInterrupt:
@@ -107,7 +107,7 @@ def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     """Parses the flags; rejects arguments that are not flags."""
     extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
     if extra:
-        raise ConfigError(f"{extra[0]!r} is not a flag; write flags as --name=value.")
+        raise ConfigError(f"{quote(extra[0])} is not a flag; write flags as --name=value.")
 
 
 def _has_reader(stream: TextIO) -> bool:

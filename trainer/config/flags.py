@@ -1,6 +1,7 @@
 """Command-line flags derived from `TrainConfig`: one flag per setting."""
 
 import dataclasses
+import re
 import types
 import typing
 from typing import Any
@@ -9,6 +10,7 @@ from absl import flags
 
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError, quote
+from trainer.registry import did_you_mean
 from trainer.storage import documents, parse_json
 
 _MAX_NAME_LENGTH = 100
@@ -23,9 +25,10 @@ class _WholeNumberParser(flags.ArgumentParser[int]):
         try:
             return int(argument)
         except ValueError:
-            if float(argument).is_integer():
-                return int(float(argument))
-            raise
+            number = float(argument)
+        if not number.is_integer():
+            raise ValueError(f"{argument} is not a whole number")
+        return int(number)
 
 
 class _ListParser(flags.ArgumentParser[tuple[str, ...]]):
@@ -103,6 +106,19 @@ def parsed_settings(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the settings of `TrainConfig` that are on the command line."""
     names = (spec.name for spec in dataclasses.fields(TrainConfig))
     return {name: values[name].value for name in names if values[name].present}
+
+
+def explain(error: flags.Error, values: flags.FlagValues) -> str:
+    """Returns absl's error about a command line as one sentence with a remedy."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        advice = did_you_mean(error.flagname, list(values), "--help lists the flags.")
+        return f"--{error.flagname} is not a flag; {advice}"
+    match = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if match is None or match[1] not in values:
+        return f"{' '.join(str(error).split()).rstrip('.')}; write --name=value."
+    name, value = match.groups()
+    expected = values[name].parser.syntactic_help or "true or false"
+    return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."
 
 
 def with_underscores(argument: str) -> str:

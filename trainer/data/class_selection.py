@@ -1,6 +1,7 @@
 """Selects classes of a data set by name or number."""
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from trainer.config import TrainConfig
@@ -49,7 +50,7 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
 
 def _class_number(selected: int | str, class_names: Sequence[str], source: str) -> int:
     by_name = class_names.index(str(selected)) if selected in class_names else None
-    by_number = int(selected) if isinstance(selected, int) or selected.isdecimal() else None
+    by_number = int(selected) if isinstance(selected, int) or re.fullmatch("[0-9]{1,18}", selected) else None
     if by_number is not None and not 0 <= by_number < len(class_names):
         by_number = None
     if by_name is not None and by_number is not None and by_name != by_number:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import numbers
 import os
 import pathlib
 
@@ -12,12 +13,13 @@ from trainer.data import stacked, transforms
 from trainer.data.dataset_spec import SPEC_NAME, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
 from trainer.storage import Location, is_remote, locate
 from trainer.storage.local import LocalLocation
 
 _PREPARE_FIRST = "prepare images with python -m trainer prepare --source=IMAGES --out=FOLDER, and give that FOLDER"
+_MAX_PREFIXES = 20
 _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
@@ -59,10 +61,10 @@ class DatasetInfo:
         if not classes:
             raise ConfigError("classes is empty, expected at least one class; omit it to keep all classes.")
         for label in classes:
-            if not 0 <= label < self.num_classes:
+            if not isinstance(label, numbers.Integral) or not 0 <= label < self.num_classes:
                 raise ConfigError(
-                    f"classes={label} is not one of the {self.num_classes} classes of {self.name}; give numbers from 0 "
-                    f"to {self.num_classes - 1}."
+                    f"classes={quote(label)} is not one of the {self.num_classes} classes of {self.name}; give numbers "
+                    f"from 0 to {self.num_classes - 1}."
                 )
             if classes.count(label) > 1:
                 raise ConfigError(f"classes={','.join(map(str, classes))} has {label} twice; give each class once.")
@@ -116,6 +118,8 @@ def describe(name: str, padding: int = 0) -> DatasetInfo:
     """
     if padding < 0:
         raise ConfigError(f"padding={padding} is negative, expected 0 or more pixels; omit it for no padding.")
+    if name.count(":") > _MAX_PREFIXES:
+        raise ConfigError(f"dataset={quote(name)} has more than {_MAX_PREFIXES} prefixes; remove some.")
     info = _describe(name)
     height, width, channels = info.image_shape
     return dataclasses.replace(info, image_shape=(height + 2 * padding, width + 2 * padding, channels))

@@ -10,10 +10,13 @@ from pathlib import Path, PurePosixPath
 from trainer.errors import UNSAFE, ConfigError, StorageError, quote
 from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
+from trainer.storage.safe_names import MAX_PART_BYTES
 
 __all__ = ["has_bucket", "is_remote", "local_path", "locate", "parse_path", "without_mount"]
 
 _MOUNT = "/gcs/"
+_MAX_BYTES = 4000
+"""Maximum length of a path. Linux allows 4,096 bytes, to which the names of files in a folder are added."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:[/\\]|gs:|[a-z]:|.*\\", re.IGNORECASE)
 """Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, or a backslash."""
@@ -34,6 +37,8 @@ def parse_path(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"a path is empty; {_ACCEPTED}.")
     if text != text.strip() or UNSAFE.search(text):
         raise ConfigError(f"the path {quote(text)} has a space at its ends or a control character; remove it.")
+    if len(os.fsencode(text)) > _MAX_BYTES or any(len(os.fsencode(part)) > MAX_PART_BYTES for part in text.split("/")):
+        raise ConfigError(f"the path {quote(text)} is too long; {_ACCEPTED}.")
     if text.startswith(SCHEME):
         if ".." in text.split("/"):
             raise ConfigError(f"the path {quote(text)} contains '..', which a bucket does not have; {_ACCEPTED}.")

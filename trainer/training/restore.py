@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 
 from trainer import data, metrics
 from trainer.config import TrainConfig, recipes
@@ -15,6 +16,7 @@ from trainer.training.checkpoint.store import CheckpointStore, load
 from trainer.training.distributed import strategy as strategies
 
 _logger = logging.getLogger(__name__)
+_STEP = re.compile("[0-9]{1,18}")
 
 
 def restore(
@@ -92,7 +94,7 @@ def _restore(
     manifest = _select(store, checkpoint)
     if manifest is None:
         steps = ", ".join(map(str, store.steps())) or "none"
-        of_step = f" of step {checkpoint}" if checkpoint.isdigit() else ""
+        of_step = f" of step {checkpoint}" if _STEP.fullmatch(checkpoint) else ""
         raise CheckpointError(f"job_dir={directory.name} has no checkpoint{of_step}; existing ones: {steps}.")
     strategies.create(config.override(strategy=StrategyName.ONE_DEVICE, num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)
@@ -104,11 +106,12 @@ def _restore(
 
 def _select(store: CheckpointStore, checkpoint: str) -> CheckpointManifest | None:
     """Returns the manifest of the requested checkpoint, and logs which ones were skipped."""
-    if checkpoint not in ("best", "latest") and not checkpoint.isdigit():
-        raise ConfigError(f"checkpoint={checkpoint} is unknown; choose best, latest or the number of a step.")
+    is_step = _STEP.fullmatch(checkpoint) is not None
+    if checkpoint not in ("best", "latest") and not is_step:
+        raise ConfigError(f"checkpoint={quote(checkpoint)} is unknown; choose best, latest or the number of a step.")
     manifest, problems = store.find_best() if checkpoint == "best" else (None, ())
     if manifest is None:
-        manifest, more = store.find(int(checkpoint) if checkpoint.isdigit() else None)
+        manifest, more = store.find(int(checkpoint) if is_step else None)
         problems = (*problems, *(problem for problem in more if problem not in problems))
     for problem in problems:
         _logger.warning(f"Skipped a checkpoint: {problem}.")

@@ -1,6 +1,5 @@
 """Checks the args of a job against the trainer's flags before any machine starts."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from trainer.cloud.jobs.worker_pools import PACKAGE, TRAINER, Container, PythonP
 from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
-from trainer.registry import did_you_mean
 
 ARGS_HELP = (
     "Comma-separated args that replace those of every pool, as in gcloud; if an arg contains a comma: ^:^ONE:TWO."
@@ -78,7 +76,7 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
         config = TrainConfig() if ":" in recipe else recipes.get(recipe)
         config = config.override(**flags | {"recipe": recipe})
     except absl_flags.Error as error:
-        raise ConfigError(f"{path}: {_explain(error, values)}") from error
+        raise ConfigError(f"{path}: {config_flags.explain(error, values)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return ParsedArgs(flags=flags, config=config, is_dry_run=bool(values["dry_run"].value))
@@ -106,17 +104,3 @@ def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
     if TRAINER in words:
         return words[words.index(TRAINER) + 1 :]
     return None if program.command else program.args
-
-
-def _explain(error: absl_flags.Error, values: absl_flags.FlagValues) -> str:
-    """Returns absl's error as one sentence with a remedy."""
-    if isinstance(error, absl_flags.UnrecognizedFlagError):
-        nearest = did_you_mean(error.flagname, list(values))
-        advice = nearest or "python -m trainer.task --help lists them."
-        return f"--{error.flagname} is not a flag of the trainer; {advice}"
-    match = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if match is None:
-        return f"{str(error).rstrip('.')}; write --name=value."
-    name, value = match.groups()
-    expected = values[name].parser.syntactic_help or "true or false"
-    return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."

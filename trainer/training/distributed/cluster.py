@@ -1,6 +1,7 @@
 """Machines of a job and the role of this one, parsed from `TF_CONFIG` or `CLUSTER_SPEC`."""
 
 import collections
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -146,7 +147,7 @@ def _check_groups(variable: str, groups: dict[str, list[str]]) -> None:
 def _parse_task(variable: str, task: Mapping[str, Any], groups: dict[str, list[str]]) -> tuple[Role, int]:
     """Returns the role and index of this machine."""
     job, index = task["type"], str(task["index"])
-    if not index.isdecimal():
+    if not re.fullmatch("[0-9]{1,9}", index):
         raise ConfigError(f"{variable} has task index {quote(task['index'])}; it must be a whole number from 0.")
     role = _ROLES[variable].get(job)
     match role:

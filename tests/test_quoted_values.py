@@ -1,0 +1,125 @@
+"""Whatever a value contains, an error is one short line without control characters."""
+
+import pytest
+from hostile import is_clean
+from refusals import check_refusal
+
+from trainer import data
+from trainer.cli import evaluate, export, generate, inspect, jobs, local, prepare, submit, train
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig
+from trainer.data import loading
+from trainer.errors import ConfigError, JobError, TrainerError, escape, quote, shorten
+
+VALUES = {
+    "long": "x" * 200_000,
+    "long path": "x/" * 100_000,
+    "lines": "a\nerror: all is well\n" * 9,
+    "carriage return": "a\rb",
+    "escape sequence": "a\x1b[2J\x1b]0;owned\x07b",
+    "eight-bit escape": "a\x9b2Jb",
+    "right to left": "a\u202ebc",
+    "paragraph": "a\u2029b",
+    "deep": "[" * 100_000,
+    "digits": "9" * 5000,
+    "superscript": "²",
+    "infinity": "1e999",
+}
+NAMES = {
+    "recipe": train,
+    "steps": train,
+    "epochs": train,
+    "classes": train,
+    "model_options": train,
+    "loss": train,
+    "augment": train,
+    "penalties": train,
+    "architecture": train,
+    "horizontal_flips": train,
+    "dataset": train,
+    "resume": train,
+}
+COMMANDS = {
+    **{f"train --{name}": (command, ["--steps=1", f"--{name}={{}}", "--dry_run"]) for name, command in NAMES.items()},
+    "train --job_dir": (train, ["--job_dir={}/x\ty"]),
+    "train, no flag": (train, ["--{}"]),
+    "train, a word": (train, ["{}"]),
+    "prepare --source": (prepare, ["--source={}/x\ty", "--out=x"]),
+    "prepare --resize": (prepare, ["--source=x", "--out=x", "--resize={}"]),
+    "prepare --limit": (prepare, ["--source=x", "--out=x", "--limit={}"]),
+    "inspect --dataset": (inspect, ["--dataset={}"]),
+    "generate --num_images": (generate, ["--job_dir=x", "--out=x.png", "--num_images=-{}"]),
+    "generate --out": (generate, ["--job_dir=x", "--out={}"]),
+    "generate --checkpoint": (generate, ["--job_dir=x", "--out=x.png", "--checkpoint={}"]),
+    "evaluate --job_dir": (evaluate, ["--job_dir={}/x\ty"]),
+    "export --job_dir": (export, ["--job_dir={}/x\ty", "--out=x"]),
+    "submit --config": (submit, ["--config={}", "--dry_run"]),
+    "local --config": (local, ["--config={}"]),
+    "jobs": (jobs, ["describe", "{}", "--project=p", "--region=us-central1"]),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_flag_with_any_value_ends_in_one_line(name, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command, arguments = COMMANDS[name]
+    code = command.main(["command", *(argument.replace("{}", VALUES[kind]) for argument in arguments)])
+    error = capsys.readouterr().err
+    assert code in (1, 2), (code, error)
+    assert error.startswith("error: ") and error.count("\n") == 1 and len(error) < 2100, error[:3000]
+    assert is_clean(error[:-1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("variable", ["TF_CONFIG", "CLUSTER_SPEC", "AIP_MODEL_DIR"])
+def test_a_variable_with_any_value_ends_in_one_line(variable, kind):
+    try:
+        Environment.read({variable: VALUES[kind]})
+    except TrainerError as error:
+        assert is_clean(str(error)) and len(str(error)) < 1000
+    else:
+        assert variable == "AIP_MODEL_DIR"
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_every_error_is_one_short_line(kind):
+    for error in (ConfigError(VALUES[kind]), JobError(f"the job {VALUES[kind]} failed; look at its log.", 3)):
+        assert is_clean(str(error)) and len(str(error)) < 12_100
+    assert str(JobError(f"the job {VALUES[kind]} failed; look at its log.")).endswith("look at its log.")
+    assert is_clean(quote(VALUES[kind])) and len(quote(VALUES[kind])) < 100
+
+
+def test_short_values_stay_as_they_are():
+    assert shorten("x" * 2000) == "x" * 2000 and escape("ü 字 a/b") == "ü 字 a/b" and quote("ü") == "'ü'"
+    assert len(quote(10**5000)) < 100 and len(quote([[10**5000]])) < 100
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), (1.5,), ("0",), (None,), "ab", (10**30,), (-1,)], ids=repr)
+def test_classes_that_are_not_numbers_are_refused(classes):
+    check_refusal(lambda: data.describe("digits").with_classes(classes), ConfigError, "classes", "9")
+    check_refusal(lambda: loading.load("digits", classes=classes), ConfigError, "classes", "9")
+
+
+@pytest.mark.parametrize("kind", ["missing folder", "missing path", "picture", "folder of images", "empty folder"])
+def test_a_data_set_that_is_not_prepared_is_explained(kind, tmp_path):
+    (tmp_path / "images/cats").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cat.png").write_bytes(b"x")
+    name = {
+        "missing folder": "no_such_folder",
+        "missing path": f"{tmp_path}/none",
+        "picture": f"{tmp_path}/cat.png",
+        "folder of images": f"{tmp_path}/images",
+        "empty folder": f"{tmp_path}/empty",
+    }[kind]
+    expected = {
+        "missing folder": "digits",
+        "missing path": "exist",
+        "picture": "file",
+        "folder of images": "prepare --source",
+        "empty folder": "prepare --source",
+    }[kind]
+    for act in (lambda: data.describe(name), lambda: data.num_examples(TrainConfig(dataset=name))):
+        check_refusal(act, ConfigError, name, expected)
