@@ -10,7 +10,7 @@ from hostile import SECRET, SECRET_SHA256, check_raised, hostile_names, name_of,
 
 from trainer.cloud.emulator import venvs
 from trainer.cloud.tuning import trial_store
-from trainer.errors import CheckpointError, StorageError
+from trainer.errors import CheckpointError, StorageError, TrainerError
 from trainer.storage import RunDirectory, locate
 from trainer.storage.gcs import BucketLocation, client
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
@@ -54,11 +54,11 @@ def test_a_hostile_name_is_never_downloaded(key, outside, bucket, work):
 
 
 def test_a_run_whose_own_name_leads_out_of_its_folder_is_refused(bucket, work):
-    for name in (f"{bucket}/..", f"{bucket}/run/.."):
-        with pytest.raises(StorageError), RunDirectory(name).open():
+    for name in (f"{bucket}/..", f"{bucket}/run/..", f"{bucket}/../run", "gs://../run"):
+        with pytest.raises(TrainerError), RunDirectory(name).open():
             pass
-    with pytest.raises(StorageError):
-        venvs._fetch(f"{bucket}/..", work, work)
+        with pytest.raises(TrainerError):
+            venvs._fetch(name, work, work)
 
 
 def test_files_that_a_manifest_does_not_list_are_not_downloaded(bucket_run, work, monkeypatch):
@@ -165,6 +165,26 @@ def test_nothing_is_written_through_a_link_in_a_run(name, local_run, work, outsi
     path.unlink(missing_ok=True)
     path.symlink_to(outside / "secret" if path.suffix else outside)
     refused(run_on("train", local_run, work))
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate", "export"])
+@pytest.mark.parametrize("target", ["secret", "/proc/self/cwd/config.json", "/dev/zero", "loop", "missing"])
+def test_a_config_that_is_a_link_is_not_followed(target, command, local_run, work, outside, refused):
+    path = local_run / "config.json"
+    path.unlink()
+    path.symlink_to({"secret": outside / "secret", "loop": path, "missing": work / "none"}.get(target, target))
+    refused(run_on(command, local_run, work))
+
+
+@hostile_names
+@pytest.mark.parametrize("setting", ["dataset", "recipe", "loss", "architecture", "model", "metrics"])
+def test_a_config_with_a_hostile_name_ends_in_one_line(setting, key, local_run, work, outside, capsys):
+    path = local_run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {setting: name_of(key, outside)}))
+    code = run_on("evaluate" if setting == "metrics" else "generate", local_run, work)
+    error = capsys.readouterr().err
+    assert code in (1, 2) and error.startswith("error: ") and error.count("\n") == 1 and len(error) < 2100, error
+    assert not (work / "grid.png").exists()
 
 
 def test_a_run_directory_may_itself_be_a_link(local_run, work):
