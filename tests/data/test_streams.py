@@ -16,7 +16,7 @@ from conftest import tiny_config, tiny_gan, values_of
 from refusals import check_command_refusal, check_refusal
 
 from trainer import task
-from trainer.data import default_num_chunks, tfrecord_reader
+from trainer.data import default_num_chunks
 from trainer.data.dataset_spec import Shard
 from trainer.data.pipeline.batching import BatchSlice, Chunk
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule, choose_num_chunks
@@ -175,11 +175,12 @@ def reading(monkeypatch):
     """Functions to call before a shard is read, by the number of shards read before."""
     actions, count = {}, itertools.count()
 
-    def read(*arguments, plain=tfrecord_reader._read_shard):
+    def read(self, shard, plain=ShardCache.read):
+        content = plain(self, shard)
         actions.get(next(count), lambda: None)()
-        plain(*arguments)
+        return content
 
-    monkeypatch.setattr(tfrecord_reader, "_read_shard", read)
+    monkeypatch.setattr(ShardCache, "read", read)
     return types.SimpleNamespace(actions=actions, count=lambda: next(count))
 
 
