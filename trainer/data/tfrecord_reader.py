@@ -20,6 +20,7 @@ _MAX_BATCH_SIZE = 1024
 _BATCH_BYTES = 2**25
 _PNG_HEADER_BYTES = 26
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COMPRESSED_TEXTS = (b"zTXt", b"iTXt")  # the decoder would expand a thousand of them in memory
 _CHANNELS_OF_COLOR_TYPE = {0: 1, 2: 3, 6: 4}
 _NO_LABEL = tf.int64.min
 _FEATURES = {
@@ -228,6 +229,14 @@ def _check_png(png: bytes, record: str, image_shape: tuple[int, int, int]) -> No
             f"{record} is a PNG of shape {list(shape)} with {header[24]} bits, expected {list(image_shape)} with "
             "8 bits; prepare the data set again."
         )
+    position = len(_PNG_SIGNATURE)
+    while position < len(png):
+        length, kind = int.from_bytes(png[position : position + 4], "big"), png[position + 4 : position + 8]
+        if kind in _COMPRESSED_TEXTS:
+            raise DataError(
+                f"{record} is a PNG with a compressed text, expected pixels only; prepare the data set again."
+            )
+        position += length + 12
 
 
 @tf.function(reduce_retracing=True, autograph=False)
