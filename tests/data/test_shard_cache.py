@@ -1,5 +1,6 @@
 """Shards in a bucket are downloaded once, verified, and downloaded again if the cache lost or damaged them."""
 
+import errno
 import os
 import threading
 import time
@@ -186,6 +187,31 @@ def test_a_local_shard_deleted_during_a_run_is_named(tmp_path):
         files.path(shard).unlink()
     reading = read_shards(files, files.spec.shards)
     check_refusal(lambda: next(reading), DataError, "set-00000-of-00004.tfrecord", "dataset.json")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("name", ["stat", "open"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, name, number):
+    write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    files = ShardCache(locate(tmp_path))
+
+    def fail(path, *arguments, **settings):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, name, fail)
+    facts = ("set-00000-of-00004.tfrecord", os.strerror(number))
+    check_refusal(lambda: next(read_shards(files, files.spec.shards)), StorageError, *facts)
+
+
+def test_a_cached_shard_of_another_user_is_read(remote, tmp_path, monkeypatch, downloads):
+    ShardCache(remote, tmp_path / "cache").fetch(ShardCache(remote).spec.shards)
+
+    def refuse(path, **times):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    files = ShardCache(remote, tmp_path / "cache")
+    assert (next(read_shards(files, files.spec.shards))[0] == IMAGES[:3]).all() and len(downloads) == 4
 
 
 def test_a_cancelled_reader_downloads_no_further_shard(remote, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 
 import keras
@@ -14,7 +15,16 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import stacked, transforms
-from trainer.data.datasets import KERAS_DATASETS, DatasetInfo, describe, is_prepared, prepared_folder, root_source
+from trainer.data.dataset_spec import DatasetSpec
+from trainer.data.datasets import (
+    KERAS_DATASETS,
+    DatasetInfo,
+    describe,
+    is_prepared,
+    machine_memory_mib,
+    prepared_folder,
+    root_source,
+)
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
@@ -67,12 +77,14 @@ def load(
         The images in the order of the data set.
 
     Raises:
-        ConfigError: If the name or a class is unknown, or the padding is negative.
+        ConfigError: If the name or a class is unknown, the padding is negative, or the data exceeds the memory.
         DataError: If a file is damaged, a download fails, or the data differs from its description.
         StorageError: If a bucket cannot be read.
     """
     files = _open_files(name, cache_mib)
     info = describe(name, padding, files.spec if files else None).with_classes(classes)
+    if files is not None:
+        _check_memory(files.spec)
     return Arrays(*_load_arrays(name, classes, padding, files), info)
 
 
@@ -176,6 +188,15 @@ def _open_files(name: str, cache_mib: float) -> ShardCache | None:
     """Opens the files that a data set is made from. None: a data set of Keras."""
     source = root_source(name)
     return None if source in KERAS_DATASETS else ShardCache(prepared_folder(source), cache_mib=cache_mib)
+
+
+def _check_memory(spec: DatasetSpec) -> None:
+    needed_mib, memory_mib = spec.num_examples * math.prod(spec.image_shape) / 2**20, machine_memory_mib()
+    if needed_mib > memory_mib:
+        raise ConfigError(
+            f"the decoded images of {spec.name} take {needed_mib:,.0f} MiB, more than the {memory_mib:,.0f} MiB of "
+            "this machine; train with a larger num_chunks, or prepare fewer or smaller images."
+        )
 
 
 def _load_arrays(
