@@ -32,7 +32,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert 1 < counts.pop(("write", "metrics.jsonl")) <= checkpoints + 2
     assert counts.pop(("write", "logs")) in range(2, 5)
     assert counts == {
-        ("read", "dataset.json"): 8,
+        ("read", "dataset.json"): 6,
         ("read", "shards"): shards,
         ("list", ""): 2 + checkpoints + deleted + 1,
         ("write", "checkpoints"): 3 * checkpoints,

@@ -48,15 +48,15 @@ def test_a_stopped_killed_and_stalled_job_ends_with_the_same_bits(dataset, tmp_p
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 
 
-def chief_and_worker(command, of_worker=()):
-    """Starts both; yields the exit code, the output and the errors of each."""
+def chief_and_worker(command, of_worker=(), folders=(None, None)):
+    """Starts both in their working folders; yields the exit code, the output and the errors of each."""
     chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
     processes = []
-    for role, flags in (("chief", ()), ("worker", of_worker)):
+    for role, flags, folder in zip(("chief", "worker"), ((), of_worker), folders, strict=True):
         spec = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": role, "index": 0}}
         environ = {**os.environ, "TF_CONFIG": json.dumps(spec)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes.append(subprocess.Popen([*command, *flags], env=environ, text=True, **pipes))
+        processes.append(subprocess.Popen([*command, *flags], env=environ, cwd=folder, text=True, **pipes))
     for process in processes:
         out, error = process.communicate(timeout=90)
         yield process.returncode, out, error
@@ -67,6 +67,19 @@ def test_machines_with_other_flags_are_refused(dataset, tmp_path):
     for code, _, error in chief_and_worker(command, ["--seed=7"]):
         (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
         assert code == 2 and "settings" in line
+
+
+def test_machines_with_other_data_are_refused(digits, tmp_path):
+    folders = tmp_path / "chief", tmp_path / "worker"
+    for folder in folders:
+        start, texts = len(folder.name), {"name": "some", "source": "", "license": "", "attribution": ""}
+        images, labels = digits.images[start : start + 60], digits.labels[:60]
+        write_prepared(folder / "set", images, labels, digits.info.class_names, num_shards=2, **texts)
+    command = [sys.executable, "-m", "trainer.task", *FLAGS, "--dataset=set", "--num_chunks=2"]
+    command += ["--global_batch_size=4", "--steps=4", f"--job_dir={tmp_path}/run"]
+    for code, _, error in chief_and_worker(command, folders=folders):
+        (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+        assert code == 1 and "data" in line
 
 
 def test_the_chief_writes_a_model_that_is_missing(dataset, tmp_path):

@@ -39,9 +39,10 @@ def send(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def photos(bucket, tmp_path):
-    """Returns a bucket folder with the description of a data set: eight images without classes."""
-    write_prepared(tmp_path, np.zeros((8, 4, 4, 3), np.uint8), np.zeros(8, np.int32), ["all"], **TEXTS)
-    locate(f"{bucket}/photos").upload(tmp_path, ["dataset.json"])
+    """Returns a bucket folder with a data set: eight images without classes in two shards."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8)
+    write_prepared(tmp_path / "photos", images, np.zeros(8, np.int32), ["all"], num_shards=2, **TEXTS)
+    locate(f"{bucket}/photos").upload(tmp_path / "photos", [path.name for path in (tmp_path / "photos").iterdir()])
     return f"{bucket}/photos"
 
 
@@ -87,6 +88,20 @@ def test_data_in_a_bucket_is_checked_except_in_a_dry_run(send, photos):
     ):
         check_refused(send(*args), *mentions)
         assert send(*args, more=["--dry_run"])[::3] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [None, lambda content: b"", lambda content: content[:-1], lambda content: content[:-1] + b"x"]
+)
+def test_a_data_set_whose_shards_are_missing_or_replaced_is_refused(send, photos, change):
+    shard = locate(photos) / "photos-00001-of-00002.tfrecord"
+    if change is None:
+        shard.parent.delete([shard.name])
+    else:
+        shard.write_bytes(change(shard.read_bytes()))
+    for name in (photos, f"inverted:{photos}"):
+        sent = send("--recipe=dcgan", f"--dataset={name}", "--global_batch_size=8")
+        check_refused(sent, str(shard), "dataset.json")
 
 
 def test_a_missing_bucket_is_refused(send, bucket):

@@ -5,7 +5,10 @@ Every row states the type of the error and the facts that its message mentions. 
 
 import hashlib
 import json
+import os
+import zlib
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -147,6 +150,18 @@ DESCRIPTIONS = [
     changed_spec("shape without channels", {"image_shape": [4, 6]}),
     changed_spec("shape of two channels", {"image_shape": [4, 6, 2]}, "image_shape", "[4, 6, 2]"),
     changed_spec("shard without its count", {"shards": [{"file": "x"}]}, "num_examples"),
+    changed_spec("shape of more pixels than allowed", {"image_shape": [20_000, 20_000, 1]}, "[20000, 20000, 1]"),
+    changed_spec("more pixels than the shards can hold", {"image_shape": [2000, 2000, 3]}, "[2000, 2000, 3]"),
+    changed_spec(
+        "more images than the shards can hold",
+        {
+            "num_examples": 10**12,
+            "class_counts": [10**12, 0, 0],
+            "shards": [{"file": "x", "num_examples": 10**12, "num_bytes": 300, "sha256": "0" * 64, "crc32c": ""}],
+        },
+        "1,000,000,000,000",
+        "300",
+    ),
     invalid_spec("description truncated", "{"),
     invalid_spec("description that is a list", "[1]"),
     invalid_spec("description that is not UTF-8", "\udcff"),
@@ -189,7 +204,54 @@ def replace_first_shard(folder, content):
     (folder / "dataset.json").write_text(json.dumps(spec))
 
 
+def changed_shard(name, content_of, *mentions):
+    """Returns a row whose first shard has content made from the old one, with the right size and hash."""
+
+    def damage(folder):
+        replace_first_shard(folder, content_of((folder / FIRST_SHARD).read_bytes()))
+
+    return damaged(name, damage, FIRST_SHARD, *mentions)
+
+
+def masked_crc(data):
+    crc = google_crc32c.value(data)
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def with_length(length):
+    """Returns a function that sets the length of the first record, with its CRC."""
+    header = length.to_bytes(8, "little")
+    return lambda content: header + masked_crc(header) + content[12:]
+
+
+def with_sparse_shard(folder):
+    """States a shard of a terabyte, which takes no space on the disk, in place of the first shard."""
+    with (folder / FIRST_SHARD).open("wb") as file:
+        file.truncate(2**40)
+
+
+def replace_by_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 SHARDS = [
+    *(
+        changed_shard(f"record of {length:,} bytes", with_length(length), "record 0")
+        for length in (0, 1, 2**20, *(2**power for power in range(31, 64)), 2**64 - 1, 2**64 - 12)
+    ),
+    changed_shard("record with a flipped bit", lambda content: content[:40] + b"?" + content[41:], "record 0"),
+    changed_shard("bytes after the last record", lambda content: content + b"\0" * 11, "record 3"),
+    changed_shard("records cut within a length", lambda content: content[:5], "record 0"),
+    changed_shard("empty shard", lambda content: b"", "dataset.json"),
+    damaged("shard of a terabyte", with_sparse_shard, FIRST_SHARD, str(2**40), "dataset.json"),
+    damaged("shard that is a pipe", lambda folder: replace_by_pipe(folder / FIRST_SHARD), FIRST_SHARD),
+    damaged("shard that is a folder", lambda folder: replace_by_folder(folder / FIRST_SHARD), FIRST_SHARD),
     damaged("no description", lambda folder: (folder / "dataset.json").unlink(), "dataset.json"),
     damaged("missing shard", lambda folder: (folder / LAST_SHARD).unlink(), LAST_SHARD, "dataset.json"),
     damaged("shard of another size", lambda folder: truncate(folder / LAST_SHARD), LAST_SHARD, "dataset.json"),
@@ -219,6 +281,22 @@ def png(*shape, dtype=np.uint8):
 GOOD = png(4, 6, 3)
 
 
+def with_chunk(kind, data, before_pixels=True):
+    """Returns a PNG with one more chunk, before or after the pixels."""
+    chunk = len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    position = 33 if before_pixels else len(GOOD) - 12
+    return GOOD[:position] + chunk + GOOD[position:]
+
+
+def with_size(width, height):
+    """Returns a PNG whose header states another size."""
+    header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + GOOD[24:29]
+    return GOOD[:12] + header + zlib.crc32(header).to_bytes(4, "big") + GOOD[33:]
+
+
+COMPRESSED_TEXT = b"a\0\0" + zlib.compress(bytes(7_000_000))
+
+
 def records(name, content, *mentions):
     """Returns a row whose first shard, which should have three records, has these."""
     return damaged(name, lambda folder: replace_first_shard(folder, content), *mentions)
@@ -241,6 +319,24 @@ RECORDS = [
         FIRST_SHARD,
         "record 2",
         "[6, 4, 3]",
+    ),
+    records("PNG of 900 megapixels", [record(with_size(30_000, 30_000))], FIRST_SHARD, "record 0", "[30000, 30000, 3]"),
+    records("PNG of no pixels", [record(with_size(0, 0))], FIRST_SHARD, "record 0", "[0, 0, 3]"),
+    records("PNG of a larger size than its pixels", [record(with_size(6, 5))], FIRST_SHARD, "record 0", "[5, 6, 3]"),
+    records("compressed text", [record(with_chunk(b"zTXt", COMPRESSED_TEXT))], FIRST_SHARD, "record 0", "text"),
+    records(
+        "compressed text after the pixels",
+        [record(GOOD), record(with_chunk(b"zTXt", COMPRESSED_TEXT, before_pixels=False))],
+        FIRST_SHARD,
+        "record 1",
+        "text",
+    ),
+    records(
+        "international text",
+        [record(with_chunk(b"iTXt", b"a\0\1\0\0\0" + COMPRESSED_TEXT[3:]))],
+        FIRST_SHARD,
+        "record 0",
+        "text",
     ),
     records("PNG of one channel", [record(png(4, 6, 1))], FIRST_SHARD, "record 0", "[4, 6, 1]"),
     records("PNG of 16 bits", [record(png(4, 6, 3, dtype=np.uint16))], FIRST_SHARD, "record 0", "16"),

@@ -65,6 +65,12 @@ def test_a_directory_loads_like_the_embedded_digits(digits):
     assert load(str(embedded_digits_dir())).fingerprint == digits.fingerprint
 
 
+@pytest.mark.parametrize("name", ["digits", "inverted:digits", "stacked:digits"])
+def test_a_data_set_larger_than_the_memory_is_refused(monkeypatch, name):
+    monkeypatch.setattr("trainer.data.loading.machine_memory_mib", lambda: 3.0)
+    check_refusal(lambda: load(name), ConfigError, "digits", " 4 MiB", " 3 MiB", "num_chunks")
+
+
 def test_an_unknown_class_is_refused_before_a_download(monkeypatch):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: pytest.fail("downloaded"))
     check_refusal(lambda: load("cifar10", (10,)), ConfigError, "classes=10", "cifar10")

@@ -1,5 +1,6 @@
 """Shards in a bucket are downloaded once, verified, and downloaded again if the cache lost or damaged them."""
 
+import errno
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from google.cloud import storage
 from refusals import check_refusal
 
-from trainer.data import shard_cache, tfrecord_reader
+from trainer.data import tfrecord_reader
 from trainer.data.loading import load
 from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_reader import read_shards
@@ -55,19 +56,23 @@ def test_a_data_set_in_a_bucket_is_downloaded_once(remote, tmp_path, monkeypatch
 
 def test_a_damaged_cached_shard_is_downloaded_again(remote, tmp_path, downloads):
     files = ShardCache(remote, tmp_path / "cache")
-    first = files.fetch(files.spec.shards)[0]
-    content = first.read_bytes()
-    first.write_bytes(content[:-1] + b"x")
-    assert ShardCache(remote, tmp_path / "cache").fetch(files.spec.shards)[0].read_bytes() == content
-    assert downloads.count(files.spec.shards[0].file) == 2 and len(downloads) == 5
+    files.fetch(files.spec.shards)
+    content, damages = files.read(files.spec.shards[0]), (lambda old: old[:-1] + b"x", lambda old: old[:-1])
+    for number, damage in enumerate(damages, 2):
+        for reader in (files, ShardCache(remote, tmp_path / "cache")):
+            files.path(files.spec.shards[0]).write_bytes(damage(content))
+            reader.fetch(reader.spec.shards)
+            assert reader.read(reader.spec.shards[0]) == content
+        assert downloads.count(files.spec.shards[0].file) == 2 * number - 1
+    assert len(downloads) == 8
 
 
 def test_a_full_cache_deletes_the_least_recently_used_shard(remote, tmp_path, downloads):
     shards = ShardCache(remote, tmp_path / "cache").spec.shards
     files = ShardCache(remote, tmp_path / "cache", cache_mib=2.5 * shards[0].num_bytes / 2**20)
     for index in (0, 1, 0, 2):
-        (path,) = files.fetch([shards[index]])
-        assert path.exists()
+        files.fetch([shards[index]])
+        assert files.path(shards[index]).exists()
     cached = {path.stem for path in (tmp_path / "cache").iterdir()}
     assert cached == {shards[0].sha256, shards[2].sha256} and len(downloads) == 3
 
@@ -129,24 +134,24 @@ def test_a_shard_that_another_run_deleted_is_downloaded_again(remote, tmp_path, 
     assert downloads == [shards[index].file for index in (0, 1, 2, 1)]
 
 
-def test_an_open_shard_may_be_deleted(remote, tmp_path, downloads, monkeypatch):
-    monkeypatch.setattr(tfrecord_reader, "_PARSE_BATCH_SIZE", 1)
-    files = ShardCache(remote, tmp_path / "cache")
-    shard = files.spec.shards[0]
-    (path,) = files.fetch([shard])
-    batches = tfrecord_reader._iterate_shard(files, shard, lambda start, stop: np.arange(stop - start))
-    images = [next(batches)[0]]
-    path.unlink()
-    images += [batch for batch, _ in batches]
-    assert (np.concatenate(images) == IMAGES[:3]).all() and downloads == [shard.file]
+def test_a_shard_may_be_deleted_or_replaced_while_its_records_are_read(remote, tmp_path, downloads, monkeypatch):
+    monkeypatch.setattr(tfrecord_reader, "_MAX_BATCH_SIZE", 1)
+    for change in (Path.unlink, lambda path: path.write_bytes(b"something else")):
+        files = ShardCache(remote, tmp_path / "cache")
+        batches = read_shards(files, files.spec.shards[:1])
+        images = [next(batches)[0]]
+        change(files.path(files.spec.shards[0]))
+        images += [batch for batch, _ in batches]
+        assert (np.concatenate(images) == IMAGES[:3]).all()
+    assert downloads == [files.spec.shards[0].file] * 2
 
 
 def test_files_that_another_run_deletes_cause_no_error(remote, tmp_path, monkeypatch, downloads):
     def gone_before(act):
         def acted(path, *arguments, **settings):
-            if path not in deleted and Path(path).exists():
+            if path not in deleted and str(path).endswith(".tfrecord") and os.path.exists(path):
                 deleted.append(path)
-                Path(path).unlink()
+                os.unlink(path)
             return act(path, *arguments, **settings)
 
         return acted
@@ -154,36 +159,59 @@ def test_files_that_another_run_deletes_cause_no_error(remote, tmp_path, monkeyp
     def listed(self, pattern, plain=Path.glob):
         return [*plain(self, pattern), self / "gone.tfrecord"]
 
-    for module, name in ((os, "utime"), (shard_cache, "file_sha256")):
+    for module, name in ((os, "utime"), (Path, "stat"), (Path, "is_file"), (Path, "open")):
         deleted = []
         files = ShardCache(remote, tmp_path / name)
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(module, name, gone_before(getattr(module, name)))
             meanwhile.setattr(Path, "glob", listed)
             files.fetch(files.spec.shards[:2])
-        assert (next(read_shards(files, files.spec.shards[:1]))[0] == IMAGES[:3]).all()
+            assert (next(read_shards(files, files.spec.shards[:1]))[0] == IMAGES[:3]).all()
         assert deleted and downloads
         downloads.clear()
 
 
-def test_a_shard_that_is_always_deleted_is_an_error(remote, tmp_path):
+def test_a_shard_that_is_always_deleted_is_an_error(remote, tmp_path, monkeypatch):
     files = ShardCache(remote, tmp_path / "cache")
 
-    def gone(path):
-        raise FileNotFoundError
-
     shard = files.spec.shards[0]
+    monkeypatch.setattr(Path, "is_file", lambda path: False)
     facts = (str(remote / shard.file), str(tmp_path / "cache"), "--cache_mib")
-    check_refusal(lambda: files.read_file(shard, gone), StorageError, *facts)
+    check_refusal(lambda: files.read(shard), StorageError, *facts)
 
 
 def test_a_local_shard_deleted_during_a_run_is_named(tmp_path):
     write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
     files = ShardCache(locate(tmp_path))
-    for path in files.fetch(files.spec.shards):
-        path.unlink()
+    for shard in files.spec.shards:
+        files.path(shard).unlink()
     reading = read_shards(files, files.spec.shards)
     check_refusal(lambda: next(reading), DataError, "set-00000-of-00004.tfrecord", "dataset.json")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("name", ["stat", "open"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, name, number):
+    write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    files = ShardCache(locate(tmp_path))
+
+    def fail(path, *arguments, **settings):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, name, fail)
+    facts = ("set-00000-of-00004.tfrecord", os.strerror(number))
+    check_refusal(lambda: next(read_shards(files, files.spec.shards)), StorageError, *facts)
+
+
+def test_a_cached_shard_of_another_user_is_read(remote, tmp_path, monkeypatch, downloads):
+    ShardCache(remote, tmp_path / "cache").fetch(ShardCache(remote).spec.shards)
+
+    def refuse(path, **times):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    files = ShardCache(remote, tmp_path / "cache")
+    assert (next(read_shards(files, files.spec.shards))[0] == IMAGES[:3]).all() and len(downloads) == 4
 
 
 def test_a_cancelled_reader_downloads_no_further_shard(remote, tmp_path, monkeypatch):
@@ -194,4 +222,5 @@ def test_a_cancelled_reader_downloads_no_further_shard(remote, tmp_path, monkeyp
     with pytest.raises(CancelledError):
         files.with_cancellation(closing).fetch(files.spec.shards)
     assert [path.stem for path in (tmp_path / "cache").iterdir()] == [files.spec.shards[0].sha256]
-    assert len(files.fetch(files.spec.shards)) == 4
+    files.fetch(files.spec.shards)
+    assert all(files.read(shard) for shard in files.spec.shards)

@@ -1,12 +1,16 @@
 """Streaming of a data set larger than memory: a fixed schedule, every image, and exact resume within a chunk."""
 
 import collections
+import ctypes
+import gc
 import itertools
 import json
 import os
 import signal
+import sys
 import types
 from contextlib import closing
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -119,6 +123,31 @@ def test_a_chunk_has_the_selected_classes_and_padding(files):
     assert all((images[:, :2] == 0).all() and images.shape == (14, 32, 32, 1) for images, _, _ in loaded)
 
 
+def test_few_images_are_decoded_at_a_time(files, monkeypatch):
+    monkeypatch.setattr(tfrecord_reader, "_BATCH_BYTES", 3 * 28 * 28 + 1)
+    batches = list(tfrecord_reader.read_shards(files, files.spec.shards))
+    assert {len(images) for images, _ in batches} == {1, 3} and len(batches) == 16
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), IMAGES)
+    monkeypatch.setattr(tfrecord_reader, "_BATCH_BYTES", 1)
+    assert all(len(labels) == 1 for _, labels in tfrecord_reader.read_shards(files, files.spec.shards))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc and needs glibc")
+def test_memory_does_not_grow_with_the_number_of_loaded_chunks(files):
+    trim_heap, stream = ctypes.CDLL("libc.so.6").malloc_trim, stream_of(files)
+
+    def resident_kib(visits):
+        for visit in visits:
+            stream.load(visit)
+        gc.collect()
+        trim_heap(0)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
+
+    before = resident_kib(range(150))
+    assert resident_kib(range(150, 500)) - before < 600
+
+
 def host_shard_of(role, index, repeats=2):
     """Returns the host shard of a chief or one of two workers."""
     strategy = types.SimpleNamespace(
@@ -175,11 +204,12 @@ def reading(monkeypatch):
     """Functions to call before a shard is read, by the number of shards read before."""
     actions, count = {}, itertools.count()
 
-    def read(*arguments, plain=tfrecord_reader._read_shard):
+    def read(self, shard, plain=ShardCache.read):
+        content = plain(self, shard)
         actions.get(next(count), lambda: None)()
-        plain(*arguments)
+        return content
 
-    monkeypatch.setattr(tfrecord_reader, "_read_shard", read)
+    monkeypatch.setattr(ShardCache, "read", read)
     return types.SimpleNamespace(actions=actions, count=lambda: next(count))
 
 

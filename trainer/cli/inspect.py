@@ -6,7 +6,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from trainer.cli import app
-from trainer.data import DatasetInfo, describe
+from trainer.data import DatasetInfo
 from trainer.image_io import png, tile
 from trainer.logging import print_json, quiet_import
 
@@ -40,14 +40,12 @@ def run_command(values: absl_flags.FlagValues) -> None:
     if values.contact_sheet:
         sheet = app.output_file("contact_sheet", values.contact_sheet, {".png": "a .png"})
     with quiet_import():
-        from trainer.data.loading import load_parts
+        from trainer.data.loading import open_batches
 
-    info = describe(values.dataset)
+    info, batches = open_batches(values.dataset, None if values.verify else 1)
     pixels = _PixelStats(info)
-    for images, labels in load_parts(values.dataset):
+    for images, labels in batches:
         pixels.add(images, labels)
-        if not values.verify:
-            break
     if sheet is not None:
         sheet.write_bytes(png(pixels.contact_sheet()))
     print_json(_description(info, pixels, values.verify))

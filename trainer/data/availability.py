@@ -4,8 +4,9 @@ import os
 
 from trainer.config import TrainConfig, check_batch
 from trainer.data.class_selection import with_class_numbers
-from trainer.data.datasets import KERAS_DATASETS, NAMES, describe, root_source
-from trainer.errors import ConfigError
+from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
+from trainer.data.datasets import KERAS_DATASETS, NAMES, describe, prepared_folder, root_source
+from trainer.errors import ConfigError, DataError, quote
 from trainer.registry import did_you_mean
 from trainer.storage import is_remote
 
@@ -22,7 +23,7 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
 
     Raises:
         ConfigError: If a data set does not exist, or the batch, the classes or the model do not fit it.
-        DataError: If the description of a data set cannot be read.
+        DataError: If the description of a data set cannot be read, or a bucket does not have the shards that it lists.
         StorageError: If a bucket cannot be read.
     """
     names = [name for name in (config.dataset, config.dataset_b) if name is not None]
@@ -35,7 +36,8 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
             )
     if not all(_is_built_in(source) or (in_buckets and is_remote(source)) for source in sources):
         return
-    infos = [describe(name) for name in names]
+    specs = [_read_complete_spec(source) if is_remote(source) else None for source in sources]
+    infos = [describe(name, spec=spec) for name, spec in zip(names, specs, strict=True)]
     infos[0] = infos[0].with_classes(with_class_numbers(config).class_numbers)
     check_batch(config.global_batch_size, min(info.num_examples for info in infos), num_replicas=1)
     if needs_labels and infos[0].num_classes < 2:
@@ -48,3 +50,19 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
 def _is_built_in(name: str) -> bool:
     """Returns whether a data set is part of the package, or is downloaded by Keras and described in the package."""
     return name == "digits" or name in KERAS_DATASETS
+
+
+def _read_complete_spec(name: str) -> DatasetSpec:
+    """Returns the description of a data set in a bucket after a comparison with the list of the bucket's objects."""
+    folder = prepared_folder(name)
+    spec = read_dataset_spec(folder)
+    entries = {entry.name: entry for entry in folder.entries()}
+    for shard in spec.shards:
+        entry = entries.get(shard.file)
+        if entry is None or (entry.num_bytes, entry.crc32c) != (shard.num_bytes, shard.crc32c):
+            received = f"has {entry.num_bytes} bytes and CRC32C {entry.crc32c}" if entry else "is missing"
+            raise DataError(
+                f"shard {folder / shard.file} {received}, but {SPEC_NAME} states {shard.num_bytes} bytes and CRC32C "
+                f"{quote(shard.crc32c)}; copy the whole data set to the bucket again."
+            )
+    return spec

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,10 @@ _SCHEMA = documents.record(
         "options": documents.map_of(documents.anything),
     }
 )
+MAX_PIXELS = 64_000_000
+"""Maximum number of pixels of an image."""
+_MAX_PIXEL_BYTES_PER_BYTE = 1032
+"""Largest compression ratio of deflate, and therefore of PNG."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,3 +150,14 @@ def _check_consistency(spec: DatasetSpec, path: Location) -> None:
             f"{path} has image_shape {list(spec.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
             "prepare the data set again."
         )
+    if math.prod(spec.image_shape[:2]) > MAX_PIXELS:
+        raise DataError(
+            f"{path} has image_shape {list(spec.image_shape)}, more than {MAX_PIXELS:,} pixels; prepare the data set "
+            "again with a smaller --image_size."
+        )
+    for shard in spec.shards:
+        if shard.num_examples * math.prod(spec.image_shape) > _MAX_PIXEL_BYTES_PER_BYTE * shard.num_bytes:
+            raise DataError(
+                f"{path} states {shard.num_examples:,} images of {list(spec.image_shape)} in {shard.num_bytes:,} bytes "
+                f"of {quote(shard.file)}, more than PNG can compress; prepare the data set again."
+            )

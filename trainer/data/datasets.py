@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import stacked, transforms
-from trainer.data.dataset_spec import SPEC_NAME, read_dataset_spec
+from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
 from trainer.errors import ConfigError, quote
@@ -104,13 +104,14 @@ def embedded_digits_dir() -> pathlib.Path:
     return pathlib.Path(__file__).parent / "digits"
 
 
-def describe(name: str, padding: int = 0) -> DatasetInfo:
+def describe(name: str, padding: int = 0, spec: DatasetSpec | None = None) -> DatasetInfo:
     """Returns the description of a data set without reading its images.
 
     Args:
         name: One of `NAMES`, or a local or `gs://` folder with a `dataset.json`, optionally with the prefix `stacked:`,
             `inverted:` or `tinted:`.
         padding: Pixels added to every side of every image, at least 0. `image_shape` includes them.
+        spec: Content of the `dataset.json` that was read before. None: read it if there is one.
 
     Raises:
         ConfigError: If the name is unknown, the source of a stacked data set does not fit, or the padding is negative.
@@ -120,7 +121,7 @@ def describe(name: str, padding: int = 0) -> DatasetInfo:
         raise ConfigError(f"padding={padding} is negative, expected 0 or more pixels; omit it for no padding.")
     if name.count(":") > _MAX_PREFIXES:
         raise ConfigError(f"dataset={quote(name)} has more than {_MAX_PREFIXES} prefixes; remove some.")
-    info = _describe(name)
+    info = _describe(name, spec)
     height, width, channels = info.image_shape
     return dataclasses.replace(info, image_shape=(height + 2 * padding, width + 2 * padding, channels))
 
@@ -197,17 +198,17 @@ def prepared_folder(name: str) -> Location:
     raise ConfigError(f"dataset={name} is neither a known data set nor a directory with {SPEC_NAME}; {advice}")
 
 
-def _describe(name: str) -> DatasetInfo:
+def _describe(name: str, spec: DatasetSpec | None) -> DatasetInfo:
     if name.startswith(stacked.PREFIX):
-        return _describe_stacked(_describe(stacked.source_name(name)))
+        return _describe_stacked(_describe(stacked.source_name(name), spec))
     transform, source = transforms.split_transform(name)
     if transform:
-        info = _describe(source)
+        info = _describe(source, spec)
         shape = transforms.transformed_shape(transform, info.image_shape, source)
         return dataclasses.replace(info, name=name, image_shape=shape)
     if name in KERAS_DATASETS:
         return KERAS_DATASETS[name]
-    spec = read_dataset_spec(prepared_folder(name))
+    spec = spec or read_dataset_spec(prepared_folder(name))
     return DatasetInfo(spec.name, spec.image_shape, spec.class_counts, spec.class_names)
 
 

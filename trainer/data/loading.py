@@ -6,6 +6,8 @@ Shapes: `N` images, `H W C` height, width and channels.
 import dataclasses
 import functools
 import hashlib
+import itertools
+import math
 from collections.abc import Iterator
 
 import keras
@@ -13,7 +15,16 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data import stacked, transforms
-from trainer.data.datasets import KERAS_DATASETS, DatasetInfo, describe, is_prepared, prepared_folder
+from trainer.data.dataset_spec import DatasetSpec
+from trainer.data.datasets import (
+    KERAS_DATASETS,
+    DatasetInfo,
+    describe,
+    is_prepared,
+    machine_memory_mib,
+    prepared_folder,
+    root_source,
+)
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
@@ -66,50 +77,40 @@ def load(
         The images in the order of the data set.
 
     Raises:
-        ConfigError: If the name or a class is unknown, or the padding is negative.
+        ConfigError: If the name or a class is unknown, the padding is negative, or the data exceeds the memory.
         DataError: If a file is damaged, a download fails, or the data differs from its description.
         StorageError: If a bucket cannot be read.
     """
-    info = describe(name, padding).with_classes(classes)
-    if name.startswith(stacked.PREFIX):
-        source = load(stacked.source_name(name), None, padding, cache_mib)
-        return Arrays(*stacked.stack(source.images, source.labels, classes), info)
-    transform, source_name = transforms.split_transform(name)
-    if transform:
-        source = load(source_name, classes, padding, cache_mib)
-        return Arrays(transforms.TRANSFORMS[transform](source.images), source.labels, info)
-    if name in KERAS_DATASETS:
-        images, labels = _load_from_keras(KERAS_DATASETS[name])
-    else:
-        images, labels = read_prepared(ShardCache(prepared_folder(name), cache_mib=cache_mib))
-    if classes is not None:
-        is_selected = np.isin(labels, classes)
-        images, labels = images[is_selected], labels[is_selected]
-    if padding:
-        images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    return Arrays(images, labels, info)
+    files = _open_files(name, cache_mib)
+    info = describe(name, padding, files.spec if files else None).with_classes(classes)
+    if files is not None:
+        _check_memory(files.spec)
+    return Arrays(*_load_arrays(name, classes, padding, files), info)
 
 
-def load_parts(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields a data set in parts, in order: each shard of a prepared data set, or another data set at once.
+def open_batches(
+    name: str, max_shards: int | None = None
+) -> tuple[DatasetInfo, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Opens a data set to read it batch by batch.
 
     Args:
         name: Name or folder that `trainer.data.describe` accepts.
+        max_shards: Number of shards to read of a prepared data set. None: all shards.
 
-    Yields:
-        images: uint8 [N, H, W, C] in [0, 255].
-        labels: int32 [N].
+    Returns:
+        info: Description of the data set.
+        batches: Iterator over images uint8 [B, H, W, C] in [0, 255] and labels int32 [B], in order. A data set that is
+            not prepared is one batch.
 
     Raises:
         ConfigError, DataError, StorageError: As `load`.
     """
-    if not is_prepared(name):
-        arrays = load(name)
-        yield arrays.images, arrays.labels
-        return
-    files = ShardCache(prepared_folder(name))
-    for shard in files.spec.shards:
-        yield from read_shards(files, [shard])
+    files = _open_files(name, DEFAULT_CACHE_MIB)
+    info = describe(name, spec=files.spec if files else None)
+    if files is None or not is_prepared(name):
+        return info, iter([_load_arrays(name, None, 0, files)])
+    shards = files.spec.shards[:max_shards]
+    return info, itertools.chain.from_iterable(read_shards(files, [shard]) for shard in shards)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +149,7 @@ def load_training_data(config: TrainConfig) -> TrainingData:
     """
     if (config.num_chunks or 1) > 1:
         stream = open_stream(config)
-        info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
+        info = describe(config.dataset, config.padding, stream.files.spec).with_classes(config.class_numbers)
         return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
     arrays = load(config.dataset, config.class_numbers, config.padding, config.cache_mib)
     if config.dataset_b is None:
@@ -172,8 +173,8 @@ def open_stream(config: TrainConfig) -> StreamedDataset:
         raise ConfigError(
             f"num_chunks={num_chunks} needs a single prepared data set; set it to 1 for dataset={config.dataset}."
         )
-    describe(config.dataset).with_classes(config.class_numbers)
     files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib)
+    describe(config.dataset, spec=files.spec).with_classes(config.class_numbers)
     shards = files.spec.shards
     if num_chunks > len(shards):
         raise ConfigError(
@@ -181,6 +182,41 @@ def open_stream(config: TrainConfig) -> StreamedDataset:
         )
     schedule = ChunkSchedule(shards, num_chunks, config.seed)
     return StreamedDataset(files, schedule, config.class_numbers, config.padding)
+
+
+def _open_files(name: str, cache_mib: float) -> ShardCache | None:
+    """Opens the files that a data set is made from. None: a data set of Keras."""
+    source = root_source(name)
+    return None if source in KERAS_DATASETS else ShardCache(prepared_folder(source), cache_mib=cache_mib)
+
+
+def _check_memory(spec: DatasetSpec) -> None:
+    needed_mib, memory_mib = spec.num_examples * math.prod(spec.image_shape) / 2**20, machine_memory_mib()
+    if needed_mib > memory_mib:
+        raise ConfigError(
+            f"the decoded images of {spec.name} take {needed_mib:,.0f} MiB, more than the {memory_mib:,.0f} MiB of "
+            "this machine; train with a larger num_chunks, or prepare fewer or smaller images."
+        )
+
+
+def _load_arrays(
+    name: str, classes: tuple[int, ...] | None, padding: int, files: ShardCache | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images and labels that `load` returns, from opened files."""
+    if name.startswith(stacked.PREFIX):
+        images, labels = _load_arrays(stacked.source_name(name), None, padding, files)
+        return stacked.stack(images, labels, classes)
+    transform, source = transforms.split_transform(name)
+    if transform:
+        images, labels = _load_arrays(source, classes, padding, files)
+        return transforms.TRANSFORMS[transform](images), labels
+    images, labels = _load_from_keras(KERAS_DATASETS[name]) if files is None else read_prepared(files)
+    if classes is not None:
+        is_selected = np.isin(labels, classes)
+        images, labels = images[is_selected], labels[is_selected]
+    if padding:
+        images = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    return images, labels
 
 
 def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:

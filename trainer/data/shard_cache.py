@@ -1,34 +1,45 @@
-"""Verified local files of the shards of a prepared data set. Shards in a bucket are downloaded into a cache."""
+"""Local files of the shards of a prepared data set, verified at every read. A cache holds the shards of buckets."""
 
 import concurrent.futures
 import contextlib
 import copy
-import functools
+import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError
-from trainer.storage import Location, check_sha256, file_sha256, local_path, path_below
+from trainer.storage import Location, check_sha256, local_path, path_below
 from trainer.storage.local import LocalLocation
 
 DEFAULT_CACHE_MIB = 10_240
 _MIB = 2**20
 _DAY_SECS = 86_400
 _MAX_ATTEMPTS = 10
-_Result = TypeVar("_Result")
+
+
+@contextlib.contextmanager
+def _explain_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename} cannot be used ({error.strerror or error}); check the disk and its permissions."
+        ) from error
 
 
 class ShardCache:
-    """Verified local files of the shards of a data set.
+    """Local files of the shards of a data set.
+
+    `read` returns the bytes that it has verified, so that a file that changes at any moment of a run is either read as
+    it was or refused.
 
     The cache names files by their SHA-256 and is shared by all data sets and runs of a user. When it is full, it
-    deletes the least recently used files. Another run may delete a file at any moment, so `read_file` downloads a
-    missing file again.
+    deletes the least recently used files. Another run may delete a file at any moment, so `read` downloads a missing
+    file again.
 
     Args:
         folder: Folder of the data set.
@@ -47,7 +58,6 @@ class ShardCache:
         self._folder = folder
         self._cache = cache or _default_cache()
         self._max_bytes = cache_mib * _MIB
-        self._verified: set[str] = set()
         self._cancelled = threading.Event()
         self.spec: DatasetSpec = read_dataset_spec(folder)
 
@@ -57,21 +67,55 @@ class ShardCache:
         view._cancelled = cancelled
         return view
 
-    def fetch(self, shards: Iterable[Shard]) -> list[Path]:
-        """Verifies shards and returns their local files. Missing files are downloaded in parallel.
+    @_explain_os_errors()
+    def fetch(self, shards: Iterable[Shard]) -> None:
+        """Downloads the shards that the cache does not have, several at a time, and checks the sizes of all files.
 
         Raises:
-            DataError: If a shard is missing, damaged, or differs from the description of the data set.
+            DataError: If a file has another size than the description of the data set states.
             StorageError: If the bucket or the cache cannot be used.
         """
         shards = list(shards)
         if not self._is_local:
             self._download(shards)
         for shard in shards:
-            if shard.sha256 not in self._verified:
-                self.read_file(shard, functools.partial(_verify, shard, self._display_name(shard)))
-                self._verified.add(shard.sha256)
-        return [self.path(shard) for shard in shards]
+            with contextlib.suppress(FileNotFoundError):  # `read` reports it, or downloads it again
+                num_bytes = self.path(shard).stat().st_size
+                if num_bytes != shard.num_bytes:
+                    raise self._changed(shard, f"{num_bytes} bytes", f"{shard.num_bytes}")
+
+    @_explain_os_errors()
+    def read(self, shard: Shard) -> bytes:
+        """Returns the content of a shard, with the size and the SHA-256 that the description of the data set states.
+
+        A missing or damaged file of the cache is downloaded again.
+
+        Raises:
+            DataError: If the shard is missing, or differs from the description of the data set.
+            StorageError: If the file, the bucket or the cache cannot be used.
+        """
+        path, may_be_stale = self.path(shard), not self._is_local
+        for _ in range(_MAX_ATTEMPTS):
+            self._check_cancelled()
+            try:
+                return self._read_verified(shard, path)
+            except FileNotFoundError as error:
+                if self._is_local:
+                    raise DataError(
+                        f"shard {self.display_name(shard)} is missing, but {SPEC_NAME} lists it; copy the whole data "
+                        "set again."
+                    ) from error
+            except DataError:
+                if not self._is_local:
+                    path.unlink(missing_ok=True)
+                if not may_be_stale:
+                    raise
+                may_be_stale = False
+            self._download([shard])
+        raise StorageError(
+            f"shard {self.display_name(shard)} was downloaded into {self._cache} {_MAX_ATTEMPTS} times and deleted "
+            "each time before it was read; give the runs that share this cache more --cache_mib."
+        )
 
     def path(self, shard: Shard) -> Path:
         """Returns the path of the local file of a shard, which may not exist yet."""
@@ -79,46 +123,41 @@ class ShardCache:
             return path_below(self._folder.path, shard.file, self._folder / SPEC_NAME, DataError)
         return self._cache / f"{check_sha256(shard.sha256, self._folder / SPEC_NAME, DataError)}.tfrecord"
 
-    def read_file(self, shard: Shard, read: Callable[[Path], _Result]) -> _Result:
-        """Reads the local file of a shard. If another run deleted the file, it is downloaded again.
-
-        Args:
-            shard: Shard that was fetched before.
-            read: Function of the path. It raises FileNotFoundError if the file does not exist. After it has opened the
-                file, the file may be deleted.
-
-        Returns:
-            The result of `read`.
-
-        Raises:
-            DataError: If the file of a local data set is missing.
-            StorageError: If the bucket or the cache cannot be used.
-        """
-        self._check_cancelled()
-        for _ in range(_MAX_ATTEMPTS):
-            with contextlib.suppress(FileNotFoundError):
-                return read(self.path(shard))
-            if self._is_local:
-                raise DataError(
-                    f"shard {self._display_name(shard)} is missing, but {SPEC_NAME} lists it; copy the whole data set "
-                    "again."
-                )
-            self._download([shard])
-        raise StorageError(
-            f"shard {self._display_name(shard)} was downloaded into {self._cache} {_MAX_ATTEMPTS} times and deleted "
-            "each time before it was read; give the runs that share this cache more --cache_mib."
-        )
-
-    def _check_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise concurrent.futures.CancelledError
+    def display_name(self, shard: Shard) -> str:
+        """Returns the address of a shard for messages."""
+        return str(self._folder / shard.file)
 
     @property
     def _is_local(self) -> bool:
         return isinstance(self._folder, LocalLocation)
 
-    def _display_name(self, shard: Shard) -> str:
-        return str(self._folder / shard.file)
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise concurrent.futures.CancelledError
+
+    def _read_verified(self, shard: Shard, path: Path) -> bytes:
+        """Returns the content of a file after its size and SHA-256 were checked.
+
+        Raises:
+            FileNotFoundError: If the file does not exist, or is not a regular file.
+        """
+        if not path.is_file():  # opening a named pipe would block
+            raise FileNotFoundError(path)
+        with path.open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes != shard.num_bytes:
+                raise self._changed(shard, f"{num_bytes} bytes", f"{shard.num_bytes}")
+            content = file.read(num_bytes)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != shard.sha256:
+            raise self._changed(shard, f"SHA-256 {digest[:12]}…", f"{shard.sha256[:12]}…")
+        return content
+
+    def _changed(self, shard: Shard, received: str, expected: str) -> DataError:
+        return DataError(
+            f"shard {self.display_name(shard)} has {received}, but {SPEC_NAME} states {expected}: it is damaged, or "
+            "was replaced while it was in use; copy the data set again, or start a new run with the new one."
+        )
 
     def _download(self, shards: list[Shard]) -> None:
         """Downloads missing shards into the cache, and marks all shards as used."""
@@ -129,17 +168,14 @@ class ShardCache:
             self._folder.download(missing, check=self._check_cancelled)
         for path in paths:
             now = time.time_ns()  # more precise than the clock of the file system
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # the file may belong to another user
                 os.utime(path, ns=(now, now))
 
     def _is_cached(self, shard: Shard) -> bool:
-        """Returns whether the cache has an undamaged file of a shard."""
-        self._check_cancelled()
-        path = self.path(shard)
+        """Returns whether the cache has a file of the right size for a shard. `read` verifies its content."""
         with contextlib.suppress(FileNotFoundError):
-            if shard.sha256 not in self._verified and file_sha256(path) == shard.sha256:
-                self._verified.add(shard.sha256)
-        return path.exists() and shard.sha256 in self._verified
+            return self.path(shard).stat().st_size == shard.num_bytes
+        return False
 
     def _free_space(self, num_bytes: int, keep: set[Path]) -> None:
         """Deletes files of interrupted downloads, and least recently used files until `num_bytes` more fit."""
@@ -167,18 +203,3 @@ def _file_stats(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
 def _default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (local_path(base) if base else Path.home() / ".cache") / "gan-trainer" / "shards"
-
-
-def _verify(shard: Shard, display_name: str, path: Path) -> None:
-    num_bytes = path.stat().st_size
-    if num_bytes != shard.num_bytes:
-        raise DataError(
-            f"shard {display_name} has {num_bytes} bytes, but {SPEC_NAME} states {shard.num_bytes}; copy the data set "
-            "again."
-        )
-    digest = file_sha256(path)
-    if digest != shard.sha256:
-        raise DataError(
-            f"shard {display_name} has SHA-256 {digest[:12]}…, but {SPEC_NAME} states {shard.sha256[:12]}…; copy the "
-            "data set again."
-        )

@@ -5,9 +5,10 @@ Shapes: `N` images of the data set, `B` records of a batch, `H W C` height, widt
 """
 
 import itertools
-import pathlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 
@@ -15,9 +16,11 @@ from trainer.data.dataset_spec import SPEC_NAME, Shard
 from trainer.data.shard_cache import ShardCache
 from trainer.errors import DataError
 
-_PARSE_BATCH_SIZE = 1024
+_MAX_BATCH_SIZE = 1024
+_BATCH_BYTES = 2**25
 _PNG_HEADER_BYTES = 26
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COMPRESSED_TEXTS = (b"zTXt", b"iTXt")  # the decoder would expand a thousand of them in memory
 _CHANNELS_OF_COLOR_TYPE = {0: 1, 2: 3, 6: 4}
 _NO_LABEL = tf.int64.min
 _FEATURES = {
@@ -41,13 +44,13 @@ def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
         StorageError: If a bucket cannot be read.
     """
     spec = files.spec
+    batches = read_shards(files, spec.shards)
     images = np.empty((spec.num_examples, *spec.image_shape), np.uint8)
     labels = np.empty(spec.num_examples, np.int32)
     start = 0
-    files.fetch(spec.shards)
-    for shard in spec.shards:
-        stop = start + shard.num_examples
-        _read_shard(files, shard, images[start:stop], labels[start:stop])
+    for batch_images, batch_labels in batches:
+        stop = start + len(batch_labels)
+        images[start:stop], labels[start:stop] = batch_images, batch_labels
         start = stop
     counts = tuple(np.bincount(labels, minlength=len(spec.class_counts)).tolist())
     if counts != spec.class_counts:
@@ -59,7 +62,9 @@ def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_shards(files: ShardCache, shards: Sequence[Shard]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the images uint8 [N, H, W, C] and the labels int32 [N] of one shard after the other.
+    """Returns an iterator over the images uint8 [B, H, W, C] and the labels int32 [B] of some shards, batch by batch.
+
+    The files are fetched and their sizes are checked before the function returns.
 
     Args:
         files: Local files of the data set.
@@ -69,11 +74,9 @@ def read_shards(files: ShardCache, shards: Sequence[Shard]) -> Iterator[tuple[np
         DataError, StorageError: As `read_prepared`.
     """
     files.fetch(shards)
-    for shard in shards:
-        images = np.empty((shard.num_examples, *files.spec.image_shape), np.uint8)
-        labels = np.empty(shard.num_examples, np.int32)
-        _read_shard(files, shard, images, labels)
-        yield images, labels
+    return itertools.chain.from_iterable(
+        _iterate_shard(files, shard, lambda start, stop: np.arange(stop - start)) for shard in shards
+    )
 
 
 def read_labels(files: ShardCache, shards: Sequence[Shard]) -> np.ndarray:
@@ -116,15 +119,6 @@ def read_records(files: ShardCache, shards: Sequence[Shard], indices: np.ndarray
         offset += shard.num_examples
 
 
-def _read_shard(files: ShardCache, shard: Shard, images: np.ndarray, labels: np.ndarray) -> None:
-    """Fills `images` uint8 [N, H, W, C] and `labels` int32 [N] with the records of a shard."""
-    start = 0
-    for batch_images, batch_labels in _iterate_shard(files, shard, lambda start, stop: np.arange(stop - start)):
-        stop = start + len(batch_labels)
-        images[start:stop], labels[start:stop] = batch_images, batch_labels
-        start = stop
-
-
 def _iterate_shard(
     files: ShardCache, shard: Shard, select: Callable[[int, int], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -136,59 +130,87 @@ def _iterate_shard(
         select: Function from the range (start, stop) of the records of a batch to the indices in the batch of the
             images to decode.
     """
-    path, spec, num_examples = files.path(shard), files.spec, shard.num_examples
+    name, spec, num_examples = files.display_name(shard), files.spec, shard.num_examples
     start = 0
     try:
-        for records in files.read_file(shard, _open_batches):
+        for records in _split_batches(_split_records(files.read(shard), name), _batch_size(spec.image_shape)):
             stop = start + len(records)
             if stop > num_examples:
                 raise DataError(
-                    f"shard {path} has more than the {num_examples} records that {SPEC_NAME} states; "
+                    f"shard {name} has more than the {num_examples} records that {SPEC_NAME} states; "
                     "prepare the data set again."
                 )
             parsed = tf.io.parse_example(records, _FEATURES)
-            _check_labels(parsed["label"].numpy(), path, start, len(spec.class_names))
+            _check_labels(parsed["label"].numpy(), name, start, len(spec.class_names))
             for index, png in enumerate(parsed["image"].numpy()):
-                _check_png(png, f"record {start + index} of shard {path}", spec.image_shape)
+                _check_png(png, f"record {start + index} of shard {name}", spec.image_shape)
             pngs = tf.gather(parsed["image"], select(start, stop))
             no_images = np.empty((0, *spec.image_shape), np.uint8)
             images = _decode(pngs, spec.image_shape[2]).numpy() if len(pngs) else no_images
             yield images, parsed["label"].numpy().astype(np.int32)
             start = stop
-    except tf.errors.DataLossError as error:
-        raise DataError(
-            f"shard {path} is truncated or corrupt after record {start}, expected {num_examples} complete records; "
-            "prepare the data set again."
-        ) from error
     except tf.errors.InvalidArgumentError as error:
         raise DataError(
-            f"shard {path} has an invalid record at or after record {start}, expected a tf.train.Example with a PNG "
+            f"shard {name} has an invalid record at or after record {start}, expected a tf.train.Example with a PNG "
             "`image` and an int64 `label`; prepare the data set again."
         ) from error
     if start != num_examples:
         raise DataError(
-            f"shard {path} has {start} records, but {SPEC_NAME} states {num_examples}; prepare the data set again."
+            f"shard {name} has {start} records, but {SPEC_NAME} states {num_examples}; prepare the data set again."
         )
 
 
-def _open_batches(path: pathlib.Path) -> Iterator[tf.Tensor]:
-    """Returns an iterator over batches of serialized records, string [B]. The file is open and may be deleted."""
-    batches = iter(tf.data.TFRecordDataset(str(path)).batch(_PARSE_BATCH_SIZE))
-    try:
-        first = list(itertools.islice(batches, 1))
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(str(path)) from error
-    return itertools.chain(first, batches)
+def _batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Returns the number of records of a batch, whose decoded images take at most `_BATCH_BYTES` or are one image."""
+    return max(1, min(_MAX_BATCH_SIZE, _BATCH_BYTES // math.prod(image_shape)))
 
 
-def _check_labels(labels: np.ndarray, path: pathlib.Path, start: int, num_classes: int) -> None:
+def _split_batches(records: Iterator[bytes], batch_size: int) -> Iterator[list[bytes]]:
+    return iter(lambda: list(itertools.islice(records, batch_size)), [])
+
+
+def _split_records(content: bytes, name: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file.
+
+    A record is its length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32), all
+    little-endian.
+
+    Args:
+        content: Content of the file.
+        name: Name of the shard for messages.
+
+    Raises:
+        DataError: If a record is not complete, or a CRC does not match.
+    """
+    position = 0
+    for number in itertools.count():
+        if position == len(content):
+            return
+        header, start = content[position : position + 8], position + 12
+        stop = start + int.from_bytes(header, "little")
+        record, position = content[start:stop], stop + 4
+        if position > len(content) or (_masked_crc(header), _masked_crc(record)) != (
+            content[start - 4 : start],
+            content[stop:position],
+        ):
+            raise DataError(f"shard {name} is truncated or corrupt after record {number}; prepare the data set again.")
+        yield record
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """Returns the CRC32C of some bytes in the form that a TFRecord file stores."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+
+
+def _check_labels(labels: np.ndarray, name: str, start: int, num_classes: int) -> None:
     """Checks the labels int64 [B] of a batch whose first record has the index `start`."""
     invalid = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if invalid.size:
         label = labels[invalid[0]]
         received = "no feature `label`" if label == _NO_LABEL else f"label {label}"
         raise DataError(
-            f"record {start + invalid[0]} of shard {path} has {received}, expected 0 to {num_classes - 1}; "
+            f"record {start + invalid[0]} of shard {name} has {received}, expected 0 to {num_classes - 1}; "
             "prepare the data set again."
         )
 
@@ -207,6 +229,14 @@ def _check_png(png: bytes, record: str, image_shape: tuple[int, int, int]) -> No
             f"{record} is a PNG of shape {list(shape)} with {header[24]} bits, expected {list(image_shape)} with "
             "8 bits; prepare the data set again."
         )
+    position = len(_PNG_SIGNATURE)
+    while position < len(png):
+        length, kind = int.from_bytes(png[position : position + 4], "big"), png[position + 4 : position + 8]
+        if kind in _COMPRESSED_TEXTS:
+            raise DataError(
+                f"{record} is a PNG with a compressed text, expected pixels only; prepare the data set again."
+            )
+        position += length + 12
 
 
 @tf.function(reduce_retracing=True, autograph=False)

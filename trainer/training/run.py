@@ -154,6 +154,7 @@ class Run:
         """Trains, and writes the run directory."""
         if self._is_distributed:
             consensus.check_same_settings(self._strategy, self._config.fingerprint)
+            consensus.check_same_data(self._strategy, self._data.fingerprints)
         if self._writes:
             self._fit_and_write()
         else:

@@ -123,11 +123,11 @@ class StreamedDataset:
         """
         images, labels = self._allocate(self.schedule.max_chunk_size)
         size = 0
-        for shard_images, shard_labels in read_shards(self.files, self.schedule.shards_of(visit)):
-            indices = self._select_classes(shard_labels)
+        for batch_images, batch_labels in read_shards(self.files, self.schedule.shards_of(visit)):
+            indices = self._select_classes(batch_labels)
             stop = size + len(indices)
-            self._without_padding(images[size:stop])[...] = shard_images[indices]
-            labels[size:stop] = shard_labels[indices]
+            self._without_padding(images[size:stop])[...] = batch_images[indices]
+            labels[size:stop] = batch_labels[indices]
             size = stop
         self._check_not_empty(visit, size)
         return images, labels, size

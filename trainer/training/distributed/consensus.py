@@ -1,8 +1,10 @@
 """Checks that all machines of a job have the same settings and the same step."""
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import CheckpointError, ConfigError, DataError
 
 
 def gather_per_replica(strategy: tf.distribute.Strategy, number: int) -> list[int]:
@@ -26,8 +28,31 @@ def check_same_settings(strategy: tf.distribute.Strategy, fingerprint: str) -> N
     Raises:
         ConfigError: If another machine has different settings.
     """
-    if len(set(gather_per_replica(strategy, int(fingerprint[:12], 16)))) > 1:
+    if not _is_same(strategy, fingerprint):
         raise ConfigError("the machines were started with different settings; give all of them the same flags.")
+
+
+def check_same_data(strategy: tf.distribute.Strategy, fingerprints: Mapping[str, str]) -> None:
+    """Checks that all machines, which have the same settings, have loaded the same data.
+
+    Args:
+        strategy: Strategy that spans all machines.
+        fingerprints: Hexadecimal fingerprint of each data set on this machine, by name.
+
+    Raises:
+        DataError: If another machine has loaded different data.
+    """
+    for name, fingerprint in fingerprints.items():
+        if not _is_same(strategy, fingerprint):
+            raise DataError(
+                f"the machines have loaded different data ({name} has SHA-256 {fingerprint[:12]}… on this one); give "
+                "all of them the same files, or a data set in a bucket."
+            )
+
+
+def _is_same(strategy: tf.distribute.Strategy, fingerprint: str) -> bool:
+    """Returns whether all machines have the same fingerprint."""
+    return len(set(gather_per_replica(strategy, int(fingerprint[:12], 16)))) == 1
 
 
 def check_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
