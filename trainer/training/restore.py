@@ -12,10 +12,15 @@ from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, is_remote, without_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.manifest import CheckpointManifest
-from trainer.training.checkpoint.store import CheckpointStore, load
+from trainer.training.checkpoint.run_history import RunHistory
+from trainer.training.checkpoint.state_file import load
+from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.distributed import strategy as strategies
 
 _logger = logging.getLogger(__name__)
+
+_FINGERPRINTS = "fingerprints"
+"""Key in `config.json` of the fingerprints of settings and data; not a setting."""
 
 
 def restore(
@@ -49,16 +54,39 @@ def stored_config(directory: RunDirectory) -> TrainConfig | None:
         CheckpointError: If the file cannot be read.
         ConfigError: If a setting is unknown or out of range.
     """
+    stored = stored_run(directory)
+    return None if stored is None else stored[0]
+
+
+def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None:
+    """Returns the stored config of a run, and the fingerprints that its checkpoints must match.
+
+    Runs of version 0.1.0 have stored no fingerprints; then they are those of the config.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+        ConfigError: If a setting is unknown or out of range.
+    """
     if not directory.config.exists():
         return None
     try:
-        config = TrainConfig.from_dict(json.loads(directory.config.read_bytes()))
-        is_config = isinstance(config.recipe, str)
-    except (TypeError, AttributeError, RecursionError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = json.loads(directory.config.read_bytes())
+        revisions = values.pop(_FINGERPRINTS, None)
+        config = TrainConfig.from_dict(values)
+        if not isinstance(config.recipe, str):
+            raise _unreadable(directory)
+        if revisions is None:
+            return config, RunHistory().resumed(0, {"config": config.fingerprint_of(values)})
+        return config, RunHistory.from_json(revisions)
+    except ConfigError:
+        raise
+    except (TypeError, AttributeError, RecursionError, OSError, ValueError) as error:
         raise _unreadable(directory) from error
-    if not is_config:
-        raise _unreadable(directory)
-    return config
+
+
+def config_document(config: TrainConfig, history: RunHistory) -> bytes:
+    """Returns the content of the file that `stored_run` reads."""
+    return json.dumps(config.to_dict() | {_FINGERPRINTS: history.to_json()}, indent=2).encode()
 
 
 def _unreadable(directory: RunDirectory) -> CheckpointError:
@@ -90,12 +118,13 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
 def _restore(
     directory: RunDirectory, checkpoint: str, recipe: str | None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
-    config = stored_config(directory)
-    if config is None:
+    stored = stored_run(directory)
+    if stored is None:
         raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+    config, history = stored
     _import_recipe(directory, config.recipe, recipe)
     best = f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None
-    store = CheckpointStore(directory.checkpoints, best=best, remote=directory.remote_checkpoints)
+    store = CheckpointStore(directory.checkpoints, best=best, fingerprints=history, remote=directory.remote_checkpoints)
     manifest = _select(store, checkpoint)
     if manifest is None:
         steps = ", ".join(map(str, store.steps())) or "none"
