@@ -76,7 +76,7 @@ def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None
         if not isinstance(config.recipe, str):
             raise _unreadable(directory)
         if revisions is None:
-            return config, RunHistory().resumed(0, {"config": config.fingerprint_of(values)})
+            return config, RunHistory.start({"config": config.fingerprint_of(values)})
         return config, RunHistory.from_json(revisions)
     except ConfigError:
         raise

@@ -59,7 +59,7 @@ def resumed_history(
     fingerprints = {"config": config.fingerprint, **data_fingerprints}
     stored = stored_run(directory)
     if manifest is None or stored is None:
-        return RunHistory().resumed(0, fingerprints)
+        return RunHistory.start(fingerprints)
     history, step = _history(config, stored[1]), manifest.step
     previous = {**manifest.fingerprints, **history.after(step)}
     changed = [name for name, value in fingerprints.items() if previous.get(name, value) != value]

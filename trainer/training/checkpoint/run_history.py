@@ -14,14 +14,15 @@ _EARLIER = "earlier_settings"
 
 @dataclass(frozen=True)
 class Revision:
-    """Settings and data that a run has from a step on.
+    """Settings and data of a run.
 
     Attributes:
-        since_step: Last step that was taken with the previous settings; 0 for the first revision.
+        from_step: Step of the first checkpoint that can have them; 0 for the first revision, and otherwise the step
+            after the checkpoint from which the run resumed with them.
         fingerprints: SHA-256 of settings and data, by name.
     """
 
-    since_step: int
+    from_step: int
     fingerprints: Mapping[str, str]
 
 
@@ -36,6 +37,11 @@ class RunHistory:
     revisions: tuple[Revision, ...] = ()
 
     @classmethod
+    def start(cls, fingerprints: Mapping[str, str]) -> "RunHistory":
+        """Returns the history of a new run."""
+        return cls((Revision(0, dict(fingerprints)),))
+
+    @classmethod
     def from_json(cls, values: Any) -> "RunHistory":
         """Parses what `to_json` returned.
 
@@ -44,9 +50,9 @@ class RunHistory:
         """
         try:
             revisions = tuple(
-                Revision(value["since_step"], {k: v for k, v in value.items() if k != "since_step"}) for value in values
+                Revision(value["from_step"], {k: v for k, v in value.items() if k != "from_step"}) for value in values
             )
-            starts = [revision.since_step for revision in revisions]
+            starts = [revision.from_step for revision in revisions]
             is_valid = (
                 bool(revisions)
                 and all(type(start) is int and start >= 0 for start in starts)
@@ -61,30 +67,30 @@ class RunHistory:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Returns the revisions as plain JSON values."""
-        return [{"since_step": revision.since_step, **revision.fingerprints} for revision in self.revisions]
+        return [{"from_step": revision.from_step, **revision.fingerprints} for revision in self.revisions]
 
     def at(self, step: int) -> dict[str, str]:
         """Returns the fingerprints of a checkpoint of `step`; empty if they are unknown."""
-        revisions = [revision for revision in self.revisions if revision.since_step < max(step, 1)]
+        revisions = [revision for revision in self.revisions if revision.from_step <= step]
         if not revisions:
             return {}
         *earlier, last = RunHistory(tuple(revisions)).to_json()
-        since_step = last.pop("since_step")
+        from_step = last.pop("from_step")
         if not earlier:
             return last
-        return last | {_EARLIER: hashlib.sha256(json.dumps([earlier, since_step]).encode()).hexdigest()}
+        return last | {_EARLIER: hashlib.sha256(json.dumps([earlier, from_step]).encode()).hexdigest()}
 
     def after(self, step: int) -> Mapping[str, str]:
         """Returns the fingerprints of the settings and data that continue from `step`; empty if they are unknown."""
-        return next((item.fingerprints for item in reversed(self.revisions) if item.since_step <= step), {})
+        return next((item.fingerprints for item in reversed(self.revisions) if item.from_step <= step + 1), {})
 
     def resumed(self, step: int, fingerprints: Mapping[str, str]) -> "RunHistory":
         """Returns the history of a run that continues from `step` with these settings and data."""
-        revisions = [revision for revision in self.revisions if revision.since_step <= step]
-        if revisions and revisions[-1].fingerprints != fingerprints and revisions[-1].since_step == step:
-            revisions.pop()
-        if not revisions or revisions[-1].fingerprints != fingerprints:
-            revisions.append(Revision(step, dict(fingerprints)))
+        revisions = [revision for revision in self.revisions if revision.from_step <= step + 1]
+        if self.after(step) != fingerprints:
+            revisions = [revision for revision in revisions if revision.from_step <= step]
+            if RunHistory(tuple(revisions)).after(step) != fingerprints:
+                revisions.append(Revision(step + 1, dict(fingerprints)))
         return RunHistory(tuple(revisions))
 
     def problem(self, manifest: CheckpointManifest) -> str:

@@ -49,7 +49,7 @@ class CheckpointStore:
         self._max_to_keep = max_to_keep
         self._best = best
         if not isinstance(fingerprints, RunHistory):
-            fingerprints = RunHistory().resumed(0, fingerprints or {})
+            fingerprints = RunHistory.start(fingerprints or {})
         self.history = fingerprints
         self._before_publishing = before_publishing or (lambda: None)
         self._remote = None if remote is None else RemoteCheckpoints(remote)
