@@ -84,7 +84,9 @@ def train(config: TrainConfig, environment: Environment) -> None:
             )
             return
         if step is not None and step >= (config.steps or 0):
-            _logger.info(f"The run in {directory.name} is at step {step}, but its model is missing; exporting it.")
+            _logger.info(
+                f"The run in {directory.name} is at step {step}, but its model is missing or damaged; exporting it."
+            )
         run = Run(config, directory, environment, manifest)
         run.prepare()
         with run.cluster_failures_abort():
