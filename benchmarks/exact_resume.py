@@ -1,11 +1,13 @@
-"""Counts how often a killed and resumed run ends with other bits than an undisturbed run.
+"""Counts how often a killed and resumed run ends with other bits than an undisturbed run, or leaves other files.
 
-    python -m benchmarks.exact_resume --kills=50
+    python -m benchmarks.exact_resume --kills=200
     python -m benchmarks.exact_resume --kills=30 --in_bucket
+    python -m benchmarks.exact_resume --kills=5 --only=cyclegan,streams
 
 Each run is killed with SIGKILL at a random moment and started again, until it finishes. Then the SHA-256 over all state
-(weights, batch-norm moments, optimizers, EMA, counters) is compared with that of an undisturbed run. The networks are
-small, with dropout and batch norm; checkpoints are written every 20 steps.
+(weights, batch-norm moments, optimizers, EMA, image pools, counters) is compared with that of an undisturbed run, and
+so are the names of the files in the run directory. The folder for temporary files must be empty. The networks are
+small; checkpoints are written every 20 steps.
 
 With `--in_bucket` the run directory is in a bucket of a server on this machine, and runs are killed while a file of a
 checkpoint is uploaded, its manifest is written, or an old checkpoint is deleted.
@@ -14,7 +16,9 @@ checkpoint is uploaded, its manifest is written, or an old checkpoint is deleted
 import contextlib
 import itertools
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,16 +28,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from absl import app, flags
+from PIL import Image
 
 from trainer.storage import locate
 from trainer.testing.bucket_server import bucket_server, new_bucket
 from trainer.testing.fault_proxy import Fault, FaultProxy, ProxiedRequest, fault_proxy, no_faults
 from trainer.training.checkpoint.manifest import MANIFEST
 
-_KILLS = flags.DEFINE_integer("kills", 50, "Total number of kills over both recipes.", lower_bound=1)
+_KILLS = flags.DEFINE_integer("kills", 50, "Total number of kills over all kinds of run.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
 _IN_BUCKET = flags.DEFINE_bool("in_bucket", False, "Kill runs while they write checkpoints to a bucket.")
+_ONLY = flags.DEFINE_list("only", None, "Kinds of run, separated by commas. None: all.")
 
 _COMMON = [
     "--metrics=none",
@@ -41,20 +48,45 @@ _COMMON = [
     "--checkpoint_every_steps=20",
     "--sample_every_steps=100",
     "--ema_half_life_images=1000",
+    "--global_batch_size=32",
 ]
-_RECIPE_FLAGS = {
-    "vanilla": [
-        "--steps=2000",
-        "--global_batch_size=32",
-        '--architecture_options={"generator_units": [64, 128], "discriminator_units": [128, 64], "dropout": 0.3}',
+_DENSE = [
+    "--recipe=vanilla",
+    "--steps=1500",
+    '--architecture_options={"generator_units": [64, 128], "discriminator_units": [128, 64], "dropout": 0.3}',
+]
+_CONVOLUTIONS = {"generator_filters": [16, 8], "generator_strides": [2, 2], "discriminator_filters": [8, 16]}
+_TRANSLATOR = {"generator_filters": 4, "discriminator_filters": 4, "depth": 2, "discriminator_layers": 1}
+_DATASET = "DATASET"
+"""Stands for a prepared set of two classes of different sizes, in several shards."""
+
+
+def _convolutional(**options: object) -> list[str]:
+    return ["--recipe=dcgan", "--steps=400", f"--architecture_options={json.dumps(_CONVOLUTIONS | options)}"]
+
+
+KINDS = {
+    "vanilla": _DENSE,
+    "dcgan": _convolutional(dropout=0.3, discriminator_batch_norm="all"),
+    "spectral_norm": _convolutional(spectral_norm=True),
+    "r1_r2_every_third": [*_DENSE, "--penalties=r1,r2", "--penalty_every_steps=3"],
+    "ada": [*_DENSE, "--augment=ada", "--augment_probability=none"],
+    "infogan": [*_DENSE, "--model=infogan", '--model_options={"num_categories": 10, "num_continuous": 2}'],
+    "cyclegan": [
+        *("--recipe=cyclegan", "--steps=120", "--architecture=unet_translator", "--global_batch_size=4"),
+        *(f"--architecture_options={json.dumps(_TRANSLATOR)}", '--model_options={"pool_size": 20}'),
     ],
-    "dcgan": [
-        "--steps=600",
-        "--global_batch_size=32",
-        '--architecture_options={"generator_filters": [16, 8], "generator_strides": [2, 2], "dropout": 0.3, '
-        '"discriminator_filters": [8, 16], "discriminator_batch_norm": "all"}',
+    "wgan_gp": [*_DENSE, "--loss=wasserstein", "--penalties=gradient_penalty", "--discriminator_repeats=3"],
+    "schedules": [
+        *(*_DENSE, "--learning_rate_decay=linear", "--beta_2_end=0.9", "--ema_schedule=cosine", "--penalties=r1"),
+        *("--penalty_weight_end=1", "--augment=diffaugment", "--augment_probability_end=0.1", "--optimizer=adam"),
     ],
+    "streams": [*_DENSE, f"--dataset={_DATASET}", "--num_chunks=3", "--horizontal_flips", "--balance_classes"],
+    "bfloat16": [*_DENSE, "--precision=bfloat16"],
+    "two_replicas": [*_DENSE, "--strategy=mirrored", "--num_virtual_devices=2"],
+    "xla": [*_DENSE, "--jit_compile=on"],
 }
+"""Flags of each kind of run."""
 
 Killer = Callable[[subprocess.Popen], bool]
 """Waits for a process and kills it at some moment; returns whether it did so before the process ended."""
@@ -62,17 +94,29 @@ Killer = Callable[[subprocess.Popen], bool]
 
 @dataclass
 class Tally:
-    """Counts of kills, finished runs and runs with other bits."""
+    """Counts of kills, finished runs, runs with other bits, and files that an undisturbed run does not have."""
 
     kills: int = 0
     runs: int = 0
     mismatches: int = 0
+    leftovers: int = 0
 
 
-def command(recipe: str, job_dir: str, extra_flags: tuple[str, ...] = ()) -> list[str]:
-    """Returns the command line of a run."""
-    program = [sys.executable, "-m", "trainer.task", f"--recipe={recipe}", f"--job_dir={job_dir}"]
-    return [*program, *_COMMON, *_RECIPE_FLAGS[recipe], *extra_flags]
+def command(kind: str, job_dir: str, dataset: Path, extra_flags: tuple[str, ...] = ()) -> list[str]:
+    """Returns the command line of a run. `dataset` is the folder of the prepared set."""
+    kind_flags = [flag.replace(_DATASET, str(dataset)) for flag in KINDS[kind]]
+    return [sys.executable, "-m", "trainer.task", f"--job_dir={job_dir}", *_COMMON, *kind_flags, *extra_flags]
+
+
+def prepare(folder: Path) -> None:
+    """Writes a prepared set of 96 images in two classes."""
+    pictures = folder.with_name("pictures")
+    for number in range(96):
+        path = pictures / ("a" if number % 4 else "b") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    arguments = [f"--source={pictures}", f"--out={folder}", "--image_size=16", "--processes=1", "--shard_mib=0.005"]
+    subprocess.run([sys.executable, "-m", "trainer", "prepare", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def digest(job_dir: str | Path) -> str:
@@ -80,6 +124,12 @@ def digest(job_dir: str | Path) -> str:
     checkpoints = locate(job_dir) / "checkpoints"
     newest = max(entry.name for entry in checkpoints.entries() if entry.name.endswith(f"/{MANIFEST}"))
     return json.loads((checkpoints / newest).read_bytes())["state_sha256"]
+
+
+def files(job_dir: str | Path) -> set[str]:
+    """Returns the names of all files of a run except event files, whose names differ in every process."""
+    names = {entry.name for entry in locate(job_dir).entries()}
+    return {name for name in names if not name.startswith("logs/events.out.tfevents.")}
 
 
 def kill_at_random_time(rng: random.Random, max_secs: float) -> Killer:
@@ -130,8 +180,14 @@ def _changes_checkpoint(request: ProxiedRequest) -> bool:
     return request.method != "GET" and "/checkpoints/" in request.object_name
 
 
-def finish(run_command: list[str], kill: Killer, max_kills: int) -> int:
+def finish(run_command: list[str], kill: Killer, max_kills: int, scratch: Path) -> int:
     """Restarts a command until it finishes, and kills it up to `max_kills` times.
+
+    Args:
+        run_command: Command line.
+        kill: Waits for a process and kills it.
+        max_kills: Largest number of kills.
+        scratch: Folder for temporary files.
 
     Returns:
         The number of kills.
@@ -141,7 +197,8 @@ def finish(run_command: list[str], kill: Killer, max_kills: int) -> int:
     """
     num_kills = 0
     while True:
-        with subprocess.Popen(run_command, stdout=subprocess.DEVNULL) as process:
+        environment = {**os.environ, "TMPDIR": str(scratch)}
+        with subprocess.Popen(run_command, stdout=subprocess.DEVNULL, env=environment) as process:
             if num_kills < max_kills and kill(process):
                 num_kills += 1
                 continue
@@ -150,46 +207,62 @@ def finish(run_command: list[str], kill: Killer, max_kills: int) -> int:
             return num_kills
 
 
-def count(recipe: str, kills: int, seed: int, extra_flags: tuple[str, ...] = (), in_bucket: bool = False) -> Tally:
-    """Kills and finishes runs of a recipe, and compares each with an undisturbed run.
+def count(kind: str, kills: int, seed: int, extra_flags: tuple[str, ...] = (), in_bucket: bool = False) -> Tally:
+    """Kills and finishes runs of a kind, and compares each with an undisturbed run.
 
     Args:
-        recipe: Name of the recipe.
+        kind: Name in `KINDS`.
         kills: Total number of kills.
         seed: Seed of the random moments.
         extra_flags: More flags of the trainer.
         in_bucket: True for run directories in a bucket.
     """
-    tally, rng = Tally(), random.Random(f"{seed}/{recipe}")
+    tally, rng = Tally(), random.Random(f"{seed}/{kind}")
     with contextlib.ExitStack() as stack:
-        root = stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        scratch, dataset, root = folder / "scratch", folder / "dataset", str(folder)
+        scratch.mkdir()
+        if any(_DATASET in flag for flag in KINDS[kind]):
+            prepare(dataset)
         if in_bucket:
-            proxy = stack.enter_context(fault_proxy(stack.enter_context(bucket_server(Path(root)))))
+            proxy = stack.enter_context(fault_proxy(stack.enter_context(bucket_server(folder))))
             root = new_bucket()
-        started = time.monotonic()
-        subprocess.run(command(recipe, f"{root}/undisturbed", extra_flags), check=True, stdout=subprocess.DEVNULL)
+        started, undisturbed = time.monotonic(), f"{root}/undisturbed"
+        subprocess.run(command(kind, undisturbed, dataset, extra_flags), check=True, stdout=subprocess.DEVNULL)
         if in_bucket:
             kill = kill_at_random_request(rng, sum(map(_changes_checkpoint, proxy.requests)), proxy)
         else:
             kill = kill_at_random_time(rng, time.monotonic() - started)
         while tally.kills < kills:
             job_dir = f"{root}/run-{tally.runs}"
-            tally.kills += finish(command(recipe, job_dir, extra_flags), kill, kills - tally.kills)
+            run_command = command(kind, job_dir, dataset, extra_flags)
+            tally.kills += finish(run_command, kill, kills - tally.kills, scratch)
             tally.runs += 1
-            tally.mismatches += digest(job_dir) != digest(f"{root}/undisturbed")
+            tally.mismatches += digest(job_dir) != digest(undisturbed)
+            leftovers = sorted(files(job_dir) - files(undisturbed)) + sorted(map(str, scratch.iterdir()))
+            tally.leftovers += len(leftovers)
+            for name in leftovers:
+                print(f"{kind}: leftover {name}", file=sys.stderr)
+            shutil.rmtree(scratch)
+            scratch.mkdir()
     return tally
 
 
 def main(_: list[str]) -> None:
-    """Prints one line per recipe and the total."""
-    total = Tally()
-    for index, recipe in enumerate(_RECIPE_FLAGS):
-        kills = (_KILLS.value + index) // len(_RECIPE_FLAGS)
-        tally = count(recipe, kills, _SEED.value, in_bucket=_IN_BUCKET.value)
-        print(f"{recipe}: {tally.kills} kills in {tally.runs} runs, {tally.mismatches} mismatches", flush=True)
-        total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(tally).values(), strict=True)))
-    print(f"all: {total.kills} kills in {total.runs} runs, {total.mismatches} mismatches")
-    sys.exit(bool(total.mismatches))
+    """Prints one line per kind of run, and the total."""
+    total, kinds = Tally(), _ONLY.value or list(KINDS)
+    for index, kind in enumerate(kinds):
+        kills = (_KILLS.value + index) // len(kinds)
+        if kills:
+            tally = count(kind, kills, _SEED.value, in_bucket=_IN_BUCKET.value)
+            print(f"{kind}: {_sentence(tally)}", flush=True)
+            total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(tally).values(), strict=True)))
+    print(f"all: {_sentence(total)}")
+    sys.exit(bool(total.mismatches or total.leftovers))
+
+
+def _sentence(tally: Tally) -> str:
+    return f"{tally.kills} kills in {tally.runs} runs, {tally.mismatches} mismatches, {tally.leftovers} leftover files"
 
 
 if __name__ == "__main__":

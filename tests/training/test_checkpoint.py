@@ -165,9 +165,10 @@ def test_values_that_are_not_finite_are_never_committed(store):
 
 
 def test_an_error_of_the_background_surfaces_at_the_next_save(store, tmp_path):
-    (tmp_path / ".step-00000001.partial").write_text("a file where the folder should be")
+    store.directory = tmp_path / "file"
+    store.directory.write_text("a file where the folder should be")
     store.save(make_state(), 1)
-    check_refusal(lambda: store.save(make_state(), 2), CheckpointError, "1", str(tmp_path))
+    check_refusal(lambda: store.save(make_state(), 2), CheckpointError, "1", str(store.directory))
 
 
 @pytest.mark.parametrize("architecture", ["mlp", pytest.param("dcgan", marks=pytest.mark.slow)])

@@ -11,6 +11,7 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.storage import Location, Mirror
+from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 _logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class Checkpoint(Periodic):
         every_steps: Steps between two checkpoints; 0 for only at the end and at a new best.
         max_to_keep: Number of the newest checkpoints to keep, in addition to the best one.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
-        fingerprints: SHA-256 of config and data, by name. A resume with other values is rejected.
+        fingerprints: SHA-256 of config and data, by name. Checkpoints with other values are skipped. A `RunHistory` if
+            they changed during the run.
         remote: Folder in a bucket to which checkpoints are uploaded, and from which they are downloaded.
         mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
             last minute of TensorBoard's events. Training ends if copying fails.
@@ -40,7 +42,7 @@ class Checkpoint(Periodic):
         *,
         max_to_keep: int = 3,
         best: str | None = None,
-        fingerprints: Mapping[str, str] | None = None,
+        fingerprints: Mapping[str, str] | RunHistory | None = None,
         remote: Location | None = None,
         mirrors: Sequence[Mirror] = (),
         reads_only: bool = False,
@@ -63,13 +65,16 @@ class Checkpoint(Periodic):
     def restore(self, model: keras.Model) -> None:
         """Restores the newest valid checkpoint into a model.
 
-        `Restore` calls it before other callbacks begin. A call before `fit` replaces that one.
+        `Restore` calls it before other callbacks begin. A call before `fit` replaces that one. A learning rate that
+        was set to another value before the first step keeps it; one that callbacks changed is restored.
 
         Raises:
             CheckpointError: If the checkpoint does not fit the model.
         """
         self.is_restored = True
-        manifest = self.store.restore(model.state)
+        if model.step == 0 or not model.initial_settings:
+            model.initial_settings = model.settings
+        manifest = self.store.restore(model.state, model.initial_settings, model.step)
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
@@ -103,7 +108,7 @@ class Checkpoint(Periodic):
         if self._reads_only:
             return
         self._saved_step = self.model.step
-        self.store.save(self.model.state, self.model.step, metrics)
+        self.store.save(self.model.state, self.model.step, metrics, self.model.initial_settings)
 
 
 class Restore(keras.callbacks.Callback):

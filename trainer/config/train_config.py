@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,12 @@ class TrainConfig(Settings):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of `identity`, in hexadecimal."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return self.fingerprint_of(self.identity)
+
+    def fingerprint_of(self, names: Container[str]) -> str:
+        """Returns the SHA-256 of some settings of `identity`, in hexadecimal: of those that an earlier version had."""
+        values = {name: value for name, value in self.identity.items() if name in names}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def class_numbers(self) -> tuple[int, ...] | None:

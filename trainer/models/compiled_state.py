@@ -47,6 +47,8 @@ class CompiledMixin:
     """Access to the compiled parts of a `GAN`."""
 
     _compiled_state: CompiledState | None = None
+    initial_settings: Mapping[str, str | float] = {}
+    """The `settings` before the first step. `Checkpoint` sets them."""
 
     @property
     def compiled_state(self: Any) -> CompiledState:
@@ -92,6 +94,16 @@ class CompiledMixin:
         for name, optimizer in self.optimizers.items():
             named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named
+
+    @property
+    def settings(self: Any) -> dict[str, str | float]:
+        """The settings that `state` contains: kinds of the optimizers, and learning rates by their names in `state`."""
+        found: dict[str, str | float] = {}
+        for name, optimizer in self.optimizers.items():
+            rates = optimizers.learning_rates(optimizer)
+            found[f"{name}_optimizer"] = optimizers.kind(optimizer)
+            found |= {f"{name}_optimizer/{index:03d}": rate for index, rate in rates.items()}
+        return found
 
 
 def ema_name(name: str) -> str:

@@ -6,19 +6,26 @@ Legend: `N` instances of a request, `M` images of one instance, `Z` latent size,
 import json
 import os
 import shutil
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from trainer.errors import DIVERGENCE_ADVICE, DivergenceError, DocumentError
 from trainer.models import GAN, CycleGAN
 from trainer.models.sampler import as_bytes
-from trainer.storage import Location, documents, locate, read_json
+from trainer.storage import Location, documents, file_sha256, locate, read_json
 from trainer.training.rng import StepRng
 
 SAVED_MODEL = "saved_model.pb"
-"""The file that is written last: a folder with it has a complete model."""
+"""The file that is written last: a folder without it has no complete model."""
+_SHA256 = "sha256"
+"""Key of the note: SHA-256 of every other file of the model, by name."""
 _NOTE = "assets.extra/run.json"
+_NOTE_SCHEMA = documents.record({_SHA256: documents.map_of(documents.text())})
 """File of the note, in the folder that SavedModels reserve for additional files."""
 EXPORTED_AT = "exported_at_step"
 """Key of the note: the step of the run at the export. The exported checkpoint may be of an earlier step."""
@@ -110,6 +117,7 @@ def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
         note: Numbers that `about` returns.
 
     Raises:
+        DivergenceError: If a weight is not finite.
         OSError: If the folder cannot be written.
     """
     module = _Translator(gan) if isinstance(gan, CycleGAN) else _Generator(gan)
@@ -117,23 +125,36 @@ def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     signatures = module.signatures()
     module.read = [variable for function in signatures.values() for variable in function.variables]
+    _check_finite(module.read)
     tf.saved_model.save(module, str(partial), signatures=signatures)
+    digests = {path.relative_to(partial).as_posix(): file_sha256(path) for path in partial.rglob("*") if path.is_file()}
     (partial / _NOTE).parent.mkdir()
-    (partial / _NOTE).write_text(json.dumps(note or {}), encoding="utf-8")
+    (partial / _NOTE).write_text(json.dumps({**(note or {}), _SHA256: digests}), encoding="utf-8")
     (folder / SAVED_MODEL).unlink(missing_ok=True)  # the previous model is incomplete from here on
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(partial, folder)
 
 
 def about(folder: Location) -> dict[str, int]:
-    """Returns the note of the model in a folder; empty if there is no complete model with a note.
+    """Returns the note of the model in a folder; empty if there is no complete model whose files match the note.
+
+    Models of version 0.1.0 have no hashes, so their note is empty, too.
 
     Raises:
-        StorageError: If the note cannot be read.
+        StorageError: If a file cannot be read.
     """
-    if not (folder / SAVED_MODEL).exists() or not (folder / _NOTE).exists():
+    names = {entry.name for entry in folder.entries()}
+    if not {SAVED_MODEL, _NOTE} <= names:
         return {}
-    return read_json(folder / _NOTE, documents.map_of(documents.whole()), remedy="delete the model to export it again")
+    try:
+        note = read_json(folder / _NOTE, _NOTE_SCHEMA, remedy="export the model again")
+    except DocumentError:  # the model counts as incomplete, and is exported again
+        return {}
+    digests = note.pop(_SHA256)
+    if SAVED_MODEL not in digests or not names.issuperset(digests):
+        return {}
+    is_intact = all(sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in digests.items())
+    return note if is_intact else {}
 
 
 def publish(folder: Path, to: Location) -> None:
@@ -146,6 +167,15 @@ def publish(folder: Path, to: Location) -> None:
         to.delete([SAVED_MODEL])
     to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != SAVED_MODEL])
     to.upload(folder, [SAVED_MODEL])
+
+
+def _check_finite(variables: Iterable[tf.Variable]) -> None:
+    for variable in variables:
+        if variable.dtype.is_floating and not np.isfinite(variable.read_value().numpy()).all():
+            raise DivergenceError(
+                f"{variable.name} has values that are not finite, so the generator is not exported; choose another "
+                f"checkpoint, or train again: {DIVERGENCE_ADVICE}."
+            )
 
 
 def _check_range(name: str, values: tf.Tensor, minimum: int, maximum: int) -> tf.Tensor:

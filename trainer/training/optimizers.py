@@ -59,6 +59,22 @@ def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     return config | ({"learning_rate": rate} if "learning_rate" in config else {})
 
 
+def kind(optimizer: keras.optimizers.Optimizer) -> str:
+    """Returns the name of the class that defines the variables of an optimizer: `Adam` for AdamW, too."""
+    name = next(cls.__name__ for cls in type(optimizer).__mro__ if "build" in vars(cls))
+    is_scheduled = not isinstance(optimizer._learning_rate, keras.Variable)
+    return f"{name} with a learning rate schedule" if is_scheduled else name
+
+
+def learning_rates(optimizer: keras.optimizers.Optimizer) -> dict[int, float]:
+    """Returns the learning rates among the variables of an optimizer, by their index. A schedule is no variable."""
+    return {
+        index: float(variable.numpy())
+        for index, variable in enumerate(optimizer.variables)
+        if variable.name == "learning_rate"
+    }
+
+
 def _disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
     """Stops an optimizer, and the optimizers that it wraps, from summing gradients over replicas.
 

@@ -12,11 +12,16 @@ from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, documents, is_remote, locate, read_json, without_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.manifest import CheckpointManifest
-from trainer.training.checkpoint.store import CheckpointStore, load
+from trainer.training.checkpoint.run_history import RunHistory
+from trainer.training.checkpoint.state_file import load
+from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.distributed import strategy as strategies
 
 _logger = logging.getLogger(__name__)
 _STEP = re.compile("[0-9]{1,18}")
+
+_FINGERPRINTS = "fingerprints"
+"""Key in `config.json` of the fingerprints of settings and data; not a setting."""
 
 
 def restore(
@@ -50,16 +55,38 @@ def stored_config(directory: RunDirectory) -> TrainConfig | None:
         CheckpointError: If the file is damaged, or a setting is unknown or out of range.
         StorageError: If the file cannot be read.
     """
+    stored = stored_run(directory)
+    return None if stored is None else stored[0]
+
+
+def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None:
+    """Returns the stored config of a run, and the fingerprints that its checkpoints must match.
+
+    Runs of version 0.1.0 have stored no fingerprints; then they are those of the config.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a setting is unknown or out of range.
+        StorageError: If the file cannot be read.
+    """
     if not directory.config.exists():
         return None
     path, remedy = directory.display_path(directory.config), "copy the run again, or use another directory"
     values = read_json(
         locate(directory.config), documents.record({}), remedy=remedy, error=CheckpointError, origin=path
     )
+    revisions = values.pop(_FINGERPRINTS, None)
     try:
-        return TrainConfig.from_dict(values)
-    except ConfigError as error:
+        config = TrainConfig.from_dict(values)
+        if revisions is None:
+            return config, RunHistory.start({"config": config.fingerprint_of(values)})
+        return config, RunHistory.from_json(revisions)
+    except ValueError as error:
         raise CheckpointError(f"{path} is not the config of a run of this version: {error}") from error
+
+
+def config_document(config: TrainConfig, history: RunHistory) -> bytes:
+    """Returns the content of the file that `stored_run` reads."""
+    return json.dumps(config.to_dict() | {_FINGERPRINTS: history.to_json()}, indent=2).encode()
 
 
 def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> None:
@@ -85,12 +112,13 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
 def _restore(
     directory: RunDirectory, checkpoint: str, recipe: str | None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
-    config = stored_config(directory)
-    if config is None:
+    stored = stored_run(directory)
+    if stored is None:
         raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+    config, history = stored
     _import_recipe(directory, config.recipe, recipe)
     best = f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None
-    store = CheckpointStore(directory.checkpoints, best=best, remote=directory.remote_checkpoints)
+    store = CheckpointStore(directory.checkpoints, best=best, fingerprints=history, remote=directory.remote_checkpoints)
     manifest = _select(store, checkpoint)
     if manifest is None:
         steps = ", ".join(map(str, store.steps())) or "none"

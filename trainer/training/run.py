@@ -30,10 +30,11 @@ from trainer.storage import (
     write_atomically,
 )
 from trainer.storage.run_directory import PROGRESSION, sample_grids
-from trainer.training.checkpoint.store import load
+from trainer.training.checkpoint.manifest import CheckpointManifest
+from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
-from trainer.training.restore import stored_config
-from trainer.training.run_state import check_resumable, is_complete
+from trainer.training.restore import config_document, stored_config
+from trainer.training.run_state import check_resumable, is_complete, resumed_history
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def train(config: TrainConfig, environment: Environment) -> None:
         raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
     with RunDirectory(str(config.job_dir)).open() as directory:
         config = _with_num_chunks(config, directory)
-        step = check_resumable(config, directory)
+        manifest = check_resumable(config, directory)
+        step = None if manifest is None else manifest.step
         if step is not None and is_complete(step, config, directory, environment):
             _logger.info(
                 f"The run in {directory.name} is finished at step {step}. Nothing was changed; specify more --steps to "
@@ -91,8 +93,10 @@ def train(config: TrainConfig, environment: Environment) -> None:
             )
             return
         if step is not None and step >= (config.steps or 0):
-            _logger.info(f"The run in {directory.name} is at step {step}, but its model is missing; exporting it.")
-        run = Run(config, directory, environment)
+            _logger.info(
+                f"The run in {directory.name} is at step {step}, but its model is missing or damaged; exporting it."
+            )
+        run = Run(config, directory, environment, manifest)
         run.prepare()
         with run.cluster_failures_abort():
             run.fit()
@@ -119,10 +123,18 @@ class Run:
         config: Resolved config.
         directory: Open run directory.
         environment: Environment of the job.
+        manifest: Manifest of the checkpoint to continue from; None for a new run.
     """
 
-    def __init__(self, config: TrainConfig, directory: RunDirectory, environment: Environment):
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: RunDirectory,
+        environment: Environment,
+        manifest: CheckpointManifest | None,
+    ):
         self._config, self._directory, self._environment = config, directory, environment
+        self._manifest = manifest
         self._started = time.monotonic()
         self._exported_step: int | None = None
 
@@ -145,6 +157,7 @@ class Run:
         config = self._config
         self._strategy = strategies.create(config, self._environment.cluster)
         self._data: TrainingData = load_training_data(config)
+        self._history = resumed_history(config, self._directory, self._manifest, self._data.fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
             info = self._data.info
@@ -238,7 +251,7 @@ class Run:
                 checkpoint = self._checkpoint(mirrors)
                 self._store = checkpoint.store
                 checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
-                write_atomically(directory.config, self._config.to_json().encode())
+                write_atomically(directory.config, config_document(self._config, self._history))
                 try:
                     self._fit([*writers, checkpoint])
                 except BaseException:
@@ -282,13 +295,12 @@ class Run:
 
     def _checkpoint(self, mirrors: Sequence[Mirror] = (), *, reads_only: bool = False) -> callbacks.Checkpoint:
         config, directory = self._config, self._directory
-        fingerprints = {"config": config.fingerprint, **self._data.fingerprints}
         return callbacks.Checkpoint(
             directory.checkpoints,
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
             best=f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None,
-            fingerprints={} if config.allow_config_change else fingerprints,
+            fingerprints=self._history,
             remote=directory.remote_checkpoints,
             mirrors=mirrors,
             reads_only=reads_only,

@@ -1,36 +1,84 @@
 """The state of a run directory: whether a config may resume its run, and whether the run is complete."""
 
+from collections.abc import Mapping
+
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import Resume
 from trainer.errors import CheckpointError
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory, locate
+from trainer.training.checkpoint.manifest import CheckpointManifest
+from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
-from trainer.training.restore import stored_config
+from trainer.training.restore import stored_run
 
 
-def check_resumable(config: TrainConfig, directory: RunDirectory) -> int | None:
+def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointManifest | None:
     """Checks that a config may continue the run in a directory. A directory without a run passes.
 
     Returns:
-        The step of the newest valid checkpoint; None if there is no checkpoint.
+        The manifest of the newest valid checkpoint; None if there is no checkpoint.
 
     Raises:
         CheckpointError: If the run has other settings, or there is one although `config.resume` is `never`.
     """
-    stored = stored_config(directory)
+    stored = stored_run(directory)
     if stored is None:
         return None
-    _check_identity(config, stored, directory)
-    manifest, _ = CheckpointStore(directory.checkpoints, remote=directory.remote_checkpoints).find()
-    step = None if manifest is None else manifest.step
-    if step is not None and config.resume == Resume.NEVER:
+    _check_identity(config, stored[0], directory)
+    history = _history(config, stored[1])
+    store = CheckpointStore(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
+    manifest, _ = store.find()
+    if manifest is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
-            f"job_dir={directory.name} contains a run at step {step} and resume=never; give another job_dir, or "
-            "--resume=auto to resume it."
+            f"job_dir={directory.name} contains a run at step {manifest.step} and resume=never; give another job_dir, "
+            "or --resume=auto to resume it."
         )
-    return step
+    return manifest
+
+
+def resumed_history(
+    config: TrainConfig,
+    directory: RunDirectory,
+    manifest: CheckpointManifest | None,
+    data_fingerprints: Mapping[str, str],
+) -> RunHistory:
+    """Returns the history of a run that continues from a checkpoint with a config and data.
+
+    Args:
+        config: Resolved config that `check_resumable` has accepted.
+        directory: Open run directory, before this run has changed it.
+        manifest: Manifest that `check_resumable` returned.
+        data_fingerprints: Fingerprints of the data, by name.
+
+    Raises:
+        CheckpointError: If settings or data differ from those of the run at this step, and `config.allow_config_change`
+            is False.
+    """
+    fingerprints = {"config": config.fingerprint, **data_fingerprints}
+    stored = stored_run(directory)
+    if manifest is None or stored is None:
+        return RunHistory.start(fingerprints)
+    history, step = _history(config, stored[1]), manifest.step
+    previous = {**manifest.fingerprints, **history.after(step)}
+    changed = [name for name, value in fingerprints.items() if previous.get(name, value) != value]
+    # If only the fingerprint of equal settings has changed, this version has more settings than the one that stored it.
+    is_newest = bool(history.revisions) and history.after(step) == history.revisions[-1].fingerprints
+    is_upgrade = changed == ["config"] and is_newest and config.identity == stored[0].identity
+    if changed and not config.allow_config_change and not is_upgrade:
+        raise CheckpointError(
+            f"job_dir={directory.name} contains a run that was trained from step {step} on with another "
+            f"{' and '.join(changed)}; use the same {' and '.join(changed)}, another job_dir, or --allow_config_change "
+            "to resume it anyway."
+        )
+    return history.resumed(step, fingerprints)
+
+
+def _history(config: TrainConfig, history: RunHistory) -> RunHistory:
+    """The stored history. If a run of version 0.1.0 may change, nothing is known: it has recorded no changes."""
+    is_recorded = "data" in history.after(0)
+    return RunHistory() if config.allow_config_change and not is_recorded else history
 
 
 def is_complete(step: int, config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:

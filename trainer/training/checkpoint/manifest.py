@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer.errors import CheckpointError, quote
-from trainer.storage import check_relative_name, check_sha256, documents, file_sha256, parse_json, path_below
+from trainer.storage import check_relative_name, check_sha256, documents, file_sha256, parse_json
 
 MANIFEST = "MANIFEST.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_READABLE_VERSIONS = (1, 2)
 _SCHEMA = documents.record(
     {
         "step": documents.whole(maximum=10**18 - 1),
@@ -23,6 +25,7 @@ _SCHEMA = documents.record(
         "metrics": documents.map_of(documents.number),
         "versions": documents.map_of(documents.text()),
         "format_version": documents.whole(),
+        "settings": documents.optional(documents.map_of(documents.anything)),
     }
 )
 
@@ -35,9 +38,12 @@ class CheckpointManifest:
         step: Number of steps taken.
         files: Size in bytes and SHA-256 of each file, by name.
         state_sha256: SHA-256 over names, types, shapes and values of all state.
-        fingerprints: Hashes of config and data. A resume with other values is rejected.
+        fingerprints: Hashes of config and data. `RunHistory` compares them with those of the run.
         metrics: Metrics at this step; empty if the run was not evaluated.
         versions: Versions of TensorFlow and Keras.
+        format_version: Version of this format.
+        settings: Settings that the state also contains, before training changed them: `GAN.settings` of the first step.
+            Manifests of version 1 have none.
     """
 
     step: int
@@ -47,10 +53,13 @@ class CheckpointManifest:
     metrics: dict[str, float]
     versions: dict[str, str]
     format_version: int = _FORMAT_VERSION
+    settings: dict[str, str | float] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, followed by its own SHA-256."""
-        content = vars(self)
+        content = dict(vars(self))
+        if self.format_version == 1:
+            del content["settings"]
         manifest_sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return json.dumps(content | {"manifest_sha256": manifest_sha256}, indent=2).encode()
 
@@ -81,6 +90,27 @@ class CheckpointManifest:
         return manifest
 
 
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """Returns the manifest of a checkpoint.
+
+    Raises:
+        CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged, or is a link or not a regular file.
+    """
+    path = folder / MANIFEST
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > documents.MAX_DOCUMENT_BYTES:
+        raise ValueError("the manifest is not a small regular file")
+    return CheckpointManifest.from_bytes(path.read_bytes(), path)
+
+
+def is_own_path(path: Path, folder: Path) -> bool:
+    """Returns whether no part of a path in a folder is a link."""
+    parts = [path, *path.parents]
+    return not any(part.is_symlink() for part in parts[: len(path.relative_to(folder).parts)])
+
+
 def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
     """Compares every file of a checkpoint with its manifest.
 
@@ -88,19 +118,20 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
         The manifest, or None and the reason why the checkpoint is not valid.
 
     Raises:
-        CheckpointError: If a file name is not a plain relative name, a file is a link out of the folder, or a hash is
-            malformed.
+        CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
     """
     try:
-        manifest = CheckpointManifest.from_bytes((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+        manifest = read_manifest(folder)
     except FileNotFoundError:
         return None, f"{folder.name} has no {MANIFEST}"
     except (OSError, ValueError):
         return None, f"{folder.name}/{MANIFEST} is damaged"
-    if manifest.format_version != _FORMAT_VERSION:
+    if manifest.format_version not in _READABLE_VERSIONS:
         return None, f"{folder.name} has format {quote(manifest.format_version)}, expected {_FORMAT_VERSION}"
     for name, expected in manifest.files.items():
-        path = path_below(folder, name, folder / MANIFEST, CheckpointError)
+        path = folder / check_relative_name(name, folder / MANIFEST, CheckpointError)
+        if not is_own_path(path, folder):
+            return None, f"{folder.name}/{name} is a link"
         if not path.is_file():
             return None, f"{folder.name}/{name} is missing"
         if path.stat().st_size != expected["num_bytes"]:

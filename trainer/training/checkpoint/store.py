@@ -3,19 +3,23 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError
-from trainer.storage import Location, file_sha256, local_path, path_below
+from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError, quote
+from trainer.storage import Location, local_path
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256, verify
+from trainer.training.checkpoint import state_file
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest, verify
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
+from trainer.training.checkpoint.run_history import RunHistory
+
+_PARTIAL = ".", ".partial"
+"""Beginning and end of the name of a temporary folder."""
 
 
 class CheckpointStore:
@@ -25,7 +29,8 @@ class CheckpointStore:
         directory: Folder of the checkpoints.
         max_to_keep: Number of the newest checkpoints to keep.
         best: Name of a metric. The checkpoint with its smallest value is also kept; None for no such checkpoint.
-        fingerprints: Hashes that are written to each manifest and compared on restore.
+        fingerprints: Hashes that are written to each manifest, by name. A checkpoint with other ones is skipped. A
+            `RunHistory` if they changed during the run.
         remote: Folder in a bucket to which every checkpoint is uploaded, and from which missing ones are downloaded.
         before_publishing: Function that is called in the background before an upload.
     """
@@ -36,22 +41,36 @@ class CheckpointStore:
         *,
         max_to_keep: int = 3,
         best: str | None = None,
-        fingerprints: Mapping[str, str] | None = None,
+        fingerprints: Mapping[str, str] | RunHistory | None = None,
         remote: Location | None = None,
         before_publishing: Callable[[], None] | None = None,
     ):
         self.directory = local_path(directory)
         self._max_to_keep = max_to_keep
         self._best = best
-        self._fingerprints = dict(fingerprints or {})
+        if not isinstance(fingerprints, RunHistory):
+            fingerprints = RunHistory.start(fingerprints or {})
+        self.history = fingerprints
         self._before_publishing = before_publishing or (lambda: None)
         self._remote = None if remote is None else RemoteCheckpoints(remote)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._damaged: set[int] = set()
 
-    def save(self, state: Mapping[str, keras.Variable], step: int, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self,
+        state: Mapping[str, keras.Variable],
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        settings: Mapping[str, str | float] | None = None,
+    ) -> None:
         """Takes a snapshot now and commits it in the background.
+
+        Args:
+            state: Variables by name.
+            step: Number of steps taken.
+            metrics: Metrics at this step, by name.
+            settings: Settings that the state also contains, as they were before training changed them.
 
         Raises:
             CheckpointError: If the previous checkpoint could not be written.
@@ -59,8 +78,17 @@ class CheckpointStore:
         """
         self.wait()
         # Reading does not copy: TensorFlow copies a value at its next update if it is still referenced.
-        snapshot = {name: _read(variable) for name, variable in state.items()}
-        self._pending = self._writer.submit(self._commit, snapshot, step, dict(metrics or {}))
+        snapshot = state_file.snapshot(state)
+        manifest = CheckpointManifest(
+            step=step,
+            files={},
+            state_sha256="",
+            fingerprints=self.history.at(step),
+            metrics=dict(metrics or {}),
+            settings=dict(settings or {}),
+            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+        )
+        self._pending = self._writer.submit(self._commit, snapshot, manifest)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is committed.
@@ -73,21 +101,36 @@ class CheckpointStore:
         if pending is not None:
             pending.result()
 
-    def restore(self, state: Mapping[str, keras.Variable]) -> CheckpointManifest | None:
+    def restore(
+        self,
+        state: Mapping[str, keras.Variable],
+        settings: Mapping[str, str | float] | None = None,
+        step: int = 0,
+    ) -> CheckpointManifest | None:
         """Assigns the newest valid checkpoint to `state`, and sets `rejected`.
+
+        A setting that has changed since the checkpoint keeps its value. Otherwise its value is restored, because a
+        callback may have changed it during training.
+
+        Args:
+            state: Variables by name.
+            settings: Settings that the state also contains, as they were before training changed them.
+            step: Number of steps that `state` has taken. The settings of the same step keep their values.
 
         Returns:
             The manifest; None if there is no checkpoint.
 
         Raises:
             CheckpointError: If there are checkpoints but none is valid, or the newest valid one belongs to another
-                config, data set or model.
+                model.
         """
         manifest, self.rejected = self.find()
         if manifest is None:
             return None
-        self._check_fingerprints(manifest)
-        load(self.folder(manifest.step), state)
+        settings = settings or {}
+        state_file.check_same_optimizers(manifest, settings)
+        kept = set(settings) if step == manifest.step > 0 else self._changed_settings(manifest, settings)
+        state_file.load(self.folder(manifest.step), state, kept=kept)
         return manifest
 
     rejected: tuple[str, ...] = ()
@@ -105,8 +148,8 @@ class CheckpointStore:
         manifest, problems = self._first(number for number in reversed(self.steps()) if step in (None, number))
         if manifest is None and problems:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, or use "
-                "another job_dir."
+                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, use "
+                "the settings and data of the run, or use another job_dir."
             )
         return manifest, problems
 
@@ -130,176 +173,160 @@ class CheckpointStore:
         """Returns the smallest value of the metric `best`; infinity if no checkpoint was evaluated."""
         return min(self._evaluated(), default=(float("inf"), 0))[0]
 
-    def _evaluated(self) -> list[tuple[float, int]]:
+    def _evaluated(self, manifests: Mapping[int, CheckpointManifest | None] | None = None) -> list[tuple[float, int]]:
         """The metric `best` and the step of each evaluated checkpoint."""
-        evaluated: list[tuple[float, int]] = []
-        for number in set(self.steps()) - self._damaged:
-            with contextlib.suppress(OSError, ValueError):
-                metrics = self._manifest(number).metrics
-                if self._best in metrics:
-                    evaluated.append((metrics[self._best], number))
-        return evaluated
+        return [
+            (manifest.metrics[self._best], step)
+            for step, manifest in (self._own_manifests() if manifests is None else manifests).items()
+            if manifest is not None and self._best in manifest.metrics and step not in self._damaged
+        ]
+
+    def _own_manifests(self) -> dict[int, CheckpointManifest | None]:
+        """The manifests of all checkpoints that belong to this run, by step; None for a missing or damaged one."""
+        manifests: dict[int, CheckpointManifest | None] = {}
+        for step in self.steps():
+            if not self._is_folder(step):
+                continue
+            try:
+                manifest = self._manifest(step)
+            except (OSError, ValueError):
+                manifests[step] = None
+                continue
+            if not self._problem(step, manifest):
+                manifests[step] = manifest
+        return manifests
+
+    def _problem(self, step: int, manifest: CheckpointManifest) -> str:
+        """The reason why the checkpoint in the folder of `step` does not belong there; an empty string if it does."""
+        if manifest.step != step:
+            return f"is the checkpoint of step {quote(manifest.step)}"
+        return self.history.problem(manifest)
+
+    def _is_folder(self, step: int) -> bool:
+        """True if a checkpoint is in a folder of this directory or only in the bucket, and not a file or a link."""
+        folder = self.folder(step)
+        return not folder.is_symlink() and (folder.is_dir() or not folder.exists())
 
     def _first(self, steps: Iterable[int]) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
         """The manifest of the first valid checkpoint, and the reasons why earlier ones were skipped."""
         problems: list[str] = []
-        for number in steps:
-            self._fetch(number)
-            manifest, problem = verify(self.folder(number))
-            if manifest is not None and manifest.step == number:
+        for step in steps:
+            self._fetch(step)
+            name, manifest, problem = self.folder(step).name, None, ""
+            if self._is_folder(step):
+                manifest, problem = verify(self.folder(step))
+                misplaced = "" if manifest is None else self._problem(step, manifest)
+                problem = f"{name} {misplaced}" if misplaced else problem
+            else:
+                problem = f"{name} is a link or a file, not a folder"
+            if manifest is not None and not problem:
                 return manifest, tuple(problems)
-            problems.append(problem or f"{self.folder(number).name}/{MANIFEST} belongs to another step")
-            self._damaged.add(number)
+            problems.append(problem)
+            self._damaged.add(step)
         return None, tuple(problems)
 
     def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints in ascending order.
-
-        Raises:
-            CheckpointError: If a folder is a link out of the directory.
-        """
-        folders = {path: checkpoint_step(path.name) for path in self.directory.glob("step-*")}
-        local = {step for step in folders.values() if step is not None}
-        for path, step in folders.items():
-            if step is not None and path.is_symlink():
-                path_below(self.directory, path.name, error=CheckpointError)
+        """Returns the steps of all checkpoints in ascending order, by the names of their folders."""
+        names = {path.name for path in self.directory.glob("step-*")}
+        local = {step for name in names if (step := checkpoint_step(name)) is not None}
         return sorted(local if self._remote is None else local | self._remote.steps)
 
     def folder(self, step: int) -> Path:
         """Returns the local folder of a checkpoint."""
         return self.directory / checkpoint_name(step)
 
-    def _commit(self, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
-        broken = next((name for name, value in snapshot.items() if not _is_finite(value)), None)
+    def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest) -> None:
+        step = manifest.step
+        broken = state_file.first_not_finite(snapshot)
         if broken is not None:
             raise DivergenceError(
                 f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain: "
                 f"{DIVERGENCE_ADVICE}."
             )
-        temporary = self.directory / f".{checkpoint_name(step)}.partial"
+        temporary = self._temporary(step)
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self._remove_leftovers()
             temporary.mkdir(parents=True)
-            self._write(temporary, snapshot, step, metrics)
-            shutil.rmtree(self.folder(step), ignore_errors=True)
+            state_file.write(temporary, snapshot, manifest)
+            _remove(self.folder(step))
             os.rename(temporary, self.folder(step))
-            _sync(self.directory)
+            state_file.sync(self.directory)
             self._damaged.discard(step)
             if self._remote is not None:
                 self._before_publishing()
                 self._remote.publish(self.folder(step), step)
             self._retain(step)
         except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(temporary)
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); earlier ones remain. "
                 "Free space or use another job_dir."
             ) from error
 
-    def _write(self, folder: Path, snapshot: dict[str, tf.Tensor], step: int, metrics: dict[str, float]) -> None:
-        with tf.device("CPU:0"):
-            tf.raw_ops.SaveV2(
-                prefix=str(folder / "state"),
-                tensor_names=list(snapshot),
-                shape_and_slices=[""] * len(snapshot),
-                tensors=list(snapshot.values()),
-            )
-        paths = sorted(folder.iterdir())
-        manifest = CheckpointManifest(
-            step=step,
-            files={path.name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths},
-            state_sha256=state_sha256({name: value.numpy() for name, value in snapshot.items()}),
-            fingerprints=self._fingerprints,
-            metrics=metrics,
-            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
-        )
-        (folder / MANIFEST).write_bytes(manifest.to_bytes())
-        for path in (*paths, folder / MANIFEST, folder):
-            _sync(path)
-
     def _retain(self, newest: int) -> None:
-        """Deletes checkpoints that are neither among the newest nor the best, each manifest first.
+        """Deletes checkpoints of this run that are neither among the newest nor the best, each manifest first.
 
-        Checkpoints newer than `newest` are damaged, because training resumed from an older one.
+        Its checkpoints newer than `newest` are damaged, because training resumed from an older one. What does not
+        belong to the run stays: links, and checkpoints of other runs.
         """
-        steps = self.steps()
-        to_keep = {*[number for number in steps if number <= newest][-self._max_to_keep :], self.best()}
-        for number in set(steps) - to_keep:
+        manifests = self._own_manifests()
+        to_keep = {number for number in manifests if number <= newest}
+        to_keep = {
+            *sorted(to_keep)[-self._max_to_keep :],
+            *(number for _, number in sorted(self._evaluated(manifests))[:1]),
+        }
+        for number in set(manifests) - to_keep:
             if self._remote is not None:
                 self._remote.delete(number)
             (self.folder(number) / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(self.folder(number), ignore_errors=True)
+            _remove(self.folder(number))
 
     def _fetch(self, step: int) -> None:
         """Downloads a checkpoint that exists only in the bucket."""
         if self._remote is None or self.folder(step).exists():
             return
-        temporary = self.directory / f".{checkpoint_name(step)}.partial"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self._temporary(step)
+        _remove(temporary)
         self._remote.fetch(step, temporary)
         os.rename(temporary, self.folder(step))
 
+    def _remove_leftovers(self) -> None:
+        """Deletes temporary folders of interrupted commits."""
+        for path in self.directory.glob(f"{_PARTIAL[0]}*{_PARTIAL[1]}"):
+            if checkpoint_step(path.name.removeprefix(_PARTIAL[0]).removesuffix(_PARTIAL[1])) is not None:
+                _remove(path)
+
+    def _temporary(self, step: int) -> Path:
+        return self.directory / f"{_PARTIAL[0]}{checkpoint_name(step)}{_PARTIAL[1]}"
+
     def _manifest(self, step: int) -> CheckpointManifest:
-        path = self.folder(step) / MANIFEST
-        if self._remote is not None and not path.exists():
-            return CheckpointManifest.from_bytes(self._remote.manifest(step), path)
-        return CheckpointManifest.from_bytes(path.read_bytes(), path)
+        if self._remote is not None and not self.folder(step).exists():
+            return CheckpointManifest.from_bytes(self._remote.manifest(step), self.folder(step) / MANIFEST)
+        return read_manifest(self.folder(step))
 
-    def _check_fingerprints(self, manifest: CheckpointManifest) -> None:
-        for name, value in self._fingerprints.items():
-            if manifest.fingerprints.get(name, value) != value:
-                raise CheckpointError(
-                    f"the checkpoint of step {manifest.step} in {self.directory} was made with another {name}; use "
-                    f"the same {name}, or another job_dir."
-                )
+    def _changed_settings(self, manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> set[str]:
+        """The names of settings that have changed since a checkpoint.
 
-
-def load(folder: Path, state: Mapping[str, keras.Variable]) -> None:
-    """Assigns the tensors of a verified checkpoint to `state`.
-
-    Raises:
-        CheckpointError: If a name, type or shape differs; the message names the first one.
-    """
-    reader = tf.train.load_checkpoint(str(folder / "state"))
-    shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    for name, variable in state.items():
-        stored = (tuple(shapes[name]), types[name].name) if name in shapes else "nothing"
-        expected = (tuple(variable.shape), tf.as_dtype(variable.dtype).name)
-        if stored != expected:
-            raise CheckpointError(
-                f"{folder.name} has {stored} for {name}, but this model has {expected}; the networks have changed, so "
-                "use another job_dir."
-            )
-    for name, variable in state.items():
-        variable.assign(reader.get_tensor(name))
+        Manifests of earlier versions have no settings. Then all count as changed if the fingerprints have changed.
+        """
+        current = self.history.after(manifest.step)
+        if not manifest.settings and any(
+            current.get(name, value) != value for name, value in manifest.fingerprints.items()
+        ):
+            return set(settings)
+        return {name for name, value in settings.items() if manifest.settings.get(name, value) != value}
 
 
-def _read(variable: keras.Variable) -> tf.Tensor:
-    value = variable.value
-    if hasattr(value, "values"):  # a mirrored variable, equal on all replicas
-        value = value.values[0]
-    return value.read_value()
-
-
-def _is_finite(value: tf.Tensor) -> bool:
-    return not value.dtype.is_floating or bool(np.isfinite(value.numpy()).all())
+def _remove(path: Path) -> None:
+    """Deletes a folder, a file, or a link but not its target, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:
     """Returns the reason at the end of a TensorFlow error, without the place in its code and the file."""
     return str(error).splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
-
-
-def _sync(path: Path) -> None:
-    with _open_descriptor(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _open_descriptor(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

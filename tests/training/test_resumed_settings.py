@@ -1,0 +1,345 @@
+"""A setting that may change when a run resumes takes effect, or the change is refused. None is ignored."""
+
+import dataclasses
+import json
+import shutil
+
+import keras
+import pytest
+from bucket_runs import run
+from conftest import TINY_MLP, tiny_config, uncompiled_gan, values_of
+from hostile import tree
+from refusals import check_refusal
+
+from trainer.callbacks import Checkpoint
+from trainer.config import TrainConfig
+from trainer.errors import CheckpointError
+from trainer.models import from_config
+from trainer.training.checkpoint.manifest import MANIFEST
+
+# Through the API: the state that a checkpoint restores.
+
+
+def gan_with(optimizer, **settings):
+    gan = uncompiled_gan()
+    gan.compile(optimizer=optimizer, ema_half_life_images=100.0, **settings)
+    return gan
+
+
+def begin(gan, folder):
+    """Restores the newest checkpoint as `fit` does, and returns the callback."""
+    checkpoint = Checkpoint(folder, every_steps=0)
+    checkpoint.set_model(gan)
+    checkpoint.restore(gan)
+    return checkpoint
+
+
+def end(checkpoint, num_steps=1):
+    """Commits a checkpoint of a later step."""
+    checkpoint.model.step += num_steps
+    checkpoint.on_train_end()
+
+
+def rates(gan):
+    return [round(float(optimizer.learning_rate.numpy()), 9) for optimizer in gan.optimizers.values()]
+
+
+def adams(generator_rate, discriminator_rate):
+    return {
+        "generator": keras.optimizers.Adam(generator_rate),
+        "discriminator": keras.optimizers.RMSprop(discriminator_rate),
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-5), [1e-5, 1e-5]),
+        (keras.optimizers.Adam(1e-3), keras.optimizers.Adam(1e-3), [5e-4, 1e-3]),
+        (keras.optimizers.Adam(1e-3), keras.optimizers.Adam(5e-4), [5e-4, 5e-4]),
+        (keras.optimizers.Adam(1e-3), keras.optimizers.Adam(0.0), [0.0, 0.0]),
+        (keras.optimizers.Adam(1e-3), keras.optimizers.AdamW(1e-5, weight_decay=0.1), [1e-5, 1e-5]),
+        (keras.optimizers.RMSprop(1e-3), keras.optimizers.RMSprop(1e-4), [1e-4, 1e-4]),
+        (keras.optimizers.SGD(1e-3, momentum=0.9), keras.optimizers.SGD(1e-4, momentum=0.5), [1e-4, 1e-4]),
+        (adams(1e-3, 2e-3), adams(1e-3, 1e-4), [5e-4, 1e-4]),
+        (adams(1e-3, 2e-3), adams(1e-4, 2e-3), [1e-4, 2e-3]),
+    ],
+)
+def test_a_changed_learning_rate_is_used_and_an_equal_one_restored(tmp_path, before, after, expected):
+    first = gan_with(before)
+    checkpoint = begin(first, tmp_path)
+    first.optimizers["generator"].learning_rate = 5e-4  # as ReduceLROnPlateau sets it
+    end(checkpoint)
+    names = list(first.optimizers)
+    second = gan_with(after)
+    checkpoint = begin(second, tmp_path)
+    assert dict(zip(names, rates(second), strict=True)) == dict(
+        zip(("generator", "discriminator"), expected, strict=True)
+    )
+    end(checkpoint)
+    third = gan_with(after)
+    begin(third, tmp_path)
+    assert rates(third) == rates(second) and third.step == 2
+
+
+def test_a_learning_rate_that_is_set_before_or_between_fits_is_used(tmp_path):
+    first = gan_with(keras.optimizers.Adam(1e-3))
+    end(begin(first, tmp_path))
+    second = gan_with(keras.optimizers.Adam(1e-3))
+    second.optimizers["generator"].learning_rate = 1e-5
+    checkpoint = begin(second, tmp_path)
+    assert sorted(rates(second)) == [1e-5, 1e-3]
+    end(checkpoint)
+    second.optimizers["generator"].learning_rate = 2e-5
+    end(begin(second, tmp_path))
+    assert sorted(rates(second)) == [2e-5, 1e-3]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (keras.optimizers.Adam(), keras.optimizers.RMSprop()),
+        (keras.optimizers.RMSprop(), keras.optimizers.Adam()),
+        (keras.optimizers.RMSprop(), keras.optimizers.SGD(momentum=0.9)),
+        (keras.optimizers.SGD(momentum=0.9), keras.optimizers.Lion()),
+        (keras.optimizers.Adam(), keras.optimizers.Adamax()),
+        (keras.optimizers.Adam(), keras.optimizers.Adam(amsgrad=True)),
+        (keras.optimizers.SGD(momentum=0.9), keras.optimizers.SGD()),
+        (keras.optimizers.Adam(), keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10))),
+        (keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 10)), keras.optimizers.Adam()),
+        (adams(1e-3, 1e-3), keras.optimizers.Adam()),
+    ],
+)
+def test_another_optimizer_is_refused_as_such(tmp_path, before, after):
+    end(begin(gan_with(before), tmp_path))
+    gan = gan_with(after)
+    values = {name: value.tolist() for name, value in values_of(gan).items()}
+    check_refusal(lambda: begin(gan, tmp_path), CheckpointError, "optimizer of the ", "step")
+    assert {name: value.tolist() for name, value in values_of(gan).items()} == values
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mention"),
+    [
+        ({}, {"latent_dim": 9}, "generator"),
+        ({}, {"architecture_options": TINY_MLP | {"discriminator_units": [8]}}, "the discriminator"),
+        ({}, {"ema_half_life_images": 100.0}, "the EMA of the generator"),
+        ({}, {"augment": "diffaugment", "augment_probability": None}, "augmenter"),
+        ({"ema_half_life_images": 100.0}, {}, None),
+        ({"augment": "diffaugment", "augment_probability": None}, {"augment": "diffaugment"}, None),
+    ],
+)
+def test_the_part_that_differs_is_named(tmp_path, before, after, mention):
+    def make(**changes):
+        return from_config(tiny_config(**changes), (28, 28, 1), 10)
+
+    end(begin(make(**before), tmp_path))
+    if mention is None:
+        begin(make(**after), tmp_path)
+    else:
+        check_refusal(lambda: begin(make(**after), tmp_path), CheckpointError, mention, "step-00000001")
+
+
+# Through the command: every field of the config.
+
+FLAGS = {
+    "recipe": "vanilla",
+    "dataset": "digits",
+    "metrics": "none",
+    "noexport_model": None,
+    "jit_compile": "off",
+    "strategy": "one_device",
+    "architecture_options": {"generator_units": [16], "discriminator_units": [16], "dropout": 0.3},
+    "latent_dim": 8,
+    "loss": "non_saturating",
+    "optimizer": "adam",
+    "update_order": "alternating",
+    "global_batch_size": 4,
+    "ema_half_life_images": 20,
+    "steps_per_execution": 1,
+    "checkpoint_every_steps": 2,
+    "sample_every_steps": 2,
+}
+SCHEDULED = {
+    "schedule_images": 64,
+    "penalties": "r1",
+    "augment": "diffaugment",
+    "augment_probability": 0.5,
+    "learning_rate_decay": "linear",
+    "learning_rate_end": 0.1,
+    "learning_rate_decay_begin": 0.01,
+    "beta_2_end": 0.9,
+    "penalty_weight_end": 1.0,
+    "augment_probability_end": 0.1,
+    "ema_schedule": "cosine",
+}
+CHANGES_SCHEDULED = {"schedule_images", "penalty_weight", "penalty_every_steps", "augment_probability", *SCHEDULED} - {
+    *("penalties", "augment", "learning_rate_decay")
+}
+"""The fields that have an effect in the scheduled run only."""
+BASES = {"constant": {}, "scheduled": SCHEDULED}
+
+REFUSED = {
+    "dataset_b": "digits",
+    "padding": 2,
+    "num_chunks": 2,
+    "model": "conditional",
+    "model_options": {"num_codes": 3},
+    "architecture": "dcgan",
+    "latent_dim": 9,
+    "optimizer": "rmsprop",
+    "learning_rate_decay": "cosine",
+    "resume": "never",
+}
+"""Another value of each field with which a run cannot resume."""
+
+EFFECTIVE = {
+    "dataset": "inverted:digits",
+    "classes": "0,1,2",
+    "recipe": "wgan_gp",  # with other defaults
+    "balance_classes": True,
+    "horizontal_flips": True,
+    "image_range": "0..1",
+    "architecture_options": FLAGS["architecture_options"] | {"dropout": 0.5},
+    "latent_distribution": "uniform",
+    "loss": "hinge",
+    "update_order": "simultaneous",
+    "discriminator_updates": "separate",
+    "discriminator_repeats": 2,
+    "generator_learning_rate": 1e-5,
+    "discriminator_learning_rate": 1e-5,
+    "learning_rate_end": 0.9,
+    "learning_rate_decay_begin": 0.9,
+    "beta_1": 0.1,
+    "beta_2": 0.5,
+    "beta_2_end": 0.5,
+    "epsilon": 0.1,
+    "schedule_images": 32,
+    "penalties": "r1",
+    "penalty_weight": 1.0,
+    "penalty_weight_end": 5.0,
+    "penalty_every_steps": 2,
+    "augment": "diffaugment",
+    "augment_probability": 1.0,
+    "augment_probability_end": 0.9,
+    "ema_half_life_images": 0.1,
+    "ema_schedule": "early",
+    "global_batch_size": 8,
+    "seed": 1,
+    "strategy": "mirrored",
+    "jit_compile": "on",
+    "precision": "bfloat16",
+}
+"""Another value of each field that changes the numbers of the next steps."""
+
+SAME_NUMBERS = {
+    "data_memory_mib": 100,
+    "cache_mib": 1,
+    "num_virtual_devices": 2,
+    "worker_timeout_secs": 5,
+    "steps_per_execution": 3,
+    "sample_every_steps": 3,
+    "sample_every_epochs": 0.0024,  # 3 steps of 4 of 5,000 images
+    "checkpoint_every_steps": 3,
+    "checkpoint_every_epochs": 0.0024,
+    "evaluate_every_steps": 3,
+    "max_to_keep": 1,
+    "metrics": "digits",
+    "export_model": True,
+}
+"""Another value of each field that changes what a run writes or which devices it uses, and no number."""
+
+EXEMPT = {
+    "job_dir": "names the run itself",
+    "steps": "every resume in this module changes it",
+    "epochs": "replaces steps",
+    "allow_config_change": "every resume in this module has it",
+}
+
+
+def test_every_setting_is_classified():
+    """A new setting belongs to one of the tables above."""
+    tables = [REFUSED, EFFECTIVE, SAME_NUMBERS, EXEMPT]
+    fields = [field.name for field in dataclasses.fields(TrainConfig)]
+    assert sorted(name for table in tables for name in table) == sorted(fields)
+    resumable = {field.name for field in dataclasses.fields(TrainConfig) if field.metadata["resumable"]}
+    assert resumable - {"resume", "strategy"} <= {*SAME_NUMBERS, *EXEMPT}
+
+
+def train(job_dir, settings):
+    flags = []
+    for name, value in settings.items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        flags.append(f"--{name}" if value is None or value is True else f"--{name}={text}")
+    return run("train", *flags, f"--job_dir={job_dir}")
+
+
+def numbers_of(job_dir, step=4):
+    """The SHA-256 of all state after some steps."""
+    return json.loads((job_dir / f"checkpoints/step-{step:08d}" / MANIFEST).read_text())["state_sha256"]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Runs of two steps, and the numbers of the same runs after four steps."""
+    found = {}
+    for name, changes in BASES.items():
+        job_dir = tmp_path_factory.mktemp("bases") / "run"
+        assert train(job_dir, FLAGS | changes | {"steps": 2}) == 0
+        reference = shutil.copytree(job_dir, job_dir.with_name("reference"))
+        assert train(reference, FLAGS | changes | {"steps": 4}) == 0
+        found[name] = job_dir, numbers_of(reference)
+    return found
+
+
+def resume(bases, folder, name, value):
+    """Resumes a run with another value. Returns the exit code, the directory, and the numbers without the change."""
+    base = "scheduled" if name in CHANGES_SCHEDULED else "constant"
+    job_dir, reference = bases[base]
+    job_dir = shutil.copytree(job_dir, folder / "run")
+    settings = FLAGS | BASES[base] | {name: value}
+    if name == "export_model":
+        del settings["noexport_model"]
+    if name == "evaluate_every_steps":
+        settings["metrics"] = "digits"
+    return train(job_dir, settings | {"steps": 4, "allow_config_change": True}), job_dir, reference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EFFECTIVE)
+def test_a_changed_setting_changes_the_next_steps(bases, tmp_path, name):
+    code, job_dir, reference = resume(bases, tmp_path, name, EFFECTIVE[name])
+    assert code == 0
+    assert numbers_of(job_dir) != reference
+    stored = json.loads((job_dir / "config.json").read_text())
+    assert TrainConfig.from_dict({k: v for k, v in stored.items() if k != "fingerprints"}).steps == 4
+    assert [revision["from_step"] for revision in stored["fingerprints"]] == ([0] if name == "strategy" else [0, 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_setting_that_cannot_change_is_refused(bases, tmp_path, name, capsys):
+    job_dir = bases["constant"][0]
+    before = {path.relative_to(job_dir): content for path, content in tree(job_dir).items() if path.suffix == ".json"}
+    capsys.readouterr()
+    code, job_dir, _ = resume(bases, tmp_path, name, REFUSED[name])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert code in (1, 2) and error.startswith("error: ")
+    after = {path.relative_to(job_dir): content for path, content in tree(job_dir).items() if path.suffix == ".json"}
+    assert after == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAME_NUMBERS)
+def test_a_setting_of_what_is_written_changes_no_number(bases, tmp_path, name):
+    code, job_dir, reference = resume(bases, tmp_path, name, SAME_NUMBERS[name])
+    assert code == 0
+    assert numbers_of(job_dir) == reference
+    checkpoints = {int(path.name[5:]) for path in (job_dir / "checkpoints").iterdir()}
+    samples = {int(path.stem[5:]) for path in (job_dir / "samples").glob("step-*.png")}
+    metrics = (job_dir / "metrics.jsonl").read_text()
+    has_checkpoint_3 = name in ("checkpoint_every_steps", "checkpoint_every_epochs", "evaluate_every_steps")
+    assert (2 in checkpoints, 3 in checkpoints) == (name != "max_to_keep", has_checkpoint_3)
+    assert (3 in samples) == name.startswith("sample_every")
+    assert ("metric/" in metrics) == (name in ("metrics", "evaluate_every_steps"))
+    assert (job_dir / "model/saved_model.pb").exists() == (name == "export_model")

@@ -1,0 +1,124 @@
+"""The files of a checkpoint: all variables of a model by name, and the manifest."""
+
+import dataclasses
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.errors import CheckpointError, quote
+from trainer.storage import file_sha256
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256
+
+_PREFIX = "state"
+
+
+def snapshot(state: Mapping[str, keras.Variable]) -> dict[str, tf.Tensor]:
+    """Returns the current values of variables, by name. Later updates do not change them."""
+    return {name: _read(variable) for name, variable in state.items()}
+
+
+def first_not_finite(values: Mapping[str, tf.Tensor]) -> str | None:
+    """Returns the name of the first tensor with a value that is not finite, or None."""
+    for name, value in values.items():
+        if value.dtype.is_floating and not np.isfinite(value.numpy()).all():
+            return name
+    return None
+
+
+def write(folder: Path, values: Mapping[str, tf.Tensor], manifest: CheckpointManifest) -> None:
+    """Writes tensors to an empty folder, and a manifest with the hashes of their files. All files are on the disk then.
+
+    Raises:
+        OSError, tf.errors.OpError: If a file cannot be written.
+    """
+    with tf.device("CPU:0"):
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / _PREFIX),
+            tensor_names=list(values),
+            shape_and_slices=[""] * len(values),
+            tensors=list(values.values()),
+        )
+    paths = sorted(folder.iterdir())
+    manifest = dataclasses.replace(
+        manifest,
+        files={path.name: {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths},
+        state_sha256=state_sha256({name: value.numpy() for name, value in values.items()}),
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    for path in (*paths, folder / MANIFEST, folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(folder: Path, state: Mapping[str, keras.Variable], *, kept: Collection[str] = ()) -> None:
+    """Assigns the tensors of a verified checkpoint to `state`.
+
+    Parts of the checkpoint that the state does not have, such as an EMA, are ignored.
+
+    Args:
+        folder: Folder of the checkpoint.
+        state: Variables by name. A name begins with the name of its part: a network or an optimizer.
+        kept: Names of variables that keep their values.
+
+    Raises:
+        CheckpointError: If a name, type or shape differs; the message names the first one.
+    """
+    reader = tf.train.load_checkpoint(str(folder / _PREFIX))
+    types = reader.get_variable_to_dtype_map()
+    stored = {name: (tuple(shape), types[name].name) for name, shape in reader.get_variable_to_shape_map().items()}
+    expected = {name: (tuple(value.shape), tf.as_dtype(value.dtype).name) for name, value in state.items()}
+    parts = {_part(name) for name in state}
+    for name in [*state, *sorted(name for name in stored if _part(name) in parts)]:
+        if stored.get(name) != expected.get(name):
+            raise CheckpointError(
+                f"{folder.name} has {stored.get(name, 'nothing')} for {name}, but this model has "
+                f"{expected.get(name, 'nothing')}: {_describe(_part(name))} differs from that of the run; "
+                "use the same one, or another job_dir."
+            )
+    for name, variable in state.items():
+        if name not in kept:
+            variable.assign(reader.get_tensor(name))
+
+
+def check_same_optimizers(manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> None:
+    """Rejects optimizers of another kind than those of a checkpoint, whose variables have another meaning."""
+    for name, value in settings.items():
+        stored = manifest.settings.get(name, value)
+        if isinstance(value, str) and stored != value:
+            raise CheckpointError(
+                f"the checkpoint of step {manifest.step} was written with {quote(stored)} as {_describe(name)}, not "
+                f"{quote(value)}; use the same one, or another job_dir."
+            )
+
+
+def _part(name: str) -> str:
+    """Returns the name of the part of a model that a variable belongs to."""
+    return name.partition("/")[0]
+
+
+def _describe(part: str) -> str:
+    """Returns the name of a part of a model for messages."""
+    if part.endswith("_optimizer"):
+        return f"the optimizer of the {part.removesuffix('_optimizer')}"
+    if part.startswith("ema_"):
+        return f"the EMA of the {part.removeprefix('ema_')}"
+    return f"the {part}"
+
+
+def _read(variable: keras.Variable) -> tf.Tensor:
+    value = variable.value
+    if hasattr(value, "values"):  # a mirrored variable, equal on all replicas
+        value = value.values[0]
+    return value.read_value()
