@@ -4,6 +4,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from trainer import signals
 
 _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
@@ -43,5 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def script() -> NoReturn:
+    """Runs a command in its own process."""
+    signals.exit_with(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

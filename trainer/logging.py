@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from trainer.errors import escape_lines
 
@@ -87,14 +87,21 @@ def quiet_import() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
+    with _temporary_file() as captured:
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             captured.seek(0)
             os.write(standard_error, captured.read())
             raise
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+
+
+def _temporary_file() -> BinaryIO:
+    """Opens a file without a name: in memory where the system can, so that no folder needs to be writable."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())

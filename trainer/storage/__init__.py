@@ -1,7 +1,7 @@
 """Storage: local paths and `gs://` behind one interface, and the file names of a run directory."""
 
 from trainer.storage.base import Location, StorageEntry
-from trainer.storage.local_files import file_crc32c, file_sha256, read_json_lines, write_atomically
+from trainer.storage.local_files import file_crc32c, file_sha256, read_json_lines, scratch_folder, write_atomically
 from trainer.storage.mirror import Mirror
 from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, without_mount
 from trainer.storage.run_directory import RunDirectory
@@ -22,6 +22,7 @@ __all__ = [
     "locate",
     "path_below",
     "read_json_lines",
+    "scratch_folder",
     "without_mount",
     "write_atomically",
 ]
