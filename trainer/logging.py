@@ -87,7 +87,7 @@ def quiet_import() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)
-    with _temporary_file() as captured:
+    with _temporary_file() as captured, _named_temporary_folder():
         os.dup2(captured.fileno(), 2)
         try:
             yield
@@ -105,3 +105,18 @@ def _temporary_file() -> BinaryIO:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+@contextlib.contextmanager
+def _named_temporary_folder() -> Iterator[None]:
+    """Gives the folder for temporary files a name if none is writable. TensorFlow asks for it when it is imported."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.sep
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+    else:
+        yield

@@ -55,7 +55,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         with raised():
             code = main()
     except (KeyboardInterrupt, Terminated) as error:
-        code = end(error)
+        code = end(error, "run the same command again")
     for number in _EXCEPTIONS:
         signal.signal(number, signal.SIG_IGN)  # the work is done; the interpreter only frees its memory
     sys.exit(code)

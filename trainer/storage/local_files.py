@@ -88,9 +88,10 @@ def scratch_folder() -> Iterator[Path]:
                 _remove_if_abandoned(path, shutil.rmtree)
         descriptor, folder = _create_scratch_folder(root)
     except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         raise StorageError(
-            f"no folder for temporary files is writable ({error.strerror}: {escape(error.filename or 'TMPDIR')}); set "
-            "the environment variable TMPDIR to a writable folder with free space."
+            f"no folder for temporary files is writable ({escape(reason)}); set the environment variable TMPDIR to a "
+            "writable folder with free space."
         ) from error
     try:
         yield folder
