@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainer import signals
+from trainer.errors import quote
 
 _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in _HELP:
         print(usage)
         return 0
-    print(f"error: {command!r} is not a command.\n{usage}", file=sys.stderr)
+    print(f"error: {quote(command)} is not a command.\n{usage}", file=sys.stderr)
     return 2
 
 

@@ -25,9 +25,15 @@ MISSING_CREDENTIALS = (
 
 
 class TrainerError(Exception):
-    """Base class of errors that the user can fix. The commands print the message and exit with `exit_code`."""
+    """Base class of errors that the user can fix. The commands print the message and exit with `exit_code`.
+
+    The message is one line of limited length without control characters, whatever values it quotes.
+    """
 
     exit_code: int = ExitCode.ERROR
+
+    def __str__(self) -> str:
+        return escape(shorten(super().__str__()))
 
 
 class ConfigError(TrainerError, ValueError):
@@ -44,6 +50,10 @@ class StorageError(TrainerError):
 
 class MissingError(StorageError):
     """A file or an object that does not exist."""
+
+
+class DocumentError(StorageError, ValueError):
+    """A file of JSON or YAML that is damaged, too large or too deep, or does not have the expected fields."""
 
 
 class NetworkError(TrainerError, ValueError):
@@ -92,6 +102,7 @@ class Interrupted(TrainerError):
 
 
 _MAX_QUOTED_CHARACTERS = 80
+_MAX_MESSAGE_CHARACTERS = 2000
 UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that control a terminal, end a line, or change the direction of the text."""
 
@@ -99,9 +110,18 @@ UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 def quote(value: object) -> str:
     """Returns an untrusted value for a message: escaped as by `repr`, and shortened."""
     limit = _MAX_QUOTED_CHARACTERS
-    text = repr(value[: 2 * limit] if isinstance(value, str) else value)
+    try:
+        text = repr(value[: 2 * limit] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a very deep list
+        text = f"a very long {type(value).__name__}"
     is_cut = len(text) > limit or (isinstance(value, str) and len(value) > 2 * limit)
     return f"{text[: limit - 2]}…{text[:1] if isinstance(value, str) else ''}" if is_cut else text
+
+
+def shorten(text: str) -> str:
+    """Returns a text without its middle part if it is very long. The end of a message tells the user what to do."""
+    part = _MAX_MESSAGE_CHARACTERS // 2
+    return text if len(text) <= _MAX_MESSAGE_CHARACTERS else f"{text[:part]} … {text[-part:]}"
 
 
 def escape(value: object) -> str:

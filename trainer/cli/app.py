@@ -14,8 +14,8 @@ from absl import flags
 
 from trainer import signals
 from trainer.config.flags import with_underscores
-from trainer.errors import ConfigError, ExitCode, TrainerError, escape, escape_lines
-from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal
+from trainer.errors import ConfigError, ExitCode, TrainerError, escape, shorten
+from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal, log_fields
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
 
@@ -103,9 +103,9 @@ def run(
                 run_command(values)
             sys.stdout.flush()
     except flags.Error as error:
-        return _fail(escape_lines(error), ExitCode.BAD_FLAGS)
+        return _fail(str(error), ExitCode.BAD_FLAGS)
     except TrainerError as error:
-        return _fail(escape(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
+        return _fail(str(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
     except (KeyboardInterrupt, signals.Terminated) as error:
         return signals.end(error, advice)
     except BrokenPipeError:
@@ -116,10 +116,11 @@ def run(
     except Exception as error:
         problem = _describe_system_error(error)
         if problem:
-            return _fail(f"{escape(problem)}{advice and ', and '}{advice}.", ExitCode.ERROR)
+            return _fail(f"{problem}{advice and ', and '}{advice}.", ExitCode.ERROR)
         if is_terminal(sys.stderr):
             raise
-        _logger.error(traceback.format_exc())  # one log entry for the whole traceback
+        # One log entry for the whole traceback.
+        _logger.error("This error is not foreseen; please report it.", extra=log_fields({}, traceback.format_exc()))
         return ExitCode.ERROR
     return ExitCode.DONE
 
@@ -157,5 +158,5 @@ def _has_reader(stream: TextIO) -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {escape(shorten(message))}", file=sys.stderr, flush=True)
     return code

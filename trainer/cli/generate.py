@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.config import flags as config_flags
 from trainer.image_io import png, tile
-from trainer.logging import quiet_import
+from trainer.logging import print_line, quiet_import
 
 _USAGE = """Generates images with a run's generator.
 
@@ -66,7 +66,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
         out.write_bytes(buffer.getvalue())
-    print(f"Wrote {num_images} images of the generator at step {manifest.step} to {out}.")
+    print_line(f"Wrote {num_images} images of the generator at step {manifest.step} to {out}.")
 
 
 def main(argv: list[str]) -> int:
