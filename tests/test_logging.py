@@ -1,9 +1,12 @@
 """Output of the commands: one line per message, escaped and of limited length, whatever values it quotes."""
 
+import errno
 import json
 import logging as standard_logging
+import os
 
 import pytest
+import tensorflow as tf
 from hostile import is_clean
 
 from trainer import __main__ as commands, logging
@@ -81,6 +84,46 @@ def test_the_error_of_a_command_is_one_line(value, capsys):
     for line in lines:
         assert line.startswith("error: ")
         check_line(line)
+
+
+def tensorflow_error(kind, text):
+    return kind(None, None, f"{{{{function_node __wrapped__Save}}}} /disk/x; {text}\n\tFailed to flush [Op:Save]")
+
+
+SYSTEM_ERRORS = {
+    **{
+        errno.errorcode[code]: OSError(code, os.strerror(code), "/disk/x")
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EACCES)
+    },
+    "two files": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/partial", None, "/disk/x"),
+    "tensorflow full disk": tensorflow_error(tf.errors.ResourceExhaustedError, os.strerror(errno.ENOSPC)),
+    "tensorflow handles": tensorflow_error(tf.errors.ResourceExhaustedError, os.strerror(errno.EMFILE)),
+    "tensorflow large file": tensorflow_error(tf.errors.OutOfRangeError, os.strerror(errno.EFBIG)),
+    "tensorflow permission": tensorflow_error(tf.errors.PermissionDeniedError, os.strerror(errno.EACCES)),
+}
+
+
+@pytest.mark.parametrize("error", SYSTEM_ERRORS.values(), ids=SYSTEM_ERRORS)
+def test_an_error_of_the_disk_is_one_line_with_its_file(error, capsys):
+    assert command(fail_with(error)) == 1
+    line = capsys.readouterr().err
+    check_line(line)
+    assert line.startswith("error: /disk/x ") and any(os.strerror(code) in line for code in errno.errorcode)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+        ValueError("x"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor; No space for it"),
+        tf.errors.InternalError(None, None, "No space left on device"),
+    ],
+)
+def test_another_error_is_one_entry_of_the_log_with_its_stack(error, capsys):
+    assert command(fail_with(error)) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" in json.loads(captured.out)["message"] and not captured.err
 
 
 @each_value
