@@ -32,7 +32,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    entry_points={"console_scripts": ["gan-trainer = trainer.__main__:main"]},
+    entry_points={"console_scripts": ["gan-trainer = trainer.__main__:script"]},
     packages=find_packages(include=["trainer", "trainer.*"]),
     package_data={
         "trainer": ["py.typed"],

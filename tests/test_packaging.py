@@ -39,7 +39,7 @@ def test_the_wheel_has_modules_data_and_license(distributions):
     assert f"\nVersion: {version}\n" in metadata
     (scripts,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     with zipfile.ZipFile(path) as archive:
-        assert "gan-trainer = trainer.__main__:main" in archive.read(scripts).decode()
+        assert "gan-trainer = trainer.__main__:script" in archive.read(scripts).decode()
 
 
 @pytest.mark.parametrize("script", ["scripts/train_local.sh", "scripts/test.sh", ".ci/run"])

@@ -4,6 +4,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from trainer import signals
+from trainer.errors import quote
 
 _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
@@ -39,9 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in _HELP:
         print(usage)
         return 0
-    print(f"error: {command!r} is not a command.\n{usage}", file=sys.stderr)
+    print(f"error: {quote(command)} is not a command.\n{usage}", file=sys.stderr)
     return 2
 
 
+def script() -> NoReturn:
+    """Runs a command in its own process."""
+    signals.exit_with(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

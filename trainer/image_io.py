@@ -1,9 +1,9 @@
 """Writes images to files: grids and animations."""
 
 import io
-import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ _GAP = 2
 _CAPTION_HEIGHT = 16
 _LAST_FRAME_MS = 2000
 _MAX_FRAME_PIXELS = 2**20
+_MAX_GRID_PIXELS = 2**27
+"""More than a grid of 10 x 10 images of 1024 x 1024 pixels."""
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -54,30 +56,63 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
     write_atomically(path, png(grid))
 
 
-def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> None:
-    """Writes an endless GIF of images with captions.
+def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> list[Path]:
+    """Writes an endless GIF of grids with captions. If no grid can be read, it writes nothing.
 
-    Only one image is in memory at a time. Images of more than a megapixel are reduced.
+    Only one image is in memory at a time. Images of more than a megapixel are reduced. All frames have the size of the
+    first one.
 
     Args:
         path: GIF file to write.
-        frames: Caption and file of each image.
+        frames: Caption and PNG file of each grid.
         frame_ms: Duration of each frame in milliseconds. The last frame is shown for two seconds.
+
+    Returns:
+        Files that cannot be read.
     """
-    buffer = io.BytesIO()
-    durations = [frame_ms] * (len(frames) - 1) + [_LAST_FRAME_MS]
-    images = itertools.starmap(_make_frame, frames)
-    next(images).save(buffer, "GIF", save_all=True, append_images=images, duration=durations, loop=0)
-    write_atomically(path, buffer.getvalue())
+    unreadable: list[Path] = []
+    images = _make_frames(frames, frame_ms, unreadable)
+    first = next(images, None)
+    if first is not None:
+        buffer = io.BytesIO()
+        first.save(buffer, "GIF", save_all=True, append_images=images, loop=0)
+        write_atomically(path, buffer.getvalue())
+    return unreadable
 
 
-def _make_frame(caption: str, source: Path) -> Image.Image:
-    with Image.open(source) as file:
-        image = file.convert("RGB")
-    scale = math.sqrt(_MAX_FRAME_PIXELS / (image.width * image.height))
-    if scale < 1:
-        image = image.resize((round(image.width * scale), round(image.height * scale)))
-    frame = Image.new("RGB", (image.width, image.height + _CAPTION_HEIGHT), (16, 16, 16))
-    frame.paste(image, (0, _CAPTION_HEIGHT))
+def _make_frames(frames: Sequence[tuple[str, Path]], frame_ms: int, unreadable: list[Path]) -> Iterator[Image.Image]:
+    """Yields the frames of an animation, and collects the files that cannot be read."""
+    size = None
+    for index, (caption, source) in enumerate(frames):
+        frame = _make_frame(caption, source, size)
+        if frame is None:
+            unreadable.append(source)
+            continue
+        size = frame.size
+        frame.info["duration"] = frame_ms if index < len(frames) - 1 else _LAST_FRAME_MS
+        yield frame
+
+
+def _make_frame(caption: str, source: Path, size: tuple[int, int] | None) -> Image.Image | None:
+    """Returns the frame of a grid, in this size if it is set; None if the grid cannot be read."""
+    image = _read_grid(source)
+    if image is None:
+        return None
+    if size is None:
+        scale = min(1.0, math.sqrt(_MAX_FRAME_PIXELS / (image.width * image.height)))
+        size = round(image.width * scale), round(image.height * scale) + _CAPTION_HEIGHT
+    frame = Image.new("RGB", size, (16, 16, 16))
+    frame.paste(image.resize((size[0], size[1] - _CAPTION_HEIGHT)), (0, _CAPTION_HEIGHT))
     ImageDraw.Draw(frame).text((4, 2), caption, fill=(240, 240, 240))
     return frame
+
+
+def _read_grid(path: Path) -> Image.Image | None:
+    """Returns the RGB image in a PNG file; None if it cannot be read or is too large to be a grid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # this function has its own limit
+        try:
+            with Image.open(path, formats=["PNG"]) as file:
+                return None if file.width * file.height > _MAX_GRID_PIXELS else file.convert("RGB")
+        except Exception:  # decoders raise exceptions of many types for damaged files
+            return None

@@ -11,9 +11,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
-from trainer.errors import escape_lines
+from trainer.errors import escape, escape_lines, shorten
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -22,16 +22,23 @@ class CommandHandler(logging.Handler):
     """Handler that prints plain messages on a terminal, and one JSON object per line elsewhere.
 
     An object has the keys that Cloud Logging reads (`severity`, `message`, `time`) and the fields of
-    `extra=log_fields(...)`. Errors of the stream are raised, so that a closed pipe ends the command.
+    `extra=log_fields(...)`. A message is one line of limited length without control characters, whatever values it
+    quotes. Errors of the stream are raised, so that a closed pipe ends the command.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = escape(shorten(record.getMessage()))
+        if text := getattr(record, "text", ""):
+            message += f"\n{escape_lines(text)}"
         if is_terminal():
-            print(f"{_CLEAR_LINE}{escape_lines(message)}", flush=True)
+            print(f"{_CLEAR_LINE}{message}", flush=True)
             return
+        fields = {
+            name: shorten(value) if isinstance(value, str) else value
+            for name, value in getattr(record, "fields", {}).items()
+        }
         entry = {"severity": record.levelname, "message": message, "time": record.created}
-        print(json.dumps(entry | getattr(record, "fields", {})), flush=True)
+        print(json.dumps(entry | fields), flush=True)
 
 
 def install_handler() -> None:
@@ -48,14 +55,24 @@ def _has_handler() -> bool:
     return any(isinstance(handler, CommandHandler) for handler in logging.getLogger("trainer").handlers)
 
 
-def log_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the `extra` argument of a log call that adds keys to the JSON object of a message."""
-    return {"fields": dict(values)}
+def log_fields(values: Mapping[str, Any], text: str = "") -> dict[str, Any]:
+    """Returns the `extra` argument of a log call.
+
+    Args:
+        values: Keys to add to the JSON object of the message.
+        text: Text of several lines to add to the message, such as a traceback.
+    """
+    return {"fields": dict(values), "text": text}
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Returns whether a stream (standard output by default) is a terminal."""
     return (stream or sys.stdout).isatty()
+
+
+def print_line(text: str) -> None:
+    """Prints a text as one line of limited length without control characters, whatever values it quotes."""
+    print(escape(shorten(text)), flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -87,14 +104,36 @@ def quiet_import() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
+    with _temporary_file() as captured, _named_temporary_folder():
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             captured.seek(0)
             os.write(standard_error, captured.read())
             raise
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+
+
+def _temporary_file() -> BinaryIO:
+    """Opens a file without a name: in memory where the system can, so that no folder needs to be writable."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+@contextlib.contextmanager
+def _named_temporary_folder() -> Iterator[None]:
+    """Gives the folder for temporary files a name if none is writable. TensorFlow asks for it when it is imported."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.sep
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+    else:
+        yield

@@ -61,8 +61,8 @@ def test_grids_and_animations_open_again(tmp_path, channels):
 def test_an_animation_has_few_frames_in_memory_at_a_time(tmp_path, monkeypatch):
     references, alive = [], []
 
-    def counted(caption, source, plain=image_io._make_frame):
-        references.append(weakref.ref(frame := plain(caption, source)))
+    def counted(caption, source, size, plain=image_io._make_frame):
+        references.append(weakref.ref(frame := plain(caption, source, size)))
         alive.append(sum(reference() is not None for reference in references))
         return frame
 

@@ -45,6 +45,34 @@ def test_nan_is_not_reported_and_a_resumed_trial_appends(tmp_path):
     assert "NaN" not in path.read_text()
 
 
+def test_lines_that_cannot_be_written_are_written_later(tmp_path, trainer_log):
+    path = tmp_path / "output.metrics"
+    callback = TuningReport(path, "3")
+    for step in range(4):
+        if step == 1:
+            path.unlink()
+            path.mkdir()
+        if step == 3:
+            path.rmdir()
+        callback.set_model(types.SimpleNamespace(step=step))
+        callback.on_train_batch_end(0, {"metric/frechet_digits_5k": float(step)} if step < 3 else {})
+    callback.on_train_end()
+    assert [json.loads(line)["global_step"] for line in path.read_text().splitlines()] == ["0", "1", "2"]
+    assert len(trainer_log.messages) == 1 and str(path) in trainer_log.text
+
+
+def test_a_damaged_file_is_continued_and_another_kind_of_file_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xff\0\n")
+    callback = TuningReport(tmp_path / "a", "3")
+    callback.set_model(types.SimpleNamespace(step=1))
+    callback.on_train_batch_end(0, {"metric/frechet_digits_5k": 1.0})
+    assert json.loads((tmp_path / "a").read_text().splitlines()[-1])["frechet"] == "1.0"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").symlink_to("/dev/zero")
+    for name in "bc":
+        check_refusal(lambda name=name: TuningReport(tmp_path / name, "3"), StorageError, str(tmp_path / name))
+
+
 def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as forbidden:
         forbidden.setattr(tuning_report.os, "access", lambda *_: False)

@@ -15,6 +15,7 @@ from PIL import Image
 import trainer.__main__ as commands
 from trainer import task
 from trainer.callbacks import MetricsLog
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import DivergenceError
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -279,6 +280,23 @@ def test_a_cyclegan_is_trained_evaluated_and_sampled(tmp_path, capsys):
     )
     with Image.open(out) as grid:
         assert grid.size == (2 * 30 + 2, 2 * 30 + 2)
+
+
+@pytest.mark.slow
+def test_a_cyclegan_with_three_images_per_domain_is_trained_and_sampled(tmp_path):
+    for domain in "ab":
+        images = np.full((3, 16, 16, 1), 99, np.uint8)
+        about = {"name": domain, "source": "", "license": "", "attribution": ""}
+        write_prepared(tmp_path / domain, images, np.zeros(3, np.int32), ["x"], **about)
+    flags = ["--recipe=cyclegan", "--architecture=unet_translator", "--strategy=one_device", "--steps=2"]
+    options = {"generator_filters": 4, "discriminator_filters": 4, "discriminator_layers": 1, "depth": 2}
+    flags += [f"--dataset={tmp_path / 'a'}", f"--dataset_b={tmp_path / 'b'}", "--global_batch_size=1"]
+    flags += [f"--architecture_options={json.dumps(options)}", f"--job_dir={tmp_path / 'run'}", "--metrics=cycle"]
+    assert task.main(["task", *flags]) == 0
+    out = tmp_path / "grid.png"
+    assert commands.main(["trainer", "generate", f"--job_dir={tmp_path / 'run'}", f"--out={out}"]) == 0
+    with Image.open(out) as grid:
+        assert grid.size == (2 * 18 + 2, 2 * 18 + 2)
 
 
 def test_an_unforeseen_error_is_one_log_entry_with_its_stack(tmp_path, monkeypatch, capsys):

@@ -144,6 +144,7 @@ def test_an_interrupted_data_set_is_replaced_and_a_complete_one_kept(folder, tmp
 
 
 LEFT = ["images-00000.tfrecord", "images-00017.tfrecord", "images-123456.tfrecord", ".images-00003.tfrecord.partial"]
+LEFT += [".dataset.json.0a1b2c3d"]
 OF_THE_USER = [
     "images-001.png",
     "images-00001.tfrecord.png",

@@ -8,8 +8,9 @@ from conftest import tiny_gan, values_of
 from keras import layers
 from refusals import check_refusal
 
-from trainer import CycleGAN
+from trainer import CycleGAN, callbacks
 from trainer.errors import DataError
+from trainer.metrics.cycle import CycleMetrics
 from trainer.training.rng import StepRng
 
 
@@ -54,6 +55,32 @@ def test_a_cyclegan_shows_there_and_back_of_both_domains(translator, domains):
     for row, image in ((0, a[0]), (1, gan.translate(a, "b")[0]), (3, b[0]), (4, gan.translate(b, "a")[0])):
         np.testing.assert_array_equal(rows[row], image)
     np.testing.assert_array_equal(gan.sample(3)[0], gan.translate(a[:3], "b"))
+
+
+@pytest.mark.parametrize("num_images", [(1, 1), (1, 9), (9, 1), (2, 200), (12, 12)])
+def test_a_grid_of_a_cyclegan_has_a_column_for_each_image_that_there_is(translator, domains, num_images):
+    gan, _ = translator
+    shown = gan.grid_images
+    gan.show(*(np.repeat(images, 9, axis=0)[:number] for images, number in zip(domains, num_images, strict=True)))
+    num_columns = min(10, *num_images)
+    assert gan.sample_grid(10, 10).shape == (6 * 10 + 2, num_columns * 10 + 2, 1)
+    assert len(gan.sample(gan.num_images_to_show)[0]) == min(100, *num_images)
+    check_refusal(lambda: gan.sample(gan.num_images_to_show + 1), DataError, "num_images")
+    gan.grid_images = shown
+
+
+def test_a_cyclegan_with_one_image_per_domain_is_trained_evaluated_and_shown(domains, tmp_path):
+    gan = Translator(cycle_weight=1.0, pool_size=4)
+    gan.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mean_squared_error")
+    a, b = (images[:1] for images in domains)
+    active = [
+        callbacks.Evaluation(CycleMetrics(a, b), 1),
+        callbacks.SampleGrid(tmp_path, 1, log_dir=tmp_path),
+        callbacks.Animation(tmp_path),
+    ]
+    history = gan.fit(a, b, batch_size=1, steps=2, callbacks=active, verbose=0)
+    assert 0 < history.history["metric/cycle_error"][-1] < 1
+    assert len(list(tmp_path.glob("step-*.png"))) == 3 and (tmp_path / "progression.gif").exists()
 
 
 def test_an_infogan_needs_no_labels_and_samples_with_codes(digits):

@@ -309,10 +309,12 @@ def test_a_last_line_that_a_kill_cut_is_not_counted(end, tmp_path):
     assert len(lines) == 1 + end.endswith(b"}") and num_unreadable == 0
 
 
-def test_no_file_has_no_lines(tmp_path):
+def test_lines_are_read_only_from_regular_files(tmp_path):
+    assert read_json_lines(tmp_path / "missing", SCHEMA) == ([], 0)
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "missing", tmp_path, tmp_path / "pipe"):
-        assert read_json_lines(path, SCHEMA) == ([], 0)
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(OSError):
+            read_json_lines(path, SCHEMA)
 
 
 @pytest.fixture(params=["local", "bucket"])

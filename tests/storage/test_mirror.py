@@ -8,6 +8,7 @@ import pytest
 from trainer.errors import StorageError
 from trainer.storage import locate, mirror
 from trainer.storage.gcs import BucketLocation
+from trainer.storage.local import LocalLocation
 from trainer.storage.mirror import Mirror
 
 
@@ -60,12 +61,34 @@ def test_changes_are_copied_in_the_background(run, bucket, uploads, monkeypatch)
         assert "config.json" in uploads
 
 
-def test_check_raises_the_error_of_the_background_copy(run, cloud_storage, monkeypatch):
+def test_a_copy_that_fails_is_logged_at_once_and_at_the_end(run, cloud_storage, monkeypatch, trainer_log):
     monkeypatch.setattr(mirror, "_INTERVAL_SECS", 0.01)
-    mirroring = Mirror(run, locate("gs://no-such-bucket/job"))
-    with pytest.raises(StorageError, match="gs://no-such-bucket"), mirroring:
-        mirroring._thread.join(20)
-        mirroring.check()
+    copies = threading.Semaphore(0)
+    plain = Mirror.copy
+    monkeypatch.setattr(Mirror, "copy", lambda self, **settings: (plain(self, **settings), copies.release()))
+    with Mirror(run, locate("gs://no-such-bucket/job")):
+        assert copies.acquire(timeout=20) and copies.acquire(timeout=20)
+    assert len(trainer_log.messages) == 2 and all("gs://no-such-bucket" in text for text in trainer_log.messages)
+
+
+@pytest.mark.parametrize("error", [StorageError("refused"), FileNotFoundError("deleted meanwhile")])
+def test_a_file_that_cannot_be_copied_does_not_block_the_others(error, run, tmp_path, monkeypatch, trainer_log):
+    plain = LocalLocation.upload
+
+    def upload(self, folder, names):
+        if "config.json" in names:
+            raise error
+        plain(self, folder, names)
+
+    monkeypatch.setattr(LocalLocation, "upload", upload)
+    mirroring = Mirror(run, locate(tmp_path / "copy"), without=("checkpoints",))
+    for _ in range(3):
+        mirroring.copy()
+    assert (tmp_path / "copy/samples/1.png").exists() and (tmp_path / "copy/logs/events").exists()
+    assert len(trainer_log.messages) == 1 and "config.json" in trainer_log.text
+    monkeypatch.setattr(LocalLocation, "upload", plain)
+    mirroring.copy()
+    assert (tmp_path / "copy/config.json").exists()
 
 
 def test_an_object_is_written_at_most_once_per_second(run, bucket, uploads, monkeypatch):

@@ -11,6 +11,8 @@ from trainer.storage.gcs import BucketLocation
 from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.run_directory import CONFIG
 
+GRID = "samples/step-00000001.png"
+
 
 def num_mirrors(job_dir, log_dir):
     with RunDirectory(job_dir).open() as directory:
@@ -34,7 +36,7 @@ def test_the_log_folder_of_the_run_gets_no_second_copy(tmp_path, bucket, monkeyp
 
 def test_downloaded_files_are_not_uploaded_again(bucket, monkeypatch):
     remote = locate(f"{bucket}/run")
-    for name in ("config.json", "samples/1.png", "logs/events"):
+    for name in ("config.json", GRID, "logs/events.out.tfevents.1.v2"):
         (remote / name).write_bytes(name.encode())
     sent = []
     plain = BucketLocation.upload
@@ -42,16 +44,16 @@ def test_downloaded_files_are_not_uploaded_again(bucket, monkeypatch):
         BucketLocation, "upload", lambda self, folder, names: (sent.extend(names), plain(self, folder, names))
     )
     with RunDirectory(f"{bucket}/run").open() as directory, directory.mirror_changes():
-        directory.config.write_text("another config")
+        directory.write_config(b"another config")
         (directory.samples / "2.png").touch()
-    assert sorted(sent) == ["config.json", "samples/2.png"]
+    assert sorted(sent) == ["samples/2.png"]
     assert (remote / "config.json").read_bytes() == b"another config"
 
 
 def test_single_files_of_a_run_in_a_bucket_can_be_downloaded(bucket, tmp_path):
-    for name in ("config.json", "samples/1.png", "checkpoints/step-1/state"):
+    for name in ("config.json", GRID, "checkpoints/step-1/state"):
         (locate(f"{bucket}/run") / name).write_bytes(b"")
-    for only, names in ((None, ["config.json", "samples/1.png"]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
+    for only, names in ((None, ["config.json", GRID]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
         with RunDirectory(f"{bucket}/run").open(only) as directory:
             assert [entry.name for entry in locate(directory.root).entries()] == names
 

@@ -1,15 +1,19 @@
 """An animation of the sample grids."""
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
 from trainer.storage import local_path
 from trainer.storage.run_directory import PROGRESSION, sample_grids
+
+_logger = logging.getLogger(__name__)
 
 _MAX_FRAMES = 100
 
@@ -17,7 +21,8 @@ _MAX_FRAMES = 100
 class Animation(keras.callbacks.Callback):
     """Writes `progression.gif` from a folder's sample grids when training ends.
 
-    After SIGTERM it writes nothing, because the remaining time is needed for the checkpoint.
+    Grids that cannot be read are left out. After SIGTERM it writes nothing, because the remaining time is needed for
+    the checkpoint.
 
     Args:
         directory: Folder of the grids and the GIF.
@@ -28,6 +33,7 @@ class Animation(keras.callbacks.Callback):
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()
         self._directory = local_path(directory)
+        self._errors = WriteErrors("animations")
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.preempted and self.model.step < self.params["num_steps"]:
@@ -38,4 +44,10 @@ class Animation(keras.callbacks.Callback):
         count = min(len(grids), _MAX_FRAMES)
         chosen = [grids[round(index * (len(grids) - 1) / (count - 1))] for index in range(count)]
         frames = [(f"step {step:,}", path) for step, path in chosen]
-        save_animation(self._directory / PROGRESSION, frames)
+        with self._errors.tolerated(self._directory / PROGRESSION):
+            unreadable = save_animation(self._directory / PROGRESSION, frames)
+            if unreadable:
+                _logger.warning(
+                    f"{self._directory / PROGRESSION} is without {len(unreadable)} of {len(frames)} grids, which "
+                    f"cannot be read, such as {unreadable[0].name}; delete or restore them."
+                )

@@ -29,7 +29,7 @@ class Checkpoint(Periodic):
             they changed during the run.
         remote: Folder in a bucket to which checkpoints are uploaded, and from which they are downloaded.
         mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
-            last minute of TensorBoard's events. Training ends if copying fails.
+            last minute of TensorBoard's events.
         reads_only: Whether to restore only, because another machine writes.
     """
 
@@ -84,8 +84,6 @@ class Checkpoint(Periodic):
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        for mirror in self._mirrors:
-            mirror.check()
         metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value

@@ -1,14 +1,70 @@
-"""TensorBoard events of the scalars of a run."""
+"""TensorBoard events of a run."""
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.order import Priority
 from trainer.storage import local_path
+
+_RETRY_SECS = 60.0
+
+
+class EventWriter:
+    """Writes events for TensorBoard. An error of the disk becomes a warning, and a new file is tried a minute later.
+
+    Args:
+        directory: Folder of the event files.
+        content: Name of what is written, for the warning.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], content: str):
+        self._directory = str(local_path(directory))
+        self._errors = WriteErrors(f"{content} for TensorBoard")
+        self._writer: tf.summary.SummaryWriter | None = None
+        self._retry_at = 0.0
+
+    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+        """Writes scalars by name."""
+
+        def write(writer: tf.summary.SummaryWriter) -> None:
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+
+        self._write(write)
+
+    def image(self, name: str, image: Any, step: int) -> None:
+        """Writes an image uint8 [H, W, C], so that TensorBoard shows it at once."""
+
+        def write(writer: tf.summary.SummaryWriter) -> None:
+            tf.summary.image(name, image[tf.newaxis], step=step)
+            writer.flush()
+
+        self._write(write)
+
+    def close(self) -> None:
+        """Writes the remaining events and closes the file."""
+        writer, self._writer, self._retry_at = self._writer, None, 0.0
+        if writer is not None:
+            with self._errors.tolerated(self._directory):
+                writer.close()
+
+    def _write(self, write: Callable[[tf.summary.SummaryWriter], None]) -> None:
+        if self._writer is None and time.monotonic() < self._retry_at:
+            return
+        if not os.path.isdir(self._directory):
+            self._writer = None  # its file was deleted
+        writer, self._writer, self._retry_at = self._writer, None, time.monotonic() + _RETRY_SECS
+        with self._errors.tolerated(self._directory):
+            writer = writer or tf.summary.create_file_writer(self._directory)
+            with writer.as_default():
+                write(writer)
+            self._writer = writer  # only without an error, after which the file may end in half an event
 
 
 class EventLog(keras.callbacks.Callback):
@@ -22,19 +78,13 @@ class EventLog(keras.callbacks.Callback):
 
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()
-        self._directory = str(local_path(directory))
+        self._events = EventWriter(directory, "scalars")
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._writer = tf.summary.create_file_writer(self._directory)
-        self._write(logs or {})
+        self._events.scalars(logs or {}, self.model.step)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._write(logs or {})
+        self._events.scalars(logs or {}, self.model.step)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._writer.close()
-
-    def _write(self, scalars: Mapping[str, Any]) -> None:
-        with self._writer.as_default():
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value, step=self.model.step)
+        self._events.close()

@@ -1,22 +1,30 @@
 """The scalars of a run as JSON lines."""
 
+import errno
 import json
 import logging
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 
+from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.order import Priority
-from trainer.storage import documents, local_path, read_json_lines, write_atomically
+from trainer.storage import local_path, write_atomically
+from trainer.storage.local_files import open_regular
+from trainer.storage.run_directory import read_metrics
 
 _logger = logging.getLogger(__name__)
 
 
 class MetricsLog(keras.callbacks.Callback):
     """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
+
+    If the file has damaged lines, a resumed run keeps a copy of it beside the file, `metrics.damaged.jsonl`. Lines that
+    cannot be written are tried again with the next one.
 
     Args:
         path: Path of the file.
@@ -27,21 +35,55 @@ class MetricsLog(keras.callbacks.Callback):
     def __init__(self, path: str | os.PathLike[str]):
         super().__init__()
         self._path = local_path(path)
+        self._errors = WriteErrors("metrics")
+        self._unwritten = b""
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        lines, num_unreadable = read_json_lines(self._path, documents.record({"step": documents.whole()}))
-        if num_unreadable and self.model.step:
-            _logger.warning(f"{self._path} has {num_unreadable} unreadable lines, which are dropped.")
-        lines = [line for line in lines if line["step"] <= self.model.step and self.model.step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._unwritten = b""
+        num_damaged = 0
+        with self._errors.tolerated(self._path):
+            lines, num_damaged = read_metrics(self._path)
+            if num_damaged:
+                os.replace(self._path, self._damaged_path)
+            kept = [line for line in lines if line["step"] <= self.model.step and self.model.step]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        if num_damaged:
+            _logger.warning(
+                f"{self._path} has {num_damaged} damaged lines, which are not continued; the other lines are kept, and "
+                f"the damaged file is now {self._damaged_path.name}."
+            )
         if logs:
             self._append(logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._append(logs or {})
 
+    @property
+    def _damaged_path(self) -> Path:
+        return self._path.with_name(f"{self._path.stem}.damaged{self._path.suffix}")
+
     def _append(self, scalars: Mapping[str, Any]) -> None:
         step = self.model.step
         line = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time(), **scalars}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._unwritten += json.dumps(line).encode() + b"\n"
+        with self._errors.tolerated(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            append_lines(self._path, self._unwritten)
+            self._unwritten = b""
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Appends to a file completely or not at all.
+
+    Raises:
+        OSError: If it is not a regular file or cannot be written.
+    """
+    with open_regular(path, "ab") as file:
+        size = file.tell()
+        try:
+            if file.write(lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+        except OSError:
+            file.truncate(size)
+            raise

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
+from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.event_log import EventWriter
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.image_io import save_grid
@@ -38,11 +38,10 @@ class SampleGrid(Periodic):
         super().__init__(every_steps)
         self._directory = local_path(directory)
         self._rows, self._columns = rows, columns
-        self._log_dir = None if log_dir is None else local_path(log_dir)
+        self._events = None if log_dir is None else EventWriter(log_dir, "sample grids")
+        self._errors = WriteErrors("sample grids")
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._writer = tf.summary.create_file_writer(str(self._log_dir)) if self._log_dir else None
         if self.model.step == 0:
             self._save()
 
@@ -50,10 +49,15 @@ class SampleGrid(Periodic):
         if self.is_due:
             self._save()
 
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self._events is not None:
+            self._events.close()
+
     def _save(self) -> None:
         grid = self.model.sample_grid(self._rows, self._columns)
-        save_grid(self._directory / sample_grid_name(self.model.step), grid)
-        if self._writer is not None:
-            with self._writer.as_default():
-                tf.summary.image("samples", grid[tf.newaxis], step=self.model.step)
-            self._writer.flush()
+        path = self._directory / sample_grid_name(self.model.step)
+        with self._errors.tolerated(path):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            save_grid(path, grid)
+        if self._events is not None:
+            self._events.image("samples", grid, self.model.step)

@@ -13,9 +13,11 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
 from trainer.storage import local_path, write_atomically
+from trainer.storage.local_files import open_regular
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ _SUITE_SUFFIX = re.compile(r"_[a-z]+_\d+k$")
 
 class TuningReport(keras.callbacks.Callback):
     """Writes the metrics of each evaluation to the file that the tuning service reads, one JSON object per line.
+
+    Lines that cannot be written are logged as a warning, and written with the next ones or at the end.
 
     The tag of a metric is its name without the suite: `metric/frechet_digits_5k` is reported as `frechet`. Values that
     are not finite are not reported.
@@ -36,7 +40,7 @@ class TuningReport(keras.callbacks.Callback):
         trial: Name of the trial.
 
     Raises:
-        StorageError: If the file cannot be written.
+        StorageError: If the file cannot be read, or its folder cannot be written.
     """
 
     priority = Priority.LOGS
@@ -45,7 +49,8 @@ class TuningReport(keras.callbacks.Callback):
         super().__init__()
         self._path, self._trial = local_path(path), trial
         _check_folder(self._path.parent)
-        self._lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._lines = _read_lines(self._path)
+        self._errors, self._is_written = WriteErrors("metrics of this trial"), True
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {tag(name): value for name, value in (logs or {}).items() if name.startswith("metric/")}
@@ -56,9 +61,18 @@ class TuningReport(keras.callbacks.Callback):
                 self._lines.append(self._line(name, value))
             else:
                 _logger.warning(f"{name} is {value} at step {self.model.step} and is not reported.")
-        if not self._lines:
+        self._is_written = not self._lines
+        self._write()
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if self._is_written:
             return
-        write_atomically(self._path, ("\n".join(self._lines[-_MAX_LINES:]) + "\n").encode())
+        with self._errors.tolerated(self._path):
+            write_atomically(self._path, ("\n".join(self._lines[-_MAX_LINES:]) + "\n").encode())
+            self._is_written = True
 
     def _line(self, name: str, value: float) -> str:
         return json.dumps(
@@ -82,6 +96,19 @@ def _check_folder(folder: Path) -> None:
             f"user {os.geteuid()} cannot write to {folder}, where the tuning service reads metrics; on Vertex AI the "
             "folder belongs to root, so run the image as root."
         )
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Returns the lines that an earlier process of the trial has reported."""
+    try:
+        if not os.path.lexists(path):
+            return []
+        with open_regular(path, "rb") as file:
+            return file.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        raise StorageError(
+            f"{path}, where the tuning service reads metrics, cannot be read ({error.strerror}); delete it."
+        ) from error
 
 
 def tag(name: str) -> str:

@@ -1,5 +1,6 @@
 """Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
+import errno
 import logging
 import os
 import select
@@ -11,13 +12,29 @@ from typing import TextIO
 
 from absl import flags
 
+from trainer import signals
 from trainer.config.flags import explain, with_underscores
-from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote
-from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal
+from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote, shorten
+from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal, log_fields
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
 
 _logger = logging.getLogger(__name__)
+
+_FREE_SPACE = "free space on its disk"
+_CHECK_DISK = "check the disk and its permissions"
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: _FREE_SPACE,
+    errno.EROFS: _CHECK_DISK,
+    errno.EIO: _CHECK_DISK,
+    errno.EACCES: _CHECK_DISK,
+    errno.EPERM: _CHECK_DISK,
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, because this machine has too many open files",
+}
+"""Remedies for errors of the system that are neither mistakes in the input nor in the program."""
 
 _PROGRAM = "{command}"
 """Placeholder in usage texts for the command as the user typed it."""
@@ -76,31 +93,54 @@ def run(
     install_handler()
     values = flags.FlagValues()
     define_flags(values)
+    advice = "run the same command again to resume from the last checkpoint" if resumes else ""
     try:
-        if {"--help", "-h"} & set(argv[1:]):
-            print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
-        else:
-            _parse(argv, values)
-            run_command(values)
-        sys.stdout.flush()
+        with signals.raised():
+            if {"--help", "-h"} & set(argv[1:]):
+                print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
+            else:
+                _parse(argv, values)
+                run_command(values)
+            sys.stdout.flush()
     except flags.Error as error:
-        return _fail(escape(explain(error, values)), ExitCode.BAD_FLAGS)
+        return _fail(explain(error, values), ExitCode.BAD_FLAGS)
     except TrainerError as error:
-        return _fail(escape(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
-    except KeyboardInterrupt:
-        advice = "; run the same command again to resume from the last checkpoint" if resumes else ""
-        return _fail(f"interrupted{advice}.", ExitCode.INTERRUPTED)
+        return _fail(str(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        return signals.end(error, advice)
     except BrokenPipeError:
         if _has_reader(sys.stdout):
             raise
         discard_output()
         return ExitCode.BROKEN_PIPE
-    except Exception:
+    except Exception as error:
+        problem = _describe_system_error(error)
+        if problem:
+            return _fail(f"{problem}{advice and ', and '}{advice}.", ExitCode.ERROR)
         if is_terminal(sys.stderr):
             raise
-        _logger.error(traceback.format_exc())  # one log entry for the whole traceback
+        # One log entry for the whole traceback.
+        _logger.error("This error is not foreseen; please report it.", extra=log_fields({}, traceback.format_exc()))
         return ExitCode.ERROR
     return ExitCode.DONE
+
+
+def _describe_system_error(error: Exception) -> str:
+    """Returns the sentence, without its end, of an error that the system caused; empty for other errors.
+
+    TensorFlow raises its own exceptions, whose messages end in the text of the system.
+    """
+    if isinstance(error, OSError):
+        code, file = error.errno, error.filename2 or error.filename or "a file"
+    elif type(error).__module__.startswith("tensorflow."):
+        line = next((line for line in str(error).splitlines() if "; " in line), "")
+        code = next((code for code in _SYSTEM_ERRORS if line.partition("; ")[2].startswith(os.strerror(code))), None)
+        file = line.partition("; ")[0].rpartition(" ")[2]
+    else:
+        return ""
+    if code not in _SYSTEM_ERRORS:
+        return ""
+    return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -118,5 +158,5 @@ def _has_reader(stream: TextIO) -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {escape(shorten(message))}", file=sys.stderr, flush=True)
     return code

@@ -1,15 +1,12 @@
 """The `export` command."""
 
-import tempfile
-from pathlib import Path
-
 from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config import flags as config_flags
 from trainer.errors import ConfigError
-from trainer.logging import quiet_import
-from trainer.storage import locate
+from trainer.logging import print_line, quiet_import
+from trainer.storage import locate, scratch_folder
 
 _USAGE = """Writes a run's generator as a SavedModel for TensorFlow Serving and Vertex AI.
 
@@ -52,11 +49,11 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.training import restore
 
     _, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
-    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
-        folder = Path(scratch) / "model"
+    with scratch_folder() as scratch:
+        folder = scratch / "model"
         save(gan, folder, {"step": manifest.step})
         publish(folder, out)
-    print(f"Wrote the generator at step {manifest.step} to {out}.")
+    print_line(f"Wrote the generator at step {manifest.step} to {out}.")
 
 
 def main(argv: list[str]) -> int:

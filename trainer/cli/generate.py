@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.config import flags as config_flags
 from trainer.image_io import png, tile
-from trainer.logging import quiet_import
+from trainer.logging import print_line, quiet_import
 
 _USAGE = """Generates images with a run's generator.
 
@@ -26,7 +26,13 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "out", None, "File to write, local or gs://: .png or .npz.", required=True, flag_values=values
     )
-    absl_flags.DEFINE_integer("num_images", 64, "Number of images to generate.", lower_bound=1, flag_values=values)
+    absl_flags.DEFINE_integer(
+        "num_images",
+        64,
+        "Number of images to generate. CycleGAN: at most the number of its images, which may lower the default.",
+        lower_bound=1,
+        flag_values=values,
+    )
     absl_flags.DEFINE_integer(
         "label", None, "Class number of all images. None: each class in turn.", flag_values=values
     )
@@ -46,18 +52,21 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.training import restore
 
     config, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
+    num_images = values.num_images
     if isinstance(gan, CycleGAN):  # the images to translate are those of the run
         gan.show(*load_training_data(config).real_images)
-    images, labels = gan.sample(values.num_images, labels=values.label, seed=values.seed)
+        if not values["num_images"].present:
+            num_images = min(num_images, gan.num_images_to_show)
+    images, labels = gan.sample(num_images, labels=values.label, seed=values.seed)
     if out.name.endswith(".png"):
         has_class_columns = gan.num_classes and values.label is None
-        columns = len(gan.classes) if has_class_columns else math.ceil(values.num_images**0.5)
+        columns = len(gan.classes) if has_class_columns else math.ceil(num_images**0.5)
         out.write_bytes(png(tile(images, columns)))
     else:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
         out.write_bytes(buffer.getvalue())
-    print(f"Wrote {values.num_images} images of the generator at step {manifest.step} to {out}.")
+    print_line(f"Wrote {num_images} images of the generator at step {manifest.step} to {out}.")
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from trainer.cli import app
 from trainer.cloud.vertex.client import JobClient
 from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE, Endpoint, resolve_endpoint
 from trainer.errors import ConfigError
-from trainer.logging import log_fields, print_json
+from trainer.logging import log_fields, print_json, print_line
 from trainer.registry import check_known
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _list(jobs: JobClient, name: str, limit: int) -> None:
         rows.append((job.name.rpartition("/")[2], job.display_name, job.kind.label, job.state, job.create_time))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _describe(jobs: JobClient, name: str, limit: int) -> None:

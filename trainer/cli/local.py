@@ -35,7 +35,7 @@ from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
 from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE, without_slash
 from trainer.errors import ConfigError, JobError, JobStopped
-from trainer.logging import print_json
+from trainer.logging import print_json, print_line
 from trainer.storage import local_path, locate
 
 _logger = logging.getLogger(__name__)
@@ -173,7 +173,8 @@ def _run_study(spec: TuningSpec, values: absl_flags.FlagValues, with_venv: Calla
         plot = locate(study.folder) / _PLOT
         plot.write_bytes(study_report.plot(study))
         _logger.info(f"Wrote a plot of the trials to {plot}.")
-    print(study_report.format_table(study), flush=True)
+    for line in study_report.format_table(study).splitlines():
+        print_line(line)
 
 
 def _split_gpus(gpus: Sequence[str], num_trials: int) -> list[Sequence[str]]:

@@ -16,7 +16,7 @@ from trainer.storage import Location, file_crc32c, file_sha256, local_path, writ
 
 _PREFIX = "images-"
 _SHARD = rf"{_PREFIX}[0-9]{{5,}}\.tfrecord"
-_SHARD_OR_PARTIAL = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial")
+_LEFTOVER = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial|\.{re.escape(SPEC_NAME)}\.[a-z0-9_]{{8}}")
 
 
 def write_prepared(
@@ -161,12 +161,12 @@ class ShardWriter:
 
 
 def find_leftover_shards(out: Location) -> list[str]:
-    """Returns the names of the shards and partial copies that a `ShardWriter` left in a folder.
+    """Returns the names of the shards and partial files that an interrupted conversion left in a folder.
 
     Raises:
         StorageError: If the folder cannot be listed.
     """
-    return [entry.name for entry in out.entries(recursive=False) if _SHARD_OR_PARTIAL.fullmatch(entry.name)]
+    return [entry.name for entry in out.entries(recursive=False) if _LEFTOVER.fullmatch(entry.name)]
 
 
 def serialize_example(png: bytes, label: int) -> bytes:

@@ -39,7 +39,8 @@ class DigitsMetrics(Suite):
         minimum = 2 * (NUM_NEIGHBORS + 1)
         if len(self._real_images) < minimum:
             raise DataError(
-                f"received {len(self._real_images)} real images, expected at least {minimum}; provide more."
+                f"received {len(self._real_images)} real images, expected at least {minimum}; provide more, or use "
+                "metrics=none."
             )
 
     def evaluate(

@@ -183,8 +183,11 @@ class CycleGAN(GAN):
         self.grid_images = as_images(x)[:_NUM_GRID_IMAGES], as_images(y)[:_NUM_GRID_IMAGES]
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
-        """Returns three rows per direction: images, their translations, and the translations back."""
-        a, b = (self._pixels(images) for images in self._to_show(min(columns, _NUM_GRID_IMAGES)))
+        """Returns three rows per direction: images, their translations, and the translations back.
+
+        There are fewer columns if a domain has fewer images to show.
+        """
+        a, b = (self._pixels(images) for images in self._to_show(min(columns, self.num_images_to_show)))
         as_b, as_a = self.translate(a, "b"), self.translate(b, "a")
         return tile(np.concatenate([a, as_b, self.translate(as_b, "a"), b, as_a, self.translate(as_a, "b")]), len(a))
 
@@ -194,12 +197,17 @@ class CycleGAN(GAN):
     def _to_show(self, num_images: int) -> tuple[np.ndarray, np.ndarray]:
         if self.grid_images is None:
             raise DataError("CycleGAN has no images to translate; call show(images_a, images_b) or fit first.")
-        a, b = (images[:num_images] for images in self.grid_images)
-        if min(len(a), len(b)) < num_images:
+        if self.num_images_to_show < num_images:
             raise DataError(
-                f"num_images={num_images} is more than the {min(len(a), len(b))} images to show; pass fewer."
+                f"num_images={num_images} is more than the {self.num_images_to_show} images to show; pass fewer."
             )
-        return a, b
+        a, b = self.grid_images
+        return a[:num_images], b[:num_images]
+
+    @property
+    def num_images_to_show(self) -> int:
+        """Number of images of each domain that grids and samples can translate."""
+        return min(map(len, self.grid_images or ()), default=0)
 
     @functools.cached_property
     def _samplers(self) -> dict[str, Sampler]:

@@ -25,8 +25,8 @@ SAVED_MODEL = "saved_model.pb"
 _SHA256 = "sha256"
 """Key of the note: SHA-256 of every other file of the model, by name."""
 _NOTE = "assets.extra/run.json"
-_NOTE_SCHEMA = documents.record({_SHA256: documents.map_of(documents.text())})
 """File of the note, in the folder that SavedModels reserve for additional files."""
+_NOTE_SCHEMA = documents.record({_SHA256: documents.map_of(documents.text())})
 EXPORTED_AT = "exported_at_step"
 """Key of the note: the step of the run at the export. The exported checkpoint may be of an earlier step."""
 MAX_IMAGES = 64

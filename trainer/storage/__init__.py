@@ -3,7 +3,7 @@
 from trainer.storage import documents
 from trainer.storage.base import Location, StorageEntry
 from trainer.storage.documents import check_json, parse_json, read_json, read_json_lines
-from trainer.storage.local_files import file_crc32c, file_sha256, write_atomically
+from trainer.storage.local_files import file_crc32c, file_sha256, scratch_folder, write_atomically
 from trainer.storage.mirror import Mirror
 from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, parse_path, without_mount
 from trainer.storage.run_directory import RunDirectory
@@ -29,6 +29,7 @@ __all__ = [
     "path_below",
     "read_json",
     "read_json_lines",
+    "scratch_folder",
     "without_mount",
     "write_atomically",
 ]

@@ -7,6 +7,7 @@ A schema is a `Check`: a function that raises an error for a value that it does 
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from trainer.errors import DocumentError, TrainerError, escape, quote
 from trainer.storage.base import Location
+from trainer.storage.local_files import open_regular
 
 MAX_DOCUMENT_BYTES = 16 * 2**20
 """Maximum size of a document, and of one line of a JSON Lines file, in bytes."""
@@ -94,14 +96,17 @@ def read_json_lines(path: Path, check: Check) -> tuple[list[dict[str, Any]], int
         check: Schema of a line.
 
     Returns:
-        The readable objects, and the number of other lines. A last line that a kill cut short does not count. No
-        objects if the file does not exist or is not a regular file.
+        The readable objects, and the number of other lines. A last line that a kill cut short does not count. Both are
+        empty if the file does not exist.
+
+    Raises:
+        OSError: If the file cannot be read, or is not a regular file.
     """
     lines: list[dict[str, Any]] = []
     num_unreadable = 0
-    if not path.is_file():
+    if not os.path.lexists(path):
         return lines, num_unreadable
-    with path.open("rb") as file:
+    with open_regular(path, "rb") as file:
         while content := file.readline(MAX_DOCUMENT_BYTES):
             try:
                 value = _parse(content, allow_nan=True)
@@ -109,8 +114,18 @@ def read_json_lines(path: Path, check: Check) -> tuple[list[dict[str, Any]], int
                 check(value, "")
                 lines.append(value)
             except _Problem:
-                num_unreadable += content.endswith(b"\n") or len(content) == MAX_DOCUMENT_BYTES
+                num_unreadable += not _is_cut_short(content)
     return lines, num_unreadable
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Returns whether an unreadable line looks like the beginning of an object."""
+    return (
+        content.startswith(b"{")
+        and not content.endswith(b"\n")
+        and len(content) < MAX_DOCUMENT_BYTES
+        and b"\0" not in content
+    )
 
 
 def anything(value: Any, path: str) -> None:

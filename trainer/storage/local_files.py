@@ -1,29 +1,102 @@
 """Local files that are complete or absent, and their digests."""
 
 import base64
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import re
+import secrets
+import shutil
+import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import google_crc32c
 
+from trainer.errors import StorageError, escape
+
 _BLOCK_BYTES = 2**20
+_SCRATCH_PREFIX = "gan-trainer-scratch-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is complete or absent, even after a power failure."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Writes a file that is complete or absent, even after a power failure. Its mode follows the umask."""
+    descriptor, temporary = _create_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # before the lock is released
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def open_regular(path: Path, mode: str) -> BinaryIO:
+    """Opens a regular file without a buffer for writing, and never a link, a device or a pipe.
+
+    Args:
+        path: Path of the file.
+        mode: `rb` or `ab`.
+
+    Raises:
+        OSError: If it is not a regular file or cannot be opened.
+    """
+
+    def open_descriptor(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    file = open(path, mode, buffering=0 if mode == "ab" else -1, opener=open_descriptor)  # noqa: SIM115 - returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return cast(BinaryIO, file)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Deletes the temporary files that killed processes left in a folder. Files of running processes stay.
+
+    Args:
+        folder: Folder. It may be absent.
+        pattern: Regular expression of the whole names of the files that were being written.
+    """
+    leftover = re.compile(rf"\.(?:{pattern})\.[a-z0-9_]{{8}}")
+    with contextlib.suppress(OSError):  # leftovers only take space
+        for path in [path for path in folder.iterdir() if leftover.fullmatch(path.name)]:
+            _remove_if_abandoned(path, os.unlink)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Creates a folder for temporary files, and deletes it at the end of the context.
+
+    Folders of killed processes are deleted first.
+
+    Raises:
+        StorageError: If no folder for temporary files is writable.
+    """
+    try:
+        root = Path(tempfile.gettempdir())
+        with contextlib.suppress(OSError):
+            for path in list(root.glob(f"{_SCRATCH_PREFIX}*")):
+                _remove_if_abandoned(path, shutil.rmtree)
+        descriptor, folder = _create_scratch_folder(root)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        raise StorageError(
+            f"no folder for temporary files is writable ({escape(reason)}); set the environment variable TMPDIR to a "
+            "writable folder with free space."
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:
@@ -47,3 +120,50 @@ def file_crc32c(path: Path) -> str:
 def base64_crc32c(content: bytes) -> str:
     """Returns the CRC32C of bytes in base64, as Cloud Storage reports it."""
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+
+
+def _create_beside(path: Path) -> tuple[int, Path]:
+    """Creates and locks a hidden file with a new name. Returns its descriptor and path."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            if _lock_new(descriptor, temporary):
+                return descriptor, temporary
+
+
+def _create_scratch_folder(root: Path) -> tuple[int, Path]:
+    """Creates and locks a folder with a new name. Returns its descriptor and path."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=root))
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _lock_new(descriptor, folder):
+                return descriptor, folder
+
+
+def _lock_new(descriptor: int, path: Path) -> bool:
+    """Locks a new file or folder. Returns False, and closes it, if another process has just deleted it as abandoned."""
+    with contextlib.suppress(OSError):  # some network file systems have no locks; nothing is deleted there
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if path.exists():
+        return True
+    os.close(descriptor)
+    return False
+
+
+def _remove_if_abandoned(path: Path, remove: Callable[[Path], object]) -> None:
+    """Removes a file or folder of this user that no running process has locked. The lock ends with its process."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # a link, or deleted meanwhile
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(path)
+    except OSError:
+        return  # locked by a running process
+    finally:
+        os.close(descriptor)

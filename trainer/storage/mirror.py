@@ -1,15 +1,17 @@
 """Copies a local folder to another location while it changes: in the background, complete files, at a limited rate."""
 
-import contextlib
 import fnmatch
+import logging
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.errors import StorageError
+from trainer.errors import StorageError, escape
 from trainer.storage.base import Location
 from trainer.storage.safe_names import path_below
+
+_logger = logging.getLogger(__name__)
 
 _INTERVAL_SECS = 5.0
 _SLOW_INTERVAL_SECS = 60.0
@@ -24,7 +26,8 @@ class Mirror:
     """Context manager that copies changed files of a folder, and on exit all remaining changes.
 
     Deleted local files stay at the destination. Files whose names begin with a dot are skipped, because they are still
-    being written.
+    being written, and links that lead out of the folder. The files are by-products: an error is logged as a warning,
+    and the copy is tried again.
 
     Args:
         folder: Local folder.
@@ -49,7 +52,7 @@ class Mirror:
         self._copied = dict(copied or {})
         self._copied_at: dict[str, float] = {}
         self._stop = threading.Event()
-        self._error: StorageError | None = None
+        self._failed: dict[str, str] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
@@ -60,54 +63,66 @@ class Mirror:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.check()
         self.copy(include_slow=True)
-
-    def check(self) -> None:
-        """Raises the StorageError of a background copy that failed."""
-        if self._error is not None:
-            raise self._error
+        if self._failed:
+            name, reason = next(iter(self._failed.items()))
+            _logger.warning(
+                f"{len(self._failed)} files are not copied to {self._remote}, such as {escape(name)}: {reason}"
+            )
 
     def copy(self, *, include_slow: bool = False) -> None:
         """Copies changed files.
 
         Args:
             include_slow: Whether to copy slow files even if their interval has not passed.
-
-        Raises:
-            StorageError: If a file cannot be copied, or is a link that leads out of the folder.
         """
         with self._lock:
-            self._copy(include_slow)
+            changed = self._changed_files(include_slow)
+            last_copy = max((self._copied_at.get(name, -1e9) for name in changed), default=-1e9)
+            time.sleep(max(0.0, last_copy + _MIN_REWRITE_SECS - time.monotonic()))
+            # The first failure ends the copy, which may take minutes without a network; the rest comes first next time.
+            for name in sorted(changed, key=lambda name: name in self._failed):
+                try:
+                    self._remote.upload(self._folder, [name])
+                except (StorageError, OSError) as error:
+                    self._report(name, error)
+                    return
+                self._failed.pop(name, None)
+                self._copied[name] = changed[name]
+                self._copied_at[name] = time.monotonic()
 
-    def _copy(self, include_slow: bool) -> None:
+    def _changed_files(self, include_slow: bool) -> dict[str, FileState]:
+        """Returns the state of each file that differs from its copy, by name."""
         changed = {}
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder).as_posix()
             top = name.partition("/")[0]
             if top in self._without or path.name.startswith(".") or not path.is_file():
                 continue
-            if path.is_symlink():
-                path_below(self._folder, name)
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                if path.is_symlink():
+                    path_below(self._folder, name)
                 state = file_state(path)
-                is_slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)
-                must_wait = is_slow and time.monotonic() - self._copied_at.get(name, -1e9) < _SLOW_INTERVAL_SECS
-                if self._copied.get(name) != state and (include_slow or not must_wait):
-                    changed[name] = state
-        last_copy = max((self._copied_at.get(name, -1e9) for name in changed), default=-1e9)
-        time.sleep(max(0.0, last_copy + _MIN_REWRITE_SECS - time.monotonic()))
-        self._remote.upload(self._folder, list(changed))
-        self._copied |= changed
-        self._copied_at |= dict.fromkeys(changed, time.monotonic())
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            except StorageError as error:
+                self._report(name, error)
+                continue
+            is_slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)
+            must_wait = is_slow and time.monotonic() - self._copied_at.get(name, -1e9) < _SLOW_INTERVAL_SECS
+            if self._copied.get(name) != state and (include_slow or not must_wait):
+                changed[name] = state
+        return changed
+
+    def _report(self, name: str, error: Exception) -> None:
+        """Logs the first error."""
+        if not self._failed:
+            _logger.warning(f"{escape(name)} is not copied to {self._remote}, and is tried again later: {error}")
+        self._failed[name] = str(error)
 
     def _run(self) -> None:
         while not self._stop.wait(_INTERVAL_SECS):
-            try:
-                self.copy()
-            except StorageError as error:
-                self._error = error
-                return
+            self.copy()
 
 
 def file_state(path: Path) -> FileState:

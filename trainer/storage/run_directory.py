@@ -1,16 +1,19 @@
 """File names of a run directory, and its local copy if it is in a bucket."""
 
 import contextlib
-import errno
 import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 
-from trainer.errors import CheckpointError, ConfigError, StorageError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.storage.base import Location
 from trainer.storage.local import AppendOnlyFolder
+from trainer.storage.local_files import remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
 from trainer.storage.resolve import is_remote, locate, parse_path
 from trainer.storage.safe_names import path_below
@@ -22,9 +25,14 @@ LOGS = "logs"
 MODEL = "model"
 SAMPLES = "samples"
 PROGRESSION = "progression.gif"
-_CHECKPOINT = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
-_SAMPLE_GRID = re.compile(r"step-([0-9]+)\.png")
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_STEP = r"step-([0-9]{8}|[1-9][0-9]{8,17})"
+_CHECKPOINT = re.compile(_STEP)
+_SAMPLE_GRID = re.compile(rf"{_STEP}\.png")
+_FILE = re.compile(
+    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
+    rf"|{LOGS}/[^/]*tfevents[^/]*|{MODEL}/.*"
+)
+"""Files of a run in a bucket, without checkpoints. Other files, such as copies that users made, are not downloaded."""
 
 
 class RunDirectory:
@@ -62,9 +70,9 @@ class RunDirectory:
             self._check_links()
             yield self
             return
-        with tempfile.TemporaryDirectory(prefix="gan-trainer-run-") as scratch:
-            self._set_root(path_below(Path(scratch), self._remote.name, self.name))
-            names = [entry.name for entry in self._remote.entries() if not entry.name.startswith(f"{CHECKPOINTS}/")]
+        with scratch_folder() as scratch:
+            self._set_root(path_below(scratch, self._remote.name, self.name))
+            names = [entry.name for entry in self._remote.entries() if _FILE.fullmatch(entry.name)]
             if only is not None:
                 names = [name for name in names if name in only]
             self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
@@ -75,19 +83,18 @@ class RunDirectory:
     def mirror_changes(self, log_dir: str | None = None) -> Iterator[tuple[Mirror, ...]]:
         """Copies changed files to the bucket while the context is active, and all changes at its end.
 
-        A local directory needs no copy. Checkpoints and the model are not copied here, because the file that completes
-        them must arrive last.
+        A local directory needs no copy. The config, checkpoints and the model are not copied here: they are not
+        by-products, whose errors are only logged.
 
         Args:
             log_dir: Folder, local or `gs://`, that also receives TensorBoard's event files. None: no other folder.
 
         Raises:
             ConfigError: If `log_dir` is inside the folder of the event files.
-            StorageError: If the bucket or `log_dir` cannot be written.
         """
         mirrors = []
         if self._remote is not None:
-            without = CHECKPOINTS, MODEL
+            without = CONFIG, CHECKPOINTS, MODEL
             mirrors.append(Mirror(self.root, self._remote, without=without, slow=(LOGS,), copied=self._downloaded))
         target = self._external_folder(self.logs, log_dir)
         if target is not None:
@@ -102,38 +109,34 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             yield tuple(stack.enter_context(mirror) for mirror in mirrors)
 
-    @contextlib.contextmanager
-    def explain_disk_errors(self) -> Iterator[None]:
-        """Replaces errors of the disk by a StorageError while the context is active.
-
-        Raises:
-            StorageError: If the disk is full or cannot be written.
-        """
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
-            raise StorageError(
-                f"{error.filename or self.root} cannot be written ({error.strerror}); free space on that disk and run "
-                "the same command again to resume from the last committed checkpoint."
-            ) from error
-
     def create(self) -> None:
-        """Creates the folders.
+        """Creates the folders of the run and of its checkpoints, and deletes what killed processes left there.
 
         Raises:
             CheckpointError: If the directory cannot be written.
         """
         try:
-            for folder in (self.root, self.checkpoints, self.logs, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
             raise CheckpointError(
                 f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."
             ) from error
+        remove_leftovers(self.root, f"{re.escape(CONFIG)}|{re.escape(METRICS)}")
+        remove_leftovers(self.samples, f"{_SAMPLE_GRID.pattern}|{re.escape(PROGRESSION)}")
+        shutil.rmtree(self._partial_model, ignore_errors=True)
+
+    def write_config(self, content: bytes) -> None:
+        """Writes the config, also to the bucket.
+
+        Raises:
+            OSError: If the local file cannot be written.
+            StorageError: If the bucket cannot be written.
+        """
+        write_atomically(self.config, content)
+        if self._remote is not None:
+            (self._remote / CONFIG).write_bytes(content)
 
     def display_path(self, path: Path) -> str:
         """Returns the path under which the user finds a file of this directory."""
@@ -167,11 +170,15 @@ class RunDirectory:
 
     def _check_links(self) -> None:
         """Rejects links that lead out of a local directory: a copied directory could make the run write elsewhere."""
-        partial = self.model.with_name(f".{self.model.name}.partial")
-        paths = (self.config, self.metrics, self.checkpoints, self.logs, self.samples, self.model, partial)
-        for path in paths:
+        folders = (self.checkpoints, self.logs, self.samples, self.model, self._partial_model)
+        for path in (self.config, self.metrics, *folders):
             if path.is_symlink():
                 path_below(self.root, path.name)
+
+    @property
+    def _partial_model(self) -> Path:
+        """Folder of a model that is being written."""
+        return self.model.with_name(f".{self.model.name}.partial")
 
     def _set_root(self, root: Path) -> None:
         self.root = root
@@ -200,6 +207,26 @@ def sample_grid_name(step: int) -> str:
 
 
 def sample_grids(folder: Path) -> dict[int, Path]:
-    """Returns the sample grids in a folder by step, in ascending order."""
-    steps = {path: _SAMPLE_GRID.fullmatch(path.name) for path in folder.glob("step-*.png")}
-    return dict(sorted((int(match[1]), path) for path, match in steps.items() if match))
+    """Returns the sample grids in a folder by step, in ascending order. Only regular files with exact names count."""
+    grids = {}
+    with contextlib.suppress(OSError):  # no folder
+        for path in folder.iterdir():
+            match = _SAMPLE_GRID.fullmatch(path.name)
+            if match and stat.S_ISREG(path.lstat().st_mode):
+                grids[int(match[1])] = path
+    return dict(sorted(grids.items()))
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Reads the scalars of a run.
+
+    Args:
+        path: Path of `metrics.jsonl`.
+
+    Returns:
+        The readable lines, which have a step, and the number of damaged lines.
+
+    Raises:
+        OSError: If the file cannot be read, or is not a regular file.
+    """
+    return read_json_lines(path, _METRICS_LINE)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer import signals
 from trainer.data.pipeline.batching import Chunk, Tensors
 from trainer.data.pipeline.loaders import Loader
 from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
@@ -171,6 +172,7 @@ class TrainingLoop:
         started_at = model.step
         self._begin_epoch()
         while model.step < self._num_steps and not model.stop_training and not device_loop.stopped:
+            signals.check()
             if self._preemption.requested and device_loop.is_single_machine:
                 break
             if model.step != started_at and model.step % steps_per_epoch == 0:

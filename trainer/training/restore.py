@@ -1,5 +1,6 @@
 """Restores the GAN of a run from its directory."""
 
+import json
 import logging
 import os
 import re

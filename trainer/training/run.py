@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from trainer import callbacks, metrics
+from trainer import callbacks, metrics, signals
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
@@ -19,17 +19,8 @@ from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
-from trainer.storage import (
-    Mirror,
-    RunDirectory,
-    documents,
-    is_remote,
-    parse_path,
-    read_json_lines,
-    without_mount,
-    write_atomically,
-)
-from trainer.storage.run_directory import PROGRESSION, sample_grids
+from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
+from trainer.storage.run_directory import PROGRESSION, read_metrics, sample_grids
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
@@ -100,6 +91,7 @@ def train(config: TrainConfig, environment: Environment) -> None:
         run.prepare()
         with run.cluster_failures_abort():
             run.fit()
+            signals.check()
             run.export()
             run.synchronize()
         run.report()
@@ -195,16 +187,15 @@ class Run:
         if self._was_interrupted or not (self._writes and self._config.export_model):
             return
         gan, directory = self._gan, self._directory
-        with directory.explain_disk_errors():
-            manifest, problems = self._store.find_best()
-            for problem in problems:
-                _logger.warning(f"Skipped a better checkpoint: {problem}.")
-            step = gan.step if manifest is None else manifest.step
-            if step != gan.step:
-                load(self._store.folder(step), gan.state)
-            saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
-            for destination in directory.model_destinations(self._environment.model_dir):
-                saved_model.publish(directory.model, destination)
+        manifest, problems = self._store.find_best()
+        for problem in problems:
+            _logger.warning(f"Skipped a better checkpoint: {problem}.")
+        step = gan.step if manifest is None else manifest.step
+        if step != gan.step:
+            load(self._store.folder(step), gan.state)
+        saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
+        for destination in directory.model_destinations(self._environment.model_dir):
+            saved_model.publish(directory.model, destination)
         self._exported_step = step
 
     def report(self) -> None:
@@ -218,10 +209,10 @@ class Run:
         )
         if self._config.has_metrics:
             self._report_best(f"metric/{metrics.monitor(self._config.metrics)}")
-        last_grid = list(sample_grids(directory.samples).values())[-1]
         display_path = directory.display_path
+        samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
         _logger.info(
-            f"Samples: {display_path(last_grid)} and {display_path(directory.samples / PROGRESSION)}. Scalars: "
+            f"Samples: {' and '.join(display_path(path) for path in samples if path.is_file()) or 'none'}. Scalars: "
             f"{display_path(directory.metrics)}. TensorBoard events: {display_path(directory.logs)}. Checkpoints: "
             f"{display_path(directory.checkpoints)}."
         )
@@ -243,21 +234,20 @@ class Run:
 
     def _fit_and_write(self) -> None:
         directory = self._directory
-        with directory.explain_disk_errors():
-            writers = self._writers()
-            directory.create()
-            self._announce()
-            with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
-                checkpoint = self._checkpoint(mirrors)
-                self._store = checkpoint.store
-                checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
-                write_atomically(directory.config, config_document(self._config, self._history))
-                try:
-                    self._fit([*writers, checkpoint])
-                except BaseException:
-                    with contextlib.suppress(TrainerError, OSError):
-                        checkpoint.store.wait()  # commit a checkpoint that is being written
-                    raise
+        writers = self._writers()
+        directory.create()
+        self._announce()
+        with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
+            checkpoint = self._checkpoint(mirrors)
+            self._store = checkpoint.store
+            checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
+            directory.write_config(config_document(self._config, self._history))
+            try:
+                self._fit([*writers, checkpoint])
+            except BaseException:
+                with contextlib.suppress(TrainerError, OSError):
+                    checkpoint.store.wait()  # commit a checkpoint that is being written
+                raise
 
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
@@ -325,8 +315,11 @@ class Run:
 
     def _report_best(self, metric: str) -> None:
         """Logs how the metric changed during the run. Without an evaluation it has no values."""
-        schema = documents.record({"step": documents.whole(), metric: documents.number})
-        lines, _ = read_json_lines(self._directory.metrics, schema)
+        try:
+            lines, _ = read_metrics(self._directory.metrics)
+        except OSError:
+            return  # the callback that writes the file has logged it
+        lines = [line for line in lines if isinstance(line.get(metric), int | float)]
         if not lines:
             return
         first, best = lines[0], min(lines, key=lambda line: line[metric])

@@ -3,7 +3,6 @@
 import datetime
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +18,7 @@ from trainer.cloud.tuning.study_report import Study
 from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
-from trainer.storage import is_remote, locate, parse_path, path_below
+from trainer.storage import is_remote, locate, parse_path, path_below, scratch_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ def run_study(
     """
     folder = parse_path(base)
     folder = without_slash(folder) if is_remote(folder) else os.path.abspath(folder)
-    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+    with scratch_folder() as scratch:
         runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial)
         _log_differences(spec.study)
         runner.run(poll_secs)

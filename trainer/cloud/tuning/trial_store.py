@@ -99,10 +99,13 @@ def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
     """Returns what a trial has reported for a metric so far, in the order of the file.
 
     Raises:
-        ConfigError: If a line is not a report of metrics.
+        ConfigError: If the file cannot be read, or a line is not a report of metrics.
     """
     fields = ("global_step", metric_id)
-    lines, num_unreadable = read_json_lines(path, documents.record(dict.fromkeys(fields, _OPTIONAL_NUMBER)))
+    try:
+        lines, num_unreadable = read_json_lines(path, documents.record(dict.fromkeys(fields, _OPTIONAL_NUMBER)))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); delete it.") from error
     if num_unreadable:
         raise ConfigError(f"{path} has {num_unreadable} lines that are not reports of a metric; delete them.")
     reports = [(float(line.get("global_step") or 0), float(line.get(metric_id) or "nan")) for line in lines]

@@ -91,8 +91,9 @@ def _log_new_entries(log: JobLog | None) -> JobLog | None:
     """Logs the new entries of a job's log and returns the log. If it cannot be read, warns and returns None."""
     try:
         for entry in log.new_entries() if log else ():
-            fields = log_fields({"severity": entry.severity, "task": entry.task})
-            _logger.info(f"{entry.task} | {entry.message}", extra=fields)
+            first, _, rest = entry.message.partition("\n")
+            fields = log_fields({"severity": entry.severity, "task": entry.task}, rest)
+            _logger.info(f"{entry.task} | {first}", extra=fields)
     except JobError as error:
         _logger.warning(f"{error}")
         return None

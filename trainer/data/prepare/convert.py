@@ -12,9 +12,7 @@ import functools
 import itertools
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +23,7 @@ from trainer.data.prepare.decoding import Content, Target, encode_all, read_shap
 from trainer.data.prepare.sources import Source
 from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
 from trainer.errors import ConfigError, DataError
-from trainer.storage import Location
+from trainer.storage import Location, scratch_folder
 
 _NUM_INSPECTED = 100
 """Number of images that determine the size and the channels if the options leave them open."""
@@ -150,8 +148,8 @@ def convert(
     counts = np.zeros(len(plan.class_names), np.int64)
     shape: tuple[int, ...] = ()
     with (
-        tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        contextlib.closing(ShardWriter(Path(scratch), out, options.shard_mib)) as writer,
+        scratch_folder() as scratch,
+        contextlib.closing(ShardWriter(scratch, out, options.shard_mib)) as writer,
     ):
         for index, (png, shape_or_problem) in zip(plan.indices, _encode_images(source, plan, options), strict=True):
             label = plan.labels[progress.done]

@@ -1,7 +1,6 @@
 """Sources of images to convert: folders, buckets, archives, arrays and CSV files. Each can be read in any order."""
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
 from trainer.data.prepare.sources.tfds import TfdsSource
 from trainer.errors import ConfigError, DataError
-from trainer.storage import Location, locate, path_below
+from trainer.storage import Location, locate, path_below, scratch_folder
 from trainer.storage.local import LocalLocation
 
 __all__ = ["Item", "Source", "open_source"]
@@ -41,8 +40,8 @@ def open_source(name: str, image_root: str | None = None) -> Iterator[Source]:
         StorageError: If a bucket cannot be read.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
-        contextlib.closing(_make_source(name, Path(scratch), image_root)) as source,
+        scratch_folder() as scratch,
+        contextlib.closing(_make_source(name, scratch, image_root)) as source,
     ):
         if not source.items:
             raise DataError(f"{name} has no images, expected {source.expected_content}; {source.empty_remedy}.")

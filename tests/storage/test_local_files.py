@@ -1,0 +1,146 @@
+"""Local files are complete or absent, honor the umask, and leave nothing behind for good."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from trainer.errors import StorageError
+from trainer.storage import local_files, locate, scratch_folder, write_atomically
+from trainer.storage.local_files import open_regular, remove_leftovers
+from trainer.storage.run_directory import RunDirectory
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trainer.storage import local_files
+local_files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+context = local_files.scratch_folder()
+(context.__enter__() / "large").write_bytes(b"x")
+local_files.write_atomically(Path(sys.argv[1]), b"content")
+"""
+
+
+@pytest.fixture
+def temporary_folder(tmp_path, monkeypatch):
+    """The folder for temporary files of this process and of those that it starts."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path / "temporary"
+
+
+def kill_while_writing(path):
+    """Runs a process that is killed while it writes a file and uses a scratch folder. Returns the file's leftover."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (leftover,) = path.parent.glob(f".{path.name}.*")
+    return leftover
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o027, 0o002, 0o000])
+def test_the_mode_of_a_file_follows_the_umask(umask, tmp_path):
+    (tmp_path / "old").touch(mode=0o600)
+    previous = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "new", b"")
+        write_atomically(tmp_path / "old", b"")
+        locate(tmp_path / "b").write_bytes(b"")
+        locate(tmp_path / "copy").upload(tmp_path, ["new"])
+    finally:
+        os.umask(previous)
+    for name in ("new", "old", "b", "copy/new"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask, name
+
+
+def test_leftovers_of_a_killed_process_are_removed_at_the_next_start(temporary_folder, tmp_path):
+    leftovers = [kill_while_writing(tmp_path / "run" / name) for name in make_run(tmp_path / "run")]
+    assert len(list(temporary_folder.iterdir())) == 1  # each start removes that of the previous process
+    (tmp_path / "run/.model.partial/variables").mkdir(parents=True)
+    RunDirectory(tmp_path / "run").create()
+    assert not any(path.exists() for path in leftovers) and not (tmp_path / "run/.model.partial").exists()
+    with scratch_folder() as folder:
+        assert list(temporary_folder.iterdir()) == [folder]
+    assert not list(temporary_folder.iterdir())
+
+
+def make_run(folder):
+    """Creates the folders of a run and returns the names of files that are written atomically."""
+    (folder / "samples").mkdir(parents=True)
+    return "config.json", "metrics.jsonl", "samples/step-00000004.png", "samples/progression.gif"
+
+
+def test_the_files_of_running_processes_and_of_others_stay(temporary_folder, tmp_path, monkeypatch):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    foreign = [".step-00000004.png.swp", ".step-4.png.0a1b2c3d", ".step-00000004.png.0a1b2c3d4", "step-00000004.png"]
+    foreign += [".notes.0a1b2c3d", ".DS_Store", ".config.json.0a1b2c3d"]
+    for name in foreign:
+        (samples / name).touch()
+    (samples / ".step-00000005.png.0a1b2c3d").symlink_to(samples / "step-00000004.png")
+    seen = []
+
+    def start_another_process(descriptor):
+        RunDirectory(tmp_path).create()
+        with scratch_folder():
+            seen.append(len(list(temporary_folder.iterdir())))
+
+    monkeypatch.setattr(local_files.os, "fsync", start_another_process)
+    with scratch_folder() as folder:
+        write_atomically(samples / "step-00000008.png", b"content")
+        assert folder.is_dir() and seen == [2]
+    assert (samples / "step-00000008.png").read_bytes() == b"content"
+    assert {path.name for path in samples.iterdir()} == {*foreign, "step-00000008.png", ".step-00000005.png.0a1b2c3d"}
+
+
+@pytest.mark.parametrize("make", ["link", "file", "another folder"])
+def test_only_own_scratch_folders_are_removed(make, temporary_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").touch()
+    path = temporary_folder / f"{local_files._SCRATCH_PREFIX}x"
+    if make == "link":
+        path.symlink_to(tmp_path / "mine")
+    elif make == "another folder":
+        (path := temporary_folder / "gan-trainer-run-x").mkdir()
+    else:
+        path = temporary_folder / "x"
+        path.touch()
+    with scratch_folder():
+        pass
+    assert path.exists() and (tmp_path / "mine/file").exists()
+
+
+@pytest.mark.parametrize("folder", ["absent", "file", "none"])
+def test_a_missing_folder_for_temporary_files_is_one_sentence(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", None if folder == "none" else str(tmp_path / folder))
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    with pytest.raises(StorageError) as caught, scratch_folder():
+        pass
+    assert "TMPDIR" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "device", "folder", "link to a device"])
+def test_only_regular_files_are_opened(kind, tmp_path):
+    path = tmp_path / "x"
+    targets = {"link": __file__, "broken link": "nowhere", "link to a device": "/dev/full"}
+    if kind in targets:
+        path.symlink_to(targets[kind])
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = locate("/dev/zero").path
+    for mode in ("rb", "ab"):
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            open_regular(path, mode)
+
+
+def test_removing_leftovers_from_a_missing_folder_does_nothing(tmp_path):
+    remove_leftovers(tmp_path / "absent", "x")

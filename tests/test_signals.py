@@ -1,0 +1,114 @@
+"""Ctrl-C and SIGTERM end a command with one sentence and the right exit code at every moment."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+
+import keras
+import pytest
+from conftest import tiny_gan
+
+from trainer import signals
+from trainer.cli import app
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: signals.Terminated}
+
+
+def handlers():
+    return [signal.getsignal(number) for number in CODES]
+
+
+@pytest.fixture(autouse=True)
+def _same_handlers():
+    """Checks that a test leaves the handlers of this process as they were."""
+    before = handlers()
+    yield
+    assert handlers() == before
+
+
+def swallow(number):
+    """Receives a signal where Python drops the exception, as in a finalizer."""
+    with contextlib.suppress(KeyboardInterrupt, signals.Terminated):
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_raises_its_exception_again_if_that_was_dropped(number):
+    with signals.raised():
+        signals.check()
+        with pytest.raises(EXCEPTIONS[number]):
+            signal.raise_signal(number)
+        with pytest.raises(EXCEPTIONS[number]):
+            signals.check()
+    signals.check()
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.raised():
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_changes_no_handler():
+    seen = []
+
+    def record():
+        with signals.raised():
+            seen.append(handlers())
+
+    before = handlers()
+    thread = threading.Thread(target=record)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def command(act, **settings):
+    return app.run(["gan-trainer x"], "usage", lambda values: None, lambda values: act(), **settings)
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_command_ends_with_one_sentence(number, resumes, capsys):
+    cleaned = []
+
+    def act():
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(True)
+
+    assert command(act, resumes=resumes) == CODES[number]
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and cleaned
+    assert ("resume" in stderr) == resumes
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_dropped_signal_ends_training_before_the_next_step(number, digits):
+    gan = tiny_gan()
+    dropping = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: swallow(number))
+    with signals.raised(), pytest.raises(EXCEPTIONS[number]):
+        gan.fit(digits.images[:32], batch_size=16, steps=5, callbacks=[dropping], verbose=0)
+    assert gan.step == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("module", ["absl.flags", "trainer.logging"])
+@pytest.mark.parametrize("program", [["trainer.task"], ["trainer", "generate"]], ids="-".join)
+def test_a_signal_while_a_command_starts_ends_it_with_one_sentence(program, module, number):
+    arguments = [sys.executable, "-X", "importtime", "-m", *program, "--job_dir=/nowhere", "--out=x.png"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line.split()[-1] == module for line in process.stderr)
+        process.send_signal(number)
+        stderr = [line for line in process.communicate(timeout=60)[1].splitlines() if "import time:" not in line]
+    assert process.returncode == CODES[number]
+    assert len(stderr) == 1 and stderr[0].startswith("error: ")

@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM: both end a command with one sentence, from its first line until its process exits."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+from trainer.errors import ExitCode
+
+
+class Terminated(BaseException):
+    """SIGTERM, as `KeyboardInterrupt` is Ctrl-C. Training handles the signal itself, and commits its state first."""
+
+
+_EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_received: list[int] = []
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Makes the signals raise `KeyboardInterrupt` and `Terminated` in the main thread while the context is active.
+
+    Signals that are ignored stay ignored. In other threads, the context has no effect.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in _EXCEPTIONS}
+    try:
+        for number, handler in previous.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, _raise)
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        _received.clear()
+
+
+def check() -> None:
+    """Raises the exception of a signal again.
+
+    Python drops an exception that a signal raises inside a finalizer or a callback of a library.
+    """
+    if _received:
+        raise _EXCEPTIONS[_received[0]]
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Runs the main function of a process, and exits with the code that it returns or with that of a signal."""
+    try:
+        with raised():
+            code = main()
+    except (KeyboardInterrupt, Terminated) as error:
+        code = end(error, "run the same command again")
+    for number in _EXCEPTIONS:
+        signal.signal(number, signal.SIG_IGN)  # the work is done; the interpreter only frees its memory
+    sys.exit(code)
+
+
+def end(error: KeyboardInterrupt | Terminated, advice: str = "") -> int:
+    """Prints the sentence of a signal and returns its exit code.
+
+    Args:
+        error: Exception of the signal.
+        advice: What the user can do, for the end of the sentence.
+    """
+    is_terminated = isinstance(error, Terminated)
+    reason = "stopped by SIGTERM" if is_terminated else "interrupted"
+    print(f"error: {reason}{advice and '; '}{advice}.", file=sys.stderr, flush=True)
+    return ExitCode.PREEMPTED if is_terminated else ExitCode.INTERRUPTED
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    raise _EXCEPTIONS[number]
