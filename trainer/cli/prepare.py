@@ -57,6 +57,15 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         flag_values=values,
     )
     absl_flags.DEFINE_integer(
+        "bits",
+        None,
+        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
+        "4,095, 1 for masks of 0 and 1. None: all bits.",
+        lower_bound=1,
+        upper_bound=16,
+        flag_values=values,
+    )
+    absl_flags.DEFINE_integer(
         "limit",
         None,
         "Maximum number of images, chosen evenly. None: no limit.",
@@ -121,6 +130,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         shard_mib=values.shard_mib,
         max_bad_images=values.max_bad_images,
         num_processes=values.processes,
+        bits=values.bits,
     )
     out = values.out.rstrip("/")
     if values.source_b is None:

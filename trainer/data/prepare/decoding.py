@@ -1,38 +1,77 @@
-"""Decodes image files of any kind to pixels of one size, by fixed rules. Needs only Pillow.
+"""Decodes image files of the documented formats to pixels of one size, by fixed rules. Needs only Pillow.
 
-- The format is detected from the content of a file, not from its name.
+- The format is detected from the content of a file, not from its name. Only the decoders of `FORMATS` are used.
 - The EXIF orientation is applied. The first frame of an animation is used.
 - Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
 - For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
 - Resizing is antialiased (Lanczos).
+- Sizes are checked before memory is taken. Images of many pixels are converted in bands.
 
 Shapes: `H W C` height, width and channels.
 """
 
 import contextlib
 import io
-import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from trainer.errors import DataError
+from trainer.data.prepare.regular_file import check_file_size, open_regular_file
+from trainer.errors import DataError, escape
 
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pgm", ".ppm", ".pnm"),
+}
+"""Names that Pillow gives to the formats that are read, and the suffixes of their files."""
 RESIZES = ("crop", "fit", "stretch", "none")
 MAX_PIXELS = 64_000_000
 """Maximum number of pixels of an image. Larger images are rejected after their header is read."""
+MAX_SIDE = 2**16
+"""Maximum width and height in pixels. Pillow allocates some memory for every row."""
+MAX_FILE_BYTES = 2**28
+"""Maximum size of an image file in bytes, larger than 64 megapixels of RGB."""
 _WHITE = (255, 255, 255, 255)
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
+_BAND_PIXELS = 2**20
+_MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}
+"""Memory for decoding a pixel, relative to the other formats: these decoders allocate images of their own."""
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Transposition that undoes each EXIF orientation."""
 
-Content = bytes | Path | np.ndarray
-"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
 
 Image.init()
+_SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+class TemporaryCopy(NamedTuple):
+    """A local copy of an image file, which is deleted when it is opened."""
+
+    path: Path
+
+
+Content = bytes | Path | TemporaryCopy | np.ndarray
+"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +84,39 @@ class Target:
         channels: Number of channels, 1 or 3.
         resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
             black; `stretch` scales both sides independently; `none` accepts only images of the target size.
+        bits: Number of bits that the pixel values use, in [1, 16]: values up to `2 ** bits - 1` become values up to
+            255. None: all bits of the file, 8 or 16.
     """
 
     height: int | None
     width: int | None
     channels: int
     resize: str
+    bits: int | None = None
 
 
-def decode(content: bytes, target: Target) -> Image.Image:
+class Encoded(NamedTuple):
+    """Result of `encode`."""
+
+    png: bytes | None
+    """The image as a PNG; None for an unusable image."""
+    shape: tuple[int, ...]
+    """Shape (H, W, C); empty for an unusable image."""
+    max_value: int
+    """Largest pixel value in [0, 255]."""
+    problem: str
+    """Problem of an unusable image. It completes a sentence that begins with the image's name."""
+
+
+def decode(
+    content: bytes | Path | TemporaryCopy, target: Target, reserve: Callable[[int], object] = lambda num_pixels: None
+) -> Image.Image:
     """Decodes and resizes one image.
 
     Args:
-        content: Bytes of a file in any format that Pillow reads.
+        content: Bytes or path of a file in one of `FORMATS`.
         target: Format of the result.
+        reserve: Function that is called with the number of pixels before their memory is taken. It may wait.
 
     Returns:
         An image in 8-bit gray or RGB.
@@ -66,130 +124,138 @@ def decode(content: bytes, target: Target) -> Image.Image:
     Raises:
         DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
     """
-    picture = _open(content)
-    with _explain_damage():
-        if picture.format == "JPEG" and target.height and target.resize != "none":
-            _shrink_while_decoding(picture, target)
+    with _explain_damage(), _open_file(content) as file:
+        picture = _open_picture(file)
+        num_pixels = picture.width * picture.height
+        orientation = _orientation(picture)
+        if target.height and target.resize != "none":
+            _shrink_while_decoding(picture, target, orientation)
+        if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
+            num_pixels = picture.width * picture.height
+        reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
         picture.load()
-        if _orientation(picture) != 1:
-            picture = ImageOps.exif_transpose(picture)
-    return _fit_to_target(picture, target)
+        loaded = picture.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else picture
+        return _fit_to_target(loaded, target)
 
 
-def encode_all(
-    target: Target, contents: Sequence[Content | DataError]
-) -> list[tuple[bytes | None, tuple[int, int, int] | str]]:
-    """Encodes images as PNGs in the target format.
+def encode(
+    target: Target, content: Content | DataError, reserve: Callable[[int], object] = lambda num_pixels: None
+) -> Encoded:
+    """Encodes an image as a PNG in the target format.
 
     Args:
-        target: Format of the results.
-        contents: Images, or the errors of reading them.
-
-    Returns:
-        The PNG and the shape (H, W, C) of each image; None and the problem for an unusable image.
+        target: Format of the result.
+        content: Image, or the error of reading it.
+        reserve: As for `decode`.
     """
-    return [_encode(target, content) for content in contents]
+    try:
+        with _explain_damage():
+            if isinstance(content, DataError):
+                raise content
+            if isinstance(content, np.ndarray):
+                reserve(content.shape[0] * content.shape[1])
+                picture = _fit_to_target(_from_array(content), target)
+            else:
+                picture = decode(content, target, reserve)
+            picture.info = {}  # the PNG contains only pixels
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+    except DataError as error:
+        return Encoded(None, (), 0, str(error))
+    shape = (picture.height, picture.width, target.channels)
+    return Encoded(buffer.getvalue(), shape, int(np.max(picture.getextrema())), "")
 
 
-def read_shape(content: bytes) -> tuple[int, int, int]:
+def read_shape(content: Content) -> tuple[int, int, int]:
     """Returns the shape (H, W, C) of a decoded image before resizing.
 
     Only the header is read, except for images with a palette and for PNGs, whose EXIF data may be at the end.
 
     Args:
-        content: Bytes of a file in any format that Pillow reads.
+        content: Image.
 
     Raises:
         DataError: As `decode`.
     """
-    picture = _open(content)
-    width, height = picture.size
-    with _explain_damage():
-        if _is_rotated(picture):
+    if isinstance(content, np.ndarray):
+        return content.shape[0], content.shape[1], content.shape[2]
+    with _explain_damage(), _open_file(content) as file:
+        picture = _open_picture(file)
+        width, height = picture.size
+        if _orientation(picture) >= 5:
             width, height = height, width
         return height, width, 1 if _is_gray(picture) else 3
 
 
-def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None, tuple[int, int, int] | str]:
-    try:
-        if isinstance(content, DataError):
-            raise content
-        if isinstance(content, Path):
-            content = _read_file(content)
-        if isinstance(content, bytes):
-            picture = decode(content, target)
-        else:
-            picture = _fit_to_target(_from_array(content), target)
-    except DataError as error:
-        return None, str(error)
-    picture.info = {}  # the PNG contains only pixels
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue(), (picture.height, picture.width, target.channels)
-
-
 def _fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
     """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
-    picture = _resize(_convert_mode(picture, target.channels), target)
+    picture = _resize(_convert_mode(picture, target), target)
     low, high = np.transpose(picture.getextrema())  # per channel
     if np.all(low == high):
         raise DataError("has the same value in every pixel, which no model can learn from")
     return picture
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from error
-
-
 def _from_array(array: np.ndarray) -> Image.Image:
+    _check_size(array.shape[1], array.shape[0])
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _open(content: bytes) -> Image.Image:
-    if not content:
-        raise DataError("is empty; delete it or copy it again")
-    try:
-        with warnings.catch_warnings(), _explain_damage():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
-            picture = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError as error:
-        raise DataError("is not an image, or has a format that Pillow cannot read") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise DataError(f"has {picture.width} × {picture.height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
+    if isinstance(content, bytes):
+        check_file_size(len(content), MAX_FILE_BYTES)
+        return io.BytesIO(content)
+    file = open_regular_file(content if isinstance(content, Path) else content.path, MAX_FILE_BYTES)
+    if isinstance(content, TemporaryCopy):
+        content.path.unlink()
+    return file
+
+
+def _open_picture(file: BinaryIO) -> Image.Image:
+    picture = Image.open(file, formats=_SUPPORTED_FORMATS)
+    _check_size(picture.width, picture.height)
     return picture
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(f"has {width} × {height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    if max(width, height) > MAX_SIDE:
+        raise DataError(f"has {width} × {height} pixels, more than {MAX_SIDE:,} on one side; make it smaller")
 
 
 @contextlib.contextmanager
 def _explain_damage() -> Iterator[None]:
-    """Converts the errors that Pillow raises for damaged files to DataError."""
+    """Converts every exception of a decoder to DataError, and ignores warnings."""
     try:
-        yield
-    except UnidentifiedImageError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the size, which is checked here, and about odd metadata
+            yield
+    except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"cannot be decoded ({error}); it is damaged or truncated") from error
-
-
-def _is_rotated(picture: Image.Image) -> bool:
-    """Returns whether the EXIF orientation exchanges width and height."""
-    return _orientation(picture) >= 5
+    except UnidentifiedImageError as error:
+        raise DataError(f"is not an image in one of the formats {', '.join(_SUPPORTED_FORMATS)}; convert it") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
+    except MemoryError as error:
+        raise DataError("needs more memory than is available; make it smaller") from error
+    except Exception as error:  # the decoders raise exceptions of any type for damaged files
+        reason = escape(error)[:80] or type(error).__name__
+        raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
 
 
 def _orientation(picture: Image.Image) -> int:
-    return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    """Returns the EXIF orientation in [1, 8]. Other values, and values of another type, mean 1."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else 1
 
 
-def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
+def _shrink_while_decoding(picture: Image.Image, target: Target, orientation: int) -> None:
     """Makes the JPEG decoder shrink the image by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0), int(target.height or 0)
-    if _is_rotated(picture):
+    if orientation >= 5:
         width, height = height, width
-    picture.draft(None, (2 * width, 2 * height))
+    picture.draft(None, (2 * width, 2 * height))  # other decoders ignore it
 
 
 def _is_gray(picture: Image.Image) -> bool:
@@ -199,27 +265,63 @@ def _is_gray(picture: Image.Image) -> bool:
     return picture.mode in _GRAY_MODES
 
 
-def _convert_mode(picture: Image.Image, channels: int) -> Image.Image:
+def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
     """Converts an image to 8-bit gray or RGB."""
+    is_bilevel = picture.mode == "1"
     if picture.mode in _DEPTHS_OF_16_BITS:
-        picture = _from_16_bits(picture)
+        maximum = 2 ** (target.bits or 16) - 1
+        return _map_bands(picture, "L", lambda band: _from_16_bits(band, maximum)).convert(_mode(target))
     if picture.mode == "F":
         raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if picture.mode == "LAB":  # Pillow converts it only to RGB
+        picture = picture.convert("RGB")
     if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, _WHITE)
-        opaque.alpha_composite(picture.convert("RGBA"))
-        picture = opaque
-    mode = "L" if channels == 1 else "RGB"
-    return picture if picture.mode == mode else picture.convert(mode)
+        picture = _map_bands(picture, "RGB", _place_on_white)
+    if picture.mode != _mode(target):
+        picture = picture.convert(_mode(target))
+    return picture if target.bits in (None, 8) or is_bilevel else _from_fewer_bits(picture, target.bits)
 
 
-def _from_16_bits(picture: Image.Image) -> Image.Image:
+def _mode(target: Target) -> str:
+    return "L" if target.channels == 1 else "RGB"
+
+
+def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Applies a function to bands of an image, so that intermediate results take little memory."""
+    result = Image.new(mode, picture.size)
+    num_rows = max(1, _BAND_PIXELS // picture.width)
+    for top in range(0, picture.height, num_rows):
+        box = (0, top, picture.width, min(top + num_rows, picture.height))
+        result.paste(function(picture.crop(box)), box)
+    return result
+
+
+def _place_on_white(picture: Image.Image) -> Image.Image:
+    opaque = Image.new("RGBA", picture.size, _WHITE)
+    opaque.alpha_composite(picture.convert("RGBA"))
+    return opaque.convert("RGB")
+
+
+def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
     values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    if values.min() < 0 or values.max() > maximum:
         raise DataError(
-            f"has values from {values.min()} to {values.max()}, more than 16 bits; save it with 8 or 16 bits"
+            f"has values from {values.min()} to {values.max()}, expected 0 to {maximum}; save it with 8 or 16 bits, "
+            "or correct --bits"
         )
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    return Image.fromarray(((values * 255 + maximum // 2) // maximum).astype(np.uint8))
+
+
+def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
+    maximum, found = 2**bits - 1, int(np.max(picture.getextrema()))
+    if bits > 8 or found > maximum:
+        raise DataError(
+            f"has 8 bits per channel and values up to {found}, which do not fit --bits={bits} (0 to {maximum}); "
+            "correct or omit --bits"
+        )
+    return picture.point(
+        [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
+    )
 
 
 def _resize(picture: Image.Image, target: Target) -> Image.Image:
