@@ -46,8 +46,7 @@ _WHITE = (255, 255, 255, 255)
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
 _BAND_PIXELS = 2**20
-_MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}
-"""Memory for decoding a pixel, relative to the other formats: these decoders allocate images of their own."""
+_MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}  # these decoders allocate images of their own
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -127,15 +126,14 @@ def decode(
     with _explain_damage(), _open_file(content) as file:
         picture = _open_picture(file)
         num_pixels = picture.width * picture.height
-        orientation = _orientation(picture)
         if target.height and target.resize != "none":
-            _shrink_while_decoding(picture, target, orientation)
+            _shrink_while_decoding(picture, target)
         if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
             num_pixels = picture.width * picture.height
         reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
         picture.load()
-        loaded = picture.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else picture
-        return _fit_to_target(loaded, target)
+        transposition = _TRANSPOSITIONS.get(_orientation(picture))
+        return _fit_to_target(picture if transposition is None else picture.transpose(transposition), target)
 
 
 def encode(
@@ -182,7 +180,7 @@ def read_shape(content: Content) -> tuple[int, int, int]:
     with _explain_damage(), _open_file(content) as file:
         picture = _open_picture(file)
         width, height = picture.size
-        if _orientation(picture) >= 5:
+        if _is_rotated(picture):
             width, height = height, width
         return height, width, 1 if _is_gray(picture) else 3
 
@@ -244,16 +242,21 @@ def _explain_damage() -> Iterator[None]:
         raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
 
 
+def _is_rotated(picture: Image.Image) -> bool:
+    """Returns whether the EXIF orientation exchanges width and height of a picture that is not loaded yet."""
+    return _orientation(picture) >= 5 and picture.format != "TIFF"  # its reader has exchanged them
+
+
 def _orientation(picture: Image.Image) -> int:
     """Returns the EXIF orientation in [1, 8]. Other values, and values of another type, mean 1."""
     orientation = picture.getexif().get(ExifTags.Base.Orientation)
     return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else 1
 
 
-def _shrink_while_decoding(picture: Image.Image, target: Target, orientation: int) -> None:
+def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
     """Makes the JPEG decoder shrink the image by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0), int(target.height or 0)
-    if orientation >= 5:
+    if _is_rotated(picture):
         width, height = height, width
     picture.draft(None, (2 * width, 2 * height))  # other decoders ignore it
 
