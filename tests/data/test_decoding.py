@@ -14,8 +14,9 @@ import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from refusals import check_refusal
 
-from trainer.data.prepare import decoding
-from trainer.data.prepare.decoding import Target, read_shape
+from trainer.data.prepare import decoding, pixels
+from trainer.data.prepare.decoding import read_shape
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources.base import IMAGE_SUFFIXES
 from trainer.errors import DataError
 
@@ -306,6 +307,22 @@ def test_the_other_frames_of_an_animation_take_no_memory(name):
     assert decode(content, AS_IT_IS).shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
+def test_the_shape_is_read_without_decoding(name, monkeypatch):
+    content = as_file(halves(), name)
+    monkeypatch.setattr(Image.core, "new", None)
+    assert read_shape(content) == (6, 8, 3)
+
+
+def test_orientation_after_the_pixels_of_a_png_is_applied(tmp_path):
+    content = as_file(halves(size=(32, 16)))
+    block = exif(3, 1, b"\6")[6:]
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    (tmp_path / "x.png").write_bytes(content[:-12] + chunk + content[-12:])
+    for source in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes()):
+        assert read_shape(source) == decode(source, AS_IT_IS).shape == (32, 16, 3)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "I;16", "CMYK", "P"])
 def test_images_of_many_pixels_are_converted_in_bands(mode, monkeypatch):
     rng = np.random.default_rng(0)
@@ -317,7 +334,7 @@ def test_images_of_many_pixels_are_converted_in_bands(mode, monkeypatch):
             picture.putalpha(Image.fromarray(rng.integers(0, 256, (50, 40), np.uint8)))
     content = as_file(picture, "TIFF")
     whole = decode(content, AS_IT_IS)
-    monkeypatch.setattr(decoding, "_BAND_PIXELS", 128)
+    monkeypatch.setattr(pixels, "_BAND_PIXELS", 128)
     assert (decode(content, AS_IT_IS) == whole).all()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from trainer.cli import app
-from trainer.data.prepare.decoding import RESIZES
+from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError
 from trainer.logging import is_terminal, log_fields, quiet_import

@@ -16,8 +16,9 @@ import numpy as np
 
 from trainer.data.class_selection import select_classes
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
-from trainer.data.prepare.decoding import Target, read_shape
+from trainer.data.prepare.decoding import read_shape
 from trainer.data.prepare.encoding import encode_images, read_content
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source
 from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
 from trainer.errors import ConfigError, DataError
@@ -27,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 _NUM_INSPECTED = 100
 """Number of images that determine the size and the channels if the options leave them open."""
-_DARK = 64
+_DARK = 64  # 14 of 16 bits
 _SHUFFLE_SEED = 20_061_511
 
 
@@ -37,7 +38,7 @@ class ConversionOptions:
 
     Attributes:
         image_size: Height and width in pixels. None: the size of the images, which must be equal.
-        resize: One of `decoding.RESIZES`.
+        resize: One of `pixels.RESIZES`.
         channels: 1 or 3. None: 1 if the first images are all gray, else 3.
         limit: Maximum number of images, selected evenly from the whole source. None: all images.
         classes: Names or numbers of the classes to include. None: all classes.
@@ -84,7 +85,7 @@ class ConversionProgress:
         done: Number of images that were written or skipped.
         bad_images: Name and problem of each skipped image.
         max_value: Largest pixel value of all written images, in [0, 255].
-        num_dark: Number of written images whose largest pixel value is less than a quarter of 255.
+        num_dark: Number of written images whose largest pixel value is at most a quarter of 255.
     """
 
     total: int
@@ -165,7 +166,7 @@ def convert(
                 writer.add(encoded.png, int(label))
                 counts[label] += 1
                 progress.max_value = max(progress.max_value, encoded.max_value)
-                progress.num_dark += encoded.max_value < _DARK
+                progress.num_dark += encoded.max_value <= _DARK
             on_progress(progress)
         if not counts.sum():
             name, problem = progress.bad_images[0]

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-from trainer.data.prepare.decoding import MAX_PIXELS, Content, Encoded, Target, encode
+from trainer.data.prepare.decoding import MAX_PIXELS, Content, Encoded, encode
+from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError
 
 _PIXELS_PER_TOKEN = 2**20

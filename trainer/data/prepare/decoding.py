@@ -2,25 +2,24 @@
 
 - The format is detected from the content of a file, not from its name. Only the decoders of `FORMATS` are used.
 - The EXIF orientation is applied. The first frame of an animation is used.
-- Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
-- For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
-- Resizing is antialiased (Lanczos).
-- Sizes are checked before memory is taken. Images of many pixels are converted in bands.
+- Sizes are checked before memory is taken.
+- `pixels` converts the pixels.
 
 Shapes: `H W C` height, width and channels.
 """
 
 import contextlib
 import io
+import mmap
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from trainer.data.prepare.pixels import Target, fit_to_target, is_gray
 from trainer.data.prepare.regular_file import check_file_size, open_regular_file
 from trainer.errors import DataError, escape
 
@@ -35,17 +34,12 @@ FORMATS = {
     "PPM": (".pgm", ".ppm", ".pnm"),
 }
 """Names that Pillow gives to the formats that are read, and the suffixes of their files."""
-RESIZES = ("crop", "fit", "stretch", "none")
 MAX_PIXELS = 64_000_000
 """Maximum number of pixels of an image. Larger images are rejected after their header is read."""
 MAX_SIDE = 2**16
 """Maximum width and height in pixels. Pillow allocates some memory for every row."""
 MAX_FILE_BYTES = 2**28
 """Maximum size of an image file in bytes, larger than 64 megapixels of RGB."""
-_WHITE = (255, 255, 255, 255)
-_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-_DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
-_BAND_PIXELS = 2**20
 _MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}  # these decoders allocate images of their own
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,6 +57,10 @@ Image.init()
 _SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+_MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Bytes of which a PNG with an orientation contains at least one."""
+
+
 class TemporaryCopy(NamedTuple):
     """A local copy of an image file, which is deleted when it is opened."""
 
@@ -71,27 +69,6 @@ class TemporaryCopy(NamedTuple):
 
 Content = bytes | Path | TemporaryCopy | np.ndarray
 """Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Format of the decoded images.
-
-    Attributes:
-        height: Height in pixels; None keeps the size of each image.
-        width: Width in pixels; None keeps the size of each image.
-        channels: Number of channels, 1 or 3.
-        resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
-            black; `stretch` scales both sides independently; `none` accepts only images of the target size.
-        bits: Number of bits that the pixel values use, in [1, 16]: values up to `2 ** bits - 1` become values up to
-            255. None: all bits of the file, 8 or 16.
-    """
-
-    height: int | None
-    width: int | None
-    channels: int
-    resize: str
-    bits: int | None = None
 
 
 class Encoded(NamedTuple):
@@ -126,14 +103,14 @@ def decode(
     with _explain_damage(), _open_file(content) as file:
         picture = _open_picture(file)
         num_pixels = picture.width * picture.height
-        if target.height and target.resize != "none":
+        if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
         if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
             num_pixels = picture.width * picture.height
         reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
         picture.load()
         transposition = _TRANSPOSITIONS.get(_orientation(picture))
-        return _fit_to_target(picture if transposition is None else picture.transpose(transposition), target)
+        return fit_to_target(picture if transposition is None else picture.transpose(transposition), target)
 
 
 def encode(
@@ -152,7 +129,7 @@ def encode(
                 raise content
             if isinstance(content, np.ndarray):
                 reserve(content.shape[0] * content.shape[1])
-                picture = _fit_to_target(_from_array(content), target)
+                picture = fit_to_target(_from_array(content), target)
             else:
                 picture = decode(content, target, reserve)
             picture.info = {}  # the PNG contains only pixels
@@ -167,7 +144,7 @@ def encode(
 def read_shape(content: Content) -> tuple[int, int, int]:
     """Returns the shape (H, W, C) of a decoded image before resizing.
 
-    Only the header is read, except for images with a palette and for PNGs, whose EXIF data may be at the end.
+    Only the header is read, except for PNGs with EXIF data, which may be at the end.
 
     Args:
         content: Image.
@@ -180,18 +157,10 @@ def read_shape(content: Content) -> tuple[int, int, int]:
     with _explain_damage(), _open_file(content) as file:
         picture = _open_picture(file)
         width, height = picture.size
-        if _is_rotated(picture):
+        is_plain_png = picture.format == "PNG" and not any(_contains(file, mark) for mark in _MARKS_OF_EXIF)
+        if not is_plain_png and _is_rotated(picture):
             width, height = height, width
-        return height, width, 1 if _is_gray(picture) else 3
-
-
-def _fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
-    picture = _resize(_convert_mode(picture, target), target)
-    low, high = np.transpose(picture.getextrema())  # per channel
-    if np.all(low == high):
-        raise DataError("has the same value in every pixel, which no model can learn from")
-    return picture
+        return height, width, 1 if is_gray(picture) else 3
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -207,6 +176,13 @@ def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
     if isinstance(content, TemporaryCopy):
         content.path.unlink()
     return file
+
+
+def _contains(file: BinaryIO, mark: bytes) -> bool:
+    if isinstance(file, io.BytesIO):
+        return mark in file.getvalue()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(mark) >= 0
 
 
 def _open_picture(file: BinaryIO) -> Image.Image:
@@ -254,97 +230,8 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
-    """Makes the JPEG decoder shrink the image by up to 8 on each side, but not below twice the target size."""
+    """Makes the decoder shrink a JPEG by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0), int(target.height or 0)
     if _is_rotated(picture):
         width, height = height, width
-    picture.draft(None, (2 * width, 2 * height))  # other decoders ignore it
-
-
-def _is_gray(picture: Image.Image) -> bool:
-    if picture.mode == "P":
-        palette = np.asarray(picture.getpalette("RGB")).reshape(-1, 3)
-        return bool((palette == palette[:, :1]).all())
-    return picture.mode in _GRAY_MODES
-
-
-def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts an image to 8-bit gray or RGB."""
-    is_bilevel = picture.mode == "1"
-    if picture.mode in _DEPTHS_OF_16_BITS:
-        maximum = 2 ** (target.bits or 16) - 1
-        return _map_bands(picture, "L", lambda band: _from_16_bits(band, maximum)).convert(_mode(target))
-    if picture.mode == "F":
-        raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
-    if picture.mode == "LAB":  # Pillow converts it only to RGB
-        picture = picture.convert("RGB")
-    if picture.has_transparency_data:
-        picture = _map_bands(picture, "RGB", _place_on_white)
-    if picture.mode != _mode(target):
-        picture = picture.convert(_mode(target))
-    return picture if target.bits in (None, 8) or is_bilevel else _from_fewer_bits(picture, target.bits)
-
-
-def _mode(target: Target) -> str:
-    return "L" if target.channels == 1 else "RGB"
-
-
-def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Applies a function to bands of an image, so that intermediate results take little memory."""
-    result = Image.new(mode, picture.size)
-    num_rows = max(1, _BAND_PIXELS // picture.width)
-    for top in range(0, picture.height, num_rows):
-        box = (0, top, picture.width, min(top + num_rows, picture.height))
-        result.paste(function(picture.crop(box)), box)
-    return result
-
-
-def _place_on_white(picture: Image.Image) -> Image.Image:
-    opaque = Image.new("RGBA", picture.size, _WHITE)
-    opaque.alpha_composite(picture.convert("RGBA"))
-    return opaque.convert("RGB")
-
-
-def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > maximum:
-        raise DataError(
-            f"has values from {values.min()} to {values.max()}, expected 0 to {maximum}; save it with 8 or 16 bits, "
-            "or correct --bits"
-        )
-    return Image.fromarray(((values * 255 + maximum // 2) // maximum).astype(np.uint8))
-
-
-def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
-    maximum, found = 2**bits - 1, int(np.max(picture.getextrema()))
-    if bits > 8 or found > maximum:
-        raise DataError(
-            f"has 8 bits per channel and values up to {found}, which do not fit --bits={bits} (0 to {maximum}); "
-            "correct or omit --bits"
-        )
-    return picture.point(
-        [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
-    )
-
-
-def _resize(picture: Image.Image, target: Target) -> Image.Image:
-    if target.height is None or target.width is None or picture.size == (target.width, target.height):
-        return picture
-    size = (target.width, target.height)
-    match target.resize:
-        case "none":
-            raise DataError(
-                f"is {picture.height}×{picture.width}, expected {target.height}×{target.width}; resize it with "
-                "--image_size=H,W and --resize=crop, fit or stretch"
-            )
-        case "crop":
-            return ImageOps.fit(_shrink(picture, size), size, Image.Resampling.LANCZOS)
-        case "fit":
-            return ImageOps.pad(_shrink(picture, size), size, Image.Resampling.LANCZOS, color=0)
-    return _shrink(picture, size).resize(size, Image.Resampling.LANCZOS)
-
-
-def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Shrinks a large image by an integer factor to at least twice `size`, which makes resampling much faster."""
-    factor = min(picture.width // size[0], picture.height // size[1]) // 2
-    return picture.reduce(factor) if factor > 1 else picture
+    picture.draft(None, (2 * width, 2 * height))

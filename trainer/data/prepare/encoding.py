@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainer.data.prepare.decoder_pool import DecoderPool
-from trainer.data.prepare.decoding import MAX_FILE_BYTES, Content, Encoded, Target, TemporaryCopy, encode
+from trainer.data.prepare.decoding import MAX_FILE_BYTES, Content, Encoded, TemporaryCopy, encode
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.regular_file import check_file_size
 from trainer.data.prepare.sources import Source
 from trainer.errors import DataError, quote

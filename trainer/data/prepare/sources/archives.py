@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from trainer.data.prepare.decoding import MAX_FILE_BYTES
 from trainer.data.prepare.sources.base import OneFileSource, Source, filter_images, group_by_class
@@ -121,12 +121,11 @@ class TarSource(OneFileSource):
                 with tarfile.open(path, "r:", tarinfo=_Member) as archive:
                     self._list(path, archive, None)
             else:
-                with (
-                    path.open("rb") as file,
-                    tarfile.open(fileobj=unpack_stream(file), mode="r|", tarinfo=_Member) as archive,
-                    data_path.open("wb") as target,
-                ):
-                    self._list(path, archive, target)
+                with path.open("rb") as file, data_path.open("wb") as target:
+                    stream = unpack_stream(file)
+                    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+                        self._list(path, archive, target)
+                    _read_to_end(path, stream, archive.offset)
         except TrainerError:
             raise
         except Exception as error:  # damaged headers and streams raise exceptions of several types
@@ -226,6 +225,13 @@ def _check_ratio(path: Path, num_bytes: int) -> None:
             f"{path} unpacks to {num_bytes:,} bytes, more than {MAX_RATIO} times its size, as images never do; if you "
             "trust it, unpack it yourself and give the folder."
         )
+
+
+def _read_to_end(path: Path, stream: IO[bytes], num_bytes: int) -> None:
+    """Reads the end of a compressed file, where its checksum is."""
+    while block := stream.read(_BLOCK_BYTES):
+        num_bytes += len(block)
+        _check_ratio(path, num_bytes)
 
 
 def _check_num_members(path: Path, file: BinaryIO) -> None:
