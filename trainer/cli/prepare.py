@@ -34,6 +34,7 @@ _MAX_LISTED_CLASSES = 20
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     _define_path_flags(values)
+    _define_bits_flag(values)
     absl_flags.DEFINE_list(
         "image_size",
         None,
@@ -54,15 +55,6 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         None,
         ["1", "3"],
         "Number of channels: 1 for gray, 3 for color. None: 1 if the first images are gray, else 3.",
-        flag_values=values,
-    )
-    absl_flags.DEFINE_integer(
-        "bits",
-        None,
-        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
-        "4,095, 1 for masks of 0 and 1. None: all bits.",
-        lower_bound=1,
-        upper_bound=16,
         flag_values=values,
     )
     absl_flags.DEFINE_integer(
@@ -114,6 +106,18 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
         flag_values=values,
     )
     absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
+
+
+def _define_bits_flag(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_integer(
+        "bits",
+        None,
+        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
+        "4,095, 1 for masks of 0 and 1. None: all bits.",
+        lower_bound=1,
+        upper_bound=16,
+        flag_values=values,
+    )
 
 
 def run_command(values: absl_flags.FlagValues) -> None:

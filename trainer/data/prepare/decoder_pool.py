@@ -8,7 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
-import multiprocessing.sharedctypes
+import os
 import signal
 from collections.abc import Sequence
 from multiprocessing.context import SpawnContext
@@ -91,6 +91,7 @@ class _Process:
 
 def _start_process(target: Target, budget: _PixelBudget, current: Any, counter: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints a line for each damage
     with counter.get_lock():
         _Process.number = counter.value
         counter.value += 1
