@@ -160,6 +160,9 @@ def _source_targets(folder: Path) -> Iterator[Target]:
             for index in range(len(source.items)):
                 source.read(index)
 
+    (folder / "sources").mkdir()
+    for name in ("1.png", "2.png"):  # the images of the .csv file
+        (folder / "sources" / name).write_bytes(picture)
     for name, contents in seeds.items():
         yield Target(f"sources {name}", contents, _in_folder(folder / "sources", name, functools.partial(read, name)))
 
