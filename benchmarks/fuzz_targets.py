@@ -189,7 +189,7 @@ def _masked_crc32c(content: bytes) -> bytes:
 
 def _read_shard(folder: Path) -> None:
     """Reads a shard of a data set whose description states the shard's size and SHA-256, as an attacker's would."""
-    from trainer.data.loading import load
+    from trainer.data.loading import load_parts
     from trainer.storage import file_crc32c, file_sha256
 
     shard = folder / "images-00000.tfrecord"
@@ -200,7 +200,7 @@ def _read_shard(folder: Path) -> None:
     content["num_examples"] = first["num_examples"]
     content["class_counts"] = [first["num_examples"], *[0] * (len(content["class_counts"]) - 1)]
     (folder / "dataset.json").write_text(json.dumps(content))
-    load(str(folder))
+    list(load_parts(str(folder)))
 
 
 def _read_config(folder: Path) -> None:

@@ -307,6 +307,16 @@ def test_the_other_frames_of_an_animation_take_no_memory(name):
     assert decode(content, AS_IT_IS).shape == (64, 64, 3)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_of_many_scans_is_refused(mode, tmp_path):
+    content = as_file(halves(size=(64, 64)).convert(mode), "JPEG", progressive=True)
+    assert decode(content, AS_IT_IS).shape == (64, 64, 3)
+    start = content.rindex(b"\xff\xda")
+    (tmp_path / "x.jpg").write_bytes(content[:start] + content[start:-2] * 200 + content[-2:])
+    for source in (tmp_path / "x.jpg", (tmp_path / "x.jpg").read_bytes()):
+        check_refusal(lambda source=source: decoding.decode(source, AS_IT_IS), DataError, "100")
+
+
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
 def test_the_shape_is_read_without_decoding(name, monkeypatch):
     content = as_file(halves(), name)

@@ -59,6 +59,9 @@ _SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
 
 _MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Bytes of which a PNG with an orientation contains at least one."""
+_START_OF_SCAN = b"\xff\xda"
+_MAX_SCANS = 100
+"""Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
 
 
 class TemporaryCopy(NamedTuple):
@@ -157,7 +160,7 @@ def read_shape(content: Content) -> tuple[int, int, int]:
     with _explain_damage(), _open_file(content) as file:
         picture = _open_picture(file)
         width, height = picture.size
-        is_plain_png = picture.format == "PNG" and not any(_contains(file, mark) for mark in _MARKS_OF_EXIF)
+        is_plain_png = picture.format == "PNG" and not any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF)
         if not is_plain_png and _is_rotated(picture):
             width, height = height, width
         return height, width, 1 if is_gray(picture) else 3
@@ -178,16 +181,25 @@ def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
     return file
 
 
-def _contains(file: BinaryIO, mark: bytes) -> bool:
-    if isinstance(file, io.BytesIO):
-        return mark in file.getvalue()
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(mark) >= 0
+def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
+    """Returns how often some bytes occur in a file, up to a limit."""
+    with contextlib.ExitStack() as stack:
+        content: bytes | mmap.mmap
+        if isinstance(file, io.BytesIO):
+            content = file.getvalue()
+        else:
+            content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        count, start = 0, -1
+        while count < limit and (start := content.find(mark, start + 1)) >= 0:
+            count += 1
+        return count
 
 
 def _open_picture(file: BinaryIO) -> Image.Image:
     picture = Image.open(file, formats=_SUPPORTED_FORMATS)
     _check_size(picture.width, picture.height)
+    if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
+        raise DataError(f"is a JPEG of {_MAX_SCANS} or more scans, which takes long to decode; save it again")
     return picture
 
 
