@@ -137,11 +137,11 @@ def _source_targets(folder: Path) -> Iterator[Target]:
             archive.writestr("a/1.png", picture)
             archive.writestr("b/2.png", picture * 2)
         zips.append(buffer.getvalue())
-    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as tar_file:
         for name in ("a/1.png", f"b/{'x' * 150}.png"):
             info = tarfile.TarInfo(name)
             info.size = len(picture)
-            archive.addfile(info, io.BytesIO(picture))
+            tar_file.addfile(info, io.BytesIO(picture))
     array = io.BytesIO()
     np.savez_compressed(array, x=np.zeros((3, 4, 4), np.uint8), y=np.arange(3))
     idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (3, 4, 4)) + bytes(range(48))

@@ -96,7 +96,7 @@ def read_content(source: Source, index: int, scratch: Path) -> Content:
         return path
     num_bytes = source.num_bytes(index)
     check_file_size(num_bytes or 1, MAX_FILE_BYTES)
-    if num_bytes <= _LARGE_BYTES:
+    if num_bytes <= _LARGE_BYTES or not source.has_files:
         return source.read(index)
     copy = TemporaryCopy(scratch / f"image-{index}")
     source.copy(index, copy.path)

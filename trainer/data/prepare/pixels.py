@@ -109,11 +109,10 @@ def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
 
 def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
     maximum, found = 2**bits - 1, int(np.max(picture.getextrema()))
-    if bits > 8 or found > maximum:
-        raise DataError(
-            f"has 8 bits per channel and values up to {found}, which do not fit --bits={bits} (0 to {maximum}); "
-            "correct or omit --bits"
-        )
+    if bits > 8:
+        raise DataError(f"has 8 bits per channel, or is in color, where only 8 bits are read; omit --bits={bits}")
+    if found > maximum:
+        raise DataError(f"has values up to {found}, but --bits={bits} states {maximum}; correct or omit --bits")
     return picture.point(
         [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
     )

@@ -46,6 +46,8 @@ class ZipSource(Source):
             too large.
     """
 
+    has_files = True
+
     def __init__(self, path: Path, scratch: Path):
         try:
             with path.open("rb") as file:

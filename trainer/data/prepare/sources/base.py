@@ -41,12 +41,14 @@ class Source(abc.ABC):
     Attributes:
         items: Images in the order of the source.
         class_names: Class names by label.
+        has_files: Whether `read` returns the bytes of files, which `copy` can write.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
     """
 
     items: Sequence[Item]
     class_names: tuple[str, ...]
+    has_files = False
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
 
@@ -67,7 +69,7 @@ class Source(abc.ABC):
         return 0
 
     def copy(self, index: int, target: Path) -> None:
-        """Writes the content of an item that `read` returns as bytes to a local file, without much memory.
+        """Writes the file of an item to a local file, with little memory.
 
         Raises:
             DataError: As `read`.
@@ -84,6 +86,7 @@ class OneFileSource(Source):
     A subclass opens `_file` and sets `_ranges` to the offset and size of each item, by name.
     """
 
+    has_files = True
     _file: BinaryIO
     _ranges: dict[str, tuple[int, int]]
 
@@ -112,6 +115,8 @@ class OneFileSource(Source):
 
 class FilesSource(Source):
     """Base class of sources whose items are separate files, local or in a bucket."""
+
+    has_files = True
 
     @abc.abstractmethod
     def _location(self, index: int) -> Location:
