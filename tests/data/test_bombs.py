@@ -26,8 +26,9 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer.data.prepare import convert
+from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.sources import archives, csv, open_source
-from trainer.errors import DataError, TrainerError
+from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import locate
 
 MIB = 2**20
@@ -358,6 +359,19 @@ def test_large_images_wait_in_files_that_are_deleted(name, tmp_path, monkeypatch
     assert not list((tmp_path / "scratch").iterdir())
     shards = [(tmp_path / folder / "images-00000.tfrecord").read_bytes() for folder in "12"]
     assert shards[0] == shards[1]
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+def test_copies_that_fail_are_deleted(name, tmp_path):
+    write = {"x.zip": lambda path, *files: write_zip(path, 0, files), "x.tar": write_tar}[name]
+    write(tmp_path / name, picture(0, (700, 700)), picture(1, (700, 700)))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with open_source(str(tmp_path / name)) as source:
+        os.truncate(tmp_path / name, 1_000_000)
+        check_refusal(lambda: read_content(source, 0, scratch), DataError)
+        assert not list(scratch.iterdir())
+        check_refusal(lambda: read_content(source, 0, tmp_path / "missing"), StorageError, "TMPDIR")
 
 
 @pytest.mark.slow

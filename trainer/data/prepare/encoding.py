@@ -17,7 +17,7 @@ from trainer.data.prepare.decoding import MAX_FILE_BYTES, Content, Encoded, Temp
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.regular_file import check_file_size
 from trainer.data.prepare.sources import Source
-from trainer.errors import DataError, quote
+from trainer.errors import DataError, StorageError, quote
 
 _BATCH_SIZE = 16
 _BATCH_PIXELS = 2**22
@@ -90,6 +90,7 @@ def read_content(source: Source, index: int, scratch: Path) -> Content:
 
     Raises:
         DataError: If the image cannot be read. The message completes a sentence that begins with the image's name.
+        StorageError: If the disk of `scratch` is full.
     """
     path = source.path(index)
     if path is not None:
@@ -99,7 +100,16 @@ def read_content(source: Source, index: int, scratch: Path) -> Content:
     if num_bytes <= _LARGE_BYTES or not source.has_files:
         return source.read(index)
     copy = TemporaryCopy(scratch / f"image-{index}")
-    source.copy(index, copy.path)
+    try:
+        source.copy(index, copy.path)
+    except BaseException as error:
+        copy.path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(
+                f"{copy.path} cannot be written ({error.strerror or error}); free space on its disk, or set TMPDIR to "
+                "a folder on another disk."
+            ) from error
+        raise
     return copy
 
 
