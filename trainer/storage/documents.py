@@ -120,12 +120,8 @@ def read_json_lines(path: Path, check: Check) -> tuple[list[dict[str, Any]], int
 
 def _is_cut_short(content: bytes) -> bool:
     """Returns whether an unreadable line looks like the beginning of an object."""
-    return (
-        content.startswith(b"{")
-        and not content.endswith(b"\n")
-        and len(content) < MAX_DOCUMENT_BYTES
-        and b"\0" not in content
-    )
+    is_last = not content.endswith(b"\n") and len(content) < MAX_DOCUMENT_BYTES
+    return is_last and content.startswith(b"{") and b"\0" not in content
 
 
 def anything(value: Any, path: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import CheckpointError, ConfigError
+from trainer.storage import documents
 from trainer.storage.base import Location
 from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.local_files import remove_leftovers, scratch_folder, write_atomically
@@ -229,4 +230,4 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     Raises:
         OSError: If the file cannot be read, or is not a regular file.
     """
-    return read_json_lines(path, _METRICS_LINE)
+    return documents.read_json_lines(path, documents.record({"step": documents.whole()}))

@@ -1,15 +1,21 @@
 """Source for images that a CSV file lists."""
 
 import csv
+import io
+import itertools
 import os
 from pathlib import Path
 
+from trainer.data.prepare.regular_file import open_regular_file
 from trainer.data.prepare.sources.base import FilesSource, Item, natural_sort_key
-from trainer.errors import DataError
+from trainer.errors import DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
+MAX_ROWS = 2_000_000
+"""Maximum number of images. Their names and labels are in memory."""
 _PATH_COLUMNS = ("path", "file", "filename", "image")
+_MAX_TABLE_BYTES = 2**30
 _LABEL_COLUMNS = ("label", "class", "class_name")
 
 
@@ -50,22 +56,30 @@ class CsvSource(FilesSource):
 def _read_rows(table: Path) -> list[tuple[int, str, str]]:
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
+        content = open_regular_file(table, _MAX_TABLE_BYTES)
+    except DataError as error:
+        raise DataError(f"{table} {error}.") from error
+    try:
+        with content:
+            rows = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
             columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
             path_column = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
             label_column = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
             if path_column is None:
-                received = ", ".join(columns) or "(none)"
+                received = quote(", ".join(columns)) if columns else "(none)"
                 raise DataError(
                     f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
                     f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
                 )
-            return [
-                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem) for row in rows
+            values = [
+                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem)
+                for row in itertools.islice(rows, MAX_ROWS + 1)
             ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it in this format.") from error
+    if len(values) > MAX_ROWS:
+        raise DataError(f"{table} has more than {MAX_ROWS:,} lines; divide it.")
+    return values
 
 
 def _relative_name(name: str, folder: Location, origin: str) -> str:

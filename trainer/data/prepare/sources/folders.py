@@ -17,8 +17,12 @@ class FolderSource(FilesSource):
 
     def __init__(self, folder: Location):
         self._folder = folder
-        names = filter_images(entry.name for entry in folder.entries())
+        self._sizes = {entry.name: entry.num_bytes for entry in folder.entries()}
+        names = filter_images(self._sizes)
         self.items, self.class_names = group_by_class(names, folder.name)
+
+    def num_bytes(self, index: int) -> int:
+        return self._sizes[self.items[index].name]
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name
