@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,7 +207,7 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
     height, width = options.image_size or (None, None)
     channels = options.channels
     if channels is None or height is None:
-        with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+        with scratch_folder() as scratch:
             found = [_read_shape(source, int(index), scratch) for index in indices[:_NUM_INSPECTED]]
         shapes = [shape for shape in found if shape]
         if not shapes:
