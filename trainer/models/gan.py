@@ -30,7 +30,13 @@ from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
 from trainer.models.training_inputs import make_loader
-from trainer.models.validation import check_same_shape, check_takes_images, check_takes_latents, resolve_precision, trained_variables
+from trainer.models.validation import (
+    check_same_shape,
+    check_takes_images,
+    check_takes_latents,
+    resolve_precision,
+    trained_variables,
+)
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.training.loop import DeviceLoop, TrainingLoop
 from trainer.training.preemption import Preemption
@@ -306,8 +312,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             batch_size: Global batch size.
             epochs: Total number of passes over `x`, those of an earlier `fit` included.
             steps: Total number of generator updates; replaces `epochs`.
-            callbacks: A Keras callback or a list of them, which run in the order of their `priority`. `on_train_batch_*` runs once per
-                execution. Callbacks of Keras that set learning rates set those of both optimizers.
+            callbacks: A Keras callback or a list of them, which run in the order of their `priority`. `on_train_batch_*`
+                runs once per execution. Callbacks of Keras that set learning rates set those of both optimizers.
             verbose: 0 for no progress display; otherwise a bar on a terminal or in a notebook.
             steps_per_execution: Largest number of steps between two calls of the callbacks.
             balance_classes: Whether to show every class of `y` equally often: images of smaller classes come several
@@ -338,7 +344,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             model=self,
             epochs=-(-num_steps // loader.steps_per_epoch),
             steps=loader.steps_per_epoch,
-            verbose=0,
+            verbose=int(verbose != 0),
             num_steps=num_steps,
             global_batch_size=batch_size,
         )

@@ -47,11 +47,14 @@ def check_arguments(method: str, given: Mapping[str, Any], known: Iterable[str])
     """
     for name, value in given.items():
         if name not in ARGUMENTS[method]:
-            advice = did_you_mean(name, sorted(known), "omit it.")
+            arguments = [argument for argument in known if argument not in ("self", "keras_arguments")]
+            advice = did_you_mean(name, arguments, f"its arguments are {', '.join(arguments)}.")
             raise ConfigError(f"{method} has no argument {quote(name)}; {advice}")
         default, advice = ARGUMENTS[method][name]
         if value is not default and (not isinstance(value, type(default)) or value != default):
-            raise ConfigError(f"{method} does not support {name}={quote(value)}; {advice}.")
+            is_plain = isinstance(value, (bool, int, float, str))
+            received = f"={quote(value)}" if is_plain else f" of type {type(value).__name__}"
+            raise ConfigError(f"{method} does not support {name}{received}; {advice}.")
 
 
 def check_overrides(kind: type[keras.Model]) -> None:
@@ -78,7 +81,21 @@ def as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
         if not isinstance(callback, keras.callbacks.Callback):
             kind = f"the class {callback.__name__}" if isinstance(callback, type) else f"a {type(callback).__name__}"
             raise ConfigError(f"callbacks[{index}] is {kind}; pass an instance of a keras.callbacks.Callback.")
+        _check_callback(callback)
     return flat
+
+
+def _check_callback(callback: keras.callbacks.Callback) -> None:
+    """Rejects callbacks of Keras that need what a GAN does not have, before training instead of after an epoch."""
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        raise ConfigError(
+            "SwapEMAWeights needs an optimizer with use_ema=True, which a GAN does not have; pass ema_half_life_images "
+            "to compile, and use ema_generator."
+        )
+    if isinstance(callback, keras.callbacks.OrbaxCheckpoint):
+        raise ConfigError("OrbaxCheckpoint does not save the step of a GAN; use trainer.callbacks.Checkpoint.")
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+        raise ConfigError("ModelCheckpoint has save_weights_only=False, but a GAN has no save; pass True.")
 
 
 def _refused(name: str, advice: str) -> Callable[..., NoReturn]:
@@ -104,12 +121,17 @@ class KerasMethodsMixin:
     test_on_batch = _refused("test_on_batch", "the losses of each step are in the logs of fit and in its History")
     quantize = _refused("quantize", "save ema_generator.save(FILE), load that file, and quantize the loaded generator")
     export = _refused("export", "use ema_generator.export(FOLDER), or the command python -m trainer export")
+    to_json = _refused("to_json", "call to_json of one of networks")
     add_loss = _refused("add_loss", "add the term in GAN.add_losses")
     compile_from_config = _refused("compile_from_config", "call compile")
     save = _refused(
         "save",
         "use ema_generator.save(FILE) for the generator, save_weights(FILE) for all weights, or "
         "trainer.callbacks.Checkpoint to resume exactly",
+    )
+
+    get_config = _refused(
+        "get_config", "a GAN is the code of its class and the state that save_weights saves, so create another one"
     )
 
     def save_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:

@@ -24,7 +24,7 @@ class OptimizerView:
     built = True
 
     def __init__(self, by_name: Mapping[str, keras.optimizers.Optimizer]):
-        self._by_name = dict(by_name)
+        object.__setattr__(self, "_by_name", dict(by_name))
 
     @property
     def optimizers(self) -> list[keras.optimizers.Optimizer]:
@@ -69,6 +69,13 @@ class OptimizerView:
     def get_config(self) -> dict[str, Any]:
         """Returns the config of each optimizer, by `generator` and `discriminator`."""
         return {name: optimizer.get_config() for name, optimizer in self._by_name.items()}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "learning_rate":
+            raise AttributeError(
+                f'{name} cannot be set for both; set model.optimizers["generator"].{name}, for example.'
+            )
+        object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         values = [getattr(optimizer, name) for optimizer in self._by_name.values()]

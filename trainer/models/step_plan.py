@@ -7,7 +7,7 @@ import keras
 from trainer.config.choices import UpdateOrder
 from trainer.errors import NetworkError
 from trainer.models.compiled_state import CompiledState, ema_name
-from trainer.models.validation import trained_variables
+from trainer.models.validation import check_layers, trained_variables
 from trainer.training import schedules
 from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
 
@@ -16,7 +16,7 @@ def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) 
     """Returns the plan of the step of a compiled `GAN`.
 
     Raises:
-        NetworkError: If `trainable` was changed since `compile` in a way that the optimizers do not allow.
+        NetworkError: If the networks were changed since `compile` in a way that the optimizers do not allow.
     """
     state: CompiledState = gan.compiled_state
     _check_trainable(gan, state)
@@ -56,6 +56,8 @@ def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
 
 def _check_trainable(gan: Any, state: CompiledState) -> None:
     """Rejects weights that became trainable after `compile`. Weights may be frozen, and thawed again."""
+    for name, network in state.networks.items():
+        check_layers(name, network)
     for group, variables in trained_variables(gan.optimizer_groups, state.networks).items():
         optimizer = state.optimizers[group]
         known = {id(variable) for variable in state.variables[group]}

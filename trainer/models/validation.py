@@ -61,10 +61,20 @@ def check_built(name: str, network: object) -> None:
     """Rejects an object that is not a built network."""
     if not isinstance(network, keras.layers.Layer) or not network.built:
         raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
+    check_layers(name, network)
+
+
+def check_layers(name: str, network: keras.layers.Layer) -> None:
+    """Rejects a network with layers whose precision training does not support."""
     for layer in _layers([network]):
+        if layer.quantization_mode is not None:
+            raise NetworkError(
+                f"the layer {layer.name} of {name} is quantized to {layer.quantization_mode}, which cannot be trained; "
+                "train first, then save the generator, load the file, and quantize the loaded generator."
+            )
         if layer.compute_dtype == "float16":
             raise NetworkError(
-                f"the layer {layer.name} of get_{name}() computes in float16, whose gradients underflow without loss "
+                f"the layer {layer.name} of {name} computes in float16, whose gradients underflow without loss "
                 "scaling; use bfloat16 or float32."
             )
 

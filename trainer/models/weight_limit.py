@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.config.settings import Settings
 from trainer.errors import NetworkError
 
-DEFAULT_MAX_WEIGHTS = 500_000_000
-"""Default of `max_weights`."""
+DEFAULT_MAX_WEIGHTS = Settings.max_weights
 
 _BYTES_PER_WEIGHT = 16
 """Memory of a float32 weight in training: its value, its gradient, and two moments of Adam."""
@@ -39,7 +39,7 @@ def limited_weights(max_weights: int) -> Iterator[None]:
             gib = num_weights * _BYTES_PER_WEIGHT / 2**30
             refusal = NetworkError(
                 f"the networks have at least {num_weights:,} weights (the last one, {settings.get('name')}, has the "
-                f"shape {shape}), which need {gib:,.0f} GiB in training, but max_weights={max_weights:,}; make "
+                f"shape {shape}), which need {gib:,.1f} GiB in training, but max_weights={max_weights:,}; make "
                 "networks, latents or images smaller, or raise max_weights."
             )
             raise refusal

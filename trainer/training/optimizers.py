@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainer.errors import ConfigError
@@ -42,6 +41,9 @@ def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 
     The settings are the attributes of the optimizer. `get_config` would omit those that no argument sets, such as the
     exclusions from weight decay, and not every optimizer has it. The clone shares schedules, and has new variables.
+
+    Raises:
+        ConfigError: If an optimizer of another library was used before and has variables of its constructor.
     """
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
@@ -62,10 +64,18 @@ def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 def _copy_attribute(
     optimizer: keras.optimizers.Optimizer, copy: keras.optimizers.Optimizer, name: str, value: Any
 ) -> None:
-    """Copies a setting. A variable that the constructor made becomes a new one; `build` makes all others."""
-    if isinstance(value, keras.Variable) and not optimizer.built:
-        initial = np.array(value)
-        value = copy.add_variable(initial.shape, lambda shape, dtype: initial, value.dtype, value.aggregation, name=name)
+    """Copies a setting. Variables of the constructor become new ones; `build` makes all others."""
+    is_variable = isinstance(value, keras.Variable)
+    if is_variable and not optimizer.built:
+        initial = value.numpy()
+        value = copy.add_variable(
+            initial.shape, lambda shape, dtype: initial, value.dtype, value.aggregation, name=name
+        )
+    elif is_variable and not type(optimizer).__module__.startswith("keras."):
+        raise ConfigError(
+            f"the optimizer {type(optimizer).__name__} was used before, so that its variable {name} no longer has its "
+            "first value; pass a new optimizer."
+        )
     elif any(isinstance(leaf, keras.Variable) for leaf in keras.tree.flatten(value)):
         return
     setattr(copy, name, value)
@@ -73,7 +83,8 @@ def _copy_attribute(
 
 def _clone_inner_optimizers(optimizer: Any, copy: Any) -> None:
     """Makes a copy of a `MultiOptimizer` use clones of the optimizers that its map or function returns."""
-    clones = {id(inner): (inner, clone(inner)) for inner in optimizer._inner_optimizers}
+    is_map = isinstance(optimizer._optimizer_map, keras.optimizers.OptimizerMap)
+    clones = {id(inner): (inner, clone(inner)) for inner in optimizer._inner_optimizers if is_map}
 
     def select(variable: keras.Variable) -> Any:
         inner = optimizer._optimizer_map(variable)

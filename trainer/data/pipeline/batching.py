@@ -143,9 +143,9 @@ class Chunk:
     @property
     def template(self) -> "Chunk":
         """Chunk with the same shapes and types that takes no memory. `batch` needs no more of a chunk than these."""
-        arrays = {"images": self.images, "targets": self.targets, "order": self.order}
-        empty = {name: None if array is None else _empty_like(array) for name, array in arrays.items()}
-        return dataclasses.replace(self, **empty)
+        targets = None if self.targets is None else _empty_like(self.targets)
+        order = None if self.order is None else _empty_like(self.order)
+        return dataclasses.replace(self, images=_empty_like(self.images), targets=targets, order=order)
 
     @property
     def signature(self) -> tuple[object, ...]:
