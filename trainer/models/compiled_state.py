@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.config.fields import check_number
 from trainer.errors import ConfigError, NetworkError
 from trainer.models.objective import Objective
 from trainer.models.validation import (
@@ -18,7 +19,6 @@ from trainer.models.validation import (
     check_scope,
     has_convolutions,
     policy_of,
-    trained_variables,
 )
 from trainer.models.weight_limit import limited_weights
 from trainer.training import optimizers
@@ -116,7 +116,7 @@ def build_networks(
     objective: Objective,
     *,
     with_ema: bool,
-    precision: str,
+    precision: str | None,
     max_weights: int,
     seed: int,
     strategy: tf.distribute.Strategy,
@@ -124,9 +124,11 @@ def build_networks(
     """Builds all networks of a GAN, with weights that are a function of `seed`.
 
     Raises:
+        ConfigError: If `precision`, `max_weights` or a global setting of Keras is not supported.
         NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
             another one; or if all of them have more weights than `max_weights`.
     """
+    check_number("max_weights", max_weights, whole=True, minimum=1)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy_of(precision))
     try:
@@ -148,15 +150,15 @@ def build_networks(
 
 
 def build_optimizers(
-    gan: Any, optimizer: Any, networks: Mapping[str, keras.layers.Layer], strategy: tf.distribute.Strategy
+    optimizer: Any, variables: Mapping[str, list[keras.Variable]], strategy: tf.distribute.Strategy
 ) -> dict[str, keras.optimizers.Optimizer]:
-    """Builds the optimizers `generator` and `discriminator` inside the strategy's scope.
+    """Builds the optimizers `generator` and `discriminator` for their variables inside the strategy's scope.
 
     Raises:
         ConfigError: If `optimizer` is unknown or its settings are not supported.
     """
     with strategy.scope():
-        return optimizers.for_phases(optimizer, trained_variables(gan.optimizer_groups, networks))
+        return optimizers.for_phases(optimizer, variables)
 
 
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:

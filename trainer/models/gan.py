@@ -34,7 +34,6 @@ from trainer.models.validation import (
     check_same_shape,
     check_takes_images,
     check_takes_latents,
-    resolve_precision,
     trained_variables,
 )
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
@@ -246,8 +245,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         if self._compiled_state is not None:
             raise ConfigError(f"{type(self).__name__} is compiled already; create another one to change its settings.")
         check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
-        check_number("max_weights", max_weights, whole=True, minimum=1)
-        precision = resolve_precision(precision)
         check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(
             loss,
@@ -268,14 +265,13 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             strategy=strategy,
         )
         compiled_state.check_no_other_state(self, networks)
-        optimizers = compiled_state.build_optimizers(self, optimizer, networks, strategy)
+        variables = trained_variables(self.optimizer_groups, networks)
+        optimizers = compiled_state.build_optimizers(optimizer, variables, strategy)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
-        for name, network in networks.items():  # Keras saves the weights of layers that are attributes
-            setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
         self._compiled_state = CompiledState(
             networks=networks,
             optimizers=optimizers,
-            variables=trained_variables(self.optimizer_groups, networks),
+            variables=variables,
             objective=objective,
             strategy=strategy,
             seed=seed,
@@ -284,8 +280,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             ema_half_life_images=ema_half_life_images,
             jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
         )
-        self.optimizer = OptimizerView(self.optimizers)
-        self.built = self.compiled = True
+        self._show_to_keras()
 
     def fit(
         self,
@@ -312,8 +307,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             batch_size: Global batch size.
             epochs: Total number of passes over `x`, those of an earlier `fit` included.
             steps: Total number of generator updates; replaces `epochs`.
-            callbacks: A Keras callback or a list of them, which run in the order of their `priority`. `on_train_batch_*`
-                runs once per execution. Callbacks of Keras that set learning rates set those of both optimizers.
+            callbacks: A Keras callback or a list of them, which run in the order of their `priority`. The methods
+                `on_train_batch_*` run once per execution. Callbacks of Keras that set learning rates set those of both
+                optimizers.
             verbose: 0 for no progress display; otherwise a bar on a terminal or in a notebook.
             steps_per_execution: Largest number of steps between two calls of the callbacks.
             balance_classes: Whether to show every class of `y` equally often: images of smaller classes come several
@@ -371,6 +367,13 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     def set_network_factories(self, networks: Mapping[str, Callable[[], keras.Model]]) -> None:
         """Sets functions that build networks, by name, for methods `get_*` that are not overridden."""
         self._factories |= networks
+
+    def _show_to_keras(self) -> None:
+        """Sets the attributes that Keras and its callbacks expect of a compiled model."""
+        for name, network in self.networks.items():  # Keras saves the weights of layers that are attributes
+            setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
+        self.optimizer = OptimizerView(self.optimizers)
+        self.built = self.compiled = True
 
     def _with_default_callbacks(
         self, callbacks: Sequence[keras.callbacks.Callback], verbose: str | int

@@ -21,8 +21,8 @@ _POLICIES: dict[str, str] = {Precision.FLOAT32: "float32", Precision.BFLOAT16: "
 _OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
 
 
-def resolve_precision(precision: str | None) -> str:
-    """Returns a precision, or that of Keras's global dtype policy for None.
+def policy_of(precision: str | None) -> str:
+    """Returns the name of Keras's dtype policy for a precision; that of the global policy for None.
 
     Raises:
         ConfigError: If the precision is unknown, or Keras is configured in a way that GANs do not support.
@@ -35,21 +35,16 @@ def resolve_precision(precision: str | None) -> str:
             raise ConfigError(
                 f"keras.config.{name}() is {value}, but GANs need {allowed}; call keras.config.set_{name}('{allowed}')."
             )
-    if precision is None:
-        policy = keras.config.dtype_policy().name
-        precisions = {name: precision for precision, name in _POLICIES.items()}
-        if policy not in precisions:
-            raise ConfigError(
-                f"Keras's global dtype policy is {policy}; set {' or '.join(precisions)}, or pass precision to compile."
-            )
-        return precisions[policy]
-    check_choice("precision", precision, Precision)
-    return precision
-
-
-def policy_of(precision: str) -> str:
-    """Returns the name of Keras's dtype policy for a precision."""
-    return _POLICIES[precision]
+    if precision is not None:
+        check_choice("precision", precision, Precision)
+        return _POLICIES[precision]
+    policy = keras.config.dtype_policy().name
+    if policy not in _POLICIES.values():
+        raise ConfigError(
+            f"Keras's global dtype policy is {policy}; set {' or '.join(_POLICIES.values())}, or pass precision to "
+            "compile."
+        )
+    return policy
 
 
 def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:
