@@ -209,6 +209,13 @@ class Settings:
     precision: str = setting(
         Precision.FLOAT32, "Precision of the networks' computations. Weights are always float32.", choices=Precision
     )
+    max_weights: int = setting(
+        500_000_000,
+        "Largest number of weights of all networks together, with their moving averages. Larger networks are rejected "
+        "before memory is taken for them.",
+        minimum=1,
+        resumable=True,
+    )
 
     sample_every_steps: int = setting(
         500, "Number of steps between sample grids. 0: only before and after training.", minimum=0, resumable=True

@@ -8,9 +8,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.config.fields import check_number
 from trainer.errors import ConfigError, NetworkError
 from trainer.models.objective import Objective
-from trainer.models.validation import check_built, check_expects, check_optimizer_groups, has_convolutions, policy_of
+from trainer.models.validation import (
+    check_built,
+    check_distinct,
+    check_expects,
+    check_optimizer_groups,
+    check_scope,
+    has_convolutions,
+    policy_of,
+)
+from trainer.models.weight_limit import limited_weights
 from trainer.training import optimizers
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
@@ -22,7 +32,8 @@ class CompiledState:
 
     Attributes:
         networks: All networks by name, EMA networks and the augmenter included.
-        optimizers: The optimizers `generator` and `discriminator`, built for their variables.
+        optimizers: The optimizers `generator` and `discriminator`.
+        variables: Variables that each optimizer was built for.
         objective: The losses.
         strategy: Strategy that the GAN trains under.
         seed: Seed of the run.
@@ -34,6 +45,7 @@ class CompiledState:
 
     networks: Mapping[str, keras.layers.Layer]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
+    variables: Mapping[str, list[keras.Variable]]
     objective: Objective
     strategy: tf.distribute.Strategy
     seed: int
@@ -112,24 +124,35 @@ def ema_name(name: str) -> str:
 
 
 def build_networks(
-    gan: Any, objective: Objective, *, with_ema: bool, precision: str, seed: int, strategy: tf.distribute.Strategy
+    gan: Any,
+    objective: Objective,
+    *,
+    with_ema: bool,
+    precision: str | None,
+    max_weights: int,
+    seed: int,
+    strategy: tf.distribute.Strategy,
 ) -> dict[str, keras.layers.Layer]:
     """Builds all networks of a GAN, with weights that are a function of `seed`.
 
     Raises:
-        NetworkError: If a network is not built, has no optimizer, or does not fit the loss.
+        ConfigError: If `precision`, `max_weights` or a global setting of Keras is not supported.
+        NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
+            another one; or if all of them have more weights than `max_weights`.
     """
+    check_number("max_weights", max_weights, whole=True, minimum=1)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy_of(precision))
     try:
-        with strategy.scope(), seeded_initialization(seed):
+        with strategy.scope(), seeded_initialization(seed), limited_weights(max_weights):
             networks = gan.get_networks()
             for name, network in networks.items():
                 check_built(name, network)
+                check_scope(name, network, strategy)
             check_optimizer_groups(gan.optimizer_groups, networks)
             if with_ema:
                 networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
-            _check_distinct(networks)
+            check_distinct(networks)
     finally:
         keras.config.set_dtype_policy(policy)
     for name in gan.optimizer_groups["discriminator"]:
@@ -139,17 +162,13 @@ def build_networks(
 
 
 def build_optimizers(
-    gan: Any, optimizer: Any, networks: Mapping[str, keras.layers.Layer], strategy: tf.distribute.Strategy
+    optimizer: Any, variables: Mapping[str, list[keras.Variable]], strategy: tf.distribute.Strategy
 ) -> dict[str, keras.optimizers.Optimizer]:
-    """Builds the optimizers `generator` and `discriminator` inside the strategy's scope.
+    """Builds the optimizers `generator` and `discriminator` for their variables inside the strategy's scope.
 
     Raises:
         ConfigError: If `optimizer` is unknown or its settings are not supported.
     """
-    variables = {
-        group: [variable for name in names for variable in networks[name].trainable_variables]
-        for group, names in gan.optimizer_groups.items()
-    }
     with strategy.scope():
         return optimizers.for_phases(optimizer, variables)
 
@@ -174,19 +193,16 @@ def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.L
         )
 
 
-def _check_distinct(networks: Mapping[str, keras.layers.Layer]) -> None:
-    """Rejects methods `get_*` that return the same network twice: the networks would not be independent."""
-    owners: dict[int, str] = {}
-    for name, network in networks.items():
-        owner = owners.setdefault(id(network), name)
-        if owner != name:
-            raise NetworkError(
-                f"{owner} and {name} are the same network; make the methods get_* return a new network in each call."
-            )
-
-
 def _copy_of_generator(gan: Any, generator: keras.Model) -> keras.Model:
+    """Returns another generator with the weights of the first, which may be pretrained."""
     copy = gan.get_generator()
+    check_built("generator", copy)
+    shapes = [[tuple(weight.shape) for weight in network.weights] for network in (generator, copy)]
+    if shapes[0] != shapes[1]:
+        raise NetworkError(
+            "get_generator() returns networks with other weights in each call, so that the generator can have no EMA; "
+            "return the same architecture, or set ema_half_life_images=0."
+        )
     copy.set_weights(generator.get_weights())
     return copy
 

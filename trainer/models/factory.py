@@ -89,6 +89,7 @@ def from_config(
         ema_half_life_images=_half_life(config),
         jit_compile=_JIT_COMPILE[config.jit_compile],
         precision=config.precision,
+        max_weights=config.max_weights,
         seed=config.seed,
         strategy=strategy,
     )

@@ -5,9 +5,9 @@ Legend: `B` images of a replica, `H W C` an image, `Z` latent size.
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,11 +23,20 @@ from trainer.models import compiled_state
 from trainer.models.arrays import as_images, range_of
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
+from trainer.models.compiled_step import CompiledStep
 from trainer.models.inference import InferenceMixin
+from trainer.models.keras_methods import KerasMethodsMixin, as_callbacks, check_arguments, check_overrides
 from trainer.models.objective import LossOutput, Objective
+from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
 from trainer.models.training_inputs import make_loader
-from trainer.models.validation import check_precision, check_same_shape, check_takes_images, check_takes_latents
+from trainer.models.validation import (
+    check_same_shape,
+    check_takes_images,
+    check_takes_latents,
+    trained_variables,
+)
+from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.training.loop import DeviceLoop, TrainingLoop
 from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
@@ -35,7 +44,7 @@ from trainer.training.schedules import ScheduleLike
 from trainer.training.step import Losses, Metrics
 
 
-class GAN(InferenceMixin, CompiledMixin, keras.Model):
+class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     """A generator and a discriminator that are trained against each other.
 
     Subclass it and override `get_generator` and `get_discriminator`, then `compile` and `fit` as with any Keras model:
@@ -60,7 +69,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         name: Name of the model.
 
     Raises:
-        ConfigError: If an argument is unknown, or the class overrides `train_step`.
+        ConfigError: If an argument is unknown, or the class overrides a method such as `train_step`.
     """
 
     num_classes = 0
@@ -88,10 +97,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         name: str | None = None,
     ):
         super().__init__(name=name)
-        if type(self).train_step is not keras.Model.train_step:
-            raise ConfigError(
-                f"{type(self).__name__} overrides train_step, which is not used; override forward instead."
-            )
+        check_overrides(type(self))
         check_choice("latent_distribution", latent_distribution, LatentDistribution)
         check_choice("image_range", image_range, ImageRange)
         self.latent_dim = latent_dim
@@ -100,6 +106,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         self.step = 0
         self._factories = dict(networks or {})
         self._compiled_state: CompiledState | None = None
+        self._compiled_step: CompiledStep | None = None
         self._preemption = Preemption()
 
     @property
@@ -198,9 +205,11 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         augment_probability: ScheduleLike | None = 1.0,
         ema_half_life_images: ScheduleLike = 0.0,
         jit_compile: bool | str = "auto",
-        precision: str = "float32",
+        precision: str | None = None,
+        max_weights: int = DEFAULT_MAX_WEIGHTS,
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
+        **keras_arguments: Any,
     ) -> None:
         """Builds networks and optimizers inside the strategy's scope. A GAN is compiled once.
 
@@ -222,9 +231,12 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             ema_half_life_images: Half-life in images of the generator's EMA, which is used for sampling; 0 for none. A
                 number is ramped up early in training; a function of the step is used as it is.
             jit_compile: Whether to use XLA; `auto` uses it if the networks have no convolution.
-            precision: `float32` or `bfloat16`.
+            precision: `float32` or `bfloat16`; None for that of Keras's global dtype policy.
+            max_weights: Largest number of weights of all networks together, EMA networks included. Larger networks are
+                rejected before memory is taken for them.
             seed: Seed of weights, data order, latents, augmentation and dropout.
             strategy: Strategy to train under; None for the current strategy.
+            **keras_arguments: Other arguments of `keras.Model.compile`, which are accepted at their defaults only.
 
         Raises:
             ConfigError: If a setting or a name is unknown, two settings exclude each other, or the model is compiled.
@@ -232,7 +244,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         """
         if self._compiled_state is not None:
             raise ConfigError(f"{type(self).__name__} is compiled already; create another one to change its settings.")
-        check_precision(precision)
+        check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
         check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(
             loss,
@@ -248,17 +260,18 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             objective,
             with_ema=bool(ema_half_life_images),
             precision=precision,
+            max_weights=max_weights,
             seed=seed,
             strategy=strategy,
         )
         compiled_state.check_no_other_state(self, networks)
-        optimizers = compiled_state.build_optimizers(self, optimizer, networks, strategy)
+        variables = trained_variables(self.optimizer_groups, networks)
+        optimizers = compiled_state.build_optimizers(optimizer, variables, strategy)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
-        for name, network in networks.items():  # Keras saves the weights of layers that are attributes
-            setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
         self._compiled_state = CompiledState(
             networks=networks,
             optimizers=optimizers,
+            variables=variables,
             objective=objective,
             strategy=strategy,
             seed=seed,
@@ -267,9 +280,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             ema_half_life_images=ema_half_life_images,
             jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
         )
-        # Keras's callbacks that set learning rates look for several optimizers here.
-        self.optimizer = SimpleNamespace(optimizers=[*self.optimizers.values()])
-        self.built = True
+        self._show_to_keras()
 
     def fit(
         self,
@@ -279,12 +290,13 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         batch_size: int = 32,
         epochs: float = 1,
         steps: int | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        callbacks: Any = None,
         verbose: str | int = "auto",
         steps_per_execution: int = 20,
         balance_classes: bool = False,
         horizontal_flips: bool = False,
         handle_sigterm: bool = False,
+        **keras_arguments: Any,
     ) -> keras.callbacks.History:
         """Trains from `self.step` on.
 
@@ -295,14 +307,16 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             batch_size: Global batch size.
             epochs: Total number of passes over `x`, those of an earlier `fit` included.
             steps: Total number of generator updates; replaces `epochs`.
-            callbacks: Keras callbacks, which run in the order of their `priority`. `on_train_batch_*` runs once per
-                execution. Callbacks of Keras that set learning rates set those of both optimizers.
+            callbacks: A Keras callback or a list of them, which run in the order of their `priority`. The methods
+                `on_train_batch_*` run once per execution. Callbacks of Keras that set learning rates set those of both
+                optimizers.
             verbose: 0 for no progress display; otherwise a bar on a terminal or in a notebook.
             steps_per_execution: Largest number of steps between two calls of the callbacks.
             balance_classes: Whether to show every class of `y` equally often: images of smaller classes come several
                 times per epoch.
             horizontal_flips: Whether to mirror each real image with probability one half.
             handle_sigterm: Whether SIGTERM stops training after the current step; `preempted` is true then.
+            **keras_arguments: Other arguments of `keras.Model.fit`, which are accepted at their defaults only.
 
         Returns:
             Keras's `History`; its `history` has a list of epoch means for each scalar. The last one may be of a part of
@@ -315,17 +329,18 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             NetworkError: If the networks do not fit the data, or a variable gets no gradient.
             DivergenceError: If a loss is not finite.
         """
+        check_arguments("fit", keras_arguments, inspect.signature(GAN.fit).parameters)
         check_number("batch_size", batch_size, whole=True, minimum=1)
         check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
         loader = make_loader(self, x, y, batch_size, balance_classes)
         num_steps = max(1, round(epochs * loader.steps_per_epoch)) if steps is None else steps
         callback_list = keras.callbacks.CallbackList(
-            self._with_default_callbacks(callbacks or [], verbose),
+            self._with_default_callbacks(as_callbacks(callbacks), verbose),
             add_history=True,
             model=self,
             epochs=-(-num_steps // loader.steps_per_epoch),
             steps=loader.steps_per_epoch,
-            verbose=0,
+            verbose=int(verbose != 0),
             num_steps=num_steps,
             global_batch_size=batch_size,
         )
@@ -342,17 +357,6 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
             ).run()
         return next(callback for callback in callback_list.callbacks if isinstance(callback, keras.callbacks.History))
 
-    def save(self, *args: Any, **settings: Any) -> NoReturn:
-        """Raises an error: a GAN is its class's code and its state, which other methods save.
-
-        Raises:
-            ConfigError: Always, with the names of those methods.
-        """
-        raise ConfigError(
-            "a GAN cannot be saved as one file; use ema_generator.save(FILE) for the generator, save_weights(FILE) for "
-            "all weights, or trainer.callbacks.Checkpoint to resume exactly."
-        )
-
     # State.
 
     @property
@@ -363,6 +367,13 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
     def set_network_factories(self, networks: Mapping[str, Callable[[], keras.Model]]) -> None:
         """Sets functions that build networks, by name, for methods `get_*` that are not overridden."""
         self._factories |= networks
+
+    def _show_to_keras(self) -> None:
+        """Sets the attributes that Keras and its callbacks expect of a compiled model."""
+        for name, network in self.networks.items():  # Keras saves the weights of layers that are attributes
+            setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)
+        self.optimizer = OptimizerView(self.optimizers)
+        self.built = self.compiled = True
 
     def _with_default_callbacks(
         self, callbacks: Sequence[keras.callbacks.Callback], verbose: str | int
@@ -378,10 +389,17 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
         return self._factories[name]()
 
     def _make_device_loop(self, batch_size: int, horizontal_flips: bool, chunk: Chunk) -> DeviceLoop:
+        """Returns the compiled step for data like `chunk`: that of the last `fit` if nothing has changed."""
         plan = step_plan(self, batch_size, horizontal_flips)
-        device_loop = DeviceLoop(plan, chunk, self.compiled_state.strategy)
-        compiled_state.check_no_other_state(self, self.networks)  # a layer may have built its weights in the first pass
-        return device_loop
+        key = (batch_size, horizontal_flips, chunk.signature)
+        if self._compiled_step is None or not self._compiled_step.fits(self, key):
+            self._compiled_step = None  # frees its memory first
+            device_loop = DeviceLoop(plan, chunk, self.compiled_state.strategy)
+            compiled_state.check_no_other_state(self, self.networks)  # the first pass may have built weights
+            self._compiled_step = CompiledStep(self, key, device_loop)
+        else:
+            self._compiled_step.device_loop.restart(chunk)
+        return self._compiled_step.device_loop
 
     def _set_image_range(self, image_range: tuple[float, float]) -> None:
         self.image_range = image_range

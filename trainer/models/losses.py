@@ -232,6 +232,11 @@ class KerasLoss(AdversarialLoss):
     """
 
     def __init__(self, function: Callable[..., Any]):
+        if getattr(function, "reduction", None) == "sum":
+            raise NetworkError(
+                f"the Keras loss {_name_of(function)} has reduction=sum, but losses are averaged over the batch; "
+                "remove it."
+            )
         self._function = function
         from_logits = _from_logits(function)
         self.expects_logits, self.reads_probabilities = from_logits is True, from_logits is False

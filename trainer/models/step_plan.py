@@ -2,15 +2,24 @@
 
 from typing import Any
 
+import keras
+
 from trainer.config.choices import UpdateOrder
+from trainer.errors import NetworkError
 from trainer.models.compiled_state import CompiledState, ema_name
+from trainer.models.validation import check_layers, trained_variables
 from trainer.training import schedules
 from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
 
 
 def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) -> StepPlan:
-    """Returns the plan of the step of a compiled `GAN`."""
+    """Returns the plan of the step of a compiled `GAN`.
+
+    Raises:
+        NetworkError: If the networks were changed since `compile` in a way that the optimizers do not allow.
+    """
     state: CompiledState = gan.compiled_state
+    _check_trainable(gan, state)
     emas = [name for name in gan.ema_networks if ema_name(name) in state.networks]
     half_life = state.ema_half_life_images
     if not callable(half_life):
@@ -43,3 +52,19 @@ def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
     if group == "discriminator" and state.objective.augmenter is not None:
         networks.append(state.objective.augmenter)
     return Phase(name, tuple(networks), state.optimizers[group])
+
+
+def _check_trainable(gan: Any, state: CompiledState) -> None:
+    """Rejects weights that became trainable after `compile`. Weights may be frozen, and thawed again."""
+    for name, network in state.networks.items():
+        check_layers(name, network)
+    for group, variables in trained_variables(gan.optimizer_groups, state.networks).items():
+        optimizer = state.optimizers[group]
+        known = {id(variable) for variable in state.variables[group]}
+        new = [variable.path for variable in variables if id(variable) not in known]
+        if new or (len(variables) != len(known) and isinstance(optimizer, keras.optimizers.MultiOptimizer)):
+            raise NetworkError(
+                f"trainable was changed after compile, and the optimizer of the {group} was built for other weights"
+                f"{f' ({new[0]} is new)' if new else ''}; save_weights, create another GAN with trainable set in its "
+                "methods get_*, compile it, and load_weights."
+            )

@@ -3,7 +3,7 @@
 Legend: `B` images of a replica, `P` patches, `Z` latent size, `K` classes.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer.config.choices import Precision
 from trainer.config.fields import check_choice
-from trainer.errors import DataError, NetworkError
+from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.models.losses import AdversarialLoss
 
 _CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
@@ -21,14 +21,30 @@ _POLICIES: dict[str, str] = {Precision.FLOAT32: "float32", Precision.BFLOAT16: "
 _OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
 
 
-def check_precision(precision: str) -> None:
-    """Rejects an unknown precision."""
-    check_choice("precision", precision, Precision)
+def policy_of(precision: str | None) -> str:
+    """Returns the name of Keras's dtype policy for a precision; that of the global policy for None.
 
-
-def policy_of(precision: str) -> str:
-    """Returns the name of Keras's dtype policy for a precision."""
-    return _POLICIES[precision]
+    Raises:
+        ConfigError: If the precision is unknown, or Keras is configured in a way that GANs do not support.
+    """
+    for name, value, allowed in (
+        ("floatx", keras.config.floatx(), "float32"),
+        ("image_data_format", keras.config.image_data_format(), "channels_last"),
+    ):
+        if value != allowed:
+            raise ConfigError(
+                f"keras.config.{name}() is {value}, but GANs need {allowed}; call keras.config.set_{name}('{allowed}')."
+            )
+    if precision is not None:
+        check_choice("precision", precision, Precision)
+        return _POLICIES[precision]
+    policy = keras.config.dtype_policy().name
+    if policy not in _POLICIES.values():
+        raise ConfigError(
+            f"Keras's global dtype policy is {policy}; set {' or '.join(_POLICIES.values())}, or pass precision to "
+            "compile."
+        )
+    return policy
 
 
 def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:
@@ -40,6 +56,45 @@ def check_built(name: str, network: object) -> None:
     """Rejects an object that is not a built network."""
     if not isinstance(network, keras.layers.Layer) or not network.built:
         raise NetworkError(f"get_{name}() must return a built keras.Model; start the network with keras.Input(shape).")
+    check_layers(name, network)
+
+
+def check_layers(name: str, network: keras.layers.Layer) -> None:
+    """Rejects a network with layers whose precision training does not support."""
+    for layer in _layers([network]):
+        if layer.quantization_mode is not None:
+            raise NetworkError(
+                f"the layer {layer.name} of {name} is quantized to {layer.quantization_mode}, which cannot be trained; "
+                "train first, then save the generator, load the file, and quantize the loaded generator."
+            )
+        if layer.compute_dtype == "float16":
+            raise NetworkError(
+                f"the layer {layer.name} of {name} computes in float16, whose gradients underflow without loss "
+                "scaling; use bfloat16 or float32."
+            )
+
+
+def check_scope(name: str, network: keras.layers.Layer, strategy: tf.distribute.Strategy) -> None:
+    """Rejects a network whose variables were made outside of the strategy's scope."""
+    for variable in network.variables:
+        if not strategy.extended.variable_created_in_scope(variable.value):
+            raise NetworkError(
+                f"{variable.path} of {name} was made outside of the scope of the {type(strategy).__name__}; make the "
+                "networks in the methods get_*, which are called inside the scope."
+            )
+
+
+def check_distinct(networks: Mapping[str, keras.layers.Layer]) -> None:
+    """Rejects networks that share a variable: they would not be independent, as each EMA and each update assumes."""
+    owners: dict[int, str] = {}
+    for name, network in networks.items():
+        for variable in network.variables:
+            owner = owners.setdefault(id(variable), name)
+            if owner != name:
+                raise NetworkError(
+                    f"{owner} and {name} share {variable.path}; make the methods get_* return a new network with new "
+                    "layers in each call."
+                )
 
 
 def check_optimizer_groups(
@@ -60,6 +115,27 @@ def check_optimizer_groups(
             raise NetworkError(
                 f"no optimizer updates the weights of {name}; name it in optimizer_groups, or set trainable=False."
             )
+
+
+def trained_variables(
+    optimizer_groups: Mapping[str, tuple[str, ...]], networks: Mapping[str, keras.layers.Layer]
+) -> dict[str, list[keras.Variable]]:
+    """Returns the weights that each optimizer updates.
+
+    Raises:
+        NetworkError: If there are none: that optimizer would change nothing.
+    """
+    variables = {
+        group: [variable for name in names for variable in networks[name].trainable_variables]
+        for group, names in optimizer_groups.items()
+    }
+    for group, names in optimizer_groups.items():
+        if not variables[group]:
+            raise NetworkError(
+                f"no weight of {' and '.join(names)} is trainable, so that the {group} would not learn; set trainable "
+                "to True for at least one layer."
+            )
+    return variables
 
 
 def check_expects(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:
@@ -183,8 +259,11 @@ def per_example(values: tf.Tensor) -> tf.Tensor:
 
 def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
     """Returns whether any layer, at any depth, is a convolution."""
-    return any(
-        isinstance(layer, _CONVOLUTIONS) or (isinstance(layer, keras.Model) and has_convolutions([layer]))
-        for network in networks
-        for layer in getattr(network, "layers", [])
-    )
+    return any(isinstance(layer, _CONVOLUTIONS) for layer in _layers(networks))
+
+
+def _layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
+    """Yields the layers of networks at any depth."""
+    for network in networks:
+        yield network
+        yield from _layers(getattr(network, "layers", []))

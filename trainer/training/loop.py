@@ -66,6 +66,16 @@ class DeviceLoop:
         self._tensors: Tensors = {}  # frees the memory of the previous chunk first
         self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: chunk.tensors())
 
+    def restart(self, chunk: Chunk) -> None:
+        """Prepares another use of the compiled step, from a chunk whose arrays have the same shapes and types."""
+        self.stopped = False
+        self.stop.assign(False)
+        self.load(chunk)
+
+    def unload(self) -> None:
+        """Frees the memory of the data."""
+        self._tensors = {}
+
     @property
     def next_step(self) -> int:
         """Number of the step after the last one that ran, also if an exception has interrupted a call."""
@@ -108,7 +118,7 @@ class TrainingLoop:
 
     Args:
         model: Model with the attribute `step`, the number of steps taken. Callbacks may set it in `on_train_begin`.
-        make_device_loop: Function that compiles the step for a first chunk, after `on_train_begin`.
+        make_device_loop: Function that returns the compiled step for a first chunk, after `on_train_begin`.
         loader: Source of chunks.
         callbacks: Keras's list of callbacks. `on_train_batch_*` runs once per execution. Values that a callback adds to
             its logs there, such as metrics, also appear in the logs of the end of the epoch.
@@ -156,7 +166,11 @@ class TrainingLoop:
                 f"{self._num_steps} steps."
             )
         elif not model.stop_training:
-            self._train(self._start_device_loop())
+            device_loop = self._start_device_loop()
+            try:
+                self._train(device_loop)
+            finally:
+                device_loop.unload()
         self._callbacks.on_train_end()
 
     def _start_device_loop(self) -> DeviceLoop:

@@ -18,45 +18,82 @@ class FusedAdam(keras.optimizers.Adam):
     """
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        index = self._get_variable_index(variable)
-        updates = tf.cast(self.iterations.value + 1, tf.float32)
-        beta_2 = schedules.get(self.beta_2)(self.iterations.value)
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        iterations = tf.convert_to_tensor(self.iterations)
+        updates = tf.cast(iterations + 1, dtype)
+        beta_2 = tf.cast(schedules.get(self.beta_2)(iterations), dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(tf.constant(self.beta_1, tf.float32), updates),
+            beta1_power=tf.pow(tf.constant(self.beta_1, dtype), updates),
             beta2_power=tf.pow(beta_2, updates),
-            lr=tf.cast(learning_rate, tf.float32),
+            lr=tf.cast(learning_rate, dtype),
             beta1=self.beta_1,
             beta2=beta_2,
             epsilon=self.epsilon,
-            grad=tf.cast(gradient, tf.float32),
+            grad=tf.cast(gradient, dtype),
         )
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Returns a new optimizer with the same settings, for the current strategy. Adam becomes `FusedAdam`.
 
-    The clone shares a schedule of the learning rate, because not every schedule can be serialized.
+    The settings are the attributes of the optimizer. `get_config` would omit those that no argument sets, such as the
+    exclusions from weight decay, and not every optimizer has it. The clone shares schedules, and has new variables.
+
+    Raises:
+        ConfigError: If an optimizer of another library was used before and has variables of its constructor.
     """
     cls: Any = type(optimizer)
     if cls is keras.optimizers.Adam and not optimizer.amsgrad:
         cls = FusedAdam
-    return cls.from_config(_config(optimizer))
+    rate = optimizer._learning_rate  # `learning_rate` would be the current value of a schedule
+    copy = cls.__new__(cls)
+    rate = rate if callable(rate) else float(rate)
+    keras.optimizers.Optimizer.__init__(copy, learning_rate=rate, name=optimizer.name)
+    own = {name for name in vars(copy) if name.startswith("_")} | {"built"}  # the base class's state, not settings
+    for name, value in vars(optimizer).items():
+        if name not in own:
+            _copy_attribute(optimizer, copy, name, value)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        _clone_inner_optimizers(optimizer, copy)
+    return copy
 
 
-def _config(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """Returns the config of an optimizer, with the schedule object of its learning rate if there is one."""
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.Variable):
-        return optimizer.get_config()
-    optimizer._learning_rate = 0.0  # get_config would serialize the schedule
-    try:
-        config = optimizer.get_config()
-    finally:
-        optimizer._learning_rate = rate
-    return config | ({"learning_rate": rate} if "learning_rate" in config else {})
+def _copy_attribute(
+    optimizer: keras.optimizers.Optimizer, copy: keras.optimizers.Optimizer, name: str, value: Any
+) -> None:
+    """Copies a setting. Variables of the constructor become new ones; `build` makes all others."""
+    is_variable = isinstance(value, keras.Variable)
+    if is_variable and not optimizer.built:
+        initial = value.numpy()
+        value = copy.add_variable(
+            initial.shape, lambda shape, dtype: initial, value.dtype, value.aggregation, name=name
+        )
+    elif is_variable and not type(optimizer).__module__.startswith("keras."):
+        raise ConfigError(
+            f"the optimizer {type(optimizer).__name__} was used before, so that its variable {name} no longer has its "
+            "first value; pass a new optimizer."
+        )
+    elif any(isinstance(leaf, keras.Variable) for leaf in keras.tree.flatten(value)):
+        return
+    setattr(copy, name, value)
+
+
+def _clone_inner_optimizers(optimizer: Any, copy: Any) -> None:
+    """Makes a copy of a `MultiOptimizer` use clones of the optimizers that its map or function returns."""
+    is_map = isinstance(optimizer._optimizer_map, keras.optimizers.OptimizerMap)
+    clones = {id(inner): (inner, clone(inner)) for inner in optimizer._inner_optimizers if is_map}
+
+    def select(variable: keras.Variable) -> Any:
+        inner = optimizer._optimizer_map(variable)
+        if id(inner) not in clones and isinstance(inner, keras.optimizers.Optimizer):
+            clones[id(inner)] = inner, clone(inner)
+        return clones[id(inner)][1] if id(inner) in clones else inner  # Keras rejects what is not an optimizer
+
+    copy._inner_optimizers = [new for _, new in clones.values()]
+    copy._optimizer_map = select
 
 
 def kind(optimizer: keras.optimizers.Optimizer) -> str:
@@ -98,8 +135,8 @@ def for_phases(
         variables: Variables of each phase, by its name.
 
     Raises:
-        ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, or accumulates
-            gradients on several replicas.
+        ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, averages weights, or
+            accumulates gradients on several replicas.
     """
     by_phase = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
     if set(by_phase) != set(variables):
@@ -107,22 +144,30 @@ def for_phases(
             f"optimizer has the keys {', '.join(map(str, by_phase))}; pass one optimizer, or a dict with "
             f"{' and '.join(sorted(variables))}."
         )
+    given = {name: _as_optimizer(by_phase[name]) for name in variables}
+    for name, phase_optimizer in given.items():
+        _check_settings(phase_optimizer, name)
     built = {}
     for name, phase_variables in variables.items():
-        built[name] = clone(_as_optimizer(by_phase[name]))
+        built[name] = clone(given[name])
         built[name].name = name
         built[name].build(list(phase_variables))
         _disable_all_reduce(built[name])
-        _check_settings(built[name])
+        _check_settings(built[name], name)  # a function of a `MultiOptimizer` returns optimizers while it builds
     return built
 
 
-def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
-    """Rejects loss scaling, which steps do not do, and accumulation on several replicas, which TensorFlow lacks."""
+def _check_settings(optimizer: keras.optimizers.Optimizer, phase: str) -> None:
+    """Rejects settings of an optimizer, or of those that it wraps, that steps do not support."""
     if optimizer.loss_scale_factor is not None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ConfigError(
-            "the optimizer scales the loss, which only float16 needs; remove the scaling, because precision=bfloat16 "
-            "does not need it."
+            f"the optimizer of the {phase} scales the loss, which only float16 needs; remove the scaling, because "
+            "precision=bfloat16 does not need it."
+        )
+    if optimizer.use_ema:
+        raise ConfigError(
+            f"the optimizer of the {phase} has use_ema=True, whose averages a GAN does not use; remove it, and pass "
+            "ema_half_life_images to compile."
         )
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if optimizer.gradient_accumulation_steps and num_replicas > 1:
@@ -130,6 +175,8 @@ def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps} works on one replica, but there are "
             f"{num_replicas}; remove it and use a larger batch."
         )
+    for inner in getattr(optimizer, "optimizers", ()):
+        _check_settings(inner, phase)
 
 
 def _as_optimizer(identifier: Any) -> keras.optimizers.Optimizer:

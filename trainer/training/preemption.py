@@ -49,13 +49,15 @@ class Preemption:
         write.setblocking(False)
         previous_handler = signal.signal(signal.SIGTERM, self._handle)
         previous_descriptor = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, name="preemption", daemon=True).start()
+        watch = threading.Thread(target=self._watch, name="preemption", daemon=True)
+        watch.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(previous_descriptor)
             signal.signal(signal.SIGTERM, previous_handler)
             write.close()  # ends the watching thread
+            watch.join()  # its last action must not reach the next `fit`, which may use the same compiled step
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """Does nothing: Python has already written to the wakeup descriptor."""

@@ -86,7 +86,7 @@ class Ema:
 
     Attributes:
         source: Network that is trained.
-        target: Network whose weights decay towards the source's, and whose buffers are copies of the source's.
+        target: Network whose weights decay towards the source's trainable weights, and are copies of all others.
         half_life_images: Half-life in images seen, by step.
     """
 
@@ -239,12 +239,9 @@ class TrainStep:
         def copy(target: tf.Variable, source: tf.Tensor) -> None:
             target.assign(source)
 
-        update = self._strategy.extended.update
-        weights = zip(ema.target.trainable_variables, ema.source.trainable_variables, strict=True)
-        for target, source in weights:
-            update(target.value, decay, args=(source.value,), group=False)
-        for target, source in zip(buffers_of(ema.target), buffers_of(ema.source), strict=True):
-            update(target.value, copy, args=(source.value,), group=False)
+        for target, source in zip(ema.target.weights, ema.source.weights, strict=True):
+            move = decay if source.trainable else copy
+            self._strategy.extended.update(target.value, move, args=(source.value,), group=False)
 
 
 def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:

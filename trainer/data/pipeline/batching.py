@@ -144,7 +144,15 @@ class Chunk:
     def template(self) -> "Chunk":
         """Chunk with the same shapes and types that takes no memory. `batch` needs no more of a chunk than these."""
         targets = None if self.targets is None else _empty_like(self.targets)
-        return dataclasses.replace(self, images=_empty_like(self.images), targets=targets)
+        order = None if self.order is None else _empty_like(self.order)
+        return dataclasses.replace(self, images=_empty_like(self.images), targets=targets, order=order)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """The facts about this chunk that the compiled step depends on."""
+        arrays = (self.images, self.targets, self.order)
+        shapes = tuple(None if array is None else (array.shape, str(array.dtype)) for array in arrays)
+        return (*shapes, self.image_range, self.visit is None)
 
     def tensors(self) -> Tensors:
         """Returns the content of the chunk on the current device."""

@@ -1,0 +1,129 @@
+"""A compiled step is used again by the next `fit`, with the same bits, unless something that it depends on changed."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from conftest import tiny_gan, values_of
+
+from trainer.callbacks import Checkpoint
+
+
+def counted(**settings):
+    """A GAN, and a list that grows whenever its step is traced."""
+    gan, traces = tiny_gan(**settings), []
+    forward = type(gan).forward
+
+    def counting(*arguments):
+        traces.append(1)
+        return forward(gan, *arguments)
+
+    gan.forward = counting
+    return gan, traces
+
+
+def fit(gan, images, **settings):
+    gan.fit(images, **({"batch_size": 16, "verbose": 0} | settings))
+
+
+CHANGES_NOTHING = {
+    "more steps": lambda gan, images, path: fit(gan, images[:32], steps=4),
+    "epochs": lambda gan, images, path: fit(gan, images[:32], epochs=3),
+    "other images": lambda gan, images, path: fit(gan, images[32:64], steps=4),
+    "other callbacks": lambda gan, images, path: fit(gan, images[:32], steps=4, callbacks=[Checkpoint(path)]),
+    "other executions": lambda gan, images, path: fit(gan, images[:32], steps=4, steps_per_execution=1),
+    "samples": lambda gan, images, path: (gan.sample(3), gan.sample_grid(2, 2), fit(gan, images[:32], steps=4)),
+    "predictions": lambda gan, images, path: (
+        gan.predict(np.zeros((2, 8), "f"), verbose=0),
+        gan.summary(print_fn=lambda text: None),
+        fit(gan, images[:32], steps=4),
+    ),
+    "saved weights": lambda gan, images, path: (
+        gan.save_weights(path / "a.weights.h5"),
+        gan.load_weights(path / "a.weights.h5"),
+        fit(gan, images[:32], steps=4),
+    ),
+    "another learning rate": lambda gan, images, path: (
+        setattr(gan.optimizer, "learning_rate", 0.1),
+        fit(gan, images[:32], steps=4),
+    ),
+}
+
+CHANGES_THE_STEP = {
+    "batch size": lambda gan, images: fit(gan, images[:32], steps=4, batch_size=8),
+    "number of images": lambda gan, images: fit(gan, images[:64], steps=4),
+    "type of images": lambda gan, images: fit(gan, images[:32].astype("float32") / 127.5 - 1, steps=4),
+    "flips": lambda gan, images: fit(gan, images[:32], steps=4, horizontal_flips=True),
+    "layer": lambda gan, images: (
+        [setattr(layer, "rate", 0.9) for layer in gan.discriminator.layers if hasattr(layer, "rate")],
+        fit(gan, images[:32], steps=4),
+    ),
+    "frozen layer": lambda gan, images: (
+        setattr(gan.generator.layers[0], "trainable", False),
+        fit(gan, images[:32], steps=4),
+    ),
+    "frozen weight": lambda gan, images: (
+        setattr(gan.generator.weights[0], "trainable", False),
+        fit(gan, images[:32], steps=4),
+    ),
+    "optimizer": lambda gan, images: (
+        setattr(gan.optimizers["generator"], "beta_1", 0.1),
+        fit(gan, images[:32], steps=4),
+    ),
+    "schedule": lambda gan, images: (
+        setattr(gan.optimizers["generator"], "learning_rate", keras.optimizers.schedules.CosineDecay(0.1, 10)),
+        fit(gan, images[:32], steps=4),
+    ),
+    "augmentation": lambda gan, images: (
+        setattr(gan.objective.augmenter, "image_range", (0.0, 1.0)),
+        fit(gan, images[:32], steps=4),
+    ),
+    "attribute": lambda gan, images: (setattr(gan, "latent_distribution", "uniform"), fit(gan, images[:32], steps=4)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES_NOTHING)
+def test_a_step_is_traced_once(digits, tmp_path, name):
+    gan, traces = counted()
+    fit(gan, digits.images[:32], steps=2)
+    before = len(traces)
+    CHANGES_NOTHING[name](gan, digits.images, tmp_path)
+    assert gan.step >= 4 and len(traces) == before > 0
+
+
+@pytest.mark.parametrize("name", CHANGES_THE_STEP)
+def test_a_step_is_traced_again_for_what_it_depends_on(digits, name):
+    gan, traces = counted(augment="diffaugment")
+    fit(gan, digits.images[:32], steps=2)
+    before = len(traces)
+    CHANGES_THE_STEP[name](gan, digits.images)
+    assert gan.step == 4 and len(traces) > before
+
+
+def test_several_fits_give_the_bits_of_one(digits):
+    whole, parts = tiny_gan(ema_half_life_images=64.0), tiny_gan(ema_half_life_images=64.0)
+    fit(whole, digits.images[:32], steps=6)
+    for steps in (1, 2, 5, 6):
+        fit(parts, digits.images[:32], steps=steps)
+    expected = values_of(whole)
+    assert all((value == expected[name]).all() for name, value in values_of(parts).items())
+
+
+def test_new_data_replaces_the_data_of_an_earlier_fit(digits):
+    first, second = tiny_gan(), tiny_gan()
+    fit(first, digits.images[:32], steps=2)
+    fit(first, digits.images[32:64], steps=3)
+    fit(second, digits.images[:32], steps=3)
+    assert any((value != values_of(second)[name]).any() for name, value in values_of(first).items())
+
+
+def test_fit_keeps_no_reference_to_its_data(digits):
+    gan, images = tiny_gan(model="conditional"), digits.images[:32].copy()
+    images = images.view(type("Watched", (np.ndarray,), {}))
+    gone = weakref.ref(images)
+    fit(gan, images, y=digits.labels[:32], steps=2, balance_classes=True)
+    del images
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,154 @@
+"""Methods and arguments of `keras.Model` that a GAN has no use for, each with what to use instead."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+import keras
+
+from trainer.errors import ConfigError, quote
+from trainer.registry import did_you_mean
+
+_VALIDATION = "add trainer.callbacks.Evaluation to callbacks to measure the samples during training"
+_WEIGHTS = "pass balance_classes=True to show every class equally often"
+
+ARGUMENTS: dict[str, dict[str, tuple[Any, str]]] = {
+    "compile": {
+        "loss_weights": (None, "weight terms of your own in GAN.add_losses"),
+        "metrics": (None, _VALIDATION),
+        "weighted_metrics": (None, _VALIDATION),
+        "run_eagerly": (False, "use tf.print in GAN.forward to look at values"),
+        "steps_per_execution": (1, "pass steps_per_execution to fit"),
+        "auto_scale_loss": (True, "losses are not scaled, and precision=bfloat16 needs no scaling; omit it"),
+    },
+    "fit": {
+        "validation_split": (0.0, _VALIDATION),
+        "validation_data": (None, _VALIDATION),
+        "validation_steps": (None, _VALIDATION),
+        "validation_batch_size": (None, _VALIDATION),
+        "validation_freq": (1, _VALIDATION),
+        "shuffle": (True, "the images of an epoch are always shuffled, by the seed; omit it"),
+        "class_weight": (None, _WEIGHTS),
+        "sample_weight": (None, _WEIGHTS),
+        "initial_epoch": (0, "training continues at the attribute step of the model; omit it"),
+        "steps_per_epoch": (None, "an epoch is a pass over x; pass steps for the total number of steps"),
+    },
+}
+"""Arguments of Keras's methods that have no meaning here: their defaults, which are accepted, and advice."""
+
+_NOT_CALLED = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
+
+
+def check_arguments(method: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Rejects arguments of `compile` or `fit` that a GAN does not have, unless they are Keras's defaults.
+
+    Raises:
+        ConfigError: If there is such an argument.
+    """
+    for name, value in given.items():
+        if name not in ARGUMENTS[method]:
+            arguments = [argument for argument in known if argument not in ("self", "keras_arguments")]
+            advice = did_you_mean(name, arguments, f"its arguments are {', '.join(arguments)}.")
+            raise ConfigError(f"{method} has no argument {quote(name)}; {advice}")
+        default, advice = ARGUMENTS[method][name]
+        if value is not default and (not isinstance(value, type(default)) or value != default):
+            is_plain = isinstance(value, (bool, int, float, str))
+            received = f"={quote(value)}" if is_plain else f" of type {type(value).__name__}"
+            raise ConfigError(f"{method} does not support {name}{received}; {advice}.")
+
+
+def check_overrides(kind: type[keras.Model]) -> None:
+    """Rejects a class that overrides a method of `keras.Model` that `fit` does not call.
+
+    Raises:
+        ConfigError: If it overrides one.
+    """
+    for name in _NOT_CALLED:
+        if getattr(kind, name) is not getattr(keras.Model, name):
+            raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
+
+
+def as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Returns callbacks as a list. As in Keras, `callbacks` may be None, one callback, or a nested list.
+
+    Raises:
+        ConfigError: If something in it is not a callback.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    flat: list[Any] = [] if callbacks is None else keras.tree.flatten(callbacks)
+    for index, callback in enumerate(flat):
+        if not isinstance(callback, keras.callbacks.Callback):
+            kind = f"the class {callback.__name__}" if isinstance(callback, type) else f"a {type(callback).__name__}"
+            raise ConfigError(f"callbacks[{index}] is {kind}; pass an instance of a keras.callbacks.Callback.")
+        _check_callback(callback)
+    return flat
+
+
+def _check_callback(callback: keras.callbacks.Callback) -> None:
+    """Rejects callbacks of Keras that need what a GAN does not have, before training instead of after an epoch."""
+    if isinstance(callback, keras.callbacks.SwapEMAWeights):
+        raise ConfigError(
+            "SwapEMAWeights needs an optimizer with use_ema=True, which a GAN does not have; pass ema_half_life_images "
+            "to compile, and use ema_generator."
+        )
+    if isinstance(callback, keras.callbacks.OrbaxCheckpoint):
+        raise ConfigError("OrbaxCheckpoint does not save the step of a GAN; use trainer.callbacks.Checkpoint.")
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+        raise ConfigError("ModelCheckpoint has save_weights_only=False, but a GAN has no save; pass True.")
+
+
+def _refused(name: str, advice: str) -> Callable[..., NoReturn]:
+    def method(self: Any, *args: Any, **settings: Any) -> NoReturn:
+        raise ConfigError(f"{type(self).__name__} has no {name}; {advice}.")
+
+    method.__name__ = name
+    method.__doc__ = f"Raises ConfigError: {advice}."
+    return method
+
+
+class KerasMethodsMixin:
+    """Methods of `keras.Model` that a GAN refuses or changes. Legend: see `trainer.models.GAN`."""
+
+    step: int
+
+    evaluate = _refused(
+        "evaluate",
+        "use sample to generate images, and trainer.callbacks.Evaluation in fit or a suite of trainer.metrics to "
+        "measure them",
+    )
+    train_on_batch = _refused("train_on_batch", "pass all images to fit, with steps for the total number of steps")
+    test_on_batch = _refused("test_on_batch", "the losses of each step are in the logs of fit and in its History")
+    quantize = _refused("quantize", "save ema_generator.save(FILE), load that file, and quantize the loaded generator")
+    export = _refused("export", "use ema_generator.export(FOLDER), or the command python -m trainer export")
+    to_json = _refused("to_json", "call to_json of one of networks")
+    add_loss = _refused("add_loss", "add the term in GAN.add_losses")
+    compile_from_config = _refused("compile_from_config", "call compile")
+    save = _refused(
+        "save",
+        "use ema_generator.save(FILE) for the generator, save_weights(FILE) for all weights, or "
+        "trainer.callbacks.Checkpoint to resume exactly",
+    )
+
+    get_config = _refused(
+        "get_config", "a GAN is the code of its class and the state that save_weights saves, so create another one"
+    )
+
+    def save_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
+        """Saves the weights of all networks and the state of the optimizers, as `keras.Model.save_weights` does.
+
+        Raises:
+            ConfigError: If the model is not compiled.
+        """
+        self.require_compiled()
+        keras.Model.save_weights(self, filepath, *args, **settings)
+
+    def load_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
+        """Loads what `save_weights` saved, and sets `step` to the number of steps that the loaded state has taken.
+
+        Raises:
+            ConfigError: If the model is not compiled.
+        """
+        self.require_compiled()
+        keras.Model.load_weights(self, filepath, *args, **settings)
+        self.step = int(self.optimizers["generator"].variables[0])  # counts every update, also accumulated ones

@@ -1,0 +1,66 @@
+"""A limit on the number of weights, checked before memory is taken for them."""
+
+import contextlib
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.settings import Settings
+from trainer.errors import NetworkError
+
+DEFAULT_MAX_WEIGHTS = Settings.max_weights
+
+_BYTES_PER_WEIGHT = 16
+"""Memory of a float32 weight in training: its value, its gradient, and two moments of Adam."""
+
+
+@contextlib.contextmanager
+def limited_weights(max_weights: int) -> Iterator[None]:
+    """Limits the number of weights of the variables that are made in this context.
+
+    A variable that would exceed the limit is rejected before its initial value is computed.
+
+    Raises:
+        NetworkError: If the variables have more weights than `max_weights`.
+    """
+    num_weights = 0
+    refusal: NetworkError | None = None
+
+    def create(next_creator: Callable[..., tf.Variable], **settings: Any) -> tf.Variable:
+        nonlocal num_weights, refusal
+        shape = _shape(settings["initial_value"])
+        num_weights += math.prod(shape)
+        if num_weights > max_weights:
+            gib = num_weights * _BYTES_PER_WEIGHT / 2**30
+            refusal = NetworkError(
+                f"the networks have at least {num_weights:,} weights (the last one, {settings.get('name')}, has the "
+                f"shape {shape}), which need {gib:,.1f} GiB in training, but max_weights={max_weights:,}; make "
+                "networks, latents or images smaller, or raise max_weights."
+            )
+            raise refusal
+        return next_creator(**settings)
+
+    try:
+        with tf.variable_creator_scope(create):
+            yield
+    except Exception:
+        if refusal is not None:  # Keras adds lines about the arguments of the layer that made the variable
+            raise refusal from None
+        raise
+
+
+def _shape(initial_value: Any) -> tuple[int, ...]:
+    """Returns the shape of a variable that is being made.
+
+    Keras passes a function without arguments that computes the value. It has no public way to ask for the shape, but
+    the function's closure has the `keras.Variable`, whose shape is known. A test fails if that changes.
+    """
+    if not callable(initial_value):
+        return tuple(np.shape(initial_value))
+    variable = inspect.getclosurevars(initial_value).nonlocals.get("self")
+    return tuple(variable.shape) if isinstance(variable, keras.Variable) else ()
