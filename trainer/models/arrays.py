@@ -133,7 +133,7 @@ def as_array(value: object, name: str) -> np.ndarray:
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.ndim and not array.size:
-        raise DataError(f"{name} is empty, of shape {array.shape}; pass at least one image.")
+        raise DataError(f"{name} is empty, of shape {array.shape}; pass at least one example.")
     return array
 
 

@@ -54,10 +54,10 @@ class ConditionalGAN(GAN):
         super().__init__(latent_dim, **settings)
         check_number("num_classes", num_classes, whole=True, minimum=2)
         self.num_classes = int(num_classes)  # type: ignore[arg-type]
-        self.classes = np.arange(num_classes) if classes is None else np.unique(np.asarray(classes, int))
-        if not self.classes.size or self.classes.min() < 0 or self.classes.max() >= num_classes:
+        self.classes = np.arange(self.num_classes) if classes is None else np.unique(np.asarray(classes, int))
+        if not self.classes.size or self.classes.min() < 0 or self.classes.max() >= self.num_classes:
             raise ConfigError(
-                f"classes={classes} must be labels from 0 to {num_classes - 1}; pass the labels that the data has."
+                f"classes={classes} must be labels from 0 to {self.num_classes - 1}; pass the labels that the data has."
             )
 
     @property

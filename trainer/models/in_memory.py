@@ -103,9 +103,9 @@ def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
                 f"{name} is a {type(value).__name__} with more than {limit / 2**30:.1f} GiB, a quarter of the memory; "
                 f"{_PREPARE}."
             )
-    if not columns[0]:
+    images, labels = (_join(column, bool(is_batched), name) if column else None for column in columns)
+    if images is None:
         raise DataError(f"{name} is a {type(value).__name__} without examples; pass at least one image.")
-    images, labels = (_join(column, bool(is_batched), name) for column in columns)
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{name} has {len(labels)} labels for {len(images)} images; pass one label per image.")
     return _channels_last(images) if examples.is_channels_first else images, labels
@@ -117,9 +117,7 @@ def _channels_last(images: np.ndarray) -> np.ndarray:
     return np.moveaxis(images, 1, -1) if is_first else images
 
 
-def _join(parts: Sequence[np.ndarray], is_batched: bool, name: str) -> np.ndarray | None:
-    if not parts:
-        return None
+def _join(parts: Sequence[np.ndarray], is_batched: bool, name: str) -> np.ndarray:
     try:
         return np.concatenate(parts) if is_batched else np.stack(parts)
     except ValueError as error:
@@ -149,17 +147,17 @@ def _examples_of(value: Any, name: str) -> _Examples | None:
     """Returns the examples of a data set or data loader; None for an array, tensor, list or pandas object."""
     kind = type(value).__name__
     if isinstance(value, tf.data.Dataset):
-        count = int(value.cardinality())
-        if count == tf.data.INFINITE_CARDINALITY:
+        cardinality = int(value.cardinality())
+        if cardinality == tf.data.INFINITE_CARDINALITY:
             raise DataError(f"{name} is a {kind} that repeats forever; remove repeat(), and set epochs instead.")
-        if count == tf.data.UNKNOWN_CARDINALITY:
+        if cardinality == tf.data.UNKNOWN_CARDINALITY:
             raise DataError(
                 f"{name} is a {kind} of unknown length, which may not end; state its length with "
                 "apply(tf.data.experimental.assert_cardinality(N)), or bound it with take(N)."
             )
         first = tf.nest.flatten(value.element_spec)[0].shape
         is_batched = True if first.rank and first[0] is None else None
-        return _Examples(value.as_numpy_iterator(), count, is_batched)
+        return _Examples(value.as_numpy_iterator(), cardinality, is_batched)
     if isinstance(value, keras.utils.PyDataset):
         if value.num_batches is None:
             raise DataError(f"{name} is a {kind} without an end; define num_batches, or pass arrays.")
