@@ -185,7 +185,7 @@ def test_sizes_that_are_none_are_refused(make, mentions):
 
 
 def test_a_range_is_kept_for_all_of_training(digits):
-    gan = MnistGAN(8)
+    gan = DigitsGAN(8)
     gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy, augment="diffaugment")
     gan.fit(digits.images[:32] / 255, batch_size=16, steps=1, verbose=0)
     assert gan.image_range == gan.objective.augmenter.image_range == (0.0, 1.0)
