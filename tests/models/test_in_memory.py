@@ -38,6 +38,16 @@ class Batches(keras.utils.PyDataset):
         return tuple(parts) if len(parts) > 1 else parts[0]
 
 
+class Lengthy(keras.utils.PyDataset):
+    """The older form of a data set of Keras."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return IMAGES[5 * index : 5 * index + 5], LABELS[5 * index : 5 * index + 5]
+
+
 class Rows:
     """A table as Hugging Face's data sets are: a length, and a dict per example."""
 
@@ -115,6 +125,7 @@ TORCH_LABELS = torch.tensor(LABELS)
         ),
         pytest.param(Batches(IMAGES), None, None, id="PyDataset"),
         pytest.param(Batches(IMAGES, LABELS), None, LABELS, id="PyDataset of pairs"),
+        pytest.param(Lengthy(), None, LABELS, id="PyDataset with a length"),
         pytest.param(loader(CHANNELS_FIRST, TORCH_LABELS, batch_size=4), None, LABELS, id="DataLoader"),
         pytest.param(loader(CHANNELS_FIRST, batch_size=4), None, None, id="DataLoader of images"),
         pytest.param(loader(CHANNELS_FIRST, TORCH_LABELS, batch_size=None), None, LABELS, id="DataLoader of examples"),
