@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config.fields import check_number
-from trainer.errors import DataError
+from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.models.compiled_state import ema_name
 from trainer.models.sampler import Sampler
@@ -68,7 +68,8 @@ class InferenceMixin:
     def labels_to_sample(self: Any, num_images: int, labels: Any) -> np.ndarray | None:
         """Returns the labels of samples, int32 [N], or None if the model has no classes."""
         if labels is not None:
-            raise DataError(f"labels={labels} were given to {type(self).__name__}, which has no classes; omit them.")
+            name = type(self).__name__
+            raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
 
     @functools.cached_property
