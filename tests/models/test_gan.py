@@ -190,9 +190,10 @@ def test_a_range_is_kept_for_all_of_training(digits):
     gan.fit(digits.images[:32] / 255, batch_size=16, steps=1, verbose=0)
     assert gan.image_range == gan.objective.augmenter.image_range == (0.0, 1.0)
     gan.fit(digits.images[:32], batch_size=16, steps=2, verbose=0)
+    gan.fit(digits.images[:32] / 600, batch_size=16, steps=3, verbose=0)
     signed = digits.images[:32] / 127.5 - 1
-    check_refusal(lambda: gan.fit(signed, batch_size=16, steps=3, verbose=0), DataError, "0..1", "-1..1")
-    assert gan.image_range == (0.0, 1.0) and gan.step == 2
+    check_refusal(lambda: gan.fit(signed, batch_size=16, steps=4, verbose=0), DataError, "0..1", "-1..1")
+    assert gan.image_range == (0.0, 1.0) and gan.step == 3
 
 
 def test_a_conditional_subclass_takes_integer_and_one_hot_labels(images, digits):

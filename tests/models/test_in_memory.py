@@ -2,6 +2,7 @@
 
 import functools
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -224,6 +225,14 @@ def test_more_than_a_part_of_the_memory_is_refused_at_once(make, monkeypatch):
     assert getattr(x, "num_read", 1) == 1
 
 
+def test_a_large_array_in_a_file_is_refused_before_it_is_read(tmp_path):
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        large = file.create_dataset("large", (2**40, 4, 5, 3), "uint8")
+        check_refusal(functools.partial(read_pair, large, None, 3), DataError, "x", "Dataset", "GiB")
+        small = file.create_dataset("small", data=IMAGES)
+        assert read_pair(small, None, 3)[0] is small
+
+
 class Tiny(ConditionalGAN):
     """A conditional GAN of 4×5×3 images in 0..255."""
 
@@ -295,6 +304,7 @@ def test_numbers_of_images_that_are_none_are_refused(gan, use, mentions):
 
 
 def test_a_refused_fit_changes_no_range(gan):
+    gan.fit(IMAGES.astype("float32"), LABELS, batch_size=5, steps=gan.step + 1, verbose=0)
     before = gan.image_range
     floats = np.linspace(-1, 1, IMAGES.size, dtype="float32").reshape(IMAGES.shape)
     check_refusal(lambda: gan.fit(floats, LABELS, batch_size=5, verbose=0), DataError, "x", "-1..1", "0..255")

@@ -20,7 +20,9 @@ _TOLERANCE = 1e-3
 """Part of a range by which rounding may exceed it."""
 
 
-def read_images(domains: Mapping[str, object], stated: Range | None, default: Range) -> tuple[list[np.ndarray], Range]:
+def read_images(
+    domains: Mapping[str, object], stated: Range | None, current: Range, *, is_trained: bool = False
+) -> tuple[list[np.ndarray], Range]:
     """Converts the images of one or more domains, which have the same range.
 
     uint8 images are 8-bit pixels. Booleans, and integers that are only 0 and 1, are black and white. Other integers
@@ -30,7 +32,9 @@ def read_images(domains: Mapping[str, object], stated: Range | None, default: Ra
     Args:
         domains: Arrays, tensors or lists [N, H, W, C], by the name of the argument.
         stated: Range that the user has stated; None to find it.
-        default: Range that 8-bit pixels are mapped to.
+        current: Range that 8-bit pixels are mapped to.
+        is_trained: Whether the networks have been trained in the current range. Floats that fill none may lie in it
+            then.
 
     Returns:
         Images [N, H, W, C] of each domain, uint8 or float32; and the range (low, high) that the networks work in.
@@ -41,7 +45,7 @@ def read_images(domains: Mapping[str, object], stated: Range | None, default: Ra
     images = [_as_pixels(as_array(x, name), name, stated) for name, x in domains.items()]
     floats = [array for array in images if array.dtype != np.uint8]
     if not floats:
-        return images, default
+        return images, current
     names = " and ".join(domains)
     with np.errstate(over="ignore"):
         floats = [array.astype(np.float32, copy=False) for array in floats]
@@ -49,7 +53,10 @@ def read_images(domains: Mapping[str, object], stated: Range | None, default: Ra
     high = max(float(array.max()) for array in floats)
     if not np.isfinite(low + high):
         raise DataError(f"{names} has values that are not finite; remove them before training.")
-    image_range = _check_stated(low, high, stated, names) if stated else _find_range(low, high, names)
+    if stated:
+        image_range = _check_stated(low, high, stated, names)
+    else:
+        image_range = _find_range(low, high, current if is_trained else None, names)
     return [a if a.dtype == np.uint8 else a.astype(np.float32, copy=False) for a in images], image_range
 
 
@@ -167,11 +174,13 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
     )
 
 
-def _find_range(low: float, high: float, name: str) -> Range:
-    """Returns the range that float images fill."""
+def _find_range(low: float, high: float, known: Range | None, name: str) -> Range:
+    """Returns the range that float images fill, or else the known range that they lie in."""
     for image_range in IMAGE_RANGES.values():  # at most one fits
         if _is_inside(low, high, image_range) and _fills(low, high, image_range):
             return image_range
+    if known and _is_inside(low, high, known):
+        return known
     raise DataError(
         f"{name} has floats from {low:g} to {high:g}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; scale "
         f"or clip {name} to one of them, or state the range that {name} lies in as image_range of the model."

@@ -179,7 +179,7 @@ class GAN(InferenceMixin, CompiledMixin, keras.Model):
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         """Returns the training data as a chunk. This class ignores labels."""
-        (images,), image_range = read_images({"x": x}, self.stated_range, self.image_range)
+        (images,), image_range = read_images({"x": x}, self.stated_range, self.image_range, is_trained=self.step > 0)
         return Chunk(images, None, image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:

@@ -84,10 +84,12 @@ def _is_pair(x: Any, y: Any, image_rank: int | None) -> bool:
 
 def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
     """Returns images and labels of a data set or data loader; other objects unchanged, and None."""
+    limit = machine_memory_mib() * 2**20 / 4
     examples = _examples_of(value, name)
     if examples is None:
+        if _is_from(value, "h5py") and value.nbytes > limit:
+            raise _too_large(value, name, limit)
         return _channels_last(np.asarray(value)) if _is_from(value, "torch") else value, None
-    limit = machine_memory_mib() * 2**20 / 4
     columns: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     total, is_batched = 0, examples.is_batched
     for number, item in enumerate(examples.items):
@@ -99,16 +101,18 @@ def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
             is_batched = columns[0][0].ndim > (3 if image_rank is None else image_rank)
         expected = total if number else total * examples.count
         if expected > limit:
-            raise DataError(
-                f"{name} is a {type(value).__name__} with more than {limit / 2**30:.1f} GiB, a quarter of the memory; "
-                f"{_PREPARE}."
-            )
+            raise _too_large(value, name, limit)
     images, labels = (_join(column, bool(is_batched), name) if column else None for column in columns)
     if images is None:
         raise DataError(f"{name} is a {type(value).__name__} without examples; pass at least one image.")
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{name} has {len(labels)} labels for {len(images)} images; pass one label per image.")
     return _channels_last(images) if examples.is_channels_first else images, labels
+
+
+def _too_large(value: object, name: str, limit: float) -> DataError:
+    kind, gib = type(value).__name__, limit / 2**30
+    return DataError(f"{name} is a {kind} with more than {gib:.1f} GiB, a quarter of the memory; {_PREPARE}.")
 
 
 def _channels_last(images: np.ndarray) -> np.ndarray:
