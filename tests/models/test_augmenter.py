@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan
+from conftest import TINY_MLP, tiny_gan
 from refusals import check_refusal
 
+from trainer import GAN, networks
 from trainer.errors import ConfigError
 from trainer.models import augment, losses
 from trainer.models.augmenter import Augmenter
@@ -99,12 +100,14 @@ def test_float_images_are_augmented_in_their_own_range(digits, monkeypatch):
         return images
 
     monkeypatch.setattr(augment, "get", lambda name: recorded)
-    gan = tiny_gan(augment="ada", augment_probability=0.5)
+    factories = networks.build("mlp", (28, 28, 1), 8, 0, "tanh", TINY_MLP)
     for images, expected in (
         (digits.images[:16], (-1.0, 1.0)),
         (digits.images[:16] / np.float32(255), (0.0, 1.0)),
         (digits.images[:16] / np.float32(127.5) - 1, (-1.0, 1.0)),
     ):
-        gan.fit(images, batch_size=16, steps=gan.step + 1, verbose=0)
+        gan = GAN(8, networks=factories)
+        gan.compile(optimizer="adam", augment="ada", augment_probability=0.5)
+        gan.fit(images, batch_size=16, steps=1, verbose=0)
         assert set(ranges) == {expected} == {gan.image_range}
         ranges.clear()

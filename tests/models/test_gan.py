@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_gan, uncompiled_gan, values_of
 from keras import layers
+from refusals import check_refusal
 
-from trainer import GAN, ConditionalGAN
+from trainer import ACGAN, GAN, ConditionalGAN, InfoGAN
+from trainer.errors import ConfigError, DataError
 
 
 class DigitsGAN(GAN):
@@ -67,6 +69,30 @@ class DigitsConditionalGAN(ConditionalGAN):
         )
 
 
+class MnistGAN(GAN):
+    """The shortest subclass: the size of the latents has the name that the tutorial gives it."""
+
+    def get_generator(self):
+        return keras.Sequential(
+            [
+                keras.Input(shape=(self.input_dim,)),
+                layers.Dense(16, kernel_initializer="he_normal"),
+                layers.BatchNormalization(momentum=0.9),
+                layers.LeakyReLU(0.1),
+                layers.Dense(784, activation="sigmoid"),
+                layers.Reshape((28, 28, 1)),
+            ]
+        )
+
+    get_discriminator = DigitsGAN.get_discriminator
+
+
+class RememberingGAN(MnistGAN):
+    def __init__(self, input_dim, **settings):
+        super().__init__(input_dim=input_dim, **settings)
+        self.input_dim = input_dim
+
+
 def rmsprop():
     """RMSprop 1e-3 with decay 3e-8, in Keras 3's spelling."""
     return keras.optimizers.RMSprop(
@@ -100,6 +126,74 @@ def test_a_subclass_trains_with_keras_losses_and_callbacks(images, tmp_path):
     assert list((tmp_path / "logs").rglob("events.*"))
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
     assert isinstance(history, keras.callbacks.History)
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: MnistGAN(input_dim=20), 20),
+        (lambda: MnistGAN(20), 20),
+        (lambda: MnistGAN(latent_dim=20), 20),
+        (lambda: RememberingGAN(20), 20),
+        (lambda: RememberingGAN(input_dim=np.int64(20), image_range="0..1"), 20),
+    ],
+)
+def test_the_size_of_the_latents_has_two_names(digits, make, size):
+    gan = make()
+    assert gan.latent_dim == gan.input_dim == gan.latent_size == size
+    gan.compile(optimizer=rmsprop(), loss=tf.losses.binary_crossentropy)
+    x = digits.images[:32].astype("float32") / 255
+    history = gan.fit(x=x, epochs=2, batch_size=16, verbose=0)
+    assert len(history.history["loss/generator"]) == 2
+    assert gan.sample(2)[0].shape == (2, 28, 28, 1) and gan.image_range == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: kind(20, 10),
+        lambda kind: kind(latent_dim=20, num_classes=10),
+        lambda kind: kind(input_dim=20, num_classes=10),
+    ],
+)
+def test_a_conditional_gan_of_the_tutorial_trains(digits, make):
+    gan = make(DigitsConditionalGAN)
+    gan.compile(optimizer=rmsprop(), loss=tf.losses.binary_crossentropy)
+    x, y = digits.images[:32].astype("float32") / 127.5 - 1, keras.utils.to_categorical(digits.labels[:32], 10)
+    gan.fit(x=x, y=y, epochs=1, batch_size=16, verbose=0)
+    assert gan.step == 2 and gan.sample(10)[1].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("make", "mentions"),
+    [
+        (lambda: GAN(), ("latent_dim", "input_dim")),
+        (lambda: GAN(8, input_dim=8), ("latent_dim", "input_dim", "8")),
+        (lambda: ConditionalGAN(num_classes=3), ("latent_dim", "input_dim")),
+        (lambda: ACGAN(8, 3, input_dim=8), ("latent_dim", "input_dim", "8")),
+        (lambda: GAN(0), ("latent_dim", "0")),
+        (lambda: GAN("100"), ("latent_dim", "'100'")),
+        (lambda: GAN(input_dim=2.5), ("input_dim", "2.5")),
+        (lambda: InfoGAN(input_dim=-1), ("input_dim", "-1")),
+        (lambda: ConditionalGAN(8), ("num_classes", "None")),
+        (lambda: ConditionalGAN(8, 10.0), ("num_classes", "10.0")),
+        (lambda: ConditionalGAN(8, "10"), ("num_classes", "'10'")),
+    ],
+)
+def test_sizes_that_are_none_are_refused(make, mentions):
+    check_refusal(make, ConfigError, *mentions)
+
+
+def test_a_range_is_kept_for_all_of_training(digits):
+    gan = DigitsGAN(8)
+    gan.compile(optimizer="adam", loss=keras.losses.binary_crossentropy, augment="diffaugment")
+    gan.fit(digits.images[:32] / 255, batch_size=16, steps=1, verbose=0)
+    assert gan.image_range == gan.objective.augmenter.image_range == (0.0, 1.0)
+    gan.fit(digits.images[:32], batch_size=16, steps=2, verbose=0)
+    gan.fit(digits.images[:32] / 600, batch_size=16, steps=3, verbose=0)
+    signed = digits.images[:32] / 127.5 - 1
+    check_refusal(lambda: gan.fit(signed, batch_size=16, steps=4, verbose=0), DataError, "0..1", "-1..1")
+    assert gan.image_range == (0.0, 1.0) and gan.step == 3
 
 
 def test_a_conditional_subclass_takes_integer_and_one_hot_labels(images, digits):

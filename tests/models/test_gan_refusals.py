@@ -172,9 +172,9 @@ def test_calls_through_keras_before_compile_are_refused(use):
         use(GAN(3))
 
 
-def two_inputs():
-    inputs = [keras.Input((8,)), keras.Input((10,))]
-    return keras.Model(inputs, layers.Dense(4)(layers.Concatenate()(inputs)))
+def three_inputs():
+    inputs = [keras.Input((8,)), keras.Input((10,)), keras.Input((1,))]
+    return keras.Model(inputs, layers.Concatenate()(inputs))
 
 
 def dense(input_shape, units):
@@ -248,8 +248,8 @@ def subclassed():
             *("generator", "(8,)", "(18,)", "latent_dim"),
         ),
         row(
-            "two inputs",
-            lambda: fit(conditional(generator=two_inputs), y=LABELS),
+            "three inputs",
+            lambda: fit(conditional(generator=three_inputs), y=LABELS),
             NetworkError,
             *("generator", "(8,)", "(10,)", "(18,)"),
         ),

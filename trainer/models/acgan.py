@@ -20,11 +20,11 @@ from trainer.models.objective import LossOutput
 class ACGAN(AuxiliaryHeadGAN):
     """A conditional GAN with an auxiliary classifier.
 
-    The generator takes [B, Z+K], as in `ConditionalGAN`. The discriminator takes [B, H, W, C] and no label. A
+    The generator takes latents and labels as in `ConditionalGAN`. The discriminator takes [B, H, W, C] and no label. A
     classifier on the features before its last layer is updated in the discriminator's phase.
 
     Args:
-        latent_dim: Number of latent variables, Z.
+        latent_dim: Number of latent variables, Z. `input_dim` is another name of it.
         num_classes: Number of classes, K.
         class_weight: Weight of the cross-entropy of the class, in both phases.
         fake_class_weight: Further weight for fake images in the discriminator's phase. The source uses 1. With 0 the
@@ -43,8 +43,8 @@ class ACGAN(AuxiliaryHeadGAN):
 
     def __init__(
         self,
-        latent_dim: int,
-        num_classes: int,
+        latent_dim: int | None = None,
+        num_classes: int | None = None,
         *,
         class_weight: float = 1.0,
         fake_class_weight: float = 1.0,

@@ -1,75 +1,235 @@
-"""Conversion of the arguments of `GAN.fit` and `GAN.sample` to arrays.
+"""Conversion of images and labels to arrays. Data that has more than one reading, or none, is refused.
 
 Legend: `N` images, `H W C` an image, `K` classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.choices import ImageRange
 from trainer.data.pipeline.batching import IMAGE_RANGES
-from trainer.errors import DataError
+from trainer.errors import DataError, quote
+
+Range = tuple[float, float]
+
+_EIGHT_BIT = (0, 255)
+_MARGIN = 0.1
+"""Part of a range within which the smallest and the largest value must lie at its ends."""
+_TOLERANCE = 1e-3
+"""Part of a range by which rounding may exceed it."""
 
 
-def as_images(x: object, name: str = "x") -> np.ndarray:
-    """Returns images [N, H, W, C] as uint8 if they are uint8, else as float32.
+def read_images(
+    domains: Mapping[str, object], stated: Range | None, current: Range, *, is_trained: bool = False
+) -> tuple[list[np.ndarray], Range]:
+    """Converts the images of one or more domains, which have the same range.
+
+    uint8 images are 8-bit pixels. Booleans, and integers that are only 0 and 1, are black and white. Other integers
+    are 8-bit pixels if they reach from about 0 to about 255. Floats are used as they are: they are in the stated
+    range; otherwise in the one of -1..1, 0..1 and 0..255 that they fill, up to a tenth of it at either end.
+
+    Args:
+        domains: Arrays, tensors or lists [N, H, W, C], by the name of the argument.
+        stated: Range that the user has stated; None to find it.
+        current: Range that 8-bit pixels are mapped to.
+        is_trained: Whether the networks have been trained in the current range. Floats that fill none may lie in it
+            then.
+
+    Returns:
+        Images [N, H, W, C] of each domain, uint8 or float32; and the range (low, high) that the networks work in.
 
     Raises:
-        DataError: If `x` is not an array of numbers.
+        DataError: If an argument is not an array of numbers, or its values do not fit exactly one reading.
     """
-    images = _as_array(x, name)
-    if images.ndim < 2 or images.dtype.kind not in "uif":
-        raise DataError(f"{name} is {images.dtype} of shape {images.shape}; pass numbers of shape [N, H, W, C].")
-    return images if images.dtype == np.uint8 else images.astype(np.float32)
+    images = [_as_pixels(as_array(x, name), name, stated) for name, x in domains.items()]
+    floats = [array for array in images if array.dtype != np.uint8]
+    if not floats:
+        return images, current
+    names = " and ".join(domains)
+    with np.errstate(over="ignore"):
+        floats = [array.astype(np.float32, copy=False) for array in floats]
+    low = min(float(array.min()) for array in floats)
+    high = max(float(array.max()) for array in floats)
+    if not np.isfinite(low + high):
+        raise DataError(f"{names} has values that are not finite; remove them before training.")
+    if stated:
+        image_range = _check_stated(low, high, stated, names)
+    else:
+        image_range = _find_range(low, high, current if is_trained else None, names)
+    return [a if a.dtype == np.uint8 else a.astype(np.float32, copy=False) for a in images], image_range
 
 
-def as_classes(y: object, num_examples: int, name: str = "y") -> np.ndarray:
-    """Returns labels, integers [N] or [N, 1] or one-hot [N, K], as int32 [N].
+def as_images(x: object, name: str = "x", stated: Range | None = None) -> np.ndarray:
+    """Returns images [N, H, W, C] as uint8 if they are 8-bit pixels, else as float32, without a check of their range.
 
     Raises:
-        DataError: If there is not one label from 0 up per image.
+        DataError: If `x` is not an array of numbers, or its integers are not pixels.
     """
-    labels = _as_array(y, name)
+    images = _as_pixels(as_array(x, name), name, stated)
+    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+
+
+def as_classes(y: object, num_examples: int, num_classes: int | None = None, name: str = "y") -> np.ndarray:
+    """Returns labels, whole numbers [N] or [N, 1] or one-hot [N, K], as int32 [N].
+
+    Args:
+        y: Labels.
+        num_examples: Number of images, N.
+        num_classes: Number of classes, K; None if any number is allowed.
+        name: Name of the argument.
+
+    Raises:
+        DataError: If there is not exactly one class from 0 to K-1 per image.
+    """
+    labels = as_array(y, name)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if labels.dtype.kind not in ("buif" if is_one_hot else "uif"):
         raise DataError(f"{name} is of type {labels.dtype}; pass classes as numbers from 0 up, or as one-hot vectors.")
-    labels = labels.argmax(axis=1) if is_one_hot else labels.reshape(-1)
+    if labels.ndim == 0 or labels.ndim > 2 or (not is_one_hot and labels.size != len(labels)):
+        raise DataError(f"{name} has the shape {labels.shape}; pass integers of shape [N], or one-hot vectors [N, K].")
     if len(labels) != num_examples:
-        raise DataError(f"{name} has {labels.size} labels for {num_examples} images; pass one label per image.")
-    if labels.min() < 0:
-        raise DataError(f"{name} has the label {labels.min()}; labels begin at 0.")
-    return labels.astype(np.int32)
+        raise DataError(f"{name} has {len(labels)} labels for {num_examples} images; pass one label per image.")
+    return _from_one_hot(labels, num_classes, name) if is_one_hot else _from_numbers(labels, num_classes, name)
 
 
-def range_of(images: np.ndarray) -> tuple[float, float]:
-    """Returns the range that float images are in.
+def class_tensor(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Returns labels as a tensor int32 [B]. In a graph, running it fails if a label is wrong.
+
+    Args:
+        labels: Whole numbers [B] or [B, 1], or one-hot [B, K].
+        num_classes: Number of classes, K.
 
     Raises:
-        DataError: If a value is not finite.
+        DataError: As `as_classes`, for labels outside of a graph.
     """
-    if not np.isfinite(images).all():
-        raise DataError("x has values that are not finite; remove them before training.")
-    if images.min() < 0:
-        return IMAGE_RANGES[ImageRange.SIGNED_UNIT]
-    return IMAGE_RANGES[ImageRange.UNIT if images.max() <= 1 else ImageRange.EIGHT_BIT]
+    labels = tf.convert_to_tensor(labels)
+    if tf.executing_eagerly():
+        return tf.constant(as_classes(labels, len(labels), num_classes, "labels"))
+    if len(labels.shape) == 2 and labels.shape[1] != 1:
+        labels = tf.ensure_shape(tf.cast(labels, tf.float32), [None, num_classes])
+        classes = tf.argmax(labels, axis=-1, output_type=tf.int32)
+        expected = tf.one_hot(classes, num_classes)
+    else:
+        labels = tf.reshape(labels, [-1])
+        classes = tf.clip_by_value(tf.cast(labels, tf.int32), 0, num_classes - 1)
+        expected = tf.cast(classes, labels.dtype)
+    message = f"labels are not classes; pass whole numbers from 0 to {num_classes - 1}, or one-hot vectors"
+    with tf.control_dependencies([tf.debugging.assert_equal(labels, expected, message)]):
+        return tf.identity(classes)
 
 
-def _as_array(value: object, name: str) -> np.ndarray:
-    """Converts an array, tensor, list or pandas object to an array; rejects iterables of batches by their type."""
-    if isinstance(value, (tf.data.Dataset, keras.utils.PyDataset, Iterator)) or _is_data_loader(value):
-        raise DataError(
-            f"{name} is a {type(value).__name__}, which yields batches, but the data is kept in memory; pass arrays, "
-            "as numpy.concatenate([batch for batch in dataset]), or prepare the images with python -m trainer prepare."
-        )
+def as_array(value: object, name: str) -> np.ndarray:
+    """Returns an array, tensor, list or pandas object as an array with at least one element.
+
+    Raises:
+        DataError: If `value` cannot be an array, is empty, or has elements of different shapes.
+    """
     try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{name} has elements of different shapes; pass images and labels of one shape.") from error
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and array.ndim == 1 and len(array) and np.ndim(array[0]):
+            array = np.stack(list(array))  # a pandas.Series of arrays
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # PyTorch's tensors on a GPU or with gradients raise the others
+        if isinstance(error, ValueError):
+            raise DataError(f"{name} has elements of different shapes; pass images and labels of one shape.") from error
+        raise DataError(f"{name} is no array: {quote(str(error))}; pass arrays of NumPy.") from error
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    if array.ndim and not array.size:
+        raise DataError(f"{name} is empty, of shape {array.shape}; pass at least one example.")
+    return array
 
 
-def _is_data_loader(value: object) -> bool:
-    """Returns whether an object is a `torch.utils.data.DataLoader`, without importing PyTorch."""
-    return any(f"{kind.__module__}.{kind.__name__}".startswith("torch.utils.data.") for kind in type(value).__mro__)
+def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarray:
+    """Returns images as uint8 if they are 8-bit pixels, else as floats."""
+    if images.ndim < 2 or images.dtype.kind not in "buif":
+        raise DataError(
+            f"{name} is {images.dtype} of shape {images.shape}; pass numbers of shape [N, H, W, C], or load a data set "
+            "with trainer.data.loading.load."
+        )
+    if images.dtype.kind == "f":
+        return images
+    if images.dtype.kind == "b":
+        return images.astype(np.uint8) * np.uint8(255)
+    if images.dtype == np.uint8:
+        if not stated and images.max() == 1:
+            raise DataError(
+                f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
+            )
+        return images
+    low, high = int(images.min()), int(images.max())
+    if stated and _is_inside(low, high, stated):
+        return images.astype(np.uint8 if stated == _EIGHT_BIT else np.float32)
+    if (low, high) == (0, 1):
+        return images.astype(np.uint8) * np.uint8(255)
+    if _is_inside(low, high, _EIGHT_BIT) and _fills(low, high, _EIGHT_BIT):
+        return images.astype(np.uint8)
+    raise DataError(
+        f"{name} has values of type {images.dtype} from {low} to {high}, which are not 8-bit pixels from 0 to 255; "
+        f"pass those as uint8, or scale {name} to floats from 0 to 1 or from -1 to 1."
+    )
+
+
+def _find_range(low: float, high: float, known: Range | None, name: str) -> Range:
+    """Returns the range that float images fill, or else the known range that they lie in."""
+    for image_range in IMAGE_RANGES.values():  # at most one fits
+        if _is_inside(low, high, image_range) and _fills(low, high, image_range):
+            return image_range
+    if known and _is_inside(low, high, known):
+        return known
+    raise DataError(
+        f"{name} has floats from {low:g} to {high:g}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; scale "
+        f"or clip {name} to one of them, or state the range that {name} lies in as image_range of the model."
+    )
+
+
+def _check_stated(low: float, high: float, stated: Range, name: str) -> Range:
+    """Rejects float images outside of the stated range."""
+    if not _is_inside(low, high, stated):
+        raise DataError(
+            f"{name} has floats from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
+            f"or clip {name}, or state another of the ranges {', '.join(IMAGE_RANGES)}."
+        )
+    return stated
+
+
+def _is_inside(low: float, high: float, image_range: Range) -> bool:
+    tolerance = _TOLERANCE * (image_range[1] - image_range[0])
+    return image_range[0] - tolerance <= low and high <= image_range[1] + tolerance
+
+
+def _fills(low: float, high: float, image_range: Range) -> bool:
+    margin = _MARGIN * (image_range[1] - image_range[0])
+    return low <= image_range[0] + margin and image_range[1] - margin <= high
+
+
+def _from_one_hot(labels: np.ndarray, num_classes: int | None, name: str) -> np.ndarray:
+    if num_classes is not None and labels.shape[1] != num_classes:
+        raise DataError(
+            f"{name} has the shape {labels.shape}, but num_classes={num_classes}; pass integers of shape [N], or "
+            f"one-hot vectors of shape [N, {num_classes}]."
+        )
+    is_wrong = (np.sum(labels == 1, axis=1) != 1) | (np.sum(labels == 0, axis=1) != labels.shape[1] - 1)
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise DataError(
+            f"{name}[{row}]={quote(labels[row].tolist())} is not one-hot; pass one 1 and otherwise 0 per image, or "
+            "integers."
+        )
+    return labels.argmax(axis=1).astype(np.int32)
+
+
+def _from_numbers(labels: np.ndarray, num_classes: int | None, name: str) -> np.ndarray:
+    labels = labels.reshape(-1)
+    limit = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+    with np.errstate(invalid="ignore"):
+        is_wrong = ~((labels >= 0) & (labels <= limit) & (labels == np.floor(labels)))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        classes = "from 0 up" if num_classes is None else f"from 0 to {limit}, because num_classes={num_classes}"
+        raise DataError(f"{name}[{row}]={labels[row]} is no class; pass whole numbers {classes}, or one-hot vectors.")
+    return labels.astype(np.int32)

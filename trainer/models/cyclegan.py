@@ -5,7 +5,6 @@ Legend: `B` images of a replica, `H W C` an image of either domain, `P` patches.
 Source: arXiv 1703.10593.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.errors import DataError, NetworkError
 from trainer.image_io import tile
-from trainer.models.arrays import as_images
+from trainer.models.arrays import as_images, read_images
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
 from trainer.models.sampler import Sampler, as_bytes
@@ -159,6 +158,7 @@ class CycleGAN(GAN):
             DataError: If there are fewer images, or labels were passed.
         """
         self.require_compiled()
+        check_number("num_images", num_images, whole=True, minimum=1)
         self.labels_to_sample(num_images, labels)
         images, _ = self._to_show(num_images)
         return self.translate(images, "b"), None
@@ -174,7 +174,7 @@ class CycleGAN(GAN):
             Images uint8 [N, H, W, C].
         """
         self.require_compiled()
-        images = as_images(images)
+        (images,), _ = read_images({"images": images}, self.image_range, self.image_range)
         floats = Chunk(images, None, self.image_range).as_floats(images)
         return self._samplers[domain](self.image_range, floats)
 
@@ -219,15 +219,16 @@ class CycleGAN(GAN):
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         if y is None:
             raise DataError("CycleGAN.fit needs two domains; pass images of the other domain as y.")
-        images = as_images(x), as_images(y)
+        images, image_range = read_images(
+            {"x": x, "y": y}, self.stated_range, self.image_range, is_trained=self.step > 0
+        )
         if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
             raise DataError(
                 f"the two domains differ: x is {images[0].dtype} {list(images[0].shape[1:])}, y {images[1].dtype} "
                 f"{list(images[1].shape[1:])}; give both the same size, channels and dtype."
             )
-        chunk = super().make_chunk(images[0], None)
         self.show(*images)
-        return dataclasses.replace(chunk, targets=images[1])
+        return Chunk(images[0], images[1], image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = input_shapes(self.networks["generator_ab"])[0]

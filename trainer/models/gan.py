@@ -20,16 +20,17 @@ from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import IMAGE_RANGES, Chunk
 from trainer.errors import ConfigError, NetworkError
 from trainer.models import compiled_state
-from trainer.models.arrays import as_images, range_of
+from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.inference import InferenceMixin
 from trainer.models.keras_methods import KerasMethodsMixin, as_callbacks, check_arguments, check_overrides
+from trainer.models.network_inputs import check_latent_dim
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
-from trainer.models.training_inputs import make_loader
+from trainer.models.training_inputs import count_steps, make_loader
 from trainer.models.validation import (
     check_same_shape,
     check_takes_images,
@@ -62,10 +63,13 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     Args:
         latent_dim: Number of latent variables, Z.
+        input_dim: Another name of `latent_dim`; pass one of the two.
         networks: Functions that build the networks, by name. They replace the methods `get_*`.
         latent_distribution: `normal` for N(0, 1), or `uniform` for U[0, 1).
-        image_range: Range that uint8 images are mapped to: `-1..1`, `0..1` or `0..255`. Float images are used as they
-            are.
+        image_range: Range of the images that the networks take and make: `-1..1`, `0..1` or `0..255`. 8-bit images are
+            mapped to it; float images must lie in it, and are used as they are. With None, 8-bit images are mapped to
+            `-1..1`, and float images are in the range that they fill: their smallest and largest values must lie
+            within a tenth of its ends.
         name: Name of the model.
 
     Raises:
@@ -89,20 +93,23 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     def __init__(
         self,
-        latent_dim: int,
+        latent_dim: int | None = None,
         *,
+        input_dim: int | None = None,
         networks: Mapping[str, Callable[[], keras.Model]] | None = None,
         latent_distribution: str = "normal",
-        image_range: str = "-1..1",
+        image_range: str | None = None,
         name: str | None = None,
     ):
         super().__init__(name=name)
         check_overrides(type(self))
         check_choice("latent_distribution", latent_distribution, LatentDistribution)
-        check_choice("image_range", image_range, ImageRange)
-        self.latent_dim = latent_dim
+        if image_range is not None:
+            check_choice("image_range", image_range, ImageRange)
+        self.latent_dim = self.input_dim = check_latent_dim(latent_dim, input_dim)
         self.latent_distribution = latent_distribution
-        self.image_range = IMAGE_RANGES[image_range]
+        self.stated_range = None if image_range is None else IMAGE_RANGES[image_range]
+        self.image_range = self.stated_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
         self.step = 0
         self._factories = dict(networks or {})
         self._compiled_state: CompiledState | None = None
@@ -179,10 +186,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         """Returns the training data as a chunk. This class ignores labels."""
-        images = as_images(x)
-        if images.dtype.kind == "f":
-            self._set_image_range(range_of(images))
-        return Chunk(images, None, self.image_range)
+        (images,), image_range = read_images({"x": x}, self.stated_range, self.image_range, is_trained=self.step > 0)
+        return Chunk(images, None, image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         """Rejects images whose shape the networks do not take."""
@@ -301,11 +306,12 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """Trains from `self.step` on.
 
         Args:
-            x: Images [N, H, W, C]: uint8, or float in the range of the generator's output; or a `StreamedDataset` of a
-                prepared set, labels included.
-            y: Labels: integers [N] or one-hot [N, K]; needed by conditional models.
+            x: Images [N, H, W, C]: 8-bit, or float in the range of the generator's output; or a `StreamedDataset` of a
+                prepared set, labels included. `trainer.models.in_memory` lists the data sets and data loaders of other
+                libraries that are read into memory first, with or without labels.
+            y: Labels: integers [N] or one-hot [N, K]; needed by conditional models. None if `x` has them.
             batch_size: Global batch size.
-            epochs: Total number of passes over `x`, those of an earlier `fit` included.
+            epochs: Total number of passes over `x`, those of an earlier `fit` included; 0 takes no step.
             steps: Total number of generator updates; replaces `epochs`.
             callbacks: A Keras callback or a list of them, which run in the order of their `priority`. The methods
                 `on_train_batch_*` run once per execution. Callbacks of Keras that set learning rates set those of both
@@ -333,7 +339,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         check_number("batch_size", batch_size, whole=True, minimum=1)
         check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
         loader = make_loader(self, x, y, batch_size, balance_classes)
-        num_steps = max(1, round(epochs * loader.steps_per_epoch)) if steps is None else steps
+        num_steps = count_steps(epochs, steps, loader.steps_per_epoch)
         callback_list = keras.callbacks.CallbackList(
             self._with_default_callbacks(as_callbacks(callbacks), verbose),
             add_history=True,
@@ -400,8 +406,3 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         else:
             self._compiled_step.device_loop.restart(chunk)
         return self._compiled_step.device_loop
-
-    def _set_image_range(self, image_range: tuple[float, float]) -> None:
-        self.image_range = image_range
-        if self.objective.augmenter is not None:
-            self.objective.augmenter.image_range = image_range

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DataError
+from trainer.config.fields import check_number
+from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.models.compiled_state import ema_name
 from trainer.models.sampler import Sampler
@@ -45,22 +46,30 @@ class InferenceMixin:
             Images uint8 [N, H, W, C], and labels int32 [N], or None if the model has no classes.
 
         Raises:
-            ConfigError: If the model is not compiled.
+            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
             DataError: If labels are out of range, or the model takes none.
         """
+        check_number("num_images", num_images, whole=True, minimum=1)
         chosen = self.labels_to_sample(num_images, labels)
         seed = self.seed if seed is None else seed
         latents = self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy()
         return self._sampler(self.image_range, latents, chosen), chosen
 
     def sample_grid(self: Any, rows: int, columns: int) -> np.ndarray:
-        """Returns samples for fixed latents as one picture: uint8 [height, width, C]."""
+        """Returns samples for fixed latents as one picture: uint8 [height, width, C].
+
+        Raises:
+            ConfigError: If the model is not compiled, or a number is not a whole number from 1 up.
+        """
+        check_number("columns", columns, whole=True, minimum=1)
+        check_number("rows", rows, whole=True, minimum=1)
         return tile(self.sample(rows * columns)[0], columns)
 
     def labels_to_sample(self: Any, num_images: int, labels: Any) -> np.ndarray | None:
         """Returns the labels of samples, int32 [N], or None if the model has no classes."""
         if labels is not None:
-            raise DataError(f"labels={labels} were given to {type(self).__name__}, which has no classes; omit them.")
+            name = type(self).__name__
+            raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
 
     @functools.cached_property

@@ -33,7 +33,7 @@ class InfoGAN(AuxiliaryHeadGAN):
     from its loss in the discriminator's phase.
 
     Args:
-        latent_dim: Number of latent variables, Z.
+        latent_dim: Number of latent variables, Z. `input_dim` is another name of it.
         num_categories: Number of categories, K.
         num_continuous: Number of continuous codes, Q.
         category_weight: Weight of the category's cross-entropy.
@@ -54,7 +54,7 @@ class InfoGAN(AuxiliaryHeadGAN):
 
     def __init__(
         self,
-        latent_dim: int,
+        latent_dim: int | None = None,
         num_categories: int = 10,
         *,
         num_continuous: int = 2,

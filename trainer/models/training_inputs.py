@@ -4,12 +4,14 @@ import dataclasses
 from typing import Any
 
 from trainer.config import check_batch
+from trainer.config.fields import check_number
 from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
 from trainer.errors import DataError
 from trainer.models.arrays import as_classes
 from trainer.models.compiled_state import CompiledState
+from trainer.models.in_memory import read_pair
 from trainer.models.validation import check_reaches
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
@@ -33,15 +35,51 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
     num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
     if isinstance(x, StreamedDataset):
         check_batch(batch_size, x.num_examples, num_replicas)
-        _check_images(gan, x.image_shape)
+        _check_images(gan, x.image_shape, gan.image_range)
         host_shard = _host_shard(gan.compiled_state, batch_size)
         return StreamingLoader(x, gan.make_chunk, batch_size, balance_classes, host_shard)
+    x, y = read_pair(x, y, _image_rank(gan))
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
     check_batch(batch_size, chunk.max_batch_size, num_replicas)
-    _check_images(gan, chunk.images.shape[1:])
+    _check_images(gan, chunk.images.shape[1:], chunk.image_range)
+    _set_image_range(gan, chunk.image_range)
     return InMemoryLoader(chunk, batch_size)
+
+
+def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
+    """Returns the total number of steps for the arguments of `GAN.fit`; a part of an epoch has at least one step.
+
+    Raises:
+        ConfigError: If `steps` is not a whole number from 0 up, or, without it, `epochs` not a number from 0 up.
+    """
+    if steps is not None:
+        check_number("steps", steps, whole=True)
+        return int(steps)
+    check_number("epochs", epochs)
+    return max(1, round(epochs * steps_per_epoch)) if epochs else 0
+
+
+def _image_rank(gan: Any) -> int | None:
+    """Number of dimensions of an image that the networks make; None if it is not known."""
+    outputs = next(
+        (gan.networks[name] for name in gan.optimizer_groups["generator"] if name.startswith("generator")), None
+    )
+    tensors = getattr(outputs, "outputs", None)
+    return len(tensors[0].shape) - 1 if tensors else None
+
+
+def _set_image_range(gan: Any, image_range: tuple[float, float]) -> None:
+    """Sets the range of the images, which stays the same during training."""
+    if gan.step and image_range != gan.image_range:
+        raise DataError(
+            f"x is in the range {image_range[0]:g}..{image_range[1]:g}, but the model has been trained on images in "
+            f"{gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range."
+        )
+    gan.image_range = image_range
+    if gan.objective.augmenter is not None:
+        gan.objective.augmenter.image_range = image_range
 
 
 def _host_shard(state: CompiledState, batch_size: int) -> Any:
@@ -57,9 +95,9 @@ def _balance(gan: Any, chunk: Chunk, y: Any) -> Chunk:
     return dataclasses.replace(chunk, order=balanced_order(as_classes(y, len(chunk.images))))
 
 
-def _check_images(gan: Any, shape: tuple[int, ...]) -> None:
+def _check_images(gan: Any, shape: tuple[int, ...], image_range: tuple[float, float]) -> None:
     """Rejects images whose shape or range the networks do not take or make."""
     gan.check_image_shape(shape)
     for name in gan.optimizer_groups["generator"]:
         if name.startswith("generator"):
-            check_reaches(gan.networks[name], gan.image_range)
+            check_reaches(gan.networks[name], image_range)

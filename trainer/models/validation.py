@@ -181,34 +181,29 @@ def _last_activation(network: keras.layers.Layer) -> Callable[..., Any] | None:
     return None
 
 
-def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None, num_classes: int = 0) -> None:
-    """Rejects a generator that does not take latents [B, Z], or [B, Z+K] with labels."""
+def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None) -> None:
+    """Rejects a generator that does not take latents [B, Z]."""
     expected = input_shapes(generator)
     if not expected or latent_size is None:
         return
-    size = latent_size + num_classes
-    if len(expected) == 1 and (_matches(expected[0], (size,)) or _matches(expected[0], (size, 1))):
+    if len(expected) == 1 and (_matches(expected[0], (latent_size,)) or _matches(expected[0], (latent_size, 1))):
         return
-    with_labels = f" and labels of {num_classes} classes" if num_classes else ""
     raise NetworkError(
-        f"the generator takes {' and '.join(map(str, expected))}, but latents of {latent_size}{with_labels} have the "
-        f"shape ({size},); start it with keras.Input(({size},)), or change latent_dim."
+        f"the generator takes {' and '.join(map(str, expected))}, but latents have the shape ({latent_size},); start "
+        f"it with keras.Input(({latent_size},)), or change latent_dim."
     )
 
 
-def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...], num_planes: int = 0) -> None:
-    """Rejects images of a shape that the discriminator does not take, with `num_planes` planes of labels."""
+def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...]) -> None:
+    """Rejects images of a shape that the discriminator does not take, and a discriminator of several inputs."""
     expected = input_shapes(discriminator)
-    actual = (*shape[:-1], shape[-1] + num_planes)
-    if not expected or len(expected[0]) != len(actual) or _matches(expected[0], actual):
-        return
-    if num_planes and _matches(expected[0], shape):
+    if len(expected) > 1:
         raise NetworkError(
-            f"the discriminator takes images of {expected[0]} without labels; start it with keras.Input({actual}), "
-            f"which has a plane for each of {num_planes} classes, or add a second input of ({num_planes},)."
+            f"the discriminator takes {' and '.join(map(str, expected))}, but this model passes only images; start it "
+            f"with one keras.Input({shape}), or use ConditionalGAN for labels."
         )
-    with_planes = f", {actual} with {num_planes} planes of labels," if num_planes else ""
-    raise DataError(f"x has images of shape {shape}{with_planes} but the discriminator takes {expected[0]}.")
+    if expected and len(expected[0]) == len(shape) and not _matches(expected[0], shape):
+        raise DataError(f"x has images of shape {shape}, but the discriminator takes {expected[0]}.")
 
 
 def _matches(expected: tuple[int | None, ...], actual: tuple[int, ...]) -> bool:

@@ -1,0 +1,189 @@
+"""Inputs of generators and discriminators: latents or images, and labels beside them.
+
+Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.config.fields import check_number
+from trainer.errors import ConfigError, DataError, NetworkError
+from trainer.models.validation import input_shapes
+
+Shape = tuple[int | None, ...]
+
+_INTEGER_SHAPES: tuple[Shape, ...] = ((), (1,))
+_MAX_BFLOAT16_INTEGER = 256
+_LABEL_NAMES = re.compile(r"label|class|cond|categor|target|one_?hot|digit|^y\d*$", re.IGNORECASE)
+_DATA_NAMES = re.compile(r"latent|noise|image|img|picture|pixel|^[xz]\d*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One of two inputs of a network: its name, its shape without B, and its dtype; None for unknown ones."""
+
+    name: str
+    shape: Shape
+    dtype: str | None
+
+
+def check_latent_dim(latent_dim: int | None, input_dim: int | None) -> int:
+    """Returns the number of latent variables, which has two names.
+
+    Raises:
+        ConfigError: If both or none are given, or it is not a whole number from 1 up.
+    """
+    if (latent_dim is None) == (input_dim is None):
+        raise ConfigError(
+            f"latent_dim={latent_dim!r} and input_dim={input_dim!r} are names of the same size; pass exactly one."
+        )
+    name, size = ("latent_dim", latent_dim) if input_dim is None else ("input_dim", input_dim)
+    check_number(name, size, whole=True, minimum=1)
+    return int(size)  # type: ignore[arg-type]
+
+
+def call_with_labels(
+    role: str, network: keras.layers.Layer, data: tf.Tensor, labels: tf.Tensor, num_classes: int, training: bool
+) -> Any:
+    """Returns the output of a network for latents or images and their labels.
+
+    Args:
+        role: `generator` or `discriminator`, for messages.
+        network: Network that takes labels in one of the forms of `find_label_input`.
+        data: Latents [B, Z], or images [B, H, W, C] or [B, D].
+        labels: Integers [B].
+        num_classes: Number of classes, K.
+        training: Argument of the network.
+
+    Raises:
+        DataError, NetworkError: If the network takes neither form.
+    """
+    position = find_label_input(role, network, tuple(data.shape[1:]), num_classes)
+    if position is None:
+        planes = tf.one_hot(labels, num_classes)
+        if len(data.shape) > 2:
+            for _ in data.shape[1:-1]:
+                planes = planes[:, tf.newaxis]
+            planes = tf.broadcast_to(planes, [*data.shape[:-1], num_classes])
+        return network(tf.concat([data, planes], axis=-1), training=training)
+    inputs, pack = _inputs_of(network)
+    label = inputs[position]
+    if label.shape in _INTEGER_SHAPES:
+        label_input = tf.reshape(labels, [-1, *label.shape])
+    else:
+        label_input = tf.one_hot(labels, num_classes)
+    return network(pack([data, label_input] if position else [label_input, data]), training=training)
+
+
+def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, num_classes: int) -> int | None:
+    """Returns the position of the input that takes the labels; None if labels are concatenated to the data.
+
+    Args:
+        role: `generator` or `discriminator`, for messages.
+        network: A network with one input, data and one-hot labels concatenated along the last axis; or with two inputs,
+            in either order: the data, and labels that are one-hot [B, K], or integers [B] or [B, 1]. A subclassed model
+            takes two inputs as one list.
+        data_shape: Shape of latents or an image, without B.
+        num_classes: Number of classes, K.
+
+    Raises:
+        DataError: If a discriminator takes images of another shape.
+        NetworkError: If the network takes neither form, or shapes, dtypes and names do not show which input is which.
+    """
+    inputs, _ = _inputs_of(network)
+    if len(inputs) < 2:
+        _check_concatenated(role, network, data_shape, num_classes)
+        return None
+    if len(inputs) > 2:
+        raise _error(role, inputs, data_shape, num_classes)
+    positions = [
+        i for i in (0, 1) if _takes_labels(inputs[i], num_classes) and _matches(inputs[1 - i].shape, data_shape)
+    ]
+    if len(positions) == 2:
+        integers = [i for i in positions if (inputs[i].dtype or "").startswith("int")]
+        names = [i for i in positions if _LABEL_NAMES.search(inputs[i].name) or _DATA_NAMES.search(inputs[1 - i].name)]
+        positions = next((found for found in (integers, names) if len(found) == 1), positions)
+    if len(positions) != 1:
+        raise _error(role, inputs, data_shape, num_classes)
+    label = inputs[positions[0]]
+    if label.shape in _INTEGER_SHAPES and label.dtype == "float32" and num_classes > _MAX_BFLOAT16_INTEGER:
+        _check_keeps_integers(role, network, label)
+    return positions[0]
+
+
+def _check_keeps_integers(role: str, network: keras.layers.Layer, label: _Input) -> None:
+    """Rejects labels as floats in a network that rounds them."""
+    if network.compute_dtype != "float32":
+        raise NetworkError(
+            f"the {role} rounds its labels to {network.compute_dtype}, which holds whole numbers up to "
+            f"{_MAX_BFLOAT16_INTEGER}; start it with keras.Input({label.shape}, dtype='int32')."
+        )
+
+
+def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Sequence[Any]], Any]]:
+    """Returns the inputs of a network, and a function that packs their values; no inputs if they are not known."""
+    if getattr(network, "inputs", None):
+        inputs = [_Input(tensor.name, tuple(tensor.shape[1:]), tensor.dtype) for tensor in network.inputs]
+        return inputs, lambda values: keras.tree.pack_sequence_as(network.input, list(values))
+    parameters = [
+        parameter.name
+        for parameter in inspect.signature(network.call).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if len(parameters) > 1 and parameters[1] not in ("training", "mask"):
+        raise NetworkError(
+            f"call of {type(network).__name__} takes {', '.join(parameters)}; make it take one list, [data, labels]."
+        )
+    shapes = (network.get_build_config() or {}).get("input_shape")
+    if isinstance(shapes, dict):
+        inputs = [_Input(name, tuple(shape[1:]), None) for name, shape in shapes.items()]
+        return inputs, lambda values: dict(zip(shapes, values, strict=True))
+    if isinstance(shapes, (list, tuple)) and shapes and isinstance(shapes[0], (list, tuple)):
+        return [_Input("", tuple(shape[1:]), None) for shape in shapes], list
+    return [], list
+
+
+def _takes_labels(label: _Input, num_classes: int) -> bool:
+    return label.shape in _INTEGER_SHAPES or _matches(label.shape, (num_classes,))
+
+
+def _matches(expected: Shape, actual: Shape) -> bool:
+    """Returns whether two shapes agree, in which None is any number."""
+    pairs = zip(expected, actual, strict=False)
+    return len(expected) == len(actual) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shape, num_classes: int) -> None:
+    """Rejects a network whose only input does not take data with concatenated labels."""
+    is_image = role == "discriminator"
+    for expected in input_shapes(network):
+        actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + num_classes)
+        is_right = _matches(expected, actual) or (not is_image and _matches(expected, (*actual, 1)))
+        if is_right or (is_image and len(expected) != len(actual)):
+            return
+        if is_image and not _matches(expected, data_shape):
+            raise DataError(
+                f"x has images of shape {data_shape}, {actual} with {num_classes} planes of labels, but the "
+                f"discriminator takes {expected}."
+            )
+        raise _error(role, [_Input("", expected, None)], data_shape, num_classes)
+
+
+def _error(role: str, inputs: Sequence[_Input], data_shape: Shape, num_classes: int) -> NetworkError:
+    """Returns the error for a network that takes labels in no accepted form."""
+    is_image = role == "discriminator"
+    size = data_shape[-1] + num_classes if data_shape[-1] is not None else None
+    shapes = " and ".join(str(value.shape) for value in inputs)
+    data = f"{'images' if is_image else 'latents'} of {data_shape}"
+    return NetworkError(
+        f"the {role} takes {shapes}; for {data} and labels of {num_classes} classes, start it with "
+        f"keras.Input({(*data_shape[:-1], size)}), or with two inputs: {data_shape}, and a label, one-hot of "
+        f"({num_classes},) or an integer of (1,), that is named label"
+        f"{'' if is_image else '; or change latent_dim'}."
+    )
