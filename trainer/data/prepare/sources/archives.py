@@ -6,11 +6,13 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from trainer.data.prepare.sources.base import OneFileSource, Source, filter_images, group_by_class
-from trainer.errors import DataError, StorageError
+from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
+from trainer.data.prepare.sources.listing import is_needed, list_images
+from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import check_relative_name
 
 MAX_MEMBER_BYTES = 2**28
@@ -18,35 +20,40 @@ MAX_MEMBER_BYTES = 2**28
 
 
 class ZipSource(Source):
-    """Images of a zip file.
+    """Images of a zip file. A backslash in a name, as some programs on Windows write it, is a separator.
 
     Args:
         path: Zip file.
         scratch: Not used.
+        options: Options of the source.
 
     Raises:
         DataError: If the file is not a zip file, or a member is a link, has an unsafe name or is too large.
     """
 
-    def __init__(self, path: Path, scratch: Path):
+    def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(f"{path} is not a readable zip file ({error}); copy it again.") from error
-        infos = {info.filename: info for info in self._archive.infolist() if not info.is_dir()}
-        names = filter_images(infos)
-        for info in infos.values():
-            _check_name(path, info.orig_filename)
-        for name in names:
-            if (infos[name].external_attr >> 28) == 0xA:
-                raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
-            _check_size(path, name, infos[name].file_size)
+        self._members = {info.orig_filename.replace("\\", "/"): info for info in self._archive.infolist()}
+        for name, info in self._members.items():
+            _check_name(path, name.removesuffix("/"))
+            if is_needed(name):
+                if (info.external_attr >> 28) == 0xA:
+                    raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
+                _check_size(path, name, info.file_size)
         self._lock = threading.Lock()
-        self.items, self.class_names = group_by_class(names, _stem(path))
+        listing = list_images(self._members, path.name, _stem(path), options, self._read)
+        self.items, self.class_names = listing.items, listing.class_names
+        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in self._archive.infolist())]
 
     def read(self, index: int) -> bytes:
+        return self._read(self.items[index].name)
+
+    def _read(self, name: str) -> bytes:
         try:
-            with self._lock, self._archive.open(self.items[index].name) as member:
+            with self._lock, self._archive.open(self._members[name]) as member:
                 content = member.read(MAX_MEMBER_BYTES + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise DataError(
@@ -66,14 +73,16 @@ class TarSource(OneFileSource):
     Args:
         path: Tar file.
         scratch: Local folder for the images of a compressed file.
+        options: Options of the source.
 
     Raises:
         DataError: If the file is not a tar file, or a member is a link, has an unsafe name or is too large.
         StorageError: If the disk is too small for the unpacked images.
     """
 
-    def __init__(self, path: Path, scratch: Path):
+    def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         self._ranges = {}
+        self._names: list[str] = []
         data_path = path if _is_uncompressed(path) else scratch / "members"
         try:
             if data_path == path:
@@ -89,13 +98,20 @@ class TarSource(OneFileSource):
                 f"{path} cannot be unpacked in {data_path.parent} ({error}); free space there."
             ) from error
         self._file = data_path.open("rb")
-        self.items, self.class_names = group_by_class(list(self._ranges), _stem(path))
+        try:
+            listing = list_images(dict.fromkeys(self._names), path.name, _stem(path), options, self._read)
+        except TrainerError:
+            self._file.close()
+            raise
+        self.items, self.class_names = listing.items, listing.class_names
+        self.notes = [*listing.notes, *_describe_repeated(self._names)]
 
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
-        """Sets the range of each image: in `target`, to which it is copied, or in the archive if `target` is None."""
+        """Sets the range of each needed file: in `target`, to which it is copied, or in the archive if it is None."""
         for member in archive:
             _check_name(path, member.name)
-            if not filter_images([member.name]) or member.isdir():
+            self._names.append(f"{member.name}/" if member.isdir() else member.name)
+            if member.isdir() or not is_needed(member.name):
                 continue
             if not member.isfile():
                 raise DataError(f"{member.name} in {path} is a link; add the file itself to the archive.")
@@ -135,6 +151,12 @@ def _is_uncompressed(path: Path) -> bool:
         return False
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _describe_repeated(names: Iterable[str]) -> list[str]:
+    files = [name for name in names if not name.endswith(("/", "\\"))]
+    count = len(files) - len(set(files))
+    return [f"{count:,} files of the archive are replaced by later ones of the same name."] if count else []
 
 
 def _stem(path: Path) -> str:
