@@ -13,7 +13,7 @@ from trainer.logging import quiet_import
 
 _USAGE = """Generates images with a run's generator.
 
-  {command} --job_dir=DIRECTORY --out=FILE [--num_images=64] [--label=3] [FLAGS]
+  {command} --job_dir=DIRECTORY --out=FILE [--num_images=64] [--label=cat] [FLAGS]
 
 FILE is a .png grid, or a .npz with the array x, uint8 [N, H, W, C], and for conditional models y, int32 [N].
 """
@@ -27,8 +27,8 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         "out", None, "File to write, local or gs://: .png or .npz.", required=True, flag_values=values
     )
     absl_flags.DEFINE_integer("num_images", 64, "Number of images to generate.", lower_bound=1, flag_values=values)
-    absl_flags.DEFINE_integer(
-        "label", None, "Class number of all images. None: each class in turn.", flag_values=values
+    absl_flags.DEFINE_string(
+        "label", None, "Class of all images, as a name or a number. None: each class in turn.", flag_values=values
     )
     absl_flags.DEFINE_integer(
         "seed", None, "Seed of the latents. None: the seed of the run.", lower_bound=0, flag_values=values
@@ -41,6 +41,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the grid or the arrays."""
     out = app.output_file("out", values.out, _KINDS)
     with quiet_import():
+        from trainer.data import describe
+        from trainer.data.class_selection import class_number
         from trainer.data.loading import load_training_data
         from trainer.models import CycleGAN
         from trainer.training import restore
@@ -48,7 +50,12 @@ def run_command(values: absl_flags.FlagValues) -> None:
     config, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
     if isinstance(gan, CycleGAN):  # the images to translate are those of the run
         gan.show(*load_training_data(config).real_images)
-    images, labels = gan.sample(values.num_images, labels=values.label, seed=values.seed)
+    label = values.label
+    if label is not None and gan.num_classes:
+        is_code = gan.labels_are_codes  # a code has no name
+        class_names = tuple(map(str, range(gan.num_classes))) if is_code else describe(config.dataset).class_names
+        label = class_number(label, class_names, "the run" if is_code else config.dataset, "label")
+    images, labels = gan.sample(values.num_images, labels=label, seed=values.seed)
     if out.name.endswith(".png"):
         has_class_columns = gan.num_classes and values.label is None
         columns = len(gan.classes) if has_class_columns else math.ceil(values.num_images**0.5)

@@ -196,22 +196,24 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
     height, width = options.image_size or (None, None)
     channels = options.channels
     if channels is None or height is None:
-        shapes = [shape for shape in (_read_shape(source, int(index)) for index in indices[:_NUM_INSPECTED]) if shape]
+        results = [_read_shape(source, int(index)) for index in indices[:_NUM_INSPECTED]]
+        shapes = [result for result in results if not isinstance(result, DataError)]
         if not shapes:
-            num_inspected = min(len(indices), _NUM_INSPECTED)
-            raise DataError(f"none of the first {num_inspected} images can be read; check the source.")
+            name, problem = source.items[int(indices[0])].name, results[0]
+            raise DataError(f"none of the first {len(results)} images can be read: {name} {problem}.")
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
     return Target(height, width, channels, resize)
 
 
-def _read_shape(source: Source, index: int) -> tuple[int, int, int] | None:
+def _read_shape(source: Source, index: int) -> tuple[int, ...] | DataError:
+    """Returns the shape (H, W, C) of an image, or the reason why it cannot be read."""
     try:
         content = source.read(index)
         return read_shape(content) if isinstance(content, bytes) else content.shape
-    except DataError:
-        return None  # reported by the conversion
+    except DataError as error:
+        return error
 
 
 def _skip_image(progress: ConversionProgress, name: str, problem: str, options: ConversionOptions) -> None:

@@ -47,7 +47,7 @@ _FILE_SOURCES = (
 _RECORD_SOURCES = ((_PARQUET, ParquetSource), (_TFRECORD, TfrecordSource))
 """Sources that consist of one file or of a folder of files."""
 _FIELD_OPTIONS = {"image_field", "label_field"}
-_OPTIONS = {
+_OPTIONS: dict[type[Source], set[str]] = {
     FolderSource: {"split", "label_field"},
     ZipSource: {"split", "label_field"},
     TarSource: {"split", "label_field"},

@@ -100,7 +100,8 @@ class ArraySource(Source):
         if values.dtype == np.uint8 and (self._low, self._high) == (0.0, 255.0):
             return np.ascontiguousarray(values)
         values = values if values.dtype.itemsize > 2 and values.dtype.kind == "f" else values.astype(np.float64)
-        return np.rint((values - self._low) * (255.0 / (self._high - self._low))).astype(np.uint8)
+        pixels = np.rint((values - self._low) * (255.0 / (self._high - self._low)))
+        return np.clip(pixels, 0, 255).astype(np.uint8)
 
     def close(self) -> None:
         self._file.close()

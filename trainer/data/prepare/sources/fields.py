@@ -162,6 +162,8 @@ def as_classes(
     if values.ndim == 2 and len(values) == num_images and values.dtype.kind in "biuf":
         is_one_hot = np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all()
         values = values.argmax(axis=1) if is_one_hot else values
+    if values.dtype.kind == "f" and np.all((values == np.floor(values)) & (np.abs(values) < 2**31)):
+        values = values.astype(np.int64)
     if values.shape != (num_images,) or values.dtype.kind not in "biuU":
         raise DataError(
             f"{source} has labels {values.dtype} {list(values.shape)}, expected one integer, text or one-hot vector "

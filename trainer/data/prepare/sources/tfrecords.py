@@ -56,7 +56,7 @@ class TfrecordSource(RecordSource):
             if first is None or fields is None:
                 return
             for file_name, index, features in itertools.chain([first], examples):
-                content, label = _as_record(file_name, index, features, *fields)
+                content, label = _as_record(file_name, index, features, fields[0], fields[1])
                 if isinstance(text := features.get(_TEXT_FEATURE), bytes) and fields[1] == _LABEL_FEATURES[0]:
                     texts.setdefault(label, set()).add(text.decode(errors="replace"))
                 yield content, label
@@ -87,7 +87,7 @@ def _read(files: Mapping[str, Path], file_name: str) -> Iterator[tuple[int, Feat
 
 def _single_value(feature: Any) -> bytes | int | float | None:
     kind = feature.WhichOneof("kind")
-    values = getattr(feature, kind).value if kind else ()
+    values: Any = getattr(feature, kind).value if kind else ()
     return values[0] if len(values) == 1 else None
 
 
