@@ -59,13 +59,16 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
         return chosen, ""
     return chosen, (
         f"Only the split {', '.join(chosen)} is read, without {describe_counts(left_out, unit)}; to read others, pass "
-        f"--split={','.join(sizes)}."
+        f"--split={','.join([*chosen, *left_out])}."
     )
 
 
 def describe_counts(counts: Mapping[str, int], unit: str) -> str:
     """Returns a list such as `train (60,000 images), test (10,000 images)`."""
-    listed = [f"{name} ({count:,} {unit})" for name, count in list(counts.items())[:_MAX_LISTED]]
+    listed = [
+        f"{name} ({count:,} {unit if count != 1 else unit.removesuffix('s')})"
+        for name, count in list(counts.items())[:_MAX_LISTED]
+    ]
     return ", ".join(listed) + (", …" if len(counts) > _MAX_LISTED else "")
 
 
