@@ -15,6 +15,8 @@ LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
 """Names of labels."""
 _CLASS_NAME_WORDS = ("classes", "class_names", "label_names", "list_classes", "names")
 _LABEL_KINDS = "biuUSO"
+MAX_ARRAYS = 1000
+"""Maximum number of arrays of a file."""
 _MAX_LISTED = 10
 
 

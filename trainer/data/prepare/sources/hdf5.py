@@ -15,10 +15,9 @@ from trainer.data.prepare.sources.arrays import (
     count_bytes,
 )
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.fields import ArrayInfo, as_classes, choose_fields
+from trainer.data.prepare.sources.fields import MAX_ARRAYS, ArrayInfo, as_classes, choose_fields
 from trainer.errors import DataError, TrainerError, quote
 
-_MAX_ARRAYS = 1000
 _MAX_DEPTH = 16
 _MAX_CHUNK_BYTES = 2**28
 _BLOCK_BYTES = 2**26
@@ -71,8 +70,8 @@ def _find_arrays(group: Any, prefix: str, arrays: dict[str, Any], visited: set[i
         elif isinstance(member, h5py.Group) and hash(member.id) not in visited and path.count("/") < _MAX_DEPTH:
             visited.add(hash(member.id))
             _find_arrays(member, f"{path}/", arrays, visited)
-        if len(arrays) > _MAX_ARRAYS:
-            raise DataError(f"{group.file.filename} has more than {_MAX_ARRAYS:,} arrays; give a file of images.")
+        if len(arrays) > MAX_ARRAYS:
+            raise DataError(f"{group.file.filename} has more than {MAX_ARRAYS:,} arrays; give a file of images.")
 
 
 def _describe(array: Any) -> ArrayInfo:

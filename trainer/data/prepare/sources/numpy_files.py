@@ -19,10 +19,10 @@ from trainer.data.prepare.sources.arrays import (
     count_bytes,
 )
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.fields import ArrayInfo, as_classes, choose_fields
-from trainer.errors import DataError, quote
+from trainer.data.prepare.sources.fields import MAX_ARRAYS, ArrayInfo, as_classes, choose_fields
+from trainer.errors import DataError, TrainerError, quote
 
-_MAX_READ_BYTES = 2**22
+_MAX_READ_BYTES = 2**20
 """Maximum number of bytes that one call reads: a block, the header of an array, or the directory of a .npz file."""
 _MAX_HEADER_CHARACTERS = 10_000
 _MAX_LABEL_BYTES = 1024
@@ -71,6 +71,8 @@ class NpzSource(ArraySource):
         try:
             with path.open("rb") as file, zipfile.ZipFile(_LimitedFile(file, path.name)) as archive:
                 members = {_array_name(info): info for info in archive.infolist() if not info.is_dir()}
+                if len(members) > MAX_ARRAYS:
+                    raise DataError(f"{path} has {len(members):,} arrays, more than {MAX_ARRAYS:,}; divide it.")
                 arrays = {name: _read_info(archive, info, path.name)[0] for name, info in members.items()}
                 chosen = choose_fields(arrays, options, path.name)
                 array = _unpack(archive, members[chosen.images], scratch / "images.npy", path.name)
@@ -79,8 +81,8 @@ class NpzSource(ArraySource):
                     class_names = _read_values(archive, members[chosen.class_names], path.name).astype(str).tolist()
                 if chosen.labels is not None:
                     labels = _read_values(archive, members[chosen.labels], path.name, array.shape[0])
-        except DataError:
-            raise  # a DataError is a ValueError
+        except TrainerError:
+            raise  # some are ValueErrors
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
             raise DataError(f"{path} is not a readable .npz file ({error}); save it again.") from error
         labels = np.zeros(array.shape[0], np.int64) if labels is None else labels
