@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
-from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import natural_sort_key
-from trainer.errors import DataError, StorageError
+from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
 
 
@@ -184,6 +184,29 @@ def test_a_csv_lists_images_and_their_classes(folder):
     with open_source(str(table)) as source:
         assert source.class_names == ("table",)
         check_refusal(lambda: source.read(1), DataError, "missing.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        ({}, ["a", "b"]),
+        ({"label_field": "Breed"}, ["pug", "lab"]),
+        ({"label_field": "none"}, ["table", "table"]),
+        ({"image_field": "other", "label_field": "breed"}, ["pug", "lab"]),
+    ],
+)
+def test_columns_of_a_csv_may_be_named(folder, options, classes):
+    table = folder / "table.csv"
+    table.write_text("path,other,label,breed\na/2.PNG,b/2.PNG,a,pug\na/10.PNG,b/10.PNG,b,lab\n")
+    with open_source(str(table), options=SourceOptions(**options)) as source:
+        assert [source.class_names[item.label] for item in source.items] == classes
+        assert source.read(0) == FILES["b/2.PNG" if "image_field" in options else "a/2.PNG"]
+    check_refusal(
+        lambda: open_source(str(table), options=SourceOptions(label_field="x")).__enter__(),
+        ConfigError,
+        "label_field='x'",
+        "'breed'",
+    )
 
 
 class ClassLabel:

@@ -57,7 +57,7 @@ _OPTIONS: dict[type[Source], set[str]] = {
     IdxSource: {"image_range"},
     ParquetSource: {"split", *_FIELD_OPTIONS},
     TfrecordSource: {"split", *_FIELD_OPTIONS},
-    CsvSource: {"image_root"},
+    CsvSource: {"image_root", *_FIELD_OPTIONS},
     TfdsSource: set(),
 }
 """Options that apply to each kind of source."""
@@ -99,7 +99,7 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
     if location.name.lower().endswith(".csv"):
         _check_options(CsvSource, name, options)
         folder = locate(options.image_root) if options.image_root else location.parent
-        return CsvSource(_local_file(location, scratch), folder)
+        return CsvSource(_local_file(location, scratch), folder, options)
     if _IDX.fullmatch(location.name):
         _check_options(IdxSource, name, options)
         labels = location.parent / labels_file_name(location.name)

@@ -5,17 +5,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from trainer.data.prepare.sources.base import MAX_ITEMS, NumberedItems, Source
+from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.pixel_ranges import find_range
 from trainer.errors import DataError, StorageError
 
 BLOCK_BYTES = 2**20
 """Number of bytes that are read at a time."""
+_MAX_IMAGES = 20_000_000
+"""Maximum number of images. Their labels are in memory."""
 _MAX_IMAGE_BYTES = 2**30
 
 
@@ -80,7 +82,7 @@ class ArraySource(Source):
         self._low, self._high = find_range(_read_blocks(array), array.dtype, image_range, array.name)
         labels = np.zeros(array.shape[0], np.int64) if labels is None else labels
         self.class_names = class_names
-        self.items = NumberedItems(array.name, labels)
+        self.items = _ArrayItems(array.name, labels)
         self._channels_first = _has_channels_first(array.shape)
         self.notes = [*notes, *describe_classes(class_names, len(labels))]
         if self._channels_first:
@@ -107,6 +109,24 @@ class ArraySource(Source):
         self._file.close()
 
 
+class _ArrayItems(Sequence[Item]):
+    """Items `image 0 of NAME`, `image 1 of NAME`, …, which are made on demand.
+
+    Args:
+        name: Name of the array.
+        labels: Labels int64 [N].
+    """
+
+    def __init__(self, name: str, labels: np.ndarray):
+        self._name, self._labels = name, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Item(f"image {range(len(self))[index]} of {self._name}", int(self._labels[index]))
+
+
 def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     """Checks the shape and the type of an array of images, before its pixels are read.
 
@@ -126,9 +146,9 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
             f"{name} has images of shape {list(shape)}, expected [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W]; "
             "reshape them."
         )
-    if shape[0] > MAX_ITEMS or count_bytes(shape[1:], dtype) > _MAX_IMAGE_BYTES:
+    if shape[0] > _MAX_IMAGES or count_bytes(shape[1:], dtype) > _MAX_IMAGE_BYTES:
         raise DataError(
-            f"{name} states {shape[0]:,} images of shape {list(shape[1:])}, more than {MAX_ITEMS:,} images or "
+            f"{name} states {shape[0]:,} images of shape {list(shape[1:])}, more than {_MAX_IMAGES:,} images or "
             f"{_MAX_IMAGE_BYTES:,} bytes per image; divide it."
         )
 

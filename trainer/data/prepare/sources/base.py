@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -21,8 +21,6 @@ _NUMBER = re.compile(r"(\d+)")
 
 NO_LABELS = "none"
 """Value of `SourceOptions.label_field` that puts all images into one class."""
-MAX_ITEMS = 20_000_000
-"""Maximum number of images of a source. More would not fit into memory as a list of names and labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +54,6 @@ class Item:
 
     name: str
     label: int
-
-
-class NumberedItems(Sequence[Item]):
-    """Items `image 0 of NAME`, `image 1 of NAME`, …, which are made on demand.
-
-    Args:
-        name: Name of the source.
-        labels: Labels int64 [N].
-    """
-
-    def __init__(self, name: str, labels: np.ndarray):
-        self._name, self._labels = name, labels
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: Any) -> Any:
-        return Item(f"image {range(len(self))[index]} of {self._name}", int(self._labels[index]))
 
 
 class Source(abc.ABC):

@@ -1,18 +1,19 @@
 """Base class of sources for files of records with encoded images, which are copied to one local file in one pass."""
 
-import array
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trainer.data.prepare.sources.archives import MAX_MEMBER_BYTES
-from trainer.data.prepare.sources.base import MAX_ITEMS, NumberedItems, Source, natural_sort_key
+from trainer.data.prepare.sources.base import Item, OneFileSource, natural_sort_key
 from trainer.data.prepare.sources.fields import as_classes
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.errors import DataError, StorageError, quote
 
+MAX_RECORDS = 2_000_000
+"""Maximum number of images. Their names and labels are in memory."""
+MAX_RECORD_BYTES = 2**28
+"""Maximum size of an encoded image in bytes, larger than 64 megapixels of RGB."""
 Label = int | str | None
 """Class number or class name of a record, or None if the source has no labels."""
 _SIGNATURES = (
@@ -21,7 +22,7 @@ _SIGNATURES = (
 )
 
 
-class RecordSource(Source):
+class RecordSource(OneFileSource):
     """Encoded images of records. A subclass calls `_store` once, which sets everything else."""
 
     expected_content = "one or more records"
@@ -45,32 +46,26 @@ class RecordSource(Source):
             notes: Sentences for the user.
         """
         path = scratch / "members"
-        self._offsets = array.array("Q", [0])
         labels: list[Label] = []
+        self._ranges = {}
         try:
             with path.open("wb") as file:
                 for content, label in records:
-                    if len(content) > MAX_MEMBER_BYTES or len(labels) >= MAX_ITEMS:
+                    item = f"image {len(labels)} of {name}"
+                    if len(content) > MAX_RECORD_BYTES or len(labels) >= MAX_RECORDS:
                         raise DataError(
-                            f"image {len(labels):,} of {name} is larger than {MAX_MEMBER_BYTES:,} bytes, or one of "
-                            f"more than {MAX_ITEMS:,}; divide the source."
+                            f"{item} has {len(content):,} bytes, more than {MAX_RECORD_BYTES:,}, or is one of more "
+                            f"than {MAX_RECORDS:,}; divide the source."
                         )
+                    self._ranges[item] = file.tell(), len(content)
                     file.write(content)
-                    self._offsets.append(self._offsets[-1] + len(content))
                     labels.append(label)
         except OSError as error:
             raise StorageError(f"{name} cannot be copied to {scratch} ({error.strerror}); free space there.") from error
         numbers, self.class_names = _number_labels(labels, class_names, name)
-        self.items = NumberedItems(name, numbers)
+        self.items = [Item(item, int(number)) for item, number in zip(self._ranges, numbers, strict=True)]
         self.notes = [*notes, *describe_classes(self.class_names, len(labels))]
         self._file = path.open("rb")
-
-    def read(self, index: int) -> bytes:
-        start, stop = self._offsets[index], self._offsets[index + 1]
-        return os.pread(self._file.fileno(), stop - start, start)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _number_labels(

@@ -10,10 +10,9 @@ from typing import Any
 
 import google_crc32c
 
-from trainer.data.prepare.sources.archives import MAX_MEMBER_BYTES
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.fields import describe_choice
-from trainer.data.prepare.sources.records import Label, RecordSource, is_encoded_image
+from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
 from trainer.errors import ConfigError, DataError, quote
 
 _LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
@@ -115,7 +114,7 @@ def _checked_length(header: bytes, offset: int, num_bytes: int | None, file_name
     if len(header) < 12 or _masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
         raise _damaged(file_name, offset)
     length = struct.unpack("<Q", header[:8])[0]
-    if length > MAX_MEMBER_BYTES or (num_bytes is not None and offset + 16 + length > num_bytes):
+    if length > MAX_RECORD_BYTES or (num_bytes is not None and offset + 16 + length > num_bytes):
         raise _damaged(file_name, offset)
     return length
 
