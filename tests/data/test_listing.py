@@ -186,6 +186,10 @@ TOLD = {
         ("'c'",),
     ),
     "other splits": (TREE, ("test (1 image)", "--split=train,test")),
+    "folders and images beside splits": (
+        TREE | images("extra/5.png", "preview.png"),
+        ("extra (1 image)", "test (1 image)", "1 images beside"),
+    ),
     "folders in classes": (images("cat/tabby/1.png", "dog/lab/2.png"), ("'cat', 'dog'", "'cat/tabby'", "--source")),
     "chunk folders": (images("00000/1.png", "01000/2.png"), ("00000", "01000", "--label_field=none")),
     "a class of each image": (images(*(f"{n}/{n}.png" for n in range(12))), ("12 classes", "--label_field=none")),
@@ -241,6 +245,7 @@ REFUSED = {
         DataError,
         ("dataset.json",),
     ),
+    "labels of 70 MB": (FLAT | {"metadata.csv": bytes(70 * 2**20)}, {}, DataError, ("metadata.csv",)),
     "damaged JSON": (STYLEGAN | {"dataset.json": b'{"labels": ['}, {}, DataError, ("dataset.json",)),
     "deep JSON": (STYLEGAN | {"dataset.json": b"[" * 100_000}, {}, DataError, ("dataset.json",)),
     "JSON that is no text": (FLAT | {"metadata.jsonl": b"\xff\xfe"}, {}, DataError, ("metadata.jsonl",)),
@@ -289,6 +294,12 @@ def test_backslashes_in_a_zip_separate_folders(tmp_path, names):
     assert list(classes_of(path)[0].values()) == ["a", "b"]
 
 
+def test_a_damaged_file_with_labels_in_an_archive_is_named(tmp_path):
+    path = write_zip(tmp_path / "set.zip", FLAT | {"metadata.csv": CSV})
+    path.write_bytes(path.read_bytes().replace(CSV, CSV[::-1], 1))
+    check_refusal(lambda: classes_of(path), DataError, "metadata.csv")
+
+
 def test_later_files_of_an_archive_replace_earlier_ones(tmp_path):
     with (
         tarfile.open(tmp_path / "set.tar", "w") as archive,
@@ -321,4 +332,5 @@ def test_the_command_tells_what_is_left_out_before_it_writes(tmp_path, capsys):
     (note,) = [record for record in records if record["severity"] == "WARNING"]
     assert "1 .heic" in note["message"] and not (tmp_path / "out").exists()
     assert commands.main([*command, "--processes=1"]) == 0
-    assert json.loads((tmp_path / "out/dataset.json").read_text())["class_counts"] == [2, 1]
+    spec = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert spec["class_counts"] == [2, 1] and spec["options"]["split"] == ["train", "test"]

@@ -248,6 +248,8 @@ def test_tfds_images_are_used_as_stored(tfds):
         assert tfds.calls == ["downloaded", ("test", "as stored")]
         assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
         assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
+    with open_source("tfds:pets", options=SourceOptions(split=("train", "test"), label_field="none")) as source:
+        assert tfds.calls[-1] == ("train+test", "as stored") and len(source.class_names) == 1
 
 
 def raising(error):

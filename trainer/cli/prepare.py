@@ -1,8 +1,9 @@
 """The `prepare` command."""
 
+import dataclasses
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
@@ -199,7 +200,7 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
             "source": source_name,
             "license": "",
             "attribution": "",
-            "options": convert.describe_options(options, plan),
+            "options": {**convert.describe_options(options, plan), **_stated_options(source_options)},
         }
         spec, progress = convert.convert(source, plan, options, locate(out), about, _Progress())
     num_bytes = sum(shard.num_bytes for shard in spec.shards)
@@ -211,6 +212,12 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
         _logger.warning(f"Skipped: {name} {problem}.")
     if len(progress.bad_images) > _MAX_LISTED_BAD_IMAGES:
         _logger.warning(f"Skipped: {len(progress.bad_images) - _MAX_LISTED_BAD_IMAGES} more images.")
+
+
+def _stated_options(options: SourceOptions) -> dict[str, Any]:
+    """Returns the options of the source that the user states, for `dataset.json`."""
+    stated = {name: value for name, value in dataclasses.asdict(options).items() if value and name != "image_root"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in stated.items()}
 
 
 def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME
 from trainer.data.prepare.sources.archives import TarSource, ZipSource
-from trainer.data.prepare.sources.base import Item, Source, SourceOptions
+from trainer.data.prepare.sources.base import NO_LABELS, Item, Source, SourceOptions
 from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
 from trainer.data.prepare.sources.hdf5 import Hdf5Source
@@ -58,7 +58,7 @@ _OPTIONS: dict[type[Source], set[str]] = {
     ParquetSource: {"split", *_FIELD_OPTIONS},
     TfrecordSource: {"split", *_FIELD_OPTIONS},
     CsvSource: {"image_root", *_FIELD_OPTIONS},
-    TfdsSource: set(),
+    TfdsSource: {"split"},
 }
 """Options that apply to each kind of source."""
 
@@ -92,7 +92,7 @@ def open_source(name: str, image_root: str | None = None, options: SourceOptions
 def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
     if name.startswith(_TFDS_PREFIX):
         _check_options(TfdsSource, name, options)
-        return TfdsSource(name.removeprefix(_TFDS_PREFIX), scratch)
+        return TfdsSource(name.removeprefix(_TFDS_PREFIX), scratch, options)
     location = locate(name)
     if not location.exists():
         return _open_folder(location, scratch, options)
@@ -104,7 +104,7 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
         _check_options(IdxSource, name, options)
         labels = location.parent / labels_file_name(location.name)
         has_labels = labels.name != location.name and labels.exists()
-        labels_path = _local_file(labels, scratch) if has_labels else None
+        labels_path = _local_file(labels, scratch) if has_labels and options.label_field != NO_LABELS else None
         return IdxSource(_local_file(location, scratch), labels_path, scratch, options)
     for pattern, file_source in _FILE_SOURCES:
         if pattern.fullmatch(location.name):
@@ -141,7 +141,8 @@ def _check_options(kind: type[Source], name: str, options: SourceOptions) -> Non
     """Rejects options that the source would ignore."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if value and field.name not in _OPTIONS[kind]:
+        applies = field.name in _OPTIONS[kind] or (field.name == "label_field" and value == NO_LABELS)
+        if value and not applies:
             needed = ", ".join(sorted(_suffix_of(other) for other, names in _OPTIONS.items() if field.name in names))
             raise ConfigError(
                 f"{field.name}={quote(value)} does not apply to source={name}, only to {needed}; omit it."

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainer.data.prepare.sources.base import Item, Source
+from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.pixel_ranges import find_range
 from trainer.errors import DataError, StorageError
@@ -151,11 +152,6 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
             f"{name} states {shape[0]:,} images of shape {list(shape[1:])}, more than {_MAX_IMAGES:,} images or "
             f"{_MAX_IMAGE_BYTES:,} bytes per image; divide it."
         )
-
-
-def count_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Returns the size of an array in bytes, also if it is larger than any memory."""
-    return int(np.prod(shape, dtype=object)) * dtype.itemsize
 
 
 def check_size(stated: int, actual: int, name: str) -> None:

@@ -17,6 +17,8 @@ _CLASS_NAME_WORDS = ("classes", "class_names", "label_names", "list_classes", "n
 _LABEL_KINDS = "biuUSO"
 MAX_ARRAYS = 1000
 """Maximum number of arrays of a file."""
+_BYTES_PER_LABEL = 16
+_MIN_LABEL_BYTES = 2**28
 _MAX_LISTED = 10
 
 
@@ -140,6 +142,33 @@ def _has_class_of_each(info: ArrayInfo, num_images: int) -> bool:
 
 def _has_class_names(name: str, info: ArrayInfo) -> bool:
     return without_split(name)[0] in _CLASS_NAME_WORDS and len(info.shape) == 1 and info.dtype.kind in "USO"
+
+
+def check_labels(info: ArrayInfo, num_images: int | None, name: str) -> None:
+    """Checks the shape and the size of an array of labels, or of class names, before its values are read.
+
+    Args:
+        info: Shape and type of the array.
+        num_images: Number of images; None for class names.
+        name: Name of the array, for messages.
+
+    Raises:
+        DataError: If the array does not have one element per image, or is very large.
+    """
+    if num_images is not None and info.shape[:1] != (num_images,):
+        raise DataError(
+            f"{name} has shape {list(info.shape)}, expected one integer, text or one-hot vector for each of "
+            f"{num_images} images; correct the labels."
+        )
+    num_bytes = count_bytes(info.shape, info.dtype)
+    max_bytes = max(_MIN_LABEL_BYTES, _BYTES_PER_LABEL * (num_images or 0))
+    if num_bytes > max_bytes:
+        raise DataError(f"{name} has {num_bytes:,} bytes, more than {max_bytes:,}; store one integer per image.")
+
+
+def count_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Returns the size of an array in bytes, also if it is larger than any memory."""
+    return int(np.prod(shape, dtype=object)) * dtype.itemsize
 
 
 def as_classes(

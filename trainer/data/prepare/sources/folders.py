@@ -30,9 +30,7 @@ class FolderSource(FilesSource):
 
         def read(name: str) -> bytes:
             if sizes[name] > MAX_METADATA_BYTES:
-                raise DataError(
-                    f"{folder / name} has {sizes[name]:,} bytes, more than {MAX_METADATA_BYTES:,}; delete it."
-                )
+                raise DataError(f"has {sizes[name]:,} bytes, more than {MAX_METADATA_BYTES:,}; delete it")
             return (folder / name).read_bytes() if (folder / name).exists() else b""
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)

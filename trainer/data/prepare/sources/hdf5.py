@@ -12,16 +12,21 @@ from trainer.data.prepare.sources.arrays import (
     StoredArray,
     check_disk,
     check_images,
-    count_bytes,
 )
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.fields import MAX_ARRAYS, ArrayInfo, as_classes, choose_fields
+from trainer.data.prepare.sources.fields import (
+    MAX_ARRAYS,
+    ArrayInfo,
+    as_classes,
+    check_labels,
+    choose_fields,
+    count_bytes,
+)
 from trainer.errors import DataError, TrainerError, quote
 
 _MAX_DEPTH = 16
 _MAX_CHUNK_BYTES = 2**28
 _BLOCK_BYTES = 2**26
-_MAX_LABEL_BYTES = 1024
 
 
 class Hdf5Source(ArraySource):
@@ -98,13 +103,7 @@ def _read_values(array: Any, name: str, source: str, count: int | None) -> np.nd
     """Reads labels for `count` images, or class names."""
     import h5py
 
-    shape = tuple(array.shape or ())
-    num_bytes = count_bytes(shape, array.dtype)
-    if (count is not None and shape[:1] != (count,)) or num_bytes > _MAX_LABEL_BYTES * max(count or 0, 1024):
-        raise DataError(
-            f"{quote(name)} in {source} has shape {list(shape)}, expected one integer, text or one-hot vector for each "
-            f"of {count} images; correct the labels."
-        )
+    check_labels(_describe(array), count, f"{quote(name)} in {source}")
     _check_stored(array, f"{quote(name)} in {source}")
     if h5py.check_string_dtype(array.dtype) is not None:
         return array.asstr()[...].astype(str)

@@ -12,10 +12,9 @@ from trainer.data.prepare.sources.arrays import (
     check_images,
     check_size,
     copy_values,
-    count_bytes,
 )
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.fields import as_classes
+from trainer.data.prepare.sources.fields import as_classes, count_bytes
 from trainer.errors import DataError
 
 _UINT8 = 0x08

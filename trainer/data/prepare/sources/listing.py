@@ -10,7 +10,7 @@ from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, S
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, escape, quote
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 DATA_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".parquet", ".tfrecord", ".csv")
@@ -138,14 +138,16 @@ def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> 
     has_chosen = False
     while True:
         folders = collections.Counter(path[0] for path in paths.values() if len(path) > 1)
-        is_loose = any(len(path) == 1 for path in paths.values())
-        splits = {name: count for name, count in folders.items() if is_split_folder(name)}
+        num_loose = sum(len(path) == 1 for path in paths.values())
+        splits = [name for name in folders if is_split_folder(name)]
         if not has_chosen and (any(name in folders for name in wanted) or (not wanted and len(splits) > 1)):
-            chosen, note = choose_splits(folders if wanted else splits, wanted, "images", source)
+            chosen, note = choose_splits(folders, wanted, "images", source)
             notes += [note] if note else []
+            if num_loose:
+                notes.append(f"{num_loose:,} images beside the folders {', '.join(map(quote, chosen))} are left out.")
             paths = {name: path[1:] for name, path in paths.items() if len(path) > 1 and path[0] in chosen}
             has_chosen = True
-        elif len(folders) == 1 and not is_loose and any(len(path) > 2 for path in paths.values()):
+        elif len(folders) == 1 and not num_loose and any(len(path) > 2 for path in paths.values()):
             paths = {name: path[1:] for name, path in paths.items()}
         else:
             break
@@ -215,7 +217,7 @@ def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
     skipped = [name for name in names if not name.endswith("/") and not is_needed(name)]
     if not skipped:
         return []
-    counts = collections.Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in skipped)
+    counts = collections.Counter(escape(PurePosixPath(name).suffix.lower()) or "without a suffix" for name in skipped)
     listed = [f"{count:,} {suffix}" for suffix, count in counts.most_common()]
     text = f"Skipped {len(skipped):,} of {len(skipped) + num_images:,} files: {_shorten(listed)}."
     if counts.keys() & set(_OTHER_IMAGE_SUFFIXES):

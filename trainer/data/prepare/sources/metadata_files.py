@@ -32,7 +32,8 @@ def read_labels(
 
     Args:
         names: Names of the files with labels.
-        read: Function that returns the content of such a file, at most `MAX_METADATA_BYTES` + 1 bytes.
+        read: Function that returns the content of such a file. The message of its DataError completes a sentence that
+            begins with the name.
         label_field: Name of the column with the labels; None for a common name.
 
     Returns:
@@ -60,7 +61,10 @@ def read_labels(
 
 def _read_pairs(name: str, read: Callable[[str], bytes], label_field: str | None) -> list[tuple[str, str]] | None:
     """Returns the paths and the class names in a file; None if it has no labels in a known form."""
-    content = read(name)
+    try:
+        content = read(name)
+    except DataError as error:
+        raise DataError(f"{name} {error}.") from error
     if len(content) > MAX_METADATA_BYTES:
         raise DataError(f"{name} has more than {MAX_METADATA_BYTES:,} bytes; delete it, or divide the images.")
     try:

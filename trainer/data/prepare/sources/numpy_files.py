@@ -16,16 +16,21 @@ from trainer.data.prepare.sources.arrays import (
     check_images,
     check_size,
     copy_values,
-    count_bytes,
 )
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.fields import MAX_ARRAYS, ArrayInfo, as_classes, choose_fields
+from trainer.data.prepare.sources.fields import (
+    MAX_ARRAYS,
+    ArrayInfo,
+    as_classes,
+    check_labels,
+    choose_fields,
+    count_bytes,
+)
 from trainer.errors import DataError, TrainerError, quote
 
 _MAX_READ_BYTES = 2**20
 """Maximum number of bytes that one call reads: a block, the header of an array, or the directory of a .npz file."""
 _MAX_HEADER_CHARACTERS = 10_000
-_MAX_LABEL_BYTES = 1024
 _SUFFIX = ".npy"
 
 
@@ -164,12 +169,8 @@ def _read_values(
     with _open(archive, member, source) as file:
         info, fortran_order = _read_header(file, name)
         _check_order(fortran_order and len(info.shape) > 1, info, name)
+        check_labels(info, count, name)
         num_bytes = count_bytes(info.shape, info.dtype)
-        if (count is not None and info.shape[:1] != (count,)) or num_bytes > _MAX_LABEL_BYTES * max(count or 0, 1024):
-            raise DataError(
-                f"{name} has shape {list(info.shape)}, expected one integer, text or one-hot vector for each of "
-                f"{count} images; correct the labels."
-            )
         check_size(num_bytes, member.file_size - file.tell(), name)
         blocks = []
         while block := file.read(_MAX_READ_BYTES):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, escape, quote
 
 _SPLIT_WORD = r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?"
 _SPLIT_FOLDER = re.compile(rf"(?:{_SPLIT_WORD})[ _-]?(?:a|b|set|data|images)?", re.IGNORECASE)
@@ -58,15 +58,15 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
     if not left_out:
         return chosen, ""
     return chosen, (
-        f"Only the split {', '.join(chosen)} is read, without {describe_counts(left_out, unit)}; to read others, pass "
-        f"--split={','.join([*chosen, *left_out])}."
+        f"Only the split {escape(', '.join(chosen))} is read, without {describe_counts(left_out, unit)}; to read "
+        f"others, pass --split={','.join([*chosen, *left_out])}."
     )
 
 
 def describe_counts(counts: Mapping[str, int], unit: str) -> str:
     """Returns a list such as `train (60,000 images), test (10,000 images)`."""
     listed = [
-        f"{name} ({count:,} {unit if count != 1 else unit.removesuffix('s')})"
+        f"{escape(name)} ({count:,} {unit if count != 1 else unit.removesuffix('s')})"
         for name, count in list(counts.items())[:_MAX_LISTED]
     ]
     return ", ".join(listed) + (", …" if len(counts) > _MAX_LISTED else "")

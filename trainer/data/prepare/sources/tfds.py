@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.records import RecordSource
 from trainer.errors import DataError, TrainerError
 
@@ -14,6 +15,7 @@ class TfdsSource(RecordSource):
     Args:
         name: Name of the data set. A split may follow after a `:`, as in `mnist:test`; the default is `train`.
         scratch: Local folder for the images.
+        options: Options of the source. `split` is used if the name has none.
 
     Raises:
         DataError: If tensorflow-datasets is not installed, does not have the data set or the split, or cannot download
@@ -23,7 +25,7 @@ class TfdsSource(RecordSource):
     expected_content = "examples in the split"
     empty_remedy = "choose another split"
 
-    def __init__(self, name: str, scratch: Path):
+    def __init__(self, name: str, scratch: Path, options: SourceOptions):
         try:
             import tensorflow_datasets as tfds
         except ImportError as error:
@@ -31,13 +33,13 @@ class TfdsSource(RecordSource):
                 f"tfds:{name} needs tensorflow-datasets, which is not installed; run pip install tensorflow-datasets."
             ) from error
         name, _, split = name.partition(":")
-        split = split or "train"
+        split = split or "+".join(options.split) or "train"
         with _explain_errors(f"tfds:{name} cannot be opened by tensorflow-datasets", "correct the name"):
             builder = tfds.builder(name)
             features = builder.info.features or {}
         if "image" not in features:
             raise DataError(f"tfds:{name} has no feature `image`; choose a data set of images.")
-        has_labels = "label" in features
+        has_labels = "label" in features and options.label_field != NO_LABELS
         if has_labels and not isinstance(features["label"], tfds.features.ClassLabel):
             raise DataError(
                 f"tfds:{name} has a feature `label` that is not a class; choose a data set of images in classes."
