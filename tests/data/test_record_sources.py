@@ -149,6 +149,7 @@ REFUSED_TABLES = {
     "a damaged description": ({"image": IMAGES}, "{", DataError, ("description",)),
     "a description of another form": ({"image": IMAGES}, "[1]", DataError, ("description",)),
     "many equal rows": ({"image": [b"x" * 9] * 20_000}, None, DataError, ("20,000",)),
+    "a large row": ({"image": [bytes(2**27)]}, None, DataError, ("67,108,864",)),
     "no rows": ({"image": pa.array([], pa.binary())}, None, DataError, ("set.parquet",)),
 }
 

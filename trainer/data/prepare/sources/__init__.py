@@ -14,7 +14,7 @@ from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
 from trainer.data.prepare.sources.hdf5 import Hdf5Source
 from trainer.data.prepare.sources.idx import IdxSource, labels_file_name
-from trainer.data.prepare.sources.listing import is_image
+from trainer.data.prepare.sources.listing import is_hidden, is_image
 from trainer.data.prepare.sources.numpy_files import NpySource, NpzSource
 from trainer.data.prepare.sources.parquet import ParquetSource
 from trainer.data.prepare.sources.splits import select_files
@@ -122,7 +122,7 @@ def _open_folder(location: Location, scratch: Path, options: SourceOptions) -> S
     entries = list(location.entries())
     if not entries:
         raise no_files(location)
-    names = [entry.name for entry in entries if not any(part.startswith(".") for part in entry.name.split("/"))]
+    names = [entry.name for entry in entries if not is_hidden(entry.name)]
     if not any(map(is_image, names)):
         for pattern, record_source in _RECORD_SOURCES:
             files = [name for name in names if pattern.fullmatch(name)]

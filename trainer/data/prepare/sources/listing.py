@@ -1,6 +1,7 @@
 """Selects the images among the files of a folder or an archive, and their classes. What is left out is described."""
 
 import collections
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _OTHER_IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dds", ".exr", ".hdr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps", ".pdf", ".dcm", ".mp4", ".mov", ".avi", ".xcf"),
 )
+_HIDDEN = re.compile(r"(?:^|/)(?:\.(?!/|$)|__MACOSX)")
 _MAX_LISTED = 8
 _MIN_IMAGES_FOR_CLASS_NOTES = 10
 _Paths = dict[str, tuple[str, ...]]
@@ -41,12 +43,17 @@ class Listing:
 
 def is_image(name: str) -> bool:
     """Returns whether a file is an image by its suffix, and neither hidden nor in a hidden folder."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
 
 
 def is_needed(name: str) -> bool:
     """Returns whether the content of a file is needed: whether it is an image or may contain labels."""
-    return is_image(name) or (is_metadata(name) and not _is_hidden(name))
+    return is_image(name) or (is_metadata(name) and not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or one of its folders is hidden: whether its name begins with a dot, or macOS made it."""
+    return _HIDDEN.search(name) is not None
 
 
 def list_images(
@@ -74,18 +81,25 @@ def list_images(
         ConfigError: If a split is unknown or must be chosen.
         DataError: If only some of the images have a class, or a file with labels is damaged.
     """
-    visible = [name for name in names if not _is_hidden(name)]
-    images = [name for name in visible if is_image(name)]
-    notes = _describe_skipped(visible, len(images))
-    num_hidden = sum(name.lower().endswith(IMAGE_SUFFIXES) and _is_hidden_image(name) for name in names)
-    if num_hidden:
+    images: list[str] = []
+    others: list[str] = []
+    hidden: list[str] = []
+    for name in names:
+        is_picture = name.lower().endswith(IMAGE_SUFFIXES)
+        (hidden if is_hidden(name) else images if is_picture else others).append(name)
+    notes = _describe_skipped(others, len(images))
+    if num_hidden := sum(name.lower().endswith(IMAGE_SUFFIXES) and not _is_made_by_macos(name) for name in hidden):
         notes.append(f"{num_hidden:,} hidden images are left out, whose name or folder begins with a dot; rename them.")
     if not images:
         return Listing([], (), notes)
     paths, more = _remove_outer_folders({name: tuple(_split_path(name)) for name in images}, options.split, source)
     notes += more
     wants_labels = options.label_field != NO_LABELS
-    labels, more = read_labels(filter(is_metadata, visible), read, options.label_field) if wants_labels else ({}, [])
+    labels, more = (
+        read_labels([name for name in others if is_metadata(name)], read, options.label_field)
+        if wants_labels
+        else ({}, [])
+    )
     notes += more
     if labels is None and options.label_field is not None:
         raise ConfigError(
@@ -98,7 +112,7 @@ def list_images(
         class_of = dict.fromkeys(paths, flat_class)
     else:
         class_of = _classes_of_folders(paths, flat_class)
-        notes += _describe_folders(paths, visible, subfolders)
+        notes += _describe_folders(paths, others, subfolders)
     class_names = tuple(sorted(set(class_of.values()), key=natural_sort_key))
     notes += describe_classes(class_names, len(paths))
     numbers = {name: label for label, name in enumerate(class_names)}
@@ -187,20 +201,20 @@ def _classes_of_folders(paths: _Paths, flat_class: str) -> dict[str, str]:
     return {name: path[0] if len(path) > 1 else flat_class for name, path in paths.items()}
 
 
-def _describe_folders(paths: _Paths, visible: Sequence[str], subfolders: Callable[[str], Iterable[str]]) -> list[str]:
+def _describe_folders(paths: _Paths, others: Sequence[str], subfolders: Callable[[str], Iterable[str]]) -> list[str]:
     """Returns sentences about folders that are not classes: those without images, and those in other folders."""
     notes = []
     classes = {path[0] for path in paths.values() if len(path) > 1}
     prefixes = {tuple(_split_path(name)[: -len(path)]) for name, path in paths.items()}
-    others = {
+    folders = {
         parts[len(prefix)]
-        for parts in map(_split_path, visible)
+        for parts in map(_split_path, others)
         for prefix in prefixes
         if len(parts) > len(prefix) + 1 and tuple(parts[: len(prefix)]) == prefix
     }
     for prefix in prefixes:
-        others.update(name for name in subfolders("/".join(prefix)) if not _is_hidden(name))
-    empty = sorted(others - classes)
+        folders.update(name for name in subfolders("/".join(prefix)) if not is_hidden(name))
+    empty = sorted(folders - classes)
     if empty:
         notes.append(f"These folders have no images and are not classes: {_shorten(map(quote, empty))}.")
     inner = collections.Counter("/".join(path[:2]) for path in paths.values() if len(path) > 2)
@@ -213,8 +227,8 @@ def _describe_folders(paths: _Paths, visible: Sequence[str], subfolders: Callabl
 
 
 def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
-    """Returns sentences about the files that are neither images nor files with labels."""
-    skipped = [name for name in names if not name.endswith("/") and not is_needed(name)]
+    """Returns sentences about the files without a suffix of images that have no labels either."""
+    skipped = [name for name in names if not name.endswith("/") and not is_metadata(name)]
     if not skipped:
         return []
     counts = collections.Counter(escape(PurePosixPath(name).suffix.lower()) or "without a suffix" for name in skipped)
@@ -240,11 +254,7 @@ def _split_path(name: str) -> list[str]:
     return [part for part in name.split("/") if part != "."]
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in _split_path(name))
-
-
-def _is_hidden_image(name: str) -> bool:
-    """Returns whether an image is hidden, and is not one of the copies without content that macOS makes."""
+def _is_made_by_macos(name: str) -> bool:
+    """Returns whether a hidden file is one of the copies without content that macOS makes."""
     parts = _split_path(name)
-    return _is_hidden(name) and "__MACOSX" not in parts and not parts[-1].startswith("._")
+    return "__MACOSX" in parts or parts[-1].startswith("._")

@@ -70,7 +70,7 @@ def _read_pairs(name: str, read: Callable[[str], bytes], label_field: str | None
     try:
         text = content.decode("utf-8-sig")
         if name.endswith(SPEC_NAME):
-            return _from_stylegan(json.loads(text), name)
+            return _from_stylegan(json.loads(text), name) if label_field is None else None
         rows = list(csv.DictReader(io.StringIO(text, ""))) if name.endswith(".csv") else list(_json_lines(text))
     except DataError:
         raise  # a DataError is a ValueError

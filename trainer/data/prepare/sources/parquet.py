@@ -9,7 +9,7 @@ from typing import Any
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.fields import describe_choice
 from trainer.data.prepare.sources.metadata_files import LABEL_COLUMNS
-from trainer.data.prepare.sources.records import Label, RecordSource
+from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource
 from trainer.errors import ConfigError, DataError, TrainerError, quote
 
 _MAX_BATCH_SIZE = 256
@@ -148,6 +148,8 @@ def _read_records(
         row = 0
         for group in range(file.num_row_groups):
             num_bytes = max(1, file.metadata.row_group(group).total_byte_size)
+            if num_bytes > MAX_RECORD_BYTES * max(1, file.metadata.row_group(group).num_rows):
+                raise DataError(f"{file_name} has images of more than {MAX_RECORD_BYTES:,} bytes; make them smaller.")
             batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // num_bytes))
             for batch in file.iter_batches(batch_size, row_groups=[group], columns=columns):
                 labels = batch.column(label_column) if label_column else [None] * len(batch)

@@ -12,8 +12,8 @@ from trainer.errors import DataError, StorageError, quote
 
 MAX_RECORDS = 2_000_000
 """Maximum number of images. Their names and labels are in memory."""
-MAX_RECORD_BYTES = 2**28
-"""Maximum size of an encoded image in bytes, larger than 64 megapixels of RGB."""
+MAX_RECORD_BYTES = 2**26
+"""Maximum size of an encoded image in bytes. Files of records keep several images in memory."""
 Label = int | str | None
 """Class number or class name of a record, or None if the source has no labels."""
 _SIGNATURES = (
