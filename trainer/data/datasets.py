@@ -182,7 +182,10 @@ def prepared_folder(name: str) -> Location:
     if (folder / SPEC_NAME).exists():
         return folder
     if is_remote(name) or pathlib.Path(name).is_dir():
-        raise ConfigError(f"dataset={name} has no {SPEC_NAME}; give the folder of a prepared data set.")
+        raise ConfigError(
+            f"dataset={name} has no {SPEC_NAME}; give the folder of a prepared data set, or prepare images with python "
+            f"-m trainer prepare --source={name} --out=FOLDER."
+        )
     advice = did_you_mean(name, NAMES, f"choose one of {', '.join(NAMES)}.")
     raise ConfigError(f"dataset={name} is neither a known data set nor a directory with {SPEC_NAME}; {advice}")
 

@@ -156,7 +156,7 @@ def _is_uncompressed(path: Path) -> bool:
 def _describe_repeated(names: Iterable[str]) -> list[str]:
     files = [name for name in names if not name.endswith(("/", "\\"))]
     count = len(files) - len(set(files))
-    return [f"{count:,} files of the archive are replaced by later ones of the same name."] if count else []
+    return [f"Files of the archive that later ones of the same name replace: {count:,}."] if count else []
 
 
 def _stem(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.listing import describe_classes
 from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
@@ -41,6 +42,7 @@ class CsvSource(FilesSource):
                 raise DataError(f"line {line} of {table} has no {'label' if path else 'path'}; fill it in.")
         self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
+        self.notes = describe_classes(self.class_names, len(rows))
         self.items = [
             Item(_relative_name(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in rows
         ]

@@ -89,7 +89,9 @@ def list_images(
         (hidden if is_hidden(name) else images if is_picture else others).append(name)
     notes = _describe_skipped(others, len(images))
     if num_hidden := sum(name.lower().endswith(IMAGE_SUFFIXES) and not _is_made_by_macos(name) for name in hidden):
-        notes.append(f"{num_hidden:,} hidden images are left out, whose name or folder begins with a dot; rename them.")
+        notes.append(
+            f"Hidden images are left out: {num_hidden:,}. To use them, rename files and folders that begin with a dot."
+        )
     if not images:
         return Listing([], (), notes)
     paths, more = _remove_outer_folders({name: tuple(_split_path(name)) for name in images}, options.split, source)
@@ -158,7 +160,7 @@ def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> 
             chosen, note = choose_splits(folders, wanted, "images", source)
             notes += [note] if note else []
             if num_loose:
-                notes.append(f"{num_loose:,} images beside the folders {', '.join(map(quote, chosen))} are left out.")
+                notes.append(f"Images beside the folders {', '.join(map(quote, chosen))} are left out: {num_loose:,}.")
             paths = {name: path[1:] for name, path in paths.items() if len(path) > 1 and path[0] in chosen}
             has_chosen = True
         elif len(folders) == 1 and not num_loose and any(len(path) > 2 for path in paths.values()):
