@@ -185,7 +185,7 @@ TOLD = {
         images("train/a/1.png", "train/b/2.png", "test/a/3.png") | {"train/c/": b""},
         ("'c'",),
     ),
-    "other splits": (TREE, ("test (1 image)", "--split=train,test")),
+    "other splits": (TREE, ("test (1 image)", "--split")),
     "folders and images beside splits": (
         TREE | images("extra/5.png", "preview.png"),
         ("extra (1 image)", "test (1 image)", "beside", ": 1."),

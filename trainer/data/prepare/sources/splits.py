@@ -39,7 +39,8 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
         source: Name of the source, for messages.
 
     Returns:
-        The names of the selected splits, and a sentence about those that are not read, or an empty string.
+        The names of the selected splits, and a sentence about those that are not read; an empty string if the user
+        selects them.
 
     Raises:
         ConfigError: If a name is unknown, or no name is given and there is no split `train`.
@@ -55,11 +56,11 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
             f"--split={next(iter(sizes))}."
         )
     left_out = {name: size for name, size in sizes.items() if name not in chosen}
-    if not left_out:
+    if wanted or not left_out:
         return chosen, ""
     return chosen, (
-        f"Only the split {escape(', '.join(chosen))} is read, without {describe_counts(left_out, unit)}; to read "
-        f"others, pass --split={','.join([*chosen, *left_out])}."
+        f"Only the split {escape(chosen[0])} is read, without {describe_counts(left_out, unit)}; to read others, pass "
+        "their names as --split."
     )
 
 
