@@ -1,13 +1,24 @@
 """Decoding of image files by the documented rules."""
 
 import io
+import os
+import resource
+import socket
+import struct
+import subprocess
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
+from refusals import check_refusal
 
-from trainer.data.prepare import decoding
-from trainer.data.prepare.decoding import Target, read_shape
+from trainer.data.prepare import decoding, pixels
+from trainer.data.prepare.decoding import read_shape
+from trainer.data.prepare.pixels import Target
+from trainer.data.prepare.sources.base import IMAGE_SUFFIXES
+from trainer.errors import DataError
 
 RED, GREEN = (200, 30, 40), (10, 180, 60)
 AS_IT_IS = Target(None, None, 3, "none")
@@ -133,3 +144,261 @@ def test_resizing_is_antialiased():
     stripes[0, 0] = 7
     array = decode(as_file(Image.fromarray(stripes)), Target(8, 8, 3, "stretch"))
     assert abs(float(array[2:-2, 2:-2].mean()) - 127.5) < 3 and array[2:-2, 2:-2].std() < 3
+
+
+@pytest.mark.parametrize("name", decoding.FORMATS)
+def test_every_documented_format_is_decoded(name):
+    content = as_file(halves(size=(32, 32)), name)
+    assert np.abs(np.subtract(sides(decode(content, AS_IT_IS)), (RED, GREEN))).max() < 40
+    assert read_shape(content) == (32, 32, 3)
+
+
+def test_the_documentation_lists_the_suffixes_that_are_read():
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    assert all(f"`{suffix}`" in page for suffix in IMAGE_SUFFIXES)
+    assert {".png", ".apng", ".jpe", ".jfif", ".avif"} < set(IMAGE_SUFFIXES)
+
+
+OTHER_FORMATS = (
+    *("EPS", "ICO", "PCX", "DDS", "SGI", "SPIDER", "TGA", "MSP", "XBM", "ICNS", "BLP", "JPEG2000", "QOI", "DIB"),
+    *("PDF", "PALM"),
+)
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_other_formats_are_refused_whatever_their_name(name, tmp_path, monkeypatch):
+    mode = {"SPIDER": "F", "MSP": "1", "XBM": "1", "BLP": "P", "PALM": "P"}.get(name, "RGB")
+    content = as_file(halves(size=(32, 32)).convert(mode), name)
+    monkeypatch.setattr(subprocess, "Popen", None)  # Pillow runs Ghostscript for PostScript
+    (tmp_path / "cat.png").write_bytes(content)
+    for source in (content, tmp_path / "cat.png"):
+        check_refusal(lambda source=source: decoding.decode(source, AS_IT_IS), DataError)
+        check_refusal(lambda source=source: read_shape(source), DataError)
+
+
+def exif(kind, count, value):
+    """Returns an EXIF block of one entry: the orientation, with any TIFF type, count and value."""
+    return b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHI", 0x0112, kind, count) + value.ljust(4, b"\0") + bytes(4)
+
+
+ORIENTATIONS = {
+    "bytes": (1, 1, b"\x06"),
+    "text": (2, 2, b"6"),
+    "zero": (3, 1, b"\0"),
+    "nine": (3, 1, b"\x09"),
+    "99": (3, 1, b"\x63"),
+    "undefined": (7, 1, b"\x06"),
+    "negative": (8, 1, b"\xff\xff"),
+    "fraction": (5, 1, b"\0\0\0\0"),
+    "float": (11, 1, struct.pack("<f", 6.0)),
+    "NaN": (11, 1, struct.pack("<f", np.nan)),
+    "missing": (3, 0, b""),
+}
+
+
+@pytest.mark.parametrize("key", ORIENTATIONS)
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
+def test_an_odd_orientation_is_ignored(name, key):
+    content = as_file(halves(size=(32, 16)), name, exif=exif(*ORIENTATIONS[key]))
+    assert read_shape(content) == decode(content, AS_IT_IS).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
+def test_the_first_of_several_orientations_is_applied(name):
+    content = as_file(halves(size=(32, 16)), name, exif=exif(3, 2, b"\6\0\1\0"))
+    assert read_shape(content) == decode(content, AS_IT_IS).shape == (32, 16, 3)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(1, b"\6"), (2, "6"), (3, 0), (3, 99), (7, b"\6")])
+def test_an_odd_orientation_of_a_tiff_is_ignored(kind, value):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[0x0112] = kind
+    tags[0x0112] = value
+    content = as_file(halves(size=(32, 16)), "TIFF", tiffinfo=tags)
+    assert read_shape(content) == decode(content, AS_IT_IS).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_once(name, orientation):
+    block = Image.Exif()
+    block[0x0112] = orientation
+    content = as_file(halves(size=(64, 32)), name, exif=block)
+    array = decode(content, AS_IT_IS)
+    expected = (64, 32, 3) if orientation >= 5 else (32, 64, 3)
+    assert read_shape(content) == array.shape == expected
+    is_swapped = orientation in (2, 3, 7, 8)
+    assert np.abs(np.subtract(array[0, 0], GREEN if is_swapped else RED, dtype=int)).max() < 40
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["LAB", "CMYK", "YCbCr", "1", "P", "PA", "LA", "RGBA", "I;16", "I", "L"])
+def test_every_mode_of_a_tiff_is_converted(mode, channels):
+    color = {"LAB": (200, 10, 30), "I": 60000, "I;16": 60000, "1": 1, "L": 200, "P": 1, "PA": (1, 255), "LA": (9, 255)}
+    first = color.get(mode, (*RED, 90)[: len(Image.new(mode, (1, 1)).getbands())])
+    picture = halves(mode, first, 0 if isinstance(first, int) else (0,) * len(first))
+    if mode == "PA":
+        picture = halves("P", 1, 0)
+        picture.putpalette([*GREEN, *RED])
+    elif mode == "P":
+        picture.putpalette([*GREEN, *RED])
+    target = Target(None, None, channels, "none")
+    assert decode(as_file(picture, "TIFF"), target).shape == (6, 8, channels)
+
+
+def test_any_exception_of_a_decoder_is_a_bad_image(monkeypatch):
+    content = as_file(halves())
+    for error in (
+        TypeError("a"),
+        KeyError("b"),
+        AssertionError(),
+        RecursionError("c"),
+        MemoryError(),
+        OverflowError("d\n"),
+    ):
+
+        def load(self, error=error):
+            raise error
+
+        monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+        check_refusal(lambda: decoding.decode(content, AS_IT_IS), DataError)
+        assert decoding.encode(AS_IT_IS, content).png is None
+
+
+def png_of_chunks(size, *chunks):
+    header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    parts = [(b"IHDR", header), *chunks, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+ZEROS = zlib.compress(bytes(2**28), 9)
+BOMBS = {
+    "too many pixels": png_of_chunks((30_000, 30_000), (b"IDAT", ZEROS)),
+    "too high": png_of_chunks((1, 60_000_000), (b"IDAT", ZEROS)),
+    "too wide": png_of_chunks((60_000_000, 1), (b"IDAT", ZEROS)),
+    "text": png_of_chunks((8, 8), (b"zTXt", b"a\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(200)))),
+    "international text": png_of_chunks(
+        (8, 8), (b"iTXt", b"a\0\1\0\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(200)))
+    ),
+    "profile": png_of_chunks((8, 8), (b"iCCP", b"a\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(200)))),
+    "more data than pixels": png_of_chunks((8, 8), (b"IDAT", ZEROS)),
+    "WebP canvas": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\2\0\0\0" + b"\xff\x3f\0" * 2 + b"ANIM\0\0\0\0\0\0\0\0",
+    "BMP": struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 99, 0, 0, 54, 40, 2**31 - 1, 2**31 - 1, 1, 24, 0, 0, 0, 0, 0, 0),
+    "GIF": b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2\x4c\1\0;",
+    "PPM": b"P6 99999999 99999999 255\n",
+}
+
+
+@pytest.mark.parametrize("key", BOMBS)
+def test_a_bomb_is_refused_before_it_takes_memory(key):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_refusal(lambda: decoding.decode(BOMBS[key], Target(8, 8, 3, "crop")), DataError)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 2**10  # KiB
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_other_frames_of_an_animation_take_no_memory(name):
+    frames = [halves(left=(index % 256, 1, 2), size=(64, 64)) for index in range(300)]
+    content = as_file(frames[0], name, save_all=True, append_images=frames[1:])
+    assert decode(content, AS_IT_IS).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_of_many_scans_is_refused(mode, tmp_path):
+    content = as_file(halves(size=(64, 64)).convert(mode), "JPEG", progressive=True)
+    assert decode(content, AS_IT_IS).shape == (64, 64, 3)
+    start = content.rindex(b"\xff\xda")
+    (tmp_path / "x.jpg").write_bytes(content[:start] + content[start:-2] * 200 + content[-2:])
+    for source in (tmp_path / "x.jpg", (tmp_path / "x.jpg").read_bytes()):
+        check_refusal(lambda source=source: decoding.decode(source, AS_IT_IS), DataError, "100")
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
+def test_the_shape_is_read_without_decoding(name, monkeypatch):
+    content = as_file(halves(), name)
+    monkeypatch.setattr(Image.core, "new", None)
+    assert read_shape(content) == (6, 8, 3)
+
+
+def test_orientation_after_the_pixels_of_a_png_is_applied(tmp_path):
+    content = as_file(halves(size=(32, 16)))
+    block = exif(3, 1, b"\6")[6:]
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    (tmp_path / "x.png").write_bytes(content[:-12] + chunk + content[-12:])
+    for source in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes()):
+        assert read_shape(source) == decode(source, AS_IT_IS).shape == (32, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "CMYK", "P"])
+def test_images_of_many_pixels_are_converted_in_bands(mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        picture = Image.fromarray(rng.integers(0, 65536, (50, 40), np.uint16))
+    else:
+        picture = Image.fromarray(rng.integers(0, 256, (50, 40, 3), np.uint8)).convert(mode)
+        if mode == "RGBA":
+            picture.putalpha(Image.fromarray(rng.integers(0, 256, (50, 40), np.uint8)))
+    content = as_file(picture, "TIFF")
+    whole = decode(content, AS_IT_IS)
+    monkeypatch.setattr(pixels, "_BAND_PIXELS", 128)
+    assert (decode(content, AS_IT_IS) == whole).all()
+
+
+def special_file(kind, folder):
+    path = folder / "x.png"
+    if kind == "named pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    elif kind == "NUL":
+        return Path(f"{path}\0")
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(decoding.MAX_FILE_BYTES + 1)
+    elif kind == "process":
+        path.symlink_to("/proc/self/environ")
+    elif kind != "missing":
+        path.symlink_to(f"/dev/{kind}")
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["named pipe", "zero", "null", "tty", "folder", "socket", "NUL", "large", "process", "missing"]
+)
+def test_only_regular_files_are_opened(kind, tmp_path):
+    path = special_file(kind, tmp_path)
+    check_refusal(lambda: decoding.decode(path, AS_IT_IS), DataError)
+    check_refusal(lambda: read_shape(path), DataError)
+    assert decoding.encode(AS_IT_IS, path).png is None
+
+
+def test_a_temporary_copy_is_deleted_when_it_is_decoded(tmp_path):
+    for content in (as_file(halves()), b"damaged"):
+        copy = decoding.TemporaryCopy(tmp_path / "copy")
+        copy.path.write_bytes(content)
+        decoding.encode(AS_IT_IS, copy)
+        assert not copy.path.exists()
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 10, 12, 16])
+def test_bits_state_the_range_of_values(bits):
+    maximum = 2**bits - 1
+    values = np.array([[0, maximum // 2, maximum]] * 2)
+    expected = [0, round(maximum // 2 * 255 / maximum), 255]
+    target = Target(None, None, 1, "none", bits)
+    for kind in (np.uint8, np.uint16):
+        if kind == np.uint8 and bits > 8:
+            continue
+        content = as_file(Image.fromarray(values.astype(kind)))
+        assert np.abs(decode(content, target)[0, :, 0] - np.array(expected)).max() <= 1
+        too_large = as_file(Image.fromarray(np.minimum(values + 1, np.iinfo(kind).max).astype(kind)))
+        if bits not in (8, 16):
+            check_refusal(lambda content=too_large: decoding.decode(content, target), DataError, f"{maximum + 1}")
+    assert decode(as_file(halves("1", 1, 0)), target).max() == 255

@@ -18,7 +18,8 @@ from refusals import Refusal, check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
 from trainer.data.prepare import decoding
-from trainer.data.prepare.decoding import MAX_PIXELS, Target
+from trainer.data.prepare.decoding import MAX_PIXELS
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import open_source
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import DataError, StorageError

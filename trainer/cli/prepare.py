@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config.choices import ImageRange
-from trainer.data.prepare.decoding import RESIZES
+from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError
 from trainer.logging import is_terminal, log_fields, quiet_import
@@ -37,6 +37,7 @@ _MAX_LISTED_CLASSES = 20
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     _define_path_flags(values)
+    _define_bits_flag(values)
     absl_flags.DEFINE_list(
         "image_size",
         None,
@@ -136,6 +137,18 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
 
 
+def _define_bits_flag(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_integer(
+        "bits",
+        None,
+        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
+        "4,095, 1 for masks of 0 and 1. None: all bits.",
+        lower_bound=1,
+        upper_bound=16,
+        flag_values=values,
+    )
+
+
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prepares one source, or one per domain."""
     with quiet_import():
@@ -150,6 +163,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         shard_mib=values.shard_mib,
         max_bad_images=values.max_bad_images,
         num_processes=values.processes,
+        bits=values.bits,
     )
     out = values.out.rstrip("/")
     if values.source_b is None:

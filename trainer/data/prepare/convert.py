@@ -4,36 +4,32 @@ Worker processes decode, threads read ahead, and this process writes. The output
 Shapes: `N` selected images, `H W C` height, width and channels.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
-import functools
-import itertools
-import multiprocessing
-import os
+import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from trainer.data.class_selection import select_classes
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
-from trainer.data.prepare.decoding import Content, Target, encode_all, read_shape
+from trainer.data.prepare.decoding import read_shape
+from trainer.data.prepare.encoding import encode_images, read_content
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source
 from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
 from trainer.errors import ConfigError, DataError
 from trainer.storage import Location
 
+_logger = logging.getLogger(__name__)
+
 _NUM_INSPECTED = 100
 """Number of images that determine the size and the channels if the options leave them open."""
-_BATCH_SIZE = 16
-_NUM_READER_THREADS = 8
+_DARK = 64  # 14 of 16 bits
 _SHUFFLE_SEED = 20_061_511
-_Argument = TypeVar("_Argument")
-_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,13 +38,14 @@ class ConversionOptions:
 
     Attributes:
         image_size: Height and width in pixels. None: the size of the images, which must be equal.
-        resize: One of `decoding.RESIZES`.
+        resize: One of `pixels.RESIZES`.
         channels: 1 or 3. None: 1 if the first images are all gray, else 3.
         limit: Maximum number of images, selected evenly from the whole source. None: all images.
         classes: Names or numbers of the classes to include. None: all classes.
         shard_mib: Size in MiB at which a new shard begins.
         max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
         num_processes: Number of decoding processes. None: one per core.
+        bits: Number of bits that the pixel values use, in [1, 16]. None: all bits of the files.
     """
 
     image_size: tuple[int, int] | None = None
@@ -59,6 +56,7 @@ class ConversionOptions:
     shard_mib: float = 64.0
     max_bad_images: int = 0
     num_processes: int | None = None
+    bits: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +84,15 @@ class ConversionProgress:
         total: Number of selected images.
         done: Number of images that were written or skipped.
         bad_images: Name and problem of each skipped image.
+        max_value: Largest pixel value of all written images, in [0, 255].
+        num_dark: Number of written images whose largest pixel value is at most a quarter of 255.
     """
 
     total: int
     done: int = 0
     bad_images: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    max_value: int = 0
+    num_dark: int = 0
 
 
 def plan_conversion(source: Source, options: ConversionOptions) -> ConversionPlan:
@@ -153,15 +155,18 @@ def convert(
         tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch,
         contextlib.closing(ShardWriter(Path(scratch), out, options.shard_mib)) as writer,
     ):
-        for index, (png, shape_or_problem) in zip(plan.indices, _encode_images(source, plan, options), strict=True):
+        encoded_images = encode_images(source, plan.indices.tolist(), plan.target, options.num_processes, Path(scratch))
+        for index, encoded in zip(plan.indices, encoded_images, strict=True):
             label = plan.labels[progress.done]
             progress.done += 1
-            if png is None:
-                _skip_image(progress, source.items[index].name, str(shape_or_problem), options)
+            if encoded.png is None:
+                _skip_image(progress, source.items[index].name, encoded.problem, options)
             else:
-                shape = tuple(shape_or_problem)
-                writer.add(png, int(label))
+                shape = encoded.shape
+                writer.add(encoded.png, int(label))
                 counts[label] += 1
+                progress.max_value = max(progress.max_value, encoded.max_value)
+                progress.num_dark += encoded.max_value <= _DARK
             on_progress(progress)
         if not counts.sum():
             name, problem = progress.bad_images[0]
@@ -176,6 +181,12 @@ def convert(
         **metadata,
     )
     (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
+    if 2 * progress.num_dark > spec.num_examples and options.bits is None:
+        _logger.warning(
+            f"{progress.num_dark:,} of {spec.num_examples:,} images are almost black: their pixel values end at "
+            f"{progress.max_value} of 255. If the files use fewer bits than they have, state the number: --bits=12 for "
+            "16-bit files with values up to 4,095, or --bits=1 for masks of 0 and 1; delete the data set first."
+        )
     return spec, progress
 
 
@@ -188,6 +199,7 @@ def describe_options(options: ConversionOptions, plan: ConversionPlan) -> dict[s
         "resize": plan.target.resize,
         "channels": plan.target.channels,
         "shard_mib": options.shard_mib,
+        **({} if options.bits is None else {"bits": options.bits}),
     }
 
 
@@ -196,7 +208,8 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
     height, width = options.image_size or (None, None)
     channels = options.channels
     if channels is None or height is None:
-        results = [_read_shape(source, int(index)) for index in indices[:_NUM_INSPECTED]]
+        with tempfile.TemporaryDirectory(prefix="gan-trainer-") as scratch:
+            results = [_read_shape(source, int(index), Path(scratch)) for index in indices[:_NUM_INSPECTED]]
         shapes = [result for result in results if not isinstance(result, DataError)]
         if not shapes:
             name, problem = source.items[int(indices[0])].name, results[0]
@@ -204,14 +217,13 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
-    return Target(height, width, channels, resize)
+    return Target(height, width, channels, resize, options.bits)
 
 
-def _read_shape(source: Source, index: int) -> tuple[int, ...] | DataError:
+def _read_shape(source: Source, index: int, scratch: Path) -> tuple[int, int, int] | DataError:
     """Returns the shape (H, W, C) of an image, or the reason why it cannot be read."""
     try:
-        content = source.read(index)
-        return read_shape(content) if isinstance(content, bytes) else content.shape
+        return read_shape(read_content(source, index, scratch))
     except DataError as error:
         return error
 
@@ -222,51 +234,3 @@ def _skip_image(progress: ConversionProgress, name: str, problem: str, options: 
         raise DataError(
             f"{name} {problem}. Remove the image, or allow more than --max_bad_images={options.max_bad_images}."
         )
-
-
-def _encode_images(
-    source: Source, plan: ConversionPlan, options: ConversionOptions
-) -> Iterator[tuple[bytes | None, Any]]:
-    """Yields a PNG and its shape for every image of the plan, in order; None and the problem for an unusable image."""
-    num_processes = options.num_processes or len(os.sched_getaffinity(0))
-    encode = functools.partial(encode_all, plan.target)
-
-    def read(index: int) -> Content | DataError:
-        try:
-            return source.path(int(index)) or source.read(int(index))
-        except DataError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(_NUM_READER_THREADS) as threads:
-        is_local = len(plan.indices) and source.path(int(plan.indices[0])) is not None
-        if is_local:
-            contents: Iterator[Any] = map(read, plan.indices)
-        else:
-            contents = _map_ahead(threads, read, plan.indices, _BATCH_SIZE * num_processes)
-        batches = iter(lambda: list(itertools.islice(contents, _BATCH_SIZE)), [])
-        if num_processes == 1:
-            yield from itertools.chain.from_iterable(map(encode, batches))
-            return
-        context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads may hang
-        with concurrent.futures.ProcessPoolExecutor(num_processes, context) as processes:
-            yield from itertools.chain.from_iterable(_map_ahead(processes, encode, batches, num_processes + 2))
-
-
-def _map_ahead(
-    executor: concurrent.futures.Executor,
-    function: Callable[[_Argument], _Result],
-    arguments: Iterable[_Argument],
-    depth: int,
-) -> Iterator[_Result]:
-    """Yields the results of a function in the order of its arguments, while at most `depth` further calls run."""
-    running: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
-    try:
-        for argument in arguments:
-            running.append(executor.submit(function, argument))
-            if len(running) > depth:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()

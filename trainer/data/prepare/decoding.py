@@ -1,64 +1,101 @@
-"""Decodes image files of any kind to pixels of one size, by fixed rules. Needs only Pillow.
+"""Decodes image files of the documented formats to pixels of one size, by fixed rules. Needs only Pillow.
 
-- The format is detected from the content of a file, not from its name.
+- The format is detected from the content of a file, not from its name. Only the decoders of `FORMATS` are used.
 - The EXIF orientation is applied. The first frame of an animation is used.
-- Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
-- For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
-- Resizing is antialiased (Lanczos).
+- Sizes are checked before memory is taken.
+- `pixels` converts the pixels.
 
 Shapes: `H W C` height, width and channels.
 """
 
 import contextlib
 import io
-import struct
+import mmap
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainer.errors import DataError
+from trainer.data.prepare.pixels import Target, fit_to_target, is_gray
+from trainer.data.prepare.regular_file import check_file_size, open_regular_file
+from trainer.errors import DataError, escape
 
-RESIZES = ("crop", "fit", "stretch", "none")
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pgm", ".ppm", ".pnm"),
+}
+"""Names that Pillow gives to the formats that are read, and the suffixes of their files."""
 MAX_PIXELS = 64_000_000
 """Maximum number of pixels of an image. Larger images are rejected after their header is read."""
-_WHITE = (255, 255, 255, 255)
-_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-_DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
+MAX_SIDE = 2**16
+"""Maximum width and height in pixels. Pillow allocates some memory for every row."""
+MAX_FILE_BYTES = 2**28
+"""Maximum size of an image file in bytes, larger than 64 megapixels of RGB."""
+_MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}  # these decoders allocate images of their own
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Transposition that undoes each EXIF orientation."""
 
-Content = bytes | Path | np.ndarray
-"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
 
 Image.init()
+_SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Format of the decoded images.
-
-    Attributes:
-        height: Height in pixels; None keeps the size of each image.
-        width: Width in pixels; None keeps the size of each image.
-        channels: Number of channels, 1 or 3.
-        resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
-            black; `stretch` scales both sides independently; `none` accepts only images of the target size.
-    """
-
-    height: int | None
-    width: int | None
-    channels: int
-    resize: str
+_MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Bytes of which a PNG with an orientation contains at least one."""
+_START_OF_SCAN = b"\xff\xda"
+_MAX_SCANS = 100
+"""Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
 
 
-def decode(content: bytes, target: Target) -> Image.Image:
+class TemporaryCopy(NamedTuple):
+    """A local copy of an image file, which is deleted when it is opened."""
+
+    path: Path
+
+
+Content = bytes | Path | TemporaryCopy | np.ndarray
+"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
+
+
+class Encoded(NamedTuple):
+    """Result of `encode`."""
+
+    png: bytes | None
+    """The image as a PNG; None for an unusable image."""
+    shape: tuple[int, ...]
+    """Shape (H, W, C); empty for an unusable image."""
+    max_value: int
+    """Largest pixel value in [0, 255]."""
+    problem: str
+    """Problem of an unusable image. It completes a sentence that begins with the image's name."""
+
+
+def decode(
+    content: bytes | Path | TemporaryCopy, target: Target, reserve: Callable[[int], object] = lambda num_pixels: None
+) -> Image.Image:
     """Decodes and resizes one image.
 
     Args:
-        content: Bytes of a file in any format that Pillow reads.
+        content: Bytes or path of a file in one of `FORMATS`.
         target: Format of the result.
+        reserve: Function that is called with the number of pixels before their memory is taken. It may wait.
 
     Returns:
         An image in 8-bit gray or RGB.
@@ -66,180 +103,147 @@ def decode(content: bytes, target: Target) -> Image.Image:
     Raises:
         DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
     """
-    picture = _open(content)
-    with _explain_damage():
-        if picture.format == "JPEG" and target.height and target.resize != "none":
+    with _explain_damage(), _open_file(content) as file:
+        picture = _open_picture(file)
+        num_pixels = picture.width * picture.height
+        if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
+        if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
+            num_pixels = picture.width * picture.height
+        reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
         picture.load()
-        if _orientation(picture) != 1:
-            picture = ImageOps.exif_transpose(picture)
-    return _fit_to_target(picture, target)
+        transposition = _TRANSPOSITIONS.get(_orientation(picture))
+        return fit_to_target(picture if transposition is None else picture.transpose(transposition), target)
 
 
-def encode_all(
-    target: Target, contents: Sequence[Content | DataError]
-) -> list[tuple[bytes | None, tuple[int, int, int] | str]]:
-    """Encodes images as PNGs in the target format.
+def encode(
+    target: Target, content: Content | DataError, reserve: Callable[[int], object] = lambda num_pixels: None
+) -> Encoded:
+    """Encodes an image as a PNG in the target format.
 
     Args:
-        target: Format of the results.
-        contents: Images, or the errors of reading them.
-
-    Returns:
-        The PNG and the shape (H, W, C) of each image; None and the problem for an unusable image.
+        target: Format of the result.
+        content: Image, or the error of reading it.
+        reserve: As for `decode`.
     """
-    return [_encode(target, content) for content in contents]
+    try:
+        with _explain_damage():
+            if isinstance(content, DataError):
+                raise content
+            if isinstance(content, np.ndarray):
+                reserve(content.shape[0] * content.shape[1])
+                picture = fit_to_target(_from_array(content), target)
+            else:
+                picture = decode(content, target, reserve)
+            picture.info = {}  # the PNG contains only pixels
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+    except DataError as error:
+        return Encoded(None, (), 0, str(error))
+    shape = (picture.height, picture.width, target.channels)
+    return Encoded(buffer.getvalue(), shape, int(np.max(picture.getextrema())), "")
 
 
-def read_shape(content: bytes) -> tuple[int, int, int]:
+def read_shape(content: Content) -> tuple[int, int, int]:
     """Returns the shape (H, W, C) of a decoded image before resizing.
 
-    Only the header is read, except for images with a palette and for PNGs, whose EXIF data may be at the end.
+    Only the header is read, except for PNGs with EXIF data, which may be at the end.
 
     Args:
-        content: Bytes of a file in any format that Pillow reads.
+        content: Image.
 
     Raises:
         DataError: As `decode`.
     """
-    picture = _open(content)
-    width, height = picture.size
-    with _explain_damage():
-        if _is_rotated(picture):
+    if isinstance(content, np.ndarray):
+        return content.shape[0], content.shape[1], content.shape[2]
+    with _explain_damage(), _open_file(content) as file:
+        picture = _open_picture(file)
+        width, height = picture.size
+        is_plain_png = picture.format == "PNG" and not any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF)
+        if not is_plain_png and _is_rotated(picture):
             width, height = height, width
-        return height, width, 1 if _is_gray(picture) else 3
-
-
-def _encode(target: Target, content: Content | DataError) -> tuple[bytes | None, tuple[int, int, int] | str]:
-    try:
-        if isinstance(content, DataError):
-            raise content
-        if isinstance(content, Path):
-            content = _read_file(content)
-        if isinstance(content, bytes):
-            picture = decode(content, target)
-        else:
-            picture = _fit_to_target(_from_array(content), target)
-    except DataError as error:
-        return None, str(error)
-    picture.info = {}  # the PNG contains only pixels
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue(), (picture.height, picture.width, target.channels)
-
-
-def _fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
-    picture = _resize(_convert_mode(picture, target.channels), target)
-    low, high = np.transpose(picture.getextrema())  # per channel
-    if np.all(low == high):
-        raise DataError("has the same value in every pixel, which no model can learn from")
-    return picture
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})") from error
+        return height, width, 1 if is_gray(picture) else 3
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    _check_size(array.shape[1], array.shape[0])
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _open(content: bytes) -> Image.Image:
-    if not content:
-        raise DataError("is empty; delete it or copy it again")
-    try:
-        with warnings.catch_warnings(), _explain_damage():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
-            picture = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError as error:
-        raise DataError("is not an image, or has a format that Pillow cannot read") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise DataError(f"has {picture.width} × {picture.height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
+    if isinstance(content, bytes):
+        check_file_size(len(content), MAX_FILE_BYTES)
+        return io.BytesIO(content)
+    file = open_regular_file(content if isinstance(content, Path) else content.path, MAX_FILE_BYTES)
+    if isinstance(content, TemporaryCopy):
+        content.path.unlink()
+    return file
+
+
+def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
+    """Returns how often some bytes occur in a file, up to a limit."""
+    with contextlib.ExitStack() as stack:
+        content: bytes | mmap.mmap
+        if isinstance(file, io.BytesIO):
+            content = file.getvalue()
+        else:
+            content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        count, start = 0, -1
+        while count < limit and (start := content.find(mark, start + 1)) >= 0:
+            count += 1
+        return count
+
+
+def _open_picture(file: BinaryIO) -> Image.Image:
+    picture = Image.open(file, formats=_SUPPORTED_FORMATS)
+    _check_size(picture.width, picture.height)
+    if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
+        raise DataError(f"is a JPEG of {_MAX_SCANS} or more scans, which takes long to decode; save it again")
     return picture
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(f"has {width} × {height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    if max(width, height) > MAX_SIDE:
+        raise DataError(f"has {width} × {height} pixels, more than {MAX_SIDE:,} on one side; make it smaller")
 
 
 @contextlib.contextmanager
 def _explain_damage() -> Iterator[None]:
-    """Converts the errors that Pillow raises for damaged files to DataError."""
+    """Converts every exception of a decoder to DataError, and ignores warnings."""
     try:
-        yield
-    except UnidentifiedImageError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the size, which is checked here, and about odd metadata
+            yield
+    except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"cannot be decoded ({error}); it is damaged or truncated") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"is not an image in one of the formats {', '.join(_SUPPORTED_FORMATS)}; convert it") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
+    except MemoryError as error:
+        raise DataError("needs more memory than is available; make it smaller") from error
+    except Exception as error:  # the decoders raise exceptions of any type for damaged files
+        reason = escape(error)[:80] or type(error).__name__
+        raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
 
 
 def _is_rotated(picture: Image.Image) -> bool:
-    """Returns whether the EXIF orientation exchanges width and height."""
-    return _orientation(picture) >= 5
+    """Returns whether the EXIF orientation exchanges width and height of a picture that is not loaded yet."""
+    return _orientation(picture) >= 5 and picture.format != "TIFF"  # its reader has exchanged them
 
 
 def _orientation(picture: Image.Image) -> int:
-    return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    """Returns the EXIF orientation in [1, 8]. Other values, and values of another type, mean 1."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSITIONS else 1
 
 
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
-    """Makes the JPEG decoder shrink the image by up to 8 on each side, but not below twice the target size."""
+    """Makes the decoder shrink a JPEG by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0), int(target.height or 0)
     if _is_rotated(picture):
         width, height = height, width
     picture.draft(None, (2 * width, 2 * height))
-
-
-def _is_gray(picture: Image.Image) -> bool:
-    if picture.mode == "P":
-        palette = np.asarray(picture.getpalette("RGB")).reshape(-1, 3)
-        return bool((palette == palette[:, :1]).all())
-    return picture.mode in _GRAY_MODES
-
-
-def _convert_mode(picture: Image.Image, channels: int) -> Image.Image:
-    """Converts an image to 8-bit gray or RGB."""
-    if picture.mode in _DEPTHS_OF_16_BITS:
-        picture = _from_16_bits(picture)
-    if picture.mode == "F":
-        raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
-    if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, _WHITE)
-        opaque.alpha_composite(picture.convert("RGBA"))
-        picture = opaque
-    mode = "L" if channels == 1 else "RGB"
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _from_16_bits(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"has values from {values.min()} to {values.max()}, more than 16 bits; save it with 8 or 16 bits"
-        )
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-
-
-def _resize(picture: Image.Image, target: Target) -> Image.Image:
-    if target.height is None or target.width is None or picture.size == (target.width, target.height):
-        return picture
-    size = (target.width, target.height)
-    match target.resize:
-        case "none":
-            raise DataError(
-                f"is {picture.height}×{picture.width}, expected {target.height}×{target.width}; resize it with "
-                "--image_size=H,W and --resize=crop, fit or stretch"
-            )
-        case "crop":
-            return ImageOps.fit(_shrink(picture, size), size, Image.Resampling.LANCZOS)
-        case "fit":
-            return ImageOps.pad(_shrink(picture, size), size, Image.Resampling.LANCZOS, color=0)
-    return _shrink(picture, size).resize(size, Image.Resampling.LANCZOS)
-
-
-def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Shrinks a large image by an integer factor to at least twice `size`, which makes resampling much faster."""
-    factor = min(picture.width // size[0], picture.height // size[1]) // 2
-    return picture.reduce(factor) if factor > 1 else picture

@@ -1,22 +1,38 @@
 """Sources for zip and tar files. Members are read by position and never unpacked under their own names."""
 
-import lzma
 import shutil
 import tarfile
-import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
+from trainer.data.prepare.decoding import MAX_FILE_BYTES
 from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
+from trainer.data.prepare.sources.decompression import unpack_member, unpack_stream
 from trainer.data.prepare.sources.listing import is_needed, list_images
-from trainer.errors import DataError, StorageError, TrainerError
+from trainer.errors import DataError, StorageError, TrainerError, escape
 from trainer.storage import check_relative_name
 
-MAX_MEMBER_BYTES = 2**28
-"""Maximum unpacked size of a member in bytes, larger than 64 megapixels of RGB."""
+MAX_MEMBERS = 500_000
+"""Maximum number of members. Python keeps a record of each of them in memory."""
+MAX_RATIO = 200
+"""Maximum ratio of the unpacked size to the size of an archive, which compressed images are far below."""
+_FREE_BYTES = 2**28
+"""Unpacked size that is allowed for any archive."""
+_MAX_HEADER_BYTES = 2**20
+"""Maximum size of a header of a tar file that contains a long name or further attributes."""
+_BLOCK_BYTES = 2**20
+_MAX_END_BYTES = 2**16 + 98
+"""Maximum size of the end of a zip file, which states the position of the directory."""
+_HEADER_TYPES = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class ZipSource(Source):
@@ -28,43 +44,71 @@ class ZipSource(Source):
         options: Options of the source.
 
     Raises:
-        DataError: If the file is not a zip file, or a member is a link, has an unsafe name or is too large.
+        DataError: If the file is not a zip file, has too many members, or a member is a link, has an unsafe name or is
+            too large.
     """
+
+    has_files = True
 
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path} is not a readable zip file ({error}); copy it again.") from error
-        self._members = {info.orig_filename.replace("\\", "/"): info for info in self._archive.infolist()}
+            with path.open("rb") as file:
+                _check_num_members(path, file)
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+        except TrainerError:
+            raise
+        except Exception as error:  # damaged directories raise exceptions of several types
+            raise DataError(f"{path} is not a readable zip file ({escape(error)[:80]}); copy it again.") from error
+        self._members = {info.orig_filename.replace("\\", "/"): info for info in members}
         for name, info in self._members.items():
             _check_name(path, name.removesuffix("/"))
             if is_needed(name):
                 if (info.external_attr >> 28) == 0xA:
                     raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
                 _check_size(path, name, info.file_size)
-        self._lock = threading.Lock()
-        listing = list_images(self._members, path.name, _stem(path), options, self._read)
+        _check_ratio(path, sum(info.file_size for name, info in self._members.items() if is_needed(name)))
+        self._file = path.open("rb")
+        try:
+            listing = list_images(self._members, path.name, _stem(path), options, self._read)
+        except TrainerError:
+            self._file.close()
+            raise
         self.items, self.class_names = listing.items, listing.class_names
-        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in self._archive.infolist())]
+        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in members)]
+
+    def num_bytes(self, index: int) -> int:
+        return self._members[self.items[index].name].file_size
 
     def read(self, index: int) -> bytes:
         return self._read(self.items[index].name)
 
+    def copy(self, index: int, target: Path) -> None:
+        with target.open("wb") as file:
+            file.writelines(self._unpack(self._members[self.items[index].name]))
+
     def _read(self, name: str) -> bytes:
-        try:
-            with self._lock, self._archive.open(self._members[name]) as member:
-                content = member.read(MAX_MEMBER_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError(
-                f"cannot be unpacked ({error}); the archive is damaged, encrypted or in an unknown format"
-            ) from error
-        if len(content) > MAX_MEMBER_BYTES:
-            raise DataError(f"unpacks to more than {MAX_MEMBER_BYTES:,} bytes, which no image needs")
-        return content
+        return b"".join(self._unpack(self._members[name]))
 
     def close(self) -> None:
-        self._archive.close()
+        self._file.close()
+
+    def _unpack(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        """Yields the content of a member in blocks. Never unpacks more than the size that the directory states."""
+        try:
+            remaining, checksum = info.file_size, 0
+            for block in unpack_member(self._file.fileno(), info):
+                remaining -= len(block)
+                checksum = zlib.crc32(block, checksum)
+                yield block
+            if remaining or checksum != info.CRC:
+                raise DataError("does not have the size and checksum that the archive states; copy the archive again")
+        except DataError:
+            raise
+        except Exception as error:  # the decompressors raise exceptions of several types
+            raise DataError(
+                f"cannot be unpacked ({escape(error)[:80]}); the archive is damaged, encrypted or in an unknown format"
+            ) from error
 
 
 class TarSource(OneFileSource):
@@ -76,7 +120,8 @@ class TarSource(OneFileSource):
         options: Options of the source.
 
     Raises:
-        DataError: If the file is not a tar file, or a member is a link, has an unsafe name or is too large.
+        DataError: If the file is not a tar file, has too many members, or a member is a link, has an unsafe name or is
+            too large.
         StorageError: If the disk is too small for the unpacked images.
     """
 
@@ -89,14 +134,19 @@ class TarSource(OneFileSource):
                 with tarfile.open(path, "r:", tarinfo=_Member) as archive:
                     self._list(path, archive, None)
             else:
-                with tarfile.open(path, "r|*", tarinfo=_Member) as archive, data_path.open("wb") as target:
-                    self._list(path, archive, target)
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise DataError(f"{path} is not a complete tar file ({error}); copy it again.") from error
-        except OSError as error:
-            raise StorageError(
-                f"{path} cannot be unpacked in {data_path.parent} ({error}); free space there."
-            ) from error
+                with path.open("rb") as file, data_path.open("wb") as target:
+                    stream = unpack_stream(file)
+                    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+                        self._list(path, archive, target)
+                    _read_to_end(path, stream, archive.offset)
+        except TrainerError:
+            raise
+        except Exception as error:  # damaged headers and streams raise exceptions of several types
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StorageError(
+                    f"{path} cannot be unpacked in {data_path.parent} ({error}); free space there."
+                ) from error
+            raise DataError(f"{path} is not a complete tar file ({escape(error)[:80]}); copy it again.") from error
         self._file = data_path.open("rb")
         try:
             listing = list_images(dict.fromkeys(self._names), path.name, _stem(path), options, self._read)
@@ -108,9 +158,16 @@ class TarSource(OneFileSource):
 
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
         """Sets the range of each needed file: in `target`, to which it is copied, or in the archive if it is None."""
+        num_members = 0
         for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # forgets the previous members
+            num_members += 1
+            if num_members > MAX_MEMBERS:
+                raise _too_many_members(path)
             _check_name(path, member.name)
             self._names.append(f"{member.name}/" if member.isdir() else member.name)
+            if target is not None:
+                _check_ratio(path, member.offset_data + member.size)
             if member.isdir() or not is_needed(member.name):
                 continue
             if not member.isfile():
@@ -127,7 +184,7 @@ class _Member(tarfile.TarInfo):
     """A member of a tar file whose damaged header is always an error.
 
     The class `tarfile.TarInfo` treats a damaged header after the first one as the end of the archive, so that the
-    following members would be silently missing.
+    following members would be silently missing. It also reads headers of any size into memory.
     """
 
     @classmethod
@@ -141,16 +198,26 @@ class _Member(tarfile.TarInfo):
                 raise tarfile.ReadError(f"empty header at byte {archive.offset:,}") from None
             raise
 
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        is_header = member.type in _HEADER_TYPES
+        if member.size < 0 or (is_header and member.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header states {member.size:,} bytes")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("it contains a sparse file")
+        return member
+
 
 def _is_uncompressed(path: Path) -> bool:
     """Returns whether a file begins like an uncompressed tar file."""
     try:
-        with tarfile.open(path, "r:"):
+        with tarfile.open(path, "r:", tarinfo=_Member):
             return True
-    except tarfile.ReadError:
-        return False
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    except Exception:  # a file that is not a tar file raises exceptions of several types
+        return False
 
 
 def _describe_repeated(names: Iterable[str]) -> list[str]:
@@ -170,8 +237,47 @@ def _check_name(path: Path, name: str) -> None:
 
 
 def _check_size(path: Path, name: str, num_bytes: int) -> None:
-    if num_bytes > MAX_MEMBER_BYTES:
+    if num_bytes > MAX_FILE_BYTES:
         raise DataError(
-            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the allowed {MAX_MEMBER_BYTES:,}; "
+            f"{name} in {path} unpacks to {num_bytes:,} bytes, more than the allowed {MAX_FILE_BYTES:,}; "
             "remove it from the archive."
         )
+
+
+def _check_ratio(path: Path, num_bytes: int) -> None:
+    """Checks the unpacked size of all members."""
+    if num_bytes > _FREE_BYTES + MAX_RATIO * path.stat().st_size:
+        raise DataError(
+            f"{path} unpacks to {num_bytes:,} bytes, more than {MAX_RATIO} times its size, as images never do; if you "
+            "trust it, unpack it yourself and give the folder."
+        )
+
+
+def _read_to_end(path: Path, stream: IO[bytes], num_bytes: int) -> None:
+    """Reads the end of a compressed file, where its checksum is."""
+    while block := stream.read(_BLOCK_BYTES):
+        num_bytes += len(block)
+        _check_ratio(path, num_bytes)
+
+
+def _check_num_members(path: Path, file: BinaryIO) -> None:
+    """Checks the number of members in the directory of a zip file, before `zipfile` creates a record of each."""
+    start = max(0, path.stat().st_size - _MAX_END_BYTES)
+    file.seek(start)
+    end = file.read(_MAX_END_BYTES)
+    position = end.rfind(b"PK\5\6")
+    num_bytes = int.from_bytes(end[position + 12 : position + 16], "little")
+    if num_bytes == 2**32 - 1:  # the directory and its end have the format ZIP64
+        position = end.rfind(b"PK\6\6", 0, position)
+        num_bytes = int.from_bytes(end[position + 40 : position + 48], "little")
+    file.seek(max(0, start + position - num_bytes))
+    num_members = 0
+    while num_bytes > 0 and (block := file.read(min(num_bytes, _BLOCK_BYTES))):
+        num_members += block.count(b"PK\1\2")
+        num_bytes -= len(block)
+        if num_members > MAX_MEMBERS:
+            raise _too_many_members(path)
+
+
+def _too_many_members(path: Path) -> DataError:
+    return DataError(f"{path} has more than {MAX_MEMBERS:,} members; unpack it and give the folder.")

@@ -10,12 +10,15 @@ from typing import BinaryIO
 
 import numpy as np
 
+from trainer.data.prepare.decoding import FORMATS
 from trainer.errors import DataError, StorageError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Suffixes of image files, in upper or lower case."""
+_BLOCK_BYTES = 2**20
+_UNKNOWN_BYTES = 2**24
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -63,6 +66,7 @@ class Source(abc.ABC):
         items: Images in the order of the source.
         class_names: Class names by label.
         notes: Sentences about files that are skipped and about content that looks like a mistake.
+        has_files: Whether `read` returns the bytes of files, which `copy` can write.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
     """
@@ -70,6 +74,7 @@ class Source(abc.ABC):
     items: Sequence[Item]
     class_names: tuple[str, ...]
     notes: Sequence[str] = ()
+    has_files = False
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
 
@@ -85,6 +90,18 @@ class Source(abc.ABC):
         """Returns the local file of an item, so that a decoding process can read it; None if there is no such file."""
         return None
 
+    def num_bytes(self, index: int) -> int:
+        """Returns the size in bytes of what `read` returns, or an upper bound; 0 if it is known to be small."""
+        return 0
+
+    def copy(self, index: int, target: Path) -> None:
+        """Writes the file of an item to a local file, with little memory.
+
+        Raises:
+            DataError: As `read`.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:  # noqa: B027 (most sources have no open files)
         """Closes open files."""
 
@@ -95,6 +112,7 @@ class OneFileSource(Source):
     A subclass opens `_file` and sets `_ranges` to the offset and size of each item, by name.
     """
 
+    has_files = True
     _file: BinaryIO
     _ranges: dict[str, tuple[int, int]]
 
@@ -108,12 +126,26 @@ class OneFileSource(Source):
             raise DataError("is truncated; copy the file again")
         return content
 
+    def num_bytes(self, index: int) -> int:
+        return self._ranges[self.items[index].name][1]
+
+    def copy(self, index: int, target: Path) -> None:
+        offset, size = self._ranges[self.items[index].name]
+        with target.open("wb") as file:
+            while size and (block := os.pread(self._file.fileno(), min(size, _BLOCK_BYTES), offset)):
+                file.write(block)
+                offset, size = offset + len(block), size - len(block)
+        if size:
+            raise DataError("is truncated; copy the file again")
+
     def close(self) -> None:
         self._file.close()
 
 
 class FilesSource(Source):
     """Base class of sources whose items are separate files, local or in a bucket."""
+
+    has_files = True
 
     @abc.abstractmethod
     def _location(self, index: int) -> Location:
@@ -123,9 +155,19 @@ class FilesSource(Source):
         location = self._location(index)
         return location.path if isinstance(location, LocalLocation) else None
 
+    def num_bytes(self, index: int) -> int:
+        return _UNKNOWN_BYTES
+
     def read(self, index: int) -> bytes:
         try:
             return self._location(index).read_bytes()
+        except StorageError as error:
+            raise DataError(f"cannot be read ({error})") from error
+
+    def copy(self, index: int, target: Path) -> None:
+        location = self._location(index)
+        try:
+            location.parent.download({location.name: target})
         except StorageError as error:
             raise DataError(f"cannot be read ({error})") from error
 

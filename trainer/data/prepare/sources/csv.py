@@ -1,17 +1,23 @@
 """Source for images that a CSV file lists."""
 
 import csv
+import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trainer.data.prepare.regular_file import open_regular_file
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
+MAX_ROWS = 2_000_000
+"""Maximum number of images. Their names and labels are in memory."""
 _PATH_COLUMNS = ("path", "file", "filename", "image")
+_MAX_TABLE_BYTES = 2**30
 _LABEL_COLUMNS = ("label", "class", "class_name")
 
 
@@ -54,22 +60,30 @@ class CsvSource(FilesSource):
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
+        content = open_regular_file(table, _MAX_TABLE_BYTES)
+    except DataError as error:
+        raise DataError(f"{table} {error}.") from error
+    try:
+        with content:
+            rows = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
             columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
             path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
             label_column = _choose_column(columns, "label_field", options.label_field, _LABEL_COLUMNS, table)
             if path_column is None:
-                received = ", ".join(columns) or "(none)"
+                received = quote(", ".join(columns)) if columns else "(none)"
                 raise DataError(
                     f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
                     f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
                 )
-            return [
-                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem) for row in rows
+            values = [
+                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem)
+                for row in itertools.islice(rows, MAX_ROWS + 1)
             ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it in this format.") from error
+    if len(values) > MAX_ROWS:
+        raise DataError(f"{table} has more than {MAX_ROWS:,} lines; divide it.")
+    return values
 
 
 def _choose_column(

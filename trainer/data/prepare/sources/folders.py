@@ -26,7 +26,7 @@ class FolderSource(FilesSource):
 
     def __init__(self, folder: Location, entries: Sequence[StorageEntry], options: SourceOptions):
         self._folder = folder
-        sizes = {entry.name: entry.num_bytes for entry in entries}
+        self._sizes = sizes = {entry.name: entry.num_bytes for entry in entries}
 
         def read(name: str) -> bytes:
             if sizes[name] > MAX_METADATA_BYTES:
@@ -35,6 +35,9 @@ class FolderSource(FilesSource):
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
         self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes
+
+    def num_bytes(self, index: int) -> int:
+        return self._sizes[self.items[index].name]
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name

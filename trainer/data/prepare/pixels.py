@@ -1,0 +1,141 @@
+"""Conversion of pixels to 8-bit gray or RGB of one size.
+
+- Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
+- For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
+- Resizing is antialiased (Lanczos).
+
+Images of many pixels are converted in bands, so that intermediate results take little memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from trainer.errors import DataError
+
+RESIZES = ("crop", "fit", "stretch", "none")
+_WHITE = (255, 255, 255, 255)
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
+_DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
+_BAND_PIXELS = 2**20
+
+
+@dataclass(frozen=True)
+class Target:
+    """Format of the decoded images.
+
+    Attributes:
+        height: Height in pixels; None keeps the size of each image.
+        width: Width in pixels; None keeps the size of each image.
+        channels: Number of channels, 1 or 3.
+        resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
+            black; `stretch` scales both sides independently; `none` accepts only images of the target size.
+        bits: Number of bits that the pixel values use, in [1, 16]: values up to `2 ** bits - 1` become values up to
+            255. None: all bits of the file, 8 or 16.
+    """
+
+    height: int | None
+    width: int | None
+    channels: int
+    resize: str
+    bits: int | None = None
+
+
+def fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
+    """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
+    picture = _resize(_convert_mode(picture, target), target)
+    low, high = np.transpose(picture.getextrema())  # per channel
+    if np.all(low == high):
+        raise DataError("has the same value in every pixel, which no model can learn from")
+    return picture
+
+
+def is_gray(picture: Image.Image) -> bool:
+    """Returns whether an image is gray, from its mode or its palette."""
+    if picture.mode == "P":
+        palette = np.asarray(picture.getpalette("RGB")).reshape(-1, 3)
+        return bool((palette == palette[:, :1]).all())
+    return picture.mode in _GRAY_MODES
+
+
+def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
+    """Converts an image to 8-bit gray or RGB."""
+    is_bilevel = picture.mode == "1"
+    if picture.mode in _DEPTHS_OF_16_BITS:
+        maximum = 2 ** (target.bits or 16) - 1
+        return _map_bands(picture, "L", lambda band: _from_16_bits(band, maximum)).convert(_mode(target))
+    if picture.mode == "F":
+        raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if picture.mode == "LAB":  # Pillow converts it only to RGB
+        picture = picture.convert("RGB")
+    if picture.has_transparency_data:
+        picture = _map_bands(picture, "RGB", _place_on_white)
+    if picture.mode != _mode(target):
+        picture = picture.convert(_mode(target))
+    return picture if target.bits in (None, 8) or is_bilevel else _from_fewer_bits(picture, target.bits)
+
+
+def _mode(target: Target) -> str:
+    return "L" if target.channels == 1 else "RGB"
+
+
+def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Applies a function to bands of an image, so that intermediate results take little memory."""
+    result = Image.new(mode, picture.size)
+    num_rows = max(1, _BAND_PIXELS // picture.width)
+    for top in range(0, picture.height, num_rows):
+        box = (0, top, picture.width, min(top + num_rows, picture.height))
+        result.paste(function(picture.crop(box)), box)
+    return result
+
+
+def _place_on_white(picture: Image.Image) -> Image.Image:
+    opaque = Image.new("RGBA", picture.size, _WHITE)
+    opaque.alpha_composite(picture.convert("RGBA"))
+    return opaque.convert("RGB")
+
+
+def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > maximum:
+        raise DataError(
+            f"has values from {values.min()} to {values.max()}, expected 0 to {maximum}; save it with 8 or 16 bits, "
+            "or correct --bits"
+        )
+    return Image.fromarray(((values * 255 + maximum // 2) // maximum).astype(np.uint8))
+
+
+def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
+    maximum, found = 2**bits - 1, int(np.max(picture.getextrema()))
+    if bits > 8:
+        raise DataError(f"has 8 bits per channel, or is in color, where only 8 bits are read; omit --bits={bits}")
+    if found > maximum:
+        raise DataError(f"has values up to {found}, but --bits={bits} states {maximum}; correct or omit --bits")
+    return picture.point(
+        [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
+    )
+
+
+def _resize(picture: Image.Image, target: Target) -> Image.Image:
+    if target.height is None or target.width is None or picture.size == (target.width, target.height):
+        return picture
+    size = (target.width, target.height)
+    match target.resize:
+        case "none":
+            raise DataError(
+                f"is {picture.height}×{picture.width}, expected {target.height}×{target.width}; resize it with "
+                "--image_size=H,W and --resize=crop, fit or stretch"
+            )
+        case "crop":
+            return ImageOps.fit(_shrink(picture, size), size, Image.Resampling.LANCZOS)
+        case "fit":
+            return ImageOps.pad(_shrink(picture, size), size, Image.Resampling.LANCZOS, color=0)
+    return _shrink(picture, size).resize(size, Image.Resampling.LANCZOS)
+
+
+def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Shrinks a large image by an integer factor to at least twice `size`, which makes resampling much faster."""
+    factor = min(picture.width // size[0], picture.height // size[1]) // 2
+    return picture.reduce(factor) if factor > 1 else picture
