@@ -314,6 +314,7 @@ DAMAGED = {
     "npy of objects": ("x.npy", npy(np.array([object]), allow_pickle=True), ("x.npy", "objects")),
     "npy that is a pickle": ("x.npy", pickle.dumps([1]), ("x.npy",)),
     "npy of a huge shape": ("x.npy", header((9, HUGE, HUGE)), ("x.npy",)),
+    "npy of large images": ("x.npy", header((2, 20_000, 20_000)), ("x.npy", "64,000,000")),
     "npy of many images": ("x.npy", header((HUGE, 2, 2)), ("x.npy",)),
     "npy of a negative shape": ("x.npy", header((-1, 2, 2)), ("x.npy",)),
     "npy of a boolean shape": ("x.npy", header((True, 2, 2)), ("x.npy",)),

@@ -150,9 +150,9 @@ IDX = [
     source(
         "IDX of more than the disk",
         "x-idx3-ubyte.gz",
-        gzip.compress(idx(GRAY)[:4] + struct.pack(">3I", 2 * 10**7, 30_000, 30_000)),
+        gzip.compress(idx(GRAY)[:4] + struct.pack(">3I", 2 * 10**7, 8_000, 8_000)),
         "x-idx3-ubyte.gz",
-        f"{18 * 10**15:,}",
+        f"{128 * 10**13:,}",
         error=StorageError,
     ),
 ]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from trainer.data.prepare.decoding import MAX_PIXELS
 from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
@@ -19,7 +20,6 @@ BLOCK_BYTES = 2**20
 """Number of bytes that are read at a time."""
 _MAX_IMAGES = 20_000_000
 """Maximum number of images. Their labels are in memory."""
-_MAX_IMAGE_BYTES = 2**30
 
 
 class SupportsRead(Protocol):
@@ -106,6 +106,10 @@ class ArraySource(Source):
         pixels = np.rint((values - self._low) * (255.0 / (self._high - self._low)))
         return np.clip(pixels, 0, 255).astype(np.uint8)
 
+    def num_bytes(self, index: int) -> int:
+        """Returns the size of an image in memory while it is read, in bytes."""
+        return self._image_bytes
+
     def close(self) -> None:
         self._file.close()
 
@@ -147,10 +151,10 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
             f"{name} has images of shape {list(shape)}, expected [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W]; "
             "reshape them."
         )
-    if shape[0] > _MAX_IMAGES or count_bytes(shape[1:], dtype) > _MAX_IMAGE_BYTES:
+    if shape[0] > _MAX_IMAGES or int(np.prod(shape[1:], dtype=object)) > 3 * MAX_PIXELS:
         raise DataError(
             f"{name} states {shape[0]:,} images of shape {list(shape[1:])}, more than {_MAX_IMAGES:,} images or "
-            f"{_MAX_IMAGE_BYTES:,} bytes per image; divide it."
+            f"{MAX_PIXELS:,} pixels per image; divide it."
         )
 
 
