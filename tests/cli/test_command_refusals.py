@@ -122,7 +122,7 @@ def test_an_unknown_command_is_refused(capsys):
     [
         ("generate", ["--out=grid.png", "--checkpoint=77"], 1, ("checkpoint", "77", "2")),
         ("generate", ["--out=grid.png", "--checkpoint=newest"], 2, ("checkpoint", "newest", "best", "latest")),
-        ("generate", ["--out=grid.png", "--label=10"], 1, ("label", "10", "9")),
+        ("generate", ["--out=grid.png", "--label=10"], 2, ("label", "10", "9")),
         ("evaluate", ["--metrics=cycle"], 2, ("metrics", "cycle")),
         ("evaluate", ["--metrics=stacked"], 1, ("stacked",)),
         ("evaluate", [], 2, ("metrics",)),

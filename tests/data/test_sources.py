@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
-from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import natural_sort_key
-from trainer.errors import DataError, StorageError
+from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
 
 
@@ -186,6 +186,29 @@ def test_a_csv_lists_images_and_their_classes(folder):
         check_refusal(lambda: source.read(1), DataError, "missing.png")
 
 
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        ({}, ["a", "b"]),
+        ({"label_field": "Breed"}, ["pug", "lab"]),
+        ({"label_field": "none"}, ["table", "table"]),
+        ({"image_field": "other", "label_field": "breed"}, ["pug", "lab"]),
+    ],
+)
+def test_columns_of_a_csv_may_be_named(folder, options, classes):
+    table = folder / "table.csv"
+    table.write_text("path,other,label,breed\na/2.PNG,b/2.PNG,a,pug\na/10.PNG,b/10.PNG,b,lab\n")
+    with open_source(str(table), options=SourceOptions(**options)) as source:
+        assert [source.class_names[item.label] for item in source.items] == classes
+        assert source.read(0) == FILES["b/2.PNG" if "image_field" in options else "a/2.PNG"]
+    check_refusal(
+        lambda: open_source(str(table), options=SourceOptions(label_field="x")).__enter__(),
+        ConfigError,
+        "label_field='x'",
+        "'breed'",
+    )
+
+
 class ClassLabel:
     """Stand-in for the class of tensorflow-datasets."""
 
@@ -225,6 +248,8 @@ def test_tfds_images_are_used_as_stored(tfds):
         assert tfds.calls == ["downloaded", ("test", "as stored")]
         assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
         assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
+    with open_source("tfds:pets", options=SourceOptions(split=("train", "test"), label_field="none")) as source:
+        assert tfds.calls[-1] == ("train+test", "as stored") and len(source.class_names) == 1
 
 
 def raising(error):

@@ -13,7 +13,7 @@ from trainer.logging import print_line, quiet_import
 
 _USAGE = """Generates images with a run's generator.
 
-  {command} --job_dir=DIRECTORY --out=FILE [--num_images=64] [--label=3] [FLAGS]
+  {command} --job_dir=DIRECTORY --out=FILE [--num_images=64] [--label=cat] [FLAGS]
 
 FILE is a .png grid, or a .npz with the array x, uint8 [N, H, W, C], and for conditional models y, int32 [N].
 """
@@ -33,8 +33,8 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
-    absl_flags.DEFINE_integer(
-        "label", None, "Class number of all images. None: each class in turn.", flag_values=values
+    absl_flags.DEFINE_string(
+        "label", None, "Class of all images, as a name or a number. None: each class in turn.", flag_values=values
     )
     absl_flags.DEFINE_integer(
         "seed", None, "Seed of the latents. None: the seed of the run.", lower_bound=0, flag_values=values
@@ -47,6 +47,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the grid or the arrays."""
     out = app.output_file("out", values.out, _KINDS)
     with quiet_import():
+        from trainer.data import describe
+        from trainer.data.class_selection import class_number
         from trainer.data.loading import load_training_data
         from trainer.models import CycleGAN
         from trainer.training import restore
@@ -57,7 +59,12 @@ def run_command(values: absl_flags.FlagValues) -> None:
         gan.show(*load_training_data(config).real_images)
         if not values["num_images"].present:
             num_images = min(num_images, gan.num_images_to_show)
-    images, labels = gan.sample(num_images, labels=values.label, seed=values.seed)
+    label = values.label
+    if label is not None and gan.num_classes:
+        is_code = gan.labels_are_codes  # a code has no name
+        class_names = tuple(map(str, range(gan.num_classes))) if is_code else describe(config.dataset).class_names
+        label = class_number(label, class_names, "the run" if is_code else config.dataset, "label")
+    images, labels = gan.sample(num_images, labels=label, seed=values.seed)
     if out.name.endswith(".png"):
         has_class_columns = gan.num_classes and values.label is None
         columns = len(gan.classes) if has_class_columns else math.ceil(num_images**0.5)

@@ -1,14 +1,16 @@
 """The `prepare` command."""
 
+import dataclasses
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
 from trainer.cli import app
+from trainer.config.choices import ImageRange
 from trainer.data.prepare.pixels import RESIZES
-from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.storage import locate, parse_path
@@ -22,8 +24,9 @@ _USAGE = """Prepares a data set from images, for training with --dataset=FOLDER.
 
   {command} --source=SOURCE --out=FOLDER [--image_size=64,64] [FLAGS]
 
-SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .tar of such a folder; a .npz of arrays;
-an IDX file; a .csv of paths and labels; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
+SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .tar of such a folder; a .npy, .npz, .h5
+or IDX file of arrays; a .csv of paths and labels; a .parquet or .tfrecord file of encoded images, or a folder of such
+files; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
 """
 _SECS_BETWEEN_MESSAGES = 5.0
 _SECS_BETWEEN_UPDATES = 0.2
@@ -105,6 +108,32 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
         "Folder, local or gs://, that the paths in a .csv are relative to. None: the folder of the .csv.",
         flag_values=values,
     )
+    absl_flags.DEFINE_list(
+        "split",
+        None,
+        "Splits to prepare, such as train or train,test. None: train if the source has several, else everything.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_string(
+        "image_field",
+        None,
+        "Name of the array, column or feature that contains the images. None: the only possible one.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_string(
+        "label_field",
+        None,
+        "Name of the array, column or feature that contains the labels, or none for a single class. None: the only "
+        "possible one, or the folders of the images.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_enum(
+        "image_range",
+        None,
+        ImageRange.values(),
+        "Range of the pixels of an array. None: the only range that fits all pixels.",
+        flag_values=values,
+    )
     absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
 
 
@@ -167,8 +196,17 @@ def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
 def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:
     from trainer.data.prepare import convert
 
-    with open_source(source_name, values.image_root) as source:
+    source_options = SourceOptions(
+        image_root=values.image_root,
+        split=tuple(values.split or ()),
+        image_field=values.image_field,
+        label_field=values.label_field,
+        image_range=values.image_range,
+    )
+    with open_source(source_name, options=source_options) as source:
         _logger.info(f"{source_name} has {len(source.items):,} images in {len(source.class_names)} classes.")
+        for note in source.notes:
+            _logger.warning(note)
         plan = convert.plan_conversion(source, options)
         _logger.info(_describe_plan(plan, options))
         if values.dry_run:
@@ -178,7 +216,7 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
             "source": source_name,
             "license": "",
             "attribution": "",
-            "options": convert.describe_options(options, plan),
+            "options": {**convert.describe_options(options, plan), **_stated_options(source_options)},
         }
         spec, progress = convert.convert(source, plan, options, locate(out), about, _Progress())
     num_bytes = sum(shard.num_bytes for shard in spec.shards)
@@ -190,6 +228,12 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
         _logger.warning(f"Skipped: {name} {problem}.")
     if len(progress.bad_images) > _MAX_LISTED_BAD_IMAGES:
         _logger.warning(f"Skipped: {len(progress.bad_images) - _MAX_LISTED_BAD_IMAGES} more images.")
+
+
+def _stated_options(options: SourceOptions) -> dict[str, Any]:
+    """Returns the options of the source that the user states, for `dataset.json`."""
+    stated = {name: value for name, value in dataclasses.asdict(options).items() if value and name != "image_root"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in stated.items()}
 
 
 def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:

@@ -25,10 +25,7 @@ def with_class_numbers(config: TrainConfig) -> TrainConfig:
 
 
 def select_classes(classes: Sequence[int | str], class_names: Sequence[str], source: str) -> tuple[int, ...]:
-    """Returns the numbers of the selected classes.
-
-    An integer is a class number. A string is a class name or a class number in decimal digits. Digits that are the name
-    of one class and the number of another are ambiguous; with zeros before them, such as `02`, they are a number.
+    """Returns the numbers of the selected classes, as `class_number` does.
 
     Args:
         classes: Names or numbers of classes.
@@ -38,7 +35,7 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
     Raises:
         ConfigError: If a name or number is unknown or ambiguous, or a class is selected twice.
     """
-    numbers = tuple(_class_number(selected, class_names, source) for selected in classes)
+    numbers = tuple(class_number(selected, class_names, source, "classes") for selected in classes)
     for number in numbers:
         if numbers.count(number) > 1:
             raise ConfigError(
@@ -48,16 +45,30 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
     return numbers
 
 
-def _class_number(selected: int | str, class_names: Sequence[str], source: str) -> int:
+def class_number(selected: int | str, class_names: Sequence[str], source: str, setting: str) -> int:
+    """Returns the number of a class.
+
+    An integer is a class number. A string is a class name or a class number in decimal digits. Digits that are the name
+    of one class and the number of another are ambiguous; with zeros before them, such as `02`, they are a number.
+
+    Args:
+        selected: Name or number of the class.
+        class_names: Names of all classes; the position of a name is the number of its class.
+        source: Name of the data set or source, for messages.
+        setting: Name of the setting, for messages.
+
+    Raises:
+        ConfigError: If the name or number is unknown or ambiguous.
+    """
     by_name = class_names.index(str(selected)) if selected in class_names else None
     by_number = int(selected) if isinstance(selected, int) or re.fullmatch("[0-9]{1,18}", selected) else None
     if by_number is not None and not 0 <= by_number < len(class_names):
         by_number = None
     if by_name is not None and by_number is not None and by_name != by_number:
         raise ConfigError(
-            f"classes={quote(selected)} is ambiguous: it is the name of class {by_name} of {source} and the number of "
-            f"class {quote(class_names[by_number])}; pass {_number_text(by_name, class_names)} for the class with this "
-            f"name, or {_number_text(by_number, class_names)} for the class with this number."
+            f"{setting}={quote(selected)} is ambiguous: it is the name of class {by_name} of {source} and the number "
+            f"of class {quote(class_names[by_number])}; pass {_number_text(by_name, class_names)} for the class with "
+            f"this name, or {_number_text(by_number, class_names)} for the class with this number."
         )
     number = by_number if by_name is None else by_name
     if number is not None:
@@ -66,8 +77,8 @@ def _class_number(selected: int | str, class_names: Sequence[str], source: str) 
     nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
     listed = ", ".join(nearest[:_MAX_LISTED]) + (", …" if len(nearest) > _MAX_LISTED else "")
     raise ConfigError(
-        f"classes={quote(selected)} is not one of the {len(class_names)} classes of {source}; give a name or a number "
-        f"from 0 to {len(class_names) - 1}: {listed}."
+        f"{setting}={quote(selected)} is not one of the {len(class_names)} classes of {source}; give a name or a "
+        f"number from 0 to {len(class_names) - 1}: {listed}."
     )
 
 

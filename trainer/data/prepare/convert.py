@@ -208,22 +208,23 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
     channels = options.channels
     if channels is None or height is None:
         with scratch_folder() as scratch:
-            found = [_read_shape(source, int(index), scratch) for index in indices[:_NUM_INSPECTED]]
-        shapes = [shape for shape in found if shape]
+            results = [_read_shape(source, int(index), scratch) for index in indices[:_NUM_INSPECTED]]
+        shapes = [result for result in results if not isinstance(result, DataError)]
         if not shapes:
-            num_inspected = min(len(indices), _NUM_INSPECTED)
-            raise DataError(f"none of the first {num_inspected} images can be read; check the source.")
+            name, problem = source.items[int(indices[0])].name, results[0]
+            raise DataError(f"none of the first {len(results)} images can be read: {name} {problem}.")
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
     return Target(height, width, channels, resize, options.bits)
 
 
-def _read_shape(source: Source, index: int, scratch: Path) -> tuple[int, int, int] | None:
+def _read_shape(source: Source, index: int, scratch: Path) -> tuple[int, int, int] | DataError:
+    """Returns the shape (H, W, C) of an image, or the reason why it cannot be read."""
     try:
         return read_shape(read_content(source, index, scratch))
-    except DataError:
-        return None  # reported by the conversion
+    except DataError as error:
+        return error
 
 
 def _skip_image(progress: ConversionProgress, name: str, problem: str, options: ConversionOptions) -> None:

@@ -1,79 +1,164 @@
-"""Sources of images to convert: folders, buckets, archives, arrays and CSV files. Each can be read in any order."""
+"""Sources of images to convert: folders, archives, arrays, tables and records. Each can be read in any order."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.data.dataset_spec import SPEC_NAME
 from trainer.data.prepare.sources.archives import TarSource, ZipSource
-from trainer.data.prepare.sources.arrays import IdxSource, NpzSource, labels_file_name
-from trainer.data.prepare.sources.base import Item, Source
+from trainer.data.prepare.sources.base import NO_LABELS, Item, Source, SourceOptions
 from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
+from trainer.data.prepare.sources.hdf5 import Hdf5Source
+from trainer.data.prepare.sources.idx import IdxSource, labels_file_name
+from trainer.data.prepare.sources.listing import is_hidden, is_image
+from trainer.data.prepare.sources.numpy_files import NpySource, NpzSource
+from trainer.data.prepare.sources.parquet import ParquetSource
+from trainer.data.prepare.sources.splits import select_files
 from trainer.data.prepare.sources.tfds import TfdsSource
-from trainer.errors import ConfigError, DataError
+from trainer.data.prepare.sources.tfrecords import TfrecordSource
+from trainer.data.prepare.sources.unsupported import (
+    check_no_pickles,
+    check_not_prepared,
+    no_files,
+    no_images,
+    unsupported_file,
+)
+from trainer.errors import ConfigError, quote
 from trainer.storage import Location, locate, path_below, scratch_folder
 from trainer.storage.local import LocalLocation
 
-__all__ = ["Item", "Source", "open_source"]
+__all__ = ["Item", "Source", "SourceOptions", "open_source"]
 
-_SINGLE_FILE_SOURCES: dict[Callable[[Path, Path], Source], tuple[str, ...]] = {
-    ZipSource: (".zip",),
-    TarSource: (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
-    NpzSource: (".npz",),
-}
-"""Suffixes of the file names of each source that reads a single file."""
-_IDX_SUFFIXES = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 _TFDS_PREFIX = "tfds:"
+_IDX = re.compile(r".*(-ubyte|\.idx)(\.gz)?", re.IGNORECASE | re.DOTALL)
+_PARQUET = re.compile(r".*\.parquet", re.IGNORECASE | re.DOTALL)
+_TFRECORD = re.compile(r".*(\.tfrec(ord)?s?(-\d+-of-\d+)?(\.gz)?|-\d{5}-of-\d{5})", re.IGNORECASE | re.DOTALL)
+_FILE_SOURCES = (
+    (re.compile(r".*\.zip", re.IGNORECASE | re.DOTALL), ZipSource),
+    (re.compile(r".*\.(tar(\.gz|\.bz2|\.xz)?|tgz)", re.IGNORECASE | re.DOTALL), TarSource),
+    (re.compile(r".*\.npy", re.IGNORECASE | re.DOTALL), NpySource),
+    (re.compile(r".*\.npz", re.IGNORECASE | re.DOTALL), NpzSource),
+    (re.compile(r".*\.(h5|hdf5)", re.IGNORECASE | re.DOTALL), Hdf5Source),
+)
+_RECORD_SOURCES = ((_PARQUET, ParquetSource), (_TFRECORD, TfrecordSource))
+"""Sources that consist of one file or of a folder of files."""
+_FIELD_OPTIONS = {"image_field", "label_field"}
+_OPTIONS: dict[type[Source], set[str]] = {
+    FolderSource: {"split", "label_field"},
+    ZipSource: {"split", "label_field"},
+    TarSource: {"split", "label_field"},
+    NpySource: {"image_range"},
+    NpzSource: {"image_range", "split", *_FIELD_OPTIONS},
+    Hdf5Source: {"image_range", "split", *_FIELD_OPTIONS},
+    IdxSource: {"image_range"},
+    ParquetSource: {"split", *_FIELD_OPTIONS},
+    TfrecordSource: {"split", *_FIELD_OPTIONS},
+    CsvSource: {"image_root", *_FIELD_OPTIONS},
+    TfdsSource: {"split"},
+}
+"""Options that apply to each kind of source."""
 
 
 @contextlib.contextmanager
-def open_source(name: str, image_root: str | None = None) -> Iterator[Source]:
+def open_source(name: str, image_root: str | None = None, options: SourceOptions | None = None) -> Iterator[Source]:
     """Opens a source while the context is active, and deletes its temporary files afterwards.
 
     Args:
-        name: Folder, archive, .npz file, IDX file or .csv file, local or `gs://`; or `tfds:NAME`.
-        image_root: Folder, local or `gs://`, with all images of a .csv file. None: the folder of the .csv file.
+        name: Folder, archive, or file of arrays, paths or records, local or `gs://`; or `tfds:NAME`.
+        image_root: Same as `SourceOptions.image_root`.
+        options: Options of the source. None: the default ones.
 
     Raises:
-        ConfigError: If `image_root` is set and the source is not a .csv file.
-        DataError: If the source does not exist or has no images.
+        ConfigError: If an option does not apply to the source, or the source needs one.
+        DataError: If the source does not exist, is not supported, or has no images.
         StorageError: If a bucket cannot be read.
     """
+    options = options or SourceOptions()
+    if image_root is not None:
+        options = dataclasses.replace(options, image_root=image_root)
     with (
         scratch_folder() as scratch,
-        contextlib.closing(_make_source(name, scratch, image_root)) as source,
+        contextlib.closing(_make_source(name, scratch, options)) as source,
     ):
         if not source.items:
-            raise DataError(f"{name} has no images, expected {source.expected_content}; {source.empty_remedy}.")
+            raise no_images(name, source)
         yield source
 
 
-def _make_source(name: str, scratch: Path, image_root: str | None) -> Source:
-    if image_root is not None and not name.lower().endswith(".csv"):
-        raise ConfigError(f"image_root={image_root} needs a .csv source, but source={name} is not one; omit it.")
+def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
     if name.startswith(_TFDS_PREFIX):
-        return TfdsSource(name.removeprefix(_TFDS_PREFIX), scratch)
+        _check_options(TfdsSource, name, options)
+        return TfdsSource(name.removeprefix(_TFDS_PREFIX), scratch, options)
     location = locate(name)
-    file_name = location.name.lower()
-    if file_name.endswith(".csv"):
-        folder = locate(image_root) if image_root else location.parent
-        return CsvSource(_local_file(location, scratch), folder)
-    if file_name.endswith(_IDX_SUFFIXES):
+    if not location.exists():
+        return _open_folder(location, scratch, options)
+    if location.name.lower().endswith(".csv"):
+        _check_options(CsvSource, name, options)
+        folder = locate(options.image_root) if options.image_root else location.parent
+        return CsvSource(_local_file(location, scratch), folder, options)
+    if _IDX.fullmatch(location.name):
+        _check_options(IdxSource, name, options)
         labels = location.parent / labels_file_name(location.name)
         has_labels = labels.name != location.name and labels.exists()
-        return IdxSource(_local_file(location, scratch), _local_file(labels, scratch) if has_labels else None, scratch)
-    for make_source, suffixes in _SINGLE_FILE_SOURCES.items():
-        if file_name.endswith(suffixes):
-            return make_source(_local_file(location, scratch), scratch)
-    return FolderSource(location)
+        labels_path = _local_file(labels, scratch) if has_labels and options.label_field != NO_LABELS else None
+        return IdxSource(_local_file(location, scratch), labels_path, scratch, options)
+    for pattern, file_source in _FILE_SOURCES:
+        if pattern.fullmatch(location.name):
+            _check_options(file_source, name, options)
+            return file_source(_local_file(location, scratch), scratch, options)
+    for pattern, record_source in _RECORD_SOURCES:
+        if pattern.fullmatch(location.name):
+            _check_options(record_source, name, options)
+            return record_source({name: _local_file(location, scratch)}, location.name, scratch, options, ())
+    raise unsupported_file(location)
+
+
+def _open_folder(location: Location, scratch: Path, options: SourceOptions) -> Source:
+    """Opens a folder of images or, if it has none, of files of records."""
+    entries = list(location.entries())
+    if not entries:
+        raise no_files(location)
+    names = [entry.name for entry in entries if not is_hidden(entry.name)]
+    if not any(map(is_image, names)):
+        for pattern, record_source in _RECORD_SOURCES:
+            files = [name for name in names if pattern.fullmatch(name)]
+            if files and SPEC_NAME not in names:
+                _check_options(record_source, str(location), options)
+                files, notes = select_files(files, options.split, str(location))
+                paths = {name: _local_file(location / name, scratch) for name in files}
+                return record_source(paths, location.name, scratch, options, notes)
+        check_not_prepared(location, names)
+        check_no_pickles(location, names)
+    _check_options(FolderSource, str(location), options)
+    return FolderSource(location, entries, options)
+
+
+def _check_options(kind: type[Source], name: str, options: SourceOptions) -> None:
+    """Rejects options that the source would ignore."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        applies = field.name in _OPTIONS[kind] or (field.name == "label_field" and value == NO_LABELS)
+        if value and not applies:
+            needed = ", ".join(sorted(_suffix_of(other) for other, names in _OPTIONS.items() if field.name in names))
+            raise ConfigError(
+                f"{field.name}={quote(value)} does not apply to source={name}, only to {needed}; omit it."
+            )
+
+
+def _suffix_of(kind: type[Source]) -> str:
+    return kind.__name__.removesuffix("Source").lower()
 
 
 def _local_file(location: Location, scratch: Path) -> Path:
     """Returns the path of a local file, or downloads a file from a bucket."""
     if isinstance(location, LocalLocation):
         if not location.exists():
-            raise DataError(f"{location} does not exist; correct the name.")
+            raise no_files(location)
         return location.path
-    target = path_below(scratch, location.name, location)
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    target = path_below(folder, location.name, location)
     location.parent.download({location.name: target})
     return target

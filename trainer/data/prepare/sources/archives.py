@@ -4,13 +4,14 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from trainer.data.prepare.decoding import MAX_FILE_BYTES
-from trainer.data.prepare.sources.base import OneFileSource, Source, filter_images, group_by_class
+from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
 from trainer.data.prepare.sources.decompression import unpack_member, unpack_stream
+from trainer.data.prepare.sources.listing import is_needed, list_images
 from trainer.errors import DataError, StorageError, TrainerError, escape
 from trainer.storage import check_relative_name
 
@@ -35,11 +36,12 @@ _HEADER_TYPES = (
 
 
 class ZipSource(Source):
-    """Images of a zip file.
+    """Images of a zip file. A backslash in a name, as some programs on Windows write it, is a separator.
 
     Args:
         path: Zip file.
         scratch: Not used.
+        options: Options of the source.
 
     Raises:
         DataError: If the file is not a zip file, has too many members, or a member is a link, has an unsafe name or is
@@ -48,7 +50,7 @@ class ZipSource(Source):
 
     has_files = True
 
-    def __init__(self, path: Path, scratch: Path):
+    def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         try:
             with path.open("rb") as file:
                 _check_num_members(path, file)
@@ -58,28 +60,35 @@ class ZipSource(Source):
             raise
         except Exception as error:  # damaged directories raise exceptions of several types
             raise DataError(f"{path} is not a readable zip file ({escape(error)[:80]}); copy it again.") from error
-        infos = {info.filename: info for info in members if not info.is_dir()}
-        names = filter_images(infos)
-        for info in infos.values():
-            _check_name(path, info.orig_filename)
-        for name in names:
-            if (infos[name].external_attr >> 28) == 0xA:
-                raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
-            _check_size(path, name, infos[name].file_size)
-        _check_ratio(path, sum(infos[name].file_size for name in names))
-        self._members = {name: infos[name] for name in names}
-        self.items, self.class_names = group_by_class(names, _stem(path))
+        self._members = {info.orig_filename.replace("\\", "/"): info for info in members}
+        for name, info in self._members.items():
+            _check_name(path, name.removesuffix("/"))
+            if is_needed(name):
+                if (info.external_attr >> 28) == 0xA:
+                    raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
+                _check_size(path, name, info.file_size)
+        _check_ratio(path, sum(info.file_size for name, info in self._members.items() if is_needed(name)))
         self._file = path.open("rb")
+        try:
+            listing = list_images(self._members, path.name, _stem(path), options, self._read)
+        except TrainerError:
+            self._file.close()
+            raise
+        self.items, self.class_names = listing.items, listing.class_names
+        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in members)]
 
     def num_bytes(self, index: int) -> int:
         return self._members[self.items[index].name].file_size
 
     def read(self, index: int) -> bytes:
-        return b"".join(self._unpack(self._members[self.items[index].name]))
+        return self._read(self.items[index].name)
 
     def copy(self, index: int, target: Path) -> None:
         with target.open("wb") as file:
             file.writelines(self._unpack(self._members[self.items[index].name]))
+
+    def _read(self, name: str) -> bytes:
+        return b"".join(self._unpack(self._members[name]))
 
     def close(self) -> None:
         self._file.close()
@@ -108,6 +117,7 @@ class TarSource(OneFileSource):
     Args:
         path: Tar file.
         scratch: Local folder for the images of a compressed file.
+        options: Options of the source.
 
     Raises:
         DataError: If the file is not a tar file, has too many members, or a member is a link, has an unsafe name or is
@@ -115,8 +125,9 @@ class TarSource(OneFileSource):
         StorageError: If the disk is too small for the unpacked images.
     """
 
-    def __init__(self, path: Path, scratch: Path):
+    def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         self._ranges = {}
+        self._names: list[str] = []
         data_path = path if _is_uncompressed(path) else scratch / "members"
         try:
             if data_path == path:
@@ -137,10 +148,16 @@ class TarSource(OneFileSource):
                 ) from error
             raise DataError(f"{path} is not a complete tar file ({escape(error)[:80]}); copy it again.") from error
         self._file = data_path.open("rb")
-        self.items, self.class_names = group_by_class(list(self._ranges), _stem(path))
+        try:
+            listing = list_images(dict.fromkeys(self._names), path.name, _stem(path), options, self._read)
+        except TrainerError:
+            self._file.close()
+            raise
+        self.items, self.class_names = listing.items, listing.class_names
+        self.notes = [*listing.notes, *_describe_repeated(self._names)]
 
     def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
-        """Sets the range of each image: in `target`, to which it is copied, or in the archive if `target` is None."""
+        """Sets the range of each needed file: in `target`, to which it is copied, or in the archive if it is None."""
         num_members = 0
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # forgets the previous members
@@ -148,9 +165,10 @@ class TarSource(OneFileSource):
             if num_members > MAX_MEMBERS:
                 raise _too_many_members(path)
             _check_name(path, member.name)
+            self._names.append(f"{member.name}/" if member.isdir() else member.name)
             if target is not None:
                 _check_ratio(path, member.offset_data + member.size)
-            if not filter_images([member.name]) or member.isdir():
+            if member.isdir() or not is_needed(member.name):
                 continue
             if not member.isfile():
                 raise DataError(f"{member.name} in {path} is a link; add the file itself to the archive.")
@@ -200,6 +218,12 @@ def _is_uncompressed(path: Path) -> bool:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     except Exception:  # a file that is not a tar file raises exceptions of several types
         return False
+
+
+def _describe_repeated(names: Iterable[str]) -> list[str]:
+    files = [name for name in names if not name.endswith(("/", "\\"))]
+    count = len(files) - len(set(files))
+    return [f"Files of the archive that later ones of the same name replace: {count:,}."] if count else []
 
 
 def _stem(path: Path) -> str:

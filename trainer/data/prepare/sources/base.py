@@ -3,7 +3,7 @@
 import abc
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,30 @@ IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suf
 _BLOCK_BYTES = 2**20
 _UNKNOWN_BYTES = 2**24
 _NUMBER = re.compile(r"(\d+)")
+
+
+NO_LABELS = "none"
+"""Value of `SourceOptions.label_field` that puts all images into one class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Choices between several readings of a source. A source rejects the ones that do not apply to it.
+
+    Attributes:
+        image_root: Folder, local or `gs://`, with all images of a .csv file. None: the folder of the .csv file.
+        split: Names of splits to read, such as `train`. Empty: `train` if the source has several splits.
+        image_field: Name of the array, column or feature that contains the images. None: the only possible one.
+        label_field: Name of the array, column or feature that contains the labels, or `NO_LABELS`. None: the only
+            possible one, or the folders of the images.
+        image_range: Range of the pixels of an array, one of `ImageRange`. None: the only possible one.
+    """
+
+    image_root: str | None = None
+    split: tuple[str, ...] = ()
+    image_field: str | None = None
+    label_field: str | None = None
+    image_range: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,7 @@ class Source(abc.ABC):
     Attributes:
         items: Images in the order of the source.
         class_names: Class names by label.
+        notes: Sentences about files that are skipped and about content that looks like a mistake.
         has_files: Whether `read` returns the bytes of files, which `copy` can write.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
@@ -48,6 +73,7 @@ class Source(abc.ABC):
 
     items: Sequence[Item]
     class_names: tuple[str, ...]
+    notes: Sequence[str] = ()
     has_files = False
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
@@ -91,7 +117,10 @@ class OneFileSource(Source):
     _ranges: dict[str, tuple[int, int]]
 
     def read(self, index: int) -> bytes:
-        offset, size = self._ranges[self.items[index].name]
+        return self._read(self.items[index].name)
+
+    def _read(self, name: str) -> bytes:
+        offset, size = self._ranges[name]
         content = os.pread(self._file.fileno(), size, offset)
         if len(content) < size:
             raise DataError("is truncated; copy the file again")
@@ -147,46 +176,3 @@ def natural_sort_key(name: str) -> tuple[int | str, ...]:
     """Returns a sort key that puts 9 before 10, and numbers before words."""
     parts = _NUMBER.split(f"{name}\0")  # the end counts as a letter, so that numbers come before it
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
-
-
-def filter_images(names: Iterable[str]) -> list[str]:
-    """Returns the names with an image suffix, without hidden files and files in hidden folders."""
-    return [
-        name
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
-        and not any(part.startswith((".", "__MACOSX")) for part in _split_path(name))
-    ]
-
-
-def group_by_class(names: Sequence[str], flat_class: str) -> tuple[list[Item], tuple[str, ...]]:
-    """Makes items from names such as `CLASS/…/FILE`. Files without a folder form one class.
-
-    A folder that contains all others is not a class.
-
-    Args:
-        names: Names relative to the source, with `/` as the separator.
-        flat_class: Name of the class of files without a folder.
-
-    Returns:
-        items: Items sorted by class, then in natural order.
-        class_names: Class names by label.
-
-    Raises:
-        DataError: If only some of the files are in folders.
-    """
-    paths = {name: _split_path(name) for name in names}
-    while len({path[0] for path in paths.values()}) == 1 and any(len(path) > 2 for path in paths.values()):
-        paths = {name: path[1:] for name, path in paths.items()}
-    flat_file = next((name for name, path in paths.items() if len(path) == 1), None)
-    if flat_file is not None and any(len(path) > 1 for path in paths.values()):
-        raise DataError(f"{flat_file} is beside the subfolders, each of which is a class; move it into one of them.")
-    class_of = {name: path[0] if len(path) > 1 else flat_class for name, path in paths.items()}
-    class_names = tuple(sorted(set(class_of.values()), key=natural_sort_key))
-    labels = {name: label for label, name in enumerate(class_names)}
-    ordered = sorted(names, key=lambda name: (labels[class_of[name]], natural_sort_key(name)))
-    return [Item(name, labels[class_of[name]]) for name in ordered], class_names
-
-
-def _split_path(name: str) -> list[str]:
-    return [part for part in name.split("/") if part != "."]

@@ -4,11 +4,13 @@ import csv
 import io
 import itertools
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.data.prepare.regular_file import open_regular_file
-from trainer.data.prepare.sources.base import FilesSource, Item, natural_sort_key
-from trainer.errors import DataError, quote
+from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.listing import describe_classes
+from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
@@ -29,6 +31,7 @@ class CsvSource(FilesSource):
     Args:
         table: CSV file.
         folder: Folder that contains all images.
+        options: Options of the source. `image_field` and `label_field` are names of columns.
 
     Raises:
         DataError: If the file is not such a CSV file, or an image is outside the folder; the message includes the line.
@@ -37,14 +40,15 @@ class CsvSource(FilesSource):
     expected_content = "lines after the header"
     empty_remedy = "add one line per image"
 
-    def __init__(self, table: Path, folder: Location):
+    def __init__(self, table: Path, folder: Location, options: SourceOptions):
         self._folder = folder
-        rows = _read_rows(table)
+        rows = _read_rows(table, options)
         for line, path, label in rows:
             if not path or not label:
                 raise DataError(f"line {line} of {table} has no {'label' if path else 'path'}; fill it in.")
         self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
+        self.notes = describe_classes(self.class_names, len(rows))
         self.items = [
             Item(_relative_name(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in rows
         ]
@@ -53,7 +57,7 @@ class CsvSource(FilesSource):
         return self._folder / self.items[index].name
 
 
-def _read_rows(table: Path) -> list[tuple[int, str, str]]:
+def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     try:
         content = open_regular_file(table, _MAX_TABLE_BYTES)
@@ -63,8 +67,8 @@ def _read_rows(table: Path) -> list[tuple[int, str, str]]:
         with content:
             rows = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
             columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-            path_column = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
-            label_column = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
+            path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
+            label_column = _choose_column(columns, "label_field", options.label_field, _LABEL_COLUMNS, table)
             if path_column is None:
                 received = quote(", ".join(columns)) if columns else "(none)"
                 raise DataError(
@@ -80,6 +84,19 @@ def _read_rows(table: Path) -> list[tuple[int, str, str]]:
     if len(values) > MAX_ROWS:
         raise DataError(f"{table} has more than {MAX_ROWS:,} lines; divide it.")
     return values
+
+
+def _choose_column(
+    columns: Mapping[str, str], setting: str, wanted: str | None, usual: Sequence[str], table: Path
+) -> str | None:
+    """Returns the column that the user names, else the first of the usual ones; None if there is none."""
+    if wanted == NO_LABELS:
+        return None
+    if wanted is not None and wanted.strip().lower() not in columns:
+        listed = ", ".join(map(quote, columns)) or "(none)"
+        raise ConfigError(f"{setting}={quote(wanted)} is not a column of {table}, which has {listed}; choose one.")
+    names = usual if wanted is None else [wanted.strip().lower()]
+    return next((columns[name] for name in names if name in columns), None)
 
 
 def _relative_name(name: str, folder: Location, origin: str) -> str:

@@ -1,28 +1,48 @@
 """Source for images in a folder, local or in a bucket."""
 
-from trainer.data.prepare.sources.base import FilesSource, filter_images, group_by_class
-from trainer.storage import Location
+import os
+from collections.abc import Iterator, Sequence
+
+from trainer.data.prepare.sources.base import FilesSource, SourceOptions
+from trainer.data.prepare.sources.listing import list_images
+from trainer.data.prepare.sources.metadata_files import MAX_METADATA_BYTES
+from trainer.errors import DataError
+from trainer.storage import Location, StorageEntry
+from trainer.storage.local import LocalLocation
 
 
 class FolderSource(FilesSource):
-    """Images of a folder, either flat or with one subfolder per class.
+    """Images of a folder, either flat or with one subfolder per class, or with a file of labels.
 
     Args:
         folder: Folder to read.
+        entries: Files in the folder.
+        options: Options of the source.
 
     Raises:
-        DataError: If only some of the images are in subfolders.
-        StorageError: If the folder cannot be listed.
+        DataError: If only some of the images have a class.
+        StorageError: If a file with labels cannot be read.
     """
 
-    def __init__(self, folder: Location):
+    def __init__(self, folder: Location, entries: Sequence[StorageEntry], options: SourceOptions):
         self._folder = folder
-        self._sizes = {entry.name: entry.num_bytes for entry in folder.entries()}
-        names = filter_images(self._sizes)
-        self.items, self.class_names = group_by_class(names, folder.name)
+        self._sizes = sizes = {entry.name: entry.num_bytes for entry in entries}
+
+        def read(name: str) -> bytes:
+            if sizes[name] > MAX_METADATA_BYTES:
+                raise DataError(f"has {sizes[name]:,} bytes, more than {MAX_METADATA_BYTES:,}; delete it")
+            return (folder / name).read_bytes() if (folder / name).exists() else b""
+
+        listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
+        self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes
 
     def num_bytes(self, index: int) -> int:
         return self._sizes[self.items[index].name]
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name
+
+    def _subfolders(self, prefix: str) -> Iterator[str]:
+        if isinstance(self._folder, LocalLocation):
+            with os.scandir(self._folder.path / prefix) as entries:
+                yield from (entry.name for entry in entries if entry.is_dir())

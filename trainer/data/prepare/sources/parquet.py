@@ -1,0 +1,196 @@
+"""Source for Parquet files with a column of encoded images, such as those of Hugging Face."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
+from trainer.data.prepare.sources.fields import describe_choice
+from trainer.data.prepare.sources.metadata_files import LABEL_COLUMNS
+from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource
+from trainer.errors import ConfigError, DataError, TrainerError, quote
+
+_MAX_BATCH_SIZE = 256
+_MAX_BATCH_BYTES = 2**26
+_MIN_BYTES_PER_ROW = 16
+_BYTES = "bytes"
+
+
+class ParquetSource(RecordSource):
+    """Images in a column of Parquet files: bytes, or Hugging Face's struct of `bytes` and `path`.
+
+    Class names come from Hugging Face's description of the columns, if the files have it.
+
+    Args:
+        files: Local files, by name, in the order in which they are read.
+        name: Name of the source, for messages.
+        scratch: Local folder for the images.
+        options: Options of the source.
+        notes: Sentences for the user.
+
+    Raises:
+        ConfigError: If several columns may contain the images or the labels.
+        DataError: If pyarrow is not installed, or a file is damaged or has no images.
+        StorageError: If the disk is too small.
+    """
+
+    def __init__(
+        self, files: Mapping[str, Path], name: str, scratch: Path, options: SourceOptions, notes: Sequence[str]
+    ):
+        try:
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise DataError(
+                f"{name} needs pyarrow, which is not installed; run pip install 'gan-trainer[data]' or pip install "
+                "pyarrow."
+            ) from error
+        with _explain_errors(next(iter(files))):
+            schema = pq.read_schema(next(iter(files.values())))
+            class_columns = _class_columns(schema.metadata or {})
+            image_column = _choose_image_column(schema, options, name)
+            label_column = _choose_label_column(schema, class_columns, image_column, options, name)
+        records = (
+            record
+            for file_name, path in files.items()
+            for record in _read_records(path, file_name, schema, image_column, label_column)
+        )
+        if label_column is None and options.label_field is None:
+            notes = [*notes, describe_choice(name, image_column, None)]
+        self._store(records, class_columns.get(label_column or ""), scratch, name, notes)
+
+
+def _class_columns(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Returns the class names of each column of classes, from Hugging Face's description of the columns."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        return {
+            str(name): [str(class_name) for class_name in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"the description of the columns is damaged ({quote(str(error))}); save the file again."
+        ) from error
+
+
+def _choose_image_column(schema: Any, options: SourceOptions, name: str) -> str:
+    fitting = [field.name for field in schema if _is_image_type(field.type)]
+    if options.image_field is not None:
+        if options.image_field not in fitting:
+            raise ConfigError(
+                f"image_field={quote(options.image_field)} is not a column of encoded images of {name}; choose one of "
+                f"{', '.join(map(quote, fitting)) or '(none)'}."
+            )
+        return options.image_field
+    if not fitting:
+        raise DataError(
+            f"{name} has the columns {', '.join(quote(field.name) for field in schema)}, expected one of encoded "
+            "images (binary, or a struct with `bytes`); store the bytes of image files."
+        )
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{name} has several columns of encoded images: {', '.join(map(quote, fitting))}; choose one with "
+            "--image_field=NAME."
+        )
+    return fitting[0]
+
+
+def _choose_label_column(
+    schema: Any, class_columns: Mapping[str, object], image_column: str, options: SourceOptions, name: str
+) -> str | None:
+    columns = [field.name for field in schema if field.name != image_column]
+    if options.label_field == NO_LABELS:
+        return None
+    if options.label_field is not None:
+        if options.label_field not in columns:
+            raise ConfigError(
+                f"label_field={quote(options.label_field)} is not a column of {name}; choose one of "
+                f"{', '.join(map(quote, columns)) or '(none)'}, or {NO_LABELS} for one class."
+            )
+        return options.label_field
+    fitting = [column for column in columns if column in class_columns]
+    fitting = fitting or [column for column in columns if column.lower() in LABEL_COLUMNS]
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{name} has several columns of labels: {', '.join(map(quote, fitting))}; choose one with "
+            f"--label_field=NAME, or pass --label_field={NO_LABELS}."
+        )
+    return fitting[0] if fitting else None
+
+
+def _is_image_type(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(
+            kind.field(index).name == _BYTES and _is_image_type(kind.field(index).type) for index in range(len(kind))
+        )
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _read_records(
+    path: Path, file_name: str, schema: Any, image_column: str, label_column: str | None
+) -> Iterator[tuple[bytes, Label]]:
+    """Yields the image and the label of each row of a file, in batches whose size depends on the size of the images."""
+    import pyarrow.parquet as pq
+
+    columns = [image_column] + ([label_column] if label_column else [])
+    with _explain_errors(file_name), pq.ParquetFile(path) as file:
+        _check_columns(file.schema_arrow, schema, columns, file_name)
+        if _MIN_BYTES_PER_ROW * file.metadata.num_rows > path.stat().st_size:
+            raise DataError(
+                f"{file_name} states {file.metadata.num_rows:,} rows, but has only {path.stat().st_size:,} bytes, too "
+                "few for different images; check the file."
+            )
+        row = 0
+        for group in range(file.num_row_groups):
+            num_bytes = max(1, file.metadata.row_group(group).total_byte_size)
+            if num_bytes > MAX_RECORD_BYTES * max(1, file.metadata.row_group(group).num_rows):
+                raise DataError(f"{file_name} has images of more than {MAX_RECORD_BYTES:,} bytes; make them smaller.")
+            batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // num_bytes))
+            for batch in file.iter_batches(batch_size, row_groups=[group], columns=columns):
+                labels = batch.column(label_column) if label_column else [None] * len(batch)
+                for image, label in zip(batch.column(image_column), labels, strict=True):
+                    yield _as_record(image, label, label_column, f"row {row} of {file_name}")
+                    row += 1
+
+
+def _check_columns(received: Any, expected: Any, columns: Sequence[str], file_name: str) -> None:
+    for column in columns:
+        if column not in received.names or received.field(column).type != expected.field(column).type:
+            raise DataError(
+                f"{file_name} has no column {quote(column)} of the same type as the first file; give files of one "
+                "data set."
+            )
+
+
+def _as_record(image: Any, label: Any, label_column: str | None, name: str) -> tuple[bytes, Label]:
+    content = image.as_py()
+    content = content.get(_BYTES) if isinstance(content, dict) else content
+    if not isinstance(content, bytes):
+        raise DataError(f"{name} has no bytes of an image; store the images in the file, not only their paths.")
+    if label_column is None:
+        return content, None
+    value = label.as_py()
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise DataError(
+            f"{name} has the label {quote(value)} in {quote(label_column)}, expected an integer or a text; correct it, "
+            f"or choose another column with --label_field."
+        )
+    return content, value
+
+
+@contextlib.contextmanager
+def _explain_errors(name: str) -> Iterator[None]:
+    """Converts any error of Arrow to a DataError."""
+    try:
+        yield
+    except TrainerError:
+        raise
+    except Exception as error:  # Arrow raises errors of many types for damaged files
+        raise DataError(
+            f"{name} is not a readable Parquet file ({quote(str(error))}); copy or save it again."
+        ) from error

@@ -1,0 +1,174 @@
+"""Source for TFRecord files of `tf.train.Example` with encoded images."""
+
+import gzip
+import itertools
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
+from trainer.data.prepare.sources.fields import describe_choice
+from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
+from trainer.errors import ConfigError, DataError, quote
+
+_LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
+_TEXT_FEATURE = "image/class/text"
+"""Feature with the class name of the number in `image/class/label`."""
+_MASK_DELTA = 0xA282EAD8
+Features = Mapping[str, Any]
+"""Value of each feature that has exactly one: bytes, int or float."""
+
+
+class TfrecordSource(RecordSource):
+    """Images in a feature of examples, such as `image/encoded`.
+
+    Args:
+        files: Local files, by name, in the order in which they are read.
+        name: Name of the source, for messages.
+        scratch: Local folder for the images.
+        options: Options of the source.
+        notes: Sentences for the user.
+
+    Raises:
+        ConfigError: If several features may contain the images or the labels.
+        DataError: If a file is damaged or has no encoded images.
+        StorageError: If the disk is too small.
+    """
+
+    def __init__(
+        self, files: Mapping[str, Path], name: str, scratch: Path, options: SourceOptions, notes: Sequence[str]
+    ):
+        examples = ((file_name, index, features) for file_name in files for index, features in _read(files, file_name))
+        first = next(examples, None)
+        fields = None if first is None else _choose_features(first[2], options, name)
+        notes = list(notes)
+        if fields is not None and fields[1] is None and options.label_field is None:
+            notes.append(describe_choice(name, fields[0], None))
+
+        texts: dict[Label, set[str]] = {}
+
+        def records() -> Iterator[tuple[bytes, Label]]:
+            if first is None or fields is None:
+                return
+            for file_name, index, features in itertools.chain([first], examples):
+                content, label = _as_record(file_name, index, features, fields[0], fields[1])
+                if isinstance(text := features.get(_TEXT_FEATURE), bytes) and fields[1] == _LABEL_FEATURES[0]:
+                    texts.setdefault(label, set()).add(text.decode(errors="replace"))
+                yield content, label
+
+        self._store(records(), None, scratch, name, notes)
+        names = {str(label): next(iter(spellings)) for label, spellings in texts.items() if len(spellings) == 1}
+        if set(names) == set(self.class_names) and len(set(names.values())) == len(names):
+            self.class_names = tuple(names[number] for number in self.class_names)
+
+
+def _read(files: Mapping[str, Path], file_name: str) -> Iterator[tuple[int, Features]]:
+    """Yields the number and the features of each record of a file."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    for index, record in enumerate(_read_records(files[file_name], file_name)):
+        try:
+            features = tf.train.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise DataError(
+                f"record {index} of {file_name} is not a tf.train.Example; give TFRecord files of images."
+            ) from error
+        yield (
+            index,
+            {name: value for name, feature in features.items() if (value := _single_value(feature)) is not None},
+        )
+
+
+def _single_value(feature: Any) -> bytes | int | float | None:
+    kind = feature.WhichOneof("kind")
+    values: Any = getattr(feature, kind).value if kind else ()
+    return values[0] if len(values) == 1 else None
+
+
+def _read_records(path: Path, file_name: str) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file. Lengths and checksums are verified before content is used."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    num_read = 0
+    try:
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
+            num_bytes = None if is_gzip else path.stat().st_size
+            while header := file.read(12):
+                length = _checked_length(header, num_read, num_bytes, file_name)
+                record, checksum = file.read(length), file.read(4)
+                if len(checksum) < 4 or _masked_crc32c(record) != struct.unpack("<I", checksum)[0]:
+                    raise _damaged(file_name, num_read)
+                yield record
+                num_read += length + 16
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file_name} is not a complete gzip file ({error}); copy it again.") from error
+
+
+def _checked_length(header: bytes, offset: int, num_bytes: int | None, file_name: str) -> int:
+    """Returns the length of a record from its header, if the file is long enough for it."""
+    if len(header) < 12 or _masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
+        raise _damaged(file_name, offset)
+    length = struct.unpack("<Q", header[:8])[0]
+    if length > MAX_RECORD_BYTES or (num_bytes is not None and offset + 16 + length > num_bytes):
+        raise _damaged(file_name, offset)
+    return length
+
+
+def _damaged(file_name: str, offset: int) -> DataError:
+    return DataError(f"{file_name} is not a TFRecord file, or is damaged or cut at byte {offset:,}; copy it again.")
+
+
+def _masked_crc32c(content: bytes) -> int:
+    checksum = google_crc32c.value(content)
+    return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _choose_features(features: Features, options: SourceOptions, name: str) -> tuple[str, str | None]:
+    """Returns the names of the features with the images and with the labels, from the first record."""
+    listed = ", ".join(map(quote, features)) or "(none)"
+    fitting = [key for key, value in features.items() if isinstance(value, bytes) and is_encoded_image(value)]
+    if options.image_field is not None and options.image_field not in features:
+        raise ConfigError(
+            f"image_field={quote(options.image_field)} is not a feature of {name}, which has {listed}; choose one."
+        )
+    if options.image_field is None and not fitting:
+        raise DataError(
+            f"{name} has the features {listed}, expected one with the bytes of an image file, such as image/encoded; "
+            "store encoded images."
+        )
+    if options.image_field is None and len(fitting) > 1:
+        raise ConfigError(
+            f"{name} has several features with images: {', '.join(map(quote, fitting))}; choose one with "
+            "--image_field=NAME."
+        )
+    image_feature = options.image_field or fitting[0]
+    if options.label_field == NO_LABELS:
+        return image_feature, None
+    if options.label_field is not None and options.label_field not in features:
+        raise ConfigError(
+            f"label_field={quote(options.label_field)} is not a feature of {name}, which has {listed}; choose one, or "
+            f"{NO_LABELS} for one class."
+        )
+    return image_feature, options.label_field or next((key for key in _LABEL_FEATURES if key in features), None)
+
+
+def _as_record(
+    file_name: str, index: int, features: Features, image_feature: str, label_feature: str | None
+) -> tuple[bytes, Label]:
+    content = features.get(image_feature)
+    if not isinstance(content, bytes):
+        raise DataError(f"record {index} of {file_name} has no image in {quote(image_feature)}; correct it.")
+    if label_feature is None:
+        return content, None
+    label = features.get(label_feature)
+    if not isinstance(label, (int, bytes)):
+        raise DataError(
+            f"record {index} of {file_name} has the label {quote(label)} in {quote(label_feature)}, expected an "
+            f"integer or a text; correct it, or pass --label_field={NO_LABELS}."
+        )
+    return content, label.decode(errors="replace") if isinstance(label, bytes) else label
