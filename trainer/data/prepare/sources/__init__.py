@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
