@@ -143,8 +143,8 @@ def _source_targets(folder: Path) -> Iterator[Target]:
             info.size = len(picture)
             tar_file.addfile(info, io.BytesIO(picture))
     array = io.BytesIO()
-    np.savez_compressed(array, x=np.zeros((3, 4, 4), np.uint8), y=np.arange(3))
-    idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (3, 4, 4)) + bytes(range(48))
+    np.savez_compressed(array, x=np.arange(80, dtype=np.uint8).reshape(5, 4, 4), y=np.arange(5))
+    idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (5, 4, 4)) + bytes(range(80))
     seeds = {
         "x.zip": zips,
         "x.tar": [tar.getvalue()],
