@@ -143,8 +143,8 @@ def _source_targets(folder: Path) -> Iterator[Target]:
             info.size = len(picture)
             tar_file.addfile(info, io.BytesIO(picture))
     array = io.BytesIO()
-    np.savez_compressed(array, x=np.zeros((3, 4, 4), np.uint8), y=np.arange(3))
-    idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (3, 4, 4)) + bytes(range(48))
+    np.savez_compressed(array, x=np.arange(80, dtype=np.uint8).reshape(5, 4, 4), y=np.arange(5))
+    idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (5, 4, 4)) + bytes(range(80))
     seeds = {
         "x.zip": zips,
         "x.tar": [tar.getvalue()],
@@ -189,8 +189,9 @@ def _masked_crc32c(content: bytes) -> bytes:
 
 def _read_shard(folder: Path) -> None:
     """Reads a shard of a data set whose description states the shard's size and SHA-256, as an attacker's would."""
-    from trainer.data.loading import load_parts
-    from trainer.storage import file_crc32c, file_sha256
+    from trainer.data.shard_cache import ShardCache
+    from trainer.data.tfrecord_reader import read_shards
+    from trainer.storage import file_crc32c, file_sha256, locate
 
     shard = folder / "images-00000.tfrecord"
     content = json.loads(_fixture("prepared/dataset.json"))
@@ -200,7 +201,8 @@ def _read_shard(folder: Path) -> None:
     content["num_examples"] = first["num_examples"]
     content["class_counts"] = [first["num_examples"], *[0] * (len(content["class_counts"]) - 1)]
     (folder / "dataset.json").write_text(json.dumps(content))
-    list(load_parts(str(folder)))
+    files = ShardCache(locate(str(folder)))
+    list(read_shards(files, files.spec.shards))
 
 
 def _read_config(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Archives, tables and images from outside: damage has a name, and sizes are checked before memory is taken."""
 
 import bz2
+import contextlib
 import functools
 import gzip
 import io
@@ -18,6 +19,7 @@ import time
 import tracemalloc
 import zipfile
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer.data.prepare import convert
+from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
+from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import archives, csv, open_source
 from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import locate
@@ -384,9 +388,23 @@ def test_a_killed_decoding_process_is_named(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
 
     check_refusal(
-        lambda: convert_source(tmp_path, tmp_path / "out", 2, kill, image_size=(8, 8)), DataError, ".bmp", "--processes"
+        lambda: convert_source(tmp_path, tmp_path / "out", 2, kill, image_size=(8, 8)), DataError, "--processes"
     )
     assert not (tmp_path / "out/dataset.json").exists()
+
+
+@pytest.mark.slow
+def test_the_image_that_a_killed_process_was_decoding_is_known(tmp_path):
+    (tmp_path / "x.bmp").write_bytes(picture(0, (4000, 4000)))
+    with contextlib.closing(DecoderPool(Target(8, 8, 3, "crop"), 1)) as pool:
+        future = pool.submit([(7, tmp_path / "x.bmp")] * 20)
+        while not pool.current_images():
+            time.sleep(0.001)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(BrokenProcessPool):
+            future.result()
+        assert pool.current_images() == [7]
 
 
 @pytest.mark.parametrize(
