@@ -100,6 +100,18 @@ def test_a_dropped_signal_ends_training_before_the_next_step(number, digits):
     assert gan.step == 0
 
 
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_after_the_work_changes_no_exit_code(number):
+    code = f"""
+import atexit, signal
+from trainer import signals
+atexit.register(lambda: (signal.raise_signal({int(number)}), signal.pause()))
+signals.exit_with(lambda: 7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", CODES)
 @pytest.mark.parametrize("module", ["absl.flags", "trainer.logging"])

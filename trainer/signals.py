@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: both end a command with one sentence, from its first line until its process exits."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -57,7 +58,8 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     except (KeyboardInterrupt, Terminated) as error:
         code = end(error, "run the same command again")
     for number in _EXCEPTIONS:
-        signal.signal(number, signal.SIG_IGN)  # the work is done; the interpreter only frees its memory
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(code))  # the work is done; the interpreter only frees its memory
     sys.exit(code)
 
 
