@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.cloud.vertex.client import JobClient
 from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE, Endpoint, resolve_endpoint
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, escape
 from trainer.logging import log_fields, print_json, print_line
 from trainer.registry import check_known
 
@@ -73,9 +73,10 @@ def _endpoint(values: absl_flags.FlagValues, name: str) -> Endpoint:
 
 
 def _list(jobs: JobClient, name: str, limit: int) -> None:
-    rows = [_COLUMNS]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
     for job in jobs.list(limit):
-        rows.append((job.name.rpartition("/")[2], job.display_name, job.kind.label, job.state, job.create_time))
+        cells = job.name.rpartition("/")[2], job.display_name, job.kind.label, job.state, job.create_time
+        rows.append(tuple(map(escape, cells)))  # others may have named the job
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

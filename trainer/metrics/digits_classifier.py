@@ -4,14 +4,13 @@ Shapes: `N` images, `B` images of a batch, `H W C` height, width and channels, `
 """
 
 import hashlib
-import json
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DataError
-from trainer.storage import local_path
+from trainer.errors import DataError, MissingError
+from trainer.storage import documents, local_path, locate, read_json
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
 IMAGE_SIZE = 28
@@ -19,6 +18,7 @@ FEATURE_SIZE = 64
 NUM_CONVOLUTIONS = 3
 _STRIDES = (2, 2, 1)
 _BATCH_SIZE = 500
+_ABOUT = documents.record({"sha256": documents.text("[0-9a-f]{64}", "64 hexadecimal digits")})
 
 
 class DigitsClassifier:
@@ -42,12 +42,11 @@ class DigitsClassifier:
         """
         path = local_path(path)
         try:
-            content = path.read_bytes()
-            expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{error.filename} does not exist, but the digits metrics need it; reinstall the package."
-            ) from error
+            content = locate(path).read_bytes()
+            file = locate(path.with_suffix(".json"))
+            expected = read_json(file, _ABOUT, remedy="reinstall the package", error=DataError)["sha256"]
+        except MissingError as error:
+            raise DataError(f"the digits metrics need {path} and its .json file; reinstall the package.") from error
         self.sha256 = hashlib.sha256(content).hexdigest()
         """SHA-256 of the weights. Metrics are comparable only if their classifiers have the same hash."""
         if self.sha256 != expected:
