@@ -48,7 +48,9 @@ class OptimizerView:
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        rates = {optimizer.name: float(optimizer.learning_rate) for optimizer in self.optimizers}
+        rates = {
+            optimizer.name: float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in self.optimizers
+        }
         if len(set(rates.values())) > 1:
             listed = " and ".join(f"{name} {rate:g}" for name, rate in rates.items())
             raise ConfigError(
