@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 
 class OptimizerView:
@@ -54,7 +54,7 @@ class OptimizerView:
         if len(set(rates.values())) > 1:
             listed = " and ".join(f"{name} {rate:g}" for name, rate in rates.items())
             raise ConfigError(
-                f"learning_rate={float(value):g} would replace different rates ({listed}); set the learning_rate of "
+                f"learning_rate={quote(value)} would replace different rates ({listed}); set the learning_rate of "
                 'each optimizer, such as model.optimizers["generator"], instead.'
             )
         for optimizer in self.optimizers:
