@@ -32,12 +32,14 @@ class Scene:
         images: uint8 [32, 4, 4, 1].
         path: An empty folder.
         capsys: Captured output.
+        two_replicas: A mirrored strategy.
     """
 
     gan: GAN
     images: np.ndarray
     path: Path
     capsys: pytest.CaptureFixture[str]
+    two_replicas: tf.distribute.Strategy
 
     def fit(self, gan=None, steps=2, **settings):
         """Trains for some more steps."""
@@ -402,6 +404,7 @@ def _(scene):
     assert optimizer.optimizers == [*scene.gan.optimizers.values()]
     assert optimizer.beta_1 == 0.9 and optimizer.built and set(optimizer.get_config()) == set(scene.gan.optimizers)
     assert len(optimizer.variables) == sum(len(one.variables) for one in optimizer.optimizers)
+    compiled(optimizer=optimizers.SGD(lambda: 0.1)).optimizer.learning_rate = lambda: 0.2
     several = compiled(optimizer=OPTIMIZERS["optimizers.OptimizerMap"]()).optimizer
     assert len(several.optimizers) == 4 and float(several.learning_rate) == pytest.approx(0.1)
 
@@ -410,6 +413,19 @@ def _(scene):
 def _(scene):
     scene.gan.optimizer.learning_rate = 0.003
     assert [float(one.learning_rate) for one in scene.gan.optimizers.values()] == pytest.approx([0.003, 0.003])
+
+
+@works("Several replicas")
+def _(scene):
+    with scene.two_replicas.scope():
+        optimizer = optimizers.Adam(0.01)
+    gan = compiled(optimizer=optimizer, strategy=scene.two_replicas)
+    gan.optimizer.learning_rate = 0.02
+    scene.fit(gan, callbacks=callbacks.LearningRateScheduler(lambda epoch, rate: float(rate) / 2))
+    gan.save_weights(scene.path / "gan.weights.h5")
+    gan.load_weights(scene.path / "gan.weights.h5")
+    assert gan.step == int(gan.optimizer.iterations.numpy()) == 2
+    assert float(gan.optimizer.learning_rate.numpy()) == pytest.approx(0.01)
 
 
 @works("model.optimizer.iterations")
@@ -914,8 +930,8 @@ def gan(images):
 
 
 @pytest.fixture
-def scene(gan, images, tmp_path, capsys):
-    return Scene(gan, images, tmp_path, capsys)
+def scene(gan, images, tmp_path, capsys, two_replicas):
+    return Scene(gan, images, tmp_path, capsys, two_replicas)
 
 
 @pytest.mark.parametrize("name", WORKS)

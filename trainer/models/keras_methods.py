@@ -151,4 +151,4 @@ class KerasMethodsMixin:
         """
         self.require_compiled()
         keras.Model.load_weights(self, filepath, *args, **settings)
-        self.step = int(self.optimizers["generator"].variables[0])  # counts every update, also accumulated ones
+        self.step = int(self.optimizers["generator"].variables[0].numpy())  # counts every update, also accumulated ones

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 
 class OptimizerView:
@@ -48,11 +48,13 @@ class OptimizerView:
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        rates = {optimizer.name: float(optimizer.learning_rate) for optimizer in self.optimizers}
+        rates = {
+            optimizer.name: float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in self.optimizers
+        }
         if len(set(rates.values())) > 1:
             listed = " and ".join(f"{name} {rate:g}" for name, rate in rates.items())
             raise ConfigError(
-                f"learning_rate={float(value):g} would replace different rates ({listed}); set the learning_rate of "
+                f"learning_rate={quote(value)} would replace different rates ({listed}); set the learning_rate of "
                 'each optimizer, such as model.optimizers["generator"], instead.'
             )
         for optimizer in self.optimizers:

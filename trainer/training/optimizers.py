@@ -50,7 +50,7 @@ def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
         cls = FusedAdam
     rate = optimizer._learning_rate  # `learning_rate` would be the current value of a schedule
     copy = cls.__new__(cls)
-    rate = rate if callable(rate) else float(rate)
+    rate = rate if callable(rate) else float(keras.ops.convert_to_numpy(rate))
     keras.optimizers.Optimizer.__init__(copy, learning_rate=rate, name=optimizer.name)
     own = {name for name in vars(copy) if name.startswith("_")} | {"built"}  # the base class's state, not settings
     for name, value in vars(optimizer).items():
