@@ -174,7 +174,7 @@ def test_calls_through_keras_before_compile_are_refused(use):
 
 def three_inputs():
     inputs = [keras.Input((8,)), keras.Input((10,)), keras.Input((1,))]
-    return keras.Model(inputs, layers.Concatenate()(inputs))
+    return keras.Model(inputs, layers.Dense(4)(layers.Concatenate()(inputs)))
 
 
 def dense(input_shape, units):
