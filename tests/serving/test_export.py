@@ -20,7 +20,7 @@ from trainer import __main__ as commands, metrics, task
 from trainer.callbacks import Animation, Checkpoint
 from trainer.image_io import tile
 from trainer.serving import saved_model
-from trainer.storage import locate
+from trainer.storage import RunDirectory, locate
 from trainer.training import restore
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -224,7 +224,8 @@ def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, 
     config = json.loads((copy / "config.json").read_text()) | {"metrics": "digits"}
     (copy / "config.json").write_text(json.dumps(config))
     _, gan, _ = restore.restore(str(job_dir))
-    store = CheckpointStore(copy / "checkpoints", best=monitor)
+    _, history = restore.stored_run(RunDirectory(copy))
+    store = CheckpointStore(copy / "checkpoints", best=monitor, fingerprints=history)
     for step, values in ((1, {monitor: 2.0}), (2, {monitor: 1.0}), (3, {})):
         store.save(gan.state, step, values)
     store.wait()

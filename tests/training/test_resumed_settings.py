@@ -196,7 +196,7 @@ REFUSED = {
 EFFECTIVE = {
     "dataset": "inverted:digits",
     "classes": "0,1,2",
-    "recipe": "wgan_gp",  # with other defaults
+    "recipe": "gan_rmsprop",  # with other defaults
     "balance_classes": True,
     "horizontal_flips": True,
     "image_range": "0..1",

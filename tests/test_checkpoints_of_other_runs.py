@@ -1,4 +1,4 @@
-"""Every command takes only the checkpoints of its run: not those of another seed, step, or past."""
+"""Every command takes only the checkpoints of its run, and none of another seed, step, or past."""
 
 import json
 import shutil
