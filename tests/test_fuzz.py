@@ -50,8 +50,6 @@ def test_failures_are_found(monkeypatch):
     def read(content):
         if b"\0" in content:
             raise KeyError("key")
-        if b"[" in content:
-            raise DataError("two\nlines")
         if content == b"slow":
             while True:
                 pass
@@ -60,4 +58,4 @@ def test_failures_are_found(monkeypatch):
     monkeypatch.setattr(fuzz, "MAX_SECS", 0.2)
     result = fuzz.run(Target("broken", [b"slow", b"seed"], read), 1.0)
     assert result.num_refused and any("KeyError" in description for description in result.failures)
-    assert len(result.failures) == 3
+    assert len(result.failures) == 2

@@ -260,7 +260,7 @@ def test_wall_time_is_marked_when_other_programs_used_the_machine(tmp_path, othe
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_thumbnail_is_small_and_shows_the_grid_nearest_to_the_step(tmp_path, mode):
     directory = RunDirectory(tmp_path / "run")
-    directory.create()
+    directory.samples.mkdir(parents=True)
     rng = np.random.default_rng(0).integers(0, 256, (662, 662, 3), np.uint8)
     Image.fromarray(np.zeros_like(rng)).convert(mode).save(directory.samples / "step-00000100.png")
     Image.fromarray(rng).convert(mode).save(directory.samples / "step-00000200.png")

@@ -48,9 +48,9 @@ def never(shape, dtype=None):
 class InCall(keras.Model):
     """Makes its weights when it is first called, where Keras adds lines to errors."""
 
-    def __init__(self):
+    def __init__(self, units=10**6, initializer=never):
         super().__init__()
-        self.dense = layers.Dense(10**6, kernel_initializer=never)
+        self.dense = layers.Dense(units, kernel_initializer=initializer)
 
     def call(self, inputs):
         return self.dense(inputs)
@@ -73,6 +73,7 @@ def called():
 def test_the_value_of_a_refused_weight_is_not_computed(make):
     gan = GAN(4, networks={"generator": make, "discriminator": make})
     check_refusal(lambda: gan.compile(max_weights=1000), NetworkError, "4,000,000", "(4, 1000000)", "max_weights=1,000")
+    assert InCall(2, "zeros")(np.zeros((1, 4), "f")).shape == (1, 2)  # Keras builds nothing of the refused network
 
 
 def test_the_limit_itself_is_allowed_and_averages_count():

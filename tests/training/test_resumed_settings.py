@@ -244,6 +244,7 @@ SAME_NUMBERS = {
     "checkpoint_every_epochs": 0.0024,
     "evaluate_every_steps": 3,
     "max_to_keep": 1,
+    "max_weights": 10**6,
     "metrics": "digits",
     "export_model": True,
 }

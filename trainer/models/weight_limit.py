@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from trainer.config.settings import Settings
 from trainer.errors import NetworkError
@@ -49,9 +50,18 @@ def limited_weights(max_weights: int) -> Iterator[None]:
         with tf.variable_creator_scope(create):
             yield
     except Exception:
+        _forget_pending_variables()
         if refusal is not None:  # Keras adds lines about the arguments of the layer that made the variable
             raise refusal from None
         raise
+
+
+def _forget_pending_variables() -> None:
+    """Removes variables that Keras would otherwise initialize with the next network, after this one has failed.
+
+    Keras keeps the variables that are made in `call` in a private list. A test fails if that changes.
+    """
+    global_state.set_global_attribute("uninitialized_variables", [])
 
 
 def _shape(initial_value: Any) -> tuple[int, ...]:
