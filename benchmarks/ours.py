@@ -69,7 +69,7 @@ class Engine:
             end = self.gan.step + num_steps
             loop.TrainingLoop(
                 self.gan,
-                lambda chunk: self._device_loop,
+                self._restart,
                 self._loader,
                 keras.callbacks.CallbackList(callbacks, add_history=True, model=self.gan, num_steps=end),
                 num_steps=end,
@@ -77,6 +77,11 @@ class Engine:
                 steps_per_execution=self._config.steps_per_execution,
                 preemption=Preemption(),
             ).run()
+
+    def _restart(self, chunk: Chunk) -> loop.DeviceLoop:
+        """Returns the compiled step, which the next steps take from a chunk."""
+        self._device_loop.restart(chunk)
+        return self._device_loop
 
     @contextmanager
     def _callbacks(self) -> Iterator[list[keras.callbacks.Callback]]:
