@@ -13,7 +13,6 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.data.dataset_spec import read_dataset_spec
 from trainer.errors import CheckpointError, ConfigError, DataError, DocumentError, StorageError, TrainerError
-from trainer.serving import saved_model
 from trainer.storage import RunDirectory, documents, locate, parse_json, read_json, read_json_lines
 from trainer.storage.local import LocalLocation
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -73,14 +72,6 @@ def of_study(content, folder):
     return trial_store.read(locate(folder / "trials.json"), None)
 
 
-def of_model(content, folder):
-    (folder / "assets.extra").mkdir(exist_ok=True)
-    for name in (saved_model.SAVED_MODEL, saved_model._NOTE):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return saved_model.about(locate(folder))
-
-
 def of_flag(content, folder):
     return config_flags._ObjectParser().parse(content.decode("utf-8", "surrogateescape"))
 
@@ -98,7 +89,6 @@ ENTRIES = {
     "config.json": (of_config, CheckpointError),
     "dataset.json": (of_dataset, DataError),
     "trials.json": (of_study, ConfigError),
-    str(saved_model._NOTE): (of_model, DocumentError),
     "the value": (of_flag, DocumentError),
     "TF_CONFIG": (of_tf_config, ConfigError),
     "CLUSTER_SPEC": (of_cluster_spec, ConfigError),
