@@ -1,14 +1,19 @@
 """Whatever a value contains, an error is one short line without control characters."""
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hostile import is_clean
 from refusals import check_refusal
 
-from trainer import data
+from trainer import __main__ as commands, data
 from trainer.cli import evaluate, export, generate, inspect, jobs, local, prepare, submit, train
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
+from trainer.data.datasets import embedded_digits_dir
 from trainer.errors import ConfigError, JobError, TrainerError, escape, quote, shorten
 
 VALUES = {
@@ -100,6 +105,44 @@ def test_short_values_stay_as_they_are():
 def test_classes_that_are_not_numbers_are_refused(classes):
     check_refusal(lambda: data.describe("digits").with_classes(classes), ConfigError, "classes", "9")
     check_refusal(lambda: loading.load("digits", classes=classes), ConfigError, "classes", "9")
+
+
+@pytest.mark.parametrize("classes", [1, 1.5, True, len], ids=repr)
+def test_a_selection_that_is_no_list_is_refused(classes):
+    check_refusal(lambda: data.describe("digits").with_classes(classes), ConfigError, "classes", quote(classes))
+    check_refusal(lambda: loading.load("digits", classes=classes), ConfigError, "classes", quote(classes))
+
+
+@pytest.mark.parametrize(
+    "classes", [[3, 7], {3, 7}, np.array([3, 7]), range(3, 8, 4), iter((3, 7)), dict.fromkeys((3, 7))], ids=repr
+)
+def test_every_list_of_classes_selects_them(classes):
+    assert set(loading.load("digits", classes=classes).labels) == {3, 7}
+
+
+@pytest.mark.parametrize("name", [7, None, 1.5, b"digits", ["digits"], Path], ids=repr)
+def test_a_data_set_without_a_name_is_refused(name):
+    for act in (data.describe, loading.load, loading.open_batches):
+        check_refusal(lambda act=act: act(name), ConfigError, "dataset", quote(name), "digits")
+
+
+@pytest.mark.parametrize("setting", ["padding", "cache_mib"])
+@pytest.mark.parametrize("value", [-1, "2", None, float("nan"), [2]], ids=repr)
+def test_a_number_of_another_type_is_refused(setting, value):
+    check_refusal(lambda: loading.load("digits", **{setting: value}), ConfigError, setting, quote(value))
+
+
+def test_a_data_set_may_be_a_path(tmp_path):
+    shutil.copytree(embedded_digits_dir(), tmp_path / "mine")
+    assert data.describe(tmp_path / "mine") == data.describe(f"{tmp_path}/mine")
+    assert loading.load(tmp_path / "mine").fingerprint == loading.load("digits").fingerprint
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_word_that_is_no_command_is_quoted_shortly(kind, capsys):
+    assert commands.main(["gan-trainer", VALUES[kind]]) == 2
+    first, *usage = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ") and len(first) < 200 and is_clean(first) and usage
 
 
 @pytest.mark.parametrize("kind", ["missing folder", "missing path", "picture", "folder of images", "empty folder"])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command with one sentence and the right exit code at every moment."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command with one sentence and the right exit code at every moment."""
 
 import contextlib
 import signal
@@ -13,8 +13,8 @@ from conftest import tiny_gan
 from trainer import signals
 from trainer.cli import app
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-EXCEPTIONS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: signals.Terminated}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+EXCEPTIONS = dict.fromkeys(CODES, signals.Terminated) | {signal.SIGINT: KeyboardInterrupt}
 
 
 def handlers():
@@ -46,14 +46,15 @@ def test_a_signal_raises_its_exception_again_if_that_was_dropped(number):
     signals.check()
 
 
-def test_an_ignored_signal_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", CODES)
+def test_an_ignored_signal_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with signals.raised():
-            signal.raise_signal(signal.SIGINT)
-            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            signal.raise_signal(number)
+            assert signal.getsignal(number) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def test_another_thread_changes_no_handler():
@@ -89,6 +90,16 @@ def test_a_command_ends_with_one_sentence(number, resumes, capsys):
     stderr = capsys.readouterr().err
     assert stderr.startswith("error: ") and stderr.count("\n") == 1 and cleaned
     assert ("resume" in stderr) == resumes
+    assert number == signal.SIGINT or number.name in stderr
+
+
+def test_a_hangup_without_a_terminal_has_its_exit_code(monkeypatch):
+    with open("/dev/full", "w") as closed:
+        monkeypatch.setattr("sys.stderr", closed)
+        assert command(lambda: signal.raise_signal(signal.SIGHUP)) == 129
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            closed.close()
 
 
 @pytest.mark.parametrize("number", CODES)

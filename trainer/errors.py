@@ -10,6 +10,7 @@ class ExitCode(enum.IntEnum):
     DONE = 0
     ERROR = 1
     BAD_FLAGS = 2
+    HUNG_UP = 129
     INTERRUPTED = 130
     LOST_WORKER = 134
     """The code of a process that ends with SIGABRT. Vertex AI retries a job that ends with it."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both end a command with one sentence, from its first line until its process exits."""
+"""Ctrl-C, SIGTERM and SIGHUP: each ends a command with one sentence, from its first line until its process exits."""
 
 import contextlib
 import os
@@ -13,10 +13,19 @@ from trainer.errors import ExitCode
 
 
 class Terminated(BaseException):
-    """SIGTERM, as `KeyboardInterrupt` is Ctrl-C. Training handles the signal itself, and commits its state first."""
+    """SIGTERM or SIGHUP, as `KeyboardInterrupt` is Ctrl-C. Training commits its state on SIGTERM first.
+
+    Args:
+        number: Number of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(number)
+        self.number = signal.Signals(number)
 
 
-_EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+_EXIT_CODES: dict[int, int] = {signal.SIGTERM: ExitCode.PREEMPTED, signal.SIGHUP: ExitCode.HUNG_UP}
 _received: list[int] = []
 
 
@@ -24,12 +33,12 @@ _received: list[int] = []
 def raised() -> Iterator[None]:
     """Makes the signals raise `KeyboardInterrupt` and `Terminated` in the main thread while the context is active.
 
-    Signals that are ignored stay ignored. In other threads, the context has no effect.
+    Signals that are ignored, such as SIGHUP by nohup, stay ignored. In other threads, the context has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.getsignal(number) for number in _EXCEPTIONS}
+    previous = {number: signal.getsignal(number) for number in _HANDLED}
     try:
         for number, handler in previous.items():
             if handler != signal.SIG_IGN:
@@ -47,7 +56,7 @@ def check() -> None:
     Python drops an exception that a signal raises inside a finalizer or a callback of a library.
     """
     if _received:
-        raise _EXCEPTIONS[_received[0]]
+        raise _exception(_received[0])
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
@@ -57,7 +66,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
             code = main()
     except (KeyboardInterrupt, Terminated) as error:
         code = end(error, "run the same command again")
-    for number in _EXCEPTIONS:
+    for number in _HANDLED:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(code))  # the work is done; the interpreter only frees its memory
     sys.exit(code)
@@ -70,12 +79,18 @@ def end(error: KeyboardInterrupt | Terminated, advice: str = "") -> int:
         error: Exception of the signal.
         advice: What the user can do, for the end of the sentence.
     """
-    is_terminated = isinstance(error, Terminated)
-    reason = "stopped by SIGTERM" if is_terminated else "interrupted"
-    print(f"error: {reason}{advice and '; '}{advice}.", file=sys.stderr, flush=True)
-    return ExitCode.PREEMPTED if is_terminated else ExitCode.INTERRUPTED
+    reason, code = "interrupted", int(ExitCode.INTERRUPTED)
+    if isinstance(error, Terminated):
+        reason, code = f"stopped by {error.number.name}", _EXIT_CODES[error.number]
+    with contextlib.suppress(OSError):  # after SIGHUP, there may be no terminal
+        print(f"error: {reason}{advice and '; '}{advice}.", file=sys.stderr, flush=True)
+    return code
+
+
+def _exception(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    raise _EXCEPTIONS[number]
+    raise _exception(number)

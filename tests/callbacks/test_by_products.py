@@ -1,7 +1,9 @@
 """Samples, logs and metrics that cannot be read or written never end a run, and are reported once."""
 
 import errno
+import fractions
 import json
+import math
 import os
 import resource
 import shutil
@@ -9,12 +11,16 @@ import struct
 import types
 import zlib
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from bucket_runs import files, state_of, train
+from hostile import is_clean
 from PIL import Image
 
 from trainer import callbacks
+from trainer.errors import quote
 from trainer.image_io import save_animation, save_grid
 from trainer.storage import local_files, locate
 from trainer.storage.run_directory import RunDirectory, sample_grids
@@ -22,8 +28,11 @@ from trainer.storage.run_directory import RunDirectory, sample_grids
 NUM_STEPS = 4
 
 
-def run(folder, *, first=0, during=lambda step: None):
-    """Calls the callbacks that write by-products as a run of four steps does, with a function before each step."""
+def run(folder, *, first=0, during=lambda step: None, extra=()):
+    """Calls the callbacks that write by-products as a run of four steps does, with a function before each step.
+
+    `extra` is added to the logs.
+    """
     directory = RunDirectory(folder)
     active = [
         callbacks.MetricsLog(directory.metrics),
@@ -41,7 +50,7 @@ def run(folder, *, first=0, during=lambda step: None):
         during(model.step)
         model.step += 1
         for callback in active:
-            callback.on_train_batch_end(0, {"loss": 1.5})
+            callback.on_train_batch_end(0, {"loss": 1.5} | dict(extra))
     for callback in active:
         callback.on_train_end()
     return directory
@@ -85,6 +94,73 @@ def make_pipe(path):
 
 def other_format(path):
     Image.new("RGB", (8, 8)).save(path, "TIFF")
+
+
+class NotANumber:
+    def __float__(self):
+        raise ValueError("not a number")
+
+
+NUMBERS = {
+    "numpy float": np.float32(2),
+    "numpy integer": np.int64(2),
+    "array": np.array(2.0, "f2"),
+    "tensor": tf.constant(2.0),
+    "bfloat16": tf.constant(2.0, tf.bfloat16),
+    "variable": tf.Variable(2.0),
+    "fraction": fractions.Fraction(2),
+}
+OTHER_VALUES = {
+    "text": "2",
+    "bytes": b"2",
+    "none": None,
+    "list": [2.0],
+    "dict": {"a": 2.0},
+    "vector": np.ones(1),
+    "tensors": tf.ones([3]),
+    "complex": 2j,
+    "large": 10**400,
+    "object": NotANumber(),
+    "function": len,
+}
+
+
+@pytest.mark.parametrize("value", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_that_a_callback_adds_are_written(value, tmp_path, trainer_log):
+    directory = run(tmp_path, extra={"metric/mine": value})
+    lines = [json.loads(line) for line in directory.metrics.read_bytes().splitlines()]
+    assert [line["metric/mine"] for line in lines] == [2.0] * NUM_STEPS and not trainer_log.messages
+    assert callbacks.by_products.numbers({"x": value}) == {"x": 2.0}
+
+
+@pytest.mark.parametrize("value", OTHER_VALUES.values(), ids=OTHER_VALUES)
+@pytest.mark.parametrize("name", ["metric/mine", 7, "x\ny"])
+def test_other_values_that_a_callback_adds_are_reported_once_per_kind(name, value, tmp_path, trainer_log):
+    directory = run(tmp_path, extra={name: value})
+    assert steps_of(directory) == [1, 2, 3, 4] and len(trainer_log.messages) == 2
+    assert all(quote(name) in message and is_clean(message) for message in trainer_log.messages)
+
+
+@pytest.mark.parametrize("name", ["step", "time", "images_seen"])
+def test_a_callback_cannot_replace_the_step_of_a_line(name, tmp_path):
+    assert steps_of(run(tmp_path, extra={name: -5.5})) == [1, 2, 3, 4]
+    assert b"-5.5" not in (tmp_path / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("value", [*OTHER_VALUES.values(), *NUMBERS.values(), math.nan], ids=str)
+def test_no_value_ends_the_report_of_a_trial_or_a_checkpoint(value, tmp_path):
+    logs = {"metric/mine": value, "loss/x": value, 7: value, "metric/a": 1.0}
+    model = types.SimpleNamespace(step=1, state={"x": keras.Variable([1.0])}, initial_settings={}, preempted=False)
+    report = callbacks.TuningReport(tmp_path / "trial" / "metrics", "1")
+    checkpoint = callbacks.Checkpoint(tmp_path / "checkpoints", 1, best="metric/mine")
+    for callback in (report, checkpoint, callbacks.Progress()):
+        callback.set_model(model)
+        callback.set_params({"num_steps": NUM_STEPS, "global_batch_size": 2, "epochs": 1})
+        callback.on_train_begin({})
+        callback.on_train_batch_end(0, logs)
+    checkpoint.store.wait()
+    assert checkpoint.store.find()[0].metrics["metric/a"] == 1.0
+    assert '"a": "1.0"' in (tmp_path / "trial/metrics").read_text()
 
 
 DAMAGED_GRIDS = {

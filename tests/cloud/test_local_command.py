@@ -1,5 +1,6 @@
 """The `local` command: from a job file to an exit code."""
 
+import contextlib
 import json
 import os
 import signal
@@ -68,6 +69,18 @@ def test_a_program_has_only_vertex_ais_environment(local, tmp_path, monkeypatch)
 def test_the_exit_code_is_that_of_what_ended_the_job(source, code, mention, local):
     exit_code, _, error = local(MINE, "--grace=5", source=source)
     assert exit_code == code and error.startswith("error: ") and error.count("\n") == 1 and mention in error
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_while_packages_are_installed_ends_with_one_sentence(number, code, local, monkeypatch):
+    @contextlib.contextmanager
+    def install(replicas, project):
+        signal.raise_signal(getattr(signal, number))
+        yield
+
+    monkeypatch.setattr(venvs, "install_packages", install)
+    received, _, stderr = local(MINE, "--base_output_dir=x")
+    assert received == code and stderr.startswith("error: ") and stderr.count("\n") == 1
 
 
 def test_the_last_line_counts_preemptions(local):

@@ -11,7 +11,7 @@ from conftest import tiny_gan, uncompiled_gan, values_of
 from keras import layers
 from refusals import check_refusal
 
-from trainer import ACGAN, GAN, ConditionalGAN, InfoGAN
+from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN, InfoGAN
 from trainer.errors import ConfigError, DataError
 
 
@@ -148,6 +148,11 @@ def test_the_size_of_the_latents_has_two_names(digits, make, size):
     assert gan.sample(2)[0].shape == (2, 28, 28, 1) and gan.image_range == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(("arguments", "size"), [({}, 1), ({"input_dim": 3}, 3), ({"latent_dim": 3}, 3)])
+def test_a_cyclegan_needs_no_size_of_latents(arguments, size):
+    assert CycleGAN(**arguments).latent_dim == CycleGAN(**arguments).input_dim == size
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -171,6 +176,8 @@ def test_a_conditional_gan_of_the_tutorial_trains(digits, make):
         (lambda: GAN(8, input_dim=8), ("latent_dim", "input_dim", "8")),
         (lambda: ConditionalGAN(num_classes=3), ("latent_dim", "input_dim")),
         (lambda: ACGAN(8, 3, input_dim=8), ("latent_dim", "input_dim", "8")),
+        (lambda: CycleGAN(8, input_dim=8), ("latent_dim", "input_dim", "8")),
+        (lambda: CycleGAN(input_dim=0), ("input_dim", "0")),
         (lambda: GAN(0), ("latent_dim", "0")),
         (lambda: GAN("100"), ("latent_dim", "'100'")),
         (lambda: GAN(input_dim=2.5), ("input_dim", "2.5")),

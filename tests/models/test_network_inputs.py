@@ -221,3 +221,50 @@ def test_labels_that_bfloat16_rounds_are_refused():
         keras.config.set_dtype_policy("float32")
     check_refusal(lambda: find_label_input("generator", rounds, (Z,), 1000), NetworkError, "bfloat16", "int32")
     assert find_label_input("generator", keeps, (Z,), 1000) == find_label_input("generator", rounds, (Z,), 256) == 1
+
+
+@pytest.fixture(scope="module")
+def conditional_gan():
+    return compiled(ConditionalGAN, lambda: generator("integer", "label first"), lambda: plain_discriminator(1 + K))
+
+
+PREDICTIONS = {
+    "call": lambda gan, inputs: gan.call(inputs),
+    "predict": lambda gan, inputs: gan.predict(inputs, verbose=0),
+    "predict_on_batch": lambda gan, inputs: gan.predict_on_batch(inputs),
+}
+LATENTS = np.ones((2, Z), "float32")
+WRONG_INPUTS = [
+    ("large", (LATENTS, np.array([0, K])), "labels[1]", str(K)),
+    ("negative", (LATENTS, [-1, 0]), "labels[0]", "-1"),
+    ("fraction", (LATENTS, tf.constant([0.0, 1.5])), "labels[1]", "1.5"),
+    ("nan", (LATENTS, [np.nan, 1]), "labels[0]", "nan"),
+    ("soft", (LATENTS, np.full((2, K), 1 / K)), "labels[0]", "one-hot"),
+    ("width", (LATENTS, np.eye(K + 1)[[0, 1]]), f"(2, {K + 1})", f"num_classes={K}"),
+    ("few", (LATENTS, [1]), "1", "2"),
+    ("scalar", (LATENTS, 1), "labels", "()"),
+    ("names", [LATENTS, ["cat", "dog"]], "labels", "<U3"),
+    ("no labels", LATENTS, "ConditionalGAN", "(latents, labels)"),
+    ("only latents", (LATENTS,), "ConditionalGAN", "(latents, labels)"),
+    ("three", (LATENTS, [0, 1], [0, 1]), "ConditionalGAN", "(latents, labels)"),
+    ("names of inputs", {"latents": LATENTS, "labels": [0, 1]}, "ConditionalGAN", "(latents, labels)"),
+    ("one number", (1.0, [0, 1]), "labels", "2", "0"),
+]
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize(("inputs", "mentions"), [pytest.param(x, facts, id=name) for name, x, *facts in WRONG_INPUTS])
+def test_wrong_labels_of_predictions_are_refused(name, inputs, mentions, conditional_gan):
+    check_refusal(lambda: PREDICTIONS[name](conditional_gan, inputs), DataError, *mentions)
+
+
+def test_predictions_of_batches_and_gradients_of_latents(conditional_gan):
+    labels = np.array([0, 2])
+    expected = conditional_gan.predict((LATENTS, labels), verbose=0)
+    batches = tf.data.Dataset.from_tensors(((LATENTS, labels),))
+    np.testing.assert_allclose(conditional_gan.predict(batches, verbose=0), expected, rtol=1e-5)
+    latents = tf.constant(LATENTS)
+    with tf.GradientTape() as tape:
+        tape.watch(latents)
+        images = conditional_gan((latents, tf.one_hot(labels, K)))
+    assert tf.reduce_any(tape.gradient(images, latents) != 0)

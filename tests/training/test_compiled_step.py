@@ -1,6 +1,7 @@
 """A compiled step is used again by the next `fit`, with the same bits, unless something that it depends on changed."""
 
 import gc
+import types
 import weakref
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 from conftest import tiny_gan, values_of
 
 from trainer.callbacks import Checkpoint
+from trainer.models.compiled_step import CompiledStep
 
 
 def counted(**settings):
@@ -82,6 +84,83 @@ CHANGES_THE_STEP = {
     ),
     "attribute": lambda gan, images: (setattr(gan, "latent_distribution", "uniform"), fit(gan, images[:32], steps=4)),
 }
+
+
+class Part:
+    """A part of a GAN that is no Keras layer, with settings in all places where users put them."""
+
+    rate = 0.5
+
+    def __init__(self):
+        self.weights = np.ones(3)
+        self.options = {"a": 1.0}
+        self.terms = [1.0]
+        self.names = {"a"}
+        self.inner = {"deep": [{"b": (1, np.zeros(2))}]}
+        self.loss = keras.losses.Huber()
+
+    def scale(self, loss):
+        return loss
+
+
+class OwnPart(Part):
+    pass
+
+
+CHANGED_PARTS = {
+    "array in place": lambda part: part.weights.__setitem__(0, 5.0),
+    "nested array in place": lambda part: part.inner["deep"][0]["b"][1].__setitem__(0, 5.0),
+    "array replaced": lambda part: setattr(part, "weights", np.zeros(3)),
+    "class attribute overridden": lambda part: setattr(part, "rate", 0.1),
+    "class attribute": lambda part: setattr(OwnPart, "rate", 0.1),
+    "method overridden": lambda part: setattr(part, "scale", lambda loss: 2 * loss),
+    "method of the class": lambda part: setattr(OwnPart, "scale", lambda self, loss: 2 * loss),
+    "key added": lambda part: part.options.update(b=1.0),
+    "key removed": lambda part: part.options.clear(),
+    "value changed": lambda part: part.options.update(a=2.0),
+    "list longer": lambda part: part.terms.append(2.0),
+    "list shorter": lambda part: part.terms.pop(),
+    "set changed": lambda part: part.names.add("b"),
+    "type changed": lambda part: part.options.update(a=1),
+    "loss replaced": lambda part: setattr(part, "loss", keras.losses.Huber(delta=0.5)),
+    "attribute of a loss": lambda part: setattr(part.loss, "name", "other"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_PARTS)
+def test_every_change_of_a_part_is_noticed(name):
+    gan = types.SimpleNamespace(part=OwnPart())
+    step = CompiledStep(gan, (), None)
+    assert step.fits(gan, ()) and not step.fits(gan, (1,))
+    try:
+        CHANGED_PARTS[name](gan.part)
+        assert not step.fits(gan, ())
+    finally:
+        for attribute in {"rate", "scale"} & vars(OwnPart).keys():
+            delattr(OwnPart, attribute)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda gan: setattr(gan, "forward", lambda *arguments: type(gan).forward(gan, *arguments)),
+        lambda gan: setattr(gan, "latent_distribution", "uniform"),
+        lambda gan: setattr(gan, "sample_labels", lambda rng: None),
+        lambda gan: setattr(gan, "labels_are_codes", True),
+        lambda gan: setattr(gan.objective.loss, "mine", 1) or setattr(type(gan), "mine", 1),
+    ],
+    ids=["forward", "attribute", "inherited method", "inherited attribute", "added attributes"],
+)
+def test_a_changed_method_or_attribute_of_a_gan_is_noticed(change, request):
+    class OwnGAN(type(tiny_gan())):
+        mine = 0
+
+    gan = tiny_gan()
+    gan.__class__ = OwnGAN
+    step = CompiledStep(gan, (), None)
+    assert step.fits(gan, ())
+    change(gan)
+    assert not step.fits(gan, ())
 
 
 @pytest.mark.parametrize("name", CHANGES_NOTHING)

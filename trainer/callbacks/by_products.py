@@ -3,24 +3,45 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
+from trainer.errors import quote
+
 _logger = logging.getLogger(__name__)
+
+
+def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers in logs, to which any callback may add values, as floats by name. Scalar tensors count."""
+    named = {name: _as_number(value) for name, value in logs.items() if isinstance(name, str)}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 class WriteErrors:
     """Turns errors of the disk into a warning, so that training continues and its checkpoints are saved.
 
-    Only the first error is logged.
+    Only the first error, and the first value that is no number, are logged.
 
     Args:
         content: Name of what is written, for the message, such as `sample grids`.
     """
 
     def __init__(self, content: str):
-        self._content, self._logged = content, False
+        self._content, self._logged, self._has_warned = content, False, False
+
+    def numbers(self, logs: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the numbers in logs, as `numbers` does, and logs the first other value as a warning."""
+        values = numbers(logs)
+        others = [name for name in logs if name not in values]
+        if others and not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                f"The {self._content} do not contain {quote(others[0])}, which is no number but a "
+                f"{type(logs[others[0]]).__name__}; a callback has added it to the logs."
+            )
+        return values
 
     @contextlib.contextmanager
     def tolerated(self, path: str | os.PathLike[str]) -> Iterator[None]:
@@ -39,6 +60,16 @@ class WriteErrors:
                 f"The {self._content} cannot be written ({_describe(error, os.fspath(path))}). Training continues "
                 "without them, and without further warnings about them; correct the cause to get them again."
             )
+
+
+def _as_number(value: Any) -> float | None:
+    """Returns a number or a scalar array or tensor of any library as a float; None for anything else."""
+    if isinstance(value, str | bytes) or tuple(getattr(value, "shape", ())):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _describe(error: OSError | tf.errors.OpError, path: str) -> str:

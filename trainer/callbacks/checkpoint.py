@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
@@ -84,7 +85,7 @@ class Checkpoint(Periodic):
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        metrics = {name: value for name, value in (logs or {}).items() if name.startswith("metric/")}
+        metrics = {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
         if is_best:

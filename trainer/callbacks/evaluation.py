@@ -49,7 +49,7 @@ class Evaluation(Periodic):
 
     def _evaluate(self, logs: dict[str, Any] | None) -> None:
         step = self.model.step
-        values = self._metrics.measure(self.model)
+        values = {name: float(value) for name, value in self._metrics.measure(self.model).items()}
         if logs is not None:
             logs.update({f"metric/{name}": value for name, value in values.items()})
         _logger.info(f"Step {step}: {describe(values)}.", extra=log_fields({"step": step, **values}))

@@ -30,10 +30,11 @@ class EventWriter:
         self._retry_at = 0.0
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
-        """Writes scalars by name."""
+        """Writes scalars by name. Values that are no numbers are left out."""
+        scalars = self._errors.numbers(values)
 
         def write(writer: tf.summary.SummaryWriter) -> None:
-            for name, value in values.items():
+            for name, value in scalars.items():
                 tf.summary.scalar(name, value, step=step)
 
         self._write(write)

@@ -23,6 +23,8 @@ _logger = logging.getLogger(__name__)
 class MetricsLog(keras.callbacks.Callback):
     """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
 
+    Values that are no numbers, and those that callbacks add under the first three names, are left out.
+
     If the file has damaged lines, a resumed run keeps a copy of it beside the file, `metrics.damaged.jsonl`. Lines that
     cannot be written are tried again with the next one.
 
@@ -65,7 +67,8 @@ class MetricsLog(keras.callbacks.Callback):
 
     def _append(self, scalars: Mapping[str, Any]) -> None:
         step = self.model.step
-        line = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time(), **scalars}
+        own = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time()}
+        line = own | self._errors.numbers(scalars) | own
         self._unwritten += json.dumps(line).encode() + b"\n"
         with self._errors.tolerated(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)

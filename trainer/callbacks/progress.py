@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.logging import is_terminal, log_fields
 
@@ -33,7 +34,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         step, num_steps = self.model.step, self.params["num_steps"]
         displayed = {
-            name: value for name, value in (logs or {}).items() if name.startswith(("loss/", "images_per_sec"))
+            name: value for name, value in numbers(logs or {}).items() if name.startswith(("loss/", "images_per_sec"))
         }
         displayed |= self._epoch_secs
         if self._bar is not None:

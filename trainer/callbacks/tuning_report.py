@@ -53,14 +53,14 @@ class TuningReport(keras.callbacks.Callback):
         self._errors, self._is_written = WriteErrors("metrics of this trial"), True
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        metrics = {tag(name): value for name, value in (logs or {}).items() if name.startswith("metric/")}
+        metrics = {name: value for name, value in (logs or {}).items() if str(name).startswith("metric/")}
         if not metrics:
             return
-        for name, value in metrics.items():
+        for name, value in self._errors.numbers(metrics).items():
             if math.isfinite(value):
-                self._lines.append(self._line(name, value))
+                self._lines.append(self._line(tag(name), value))
             else:
-                _logger.warning(f"{name} is {value} at step {self.model.step} and is not reported.")
+                _logger.warning(f"{tag(name)} is {value} at step {self.model.step} and is not reported.")
         self._is_written = not self._lines
         self._write()
 
@@ -79,7 +79,7 @@ class TuningReport(keras.callbacks.Callback):
             {
                 "timestamp": time.time(),
                 "trial": self._trial,
-                name: str(float(value)),
+                name: str(value),
                 "global_step": str(self.model.step),
                 "checkpoint_path": "",
             },

@@ -86,8 +86,8 @@ def run(
         resumes: True if the command resumes from a checkpoint when it runs again.
 
     Returns:
-        The exit code: 0 done, 1 error, 2 bad flags, 130 interrupted, 141 standard output is closed, 143 stopped by
-        SIGTERM.
+        The exit code: 0 done, 1 error, 2 bad flags, 129 stopped by SIGHUP, 130 interrupted, 141 standard output is
+        closed, 143 stopped by SIGTERM.
     """
     escape_unprintable()
     install_handler()

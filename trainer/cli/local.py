@@ -1,13 +1,10 @@
 """The `local` command."""
 
-import contextlib
 import logging
 import os
 import queue
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +22,7 @@ from trainer.cloud.emulator.replicas import (
     replace_args,
     without_packages,
 )
-from trainer.cloud.emulator.restart_policy import GRACE_SECS, MAX_RESTARTS, SIGNAL_OFFSET, RestartPolicy
+from trainer.cloud.emulator.restart_policy import GRACE_SECS, MAX_RESTARTS, RestartPolicy
 from trainer.cloud.jobs import arguments, job_spec, source_package
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.preflight import check_job
@@ -106,7 +103,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         print_json([_describe_replica(replica) for replica in replicas])
         return
     venvs.check_packages(replicas)
-    with _exit_on_signals(), venvs.install_packages(replicas, project=local_path(values.package)) as with_venv:
+    with venvs.install_packages(replicas, project=local_path(values.package)) as with_venv:
         if isinstance(job, TuningSpec):
             _run_study(job, values, with_venv)
         else:
@@ -217,20 +214,3 @@ def _visible_gpus() -> Sequence[str]:
 def _describe_replica(replica: Replica) -> dict[str, Any]:
     package_uris = {"package_uris": replica.package_uris} if replica.package_uris else {}
     return {"name": replica.name, "command": replica.command, **package_uris, "environment": dict(replica.environment)}
-
-
-@contextlib.contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Exits on SIGTERM and SIGHUP while packages are installed or trials are run, which also stops child processes.
-
-    While a job runs, the runner handles these signals.
-    """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in handlers.items():
-        if handler != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, lambda number, _: sys.exit(SIGNAL_OFFSET + number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)

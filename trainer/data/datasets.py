@@ -5,10 +5,12 @@ import dataclasses
 import numbers
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from trainer.config import TrainConfig
+from trainer.config.fields import check_number
 from trainer.data import stacked, transforms
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
@@ -44,7 +46,7 @@ class DatasetInfo:
         """Number of labels, including classes that are not selected."""
         return len(self.class_names)
 
-    def with_classes(self, classes: tuple[int, ...] | None) -> "DatasetInfo":
+    def with_classes(self, classes: Iterable[int] | None) -> "DatasetInfo":
         """Returns the description of the part of the data set that has some classes only.
 
         Args:
@@ -56,6 +58,7 @@ class DatasetInfo:
         Raises:
             ConfigError: If a class is out of range, given twice or without images, or if `classes` is empty.
         """
+        classes = selected_classes(classes)
         if classes is None:
             return self
         if not classes:
@@ -104,7 +107,7 @@ def embedded_digits_dir() -> pathlib.Path:
     return pathlib.Path(__file__).parent / "digits"
 
 
-def describe(name: str, padding: int = 0, spec: DatasetSpec | None = None) -> DatasetInfo:
+def describe(name: str | os.PathLike[str], padding: int = 0, spec: DatasetSpec | None = None) -> DatasetInfo:
     """Returns the description of a data set without reading its images.
 
     Args:
@@ -117,13 +120,37 @@ def describe(name: str, padding: int = 0, spec: DatasetSpec | None = None) -> Da
         ConfigError: If the name is unknown, the source of a stacked data set does not fit, or the padding is negative.
         DataError: If the `dataset.json` cannot be read.
     """
-    if padding < 0:
-        raise ConfigError(f"padding={padding} is negative, expected 0 or more pixels; omit it for no padding.")
+    name = dataset_name(name)
+    check_number("padding", padding, whole=True)
     if name.count(":") > _MAX_PREFIXES:
         raise ConfigError(f"dataset={quote(name)} has more than {_MAX_PREFIXES} prefixes; remove some.")
     info = _describe(name, spec)
     height, width, channels = info.image_shape
     return dataclasses.replace(info, image_shape=(height + 2 * padding, width + 2 * padding, channels))
+
+
+def dataset_name(name: str | os.PathLike[str]) -> str:
+    """Returns the name or folder of a data set as text.
+
+    Raises:
+        ConfigError: If it is neither text nor a path.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise ConfigError(
+            f"dataset={quote(name)} is no name; give one of {', '.join(NAMES)}, or the folder of a prepared data set."
+        )
+    return os.fspath(name)
+
+
+def selected_classes(classes: Iterable[int] | None) -> tuple[int, ...] | None:
+    """Returns the labels of a selection as a tuple; None for all labels.
+
+    Raises:
+        ConfigError: If it is no list, such as a single number.
+    """
+    if classes is None or isinstance(classes, Iterable):
+        return None if classes is None else tuple(classes)
+    raise ConfigError(f"classes={quote(classes)} is no list of labels; pass a list, such as [{classes}].")
 
 
 def num_examples(config: TrainConfig) -> int:

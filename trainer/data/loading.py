@@ -8,22 +8,26 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 
 from trainer.config import TrainConfig
+from trainer.config.fields import check_number
 from trainer.data import stacked, transforms
 from trainer.data.dataset_spec import DatasetSpec
 from trainer.data.datasets import (
     KERAS_DATASETS,
     DatasetInfo,
+    dataset_name,
     describe,
     is_prepared,
     machine_memory_mib,
     prepared_folder,
     root_source,
+    selected_classes,
 )
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
@@ -58,8 +62,8 @@ class Arrays:
 
 
 def load(
-    name: str,
-    classes: tuple[int, ...] | None = None,
+    name: str | os.PathLike[str],
+    classes: Iterable[int] | None = None,
     padding: int = 0,
     cache_mib: float = DEFAULT_CACHE_MIB,
 ) -> Arrays:
@@ -81,6 +85,8 @@ def load(
         DataError: If a file is damaged, a download fails, or the data differs from its description.
         StorageError: If a bucket cannot be read.
     """
+    name, classes = dataset_name(name), selected_classes(classes)
+    check_number("cache_mib", cache_mib)
     files = _open_files(name, cache_mib)
     info = describe(name, padding, files.spec if files else None).with_classes(classes)
     if files is not None:
@@ -89,7 +95,7 @@ def load(
 
 
 def open_batches(
-    name: str, max_shards: int | None = None
+    name: str | os.PathLike[str], max_shards: int | None = None
 ) -> tuple[DatasetInfo, Iterator[tuple[np.ndarray, np.ndarray]]]:
     """Opens a data set to read it batch by batch.
 
@@ -105,6 +111,7 @@ def open_batches(
     Raises:
         ConfigError, DataError, StorageError: As `load`.
     """
+    name = dataset_name(name)
     files = _open_files(name, DEFAULT_CACHE_MIB)
     info = describe(name, spec=files.spec if files else None)
     if files is None or not is_prepared(name):

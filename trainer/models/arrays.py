@@ -94,18 +94,13 @@ def as_classes(y: object, num_examples: int, num_classes: int | None = None, nam
 
 
 def class_tensor(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Returns labels as a tensor int32 [B]. In a graph, running it fails if a label is wrong.
+    """Returns labels as a tensor int32 [B]. Running it fails if a label is wrong.
 
     Args:
         labels: Whole numbers [B] or [B, 1], or one-hot [B, K].
         num_classes: Number of classes, K.
-
-    Raises:
-        DataError: As `as_classes`, for labels outside of a graph.
     """
     labels = tf.convert_to_tensor(labels)
-    if tf.executing_eagerly():
-        return tf.constant(as_classes(labels, len(labels), num_classes, "labels"))
     if len(labels.shape) == 2 and labels.shape[1] != 1:
         labels = tf.ensure_shape(tf.cast(labels, tf.float32), [None, num_classes])
         classes = tf.argmax(labels, axis=-1, output_type=tf.int32)

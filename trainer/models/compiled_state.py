@@ -109,13 +109,13 @@ class CompiledMixin:
 
     @property
     def settings(self: Any) -> dict[str, str | float]:
-        """The settings that `state` contains: kinds of the optimizers, and learning rates by their names in `state`."""
-        found: dict[str, str | float] = {}
+        """Settings that `state` contains: kinds of the optimizers, and learning rates by their names in `state`."""
+        settings: dict[str, str | float] = {}
         for name, optimizer in self.optimizers.items():
             rates = optimizers.learning_rates(optimizer)
-            found[f"{name}_optimizer"] = optimizers.kind(optimizer)
-            found |= {f"{name}_optimizer/{index:03d}": rate for index, rate in rates.items()}
-        return found
+            settings[f"{name}_optimizer"] = optimizers.kind(optimizer)
+            settings |= {f"{name}_optimizer/{index:03d}": rate for index, rate in rates.items()}
+        return settings
 
 
 def ema_name(name: str) -> str:

@@ -1,21 +1,29 @@
 """The compiled step of the last `fit`, which the next one uses again if nothing that it depends on has changed."""
 
+import functools
+import hashlib
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from trainer.training.loop import DeviceLoop
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, frozenset)
 _OPAQUE_MODULES = ("tensorflow", "numpy", "keras.src.backend", "keras.src.utils.tracking", "builtins")
 """Modules whose objects are compared by identity."""
+_LIBRARIES = ("tensorflow", "keras", "builtins")
+"""Modules whose classes nobody changes."""
+_LAZY = (property, functools.cached_property)
 
 _IGNORED = frozenset(
     {
         *("step", "history", "stop_training", "grid_images", "_compiled_step", "_preemption"),  # of the GAN: inputs
+        *("initial_settings", "_sampler", "_samplers"),  # of the GAN: set by restoring and sampling
         *("_called", "_jit_compile", "_parent_path", "predict_function"),  # of Keras: changed by sampling and saving
+        *("_tracked", "_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"),
     }
 )
 """Attributes that a compiled step does not depend on."""
@@ -43,26 +51,29 @@ def settings_of(gan: Any) -> dict[str, Any]:
     """Returns everything in Python that a step may depend on, by path.
 
     A compiled step keeps the values that attributes had when it was compiled, such as the rate of a dropout layer or
-    the weight of a loss. The result has all plain values that can be reached from the attributes of a GAN, and all
-    other objects, such as functions and tensors, as they are.
+    the weight of a loss. The result has all plain values and the contents of all arrays that can be reached from the
+    attributes of a GAN and of its classes, and all other objects, such as functions and tensors, as they are.
     """
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
+    settings: dict[str, Any] = {}
+    visited: set[int] = set()
     pending: deque[tuple[str, Any]] = deque([("", gan)])
     while pending:
         path, value = pending.popleft()
         if isinstance(value, keras.Variable):
-            found[f"{path}.trainable"] = value.trainable
+            settings[f"{path}.trainable"] = value.trainable
+        if isinstance(value, np.ndarray):
+            settings[f"{path}.content"] = _digest(value)
+        if isinstance(value, (tuple, list, set, Mapping)):
+            settings[f"{path}.length"] = len(value)
         if isinstance(value, tuple):
-            found[path] = len(value)
             pending += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-        elif isinstance(value, _PLAIN) or id(value) in seen or _is_opaque(value):
-            found[path] = value
+        elif isinstance(value, _PLAIN) or id(value) in visited or _is_opaque(value):
+            settings[path] = value
         else:
-            seen.add(id(value))
-            found[path] = type(value)
+            visited.add(id(value))
+            settings[path] = type(value)
             pending += [(f"{path}{name}", item) for name, item in _members(value).items()]
-    return found
+    return settings
 
 
 def _is_opaque(value: Any) -> bool:
@@ -72,16 +83,33 @@ def _is_opaque(value: Any) -> bool:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    """Returns the items of a container, or the attributes of another object."""
+    """Returns the items of a container, or the attributes of another object and of its class."""
     if isinstance(value, Mapping):
         return {f"[{key!r}]": item for key, item in value.items()}
     if isinstance(value, (list, set)):
         return {f"[{index}]": item for index, item in enumerate(value)}
-    return {f".{name}": item for name, item in vars(value).items() if name not in _IGNORED}
+    members = {} if isinstance(value, type) else _class_attributes(type(value))
+    members |= vars(value)
+    return {f".{name}": item for name, item in members.items() if name not in _IGNORED and not name.startswith("__")}
+
+
+def _class_attributes(kind: type) -> dict[str, Any]:
+    """Returns the attributes of a class and its bases, which an instance may override, except those of libraries."""
+    attributes: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if not base.__module__.startswith(_LIBRARIES):
+            attributes |= {name: item for name, item in vars(base).items() if not isinstance(item, _LAZY)}
+    return attributes
+
+
+def _digest(array: np.ndarray) -> str:
+    """Returns a hash of the values of an array, which may be changed in place."""
+    values = array if array.dtype != object else np.frompyfunc(id, 1, 1)(array).astype(np.int64)
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def _includes(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Returns whether nothing was changed or removed. What was added, such as a cache, has not been in use."""
+    """Returns whether nothing was changed or removed. An attribute that was added has not been in use."""
     return all(path in new and _same(new[path], value) for path, value in old.items())
 
 

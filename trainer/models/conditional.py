@@ -5,7 +5,7 @@ Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes.
 Source: arXiv 1411.1784.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.errors import ConfigError, DataError
 from trainer.image_io import tile
-from trainer.models.arrays import as_classes, class_tensor
+from trainer.models.arrays import as_array, as_classes, class_tensor
 from trainer.models.gan import GAN
 from trainer.models.network_inputs import call_with_labels, find_label_input
 from trainer.training.rng import StepRng
@@ -82,8 +82,32 @@ class ConditionalGAN(GAN):
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Returns images [B, H, W, C] for (latents [B, Z], labels: integers [B] or [B, 1], or one-hot [B, K])."""
+        latents, labels = self._check_inputs(inputs)
+        labels = class_tensor(labels, self.num_classes)
+        return self.generate(tf.convert_to_tensor(latents), labels, self.ema_generator, training)
+
+    def predict(self, x: Any, *arguments: Any, **settings: Any) -> Any:
+        """Returns images float [N, H, W, C] for (latents, labels) as `call` takes them, or for batches of such pairs.
+
+        Raises:
+            DataError: If `x` is no such pair, or if a label is no class. In batches, Keras reports wrong labels.
+        """
+        return super().predict(self._check_inputs(x), *arguments, **settings)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Returns images for one batch. Its argument and errors are those of `predict`."""
+        return super().predict_on_batch(self._check_inputs(x))
+
+    def _check_inputs(self, inputs: Any) -> Any:
+        """Returns latents and labels, checked if their values are known, or batches unchanged."""
+        is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2
+        if not is_pair and (isinstance(inputs, (tuple, list, Mapping)) or hasattr(inputs, "shape")):
+            raise DataError(f"{type(self).__name__} takes latents and labels; pass the pair (latents, labels).")
+        if not is_pair or not tf.executing_eagerly():
+            return inputs
         latents, labels = inputs
-        return self.generate(latents, class_tensor(labels, self.num_classes), self.ema_generator, training)
+        shape = as_array(latents, "latents").shape
+        return latents, as_classes(labels, shape[0] if shape else 0, self.num_classes, "labels")
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         chunk = super().make_chunk(x, y)

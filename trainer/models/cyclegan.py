@@ -58,14 +58,15 @@ class CycleGAN(GAN):
 
     def __init__(
         self,
-        latent_dim: int = 1,
+        latent_dim: int | None = None,
         *,
         cycle_weight: float = 10.0,
         identity_weight: float = 5.0,
         pool_size: int = 50,
         **settings: Any,
     ):
-        super().__init__(latent_dim, **settings)
+        has_default = latent_dim is None and settings.get("input_dim") is None
+        super().__init__(1 if has_default else latent_dim, **settings)
         check_number("cycle_weight", cycle_weight)
         check_number("identity_weight", identity_weight)
         check_number("pool_size", pool_size, whole=True)

@@ -70,7 +70,7 @@ def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
 
 def _only(labels: Any, y: Any) -> Any:
     if labels is not None and y is not None:
-        raise DataError("x has labels, and y was given, too; pass y=None, or x without labels.")
+        raise DataError("x has labels, but y was passed, too; pass y=None, or x without labels.")
     return y if labels is None else labels
 
 

@@ -39,15 +39,20 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, str]]] = {
 _NOT_CALLED = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
 
 
-def check_arguments(method: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_arguments(method: str, extra: Mapping[str, Any], parameters: Iterable[str]) -> None:
     """Rejects arguments of `compile` or `fit` that a GAN does not have, unless they are Keras's defaults.
+
+    Args:
+        method: `compile` or `fit`.
+        extra: Arguments that the method of a GAN does not have, by name.
+        parameters: Names of those that it has.
 
     Raises:
         ConfigError: If there is such an argument.
     """
-    for name, value in given.items():
+    for name, value in extra.items():
         if name not in ARGUMENTS[method]:
-            arguments = [argument for argument in known if argument not in ("self", "keras_arguments")]
+            arguments = [name for name in parameters if name not in ("self", "keras_arguments")]
             advice = did_you_mean(name, arguments, f"its arguments are {', '.join(arguments)}.")
             raise ConfigError(f"{method} has no argument {quote(name)}; {advice}")
         default, advice = ARGUMENTS[method][name]

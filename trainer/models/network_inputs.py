@@ -37,7 +37,7 @@ def check_latent_dim(latent_dim: int | None, input_dim: int | None) -> int:
     """Returns the number of latent variables, which has two names.
 
     Raises:
-        ConfigError: If both or none are given, or it is not a whole number from 1 up.
+        ConfigError: If both or none are set, or it is not a whole number from 1 up.
     """
     if (latent_dim is None) == (input_dim is None):
         raise ConfigError(
@@ -108,7 +108,7 @@ def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, 
     if len(positions) == 2:
         integers = [i for i in positions if (inputs[i].dtype or "").startswith("int")]
         names = [i for i in positions if _LABEL_NAMES.search(inputs[i].name) or _DATA_NAMES.search(inputs[1 - i].name)]
-        positions = next((found for found in (integers, names) if len(found) == 1), positions)
+        positions = next((indices for indices in (integers, names) if len(indices) == 1), positions)
     if len(positions) != 1:
         raise _error(role, inputs, data_shape, num_classes)
     label = inputs[positions[0]]

@@ -128,11 +128,6 @@ def anything(value: Any, path: str) -> None:
     """Accepts every value."""
 
 
-def boolean(value: Any, path: str) -> None:
-    """Accepts `true` and `false`."""
-    _expect(isinstance(value, bool), value, path, "true or false")
-
-
 def whole(minimum: int = 0, maximum: int = 2**63 - 1) -> Check:
     """Returns a check that accepts whole numbers in a range. A whole number has no decimal point."""
 

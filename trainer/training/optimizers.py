@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
 from trainer.training import schedules
 
@@ -141,15 +141,15 @@ def for_phases(
     by_phase = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
     if set(by_phase) != set(variables):
         raise ConfigError(
-            f"optimizer has the keys {', '.join(map(str, by_phase))}; pass one optimizer, or a dict with "
+            f"optimizer has the keys {quote(list(by_phase))}; pass one optimizer, or a dict with "
             f"{' and '.join(sorted(variables))}."
         )
-    given = {name: _as_optimizer(by_phase[name]) for name in variables}
-    for name, phase_optimizer in given.items():
+    originals = {name: _as_optimizer(by_phase[name]) for name in variables}
+    for name, phase_optimizer in originals.items():
         _check_settings(phase_optimizer, name)
     built = {}
     for name, phase_variables in variables.items():
-        built[name] = clone(given[name])
+        built[name] = clone(originals[name])
         built[name].name = name
         built[name].build(list(phase_variables))
         _disable_all_reduce(built[name])
@@ -188,5 +188,5 @@ def _as_optimizer(identifier: Any) -> keras.optimizers.Optimizer:
     if optimizer is None:
         known = [name.lower() for name, member in vars(keras.optimizers).items() if isinstance(member, type)]
         advice = did_you_mean(str(identifier).lower(), known, "pass a Keras optimizer or its name, such as adam.")
-        raise ConfigError(f"optimizer={identifier} is unknown; {advice}")
+        raise ConfigError(f"optimizer={quote(identifier)} is unknown; {advice}")
     return optimizer

@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from trainer.cloud.emulator.replicas import Replica
 from trainer.cloud.jobs import source_package
 from trainer.errors import ConfigError, JobError
-from trainer.storage import is_remote, local_path, locate, path_below
+from trainer.storage import is_remote, local_path, locate, path_below, scratch_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -55,13 +54,13 @@ def install_packages(
     Raises:
         ConfigError: If a package cannot be built.
         JobError: If a package cannot be installed.
-        StorageError: If a package cannot be read.
+        StorageError: If a package cannot be read, or no folder for temporary files is writable.
     """
-    with tempfile.TemporaryDirectory(prefix="gan-trainer-") as folder:
+    with scratch_folder() as folder:
         pythons: dict[tuple[str, ...], Path] = {}
         for uris in dict.fromkeys(replica.package_uris for replica in replicas):
             if uris:
-                pythons[uris] = _create_venv(uris, Path(folder) / f"packages-{len(pythons)}", run_command, project)
+                pythons[uris] = _create_venv(uris, folder / f"packages-{len(pythons)}", run_command, project)
 
         def use_venv(replica: Replica) -> Replica:
             if not replica.package_uris:

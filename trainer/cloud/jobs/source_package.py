@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 from trainer.cloud.jobs.request import programs
 from trainer.cloud.jobs.worker_pools import PACKAGE
 from trainer.errors import ConfigError, quote
-from trainer.storage import has_bucket, is_remote, local_path, locate
+from trainer.storage import has_bucket, is_remote, local_path, locate, scratch_folder
 
 _PLACEHOLDER_URI = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
 """URI in the job files of this repository that stands for a package to build."""
@@ -170,10 +169,10 @@ def _build(project: Path) -> tuple[str, bytes]:
         raise ConfigError(
             "building a source distribution needs the package build; run pip install 'gan-trainer[vertex]'."
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         command = [sys.executable, "-m", "build", "--sdist", f"--outdir={folder}", *_isolation_flags(), str(project)]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        archives = sorted(Path(folder).glob(f"*{_SUFFIX}"))
+        archives = sorted(folder.glob(f"*{_SUFFIX}"))
         if result.returncode or len(archives) != 1:
             last = (result.stdout.strip().splitlines() or ["no output"])[-1]
             raise ConfigError(

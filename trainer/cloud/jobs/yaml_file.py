@@ -120,10 +120,10 @@ def _check_node(node: Any) -> None:
     """Rejects text that no process accepts, and duplicate keys, of which PyYAML would silently use the last one."""
     if node.id == "scalar" and _NOT_TEXT.search(node.value):
         raise _StructureError(f"has the value {quote(node.value)}, which is not Unicode text; correct it")
-    seen: set[str] = set()
+    keys: set[str] = set()
     for key, _ in node.value if node.id == "mapping" else ():
-        if str(key.value) in seen:
+        if str(key.value) in keys:
             raise _StructureError(
                 f"has the key {quote(str(key.value))} twice in one object, at line {key.start_mark.line + 1}; keep one"
             )
-        seen.add(str(key.value))
+        keys.add(str(key.value))

@@ -95,11 +95,11 @@ class RunHistory:
 
     def problem(self, manifest: CheckpointManifest) -> str:
         """Returns the reason why a checkpoint does not belong to the run; an empty string if it belongs to it."""
-        expected, found = self.at(manifest.step), manifest.fingerprints
+        expected, stored = self.at(manifest.step), manifest.fingerprints
         if not expected:
             return ""
-        names = {*expected, *({_EARLIER} & set(found))}
+        names = {*expected, *({_EARLIER} & set(stored))}
         if manifest.format_version == 1:  # these manifests have no fingerprints after a change of settings
-            names &= set(found)
-        differing = sorted(name for name in names if found.get(name) != expected.get(name))
+            names &= set(stored)
+        differing = sorted(name for name in names if stored.get(name) != expected.get(name))
         return f"was written with another {' and '.join(differing)}" if differing else ""
