@@ -6,7 +6,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from refusals import check_refusal
 
 from trainer.data.pipeline.batching import IMAGE_RANGES
@@ -36,7 +35,6 @@ def read(x, stated=None):
         pytest.param(X.astype("float32"), EIGHT_BIT, id="astype float32"),
         pytest.param(X[:, ::-1] + 1e-4, EIGHT_BIT, id="rounded after resizing"),
         pytest.param(tf.constant(X / 255), UNIT, id="tensor"),
-        pytest.param(torch.tensor(X / 127.5 - 1), SIGNED, id="torch"),
         pytest.param((X / 255).tolist(), UNIT, id="list"),
         pytest.param(list(X / 255), UNIT, id="list of arrays"),
         pytest.param(CLIPPED / 255, UNIT, id="almost white"),
@@ -51,7 +49,7 @@ def test_floats_are_in_the_range_that_they_fill(x, image_range):
 @pytest.mark.parametrize(
     "x",
     [pytest.param(BYTES.astype(kind), id=kind) for kind in ("uint8", "int16", "uint16", "int32", "int64", "uint64")]
-    + [pytest.param(tf.constant(BYTES), id="tensor"), pytest.param(torch.tensor(BYTES.astype("int64")), id="torch")],
+    + [pytest.param(tf.constant(BYTES), id="tensor")],
 )
 def test_integers_from_0_to_255_are_8_bit_pixels(x):
     for stated in (None, UNIT, SIGNED, EIGHT_BIT):
@@ -102,7 +100,6 @@ REFUSED = [
     ("ragged", [X[0], X[0, :3]], "shape"),
     ("text", "data/photos", "load"),
     ("objects", np.array([None, 1]), "object"),
-    ("gradients", torch.tensor(X, requires_grad=True), "grad"),
 ]
 
 
@@ -164,7 +161,6 @@ ONE_HOT = np.eye(3)[[2, 0, 1, 2]]
         np.array([2, 0, 1, 2], "uint8"),
         np.array([2.0, 0.0, 1.0, 2.0], "float16"),
         tf.constant([2, 0, 1, 2]),
-        torch.tensor([2, 0, 1, 2]),
         ONE_HOT,
         ONE_HOT.astype(bool),
         ONE_HOT.astype("int64"),

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from PIL import Image
 from refusals import check_refusal
 
@@ -20,7 +19,6 @@ from trainer.models.training_inputs import count_steps
 IMAGES = np.arange(10 * 4 * 5 * 3, dtype=np.uint8).reshape(10, 4, 5, 3)
 LABELS = np.arange(10) % 3
 FLAT = IMAGES.reshape(10, -1)
-CHANNELS_FIRST = torch.tensor(np.moveaxis(IMAGES, -1, 1).copy())
 
 
 class Batches(keras.utils.PyDataset):
@@ -62,7 +60,9 @@ class Rows:
         return {name: column[index] for name, column in self.columns.items()}
 
 
-class Items(torch.utils.data.Dataset):
+class Items:
+    """A list of examples, as the map-style data sets of PyTorch are."""
+
     def __init__(self, *items):
         self.items = items
 
@@ -71,11 +71,6 @@ class Items(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.items[index]
-
-
-class Stream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        yield from CHANNELS_FIRST
 
 
 class Frame:
@@ -98,12 +93,7 @@ def dataset(*arrays):
     return tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
 
 
-def loader(*tensors, **settings):
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*tensors), **settings)
-
-
 PICTURES = [Image.fromarray(image) for image in IMAGES]
-TORCH_LABELS = torch.tensor(LABELS)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +117,7 @@ TORCH_LABELS = torch.tensor(LABELS)
         pytest.param(Batches(IMAGES), None, None, id="PyDataset"),
         pytest.param(Batches(IMAGES, LABELS), None, LABELS, id="PyDataset of pairs"),
         pytest.param(Lengthy(), None, LABELS, id="PyDataset with a length"),
-        pytest.param(loader(CHANNELS_FIRST, TORCH_LABELS, batch_size=4), None, LABELS, id="DataLoader"),
-        pytest.param(loader(CHANNELS_FIRST, batch_size=4), None, None, id="DataLoader of images"),
-        pytest.param(loader(CHANNELS_FIRST, TORCH_LABELS, batch_size=None), None, LABELS, id="DataLoader of examples"),
-        pytest.param(torch.utils.data.TensorDataset(CHANNELS_FIRST, TORCH_LABELS), None, LABELS, id="TensorDataset"),
         pytest.param(Items(*zip(PICTURES, LABELS.tolist(), strict=True)), None, LABELS, id="torchvision"),
-        pytest.param(torch.utils.data.Subset(Items(*IMAGES), range(10)), None, None, id="Subset"),
-        pytest.param(CHANNELS_FIRST, TORCH_LABELS, LABELS, id="torch tensors"),
         pytest.param(Rows(image=PICTURES, label=LABELS), None, LABELS, id="Hugging Face"),
         pytest.param(Rows(img=PICTURES, fine_label=LABELS), None, None, id="other names"),
         pytest.param((IMAGES, LABELS), None, LABELS, id="pair"),
@@ -183,8 +167,6 @@ def ragged():
         pytest.param((image for image in IMAGES), None, ("x", "generator"), id="generator"),
         pytest.param(iter(IMAGES), None, ("x", "iterator"), id="iterator"),
         pytest.param(zip(IMAGES, LABELS, strict=True), None, ("x", "zip"), id="zip"),
-        pytest.param(Stream(), None, ("x", "Stream"), id="IterableDataset"),
-        pytest.param(torch.utils.data.DataLoader(Stream()), None, ("x", "DataLoader"), id="DataLoader of a stream"),
         pytest.param(dataset(IMAGES, LABELS), LABELS, ("x", "y"), id="labels twice"),
         pytest.param(IMAGES, dataset(IMAGES, LABELS), ("y",), id="pairs as y"),
         pytest.param(dataset(IMAGES, LABELS, LABELS), None, ("x", "3"), id="weights"),
@@ -193,7 +175,6 @@ def ragged():
         pytest.param(dataset(IMAGES[:0]), None, ("x",), id="empty Dataset"),
         pytest.param(Items(), None, ("x",), id="empty items"),
         pytest.param(ragged(), None, ("x", "(4, 5, 3)", "(2, 5, 3)"), id="ragged items"),
-        pytest.param(torch.utils.data.DataLoader(ragged(), batch_size=None), None, ("x", "shapes"), id="ragged loader"),
         pytest.param(Batches(np.tile(IMAGES, (2, 1, 1, 1))[:12], LABELS), None, ("x", "labels"), id="few labels"),
     ],
 )
@@ -214,12 +195,10 @@ class Large:
         return IMAGES[0]
 
 
-@pytest.mark.parametrize(
-    "make", [Large, lambda: dataset(IMAGES).repeat(2**40), lambda: Batches(*[IMAGES]), lambda: loader(CHANNELS_FIRST)]
-)
+@pytest.mark.parametrize("make", [Large, lambda: dataset(IMAGES).repeat(2**40), lambda: Batches(*[IMAGES])])
 def test_more_than_a_part_of_the_memory_is_refused_at_once(make, monkeypatch):
     x = make()
-    if isinstance(x, (Batches, torch.utils.data.DataLoader)):
+    if isinstance(x, Batches):
         monkeypatch.setattr(in_memory, "machine_memory_mib", lambda: 4 * 300 / 2**20)
     check_refusal(functools.partial(read_pair, x, None, 3), DataError, "x", type(x).__name__, "GiB", "prepare")
     assert getattr(x, "num_read", 1) == 1
