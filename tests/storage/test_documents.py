@@ -353,3 +353,11 @@ def test_many_keys_and_quotes_take_linear_time():
     for text in (many[:-1] + ', "199999": 1}', '"' + '\\"' * 1_000_000):
         with pytest.raises(TrainerError):
             parse_json(text, "x", documents.anything, remedy="x")
+
+
+def test_a_key_may_be_missing_only_if_it_is_optional():
+    schema = documents.record({"a": documents.anything, "b": documents.optional(documents.text())})
+    for content in ('{"a": null}', '{"a": 1, "b": null}', '{"a": {}, "b": "text", "c": 3}'):
+        assert parse_json(content, "x.json", schema, remedy="x") == json.loads(content)
+    for content in ("{}", '{"b": "text"}', '{"A": 1}'):
+        check_refusal(lambda content=content: parse_json(content, "x.json", schema, remedy="x"), DocumentError, "a")

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +170,16 @@ def text(pattern: str = "", expected: str = "text") -> Check:
     return check
 
 
-def optional(check: Check) -> Check:
-    """Returns a check that also accepts `null`, and in a `record` that the key is missing."""
+@dataclass(frozen=True)
+class optional:
+    """A check that also accepts `null`, and in a `record` that the key is missing."""
 
-    def check_optional(value: Any, path: str) -> None:
+    check: Check
+
+    def __call__(self, value: Any, path: str) -> None:
+        """Checks a value that is not `null`."""
         if value is not None:
-            check(value, path)
-
-    return check_optional
+            self.check(value, path)
 
 
 def list_of(member: Check, *, length: int | None = None) -> Check:
@@ -211,13 +214,16 @@ def record(fields: Mapping[str, Check]) -> Check:
     """Returns a check that accepts objects with these keys, and with other keys, whose values are not checked.
 
     Args:
-        fields: Check of each value by its key. A key may be missing if its check accepts `null`.
+        fields: Check of each value by its key. A key may be missing if its check is `optional`.
     """
 
     def check(value: Any, path: str) -> None:
         _expect(isinstance(value, dict), value, path, "an object")
         for key, check_field in fields.items():
-            check_field(value.get(key), _join(path, key))
+            if key in value:
+                check_field(value[key], _join(path, key))
+            elif not isinstance(check_field, optional):
+                raise _Problem(f"has no {_join(path, key)[-_MAX_SHOWN_CHARACTERS:]}")
 
     return check
 

@@ -202,12 +202,13 @@ def _from_json(content: Mapping[str, Any]) -> TrialRecord:
     def from_json(measurement: Mapping[str, Any]) -> Measurement:
         return Measurement(step=int(measurement["stepCount"]), value=float(measurement["metrics"][0]["value"]))
 
+    final_measurement = content.get("finalMeasurement")
     return TrialRecord(
         id=content["id"],
         state=content["state"],
         parameters={parameter["parameterId"]: parameter["value"] for parameter in content["parameters"]},
         measurements=tuple(from_json(measurement) for measurement in content["measurements"]),
-        final_measurement=from_json(content["finalMeasurement"]) if "finalMeasurement" in content else None,
+        final_measurement=None if final_measurement is None else from_json(final_measurement),
         start_time=content["startTime"],
         end_time=content.get("endTime"),
         infeasible_reason=content.get("infeasibleReason"),
