@@ -31,7 +31,7 @@ from trainer.data.prepare import convert
 from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.pixels import Target
-from trainer.data.prepare.sources import archives, csv, open_source
+from trainer.data.prepare.sources import archives, open_source, tables
 from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import locate
 
@@ -321,8 +321,19 @@ def test_a_damaged_table_is_refused(content, tmp_path):
 
 
 def test_the_number_of_lines_of_a_table_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv, "MAX_ROWS", 3)
-    check_refusal(lambda: read_all(table(tmp_path / "x.csv", *[b"a.png,x"] * 4)), DataError, "x.csv", "3")
+    assert len(read_csv_rows(tmp_path, [b"a.png,x", b""] * 3)) == 3
+    monkeypatch.setattr(tables, "MAX_ROWS", 3)
+    check_refusal(lambda: read_csv_rows(tmp_path, [b"a.png,x"] * 4), DataError, "x.csv", "3")
+
+
+@pytest.mark.parametrize("row", [b"," * 1000, b'"\n",' * 1000, b"," * 2**20], ids=["columns", "lines", "one line"])
+def test_the_size_of_a_row_is_limited(row, tmp_path):
+    check_refusal(lambda: read_csv_rows(tmp_path, [b"a.png,x", row]), DataError, "x.csv", "1,0")
+
+
+def read_csv_rows(folder, rows):
+    (folder / "a.png").write_bytes(picture())
+    return read_all(table(folder / "x.csv", *rows))
 
 
 def convert_source(source_name, out, num_processes=1, on_progress=lambda progress: None, image_root=None, **options):

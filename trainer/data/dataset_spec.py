@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import DataError, MissingError, quote
+from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
 from trainer.storage.local import LocalLocation
 
@@ -24,7 +25,7 @@ _SHARD_FIELDS = {
 _SCHEMA = documents.record(
     {
         "name": documents.text(),
-        "image_shape": documents.list_of(documents.whole(1, 2**16), length=3),
+        "image_shape": documents.list_of(documents.whole(1, MAX_SIDE), length=3),
         "num_examples": documents.whole(),
         "class_names": documents.list_of(documents.text()),
         "class_counts": documents.list_of(documents.whole()),
@@ -35,8 +36,6 @@ _SCHEMA = documents.record(
         "options": documents.map_of(documents.anything),
     }
 )
-MAX_PIXELS = 64_000_000
-"""Maximum number of pixels of an image."""
 _MAX_PIXEL_BYTES_PER_BYTE = 1032
 """Largest compression ratio of deflate, and therefore of PNG."""
 

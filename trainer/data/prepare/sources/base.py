@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from trainer.data.prepare.decoding import FORMATS
+from trainer.data.prepare.decoding import FORMATS, MAX_FILE_BYTES
 from trainer.errors import DataError, StorageError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
@@ -159,10 +159,7 @@ class FilesSource(Source):
         return _UNKNOWN_BYTES
 
     def read(self, index: int) -> bytes:
-        try:
-            return self._location(index).read_bytes()
-        except StorageError as error:
-            raise DataError(f"cannot be read ({error})") from error
+        return read_file(self._location(index), MAX_FILE_BYTES)
 
     def copy(self, index: int, target: Path) -> None:
         location = self._location(index)
@@ -170,6 +167,19 @@ class FilesSource(Source):
             location.parent.download({location.name: target})
         except StorageError as error:
             raise DataError(f"cannot be read ({error})") from error
+
+
+def read_file(location: Location, max_bytes: int) -> bytes:
+    """Returns the content of a file, local or in a bucket.
+
+    Raises:
+        DataError: If the file cannot be read, or is too large. The message completes a sentence that begins with its
+            name.
+    """
+    try:
+        return location.read_bytes(max_bytes=max_bytes)
+    except StorageError as error:
+        raise DataError(f"cannot be read ({error})") from error
 
 
 def natural_sort_key(name: str) -> tuple[int | str, ...]:
