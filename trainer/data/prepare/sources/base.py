@@ -1,9 +1,10 @@
 """Base classes of sources, and functions for the names of their images."""
 
 import abc
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from trainer.data.prepare.decoding import FORMATS, MAX_FILE_BYTES
-from trainer.errors import DataError, StorageError
+from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
@@ -180,6 +181,18 @@ def read_file(location: Location, max_bytes: int) -> bytes:
         return location.read_bytes(max_bytes=max_bytes)
     except StorageError as error:
         raise DataError(f"cannot be read ({error})") from error
+
+
+@contextlib.contextmanager
+def explain_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Converts any error of a library that reads files to a DataError: `PROBLEM (REASON); REMEDY.`"""
+    try:
+        yield
+    except TrainerError:
+        raise
+    except Exception as error:  # such libraries raise errors of many types for damaged files
+        reason = str(error).strip().partition("\n")[0].rstrip(".")[:200] or type(error).__name__
+        raise DataError(f"{problem} ({reason}); {remedy}.") from error
 
 
 def natural_sort_key(name: str) -> tuple[int | str, ...]:

@@ -11,9 +11,9 @@ from typing import Any
 import google_crc32c
 
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
-from trainer.data.prepare.sources.fields import describe_choice
+from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import DataError, quote
 
 _LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
 _TEXT_FEATURE = "image/class/text"
@@ -130,31 +130,17 @@ def _masked_crc32c(content: bytes) -> int:
 
 def _choose_features(features: Features, options: SourceOptions, name: str) -> tuple[str, str | None]:
     """Returns the names of the features with the images and with the labels, from the first record."""
-    listed = ", ".join(map(quote, features)) or "(none)"
     fitting = [key for key, value in features.items() if isinstance(value, bytes) and is_encoded_image(value)]
-    if options.image_field is not None and options.image_field not in features:
-        raise ConfigError(
-            f"image_field={quote(options.image_field)} is not a feature of {name}, which has {listed}; choose one."
-        )
-    if options.image_field is None and not fitting:
+    images = choose_field("image_field", options.image_field, features, fitting, name)
+    if images is None:
         raise DataError(
-            f"{name} has the features {listed}, expected one with the bytes of an image file, such as image/encoded; "
-            "store encoded images."
+            f"{name} has the features {', '.join(map(quote, features)) or '(none)'}, expected one with the bytes of an "
+            "image file, such as image/encoded; store encoded images."
         )
-    if options.image_field is None and len(fitting) > 1:
-        raise ConfigError(
-            f"{name} has several features with images: {', '.join(map(quote, fitting))}; choose one with "
-            "--image_field=NAME."
-        )
-    image_feature = options.image_field or fitting[0]
     if options.label_field == NO_LABELS:
-        return image_feature, None
-    if options.label_field is not None and options.label_field not in features:
-        raise ConfigError(
-            f"label_field={quote(options.label_field)} is not a feature of {name}, which has {listed}; choose one, or "
-            f"{NO_LABELS} for one class."
-        )
-    return image_feature, options.label_field or next((key for key in _LABEL_FEATURES if key in features), None)
+        return images, None
+    usual = [key for key in _LABEL_FEATURES if key in features][:1]
+    return images, choose_field("label_field", options.label_field, features, usual, name)
 
 
 def _as_record(
