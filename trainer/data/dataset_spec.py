@@ -15,13 +15,13 @@ FORMAT_VERSION = 1
 SPEC_NAME = "dataset.json"
 _REMEDY = "prepare the data set again"
 _SHARD_FIELDS = {
-    "file": documents.anything,
+    "file": documents.text(),
     "num_examples": documents.whole(),
     "num_bytes": documents.whole(),
-    "sha256": documents.anything,
+    "sha256": documents.text(),
     "crc32c": documents.text(),
 }
-"""Checks of a shard. Names and hashes are checked later, with their own messages."""
+"""Checks of a shard. The form of names and hashes is checked later, with messages of its own."""
 _SCHEMA = documents.record(
     {
         "name": documents.text(),
