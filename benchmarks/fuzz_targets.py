@@ -187,16 +187,11 @@ def _read_spec(folder: Path) -> None:
 
 
 def _shards() -> list[bytes]:
+    from trainer.data.record_files import masked_crc
+
     shards = [_fixture(f"prepared/images-{index:05d}.tfrecord") for index in range(2)]
     header = (2**40).to_bytes(8, "little")
-    return [*shards, header + _masked_crc32c(header) + bytes(100)]
-
-
-def _masked_crc32c(content: bytes) -> bytes:
-    import google_crc32c
-
-    crc = google_crc32c.value(content)
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+    return [*shards, header + masked_crc(header) + bytes(100)]
 
 
 def _read_shard(folder: Path) -> None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, 
 from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
+from trainer.data.record_files import SupportsRead
 from trainer.errors import DataError, StorageError
 from trainer.image_io import MAX_PIXELS
 
@@ -22,13 +23,6 @@ BLOCK_BYTES = 2**20
 """Number of bytes that are read at a time."""
 _MAX_IMAGES = 20_000_000
 """Maximum number of images. Their labels are in memory."""
-
-
-class SupportsRead(Protocol):
-    """A file that is read block by block."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns at most `size` bytes; no bytes at the end of the file."""
 
 
 @dataclass(frozen=True)

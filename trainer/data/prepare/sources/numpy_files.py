@@ -11,7 +11,6 @@ import numpy as np
 from trainer.data.prepare.sources.arrays import (
     ArraySource,
     StoredArray,
-    SupportsRead,
     check_images,
     check_size,
     copy_values,
@@ -26,6 +25,7 @@ from trainer.data.prepare.sources.fields import (
     count_bytes,
 )
 from trainer.data.prepare.sources.zip_reader import MemberReader, ZipReader
+from trainer.data.record_files import SupportsRead
 from trainer.errors import DataError, quote
 
 _MAX_DIRECTORY_BYTES = 2**20

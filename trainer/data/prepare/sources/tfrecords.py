@@ -2,23 +2,20 @@
 
 import gzip
 import itertools
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
+from trainer.data.record_files import split_records
 from trainer.errors import DataError, quote
 
 _LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
 _TEXT_FEATURE = "image/class/text"
 """Feature with the class name of the number in `image/class/label`."""
-_MASK_DELTA = 0xA282EAD8
 Features = Mapping[str, Any]
 """Value of each feature that has exactly one: bytes, int or float."""
 
@@ -94,38 +91,13 @@ def _read_records(path: Path, file_name: str) -> Iterator[bytes]:
     """Yields the records of a TFRecord file. Lengths and checksums are verified before content is used."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    num_read = 0
     try:
         with gzip.open(path) if is_gzip else path.open("rb") as file:
-            num_bytes = None if is_gzip else path.stat().st_size
-            while header := file.read(12):
-                length = _checked_length(header, num_read, num_bytes, file_name)
-                record, checksum = file.read(length), file.read(4)
-                if len(checksum) < 4 or _masked_crc32c(record) != struct.unpack("<I", checksum)[0]:
-                    raise _damaged(file_name, num_read)
-                yield record
-                num_read += length + 16
+            yield from split_records(file, MAX_RECORD_BYTES)
+    except DataError as error:
+        raise DataError(f"{file_name} {error}, or is not a TFRecord file; copy it again.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file_name} is not a complete gzip file ({error}); copy it again.") from error
-
-
-def _checked_length(header: bytes, offset: int, num_bytes: int | None, file_name: str) -> int:
-    """Returns the length of a record from its header, if the file is long enough for it."""
-    if len(header) < 12 or _masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
-        raise _damaged(file_name, offset)
-    length = struct.unpack("<Q", header[:8])[0]
-    if length > MAX_RECORD_BYTES or (num_bytes is not None and offset + 16 + length > num_bytes):
-        raise _damaged(file_name, offset)
-    return length
-
-
-def _damaged(file_name: str, offset: int) -> DataError:
-    return DataError(f"{file_name} is not a TFRecord file, or is damaged or cut at byte {offset:,}; copy it again.")
-
-
-def _masked_crc32c(content: bytes) -> int:
-    checksum = google_crc32c.value(content)
-    return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def _choose_features(features: Features, options: SourceOptions, name: str) -> tuple[str, str | None]:
