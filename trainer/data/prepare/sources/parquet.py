@@ -1,7 +1,6 @@
 """Source for Parquet files with a column of encoded images, such as those of Hugging Face."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,15 @@ from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.metadata_files import LABEL_COLUMNS
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource
 from trainer.errors import DataError, quote
+from trainer.storage import documents, parse_json
 
 _MAX_BATCH_SIZE = 256
 _MAX_BATCH_BYTES = 2**26
 _MIN_BYTES_PER_ROW = 16
 _BYTES = "bytes"
+_FEATURES = documents.record({"features": documents.optional(documents.map_of(documents.anything))})
+_SCHEMA = documents.record({"info": documents.optional(_FEATURES)})
+"""Description of the columns by Hugging Face."""
 
 
 class ParquetSource(RecordSource):
@@ -63,17 +66,15 @@ class ParquetSource(RecordSource):
 
 def _class_columns(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Returns the class names of each column of classes, from Hugging Face's description of the columns."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        return {
-            str(name): [str(class_name) for class_name in feature["names"]]
-            for name, feature in features.items()
-            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-        }
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"the description of the columns is damaged ({quote(str(error))}); save the file again."
-        ) from error
+    content = metadata.get(b"huggingface", b"{}")
+    remedy = "save the file again"
+    value = parse_json(content, "the description of the columns", _SCHEMA, remedy=remedy, error=DataError)
+    features = (value.get("info") or {}).get("features") or {}
+    return {
+        name: [str(class_name) for class_name in feature["names"]]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+    }
 
 
 def _choose_image_column(schema: Any, options: SourceOptions, name: str) -> str:
