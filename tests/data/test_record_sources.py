@@ -242,7 +242,10 @@ REFUSED_RECORDS = {
     "a wrong checksum": (GOOD[:-9] + b"\0" + GOOD[-8:], DataError, ("record 0",)),
     "text": (b"hello " * 99, DataError, ("record 0",)),
     "gzip cut": (gzip.compress(GOOD)[:-9], DataError, ("gzip",)),
-    **{f"a length of {length}": (record(b"x" * 9, length), DataError, ("record 0",)) for length in (2**30, 2**36, 2**62)},
+    **{
+        f"a length of {length}": (record(b"x" * 9, length), DataError, ("record 0",))
+        for length in (2**30, 2**36, 2**62)
+    },
     "a long length in gzip": (gzip.compress(record(b"x" * 9, 2**40)), DataError, ("record 0",)),
 }
 
