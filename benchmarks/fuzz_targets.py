@@ -142,8 +142,9 @@ def _source_targets(folder: Path) -> Iterator[Target]:
             info = tarfile.TarInfo(name)
             info.size = len(picture)
             tar_file.addfile(info, io.BytesIO(picture))
-    array = io.BytesIO()
+    array, images = io.BytesIO(), io.BytesIO()
     np.savez_compressed(array, x=np.arange(80, dtype=np.uint8).reshape(5, 4, 4), y=np.arange(5))
+    np.save(images, np.arange(80, dtype=np.float32).reshape(5, 4, 4) / 79)
     idx = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in (5, 4, 4)) + bytes(range(80))
     seeds = {
         "x.zip": zips,
@@ -151,6 +152,7 @@ def _source_targets(folder: Path) -> Iterator[Target]:
         "x.tar.gz": [gzip.compress(tar.getvalue())],
         "x.csv": [b'path,label\n1.png,a\n"2.png",b\n', b"filename,class,other\r\n1.png,a,b\r\n"],
         "x.npz": [array.getvalue()],
+        "x.npy": [images.getvalue()],
         "x-idx3-ubyte": [idx],
         "x-idx3-ubyte.gz": [gzip.compress(idx)],
     }
@@ -166,6 +168,16 @@ def _source_targets(folder: Path) -> Iterator[Target]:
     for name, contents in seeds.items():
         yield Target(f"sources {name}", contents, _in_folder(folder / "sources", name, functools.partial(read, name)))
 
+    labels = {
+        "dataset.json": b'{"labels": [["1.png", 0], ["2.png", 1]]}',
+        "metadata.csv": b'file_name,label\n1.png,cat\n"2.png",dog\n',
+        "metadata.jsonl": b'{"file_name": "1.png", "label": 0}\n{"file_name": "2.png", "label": 1}\n',
+    }
+    for name, content in labels.items():
+        shutil.copytree(folder / "sources", folder / f"labels {name}")
+        target = _in_folder(folder / f"labels {name}", name, functools.partial(read, "."))
+        yield Target(f"labels {name}", [content], target)
+
 
 def _read_spec(folder: Path) -> None:
     from trainer.data.dataset_spec import read_dataset_spec
@@ -175,16 +187,11 @@ def _read_spec(folder: Path) -> None:
 
 
 def _shards() -> list[bytes]:
+    from trainer.data.record_files import masked_crc
+
     shards = [_fixture(f"prepared/images-{index:05d}.tfrecord") for index in range(2)]
     header = (2**40).to_bytes(8, "little")
-    return [*shards, header + _masked_crc32c(header) + bytes(100)]
-
-
-def _masked_crc32c(content: bytes) -> bytes:
-    import google_crc32c
-
-    crc = google_crc32c.value(content)
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+    return [*shards, header + masked_crc(header) + bytes(100)]
 
 
 def _read_shard(folder: Path) -> None:

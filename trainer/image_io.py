@@ -1,4 +1,4 @@
-"""Writes images to files: grids and animations."""
+"""Limits of the size of images, and functions that write images to files: grids and animations."""
 
 import io
 import math
@@ -11,11 +11,15 @@ from PIL import Image, ImageDraw
 
 from trainer.storage import write_atomically
 
+MAX_PIXELS = 64_000_000
+"""Maximum number of pixels of an image. Larger images are rejected after their header is read."""
+MAX_SIDE = 2**16
+"""Maximum width and height in pixels. Pillow allocates some memory for every row."""
 _GAP = 2
 _CAPTION_HEIGHT = 16
 _LAST_FRAME_MS = 2000
 _MAX_FRAME_PIXELS = 2**20
-_MAX_GRID_PIXELS = 2**27
+_MAX_GRID_PIXELS = 2 * MAX_PIXELS
 """More than a grid of 10 x 10 images of 1024 x 1024 pixels."""
 
 

@@ -265,6 +265,12 @@ def test_groups_and_chunks_of_hdf5_are_read(tmp_path):
     assert (images == COLOR).all() and labels == names_of(CLASSES) and "test" in notes
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_files_are_read_with_every_method(method, tmp_path):
+    (tmp_path / "x.npz").write_bytes(zipped(npy(GRAY), method))
+    assert (read(tmp_path / "x.npz")[0] == GRAY[..., None]).all()
+
+
 def header(shape, descr="|u1", version=1, length=None):
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
     size = len(text) if length is None else length
@@ -277,6 +283,17 @@ def zipped(content, method=zipfile.ZIP_DEFLATED, name="x.npy", count=1):
         for index in range(count):
             archive.writestr(name if count == 1 else f"{index}.npy", content)
     return buffer.getvalue()
+
+
+def with_extra_field(content):
+    """Returns a zip file whose first member has an extra field of ZIP64 that is too short."""
+    start = content.index(b"PK\1\2")
+    entry, end = bytearray(content[start:]), content.rindex(b"PK\5\6") - start
+    name_size = struct.unpack_from("<H", entry, 28)[0]
+    struct.pack_into("<H", entry, 30, 4)
+    struct.pack_into("<I", entry, 24, 2**32 - 1)
+    struct.pack_into("<I", entry, end + 12, end + 4)
+    return content[:start] + entry[: 46 + name_size] + b"\1\0\0\0" + entry[46 + name_size :]
 
 
 def npy(array, **options):
@@ -326,8 +343,21 @@ DAMAGED = {
     "npy in Fortran order": ("x.npy", npy(np.asfortranarray(COLOR)), ("x.npy", "Fortran")),
     "npy that is empty": ("x.npy", b"", ("x.npy",)),
     "npz of a long header": ("x.npz", zipped(header((2, 2, 2), version=2, length=2**31) + bytes(2**20)), ("x.npz",)),
-    "npz in bzip2": ("x.npz", zipped(npy(GRAY), zipfile.ZIP_BZIP2), ("x.npz", "deflate")),
-    "npz in LZMA": ("x.npz", zipped(npy(GRAY), zipfile.ZIP_LZMA), ("x.npz", "deflate")),
+    "npz whose checksum differs": (
+        "x.npz",
+        zipped(npy(GRAY), zipfile.ZIP_STORED).replace(bytes(GRAY), bytes(GRAY + 1)),
+        ("'x' in x.npz",),
+    ),
+    "npz without a name": ("x.npz", zipped(b"hello").replace(b"x.npy", bytes(5)), ("x.npz",)),
+    "npz before its beginning": ("x.npz", zipped(npy(GRAY))[9:], ("x.npz",)),
+    "npz with a password": (
+        "x.npz",
+        zipped(npy(GRAY)).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
+        ("'x' in x.npz",),
+    ),
+    "npz whose extra field is cut": ("x.npz", with_extra_field(zipped(npy(GRAY))), ("x.npz",)),
+    "npz of a bomb in LZMA": ("x.npz", zipped(header((2, 2, 2)) + bytes(2**27), zipfile.ZIP_LZMA), ("x.npz",)),
+    "npz of a bomb in bzip2": ("x.npz", zipped(header((2, 2, 2)) + bytes(2**27), zipfile.ZIP_BZIP2), ("x.npz",)),
     "npz of another size": ("x.npz", zipped(npy(GRAY)[:-5]), ("x.npz", "5")),
     "npz of many images": ("x.npz", zipped(header((HUGE, 2, 2))), ("x.npz",)),
     "npz of many members": ("x.npz", zipped(b"", zipfile.ZIP_STORED, count=60_000), ("x.npz",)),

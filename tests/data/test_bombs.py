@@ -31,7 +31,7 @@ from trainer.data.prepare import convert
 from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.pixels import Target
-from trainer.data.prepare.sources import archives, csv, open_source
+from trainer.data.prepare.sources import archives, open_source, tables
 from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import locate
 
@@ -321,8 +321,19 @@ def test_a_damaged_table_is_refused(content, tmp_path):
 
 
 def test_the_number_of_lines_of_a_table_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv, "MAX_ROWS", 3)
-    check_refusal(lambda: read_all(table(tmp_path / "x.csv", *[b"a.png,x"] * 4)), DataError, "x.csv", "3")
+    assert len(read_csv_rows(tmp_path, [b"a.png,x", b""] * 3)) == 3
+    monkeypatch.setattr(tables, "MAX_ROWS", 3)
+    check_refusal(lambda: read_csv_rows(tmp_path, [b"a.png,x"] * 4), DataError, "x.csv", "3")
+
+
+@pytest.mark.parametrize("row", [b"," * 1000, b'"\n",' * 1000, b"," * 2**20], ids=["columns", "lines", "one line"])
+def test_the_size_of_a_row_is_limited(row, tmp_path):
+    check_refusal(lambda: read_csv_rows(tmp_path, [b"a.png,x", row]), DataError, "x.csv", "1,0")
+
+
+def read_csv_rows(folder, rows):
+    (folder / "a.png").write_bytes(picture())
+    return read_all(table(folder / "x.csv", *rows))
 
 
 def convert_source(source_name, out, num_processes=1, on_progress=lambda progress: None, image_root=None, **options):
@@ -391,6 +402,55 @@ def test_a_killed_decoding_process_is_named(tmp_path):
         lambda: convert_source(tmp_path, tmp_path / "out", 2, kill, image_size=(8, 8)), DataError, "--processes"
     )
     assert not (tmp_path / "out/dataset.json").exists()
+
+
+DECODERS = """
+import sys, time
+from pathlib import Path
+from trainer.data.prepare.decoder_pool import DecoderPool
+from trainer.data.prepare.pixels import Target
+if __name__ == "__main__":
+    pool = DecoderPool(Target(8, 8, 3, "crop"), 2)
+    for _ in range(2):
+        pool.submit([(index, Path(sys.argv[1])) for index in range(int(sys.argv[2]))])
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_images", [1, 1000], ids=["waiting", "decoding"])
+def test_decoding_processes_end_when_their_parent_is_killed(num_images, tmp_path):
+    (tmp_path / "x.bmp").write_bytes(picture(0, (1000, 1000)))
+    (tmp_path / "decoders.py").write_text(DECODERS)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, tmp_path / "decoders.py", tmp_path / "x.bmp", str(num_images)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + 30
+        while len(children := child_ids(process.pid)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(3)  # until the processes have started to decode
+        process.kill()
+    assert len(children) == 3  # with the process that counts semaphores
+    while any(map(is_running, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_running, children))
+
+
+def is_running(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def child_ids(process_id):
+    return [
+        int(child)
+        for thread in Path(f"/proc/{process_id}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
 
 
 @pytest.mark.slow
@@ -467,8 +527,7 @@ def tree_bytes(process_id):
         folder = Path(f"/proc/{pending.pop()}")
         try:
             total += int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
-            for thread in (folder / "task").iterdir():
-                pending.extend(map(int, (thread / "children").read_text().split()))
+            pending.extend(child_ids(folder.name))
         except OSError:
             continue
     return total

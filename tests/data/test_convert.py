@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
+from trainer.cli import prepare
 from trainer.data.loading import load
 from trainer.data.prepare import convert
 from trainer.data.prepare.convert import ConversionOptions
@@ -216,6 +218,21 @@ def test_the_command_writes_a_data_set_and_prints_how_to_train_on_it(folder, tmp
     spec = json.loads((out / "dataset.json").read_text())
     assert spec["source"] == str(folder) and spec["options"]["resize"] == "crop"
     assert spec["options"]["image_size"] == [4, 4]
+
+
+@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_progress_is_shown_while_an_image_takes_long(num_processes, tmp_path, monkeypatch, capsys):
+    (tmp_path / "pictures").mkdir()
+    for number in range(2):
+        buffer = io.BytesIO()
+        array = np.random.default_rng(number).integers(0, 255, (4000, 4000, 3), np.uint8)
+        Image.fromarray(array).save(buffer, "PNG", compress_level=1)
+        (tmp_path / f"pictures/{number}.png").write_bytes(buffer.getvalue())
+    monkeypatch.setattr(prepare, "_SECS_BETWEEN_MESSAGES", 0.02)
+    flags = [f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", f"--processes={num_processes}"]
+    assert run(*flags, "--image_size=2000") == 0
+    output = messages(capsys)
+    assert "0 of 2 images." in output and re.search(r"1 of 2 images, .*, \d+ s left\.", output)
 
 
 def test_the_command_writes_two_domains(folder, tmp_path, capsys):

@@ -120,6 +120,9 @@ def fit_streamed(folder):
     tiny_gan("mlp").fit(StreamedDataset(files, ChunkSchedule(files.spec.shards, 3, 0)), batch_size=64)
 
 
+SHARD = {"file": "x", "num_examples": 1, "num_bytes": 1, "sha256": "0" * 64, "crc32c": ""}
+
+
 def changed_spec(name, changes, *mentions):
     """Returns a row with changed fields in dataset.json."""
 
@@ -150,6 +153,10 @@ DESCRIPTIONS = [
     changed_spec("shape without channels", {"image_shape": [4, 6]}),
     changed_spec("shape of two channels", {"image_shape": [4, 6, 2]}, "image_shape", "[4, 6, 2]"),
     changed_spec("shard without its count", {"shards": [{"file": "x"}]}, "num_examples"),
+    *[
+        changed_spec(f"shard without {key}", {"shards": [{name: SHARD[name] for name in SHARD if name != key}]}, key)
+        for key in SHARD
+    ],
     changed_spec("shape of more pixels than allowed", {"image_shape": [20_000, 20_000, 1]}, "[20000, 20000, 1]"),
     changed_spec("more pixels than the shards can hold", {"image_shape": [2000, 2000, 3]}, "[2000, 2000, 3]"),
     changed_spec(

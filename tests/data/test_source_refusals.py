@@ -18,11 +18,11 @@ from refusals import Refusal, check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
 from trainer.data.prepare import decoding
-from trainer.data.prepare.decoding import MAX_PIXELS
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import open_source
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import DataError, StorageError
+from trainer.image_io import MAX_PIXELS
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
 CLASSES = np.array([1, 0, 1, 2, 1])
@@ -231,8 +231,15 @@ def test_without_tensorflow_datasets_the_command_to_install_it_is_shown(monkeypa
 
 
 PREPARE = [
-    (["--image_size=0,4"], 2, ("image_size=0,4",)),
-    (["--image_size=4,4,3"], 2, ("image_size=4,4,3",)),
+    (["--image_size=0,4"], 2, ("image_size=(0, 4)",)),
+    (["--image_size=4,4,3"], 2, ("image_size='4,4,3'",)),
+    (["--image_size=-1,4"], 2, ("image_size='-1,4'",)),
+    (["--image_size=20000"], 2, ("image_size=(20000, 20000)", f"{MAX_PIXELS:,}")),
+    (["--image_size=1,99999", "--source=nowhere"], 2, ("image_size=(1, 99999)", "65,536")),
+    ([f"--image_size={'9' * 5000}"], 2, ("image_size='999",)),
+    ([f"--image_size={'4,' * 5000}4"], 2, ("image_size='4,4,",)),
+    (["--shard_mib=nan"], 2, ("shard_mib=nan",)),
+    (["--shard_mib=inf"], 2, ("shard_mib=inf",)),
     (["--classes=a,z"], 2, ("classes='z'", "a", "b")),
     (["--source=nowhere"], 1, ("nowhere",)),
     (["--out=set"], 2, ("out=set",)),
@@ -257,7 +264,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(
-    ("command", "flags", "code", "mentions"), COMMANDS, ids=[f"{row[0]} {row[1][-1]}" for row in COMMANDS]
+    ("command", "flags", "code", "mentions"), COMMANDS, ids=[f"{row[0]} {row[1][-1][:30]}" for row in COMMANDS]
 )
 def test_refused_flags_of_data_are_named(tmp_path, monkeypatch, capsys, command, flags, code, mentions):
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from refusals import check_refusal
 
-from trainer.data.pipeline.batching import IMAGE_RANGES
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import DataError
 from trainer.models.arrays import as_classes, class_tensor, read_images
 

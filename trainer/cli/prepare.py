@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from trainer.cli import app
 from trainer.config.choices import ImageRange
 from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.storage import locate, parse_path
 
@@ -187,9 +189,9 @@ def main(argv: list[str]) -> int:
 def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
     if parts is None:
         return None
-    sizes = [int(part) for part in parts if part.strip().isdecimal() and int(part) > 0]
+    sizes = [int(part) for part in parts if re.fullmatch(r"\s*\d{1,9}\s*", part)]
     if len(sizes) != len(parts) or len(sizes) not in (1, 2):
-        raise ConfigError(f"image_size={','.join(parts)} is not a size; give --image_size=H,W, such as 64,64.")
+        raise ConfigError(f"image_size={quote(','.join(parts))} is not a size; give --image_size=H,W, such as 64,64.")
     return sizes[0], sizes[-1]
 
 
@@ -218,7 +220,8 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
             "attribution": "",
             "options": {**convert.describe_options(options, plan), **_stated_options(source_options)},
         }
-        spec, progress = convert.convert(source, plan, options, locate(out), about, _Progress())
+        with _Progress(len(plan.indices)) as on_progress:
+            spec, progress = convert.convert(source, plan, options, locate(out), about, on_progress)
     num_bytes = sum(shard.num_bytes for shard in spec.shards)
     _logger.info(
         f"Wrote {spec.num_examples:,} images of {'×'.join(map(str, spec.image_shape))} in "
@@ -247,23 +250,38 @@ def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:
 
 
 class _Progress:
-    """Reports progress: on a terminal in one line that is rewritten, elsewhere in one log message every few seconds."""
+    """Reports progress in regular intervals, however long an image takes, while the context is active.
 
-    def __init__(self) -> None:
-        self._start_time = self._last_report = 0.0
+    On a terminal, it is one line that is rewritten; elsewhere, one log message every few seconds.
+
+    Args:
+        total: Number of images.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._start_time = time.monotonic()
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._report_regularly, daemon=True)
+
+    def __enter__(self) -> "_Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._thread.join()
 
     def __call__(self, progress: "ConversionProgress") -> None:
-        now, on_terminal = time.monotonic(), is_terminal()
-        if not self._start_time:  # the first call, after the processes have started
-            self._start_time = self._last_report = now
-        if now - self._last_report < (_SECS_BETWEEN_UPDATES if on_terminal else _SECS_BETWEEN_MESSAGES):
-            return
-        self._last_report = now
-        speed = progress.done / (now - self._start_time)
-        remaining_secs = (progress.total - progress.done) / speed
-        counts = f"{progress.done:,} of {progress.total:,} images"
-        message = f"{counts}, {speed:,.0f} per second, {remaining_secs:,.0f} s left."
-        if on_terminal:
-            print(f"\r\x1b[K{message}", end="", flush=True)
-        else:
-            _logger.info(message, extra=log_fields({"done": progress.done, "images_per_sec": speed}))
+        self._done = progress.done
+
+    def _report_regularly(self) -> None:
+        while not self._has_ended.wait(_SECS_BETWEEN_UPDATES if is_terminal() else _SECS_BETWEEN_MESSAGES):
+            speed = self._done / (time.monotonic() - self._start_time)
+            message = f"{self._done:,} of {self._total:,} images"
+            if self._done:
+                message += f", {speed:,.1f} per second, {(self._total - self._done) / speed:,.0f} s left"
+            if is_terminal():
+                print(f"\r\x1b[K{message}.", end="", flush=True)
+            else:
+                _logger.info(f"{message}.", extra=log_fields({"done": self._done, "images_per_sec": speed}))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import DataError, MissingError, quote
+from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
 from trainer.storage.local import LocalLocation
 
@@ -14,17 +15,17 @@ FORMAT_VERSION = 1
 SPEC_NAME = "dataset.json"
 _REMEDY = "prepare the data set again"
 _SHARD_FIELDS = {
-    "file": documents.anything,
+    "file": documents.text(),
     "num_examples": documents.whole(),
     "num_bytes": documents.whole(),
-    "sha256": documents.anything,
+    "sha256": documents.text(),
     "crc32c": documents.text(),
 }
-"""Checks of a shard. Names and hashes are checked later, with their own messages."""
+"""Checks of a shard. The form of names and hashes is checked later, with messages of its own."""
 _SCHEMA = documents.record(
     {
         "name": documents.text(),
-        "image_shape": documents.list_of(documents.whole(1, 2**16), length=3),
+        "image_shape": documents.list_of(documents.whole(1, MAX_SIDE), length=3),
         "num_examples": documents.whole(),
         "class_names": documents.list_of(documents.text()),
         "class_counts": documents.list_of(documents.whole()),
@@ -35,8 +36,6 @@ _SCHEMA = documents.record(
         "options": documents.map_of(documents.anything),
     }
 )
-MAX_PIXELS = 64_000_000
-"""Maximum number of pixels of an image."""
 _MAX_PIXEL_BYTES_PER_BYTE = 1032
 """Largest compression ratio of deflate, and therefore of PNG."""
 

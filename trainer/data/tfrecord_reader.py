@@ -4,15 +4,16 @@ A record is a `tf.train.Example` with the features `image` (bytes of a PNG with 
 Shapes: `N` images of the data set, `B` records of a batch, `H W C` height, width and channels.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
 from trainer.data.dataset_spec import SPEC_NAME, Shard
+from trainer.data.record_files import split_records
 from trainer.data.shard_cache import ShardCache
 from trainer.errors import DataError
 
@@ -170,37 +171,19 @@ def _split_batches(records: Iterator[bytes], batch_size: int) -> Iterator[list[b
 
 
 def _split_records(content: bytes, name: str) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file.
-
-    A record is its length (uint64), the CRC of the length (uint32), the data, and the CRC of the data (uint32), all
-    little-endian.
+    """Yields the records of a shard.
 
     Args:
         content: Content of the file.
         name: Name of the shard for messages.
 
     Raises:
-        DataError: If a record is not complete, or a CRC does not match.
+        DataError: If a record is damaged.
     """
-    position = 0
-    for number in itertools.count():
-        if position == len(content):
-            return
-        header, start = content[position : position + 8], position + 12
-        stop = start + int.from_bytes(header, "little")
-        record, position = content[start:stop], stop + 4
-        if position > len(content) or (_masked_crc(header), _masked_crc(record)) != (
-            content[start - 4 : start],
-            content[stop:position],
-        ):
-            raise DataError(f"shard {name} is truncated or corrupt after record {number}; prepare the data set again.")
-        yield record
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """Returns the CRC32C of some bytes in the form that a TFRecord file stores."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+    try:
+        yield from split_records(io.BytesIO(content), len(content))
+    except DataError as error:
+        raise DataError(f"shard {name} {error}; prepare the data set again.") from error
 
 
 def _check_labels(labels: np.ndarray, name: str, start: int, num_classes: int) -> None:

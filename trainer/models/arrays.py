@@ -8,16 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.pipeline.batching import IMAGE_RANGES
+from trainer.config.choices import ImageRange
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, is_inside
 from trainer.errors import DataError, quote
-
-Range = tuple[float, float]
-
-_EIGHT_BIT = (0, 255)
-_MARGIN = 0.1
-"""Part of a range within which the smallest and the largest value must lie at its ends."""
-_TOLERANCE = 1e-3
-"""Part of a range by which rounding may exceed it."""
 
 
 def read_images(
@@ -56,7 +49,16 @@ def read_images(
     if stated:
         image_range = _check_stated(low, high, stated, names)
     else:
-        image_range = _find_range(low, high, current if is_trained else None, names)
+        found = find_range(low, high, np.dtype(np.float32))
+        if found is None and is_trained and is_inside(low, high, current):
+            found = current
+        if found is None:
+            raise DataError(
+                f"{names} has floats from {low:g} to {high:g}, which fill none of the ranges "
+                f"{', '.join(IMAGE_RANGES)}; scale or clip {names} to one of them, or state the range that {names} "
+                "lies in as image_range of the model."
+            )
+        image_range = found
     return [a if a.dtype == np.uint8 else a.astype(np.float32, copy=False) for a in images], image_range
 
 
@@ -148,58 +150,33 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
         )
     if images.dtype.kind == "f":
         return images
-    if images.dtype.kind == "b":
-        return images.astype(np.uint8) * np.uint8(255)
-    if images.dtype == np.uint8:
-        if not stated and images.max() == 1:
-            raise DataError(
-                f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
-            )
+    if images.dtype == np.uint8 and stated:
         return images
     low, high = int(images.min()), int(images.max())
-    if stated and _is_inside(low, high, stated):
-        return images.astype(np.uint8 if stated == _EIGHT_BIT else np.float32)
-    if (low, high) == (0, 1):
-        return images.astype(np.uint8) * np.uint8(255)
-    if _is_inside(low, high, _EIGHT_BIT) and _fills(low, high, _EIGHT_BIT):
-        return images.astype(np.uint8)
+    if images.dtype.kind != "b" and stated and is_inside(low, high, stated):
+        return images.astype(np.uint8 if stated == IMAGE_RANGES[ImageRange.EIGHT_BIT] else np.float32)
+    image_range = find_range(low, high, images.dtype)
+    if image_range is not None:
+        pixels = images.astype(np.uint8, copy=False)
+        return pixels if image_range == IMAGE_RANGES[ImageRange.EIGHT_BIT] else pixels * np.uint8(255)
+    if images.dtype == np.uint8:
+        raise DataError(
+            f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
+        )
     raise DataError(
         f"{name} has values of type {images.dtype} from {low} to {high}, which are not 8-bit pixels from 0 to 255; "
         f"pass those as uint8, or scale {name} to floats from 0 to 1 or from -1 to 1."
     )
 
 
-def _find_range(low: float, high: float, known: Range | None, name: str) -> Range:
-    """Returns the range that float images fill, or else the known range that they lie in."""
-    for image_range in IMAGE_RANGES.values():  # at most one fits
-        if _is_inside(low, high, image_range) and _fills(low, high, image_range):
-            return image_range
-    if known and _is_inside(low, high, known):
-        return known
-    raise DataError(
-        f"{name} has floats from {low:g} to {high:g}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; scale "
-        f"or clip {name} to one of them, or state the range that {name} lies in as image_range of the model."
-    )
-
-
 def _check_stated(low: float, high: float, stated: Range, name: str) -> Range:
     """Rejects float images outside of the stated range."""
-    if not _is_inside(low, high, stated):
+    if not is_inside(low, high, stated):
         raise DataError(
             f"{name} has floats from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
             f"or clip {name}, or state another of the ranges {', '.join(IMAGE_RANGES)}."
         )
     return stated
-
-
-def _is_inside(low: float, high: float, image_range: Range) -> bool:
-    tolerance = _TOLERANCE * (image_range[1] - image_range[0])
-    return image_range[0] - tolerance <= low and high <= image_range[1] + tolerance
-
-
-def _fills(low: float, high: float, image_range: Range) -> bool:
-    margin = _MARGIN * (image_range[1] - image_range[0])
-    return low <= image_range[0] + margin and image_range[1] - margin <= high
 
 
 def _from_one_hot(labels: np.ndarray, num_classes: int | None, name: str) -> np.ndarray:

@@ -37,19 +37,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def open_regular(path: Path, mode: str) -> BinaryIO:
-    """Opens a regular file without a buffer for writing, and never a link, a device or a pipe.
+def open_regular(path: Path, mode: str, *, follow_links: bool = False) -> BinaryIO:
+    """Opens a regular file without a buffer for writing, and never a device or a pipe, which may block or never end.
 
     Args:
         path: Path of the file.
         mode: `rb` or `ab`.
+        follow_links: Whether the file may be a link to a regular file.
 
     Raises:
         OSError: If it is not a regular file or cannot be opened.
+        ValueError: If the path has a NUL.
     """
 
     def open_descriptor(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        return os.open(name, flags | (0 if follow_links else os.O_NOFOLLOW) | os.O_NONBLOCK, 0o666)
 
     file = open(path, mode, buffering=0 if mode == "ab" else -1, opener=open_descriptor)  # noqa: SIM115 - returned
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

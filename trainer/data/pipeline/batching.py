@@ -7,15 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.choices import ImageRange
-
-IMAGE_RANGES: dict[str, tuple[float, float]] = {
-    ImageRange.SIGNED_UNIT: (-1.0, 1.0),
-    ImageRange.UNIT: (0.0, 1.0),
-    ImageRange.EIGHT_BIT: (0.0, 255.0),
-}
-"""Ranges that 8-bit pixels can be mapped to, by their names in the config."""
-
 Tensors = Mapping[str, tf.Tensor]
 """Content of a chunk on a device, by name."""
 

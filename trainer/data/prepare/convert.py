@@ -7,6 +7,7 @@ Shapes: `N` selected images, `H W C` height, width and channels.
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from trainer.data.prepare.encoding import encode_images, read_content
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source
 from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, quote
+from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, scratch_folder
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +38,8 @@ class ConversionOptions:
     """Options of a conversion.
 
     Attributes:
-        image_size: Height and width in pixels. None: the size of the images, which must be equal.
+        image_size: Height and width in pixels, in [1, `MAX_SIDE`], together at most `MAX_PIXELS`. None: the size of the
+            images, which must be equal.
         resize: One of `pixels.RESIZES`.
         channels: 1 or 3. None: 1 if the first images are all gray, else 3.
         limit: Maximum number of images, selected evenly from the whole source. None: all images.
@@ -45,6 +48,9 @@ class ConversionOptions:
         max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
         num_processes: Number of decoding processes. None: one per core.
         bits: Number of bits that the pixel values use, in [1, 16]. None: all bits of the files.
+
+    Raises:
+        ConfigError: If `image_size` or `shard_mib` is out of range.
     """
 
     image_size: tuple[int, int] | None = None
@@ -56,6 +62,18 @@ class ConversionOptions:
     max_bad_images: int = 0
     num_processes: int | None = None
     bits: int | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size or (1, 1)
+        if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE or height * width > MAX_PIXELS:
+            raise ConfigError(
+                f"image_size={quote(self.image_size)} is not from 1 to {MAX_SIDE:,} pixels on each side and at most "
+                f"{MAX_PIXELS:,} in all; choose another size."
+            )
+        if not 0 < self.shard_mib < math.inf:
+            raise ConfigError(
+                f"shard_mib={self.shard_mib} is not a finite size above 0; give a size in MiB, such as 64."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

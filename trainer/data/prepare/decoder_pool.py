@@ -10,13 +10,15 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-from trainer.data.prepare.decoding import MAX_PIXELS, Content, Encoded, encode
+from trainer.data.prepare.decoding import Content, Encoded, encode
 from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError
+from trainer.image_io import MAX_PIXELS
 
 _PIXELS_PER_TOKEN = 2**20
 _MIN_TOKENS = -(-MAX_PIXELS // _PIXELS_PER_TOKEN)
@@ -91,12 +93,21 @@ class _Process:
 
 def _start_process(target: Target, budget: _PixelBudget, current: Any, counter: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints a line for each damage
     with counter.get_lock():
         _Process.number = counter.value
         counter.value += 1
     _Process.encode = functools.partial(encode, target, reserve=budget.reserve)
     _Process.budget, _Process.current = budget, current
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent ends, also if the parent was killed. The queue of batches never closes then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _encode_batch(batch: Sequence[tuple[int, Content | DataError]]) -> list[Encoded]:

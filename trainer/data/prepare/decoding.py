@@ -11,6 +11,7 @@ Shapes: `H W C` height, width and channels.
 import contextlib
 import io
 import mmap
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainer.data.prepare.pixels import Target, fit_to_target, is_gray
-from trainer.data.prepare.regular_file import check_file_size, open_regular_file
 from trainer.errors import DataError, escape
+from trainer.image_io import MAX_PIXELS, MAX_SIDE
+from trainer.storage.local_files import open_regular
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -34,10 +36,6 @@ FORMATS = {
     "PPM": (".pgm", ".ppm", ".pnm"),
 }
 """Names that Pillow gives to the formats that are read, and the suffixes of their files."""
-MAX_PIXELS = 64_000_000
-"""Maximum number of pixels of an image. Larger images are rejected after their header is read."""
-MAX_SIDE = 2**16
-"""Maximum width and height in pixels. Pillow allocates some memory for every row."""
 MAX_FILE_BYTES = 2**28
 """Maximum size of an image file in bytes, larger than 64 megapixels of RGB."""
 _MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}  # these decoders allocate images of their own
@@ -166,6 +164,18 @@ def read_shape(content: Content) -> tuple[int, int, int]:
         return height, width, 1 if is_gray(picture) else 3
 
 
+def check_file_size(num_bytes: int) -> None:
+    """Checks the size of an image file before its content is read.
+
+    Raises:
+        DataError: If the file is empty or too large. The message completes a sentence that begins with its name.
+    """
+    if not num_bytes:
+        raise DataError("is empty; delete it or copy it again")
+    if num_bytes > MAX_FILE_BYTES:
+        raise DataError(f"has {num_bytes:,} bytes, more than the allowed {MAX_FILE_BYTES:,}; make it smaller")
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     _check_size(array.shape[1], array.shape[0])
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
@@ -173,11 +183,20 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
     if isinstance(content, bytes):
-        check_file_size(len(content), MAX_FILE_BYTES)
+        check_file_size(len(content))
         return io.BytesIO(content)
-    file = open_regular_file(content if isinstance(content, Path) else content.path, MAX_FILE_BYTES)
+    path = content if isinstance(content, Path) else content.path
+    try:
+        file = open_regular(path, "rb", follow_links=True)
+    except (OSError, ValueError) as error:  # a ValueError for a name with a NUL
+        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if isinstance(content, TemporaryCopy):
-        content.path.unlink()
+        path.unlink()
+    try:
+        check_file_size(os.fstat(file.fileno()).st_size)
+    except DataError:
+        file.close()
+        raise
     return file
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from trainer.data.prepare.decoder_pool import DecoderPool
-from trainer.data.prepare.decoding import MAX_FILE_BYTES, Content, Encoded, TemporaryCopy, encode
+from trainer.data.prepare.decoding import Content, Encoded, TemporaryCopy, check_file_size, encode
 from trainer.data.prepare.pixels import Target
-from trainer.data.prepare.regular_file import check_file_size
 from trainer.data.prepare.sources import Source
 from trainer.errors import DataError, StorageError, quote
 
@@ -96,7 +95,7 @@ def read_content(source: Source, index: int, scratch: Path) -> Content:
     if path is not None:
         return path
     num_bytes = source.num_bytes(index)
-    check_file_size(num_bytes or 1, MAX_FILE_BYTES)
+    check_file_size(num_bytes or 1)
     if num_bytes <= _LARGE_BYTES or not source.has_files:
         return source.read(index)
     copy = TemporaryCopy(scratch / f"image-{index}")

@@ -2,16 +2,15 @@
 
 import shutil
 import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from trainer.data.prepare.decoding import MAX_FILE_BYTES
 from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
-from trainer.data.prepare.sources.decompression import unpack_member, unpack_stream
+from trainer.data.prepare.sources.decompression import unpack_stream
 from trainer.data.prepare.sources.listing import is_needed, list_images
+from trainer.data.prepare.sources.zip_reader import ZipReader
 from trainer.errors import DataError, StorageError, TrainerError, escape
 from trainer.storage import check_relative_name
 
@@ -24,8 +23,8 @@ _FREE_BYTES = 2**28
 _MAX_HEADER_BYTES = 2**20
 """Maximum size of a header of a tar file that contains a long name or further attributes."""
 _BLOCK_BYTES = 2**20
-_MAX_END_BYTES = 2**16 + 98
-"""Maximum size of the end of a zip file, which states the position of the directory."""
+_MAX_DIRECTORY_BYTES = 2**28
+"""Maximum size of the directory of a zip file, far more than `MAX_MEMBERS` names need."""
 _HEADER_TYPES = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -51,31 +50,22 @@ class ZipSource(Source):
     has_files = True
 
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
+        self._archive = ZipReader(path, MAX_MEMBERS, _MAX_DIRECTORY_BYTES)
+        self._members = {info.orig_filename.replace("\\", "/"): info for info in self._archive.members}
         try:
-            with path.open("rb") as file:
-                _check_num_members(path, file)
-            with zipfile.ZipFile(path) as archive:
-                members = archive.infolist()
-        except TrainerError:
-            raise
-        except Exception as error:  # damaged directories raise exceptions of several types
-            raise DataError(f"{path} is not a readable zip file ({escape(error)[:80]}); copy it again.") from error
-        self._members = {info.orig_filename.replace("\\", "/"): info for info in members}
-        for name, info in self._members.items():
-            _check_name(path, name.removesuffix("/"))
-            if is_needed(name):
-                if (info.external_attr >> 28) == 0xA:
-                    raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
-                _check_size(path, name, info.file_size)
-        _check_ratio(path, sum(info.file_size for name, info in self._members.items() if is_needed(name)))
-        self._file = path.open("rb")
-        try:
+            for name, info in self._members.items():
+                _check_name(path, name.removesuffix("/"))
+                if is_needed(name):
+                    if (info.external_attr >> 28) == 0xA:
+                        raise DataError(f"{name} in {path} is a link; add the file itself to the archive.")
+                    _check_size(path, name, info.file_size)
+            _check_ratio(path, sum(info.file_size for name, info in self._members.items() if is_needed(name)))
             listing = list_images(self._members, path.name, _stem(path), options, self._read)
         except TrainerError:
-            self._file.close()
+            self.close()
             raise
         self.items, self.class_names = listing.items, listing.class_names
-        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in members)]
+        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in self._archive.members)]
 
     def num_bytes(self, index: int) -> int:
         return self._members[self.items[index].name].file_size
@@ -85,30 +75,13 @@ class ZipSource(Source):
 
     def copy(self, index: int, target: Path) -> None:
         with target.open("wb") as file:
-            file.writelines(self._unpack(self._members[self.items[index].name]))
+            file.writelines(self._archive.unpack(self._members[self.items[index].name]))
 
     def _read(self, name: str) -> bytes:
-        return b"".join(self._unpack(self._members[name]))
+        return b"".join(self._archive.unpack(self._members[name]))
 
     def close(self) -> None:
-        self._file.close()
-
-    def _unpack(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
-        """Yields the content of a member in blocks. Never unpacks more than the size that the directory states."""
-        try:
-            remaining, checksum = info.file_size, 0
-            for block in unpack_member(self._file.fileno(), info):
-                remaining -= len(block)
-                checksum = zlib.crc32(block, checksum)
-                yield block
-            if remaining or checksum != info.CRC:
-                raise DataError("does not have the size and checksum that the archive states; copy the archive again")
-        except DataError:
-            raise
-        except Exception as error:  # the decompressors raise exceptions of several types
-            raise DataError(
-                f"cannot be unpacked ({escape(error)[:80]}); the archive is damaged, encrypted or in an unknown format"
-            ) from error
+        self._archive.close()
 
 
 class TarSource(OneFileSource):
@@ -163,7 +136,7 @@ class TarSource(OneFileSource):
             archive.members = []  # type: ignore[attr-defined]  # forgets the previous members
             num_members += 1
             if num_members > MAX_MEMBERS:
-                raise _too_many_members(path)
+                raise DataError(f"{path} has more than {MAX_MEMBERS:,} members; unpack it and give the folder.")
             _check_name(path, member.name)
             self._names.append(f"{member.name}/" if member.isdir() else member.name)
             if target is not None:
@@ -258,26 +231,3 @@ def _read_to_end(path: Path, stream: IO[bytes], num_bytes: int) -> None:
     while block := stream.read(_BLOCK_BYTES):
         num_bytes += len(block)
         _check_ratio(path, num_bytes)
-
-
-def _check_num_members(path: Path, file: BinaryIO) -> None:
-    """Checks the number of members in the directory of a zip file, before `zipfile` creates a record of each."""
-    start = max(0, path.stat().st_size - _MAX_END_BYTES)
-    file.seek(start)
-    end = file.read(_MAX_END_BYTES)
-    position = end.rfind(b"PK\5\6")
-    num_bytes = int.from_bytes(end[position + 12 : position + 16], "little")
-    if num_bytes == 2**32 - 1:  # the directory and its end have the format ZIP64
-        position = end.rfind(b"PK\6\6", 0, position)
-        num_bytes = int.from_bytes(end[position + 40 : position + 48], "little")
-    file.seek(max(0, start + position - num_bytes))
-    num_members = 0
-    while num_bytes > 0 and (block := file.read(min(num_bytes, _BLOCK_BYTES))):
-        num_members += block.count(b"PK\1\2")
-        num_bytes -= len(block)
-        if num_members > MAX_MEMBERS:
-            raise _too_many_members(path)
-
-
-def _too_many_members(path: Path) -> DataError:
-    return DataError(f"{path} has more than {MAX_MEMBERS:,} members; unpack it and give the folder.")

@@ -5,28 +5,24 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from trainer.data.prepare.decoding import MAX_PIXELS
+from trainer.config.choices import ImageRange
+from trainer.config.fields import check_choice
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, is_inside
 from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
-from trainer.data.prepare.sources.pixel_ranges import find_range
+from trainer.data.record_files import SupportsRead
 from trainer.errors import DataError, StorageError
+from trainer.image_io import MAX_PIXELS
 
 BLOCK_BYTES = 2**20
 """Number of bytes that are read at a time."""
 _MAX_IMAGES = 20_000_000
 """Maximum number of images. Their labels are in memory."""
-
-
-class SupportsRead(Protocol):
-    """A file that is read block by block."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns at most `size` bytes; no bytes at the end of the file."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class ArraySource(Source):
     ) -> None:
         self._array = array
         self._image_bytes = count_bytes(array.shape[1:], array.dtype)
-        self._low, self._high = find_range(_read_blocks(array), array.dtype, image_range, array.name)
+        self._low, self._high = _read_range(array, image_range)
         labels = np.zeros(array.shape[0], np.int64) if labels is None else labels
         self.class_names = class_names
         self.items = _ArrayItems(array.name, labels)
@@ -205,6 +201,31 @@ def check_disk(target: Path, num_bytes: int, name: str) -> None:
 
 def _has_channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[3] not in (1, 3)
+
+
+def _read_range(array: StoredArray, stated: str | None) -> Range:
+    """Returns the pixels that become 0 and 255: the stated range, or the one that all finite pixels fill."""
+    if stated is not None:
+        check_choice("image_range", stated, ImageRange)
+    low, high = np.inf, -np.inf
+    for block in _read_blocks(array):
+        finite = block[np.isfinite(block)] if block.dtype.kind == "f" else block
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:  # no finite pixels: each image is reported by itself
+        return IMAGE_RANGES[stated or ImageRange.UNIT]
+    values = f"{array.name} has {array.dtype} pixels from {low:g} to {high:g}"
+    if stated is not None:
+        if not is_inside(low, high, IMAGE_RANGES[stated]):
+            raise DataError(f"{values}, outside image_range={stated}; scale them, or state another range.")
+        return IMAGE_RANGES[stated]
+    image_range = find_range(low, high, array.dtype)
+    if image_range is None:
+        raise DataError(
+            f"{values}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; state the range with --image_range, "
+            "or scale the pixels."
+        )
+    return image_range
 
 
 def _read_blocks(array: StoredArray) -> Iterator[np.ndarray]:

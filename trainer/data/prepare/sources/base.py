@@ -1,17 +1,18 @@
 """Base classes of sources, and functions for the names of their images."""
 
 import abc
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from trainer.data.prepare.decoding import FORMATS
-from trainer.errors import DataError, StorageError
+from trainer.data.prepare.decoding import FORMATS, MAX_FILE_BYTES
+from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
@@ -159,10 +160,7 @@ class FilesSource(Source):
         return _UNKNOWN_BYTES
 
     def read(self, index: int) -> bytes:
-        try:
-            return self._location(index).read_bytes()
-        except StorageError as error:
-            raise DataError(f"cannot be read ({error})") from error
+        return read_file(self._location(index), MAX_FILE_BYTES)
 
     def copy(self, index: int, target: Path) -> None:
         location = self._location(index)
@@ -170,6 +168,31 @@ class FilesSource(Source):
             location.parent.download({location.name: target})
         except StorageError as error:
             raise DataError(f"cannot be read ({error})") from error
+
+
+def read_file(location: Location, max_bytes: int) -> bytes:
+    """Returns the content of a file, local or in a bucket.
+
+    Raises:
+        DataError: If the file cannot be read, or is too large. The message completes a sentence that begins with its
+            name.
+    """
+    try:
+        return location.read_bytes(max_bytes=max_bytes)
+    except StorageError as error:
+        raise DataError(f"cannot be read ({error})") from error
+
+
+@contextlib.contextmanager
+def explain_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Converts any error of a library that reads files to a DataError: `PROBLEM (REASON); REMEDY.`"""
+    try:
+        yield
+    except TrainerError:
+        raise
+    except Exception as error:  # such libraries raise errors of many types for damaged files
+        reason = str(error).strip().partition("\n")[0].rstrip(".")[:200] or type(error).__name__
+        raise DataError(f"{problem} ({reason}); {remedy}.") from error
 
 
 def natural_sort_key(name: str) -> tuple[int | str, ...]:

@@ -1,23 +1,17 @@
 """Source for images that a CSV file lists."""
 
-import csv
-import io
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trainer.data.prepare.regular_file import open_regular_file
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
+from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
 from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
-MAX_ROWS = 2_000_000
-"""Maximum number of images. Their names and labels are in memory."""
 _PATH_COLUMNS = ("path", "file", "filename", "image")
-_MAX_TABLE_BYTES = 2**30
 _LABEL_COLUMNS = ("label", "class", "class_name")
 
 
@@ -35,6 +29,7 @@ class CsvSource(FilesSource):
 
     Raises:
         DataError: If the file is not such a CSV file, or an image is outside the folder; the message includes the line.
+        StorageError: If the file cannot be read, or is too large.
     """
 
     expected_content = "lines after the header"
@@ -59,36 +54,31 @@ class CsvSource(FilesSource):
 
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
-    try:
-        content = open_regular_file(table, _MAX_TABLE_BYTES)
-    except DataError as error:
-        raise DataError(f"{table} {error}.") from error
-    try:
-        with content:
-            rows = csv.DictReader(io.TextIOWrapper(content, encoding="utf-8-sig", newline=""))
-            columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-            path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
-            label_column = _choose_column(columns, "label_field", options.label_field, _LABEL_COLUMNS, table)
-            if path_column is None:
-                received = quote(", ".join(columns)) if columns else "(none)"
-                raise DataError(
-                    f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
-                    f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
-                )
-            values = [
-                (rows.line_num, row[path_column], row[label_column] if label_column else table.stem)
-                for row in itertools.islice(rows, MAX_ROWS + 1)
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not a CSV file in UTF-8 ({error}); save it in this format.") from error
-    if len(values) > MAX_ROWS:
-        raise DataError(f"{table} has more than {MAX_ROWS:,} lines; divide it.")
-    return values
+    rows = read_csv(LocalLocation(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
+    _, header = next(rows, (0, []))
+    columns = {column.strip().lower(): index for index, column in enumerate(header)}
+    path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
+    label_column = _choose_column(columns, "label_field", options.label_field, _LABEL_COLUMNS, table)
+    if path_column is None:
+        received = quote(", ".join(columns)) if columns else "(none)"
+        raise DataError(
+            f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
+            f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
+        )
+    return [
+        (line, _value(row, path_column), table.stem if label_column is None else _value(row, label_column))
+        for line, row in rows
+    ]
+
+
+def _value(row: Sequence[str], column: int) -> str:
+    """Returns a value of a row; an empty string if the row is too short."""
+    return row[column] if column < len(row) else ""
 
 
 def _choose_column(
-    columns: Mapping[str, str], setting: str, wanted: str | None, usual: Sequence[str], table: Path
-) -> str | None:
+    columns: Mapping[str, int], setting: str, wanted: str | None, usual: Sequence[str], table: Path
+) -> int | None:
     """Returns the column that the user names, else the first of the usual ones; None if there is none."""
     if wanted == NO_LABELS:
         return None

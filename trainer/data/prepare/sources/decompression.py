@@ -1,98 +1,18 @@
-"""Decompression with little memory, whatever a file contains.
+"""Decompression of .gz, .bz2 and .xz files with little memory, whatever they contain.
 
-The classes `zipfile.ZipExtFile` and `tarfile.TarFile` unpack bzip2 and LZMA without a limit: a few bytes may become
-gigabytes in memory.
+The class `tarfile.TarFile` unpacks bzip2 and LZMA without a limit: a few bytes may become gigabytes in memory.
 """
 
 import bz2
 import functools
 import gzip
 import lzma
-import os
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from typing import IO, BinaryIO, Protocol, cast
-
-from trainer.errors import DataError
+from collections.abc import Callable
+from typing import IO, BinaryIO, cast
 
 _BLOCK_BYTES = 2**20
-_MAX_DICTIONARY_BYTES = 2**27
-_LOCAL_HEADER_BYTES = 30
-_ENCRYPTED = 0x1
-
-
-class _Decompressor(Protocol):
-    """Interface of the decompressors of `bz2` and `lzma`."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-class _Inflater:
-    """A decompressor of `zlib` with this interface."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._stream.unconsumed_tail
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
-
-
-def unpack_member(descriptor: int, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yields the content of a member of a zip file in blocks.
-
-    Args:
-        descriptor: Descriptor of the open file.
-        info: Member. No more than its `file_size` bytes are unpacked.
-
-    Raises:
-        DataError: If the member is encrypted, misplaced, or has an unknown compression method.
-        Exception: If the content is damaged.
-    """
-    header = os.pread(descriptor, _LOCAL_HEADER_BYTES, info.header_offset)
-    if info.flag_bits & _ENCRYPTED or not header.startswith(b"PK\3\4"):
-        raise DataError("is encrypted, or is not where the archive states; pack the archive again without a password")
-    offset = info.header_offset + _LOCAL_HEADER_BYTES + sum(struct.unpack("<HH", header[26:30]))
-    end, remaining, data = offset + info.compress_size, info.file_size, b""
-    decompressor: _Decompressor | None
-    match info.compress_type:
-        case zipfile.ZIP_STORED:
-            decompressor = None
-        case zipfile.ZIP_DEFLATED:
-            decompressor = _Inflater()
-        case zipfile.ZIP_BZIP2:
-            decompressor = bz2.BZ2Decompressor()
-        case zipfile.ZIP_LZMA:
-            decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY_BYTES)
-            data = os.pread(descriptor, 9, offset)[4:] + struct.pack("<Q", info.file_size)  # the header of that format
-            offset += 9
-        case _:
-            raise DataError(f"has the compression method {info.compress_type}; pack the archive again with deflate")
-    while remaining and (decompressor is None or not decompressor.eof):
-        if not data and (decompressor is None or decompressor.needs_input):
-            data = os.pread(descriptor, max(0, min(_BLOCK_BYTES, end - offset)), offset)
-            offset += len(data)
-        limit = min(remaining, _BLOCK_BYTES)
-        block = data[:limit] if decompressor is None else decompressor.decompress(data, limit)
-        if not block and not data and (decompressor is None or decompressor.needs_input):
-            return  # the member or the archive is truncated
-        data, remaining = b"", remaining - len(block)
-        yield block
+MAX_DICTIONARY_BYTES = 2**27
+"""Maximum memory for the dictionary of an LZMA decompressor in bytes."""
 
 
 class _UnpackedFile:
@@ -130,5 +50,5 @@ def unpack_stream(file: BinaryIO) -> IO[bytes]:
         return cast(IO[bytes], gzip.GzipFile(fileobj=file))
     if magic == b"BZh":
         return cast(IO[bytes], _UnpackedFile(file, bz2.BZ2Decompressor))
-    make_decompressor = functools.partial(lzma.LZMADecompressor, memlimit=_MAX_DICTIONARY_BYTES)
+    make_decompressor = functools.partial(lzma.LZMADecompressor, memlimit=MAX_DICTIONARY_BYTES)
     return cast(IO[bytes], _UnpackedFile(file, make_decompressor))

@@ -1,6 +1,6 @@
 """Selects the images, the labels and the class names among the arrays of a file, by their shapes and names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,45 @@ def choose_fields(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sourc
     return ChosenFields(images, labels, class_names[0] if labels and len(class_names) == 1 else None, tuple(notes))
 
 
+def choose_field(
+    option: str,
+    wanted: str | None,
+    known: Collection[str],
+    fitting: Sequence[str],
+    source: str,
+    describe: Callable[[Iterable[str]], str] = lambda names: ", ".join(map(quote, names)) or "(none)",
+) -> str | None:
+    """Selects an array, a column or a feature.
+
+    Args:
+        option: `image_field` or `label_field`.
+        wanted: Name that the user states, or None.
+        known: All names that can be selected.
+        fitting: Names that can be selected without being stated.
+        source: Name of the source, for messages.
+        describe: Function that returns a list of names for messages.
+
+    Returns:
+        The stated name, else the only fitting one; None if none fits.
+
+    Raises:
+        ConfigError: If the stated name is unknown, or several names fit.
+    """
+    remedy = f", or pass --label_field={NO_LABELS} for one class" if option == "label_field" else ""
+    if wanted is not None:
+        if wanted not in known:
+            raise ConfigError(
+                f"{option}={quote(wanted)} is not in {source}, which has {describe(known)}; choose one of them{remedy}."
+            )
+        return wanted
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{source} has several {'labels' if remedy else 'fields of images'}: {describe(fitting)}; choose one with "
+            f"--{option}=NAME{remedy}."
+        )
+    return fitting[0] if fitting else None
+
+
 def describe_fields(arrays: Mapping[str, ArrayInfo]) -> str:
     """Returns a list of arrays with their types and shapes."""
     listed = [f"{quote(name)} {info.dtype} {list(info.shape)}" for name, info in list(arrays.items())[:_MAX_LISTED]]
@@ -86,13 +125,9 @@ def describe_choice(source: str, images: str, labels: str | None) -> str:
 
 
 def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, source: str) -> tuple[str, list[str]]:
-    if options.image_field is not None:
-        if options.image_field not in arrays:
-            raise ConfigError(
-                f"image_field={quote(options.image_field)} is not in {source}, which has {describe_fields(arrays)}; "
-                "choose one of them."
-            )
-        return options.image_field, []
+    stated = choose_field("image_field", options.image_field, arrays, (), source, lambda _: describe_fields(arrays))
+    if stated is not None:
+        return stated, []
     fitting = [name for name, info in arrays.items() if len(info.shape) in (3, 4) and info.dtype.kind in "biuf"]
     if not fitting:
         raise DataError(
@@ -118,22 +153,16 @@ def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sour
 def _choose_labels(others: Mapping[str, ArrayInfo], num_images: int, options: SourceOptions, source: str) -> str | None:
     if options.label_field == NO_LABELS:
         return None
-    if options.label_field is not None:
-        if options.label_field not in others:
-            raise ConfigError(
-                f"label_field={quote(options.label_field)} is not in {source}, which has {describe_fields(others)}; "
-                f"choose one of them, or {NO_LABELS} for one class."
-            )
-        return options.label_field
     named = [name for name in others if without_split(name)[0] in LABEL_WORDS]
     fitting = named or [name for name, info in others.items() if _has_class_of_each(info, num_images)]
-    if len(fitting) > 1:
-        raise ConfigError(
-            f"{source} has {len(fitting)} arrays that may be labels: "
-            f"{describe_fields({name: others[name] for name in fitting})}; choose one with "
-            f"--label_field=NAME, or pass --label_field={NO_LABELS}."
-        )
-    return fitting[0] if fitting else None
+    return choose_field(
+        "label_field",
+        options.label_field,
+        others,
+        fitting,
+        source,
+        lambda names: describe_fields({name: others[name] for name in names}),
+    )
 
 
 def _has_class_of_each(info: ArrayInfo, num_images: int) -> bool:

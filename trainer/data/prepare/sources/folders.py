@@ -3,10 +3,9 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from trainer.data.prepare.sources.base import FilesSource, SourceOptions
+from trainer.data.prepare.sources.base import FilesSource, SourceOptions, read_file
 from trainer.data.prepare.sources.listing import list_images
 from trainer.data.prepare.sources.metadata_files import MAX_METADATA_BYTES
-from trainer.errors import DataError
 from trainer.storage import Location, StorageEntry
 from trainer.storage.local import LocalLocation
 
@@ -20,8 +19,7 @@ class FolderSource(FilesSource):
         options: Options of the source.
 
     Raises:
-        DataError: If only some of the images have a class.
-        StorageError: If a file with labels cannot be read.
+        DataError: If only some of the images have a class, or a file with labels cannot be read.
     """
 
     def __init__(self, folder: Location, entries: Sequence[StorageEntry], options: SourceOptions):
@@ -29,9 +27,7 @@ class FolderSource(FilesSource):
         self._sizes = sizes = {entry.name: entry.num_bytes for entry in entries}
 
         def read(name: str) -> bytes:
-            if sizes[name] > MAX_METADATA_BYTES:
-                raise DataError(f"has {sizes[name]:,} bytes, more than {MAX_METADATA_BYTES:,}; delete it")
-            return (folder / name).read_bytes() if (folder / name).exists() else b""
+            return read_file(folder / name, MAX_METADATA_BYTES)
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
         self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes

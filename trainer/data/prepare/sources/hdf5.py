@@ -1,7 +1,5 @@
 """Source for HDF5 files. Only data sets that are stored in the file itself are read."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from trainer.data.prepare.sources.arrays import (
     check_disk,
     check_images,
 )
-from trainer.data.prepare.sources.base import SourceOptions
+from trainer.data.prepare.sources.base import SourceOptions, explain_errors
 from trainer.data.prepare.sources.fields import (
     MAX_ARRAYS,
     ArrayInfo,
@@ -22,7 +20,7 @@ from trainer.data.prepare.sources.fields import (
     choose_fields,
     count_bytes,
 )
-from trainer.errors import DataError, TrainerError, quote
+from trainer.errors import DataError, quote
 
 _MAX_DEPTH = 16
 _MAX_CHUNK_BYTES = 2**28
@@ -46,7 +44,7 @@ class Hdf5Source(ArraySource):
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         import h5py
 
-        with _explain_errors(path), h5py.File(path, "r") as file:
+        with explain_errors(f"{path} is not a readable HDF5 file", "copy or save it again"), h5py.File(path) as file:
             arrays: dict[str, Any] = {}
             _find_arrays(file, "", arrays, {hash(file.id)})
             chosen = choose_fields({name: _describe(array) for name, array in arrays.items()}, options, path.name)
@@ -127,14 +125,3 @@ def _check_stored(array: Any, name: str) -> None:
         is_complete = array.id.get_num_chunks() >= int(np.prod(counts, dtype=object))
     if not is_complete:
         raise DataError(f"{name} states {num_bytes:,} bytes, but not all of them are in the file; save it again.")
-
-
-@contextlib.contextmanager
-def _explain_errors(path: Path) -> Iterator[None]:
-    """Converts any error of HDF5 to a DataError."""
-    try:
-        yield
-    except TrainerError:
-        raise
-    except Exception as error:  # HDF5 raises errors of many types for damaged files
-        raise DataError(f"{path} is not a readable HDF5 file ({quote(str(error))}); copy or save it again.") from error

@@ -3,20 +3,28 @@
 The last two are those of an `imagefolder` of Hugging Face. Paths in a file are relative to the folder of the file.
 """
 
-import csv
 import io
-import json
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.dataset_spec import SPEC_NAME
+from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, read_csv
 from trainer.errors import DataError, quote
+from trainer.storage import check_json, documents, parse_json
 
 METADATA_NAMES = (SPEC_NAME, "metadata.csv", "metadata.jsonl")
 """Names of files with labels."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "y")
-MAX_METADATA_BYTES = 2**26
-"""Maximum size of a file with labels in bytes, enough for a million images."""
+MAX_JSON_BYTES = 2**26
+"""Maximum size of a `dataset.json` in bytes, enough for a million images."""
+MAX_LINE_BYTES = 2**20
+"""Maximum size of a line of a `metadata.jsonl` in bytes."""
+MAX_METADATA_BYTES = MAX_TABLE_BYTES
+"""Maximum size of any file with labels in bytes."""
+_REMEDY = "correct the file, or pass --label_field=none to ignore it"
+_Pairs = list[tuple[str, str]]
+"""Path and class of each image."""
 _FILE_COLUMN = "file_name"
 
 
@@ -59,58 +67,66 @@ def read_labels(
     return (labels if has_labels else None), notes
 
 
-def _read_pairs(name: str, read: Callable[[str], bytes], label_field: str | None) -> list[tuple[str, str]] | None:
+def _read_pairs(name: str, read: Callable[[str], bytes], label_field: str | None) -> _Pairs | None:
     """Returns the paths and the class names in a file; None if it has no labels in a known form."""
     try:
         content = read(name)
     except DataError as error:
         raise DataError(f"{name} {error}.") from error
-    if len(content) > MAX_METADATA_BYTES:
-        raise DataError(f"{name} has more than {MAX_METADATA_BYTES:,} bytes; delete it, or divide the images.")
-    try:
-        text = content.decode("utf-8-sig")
-        if name.endswith(SPEC_NAME):
-            return _from_stylegan(json.loads(text), name) if label_field is None else None
-        rows = list(csv.DictReader(io.StringIO(text, ""))) if name.endswith(".csv") else list(_json_lines(text))
-    except DataError:
-        raise  # a DataError is a ValueError
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError(
-            f"{name} cannot be read as {name.rpartition('.')[2].upper()} ({error}); correct or delete it."
-        ) from error
+    if name.endswith(SPEC_NAME):
+        return _from_stylegan(content, name) if label_field is None else None
+    rows = _csv_rows(content, name) if name.endswith(".csv") else _json_rows(content, name)
     return _from_rows(rows, name, label_field)
 
 
-def _from_stylegan(content: Any, name: str) -> list[tuple[str, str]] | None:
+def _from_stylegan(content: bytes, name: str) -> _Pairs | None:
     """Returns the labels of `{"labels": [[PATH, NUMBER], …]}`, which is the format of StyleGAN's dataset tool."""
-    if not isinstance(content, dict) or "labels" not in content:
+    _check_size(content, MAX_JSON_BYTES, name)
+    value = parse_json(content, name, documents.anything, remedy=_REMEDY, error=DataError)
+    if not isinstance(value, dict) or "labels" not in value:
         return None
-    pairs = content["labels"]
-    if pairs is None:
-        return []
-    for pair in pairs if isinstance(pairs, list) else [pairs]:
-        if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str) or type(pair[1]) is not int:
-            raise DataError(
-                f"{name} has the label {quote(pair)}, expected [path, class number]; correct it, or set its labels to "
-                "null."
-            )
-    return [(path, str(number)) for path, number in pairs]
+    check_json(value, name, _STYLEGAN_SCHEMA, remedy=_REMEDY, error=DataError)
+    return [(path, str(number)) for path, number in value["labels"] or ()]
 
 
-def _json_lines(text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
+def _check_pair(value: Any, path: str) -> None:
+    """Accepts a path and a class number."""
+    documents.list_of(documents.anything, length=2)(value, path)
+    documents.text()(value[0], f"{path}[0]")
+    documents.whole()(value[1], f"{path}[1]")
+
+
+_STYLEGAN_SCHEMA = documents.record({"labels": documents.optional(documents.list_of(_check_pair))})
+
+
+def _json_rows(content: bytes, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the objects of a JSON Lines file with their line numbers."""
+    for number, line in enumerate(io.BytesIO(content), 1):
         if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
-            yield row
+            origin = f"line {number} of {name}"
+            _check_size(line, MAX_LINE_BYTES, origin)
+            yield number, parse_json(line, origin, documents.record({}), remedy=_REMEDY, error=DataError)
 
 
-def _from_rows(rows: list[dict[str, Any]], name: str, label_field: str | None) -> list[tuple[str, str]] | None:
+def _csv_rows(content: bytes, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the rows of a CSV file by their columns, with their line numbers. A missing value is None."""
+    rows = read_csv(content, name)
+    _, header = next(rows, (0, []))
+    for number, row in rows:
+        yield number, dict(itertools.zip_longest(header, row[: len(header)]))
+
+
+def _check_size(content: bytes, max_bytes: int, name: str) -> None:
+    if len(content) > max_bytes:
+        raise DataError(f"{name} has {len(content):,} bytes, more than {max_bytes:,}; {_REMEDY}, or divide the images.")
+
+
+def _from_rows(rows: Iterator[tuple[int, Mapping[str, Any]]], name: str, label_field: str | None) -> _Pairs | None:
     """Returns the paths and classes of rows with the column `file_name`."""
-    if not rows or not all(_FILE_COLUMN in row for row in rows):
+    first = next(rows, None)
+    if first is None or _FILE_COLUMN not in first[1]:
         return None
-    columns = [column for column in rows[0] if column is not None]
+    columns = first[1]
     if label_field is not None and label_field not in columns:
         raise DataError(
             f"{name} has no column label_field={quote(label_field)}, but {', '.join(map(quote, columns))}; choose one."
@@ -119,12 +135,14 @@ def _from_rows(rows: list[dict[str, Any]], name: str, label_field: str | None) -
     if column is None:
         return None
     pairs = []
-    for number, row in enumerate(rows, 1):
-        path, label = row[_FILE_COLUMN], row.get(column)
+    for number, row in itertools.islice(itertools.chain([first], rows), MAX_ROWS + 1):
+        path, label = row.get(_FILE_COLUMN), row.get(column)
         if not isinstance(path, str) or not isinstance(label, (str, int)) or not str(label).strip():
             raise DataError(
-                f"{name} has {_FILE_COLUMN}={quote(path)} and {column}={quote(label)} in row {number}, expected a path "
-                "and a class; correct the row."
+                f"{name} has {_FILE_COLUMN}={quote(path)} and {column}={quote(label)} in line {number}, expected a "
+                "path and a class; correct the line."
             )
         pairs.append((path, str(label).strip()))
+    if len(pairs) > MAX_ROWS:
+        raise DataError(f"{name} has more than {MAX_ROWS:,} lines; divide it.")
     return pairs

@@ -1,12 +1,10 @@
 """Sources for .npy and .npz files. Headers are checked before values are read, and no objects are unpickled."""
 
-import io
-import zipfile
-import zlib
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +24,13 @@ from trainer.data.prepare.sources.fields import (
     choose_fields,
     count_bytes,
 )
-from trainer.errors import DataError, TrainerError, quote
+from trainer.data.prepare.sources.zip_reader import MemberReader, ZipReader
+from trainer.data.record_files import SupportsRead
+from trainer.errors import DataError, quote
 
-_MAX_READ_BYTES = 2**20
-"""Maximum number of bytes that one call reads: a block, the header of an array, or the directory of a .npz file."""
+_MAX_DIRECTORY_BYTES = 2**20
+"""Maximum size of the directory of a .npz file, far more than `MAX_ARRAYS` names need."""
+_MAX_HEADER_BYTES = 2**20
 _MAX_HEADER_CHARACTERS = 10_000
 _SUFFIX = ".npy"
 
@@ -73,110 +74,44 @@ class NpzSource(ArraySource):
     """
 
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
-        try:
-            with path.open("rb") as file, zipfile.ZipFile(_LimitedFile(file, path.name)) as archive:
-                members = {_array_name(info): info for info in archive.infolist() if not info.is_dir()}
-                if len(members) > MAX_ARRAYS:
-                    raise DataError(f"{path} has {len(members):,} arrays, more than {MAX_ARRAYS:,}; divide it.")
-                arrays = {name: _read_info(archive, info, path.name)[0] for name, info in members.items()}
-                chosen = choose_fields(arrays, options, path.name)
-                array = _unpack(archive, members[chosen.images], scratch / "images.npy", path.name)
-                class_names, labels = None, None
-                if chosen.class_names is not None:
-                    class_names = _read_values(archive, members[chosen.class_names], path.name).astype(str).tolist()
-                if chosen.labels is not None:
-                    labels = _read_values(archive, members[chosen.labels], path.name, array.shape[0])
-        except TrainerError:
-            raise  # some are ValueErrors
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{path} is not a readable .npz file ({error}); save it again.") from error
-        labels = np.zeros(array.shape[0], np.int64) if labels is None else labels
+        with contextlib.closing(ZipReader(path, MAX_ARRAYS, _MAX_DIRECTORY_BYTES)) as archive:
+            members = {info.filename.removesuffix(_SUFFIX): info for info in archive.members}
+
+            def open_member(name: str) -> MemberReader:
+                return archive.open(members[name], f"{quote(name)} in {path.name}")
+
+            files = {name: open_member(name) for name in members}
+            arrays = {name: _read_header(file, file.name)[0] for name, file in files.items()}
+            chosen = choose_fields(arrays, options, path.name)
+            array = _unpack(open_member(chosen.images), scratch / "images.npy", path.name)
+            class_names, labels = None, np.zeros(array.shape[0], np.int64)
+            if chosen.class_names is not None:
+                class_names = _read_values(open_member(chosen.class_names)).astype(str).tolist()
+            if chosen.labels is not None:
+                labels = _read_values(open_member(chosen.labels), array.shape[0])
         label_values, names = as_classes(labels, array.shape[0], class_names, path.name)
         super().__init__(array, label_values, names, options.image_range, chosen.notes)
 
 
-class _LimitedFile(io.RawIOBase):
-    """A file whose reads are limited, so that a false size in a header takes no memory.
-
-    Args:
-        file: File to read.
-        name: Name of the file, for the message.
-    """
-
-    def __init__(self, file: IO[bytes], name: str):
-        self._file, self._name = file, name
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Returns at most `size` bytes."""
-        content = self._file.read(_MAX_READ_BYTES + 1 if size < 0 else size) if size <= _MAX_READ_BYTES else None
-        if content is None or len(content) > _MAX_READ_BYTES:
-            raise DataError(
-                f"{self._name} has a header or a directory of more than {_MAX_READ_BYTES:,} bytes, which no file of "
-                "arrays needs; save it again."
-            )
-        return content
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, *arguments: Any) -> int:
-        return self._file.seek(*arguments)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-def _array_name(info: zipfile.ZipInfo) -> str:
-    return info.filename.removesuffix(_SUFFIX)
-
-
-def _read_info(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> tuple[ArrayInfo, bool]:
-    with _open(archive, info, source) as member:
-        return _read_header(member, _member_name(info, source))
-
-
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> IO[bytes]:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
-        raise DataError(
-            f"{_member_name(info, source)} is compressed by another method than deflate; save it with "
-            "numpy.savez_compressed."
-        )
-    return archive.open(info)
-
-
-def _member_name(info: zipfile.ZipInfo, source: str) -> str:
-    return f"{quote(_array_name(info))} in {source}"
-
-
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, source: str) -> StoredArray:
-    """Copies the values of an array of images to a file."""
-    name = _member_name(member, source)
-    with _open(archive, member, source) as file:
-        info, fortran_order = _read_header(file, name)
-        _check_order(fortran_order, info, name)
-        check_images(info.shape, info.dtype, name)
-        num_bytes = count_bytes(info.shape, info.dtype)
-        check_size(num_bytes, member.file_size - file.tell(), name)
-        copy_values(file, target, num_bytes, name)
+def _unpack(file: MemberReader, target: Path, source: str) -> StoredArray:
+    """Copies the values of an array of images to another file."""
+    info, fortran_order = _read_header(file, file.name)
+    _check_order(fortran_order, info, file.name)
+    check_images(info.shape, info.dtype, file.name)
+    num_bytes = count_bytes(info.shape, info.dtype)
+    check_size(num_bytes, file.num_left, file.name)
+    copy_values(file, target, num_bytes, file.name)
     return StoredArray(target, 0, info.shape, info.dtype, source)
 
 
-def _read_values(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str, count: int | None = None
-) -> np.ndarray:
+def _read_values(file: MemberReader, count: int | None = None) -> np.ndarray:
     """Reads an array of labels for `count` images, or of class names."""
-    name = _member_name(member, source)
-    with _open(archive, member, source) as file:
-        info, fortran_order = _read_header(file, name)
-        _check_order(fortran_order and len(info.shape) > 1, info, name)
-        check_labels(info, count, name)
-        num_bytes = count_bytes(info.shape, info.dtype)
-        check_size(num_bytes, member.file_size - file.tell(), name)
-        blocks = []
-        while block := file.read(_MAX_READ_BYTES):
-            blocks.append(block)
-    check_size(num_bytes, sum(map(len, blocks)), name)
-    return np.frombuffer(b"".join(blocks), info.dtype).reshape(info.shape)
+    info, fortran_order = _read_header(file, file.name)
+    _check_order(fortran_order and len(info.shape) > 1, info, file.name)
+    check_labels(info, count, file.name)
+    num_bytes = count_bytes(info.shape, info.dtype)
+    check_size(num_bytes, file.num_left, file.name)
+    return np.frombuffer(file.read(num_bytes), info.dtype).reshape(info.shape)
 
 
 def _check_order(fortran_order: bool, info: ArrayInfo, name: str) -> None:
@@ -187,18 +122,35 @@ def _check_order(fortran_order: bool, info: ArrayInfo, name: str) -> None:
         )
 
 
-def _read_header(file: IO[bytes], name: str) -> tuple[ArrayInfo, bool]:
+class _Header:
+    """A file of which only the header is read: a false length of the header takes no memory.
+
+    Args:
+        file: File.
+    """
+
+    def __init__(self, file: SupportsRead):
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """Returns at most `size` bytes."""
+        if size > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
+def _read_header(file: SupportsRead, name: str) -> tuple[ArrayInfo, bool]:
     """Returns the shape and type of a .npy file, and True for Fortran order. The file is then at its first value."""
     readers: Mapping[tuple[int, int], Any] = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    limited: Any = _LimitedFile(file, name)
+    header: Any = _Header(file)
     try:
-        version = np.lib.format.read_magic(limited)
+        version = np.lib.format.read_magic(header)
         if version not in readers:
             raise ValueError(f"version {version}")
-        shape, fortran_order, dtype = readers[version](limited, max_header_size=_MAX_HEADER_CHARACTERS)
+        shape, fortran_order, dtype = readers[version](header, max_header_size=_MAX_HEADER_CHARACTERS)
         if any(type(size) is not int or size < 0 for size in shape) or dtype.itemsize == 0:
             raise ValueError(f"shape {quote(shape)}")
     except DataError:

@@ -1,21 +1,24 @@
 """Source for Parquet files with a column of encoded images, such as those of Hugging Face."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
-from trainer.data.prepare.sources.fields import describe_choice
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, explain_errors
+from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.metadata_files import LABEL_COLUMNS
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource
-from trainer.errors import ConfigError, DataError, TrainerError, quote
+from trainer.errors import DataError, quote
+from trainer.storage import documents, parse_json
 
 _MAX_BATCH_SIZE = 256
 _MAX_BATCH_BYTES = 2**26
 _MIN_BYTES_PER_ROW = 16
 _BYTES = "bytes"
+_FEATURES = documents.record({"features": documents.optional(documents.map_of(documents.anything))})
+_SCHEMA = documents.record({"info": documents.optional(_FEATURES)})
+"""Description of the columns by Hugging Face."""
 
 
 class ParquetSource(RecordSource):
@@ -63,39 +66,26 @@ class ParquetSource(RecordSource):
 
 def _class_columns(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Returns the class names of each column of classes, from Hugging Face's description of the columns."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        return {
-            str(name): [str(class_name) for class_name in feature["names"]]
-            for name, feature in features.items()
-            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-        }
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"the description of the columns is damaged ({quote(str(error))}); save the file again."
-        ) from error
+    content = metadata.get(b"huggingface", b"{}")
+    remedy = "save the file again"
+    value = parse_json(content, "the description of the columns", _SCHEMA, remedy=remedy, error=DataError)
+    features = (value.get("info") or {}).get("features") or {}
+    return {
+        name: [str(class_name) for class_name in feature["names"]]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+    }
 
 
 def _choose_image_column(schema: Any, options: SourceOptions, name: str) -> str:
     fitting = [field.name for field in schema if _is_image_type(field.type)]
-    if options.image_field is not None:
-        if options.image_field not in fitting:
-            raise ConfigError(
-                f"image_field={quote(options.image_field)} is not a column of encoded images of {name}; choose one of "
-                f"{', '.join(map(quote, fitting)) or '(none)'}."
-            )
-        return options.image_field
-    if not fitting:
+    column = choose_field("image_field", options.image_field, fitting, fitting, f"the columns of images of {name}")
+    if column is None:
         raise DataError(
             f"{name} has the columns {', '.join(quote(field.name) for field in schema)}, expected one of encoded "
             "images (binary, or a struct with `bytes`); store the bytes of image files."
         )
-    if len(fitting) > 1:
-        raise ConfigError(
-            f"{name} has several columns of encoded images: {', '.join(map(quote, fitting))}; choose one with "
-            "--image_field=NAME."
-        )
-    return fitting[0]
+    return column
 
 
 def _choose_label_column(
@@ -104,21 +94,9 @@ def _choose_label_column(
     columns = [field.name for field in schema if field.name != image_column]
     if options.label_field == NO_LABELS:
         return None
-    if options.label_field is not None:
-        if options.label_field not in columns:
-            raise ConfigError(
-                f"label_field={quote(options.label_field)} is not a column of {name}; choose one of "
-                f"{', '.join(map(quote, columns)) or '(none)'}, or {NO_LABELS} for one class."
-            )
-        return options.label_field
     fitting = [column for column in columns if column in class_columns]
     fitting = fitting or [column for column in columns if column.lower() in LABEL_COLUMNS]
-    if len(fitting) > 1:
-        raise ConfigError(
-            f"{name} has several columns of labels: {', '.join(map(quote, fitting))}; choose one with "
-            f"--label_field=NAME, or pass --label_field={NO_LABELS}."
-        )
-    return fitting[0] if fitting else None
+    return choose_field("label_field", options.label_field, columns, fitting, name)
 
 
 def _is_image_type(kind: Any) -> bool:
@@ -183,14 +161,5 @@ def _as_record(image: Any, label: Any, label_column: str | None, name: str) -> t
     return content, value
 
 
-@contextlib.contextmanager
-def _explain_errors(name: str) -> Iterator[None]:
-    """Converts any error of Arrow to a DataError."""
-    try:
-        yield
-    except TrainerError:
-        raise
-    except Exception as error:  # Arrow raises errors of many types for damaged files
-        raise DataError(
-            f"{name} is not a readable Parquet file ({quote(str(error))}); copy or save it again."
-        ) from error
+def _explain_errors(name: str) -> contextlib.AbstractContextManager[None]:
+    return explain_errors(f"{name} is not a readable Parquet file", "copy or save it again")

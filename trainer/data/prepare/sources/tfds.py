@@ -1,12 +1,10 @@
 """Source for data sets of tensorflow-datasets, if it is installed."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, explain_errors
 from trainer.data.prepare.sources.records import RecordSource
-from trainer.errors import DataError, TrainerError
+from trainer.errors import DataError
 
 
 class TfdsSource(RecordSource):
@@ -34,7 +32,7 @@ class TfdsSource(RecordSource):
             ) from error
         name, _, split = name.partition(":")
         split = split or "+".join(options.split) or "train"
-        with _explain_errors(f"tfds:{name} cannot be opened by tensorflow-datasets", "correct the name"):
+        with explain_errors(f"tfds:{name} cannot be opened by tensorflow-datasets", "correct the name"):
             builder = tfds.builder(name)
             features = builder.info.features or {}
         if "image" not in features:
@@ -45,27 +43,15 @@ class TfdsSource(RecordSource):
                 f"tfds:{name} has a feature `label` that is not a class; choose a data set of images in classes."
             )
         class_names = features["label"].names if has_labels else None
-        with _explain_errors(f"tfds:{name} cannot be downloaded or prepared", "check the network and the disk"):
+        with explain_errors(f"tfds:{name} cannot be downloaded or prepared", "check the network and the disk"):
             builder.download_and_prepare()
-        with _explain_errors(
+        with explain_errors(
             f"the split {split} of tfds:{name} cannot be read", "correct its name, or omit it for train"
         ):
             examples = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-        with _explain_errors(f"tfds:{name} cannot be read completely", "free space on the disk, or download it again"):
+        with explain_errors(f"tfds:{name} cannot be read completely", "free space on the disk, or download it again"):
             records = (
                 (bytes(example["image"]), int(example["label"]) if has_labels else None)
                 for example in tfds.as_numpy(examples)
             )
             self._store(records, class_names, scratch, name)
-
-
-@contextlib.contextmanager
-def _explain_errors(problem: str, remedy: str) -> Iterator[None]:
-    """Converts any error of tensorflow-datasets, the network, the disk or TensorFlow to a DataError."""
-    try:
-        yield
-    except TrainerError:
-        raise
-    except Exception as error:  # tensorflow-datasets raises errors of many types
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise DataError(f"{problem} ({reason}); {remedy}.") from error

@@ -2,23 +2,20 @@
 
 import gzip
 import itertools
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
-from trainer.data.prepare.sources.fields import describe_choice
+from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
-from trainer.errors import ConfigError, DataError, quote
+from trainer.data.record_files import split_records
+from trainer.errors import DataError, quote
 
 _LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
 _TEXT_FEATURE = "image/class/text"
 """Feature with the class name of the number in `image/class/label`."""
-_MASK_DELTA = 0xA282EAD8
 Features = Mapping[str, Any]
 """Value of each feature that has exactly one: bytes, int or float."""
 
@@ -94,67 +91,28 @@ def _read_records(path: Path, file_name: str) -> Iterator[bytes]:
     """Yields the records of a TFRecord file. Lengths and checksums are verified before content is used."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    num_read = 0
     try:
         with gzip.open(path) if is_gzip else path.open("rb") as file:
-            num_bytes = None if is_gzip else path.stat().st_size
-            while header := file.read(12):
-                length = _checked_length(header, num_read, num_bytes, file_name)
-                record, checksum = file.read(length), file.read(4)
-                if len(checksum) < 4 or _masked_crc32c(record) != struct.unpack("<I", checksum)[0]:
-                    raise _damaged(file_name, num_read)
-                yield record
-                num_read += length + 16
+            yield from split_records(file, MAX_RECORD_BYTES)
+    except DataError as error:
+        raise DataError(f"{file_name} {error}, or is not a TFRecord file; copy it again.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file_name} is not a complete gzip file ({error}); copy it again.") from error
 
 
-def _checked_length(header: bytes, offset: int, num_bytes: int | None, file_name: str) -> int:
-    """Returns the length of a record from its header, if the file is long enough for it."""
-    if len(header) < 12 or _masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]:
-        raise _damaged(file_name, offset)
-    length = struct.unpack("<Q", header[:8])[0]
-    if length > MAX_RECORD_BYTES or (num_bytes is not None and offset + 16 + length > num_bytes):
-        raise _damaged(file_name, offset)
-    return length
-
-
-def _damaged(file_name: str, offset: int) -> DataError:
-    return DataError(f"{file_name} is not a TFRecord file, or is damaged or cut at byte {offset:,}; copy it again.")
-
-
-def _masked_crc32c(content: bytes) -> int:
-    checksum = google_crc32c.value(content)
-    return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
-
-
 def _choose_features(features: Features, options: SourceOptions, name: str) -> tuple[str, str | None]:
     """Returns the names of the features with the images and with the labels, from the first record."""
-    listed = ", ".join(map(quote, features)) or "(none)"
     fitting = [key for key, value in features.items() if isinstance(value, bytes) and is_encoded_image(value)]
-    if options.image_field is not None and options.image_field not in features:
-        raise ConfigError(
-            f"image_field={quote(options.image_field)} is not a feature of {name}, which has {listed}; choose one."
-        )
-    if options.image_field is None and not fitting:
+    images = choose_field("image_field", options.image_field, features, fitting, name)
+    if images is None:
         raise DataError(
-            f"{name} has the features {listed}, expected one with the bytes of an image file, such as image/encoded; "
-            "store encoded images."
+            f"{name} has the features {', '.join(map(quote, features)) or '(none)'}, expected one with the bytes of an "
+            "image file, such as image/encoded; store encoded images."
         )
-    if options.image_field is None and len(fitting) > 1:
-        raise ConfigError(
-            f"{name} has several features with images: {', '.join(map(quote, fitting))}; choose one with "
-            "--image_field=NAME."
-        )
-    image_feature = options.image_field or fitting[0]
     if options.label_field == NO_LABELS:
-        return image_feature, None
-    if options.label_field is not None and options.label_field not in features:
-        raise ConfigError(
-            f"label_field={quote(options.label_field)} is not a feature of {name}, which has {listed}; choose one, or "
-            f"{NO_LABELS} for one class."
-        )
-    return image_feature, options.label_field or next((key for key in _LABEL_FEATURES if key in features), None)
+        return images, None
+    usual = [key for key in _LABEL_FEATURES if key in features][:1]
+    return images, choose_field("label_field", options.label_field, features, usual, name)
 
 
 def _as_record(

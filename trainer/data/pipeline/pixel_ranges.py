@@ -1,0 +1,51 @@
+"""Range of the pixels of images: the only reading that fits all values."""
+
+import numpy as np
+
+from trainer.config.choices import ImageRange
+
+Range = tuple[float, float]
+"""Smallest and largest possible value of a pixel."""
+
+IMAGE_RANGES: dict[str, Range] = {
+    ImageRange.SIGNED_UNIT: (-1.0, 1.0),
+    ImageRange.UNIT: (0.0, 1.0),
+    ImageRange.EIGHT_BIT: (0.0, 255.0),
+}
+"""Ranges of pixels by their names in the config."""
+_MARGIN = 0.1
+"""Part of a range within which the smallest and the largest value must lie at its ends."""
+_TOLERANCE = 1e-3
+"""Part of a range by which rounding may exceed it."""
+
+
+def find_range(low: float, high: float, dtype: np.dtype) -> Range | None:
+    """Returns the only range that the pixels of some images may be in, or None.
+
+    uint8 pixels are 8-bit pixels, unless none is above 1. Booleans, and other integers that are only 0 and 1, are
+    black and white. Other integers are 8-bit pixels if they fill this range. Floats are in the range that they fill.
+    Pixels fill a range if the smallest and the largest of them are within a tenth of it at either end.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        dtype: Type of the pixels.
+    """
+    if dtype == np.uint8:
+        return None if high == 1 else IMAGE_RANGES[ImageRange.EIGHT_BIT]
+    if dtype.kind == "b" or (dtype.kind in "iu" and (low, high) == (0, 1)):
+        return IMAGE_RANGES[ImageRange.UNIT]
+    candidates = [IMAGE_RANGES[ImageRange.EIGHT_BIT]] if dtype.kind in "iu" else IMAGE_RANGES.values()
+    return next((candidate for candidate in candidates if _is_filled(low, high, candidate)), None)  # at most one
+
+
+def is_inside(low: float, high: float, image_range: Range) -> bool:
+    """Returns whether values are in a range, apart from rounding."""
+    tolerance = _TOLERANCE * (image_range[1] - image_range[0])
+    return image_range[0] - tolerance <= low and high <= image_range[1] + tolerance
+
+
+def _is_filled(low: float, high: float, image_range: Range) -> bool:
+    margin = _MARGIN * (image_range[1] - image_range[0])
+    is_at_ends = low <= image_range[0] + margin and image_range[1] - margin <= high
+    return is_at_ends and is_inside(low, high, image_range)

@@ -1,0 +1,47 @@
+"""Reads CSV tables with bounded memory and time, whatever they contain."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from trainer.errors import DataError
+
+MAX_TABLE_BYTES = 2**28
+"""Maximum size of a table in bytes."""
+MAX_ROWS = 2_000_000
+"""Maximum number of rows. The names and labels of their images are in memory."""
+MAX_COLUMNS = 1000
+"""Maximum number of values in a row."""
+_MAX_LINE_CHARACTERS = 2**20
+
+
+def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a CSV table with their line numbers, first the header. Empty lines are left out.
+
+    Args:
+        content: Content of the file, in UTF-8.
+        name: Name of the file, for messages.
+
+    Raises:
+        DataError: If the content is not a CSV table in UTF-8, or exceeds a limit.
+    """
+    rows = csv.reader(_lines(content, name))
+    try:
+        for count, row in enumerate(filter(None, rows)):
+            if count > MAX_ROWS or len(row) > MAX_COLUMNS:
+                raise DataError(
+                    f"{name} has more than {MAX_ROWS:,} rows, or {len(row):,} columns in line {rows.line_num} of "
+                    f"{MAX_COLUMNS:,} allowed ones; divide it."
+                )
+            yield rows.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{name} is not a CSV table in UTF-8 ({error}); save it in this format.") from error
+
+
+def _lines(content: bytes, name: object) -> Iterator[str]:
+    """Yields lines of limited length: a row is in memory as a list of its values."""
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+    while line := text.readline(_MAX_LINE_CHARACTERS):
+        if len(line) == _MAX_LINE_CHARACTERS:
+            raise DataError(f"{name} has a line of more than {_MAX_LINE_CHARACTERS:,} characters; shorten it.")
+        yield line
