@@ -135,8 +135,15 @@ def as_array(value: object, name: str) -> np.ndarray:
         RuntimeError,
     ) as error:  # PyTorch's tensors on a GPU or with gradients raise the others
         if isinstance(error, ValueError):
-            raise DataError(f"{name} has elements of different shapes; pass images and labels of one shape.") from error
+            raise DataError(
+                f"{name} has elements of different shapes; pass images of one shape as x, and labels as y."
+            ) from error
         raise DataError(f"{name} is no array: {quote(str(error))}; pass arrays of NumPy.") from error
+    if array.dtype.kind == "O" and not array.ndim:
+        kind = type(value).__name__
+        raise DataError(f"{name} is of type {kind}; pass arrays of NumPy, such as those of trainer.data.loading.load.")
+    if np.ma.is_masked(value):
+        raise DataError(f"{name} is a masked array with masked values; fill or remove them.")
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.ndim and not array.size:
@@ -156,16 +163,16 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint8:
-        if not stated and images.max() == 1:
+        if stated != _EIGHT_BIT and images.max() == 1:
             raise DataError(
                 f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
             )
         return images
     low, high = int(images.min()), int(images.max())
-    if stated and _is_inside(low, high, stated):
-        return images.astype(np.uint8 if stated == _EIGHT_BIT else np.float32)
     if (low, high) == (0, 1):
         return images.astype(np.uint8) * np.uint8(255)
+    if stated and _is_inside(low, high, stated):
+        return images.astype(np.uint8 if stated == _EIGHT_BIT else np.float32)
     if _is_inside(low, high, _EIGHT_BIT) and _fills(low, high, _EIGHT_BIT):
         return images.astype(np.uint8)
     raise DataError(

@@ -1,5 +1,6 @@
 """The compiled step of the last `fit`, which the next one uses again if nothing that it depends on has changed."""
 
+import types
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,7 @@ def settings_of(gan: Any) -> dict[str, Any]:
         path, value = pending.popleft()
         if isinstance(value, keras.Variable):
             found[f"{path}.trainable"] = value.trainable
+            pending += [(f"{path}.{name}", getattr(value, name)) for name in ("constraint", "regularizer")]
         if isinstance(value, tuple):
             found[path] = len(value)
             pending += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
@@ -61,6 +63,7 @@ def settings_of(gan: Any) -> dict[str, Any]:
         else:
             seen.add(id(value))
             found[path] = type(value)
+            found[f"{path}()"] = " ".join(_replaced_methods(value))
             pending += [(f"{path}{name}", item) for name, item in _members(value).items()]
     return found
 
@@ -69,6 +72,12 @@ def _is_opaque(value: Any) -> bool:
     if isinstance(value, (Mapping, list, set)):
         return False
     return not getattr(value, "__dict__", None) or type(value).__module__.startswith(_OPAQUE_MODULES)
+
+
+def _replaced_methods(value: Any) -> list[str]:
+    """Returns the names of methods that attributes of an object replace."""
+    names = getattr(value, "__dict__", {})
+    return sorted(name for name in names if isinstance(getattr(type(value), name, None), types.FunctionType))
 
 
 def _members(value: Any) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, quote
 from trainer.image_io import tile
 from trainer.models.arrays import as_classes, class_tensor
 from trainer.models.gan import GAN
-from trainer.models.network_inputs import call_with_labels, find_label_input
+from trainer.models.network_inputs import call_with_labels, check_latents, find_label_input
 from trainer.training.rng import StepRng
 
 
@@ -54,11 +54,14 @@ class ConditionalGAN(GAN):
         super().__init__(latent_dim, **settings)
         check_number("num_classes", num_classes, whole=True, minimum=2)
         self.num_classes = int(num_classes)  # type: ignore[arg-type]
-        self.classes = np.arange(self.num_classes) if classes is None else np.unique(np.asarray(classes, int))
-        if not self.classes.size or self.classes.min() < 0 or self.classes.max() >= self.num_classes:
+        self.classes = np.arange(self.num_classes) if classes is None else np.asarray(classes)
+        known = np.arange(self.num_classes)
+        if not self.classes.size or self.classes.dtype.kind not in "iuf" or not np.isin(self.classes, known).all():
             raise ConfigError(
-                f"classes={classes} must be labels from 0 to {self.num_classes - 1}; pass the labels that the data has."
+                f"classes={quote(classes)} must be labels from 0 to {self.num_classes - 1}; pass the labels that the "
+                "data has."
             )
+        self.classes = np.unique(self.classes.astype(int))
 
     @property
     def condition_size(self) -> int:
@@ -83,6 +86,7 @@ class ConditionalGAN(GAN):
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Returns images [B, H, W, C] for (latents [B, Z], labels: integers [B] or [B, 1], or one-hot [B, K])."""
         latents, labels = inputs
+        check_latents(latents, self.latent_dim)
         return self.generate(latents, class_tensor(labels, self.num_classes), self.ema_generator, training)
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:

@@ -6,11 +6,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
 from trainer.training import schedules
 
 
+@keras.saving.register_keras_serializable("trainer")
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's kernel `ResourceApplyAdam`: the same variables and formula in one pass.
 
@@ -188,5 +189,5 @@ def _as_optimizer(identifier: Any) -> keras.optimizers.Optimizer:
     if optimizer is None:
         known = [name.lower() for name, member in vars(keras.optimizers).items() if isinstance(member, type)]
         advice = did_you_mean(str(identifier).lower(), known, "pass a Keras optimizer or its name, such as adam.")
-        raise ConfigError(f"optimizer={identifier} is unknown; {advice}")
+        raise ConfigError(f"optimizer={quote(identifier)} is unknown; {advice}")
     return optimizer
