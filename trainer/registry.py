@@ -62,7 +62,7 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         advice = f"choose one of {', '.join(known)}." if known else "there are no names to choose from."
-        raise ConfigError(f"{quote(name)} is an unknown {kind}; {did_you_mean(name, known, advice)}")
+        raise ConfigError(f"{quote(name)} is an unknown {kind}; {did_you_mean(str(name), known, advice)}")
 
 
 def did_you_mean(name: str, known: Iterable[str], advice: str = "") -> str:

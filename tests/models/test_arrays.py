@@ -60,8 +60,9 @@ def test_integers_from_0_to_255_are_8_bit_pixels(x):
 
 @pytest.mark.parametrize("kind", [bool, "int8", "int64", "uint16"])
 def test_two_values_are_black_and_white(kind):
-    images, _ = read((BYTES > 99).astype(kind))
-    np.testing.assert_array_equal(images, np.where(BYTES > 99, 255, 0))
+    for stated in (None, UNIT, SIGNED, EIGHT_BIT):
+        images, _ = read((BYTES > 99).astype(kind), stated)
+        np.testing.assert_array_equal(images, np.where(BYTES > 99, 255, 0))
 
 
 REFUSED = [
@@ -100,6 +101,11 @@ REFUSED = [
     ("ragged", [X[0], X[0, :3]], "shape"),
     ("text", "data/photos", "load"),
     ("objects", np.array([None, 1]), "object"),
+    ("masked", np.ma.masked_array(X / 255, X < 9), "masked"),
+    ("function", lambda: X, "function"),
+    ("sparse", tf.sparse.from_dense(X[0, :, :, 0]), "SparseTensor"),
+    ("none", None, "NoneType"),
+    ("images and labels in a list", [X, np.arange(4)], "x", "y"),
 ]
 
 
@@ -120,6 +126,7 @@ def test_images_without_exactly_one_reading_are_refused(x, mentions):
         ((X / 4).astype("int32"), EIGHT_BIT, np.uint8),
         (np.sign(X - 99).astype("int32"), SIGNED, np.float32),
         (BYTES // 255, EIGHT_BIT, np.uint8),
+        (BYTES // 255 * 1.0, SIGNED, np.float32),
     ],
 )
 def test_a_stated_range_decides(x, stated, kind):
@@ -137,6 +144,8 @@ def test_a_stated_range_decides(x, stated, kind):
         (X.astype("float32"), SIGNED),
         ((X * 257).astype("uint16"), EIGHT_BIT),
         ((X - 128).astype("int8"), SIGNED),
+        (BYTES // 255, SIGNED),
+        (BYTES // 255, UNIT),
     ],
 )
 def test_values_outside_of_a_stated_range_are_refused(x, stated):
@@ -193,6 +202,9 @@ WRONG_LABELS = [
     ("booleans", [True, False, True, True], "bool"),
     ("names", ["cat", "dog", "cat", "dog"], "<U3"),
     ("objects", [None, 1, 2, 3], "object"),
+    ("masked", np.ma.masked_array([0, 1, 2, 0], [1, 0, 0, 0]), "masked"),
+    ("iterator", iter([0, 1, 2, 0]), "list_iterator"),
+    ("dict", {"label": [0, 1, 2, 0]}, "dict"),
     ("one label", 2, "()"),
     ("few", [0, 1], "2", "4"),
     ("none", [], "y", "(0,)"),

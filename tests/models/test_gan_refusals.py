@@ -103,6 +103,27 @@ def compiled(**settings):
         row("image range", lambda: GAN(4, image_range="0..9"), ConfigError, "image_range", "0..9"),
         row("one class", lambda: ConditionalGAN(4, 1), ConfigError, "num_classes", "1"),
         row("updates", lambda: compiled(discriminator_updates="apart"), ConfigError, "discriminator_updates", "apart"),
+        *(
+            row(f"{name}={value!r}", lambda name=name, value=value: compiled(**{name: value}), ConfigError, name)
+            for name, values in {
+                "seed": ("a", 1.5, None, 2**70, True),
+                "strategy": ("mirrored", 3),
+                "jit_compile": ("off", "on", None, 2),
+                "ema_half_life_images": (-1, "x", float("nan"), float("inf"), True, None),
+                "penalty_weight": (-1, "x", float("nan"), None),
+            }.items()
+            for value in values
+        ),
+        row("weight", lambda: compiled(augment="ada", augment_probability="x"), ConfigError, "augment_probability"),
+        row("augmentation", lambda: compiled(augment=lambda images: images), ConfigError, "augmentation", "ada"),
+        row("penalty", lambda: compiled(penalties=[3]), ConfigError, "3", "penalty"),
+        row("loss of Keras", lambda: compiled(loss="mse"), ConfigError, "mse", "keras.losses.mean_squared_error"),
+        *(
+            row(f"classes={value!r}", lambda value=value: ConditionalGAN(4, 3, classes=value), ConfigError, "classes")
+            for value in (["a"], [1.5], [None], [3], [-1], [], [float("nan")], {0}, "01")
+        ),
+        row("a network", lambda: small_gan(generator=tiny_networks()["generator"]()), NetworkError, "generator"),
+        row("no function", lambda: small_gan(generator="dcgan"), NetworkError, "generator", "str"),
     ],
 )
 def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
@@ -118,6 +139,20 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
         row("no numbers", lambda: fit(tiny_gan(), ["a", "b"]), DataError, "x", "<U1"),
         row("too few", lambda: fit(tiny_gan(), batch_size=64), ConfigError, "batch_size", "64", "20"),
         row("no batch", lambda: fit(tiny_gan(), batch_size=0), ConfigError, "batch_size", "0"),
+        row("flips", lambda: fit(tiny_gan(), horizontal_flips="no"), ConfigError, "horizontal_flips", "no"),
+        row("balance of a word", lambda: fit(tiny_gan(), balance_classes="no"), ConfigError, "balance_classes", "no"),
+        *(
+            row(f"seed {seed!r}", lambda seed=seed: small_gan().sample(2, seed=seed), ConfigError, "seed")
+            for seed in ("a", 1.5, [1], 2**64)
+        ),
+        *(
+            row(
+                f"{act} of {shape}", lambda act=act, shape=shape: act(small_gan())(np.zeros(shape, "f")), DataError, "3"
+            )
+            for act in (lambda gan: gan, lambda gan: gan.predict_on_batch)
+            for shape in ((2, 4), (2, 2, 2, 1), (2,))
+        ),
+        row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),
         row("no window", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),
         row("no labels", lambda: fit(conditional()), DataError, "labels", "y", "10"),
         row("label too large", lambda: fit(conditional(), y=[0] * 19 + [12]), DataError, "12", "num_classes", "10"),

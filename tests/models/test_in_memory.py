@@ -259,7 +259,7 @@ def test_steps_of_epochs(epochs, steps, expected):
 @pytest.mark.parametrize(
     ("epochs", "steps", "name"),
     [
-        *((value, None, "epochs") for value in (None, -1, "3", float("nan"), float("inf"), [1], True)),
+        *((value, None, "epochs") for value in (None, -1, "3", float("nan"), float("inf"), [1], True, 1e308)),
         *((1, value, "steps") for value in (-1, 3.7, "3", float("nan"), True)),
     ],
 )

@@ -1,5 +1,6 @@
 """Every public hook of Keras works on a GAN or is refused by name. docs/keras.md lists the rows of this table."""
 
+import copy
 import inspect
 import itertools
 import re
@@ -438,6 +439,20 @@ def two_rates():
     return compiled(optimizer=rates).optimizer
 
 
+@works("Copies of model.optimizer")
+def _(scene):
+    assert copy.copy(scene.gan.optimizer).learning_rate is scene.gan.optimizer.learning_rate
+    optimizer = scene.gan.optimizers["generator"]
+    assert optimizers.deserialize(optimizers.serialize(optimizer)).get_config() == optimizer.get_config()
+
+
+REFUSED["Setting model.optimizer"] = lambda scene: refused(
+    lambda: (setattr(gan := compiled(), "optimizer", optimizers.SGD(0.1)), scene.fit(gan)), NetworkError, "optimizer"
+)
+for _name, _make in {"generator": generator, "discriminator": discriminator}.items():
+    REFUSED[f"Setting {_name}"] = lambda scene, name=_name, make=_make: refused(
+        lambda: (setattr(gan := compiled(), name, make()), scene.fit(gan)), NetworkError, name
+    )
 REFUSED["One learning_rate for optimizers with two"] = lambda scene: refused(
     lambda: setattr(two_rates(), "learning_rate", 0.3), ConfigError, "learning_rate", "0.3", "0.1", "0.2"
 )

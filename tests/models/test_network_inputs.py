@@ -180,6 +180,21 @@ class TwoArguments(keras.Model):
         return latents
 
 
+class OptionalLabels(keras.Model):
+    def call(self, latents, labels=None, training=False):
+        return latents
+
+
+class NamedLabels(keras.Model):
+    def call(self, latents, *, class_ids=None, training=False):
+        return latents
+
+
+def of_text():
+    inputs = [keras.Input((Z,)), keras.Input((1,), dtype="string")]
+    return keras.Model(inputs, layers.Dense(1)(inputs[0]))
+
+
 @pytest.mark.parametrize(
     ("role", "network", "shape", "error", "mentions"),
     [
@@ -191,6 +206,9 @@ class TwoArguments(keras.Model):
         ("generator", of_inputs((Z,), (K,), (1,)), (Z,), NetworkError, ("(4,)", "(3,)", "(1,)")),
         ("generator", concatenated_generator(Z), (Z,), NetworkError, ("(4,)", "(7,)", "latent_dim")),
         ("generator", TwoArguments(), (Z,), NetworkError, ("TwoArguments", "labels", "list")),
+        ("generator", OptionalLabels(), (Z,), NetworkError, ("OptionalLabels", "labels", "list")),
+        ("generator", NamedLabels(), (Z,), NetworkError, ("NamedLabels", "class_ids", "list")),
+        ("generator", of_text(), (Z,), NetworkError, ("(4,)", "integer")),
         ("discriminator", plain_discriminator(), SHAPE, NetworkError, ("(6, 6, 1)", "(6, 6, 4)")),
         ("discriminator", of_inputs(SHAPE, (6, 6, K)), SHAPE, NetworkError, ("(6, 6, 3)", "(6, 6, 4)")),
         ("discriminator", of_inputs((5, 5, 1), (K,)), SHAPE, NetworkError, ("(5, 5, 1)", "(6, 6, 1)")),

@@ -98,6 +98,15 @@ def test_each_penalty_of_an_objective_is_taken_where_it_says():
     np.testing.assert_allclose(added, (norms - 1) ** 2, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("several", ["r1", penalties.r1, None])
+def test_one_penalty_needs_no_list(several):
+    one = [] if several is None else ["r1"]
+    assert (
+        Objective("hinge", penalties=several)._penalties._penalties
+        == Objective("hinge", penalties=one)._penalties._penalties
+    )
+
+
 def test_several_penalties_are_added_and_one_may_be_a_function():
     def steepness(input_gradients):
         return tf.reduce_sum(tf.abs(input_gradients.at_fake()), axis=[1, 2, 3])

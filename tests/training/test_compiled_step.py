@@ -70,6 +70,22 @@ CHANGES_THE_STEP = {
         setattr(gan.generator.weights[0], "trainable", False),
         fit(gan, images[:32], steps=4),
     ),
+    "constraint": lambda gan, images: (
+        setattr(gan.generator.weights[0], "constraint", keras.constraints.MaxNorm(0.1)),
+        fit(gan, images[:32], steps=4),
+    ),
+    "regularizer": lambda gan, images: (
+        setattr(gan.generator.weights[0], "regularizer", keras.regularizers.L2(0.1)),
+        fit(gan, images[:32], steps=4),
+    ),
+    "method": lambda gan, images: (
+        setattr(gan, "add_losses", lambda loss_output, latents: None),
+        fit(gan, images[:32], steps=4),
+    ),
+    "method of a layer": lambda gan, images: (
+        setattr(gan.generator.layers[0], "call", gan.generator.layers[0].call),
+        fit(gan, images[:32], steps=4),
+    ),
     "optimizer": lambda gan, images: (
         setattr(gan.optimizers["generator"], "beta_1", 0.1),
         fit(gan, images[:32], steps=4),

@@ -278,3 +278,12 @@ def test_a_manifest_that_is_no_small_file_is_passed_over(runs, kind):
         (runs / "manifest").write_bytes(content)
         path.symlink_to(runs / "manifest" if kind == "link" else "/dev/zero")
     assert open_store("run", runs / "run").restore(state_of()).step == 6
+
+
+@pytest.mark.parametrize("step", [4, 9])
+def test_a_chosen_checkpoint_that_is_not_valid_is_named_with_the_others(runs, step):
+    shutil.rmtree(folder_of(runs, "run", 4))
+    shutil.copytree(folder_of(runs, "run", 2), folder_of(runs, "run", step))
+    store = open_store("run", runs / "run")
+    check_refusal(lambda: store.find(step), CheckpointError, f"step {step}", "step 2", "8, 6, 2", "choose")
+    assert store.find()[0].step == 8

@@ -136,6 +136,15 @@ def check_number(
         raise _out_of_range(name, value, minimum, maximum, below, whole=whole)
 
 
+def check_seed(seed: Any) -> None:
+    """Checks a seed: a whole number of 64 bits.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    check_number("seed", seed, whole=True, minimum=-(2**63), maximum=2**63 - 1)
+
+
 def _out_of_range(
     name: str, value: Any, minimum: float, maximum: float, below: float = math.inf, *, whole: bool = False
 ) -> ConfigError:

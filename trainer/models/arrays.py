@@ -132,8 +132,15 @@ def as_array(value: object, name: str) -> np.ndarray:
         RuntimeError,
     ) as error:  # PyTorch's tensors on a GPU or with gradients raise the others
         if isinstance(error, ValueError):
-            raise DataError(f"{name} has elements of different shapes; pass images and labels of one shape.") from error
+            raise DataError(
+                f"{name} has elements of different shapes; pass images of one shape as x, and labels as y."
+            ) from error
         raise DataError(f"{name} is no array: {quote(str(error))}; pass arrays of NumPy.") from error
+    if array.dtype.kind == "O" and not array.ndim:
+        kind = type(value).__name__
+        raise DataError(f"{name} is of type {kind}; pass arrays of NumPy, such as those of trainer.data.loading.load.")
+    if np.ma.is_masked(value):
+        raise DataError(f"{name} is a masked array with masked values; fill or remove them.")
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.ndim and not array.size:
@@ -150,19 +157,21 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
         )
     if images.dtype.kind == "f":
         return images
-    if images.dtype == np.uint8 and stated:
-        return images
+    eight_bit = IMAGE_RANGES[ImageRange.EIGHT_BIT]
     low, high = int(images.min()), int(images.max())
-    if images.dtype.kind != "b" and stated and is_inside(low, high, stated):
-        return images.astype(np.uint8 if stated == IMAGE_RANGES[ImageRange.EIGHT_BIT] else np.float32)
     image_range = find_range(low, high, images.dtype)
-    if image_range is not None:
-        pixels = images.astype(np.uint8, copy=False)
-        return pixels if image_range == IMAGE_RANGES[ImageRange.EIGHT_BIT] else pixels * np.uint8(255)
+    if image_range == IMAGE_RANGES[ImageRange.UNIT]:  # black and white
+        return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint8:
-        raise DataError(
-            f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
-        )
+        if image_range is None and stated != eight_bit:
+            raise DataError(
+                f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
+            )
+        return images
+    if stated and is_inside(low, high, stated):
+        return images.astype(np.uint8 if stated == eight_bit else np.float32)
+    if image_range is not None:
+        return images.astype(np.uint8)
     raise DataError(
         f"{name} has values of type {images.dtype} from {low} to {high}, which are not 8-bit pixels from 0 to 255; "
         f"pass those as uint8, or scale {name} to floats from 0 to 1 or from -1 to 1."

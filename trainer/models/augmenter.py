@@ -3,7 +3,6 @@
 import keras
 import tensorflow as tf
 
-from trainer.config.fields import check_number
 from trainer.models import augment
 from trainer.training import schedules
 from trainer.training.rng import StepRng
@@ -29,8 +28,8 @@ class Augmenter(keras.layers.Layer):
 
     def __init__(self, name: str, probability: schedules.ScheduleLike | None, image_range: tuple[float, float]):
         super().__init__(name="augmenter", dtype="float32")
-        if isinstance(probability, (int, float)):
-            check_number("augment_probability", probability, maximum=1)
+        if probability is not None:
+            schedules.check("augment_probability", probability, maximum=1)
         self._augment = augment.get(name)
         self._schedule = None if probability is None else schedules.get(probability)
         self.image_range = image_range

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.config.fields import check_number
-from trainer.errors import ConfigError, NetworkError
+from trainer.config.fields import check_choice, check_number, check_seed
+from trainer.errors import ConfigError, NetworkError, quote
 from trainer.models.objective import Objective
 from trainer.models.validation import (
     check_built,
@@ -21,7 +21,7 @@ from trainer.models.validation import (
     policy_of,
 )
 from trainer.models.weight_limit import limited_weights
-from trainer.training import optimizers
+from trainer.training import optimizers, schedules
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
 
@@ -127,7 +127,7 @@ def build_networks(
     gan: Any,
     objective: Objective,
     *,
-    with_ema: bool,
+    ema_half_life_images: ScheduleLike,
     precision: str | None,
     max_weights: int,
     seed: int,
@@ -136,11 +136,16 @@ def build_networks(
     """Builds all networks of a GAN, with weights that are a function of `seed`.
 
     Raises:
-        ConfigError: If `precision`, `max_weights` or a global setting of Keras is not supported.
+        ConfigError: If `precision`, `max_weights`, `seed`, `strategy`, `ema_half_life_images` or a global setting of
+            Keras is not supported.
         NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
             another one; or if all of them have more weights than `max_weights`.
     """
     check_number("max_weights", max_weights, whole=True, minimum=1)
+    check_seed(seed)
+    schedules.check("ema_half_life_images", ema_half_life_images)
+    if not isinstance(strategy, tf.distribute.Strategy):
+        raise ConfigError(f"strategy={quote(strategy)} is no tf.distribute.Strategy; pass one, or None.")
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy_of(precision))
     try:
@@ -150,7 +155,7 @@ def build_networks(
                 check_built(name, network)
                 check_scope(name, network, strategy)
             check_optimizer_groups(gan.optimizer_groups, networks)
-            if with_ema:
+            if ema_half_life_images:
                 networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
             check_distinct(networks)
     finally:
@@ -174,7 +179,12 @@ def build_optimizers(
 
 
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
-    """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs."""
+    """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs.
+
+    Raises:
+        ConfigError: If `jit_compile` is none of True, False and `auto`.
+    """
+    check_choice("jit_compile", jit_compile, (True, False, "auto"))
     return not has_convolutions(networks.values()) if jit_compile == "auto" else bool(jit_compile)
 
 

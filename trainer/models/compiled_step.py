@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import types
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,7 @@ def settings_of(gan: Any) -> dict[str, Any]:
         path, value = pending.popleft()
         if isinstance(value, keras.Variable):
             settings[f"{path}.trainable"] = value.trainable
+            pending += [(f"{path}.{name}", getattr(value, name)) for name in ("constraint", "regularizer")]
         if isinstance(value, np.ndarray):
             settings[f"{path}.content"] = _digest(value)
         if isinstance(value, (tuple, list, set, Mapping)):
@@ -72,6 +74,7 @@ def settings_of(gan: Any) -> dict[str, Any]:
         else:
             visited.add(id(value))
             settings[path] = type(value)
+            settings[f"{path}()"] = " ".join(_replaced_methods(value))
             pending += [(f"{path}{name}", item) for name, item in _members(value).items()]
     return settings
 
@@ -80,6 +83,12 @@ def _is_opaque(value: Any) -> bool:
     if isinstance(value, (Mapping, list, set)):
         return False
     return not getattr(value, "__dict__", None) or type(value).__module__.startswith(_OPAQUE_MODULES)
+
+
+def _replaced_methods(value: Any) -> list[str]:
+    """Returns the names of methods that attributes of an object replace."""
+    names = getattr(value, "__dict__", {})
+    return sorted(name for name in names if isinstance(getattr(type(value), name, None), types.FunctionType))
 
 
 def _members(value: Any) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, quote
 from trainer.image_io import tile
 from trainer.models.arrays import as_array, as_classes, class_tensor
 from trainer.models.gan import GAN
-from trainer.models.network_inputs import call_with_labels, find_label_input
+from trainer.models.network_inputs import call_with_labels, check_latents, find_label_input
 from trainer.training.rng import StepRng
 
 
@@ -54,11 +54,14 @@ class ConditionalGAN(GAN):
         super().__init__(latent_dim, **settings)
         check_number("num_classes", num_classes, whole=True, minimum=2)
         self.num_classes = int(num_classes)  # type: ignore[arg-type]
-        self.classes = np.arange(self.num_classes) if classes is None else np.unique(np.asarray(classes, int))
-        if not self.classes.size or self.classes.min() < 0 or self.classes.max() >= self.num_classes:
+        self.classes = np.arange(self.num_classes) if classes is None else np.asarray(classes)
+        known = np.arange(self.num_classes)
+        if not self.classes.size or self.classes.dtype.kind not in "iuf" or not np.isin(self.classes, known).all():
             raise ConfigError(
-                f"classes={classes} must be labels from 0 to {self.num_classes - 1}; pass the labels that the data has."
+                f"classes={quote(classes)} must be labels from 0 to {self.num_classes - 1}; pass the labels that the "
+                "data has."
             )
+        self.classes = np.unique(self.classes.astype(int))
 
     @property
     def condition_size(self) -> int:
@@ -106,8 +109,9 @@ class ConditionalGAN(GAN):
         if not is_pair or not tf.executing_eagerly():
             return inputs
         latents, labels = inputs
-        shape = as_array(latents, "latents").shape
-        return latents, as_classes(labels, shape[0] if shape else 0, self.num_classes, "labels")
+        latents = as_array(latents, "latents")
+        check_latents(latents, self.latent_dim)
+        return latents, as_classes(labels, len(latents) if latents.ndim else 0, self.num_classes, "labels")
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         chunk = super().make_chunk(x, y)

@@ -228,7 +228,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             discriminator_updates: `together`, `separate` (one update on real, then one on fake images) or
                 `concatenated` (one batch of both).
             discriminator_repeats: Discriminator updates per step.
-            penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`.
+            penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`; one or several.
             penalty_weight: Weight of each penalty; a number or a function of the step.
             penalty_every_steps: Steps between two penalties.
             augment: Name in `trainer.augment`; None for no augmentation.
@@ -264,7 +264,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         networks = compiled_state.build_networks(
             self,
             objective,
-            with_ema=bool(ema_half_life_images),
+            ema_half_life_images=ema_half_life_images,
             precision=precision,
             max_weights=max_weights,
             seed=seed,
@@ -339,6 +339,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         check_arguments("fit", keras_arguments, inspect.signature(GAN.fit).parameters)
         check_number("batch_size", batch_size, whole=True, minimum=1)
         check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
+        check_choice("balance_classes", balance_classes, (True, False))
+        check_choice("horizontal_flips", horizontal_flips, (True, False))
         loader = make_loader(self, x, y, batch_size, balance_classes)
         num_steps = count_steps(epochs, steps, loader.steps_per_epoch)
         callback_list = keras.callbacks.CallbackList(
@@ -393,7 +395,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     def _build(self, name: str) -> keras.Model:
         if name not in self._factories:
             raise NetworkError(f"{type(self).__name__} has no {name}; override get_{name}() to return a keras.Model.")
-        return self._factories[name]()
+        factory = self._factories[name]
+        if isinstance(factory, keras.layers.Layer) or not callable(factory):
+            raise NetworkError(f"networks[{name!r}] is a {type(factory).__name__}; pass a function that builds it.")
+        return factory()
 
     def _make_device_loop(self, batch_size: int, horizontal_flips: bool, chunk: Chunk) -> DeviceLoop:
         """Returns the compiled step for data like `chunk`: that of the last `fit` if nothing has changed."""

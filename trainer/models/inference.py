@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.fields import check_number
+from trainer.config.fields import check_number, check_seed
 from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.models.compiled_state import ema_name
+from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Sampler
 from trainer.training.rng import StepRng
 
@@ -23,6 +24,8 @@ class InferenceMixin:
 
     def call(self: Any, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns images [B, H, W, C] of the EMA generator for latents [B, Z]."""
+        self.require_compiled()
+        check_latents(latents, self.latent_dim)
         return self.generate(latents, None, self.ema_generator, training)
 
     @property
@@ -50,8 +53,9 @@ class InferenceMixin:
             DataError: If labels are out of range, or the model takes none.
         """
         check_number("num_images", num_images, whole=True, minimum=1)
-        chosen = self.labels_to_sample(num_images, labels)
         seed = self.seed if seed is None else seed
+        check_seed(seed)
+        chosen = self.labels_to_sample(num_images, labels)
         latents = self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy()
         return self._sampler(self.image_range, latents, chosen), chosen
 

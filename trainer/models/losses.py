@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import NetworkError
+from trainer.errors import ConfigError, NetworkError
 from trainer.registry import Registry
 
 
@@ -78,6 +78,8 @@ def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> Advers
         NetworkError: If the object is not a loss, or the class needs arguments.
     """
     if isinstance(identifier, str):
+        if identifier not in _LOSSES.names() and (function := _keras_loss(identifier)):
+            raise ConfigError(f"loss={identifier} is a name of Keras; pass the function keras.losses.{function}.")
         return _LOSSES[identifier]()
     if isinstance(identifier, type) and issubclass(identifier, (AdversarialLoss, keras.losses.Loss)):
         return get(_instance_of(identifier))
@@ -86,6 +88,15 @@ def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> Advers
     if callable(identifier) and not isinstance(identifier, type):
         return KerasLoss(identifier)
     raise NetworkError(f"loss={identifier!r} is not a name, an AdversarialLoss or a Keras loss (y_true, y_pred).")
+
+
+def _keras_loss(name: str) -> str | None:
+    """Returns the name of the function in `keras.losses` that Keras calls `name`; None if there is none."""
+    try:
+        function = getattr(keras.losses.get(name), "__name__", "")
+    except ValueError:
+        return None
+    return function if hasattr(keras.losses, function) else None
 
 
 def _instance_of(kind: type) -> Any:

@@ -48,6 +48,16 @@ def check_latent_dim(latent_dim: int | None, input_dim: int | None) -> int:
     return int(size)  # type: ignore[arg-type]
 
 
+def check_latents(latents: tf.Tensor, latent_dim: int) -> None:
+    """Rejects the argument of `GAN.call` if it is not latents [B, Z].
+
+    Raises:
+        DataError: If it has another shape.
+    """
+    if not _matches(tuple(latents.shape[1:]), (latent_dim,)):
+        raise DataError(f"latents has the shape {tuple(latents.shape)}; pass latents of shape [N, {latent_dim}].")
+
+
 def call_with_labels(
     role: str, network: keras.layers.Layer, data: tf.Tensor, labels: tf.Tensor, num_classes: int, training: bool
 ) -> Any:
@@ -134,7 +144,8 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
     parameters = [
         parameter.name
         for parameter in inspect.signature(network.call).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and (parameter.default is parameter.empty or _LABEL_NAMES.search(parameter.name))
     ]
     if len(parameters) > 1 and parameters[1] not in ("training", "mask"):
         raise NetworkError(
@@ -150,7 +161,7 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
 
 
 def _takes_labels(label: _Input, num_classes: int) -> bool:
-    return label.shape in _INTEGER_SHAPES or _matches(label.shape, (num_classes,))
+    return label.dtype != "string" and (label.shape in _INTEGER_SHAPES or _matches(label.shape, (num_classes,)))
 
 
 def _matches(expected: Shape, actual: Shape) -> bool:

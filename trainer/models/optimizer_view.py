@@ -72,6 +72,9 @@ class OptimizerView:
         """Returns the config of each optimizer, by `generator` and `discriminator`."""
         return {name: optimizer.get_config() for name, optimizer in self._by_name.items()}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OptimizerView, (self._by_name,)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate":
             raise AttributeError(

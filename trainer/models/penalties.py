@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from trainer.errors import ConfigError, quote
 from trainer.registry import Registry
 
 
@@ -44,9 +45,13 @@ def get(identifier: str | Penalty) -> Penalty:
     """Returns a penalty by its name, or a function as it is.
 
     Raises:
-        ConfigError: If the name is unknown.
+        ConfigError: If the name is unknown, or `identifier` is neither.
     """
-    return _PENALTIES[identifier] if isinstance(identifier, str) else identifier
+    if isinstance(identifier, str):
+        return _PENALTIES[identifier]
+    if not callable(identifier):
+        raise ConfigError(f"{quote(identifier)} is no penalty; pass a list of names or functions.")
+    return identifier
 
 
 @register_penalty

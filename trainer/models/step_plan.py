@@ -7,6 +7,7 @@ import keras
 from trainer.config.choices import UpdateOrder
 from trainer.errors import NetworkError
 from trainer.models.compiled_state import CompiledState, ema_name
+from trainer.models.optimizer_view import OptimizerView
 from trainer.models.validation import check_layers, trained_variables
 from trainer.training import schedules
 from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
@@ -19,6 +20,7 @@ def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) 
         NetworkError: If the networks were changed since `compile` in a way that the optimizers do not allow.
     """
     state: CompiledState = gan.compiled_state
+    _check_replaced(gan, state)
     _check_trainable(gan, state)
     emas = [name for name in gan.ema_networks if ema_name(name) in state.networks]
     half_life = state.ema_half_life_images
@@ -52,6 +54,21 @@ def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
     if group == "discriminator" and state.objective.augmenter is not None:
         networks.append(state.objective.augmenter)
     return Phase(name, tuple(networks), state.optimizers[group])
+
+
+def _check_replaced(gan: Any, state: CompiledState) -> None:
+    """Rejects networks and optimizers that were assigned to attributes after `compile`, which training would ignore."""
+    if not isinstance(gan.optimizer, OptimizerView):
+        raise NetworkError(
+            "optimizer was set after compile, which has no effect; set learning rates of optimizers, or create another "
+            "GAN and compile it with that optimizer."
+        )
+    replaced = [name for name, network in state.networks.items() if vars(gan).get(name, network) is not network]
+    if replaced:
+        raise NetworkError(
+            f"{replaced[0]} was set after compile, and its optimizer was built for the previous network; set the "
+            f"weights of {replaced[0]}, or create another GAN."
+        )
 
 
 def _check_trainable(gan: Any, state: CompiledState) -> None:

@@ -16,6 +16,8 @@ from trainer.models.validation import check_reaches
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
 
+_MAX_EPOCHS = 1e9
+
 
 def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
     """Returns the loader of the training data of a compiled `GAN`.
@@ -57,7 +59,7 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
     if steps is not None:
         check_number("steps", steps, whole=True)
         return int(steps)
-    check_number("epochs", epochs)
+    check_number("epochs", epochs, maximum=_MAX_EPOCHS)
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 

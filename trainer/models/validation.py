@@ -217,7 +217,8 @@ def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
         raise DataError(f"x has images of shape {real}, but the generator makes {fake}; pass x[..., numpy.newaxis].")
     if fake != real:
         raise NetworkError(
-            f"the generator makes images of shape {fake}, but the data has {real}; change its last layers."
+            f"the generator makes images of shape {fake}, but x has images of shape {real}; change the last layers of "
+            "the generator, or the shape of x."
         )
 
 

@@ -24,6 +24,7 @@ class WeightedPenalties:
     """
 
     def __init__(self, penalties: Sequence[str | Penalty], weight: schedules.ScheduleLike, every_steps: int):
+        schedules.check("penalty_weight", weight)
         self._penalties = _by_name(penalties)
         self._weight, self._every_steps = schedules.get(weight), every_steps
 
@@ -68,10 +69,10 @@ class WeightedPenalties:
         }
 
 
-def _by_name(penalties: Sequence[str | Penalty]) -> dict[str, Penalty]:
+def _by_name(penalties: str | Penalty | Sequence[str | Penalty] | None) -> dict[str, Penalty]:
     """Penalties by the names that they are logged under. A second penalty of the same name becomes `NAME_2`."""
     named: dict[str, Penalty] = {}
-    for penalty in penalties:
+    for penalty in [penalties] if isinstance(penalties, str) or callable(penalties) else penalties or ():
         name = penalty if isinstance(penalty, str) else getattr(penalty, "__name__", type(penalty).__name__)
         number = 1
         while (unique := name if number == 1 else f"{name}_{number}") in named:

@@ -11,6 +11,7 @@ from trainer.registry import did_you_mean
 from trainer.training import schedules
 
 
+@keras.saving.register_keras_serializable("trainer")
 class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's kernel `ResourceApplyAdam`: the same variables and formula in one pass.
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.config.fields import check_number
 from trainer.errors import ConfigError
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
@@ -16,6 +17,16 @@ ScheduleLike = float | Schedule
 """A number, or a schedule."""
 
 _SHAPES = ("linear", "cosine")
+
+
+def check(name: str, value: Any, maximum: float = math.inf) -> None:
+    """Checks an argument that is a number from 0 to `maximum`, or a schedule.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if not callable(value):
+        check_number(name, value, maximum=maximum)
 
 
 def get(value: ScheduleLike) -> Schedule:

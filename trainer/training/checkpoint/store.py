@@ -146,6 +146,12 @@ class CheckpointStore:
             CheckpointError: If there are checkpoints but none is valid.
         """
         manifest, problems = self._first(number for number in reversed(self.steps()) if step in (None, number))
+        if manifest is None and problems and step is not None:
+            others = ", ".join(str(number) for number in reversed(self.steps()) if number != step) or "none"
+            raise CheckpointError(
+                f"the checkpoint of step {step} in {self.directory} is not valid: {problems[0]}; choose another one: "
+                f"{others}."
+            )
         if manifest is None and problems:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, use "
