@@ -37,7 +37,7 @@ TABLE = [
     Refusal("missing file to copy", download, StorageError, ("/missing.png",)),
     Refusal("existing file", write_over, StorageError, ("/x",)),
     Refusal("logs among the logs", logs_among_logs, ConfigError, ("/logs/of/tensorboard", "/logs")),
-    Refusal("no bucket", lambda *_: locate("gs:///x"), StorageError, ("gs:///x",)),
+    Refusal("no bucket", lambda *_: locate("gs:///x"), ConfigError, ("gs:///x",)),
 ]
 
 

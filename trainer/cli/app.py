@@ -15,7 +15,7 @@ from absl import flags
 from trainer import signals
 from trainer.config.flags import explain, with_underscores
 from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote, shorten
-from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal, log_fields
+from trainer.logging import discard_output, install_handler, is_terminal, log_fields, prepare_streams
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
 
@@ -51,7 +51,6 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
     Raises:
         ConfigError: If the extension is unknown, the name is that of a folder, or the file's folder does not exist or
             is not writable.
-        StorageError: If the name has no bucket.
     """
     file = locate(name)
     if PurePosixPath(file.name).suffix not in kinds:
@@ -89,7 +88,7 @@ def run(
         The exit code: 0 done, 1 error, 2 bad flags, 130 interrupted, 141 standard output is closed, 143 stopped by
         SIGTERM.
     """
-    escape_unprintable()
+    prepare_streams()
     install_handler()
     values = flags.FlagValues()
     define_flags(values)
