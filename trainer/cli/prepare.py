@@ -11,7 +11,7 @@ from trainer.cli import app
 from trainer.config.choices import ImageRange
 from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.storage import locate, parse_path
 
@@ -32,6 +32,8 @@ _SECS_BETWEEN_MESSAGES = 5.0
 _SECS_BETWEEN_UPDATES = 0.2
 _MAX_LISTED_BAD_IMAGES = 10
 _MAX_LISTED_CLASSES = 20
+_MAX_SHARD_MIB = 65_536.0
+_MAX_PROCESSES = 256
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -86,6 +88,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         None,
         "Number of processes that decode images. None: one per CPU core.",
         lower_bound=1,
+        upper_bound=_MAX_PROCESSES,
         flag_values=values,
     )
     absl_flags.DEFINE_bool(
@@ -154,6 +157,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
     with quiet_import():
         from trainer.data.prepare.convert import ConversionOptions
 
+    if not values.shard_mib <= _MAX_SHARD_MIB:  # also true for NaN, which passes all bounds of a flag
+        raise ConfigError(f"shard_mib={values.shard_mib} is not a size; give at most {_MAX_SHARD_MIB:,.0f}.")
     options = ConversionOptions(
         image_size=_parse_image_size(values.image_size),
         resize=values.resize,
@@ -185,11 +190,17 @@ def main(argv: list[str]) -> int:
 
 
 def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
+    from trainer.data.prepare.decoding import MAX_PIXELS
+
     if parts is None:
         return None
     sizes = [int(part) for part in parts if part.strip().isdecimal() and int(part) > 0]
     if len(sizes) != len(parts) or len(sizes) not in (1, 2):
         raise ConfigError(f"image_size={','.join(parts)} is not a size; give --image_size=H,W, such as 64,64.")
+    if sizes[0] * sizes[-1] > MAX_PIXELS:
+        raise ConfigError(
+            f"image_size={quote(','.join(parts))} has more than {MAX_PIXELS:,} pixels; give a smaller size."
+        )
     return sizes[0], sizes[-1]
 
 

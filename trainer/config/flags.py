@@ -117,7 +117,9 @@ def explain(error: flags.Error, values: flags.FlagValues) -> str:
     if match is None or match[1] not in values:
         return f"{' '.join(str(error).split()).rstrip('.')}; write --name=value."
     name, value = match.groups()
-    expected = values[name].parser.syntactic_help or "true or false"
+    parser = values[name].parser
+    choices = " or ".join(parser.enum_values) if isinstance(parser, flags.EnumParser) else "true or false"
+    expected = parser.syntactic_help or choices
     return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."
 
 

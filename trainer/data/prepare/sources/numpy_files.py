@@ -25,6 +25,7 @@ from trainer.data.prepare.sources.fields import (
     check_labels,
     choose_fields,
     count_bytes,
+    decode_texts,
 )
 from trainer.errors import DataError, TrainerError, quote
 
@@ -83,7 +84,8 @@ class NpzSource(ArraySource):
                 array = _unpack(archive, members[chosen.images], scratch / "images.npy", path.name)
                 class_names, labels = None, None
                 if chosen.class_names is not None:
-                    class_names = _read_values(archive, members[chosen.class_names], path.name).astype(str).tolist()
+                    values = _read_values(archive, members[chosen.class_names], path.name)
+                    class_names = decode_texts(values, path.name).tolist()
                 if chosen.labels is not None:
                     labels = _read_values(archive, members[chosen.labels], path.name, array.shape[0])
         except TrainerError:
