@@ -129,6 +129,8 @@ def _describe_system_error(error: Exception) -> str:
 
     TensorFlow raises its own exceptions, whose messages end in the text of the system.
     """
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "the memory is full; use fewer or smaller images, batches or networks"
     if isinstance(error, OSError):
         code, file = error.errno, error.filename2 or error.filename or "a file"
     elif type(error).__module__.startswith("tensorflow."):
@@ -144,7 +146,13 @@ def _describe_system_error(error: Exception) -> str:
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     """Parses the flags; rejects arguments that are not flags."""
-    extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
+    arguments = [argv[0], *(with_underscores(argument) for argument in argv[1:])]
+    try:
+        extra = values(arguments)[1:]
+    except flags.Error:
+        raise
+    except ValueError as error:  # --noname=value
+        raise ConfigError(f"{' '.join(str(error).split())}; write --name=value.") from error
     if extra:
         raise ConfigError(f"{quote(extra[0])} is not a flag; write flags as --name=value.")
 
