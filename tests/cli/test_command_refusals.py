@@ -149,6 +149,15 @@ def test_what_a_run_does_not_have_is_refused(command, flags, exit_code, mentions
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "make", [lambda path: path.touch(), lambda path: path.symlink_to("nowhere")], ids=["file", "link"]
+)
+def test_what_stands_in_the_place_of_the_checkpoints_is_named(make, tmp_path, capsys):
+    make(tmp_path / "checkpoints")
+    flags = [f"--job_dir={tmp_path}", *TINY, "--steps=1"]
+    check_command_refusal(task.main, ["task", *flags], capsys, 1, str(tmp_path / "checkpoints"))
+
+
 def generate(job_dir, out):
     return ["trainer", "generate", f"--job_dir={job_dir}", "--num_images=4", f"--out={out}"]
 
