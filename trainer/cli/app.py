@@ -129,8 +129,6 @@ def _describe_system_error(error: Exception) -> str:
 
     TensorFlow raises its own exceptions, whose messages end in the text of the system.
     """
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return "the memory is full; use fewer or smaller images, batches or networks"
     if isinstance(error, OSError):
         code, file = error.errno, error.filename2 or error.filename or "a file"
     elif type(error).__module__.startswith("tensorflow."):
@@ -138,10 +136,14 @@ def _describe_system_error(error: Exception) -> str:
         code = next((code for code in _SYSTEM_ERRORS if line.partition("; ")[2].startswith(os.strerror(code))), None)
         file = line.partition("; ")[0].rpartition(" ")[2]
     else:
-        return ""
-    if code not in _SYSTEM_ERRORS:
-        return ""
-    return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
+        code, file = None, ""
+    if code in _SYSTEM_ERRORS:
+        return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # also a full disk, above
+        return (
+            f"the memory is full ({str(error).partition(chr(10))[0]}); use fewer or smaller images, batches or networks"
+        )
+    return ""
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
