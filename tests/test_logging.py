@@ -116,7 +116,6 @@ def test_an_error_of_the_disk_is_one_line_with_its_file(error, capsys):
     [
         FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
         ValueError("x"),
-        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor; No space for it"),
         tf.errors.InternalError(None, None, "No space left on device"),
     ],
 )
@@ -124,6 +123,20 @@ def test_another_error_is_one_entry_of_the_log_with_its_stack(error, capsys):
     assert command(fail_with(error)) == 1
     captured = capsys.readouterr()
     assert "Traceback" in json.loads(captured.out)["message"] and not captured.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 TiB"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor; No space for it"),
+    ],
+)
+def test_a_full_memory_is_one_line(error, capsys):
+    assert command(fail_with(error)) == 1
+    line = capsys.readouterr().err
+    check_line(line)
+    assert line.startswith("error: ") and "allocat" in line
 
 
 @each_value

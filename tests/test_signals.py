@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command with one sentence and the right exit code at every moment."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -121,6 +122,24 @@ signals.exit_with(lambda: 7)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (7, b"")
+
+
+def test_an_interrupted_extension_module_changes_no_exit_code(tmp_path):
+    # The interpreter remembers that code of an extension module was interrupted, and would end with SIGINT.
+    (tmp_path / "interrupted.py").write_text("""
+import ctypes
+from trainer import signals
+def main():
+    run = ctypes.pythonapi.PyRun_String
+    run.restype, run.argtypes = ctypes.py_object, [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
+    run(b"raise KeyboardInterrupt", 257, {}, {})
+signals.exit_with(main)
+""")
+    search_path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "interrupted"]
+    environment = os.environ | {"PYTHONPATH": search_path}
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 130 and done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.slow

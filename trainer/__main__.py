@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         [f"{program} COMMAND [FLAGS]", "", "Commands:", *lines, "", f"{program} COMMAND --help lists flags."]
     )
     if command in _HELP:
-        print(usage)
-        return 0
+        from trainer.cli import app
+
+        return app.run([program, _HELP[0]], usage, lambda values: None, lambda values: None)
     print(f"error: {quote(command)} is not a command.\n{usage}", file=sys.stderr)
     return 2
 

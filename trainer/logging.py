@@ -85,8 +85,14 @@ def print_json(value: Any) -> None:
     print(text)
 
 
-def escape_unprintable() -> None:
-    """Makes standard output escape characters that its encoding does not have, instead of failing."""
+def prepare_streams() -> None:
+    """Opens closed standard streams, and makes standard output escape characters that its encoding does not have.
+
+    A closed stream, as under `>&-`, leads to the null device. Otherwise the next file would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -66,6 +66,11 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
             code = main()
     except (KeyboardInterrupt, Terminated) as error:
         code = end(error, "run the same command again")
+    if code in (ExitCode.INTERRUPTED, *_EXIT_CODES.values()):
+        # The interpreter would take a signal that a library has seen, or a second one, as its own exit code.
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed streams
+            sys.stdout.flush()
+        os._exit(code)
     for number in _HANDLED:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(code))  # the work is done; the interpreter only frees its memory

@@ -35,6 +35,12 @@ def content(folder):
     ("flags", "mentions"),
     [
         (["--setps=3"], ("setps", "steps")),
+        (["--nobalance_classes=1"], ("nobalance_classes=1",)),
+        (["--flagfile=/etc/hostname"], ("flagfile",)),
+        (["-flagfile", "/etc/hostname"], ("flagfile",)),
+        (["--recipe=json:loads"], ("recipe", "json:loads", "TrainConfig")),
+        (["--recipe=os:urandom"], ("recipe", "os:urandom", "TrainConfig")),
+        (["--job_dir"], ("job_dir",)),
         (["--steps=3.5"], ("steps", "3.5")),
         (["steps=3"], ("steps=3", "--")),
         (["--recipe=vanila"], ("recipe", "vanila", "vanilla")),
@@ -127,6 +133,11 @@ def test_an_unknown_command_is_refused(capsys):
         ("evaluate", ["--metrics=stacked"], 1, ("stacked",)),
         ("evaluate", [], 2, ("metrics",)),
         ("export", ["--out={job_dir}/samples"], 2, ("out", "{job_dir}/samples")),
+        ("export", ["--out={job_dir}/config.json"], 2, ("out", "{job_dir}/config.json")),
+        ("export", ["--out={job_dir}/config.json/x"], 1, ("{job_dir}/config.json/x",)),
+        ("export", [], 2, ("--out=",)),
+        ("generate", [], 2, ("--out=",)),
+        ("generate", ["--out=x.png", "--num_images=9999999999"], 1, ("memory",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -136,6 +147,15 @@ def test_what_a_run_does_not_have_is_refused(command, flags, exit_code, mentions
     argv = ["trainer", command, f"--job_dir={finished}", *flags]
     check_command_refusal(commands.main, argv, capsys, exit_code, *mentions)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.touch(), lambda path: path.symlink_to("nowhere")], ids=["file", "link"]
+)
+def test_what_stands_in_the_place_of_the_checkpoints_is_named(make, tmp_path, capsys):
+    make(tmp_path / "checkpoints")
+    flags = [f"--job_dir={tmp_path}", *TINY, "--steps=1"]
+    check_command_refusal(task.main, ["task", *flags], capsys, 1, str(tmp_path / "checkpoints"))
 
 
 def generate(job_dir, out):

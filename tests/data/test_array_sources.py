@@ -110,6 +110,15 @@ FIELDS = {
     "one-hot labels": ({"x": GRAY, "y": ONE_HOT}, {}, GRAY, names_of(CLASSES)),
     "whole floats": ({"x": GRAY, "y": CLASSES.astype(np.float32)}, {}, GRAY, names_of(CLASSES)),
     "labels as text": ({"x": GRAY, "y": np.array(list("banana"))}, {}, GRAY, list("banana")),
+    "labels as bytes": ({"x": GRAY, "y": np.array(list("banana"), "S")}, {}, GRAY, list("banana")),
+    "labels as UTF-8": ({"x": GRAY, "y": np.array(["é".encode()] * 6)}, {}, GRAY, ["é"] * 6),
+    "labels as bytes in a column": ({"x": GRAY, "y": np.array(list("banana"), "S")[:, None]}, {}, GRAY, list("banana")),
+    "class names as UTF-8": (
+        {"x": GRAY, "y": CLASSES % 2, "classes": np.array(["é".encode(), b"b"])},
+        {},
+        GRAY,
+        [["é", "b"][number % 2] for number in CLASSES],
+    ),
     "labels as booleans": ({"x": GRAY, "y": CLASSES > 1}, {}, GRAY, names_of((CLASSES > 1).astype(int))),
 }
 

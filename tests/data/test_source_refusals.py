@@ -117,7 +117,12 @@ FOLDERS = [
     source("pictures beside sub-folders", "letters", write_folder("a/1.png", "b/1.png", "loose.png"), "loose.png"),
     source("folder without pictures", "empty", write_folder("readme.txt"), "empty", ".png", ".jpg"),
     source("missing archive", "letters.zip", lambda path: None, "letters.zip"),
+    source("folder in another encoding", "letters", write_folder("a/1.png", "b\udcff/1.png"), "letters", "\\udcff"),
+    source("compressed array", "x.npy.gz", gzip.compress(b"x"), "x.npy.gz", "gunzip"),
+    source("compressed file", "x.gz", gzip.compress(b"x"), "x.gz", "gunzip"),
 ]
+NO_CHARACTERS = np.full(5, 0x7FFFFFFF, "<u4").view("<U1")
+HALF_CHARACTERS = np.full(5, 0xD800, "<u4").view("<U1")
 
 
 def npz(name, arrays, *mentions):
@@ -135,6 +140,12 @@ NPZ = [
     npz("npz with float labels", {"x": GRAY, "y": CLASSES / 2}, "float64"),
     npz("npz of floats up to 510", {"x": GRAY * 2.0}, f"{GRAY.max() * 2.0:g}", "-1..1"),
     npz("npz of objects", {"x": np.array([object()] * 3)}),
+    npz("npz with labels in Latin-1", {"x": GRAY, "y": np.array([b"\xe9"] * 5)}),
+    npz("npz with labels that are no characters", {"x": GRAY, "y": NO_CHARACTERS}),
+    npz("npz with halves of characters as labels", {"x": GRAY, "y": HALF_CHARACTERS}),
+    npz("npz with class names in Latin-1", {"x": GRAY, "y": CLASSES, "classes": np.array([b"\xe9"] * 5)}),
+    npz("npz with class names that are no characters", {"x": GRAY, "y": CLASSES, "classes": NO_CHARACTERS}),
+    npz("npz with halves of characters as class names", {"x": GRAY, "y": CLASSES, "classes": HALF_CHARACTERS}),
 ]
 
 
@@ -235,11 +246,17 @@ PREPARE = [
     (["--image_size=4,4,3"], 2, ("image_size='4,4,3'",)),
     (["--image_size=-1,4"], 2, ("image_size='-1,4'",)),
     (["--image_size=20000"], 2, ("image_size=(20000, 20000)", f"{MAX_PIXELS:,}")),
+    (["--image_size=8001,8000"], 2, ("image_size=(8001, 8000)", f"{MAX_PIXELS:,}")),
     (["--image_size=1,99999", "--source=nowhere"], 2, ("image_size=(1, 99999)", "65,536")),
     ([f"--image_size={'9' * 5000}"], 2, ("image_size='999",)),
     ([f"--image_size={'4,' * 5000}4"], 2, ("image_size='4,4,",)),
-    (["--shard_mib=nan"], 2, ("shard_mib=nan",)),
-    (["--shard_mib=inf"], 2, ("shard_mib=inf",)),
+    (["--shard_mib=nan"], 2, ("shard_mib=nan", "65,536")),
+    (["--shard_mib=inf"], 2, ("shard_mib=inf", "65,536")),
+    (["--shard_mib=1e6"], 2, ("shard_mib=1000000.0", "65,536")),
+    (["--processes=100000"], 2, ("--processes=100000", "256")),
+    (["--channels=2"], 2, ("--channels=2", "1 or 3")),
+    (["--resize=Crop"], 2, ("--resize=Crop", "crop", "stretch")),
+    (["--image_range=0..2"], 2, ("--image_range=0..2", "-1..1", "0..255")),
     (["--classes=a,z"], 2, ("classes='z'", "a", "b")),
     (["--source=nowhere"], 1, ("nowhere",)),
     (["--out=set"], 2, ("out=set",)),

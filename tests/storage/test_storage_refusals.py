@@ -37,7 +37,7 @@ TABLE = [
     Refusal("missing file to copy", download, StorageError, ("/missing.png",)),
     Refusal("existing file", write_over, StorageError, ("/x",)),
     Refusal("logs among the logs", logs_among_logs, ConfigError, ("/logs/of/tensorboard", "/logs")),
-    Refusal("no bucket", lambda *_: locate("gs:///x"), StorageError, ("gs:///x",)),
+    Refusal("no bucket", lambda *_: locate("gs:///x"), ConfigError, ("gs:///x",)),
 ]
 
 
@@ -114,3 +114,10 @@ def test_missing_credentials_are_reported_with_the_remedy(bucket, proxy):
     proxy.policy = lambda request: 401
     location = locate(bucket) / "x"
     check_refusal(location.read_bytes, StorageError, str(location), "gcloud auth application-default login")
+
+
+def test_an_object_in_the_place_of_a_folder_is_named(bucket, tmp_path):
+    for name in ("run/a", "run/a/b"):
+        (locate(bucket) / name).write_bytes(b"1")
+    files = {name: tmp_path / name for name in ("a", "a/b")}
+    check_refusal(lambda: (locate(bucket) / "run").download(files), StorageError, f"{bucket}/run/a")

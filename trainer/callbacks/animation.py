@@ -48,6 +48,6 @@ class Animation(keras.callbacks.Callback):
             unreadable = save_animation(self._directory / PROGRESSION, frames)
             if unreadable:
                 _logger.warning(
-                    f"{self._directory / PROGRESSION} is without {len(unreadable)} of {len(frames)} grids, which "
+                    f"{PROGRESSION} is without {len(unreadable)} of {len(frames)} grids, which "
                     f"cannot be read, such as {unreadable[0].name}; delete or restore them."
                 )

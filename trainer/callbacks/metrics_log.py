@@ -52,8 +52,8 @@ class MetricsLog(keras.callbacks.Callback):
             write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         if num_damaged:
             _logger.warning(
-                f"{self._path} has {num_damaged} damaged lines, which are not continued; the other lines are kept, and "
-                f"the damaged file is now {self._damaged_path.name}."
+                f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "
+                f"kept, and the damaged file is now {self._damaged_path.name}."
             )
         if logs:
             self._append(logs)

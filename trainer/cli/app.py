@@ -15,7 +15,7 @@ from absl import flags
 from trainer import signals
 from trainer.config.flags import explain, with_underscores
 from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote, shorten
-from trainer.logging import discard_output, escape_unprintable, install_handler, is_terminal, log_fields
+from trainer.logging import discard_output, install_handler, is_terminal, log_fields, prepare_streams
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
 
@@ -51,7 +51,6 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
     Raises:
         ConfigError: If the extension is unknown, the name is that of a folder, or the file's folder does not exist or
             is not writable.
-        StorageError: If the name has no bucket.
     """
     file = locate(name)
     if PurePosixPath(file.name).suffix not in kinds:
@@ -89,7 +88,7 @@ def run(
         The exit code: 0 done, 1 error, 2 bad flags, 129 stopped by SIGHUP, 130 interrupted, 141 standard output is
         closed, 143 stopped by SIGTERM.
     """
-    escape_unprintable()
+    prepare_streams()
     install_handler()
     values = flags.FlagValues()
     define_flags(values)
@@ -137,15 +136,25 @@ def _describe_system_error(error: Exception) -> str:
         code = next((code for code in _SYSTEM_ERRORS if line.partition("; ")[2].startswith(os.strerror(code))), None)
         file = line.partition("; ")[0].rpartition(" ")[2]
     else:
-        return ""
-    if code not in _SYSTEM_ERRORS:
-        return ""
-    return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
+        code, file = None, ""
+    if code in _SYSTEM_ERRORS:
+        return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # also a full disk, above
+        return (
+            f"the memory is full ({str(error).partition(chr(10))[0]}); use fewer or smaller images, batches or networks"
+        )
+    return ""
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     """Parses the flags; rejects arguments that are not flags."""
-    extra = values([argv[0], *(with_underscores(argument) for argument in argv[1:])])[1:]
+    arguments = [argv[0], *(with_underscores(argument) for argument in argv[1:])]
+    try:
+        extra = values(arguments)[1:]
+    except flags.Error:
+        raise
+    except ValueError as error:  # --noname=value
+        raise ConfigError(f"{' '.join(str(error).split())}; write --name=value.") from error
     if extra:
         raise ConfigError(f"{quote(extra[0])} is not a flag; write flags as --name=value.")
 

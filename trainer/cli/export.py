@@ -42,6 +42,8 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the SavedModel."""
     out = locate(values.out)
+    if out.exists():
+        raise ConfigError(f"out={out} is a file; give a folder.")
     if next(iter(out.entries()), None) is not None:
         raise ConfigError(f"out={out} already has files; give another folder.")
     with quiet_import():

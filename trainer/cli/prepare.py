@@ -34,6 +34,7 @@ _SECS_BETWEEN_MESSAGES = 5.0
 _SECS_BETWEEN_UPDATES = 0.2
 _MAX_LISTED_BAD_IMAGES = 10
 _MAX_LISTED_CLASSES = 20
+_MAX_PROCESSES = 256
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -88,6 +89,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         None,
         "Number of processes that decode images. None: one per CPU core.",
         lower_bound=1,
+        upper_bound=_MAX_PROCESSES,
         flag_values=values,
     )
     absl_flags.DEFINE_bool(

@@ -117,7 +117,11 @@ def explain(error: flags.Error, values: flags.FlagValues) -> str:
     if match is None or match[1] not in values:
         return f"{' '.join(str(error).split()).rstrip('.')}; write --name=value."
     name, value = match.groups()
-    expected = values[name].parser.syntactic_help or "true or false"
+    if values[name].value is None and value == "None":
+        return f"--{name} is missing; write --{name}=VALUE."
+    parser = values[name].parser
+    choices = " or ".join(parser.enum_values) if isinstance(parser, flags.EnumParser) else "true or false"
+    expected = parser.syntactic_help or choices
     return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."
 
 
@@ -132,6 +136,8 @@ def with_underscores(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if len(name) > _MAX_NAME_LENGTH:
         raise ConfigError(f"{quote(name)} is not a flag; --help lists the flags.")
+    if name.lstrip("-") == "flagfile":  # absl would read the file, whatever its size
+        raise ConfigError("--flagfile is not a flag; --help lists the flags.")
     if not argument.startswith("--"):
         return argument
     return "--" + name[2:].replace("-", "_") + equals + value

@@ -138,9 +138,11 @@ class BucketLocation(Location):
         try:
             self._call("read", download)
         except OSError as error:
-            raise StorageError(
-                f"{target} cannot be written ({error.strerror or error}); free space on the disk."
-            ) from error
+            if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)):
+                remedy = f"a file and a folder have the same name in the bucket: delete one beside {self}"
+            else:
+                remedy = "free space on the disk"
+            raise StorageError(f"{target} cannot be written ({error.strerror or error}); {remedy}.") from error
         finally:
             partial.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Locations on the local disk."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -151,7 +152,8 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
         os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder is a file
+            partial.unlink(missing_ok=True)
         is_read_error = error.filename == str(source) and error.filename2 is None
         path, operation = (source, "read") if is_read_error else (target, "written")
         raise _explain(error, path, operation) from error

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from trainer.errors import UNSAFE, ConfigError, StorageError, quote
+from trainer.errors import UNSAFE, ConfigError, quote
 from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
@@ -18,8 +18,8 @@ _MOUNT = "/gcs/"
 _MAX_BYTES = 4000
 """Maximum length of a path. Linux allows 4,096 bytes, to which the names of files in a folder are added."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:[/\\]|gs:|[a-z]:|.*\\", re.IGNORECASE)
-"""Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, or a backslash."""
+_FOREIGN = re.compile(r"[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
+"""Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a quote."""
 _ACCEPTED = "give a local path or gs://BUCKET/NAME"
 
 
@@ -29,26 +29,33 @@ def parse_path(path: str | os.PathLike[str]) -> str:
     A relative path that begins with `./` may have any other characters.
 
     Raises:
-        ConfigError: If the path is empty, begins or ends with a space, has a control character, or belongs to another
-            storage service or operating system, or if the home directory of its user is unknown.
+        ConfigError: If the path is empty, begins or ends with a space, has a control character, is not Unicode, or
+            belongs to another storage service or operating system, or to a shell; if its bucket is missing or
+            malformed; or if the home directory of its user is unknown.
     """
     text = os.fspath(path)
     if not text:
         raise ConfigError(f"a path is empty; {_ACCEPTED}.")
     if text != text.strip() or UNSAFE.search(text):
         raise ConfigError(f"the path {quote(text)} has a space at its ends or a control character; remove it.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON documents of runs and data sets name the path
+        raise ConfigError(f"the path {quote(text)} is not Unicode; rename it in UTF-8.") from error
     if len(os.fsencode(text)) > _MAX_BYTES or any(len(os.fsencode(part)) > MAX_PART_BYTES for part in text.split("/")):
         raise ConfigError(f"the path {quote(text)} is too long; {_ACCEPTED}.")
     if text.startswith(SCHEME):
         if ".." in text.split("/"):
             raise ConfigError(f"the path {quote(text)} contains '..', which a bucket does not have; {_ACCEPTED}.")
+        if not has_bucket(text):
+            raise ConfigError(f"the path {quote(text)} has no name of a bucket after gs://; write gs://BUCKET/NAME.")
         return text
     if text.startswith("~"):
         expanded = os.path.expanduser(text)
         if expanded == text:
             raise ConfigError(f"the path {quote(text)} names a user without a home directory; write the path in full.")
         return expanded
-    if not text.startswith(("/", "./", "../")) and _OTHER_SCHEME.match(text):
+    if not text.startswith(("/", "./", "../")) and _FOREIGN.match(text):
         hint = " (gs:// has two slashes and small letters)" if text.lower().startswith("gs:") else ""
         raise ConfigError(
             f"the path {quote(text)} is not on this machine or in Cloud Storage{hint}; {_ACCEPTED}, or ./NAME for a "
@@ -62,15 +69,12 @@ def locate(path: str | os.PathLike[str]) -> Location:
 
     Raises:
         ConfigError: If it is neither; see `parse_path`.
-        StorageError: If the path begins with `gs://` but has no bucket.
     """
     path = parse_path(path)
     if not is_remote(path):
         return LocalLocation(path)
     from trainer.storage.gcs import BucketLocation  # google-cloud-storage takes a second to import
 
-    if not has_bucket(path):
-        raise StorageError(f"{path} has no bucket; write gs://BUCKET/NAME.")
     bucket, _, name = _without_scheme(path).partition("/")
     parts = PurePosixPath(name.lstrip("/")).parts  # without empty parts and "."
     return BucketLocation(bucket, "/".join(parts))

@@ -120,6 +120,11 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
+        except FileExistsError as error:
+            raise CheckpointError(
+                f"job_dir={self.root} cannot be used, because {error.filename} is not a folder; delete it, or give "
+                "another directory."
+            ) from error
         except OSError as error:
             raise CheckpointError(
                 f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -111,6 +112,12 @@ def _custom_function(name: str) -> Recipe:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ConfigError(f"recipe={name} is unknown; {module_name} does not have a function {function_name!r}.")
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"recipe={name} is no recipe; write a function without arguments that returns a TrainConfig."
+        ) from error
     return function
 
 

@@ -7,7 +7,6 @@ Shapes: `N` selected images, `H W C` height, width and channels.
 import contextlib
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ _logger = logging.getLogger(__name__)
 
 _NUM_INSPECTED = 100
 """Number of images that determine the size and the channels if the options leave them open."""
+_MAX_SHARD_MIB = 65_536
 _DARK = 64  # 14 of 16 bits
 _SHUFFLE_SEED = 20_061_511
 
@@ -70,9 +70,9 @@ class ConversionOptions:
                 f"image_size={quote(self.image_size)} is not from 1 to {MAX_SIDE:,} pixels on each side and at most "
                 f"{MAX_PIXELS:,} in all; choose another size."
             )
-        if not 0 < self.shard_mib < math.inf:
+        if not 0 < self.shard_mib <= _MAX_SHARD_MIB:  # false for NaN
             raise ConfigError(
-                f"shard_mib={self.shard_mib} is not a finite size above 0; give a size in MiB, such as 64."
+                f"shard_mib={self.shard_mib} is not a size from 0 to {_MAX_SHARD_MIB:,} MiB; give a size such as 64."
             )
 
 

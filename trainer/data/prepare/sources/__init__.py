@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME
@@ -27,7 +27,7 @@ from trainer.data.prepare.sources.unsupported import (
     no_images,
     unsupported_file,
 )
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, locate, path_below, scratch_folder
 from trainer.storage.local import LocalLocation
 
@@ -86,7 +86,19 @@ def open_source(name: str, image_root: str | None = None, options: SourceOptions
     ):
         if not source.items:
             raise no_images(name, source)
+        _check_class_names(name, source.class_names)
         yield source
+
+
+def _check_class_names(source: str, class_names: Sequence[str]) -> None:
+    """Rejects names, such as folders in another encoding, that `dataset.json` cannot store."""
+    for class_name in class_names:
+        try:
+            class_name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{source} has the class {quote(class_name)}, whose name is not Unicode; rename it in UTF-8."
+            ) from error
 
 
 def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
@@ -143,10 +155,9 @@ def _check_options(kind: type[Source], name: str, options: SourceOptions) -> Non
         value = getattr(options, field.name)
         applies = field.name in _OPTIONS[kind] or (field.name == "label_field" and value == NO_LABELS)
         if value and not applies:
+            text = ",".join(value) if isinstance(value, tuple) else value
             needed = ", ".join(sorted(_suffix_of(other) for other, names in _OPTIONS.items() if field.name in names))
-            raise ConfigError(
-                f"{field.name}={quote(value)} does not apply to source={name}, only to {needed}; omit it."
-            )
+            raise ConfigError(f"{field.name}={quote(text)} does not apply to source={name}, only to {needed}; omit it.")
 
 
 def _suffix_of(kind: type[Source]) -> str:

@@ -15,6 +15,9 @@ LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
 """Names of labels."""
 _CLASS_NAME_WORDS = ("classes", "class_names", "label_names", "list_classes", "names")
 _LABEL_KINDS = "biuUSO"
+_MAX_CHARACTER = 0x10FFFF
+_SURROGATES = 0xD800
+"""First of the 2,048 numbers that are halves of characters."""
 MAX_ARRAYS = 1000
 """Maximum number of arrays of a file."""
 _BYTES_PER_LABEL = 16
@@ -200,6 +203,26 @@ def count_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return int(np.prod(shape, dtype=object)) * dtype.itemsize
 
 
+def decode_texts(values: np.ndarray, source: str) -> np.ndarray:
+    """Returns texts that are stored as bytes as Unicode, and other arrays unchanged.
+
+    Raises:
+        DataError: If a text is not UTF-8, or has a number that is no character.
+    """
+    if values.dtype.kind not in "SU":
+        return values
+    problem = f"{source} has texts that are not Unicode; save them as UTF-8."
+    if values.dtype.kind == "S":
+        try:
+            return np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(problem) from error
+    numbers = np.ascontiguousarray(values).view(np.dtype("u4").newbyteorder(values.dtype.byteorder))
+    if ((numbers > _MAX_CHARACTER) | (numbers >> 11 == _SURROGATES >> 11)).any():
+        raise DataError(problem)
+    return values
+
+
 def as_classes(
     values: np.ndarray, num_images: int, class_names: Sequence[str] | None, source: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -217,6 +240,7 @@ def as_classes(
     Raises:
         DataError: If the labels do not fit.
     """
+    values = decode_texts(values, source)
     if values.shape == (num_images, 1):  # as in CIFAR-10 of Keras
         values = values[:, 0]
     if values.ndim == 2 and len(values) == num_images and values.dtype.kind in "biuf":

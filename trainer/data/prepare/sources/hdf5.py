@@ -104,7 +104,7 @@ def _read_values(array: Any, name: str, source: str, count: int | None) -> np.nd
     check_labels(_describe(array), count, f"{quote(name)} in {source}")
     _check_stored(array, f"{quote(name)} in {source}")
     if h5py.check_string_dtype(array.dtype) is not None:
-        return array.asstr()[...].astype(str)
+        return array.asstr("utf-8")[...].astype(str)
     return array[...]
 
 

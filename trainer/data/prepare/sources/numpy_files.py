@@ -23,6 +23,7 @@ from trainer.data.prepare.sources.fields import (
     check_labels,
     choose_fields,
     count_bytes,
+    decode_texts,
 )
 from trainer.data.prepare.sources.zip_reader import MemberReader, ZipReader
 from trainer.data.record_files import SupportsRead
@@ -86,7 +87,7 @@ class NpzSource(ArraySource):
             array = _unpack(open_member(chosen.images), scratch / "images.npy", path.name)
             class_names, labels = None, np.zeros(array.shape[0], np.int64)
             if chosen.class_names is not None:
-                class_names = _read_values(open_member(chosen.class_names)).astype(str).tolist()
+                class_names = decode_texts(_read_values(open_member(chosen.class_names)), path.name).tolist()
             if chosen.labels is not None:
                 labels = _read_values(open_member(chosen.labels), array.shape[0])
         label_values, names = as_classes(labels, array.shape[0], class_names, path.name)

@@ -21,14 +21,14 @@ _PICKLE_NAME = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _PICKLE_START = re.compile(rb"\x80[\x02-\x05]")
-_SUFFIX_OF_START = {
-    b"PK\x03\x04": ".zip or .npz",
-    b"\x93NUMPY": ".npy",
-    b"\x89HDF": ".h5",
-    b"PAR1": ".parquet",
-    b"\x1f\x8b": ".tar.gz",
+_REMEDY_OF_START = {
+    b"PK\x03\x04": "rename it to end in .zip or .npz, which its content looks like",
+    b"\x93NUMPY": "rename it to end in .npy, which its content looks like",
+    b"\x89HDF": "rename it to end in .h5, which its content looks like",
+    b"PAR1": "rename it to end in .parquet, which its content looks like",
+    b"\x1f\x8b": "unpack it with gunzip",
 }
-"""Suffixes of files that are read, by the first bytes of their content."""
+"""Remedies for files under unusual names, by the first bytes of their content."""
 _MAX_OPENED = 20
 
 
@@ -45,8 +45,7 @@ def unsupported_file(location: Location) -> DataError:
     start = _read_start(location.path) if isinstance(location, LocalLocation) else b""
     if is_pickle(name) or _PICKLE_START.match(start):
         return DataError(f"{location} belongs to {PICKLE_ADVICE}.")
-    suffix = next((suffix for known, suffix in _SUFFIX_OF_START.items() if start.startswith(known)), None)
-    remedy = f"rename it to end in {suffix}, which its content looks like" if suffix else "convert it"
+    remedy = next((remedy for known, remedy in _REMEDY_OF_START.items() if start.startswith(known)), "convert it")
     return DataError(
         f"{location} is not a source of images; {remedy}, or give a folder, a .zip, .tar, .npy, .npz, .h5, .parquet, "
         ".tfrecord, .csv or IDX file."
