@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from refusals import check_refusal
 
-from trainer.data.pipeline.batching import IMAGE_RANGES
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import DataError
 from trainer.models import in_memory
 from trainer.models.arrays import as_classes, read_images
