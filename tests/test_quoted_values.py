@@ -114,7 +114,9 @@ def test_a_selection_that_is_no_list_is_refused(classes):
 
 
 @pytest.mark.parametrize(
-    "classes", [[3, 7], {3, 7}, np.array([3, 7]), range(3, 8, 4), iter((3, 7)), dict.fromkeys((3, 7))], ids=repr
+    "classes",
+    [[3, 7], {3, 7}, np.array([3, 7]), range(3, 8, 4), iter((3, 7)), dict.fromkeys((3, 7))],
+    ids=lambda value: type(value).__name__,
 )
 def test_every_list_of_classes_selects_them(classes):
     assert set(loading.load("digits", classes=classes).labels) == {3, 7}

@@ -147,7 +147,9 @@ def test_a_callback_cannot_replace_the_step_of_a_line(name, tmp_path):
     assert b"-5.5" not in (tmp_path / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("value", [*OTHER_VALUES.values(), *NUMBERS.values(), math.nan], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [*OTHER_VALUES.values(), *NUMBERS.values(), math.nan], ids=lambda value: type(value).__name__
+)
 def test_no_value_ends_the_report_of_a_trial_or_a_checkpoint(value, tmp_path):
     logs = {"metric/mine": value, "loss/x": value, 7: value, "metric/a": 1.0}
     model = types.SimpleNamespace(step=1, state={"x": keras.Variable([1.0])}, initial_settings={}, preempted=False)

@@ -147,9 +147,12 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
         ),
         *(
             row(
-                f"{act} of {shape}", lambda act=act, shape=shape: act(small_gan())(np.zeros(shape, "f")), DataError, "3"
+                f"{name} of {shape}",
+                lambda act=act, shape=shape: act(small_gan(), np.zeros(shape, "f")),
+                DataError,
+                "3",
             )
-            for act in (lambda gan: gan, lambda gan: gan.predict_on_batch)
+            for name, act in (("call", GAN.__call__), ("predict", GAN.predict_on_batch))
             for shape in ((2, 4), (2, 2, 2, 1), (2,))
         ),
         row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),
