@@ -266,7 +266,7 @@ WRONG_INPUTS = [
     ("only latents", (LATENTS,), "ConditionalGAN", "(latents, labels)"),
     ("three", (LATENTS, [0, 1], [0, 1]), "ConditionalGAN", "(latents, labels)"),
     ("names of inputs", {"latents": LATENTS, "labels": [0, 1]}, "ConditionalGAN", "(latents, labels)"),
-    ("one number", (1.0, [0, 1]), "labels", "2", "0"),
+    ("one number", (1.0, [0, 1]), "latents", "()"),
 ]
 
 
