@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from buckets import open_connections
 from hostile import is_clean
 from refusals import check_refusal
 
@@ -310,7 +311,11 @@ def test_lines_are_read_only_from_regular_files(tmp_path):
 
 @pytest.fixture(params=["local", "bucket"])
 def folder(request, tmp_path):
-    return locate(tmp_path if request.param == "local" else request.getfixturevalue("bucket"))
+    if request.param == "local":
+        yield locate(tmp_path)
+        return
+    with open_connections():
+        yield locate(request.getfixturevalue("bucket"))
 
 
 def test_a_large_document_is_refused_before_it_is_in_memory(folder, monkeypatch):
