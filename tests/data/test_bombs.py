@@ -31,7 +31,7 @@ from trainer.data.prepare import convert
 from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.pixels import Target
-from trainer.data.prepare.sources import archives, open_source, tables
+from trainer.data.prepare.sources import SourceOptions, archives, open_source, tables
 from trainer.errors import DataError, StorageError, TrainerError
 from trainer.storage import locate
 
@@ -338,7 +338,7 @@ def read_csv_rows(folder, rows):
 
 def convert_source(source_name, out, num_processes=1, on_progress=lambda progress: None, image_root=None, **options):
     options = convert.ConversionOptions(num_processes=num_processes, **options)
-    with open_source(str(source_name), image_root) as source:
+    with open_source(str(source_name), SourceOptions(image_root=image_root)) as source:
         plan = convert.plan_conversion(source, options)
         return convert.convert(source, plan, options, locate(str(out)), METADATA, on_progress)
 

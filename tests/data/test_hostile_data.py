@@ -15,7 +15,7 @@ from PIL import Image
 
 from trainer import logging
 from trainer.data.dataset_spec import SPEC_NAME, Shard, read_dataset_spec
-from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError, StorageError
@@ -183,9 +183,9 @@ def test_a_csv_lists_images_in_its_folder_or_in_image_root(work, bucket, monkeyp
         source = table(work / "tables/x.csv", "1.png", f"{root}/1.png")
         with pytest.raises(DataError), open_source(source):
             pass
-        with open_source(source, root) as opened:
+        with open_source(source, SourceOptions(image_root=root)) as opened:
             assert [opened.read(index) for index in range(2)] == [png()] * 2
-    with pytest.raises(ConfigError), open_source(str(work / "pictures"), str(work)):
+    with pytest.raises(ConfigError), open_source(str(work / "pictures"), SourceOptions(image_root=str(work))):
         pass
 
 

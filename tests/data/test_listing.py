@@ -1,4 +1,4 @@
-"""Files that are left out of folders and archives are told, and labels come from folders, splits or metadata files."""
+"""`prepare` lists the files that it skips, and takes labels from folders, splits or metadata files."""
 
 import io
 import json

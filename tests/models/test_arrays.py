@@ -41,8 +41,8 @@ def read(x, stated=None):
     ],
 )
 def test_floats_are_in_the_range_that_they_fill(x, image_range):
-    images, found = read(x)
-    assert found == image_range and images.dtype == np.float32
+    images, read_range = read(x)
+    assert read_range == image_range and images.dtype == np.float32
     np.testing.assert_array_equal(images, np.asarray(x).astype(np.float32))
 
 
@@ -130,8 +130,8 @@ def test_images_without_exactly_one_reading_are_refused(x, mentions):
     ],
 )
 def test_a_stated_range_decides(x, stated, kind):
-    images, found = read(x, stated)
-    assert found == (stated if kind == np.float32 else SIGNED) and images.dtype == kind
+    images, read_range = read(x, stated)
+    assert read_range == (stated if kind == np.float32 else SIGNED) and images.dtype == kind
     np.testing.assert_allclose(images, x, rtol=1e-6)
 
 

@@ -132,11 +132,11 @@ PICTURES = [Image.fromarray(image) for image in IMAGES]
 )
 def test_examples_are_read_in_their_order(x, y, labels):
     for rank in (3, None):
-        images, found = read_pair(x, y, rank)
+        images, read_labels = read_pair(x, y, rank)
         images = np.asarray(images)
         np.testing.assert_array_equal(images, IMAGES[: len(images)])
         assert len(images) == (10 if labels is None else len(labels))
-        np.testing.assert_array_equal(*((found, labels) if labels is not None else (found is None, True)))
+        np.testing.assert_array_equal(*((read_labels, labels) if labels is not None else (read_labels is None, True)))
 
 
 @pytest.mark.parametrize("x", [dataset(FLAT), dataset(FLAT).batch(4), Batches(FLAT), Items(*FLAT), Frame(FLAT)])

@@ -345,12 +345,12 @@ def updated(optimizer):
 
 
 def compare_with_copy(make):
-    given = make()
-    copy = clone(given)
-    for value, expected in zip(updated(copy), updated(given), strict=True):
+    original = make()
+    copy = clone(original)
+    for value, expected in zip(updated(copy), updated(original), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
-    if not isinstance(given, WithoutConfig):  # the copy of a used optimizer is a new one
-        assert len(clone(given).variables) == len(clone(make()).variables)
+    if not isinstance(original, WithoutConfig):  # the copy of a used optimizer is a new one
+        assert len(clone(original).variables) == len(clone(make()).variables)
 
 
 for _name, _make in OPTIMIZERS.items():

@@ -90,13 +90,13 @@ def compiled(kind, make_generator, make_discriminator, **settings):
     ("form", "order"),
     [*itertools.product(FORMS, ["data first", "label first"]), ("int32", "dict"), ("one-hot", "tuple")],
 )
-def test_networks_with_two_inputs_give_what_they_give_when_called_directly(form, order):
+def test_networks_with_two_inputs_return_the_same_as_a_direct_call(form, order):
     latents, labels = tf.random.stateless_normal([5, Z], [1, 2]), tf.constant([0, 2, 1, 1, 0])
     images = tf.random.stateless_normal([5, *SHAPE], [1, 3])
-    given = tf.one_hot(labels, K) if form == "one-hot" else labels if form == "flat integer" else labels[:, None]
+    label_input = tf.one_hot(labels, K) if form == "one-hot" else labels if form == "flat integer" else labels[:, None]
     networks = {"generator": (generator(form, order), latents), "discriminator": (discriminator(form, order), images)}
     for role, (network, data) in networks.items():
-        expected = network(in_order(data, given, order)).numpy()
+        expected = network(in_order(data, label_input, order)).numpy()
         for called in (network, *([listed(network)] if order in ("data first", "label first") else [])):
             np.testing.assert_array_equal(call_with_labels(role, called, data, labels, K, False).numpy(), expected)
 

@@ -98,12 +98,11 @@ def test_each_penalty_of_an_objective_is_taken_where_it_says():
     np.testing.assert_allclose(added, (norms - 1) ** 2, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("several", ["r1", penalties.r1, None])
-def test_one_penalty_needs_no_list(several):
-    one = [] if several is None else ["r1"]
+@pytest.mark.parametrize(("value", "names"), [("r1", ["r1"]), (penalties.r1, ["r1"]), (None, [])])
+def test_one_penalty_needs_no_list(value, names):
     assert (
-        Objective("hinge", penalties=several)._penalties._penalties
-        == Objective("hinge", penalties=one)._penalties._penalties
+        Objective("hinge", penalties=value)._penalties._penalties
+        == Objective("hinge", penalties=names)._penalties._penalties
     )
 
 

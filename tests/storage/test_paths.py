@@ -17,7 +17,7 @@ from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
-from trainer.data.prepare.sources import open_source
+from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, TrainerError
 from trainer.metrics.digits_classifier import DigitsClassifier
 from trainer.storage import RunDirectory, local_path, locate, parse_path
@@ -189,7 +189,7 @@ API = {
     "resolve dataset": lambda path, tmp: resolve(dataset=path),
     "resolve dataset_b": lambda path, tmp: resolve(dataset_b=path, model="cyclegan"),
     "open_source": lambda path, tmp: open_source(path).__enter__(),
-    "image_root": lambda path, tmp: open_source(str(tmp / "x.csv"), path).__enter__(),
+    "image_root": lambda path, tmp: open_source(str(tmp / "x.csv"), SourceOptions(image_root=path)).__enter__(),
     "DigitsClassifier": lambda path, tmp: DigitsClassifier(path),
     "read_yaml": lambda path, tmp: read_yaml(path),
     "output of a job": lambda path, tmp: job_spec.read(job_file(tmp, output=path)),

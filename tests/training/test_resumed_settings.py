@@ -283,14 +283,14 @@ def numbers_of(job_dir, step=4):
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     """Runs of two steps, and the numbers of the same runs after four steps."""
-    found = {}
+    runs = {}
     for name, changes in BASES.items():
         job_dir = tmp_path_factory.mktemp("bases") / "run"
         assert train(job_dir, FLAGS | changes | {"steps": 2}) == 0
         reference = shutil.copytree(job_dir, job_dir.with_name("reference"))
         assert train(reference, FLAGS | changes | {"steps": 4}) == 0
-        found[name] = job_dir, numbers_of(reference)
-    return found
+        runs[name] = job_dir, numbers_of(reference)
+    return runs
 
 
 def resume(bases, folder, name, value):

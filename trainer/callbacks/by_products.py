@@ -29,14 +29,14 @@ class WriteErrors:
     """
 
     def __init__(self, content: str):
-        self._content, self._logged, self._has_warned = content, False, False
+        self._content, self._has_logged_error, self._has_logged_value = content, False, False
 
     def numbers(self, logs: Mapping[str, Any]) -> dict[str, float]:
         """Returns the numbers in logs, as `numbers` does, and logs the first other value as a warning."""
         values = numbers(logs)
         others = [name for name in logs if name not in values]
-        if others and not self._has_warned:
-            self._has_warned = True
+        if others and not self._has_logged_value:
+            self._has_logged_value = True
             _logger.warning(
                 f"The {self._content} do not contain {quote(others[0])}, which is no number but a "
                 f"{type(logs[others[0]]).__name__}; a callback has added it to the logs."
@@ -53,9 +53,9 @@ class WriteErrors:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            if self._logged:
+            if self._has_logged_error:
                 return
-            self._logged = True
+            self._has_logged_error = True
             _logger.warning(
                 f"The {self._content} cannot be written ({_describe(error, os.fspath(path))}). Training continues "
                 "without them, and without further warnings about them; correct the cause to get them again."

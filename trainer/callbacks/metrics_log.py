@@ -47,9 +47,9 @@ class MetricsLog(keras.callbacks.Callback):
             lines, num_damaged = read_metrics(self._path)
             if num_damaged:
                 os.replace(self._path, self._damaged_path)
-            kept = [line for line in lines if line["step"] <= self.model.step and self.model.step]
+            earlier_lines = [line for line in lines if line["step"] <= self.model.step and self.model.step]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in earlier_lines).encode())
         if num_damaged:
             _logger.warning(
                 f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "

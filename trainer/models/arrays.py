@@ -35,31 +35,28 @@ def read_images(
     Raises:
         DataError: If an argument is not an array of numbers, or its values do not fit exactly one reading.
     """
-    images = [_as_pixels(as_array(x, name), name, stated) for name, x in domains.items()]
+    images = [as_images(x, name, stated) for name, x in domains.items()]
     floats = [array for array in images if array.dtype != np.uint8]
     if not floats:
         return images, current
     names = " and ".join(domains)
-    with np.errstate(over="ignore"):
-        floats = [array.astype(np.float32, copy=False) for array in floats]
     low = min(float(array.min()) for array in floats)
     high = max(float(array.max()) for array in floats)
     if not np.isfinite(low + high):
         raise DataError(f"{names} has values that are not finite; remove them before training.")
     if stated:
-        image_range = _check_stated(low, high, stated, names)
-    else:
-        found = find_range(low, high, np.dtype(np.float32))
-        if found is None and is_trained and is_inside(low, high, current):
-            found = current
-        if found is None:
-            raise DataError(
-                f"{names} has floats from {low:g} to {high:g}, which fill none of the ranges "
-                f"{', '.join(IMAGE_RANGES)}; scale or clip {names} to one of them, or state the range that {names} "
-                "lies in as image_range of the model."
-            )
-        image_range = found
-    return [a if a.dtype == np.uint8 else a.astype(np.float32, copy=False) for a in images], image_range
+        _check_stated(low, high, stated, names)
+        return images, stated
+    image_range = find_range(low, high, np.dtype(np.float32))
+    if image_range is None and is_trained and is_inside(low, high, current):
+        image_range = current
+    if image_range is None:
+        raise DataError(
+            f"{names} has floats from {low:g} to {high:g}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; "
+            f"scale or clip {names} to one of them, or state the range that {names} lies in as image_range of the "
+            "model."
+        )
+    return images, image_range
 
 
 def as_images(x: object, name: str = "x", stated: Range | None = None) -> np.ndarray:
@@ -69,7 +66,8 @@ def as_images(x: object, name: str = "x", stated: Range | None = None) -> np.nda
         DataError: If `x` is not an array of numbers, or its integers are not pixels.
     """
     images = _as_pixels(as_array(x, name), name, stated)
-    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # too large values become infinite, which `read_images` rejects
+        return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
 
 
 def as_classes(y: object, num_examples: int, num_classes: int | None = None, name: str = "y") -> np.ndarray:
@@ -178,14 +176,13 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
     )
 
 
-def _check_stated(low: float, high: float, stated: Range, name: str) -> Range:
+def _check_stated(low: float, high: float, stated: Range, name: str) -> None:
     """Rejects float images outside of the stated range."""
     if not is_inside(low, high, stated):
         raise DataError(
             f"{name} has floats from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
             f"or clip {name}, or state another of the ranges {', '.join(IMAGE_RANGES)}."
         )
-    return stated
 
 
 def _from_one_hot(labels: np.ndarray, num_classes: int | None, name: str) -> np.ndarray:

@@ -108,11 +108,11 @@ def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
 
 
 def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
-    maximum, found = 2**bits - 1, int(np.max(picture.getextrema()))
+    maximum, largest = 2**bits - 1, int(np.max(picture.getextrema()))
     if bits > 8:
         raise DataError(f"has 8 bits per channel, or is in color, where only 8 bits are read; omit --bits={bits}")
-    if found > maximum:
-        raise DataError(f"has values up to {found}, but --bits={bits} states {maximum}; correct or omit --bits")
+    if largest > maximum:
+        raise DataError(f"has values up to {largest}, but --bits={bits} states {maximum}; correct or omit --bits")
     return picture.point(
         [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
     )

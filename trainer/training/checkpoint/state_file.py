@@ -62,7 +62,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def load(folder: Path, state: Mapping[str, keras.Variable], *, kept: Collection[str] = ()) -> None:
+def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collection[str] = ()) -> None:
     """Assigns the tensors of a verified checkpoint to `state`.
 
     Parts of the checkpoint that the state does not have, such as an EMA, are ignored.
@@ -70,7 +70,7 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, kept: Collection[
     Args:
         folder: Folder of the checkpoint.
         state: Variables by name. A name begins with the name of its part: a network or an optimizer.
-        kept: Names of variables that keep their values.
+        unchanged: Names of variables that keep their values.
 
     Raises:
         CheckpointError: If a name, type or shape differs; the message names the first one.
@@ -88,7 +88,7 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, kept: Collection[
                 "use the same one, or another job_dir."
             )
     for name, variable in state.items():
-        if name not in kept:
+        if name not in unchanged:
             variable.assign(reader.get_tensor(name))
 
 

@@ -129,8 +129,8 @@ class CheckpointStore:
             return None
         settings = settings or {}
         state_file.check_same_optimizers(manifest, settings)
-        kept = set(settings) if step == manifest.step > 0 else self._changed_settings(manifest, settings)
-        state_file.load(self.folder(manifest.step), state, kept=kept)
+        unchanged = set(settings) if step == manifest.step > 0 else self._changed_settings(manifest, settings)
+        state_file.load(self.folder(manifest.step), state, unchanged=unchanged)
         return manifest
 
     rejected: tuple[str, ...] = ()

@@ -64,12 +64,11 @@ _OPTIONS: dict[type[Source], set[str]] = {
 
 
 @contextlib.contextmanager
-def open_source(name: str, image_root: str | None = None, options: SourceOptions | None = None) -> Iterator[Source]:
+def open_source(name: str, options: SourceOptions | None = None) -> Iterator[Source]:
     """Opens a source while the context is active, and deletes its temporary files afterwards.
 
     Args:
         name: Folder, archive, or file of arrays, paths or records, local or `gs://`; or `tfds:NAME`.
-        image_root: Same as `SourceOptions.image_root`.
         options: Options of the source. None: the default ones.
 
     Raises:
@@ -78,12 +77,7 @@ def open_source(name: str, image_root: str | None = None, options: SourceOptions
         StorageError: If a bucket cannot be read.
     """
     options = options or SourceOptions()
-    if image_root is not None:
-        options = dataclasses.replace(options, image_root=image_root)
-    with (
-        scratch_folder() as scratch,
-        contextlib.closing(_make_source(name, scratch, options)) as source,
-    ):
+    with scratch_folder() as scratch, contextlib.closing(_make_source(name, scratch, options)) as source:
         if not source.items:
             raise no_images(name, source)
         _check_class_names(name, source.class_names)
