@@ -26,7 +26,7 @@ LAYERS = [
     {"config"},
     {"image_io"},
     {"storage"},
-    {"logging", "registry", "signals"},
+    {"heartbeat", "logging", "registry", "signals"},
     {"errors"},
 ]
 DEPTH_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
