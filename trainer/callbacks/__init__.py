@@ -2,6 +2,7 @@
 
 from trainer.callbacks.animation import Animation
 from trainer.callbacks.checkpoint import Checkpoint, Restore
+from trainer.callbacks.collapse import CollapseAlarm
 from trainer.callbacks.evaluation import Evaluation
 from trainer.callbacks.event_log import EventLog
 from trainer.callbacks.metrics_log import MetricsLog
@@ -13,6 +14,7 @@ from trainer.callbacks.watchdog import Heartbeat, Watchdog
 __all__ = [
     "Animation",
     "Checkpoint",
+    "CollapseAlarm",
     "Evaluation",
     "EventLog",
     "Heartbeat",

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -16,6 +16,18 @@ from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 _logger = logging.getLogger(__name__)
+
+
+class StatefulCallback(Protocol):
+    """A callback whose decisions depend on earlier steps, such as `CollapseAlarm`."""
+
+    def get_state(self) -> dict[str, float]:
+        """Returns the numbers to continue from, by name."""
+        ...
+
+    def set_state(self, state: Mapping[str, float]) -> None:
+        """Continues from such numbers. They are empty if the checkpoint has none."""
+        ...
 
 
 class Checkpoint(Periodic):
@@ -32,6 +44,7 @@ class Checkpoint(Periodic):
         mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
             last minute of TensorBoard's events.
         reads_only: Whether to restore only, because another machine writes.
+        callback_states: Callbacks whose state is saved and restored, by name.
     """
 
     priority = Priority.CHECKPOINT
@@ -47,6 +60,7 @@ class Checkpoint(Periodic):
         remote: Location | None = None,
         mirrors: Sequence[Mirror] = (),
         reads_only: bool = False,
+        callback_states: Mapping[str, StatefulCallback] | None = None,
     ):
         super().__init__(every_steps)
         self.store = CheckpointStore(
@@ -58,6 +72,7 @@ class Checkpoint(Periodic):
             before_publishing=self._copy,
         )
         self._mirrors, self._reads_only = mirrors, reads_only
+        self._callback_states = dict(callback_states or {})
         self._best_name = best
         self._best_value = float("inf")
         self._saved_step = -1
@@ -82,6 +97,8 @@ class Checkpoint(Periodic):
             return
         model.step = self._saved_step = manifest.step
         self._best_value = self.store.best_value()
+        for name, callback in self._callback_states.items():
+            callback.set_state(manifest.callbacks.get(name, {}))
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -107,7 +124,8 @@ class Checkpoint(Periodic):
         if self._reads_only:
             return
         self._saved_step = self.model.step
-        self.store.save(self.model.state, self.model.step, metrics, self.model.initial_settings)
+        states = {name: callback.get_state() for name, callback in self._callback_states.items()}
+        self.store.save(self.model.state, self.model.step, metrics, self.model.initial_settings, states)
 
 
 class Restore(keras.callbacks.Callback):

@@ -13,6 +13,8 @@ class Priority(enum.IntEnum):
     """Restoring a checkpoint, and the watchdog."""
     EVALUATION = 10
     """Adding metrics to the logs."""
+    ALARM = 15
+    """Reading the metrics, and adding events to the logs."""
     DEFAULT = 20
     LOGS = 30
     """Writing the logs."""

@@ -26,6 +26,7 @@ _SCHEMA = documents.record(
         "versions": documents.map_of(documents.text()),
         "format_version": documents.whole(),
         "settings": documents.optional(documents.map_of(documents.anything)),
+        "callbacks": documents.optional(documents.map_of(documents.map_of(documents.number))),
     }
 )
 
@@ -44,6 +45,7 @@ class CheckpointManifest:
         format_version: Version of this format.
         settings: Settings that the state also contains, before training changed them: `GAN.settings` of the first step.
             Manifests of version 1 have none.
+        callbacks: Numbers that callbacks continue from, by callback and name; left out of the file if there are none.
     """
 
     step: int
@@ -54,12 +56,15 @@ class CheckpointManifest:
     versions: dict[str, str]
     format_version: int = _FORMAT_VERSION
     settings: dict[str, str | float] = field(default_factory=dict)
+    callbacks: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, followed by its own SHA-256."""
         content = dict(vars(self))
         if self.format_version == 1:
             del content["settings"]
+        if not self.callbacks:
+            del content["callbacks"]
         manifest_sha256 = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return json.dumps(content | {"manifest_sha256": manifest_sha256}, indent=2).encode()
 

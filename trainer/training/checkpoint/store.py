@@ -63,6 +63,7 @@ class CheckpointStore:
         step: int,
         metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, str | float] | None = None,
+        callbacks: Mapping[str, dict[str, float]] | None = None,
     ) -> None:
         """Takes a snapshot now and commits it in the background.
 
@@ -71,6 +72,7 @@ class CheckpointStore:
             step: Number of steps taken.
             metrics: Metrics at this step, by name.
             settings: Settings that the state also contains, as they were before training changed them.
+            callbacks: Numbers that callbacks continue from, by callback and name.
 
         Raises:
             CheckpointError: If the previous checkpoint could not be written.
@@ -86,6 +88,7 @@ class CheckpointStore:
             fingerprints=self.history.at(step),
             metrics=dict(metrics or {}),
             settings=dict(settings or {}),
+            callbacks=dict(callbacks or {}),
             versions={"tensorflow": tf.__version__, "keras": keras.__version__},
         )
         self._pending = self._writer.submit(self._commit, snapshot, manifest)

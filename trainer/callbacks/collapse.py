@@ -1,0 +1,113 @@
+"""The alarm for a generator that collapses during training."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from trainer.callbacks.by_products import numbers
+from trainer.callbacks.order import Priority
+from trainer.logging import log_fields
+
+_logger = logging.getLogger(__name__)
+
+_MAX_RATIO = 2.0
+"""Ratio of the metric to its best value from which an evaluation counts as bad."""
+_NUM_BAD_EVALUATIONS = 2
+_MIN_RECALL_RATIO = 0.5
+_MIN_PEAK = 0.1
+"""Peak of the recall from which there is something to lose. The recall of few samples varies by a few hundredths."""
+
+
+class CollapseAlarm(keras.callbacks.Callback):
+    """Warns if the metric is at least twice its best in two evaluations in a row, or the recall below half its peak.
+
+    The best and the peak are those of earlier evaluations after the first step. Before the metric is lower than that
+    of the untrained generator there is nothing to lose, and no alarm. A value that is not finite counts as bad.
+
+    The alarm is raised once per collapse, and again after a recovery. It adds `event/collapse`, with the value 1, to
+    the logs, and therefore to `metrics.jsonl`. Its state belongs to checkpoints: pass it to `Checkpoint` as
+    `callback_states={"collapse": alarm}`, so that a resumed run raises the same alarms.
+
+    Args:
+        monitor: Name in the logs of a metric from 0 up whose smallest value is the best, such as
+            `metric/frechet_photos_5k`.
+        recall: Name in the logs of a recall in [0, 1], such as `metric/recall_photos_5k`; None if there is none.
+        stop: Whether to stop training at an alarm. If the run was in a collapse at its checkpoint, training does not
+            begin.
+    """
+
+    priority = Priority.ALARM
+    EVENT = "event/collapse"
+
+    def __init__(self, monitor: str, recall: str | None = None, stop: bool = False):
+        super().__init__()
+        self._monitor, self._recall, self._stop = monitor, recall, stop
+        self.set_state({})
+
+    @property
+    def is_collapsed(self) -> bool:
+        """True if the last evaluation was part of a collapse."""
+        return self._is_collapsed
+
+    def get_state(self) -> dict[str, float]:
+        """Returns the numbers on which later alarms depend, by name."""
+        state = {"best": self._best, "untrained": self._untrained, "peak": self._peak}
+        finite = {name: value for name, value in state.items() if math.isfinite(value)}
+        return finite | {"num_bad": self._num_bad, "is_collapsed": float(self._is_collapsed)}
+
+    def set_state(self, state: Mapping[str, float]) -> None:
+        """Continues from the result of `get_state`. An empty state is that of a new run."""
+        self._best, self._untrained = state.get("best", math.inf), state.get("untrained", math.inf)
+        self._peak = state.get("peak", 0.0)
+        self._num_bad, self._is_collapsed = int(state.get("num_bad", 0)), bool(state.get("is_collapsed", 0.0))
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self.model.step == 0:
+            self.set_state({})
+            self._untrained = numbers(logs or {}).get(self._monitor, math.inf)
+        elif self._is_collapsed and self._stop:
+            self.model.stop_training = True
+            _logger.warning(
+                f"The generator had collapsed at step {self.model.step}, and training does not continue; to continue "
+                "it anyway, train without stopping at a collapse."
+            )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        values = numbers(logs or {})
+        if logs is None or self._monitor not in values:
+            return
+        problem = self._update(values[self._monitor], values.get(self._recall or ""))
+        was_collapsed, self._is_collapsed = self._is_collapsed, bool(problem)
+        if problem and not was_collapsed:
+            logs[self.EVENT] = 1.0
+            end = "Training stops." if self._stop else "Training continues."
+            _logger.warning(
+                f"The generator may have collapsed at step {self.model.step}: {problem}. {end} Use the best "
+                "checkpoint.",
+                extra=log_fields({"step": self.model.step, self.EVENT: 1.0}),
+            )
+        elif was_collapsed and not problem:
+            _logger.info(f"The generator has recovered from its collapse at step {self.model.step}.")
+        if problem and self._stop:
+            self.model.stop_training = True
+
+    def _update(self, value: float, recall: float | None) -> str:
+        """Takes the values of an evaluation. Returns the description of the collapse; empty if there is none."""
+        has_best, best, peak = math.isfinite(self._best), self._best, self._peak
+        is_bad = has_best and not (value < _MAX_RATIO * best or value <= best)
+        self._num_bad = self._num_bad + 1 if is_bad else 0
+        if value < min(self._best, self._untrained):
+            self._best = value
+        problem = ""
+        if self._num_bad >= _NUM_BAD_EVALUATIONS:
+            name = self._monitor.removeprefix("metric/")
+            problem = f"{name} is {value:.4g} and was {best:.4g} at its best"
+        if recall is not None:
+            self._peak = max(peak, recall)
+            if peak >= _MIN_PEAK and not recall >= _MIN_RECALL_RATIO * peak:
+                name = str(self._recall).removeprefix("metric/")
+                problem = problem or f"{name} is {recall:.4g} and was {peak:.4g} at its peak"
+        return problem
