@@ -43,7 +43,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             f"the run in {values['job_dir'].value} has metrics=none; name a metric suite, such as --metrics=digits."
         )
     check_metrics(config, translates=traits(config).translates)
-    suite = metrics.get(config.suite)(*load_training_data(config).real_images)
+    suite = metrics.get(config.suite)(*load_training_data(config).real_images())
     result = {"step": manifest.step, "metrics": suite.measure(gan), "real_against_real": suite.real_vs_real()}
     print(json.dumps(result, indent=2))
 

@@ -56,7 +56,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     config, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
     num_images = values.num_images
     if isinstance(gan, CycleGAN):  # the images to translate are those of the run
-        gan.show(*load_training_data(config).real_images)
+        gan.show(*load_training_data(config).real_images())
         if not values["num_images"].present:
             num_images = min(num_images, gan.num_images_to_show)
     label = values.label

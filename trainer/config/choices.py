@@ -101,6 +101,8 @@ class MetricSuite(Choice):
     DIGITS = "digits"
     STACKED = "stacked"
     CYCLE = "cycle"
+    INCEPTION = "inception"
+    PHOTOS = "photos"
     NONE = "none"
 
 

@@ -62,10 +62,11 @@ def check(config: TrainConfig, traits: Traits) -> None:
 
 
 def check_metrics(config: TrainConfig, *, translates: bool) -> None:
-    """Checks that the metric suite measures the kind of images that the model makes.
+    """Checks that the metric suite measures the kind of images that the model makes, and has the requested parts.
 
     Raises:
-        ConfigError: If the suite is for image translation and the model is not, or the reverse.
+        ConfigError: If the suite is for image translation and the model is not, or the reverse, or if the suite has no
+            number of images or no Inception score.
     """
     is_cycle = config.metrics == MetricSuite.CYCLE
     if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE) and translates != is_cycle:
@@ -74,6 +75,16 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
         raise ConfigError(
             f"metrics={config.metrics} measures {measured}, which model={config.model} does not make; "
             f"choose auto, {', '.join(others)} or none."
+        )
+    if config.num_metric_samples is not None and config.suite == MetricSuite.CYCLE:
+        raise ConfigError(
+            f"num_metric_samples={config.num_metric_samples} does not apply to metrics={config.suite}, which translates "
+            "a fixed number of images; omit it."
+        )
+    if config.inception_score and config.suite not in (MetricSuite.INCEPTION, MetricSuite.PHOTOS):
+        raise ConfigError(
+            f"inception_score=True needs metrics={MetricSuite.INCEPTION} or {MetricSuite.PHOTOS}, not {config.suite}; "
+            "change one of them."
         )
 
 

@@ -238,8 +238,33 @@ class Settings:
     metrics: str = setting(
         MetricSuite.AUTO,
         "Metric suite. auto: digits for the digits and mnist data sets, stacked for stacked: sets, cycle for "
-        "model=cyclegan, else none.",
+        "model=cyclegan; for all other images inception if inception_weights is set or in the cache, else photos, and "
+        "none for fewer than 12 images. A job of several machines or a tuning trial does not look in the cache. A "
+        "resumed run keeps its suite.",
         choices=MetricSuite,
+        resumable=True,
+    )
+    num_metric_samples: int | None = setting(
+        None,
+        "Number of images to generate for each evaluation, which the names of the metrics state. None: 5,000 for "
+        "digits and photos, 26,000 for stacked, and for inception 50,000 with a GPU, else 5,000. A resumed run keeps "
+        "its number.",
+        minimum=12,
+        resumable=True,
+    )
+    inception_weights: str | None = setting(
+        None,
+        "Weights of metrics=inception: a local file, gs://BUCKET/NAME, or an https:// address of the published .pb or "
+        ".tgz file, or download. None: the file in the cache.",
+        resumable=True,
+    )
+    inception_score: bool = setting(
+        False, "Also compute the Inception score, with metrics=inception or metrics=photos.", resumable=True
+    )
+    stop_on_collapse: bool = setting(
+        False,
+        "End a run whose generator collapses, as if it had taken all steps: its best checkpoint is exported. If False, "
+        "a warning is logged.",
         resumable=True,
     )
     export_model: bool = setting(

@@ -55,7 +55,9 @@ class TrainConfig(Settings):
 
     @property
     def suite(self) -> str:
-        """Name of the metric suite after resolving `auto`; may be `none`."""
+        """Name of the metric suite that the settings choose; may be `none`. `auto` on one machine also depends on it:
+        see `trainer.training.run_state.with_machine_settings`.
+        """
         if self.metrics != MetricSuite.AUTO:
             return self.metrics
         if self.dataset_b is not None:
@@ -64,8 +66,10 @@ class TrainConfig(Settings):
             suite = MetricSuite.STACKED
         elif self.dataset.removeprefix("tinted:") in ("digits", "mnist"):
             suite = MetricSuite.DIGITS
+        elif self.inception_weights is not None:
+            suite = MetricSuite.INCEPTION
         else:
-            suite = MetricSuite.NONE
+            suite = MetricSuite.PHOTOS
         return suite.value
 
     @property
@@ -131,7 +135,7 @@ class TrainConfig(Settings):
             if self.epochs is None:
                 raise ConfigError("neither steps nor epochs is set; set the length of the run, such as --steps=1000.")
             steps = max(1, round(self.epochs * steps_per_epoch))
-        values: dict[str, Any] = {"steps": steps, "metrics": self.suite}
+        values: dict[str, Any] = {"steps": steps}
         values["job_dir"] = self.job_dir or f"runs/{self.recipe.rpartition(':')[2]}"
         if self._has_schedule and self.schedule_images is None:
             values["schedule_images"] = steps * self.global_batch_size

@@ -1,9 +1,10 @@
 """The file `dataset.json`, which describes the shards of a prepared data set."""
 
 import dataclasses
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainer.errors import DataError, MissingError, quote
@@ -75,6 +76,11 @@ class DatasetSpec:
     def to_json(self) -> str:
         """Returns the text of `dataset.json`. Equal specs have equal texts."""
         return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+
+def fingerprint_of(shards: Iterable[Shard]) -> str:
+    """Returns the SHA-256 of the SHA-256 digests of shards: 64 hexadecimal digits."""
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
 
 
 def read_dataset_spec(folder: Location) -> DatasetSpec:

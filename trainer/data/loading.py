@@ -17,7 +17,7 @@ import numpy as np
 from trainer.config import TrainConfig
 from trainer.config.fields import check_number
 from trainer.data import stacked, transforms
-from trainer.data.dataset_spec import DatasetSpec
+from trainer.data.dataset_spec import DatasetSpec, Shard, fingerprint_of
 from trainer.data.datasets import (
     KERAS_DATASETS,
     DatasetInfo,
@@ -51,6 +51,8 @@ class Arrays:
     labels: np.ndarray
     """int32 [N] in [0, info.num_classes)."""
     info: DatasetInfo
+    shards: tuple[Shard, ...] = ()
+    """Shards of the prepared data set that the images come from; empty for a data set of Keras."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -91,7 +93,7 @@ def load(
     info = describe(name, padding, files.spec if files else None).with_classes(classes)
     if files is not None:
         _check_memory(files.spec)
-    return Arrays(*_load_arrays(name, classes, padding, files), info)
+    return Arrays(*_load_arrays(name, classes, padding, files), info, files.spec.shards if files else ())
 
 
 def open_batches(
@@ -131,6 +133,8 @@ class TrainingData:
         info: Description of the data set.
         max_batch_size: Largest global batch size that the data can fill.
         fingerprints: Fingerprints of the data sets, by name.
+        source_fingerprint: Fingerprint of what the images are made of and how, which is the same for arrays and streams
+            of the same images.
     """
 
     x: np.ndarray | StreamedDataset
@@ -138,14 +142,41 @@ class TrainingData:
     info: DatasetInfo
     max_batch_size: int
     fingerprints: dict[str, str]
+    source_fingerprint: str
 
-    @property
-    def real_images(self) -> tuple[np.ndarray, ...]:
-        """Images of each domain that metrics compare with: uint8 [N, H, W, C]. A stream gives those of one chunk."""
+    def real_images(self, num_images: int | None = None) -> tuple[np.ndarray, ...]:
+        """Returns the first images of each domain, in the order of the data sets.
+
+        Args:
+            num_images: Largest number of images of a domain. None: all images.
+
+        Returns:
+            uint8 [N, H, W, C] per domain.
+
+        Raises:
+            DataError, StorageError: If a shard of a streamed data set cannot be read.
+        """
         if isinstance(self.x, StreamedDataset):
-            images, _, size = self.x.load(0)
-            return (images[:size],)
-        return (self.x,) if self.y is None or self.y.ndim == 1 else (self.x, self.y)
+            return (np.concatenate(list(self.image_blocks(num_images, 1024))),)
+        domains = (self.x,) if self.y is None or self.y.ndim == 1 else (self.x, self.y)
+        return tuple(images[:num_images] for images in domains)
+
+    def image_blocks(self, num_images: int | None, block_size: int) -> Iterator[np.ndarray]:
+        """Yields the first images of the first domain in blocks: uint8 [block_size, H, W, C], and the rest.
+
+        The blocks of a stream are read one by one, and do not depend on its shards and chunks.
+
+        Args:
+            num_images: Largest number of images. None: all images.
+            block_size: Number of images of a block.
+
+        Raises:
+            DataError, StorageError: If a shard of a streamed data set cannot be read.
+        """
+        batches = self.x.images() if isinstance(self.x, StreamedDataset) else iter([self.x])
+        images = itertools.islice(itertools.chain.from_iterable(batches), num_images)
+        while block := list(itertools.islice(images, block_size)):
+            yield np.stack(block)
 
 
 def load_training_data(config: TrainConfig) -> TrainingData:
@@ -157,15 +188,24 @@ def load_training_data(config: TrainConfig) -> TrainingData:
     if (config.num_chunks or 1) > 1:
         stream = open_stream(config)
         info = describe(config.dataset, config.padding, stream.files.spec).with_classes(config.class_numbers)
-        return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint})
+        source = _source_fingerprint(config, stream.fingerprint)
+        return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint}, source)
     arrays = load(config.dataset, config.class_numbers, config.padding, config.cache_mib)
+    source = _source_fingerprint(config, fingerprint_of(arrays.shards) if arrays.shards else arrays.fingerprint)
     if config.dataset_b is None:
         fingerprints = {"data": arrays.fingerprint}
-        return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints)
+        return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints, source)
     arrays_b = load(config.dataset_b, None, config.padding, config.cache_mib)
     fingerprints = {"data": arrays.fingerprint, "data_b": arrays_b.fingerprint}
     smaller_size = min(len(arrays.images), len(arrays_b.images))
-    return TrainingData(arrays.images, arrays_b.images, arrays.info, smaller_size, fingerprints)
+    return TrainingData(arrays.images, arrays_b.images, arrays.info, smaller_size, fingerprints, source)
+
+
+def _source_fingerprint(config: TrainConfig, files: str) -> str:
+    """Returns `TrainingData.source_fingerprint` from the fingerprint of the shards or, without shards, of the pixels."""
+    prefixes = config.dataset.removesuffix(root_source(config.dataset))
+    classes = config.class_numbers and sorted(config.class_numbers)
+    return hashlib.sha256(repr((files, prefixes, classes, config.padding)).encode()).hexdigest()
 
 
 def open_stream(config: TrainConfig) -> StreamedDataset:

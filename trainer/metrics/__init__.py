@@ -5,40 +5,81 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from trainer.errors import ConfigError
 from trainer.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from trainer.metrics.extractor import Extractor
 
 Goal = Literal["MINIMIZE", "MAXIMIZE"]
 
 
 class _SuiteEntry(NamedTuple):
+    module: str
+    """Module in this package that has the class."""
     class_name: str
-    """Name of a class with the methods `measure` and `real_vs_real`, in the module named after the suite."""
+    """Name of a class with the methods `measure` and `real_vs_real`."""
     monitor: str
-    """Name of the metric that selects the best checkpoint; smaller is better."""
+    """Metric that selects the best checkpoint, without the protocol in its name; smaller is better."""
     minimized: tuple[str, ...]
     """Metrics whose smallest value is the best, without the protocol in their names."""
     maximized: tuple[str, ...] = ()
     """Metrics whose greatest value is the best. A model reports the accuracy that fits its labels, or none."""
+    num_samples: int | None = None
+    """Default number of fake images. None: the suite generates no images, and its metrics name no protocol."""
+    num_samples_on_gpu: int | None = None
+    """Default number of fake images on machines with a GPU. None: `num_samples`."""
+    min_images: int = 1
+    """Smallest number of real images."""
+    has_extractor: bool = False
+    """True if the class takes an extractor, which `get_extractor` returns."""
 
 
+_MANIFOLD = ("precision", "recall", "density", "coverage")
 _SUITES = {
     "digits": _SuiteEntry(
+        "digits",
         "DigitsMetrics",
-        monitor="frechet_digits_5k",
+        monitor="frechet",
         minimized=("frechet", "kid"),
-        maximized=("precision", "recall", "density", "coverage", "conditional_accuracy", "code_accuracy"),
+        maximized=(*_MANIFOLD, "conditional_accuracy", "code_accuracy"),
+        num_samples=5000,
+        min_images=12,
     ),
     "cycle": _SuiteEntry(
-        "CycleMetrics", monitor="cycle_error", minimized=("cycle_error", "cycle_error_a", "cycle_error_b")
+        "cycle", "CycleMetrics", monitor="cycle_error", minimized=("cycle_error", "cycle_error_a", "cycle_error_b")
     ),
     "stacked": _SuiteEntry(
+        "stacked",
         "StackedMetrics",
-        monitor="kl_stacked_26k",
+        monitor="kl",
         minimized=("frechet", "kl"),
         maximized=("num_modes", "conditional_accuracy"),
+        num_samples=26_000,
+        min_images=4,
+    ),
+    "inception": _SuiteEntry(
+        "image_metrics",
+        "ImageMetrics",
+        monitor="fid",
+        minimized=("fid", "kid"),
+        maximized=(*_MANIFOLD, "inception_score"),
+        num_samples=5000,
+        num_samples_on_gpu=50_000,
+        min_images=12,
+        has_extractor=True,
+    ),
+    "photos": _SuiteEntry(
+        "image_metrics",
+        "ImageMetrics",
+        monitor="frechet",
+        minimized=("frechet", "kid"),
+        maximized=(*_MANIFOLD, "inception_score"),
+        num_samples=5000,
+        min_images=12,
+        has_extractor=True,
     ),
 }
 NAMES = tuple(_SUITES)
@@ -53,12 +94,94 @@ def get(name: str) -> type:
     Raises:
         ConfigError: If the name is unknown.
     """
-    class_name = _entry(name).class_name
-    return getattr(importlib.import_module(f"trainer.metrics.{name}"), class_name)
+    entry = _entry(name)
+    return getattr(importlib.import_module(f"trainer.metrics.{entry.module}"), entry.class_name)
 
 
-def monitor(name: str) -> str:
+def get_extractor(name: str, inception_weights: str | None = None) -> "Extractor | None":
+    """Returns the network whose features a suite compares; None for a suite that has its own.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        inception_weights: Weights of the suite `inception`, as `trainer.metrics.inception_weights.find` takes them.
+
+    Raises:
+        ConfigError: If the name is unknown or the weights are missing.
+        TrainerError: If the weights cannot be read or are not those of the network.
+    """
+    if not _entry(name).has_extractor:
+        return None
+    if name == "photos":
+        from trainer.metrics.photos_network import PhotosNetwork
+
+        return PhotosNetwork()
+    from trainer.metrics import inception_weights as weights_files
+
+    path = weights_files.find(inception_weights)  # before the import of TensorFlow
+    from trainer.metrics.inception_network import InceptionNetwork
+
+    return InceptionNetwork(path)
+
+
+def protocol(name: str, num_samples: int | None = None) -> str:
+    """Returns the end of the names of a suite's metrics, such as `digits_5k`; empty if the suite generates no images.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        num_samples: Number of fake images. None: the default number on a machine without a GPU.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    num_samples = num_samples or default_num_samples(name)
+    if num_samples is None:
+        return ""
+    thousands, rest = divmod(num_samples, 1000)
+    return f"{name}_{num_samples if rest else f'{thousands}k'}"
+
+
+def monitor(name: str, num_samples: int | None = None) -> str:
     """Returns the name of the metric whose smallest value marks the best checkpoint, such as `frechet_digits_5k`.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        num_samples: Number of fake images. None: the default number on a machine without a GPU.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    return "_".join(filter(None, (_entry(name).monitor, protocol(name, num_samples))))
+
+
+def recall(name: str, num_samples: int | None = None) -> str | None:
+    """Returns the name of the metric for the diversity of the images, such as `recall_digits_5k`; None without one.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        num_samples: Number of fake images. None: the default number on a machine without a GPU.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    return f"recall_{protocol(name, num_samples)}" if "recall" in _entry(name).maximized else None
+
+
+def default_num_samples(name: str, *, has_gpu: bool = False) -> int | None:
+    """Returns the default number of fake images of a suite; None if it generates none.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        has_gpu: True if the machine has a GPU.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    entry = _entry(name)
+    return entry.num_samples_on_gpu or entry.num_samples if has_gpu else entry.num_samples
+
+
+def min_images(name: str) -> int:
+    """Returns the smallest number of real images that a suite compares with.
 
     Args:
         name: Name of a suite, one of `NAMES`.
@@ -66,7 +189,7 @@ def monitor(name: str) -> str:
     Raises:
         ConfigError: If the name is unknown.
     """
-    return _entry(name).monitor
+    return _entry(name).min_images
 
 
 def goals(name: str) -> Mapping[str, Goal]:

@@ -12,7 +12,7 @@ from trainer import callbacks, metrics, signals
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
-from trainer.data import default_num_chunks, num_examples
+from trainer.data import num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
@@ -25,7 +25,7 @@ from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.restore import config_document, stored_config
-from trainer.training.run_state import check_resumable, is_complete, resumed_history
+from trainer.training.run_state import check_resumable, is_complete, resumed_history, with_machine_settings
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def train(config: TrainConfig, environment: Environment) -> None:
     if environment.cluster is not None and environment.cluster.is_evaluator:
         raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
     with RunDirectory(str(config.job_dir)).open() as directory:
-        config = _with_num_chunks(config, directory)
+        config = with_machine_settings(config, environment, stored_config(directory))
         manifest = check_resumable(config, directory)
         step = None if manifest is None else manifest.step
         if step is not None and is_complete(step, config, directory, environment):
@@ -95,15 +95,6 @@ def train(config: TrainConfig, environment: Environment) -> None:
             run.export()
             run.synchronize()
         run.report()
-
-
-def _with_num_chunks(config: TrainConfig, directory: RunDirectory) -> TrainConfig:
-    """The config with the number of chunks of the stored run or, in a new run, the number that its memory allows."""
-    if config.num_chunks is not None:
-        return config
-    stored = stored_config(directory)
-    num_chunks = None if stored is None else stored.num_chunks
-    return config.override(num_chunks=num_chunks or default_num_chunks(config))
 
 
 class Run:

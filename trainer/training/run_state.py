@@ -1,17 +1,76 @@
 """The state of a run directory: whether a config may resume its run, and whether the run is complete."""
 
+import logging
 from collections.abc import Mapping
 
+import tensorflow as tf
+
+from trainer import metrics
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
-from trainer.config.choices import Resume
+from trainer.config.choices import MetricSuite, Resume
+from trainer.data import default_num_chunks, describe
 from trainer.errors import CheckpointError
+from trainer.metrics import inception_weights
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory, locate
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.restore import stored_run
+
+_logger = logging.getLogger(__name__)
+
+
+def with_machine_settings(
+    config: TrainConfig, environment: Environment, stored: TrainConfig | None = None
+) -> TrainConfig:
+    """Returns a config with the settings that were left open because they depend on the machine.
+
+    A resumed run keeps the number of chunks, the metric suite and the number of samples that it started with.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job. A suite that machines of a job or a study may choose differently is not
+            chosen: the cache of weights does not count there.
+        stored: Stored config of the run. None: a new run.
+
+    Raises:
+        ConfigError: If two shards do not fit into memory.
+        DataError, StorageError: If the description of the data set cannot be read.
+    """
+    has_same_data = stored is not None and _data_of(stored) == _data_of(config)
+    kept = stored if has_same_data and config.metrics in (MetricSuite.AUTO, stored and stored.metrics) else None
+    if config.num_chunks is None:
+        num_chunks = None if stored is None else stored.num_chunks
+        config = config.override(num_chunks=num_chunks or default_num_chunks(config))
+    if config.metrics == MetricSuite.AUTO:
+        config = config.override(metrics=kept.suite if kept else _choose_suite(config, environment))
+    if config.has_metrics and config.num_metric_samples is None:
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
+        config = config.override(num_metric_samples=(kept and kept.num_metric_samples) or default)
+    return config
+
+
+def _data_of(config: TrainConfig) -> tuple[str, str | None]:
+    return config.dataset, config.dataset_b
+
+
+def _choose_suite(config: TrainConfig, environment: Environment) -> str:
+    """Returns the metric suite of a new run with `metrics=auto`."""
+    suite = config.suite
+    is_alone = environment.cluster is None and environment.metric_file is None
+    if suite == MetricSuite.PHOTOS and is_alone and inception_weights.is_cached():
+        suite = MetricSuite.INCEPTION.value
+    num_images = describe(config.dataset, config.padding).with_classes(config.class_numbers).num_examples
+    if num_images < metrics.min_images(suite):
+        _logger.info(
+            f"metrics=auto evaluates nothing, because {suite} needs at least {metrics.min_images(suite)} images and "
+            f"{config.dataset} has {num_images}."
+        )
+        return MetricSuite.NONE.value
+    return suite
 
 
 def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointManifest | None:

@@ -7,14 +7,13 @@ import abc
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
-from trainer.data.dataset_spec import SPEC_NAME
+from trainer.data.dataset_spec import SPEC_NAME, fingerprint_of
 from trainer.data.pipeline.balance import balanced_order, balanced_size
 from trainer.data.pipeline.batching import Chunk, ChunkVisit
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
@@ -105,7 +104,21 @@ class StreamedDataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the SHA-256 digests of the shards: 64 hexadecimal digits."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.schedule.shards).encode()).hexdigest()
+        return fingerprint_of(self.schedule.shards)
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yields the images of the selected classes in the order of the data set, whatever the chunks: uint8
+        [B, H, W, C]. A shard is read when its first image is needed.
+
+        Raises:
+            DataError, StorageError: If a shard cannot be read.
+        """
+        for shard in self.schedule.shards:
+            for batch_images, batch_labels in read_shards(self.files, [shard]):
+                indices = self._select_classes(batch_labels)
+                images, _ = self._allocate(len(indices))
+                self._without_padding(images)[...] = batch_images[indices]
+                yield images
 
     def load(self, visit: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Loads a chunk.
