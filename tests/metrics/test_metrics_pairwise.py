@@ -69,8 +69,8 @@ def test_one_image_repeated_has_no_recall():
 
 def test_a_sample_is_not_its_own_neighbor_and_k_counts_the_others():
     features = np.array([[0.0], [1.0], [3.0], [7.0]])
-    assert pairwise.self_stats(features, 1).squared_radii.numpy().tolist() == [1.0, 1.0, 4.0, 16.0]
-    assert pairwise.self_stats(features, 3).squared_radii.numpy().tolist() == [49.0, 36.0, 16.0, 49.0]
+    assert pairwise.self_stats(features, 1).squared_radii.tolist() == [1.0, 1.0, 4.0, 16.0]
+    assert pairwise.self_stats(features, 3).squared_radii.tolist() == [49.0, 36.0, 16.0, 49.0]
 
 
 def test_the_size_of_the_blocks_does_not_matter(monkeypatch):

@@ -8,13 +8,9 @@ import functools
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.metrics.frechet import frechet_distance
-from trainer.metrics.kid import kid_from_stats
+from trainer.metrics.comparison import MIN_IMAGES, FeatureStatistics, compare, feature_statistics
 from trainer.metrics.modes import matched_accuracy
-from trainer.metrics.pairwise import SelfStats, cross_stats, self_stats
-from trainer.metrics.precision_recall import NUM_NEIGHBORS
 from trainer.metrics.suite import Suite
-from trainer.metrics.validation import validate_features
 
 
 class DigitsMetrics(Suite):
@@ -30,13 +26,11 @@ class DigitsMetrics(Suite):
         Raises:
             DataError: If there are fewer than 12 real images or `num_samples` is too small.
         """
-        if num_samples <= NUM_NEIGHBORS:
-            raise DataError(
-                f"num_samples={num_samples} is too few, expected at least {NUM_NEIGHBORS + 1}; increase it."
-            )
+        if num_samples < MIN_IMAGES:
+            raise DataError(f"num_samples={num_samples} is too few, expected at least {MIN_IMAGES}; increase it.")
         # A copy, so that the array with all real images can be freed.
         super().__init__("digits", np.array(real_images[:num_samples]), num_samples)
-        minimum = 2 * (NUM_NEIGHBORS + 1)
+        minimum = 2 * MIN_IMAGES
         if len(self._real_images) < minimum:
             raise DataError(
                 f"received {len(self._real_images)} real images, expected at least {minimum}; provide more, or use "
@@ -64,7 +58,7 @@ class DigitsMetrics(Suite):
         """
         self._check_fakes(fake_images, fake_labels)
         features, logits = self.classifier.extract(self._without_padding(np.asarray(fake_images)))
-        metrics = self._compare(self._real, _self_stats(features, "fake_features"))
+        metrics = self._compare(self._real, feature_statistics(features, "fake_features"))
         if fake_labels is not None:
             predictions = logits.argmax(axis=1)
             if labels_are_codes:
@@ -82,25 +76,17 @@ class DigitsMetrics(Suite):
         Returns:
             The metrics of `evaluate` under the same names, without the accuracies.
         """
-        features = self._real.features.numpy()
-        return self._compare(_self_stats(features[0::2], "real_features"), _self_stats(features[1::2], "fake_features"))
+        features = self._real.features
+        return self._compare(
+            feature_statistics(features[0::2], "real_features"), feature_statistics(features[1::2], "fake_features")
+        )
 
     @functools.cached_property
-    def _real(self) -> SelfStats:
-        return _self_stats(self.classifier.extract(self._without_padding(self._real_images))[0], "real_features")
+    def _real(self) -> FeatureStatistics:
+        features, _ = self.classifier.extract(self._without_padding(self._real_images))
+        return feature_statistics(features, "real_features")
 
-    def _compare(self, real: SelfStats, fake: SelfStats) -> dict[str, float]:
-        cross = cross_stats(real, fake)
-        values = {
-            "frechet": frechet_distance(real.features.numpy(), fake.features.numpy()),
-            "kid": kid_from_stats(real, fake, cross),
-            "precision": cross.precision,
-            "recall": cross.recall,
-            "density": cross.density,
-            "coverage": cross.coverage,
-        }
+    def _compare(self, real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, float]:
+        values = compare(real, fake)
+        del values["kid_std"]  # there is one subset of all images
         return {f"{name}_{self.protocol}": value for name, value in values.items()}
-
-
-def _self_stats(features: np.ndarray, name: str) -> SelfStats:
-    return self_stats(validate_features(features, name, NUM_NEIGHBORS + 1), NUM_NEIGHBORS)

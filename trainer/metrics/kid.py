@@ -1,9 +1,25 @@
 """The kernel distance (KID) between two sets of features."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from trainer.metrics.pairwise import CrossStats, SelfStats, cross_stats, self_stats
 from trainer.metrics.validation import validate_feature_pair
+
+NUM_SUBSETS = 100
+"""Number of subsets over which the image metrics average."""
+MAX_SUBSET_SIZE = 1000
+"""Number of samples of a subset of a set that is large enough."""
+
+
+class KernelDistance(NamedTuple):
+    """A kernel distance."""
+
+    mean: float
+    """Mean over the subsets."""
+    deviation: float
+    """Standard deviation over the subsets; 0 for a single one."""
 
 
 def kid(real_features: np.ndarray, fake_features: np.ndarray) -> float:
@@ -23,9 +39,29 @@ def kid(real_features: np.ndarray, fake_features: np.ndarray) -> float:
     """
     pair = validate_feature_pair(real_features, fake_features, min_samples=2)
     real, fake = (self_stats(features, k=1) for features in pair)
-    return kid_from_stats(real, fake, cross_stats(real, fake))
+    return kid_from_stats(real, fake, cross_stats(real, fake)).mean
 
 
-def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> float:
-    """Returns the same distance from statistics that are already computed."""
-    return real.kernel_mean + fake.kernel_mean - 2.0 * cross.kernel_mean
+def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> KernelDistance:
+    """Returns the distance of each real subset and the fake subset of the same number, as mean and deviation."""
+    distances = real.kernel_means + fake.kernel_means - 2.0 * cross.kernel_means
+    return KernelDistance(float(distances.mean()), float(distances.std()))
+
+
+def random_subsets(num_samples: int, size: int, seed: int) -> np.ndarray:
+    """Draws subsets without repeated samples, always the same ones.
+
+    Args:
+        num_samples: Number of samples N.
+        size: Number of samples of each subset, at most N.
+        seed: Seed of the subsets. Two sets that are compared have different seeds.
+
+    Returns:
+        bool [N, S], S = `NUM_SUBSETS`: the samples of each subset.
+    """
+    # Unlike those of a Generator, the numbers of a RandomState are the same in all versions of NumPy.
+    random = np.random.RandomState(seed)
+    subsets = np.zeros((num_samples, NUM_SUBSETS), bool)
+    for index in range(NUM_SUBSETS):
+        subsets[random.permutation(num_samples)[:size], index] = True
+    return subsets

@@ -1,10 +1,12 @@
 """Statistics of all pairs of samples, from which the kernel distance and the neighborhood metrics are computed.
 
-One block of rows is in memory at a time. Everything is float64, so the distance between equal samples is 0 to 15
-digits. Shapes: `N` real and `M` fake samples, `F` features, `R` rows of a block.
+Features stay in the type and the place where they are. One tile of pairs is in memory at a time, in float64, so the
+size of the sets does not change the memory that the pairs take. Shapes: `N` real and `M` fake samples, `F` features,
+`S` subsets, `R` rows and `P` columns of a tile.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,52 +14,67 @@ import tensorflow as tf
 
 _MAX_PAIRS = 2_500_000
 """Number of pairs in memory at a time: 20 MB per matrix."""
+_EQUAL = 1e-12
+"""Squared distance between equal samples, as a share of the sum of their squared norms, up to rounding.
+
+Features of equal images differ by rounding errors of float32, a relative distance of up to about 1e-6.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SelfStats:
     """Statistics of one set of samples, compared with itself."""
 
-    features: tf.Tensor
-    """float64 [N, F]."""
-    squared_radii: tf.Tensor
+    features: np.ndarray
+    """float32 or float64 [N, F]."""
+    squared_radii: np.ndarray
     """float64 [N], the squared distance of each sample to its k-th nearest other sample."""
-    kernel_mean: float
-    """Mean of the cubic kernel over the N (N - 1) pairs of different samples."""
+    kernel_means: np.ndarray
+    """float64 [S]: for each subset, the mean of the cubic kernel over the pairs of different samples."""
+    subsets: np.ndarray
+    """bool [N, S]: the samples of each subset."""
     num_neighbors: int
     """Number of neighbors k."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class CrossStats:
     """Statistics of real samples, compared with fake ones."""
 
-    kernel_mean: float
-    """Mean of the cubic kernel over the N·M pairs."""
+    kernel_means: np.ndarray
+    """float64 [S]: the mean of the cubic kernel over the pairs of a subset of real and one of fake samples."""
     precision: float
     recall: float
     density: float
     coverage: float
 
 
-def self_stats(features: np.ndarray, k: int) -> SelfStats:
+def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) -> SelfStats:
     """Compares each sample of a set with all others.
 
     Args:
-        features: float64 [N, F], N at least k + 1.
+        features: float32 or float64 [N, F], N at least k + 1.
         k: Number of neighbors, at least 1. A sample is not its own neighbor.
+        subsets: bool [N, S], the samples of each subset that the kernel distance compares, at least 2. None: one subset
+            of all samples.
     """
-    samples = tf.constant(features, tf.float64)
-    num_samples, size = features.shape
-    kernel_sum, radii = 0.0, []
-    for start, products, squared_distances in _blocks(samples, samples):
-        diagonal = tf.stack([tf.range(products.shape[0]), tf.range(start, start + products.shape[0])], axis=1)
-        kernel = _cubic_kernel(products, size)
-        kernel_sum += float(tf.reduce_sum(kernel) - tf.reduce_sum(tf.gather_nd(kernel, diagonal)))
-        infinity = tf.fill([products.shape[0]], tf.constant(np.inf, tf.float64))
-        others = tf.tensor_scatter_nd_update(squared_distances, diagonal, infinity)
-        radii.append(-tf.math.top_k(-others, k).values[:, -1])
-    return SelfStats(samples, tf.concat(radii, 0), kernel_sum / (num_samples * (num_samples - 1)), k)
+    subsets = np.ones((len(features), 1), bool) if subsets is None else subsets
+    sizes, kernel_sums = subsets.sum(0), np.zeros(subsets.shape[1])
+    squared_radii = np.empty(len(features))
+    for rows in _slices(len(features), _side()):
+        nearest = tf.fill([rows.stop - rows.start, k], tf.constant(np.inf, tf.float64))
+        for columns in _slices(len(features), _side()):
+            products, squared_distances = _compare(features[rows], features[columns])
+            kernel = _cubic_kernel(products, features.shape[1])
+            if rows == columns:  # the diagonal holds the pairs of a sample and itself
+                kernel = tf.linalg.set_diag(kernel, tf.zeros(len(kernel), tf.float64))
+                infinity = tf.fill([len(kernel)], tf.constant(np.inf, tf.float64))
+                squared_distances = tf.linalg.set_diag(squared_distances, infinity)
+            kernel_sums += _sum_of_subsets(kernel, subsets[rows], subsets[columns])
+            closest = -tf.math.top_k(-squared_distances, min(k, columns.stop - columns.start)).values
+            nearest = -tf.math.top_k(-tf.concat([nearest, closest], 1), k).values
+        squared_radii[rows] = nearest[:, -1]
+    return SelfStats(features, squared_radii, kernel_sums / (sizes * (sizes - 1)), subsets, k)
 
 
 def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
@@ -66,39 +83,57 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     A ball is the neighborhood of a sample in its own set. Precision and density count fake samples in *real* balls,
     recall counts real samples in *fake* balls, and coverage counts *real* balls that contain a fake sample.
     """
-    num_real, size = real.features.shape
-    num_fake = fake.features.shape[0]
-    kernel_sum, num_inside, num_recalled, num_covered = 0.0, 0, 0, 0
-    fake_is_inside = tf.zeros([num_fake], tf.bool)
-    for start, products, squared_distances in _blocks(real.features, fake.features):
-        kernel_sum += float(tf.reduce_sum(_cubic_kernel(products, size)))
-        radii = real.squared_radii[start : start + products.shape[0], None]
-        in_real_ball = squared_distances <= radii
-        in_fake_ball = squared_distances <= fake.squared_radii
-        fake_is_inside |= tf.reduce_any(in_real_ball, axis=0)
-        num_inside += int(tf.math.count_nonzero(in_real_ball))
-        num_covered += int(tf.math.count_nonzero(tf.reduce_any(in_real_ball, axis=1)))
-        num_recalled += int(tf.math.count_nonzero(tf.reduce_any(in_fake_ball, axis=1)))
+    num_real, num_fake = len(real.features), len(fake.features)
+    kernel_sums, num_inside, num_recalled, num_covered = np.zeros(real.subsets.shape[1]), 0, 0, 0
+    fake_is_inside = np.zeros(num_fake, bool)
+    for rows in _slices(num_real, _side()):
+        is_recalled, is_covered = np.zeros((2, rows.stop - rows.start), bool)
+        for columns in _slices(num_fake, _side()):
+            products, squared_distances = _compare(real.features[rows], fake.features[columns])
+            kernel = _cubic_kernel(products, real.features.shape[1])
+            kernel_sums += _sum_of_subsets(kernel, real.subsets[rows], fake.subsets[columns])
+            in_real_ball = squared_distances <= real.squared_radii[rows, None]
+            in_fake_ball = squared_distances <= fake.squared_radii[columns]
+            num_inside += int(tf.math.count_nonzero(in_real_ball))
+            fake_is_inside[columns] |= tf.reduce_any(in_real_ball, axis=0).numpy()
+            is_covered |= tf.reduce_any(in_real_ball, axis=1).numpy()
+            is_recalled |= tf.reduce_any(in_fake_ball, axis=1).numpy()
+        num_covered += int(np.count_nonzero(is_covered))
+        num_recalled += int(np.count_nonzero(is_recalled))
     return CrossStats(
-        kernel_mean=kernel_sum / (num_real * num_fake),
-        precision=int(tf.math.count_nonzero(fake_is_inside)) / num_fake,
+        kernel_means=kernel_sums / (real.subsets.sum(0) * fake.subsets.sum(0)),
+        precision=int(np.count_nonzero(fake_is_inside)) / num_fake,
         recall=num_recalled / num_real,
         density=num_inside / (real.num_neighbors * num_fake),
         coverage=num_covered / num_real,
     )
 
 
-def _blocks(rows: tf.Tensor, columns: tf.Tensor) -> Iterator[tuple[int, tf.Tensor, tf.Tensor]]:
-    """Yields the first row of each block, its inner products and its squared distances, both float64 [R, M]."""
-    column_norms = tf.reduce_sum(tf.square(columns), axis=1)
-    num_rows = max(1, _MAX_PAIRS // columns.shape[0])
-    for start in range(0, rows.shape[0], num_rows):
-        block = rows[start : start + num_rows]
-        products = tf.matmul(block, columns, transpose_b=True)
-        row_norms = tf.reduce_sum(tf.square(block), axis=1, keepdims=True)
-        yield start, products, tf.maximum(row_norms + column_norms - 2.0 * products, 0.0)
+def _side() -> int:
+    """Returns the number of rows and columns of a tile."""
+    return math.isqrt(_MAX_PAIRS)
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
+
+
+def _compare(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the inner products and the squared distances of samples [R, F] and [P, F], both float64 [R, P]."""
+    first, second = (tf.cast(tf.constant(samples), tf.float64) for samples in (rows, columns))
+    products = tf.matmul(first, second, transpose_b=True)
+    norms = tf.reduce_sum(tf.square(first), axis=1, keepdims=True) + tf.reduce_sum(tf.square(second), axis=1)
+    squared_distances = norms - 2.0 * products
+    return products, tf.where(squared_distances > _EQUAL * norms, squared_distances, 0.0)
 
 
 def _cubic_kernel(products: tf.Tensor, size: int) -> tf.Tensor:
     base = products / size + 1.0
     return base * base * base
+
+
+def _sum_of_subsets(kernel: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Returns the sum of the kernel [R, P] over the pairs of each subset, bool [R, S] and [P, S]: float64 [S]."""
+    row_sums = tf.matmul(kernel, tf.cast(tf.constant(columns), tf.float64))
+    return tf.reduce_sum(tf.where(tf.constant(rows), row_sums, 0.0), axis=0).numpy()

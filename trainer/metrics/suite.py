@@ -21,6 +21,12 @@ class ImageSampler(Protocol):
         ...
 
 
+def protocol_of(name: str, num_samples: int) -> str:
+    """Returns the suffix of the names of a suite's metrics, such as `digits_5k`."""
+    thousands, rest = divmod(num_samples, 1000)
+    return f"{name}_{num_samples if rest else f'{thousands}k'}"
+
+
 class Suite(abc.ABC):
     """Compares fake images with real ones. Statistics of the real images are computed once, on first use.
 
@@ -41,8 +47,7 @@ class Suite(abc.ABC):
         """
         self.num_samples = num_samples
         self._real_images = np.asarray(real_images)
-        thousands, rest = divmod(num_samples, 1000)
-        self.protocol = f"{name}_{num_samples if rest else f'{thousands}k'}"
+        self.protocol = protocol_of(name, num_samples)
         """Suffix of the names of all metrics, such as `digits_5k`."""
 
     def measure(self, model: ImageSampler) -> dict[str, float]:

@@ -6,7 +6,7 @@ from trainer.errors import DataError
 
 
 def validate_features(features: np.ndarray, name: str, min_samples: int) -> np.ndarray:
-    """Returns the features as float64 [N, F].
+    """Returns the features as float64 [N, F], or as float32 if that is their type, without a copy.
 
     Args:
         features: Numbers [N, F].
@@ -16,7 +16,8 @@ def validate_features(features: np.ndarray, name: str, min_samples: int) -> np.n
     Raises:
         DataError: If the shape is not [N, F], N is too small, or a value is not finite.
     """
-    features = np.asarray(features, np.float64)
+    features = np.asarray(features)
+    features = features if features.dtype == np.float32 else features.astype(np.float64, copy=False)
     if features.ndim != 2 or len(features) < min_samples:
         raise DataError(
             f"{name} has shape {list(features.shape)}, expected [N, F] with N at least {min_samples}; "
@@ -28,7 +29,7 @@ def validate_features(features: np.ndarray, name: str, min_samples: int) -> np.n
 
 
 def validate_feature_pair(real: np.ndarray, fake: np.ndarray, min_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns real and fake features as float64 [N, F] and [M, F].
+    """Returns real and fake features as float32 or float64 [N, F] and [M, F].
 
     Args:
         real: Numbers [N, F].
