@@ -88,6 +88,10 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
         ("metric/frechet_digits_5k", "frechet"),
         ("metric/kl_stacked_26k", "kl"),
         ("metric/num_modes_stacked_26k", "num_modes"),
+        ("metric/fid_inception_50k", "fid"),
+        ("metric/kid_std_inception_5k", "kid_std"),
+        ("metric/frechet_photos_512", "frechet"),
+        ("metric/cycle_error_a", "cycle_error_a"),
         ("metric/conditional_accuracy", "conditional_accuracy"),
     ],
 )

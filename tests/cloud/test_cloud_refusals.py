@@ -457,6 +457,7 @@ MACHINES = [
     ("tpu", machine(acceleratorType="TPU_V3", acceleratorCount=8), ("workerPoolSpecs[0].machineSpec", "TPU_V3")),
     ("tpu_machine", job(pool(machine={"machineType": "ct5lp-1t"})), ("workerPoolSpecs[0].machineSpec", "ct5lp-1t")),
 ]
+MINIMIZE_KID = [{"metricId": "kid", "goal": "MINIMIZE"}]
 METRIC, GOAL = "studySpec.metrics[0].metricId", "studySpec.metrics[0].goal"
 
 
@@ -477,7 +478,9 @@ TRIALS = [
     *(
         (f"{metric}_of_{' '.join(args)}", judged_by(metric, *args), (METRIC, f"'{metric}'", TRIAL, *mentions))
         for args, metric, mentions in [
-            (["--recipe=wgan_gp", PHOTOS], "frechet", ("metrics=none", "dataset=gs://b/photos", "model=gan")),
+            (["--recipe=wgan_gp", PHOTOS], "fid", ("metrics=photos", "dataset=gs://b/photos", "model=gan", "frechet")),
+            (["--recipe=wgan_gp", PHOTOS, "--inception_weights=download"], "frechet", ("metrics=inception", "fid")),
+            (["--recipe=wgan_gp", PHOTOS, "--metrics=none"], "frechet", ("metrics=none", "dataset=gs://b/photos")),
             (["--recipe=dcgan"], "cycle_error", ("metrics=digits", "dataset=digits", "model=gan", "frechet")),
             (["--recipe=cyclegan"], "frechet", ("metrics=cycle", "model=cyclegan", "cycle_error_a")),
             (["--dataset=stacked:digits", "--recipe=dcgan"], "kid", ("metrics=stacked", "num_modes")),
@@ -485,9 +488,24 @@ TRIALS = [
         ]
     ),
     (
+        "inception_score_that_nobody_asked_for",
+        judged_by("inception_score", "--recipe=wgan_gp", PHOTOS, goal="MAXIMIZE"),
+        (METRIC, "'inception_score'", TRIAL, "metrics=photos", "dataset=gs://b/photos"),
+    ),
+    (
         "metric_of_some_trials",
+        study(SEED, parameter("dataset", "categorical", values=["digits", "stacked:digits"]), metrics=MINIMIZE_KID),
+        (METRIC, "'kid'", "metrics=stacked", "dataset=stacked:digits"),
+    ),
+    (
+        "metrics_of_several_suites",
         study(SEED, parameter("dataset", "categorical", values=["digits", "gs://b/photos"])),
-        (METRIC, "'frechet'", "metrics=none", "dataset=gs://b/photos"),
+        (TRIAL, "--metrics", "metrics=photos", "metrics=digits"),
+    ),
+    (
+        "metrics_of_several_numbers_of_samples",
+        study(SEED, parameter("num_metric_samples", "discrete", values=[1000, 5000])),
+        (TRIAL, "--num_metric_samples", "num_metric_samples=5000", "num_metric_samples=1000"),
     ),
     (
         "misspelled_parameter",

@@ -93,6 +93,9 @@ SEED = parameter("seed", "integer", minValue=1, maxValue=9)
     ("args", "metric"),
     [
         (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--metrics=digits"], "frechet"),
+        (["--recipe=wgan_gp", "--dataset=gs://b/photos"], "frechet"),
+        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--inception_weights=gs://b/weights.pb"], "fid"),
+        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--inception_score"], "inception_score"),
         (["--recipe=cyclegan"], "cycle_error"),
         (["--recipe=infogan"], "code_accuracy"),
         (["--recipe=acgan"], "conditional_accuracy"),

@@ -127,14 +127,21 @@ def test_schedules_end_with_the_run_unless_schedule_images_is_given():
         ({"dataset": "stacked:digits"}, "stacked"),
         ({"model": "cyclegan", "dataset_b": "inverted:digits"}, "cycle"),
         ({"dataset": "tinted:digits"}, "digits"),
-        ({"dataset": "tinted:photos"}, "none"),
+        ({"dataset": "inverted:stacked:digits"}, "photos"),
+        ({"dataset": "tinted:photos"}, "photos"),
+        ({"dataset": "cifar10"}, "photos"),
+        ({"dataset": "gs://bucket/photos"}, "photos"),
+        ({"dataset": "gs://bucket/photos", "inception_weights": "download"}, "inception"),
+        ({"dataset": "digits", "inception_weights": "download"}, "digits"),
+        ({"dataset": "digits", "metrics": "photos"}, "photos"),
+        ({"model": "cyclegan", "dataset": "photos", "dataset_b": "others"}, "cycle"),
         ({"metrics": "none"}, "none"),
     ],
 )
 def test_metrics_auto_depends_on_the_data(settings, suite):
-    resolved = TrainConfig(steps=1, **settings).resolve(100)
-    assert resolved.metrics == suite and type(resolved.metrics) is str
-    assert resolved.has_metrics == (suite != "none")
+    config = TrainConfig(steps=1, **settings).resolve(100)
+    assert config.suite == suite and type(config.suite) is str
+    assert config.has_metrics == (suite != "none")
 
 
 def test_only_length_and_intervals_may_change_on_resume():

@@ -110,6 +110,7 @@ def test_options_of_models_are_numbers_in_range(act, mentions):
 
 SIMULTANEOUS = {"update_order": "simultaneous"}
 SEPARATE = {"discriminator_updates": "separate"}
+CYCLE = {"model": "cyclegan", "architecture": "unet_translator", "dataset_b": "inverted:digits"}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,12 @@ SEPARATE = {"discriminator_updates": "separate"}
         ({"architecture": "unet_translator"}, ("model", "gan", "unet_translator", "mlp")),
         ({"metrics": "cycle"}, ("metrics", "cycle", "model", "gan", "digits")),
         ({"model": "cyclegan", "metrics": "stacked"}, ("metrics", "stacked", "model", "cyclegan")),
+        ({"model": "cyclegan", "metrics": "photos"}, ("metrics", "photos", "model", "cyclegan")),
+        ({"model": "cyclegan", "metrics": "inception"}, ("metrics", "inception", "model", "cyclegan")),
+        (CYCLE | {"num_metric_samples": 20}, ("num_metric_samples=20", "metrics=cycle")),
+        ({"inception_score": True}, ("inception_score", "photos", "inception", "digits")),
+        (CYCLE | {"inception_score": True}, ("inception_score", "cycle")),
+        ({"inception_score": True, "metrics": "none"}, ("inception_score", "none")),
         (SEPARATE | {"loss": "relativistic"}, ("discriminator_updates", "separate", "relativistic", "together")),
         (SEPARATE | {"penalties": ("r1",)}, ("penalties", "discriminator_updates", "separate", "together")),
         (SEPARATE | {"discriminator_repeats": 2}, ("discriminator_repeats", "2", "discriminator_updates", "together")),

@@ -322,4 +322,4 @@ def test_vanilla_trains_on_a_prepared_folder_by_its_path(tmp_path):
     config, gan = recipe("vanilla", (28, 28, 1), 4, dataset=str(tmp_path), epochs=1)
     assert config.steps == 2
     assert gan.generator.output_shape == (None, 28, 28, 1)
-    assert config.metrics == "none"
+    assert config.suite == "photos"

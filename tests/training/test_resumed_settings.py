@@ -246,6 +246,10 @@ SAME_NUMBERS = {
     "max_to_keep": 1,
     "max_weights": 10**6,
     "metrics": "digits",
+    "num_metric_samples": 100,
+    "inception_weights": "nowhere/weights.pb",
+    "inception_score": True,
+    "stop_on_collapse": True,
     "export_model": True,
 }
 """Another value of each field that changes what a run writes or which devices it uses, and no number."""
@@ -301,8 +305,8 @@ def resume(bases, folder, name, value):
     settings = FLAGS | BASES[base] | {name: value}
     if name == "export_model":
         del settings["noexport_model"]
-    if name == "evaluate_every_steps":
-        settings["metrics"] = "digits"
+    suite = {"evaluate_every_steps": "digits", "num_metric_samples": "digits", "inception_score": "photos"}.get(name)
+    settings |= {"metrics": suite} if suite else {}
     return train(job_dir, settings | {"steps": 4, "allow_config_change": True}), job_dir, reference
 
 
@@ -342,5 +346,10 @@ def test_a_setting_of_what_is_written_changes_no_number(bases, tmp_path, name):
     has_checkpoint_3 = name in ("checkpoint_every_steps", "checkpoint_every_epochs", "evaluate_every_steps")
     assert (2 in checkpoints, 3 in checkpoints) == (name != "max_to_keep", has_checkpoint_3)
     assert (3 in samples) == name.startswith("sample_every")
-    assert ("metric/" in metrics) == (name in ("metrics", "evaluate_every_steps"))
+    evaluating = ("metrics", "evaluate_every_steps", "num_metric_samples", "inception_score")
+    assert ("metric/" in metrics) == (name in evaluating)
+    assert ("_digits_100" in metrics, "inception_score" in metrics) == (
+        name == "num_metric_samples",
+        name == "inception_score",
+    )
     assert (job_dir / "model/saved_model.pb").exists() == (name == "export_model")

@@ -22,7 +22,7 @@ from trainer.storage.local_files import open_regular
 _logger = logging.getLogger(__name__)
 
 _MAX_LINES = 100
-_SUITE_SUFFIX = re.compile(r"_[a-z]+_\d+k$")
+_SUITE_SUFFIX = re.compile(r"_[a-z]+_\d+k?$")
 
 
 class TuningReport(keras.callbacks.Callback):

@@ -85,6 +85,11 @@ def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None
         raise CheckpointError(f"{path} is not the config of a run of this version: {error}") from error
 
 
+def monitor_of(config: TrainConfig) -> str | None:
+    """Returns the name in the logs of the metric that selects the best checkpoint of a run; None without metrics."""
+    return f"metric/{metrics.monitor(config.suite, config.num_metric_samples)}" if config.has_metrics else None
+
+
 def config_document(config: TrainConfig, history: RunHistory) -> bytes:
     """Returns the content of the file that `stored_run` reads."""
     return json.dumps(config.to_dict() | {_FINGERPRINTS: history.to_json()}, indent=2).encode()
@@ -118,8 +123,9 @@ def _restore(
         raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
     config, history = stored
     _import_recipe(directory, config.recipe, recipe)
-    best = f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None
-    store = CheckpointStore(directory.checkpoints, best=best, fingerprints=history, remote=directory.remote_checkpoints)
+    store = CheckpointStore(
+        directory.checkpoints, best=monitor_of(config), fingerprints=history, remote=directory.remote_checkpoints
+    )
     manifest = _select(store, checkpoint)
     if manifest is None:
         steps = ", ".join(map(str, store.steps())) or "none"

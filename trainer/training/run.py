@@ -24,8 +24,17 @@ from trainer.storage.run_directory import PROGRESSION, read_metrics, sample_grid
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
-from trainer.training.restore import config_document, stored_config
-from trainer.training.run_state import check_resumable, is_complete, resumed_history, with_machine_settings
+from trainer.training.restore import config_document, monitor_of, stored_config
+from trainer.training.metric_suite import create_suite
+from trainer.training.run_state import (
+    COLLAPSE,
+    check_resumable,
+    describe_end,
+    has_model,
+    is_finished,
+    resumed_history,
+    with_machine_settings,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +63,7 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         "job_dir": environment.job_dir if config.job_dir is None else parse_path(config.job_dir),
         "dataset": config.dataset,
         "dataset_b": config.dataset_b,
+        "inception_weights": config.inception_weights,
     }
     config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
     config = with_class_numbers(config)
@@ -76,16 +86,13 @@ def train(config: TrainConfig, environment: Environment) -> None:
     with RunDirectory(str(config.job_dir)).open() as directory:
         config = with_machine_settings(config, environment, stored_config(directory))
         manifest = check_resumable(config, directory)
-        step = None if manifest is None else manifest.step
-        if step is not None and is_complete(step, config, directory, environment):
+        if manifest is not None and is_finished(manifest, config):
+            if has_model(manifest.step, config, directory, environment):
+                _logger.info(f"The run in {directory.name} {describe_end(manifest, config)}")
+                return
             _logger.info(
-                f"The run in {directory.name} is finished at step {step}. Nothing was changed; specify more --steps to "
-                "continue it."
-            )
-            return
-        if step is not None and step >= (config.steps or 0):
-            _logger.info(
-                f"The run in {directory.name} is at step {step}, but its model is missing or damaged; exporting it."
+                f"The run in {directory.name} is at step {manifest.step}, but its model is missing or damaged; "
+                "exporting it."
             )
         run = Run(config, directory, environment, manifest)
         run.prepare()
@@ -120,6 +127,7 @@ class Run:
         self._manifest = manifest
         self._started = time.monotonic()
         self._exported_step: int | None = None
+        self._alarm: callbacks.CollapseAlarm | None = None
 
     @property
     def _is_distributed(self) -> bool:
@@ -139,8 +147,12 @@ class Run:
         """Creates the strategy, loads the data, and builds and compiles the GAN."""
         config = self._config
         self._strategy = strategies.create(config, self._environment.cluster)
+        self._extractor = metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None
         self._data: TrainingData = load_training_data(config)
-        self._history = resumed_history(config, self._directory, self._manifest, self._data.fingerprints)
+        self._fingerprints = dict(self._data.fingerprints)
+        if self._extractor is not None:
+            self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
+        self._history = resumed_history(config, self._directory, self._manifest, self._fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
             info = self._data.info
@@ -150,11 +162,12 @@ class Run:
         """Trains, and writes the run directory."""
         if self._is_distributed:
             consensus.check_same_settings(self._strategy, self._config.fingerprint)
-            consensus.check_same_data(self._strategy, self._data.fingerprints)
+            consensus.check_same_data(self._strategy, self._fingerprints)
         if self._writes:
             self._fit_and_write()
         else:
-            self._fit([self._checkpoint(reads_only=True)], verbose=0)
+            evaluators = self._evaluators()
+            self._fit([*evaluators, self._checkpoint(reads_only=True)], verbose=0)
 
     def synchronize(self) -> None:
         """Waits until all machines have finished.
@@ -198,8 +211,9 @@ class Run:
             f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.",
             extra=log_fields({"seconds": seconds}),
         )
-        if self._config.has_metrics:
-            self._report_best(f"metric/{metrics.monitor(self._config.metrics)}")
+        monitor = monitor_of(self._config)
+        if monitor is not None:
+            self._report_best(monitor)
         display_path = directory.display_path
         samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
         _logger.info(
@@ -225,7 +239,7 @@ class Run:
 
     def _fit_and_write(self) -> None:
         directory = self._directory
-        writers = self._writers()
+        writers = [*self._evaluators(), *self._writers()]
         directory.create()
         self._announce()
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
@@ -258,8 +272,18 @@ class Run:
             handle_sigterm=True,
         )
 
+    def _evaluators(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that evaluate. All machines have them, because all machines compute the metrics."""
+        config, monitor = self._config, monitor_of(self._config)
+        if monitor is None:
+            return []
+        suite = create_suite(config, self._data, self._extractor, self._strategy)
+        recall = metrics.recall(config.metrics, config.num_metric_samples)
+        self._alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
+        return [callbacks.Evaluation(suite, config.evaluate_every_steps), self._alarm]
+
     def _writers(self) -> list[keras.callbacks.Callback]:
-        """The callbacks that evaluate and write, without the checkpoint."""
+        """The callbacks that write, without the checkpoint."""
         config, directory, environment = self._config, self._directory, self._environment
         writers: list[keras.callbacks.Callback] = [
             callbacks.MetricsLog(directory.metrics),
@@ -267,9 +291,6 @@ class Run:
             callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
             callbacks.Animation(directory.samples),
         ]
-        if config.has_metrics:
-            suite = metrics.get(config.metrics)(*self._data.real_images)
-            writers.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
         if environment.metric_file is not None:
             writers.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
         return writers
@@ -280,7 +301,8 @@ class Run:
             directory.checkpoints,
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
-            best=f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None,
+            best=monitor_of(config),
+            callback_states={} if self._alarm is None else {COLLAPSE: self._alarm},
             fingerprints=self._history,
             remote=directory.remote_checkpoints,
             mirrors=mirrors,

@@ -21,6 +21,9 @@ from trainer.training.restore import stored_run
 
 _logger = logging.getLogger(__name__)
 
+COLLAPSE = "collapse"
+"""Name of the state of `CollapseAlarm` in checkpoints."""
+
 
 def with_machine_settings(
     config: TrainConfig, environment: Environment, stored: TrainConfig | None = None
@@ -140,13 +143,33 @@ def _history(config: TrainConfig, history: RunHistory) -> RunHistory:
     return RunHistory() if config.allow_config_change and not is_recorded else history
 
 
-def is_complete(step: int, config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
-    """Returns whether a run whose newest checkpoint is of `step` has taken all steps, and exported its model.
+def is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
+    """Returns whether a run whose newest checkpoint has this manifest takes no more steps.
+
+    It has taken all steps, or its generator has collapsed and `config.stop_on_collapse` is True.
+    """
+    return manifest.step >= (config.steps or 0) or (config.stop_on_collapse and _is_collapsed(manifest))
+
+
+def describe_end(manifest: CheckpointManifest, config: TrainConfig) -> str:
+    """Returns the end of a sentence about a finished run, with what to do to continue it."""
+    if manifest.step >= (config.steps or 0):
+        return f"is finished at step {manifest.step}. Nothing was changed; specify more --steps to continue it."
+    return (
+        f"stopped at step {manifest.step} of {config.steps} because its generator collapsed. Nothing was changed; pass "
+        "--nostop_on_collapse to continue it."
+    )
+
+
+def _is_collapsed(manifest: CheckpointManifest) -> bool:
+    return bool(manifest.callbacks.get(COLLAPSE, {}).get("is_collapsed"))
+
+
+def has_model(step: int, config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
+    """Returns whether a finished run, whose newest checkpoint is of `step`, has exported its model.
 
     The model must be complete at every destination. It is not required if `config.export_model` is False.
     """
-    if step < (config.steps or 0):
-        return False
     if not config.export_model:
         return True
     destinations = [locate(directory.model), *directory.model_destinations(environment.model_dir)]

@@ -43,17 +43,19 @@ def needs_labels(model: str) -> bool:
     return issubclass(model_class, ConditionalGAN) and not model_class.labels_are_codes
 
 
-def reported_metrics(suite: str, model: str | None) -> tuple[str, ...]:
+def reported_metrics(suite: str, model: str | None, *, inception_score: bool = False) -> tuple[str, ...]:
     """Returns the `metricId`s that a trial reports.
 
     Args:
         suite: Name of the suite of metrics, or none.
         model: Name of the model. None if it is unknown; the result then has the metrics of every model.
+        inception_score: Value of the setting.
 
     Raises:
         ConfigError: If the suite or the model is unknown.
     """
     names = () if suite == "none" else tuple(metrics.goals(suite))
+    names = tuple(name for name in names if inception_score or name != "inception_score")
     if model is None:
         return names
     own_accuracy = _accuracy_of(MODELS[model])

@@ -1,7 +1,7 @@
 """Checks a job file against the trainer that it starts: its flags, its output and the metrics of its trials."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trainer import metrics
 from trainer.cloud.jobs.arguments import ParsedArgs, check_args, parse_args, trainer_args
@@ -144,7 +144,23 @@ def _check_trials(job: TuningSpec) -> list[TrainerPool]:
         pools = _check_trainer_args(job.trial, "trialJobSpec.", trial)
         _check_reported_metrics(job.study, pools[0])
         trainer_pools += pools
+    _check_same_protocol(trainer_pools)
     return trainer_pools
+
+
+def _check_same_protocol(pools: Sequence[TrainerPool]) -> None:
+    """Rejects trials whose metrics have the same names but cannot be compared."""
+    first = pools[0]
+    for pool in pools:
+        for name in ("suite", "num_metric_samples"):
+            values = [getattr(each.args.config, name) for each in (first, pool)]
+            if values[0] != values[1] and not pool.args.has_custom_recipe:
+                setting = "metrics" if name == "suite" else name
+                fail(
+                    pool.path,
+                    f"evaluates with {setting}={values[1]}, but another trial with {setting}={values[0]}, so that their "
+                    f"metrics cannot be compared; give all trials the same --{setting}.",
+                )
 
 
 def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
@@ -154,7 +170,7 @@ def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
     model = None if has_custom_recipe else config.model
     with quiet_import():
         from trainer.cloud.jobs import config_checks
-    names = config_checks.reported_metrics(config.suite, model)
+    names = config_checks.reported_metrics(config.suite, model, inception_score=config.inception_score)
     settings = f"metrics={config.suite}" + ("" if model is None else f", dataset={config.dataset}, model={model}")
     reported = f"only {', '.join(names)}; name one of these" if names else "nothing; set its --metrics"
     for number, metric in enumerate(study.metrics):

@@ -1,0 +1,57 @@
+"""The metric suite of a run, made from its config and data."""
+
+import tensorflow as tf
+
+from trainer import metrics
+from trainer.callbacks.evaluation import EvaluationMetrics
+from trainer.config import TrainConfig
+from trainer.config.choices import MetricSuite
+from trainer.data import datasets, stacked
+from trainer.data.loading import TrainingData
+from trainer.metrics.extraction import BLOCK_SIZE
+from trainer.metrics.extractor import Extractor
+from trainer.metrics.real_statistics import RealImages
+from trainer.storage import Location, cache_folder, locate
+
+STATISTICS = "statistics"
+"""Folder with the statistics of real images, in the folder of a prepared data set or in the cache."""
+
+
+def create_suite(
+    config: TrainConfig,
+    data: TrainingData,
+    extractor: Extractor | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> EvaluationMetrics:
+    """Returns the suite that `config.metrics` names, with the first images of the data as the real ones.
+
+    Args:
+        config: Config with a suite, not `auto` or `none`.
+        data: Training data of the config.
+        extractor: Network that `metrics.get_extractor` returned for the suite.
+        strategy: Strategy whose replicas extract the features. None: the current device.
+
+    Raises:
+        DataError: If there are too few images, or images of another kind than the suite measures.
+        StorageError: If images are in a bucket that cannot be read.
+    """
+    suite_class, num_samples = metrics.get(config.metrics), config.num_metric_samples
+    num_samples = num_samples or metrics.default_num_samples(config.metrics)
+    if extractor is None or num_samples is None:
+        num_images = num_samples if config.metrics == MetricSuite.DIGITS else stacked.NUM_IMAGES
+        return suite_class(*data.real_images(num_images), *([num_samples] if num_samples else []))
+    num_images = min(num_samples, data.info.num_examples)
+    return suite_class(
+        extractor,
+        RealImages(data.source_fingerprint, num_images, lambda: data.image_blocks(num_images, BLOCK_SIZE)),
+        num_samples,
+        folders=statistics_folders(config.dataset),
+        strategy=strategy,
+        inception_score=config.inception_score,
+    )
+
+
+def statistics_folders(dataset: str) -> list[Location]:
+    """Returns the folders for statistics of a data set's images: that of a prepared data set, and the cache."""
+    source, cache = datasets.root_source(dataset), locate(cache_folder(STATISTICS))
+    return [cache] if source in datasets.NAMES else [datasets.prepared_folder(source) / STATISTICS, cache]
