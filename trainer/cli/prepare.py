@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from trainer.cli import app
+from trainer.cli.image_flags import define_image_size, define_resize, parse_image_size
 from trainer.config.choices import ImageRange
-from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.errors import ConfigError, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.storage import locate, parse_path
 
@@ -41,21 +39,8 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     _define_path_flags(values)
     _define_bits_flag(values)
-    absl_flags.DEFINE_list(
-        "image_size",
-        None,
-        "Height and width of the prepared images in pixels, as H,W, or one number for both. None: the size of the "
-        "images, which must all have the same one.",
-        flag_values=values,
-    )
-    absl_flags.DEFINE_enum(
-        "resize",
-        "crop",
-        RESIZES,
-        "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on a black "
-        "background. stretch: scale height and width independently. none: refuse images of another size.",
-        flag_values=values,
-    )
+    define_image_size(values, "None: the size of the images, which must all have the same one.")
+    define_resize(values, "crop")
     absl_flags.DEFINE_enum(
         "channels",
         None,
@@ -159,7 +144,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.data.prepare.convert import ConversionOptions
 
     options = ConversionOptions(
-        image_size=_parse_image_size(values.image_size),
+        image_size=parse_image_size(values.image_size),
         resize=values.resize,
         channels=int(values.channels) if values.channels else None,
         limit=values.limit,
@@ -186,15 +171,6 @@ def run_command(values: absl_flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     return app.run(argv, _USAGE, define_flags, run_command)
-
-
-def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
-    if parts is None:
-        return None
-    sizes = [int(part) for part in parts if re.fullmatch(r"\s*\d{1,9}\s*", part)]
-    if len(sizes) != len(parts) or len(sizes) not in (1, 2):
-        raise ConfigError(f"image_size={quote(','.join(parts))} is not a size; give --image_size=H,W, such as 64,64.")
-    return sizes[0], sizes[-1]
 
 
 def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:
