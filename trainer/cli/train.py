@@ -37,7 +37,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     environment = Environment.read()
     config = run.resolve(config, environment)
     if values.dry_run:
-        print(config.to_json())
+        print(run.with_machine_settings(config, environment).to_json())
         return
     run.train(config, environment)
 

@@ -78,8 +78,8 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
         )
     if config.num_metric_samples is not None and config.suite == MetricSuite.CYCLE:
         raise ConfigError(
-            f"num_metric_samples={config.num_metric_samples} does not apply to metrics={config.suite}, which translates "
-            "a fixed number of images; omit it."
+            f"num_metric_samples={config.num_metric_samples} does not fit metrics={config.suite}, which translates a "
+            "fixed number of images; omit it."
         )
     if config.inception_score and config.suite not in (MetricSuite.INCEPTION, MetricSuite.PHOTOS):
         raise ConfigError(

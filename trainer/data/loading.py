@@ -202,7 +202,7 @@ def load_training_data(config: TrainConfig) -> TrainingData:
 
 
 def _source_fingerprint(config: TrainConfig, files: str) -> str:
-    """Returns `TrainingData.source_fingerprint` from the fingerprint of the shards or, without shards, of the pixels."""
+    """Returns `TrainingData.source_fingerprint` from the fingerprint of the shards, or of the pixels without shards."""
     prefixes = config.dataset.removesuffix(root_source(config.dataset))
     classes = config.class_numbers and sorted(config.class_numbers)
     return hashlib.sha256(repr((files, prefixes, classes, config.padding)).encode()).hexdigest()

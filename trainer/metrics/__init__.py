@@ -123,19 +123,8 @@ def get_extractor(name: str, inception_weights: str | None = None) -> "Extractor
     return InceptionNetwork(path)
 
 
-def protocol(name: str, num_samples: int | None = None) -> str:
-    """Returns the end of the names of a suite's metrics, such as `digits_5k`; empty if the suite generates no images.
-
-    Args:
-        name: Name of a suite, one of `NAMES`.
-        num_samples: Number of fake images. None: the default number on a machine without a GPU.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    num_samples = num_samples or default_num_samples(name)
-    if num_samples is None:
-        return ""
+def protocol_of(name: str, num_samples: int) -> str:
+    """Returns the suffix of the names of a suite's metrics, such as `digits_5k`."""
     thousands, rest = divmod(num_samples, 1000)
     return f"{name}_{num_samples if rest else f'{thousands}k'}"
 
@@ -150,7 +139,7 @@ def monitor(name: str, num_samples: int | None = None) -> str:
     Raises:
         ConfigError: If the name is unknown.
     """
-    return "_".join(filter(None, (_entry(name).monitor, protocol(name, num_samples))))
+    return _metric_name(name, _entry(name).monitor, num_samples)
 
 
 def recall(name: str, num_samples: int | None = None) -> str | None:
@@ -163,7 +152,7 @@ def recall(name: str, num_samples: int | None = None) -> str | None:
     Raises:
         ConfigError: If the name is unknown.
     """
-    return f"recall_{protocol(name, num_samples)}" if "recall" in _entry(name).maximized else None
+    return _metric_name(name, "recall", num_samples) if "recall" in _entry(name).maximized else None
 
 
 def default_num_samples(name: str, *, has_gpu: bool = False) -> int | None:
@@ -204,6 +193,12 @@ def goals(name: str) -> Mapping[str, Goal]:
     entry = _entry(name)
     goals: dict[str, Goal] = dict.fromkeys(entry.minimized, "MINIMIZE")
     return goals | dict.fromkeys(entry.maximized, "MAXIMIZE")
+
+
+def _metric_name(suite: str, metric: str, num_samples: int | None) -> str:
+    """Returns the name of a metric with its protocol, if the suite generates images."""
+    num_samples = num_samples or default_num_samples(suite)
+    return metric if num_samples is None else f"{metric}_{protocol_of(suite, num_samples)}"
 
 
 def _entry(name: str) -> _SuiteEntry:

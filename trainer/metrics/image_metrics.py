@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import DataError
+from trainer.metrics import protocol_of
 from trainer.metrics.comparison import MIN_IMAGES, compare, feature_statistics, inception_score
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.real_statistics import RealImages, RealStatistics, fake_subsets, real_statistics
-from trainer.metrics.suite import protocol_of
 from trainer.storage import Location
 
 _MIN_REAL_IMAGES = 2 * MIN_IMAGES

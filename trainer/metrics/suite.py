@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainer.errors import DataError
+from trainer.metrics import protocol_of
 from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
 
 
@@ -19,12 +20,6 @@ class ImageSampler(Protocol):
     def sample(self, num_images: int) -> tuple[np.ndarray, Any]:
         """Returns uint8 images [num_images, H, W, C] and their requested labels int32 [num_images], or `None`."""
         ...
-
-
-def protocol_of(name: str, num_samples: int) -> str:
-    """Returns the suffix of the names of a suite's metrics, such as `digits_5k`."""
-    thousands, rest = divmod(num_samples, 1000)
-    return f"{name}_{num_samples if rest else f'{thousands}k'}"
 
 
 class Suite(abc.ABC):

@@ -36,6 +36,12 @@ class LocalLocation(Location):
     def exists(self) -> bool:
         return self.path.is_file()
 
+    def num_bytes(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except (OSError, ValueError) as error:
+            raise _explain(error, self.path, "read") from error
+
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         for name in sorted(_list_names(self.path, recursive)):
             num_bytes = _file_size(self.path, name, recursive)

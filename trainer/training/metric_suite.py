@@ -1,9 +1,10 @@
 """The metric suite of a run, made from its config and data."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from trainer import metrics
-from trainer.callbacks.evaluation import EvaluationMetrics
 from trainer.config import TrainConfig
 from trainer.config.choices import MetricSuite
 from trainer.data import datasets, stacked
@@ -22,8 +23,10 @@ def create_suite(
     data: TrainingData,
     extractor: Extractor | None = None,
     strategy: tf.distribute.Strategy | None = None,
-) -> EvaluationMetrics:
+) -> Any:
     """Returns the suite that `config.metrics` names, with the first images of the data as the real ones.
+
+    It has the methods `measure` and `real_vs_real`.
 
     Args:
         config: Config with a suite, not `auto` or `none`.

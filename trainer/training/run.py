@@ -24,8 +24,8 @@ from trainer.storage.run_directory import PROGRESSION, read_metrics, sample_grid
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
-from trainer.training.restore import config_document, monitor_of, stored_config
 from trainer.training.metric_suite import create_suite
+from trainer.training.restore import config_document, monitor_of, stored_config
 from trainer.training.run_state import (
     COLLAPSE,
     check_resumable,
@@ -147,7 +147,9 @@ class Run:
         """Creates the strategy, loads the data, and builds and compiles the GAN."""
         config = self._config
         self._strategy = strategies.create(config, self._environment.cluster)
-        self._extractor = metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None
+        self._extractor = (
+            metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None
+        )
         self._data: TrainingData = load_training_data(config)
         self._fingerprints = dict(self._data.fingerprints)
         if self._extractor is not None:

@@ -150,17 +150,15 @@ def _check_trials(job: TuningSpec) -> list[TrainerPool]:
 
 def _check_same_protocol(pools: Sequence[TrainerPool]) -> None:
     """Rejects trials whose metrics have the same names but cannot be compared."""
-    first = pools[0]
-    for pool in pools:
-        for name in ("suite", "num_metric_samples"):
-            values = [getattr(each.args.config, name) for each in (first, pool)]
-            if values[0] != values[1] and not pool.args.has_custom_recipe:
-                setting = "metrics" if name == "suite" else name
-                fail(
-                    pool.path,
-                    f"evaluates with {setting}={values[1]}, but another trial with {setting}={values[0]}, so that their "
-                    f"metrics cannot be compared; give all trials the same --{setting}.",
-                )
+    for setting, attribute in (("metrics", "suite"), ("num_metric_samples", "num_metric_samples")):
+        paths = {getattr(pool.args.config, attribute): pool.path for pool in pools if not pool.args.has_custom_recipe}
+        if len(paths) > 1:
+            values = " and ".join(f"{setting}={value}" for value in paths)
+            fail(
+                [*paths.values()][-1],
+                f"varies how trials are evaluated, with {values}, whose results cannot be compared; give all trials "
+                f"the same --{setting}.",
+            )
 
 
 def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
