@@ -105,7 +105,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+    return app.run(argv, _USAGE, define_flags, run_command, prints_result=True)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> None:
