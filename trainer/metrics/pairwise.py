@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from trainer import heartbeat
+
 _MAX_PAIRS = 2_500_000
 """Number of pairs in memory at a time: 20 MB per matrix."""
 _EQUAL = 1e-12
@@ -121,6 +123,7 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 
 def _compare(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the inner products and the squared distances of samples [R, F] and [P, F], both float64 [R, P]."""
+    heartbeat.beat()
     first, second = (tf.cast(tf.constant(samples), tf.float64) for samples in (rows, columns))
     products = tf.matmul(first, second, transpose_b=True)
     norms = tf.reduce_sum(tf.square(first), axis=1, keepdims=True) + tf.reduce_sum(tf.square(second), axis=1)
