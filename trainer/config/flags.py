@@ -64,15 +64,19 @@ class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
 
 def define_config(values: flags.FlagValues) -> None:
     """Defines one flag per setting. Each is None unless it is on the command line."""
-    hints = typing.get_type_hints(TrainConfig)
     for spec in dataclasses.fields(TrainConfig):
-        choices = spec.metadata["choices"]
-        text = spec.metadata["help"] + (f" Choices: {', '.join(choices)}." if choices else "")
-        if hints[spec.name] is bool:
-            flags.DEFINE_bool(spec.name, None, text, flag_values=values)
-        else:
-            parser = _parser(hints[spec.name])
-            flags.DEFINE(parser, spec.name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
+        define_setting(spec.name, values)
+
+
+def define_setting(name: str, values: flags.FlagValues) -> None:
+    """Defines the flag of one setting. It is None unless it is on the command line."""
+    hint, metadata = typing.get_type_hints(TrainConfig)[name], TrainConfig.__dataclass_fields__[name].metadata
+    choices = metadata["choices"]
+    text = metadata["help"] + (f" Choices: {', '.join(choices)}." if choices else "")
+    if hint is bool:
+        flags.DEFINE_bool(name, None, text, flag_values=values)
+    else:
+        flags.DEFINE(_parser(hint), name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
 
 
 def define_recipe(values: flags.FlagValues) -> None:
