@@ -19,6 +19,7 @@ _GAP = 2
 _CAPTION_HEIGHT = 16
 _LAST_FRAME_MS = 2000
 _MAX_FRAME_PIXELS = 2**20
+_MIN_CELL_WIDTH, _MAX_CELL_SIDE = 64, 256
 _MAX_GRID_PIXELS = 2 * MAX_PIXELS
 """More than a grid of 10 x 10 images of 1024 x 1024 pixels."""
 
@@ -53,6 +54,34 @@ def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def tile_with_captions(images: Sequence[np.ndarray], captions: Sequence[str], columns: int) -> np.ndarray:
+    """Arranges images in a grid, row by row, each with a caption below it.
+
+    Small images are enlarged by a whole factor, so that the captions fit. Large ones are reduced.
+
+    Args:
+        images: uint8 [H, W, C] each, C 1, 3 or 4; of a fourth channel (alpha) nothing is shown.
+        captions: Caption of each image.
+        columns: Number of images per row.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    scale = min(1.0, _MAX_CELL_SIDE / max(height, width)) * max(1, -(-_MIN_CELL_WIDTH // width))
+    step_y, step_x = round(height * scale) + _CAPTION_HEIGHT + _GAP, max(round(width * scale), _MIN_CELL_WIDTH) + _GAP
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), (16, 16, 16))
+    draw = ImageDraw.Draw(grid)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = index % columns * step_x + _GAP, index // columns * step_y + _GAP
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        cell = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image[..., :3]).convert("RGB")
+        grid.paste(cell.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top))
+        draw.text((left + 2, top + round(height * scale) + 2), caption, fill=(240, 240, 240))
+    return np.asarray(grid)
 
 
 def save_grid(path: Path, grid: np.ndarray) -> None:

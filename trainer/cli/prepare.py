@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from trainer.cli import app
+from trainer.cli.image_flags import define_image_size, define_resize, parse_image_size
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import ImageRange, MetricSuite
-from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
@@ -40,27 +39,15 @@ _MAX_LISTED_CLASSES = 20
 _MAX_PROCESSES = 256
 _AUTO_STATISTICS = {"true": MetricSuite.AUTO.value, "false": None}
 """Suites of the values of --statistics that name none."""
+_STATISTICS_SETTINGS = ("num_metric_samples", "inception_weights")
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     _define_path_flags(values)
     _define_bits_flag(values)
-    absl_flags.DEFINE_list(
-        "image_size",
-        None,
-        "Height and width of the prepared images in pixels, as H,W, or one number for both. None: the size of the "
-        "images, which must all have the same one.",
-        flag_values=values,
-    )
-    absl_flags.DEFINE_enum(
-        "resize",
-        "crop",
-        RESIZES,
-        "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on a black "
-        "background. stretch: scale height and width independently. none: refuse images of another size.",
-        flag_values=values,
-    )
+    define_image_size(values, "None: the size of the images, which must all have the same one.")
+    define_resize(values, "crop")
     absl_flags.DEFINE_enum(
         "channels",
         None,
@@ -157,8 +144,7 @@ def _define_statistics_flags(values: absl_flags.FlagValues) -> None:
     )
     statistics.boolean = True  # --statistics without a value is --statistics=true
     absl_flags.DEFINE_flag(statistics, values)
-    for name in ("num_metric_samples", "inception_weights"):
-        config_flags.define_setting(name, values)
+    config_flags.define_config(values, _STATISTICS_SETTINGS)
 
 
 def _define_bits_flag(values: absl_flags.FlagValues) -> None:
@@ -179,7 +165,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.data.prepare.convert import ConversionOptions
 
     options = ConversionOptions(
-        image_size=_parse_image_size(values.image_size),
+        image_size=parse_image_size(values.image_size),
         resize=values.resize,
         channels=int(values.channels) if values.channels else None,
         limit=values.limit,
@@ -226,8 +212,7 @@ def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig |
         suite = MetricSuite.INCEPTION if has_weights else MetricSuite.PHOTOS
     if suite == MetricSuite.INCEPTION:
         inception_weights.find(values.inception_weights)
-    settings = {name: values[name].value for name in ("num_metric_samples", "inception_weights")}
-    return TrainConfig(dataset=out, metrics=suite, **settings)
+    return TrainConfig(dataset=out, metrics=suite, **config_flags.parsed_settings(values))
 
 
 def _compute_statistics(config: TrainConfig) -> None:
@@ -241,15 +226,6 @@ def _compute_statistics(config: TrainConfig) -> None:
     config = with_machine_settings(config, Environment())
     extractor = metrics.get_extractor(config.metrics, config.inception_weights)
     create_suite(config, load_training_data(config), extractor).real_vs_real()
-
-
-def _parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:
-    if parts is None:
-        return None
-    sizes = [int(part) for part in parts if re.fullmatch(r"\s*\d{1,9}\s*", part)]
-    if len(sizes) != len(parts) or len(sizes) not in (1, 2):
-        raise ConfigError(f"image_size={quote(','.join(parts))} is not a size; give --image_size=H,W, such as 64,64.")
-    return sizes[0], sizes[-1]
 
 
 def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -62,21 +63,24 @@ class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
         return parse_json(str(argument), "the value", documents.record({}), remedy="write a JSON object")
 
 
-def define_config(values: flags.FlagValues) -> None:
-    """Defines one flag per setting. Each is None unless it is on the command line."""
+def define_config(values: flags.FlagValues, names: Sequence[str] | None = None) -> None:
+    """Defines one flag per setting. Each is None unless it is on the command line.
+
+    Args:
+        values: Flags of the command.
+        names: Names of the settings. None: all settings.
+    """
+    hints = typing.get_type_hints(TrainConfig)
     for spec in dataclasses.fields(TrainConfig):
-        define_setting(spec.name, values)
-
-
-def define_setting(name: str, values: flags.FlagValues) -> None:
-    """Defines the flag of one setting. It is None unless it is on the command line."""
-    hint, metadata = typing.get_type_hints(TrainConfig)[name], TrainConfig.__dataclass_fields__[name].metadata
-    choices = metadata["choices"]
-    text = metadata["help"] + (f" Choices: {', '.join(choices)}." if choices else "")
-    if hint is bool:
-        flags.DEFINE_bool(name, None, text, flag_values=values)
-    else:
-        flags.DEFINE(_parser(hint), name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
+        if names is not None and spec.name not in names:
+            continue
+        choices = spec.metadata["choices"]
+        text = spec.metadata["help"] + (f" Choices: {', '.join(choices)}." if choices else "")
+        if hints[spec.name] is bool:
+            flags.DEFINE_bool(spec.name, None, text, flag_values=values)
+        else:
+            parser = _parser(hints[spec.name])
+            flags.DEFINE(parser, spec.name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
 
 
 def define_recipe(values: flags.FlagValues) -> None:
@@ -108,7 +112,7 @@ def takes_whole_numbers(name: str) -> bool:
 
 def parsed_settings(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the settings of `TrainConfig` that are on the command line."""
-    names = (spec.name for spec in dataclasses.fields(TrainConfig))
+    names = (spec.name for spec in dataclasses.fields(TrainConfig) if spec.name in values)
     return {name: values[name].value for name in names if values[name].present}
 
 

@@ -48,6 +48,7 @@ class ConversionOptions:
         max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
         num_processes: Number of decoding processes. None: one per core.
         bits: Number of bits that the pixel values use, in [1, 16]. None: all bits of the files.
+        allows_constant: True if images whose pixels are all equal are accepted.
 
     Raises:
         ConfigError: If `image_size` or `shard_mib` is out of range.
@@ -62,6 +63,7 @@ class ConversionOptions:
     max_bad_images: int = 0
     num_processes: int | None = None
     bits: int | None = None
+    allows_constant: bool = False
 
     def __post_init__(self) -> None:
         height, width = self.image_size or (1, 1)
@@ -234,7 +236,7 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
-    return Target(height, width, channels, resize, options.bits)
+    return Target(height, width, channels, resize, options.bits, options.allows_constant)
 
 
 def _read_shape(source: Source, index: int, scratch: Path) -> tuple[int, int, int] | DataError:

@@ -34,6 +34,7 @@ class Target:
             black; `stretch` scales both sides independently; `none` accepts only images of the target size.
         bits: Number of bits that the pixel values use, in [1, 16]: values up to `2 ** bits - 1` become values up to
             255. None: all bits of the file, 8 or 16.
+        allows_constant: True if images whose pixels are all equal are accepted.
     """
 
     height: int | None
@@ -41,13 +42,14 @@ class Target:
     channels: int
     resize: str
     bits: int | None = None
+    allows_constant: bool = False
 
 
 def fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts a loaded image to the target's channels and size. Rejects an image whose pixels are all equal."""
+    """Converts a loaded image to the target's channels and size. Rejects constant images unless they are allowed."""
     picture = _resize(_convert_mode(picture, target), target)
     low, high = np.transpose(picture.getextrema())  # per channel
-    if np.all(low == high):
+    if np.all(low == high) and not target.allows_constant:
         raise DataError("has the same value in every pixel, which no model can learn from")
     return picture
 
