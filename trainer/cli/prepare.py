@@ -212,7 +212,8 @@ def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig |
         suite = MetricSuite.INCEPTION if has_weights else MetricSuite.PHOTOS
     if suite == MetricSuite.INCEPTION:
         inception_weights.find(values.inception_weights)
-    return TrainConfig(dataset=out, metrics=suite, **config_flags.parsed_settings(values))
+    settings = {name: values[name].value for name in _STATISTICS_SETTINGS}
+    return TrainConfig(dataset=out, metrics=suite, **settings)
 
 
 def _compute_statistics(config: TrainConfig) -> None:
