@@ -73,18 +73,18 @@ def inception_score(logits: np.ndarray) -> float:
     """Computes the exponential of the mean divergence KL(p(class | image) || p(class)), averaged over 10 splits.
 
     Probabilities are the softmax over all K logits; those of the 2015 Inception network are 1,008, of which 1,000 are
-    classes. The splits are consecutive images.
+    classes. The splits are consecutive images, at least one each.
 
     Source: arXiv 1606.03498, section 4.
 
     Args:
-        logits: Numbers [M, K], M at least 10.
+        logits: Numbers [M, K], M at least 1.
 
     Returns:
         The score in [1, K].
     """
     scores = []
-    for split in np.array_split(logits, _NUM_SPLITS):
+    for split in np.array_split(logits, min(_NUM_SPLITS, len(logits))):
         shifted = split.astype(np.float64) - split.max(axis=1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         probabilities = np.exp(log_probabilities)
