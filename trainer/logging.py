@@ -26,33 +26,43 @@ class CommandHandler(logging.Handler):
     quotes. Errors of the stream are raised, so that a closed pipe ends the command.
     """
 
+    uses_stderr = False
+    """True if messages go to standard error, because standard output is the result of the command."""
+
     def emit(self, record: logging.LogRecord) -> None:
         message = escape(shorten(record.getMessage()))
         if text := getattr(record, "text", ""):
             message += f"\n{escape_lines(text)}"
-        if is_terminal():
-            print(f"{_CLEAR_LINE}{message}", flush=True)
+        stream = sys.stderr if self.uses_stderr else sys.stdout
+        if is_terminal(stream):
+            print(f"{_CLEAR_LINE}{message}", flush=True, file=stream)
             return
         fields = {
             name: shorten(value) if isinstance(value, str) else value
             for name, value in getattr(record, "fields", {}).items()
         }
         entry = {"severity": record.levelname, "message": message, "time": record.created}
-        print(json.dumps(entry | fields), flush=True)
+        print(json.dumps(entry | fields), flush=True, file=stream)
 
 
-def install_handler() -> None:
-    """Installs the handler for messages of level INFO and above, unless it is installed."""
+def install_handler(*, uses_stderr: bool = False) -> None:
+    """Installs the handler for messages of level INFO and above, unless it is installed.
+
+    Args:
+        uses_stderr: Whether messages go to standard error, because standard output is the result of the command.
+    """
     logger = logging.getLogger("trainer")
-    if not _has_handler():
+    if not _command_handlers():
         logger.addHandler(CommandHandler())
+    for handler in _command_handlers():
+        handler.uses_stderr = uses_stderr
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
 
-def _has_handler() -> bool:
-    """Returns whether a command has installed its handler."""
-    return any(isinstance(handler, CommandHandler) for handler in logging.getLogger("trainer").handlers)
+def _command_handlers() -> list[CommandHandler]:
+    """Returns the handler that a command has installed, or an empty list."""
+    return [handler for handler in logging.getLogger("trainer").handlers if isinstance(handler, CommandHandler)]
 
 
 def log_fields(values: Mapping[str, Any], text: str = "") -> dict[str, Any]:

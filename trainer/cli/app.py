@@ -73,6 +73,7 @@ def run(
     run_command: Callable[[flags.FlagValues], None],
     *,
     resumes: bool = False,
+    prints_result: bool = False,
 ) -> int:
     """Parses a command line and runs the command.
 
@@ -83,13 +84,14 @@ def run(
         define_flags: Function that defines the flags.
         run_command: Function that does the work.
         resumes: True if the command resumes from a checkpoint when it runs again.
+        prints_result: True if standard output is a result for other programs. Messages go to standard error then.
 
     Returns:
         The exit code: 0 done, 1 error, 2 bad flags, 129 stopped by SIGHUP, 130 interrupted, 141 standard output is
         closed, 143 stopped by SIGTERM.
     """
     prepare_streams()
-    install_handler()
+    install_handler(uses_stderr=prints_result)
     values = flags.FlagValues()
     define_flags(values)
     advice = "run the same command again to resume from the last checkpoint" if resumes else ""

@@ -105,7 +105,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+    return app.run(argv, _USAGE, define_flags, run_command, prints_result=True)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> None:
@@ -194,7 +194,7 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     measured = with_machine_settings(TrainConfig(dataset=images.dataset, metrics=MetricSuite.NONE), Environment())
     model, data = StoredImages(load_training_data(measured)), load_training_data(config)
     facts = {"images": values.images, "against": values.against}
-    resize = {"resize": {"images": images.resize, "against": against.resize}}
+    resize = {"resize_of_images": images.resize, "resize_of_against": against.resize}
     return _Subject(config, data, extractor, model, facts, resize)
 
 

@@ -116,7 +116,6 @@ def _convert(name: str, folder: Path, options: convert.ConversionOptions) -> tup
         for note in source.notes:
             _logger.warning(note)
         plan = convert.plan_conversion(source, options)
-        _logger.info(f"Reading {len(plan.indices):,} images of {name}.")
         metadata = {"name": folder.name, "source": name, "license": "", "attribution": ""}
         spec, progress = convert.convert(source, plan, options, locate(folder), metadata, lambda progress: None)
     for image, problem in progress.bad_images:
