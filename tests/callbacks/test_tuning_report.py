@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from refusals import check_refusal
 
 from trainer import metrics, models
@@ -13,6 +14,7 @@ from trainer.callbacks.tuning_report import tag
 from trainer.cloud.jobs.config_checks import reported_metrics
 from trainer.config import SUITES
 from trainer.errors import StorageError
+from trainer.metrics.real_statistics import RealImages
 
 
 def report(path, *evaluations):
@@ -99,6 +101,20 @@ def test_a_tag_is_the_name_without_the_suite(name, expected):
     assert tag(name) == expected
 
 
+def image_metric_names(name, frechet):
+    """The names of the metrics of a suite for images of any kind."""
+
+    def extract(images):
+        means = tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2))
+        return means, means
+
+    extract.name, extract.sha256, extract.feature_size, extract.frechet_name = name, "0" * 64, 3, frechet
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), np.uint8)
+    real = RealImages("fingerprint", 40, lambda: iter([images]))
+    suite = metrics.get(name)(extract, real, 40, inception_score=True)
+    return set(suite.evaluate_features(*map(np.asarray, extract(images)))) | set(suite.real_vs_real())
+
+
 def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     images, labels = digits.images[:1000], digits.labels[:1000]
     stacked_suite = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
@@ -107,9 +123,13 @@ def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     stacked_names = {*stacked_suite.evaluate(np.repeat(images, 3, axis=-1), labels)}
     cycle_names = {*metrics.get("cycle")(images, images).real_vs_real()}
     names_of = {"digits": digits_names, "stacked": stacked_names, "cycle": cycle_names}
+    for name, frechet in (("inception", "fid"), ("photos", "frechet")):
+        names_of[name] = image_metric_names(name, frechet)
+        assert "inception_score" not in reported_metrics(name, None)
     for suite, names in names_of.items():
-        assert {tag(f"metric/{name}") for name in names} == set(reported_metrics(suite, None))
-        assert tag(f"metric/{metrics.monitor(suite)}") in reported_metrics(suite, None)
+        reported = set(reported_metrics(suite, None, inception_score=True))
+        assert {tag(f"metric/{name}") for name in names} - {"kid_std"} == reported
+        assert tag(f"metric/{metrics.monitor(suite)}") in reported
     assert names_of.keys() == set(metrics.NAMES) == set(SUITES) and reported_metrics("none", None) == ()
 
 

@@ -63,10 +63,31 @@ def check_refused(sent, *mentions):
         (["--recipe=mine:own", "--dataset=photos"], ("dataset=photos",)),
         (["--classes=11"], ("classes='11'", "10", "digits")),
         (["--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
+        (["--metrics=inception"], ("Inception", "--inception_weights", "curl")),
+        (["--metrics=inception", "--inception_weights=weights.pb"], ("inception_weights=weights.pb", "gs://")),
+        (["--inception_weights=data/weights.tgz"], ("inception_weights=data/weights.tgz", "gs://")),
+        (["--dataset=cifar10", "--inception_weights=~/weights.pb"], ("inception_weights=", "weights.pb", "gs://")),
+        (["--recipe=mine:own", "--inception_weights=weights.pb"], ("inception_weights=weights.pb", "gs://")),
+        (["--inception_weights=https://:x"], ("inception_weights", "https://")),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(send, args, mentions, more):
     check_refused(send(*args, more=more), *mentions)
+
+
+@pytest.mark.parametrize("args", [["--metrics=photos"], ["--metrics=inception", "--inception_weights=download"]])
+def test_weights_that_machines_can_fetch_are_accepted(send, args):
+    assert send(*args)[::3] == (0, 1)
+    assert send("--recipe=mine:own", *args)[::3] == (0, 1)
+
+
+def test_weights_in_a_bucket_are_checked_except_in_a_dry_run(send, bucket):
+    flags = ["--metrics=inception", f"--inception_weights={bucket}/weights.pb"]
+    assert send(*flags, more=["--dry_run"])[0] == 0
+    code, _, error, jobs = send(*flags)
+    assert (code, jobs) == (1, 0) and f"{bucket}/weights.pb" in error and error.count("\n") == 1
+    (locate(bucket) / "weights.pb").write_bytes(b"cut")
+    check_refused(send(*flags), "inception_weights", f"{bucket}/weights.pb", "3 bytes")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,13 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.cli.image_flags import define_image_size, define_resize, parse_image_size
-from trainer.config.choices import ImageRange
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig, flags as config_flags
+from trainer.config.choices import ImageRange, MetricSuite
 from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.errors import ConfigError, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
+from trainer.metrics import inception_weights
 from trainer.storage import locate, parse_path
 
 _logger = logging.getLogger(__name__)
@@ -33,6 +37,9 @@ _SECS_BETWEEN_UPDATES = 0.2
 _MAX_LISTED_BAD_IMAGES = 10
 _MAX_LISTED_CLASSES = 20
 _MAX_PROCESSES = 256
+_AUTO_STATISTICS = {"true": MetricSuite.AUTO.value, "false": None}
+"""Suites of the values of --statistics that name none."""
+_STATISTICS_SETTINGS = ("num_metric_samples", "inception_weights")
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -77,6 +84,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         upper_bound=_MAX_PROCESSES,
         flag_values=values,
     )
+    _define_statistics_flags(values)
     absl_flags.DEFINE_bool(
         "dry_run", False, "Print what the command would write, and write nothing.", flag_values=values
     )
@@ -126,6 +134,19 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
 
 
+def _define_statistics_flags(values: absl_flags.FlagValues) -> None:
+    statistics = absl_flags.EnumFlag(
+        "statistics",
+        "false",
+        "Also compute the statistics of the images that metrics compare with, so that no run has to: --statistics for "
+        "the suite that --metrics=auto chooses, or --statistics=SUITE.",
+        [*_AUTO_STATISTICS, MetricSuite.INCEPTION.value, MetricSuite.PHOTOS.value],
+    )
+    statistics.boolean = True  # --statistics without a value is --statistics=true
+    absl_flags.DEFINE_flag(statistics, values)
+    config_flags.define_config(values, _STATISTICS_SETTINGS)
+
+
 def _define_bits_flag(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer(
         "bits",
@@ -155,6 +176,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         bits=values.bits,
     )
     out = parse_path(values.out).rstrip("/")
+    statistics_config = _statistics_config(out, values)
     if values.source_b is not None:
         parse_path(values.source_b)  # before the images of the first domain are prepared
     if values.source_b is None:
@@ -164,6 +186,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
         _prepare(values.source, f"{out}/a", options, values)
         _prepare(values.source_b, f"{out}/b", options, values)
         training_flags = f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b"
+    if statistics_config is not None and not values.dry_run:
+        _compute_statistics(statistics_config)
     if not values.dry_run:
         _logger.info(f"To train: python -m trainer.task {training_flags} --job_dir=runs/{locate(out).name}")
 
@@ -171,6 +195,38 @@ def run_command(values: absl_flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     return app.run(argv, _USAGE, define_flags, run_command)
+
+
+def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig | None:
+    """Returns the config of the statistics to compute, after its weights were found; None to compute none."""
+    suite = _AUTO_STATISTICS.get(values.statistics, values.statistics)
+    if suite is None:
+        return None
+    if values.source_b is not None:
+        raise ConfigError(
+            f"statistics={values.statistics} does not work with source_b={quote(values.source_b)}, because the metrics "
+            "of two domains have no statistics; remove one of them."
+        )
+    if suite == MetricSuite.AUTO:
+        has_weights = values.inception_weights is not None or inception_weights.is_cached()
+        suite = MetricSuite.INCEPTION if has_weights else MetricSuite.PHOTOS
+    if suite == MetricSuite.INCEPTION:
+        inception_weights.find(values.inception_weights)
+    settings = {name: values[name].value for name in _STATISTICS_SETTINGS}
+    return TrainConfig(dataset=out, metrics=suite, **settings)
+
+
+def _compute_statistics(config: TrainConfig) -> None:
+    """Stores the statistics of a prepared data set in its folder."""
+    with quiet_import():
+        from trainer import metrics
+        from trainer.data.loading import load_training_data
+        from trainer.training.metric_suite import create_suite
+        from trainer.training.run_state import with_machine_settings
+
+    config = with_machine_settings(config, Environment())
+    extractor = metrics.get_extractor(config.metrics, config.inception_weights)
+    create_suite(config, load_training_data(config), extractor).real_vs_real()
 
 
 def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:

@@ -15,10 +15,12 @@ from trainer.cloud.vertex.client import Job, JobClient, console_url
 from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE, Endpoint, resolve_endpoint
 from trainer.cloud.vertex.follow import follow
 from trainer.config import TrainConfig
+from trainer.config.choices import MetricSuite
 from trainer.data import availability
 from trainer.errors import ConfigError, DataError, Interrupted, StorageError
 from trainer.logging import log_fields, print_json, quiet_import
-from trainer.storage import local_path, parse_path, without_mount
+from trainer.metrics import inception_weights
+from trainer.storage import is_remote, local_path, parse_path, without_mount
 
 _logger = logging.getLogger(__name__)
 
@@ -31,8 +33,9 @@ FILE is a file for gcloud ai custom-jobs create or gcloud ai hp-tuning-jobs crea
 _PLACEHOLDER_BUCKET = "gs://BUCKET"
 """Bucket of the package in the output of a dry run without `--staging_bucket`."""
 _DATASET_SETTINGS = {"dataset", "dataset_b"}
-_DATA_SETTINGS = _DATASET_SETTINGS | {"classes", "global_batch_size", "model"}
-"""Settings that the check of the data depends on."""
+_FILE_SETTINGS = _DATASET_SETTINGS | {"inception_weights"}
+_DATA_SETTINGS = _FILE_SETTINGS | {"classes", "global_batch_size", "model", "metrics"}
+"""Settings that the check of the data and of the weights for metrics depends on."""
 _NOT_FOUND = 404
 _HELP = {
     "config": "YAML file of a CustomJobSpec or a HyperparameterTuningJob.",
@@ -125,9 +128,9 @@ def _data_configs(pools: Sequence[TrainerPool]) -> dict[str, TrainConfig]:
     """
     configs: dict[str, TrainConfig] = {}
     for pool in pools:
-        names = _DATASET_SETTINGS & pool.args.flags.keys() if pool.args.has_custom_recipe else _DATA_SETTINGS
+        names = _FILE_SETTINGS & pool.args.flags.keys() if pool.args.has_custom_recipe else _DATA_SETTINGS
         settings = {name: getattr(pool.args.config, name) for name in names}
-        settings |= {name: without_mount(settings[name]) for name in _DATASET_SETTINGS & names if settings[name]}
+        settings |= {name: without_mount(settings[name]) for name in _FILE_SETTINGS & names if settings[name]}
         config = TrainConfig(**{"global_batch_size": 1, **settings})
         if config not in configs.values():
             configs[pool.path] = config
@@ -140,12 +143,20 @@ def _check_data(file: str, configs: Mapping[str, TrainConfig], *, in_buckets: bo
             from trainer.cloud.jobs.config_checks import needs_labels
         try:
             availability.check_data(config, needs_labels=needs_labels(config.model), in_buckets=in_buckets)
+            _check_weights(config, in_buckets=in_buckets)
         except (ConfigError, DataError) as error:
             raise ConfigError(f"{file}: {path}: {error}") from error
         except StorageError as error:
             if getattr(error.__cause__, "code", None) == _NOT_FOUND:
                 raise
             _logger.warning(f"The data cannot be checked before the job is sent: {error}")
+
+
+def _check_weights(config: TrainConfig, *, in_buckets: bool) -> None:
+    """Rejects a job that evaluates with weights that its machines cannot read. They are verified on the machines."""
+    is_used = config.suite == MetricSuite.INCEPTION or config.inception_weights is not None
+    if is_used and (in_buckets or not is_remote(config.inception_weights or "")):
+        inception_weights.check(config.inception_weights)
 
 
 def _create(jobs: JobClient, request: requests.Request) -> Job:

@@ -62,21 +62,21 @@ def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) 
     """
     subsets = np.ones((len(features), 1), bool) if subsets is None else subsets
     sizes, kernel_sums = subsets.sum(0), np.zeros(subsets.shape[1])
-    squared_radii = np.empty(len(features))
-    for rows in _slices(len(features), _side()):
-        nearest = tf.fill([rows.stop - rows.start, k], tf.constant(np.inf, tf.float64))
-        for columns in _slices(len(features), _side()):
+    nearest = np.full((len(features), k), np.inf)
+    for rows in _slices(len(features)):
+        for columns in _slices(len(features), rows.start):  # each pair is in one tile
             products, squared_distances = _compare(features[rows], features[columns])
             kernel = _cubic_kernel(products, features.shape[1])
             if rows == columns:  # the diagonal holds the pairs of a sample and itself
                 kernel = tf.linalg.set_diag(kernel, tf.zeros(len(kernel), tf.float64))
                 infinity = tf.fill([len(kernel)], tf.constant(np.inf, tf.float64))
                 squared_distances = tf.linalg.set_diag(squared_distances, infinity)
-            kernel_sums += _sum_of_subsets(kernel, subsets[rows], subsets[columns])
-            closest = -tf.math.top_k(-squared_distances, min(k, columns.stop - columns.start)).values
-            nearest = -tf.math.top_k(-tf.concat([nearest, closest], 1), k).values
-        squared_radii[rows] = nearest[:, -1]
-    return SelfStats(features, squared_radii, kernel_sums / (sizes * (sizes - 1)), subsets, k)
+                kernel_sums += _sum_of_subsets(kernel, subsets[rows], subsets[columns])
+            else:
+                kernel_sums += 2.0 * _sum_of_subsets(kernel, subsets[rows], subsets[columns])
+                _update_nearest(nearest[columns], tf.transpose(squared_distances))
+            _update_nearest(nearest[rows], squared_distances)
+    return SelfStats(features, nearest[:, -1].copy(), kernel_sums / (sizes * (sizes - 1)), subsets, k)
 
 
 def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
@@ -88,9 +88,9 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     num_real, num_fake = len(real.features), len(fake.features)
     kernel_sums, num_inside, num_recalled, num_covered = np.zeros(real.subsets.shape[1]), 0, 0, 0
     fake_is_inside = np.zeros(num_fake, bool)
-    for rows in _slices(num_real, _side()):
+    for rows in _slices(num_real):
         is_recalled, is_covered = np.zeros((2, rows.stop - rows.start), bool)
-        for columns in _slices(num_fake, _side()):
+        for columns in _slices(num_fake):
             products, squared_distances = _compare(real.features[rows], fake.features[columns])
             kernel = _cubic_kernel(products, real.features.shape[1])
             kernel_sums += _sum_of_subsets(kernel, real.subsets[rows], fake.subsets[columns])
@@ -111,14 +111,11 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     )
 
 
-def _side() -> int:
-    """Returns the number of rows and columns of a tile."""
-    return math.isqrt(_MAX_PAIRS)
-
-
-def _slices(length: int, size: int) -> Iterator[slice]:
-    for start in range(0, length, size):
-        yield slice(start, min(start + size, length))
+def _slices(length: int, start: int = 0) -> Iterator[slice]:
+    """Yields the rows, or the columns, of tiles from `start` to `length`."""
+    size = math.isqrt(_MAX_PAIRS)
+    for begin in range(start, length, size):
+        yield slice(begin, min(begin + size, length))
 
 
 def _compare(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
@@ -129,6 +126,13 @@ def _compare(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tenso
     norms = tf.reduce_sum(tf.square(first), axis=1, keepdims=True) + tf.reduce_sum(tf.square(second), axis=1)
     squared_distances = norms - 2.0 * products
     return products, tf.where(squared_distances > _EQUAL * norms, squared_distances, 0.0)
+
+
+def _update_nearest(nearest: np.ndarray, squared_distances: tf.Tensor) -> None:
+    """Replaces the k smallest squared distances [R, k] of samples, in order, if some of [R, P] are smaller."""
+    k = nearest.shape[1]
+    closest = -tf.math.top_k(-squared_distances, min(k, squared_distances.shape[1])).values
+    nearest[:] = np.sort(np.concatenate([nearest, closest], axis=1), axis=1)[:, :k]
 
 
 def _cubic_kernel(products: tf.Tensor, size: int) -> tf.Tensor:

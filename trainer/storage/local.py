@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -38,9 +39,12 @@ class LocalLocation(Location):
 
     def num_bytes(self) -> int:
         try:
-            return self.path.stat().st_size
+            status = self.path.stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except (OSError, ValueError) as error:
             raise _explain(error, self.path, "read") from error
+        return status.st_size
 
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         for name in sorted(_list_names(self.path, recursive)):

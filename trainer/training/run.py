@@ -33,6 +33,7 @@ from trainer.training.run_state import (
     has_model,
     is_finished,
     resumed_history,
+    shared_fingerprint,
     with_machine_settings,
 )
 
@@ -163,13 +164,12 @@ class Run:
     def fit(self) -> None:
         """Trains, and writes the run directory."""
         if self._is_distributed:
-            consensus.check_same_settings(self._strategy, self._config.fingerprint)
+            consensus.check_same_settings(self._strategy, shared_fingerprint(self._config))
             consensus.check_same_data(self._strategy, self._fingerprints)
         if self._writes:
             self._fit_and_write()
         else:
-            evaluators = self._evaluators()
-            self._fit([*evaluators, self._checkpoint(reads_only=True)], verbose=0)
+            self._fit([*self._evaluators(), self._checkpoint(reads_only=True)], verbose=0)
 
     def synchronize(self) -> None:
         """Waits until all machines have finished.
@@ -259,8 +259,7 @@ class Run:
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
         if self._is_distributed:
-            watchdog = callbacks.Watchdog(config.worker_timeout_secs)
-            active = [watchdog, callbacks.Heartbeat(watchdog), *active]
+            active = [callbacks.Watchdog(config.worker_timeout_secs), callbacks.Heartbeat(), *active]
         self._gan.fit(
             self._data.x,
             self._data.y,
@@ -303,7 +302,7 @@ class Run:
             directory.checkpoints,
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
-            best=monitor_of(config),
+            best=None if reads_only else monitor_of(config),
             callback_states={} if self._alarm is None else {COLLAPSE: self._alarm},
             fingerprints=self._history,
             remote=directory.remote_checkpoints,

@@ -1,5 +1,7 @@
 """The state of a run directory: whether a config may resume its run, and whether the run is complete."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 
@@ -21,6 +23,10 @@ from trainer.training.restore import stored_run
 
 _logger = logging.getLogger(__name__)
 
+_EVALUATION_SETTINGS = (
+    *("metrics", "num_metric_samples", "inception_score"),
+    *("evaluate_every_steps", "stop_on_collapse"),
+)
 COLLAPSE = "collapse"
 """Name of the state of `CollapseAlarm` in checkpoints."""
 
@@ -54,6 +60,15 @@ def with_machine_settings(
         default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
         config = config.override(num_metric_samples=(kept and kept.num_metric_samples) or default)
     return config
+
+
+def shared_fingerprint(config: TrainConfig) -> str:
+    """Returns the SHA-256 of the settings that all machines of a job must share, in hexadecimal.
+
+    Besides those of the training steps, these are the settings of evaluations, which all machines compute together.
+    """
+    evaluation = {name: getattr(config, name) for name in _EVALUATION_SETTINGS}
+    return hashlib.sha256(json.dumps([config.fingerprint, evaluation]).encode()).hexdigest()
 
 
 def _data_of(config: TrainConfig) -> tuple[str, str | None]:
