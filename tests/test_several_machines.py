@@ -62,6 +62,91 @@ def chief_and_worker(command, of_worker=(), folders=(None, None)):
         yield process.returncode, out, error
 
 
+def metrics_of(run):
+    """The metrics in a run's log by step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics = {line["step"]: {name: line[name] for name in line if name.startswith("metric/")} for line in lines}
+    return {step: values for step, values in metrics.items() if values}
+
+
+def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_path):
+    flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=24", "--steps=6"]
+    flags += ["--model=conditional", "--evaluate_every_steps=2", "--sample_every_steps=0"]
+    task_command = [sys.executable, "-m", "trainer.task", *flags]
+    told = []
+    for code, out, error in chief_and_worker([*task_command, f"--job_dir={tmp_path}/several"]):
+        assert code == 0, error
+        told.append(out)
+    assert [sum("frechet_digits_5k" in line for line in out.splitlines()) > 0 for out in told] == [True, False]
+    mirrored = [*task_command, "--strategy=mirrored", "--num_virtual_devices=2", f"--job_dir={tmp_path}/alone"]
+    subprocess.run(mirrored, check=True, capture_output=True)
+    several, alone = metrics_of(tmp_path / "several"), metrics_of(tmp_path / "alone")
+    assert list(several) == [0, 2, 4, 6] and {len(values) for values in several.values()} == {7}
+    assert several == alone
+    assert exact_resume.digest(tmp_path / "several") == exact_resume.digest(tmp_path / "alone")
+
+
+_STOPPED_BY_A_METRIC = """
+import hashlib, json, os
+import keras, numpy as np
+from trainer.callbacks import Evaluation
+from trainer.config.train_config import TrainConfig
+from trainer.metrics.extraction import all_agree
+from trainer.models import from_config
+from trainer.training.distributed import strategy as strategies
+from trainer.training.distributed.cluster import parse_cluster
+
+cluster = parse_cluster(os.environ["TF_CONFIG"], None)
+sizes = {"generator_units": [16], "discriminator_units": [16]}
+config = TrainConfig(latent_dim=8, global_batch_size=8, architecture="mlp", architecture_options=sizes, jit_compile="off")
+strategy = strategies.create(config, cluster)
+gan = from_config(config, (28, 28, 1), 10, strategy)
+
+
+class Steps:
+    def measure(self, model):  # another value on each machine
+        (self.images,), _ = model.sample_features(170, lambda images: (images,))
+        return {"steps": model.step + 100 * (not cluster.is_chief)}
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = logs.get("metric/steps", 0) >= 4
+
+
+suite, images = Steps(), np.zeros((32, 28, 28, 1), np.uint8)
+history = gan.fit(images, batch_size=8, steps=12, callbacks=[Evaluation(suite, 2), Stop()], verbose=0).history
+facts = {
+    "step": gan.step,
+    "metric": history["metric/steps"],
+    "is_sample": bool((suite.images == gan.sample(170)[0]).all()),
+    "agreed": [all_agree(strategy, flag) for flag in (True, cluster.is_chief, not cluster.is_chief, False)],
+}
+print(json.dumps(facts | {"images": hashlib.sha256(suite.images.tobytes()).hexdigest()}))
+"""
+
+
+def test_machines_decide_alike_from_the_metrics_of_the_first():
+    done = list(chief_and_worker([sys.executable, "-c", _STOPPED_BY_A_METRIC]))
+    assert [code for code, _, _ in done] == [0, 0], done
+    facts, same = (json.loads(out.splitlines()[-1]) for _, out, _ in done)
+    assert facts == same
+    assert (facts["step"], facts["metric"], facts["is_sample"]) == (4, [4.0], True)
+    assert facts["agreed"] == [True, False, False, False]
+
+
+def test_machines_at_different_steps_are_refused_before_an_evaluation(dataset, tmp_path):
+    folders = tmp_path / "chief", tmp_path / "worker"
+    for folder in folders:
+        folder.mkdir()
+    flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=4", "--job_dir=run"]
+    command = [sys.executable, "-m", "trainer.task", *flags]
+    subprocess.run([*command, "--steps=2", "--strategy=one_device"], check=True, cwd=folders[0], capture_output=True)
+    for code, _, error in chief_and_worker([*command, "--steps=4"], folders=folders):
+        (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+        assert code == 1 and "2, 0" in line
+
+
 def test_machines_with_other_flags_are_refused(dataset, tmp_path):
     command = [sys.executable, "-m", "trainer.task", *FLAGS, f"--dataset={dataset}", f"--job_dir={tmp_path}/run"]
     for code, _, error in chief_and_worker(command, ["--seed=7"]):

@@ -12,6 +12,7 @@ from trainer import metrics
 from trainer.data.loading import load
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_real_features_are_computed_once_of_the_first_images(digits, monkeypatch
     real = suite._real
     assert real.features.shape == (20, 64)
     np.testing.assert_allclose(real.features, suite.classifier(digits.images[:20])[0], atol=1e-4)
-    monkeypatch.setattr(suite.classifier, "extract", lambda images: (np.ones((20, 64)), np.ones((20, 10))))
+    monkeypatch.setattr(suite, "_extract", lambda images: (np.ones((20, 64)), np.ones((20, 10))))
     suite.evaluate(digits.images[:20])
     assert suite._real is real
 
@@ -172,6 +173,10 @@ class Model:
 
     def sample(self, num_images):
         return self.images[:num_images], None if self.labels is None else self.labels[:num_images]
+
+    def sample_features(self, num_images, function):
+        images, labels = self.sample(num_images)
+        return ReplicatedFunction(function)(blocks_of(images)), labels
 
 
 def test_measuring_a_model_evaluates_the_stated_number_of_samples(digits, suite):

@@ -9,6 +9,7 @@ import pytest
 from trainer import metrics
 from trainer.data.loading import Arrays, load
 from trainer.metrics.digits import DigitsMetrics
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.modes import mode_divergence
 from trainer.metrics.stacked import StackedMetrics
@@ -71,22 +72,23 @@ def test_a_mode_is_missed_when_one_digit_of_it_is_wrong(real, suite):
 
 def test_classifying_each_distinct_digit_once_gives_the_same_features(real, suite):
     images = np.concatenate([real.images[:100], real.images[:100]])
-    once, each = StackedMetrics(images)._real, suite._classify(images)
+    once, (features, logits) = StackedMetrics(images)._real, suite._extract(images)
     assert len(once.digit_logits) == len({digit.tobytes() for digit in np.moveaxis(images, 3, 1).reshape(-1, 784)})
-    assert len(once.digit_logits) <= 300 < len(each.digit_logits)
-    np.testing.assert_array_equal(once.modes, each.modes)
-    np.testing.assert_allclose(once.features(), each.features(), atol=1e-4)
+    assert len(once.digit_logits) <= 300 < logits.size / 10
+    np.testing.assert_array_equal(once.modes, logits.argmax(2) @ [100, 10, 1])
+    np.testing.assert_allclose(once.features(), features, atol=1e-4)
     np.testing.assert_array_equal(once.features(slice(7, 9)), once.features()[7:9])
 
 
 def test_the_values_are_those_of_the_parts(real, suite):
-    fake = suite._classify(real.images[-250:])
-    all_real = suite._classify(real.images)
+    fake_features, fake_logits = suite._extract(real.images[-250:])
+    real_features, real_logits = suite._extract(real.images)
     values = suite.evaluate(real.images[-250:])
-    counts = [np.bincount(modes, minlength=1000) for modes in (fake.modes, all_real.modes)]
+    modes = [logits.argmax(2) @ [100, 10, 1] for logits in (fake_logits, real_logits)]
+    counts = [np.bincount(each, minlength=1000) for each in modes]
     assert values["kl_stacked_250"] == pytest.approx(mode_divergence(*counts))
-    assert fake.features().shape == (250, 192)
-    distance = frechet_distance(all_real.features()[:250], fake.features())
+    assert fake_features.shape == (250, 192)
+    distance = frechet_distance(real_features[:250], fake_features)
     assert values["frechet_stacked_250"] == pytest.approx(distance, rel=1e-3)
 
 
@@ -112,8 +114,8 @@ class Model:
     def __init__(self, data):
         self.images, self.labels = data.images, data.labels
 
-    def sample(self, num_images):
-        return self.images[:num_images], self.labels[:num_images]
+    def sample_features(self, num_images, function):
+        return ReplicatedFunction(function)(blocks_of(self.images[:num_images])), self.labels[:num_images]
 
 
 def test_measuring_a_model_does_not_evaluate_codes(real, suite):

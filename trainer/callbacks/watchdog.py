@@ -4,12 +4,12 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from trainer import heartbeat
 from trainer.callbacks.order import Priority
 from trainer.errors import ExitCode
 
@@ -20,7 +20,8 @@ class Watchdog(keras.callbacks.Callback):
     It writes the stacks of all threads to standard error first.
 
     Args:
-        timeout_secs: Longest time between two calls of the watchdog or its `Heartbeat`.
+        timeout_secs: Longest time between two heartbeats: the begin and end of steps, the end of the callbacks, and
+            those of work that takes long, such as each block of images in an evaluation.
     """
 
     priority = Priority.FIRST
@@ -29,52 +30,39 @@ class Watchdog(keras.callbacks.Callback):
         super().__init__()
         self._timeout = timeout_secs
         self._started, self._ended = False, threading.Event()
-        self._last = time.monotonic()
-
-    def reset(self) -> None:
-        """Starts the time anew."""
-        self._last = time.monotonic()
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self.reset()
+        heartbeat.beat()
         if not self._started:
             self._started = True
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.reset()
+        heartbeat.beat()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self.reset()
+        heartbeat.beat()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._ended.set()
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self._timeout / 10)):
-            if time.monotonic() - self._last > self._timeout:
+            if heartbeat.secs_since_beat() > self._timeout:
                 faulthandler.dump_traceback(all_threads=True)
                 abort(f"no progress for {self._timeout:g} s; the stacks of all threads are above")
 
 
 class Heartbeat(keras.callbacks.Callback):
-    """Resets a watchdog after all other callbacks, so that their time and a step's time are limited separately.
-
-    Args:
-        watchdog: Watchdog to reset.
-    """
+    """Resets the watchdog's time after all other callbacks, so that they and a step have separate limits."""
 
     priority = Priority.LAST
 
-    def __init__(self, watchdog: Watchdog):
-        super().__init__()
-        self._watchdog = watchdog
-
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._watchdog.reset()
+        heartbeat.beat()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._watchdog.reset()
+        heartbeat.beat()
 
 
 def abort(reason: str) -> None:

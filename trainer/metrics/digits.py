@@ -6,6 +6,7 @@ Shapes: `N` real and `M` fake images, `H W C` height, width and channels, `F` fe
 import functools
 
 import numpy as np
+import tensorflow as tf
 
 from trainer.errors import DataError
 from trainer.metrics.comparison import MIN_IMAGES, FeatureStatistics, compare, feature_statistics
@@ -37,14 +38,23 @@ class DigitsMetrics(Suite):
                 "metrics=none."
             )
 
-    def evaluate(
-        self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
+    def extract_block(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.classifier(self._without_padding(images))
+
+    def evaluate_features(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        labels_are_codes: bool = False,
     ) -> dict[str, float]:
         """Compares fake images with the real ones.
 
         Args:
-            fake_images: uint8 [M, H, W, C] in [0, 255], M = `num_samples`.
-            fake_labels: Integers [M] in [0, 10), the digit that was requested for each image, or `None`.
+            features: float32 [M, F], features of the fake images, M = `num_samples`.
+            logits: float32 [M, 10], their logits.
+            labels: Integers [M] in [0, 10), the digit that was requested for each image, or `None`.
             labels_are_codes: True if the labels are codes whose meaning the model learned by itself.
 
         Returns:
@@ -52,19 +62,14 @@ class DigitsMetrics(Suite):
             ending in `protocol`. With labels also `conditional_accuracy` in [0, 1], the fraction of images that the
             classifier recognizes as the requested digit, or for codes `code_accuracy`, the accuracy under the best
             one-to-one matching of codes and digits.
-
-        Raises:
-            DataError: If there are not `num_samples` images, or not one label per image.
         """
-        self._check_fakes(fake_images, fake_labels)
-        features, logits = self.classifier.extract(self._without_padding(np.asarray(fake_images)))
         metrics = self._compare(self._real, feature_statistics(features, "fake_features"))
-        if fake_labels is not None:
+        if labels is not None:
             predictions = logits.argmax(axis=1)
             if labels_are_codes:
-                metrics["code_accuracy"] = matched_accuracy(fake_labels, predictions, logits.shape[1])
+                metrics["code_accuracy"] = matched_accuracy(labels, predictions, logits.shape[1])
             else:
-                metrics["conditional_accuracy"] = float(np.mean(predictions == np.asarray(fake_labels)))
+                metrics["conditional_accuracy"] = float(np.mean(predictions == np.asarray(labels)))
         return metrics
 
     def real_vs_real(self) -> dict[str, float]:
@@ -83,8 +88,7 @@ class DigitsMetrics(Suite):
 
     @functools.cached_property
     def _real(self) -> FeatureStatistics:
-        features, _ = self.classifier.extract(self._without_padding(self._real_images))
-        return feature_statistics(features, "real_features")
+        return feature_statistics(self._extract(self._real_images)[0], "real_features")
 
     def _compare(self, real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, float]:
         values = compare(real, fake)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import DataError, MissingError
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 from trainer.storage import documents, local_path, locate, read_json
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
@@ -17,7 +18,6 @@ IMAGE_SIZE = 28
 FEATURE_SIZE = 64
 NUM_CONVOLUTIONS = 3
 _STRIDES = (2, 2, 1)
-_BATCH_SIZE = 500
 _ABOUT = documents.record({"sha256": documents.text("[0-9a-f]{64}", "64 hexadecimal digits")})
 
 
@@ -54,8 +54,9 @@ class DigitsClassifier:
                 f"{path} has SHA-256 {self.sha256[:12]}…, expected {expected[:12]}…; reinstall the package."
             )
         with np.load(path, allow_pickle=False) as arrays:
-            self._weights = {name: tf.constant(arrays[name]) for name in arrays.files}
-        self._extract_batch = tf.function(self.__call__)
+            # Arrays and no tensors, which would belong to the graph in which a suite first uses its classifier.
+            self._weights = {name: arrays[name] for name in arrays.files}
+        self._extract = ReplicatedFunction(self.__call__)
 
     def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Classifies images. It can be called inside a `tf.function`.
@@ -81,7 +82,7 @@ class DigitsClassifier:
         return (raw - self._weights["features_mean"]) / self._weights["features_deviation"], logits
 
     def extract(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Classifies any number of images, in batches of fixed size.
+        """Classifies any number of images, in blocks of fixed size.
 
         Args:
             images: uint8 or float [N, H, W, C] in [0, 255].
@@ -98,11 +99,5 @@ class DigitsClassifier:
             raise DataError(
                 f"images have shape {list(images.shape)}, expected [N, H, W, C] with N at least 1; add the axes."
             )
-        features, logits = [], []
-        for start in range(0, len(images), _BATCH_SIZE):
-            batch = images[start : start + _BATCH_SIZE]
-            padding = np.zeros((_BATCH_SIZE - len(batch), *batch.shape[1:]), batch.dtype)
-            outputs = self._extract_batch(np.concatenate([batch, padding]))
-            features.append(outputs[0].numpy()[: len(batch)])
-            logits.append(outputs[1].numpy()[: len(batch)])
-        return np.concatenate(features), np.concatenate(logits)
+        features, logits = self._extract(blocks_of(images))
+        return features, logits

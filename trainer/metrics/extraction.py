@@ -80,14 +80,14 @@ class ReplicatedFunction:
 
     def _run_on_replica(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         outputs = tuple(self._function(*arguments))
-        return tuple(map(_all_gather, outputs)) if spans_processes(self._strategy) else outputs
+        return tuple(map(_all_gather, outputs)) if _spans_processes(self._strategy) else outputs
 
     def _rows_of_all_replicas(self, output: Any) -> np.ndarray:
         """Returns the rows of one round: [R B, ...]."""
         if self._strategy is None:
             return output.numpy()
         results = self._strategy.experimental_local_results(output)
-        if spans_processes(self._strategy):
+        if _spans_processes(self._strategy):
             return results[0].numpy()
         return np.concatenate([result.numpy() for result in results])
 
@@ -98,7 +98,7 @@ def blocks_of(*arrays: np.ndarray) -> Iterator[Block]:
         yield tuple(array[start : start + BLOCK_SIZE] for array in arrays)
 
 
-def spans_processes(strategy: tf.distribute.Strategy | None) -> bool:
+def _spans_processes(strategy: tf.distribute.Strategy | None) -> bool:
     """Returns whether other processes have replicas of the strategy."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
@@ -120,7 +120,7 @@ def values_of_first_process(strategy: tf.distribute.Strategy | None, values: Map
 def _gather_from_processes(strategy: tf.distribute.Strategy | None, numbers: np.ndarray) -> np.ndarray:
     """Returns the numbers [n] of the process of each replica: [R, n]; without other processes [1, n]."""
     rows = numbers[np.newaxis]
-    if strategy is None or not spans_processes(strategy):
+    if strategy is None or not _spans_processes(strategy):
         return rows
     # A replica computes its block from the values of its own process.
     return ReplicatedFunction(lambda values: (values,), strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]
@@ -142,5 +142,5 @@ def _all_gather(rows: tf.Tensor) -> tf.Tensor:
     """Returns the rows of all replicas, in the order of the replicas. Call it in a replica context."""
     context = tf.distribute.get_replica_context()
     if rows.dtype in _EXCHANGED_DTYPES:
-        return context.all_gather(rows, axis=0)
+        return context.all_gather(tf.identity(rows), axis=0)  # an argument of the function has no device
     return tf.cast(context.all_gather(tf.cast(rows, tf.int32), axis=0), rows.dtype)

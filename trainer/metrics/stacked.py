@@ -8,6 +8,7 @@ import dataclasses
 import functools
 
 import numpy as np
+import tensorflow as tf
 
 from trainer.errors import DataError
 from trainer.metrics.frechet import frechet_distance
@@ -50,31 +51,43 @@ class StackedMetrics(Suite):
         if num_samples < 2:
             raise DataError(f"num_samples={num_samples} is too few, expected at least 2; increase it.")
         super().__init__("stacked", real_images, num_samples)
-        _check_stacked(self._real_images, "real images", minimum=4)
+        if len(self._real_images) < 4:
+            raise DataError(f"received {len(self._real_images)} real images, expected at least 4; provide more.")
+        _check_channels(self._real_images, "real images")
 
-    def evaluate(
-        self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
+    def extract_block(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the features of the three digits of each image [B, 3 F], and their logits [B, 3, 10]."""
+        _check_channels(images, "fake images")
+        images = self._without_padding(images)
+        digits = tf.reshape(tf.transpose(images, (0, 3, 1, 2)), (-1, *images.shape[1:3], 1))
+        features, logits = self.classifier(digits)
+        return tf.reshape(features, (-1, 3 * features.shape[1])), tf.reshape(logits, (-1, 3, logits.shape[1]))
+
+    def evaluate_features(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        labels_are_codes: bool = False,
     ) -> dict[str, float]:
         """Compares fake images with the real ones.
 
         Args:
-            fake_images: uint8 [M, H, W, 3] in [0, 255], M = `num_samples`.
-            fake_labels: Integers [M] in [0, 1000), the mode that was requested for each image, or `None`.
+            features: float32 [M, 3 F], features of the three digits of each fake image, M = `num_samples`.
+            logits: float32 [M, 3, 10], their logits.
+            labels: Integers [M] in [0, 1000), the mode that was requested for each image, or `None`.
             labels_are_codes: True if the labels are codes without a fixed meaning. They are not evaluated, because a
                 code is shared by many of the 1,000 modes.
 
         Returns:
             `num_modes_…` (best: 1000), `kl_…` and `frechet_…` (best: 0), each ending in `protocol`. With labels also
             `conditional_accuracy` in [0, 1], the fraction of images with all three requested digits.
-
-        Raises:
-            DataError: If there are not `num_samples` images of three channels, or not one label per image.
         """
-        self._check_fakes(fake_images, fake_labels)
-        fake = self._classify(np.asarray(fake_images))
-        metrics = self._compare(self._real.modes, self._real_features, fake.modes, fake.features())
-        if fake_labels is not None and not labels_are_codes:
-            metrics["conditional_accuracy"] = float(np.mean(fake.modes == np.asarray(fake_labels)))
+        modes = logits.argmax(axis=2) @ _PLACE_VALUES
+        metrics = self._compare(self._real.modes, self._real_features, modes, features)
+        if labels is not None and not labels_are_codes:
+            metrics["conditional_accuracy"] = float(np.mean(modes == np.asarray(labels)))
         return metrics
 
     def real_vs_real(self) -> dict[str, float]:
@@ -110,11 +123,6 @@ class StackedMetrics(Suite):
     @functools.cached_property
     def _real_features(self) -> np.ndarray:
         return self._real.features(slice(self.num_samples))
-
-    def _classify(self, images: np.ndarray) -> "_ClassifiedImages":
-        _check_stacked(images, "fake images", minimum=2)
-        digits = _split_channels(self._without_padding(images))
-        return _ClassifiedImages(*self.classifier.extract(digits), np.arange(len(digits)).reshape(-1, 3))
 
     def _compare(
         self, real_modes: np.ndarray, real_features: np.ndarray, fake_modes: np.ndarray, fake_features: np.ndarray
@@ -155,9 +163,9 @@ def _split_channels(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(images, 3, 1)).reshape(-1, *images.shape[1:3], 1)
 
 
-def _check_stacked(images: np.ndarray, name: str, minimum: int) -> None:
-    if images.ndim != 4 or images.shape[3] != 3 or len(images) < minimum:
+def _check_channels(images: np.ndarray | tf.Tensor, name: str) -> None:
+    if len(images.shape) != 4 or images.shape[3] != 3:
         raise DataError(
-            f"{name} have shape {list(images.shape)}, expected [N, H, W, 3] with N at least {minimum}; "
-            "stacked metrics take images with a digit in each of three channels."
+            f"{name} have shape {list(images.shape[1:])}, expected [H, W, 3]; stacked metrics take images with a digit "
+            "in each of three channels."
         )

@@ -1,23 +1,32 @@
 """The base class of metric suites that compare fake images with real ones.
 
-Shapes: `N` real and `M` fake images, `H W C` height, width and channels.
+Shapes: `N` real and `M` fake images, `B` images of a block, `H W C` height, width and channels.
 """
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from trainer.errors import DataError
 from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 
 
 class ImageSampler(Protocol):
     """A model that generates images, such as `trainer.models.GAN`."""
 
-    def sample(self, num_images: int) -> tuple[np.ndarray, Any]:
-        """Returns uint8 images [num_images, H, W, C] and their requested labels int32 [num_images], or `None`."""
+    def sample_features(
+        self, num_images: int, function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+    ) -> tuple[tuple[np.ndarray, ...], Any]:
+        """Applies a function of uint8 images [B, H, W, C] to samples.
+
+        Returns:
+            Its outputs for all samples, and the requested labels int32 [num_images], or `None`.
+        """
         ...
 
 
@@ -25,6 +34,15 @@ def protocol_of(name: str, num_samples: int) -> str:
     """Returns the suffix of the names of a suite's metrics, such as `digits_5k`."""
     thousands, rest = divmod(num_samples, 1000)
     return f"{name}_{num_samples if rest else f'{thousands}k'}"
+
+
+def check_num_fakes(num_fakes: int, num_samples: int, protocol: str) -> None:
+    """Raises a DataError unless there are as many fake images as the protocol of a suite requires."""
+    if num_fakes != num_samples:
+        raise DataError(
+            f"received {num_fakes} fake images, but {protocol} takes {num_samples}; generate that many or change "
+            "num_samples."
+        )
 
 
 class Suite(abc.ABC):
@@ -53,6 +71,9 @@ class Suite(abc.ABC):
     def measure(self, model: ImageSampler) -> dict[str, float]:
         """Generates the number of images that the suite needs and evaluates them.
 
+        The model extracts the features on all of its replicas. If it is trained on several machines, all of them must
+        make the same call.
+
         Args:
             model: Model that generates the images. If it has a true attribute `labels_are_codes`, the labels of its
                 samples are codes whose meaning the model learned by itself, not requested classes.
@@ -60,14 +81,45 @@ class Suite(abc.ABC):
         Returns:
             The metrics of `evaluate`.
         """
-        images, labels = model.sample(self.num_samples)
-        return self.evaluate(images, labels, labels_are_codes=bool(getattr(model, "labels_are_codes", False)))
+        (features, logits), labels = model.sample_features(self.num_samples, self.extract_block)
+        labels_are_codes = bool(getattr(model, "labels_are_codes", False))
+        return self.evaluate_features(features, logits, labels, labels_are_codes=labels_are_codes)
 
-    @abc.abstractmethod
     def evaluate(
         self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
     ) -> dict[str, float]:
-        """Compares fake images uint8 [M, H, W, C] with the real ones, and their classes with the labels [M]."""
+        """Compares fake images with the real ones.
+
+        Args:
+            fake_images: uint8 [M, H, W, C] in [0, 255], M = `num_samples`.
+            fake_labels: Integers [M], the class that was requested for each image, or `None`.
+            labels_are_codes: True if the labels are codes whose meaning the model learned by itself.
+
+        Returns:
+            The metrics of `evaluate_features`.
+
+        Raises:
+            DataError: If there are not `num_samples` images of the right shape, or not one label per image.
+        """
+        fake_images = np.asarray(fake_images)
+        self._check_fakes(fake_images, fake_labels)
+        features, logits = self._extract(fake_images)
+        return self.evaluate_features(features, logits, fake_labels, labels_are_codes=labels_are_codes)
+
+    @abc.abstractmethod
+    def evaluate_features(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        labels_are_codes: bool = False,
+    ) -> dict[str, float]:
+        """Compares the outputs of `extract_block` for fake images [M, ...] with the real ones."""
+
+    @abc.abstractmethod
+    def extract_block(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns features and logits [B, ...] of images [B, H, W, C], which may be padded."""
 
     @abc.abstractmethod
     def real_vs_real(self) -> dict[str, float]:
@@ -79,20 +131,26 @@ class Suite(abc.ABC):
         return DigitsClassifier()
 
     def _check_fakes(self, fake_images: np.ndarray, fake_labels: np.ndarray | None) -> None:
-        if len(fake_images) != self.num_samples:
-            raise DataError(
-                f"received {len(fake_images)} fake images, but {self.protocol} takes {self.num_samples}; "
-                "generate that many or change num_samples."
-            )
+        if fake_images.ndim != 4:
+            raise DataError(f"fake images have shape {list(fake_images.shape)}, expected [M, H, W, C]; add the axes.")
+        check_num_fakes(len(fake_images), self.num_samples, self.protocol)
         if fake_labels is not None and np.shape(fake_labels) != (self.num_samples,):
             raise DataError(
                 f"fake_labels has shape {list(np.shape(fake_labels))}, expected [{self.num_samples}]; "
                 "give one label per image."
             )
 
-    def _without_padding(self, images: np.ndarray) -> np.ndarray:
-        """Crops the padding of the real images from images [N, H, W, C] of the same size."""
-        if images.ndim != 4 or images.shape[1:3] != self._real_images.shape[1:3]:
+    def _extract(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns features and logits [N, ...] of images [N, H, W, C]."""
+        return self._extract_blocks(blocks_of(images))
+
+    @functools.cached_property
+    def _extract_blocks(self) -> ReplicatedFunction:
+        return ReplicatedFunction(self.extract_block)
+
+    def _without_padding(self, images: Any) -> Any:
+        """Crops the padding of the real images from an array or tensor [N, H, W, C] of images of the same size."""
+        if images.shape[1:3] != self._real_images.shape[1:3]:
             return images
         rows, columns = self._content_slices
         return images[:, rows, columns]

@@ -20,7 +20,7 @@ from trainer.image_io import tile
 from trainer.models.arrays import as_images, read_images
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
-from trainer.models.sampler import Sampler, as_bytes
+from trainer.models.sampler import Function, Sampler, as_bytes
 from trainer.models.validation import check_built, check_same_shape, input_shapes, per_example
 from trainer.networks.layers import ImagePool
 from trainer.training.rng import StepRng
@@ -158,11 +158,18 @@ class CycleGAN(GAN):
         Raises:
             DataError: If there are fewer images, or labels were passed.
         """
+        self.labels_to_sample(num_images, labels)
+        return self._samplers["b"](self.image_range, self._floats_to_sample(num_images)), None
+
+    def sample_features(self, num_images: int, function: Function) -> tuple[tuple[np.ndarray, ...], None]:
+        strategy, floats = self.compiled_state.strategy, self._floats_to_sample(num_images)
+        return self._samplers["b"].outputs(function, strategy, self.image_range, floats), None
+
+    def _floats_to_sample(self, num_images: int) -> np.ndarray:
+        """Returns the images to translate in `image_range`: float32 [N, H, W, C]."""
         self.require_compiled()
         check_number("num_images", num_images, whole=True, minimum=1)
-        self.labels_to_sample(num_images, labels)
-        images, _ = self._to_show(num_images)
-        return self.translate(images, "b"), None
+        return self._as_floats(self._to_show(num_images)[0])
 
     def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
         """Translates images to a domain.
@@ -175,9 +182,11 @@ class CycleGAN(GAN):
             Images uint8 [N, H, W, C].
         """
         self.require_compiled()
+        return self._samplers[domain](self.image_range, self._as_floats(images))
+
+    def _as_floats(self, images: np.ndarray) -> np.ndarray:
         (images,), _ = read_images({"images": images}, self.image_range, self.image_range)
-        floats = Chunk(images, None, self.image_range).as_floats(images)
-        return self._samplers[domain](self.image_range, floats)
+        return np.asarray(Chunk(images, None, self.image_range).as_floats(images))
 
     def show(self, x: Any, y: Any) -> None:
         """Sets the images of the two domains that grids and samples translate: the first ones of `x` and `y`."""
@@ -212,9 +221,10 @@ class CycleGAN(GAN):
 
     @functools.cached_property
     def _samplers(self) -> dict[str, Sampler]:
+        a, b = self.ema_network("generator_ba"), self.ema_network("generator_ab")
         return {
-            "a": Sampler(lambda images: self.ema_network("generator_ba")(images, training=False)),
-            "b": Sampler(lambda images: self.ema_network("generator_ab")(images, training=False)),
+            "a": Sampler(lambda images: a(images, training=False), [a]),
+            "b": Sampler(lambda images: b(images, training=False), [b]),
         }
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:

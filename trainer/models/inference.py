@@ -12,7 +12,7 @@ from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.models.compiled_state import ema_name
 from trainer.models.network_inputs import check_latents
-from trainer.models.sampler import Sampler
+from trainer.models.sampler import Function, Sampler
 from trainer.training.rng import StepRng
 
 
@@ -52,12 +52,34 @@ class InferenceMixin:
             ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
             DataError: If labels are out of range, or the model takes none.
         """
-        check_number("num_images", num_images, whole=True, minimum=1)
         seed = self.seed if seed is None else seed
-        check_seed(seed)
-        chosen = self.labels_to_sample(num_images, labels)
-        latents = self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy()
-        return self._sampler(self.image_range, latents, chosen), chosen
+        latents, chosen = self._inputs_to_sample(num_images, labels, seed)
+        return self._sampler(self.image_range, latents, chosen, seed=seed), chosen
+
+    def sample_features(
+        self: Any, num_images: int, function: Function
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
+        """Applies a function, such as a feature extractor, to the images that `sample(num_images)` generates.
+
+        Images are generated on all replicas, block by block, and are never in memory all at once. If other machines
+        train the same model, all of them must make the same call.
+
+        Args:
+            num_images: Number of images, N.
+            function: Function of images uint8 [B, H, W, C] that returns tensors [B, ...]. It runs in a `tf.function`
+                on the replica that generated the images. It stays compiled for the next call.
+
+        Returns:
+            The function's outputs for all images, [N, ...] each, and labels int32 [N], or None if the model has no
+            classes; the same ones in every process and on any number of replicas.
+
+        Raises:
+            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
+        """
+        latents, labels = self._inputs_to_sample(num_images, None, self.seed)
+        strategy = self.compiled_state.strategy
+        outputs = self._sampler.outputs(function, strategy, self.image_range, latents, labels, seed=self.seed)
+        return outputs, labels
 
     def sample_grid(self: Any, rows: int, columns: int) -> np.ndarray:
         """Returns samples for fixed latents as one picture: uint8 [height, width, C].
@@ -76,6 +98,15 @@ class InferenceMixin:
             raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
 
+    def _inputs_to_sample(self: Any, num_images: int, labels: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the latents [N, Z] and the labels int32 [N], or None, of samples."""
+        check_number("num_images", num_images, whole=True, minimum=1)
+        check_seed(seed)
+        chosen = self.labels_to_sample(num_images, labels)
+        return self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy(), chosen
+
     @functools.cached_property
     def _sampler(self: Any) -> Sampler:
-        return Sampler(lambda latents, labels: self.generate(latents, labels, self.ema_generator, False))
+        return Sampler(
+            lambda latents, labels: self.generate(latents, labels, self.ema_generator, False), self.networks.values()
+        )

@@ -1,39 +1,102 @@
-"""Generation of 8-bit images in batches.
+"""Generation of 8-bit images in blocks, and of what is computed from them.
 
-Legend: `N` images, `H W C` an image, `Z` latent size.
+Legend: `N` images, `B` images of a block, `H W C` an image.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-_BATCH_SIZE = 250
+from trainer.metrics.extraction import BLOCK_SIZE, Block, ReplicatedFunction, blocks_of
+from trainer.training.rng import StepRng, seed_states
+
+Function = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+"""Function of images uint8 [B, H, W, C] that returns tensors [B, ...]."""
+
+_OnBlocks = Callable[[Iterable[Block]], tuple[np.ndarray, ...]]
+
+_MAX_COMPILED = 4
+"""Largest number of functions that stay compiled."""
 
 
 class Sampler:
-    """Runs a compiled generator in batches.
+    """Runs a compiled generator in blocks.
+
+    Random layers that are active during inference get other seeds in each block. Sampling changes no state.
 
     Args:
-        function: Function of tensors [B, ...] that returns images [B, H, W, C] in `image_range`.
+        generate: Function of tensors [B, ...] that returns images [B, H, W, C] in `image_range`.
+        networks: Networks that the function runs.
     """
 
-    def __init__(self, function: Callable[..., tf.Tensor]):
-        self._function = tf.function(
-            lambda image_range, *inputs: as_bytes(function(*inputs), image_range),
-            autograph=False,
-            reduce_retracing=True,
-        )
+    def __init__(self, generate: Callable[..., tf.Tensor], networks: Iterable[keras.layers.Layer] = ()):
+        self._generate = generate
+        self._seed_states = seed_states(networks)
+        self._compiled: dict[tuple[object, ...], _OnBlocks] = {}
 
-    def __call__(self, image_range: tuple[float, float], *inputs: np.ndarray | None) -> np.ndarray:
-        """Returns images uint8 [N, H, W, C] for inputs [N, ...]. An input may be None."""
-        num_images = next(len(array) for array in inputs if array is not None)
-        batches = []
-        for start in range(0, num_images, _BATCH_SIZE):
-            batch = slice(start, start + _BATCH_SIZE)
-            tensors = (None if array is None else tf.constant(array[batch]) for array in inputs)
-            batches.append(self._function(image_range, *tensors).numpy())
-        return np.concatenate(batches)
+    def __call__(self, image_range: tuple[float, float], *inputs: np.ndarray | None, seed: int = 0) -> np.ndarray:
+        """Returns images uint8 [N, H, W, C] for inputs [N, ...]. An input may be None.
+
+        This process generates them alone. Fewer images than a block are not padded to one, for speed, so that they
+        may be rounded differently.
+        """
+        return self.outputs(_images_alone, None, image_range, *inputs, seed=seed)[0]
+
+    def outputs(
+        self,
+        function: Function,
+        strategy: tf.distribute.Strategy | None,
+        image_range: tuple[float, float],
+        *inputs: np.ndarray | None,
+        seed: int = 0,
+    ) -> tuple[np.ndarray, ...]:
+        """Applies a function to each block of images, on the replica that generates it.
+
+        Args:
+            function: Function to apply.
+            strategy: Strategy whose replicas take part, as in `ReplicatedFunction`.
+            image_range: Range of the generator's images.
+            *inputs: Arrays [N, ...] or None.
+            seed: Seed of random layers.
+
+        Returns:
+            The function's outputs for all images, [N, ...] each.
+        """
+        arrays = [array for array in inputs if array is not None]
+        is_padded = function is not _images_alone or len(arrays[0]) >= BLOCK_SIZE
+        is_missing = tuple(array is None for array in inputs)
+        key = (function, strategy, image_range, is_missing, is_padded)
+        if key not in self._compiled:
+            if len(self._compiled) == _MAX_COMPILED:
+                del self._compiled[next(iter(self._compiled))]
+            run = self._with_generator(function, image_range, is_missing)
+            self._compiled[key] = ReplicatedFunction(run, strategy) if is_padded else _on_one_block(run)
+        return self._compiled[key](self._blocks(arrays, seed))
+
+    def _with_generator(
+        self, function: Function, image_range: tuple[float, float], is_missing: tuple[bool, ...]
+    ) -> Callable[..., tuple[tf.Tensor, ...]]:
+        """Returns a function of seeds uint32 [B, seeds, 2] and the inputs that are not missing."""
+
+        def run(seeds: tf.Tensor, *tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            remaining = iter(tensors)
+            arguments = [None if missing else next(remaining) for missing in is_missing]
+            state = zip(self._seed_states, tf.unstack(seeds[0], len(self._seed_states)), strict=True)
+            with keras.StatelessScope([(variable, seed) for variable, seed in state]):
+                images = self._generate(*arguments)
+            return function(as_bytes(images, image_range))
+
+        return run
+
+    def _blocks(self, arrays: list[np.ndarray], seed: int) -> Iterator[Block]:
+        """Yields the seeds of the random layers in a block, the same ones in each row, and its inputs."""
+        for index, block in zip(itertools.count(), blocks_of(*arrays), strict=False):
+            seeds = StepRng(seed, 0, BLOCK_SIZE, index, "samples").seeds([False] * len(self._seed_states))
+            rows = np.reshape([seed.numpy() for seed in seeds], (1, len(seeds), 2)).astype(np.uint32)
+            yield np.repeat(rows, len(block[0]), axis=0), *block
 
 
 def as_bytes(images: tf.Tensor, image_range: tuple[float, float]) -> tf.Tensor:
@@ -41,3 +104,18 @@ def as_bytes(images: tf.Tensor, image_range: tuple[float, float]) -> tf.Tensor:
     low, high = image_range
     pixels = (tf.cast(images, tf.float32) - low) * (255.0 / (high - low))
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+
+
+def _on_one_block(function: Callable[..., tuple[tf.Tensor, ...]]) -> _OnBlocks:
+    """Returns a function that takes a single block of any size."""
+    compiled = tf.function(function, autograph=False, reduce_retracing=True)
+
+    def run(blocks: Iterable[Block]) -> tuple[np.ndarray, ...]:
+        (block,) = blocks
+        return tuple(output.numpy() for output in compiled(*map(tf.constant, block)))
+
+    return run
+
+
+def _images_alone(images: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    return (images,)

@@ -163,7 +163,7 @@ class Run:
         if self._writes:
             self._fit_and_write()
         else:
-            self._fit([self._checkpoint(reads_only=True)], verbose=0)
+            self._fit([*self._evaluators(), self._checkpoint(reads_only=True)], verbose=0)
 
     def synchronize(self) -> None:
         """Waits until all machines have finished.
@@ -234,7 +234,7 @@ class Run:
 
     def _fit_and_write(self) -> None:
         directory = self._directory
-        writers = self._writers()
+        writers = [*self._evaluators(), *self._writers()]
         directory.create()
         self._announce()
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
@@ -252,8 +252,7 @@ class Run:
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
         if self._is_distributed:
-            watchdog = callbacks.Watchdog(config.worker_timeout_secs)
-            active = [watchdog, callbacks.Heartbeat(watchdog), *active]
+            active = [callbacks.Watchdog(config.worker_timeout_secs), callbacks.Heartbeat(), *active]
         self._gan.fit(
             self._data.x,
             self._data.y,
@@ -267,8 +266,15 @@ class Run:
             handle_sigterm=True,
         )
 
+    def _evaluators(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that evaluate and that decide from the metrics, which all machines need."""
+        if not self._config.has_metrics:
+            return []
+        suite = metrics.get(self._config.metrics)(*self._data.real_images)
+        return [callbacks.Evaluation(suite, self._config.evaluate_every_steps)]
+
     def _writers(self) -> list[keras.callbacks.Callback]:
-        """The callbacks that evaluate and write, without the checkpoint."""
+        """The callbacks that write, without the checkpoint."""
         config, directory, environment = self._config, self._directory, self._environment
         writers: list[keras.callbacks.Callback] = [
             callbacks.MetricsLog(directory.metrics),
@@ -276,9 +282,6 @@ class Run:
             callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
             callbacks.Animation(directory.samples),
         ]
-        if config.has_metrics:
-            suite = metrics.get(config.metrics)(*self._data.real_images)
-            writers.append(callbacks.Evaluation(suite, config.evaluate_every_steps))
         if environment.metric_file is not None:
             writers.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
         return writers
@@ -289,7 +292,7 @@ class Run:
             directory.checkpoints,
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
-            best=f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics else None,
+            best=f"metric/{metrics.monitor(config.metrics)}" if config.has_metrics and not reads_only else None,
             fingerprints=self._history,
             remote=directory.remote_checkpoints,
             mirrors=mirrors,
