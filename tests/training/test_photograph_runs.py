@@ -128,7 +128,7 @@ def test_statistics_belong_beside_prepared_sets_or_in_the_cache(photos, tmp_path
     cache = tmp_path / "cache/gan-trainer/statistics"
     beside = [str(photos / "statistics"), str(cache)]
     folders = {name: [str(cache)] for name in ("digits", "cifar10", "tinted:digits", "stacked:mnist")}
-    folders |= {name: beside for name in (str(photos), f"inverted:{photos}")}
+    folders |= dict.fromkeys((str(photos), f"inverted:{photos}"), beside)
     assert {name: [str(folder) for folder in statistics_folders(name)] for name in folders} == folders
 
 
@@ -194,6 +194,9 @@ def test_a_dry_run_shows_what_this_machine_chooses(photos, tmp_path, capsys):
     assert run("train", *flags, f"--dataset={photos}", "--dry_run") == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["metrics"], printed["num_metric_samples"], printed["num_chunks"]) == ("photos", 5000, 1)
+    few = write(tmp_path / "few", num_images=8, num_shards=1)
+    assert run("train", *flags, f"--dataset={few}", "--dry_run") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == "none"
 
 
 @pytest.fixture
