@@ -98,7 +98,8 @@ from trainer.training.distributed.cluster import parse_cluster
 
 cluster = parse_cluster(os.environ["TF_CONFIG"], None)
 sizes = {"generator_units": [16], "discriminator_units": [16]}
-config = TrainConfig(latent_dim=8, global_batch_size=8, architecture="mlp", architecture_options=sizes, jit_compile="off")
+network = {"architecture": "mlp", "architecture_options": sizes, "latent_dim": 8}
+config = TrainConfig(**network, global_batch_size=8, jit_compile="off")
 strategy = strategies.create(config, cluster)
 gan = from_config(config, (28, 28, 1), 10, strategy)
 

@@ -94,7 +94,7 @@ def test_the_parameters_of_the_tuning_file_are_settings(yaml):
         "discriminator_learning_rate",
     ]
     (child,) = varied["loss"].children
-    assert (child.parameter.parameter_id, child.parent_values) == ("penalty_weight", ("wasserstein",))
+    assert (child.parameter.parameter_id, child.parent_values) == ("penalty_weight", ("relativistic",))
 
 
 def test_config_yaml_has_two_accelerators_on_spot(yaml):

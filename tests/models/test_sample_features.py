@@ -24,8 +24,8 @@ def pixels_and_sums(images):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_images_are_those_of_sample_on_any_number_of_replicas(model, two_replicas):
-    for strategy, num_images in itertools.product((None, two_replicas), (50, 53, 130)):
-        gan = tiny_model(model, strategy, ema_half_life_images=100.0) if num_images == 50 else gan
+    gans = [tiny_model(model, strategy, ema_half_life_images=100.0) for strategy in (None, two_replicas)]
+    for gan, num_images in itertools.product(gans, (50, 53, 130)):
         images, labels = gan.sample(num_images)
         (pixels, sums), same_labels = gan.sample_features(num_images, pixels_and_sums)
         np.testing.assert_array_equal(pixels, images)

@@ -212,7 +212,7 @@ def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig |
         suite = MetricSuite.INCEPTION if has_weights else MetricSuite.PHOTOS
     if suite == MetricSuite.INCEPTION:
         inception_weights.find(values.inception_weights)
-    settings = {name: values[name].value for name in _STATISTICS_SETTINGS}
+    settings: dict[str, Any] = {name: values[name].value for name in _STATISTICS_SETTINGS}
     return TrainConfig(dataset=out, metrics=suite, **settings)
 
 

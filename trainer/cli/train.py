@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import flags as config_flags, recipes
-from trainer.logging import quiet_import
+from trainer.logging import install_handler, quiet_import
 
 _RECIPES = textwrap.fill(", ".join(recipes.names()), 80, initial_indent="  ", subsequent_indent="  ")
 _USAGE = f"""Trains a GAN in a run directory, or resumes from the directory's newest checkpoint.
@@ -37,6 +37,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     environment = Environment.read()
     config = run.resolve(config, environment)
     if values.dry_run:
+        install_handler(uses_stderr=True)  # standard output is the config
         print(run.with_machine_settings(config, environment).to_json())
         return
     run.train(config, environment)

@@ -5,8 +5,7 @@ Shapes: `N` real and `M` fake images, `H W C` height, width and channels, `F` fe
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,22 +15,13 @@ from trainer.metrics import protocol_of
 from trainer.metrics.comparison import MIN_IMAGES, compare, feature_statistics, inception_score
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.real_statistics import RealImages, RealStatistics, fake_subsets, real_statistics
+from trainer.metrics.suite import ImageSampler, check_num_fakes
 from trainer.storage import Location
 
 _MIN_REAL_IMAGES = 2 * MIN_IMAGES
 """Minimum number of real images, of which one half is compared with the other."""
 
 _logger = logging.getLogger(__name__)
-
-
-class FeatureSampler(Protocol):
-    """A model that generates images and applies a function to them, such as `trainer.models.GAN`."""
-
-    def sample_features(
-        self, num_images: int, function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
-    ) -> tuple[tuple[np.ndarray, ...], Any]:
-        """Returns the outputs [num_images, ...] of a function of uint8 images [B, H, W, C], and labels or `None`."""
-        ...
 
 
 class ImageMetrics:
@@ -94,8 +84,11 @@ class ImageMetrics:
                 f"kid_{self.protocol} instead, which has none."
             )
 
-    def measure(self, model: FeatureSampler) -> dict[str, float]:
+    def measure(self, model: ImageSampler) -> dict[str, float]:
         """Generates the number of images that the suite needs and evaluates them.
+
+        The model extracts the features on all of its replicas. If it is trained on several machines, all of them must
+        make the same call.
 
         Args:
             model: Model that generates the images.
@@ -103,7 +96,7 @@ class ImageMetrics:
         Returns:
             The metrics of `evaluate_features`.
         """
-        outputs, _ = model.sample_features(self.num_samples, self._extract)
+        outputs, _ = model.sample_features(self.num_samples, self.extract_block)
         return self.evaluate_features(*outputs)
 
     def evaluate_features(self, features: np.ndarray, logits: np.ndarray | None = None) -> dict[str, float]:
@@ -121,11 +114,7 @@ class ImageMetrics:
         Raises:
             DataError: If there are not `num_samples` images, or the features are not finite.
         """
-        if len(features) != self.num_samples:
-            raise DataError(
-                f"received {len(features)} fake images, but {self.protocol} takes {self.num_samples}; "
-                "generate that many or change num_samples."
-            )
+        check_num_fakes(len(features), self.num_samples, self.protocol)
         real = self.real_statistics
         subsets = fake_subsets(len(features), len(real.features))
         values = compare(real, feature_statistics(features, "fake_features", subsets))
@@ -154,7 +143,7 @@ class ImageMetrics:
         """Statistics of the real images."""
         return real_statistics(self.extractor, self._real_images, self._folders, self._strategy)
 
-    def _extract(self, images: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def extract_block(self, images: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns the features of images [B, H, W, C], and their logits if they are needed."""
         features, logits = self.extractor(images)
         return (features, logits) if self._has_inception_score else (features,)

@@ -31,6 +31,15 @@ class ImageSampler(Protocol):
         ...
 
 
+def check_num_fakes(num_fakes: int, num_samples: int, protocol: str) -> None:
+    """Raises a DataError unless there are as many fake images as the protocol of a suite requires."""
+    if num_fakes != num_samples:
+        raise DataError(
+            f"received {num_fakes} fake images, but {protocol} takes {num_samples}; generate that many or change "
+            "num_samples."
+        )
+
+
 class Suite(abc.ABC):
     """Compares fake images with real ones. Statistics of the real images are computed once, on first use.
 
@@ -119,11 +128,7 @@ class Suite(abc.ABC):
     def _check_fakes(self, fake_images: np.ndarray, fake_labels: np.ndarray | None) -> None:
         if fake_images.ndim != 4:
             raise DataError(f"fake images have shape {list(fake_images.shape)}, expected [M, H, W, C]; add the axes.")
-        if len(fake_images) != self.num_samples:
-            raise DataError(
-                f"received {len(fake_images)} fake images, but {self.protocol} takes {self.num_samples}; "
-                "generate that many or change num_samples."
-            )
+        check_num_fakes(len(fake_images), self.num_samples, self.protocol)
         if fake_labels is not None and np.shape(fake_labels) != (self.num_samples,):
             raise DataError(
                 f"fake_labels has shape {list(np.shape(fake_labels))}, expected [{self.num_samples}]; "
