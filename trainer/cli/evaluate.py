@@ -52,9 +52,9 @@ class _Subject(NamedTuple):
     model: Any
     """The GAN, or the stored images."""
     facts: dict[str, Any]
-    """What is measured, for the output."""
+    """Names of the measured images, for the output."""
     protocol: dict[str, Any]
-    """How the images were made the same size, for the output."""
+    """Methods with which images were resized, for the output."""
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
