@@ -309,6 +309,17 @@ def sets(tmp_path_factory):
             2,
             ("--neighbors", "digits", "photos"),
         ),
+        (["--images={}/missing", "--against={}/missing", "--metrics=inception"], 2, ("inception",)),
+        (
+            ["--images={}/missing", "--against={}/missing", "--inception_weights={}/images/000.png"],
+            1,
+            ("{}/images/000.png",),
+        ),
+        (
+            ["--images={}/images", "--against={}/set", "--metrics=digits", "--inception_score"],
+            2,
+            ("inception_score", "digits"),
+        ),
         (["--images={}/empty", "--against={}/set"], 1, ("{}/empty",)),
         (["--images={}/texts", "--against={}/set"], 1, ("{}/texts", "no images")),
         (["--images={}/missing", "--against={}/set"], 1, ("{}/missing",)),
