@@ -153,6 +153,23 @@ def test_images_in_a_bucket_are_measured(bucket, tmp_path, capsys):
     remote = measured(capsys, f"--images={bucket}/images", f"--against={against}", "--metrics=photos")
     local = measured(capsys, f"--images={folder}", f"--against={against}", "--metrics=photos")
     assert remote["metrics"] == local["metrics"]
+    prepared = locate(f"{bucket}/set")
+    prepared.upload(against, [path.name for path in against.iterdir() if path.is_file()])
+    out = f"{bucket}/neighbors.png"
+    flags = f"--against={prepared}", "--metrics=photos", "--neighbors=2", f"--out={out}"
+    both = measured(capsys, f"--images={bucket}/images", *flags)
+    assert both["metrics"] == local["metrics"] and locate(out).exists()
+    assert any(entry.name.endswith(".npz") for entry in (prepared / "statistics").entries())
+
+
+@pytest.mark.parametrize("labels", [None, [["000.png", 3]]], ids=["no labels", "labels of one image"])
+def test_a_description_of_another_program_beside_the_images_makes_no_data_set(labels, tmp_path, capsys):
+    images = as_folder(tmp_path, pictures(1))
+    against = as_dataset(tmp_path, pictures(0))
+    flags = f"--images={images}", f"--against={against}", "--metrics=photos"
+    expected = measured(capsys, *flags)["metrics"]
+    (images / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert measured(capsys, *flags)["metrics"] == expected
 
 
 def resizes(result):
