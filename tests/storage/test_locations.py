@@ -10,7 +10,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from refusals import check_refusal
 
-from trainer.errors import StorageError
+from trainer.errors import MissingError, StorageError
 from trainer.storage import gcs, locate
 from trainer.storage.gcs import BucketLocation, client
 
@@ -32,6 +32,14 @@ def test_written_files_are_read_and_listed_in_order(folder):
     assert (folder / "a").name == "a" and ((folder / "a") / "2").exists() and (folder / "a/2").parent.name == "a"
     folder.delete(["b.png", "missing"])
     assert not (folder / "b.png").exists()
+
+
+def test_the_size_of_a_file_is_known_without_reading_it(folder):
+    for content in (b"", b"1", bytes(100_000)):
+        (folder / "a/x").write_bytes(content)
+        assert (folder / "a/x").num_bytes() == len(content)
+    check_refusal((folder / "a/missing").num_bytes, MissingError, "a/missing")
+    check_refusal((folder / "a").num_bytes, StorageError, str(folder / "a"))
 
 
 def test_a_listing_without_subfolders_has_only_the_top_files(folder):

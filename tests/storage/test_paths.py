@@ -20,7 +20,7 @@ from trainer.data import loading
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, TrainerError
 from trainer.metrics.digits_classifier import DigitsClassifier
-from trainer.storage import RunDirectory, local_path, locate, parse_path
+from trainer.storage import RunDirectory, cache_folder, local_path, locate, parse_path
 from trainer.training import restore, run
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -263,3 +263,28 @@ def test_a_flag_never_becomes_a_folder(flag, path, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("flag", FLAGS)
 def test_an_empty_path_is_refused(flag, tmp_path, monkeypatch, capsys):
     test_a_flag_never_becomes_a_folder(flag, "", tmp_path, monkeypatch, capsys)
+
+
+def test_the_cache_is_below_the_folder_for_caches_or_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder("kind") == tmp_path / "cache/gan-trainer/kind"
+    for value in ("", None):
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        if value is not None:
+            monkeypatch.setenv("XDG_CACHE_HOME", value)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cache_folder("kind") == tmp_path / ".cache/gan-trainer/kind"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_without_a_place_is_refused(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+
+    def no_entry(_):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    check_refusal(lambda: cache_folder("kind"), ConfigError, "XDG_CACHE_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "s3://bucket/cache")
+    check_refusal(lambda: cache_folder("kind"), ConfigError, "s3://bucket/cache")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError
-from trainer.storage import Location, check_sha256, local_path, path_below
+from trainer.storage import Location, cache_folder, check_sha256, path_below
 from trainer.storage.local import LocalLocation
 
 DEFAULT_CACHE_MIB = 10_240
@@ -56,7 +56,7 @@ class ShardCache:
 
     def __init__(self, folder: Location, cache: Path | None = None, cache_mib: float = DEFAULT_CACHE_MIB):
         self._folder = folder
-        self._cache = cache or _default_cache()
+        self._cache = cache or cache_folder("shards")
         self._max_bytes = cache_mib * _MIB
         self._cancelled = threading.Event()
         self.spec: DatasetSpec = read_dataset_spec(folder)
@@ -198,8 +198,3 @@ def _file_stats(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
             yield status.st_mtime_ns, status.st_size, path
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (local_path(base) if base else Path.home() / ".cache") / "gan-trainer" / "shards"

@@ -5,7 +5,15 @@ from trainer.storage.base import Location, StorageEntry
 from trainer.storage.documents import check_json, parse_json, read_json, read_json_lines
 from trainer.storage.local_files import file_crc32c, file_sha256, scratch_folder, write_atomically
 from trainer.storage.mirror import Mirror
-from trainer.storage.resolve import has_bucket, is_remote, local_path, locate, parse_path, without_mount
+from trainer.storage.resolve import (
+    cache_folder,
+    has_bucket,
+    is_remote,
+    local_path,
+    locate,
+    parse_path,
+    without_mount,
+)
 from trainer.storage.run_directory import RunDirectory
 from trainer.storage.safe_names import check_relative_name, check_sha256, path_below
 
@@ -14,6 +22,7 @@ __all__ = [
     "Mirror",
     "RunDirectory",
     "StorageEntry",
+    "cache_folder",
     "check_json",
     "check_relative_name",
     "check_sha256",

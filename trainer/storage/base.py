@@ -48,6 +48,14 @@ class Location(abc.ABC):
         """Returns whether this is an existing file."""
 
     @abc.abstractmethod
+    def num_bytes(self) -> int:
+        """Returns the size of this file in bytes.
+
+        Raises:
+            MissingError: If the file does not exist.
+        """
+
+    @abc.abstractmethod
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         """Yields the files in this folder, sorted by name; nothing if the folder does not exist.
 

@@ -67,6 +67,14 @@ class BucketLocation(Location):
 
         return self._call("read", check)
 
+    def num_bytes(self) -> int:
+        def read() -> int:
+            blob = self._blob()
+            blob.reload(retry=_RETRY, timeout=_TIMEOUT_SECS)
+            return blob.size
+
+        return self._call("read", read)
+
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         prefix = f"{self.path}/" if self.path else ""
         delimiter = None if recursive else "/"

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,15 @@ class LocalLocation(Location):
 
     def exists(self) -> bool:
         return self.path.is_file()
+
+    def num_bytes(self) -> int:
+        try:
+            status = self.path.stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        except (OSError, ValueError) as error:
+            raise _explain(error, self.path, "read") from error
+        return status.st_size
 
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
         for name in sorted(_list_names(self.path, recursive)):

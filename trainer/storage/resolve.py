@@ -12,7 +12,7 @@ from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
 
-__all__ = ["has_bucket", "is_remote", "local_path", "locate", "parse_path", "without_mount"]
+__all__ = ["cache_folder", "has_bucket", "is_remote", "local_path", "locate", "parse_path", "without_mount"]
 
 _MOUNT = "/gcs/"
 _MAX_BYTES = 4000
@@ -111,6 +111,24 @@ def local_path(path: str | os.PathLike[str]) -> Path:
             "recipe, whose --job_dir may be in a bucket."
         )
     return Path(path)
+
+
+def cache_folder(name: str) -> Path:
+    """Returns a folder of this user's cache: `$XDG_CACHE_HOME/gan-trainer/NAME`, or below `~/.cache`.
+
+    Args:
+        name: Name of the folder, for the kind of files in it. The folder may not exist yet.
+
+    Raises:
+        ConfigError: If `XDG_CACHE_HOME` is not a local path, or is not set and the user has no home directory.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (local_path(base) if base else Path.home() / ".cache") / "gan-trainer" / name
+    except RuntimeError as error:  # a container whose user has no entry in /etc/passwd
+        raise ConfigError(
+            "this user has no home directory for the cache; set the environment variable XDG_CACHE_HOME to a folder."
+        ) from error
 
 
 def _without_scheme(path: str | os.PathLike[str]) -> str:
