@@ -93,9 +93,11 @@ def run_command(values: absl_flags.FlagValues) -> None:
     """Prints the metrics."""
     _check_flags(values)
     picture = app.output_file("out", values.out, {".png": "a .png"}) if values.out is not None else None
-    with scratch_folder() as scratch:
-        subject = _restore_run(values) if values.images is None else _read_images(values, scratch)
-        result = _evaluate(subject, values.neighbors, picture)
+    if values.images is None:
+        result = _evaluate(_restore_run(values), values.neighbors, picture)
+    else:
+        with scratch_folder() as scratch:
+            result = _evaluate(_read_images(values, scratch), values.neighbors, picture)
     if values.format == "json":
         print_json(result)
     else:
