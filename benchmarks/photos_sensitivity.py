@@ -36,7 +36,7 @@ from PIL import Image, ImageFilter
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.photos_network import PhotosNetwork
 
-_IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.")
+_IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use instead of those of the package.")
 _SIZE = 64
 _BATCH_SIZE = 50
@@ -82,7 +82,7 @@ def jpeg(picture: Image.Image, quality: float) -> Image.Image:
 
 def color(picture: Image.Image, shift: float) -> Image.Image:
     """Resizes, then adds to red and subtracts from blue."""
-    return _to_picture(np.asarray(resize(picture), np.float32) + np.float32([shift, 0, -shift]))
+    return _to_picture(np.asarray(resize(picture), np.float32) + np.array([shift, 0, -shift], np.float32))
 
 
 def crop(picture: Image.Image, side: float) -> Image.Image:
@@ -182,5 +182,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("images")
     app.run(main)

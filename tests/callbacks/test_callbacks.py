@@ -16,6 +16,7 @@ from PIL import Image
 from trainer import callbacks, image_io, logging
 from trainer.callbacks import progress, watchdog
 from trainer.image_io import save_animation, save_grid, tile, tile_with_captions
+from trainer.metrics.extraction import ReplicatedFunction
 
 
 def fit(digits, active, steps=4, gan=None, **settings):
@@ -228,3 +229,16 @@ def test_a_stalled_process_exits_when_its_output_is_closed(tmp_path, monkeypatch
     monkeypatch.setattr(watchdog.sys, "stderr", unread)
     with pytest.raises(Ended, match="134"):
         watchdog.abort("no step has ended")
+
+
+def test_the_watchdog_waits_while_blocks_are_computed_and_no_longer(monkeypatch):
+    reasons, dumped = [], []
+    monkeypatch.setattr(watchdog, "abort", lambda reason: (reasons.append(reason), watched._ended.set()))
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda **_: dumped.append(1))
+    watched = callbacks.Watchdog(timeout_secs=0.6)
+    slow = ReplicatedFunction(lambda rows: (tf.py_function(lambda x: (time.sleep(0.1), x)[1], [rows], rows.dtype),))
+    watched.on_train_begin()
+    slow([(np.zeros(1),)] * 15)  # 1.5 s
+    assert not reasons
+    assert watched._ended.wait(10)
+    assert len(reasons) == 1 and dumped
