@@ -55,6 +55,7 @@ class Row:
         config_flags.define_config(values)
         values([self.name, *self.flags])
         config = with_class_numbers(recipes.get(self.recipe).override(**config_flags.parsed_settings(values)))
+        config = config.override(metrics=config.suite)
         return config.resolve(data.num_examples(config), config.num_virtual_devices)
 
     @property
@@ -199,7 +200,7 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
     config = row.config
     lines, _ = read_json_lines(directory.metrics, documents.record({"step": documents.whole()}))
     speeds = [line["images_per_sec"] for line in lines if "images_per_sec" in line]
-    monitor = metrics.monitor(config.metrics) if config.metrics != "none" else None
+    monitor = metrics.monitor(config.metrics, config.num_metric_samples) if config.has_metrics else None
     evaluations = _evaluations(lines, monitor, parts)
     if outcome == "finished" and evaluations and (collapse := _collapse(evaluations, str(monitor))):
         outcome, sentence = "collapsed", collapse

@@ -27,5 +27,6 @@ if __name__ == "__main__":  # `prepare` decodes images in several processes, whi
         run_command("prepare", f"--source={sys.argv[1]}", f"--out={dataset}", "--image_size=32,32", "--channels=3")
     small = '{"generator_filters": [64, 32], "discriminator_filters": [32, 64]}'
     settings = ["--recipe=r1", f"--architecture_options={small}", "--global_batch_size=16", "--horizontal_flips"]
+    settings += ["--num_metric_samples=1000"]  # for evaluations that take seconds on a CPU
     run_command("train", *settings, f"--dataset={dataset}", f"--job_dir={run}", f"--steps={STEPS}")
     run_command("generate", f"--job_dir={run}", "--num_images=16", "--out=runs/folder/samples.png")

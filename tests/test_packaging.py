@@ -15,6 +15,8 @@ DATA = {
     "trainer/data/digits/digits-00000-of-00001.tfrecord",
     "trainer/metrics/digits_classifier.json",
     "trainer/metrics/digits_classifier.npz",
+    "trainer/metrics/photos_network.json",
+    "trainer/metrics/photos_network.npz",
     "trainer/py.typed",
 }
 MODULES = {file.relative_to(ROOT).as_posix() for file in (ROOT / "trainer").rglob("*.py")}

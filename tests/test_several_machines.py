@@ -57,9 +57,13 @@ def chief_and_worker(command, of_worker=(), folders=(None, None)):
         environ = {**os.environ, "TF_CONFIG": json.dumps(spec)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen([*command, *flags], env=environ, cwd=folder, text=True, **pipes))
-    for process in processes:
-        out, error = process.communicate(timeout=90)
-        yield process.returncode, out, error
+    try:
+        for process in processes:
+            out, error = process.communicate(timeout=180)
+            yield process.returncode, out, error
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def metrics_of(run):
@@ -70,8 +74,8 @@ def metrics_of(run):
 
 
 def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_path):
-    flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=24", "--steps=6"]
-    flags += ["--model=conditional", "--evaluate_every_steps=2", "--sample_every_steps=0"]
+    flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=24", "--steps=2"]
+    flags += ["--model=conditional", "--sample_every_steps=0"]
     task_command = [sys.executable, "-m", "trainer.task", *flags]
     told = []
     for code, out, error in chief_and_worker([*task_command, f"--job_dir={tmp_path}/several"]):
@@ -81,7 +85,7 @@ def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_pa
     mirrored = [*task_command, "--strategy=mirrored", "--num_virtual_devices=2", f"--job_dir={tmp_path}/alone"]
     subprocess.run(mirrored, check=True, capture_output=True)
     several, alone = metrics_of(tmp_path / "several"), metrics_of(tmp_path / "alone")
-    assert list(several) == [0, 2, 4, 6] and {len(values) for values in several.values()} == {7}
+    assert list(several) == [0, 2] and {len(values) for values in several.values()} == {7}
     assert several == alone
     assert exact_resume.digest(tmp_path / "several") == exact_resume.digest(tmp_path / "alone")
 

@@ -13,7 +13,7 @@ _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
     "prepare": ("trainer.cli.prepare", "prepare a data set from images"),
     "inspect": ("trainer.cli.inspect", "describe a data set"),
-    "evaluate": ("trainer.cli.evaluate", "measure a run's generator"),
+    "evaluate": ("trainer.cli.evaluate", "measure a run's generator, or any images"),
     "generate": ("trainer.cli.generate", "generate images with a run's generator"),
     "export": ("trainer.cli.export", "write a run's generator as a SavedModel"),
     "local": ("trainer.cli.local", "run a Vertex AI job file on this machine"),

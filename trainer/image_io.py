@@ -70,7 +70,9 @@ def tile_with_captions(images: Sequence[np.ndarray], captions: Sequence[str], co
         uint8 [height, width, 3].
     """
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    scale = min(1.0, _MAX_CELL_SIDE / max(height, width)) * max(1, -(-_MIN_CELL_WIDTH // width))
+    side = max(height, width)
+    factor = min(-(-_MIN_CELL_WIDTH // width), _MAX_CELL_SIDE // side)
+    scale = factor if factor >= 1 else _MAX_CELL_SIDE / side
     step_y, step_x = round(height * scale) + _CAPTION_HEIGHT + _GAP, max(round(width * scale), _MIN_CELL_WIDTH) + _GAP
     rows = -(-len(images) // columns)
     grid = Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), (16, 16, 16))

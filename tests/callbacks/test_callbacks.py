@@ -15,7 +15,8 @@ from PIL import Image
 
 from trainer import callbacks, image_io, logging
 from trainer.callbacks import progress, watchdog
-from trainer.image_io import save_animation, save_grid, tile
+from trainer.image_io import save_animation, save_grid, tile, tile_with_captions
+from trainer.metrics.extraction import ReplicatedFunction
 
 
 def fit(digits, active, steps=4, gan=None, **settings):
@@ -43,6 +44,31 @@ def test_a_tile_keeps_every_pixel_in_its_place():
     for index in range(6):
         top, left = index // 3 * 6 + 2, index % 3 * 5 + 2
         np.testing.assert_array_equal(grid[top : top + 4, left : left + 3], images[index])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "cell"),
+    [
+        (16, 16, (64, 64)),
+        (28, 28, (84, 84)),
+        (1, 1, (64, 64)),
+        (100, 10, (200, 20)),
+        (64, 128, (64, 128)),
+        (512, 256, (256, 128)),
+        (1000, 4, (256, 1)),
+        (3, 1024, (1, 256)),
+    ],
+)
+def test_images_with_captions_are_shown_whole_in_their_place(height, width, cell):
+    images = [np.full((height, width, channels), 60 * channels, np.uint8) for channels in (1, 3, 4)]
+    grid = tile_with_captions(images, ["a", "b", "c"], columns=2)
+    step_y, step_x = cell[0] + 16 + 2, max(cell[1], 64) + 2
+    assert grid.shape == (2 * step_y + 2, 2 * step_x + 2, 3)
+    for (row, column), value in (((0, 0), 60), ((0, 1), 180), ((1, 0), 240)):
+        top, left = row * step_y + 2, column * step_x + 2
+        assert (grid[top : top + cell[0], left : left + cell[1]] == value).all()
+        caption = grid[top + cell[0] : top + cell[0] + 16, left : left + 64]
+        assert caption.max() > 200  # text
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -203,3 +229,16 @@ def test_a_stalled_process_exits_when_its_output_is_closed(tmp_path, monkeypatch
     monkeypatch.setattr(watchdog.sys, "stderr", unread)
     with pytest.raises(Ended, match="134"):
         watchdog.abort("no step has ended")
+
+
+def test_the_watchdog_waits_while_blocks_are_computed_and_no_longer(monkeypatch):
+    reasons, dumped = [], []
+    monkeypatch.setattr(watchdog, "abort", lambda reason: (reasons.append(reason), watched._ended.set()))
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda **_: dumped.append(1))
+    watched = callbacks.Watchdog(timeout_secs=0.6)
+    slow = ReplicatedFunction(lambda rows: (tf.py_function(lambda x: (time.sleep(0.1), x)[1], [rows], rows.dtype),))
+    watched.on_train_begin()
+    slow([(np.zeros(1),)] * 15)  # 1.5 s
+    assert not reasons
+    assert watched._ended.wait(10)
+    assert len(reasons) == 1 and dumped

@@ -153,6 +153,23 @@ def test_images_in_a_bucket_are_measured(bucket, tmp_path, capsys):
     remote = measured(capsys, f"--images={bucket}/images", f"--against={against}", "--metrics=photos")
     local = measured(capsys, f"--images={folder}", f"--against={against}", "--metrics=photos")
     assert remote["metrics"] == local["metrics"]
+    prepared = locate(f"{bucket}/set")
+    prepared.upload(against, [path.name for path in against.iterdir() if path.is_file()])
+    out = f"{bucket}/neighbors.png"
+    flags = f"--against={prepared}", "--metrics=photos", "--neighbors=2", f"--out={out}"
+    both = measured(capsys, f"--images={bucket}/images", *flags)
+    assert both["metrics"] == local["metrics"] and locate(out).exists()
+    assert any(entry.name.endswith(".npz") for entry in (prepared / "statistics").entries())
+
+
+@pytest.mark.parametrize("labels", [None, [["000.png", 3]]], ids=["no labels", "labels of one image"])
+def test_a_description_of_another_program_beside_the_images_makes_no_data_set(labels, tmp_path, capsys):
+    images = as_folder(tmp_path, pictures(1))
+    against = as_dataset(tmp_path, pictures(0))
+    flags = f"--images={images}", f"--against={against}", "--metrics=photos"
+    expected = measured(capsys, *flags)["metrics"]
+    (images / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert measured(capsys, *flags)["metrics"] == expected
 
 
 def resizes(result):
@@ -308,6 +325,17 @@ def sets(tmp_path_factory):
             ["--images={}/images", "--against={}/set", "--metrics=digits", "--neighbors=3", "--out={}/x.png"],
             2,
             ("--neighbors", "digits", "photos"),
+        ),
+        (["--images={}/missing", "--against={}/missing", "--metrics=inception"], 2, ("inception",)),
+        (
+            ["--images={}/missing", "--against={}/missing", "--inception_weights={}/images/000.png"],
+            1,
+            ("{}/images/000.png",),
+        ),
+        (
+            ["--images={}/images", "--against={}/set", "--metrics=digits", "--inception_score"],
+            2,
+            ("inception_score", "digits"),
         ),
         (["--images={}/empty", "--against={}/set"], 1, ("{}/empty",)),
         (["--images={}/texts", "--against={}/set"], 1, ("{}/texts", "no images")),

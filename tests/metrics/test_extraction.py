@@ -117,3 +117,17 @@ def test_one_two_and_four_replicas_give_the_same_bits(request):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     digests = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(digests) == 4 and digests == digests[:1] * 4
+
+
+def test_functions_run_without_tf32_and_the_setting_is_restored(strategy):
+    used = []
+
+    def enabled(rows):
+        used.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        return rows
+
+    function = ReplicatedFunction(lambda rows: (tf.numpy_function(enabled, [rows], rows.dtype),), strategy)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    function(blocks_of(np.zeros(120)))
+    assert used and not any(used)
+    assert tf.config.experimental.tensor_float_32_execution_enabled()

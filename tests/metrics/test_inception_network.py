@@ -14,7 +14,9 @@ import tensorflow as tf
 from refusals import check_refusal
 
 from benchmarks.inception_graph import GraphBuilder, InceptionGraph, equal_constants, random_constants
+from benchmarks.inception_parity import torch_names
 from trainer.errors import ConfigError, DataError, StorageError
+from trainer.metrics import inception_weights
 from trainer.metrics.float32 import without_tf32
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_network import InceptionNetwork
@@ -120,6 +122,11 @@ def test_the_published_architecture_has_the_published_shapes():
     assert {name: tuple(shapes[name][2:]) for name in expected} == expected
     assert all(tuple(shape[1:]) == builder.shapes[name] for name, shape in shapes.items())
     assert sum(node.op == "Conv2D" for node in builder.graph.node) == 94
+
+
+def test_the_benchmark_knows_the_names_of_all_convolutions():
+    names = [node.name for node in InceptionGraph(equal_constants()).graph.node if node.op == "Relu"]
+    assert sorted(torch_names()) == sorted(names) and len(set(torch_names().values())) == 94
 
 
 # Traps: mistakes that change the features by percents.
@@ -297,8 +304,9 @@ def test_missing_files_and_folders_are_refused(tmp_path):
     check_refusal(lambda: InceptionNetwork("gs://bucket/x.pb"), ConfigError, "gs://bucket/x.pb")
 
 
-def test_a_bomb_is_refused(tmp_path):
-    (tmp_path / "weights").write_bytes(archive_of({"zeros": bytes(2**27 + 1)}))
+def test_a_bomb_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(inception_weights, "_MAX_BYTES", 2**20)
+    (tmp_path / "weights").write_bytes(archive_of({GRAPH_NAME: path.read_bytes(), "zeros": bytes(2**20)}))
     check_refusal(lambda: InceptionNetwork(tmp_path / "weights"), DataError, GRAPH_NAME)
 
 
@@ -378,6 +386,17 @@ GRAPHS = {
     "a kernel of another rank": (set_tensor("conv/conv2d_params", np.ones((3, 3, 3), np.float32)), "conv/Conv2D"),
     "a kernel of other channels": (set_tensor("conv_1/conv2d_params", np.ones((3, 3, 5, 2), np.float32)), "not fit"),
     "a kernel of doubles": (set_tensor("conv/conv2d_params", np.ones((3, 3, 3, 2))), "conv/Conv2D"),
+    "a kernel that is NaN": (
+        set_tensor("conv/conv2d_params", np.full((3, 3, 3, 2), np.nan, np.float32)),
+        "conv/Conv2D",
+    ),
+    "a kernel that overflows": (
+        lambda graph: (
+            set_tensor("conv/conv2d_params", np.full((3, 3, 3, 2), 3e38, np.float32))(graph),
+            set_tensor("conv/batchnorm/moving_variance", np.zeros(2, np.float32))(graph),
+        ),
+        "conv/Conv2D",
+    ),
     "a kernel of texts": (set_tensor("conv/conv2d_params", ["a"]), "conv/Conv2D"),
     "a huge kernel": (claim_shape("conv/conv2d_params", 2**20, 2**20, 3, 2), "67,108,864"),
     "an overflowing kernel": (claim_shape("conv/conv2d_params", 2**40, 2**40, 3, 2), "67,108,864"),

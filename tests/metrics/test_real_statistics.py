@@ -162,7 +162,7 @@ DAMAGES = {
     "zeros": lambda content: bytes(len(content)),
     "one bit": lambda content: flipped(content, len(content) // 2),
     "header of another array": lambda content: zipped(content, b"\x93NUMPY\1\0\x76\0{" + b"[" * 0x75),
-    "too large": lambda content: content + bytes(10**6),
+    "too large": lambda content: bytes(10**6) + content,  # readers of zip files skip what precedes it
     "compressed": compressed,
     "bomb": lambda content: zipped(content, bytes(2**24), zipfile.ZIP_DEFLATED),
     "a million members": lambda content: b"PK\1\2" * (len(content) // 4),
@@ -209,6 +209,18 @@ def test_values_are_those_that_were_written_or_refused(tmp_path):
     assert 200 < num_refused < 300  # some bits, such as those of the date, mean nothing
 
 
+def test_a_directory_of_many_members_is_not_read(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as members:
+        for index in range(2000):
+            members.writestr(str(index), b"")
+    file = locate(tmp_path / "file.npz")
+    file.write_bytes(buffer.getvalue())
+    monkeypatch.setattr(statistics_file.zipfile, "ZipFile", lambda *_: pytest.fail("the directory is read"))
+    with pytest.raises(StorageError):
+        statistics_file.read_arrays(file, {"a": (np.float64, (1000, 1000))})
+
+
 def test_a_damaged_file_is_no_reason_to_ignore_the_next_folder(tmp_path, computed, warnings):
     first, second = locate(tmp_path / "first"), locate(tmp_path / "second")
     real_statistics(PooledPixels(), Counter().images, [second])
@@ -229,6 +241,17 @@ def test_something_else_of_that_name_is_passed_over(tmp_path, computed, warnings
     counter, folders = Counter(), [locate(tmp_path / "data"), locate(tmp_path / "cache")]
     assert_equal(real_statistics(PooledPixels(), counter.images, folders), computed)
     assert counter.num_reads == 1 and warnings()
+
+
+def test_what_a_killed_process_left_of_the_file_is_removed(tmp_path):
+    folder, others = locate(tmp_path), [".other.npz.0123abcd", "notes.txt"]
+    real_statistics(PooledPixels(), Counter().images, [folder])
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / f".{path.name}.0123abcd")
+    for name in others:
+        (tmp_path / name).touch()
+    real_statistics(PooledPixels(), Counter().images, [folder])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, *others])
 
 
 def test_images_that_became_fewer_are_refused():

@@ -1,5 +1,6 @@
 """Runs on images of any kind are evaluated: suite, real images, statistics, weights, and the end at a collapse."""
 
+import hashlib
 import json
 import re
 
@@ -10,9 +11,10 @@ from hostile import tree
 from PIL import Image
 from refusals import check_command_refusal
 
+from benchmarks.inception_graph import InceptionGraph, random_constants
 from trainer import __main__ as commands, metrics, task
 from trainer.data.tfrecord_writer import write_prepared
-from trainer.metrics import real_statistics
+from trainer.metrics import inception_weights, real_statistics
 from trainer.metrics.image_metrics import ImageMetrics
 from trainer.training.metric_suite import statistics_folders
 
@@ -187,6 +189,38 @@ def test_missing_weights_are_reported_before_data_is_read(photos, tmp_path, caps
     argv = ["task", *FLAGS, f"--dataset={photos}", f"--job_dir={tmp_path / 'run'}", *flags]
     check_command_refusal(task.main, argv, capsys, code, *mentions)
     assert not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_with_inception_weights_continues_with_those_in_the_cache(photos, tmp_path, monkeypatch, capsys):
+    graphs = [
+        InceptionGraph(random_constants(seed), divisor=16, image_size=139, num_classes=10).graph.SerializeToString()
+        for seed in (0, 1)
+    ]
+
+    def publish(graph):
+        digest = hashlib.md5(graph, usedforsecurity=False).hexdigest()
+        monkeypatch.setattr(inception_weights, "PUBLISHED", inception_weights.PublishedFile(len(graph), digest, 0))
+
+    publish(graphs[0])
+    (tmp_path / "weights.pb").write_bytes(graphs[0])
+    job_dir = tmp_path / "run"
+    assert train(photos, job_dir, f"--inception_weights={tmp_path / 'weights.pb'}") == 0
+    config = config_of(job_dir)
+    assert (config["metrics"], config["num_metric_samples"]) == ("inception", 20)
+    assert config["fingerprints"][0]["inception_weights"] == hashlib.sha256(graphs[0]).hexdigest()
+    assert values_of(job_dir, "metric/fid_inception_20").keys() == {0, 2}
+    assert train(photos, job_dir, "--steps=3") == 0
+    assert values_of(job_dir, "metric/fid_inception_20").keys() == {0, 2, 3}
+    assert train(photos, tmp_path / "auto") == 0
+    assert config_of(tmp_path / "auto")["metrics"] == "inception"
+    before = tree(job_dir)
+    publish(graphs[1])
+    (tmp_path / "others.pb").write_bytes(graphs[1])
+    argv = ["task", *FLAGS, f"--dataset={photos}", f"--job_dir={job_dir}", "--steps=4"]
+    argv += [f"--inception_weights={tmp_path / 'others.pb'}"]
+    check_command_refusal(task.main, argv, capsys, 1, "inception_weights", "--allow_config_change")
+    assert tree(job_dir) == before
 
 
 def test_a_dry_run_shows_what_this_machine_chooses(photos, tmp_path, capsys):

@@ -254,6 +254,13 @@ SAME_NUMBERS = {
 }
 """Another value of each field that changes what a run writes or which devices it uses, and no number."""
 
+EVALUATED = {
+    "evaluate_every_steps": {"metrics": "digits"},
+    "num_metric_samples": {"metrics": "digits"},
+    "inception_score": {"metrics": "photos", "num_metric_samples": 100},
+}
+"""Settings of the runs in which those fields have an effect."""
+
 EXEMPT = {
     "job_dir": "names the run itself",
     "steps": "every resume in this module changes it",
@@ -305,8 +312,7 @@ def resume(bases, folder, name, value):
     settings = FLAGS | BASES[base] | {name: value}
     if name == "export_model":
         del settings["noexport_model"]
-    suite = {"evaluate_every_steps": "digits", "num_metric_samples": "digits", "inception_score": "photos"}.get(name)
-    settings |= {"metrics": suite} if suite else {}
+    settings |= EVALUATED.get(name, {})
     return train(job_dir, settings | {"steps": 4, "allow_config_change": True}), job_dir, reference
 
 
@@ -336,7 +342,8 @@ def test_a_setting_that_cannot_change_is_refused(bases, tmp_path, name, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAME_NUMBERS)
-def test_a_setting_of_what_is_written_changes_no_number(bases, tmp_path, name):
+def test_a_setting_of_what_is_written_changes_no_number(bases, tmp_path, name, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, job_dir, reference = resume(bases, tmp_path, name, SAME_NUMBERS[name])
     assert code == 0
     assert numbers_of(job_dir) == reference
@@ -346,8 +353,7 @@ def test_a_setting_of_what_is_written_changes_no_number(bases, tmp_path, name):
     has_checkpoint_3 = name in ("checkpoint_every_steps", "checkpoint_every_epochs", "evaluate_every_steps")
     assert (2 in checkpoints, 3 in checkpoints) == (name != "max_to_keep", has_checkpoint_3)
     assert (3 in samples) == name.startswith("sample_every")
-    evaluating = ("metrics", "evaluate_every_steps", "num_metric_samples", "inception_score")
-    assert ("metric/" in metrics) == (name in evaluating)
+    assert ("metric/" in metrics) == (name == "metrics" or name in EVALUATED)
     assert ("_digits_100" in metrics, "inception_score" in metrics) == (
         name == "num_metric_samples",
         name == "inception_score",

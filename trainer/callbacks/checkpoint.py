@@ -12,6 +12,7 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.storage import Location, Mirror
+from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -97,8 +98,7 @@ class Checkpoint(Periodic):
             return
         model.step = self._saved_step = manifest.step
         self._best_value = self.store.best_value()
-        for name, callback in self._callback_states.items():
-            callback.set_state(manifest.callbacks.get(name, {}))
+        self._restore_callbacks(manifest)
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -115,6 +115,10 @@ class Checkpoint(Periodic):
         if self.model.step != self._saved_step:
             self._save({})
         self.store.wait()
+
+    def _restore_callbacks(self, manifest: CheckpointManifest) -> None:
+        for name, callback in self._callback_states.items():
+            callback.set_state(manifest.callbacks.get(name, {}))
 
     def _copy(self) -> None:
         for mirror in self._mirrors:

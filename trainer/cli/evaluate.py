@@ -93,9 +93,11 @@ def run_command(values: absl_flags.FlagValues) -> None:
     """Prints the metrics."""
     _check_flags(values)
     picture = app.output_file("out", values.out, {".png": "a .png"}) if values.out is not None else None
-    with scratch_folder() as scratch:
-        subject = _restore_run(values) if values.images is None else _read_images(values, scratch)
-        result = _evaluate(subject, values.neighbors, picture)
+    if values.images is None:
+        result = _evaluate(_restore_run(values), values.neighbors, picture)
+    else:
+        with scratch_folder() as scratch:
+            result = _evaluate(_read_images(values, scratch), values.neighbors, picture)
     if values.format == "json":
         print_json(result)
     else:
@@ -159,14 +161,15 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         from trainer.data.datasets import describe
         from trainer.data.image_pairs import read_pair
         from trainer.data.loading import load_training_data
+        from trainer.metrics import inception_weights
         from trainer.training.run_state import with_machine_settings
         from trainer.training.stored_images import StoredImages
 
     config = TrainConfig(**_settings(values))
     if config.metrics in (MetricSuite.CYCLE, MetricSuite.NONE):
         raise ConfigError(f"metrics={config.metrics} measures no --images; choose auto, photos, inception or digits.")
-    if config.metrics == MetricSuite.INCEPTION:
-        metrics.get_extractor(config.metrics, config.inception_weights)  # its errors are reported before data is read
+    if config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None:
+        inception_weights.find(config.inception_weights)  # before data is read
     images, against = read_pair(
         without_mount(parse_path(values.images)),
         without_mount(parse_path(values.against)),

@@ -3,22 +3,20 @@
 Shapes: `N` images, `B` images of a batch, `H W C` height, width and channels, `F` = 64 features, `K` = 10 classes.
 """
 
-import hashlib
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DataError, MissingError
+from trainer.errors import DataError
+from trainer.metrics import shipped_weights
 from trainer.metrics.extraction import ReplicatedFunction, blocks_of
-from trainer.storage import documents, local_path, locate, read_json
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
 IMAGE_SIZE = 28
 FEATURE_SIZE = 64
 NUM_CONVOLUTIONS = 3
 _STRIDES = (2, 2, 1)
-_ABOUT = documents.record({"sha256": documents.text("[0-9a-f]{64}", "64 hexadecimal digits")})
 
 
 class DigitsClassifier:
@@ -40,22 +38,10 @@ class DigitsClassifier:
         Raises:
             DataError: If a file is missing or the weights do not have the SHA-256 in the `.json` file.
         """
-        path = local_path(path)
-        try:
-            content = locate(path).read_bytes()
-            file = locate(path.with_suffix(".json"))
-            expected = read_json(file, _ABOUT, remedy="reinstall the package", error=DataError)["sha256"]
-        except MissingError as error:
-            raise DataError(f"the digits metrics need {path} and its .json file; reinstall the package.") from error
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.sha256, weights = shipped_weights.load(path, "digits")
         """SHA-256 of the weights. Metrics are comparable only if their classifiers have the same hash."""
-        if self.sha256 != expected:
-            raise DataError(
-                f"{path} has SHA-256 {self.sha256[:12]}…, expected {expected[:12]}…; reinstall the package."
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            # Arrays and no tensors, which would belong to the graph in which a suite first uses its classifier.
-            self._weights = {name: arrays[name] for name in arrays.files}
+        # Arrays and no tensors, which would belong to the graph in which a suite first uses its classifier.
+        self._weights = weights
         self._extract = ReplicatedFunction(self.__call__)
 
     def __call__(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

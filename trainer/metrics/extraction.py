@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import heartbeat
+from trainer.metrics.float32 import without_tf32
 
 BLOCK_SIZE = 50
 """Rows that a replica computes at a time. Another number would change the rounding of all metrics."""
@@ -25,7 +26,8 @@ class ReplicatedFunction:
     """A function of rows that runs on all replicas.
 
     Block `i` is computed by replica `i % R`. Every block has the same shape, because short ones are padded with copies
-    of their last row, so that the results have the same bits on any number of replicas.
+    of their last row, so that the results have the same bits on any number of replicas. On GPUs, the function computes
+    in full float32, not in TensorFloat-32.
 
     Args:
         function: Function of tensors [B, ...] that returns tensors [B, ...]. It runs in a `tf.function`, which is
@@ -52,8 +54,9 @@ class ReplicatedFunction:
         num_replicas = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
         parts: list[Block] = []
         for blocks_of_round in _rounds(blocks, num_replicas):
-            outputs = self._run(*self._distribute(blocks_of_round))
-            arrays = [self._rows_of_all_replicas(output) for output in outputs]
+            with without_tf32():  # not around the reading of blocks, which is the caller's code
+                outputs = self._run(*self._distribute(blocks_of_round))
+                arrays = [self._rows_of_all_replicas(output) for output in outputs]
             for replica, block in enumerate(blocks_of_round):
                 rows = slice(replica * BLOCK_SIZE, replica * BLOCK_SIZE + len(block[0]))
                 parts.append(tuple(array[rows] for array in arrays))

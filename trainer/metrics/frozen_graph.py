@@ -184,7 +184,10 @@ class FrozenGraph:
         if list(node.attr["dilations"].list.i) not in ([], [1, 1, 1, 1]):
             raise self.error(f"its node {quote(node.name)} has dilations, which are not allowed")
         if factor is not None:
-            kernel = (kernel * factor).astype(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):
+                kernel = (kernel * factor).astype(np.float32)
+        if not np.isfinite(kernel).all():
+            raise self.error(f"the kernel of its node {quote(node.name)} has values that are not finite")
         return functools.partial(
             tf.nn.conv2d,
             filters=tf.constant(kernel),
@@ -209,7 +212,7 @@ class FrozenGraph:
         if node.attr["scale_after_normalization"].b:
             factor *= gamma
         convolution = self._convolution(source, factor)
-        bias = tf.constant(beta - mean * factor, tf.float32)
+        bias = tf.cast(beta - mean * factor, tf.float32)
         self._input(source, 0)
         return Layer(_input_names(source)[:1], lambda x: tf.nn.bias_add(convolution(x), bias))
 

@@ -6,6 +6,7 @@ but values.
 
 import io
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from trainer.errors import DocumentError, escape
 from trainer.storage import Location
+from trainer.storage.local import LocalLocation
+from trainer.storage.local_files import remove_leftovers
 
 Layout = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 """Type and shape of each array by its name."""
@@ -30,6 +33,8 @@ def write_arrays(file: Location, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         StorageError: If the file cannot be written.
     """
+    if isinstance(file, LocalLocation):
+        remove_leftovers(file.path.parent, re.escape(file.name))
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type] # no array has the name of another argument
     file.write_bytes(buffer.getvalue())

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.metrics.extraction import BLOCK_SIZE, Block, ReplicatedFunction, blocks_of
+from trainer.metrics.float32 import without_tf32
 from trainer.training.rng import StepRng, seed_states
 
 Function = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
@@ -112,7 +113,8 @@ def _on_one_block(function: Callable[..., tuple[tf.Tensor, ...]]) -> _OnBlocks:
 
     def run(blocks: Iterable[Block]) -> tuple[np.ndarray, ...]:
         (block,) = blocks
-        return tuple(output.numpy() for output in compiled(*map(tf.constant, block)))
+        with without_tf32():  # as in a block of many images
+            return tuple(output.numpy() for output in compiled(*map(tf.constant, block)))
 
     return run
 

@@ -83,7 +83,9 @@ def train(config: TrainConfig, environment: Environment) -> None:
         Preempted: If SIGTERM stopped training; the state is committed.
     """
     if environment.cluster is not None and environment.cluster.is_evaluator:
-        raise ConfigError("this machine is an evaluator, but the chief evaluates; leave the evaluator's pool empty.")
+        raise ConfigError(
+            "this machine is an evaluator, but the machines that train evaluate; leave the evaluator's pool empty."
+        )
     with RunDirectory(str(config.job_dir)).open() as directory:
         config = with_machine_settings(config, environment, stored_config(directory))
         manifest = check_resumable(config, directory)
