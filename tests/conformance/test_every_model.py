@@ -13,7 +13,8 @@ from trainer.models import MODELS, penalties
 from trainer.models.step_plan import step_plan
 from trainer.networks.layers import BatchNormalization
 from trainer.training.checkpoint.manifest import state_sha256
-from trainer.training.step import StepPlan, TrainStep
+from trainer.training.plan import StepPlan
+from trainer.training.step import TrainStep
 
 BATCH = 16
 PHASES = {
