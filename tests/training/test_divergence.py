@@ -1,6 +1,6 @@
 """Updates that are not finite are skipped, and a run in which many are skipped returns to an earlier checkpoint."""
 
-import json
+import contextlib
 
 import keras
 import numpy as np
@@ -64,7 +64,7 @@ def changed(before, after):
         ({}, {"phases": ["generator"]}, {"discriminator", "discriminator_optimizer"}),
         ({}, {"phases": ["discriminator"]}, {"generator", "generator_optimizer", "ema_generator"}),
         ({"update_order": "simultaneous"}, {"phases": ["generator"]}, set()),
-        ({"optimizer": "sgd"}, {"phases": ["generator"], "in_gradient": True}, {"discriminator"}),
+        ({"optimizer": "rmsprop"}, {"in_gradient": True}, set()),
         pytest.param({"jit_compile": "on"}, {}, set(), marks=pytest.mark.slow),
         ({"jit_compile": "on"}, {"phases": ["generator"]}, {"discriminator", "discriminator_optimizer"}),
     ],
@@ -206,10 +206,7 @@ def test_the_bits_do_not_depend_on_the_length_of_executions(digits, tmp_path, st
 
 
 def test_skips_that_are_not_in_a_row_roll_back_at_the_eleventh(digits, tmp_path):
-    gan = diverging(range(4, 26, 2))
-    gan.forward = tiny_gan().forward if False else gan.forward
-    broken = diverging([*range(4, 26, 2)])
-    run(tmp_path, digits, broken, steps=30)
+    run(tmp_path, digits, diverging([*range(4, 26, 2)]), steps=30)
     lines, _ = read_metrics(tmp_path / "metrics.jsonl")
     (event,) = [line for line in lines if "event" in line]
     assert (event["step"], event["diverged_at_step"]) == (24, 25)
@@ -249,7 +246,13 @@ def test_weights_that_are_not_finite_at_a_checkpoint_roll_back(digits, tmp_path)
             velocity = gan.optimizers["generator"].variables[-1]
             velocity.assign(np.full(velocity.shape, np.inf))
 
-    run(tmp_path, digits, gan, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=damage)], steps_per_execution=1)
+    run(
+        tmp_path,
+        digits,
+        gan,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=damage)],
+        steps_per_execution=1,
+    )
     assert gan.step == 20 and gan.divergence.num_rollbacks == 1
     lines, _ = read_metrics(tmp_path / "metrics.jsonl")
     assert [(line["step"], line["diverged_at_step"]) for line in lines if "event" in line] == [(6, 9)]
@@ -281,10 +284,8 @@ def test_a_run_stopped_around_rollbacks_ends_with_the_same_bits(digits, tmp_path
     for number, at in enumerate([(5, 0), (7, 0), (9, 0), (11, 0), (7, 1), (10, 1), (6, 2), (7, 2), (13, 2)]):
         folder = tmp_path / str(number)
         gan = diverging(num_salts=2)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             run(folder, digits, gan, callbacks=[Stop(*at, is_killed)], steps_per_execution=1)
-        except KeyboardInterrupt:
-            pass
         assert run(folder, digits, diverging(num_salts=2), steps_per_execution=1) == reference, at
         assert events(folder) == events(tmp_path / "whole")
 
@@ -333,10 +334,10 @@ def test_a_rollback_restores_the_best_value_of_the_remaining_checkpoints(digits,
         priority = 0
 
         def on_train_batch_end(self, batch, logs=None):
-            logs["metric/frechet"] = {3: 5.0, 6: 4.0, 9: 1.0}.get(self.model.step, 4.5)
+            is_abandoned = self.model.step == 9 and self.model.divergence.num_rollbacks == 0
+            logs["metric/frechet"] = 1.0 if is_abandoned else {3: 5.0, 6: 4.0}.get(self.model.step, 4.5)
 
     checkpoint = Checkpoint(tmp_path, 3, best="metric/frechet")
     fit(gan, digits, 20, callbacks=[checkpoint, Metric()], steps_per_execution=1)
     assert gan.divergence.num_rollbacks == 1
-    assert json.loads((checkpoint.store.folder(checkpoint.store.best()) / "MANIFEST.json").read_text())["metrics"]
-    assert checkpoint.store.best_value() == 1.0 or checkpoint.store.best() >= 6
+    assert (checkpoint.store.best(), checkpoint.store.best_value()) == (6, 4.0)

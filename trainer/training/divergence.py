@@ -65,7 +65,7 @@ class DivergenceState:
             step: Number of steps taken.
         """
         for skip in reversed(self.skips.numpy().tolist()):
-            if skip != step:
+            if skip == 0 or skip != step:
                 break
             step -= 1
         return step
