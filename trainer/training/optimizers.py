@@ -158,15 +158,22 @@ def for_phases(
     return built
 
 
-def is_finite(gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns whether scalars, and the squared norm of each gradient, are finite: bool [].
+def is_finite(gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], *, is_compiled: bool) -> tf.Tensor:
+    """Returns whether scalars, and the squares of gradients, are finite: bool [].
 
-    The norm takes one pass over a gradient. Finite gradients whose squares overflow would make Adam's moments infinite.
+    Gradients whose squares overflow would make Adam's moments infinite.
+
+    Args:
+        gradients: Gradients.
+        scalars: float32 [].
+        is_compiled: Whether XLA compiles this function. Its sums are slow on CPUs, but it combines other operations;
+            without XLA, a sum takes one pass over a gradient, and other forms take several.
     """
-    norms = [
-        tf.nn.l2_loss(gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient) for gradient in gradients
-    ]
-    return tf.math.is_finite(tf.add_n([tf.cast(number, tf.float32) for number in (*norms, *scalars)]))
+    values = [item.values if isinstance(item, tf.IndexedSlices) else item for item in gradients]
+    if is_compiled:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tf.square(value))) for value in (*values, *scalars)])
+    norms = [tf.cast(tf.nn.l2_loss(value), tf.float32) for value in values]
+    return tf.math.is_finite(tf.add_n([*norms, *scalars]))
 
 
 def run_if(condition: tf.Tensor, update: Callable[..., None], *args: Any) -> None:

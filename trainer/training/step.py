@@ -6,8 +6,8 @@ The stages of a step, in order:
 2. `StepPlan.forward`, which is `GAN.forward`, draws latents, runs the networks, and returns the losses of the phase,
    penalties included.
 3. `compute_gradients` in `gradients.py` differentiates the losses.
-4. `TrainStep._apply_gradients` sums gradients and logs over replicas and updates the weights. If they are not finite,
-   it skips the update: weights, optimizer and buffers stay as they are.
+4. `TrainStep._compile` sums gradients and logs over replicas and updates the weights. If they are not finite, it skips
+   the update: weights, optimizer and buffers stay as they are.
 5. `TrainStep._merge_replicas` merges buffers, such as batch-norm moments, over replicas.
 6. `TrainStep._update_ema` moves the exponential moving averages.
 
@@ -126,48 +126,44 @@ class TrainStep:
     def _compile(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]]:
         """The forward pass, the gradients and the updates of a group of phases.
 
-        XLA compiles all of it on one replica, and on several replicas the part before their exchange.
+        XLA compiles the part before the decision to update, and the updates. On several replicas, it compiles only the
+        part before their exchange.
         """
         gradients_of = gradient_function(group, self._plan, self._buffers, self._num_replicas)
-        if self._plan.jit_compile and self._num_replicas > 1:
+        compiles_all = self._plan.jit_compile and self._num_replicas == 1
+        if self._plan.jit_compile and not compiles_all:
             gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
 
-        def update(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
+        def prepare(*inputs: Any) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
+            """Returns the gradients of all phases in one list, logs, buffers, and whether all of them are finite.
+
+            All replicas have the same sums, and so make the same decision. The sum comes first, so that an optimizer
+            clips the same gradients on any number of replicas.
+            """
             gradients, logs, buffers = gradients_of(*inputs)
-            logs, is_finite = self._apply_gradients(group, gradients, logs)
-            before = inputs[-1]
-            buffers = [
-                old if new is old else tf.where(is_finite, new, old) for new, old in zip(buffers, before, strict=True)
-            ]
+            flat = [gradient for phase_gradients in gradients for gradient in phase_gradients]
+            totals = collectives.all_reduce_sum([*flat, *logs.values()])
+            flat, scalars = totals[: len(flat)], totals[len(flat) :]
+            is_finite = optimizers.is_finite(flat, scalars, is_compiled=compiles_all)
+            pairs = zip(buffers, inputs[-1], strict=True)
+            buffers = [old if new is old else tf.where(is_finite, new, old) for new, old in pairs]
+            return flat, dict(zip(logs, scalars, strict=True)), buffers, is_finite
+
+        def apply(*gradients: tf.Tensor) -> None:
+            remaining = iter(gradients)
+            for phase in group.phases:
+                variables = phase.variables
+                phase.optimizer.apply(list(itertools.islice(remaining, len(variables))), variables)
+
+        if compiles_all:
+            prepare, apply = (tf.function(part, jit_compile=True, autograph=False) for part in (prepare, apply))
+
+        def update(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
+            gradients, logs, buffers, is_finite = prepare(*inputs)
+            optimizers.run_if(is_finite, apply, *gradients)
             return logs, buffers, is_finite
 
-        if self._plan.jit_compile and self._num_replicas == 1:
-            return tf.function(update, jit_compile=True, autograph=False)
         return update
-
-    def _apply_gradients(
-        self, group: PhaseGroup, gradients: list[list[tf.Tensor]], logs: dict[str, tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Sums gradients and logs over replicas, then updates the weights if all of them are finite.
-
-        All replicas have the same sums, and so make the same decision. The sum comes first, so that an optimizer clips
-        the same gradients on any number of replicas.
-
-        Returns:
-            The logs of all replicas together, and whether the weights were updated: bool [].
-        """
-        sizes = [len(phase_gradients) for phase_gradients in gradients]
-        totals = collectives.all_reduce_sum([*(item for items in gradients for item in items), *logs.values()])
-        flat, scalars = totals[: sum(sizes)], totals[sum(sizes) :]
-        is_finite = optimizers.is_finite(flat, scalars)
-
-        def apply(*flat: tf.Tensor) -> None:
-            remaining = iter(flat)
-            for phase, size in zip(group.phases, sizes, strict=True):
-                phase.optimizer.apply(list(itertools.islice(remaining, size)), phase.variables)
-
-        optimizers.run_if(is_finite, apply, *flat)
-        return dict(zip(logs, scalars, strict=True)), is_finite
 
     def _merge_replicas(
         self, stop: tf.Tensor, initial: list[tf.Tensor], buffers: list[tf.Tensor], skips: list[tf.Tensor]
