@@ -186,6 +186,12 @@ def build_optimizers(
         return optimizers.for_phases(optimizer, variables)
 
 
+def build_divergence(strategy: tf.distribute.Strategy) -> DivergenceState:
+    """Builds the record of skipped steps inside the strategy's scope."""
+    with strategy.scope():
+        return DivergenceState()
+
+
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
     """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs.
 

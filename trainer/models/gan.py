@@ -40,7 +40,6 @@ from trainer.models.validation import (
 )
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.training.device_loop import DeviceLoop
-from trainer.training.divergence import DivergenceState
 from trainer.training.loop import TrainingLoop
 from trainer.training.plan import Losses, Metrics
 from trainer.training.preemption import Preemption
@@ -275,8 +274,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         compiled_state.check_no_other_state(self, networks)
         variables = trained_variables(self.optimizer_groups, networks)
         optimizers = compiled_state.build_optimizers(optimizer, variables, strategy)
-        with strategy.scope():
-            divergence = DivergenceState()
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
             networks=networks,
@@ -289,7 +286,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             discriminator_repeats=discriminator_repeats,
             ema_half_life_images=ema_half_life_images,
             jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
-            divergence=divergence,
+            divergence=compiled_state.build_divergence(strategy),
         )
         self._show_to_keras()
 
