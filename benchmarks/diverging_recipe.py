@@ -1,4 +1,4 @@
-"""A recipe whose losses are not finite in some steps, for `exact_resume`: three rollbacks, and rows that end earlier."""
+"""A recipe whose losses are not finite in some steps, for `exact_resume`: three rollbacks, and a shorter row."""
 
 import numpy as np
 import tensorflow as tf

@@ -273,11 +273,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         )
         compiled_state.check_no_other_state(self, networks)
         variables = trained_variables(self.optimizer_groups, networks)
-        optimizers = compiled_state.build_optimizers(optimizer, variables, strategy)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
             networks=networks,
-            optimizers=optimizers,
+            optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,
             strategy=strategy,
