@@ -85,6 +85,7 @@ KINDS = {
     "bfloat16": [*_DENSE, "--precision=bfloat16"],
     "two_replicas": [*_DENSE, "--strategy=mirrored", "--num_virtual_devices=2"],
     "xla": [*_DENSE, "--jit_compile=on"],
+    "divergence": ["--recipe=benchmarks.diverging_recipe:diverging", *_DENSE[1:]],
 }
 """Flags of each kind of run."""
 

@@ -16,6 +16,7 @@ from trainer.data.pipeline.batching import BatchSlice, Chunk, Tensors
 from trainer.data.pipeline.loaders import InMemoryLoader
 from trainer.models.step_plan import step_plan
 from trainer.training import loop
+from trainer.training.device_loop import DeviceLoop
 from trainer.training.preemption import Preemption
 
 CHECKPOINT_EVERY_STEPS = 200
@@ -60,7 +61,7 @@ class Engine:
             chunk = _ConstantChunk.from_chunk(chunk, case.batch_size)
         self._loader = InMemoryLoader(chunk, case.batch_size)
         self.plan = step_plan(self.gan, case.batch_size)
-        self._device_loop = loop.DeviceLoop(self.plan, chunk, tf.distribute.get_strategy())
+        self._device_loop = DeviceLoop(self.plan, chunk, tf.distribute.get_strategy())
 
     def run(self, num_steps: int) -> None:
         with self._callbacks() as callbacks:
@@ -78,7 +79,7 @@ class Engine:
                 preemption=Preemption(),
             ).run()
 
-    def _restart(self, chunk: Chunk) -> loop.DeviceLoop:
+    def _restart(self, chunk: Chunk) -> DeviceLoop:
         """Returns the compiled step, which the next steps take from a chunk."""
         self._device_loop.restart(chunk)
         return self._device_loop

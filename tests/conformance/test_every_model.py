@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from broken_updates import break_updates
 from conftest import TINY_ARCHITECTURES, tiny_data, tiny_model, values_of
 
 from trainer.callbacks import Checkpoint
@@ -13,7 +14,9 @@ from trainer.models import MODELS, penalties
 from trainer.models.step_plan import step_plan
 from trainer.networks.layers import BatchNormalization
 from trainer.training.checkpoint.manifest import state_sha256
-from trainer.training.step import StepPlan, TrainStep
+from trainer.training.divergence import PART
+from trainer.training.plan import StepPlan
+from trainer.training.step import TrainStep
 
 BATCH = 16
 PHASES = {
@@ -70,7 +73,19 @@ def test_a_phase_moves_all_weights_that_it_owns_and_nothing_else(digits, model, 
             is_weight = owner in networks and any(variable is v for v in gan.networks[owner].trainable_variables)
             assert changed or not is_weight, f"{name} did not change"
         seen |= networks
-    assert {name.partition("/")[0] for name in values_of(gan) if "_optimizer" not in name} <= seen
+    assert {name.partition("/")[0] for name in values_of(gan) if "_optimizer" not in name} <= seen | {PART}
+
+
+@pytest.mark.parametrize("phases", ["together", pytest.param("separate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", MODELS.names())
+def test_a_step_that_is_not_finite_changes_nothing(digits, eager_ada, model, phases):
+    """The state has an EMA, an adapted probability with its counts, and an image pool in a CycleGAN."""
+    gan = break_updates(tiny_model(model, ema_half_life_images=100.0, **PHASES[phases]), [2])
+    before, after = train(gan, digits, 2), train(gan, digits, 3)
+    assert [name for name in before if (before[name] != after[name]).any()] == [f"{PART}/000/skips"]
+    following = train(gan, digits, 4)
+    assert {name.partition("/")[0] for name in before if (after[name] != following[name]).any()} >= set(gan.networks)
+    assert all(np.isfinite(value).all() for value in following.values())
 
 
 @pytest.mark.parametrize("model", models("conditional", "cyclegan", "infogan"))

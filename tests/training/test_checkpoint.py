@@ -159,8 +159,9 @@ def test_five_hundred_random_damages_are_all_detected(store, tmp_path):
 
 def test_values_that_are_not_finite_are_never_committed(store):
     save(store, 1)
-    store.save(make_state() | {"a/000/kernel": keras.Variable(np.full((3, 2), np.nan, np.float32))}, 2)
-    check_refusal(store.wait, DivergenceError, "a/000/kernel", "2")
+    broken = make_state() | {"a/000/kernel": keras.Variable(np.full((3, 2), np.nan, np.float32))}
+    check_refusal(lambda: store.save(broken, 2), DivergenceError, "a/000/kernel", "2")
+    store.wait()
     assert store.steps() == [1]
 
 

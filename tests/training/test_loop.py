@@ -11,7 +11,7 @@ import pytest
 from conftest import tiny_gan
 
 from trainer.models.step_plan import step_plan
-from trainer.training.loop import DeviceLoop
+from trainer.training.device_loop import DeviceLoop
 
 
 def boundaries(digits, callbacks=(), start=0, **settings):

@@ -11,7 +11,8 @@ from trainer.callbacks import Checkpoint
 from trainer.errors import NetworkError
 from trainer.models.step_plan import step_plan
 from trainer.training.checkpoint.manifest import state_sha256
-from trainer.training.step import StepPlan, TrainStep
+from trainer.training.plan import StepPlan
+from trainer.training.step import TrainStep
 
 
 def train(gan, digits, steps=3, **settings):

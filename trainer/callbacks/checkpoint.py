@@ -12,6 +12,7 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.storage import Location, Mirror
+from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
@@ -66,6 +67,7 @@ class Checkpoint(Periodic):
         super().__init__(every_steps)
         self.store = CheckpointStore(
             directory,
+            every_steps=every_steps,
             max_to_keep=max_to_keep,
             best=best,
             fingerprints=fingerprints,
@@ -105,16 +107,46 @@ class Checkpoint(Periodic):
         metrics = {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
+        if not (self.is_due or (is_best and self._is_finite())):
+            return
+        self._save(metrics)
         if is_best:
             self._best_value = value
             _logger.info(f"Step {self.model.step} has the best {self._best_name} so far; its checkpoint is kept.")
-        if is_best or self.is_due:
-            self._save(metrics)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self.model.step != self._saved_step:
+        if self.model.step != self._saved_step and (not self.model.preempted or self._is_finite()):
             self._save({})
         self.store.wait()
+
+    def find_healthy(self, last: int) -> int:
+        """Returns the step of the checkpoint to return to after a divergence.
+
+        Args:
+            last: Number of steps before the divergence.
+
+        Returns:
+            Step of the newest valid checkpoint at a multiple of `every_steps`, up to `last`; 0 if there is none, or if
+            another machine chooses it.
+        """
+        if self._reads_only:
+            return 0
+        step = self.store.find_healthy(last)
+        for problem in self.store.rejected:
+            _logger.warning(f"Skipped a checkpoint: {problem}.")
+        return step
+
+    def roll_back(self, step: int) -> None:
+        """Restores a checkpoint that `find_healthy` has returned, and deletes later ones, which have diverged.
+
+        Raises:
+            CheckpointError: If the checkpoint is not valid on this machine.
+        """
+        model = self.model
+        manifest = self.store.roll_back(step, model.state, model.initial_settings, reads_only=self._reads_only)
+        model.step = self._saved_step = step
+        self._best_value = self.store.best_value()
+        self._restore_callbacks(manifest)
 
     def _restore_callbacks(self, manifest: CheckpointManifest) -> None:
         for name, callback in self._callback_states.items():
@@ -124,12 +156,27 @@ class Checkpoint(Periodic):
         for mirror in self._mirrors:
             mirror.copy()
 
+    def _is_finite(self) -> bool:
+        """Returns whether all state is finite. If not, the next regular checkpoint ends in a rollback."""
+        broken = state_file.first_not_finite(state_file.snapshot(self.model.state))
+        if broken is not None:
+            _logger.warning(f"{broken} is not finite at step {self.model.step}; this checkpoint was not written.")
+        return broken is None
+
     def _save(self, metrics: Mapping[str, float]) -> None:
+        """Saves a checkpoint. A machine that only reads makes the same checks, so that all of them roll back together.
+
+        Raises:
+            DivergenceError: If the state is not finite.
+        """
+        model = self.model
         if self._reads_only:
+            state_file.check_finite(state_file.snapshot(model.state), model.step)
             return
-        self._saved_step = self.model.step
         states = {name: callback.get_state() for name, callback in self._callback_states.items()}
-        self.store.save(self.model.state, self.model.step, metrics, self.model.initial_settings, states)
+        healthy_step = model.divergence.healthy_step(model.step)
+        self.store.save(model.state, model.step, metrics, model.initial_settings, states, healthy_step)
+        self._saved_step = model.step
 
 
 class Restore(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ _logger = logging.getLogger(__name__)
 
 class MetricsLog(keras.callbacks.Callback):
     """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
+
+    A rollback drops later lines, too, and adds a line `{"step", "time", "event": "rollback", "diverged_at_step",
+    "rollbacks"}`.
 
     Values that are no numbers, and those that callbacks add under the first three names, are left out.
 
@@ -47,9 +50,11 @@ class MetricsLog(keras.callbacks.Callback):
             lines, num_damaged = read_metrics(self._path)
             if num_damaged:
                 os.replace(self._path, self._damaged_path)
-            earlier_lines = [line for line in lines if line["step"] <= self.model.step and self.model.step]
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in earlier_lines).encode())
+            step = self.model.step
+            # A rollback to the step of this checkpoint came after it was written, and comes again.
+            self._rewrite(
+                [line for line in lines if line["step"] < step or (line["step"] == step > 0 and "event" not in line)]
+            )
         if num_damaged:
             _logger.warning(
                 f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "
@@ -60,6 +65,19 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._append(logs or {})
+
+    def on_rollback(self, event: Mapping[str, int]) -> None:
+        """Drops the lines after `model.step`, to which the run has returned, and appends a line about the rollback."""
+        step = self.model.step
+        self._unwritten = b""
+        with self._errors.tolerated(self._path):
+            lines, _ = read_metrics(self._path)
+            line = {"step": step, "time": time.time(), "event": "rollback", **event}
+            self._rewrite([*(line for line in lines if line["step"] <= step), line])
+
+    def _rewrite(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     @property
     def _damaged_path(self) -> Path:

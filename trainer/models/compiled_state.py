@@ -22,6 +22,7 @@ from trainer.models.validation import (
 )
 from trainer.models.weight_limit import limited_weights
 from trainer.training import optimizers, schedules
+from trainer.training.divergence import DivergenceState
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
 
@@ -41,6 +42,7 @@ class CompiledState:
         discriminator_repeats: Discriminator updates per step.
         ema_half_life_images: Half-life of the EMA of the generator, in images; 0 for none.
         jit_compile: Whether to compile steps with XLA.
+        divergence: Record of skipped steps and rollbacks.
     """
 
     networks: Mapping[str, keras.layers.Layer]
@@ -53,6 +55,7 @@ class CompiledState:
     discriminator_repeats: int
     ema_half_life_images: ScheduleLike
     jit_compile: bool
+    divergence: DivergenceState
 
 
 class CompiledMixin:
@@ -93,6 +96,11 @@ class CompiledMixin:
         return self.compiled_state.objective
 
     @property
+    def divergence(self: Any) -> DivergenceState:
+        """The record of skipped steps and rollbacks."""
+        return self.compiled_state.divergence
+
+    @property
     def seed(self: Any) -> int:
         """The seed of the run."""
         return self.compiled_state.seed
@@ -105,7 +113,7 @@ class CompiledMixin:
             named |= {f"{name}/{i:03d}/{_state_name(v)}": v for i, v in enumerate(network.weights)}
         for name, optimizer in self.optimizers.items():
             named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
-        return named
+        return named | dict(self.divergence.variables)
 
     @property
     def settings(self: Any) -> dict[str, str | float]:
@@ -176,6 +184,12 @@ def build_optimizers(
     """
     with strategy.scope():
         return optimizers.for_phases(optimizer, variables)
+
+
+def build_divergence(strategy: tf.distribute.Strategy) -> DivergenceState:
+    """Builds the record of skipped steps inside the strategy's scope."""
+    with strategy.scope():
+        return DivergenceState()
 
 
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from trainer.training.loop import DeviceLoop
+from trainer.training.device_loop import DeviceLoop
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, frozenset)
 _OPAQUE_MODULES = ("tensorflow", "numpy", "keras.src.backend", "keras.src.utils.tracking", "builtins")

@@ -23,8 +23,8 @@ from trainer.models.objective import LossOutput
 from trainer.models.sampler import Function, Sampler, as_bytes
 from trainer.models.validation import check_built, check_same_shape, input_shapes, per_example
 from trainer.networks.layers import ImagePool
+from trainer.training.plan import Losses, Metrics
 from trainer.training.rng import StepRng
-from trainer.training.step import Losses, Metrics
 
 _OTHER = {"a": "b", "b": "a"}
 

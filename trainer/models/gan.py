@@ -39,11 +39,12 @@ from trainer.models.validation import (
     trained_variables,
 )
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
-from trainer.training.loop import DeviceLoop, TrainingLoop
+from trainer.training.device_loop import DeviceLoop
+from trainer.training.loop import TrainingLoop
+from trainer.training.plan import Losses, Metrics
 from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
 from trainer.training.schedules import ScheduleLike
-from trainer.training.step import Losses, Metrics
 
 
 class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
@@ -272,11 +273,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         )
         compiled_state.check_no_other_state(self, networks)
         variables = trained_variables(self.optimizer_groups, networks)
-        optimizers = compiled_state.build_optimizers(optimizer, variables, strategy)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
             networks=networks,
-            optimizers=optimizers,
+            optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,
             strategy=strategy,
@@ -285,6 +285,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             discriminator_repeats=discriminator_repeats,
             ema_half_life_images=ema_half_life_images,
             jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
+            divergence=compiled_state.build_divergence(strategy),
         )
         self._show_to_keras()
 
@@ -334,7 +335,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
                 the replicas do not divide it.
             DataError: If `x` and `y` do not fit each other or the model.
             NetworkError: If the networks do not fit the data, or a variable gets no gradient.
-            DivergenceError: If a loss is not finite.
+            DivergenceError: If losses or gradients are not finite in too many steps, and there is no earlier checkpoint
+                to return to.
         """
         check_arguments("fit", keras_arguments, inspect.signature(GAN.fit).parameters)
         check_number("batch_size", batch_size, whole=True, minimum=1)
@@ -403,7 +405,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     def _make_device_loop(self, batch_size: int, horizontal_flips: bool, chunk: Chunk) -> DeviceLoop:
         """Returns the compiled step for data like `chunk`: that of the last `fit` if nothing has changed."""
         plan = step_plan(self, batch_size, horizontal_flips)
-        key = (batch_size, horizontal_flips, chunk.signature)
+        key = (batch_size, horizontal_flips, plan.salt, chunk.signature)
         if self._compiled_step is None or not self._compiled_step.fits(self, key):
             self._compiled_step = None  # frees its memory first
             device_loop = DeviceLoop(plan, chunk, self.compiled_state.strategy)

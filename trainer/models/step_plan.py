@@ -10,7 +10,7 @@ from trainer.models.compiled_state import CompiledState, ema_name
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.validation import check_layers, trained_variables
 from trainer.training import schedules
-from trainer.training.step import Ema, Phase, PhaseGroup, StepPlan
+from trainer.training.plan import Ema, Phase, PhaseGroup, StepPlan
 
 
 def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) -> StepPlan:
@@ -35,7 +35,9 @@ def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) 
         global_batch_size=global_batch_size,
         seed=state.seed,
         jit_compile=state.jit_compile,
+        divergence=state.divergence,
         horizontal_flips=horizontal_flips,
+        salt=state.divergence.num_rollbacks,
     )
 
 

@@ -1,4 +1,4 @@
-"""The training loop: several steps per call of the device, with Keras callbacks in between."""
+"""The training loop: executions of several steps, with Keras callbacks in between, and rollbacks."""
 
 import logging
 import time
@@ -7,100 +7,18 @@ from concurrent.futures import CancelledError
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from trainer import signals
-from trainer.data.pipeline.batching import Chunk, Tensors
+from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import Loader
 from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
-from trainer.training.distributed import consensus
-from trainer.training.distributed.strategy import spans_machines
+from trainer.logging import log_fields
+from trainer.training.device_loop import DeviceLoop
+from trainer.training.divergence import MAX_ROLLBACKS
 from trainer.training.preemption import Preemption
-from trainer.training.step import STOP, StepPlan, TrainStep
+from trainer.training.step import SKIPPED
 
 _logger = logging.getLogger(__name__)
-
-
-class DeviceLoop:
-    """Runs several steps on the device in one call.
-
-    It stops after the step in which a replica received a stop request, on all machines after the same step.
-
-    Attributes:
-        stopped: Whether the last call ended because of a request to stop.
-        stop: Boolean variable of this process that requests a stop.
-        is_single_machine: Whether no other process trains the same model.
-    """
-
-    def __init__(self, plan: StepPlan, chunk: Chunk, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
-        self.is_single_machine = not spans_machines(strategy)
-        self.stopped = False
-        self.stop = tf.Variable(False, trainable=False, name="stop")
-        self._next_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_step")
-        with strategy.scope():
-            run_step = tf.function(TrainStep(plan, chunk.template, strategy, self.stop).__call__, autograph=False)
-        self.load(chunk)
-        signature = tf.TensorSpec([], tf.int64)
-        with strategy.scope():
-            names = sorted(run_step.get_concrete_function(self._tensors, signature).structured_outputs)
-
-        def run_steps(tensors: Tensors, first: tf.Tensor, last: tf.Tensor) -> dict[str, tf.Tensor]:
-            def has_next(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tf.Tensor:
-                return tf.logical_and(step < last, sums[STOP] == 0.0)
-
-            def body(step: tf.Tensor, sums: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-                scalars = run_step(tensors, step)
-                self._next_step.assign(step + 1)
-                return step + 1, {name: sums[name] + scalars[name] for name in names}
-
-            # One iteration at a time: the counter does not wait for the updates of variables.
-            zeros = {name: tf.zeros([]) for name in names}
-            _, sums = tf.while_loop(has_next, body, (first, zeros), parallel_iterations=1)
-            return sums
-
-        self._run_steps = tf.function(run_steps, autograph=False)
-
-    def load(self, chunk: Chunk) -> None:
-        """Takes the next steps from a chunk. All chunks have arrays of the same shapes."""
-        self._tensors: Tensors = {}  # frees the memory of the previous chunk first
-        self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: chunk.tensors())
-
-    def restart(self, chunk: Chunk) -> None:
-        """Prepares another use of the compiled step, from a chunk whose arrays have the same shapes and types."""
-        self.stopped = False
-        self.stop.assign(False)
-        self.load(chunk)
-
-    def unload(self) -> None:
-        """Frees the memory of the data."""
-        self._tensors = {}
-
-    @property
-    def next_step(self) -> int:
-        """Number of the step after the last one that ran, also if an exception has interrupted a call."""
-        return int(self._next_step.numpy())
-
-    def check_step(self, step: int) -> None:
-        """Checks that all machines continue from the same step.
-
-        Raises:
-            CheckpointError: If they do not.
-        """
-        if not self.is_single_machine:
-            consensus.check_same_step(self._strategy, step)
-
-    def __call__(self, first: int, last: int) -> dict[str, float]:
-        """Runs the steps from `first` up to but not including `last`.
-
-        Returns:
-            The mean of every logged scalar over the steps that ran.
-        """
-        self._next_step.assign(first)
-        with self._strategy.scope():
-            sums = self._run_steps(self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64))
-        self.stopped = float(sums.pop(STOP)) > 0
-        return {name: float(value) / (self.next_step - first) for name, value in sums.items()}
 
 
 class _LogsRecorder(keras.callbacks.Callback):
@@ -110,6 +28,31 @@ class _LogsRecorder(keras.callbacks.Callback):
         self.logs = dict(logs or {})
 
 
+class _EpochMeans:
+    """The logs of an epoch: means over its steps, and the number of skipped updates.
+
+    Attributes:
+        extras: Values that callbacks added to the logs.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._started = time.perf_counter()
+        self.extras: dict[str, float] = {}
+
+    def add(self, logs: Mapping[str, float], counts: Mapping[str, int]) -> None:
+        """Adds the means of an execution, each over `counts` steps. A value without a count is summed."""
+        for name, value in logs.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * counts.get(name, 1)
+            self._counts[name] = self._counts.get(name, 0) + counts.get(name, 0)
+
+    def result(self) -> dict[str, float]:
+        """Returns the logs of the epoch."""
+        means = {name: total / (self._counts[name] or 1) for name, total in self._sums.items()}
+        return means | self.extras | {"epoch_secs": time.perf_counter() - self._started}
+
+
 class TrainingLoop:
     """Trains a model from `model.step` to `num_steps`, or until a callback or SIGTERM stops it.
 
@@ -117,7 +60,8 @@ class TrainingLoop:
     `every_steps` attribute of a callback. What callbacks see therefore does not depend on where a run was interrupted.
 
     Args:
-        model: Model with the attribute `step`, the number of steps taken. Callbacks may set it in `on_train_begin`.
+        model: Model with the attributes `step`, the number of steps taken, and `divergence`. Callbacks may set the
+            step in `on_train_begin`.
         make_device_loop: Function that returns the compiled step for a first chunk, after `on_train_begin`.
         loader: Source of chunks.
         callbacks: Keras's list of callbacks. `on_train_batch_*` runs once per execution. Values that a callback adds to
@@ -147,15 +91,16 @@ class TrainingLoop:
         callbacks.callbacks.append(self._recorder)
         intervals = [getattr(source, "every_steps", 0) for source in (loader, *callbacks.callbacks)]
         self._intervals = {steps_per_execution, loader.steps_per_epoch, *(every for every in intervals if every)}
-        self._epoch_sums: dict[str, float] = {}
-        self._epoch_extras: dict[str, float] = {}
+        self._epoch_means = _EpochMeans()
+        self._has_warned = False
 
     def run(self) -> None:
         """Trains.
 
         Raises:
             CheckpointError: If machines that train together would continue from different steps.
-            DivergenceError: If a logged scalar is not finite.
+            DivergenceError: If losses or gradients are not finite in too many steps, and there is no checkpoint to
+                return to, or the run has returned too often.
         """
         model = self._model
         model.stop_training = False
@@ -166,12 +111,24 @@ class TrainingLoop:
                 f"{self._num_steps} steps."
             )
         elif not model.stop_training:
-            device_loop = self._start_device_loop()
-            try:
-                self._train(device_loop)
-            finally:
-                device_loop.unload()
+            while not self._train_until_divergence():
+                pass
         self._callbacks.on_train_end()
+
+    def _train_until_divergence(self) -> bool:
+        """Trains from `model.step`. Returns False after a rollback, after which training continues."""
+        try:
+            device_loop = self._start_device_loop()
+        except CancelledError:
+            return True  # SIGTERM has arrived after a rollback
+        try:
+            self._train(device_loop)
+            return True
+        except DivergenceError as error:
+            self._roll_back(device_loop, error)
+            return self._preemption.requested and device_loop.is_single_machine
+        finally:
+            device_loop.unload()
 
     def _start_device_loop(self) -> DeviceLoop:
         device_loop = self._make_device_loop(self._loader.chunk(self._model.step, self._num_steps))
@@ -180,6 +137,41 @@ class TrainingLoop:
             self._preemption.on_request(self._loader.cancel)
         device_loop.check_step(self._model.step)
         return device_loop
+
+    def _roll_back(self, device_loop: DeviceLoop, error: DivergenceError) -> None:
+        """Returns to the last healthy checkpoint, on all machines to the same one.
+
+        Callbacks with the methods `find_healthy` and `roll_back` have checkpoints. Afterwards, the method `on_rollback`
+        of callbacks is called, which other callbacks may also have.
+
+        Raises:
+            DivergenceError: The given error, if there is no such checkpoint, or if the run has returned too often.
+        """
+        model, step = self._model, self._model.step
+        num_rollbacks = model.divergence.num_rollbacks + 1
+        healthy_step = min(model.divergence.healthy_step(step), step - 1)
+        savers = [callback for callback in self._callbacks.callbacks if hasattr(callback, "roll_back")]
+        reason = str(error).partition(";")[0]
+        if num_rollbacks > MAX_ROLLBACKS:
+            raise DivergenceError(
+                f"{reason}, also after {MAX_ROLLBACKS} rollbacks; earlier checkpoints remain: {DIVERGENCE_ADVICE}."
+            ) from error
+        if not savers:
+            raise error
+        target = device_loop.maximum(max(saver.find_healthy(healthy_step) for saver in savers))
+        if target == 0:
+            raise error
+        for saver in savers:
+            saver.roll_back(target)
+        model.divergence.restart(num_rollbacks)
+        _logger.warning(
+            f"{reason}; the run continues from the checkpoint of step {target} with other random numbers (rollback "
+            f"{num_rollbacks} of at most {MAX_ROLLBACKS}).",
+            extra=log_fields({"step": target, "diverged_at_step": step, "rollbacks": num_rollbacks}),
+        )
+        for callback in self._callbacks.callbacks:
+            if hasattr(callback, "on_rollback"):
+                callback.on_rollback({"diverged_at_step": step, "rollbacks": num_rollbacks})
 
     def _train(self, device_loop: DeviceLoop) -> None:
         model, steps_per_epoch = self._model, self._loader.steps_per_epoch
@@ -196,15 +188,14 @@ class TrainingLoop:
                 break
             self._execute(device_loop)
             if model.step % steps_per_epoch == 0:
-                self._callbacks.on_epoch_end(self._epoch, self._epoch_means())
+                self._callbacks.on_epoch_end(self._epoch, self._epoch_means.result())
         if model.step > started_at and model.step % steps_per_epoch != 0:
             self._end_histories()
 
     def _begin_epoch(self) -> None:
         self._epoch = self._model.step // self._loader.steps_per_epoch
         self._callbacks.on_epoch_begin(self._epoch)
-        self._epoch_sums, self._epoch_extras = {}, {}
-        self._epoch_start, self._epoch_started = self._model.step, time.perf_counter()
+        self._epoch_means = _EpochMeans()
 
     def _load_chunk_if_due(self, device_loop: DeviceLoop) -> bool:
         """Loads the next chunk if one begins at this step. Returns False if SIGTERM arrived meanwhile."""
@@ -227,31 +218,43 @@ class TrainingLoop:
             model.step = device_loop.next_step  # also if Ctrl-C interrupts: weights and step belong together
         if device_loop.stopped:
             self._preemption.requested = True  # the request may come from another machine
-        _check_finite(logs, first, model.step)
+        if device_loop.num_skipped:
+            self._report_skips(device_loop, first)
+        counts = dict.fromkeys(logs, device_loop.num_counted)
         num_steps = model.step - first
         logs["images_per_sec"] = num_steps * self._global_batch_size / (time.perf_counter() - started)
-        for name, value in logs.items():
-            self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + value * num_steps
+        if device_loop.num_skipped:
+            logs[SKIPPED] = float(device_loop.num_skipped)
+        self._epoch_means.add(logs, counts | {"images_per_sec": num_steps})
         self._callbacks.on_train_batch_end((model.step - 1) % self._loader.steps_per_epoch, logs)
-        self._epoch_extras |= {name: value for name, value in self._recorder.logs.items() if name not in logs}
+        self._epoch_means.extras |= {name: value for name, value in self._recorder.logs.items() if name not in logs}
 
-    def _epoch_means(self) -> dict[str, float]:
-        num_steps = self._model.step - self._epoch_start
-        means = {name: total / num_steps for name, total in self._epoch_sums.items()}
-        return means | self._epoch_extras | {"epoch_secs": time.perf_counter() - self._epoch_started}
+    def _report_skips(self, device_loop: DeviceLoop, first: int) -> None:
+        """Logs the first skipped update.
+
+        Raises:
+            DivergenceError: If a rollback is due.
+        """
+        step = self._model.step
+        broken = [
+            f"{name} became {value}" for name, value in device_loop.last_skipped.items() if not np.isfinite(value)
+        ]
+        reason = broken[0] if broken else "a gradient became infinite or nan"
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                f"Between steps {first} and {step}, {reason}; such updates are skipped, and counted in the logs as "
+                f"{SKIPPED}. {DIVERGENCE_ADVICE.capitalize()} if this happens often."
+            )
+        if device_loop.is_rollback_due:
+            raise DivergenceError(
+                f"{reason} in too many steps up to step {step}; training stopped, and only its checkpoints were saved: "
+                f"{DIVERGENCE_ADVICE}."
+            )
 
     def _end_histories(self) -> None:
         """Adds an unfinished epoch to Keras's histories, and to no other callback."""
-        means = self._epoch_means()
+        means = self._epoch_means.result()
         for callback in self._callbacks.callbacks:
             if isinstance(callback, keras.callbacks.History):
                 callback.on_epoch_end(self._epoch, means)
-
-
-def _check_finite(logs: dict[str, float], first: int, last: int) -> None:
-    broken = [name for name, value in logs.items() if not np.isfinite(value)]
-    if broken:
-        raise DivergenceError(
-            f"{broken[0]} became {logs[broken[0]]} between steps {first} and {last}; training stopped and nothing "
-            f"after the last checkpoint was saved: {DIVERGENCE_ADVICE}."
-        )

@@ -1,6 +1,6 @@
 """Keras optimizers for training steps: Adam with a fused kernel, and gradients that are summed over replicas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -156,6 +156,46 @@ def for_phases(
         _disable_all_reduce(built[name])
         _check_settings(built[name], name)  # a function of a `MultiOptimizer` returns optimizers while it builds
     return built
+
+
+def is_finite(gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], *, is_compiled: bool) -> tf.Tensor:
+    """Returns whether scalars, and the squares of gradients, are finite: bool [].
+
+    Gradients whose squares overflow would make Adam's moments infinite.
+
+    Args:
+        gradients: Gradients.
+        scalars: float32 [].
+        is_compiled: Whether XLA compiles this function. Its sums are slow on CPUs, but it combines other operations;
+            without XLA, a sum takes one pass over a gradient, and other forms take several.
+    """
+    values = [item.values if isinstance(item, tf.IndexedSlices) else item for item in gradients]
+    if is_compiled:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tf.square(value))) for value in (*values, *scalars)])
+    norms = [tf.cast(tf.nn.l2_loss(value), tf.float32) for value in values]
+    return tf.math.is_finite(tf.add_n([*norms, *scalars]))
+
+
+def run_if(condition: tf.Tensor, update: Callable[..., None], *args: Any) -> None:
+    """Calls `update(*args)`, which may update variables, on all replicas if a condition is true on all of them.
+
+    Optimizers leave the replica context to update variables, and a branch inside a replica cannot leave it. Therefore
+    the branch surrounds the replicas, as in Keras's `LossScaleOptimizer`.
+
+    Args:
+        condition: bool [], the same on all replicas.
+        update: Function that is called in a replica context.
+        *args: Values of this replica.
+    """
+
+    def run_on_replicas(strategy: tf.distribute.Strategy, condition: tf.Tensor, *args: Any) -> None:
+        def run() -> tf.Tensor:
+            strategy.run(update, args)
+            return tf.constant(True)
+
+        tf.cond(strategy.experimental_local_results(condition)[0], run, lambda: tf.constant(False))
+
+    tf.distribute.get_replica_context().merge_call(run_on_replicas, args=(condition, *args))
 
 
 def _check_settings(optimizer: keras.optimizers.Optimizer, phase: str) -> None:

@@ -39,6 +39,7 @@ class StepRng:
         replica: Index of the replica, whose first sample is `replica * num_samples`.
         purpose: Purpose of the numbers, such as the name of a phase.
         repeat: Number of the phase's pass in the step, from 0. It does not change the numbers.
+        salt: Number of rollbacks of the run. Another salt gives other numbers for the same steps.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class StepRng:
         replica: tf.Tensor | int = 0,
         purpose: str = "",
         repeat: int = 0,
+        salt: int = 0,
     ):
         self._seed = seed
         self.step = step
@@ -56,11 +58,12 @@ class StepRng:
         self._replica = replica
         self._purpose = purpose
         self.repeat = repeat
+        self.salt = salt
 
     def child(self, purpose: str) -> "StepRng":
         """Returns independent random numbers for a part of the step."""
         purpose = f"{self._purpose}/{purpose}"
-        return StepRng(self._seed, self.step, self.num_samples, self._replica, purpose, self.repeat)
+        return StepRng(self._seed, self.step, self.num_samples, self._replica, purpose, self.repeat, self.salt)
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
         """Draws from N(0, 1): float32 [B, size]."""
@@ -106,7 +109,8 @@ class StepRng:
 
     def _key(self, purpose: str) -> tf.Tensor:
         is_known = isinstance(self._seed, int)
-        key = np.array([stream_key(self._seed if is_known else 0, f"{self._purpose}/{purpose}")], np.uint64)
+        stream = f"{self._purpose}/{purpose}{f'#{self.salt}' if self.salt else ''}"
+        key = np.array([stream_key(self._seed if is_known else 0, stream)], np.uint64)
         return tf.constant(key) if is_known else tf.bitwise.bitwise_xor(key, tf.cast(self._seed, tf.uint64))
 
     def _counter(self, low: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,7 @@ class RemoteCheckpoints:
         remote: Folder of the checkpoints.
 
     Attributes:
+        location: Folder of the checkpoints.
         steps: Steps of the committed checkpoints.
 
     Raises:
@@ -22,7 +23,7 @@ class RemoteCheckpoints:
     """
 
     def __init__(self, remote: Location):
-        self._remote = remote
+        self.location = remote
         files: dict[int, set[str]] = {}
         for entry in remote.entries():
             folder, _, file = entry.name.partition("/")
@@ -86,7 +87,7 @@ class RemoteCheckpoints:
         self.steps.discard(step)
 
     def _folder(self, step: int) -> Location:
-        return self._remote / checkpoint_name(step)
+        return self.location / checkpoint_name(step)
 
     def _clear(self, folder: Location) -> None:
         names = [entry.name for entry in folder.entries()]

@@ -80,6 +80,11 @@ class RunHistory:
             return last
         return last | {_EARLIER: hashlib.sha256(json.dumps([earlier, from_step]).encode()).hexdigest()}
 
+    @property
+    def first_step(self) -> int:
+        """Step of the checkpoint from which the run continued with its current settings and data; 0 for a new run."""
+        return max(self.revisions[-1].from_step - 1, 0) if self.revisions else 0
+
     def after(self, step: int) -> Mapping[str, str]:
         """Returns the fingerprints of the settings and data that continue from `step`; empty if they are unknown."""
         return next((item.fingerprints for item in reversed(self.revisions) if item.from_step <= step + 1), {})
@@ -92,6 +97,22 @@ class RunHistory:
             if RunHistory(tuple(revisions)).after(step) != fingerprints:
                 revisions.append(Revision(step + 1, dict(fingerprints)))
         return RunHistory(tuple(revisions))
+
+    def changed_settings(self, manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> set[str]:
+        """Returns the names of settings that have changed since a checkpoint.
+
+        Manifests of earlier versions have no settings. Then all count as changed if the fingerprints have changed.
+
+        Args:
+            manifest: Manifest of the checkpoint.
+            settings: Current settings, as they were before training changed them.
+        """
+        current = self.after(manifest.step)
+        if not manifest.settings and any(
+            current.get(name, value) != value for name, value in manifest.fingerprints.items()
+        ):
+            return set(settings)
+        return {name for name, value in settings.items() if manifest.settings.get(name, value) != value}
 
     def problem(self, manifest: CheckpointManifest) -> str:
         """Returns the reason why a checkpoint does not belong to the run; an empty string if it belongs to it."""

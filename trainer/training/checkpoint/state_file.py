@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import CheckpointError, quote
+from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError, quote
 from trainer.storage import file_sha256
+from trainer.training import divergence
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256
 
 _PREFIX = "state"
@@ -23,10 +24,23 @@ def snapshot(state: Mapping[str, keras.Variable]) -> dict[str, tf.Tensor]:
 
 def first_not_finite(values: Mapping[str, tf.Tensor]) -> str | None:
     """Returns the name of the first tensor with a value that is not finite, or None."""
-    for name, value in values.items():
-        if value.dtype.is_floating and not np.isfinite(value.numpy()).all():
-            return name
-    return None
+    floats = {name: value for name, value in values.items() if value.dtype.is_floating}
+    are_finite = tf.stack([tf.reduce_all(tf.math.is_finite(value)) for value in floats.values()] or [True]).numpy()
+    return next((name for name, is_finite in zip(floats, are_finite, strict=False) if not is_finite), None)
+
+
+def check_finite(values: Mapping[str, tf.Tensor], step: int) -> None:
+    """Checks that a snapshot is finite.
+
+    Raises:
+        DivergenceError: If a value is not.
+    """
+    broken = first_not_finite(values)
+    if broken is not None:
+        raise DivergenceError(
+            f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain: "
+            f"{DIVERGENCE_ADVICE}."
+        )
 
 
 def write(folder: Path, values: Mapping[str, tf.Tensor], manifest: CheckpointManifest) -> None:
@@ -65,7 +79,8 @@ def sync(path: Path) -> None:
 def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collection[str] = ()) -> None:
     """Assigns the tensors of a verified checkpoint to `state`.
 
-    Parts of the checkpoint that the state does not have, such as an EMA, are ignored.
+    Parts of the checkpoint that the state does not have, such as an EMA, are ignored. Checkpoints of earlier versions
+    have no record of skipped steps; then it begins with zeros.
 
     Args:
         folder: Folder of the checkpoint.
@@ -80,8 +95,9 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
     stored = {name: (tuple(shape), types[name].name) for name, shape in reader.get_variable_to_shape_map().items()}
     expected = {name: (tuple(value.shape), tf.as_dtype(value.dtype).name) for name, value in state.items()}
     parts = {_part(name) for name in state}
+    added = {name for name in state if _part(name) == divergence.PART and name not in stored}
     for name in [*state, *sorted(name for name in stored if _part(name) in parts)]:
-        if stored.get(name) != expected.get(name):
+        if name not in added and stored.get(name) != expected.get(name):
             raise CheckpointError(
                 f"{folder.name} has {stored.get(name, 'nothing')} for {name}, but this model has "
                 f"{expected.get(name, 'nothing')}: {_describe(_part(name))} differs from that of the run; "
@@ -89,7 +105,7 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
             )
     for name, variable in state.items():
         if name not in unchanged:
-            variable.assign(reader.get_tensor(name))
+            variable.assign(np.zeros(variable.shape, variable.dtype) if name in added else reader.get_tensor(name))
 
 
 def check_same_optimizers(manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> None:

@@ -2,31 +2,28 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError, quote
-from trainer.storage import Location, local_path
-from trainer.storage.run_directory import checkpoint_name, checkpoint_step
+from trainer.errors import CheckpointError
+from trainer.storage import Location
+from trainer.storage.run_directory import checkpoint_step
 from trainer.training.checkpoint import state_file
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest, verify
+from trainer.training.checkpoint.committed import PARTIAL, CommittedCheckpoints, remove
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 
-_PARTIAL = ".", ".partial"
-"""Beginning and end of the name of a temporary folder."""
 
-
-class CheckpointStore:
-    """The checkpoints of one run, in `directory/step-00001000/{state.index, state.data-…, MANIFEST.json}`.
+class CheckpointStore(CommittedCheckpoints):
+    """The checkpoints of one run, which it writes and restores.
 
     Args:
         directory: Folder of the checkpoints.
+        every_steps: Steps between two regular checkpoints, to which a run may roll back; 0 for none.
         max_to_keep: Number of the newest checkpoints to keep.
         best: Name of a metric. The checkpoint with its smallest value is also kept; None for no such checkpoint.
         fingerprints: Hashes that are written to each manifest, by name. A checkpoint with other ones is skipped. A
@@ -39,23 +36,18 @@ class CheckpointStore:
         self,
         directory: str | os.PathLike[str],
         *,
+        every_steps: int = 0,
         max_to_keep: int = 3,
         best: str | None = None,
         fingerprints: Mapping[str, str] | RunHistory | None = None,
         remote: Location | None = None,
         before_publishing: Callable[[], None] | None = None,
     ):
-        self.directory = local_path(directory)
-        self._max_to_keep = max_to_keep
-        self._best = best
-        if not isinstance(fingerprints, RunHistory):
-            fingerprints = RunHistory.start(fingerprints or {})
-        self.history = fingerprints
+        super().__init__(directory, best=best, fingerprints=fingerprints, remote=remote)
+        self._every_steps, self._max_to_keep = every_steps, max_to_keep
         self._before_publishing = before_publishing or (lambda: None)
-        self._remote = None if remote is None else RemoteCheckpoints(remote)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        self._damaged: set[int] = set()
 
     def save(
         self,
@@ -64,6 +56,7 @@ class CheckpointStore:
         metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, str | float] | None = None,
         callbacks: Mapping[str, dict[str, float]] | None = None,
+        healthy_step: int | None = None,
     ) -> None:
         """Takes a snapshot now and commits it in the background.
 
@@ -73,14 +66,16 @@ class CheckpointStore:
             metrics: Metrics at this step, by name.
             settings: Settings that the state also contains, as they were before training changed them.
             callbacks: Numbers that callbacks continue from, by callback and name.
+            healthy_step: Last step before a row of skipped steps, whose regular checkpoint is kept; None for `step`.
 
         Raises:
             CheckpointError: If the previous checkpoint could not be written.
-            DivergenceError: If the previous checkpoint had values that are not finite, and was not committed.
+            DivergenceError: If the state has values that are not finite.
         """
         self.wait()
         # Reading does not copy: TensorFlow copies a value at its next update if it is still referenced.
         snapshot = state_file.snapshot(state)
+        state_file.check_finite(snapshot, step)
         manifest = CheckpointManifest(
             step=step,
             files={},
@@ -91,14 +86,14 @@ class CheckpointStore:
             callbacks=dict(callbacks or {}),
             versions={"tensorflow": tf.__version__, "keras": keras.__version__},
         )
-        self._pending = self._writer.submit(self._commit, snapshot, manifest)
+        healthy_step = step if healthy_step is None else healthy_step
+        self._pending = self._writer.submit(self._commit, snapshot, manifest, healthy_step)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is committed.
 
         Raises:
             CheckpointError: If it could not be written.
-            DivergenceError: If it has values that are not finite.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -132,150 +127,94 @@ class CheckpointStore:
             return None
         settings = settings or {}
         state_file.check_same_optimizers(manifest, settings)
-        unchanged = set(settings) if step == manifest.step > 0 else self._changed_settings(manifest, settings)
+        unchanged = set(settings) if step == manifest.step > 0 else self.history.changed_settings(manifest, settings)
         state_file.load(self.folder(manifest.step), state, unchanged=unchanged)
         return manifest
 
     rejected: tuple[str, ...] = ()
-    """The reasons why `restore` skipped newer checkpoints."""
+    """The reasons why newer checkpoints were skipped."""
 
-    def find(self, step: int | None = None) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """Finds the newest valid checkpoint, or the one of `step`.
+    def find_healthy(self, last: int) -> int:
+        """Waits until the last checkpoint is committed, and finds the one to which the run rolls back.
+
+        Args:
+            last: Number of steps before the row of skipped steps.
 
         Returns:
-            Its manifest, or None if there is no checkpoint; and the reasons why newer ones were skipped.
+            Step of the newest valid regular checkpoint up to `last` with the current settings; 0 if there is none.
+        """
+        self.wait()
+        steps = [step for step in self._regular(self.steps(), last) if step >= self.history.first_step]
+        manifest, self.rejected = self._first(reversed(steps))
+        return 0 if manifest is None else manifest.step
+
+    def roll_back(
+        self,
+        step: int,
+        state: Mapping[str, keras.Variable],
+        settings: Mapping[str, str | float],
+        *,
+        reads_only: bool = False,
+    ) -> CheckpointManifest:
+        """Assigns the checkpoint of `step` to `state`, and deletes the later checkpoints of this run.
+
+        Args:
+            step: Step that `find_healthy` has returned, on this or another machine.
+            state: Variables by name.
+            settings: Settings that the state also contains, as they were before training changed them.
+            reads_only: Whether another machine writes the checkpoints. It deletes those in the bucket; copies on this
+                machine are deleted here.
+
+        Returns:
+            The manifest of the checkpoint.
 
         Raises:
-            CheckpointError: If there are checkpoints but none is valid.
+            CheckpointError: If the checkpoint is not valid on this machine.
         """
-        manifest, problems = self._first(number for number in reversed(self.steps()) if step in (None, number))
-        if manifest is None and problems and step is not None:
-            others = ", ".join(str(number) for number in reversed(self.steps()) if number != step) or "none"
+        if reads_only and self._remote is not None:
+            self._remote = RemoteCheckpoints(self._remote.location)
+        manifest, problems = self._first([step])
+        if manifest is None:
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} is not valid: {problems[0]}; choose another one: "
-                f"{others}."
+                f"the run cannot return to the checkpoint of step {step}, because {problems[0]}; start it again."
             )
-        if manifest is None and problems:
-            raise CheckpointError(
-                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, use "
-                "the settings and data of the run, or use another job_dir."
-            )
-        return manifest, problems
+        state_file.load(self.folder(step), state)
+        for name in self.history.changed_settings(manifest, settings) & set(state):
+            state[name].assign(settings[name])
+        for number in self._own_manifests():
+            if number > step:
+                self._delete(number, in_bucket=not reads_only)
+        return manifest
 
-    def find_best(self) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """Finds the valid checkpoint with the smallest value of the metric `best`.
-
-        Returns:
-            Its manifest, or None if no valid checkpoint was evaluated; and the reasons why better ones were skipped.
-        """
-        return self._first(number for _, number in sorted(self._evaluated()))
-
-    def best(self) -> int | None:
-        """Returns the step of the checkpoint with the smallest value of the metric `best`, or None.
-
-        It reads manifests only. Checkpoints that are known to be damaged do not count.
-        """
-        evaluated = self._evaluated()
-        return min(evaluated)[1] if evaluated else None
-
-    def best_value(self) -> float:
-        """Returns the smallest value of the metric `best`; infinity if no checkpoint was evaluated."""
-        return min(self._evaluated(), default=(float("inf"), 0))[0]
-
-    def _evaluated(self, manifests: Mapping[int, CheckpointManifest | None] | None = None) -> list[tuple[float, int]]:
-        """The metric `best` and the step of each evaluated checkpoint."""
-        return [
-            (manifest.metrics[self._best], step)
-            for step, manifest in (self._own_manifests() if manifests is None else manifests).items()
-            if manifest is not None and self._best in manifest.metrics and step not in self._damaged
-        ]
-
-    def _own_manifests(self) -> dict[int, CheckpointManifest | None]:
-        """The manifests of all checkpoints that belong to this run, by step; None for a missing or damaged one."""
-        manifests: dict[int, CheckpointManifest | None] = {}
-        for step in self.steps():
-            if not self._is_folder(step):
-                continue
-            try:
-                manifest = self._manifest(step)
-            except (OSError, ValueError):
-                manifests[step] = None
-                continue
-            if not self._problem(step, manifest):
-                manifests[step] = manifest
-        return manifests
-
-    def _problem(self, step: int, manifest: CheckpointManifest) -> str:
-        """The reason why the checkpoint in the folder of `step` does not belong there; an empty string if it does."""
-        if manifest.step != step:
-            return f"is the checkpoint of step {quote(manifest.step)}"
-        return self.history.problem(manifest)
-
-    def _is_folder(self, step: int) -> bool:
-        """True if a checkpoint is in a folder of this directory or only in the bucket, and not a file or a link."""
-        folder = self.folder(step)
-        return not folder.is_symlink() and (folder.is_dir() or not folder.exists())
-
-    def _first(self, steps: Iterable[int]) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
-        """The manifest of the first valid checkpoint, and the reasons why earlier ones were skipped."""
-        problems: list[str] = []
-        for step in steps:
-            self._fetch(step)
-            name, manifest, problem = self.folder(step).name, None, ""
-            if self._is_folder(step):
-                manifest, problem = verify(self.folder(step))
-                misplaced = "" if manifest is None else self._problem(step, manifest)
-                problem = f"{name} {misplaced}" if misplaced else problem
-            else:
-                problem = f"{name} is a link or a file, not a folder"
-            if manifest is not None and not problem:
-                return manifest, tuple(problems)
-            problems.append(problem)
-            self._damaged.add(step)
-        return None, tuple(problems)
-
-    def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints in ascending order, by the names of their folders."""
-        names = {path.name for path in self.directory.glob("step-*")}
-        local = {step for name in names if (step := checkpoint_step(name)) is not None}
-        return sorted(local if self._remote is None else local | self._remote.steps)
-
-    def folder(self, step: int) -> Path:
-        """Returns the local folder of a checkpoint."""
-        return self.directory / checkpoint_name(step)
-
-    def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest) -> None:
+    def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest, healthy_step: int) -> None:
         step = manifest.step
-        broken = state_file.first_not_finite(snapshot)
-        if broken is not None:
-            raise DivergenceError(
-                f"{broken} is not finite at step {step}; this checkpoint was not written, earlier ones remain: "
-                f"{DIVERGENCE_ADVICE}."
-            )
         temporary = self._temporary(step)
         try:
             self._remove_leftovers()
             temporary.mkdir(parents=True)
             state_file.write(temporary, snapshot, manifest)
-            _remove(self.folder(step))
+            remove(self.folder(step))
             os.rename(temporary, self.folder(step))
             state_file.sync(self.directory)
             self._damaged.discard(step)
             if self._remote is not None:
                 self._before_publishing()
                 self._remote.publish(self.folder(step), step)
-            self._retain(step)
+            self._retain(step, healthy_step)
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
-                _remove(temporary)
+                remove(temporary)
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); earlier ones remain. "
                 "Free space or use another job_dir."
             ) from error
 
-    def _retain(self, newest: int) -> None:
-        """Deletes checkpoints of this run that are neither among the newest nor the best, each manifest first.
+    def _retain(self, newest: int, healthy_step: int) -> None:
+        """Deletes checkpoints of this run, except the newest ones, the best one, and those for rollbacks.
+
+        A rollback must not depend on when SIGTERM has added checkpoints. Therefore the last regular checkpoint stays,
+        also the last one before a row of skipped steps.
 
         Its checkpoints newer than `newest` are damaged, because training resumed from an older one. What does not
         belong to the run stays: links, and checkpoints of other runs.
@@ -285,55 +224,27 @@ class CheckpointStore:
         to_keep = {
             *sorted(to_keep)[-self._max_to_keep :],
             *(number for _, number in sorted(self._evaluated(manifests))[:1]),
+            *(max(self._regular(manifests, last), default=newest) for last in (healthy_step, newest)),
         }
         for number in set(manifests) - to_keep:
-            if self._remote is not None:
-                self._remote.delete(number)
-            (self.folder(number) / MANIFEST).unlink(missing_ok=True)
-            _remove(self.folder(number))
+            self._delete(number)
 
-    def _fetch(self, step: int) -> None:
-        """Downloads a checkpoint that exists only in the bucket."""
-        if self._remote is None or self.folder(step).exists():
-            return
-        temporary = self._temporary(step)
-        _remove(temporary)
-        self._remote.fetch(step, temporary)
-        os.rename(temporary, self.folder(step))
+    def _regular(self, steps: Iterable[int], last: int) -> list[int]:
+        """The steps up to `last` of regular checkpoints, which do not depend on when a run is interrupted."""
+        return [step for step in steps if self._every_steps and step % self._every_steps == 0 and step <= last]
+
+    def _delete(self, step: int, *, in_bucket: bool = True) -> None:
+        """Deletes a checkpoint, its manifest first."""
+        if self._remote is not None and in_bucket:
+            self._remote.delete(step)
+        (self.folder(step) / MANIFEST).unlink(missing_ok=True)
+        remove(self.folder(step))
 
     def _remove_leftovers(self) -> None:
         """Deletes temporary folders of interrupted commits."""
-        for path in self.directory.glob(f"{_PARTIAL[0]}*{_PARTIAL[1]}"):
-            if checkpoint_step(path.name.removeprefix(_PARTIAL[0]).removesuffix(_PARTIAL[1])) is not None:
-                _remove(path)
-
-    def _temporary(self, step: int) -> Path:
-        return self.directory / f"{_PARTIAL[0]}{checkpoint_name(step)}{_PARTIAL[1]}"
-
-    def _manifest(self, step: int) -> CheckpointManifest:
-        if self._remote is not None and not self.folder(step).exists():
-            return CheckpointManifest.from_bytes(self._remote.manifest(step), self.folder(step) / MANIFEST)
-        return read_manifest(self.folder(step))
-
-    def _changed_settings(self, manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> set[str]:
-        """The names of settings that have changed since a checkpoint.
-
-        Manifests of earlier versions have no settings. Then all count as changed if the fingerprints have changed.
-        """
-        current = self.history.after(manifest.step)
-        if not manifest.settings and any(
-            current.get(name, value) != value for name, value in manifest.fingerprints.items()
-        ):
-            return set(settings)
-        return {name for name, value in settings.items() if manifest.settings.get(name, value) != value}
-
-
-def _remove(path: Path) -> None:
-    """Deletes a folder, a file, or a link but not its target, if it exists."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        for path in self.directory.glob(f"{PARTIAL[0]}*{PARTIAL[1]}"):
+            if checkpoint_step(path.name.removeprefix(PARTIAL[0]).removesuffix(PARTIAL[1])) is not None:
+                remove(path)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,86 @@
+"""The gradients of a group of phases: stages 2 and 3 of a step. Legend: `B` images of a replica."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from trainer.errors import NetworkError
+from trainer.networks.layers import PER_SAMPLE_SEED
+from trainer.training.plan import Losses, Phase, PhaseGroup, StepPlan, buffers_of
+from trainer.training.rng import StepRng, seed_states
+
+
+def gradient_function(
+    group: PhaseGroup, plan: StepPlan, buffers: list[keras.Variable], num_replicas: int
+) -> Callable[..., tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]]:
+    """Returns a function that computes the gradients of a group of phases. It reads variables and writes none."""
+    owned = {id(variable) for phase in group.phases for network in phase.networks for variable in buffers_of(network)}
+    seeds = seed_states(plan.networks)
+    shared = [PER_SAMPLE_SEED in state.path for state in seeds]
+
+    def compute_gradients(
+        images: tf.Tensor,
+        targets: tf.Tensor | None,
+        step: tf.Tensor,
+        replica: tf.Tensor,
+        repeat: int,
+        values: list[tf.Tensor],
+    ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Returns the gradients of each phase, the logs, and the values of the buffers after the pass."""
+        purpose = f"{'+'.join(group.names)}/{repeat}"
+        rng = StepRng(plan.seed, step, images.shape[0], replica, purpose, repeat, plan.salt)
+        state = [*zip(buffers, values, strict=True), *zip(seeds, rng.seeds(shared), strict=True)]
+        with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
+            with keras.StatelessScope(state, collect_losses=True) as scope:
+                losses, metrics = plan.forward(images, targets, rng, group.names)
+            _check_layer_losses(scope)
+            objectives = {
+                phase.name: _objective(phase, losses, images.shape[0], plan.global_batch_size, num_replicas)
+                for phase in group.phases
+            }
+        gradients = [_gradients(tape, objectives[phase.name], phase) for phase in group.phases]
+        logs = {f"loss/{name}": objective for name, objective in objectives.items()}
+        for name in group.names:
+            for metric, value in metrics.get(name, {}).items():
+                logs[metric] = tf.reduce_sum(tf.cast(value, tf.float32)) / plan.global_batch_size
+        after = [
+            scope.get_current_value(variable) if id(variable) in owned else value
+            for variable, value in zip(buffers, values, strict=True)
+        ]
+        return gradients, logs, after
+
+    return compute_gradients
+
+
+def _objective(phase: Phase, losses: Losses, num_images: int, global_batch_size: int, num_replicas: int) -> tf.Tensor:
+    """The scalar that a phase minimizes: this replica's part of the mean loss, and of the networks' own terms."""
+    shape = tuple(losses[phase.name].shape) if phase.name in losses else "nothing"
+    if shape != (num_images,):
+        raise NetworkError(
+            f"forward returns {shape} as the loss of the phase {phase.name}, expected one number per image, "
+            f"({num_images},); do not average over the batch."
+        )
+    terms = [tf.cast(term, tf.float32) / num_replicas for term in phase.regularizers]
+    return tf.add_n([tf.reduce_sum(losses[phase.name]) / global_batch_size, *terms])
+
+
+def _check_layer_losses(scope: keras.StatelessScope) -> None:
+    """Rejects losses that layers add during a forward pass."""
+    if scope.losses:
+        raise NetworkError(
+            "a layer has an activity_regularizer or calls add_loss, which have no effect here; remove it, or add the "
+            "term in GAN.add_losses."
+        )
+
+
+def _gradients(tape: tf.GradientTape, objective: tf.Tensor, phase: Phase) -> list[tf.Tensor]:
+    variables = phase.variables
+    gradients = tape.gradient(objective, [variable.value for variable in variables])
+    missing = [variable.path for variable, gradient in zip(variables, gradients, strict=True) if gradient is None]
+    if missing:
+        raise NetworkError(
+            f"the {phase.name} phase gives no gradient to {', '.join(missing)}; connect every layer of the network to "
+            "its output, or set trainable=False on the layers that must not change."
+        )
+    return gradients
