@@ -49,10 +49,10 @@ def test_the_threshold_is_the_first_percentile_of_distances_of_different_images(
     assert copies(features(1, 20), np.repeat(training, 3, 0)).threshold == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("repeats", [1, 2, 5], ids=lambda repeats: f"each image {repeats} times")
+@pytest.mark.parametrize("repeats", [1, 3], ids=lambda repeats: f"each image {repeats} times")
 def test_held_out_images_are_no_copies_and_copies_are_found(repeats):
-    training = np.repeat(features(2, 2000), repeats, 0)
-    held_out = copies(features(1, 2000), training)
+    training = np.repeat(features(2, 1000), repeats, 0)
+    held_out = copies(features(1, 1000), training)
     assert held_out.share < 0.02 and not held_out.is_high
     mixed = features(1, 1000)
     mixed[:100] = training[np.random.default_rng(0).choice(len(training), 100, replace=False)]

@@ -97,14 +97,22 @@ def _nearest(rows: np.ndarray, columns: np.ndarray, k: int, *, skips_equal: bool
         best_index = np.zeros((num_rows, k), np.int64)
         for column_slice in _slices(len(columns), _TILE_COLUMNS):
             tile = _squared_distances(rows[row_slice], columns[column_slice], np.inf if skips_equal else 0.0)
-            numbers = np.broadcast_to(np.arange(column_slice.start, column_slice.stop), tile.shape)
-            tile, numbers = np.concatenate([best, tile], 1), np.concatenate([best_index, numbers], 1)
-            chosen = np.argpartition(tile, k - 1, axis=1)[:, :k]
-            best, best_index = (np.take_along_axis(array, chosen, 1) for array in (tile, numbers))
-        order = np.lexsort((best_index, best), axis=1)
-        indices.append(np.take_along_axis(best_index, order, 1))
-        squared_distances.append(np.take_along_axis(best, order, 1))
+            columns_of_tile = _smallest(tile, k)
+            candidates = np.concatenate([best, np.take_along_axis(tile, columns_of_tile, 1)], 1)
+            candidate_indices = np.concatenate([best_index, columns_of_tile + column_slice.start], 1)
+            order = np.lexsort((candidate_indices, candidates), axis=1)[:, :k]
+            best = np.take_along_axis(candidates, order, 1)
+            best_index = np.take_along_axis(candidate_indices, order, 1)
+        indices.append(best_index)
+        squared_distances.append(best)
     return Neighbors(np.concatenate(indices), np.sqrt(np.concatenate(squared_distances)))
+
+
+def _smallest(tile: np.ndarray, k: int) -> np.ndarray:
+    """Returns the columns of the k smallest values of each row, in any order: int64 [R, min(k, C)]."""
+    if k >= tile.shape[1]:
+        return np.broadcast_to(np.arange(tile.shape[1]), tile.shape)
+    return tile.argmin(1)[:, np.newaxis] if k == 1 else np.argpartition(tile, k - 1, axis=1)[:, :k]
 
 
 def _squared_distances(rows: np.ndarray, columns: np.ndarray, of_equal: float) -> np.ndarray:
