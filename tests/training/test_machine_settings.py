@@ -11,7 +11,7 @@ from trainer.data.tfrecord_writer import write_prepared
 from trainer.metrics import inception_weights
 from trainer.training.distributed.cluster import parse_cluster
 from trainer.training.restore import monitor_of
-from trainer.training.run_state import with_machine_settings
+from trainer.training.run_state import shared_fingerprint, with_machine_settings
 
 TRIAL = Environment(trial_id="1", metric_file="/tmp/output.metrics")
 CLUSTER = Environment(
@@ -147,3 +147,22 @@ def test_the_metric_of_the_best_checkpoint_names_the_protocol(suite, num_samples
 )
 def test_suites_with_a_recall_name_it(suite, expected):
     assert metrics.recall(suite, 700) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_shared"),
+    [
+        ({"metrics": "photos"}, True),
+        ({"num_metric_samples": 700}, True),
+        ({"inception_score": True, "metrics": "photos"}, True),
+        ({"evaluate_every_steps": 7}, True),
+        ({"stop_on_collapse": True}, True),
+        ({"latent_dim": 7}, True),
+        ({"job_dir": "run"}, False),
+        ({"cache_mib": 7.0}, False),
+        ({"inception_weights": "download"}, False),
+        ({"sample_every_steps": 7}, False),
+    ],
+)
+def test_machines_must_share_the_settings_of_steps_and_evaluations(changes, is_shared):
+    assert (shared_fingerprint(TrainConfig(**changes)) != shared_fingerprint(TrainConfig())) == is_shared
