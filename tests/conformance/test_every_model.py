@@ -77,7 +77,7 @@ def test_a_phase_moves_all_weights_that_it_owns_and_nothing_else(digits, model, 
 
 
 @pytest.mark.parametrize("phases", ["together", pytest.param("separate", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("model", MODELS.names())
+@pytest.mark.parametrize("model", models("cyclegan"))
 def test_a_step_that_is_not_finite_changes_nothing(digits, eager_ada, model, phases):
     """The state has an EMA, an adapted probability with its counts, and an image pool in a CycleGAN."""
     gan = break_updates(tiny_model(model, ema_half_life_images=100.0, **PHASES[phases]), [2])

@@ -317,3 +317,14 @@ def test_a_rollback_restores_the_best_value_of_the_remaining_checkpoints(digits,
     fit(gan, digits, 20, callbacks=[checkpoint, Metric()], steps_per_execution=1)
     assert gan.divergence.num_rollbacks == 1
     assert (checkpoint.store.best(), checkpoint.store.best_value()) == (6, 4.0)
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e15, pytest.param(1e30, marks=pytest.mark.slow)])
+def test_a_run_with_an_absurd_learning_rate_ends_as_promised(digits, tmp_path, rate):
+    gan = tiny_gan(generator_learning_rate=rate, discriminator_learning_rate=rate)
+    try:
+        run(tmp_path, digits, gan)
+    except DivergenceError:
+        assert gan.step < 20 or gan.divergence.num_rollbacks == MAX_ROLLBACKS
+    else:
+        assert all(np.isfinite(value).all() for value in values_of(gan).values())
