@@ -162,7 +162,7 @@ def test_a_rollback_returns_to_the_last_healthy_checkpoint_with_other_numbers(
     assert num_damaged == 0
     assert [line["step"] for line in lines] == [*range(1, 7), 6, *range(7, 21)]
     event = lines[6]
-    assert (event["event"], event["diverged_at_step"], event["rollbacks"]) == ("rollback", 12, 1)
+    assert (event["event/rollback"], event["diverged_at_step"], event["rollbacks"]) == (1.0, 12, 1)
     assert any("12" in item.getMessage() and "6" in item.getMessage() for item in trainer_log.records)
 
 
@@ -184,7 +184,7 @@ def test_the_bits_do_not_depend_on_the_length_of_executions(digits, tmp_path, st
 def test_skips_that_are_not_in_a_row_roll_back_at_the_eleventh(digits, tmp_path):
     run(tmp_path, digits, diverging([*range(4, 26, 2)]), steps=30)
     lines, _ = read_metrics(tmp_path / "metrics.jsonl")
-    (event,) = [line for line in lines if "event" in line]
+    (event,) = [line for line in lines if "event/rollback" in line]
     assert (event["step"], event["diverged_at_step"]) == (24, 25)
 
 
@@ -204,7 +204,7 @@ def test_a_run_that_still_diverges_after_three_rollbacks_ends_with_an_error(digi
     check_refusal(lambda: run(tmp_path, digits, gan), DivergenceError, "step 12", str(MAX_ROLLBACKS))
     assert gan.divergence.num_rollbacks == MAX_ROLLBACKS
     lines, _ = read_metrics(tmp_path / "metrics.jsonl")
-    assert [line["rollbacks"] for line in lines if "event" in line] == [1, 2, 3]
+    assert [line["rollbacks"] for line in lines if "event/rollback" in line] == [1, 2, 3]
 
 
 def test_a_third_rollback_can_succeed(digits, tmp_path):
@@ -231,7 +231,7 @@ def test_weights_that_are_not_finite_at_a_checkpoint_roll_back(digits, tmp_path)
     )
     assert gan.step == 20 and gan.divergence.num_rollbacks == 1
     lines, _ = read_metrics(tmp_path / "metrics.jsonl")
-    assert [(line["step"], line["diverged_at_step"]) for line in lines if "event" in line] == [(6, 9)]
+    assert [(line["step"], line["diverged_at_step"]) for line in lines if "event/rollback" in line] == [(6, 9)]
 
 
 class Stop(keras.callbacks.Callback):
@@ -250,7 +250,7 @@ class Stop(keras.callbacks.Callback):
 
 def events(folder):
     lines, _ = read_metrics(folder / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name != "time"} for line in lines if "event" in line]
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines if "event/rollback" in line]
 
 
 @pytest.mark.slow

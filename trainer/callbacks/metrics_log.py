@@ -19,11 +19,13 @@ from trainer.storage.run_directory import read_metrics
 
 _logger = logging.getLogger(__name__)
 
+_ROLLBACK = "event/rollback"
+
 
 class MetricsLog(keras.callbacks.Callback):
     """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
 
-    A rollback drops later lines, too, and adds a line `{"step", "time", "event": "rollback", "diverged_at_step",
+    A rollback drops later lines, too, and adds a line `{"step", "time", "event/rollback": 1, "diverged_at_step",
     "rollbacks"}`.
 
     Values that are no numbers, and those that callbacks add under the first three names, are left out.
@@ -53,7 +55,7 @@ class MetricsLog(keras.callbacks.Callback):
             step = self.model.step
             # A rollback to the step of this checkpoint came after it was written, and comes again.
             self._rewrite(
-                [line for line in lines if line["step"] < step or (line["step"] == step > 0 and "event" not in line)]
+                [line for line in lines if line["step"] < step or (line["step"] == step > 0 and _ROLLBACK not in line)]
             )
         if num_damaged:
             _logger.warning(
@@ -72,7 +74,7 @@ class MetricsLog(keras.callbacks.Callback):
         self._unwritten = b""
         with self._errors.tolerated(self._path):
             lines, _ = read_metrics(self._path)
-            line = {"step": step, "time": time.time(), "event": "rollback", **event}
+            line = {"step": step, "time": time.time(), _ROLLBACK: 1.0, **event}
             self._rewrite([*(line for line in lines if line["step"] <= step), line])
 
     def _rewrite(self, lines: Sequence[Mapping[str, Any]]) -> None:
