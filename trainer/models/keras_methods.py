@@ -138,7 +138,7 @@ def _fixed(name: str) -> property:
     """Returns a property in place of an attribute in `ATTRIBUTES`. Setting it to another value raises ConfigError."""
     default, advice = ATTRIBUTES[name]
     inherited = getattr(keras.Model, name, None)
-    read = inherited.fget if isinstance(inherited, property) else lambda self: default
+    read: Callable[[Any], Any] = getattr(inherited, "fget", None) or (lambda self: default)
 
     def refuse(self: Any, value: Any) -> None:
         if value not in (default, read(self)):
