@@ -108,9 +108,7 @@ DATA_SETS = [
         DataError,
         ("balance_classes",),
     ),
-    Refusal(
-        "batch larger than the set", lambda folder: fit_streamed(folder), ConfigError, ("global_batch_size=64", "30")
-    ),
+    Refusal("batch larger than the set", lambda folder: fit_streamed(folder), ConfigError, ("batch_size=64", "30")),
 ]
 
 

@@ -99,9 +99,11 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
             "it beside its images, prepare them: python -m trainer prepare --source=FOLDER --out=NEW_FOLDER."
         )
     if content["format_version"] != FORMAT_VERSION:
+        is_newer = isinstance(content["format_version"], int) and content["format_version"] > FORMAT_VERSION
         raise DataError(
-            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; prepare the "
-            "data set again with this version of the package."
+            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; "
+            f"{'a newer version of gan-trainer wrote it: update the package, or ' if is_newer else ''}prepare the data "
+            "set again with this version."
         )
     check_json(content, path, _SCHEMA, remedy=_REMEDY, error=DataError)
     spec = _from_json(content)

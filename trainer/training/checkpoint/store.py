@@ -14,7 +14,13 @@ from trainer.errors import DIVERGENCE_ADVICE, CheckpointError, DivergenceError, 
 from trainer.storage import Location, local_path
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
 from trainer.training.checkpoint import state_file
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest, verify
+from trainer.training.checkpoint.manifest import (
+    MANIFEST,
+    CheckpointManifest,
+    NewerFormatError,
+    read_manifest,
+    verify,
+)
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 
@@ -46,6 +52,7 @@ class CheckpointStore:
         before_publishing: Callable[[], None] | None = None,
     ):
         self.directory = local_path(directory)
+        self._name = str(self.directory if remote is None else remote)
         self._max_to_keep = max_to_keep
         self._best = best
         if not isinstance(fingerprints, RunHistory):
@@ -149,13 +156,13 @@ class CheckpointStore:
         if manifest is None and problems and step is not None:
             others = ", ".join(str(number) for number in reversed(self.steps()) if number != step) or "none"
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} is not valid: {problems[0]}; choose another one: "
+                f"the checkpoint of step {step} in {self._name} is not valid: {problems[0]}; choose another one: "
                 f"{others}."
             )
         if manifest is None and problems:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, use "
-                "the settings and data of the run, or use another job_dir."
+                f"no checkpoint in {self._name} is valid: {'; '.join(problems)}; restore one from a backup, use the "
+                "version, settings and data of the run, or use another job_dir."
             )
         return manifest, problems
 
@@ -195,6 +202,8 @@ class CheckpointStore:
                 continue
             try:
                 manifest = self._manifest(step)
+            except NewerFormatError:
+                continue
             except (OSError, ValueError):
                 manifests[step] = None
                 continue
