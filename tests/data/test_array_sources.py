@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from refusals import check_refusal
 
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, DataError
 
@@ -119,6 +120,10 @@ FIELDS = {
         GRAY,
         [["é", "b"][number % 2] for number in CLASSES],
     ),
+    **{
+        f"labels named {name}": ({"x": GRAY, name: CLASSES, "more": CLASSES}, {}, GRAY, names_of(CLASSES))
+        for name in (*LABEL_NAMES, "arr_1", "Y")
+    },
     "labels as booleans": ({"x": GRAY, "y": CLASSES > 1}, {}, GRAY, names_of((CLASSES > 1).astype(int))),
 }
 
@@ -178,6 +183,15 @@ REFUSED_FIELDS = {
         DataError,
         ("10", "2"),
     ),
+    **{
+        f"a class name twice as {names.dtype}": (
+            {"x": GRAY, "y": CLASSES % 3, "class_names": names},
+            {},
+            DataError,
+            ("'crane'", "0", "2", "--label_field"),
+        )
+        for names in (np.array(["crane", "cat", "crane"]), np.array([b"crane", b"cat", b"crane"]))
+    },
 }
 
 
@@ -200,6 +214,10 @@ RANGES = {
     "uint8": (GRAY, None),
     "int64 to 255": (GRAY.astype(np.int64), None),
     "big-endian uint16 to 255": (GRAY.astype(">u2"), None),
+    "uint16 to 65535": (GRAY.astype(np.uint16) * 257, None),
+    "uint16 to about 65535": (np.clip(GRAY.astype(np.uint16) * 257, 0, 65534), None),
+    "integers of 16 bits in int32": (GRAY.astype(np.int32) * 257, None),
+    "16 bits, big-endian": ((GRAY.astype(int) * 257).astype(">u2"), None),
     "float32 to 1": (UNIT.astype(np.float32), None),
     "float64 from -1": (UNIT * 2 - 1, None),
     "float32 to 255": (GRAY.astype(np.float32), None),
@@ -213,8 +231,10 @@ RANGES = {
 }
 EXPECTED = {
     "dark, as stated": GRAY // 4,
-    **dict.fromkeys([key for key in RANGES if key.startswith(("b", "integers", "uint8 of"))], (GRAY > 127) * 255),
-    "big-endian uint16 to 255": GRAY,
+    **dict.fromkeys(
+        ["booleans", "integers of 0 and 1", "integers from -1 to 1, as stated", "uint8 of 0 and 1, as stated"],
+        (GRAY > 127) * 255,
+    ),
 }
 
 
@@ -231,10 +251,10 @@ UNKNOWN_RANGES = {
     "centered bytes": (GRAY - 127.5, None, ("-127.5", "127.5")),
     "centered floats": (UNIT - 0.5, None, ("-0.5", "0.5")),
     "int8": ((GRAY.astype(int) - 128).astype(np.int8), None, ("int8", "-128")),
-    "normalized": ((UNIT - 0.45) / 0.22, None, ("float64", "--image_range")),
-    "16 bits": (GRAY.astype(np.uint16) * 257, None, ("uint16", "65535")),
-    "12 bits": (GRAY.astype(np.uint16) * 16, None, ("uint16", "4080")),
-    "dark floats": (UNIT / 2, None, ("0.5",)),
+    "normalized": ((UNIT - 0.45) / 0.22, None, ("float64", "0..255")),
+    "12 bits": (GRAY.astype(np.uint16) * 16, None, ("uint16", "4080", "0..255")),
+    "dark 16 bits": (GRAY.astype(np.uint16) * 200, None, ("uint16", "51000", "0..255")),
+    "dark floats": (UNIT / 2, None, ("0.5", "--image_range=-1..1 or 0..1")),
     "dark integers": (GRAY.astype(int) // 4, None, ("63",)),
     "masks": ((GRAY > 127).astype(np.uint8), None, ("uint8", "--image_range")),
     "outside the stated range": (UNIT * 2 - 1, "0..1", ("-1", "image_range=0..1")),

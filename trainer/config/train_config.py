@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite
 from trainer.config.fields import check, plain
 from trainer.config.settings import Settings
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ def check_batch(global_batch_size: int, num_examples: int, num_replicas: int, na
     """
     if global_batch_size > num_examples:
         raise ConfigError(
-            f"{name}={global_batch_size} exceeds the {num_examples} images of the data set; give at most "
+            f"{name}={global_batch_size} exceeds the {count_of(num_examples, 'image')} of the data set; give at most "
             f"{num_examples}."
         )
     check_divisible(global_batch_size, num_replicas, name)
@@ -182,5 +182,6 @@ def check_divisible(global_batch_size: int, num_replicas: int, name: str = "glob
         lower = global_batch_size // num_replicas * num_replicas
         sizes = [str(size) for size in (lower, lower + num_replicas) if size]
         raise ConfigError(
-            f"{name}={global_batch_size} is not divisible by {num_replicas} replicas; try {' or '.join(sizes)}."
+            f"{name}={global_batch_size} is not divisible by {count_of(num_replicas, 'replica')}; try "
+            f"{' or '.join(sizes)}."
         )

@@ -30,7 +30,7 @@ from trainer.models.keras_methods import (
     KerasMethodsMixin,
     as_callbacks,
     check_arguments,
-    check_initialized,
+    check_not_compiled,
     check_overrides,
 )
 from trainer.models.network_inputs import check_latent_dim
@@ -269,9 +269,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             ConfigError: If a setting or a name is unknown, two settings exclude each other, or the model is compiled.
             NetworkError: If networks, loss and optimizers do not fit each other.
         """
-        if self._compiled_state is not None:
-            raise ConfigError(f"{type(self).__name__} is compiled already; create another one to change its settings.")
-        check_initialized(self)
+        check_not_compiled(self)
         check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
         check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(

@@ -83,12 +83,14 @@ def check_overrides(kind: type[keras.Model]) -> None:
             raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
 
 
-def check_initialized(gan: keras.Model) -> None:
-    """Rejects a model whose class has an `__init__` that does not call that of its base class.
+def check_not_compiled(gan: Any) -> None:
+    """Rejects a GAN that is compiled, or whose class has an `__init__` that does not call that of its base class.
 
     Raises:
-        ConfigError: If the attributes that `GAN.__init__` sets are missing.
+        ConfigError: If it is compiled, or the attributes that `GAN.__init__` sets are missing.
     """
+    if getattr(gan, "compiled", False):
+        raise ConfigError(f"{type(gan).__name__} is compiled already; create another one to change its settings.")
     if "_factories" not in vars(gan):
         raise ConfigError(
             f"{type(gan).__name__}.__init__ does not call super().__init__; call super().__init__(latent_dim) first."

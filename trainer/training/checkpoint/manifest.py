@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, count_of
 from trainer.storage import check_json, check_relative_name, check_sha256, documents, file_sha256, parse_json
 
 MANIFEST = "MANIFEST.json"
@@ -150,7 +150,7 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
         if path.stat().st_size != expected["num_bytes"]:
             return (
                 None,
-                f"{folder.name}/{name} has {path.stat().st_size} bytes, expected {expected['num_bytes']}",
+                f"{folder.name}/{name} has {count_of(path.stat().st_size, 'byte')}, expected {expected['num_bytes']}",
             )
         if file_sha256(path) != expected["sha256"]:
             return None, f"{folder.name}/{name} does not have the SHA-256 of its manifest"
