@@ -19,7 +19,7 @@ from trainer.config.compatibility import check_updates
 from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import NetworkError
 from trainer.models import compiled_state
 from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter

@@ -158,7 +158,8 @@ def _choose_labels(others: Mapping[str, ArrayInfo], num_images: int, options: So
     if options.label_field == NO_LABELS:
         return None
     named = [name for name in others if without_split(name)[0] in _LABEL_WORDS]
-    fitting = named or [name for name, info in others.items() if _has_class_of_each(info, num_images)]
+    by_shape = [name for name, info in others.items() if _has_class_of_each(info, num_images)]
+    fitting = named or [name for name in by_shape if not _has_class_names(name, others[name])] or by_shape
     return choose_field(
         "label_field",
         options.label_field,
