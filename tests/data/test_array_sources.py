@@ -14,7 +14,7 @@ import pytest
 from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES
-from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.data.prepare.sources import SourceOptions, hdf5, open_source
 from trainer.errors import ConfigError, DataError
 
 GRAY = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
@@ -337,7 +337,7 @@ def idx(array, shape=None):
     return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
-def hdf5(make):
+def hdf5_file(make):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         make(file)
@@ -399,30 +399,30 @@ DAMAGED = {
     "IDX of many images": ("x-idx3-ubyte", idx(GRAY, (2**32 - 1, 1, 1)), ("x-idx3-ubyte",)),
     "IDX with more images": ("x-idx3-ubyte", idx(GRAY) + b"more", ("x-idx3-ubyte", "4")),
     "IDX.gz with more images": ("x-idx3-ubyte.gz", gzip.compress(idx(GRAY) + b"more"), ("x-idx3-ubyte.gz",)),
-    "HDF5 cut": ("x.h5", hdf5(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
+    "HDF5 cut": ("x.h5", hdf5_file(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
     "HDF5 of text": ("x.h5", b"hello", ("x.h5",)),
-    "HDF5 without arrays": ("x.h5", hdf5(lambda file: file.create_group("a")), ("x.h5",)),
-    "HDF5 with values in another file": ("x.h5", hdf5(external), ("x.h5", "other files")),
-    "HDF5 with a view of another file": ("x.h5", hdf5(virtual), ("x.h5", "other files")),
+    "HDF5 without arrays": ("x.h5", hdf5_file(lambda file: file.create_group("a")), ("x.h5",)),
+    "HDF5 with values in another file": ("x.h5", hdf5_file(external), ("x.h5", "other files")),
+    "HDF5 with a view of another file": ("x.h5", hdf5_file(virtual), ("x.h5", "other files")),
     "HDF5 with a link to another file": (
         "x.h5",
-        hdf5(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
+        hdf5_file(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
         ("x.h5",),
     ),
     "HDF5 of unwritten chunks": (
         "x.h5",
-        hdf5(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
+        hdf5_file(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
         ("x.h5", f"{81 * 10**7:,}"),
     ),
-    "HDF5 of unwritten values": ("x.h5", hdf5(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
+    "HDF5 of unwritten values": ("x.h5", hdf5_file(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
     "HDF5 of huge chunks": (
         "x.h5",
-        hdf5(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
+        hdf5_file(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
         ("x.h5",),
     ),
     "HDF5 of many arrays": (
         "x.h5",
-        hdf5(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
+        hdf5_file(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
         ("x.h5", "1,000"),
     ),
 }  # fmt: skip
@@ -450,3 +450,12 @@ def test_label_files_of_another_length_are_refused(tmp_path, ending, labels):
     check_refusal(
         lambda: read(tmp_path / f"x-images-idx3-ubyte{ending}"), DataError, "x-labels-idx1-ubyte", str(len(labels)), "6"
     )
+
+
+@pytest.mark.parametrize("program", ["while True: pass", "raise SystemExit(1)", "x = bytes(2**40)"])
+def test_texts_that_the_library_cannot_read_are_refused(program, tmp_path, monkeypatch):
+    write_hdf5(tmp_path / "x.h5", {"x": GRAY, "y": np.array(list("banana"))})
+    assert read(tmp_path / "x.h5")[1] == list("banana")
+    monkeypatch.setattr(hdf5, "_READ_TEXTS", program)
+    monkeypatch.setattr(hdf5, "_MAX_TEXT_SECS", 1)
+    check_refusal(lambda: read(tmp_path / "x.h5"), DataError, "'y' in x.h5")
