@@ -337,7 +337,7 @@ def idx(array, shape=None):
     return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
-def hdf5_file(make):
+def h5_of(make):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         make(file)
@@ -399,30 +399,30 @@ DAMAGED = {
     "IDX of many images": ("x-idx3-ubyte", idx(GRAY, (2**32 - 1, 1, 1)), ("x-idx3-ubyte",)),
     "IDX with more images": ("x-idx3-ubyte", idx(GRAY) + b"more", ("x-idx3-ubyte", "4")),
     "IDX.gz with more images": ("x-idx3-ubyte.gz", gzip.compress(idx(GRAY) + b"more"), ("x-idx3-ubyte.gz",)),
-    "HDF5 cut": ("x.h5", hdf5_file(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
+    "HDF5 cut": ("x.h5", h5_of(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
     "HDF5 of text": ("x.h5", b"hello", ("x.h5",)),
-    "HDF5 without arrays": ("x.h5", hdf5_file(lambda file: file.create_group("a")), ("x.h5",)),
-    "HDF5 with values in another file": ("x.h5", hdf5_file(external), ("x.h5", "other files")),
-    "HDF5 with a view of another file": ("x.h5", hdf5_file(virtual), ("x.h5", "other files")),
+    "HDF5 without arrays": ("x.h5", h5_of(lambda file: file.create_group("a")), ("x.h5",)),
+    "HDF5 with values in another file": ("x.h5", h5_of(external), ("x.h5", "other files")),
+    "HDF5 with a view of another file": ("x.h5", h5_of(virtual), ("x.h5", "other files")),
     "HDF5 with a link to another file": (
         "x.h5",
-        hdf5_file(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
+        h5_of(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
         ("x.h5",),
     ),
     "HDF5 of unwritten chunks": (
         "x.h5",
-        hdf5_file(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
+        h5_of(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
         ("x.h5", f"{81 * 10**7:,}"),
     ),
-    "HDF5 of unwritten values": ("x.h5", hdf5_file(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
+    "HDF5 of unwritten values": ("x.h5", h5_of(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
     "HDF5 of huge chunks": (
         "x.h5",
-        hdf5_file(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
+        h5_of(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
         ("x.h5",),
     ),
     "HDF5 of many arrays": (
         "x.h5",
-        hdf5_file(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
+        h5_of(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
         ("x.h5", "1,000"),
     ),
 }  # fmt: skip
