@@ -128,6 +128,7 @@ def _image_targets() -> Iterator[Target]:
 
 def _source_targets(folder: Path) -> Iterator[Target]:
     from trainer.data.prepare.sources import open_source
+    from trainer.data.record_files import masked_crc, split_records
 
     picture = _encode(_picture("RGB"), "PNG")
     tar, zips = io.BytesIO(), []
@@ -157,6 +158,8 @@ def _source_targets(folder: Path) -> Iterator[Target]:
         "x-idx3-ubyte.gz": [gzip.compress(idx)],
     }
 
+    seeds |= _record_files(folder, picture)
+
     def read(name: str, place: Path) -> None:
         with open_source(str(place / name)) as source:
             for index in range(len(source.items)):
@@ -168,6 +171,14 @@ def _source_targets(folder: Path) -> Iterator[Target]:
     for name, contents in seeds.items():
         yield Target(f"sources {name}", contents, _in_folder(folder / "sources", name, functools.partial(read, name)))
 
+    def frame(example: bytes) -> bytes:
+        length = len(example).to_bytes(8, "little")
+        return length + masked_crc(length) + example + masked_crc(example)
+
+    read_records = _in_folder(folder / "sources", "y.tfrecord", functools.partial(read, "y.tfrecord"))
+    (record,) = split_records(io.BytesIO(seeds["x.tfrecord"][0]), 2**20)
+    yield Target("sources examples", [record], lambda example: read_records(frame(example) * 2))
+
     labels = {
         "dataset.json": b'{"labels": [["1.png", 0], ["2.png", 1]]}',
         "metadata.csv": b'file_name,label\n1.png,cat\n"2.png",dog\n',
@@ -177,6 +188,41 @@ def _source_targets(folder: Path) -> Iterator[Target]:
         shutil.copytree(folder / "sources", folder / f"labels {name}")
         target = _in_folder(folder / f"labels {name}", name, functools.partial(read, "."))
         yield Target(f"labels {name}", [content], target)
+
+
+def _record_files(folder: Path, picture: bytes) -> dict[str, list[bytes]]:
+    """Returns HDF5, Parquet and TFRecord files by name."""
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+
+    arrays, path = io.BytesIO(), folder / "x.tfrecord"
+    with h5py.File(arrays, "w") as file:
+        file.create_dataset("a/x", data=np.arange(80, dtype=np.uint8).reshape(5, 4, 4), chunks=(2, 4, 4), compression=4)
+        file["a/y"], file["classes"], file["again"] = np.arange(5), ["a", "b", "c", "d", "e"], h5py.SoftLink("/a/x")
+    table = pa.table({"image": [{"bytes": picture, "path": "1.png"}] * 3, "label": [0, 1, 1]})
+    names = {"info": {"features": {"label": {"names": ["cat", "dog"]}}}}
+    tables = []
+    for metadata, options in ((names, {}), ({}, {"compression": "zstd", "data_page_version": "2.0"})):
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(metadata)}), buffer, **options)
+        tables.append(buffer.getvalue())
+    values: dict[str, Any] = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[3])),
+        "image/class/text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"dog"])),
+    }
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString())
+    records = path.read_bytes()
+    path.unlink()
+    return {
+        "x.h5": [arrays.getvalue()],
+        "x.parquet": tables,
+        "x.tfrecord": [records],
+        "x.tfrecord.gz": [gzip.compress(records)],
+    }
 
 
 def _read_spec(folder: Path) -> None:

@@ -19,6 +19,7 @@ NAMES = (
         "images PPM",
     ),
     *("sources x.zip", "sources x.tar", "sources x.tar.gz", "sources x.csv", "sources x.npz", "sources x.npy"),
+    *("sources x.h5", "sources x.parquet", "sources x.tfrecord", "sources x.tfrecord.gz", "sources examples"),
     *("labels dataset.json", "labels metadata.csv", "labels metadata.jsonl"),
     *(
         "sources x-idx3-ubyte",

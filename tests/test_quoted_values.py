@@ -1,5 +1,6 @@
 """Whatever a value contains, an error is one short line without control characters."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
 from trainer.data.datasets import embedded_digits_dir
-from trainer.errors import ConfigError, JobError, TrainerError, escape, quote, shorten
+from trainer.errors import ConfigError, JobError, TrainerError, count_of, escape, quote, shorten
 
 VALUES = {
     "long": "x" * 200_000,
@@ -103,6 +104,34 @@ def test_every_error_is_one_short_line(kind):
 def test_short_values_stay_as_they_are():
     assert shorten("x" * 2000) == "x" * 2000 and escape("ü 字 a/b") == "ü 字 a/b" and quote("ü") == "'ü'"
     assert len(quote(10**5000)) < 100 and len(quote([[10**5000]])) < 100
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (1000, "image", "1,000 images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (1, "class name", "1 class name"),
+    ],
+)
+def test_a_number_has_its_noun_in_the_right_form(number, noun, text):
+    assert count_of(number, noun) == text
+
+
+def test_no_message_has_a_plural_of_a_number_in_a_variable():
+    """Numbers that may be 1 are formatted with `count_of`; constants are in capitals."""
+    pattern = re.compile(
+        r"\{(len\([^{}]*\)|num_[a-z_]+)(:,)?\} (images|files|shards|classes|labels|names|replicas|lines)\b"
+    )
+    found = [
+        f"{path.name}: {match[0]}"
+        for path in Path(commands.__file__).parent.rglob("*.py")
+        for match in pattern.finditer(path.read_text())
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("classes", [("a", "b"), (1.5,), ("0",), (None,), "ab", (10**30,), (-1,)], ids=repr)

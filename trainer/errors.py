@@ -122,6 +122,12 @@ def quote(value: object) -> str:
     return f"{text[: limit - 2]}…{text[:1] if isinstance(value, str) else ''}" if is_cut else text
 
 
+def count_of(number: int, noun: str) -> str:
+    """Returns a number with its noun for a message, such as `1 image`, `2 classes`, and `1,000 images`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def shorten(text: str) -> str:
     """Returns a text without its middle part if it is very long. The end of a message tells the user what to do."""
     part = _MAX_MESSAGE_CHARACTERS // 2

@@ -36,8 +36,6 @@ def content(folder):
     [
         (["--setps=3"], ("setps", "steps")),
         (["--nobalance_classes=1"], ("nobalance_classes=1",)),
-        (["--flagfile=/etc/hostname"], ("flagfile",)),
-        (["-flagfile", "/etc/hostname"], ("flagfile",)),
         (["--recipe=json:loads"], ("recipe", "json:loads", "TrainConfig")),
         (["--recipe=os:urandom"], ("recipe", "os:urandom", "TrainConfig")),
         (["--job_dir"], ("job_dir",)),
@@ -68,6 +66,22 @@ def test_bad_flags_exit_with_2_and_leave_no_run(flags, mentions, tmp_path, capsy
     argv = ["task", f"--job_dir={tmp_path / 'run'}", *TINY, *flags]
     check_command_refusal(task.main, argv, capsys, 2, *mentions)
     assert not (tmp_path / "run").exists()
+
+
+COMMANDS = ("train", "prepare", "inspect", "evaluate", "generate", "export", "local", "submit", "jobs")
+FLAGS_OF_ABSL = {
+    "undefok": (["--undefok=foo", "--foo=1"], ["--undefok", "foo"], ["-undefok=foo"], ["--undefok"], ["--undefok="]),
+    "flagfile": (["--flagfile=/etc/hostname"], ["--flagfile="], ["-flagfile", "/etc/hostname"], ["--flagfile"]),
+    "help": (["--help=xml"], ["--help="], ["-help=true"]),
+    **{name: ([f"--{name}"], [f"-{name}=1"]) for name in ("helpxml", "helpfull", "only_check_args", "logtostderr")},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_special_flags_of_absl_are_refused(command, capsys):
+    for name, lines in FLAGS_OF_ABSL.items():
+        for flags in lines:
+            check_command_refusal(commands.main, ["gan-trainer", command, *flags], capsys, 2, f"--{name} ", "--help")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +179,27 @@ def generate(job_dir, out):
 def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
     argv = generate(tmp_path, tmp_path / "grid.png")
     check_command_refusal(commands.main, argv, capsys, 1, "job_dir", str(tmp_path), "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        (None, "recipe"),
+        ({"recipe": "dcgan"}, "model"),
+        *(({name: None}, name) for name in ("architecture", "dataset", "metrics", "steps", "latent_dim", "seed")),
+        ({"steps": "9"}, "steps"),
+    ],
+    ids=str,
+)
+def test_a_config_without_what_every_run_has_is_refused(changes, missing, finished, tmp_path, capsys):
+    stored = json.loads((finished / "config.json").read_text())
+    if changes is None or changes == {"recipe": "dcgan"}:
+        config = changes or {}
+    else:
+        config = {name: value for name, value in (stored | changes).items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    argv = generate(tmp_path, tmp_path / "grid.png")
+    check_command_refusal(commands.main, argv, capsys, 1, str(tmp_path / "config.json"), missing)
 
 
 @pytest.fixture

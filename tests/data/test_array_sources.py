@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from refusals import check_refusal
 
-from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.data.field_names import LABEL_NAMES
+from trainer.data.prepare.sources import SourceOptions, hdf5, open_source
 from trainer.errors import ConfigError, DataError
 
 GRAY = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
@@ -119,6 +120,17 @@ FIELDS = {
         GRAY,
         [["é", "b"][number % 2] for number in CLASSES],
     ),
+    **{
+        f"labels named {name}": ({"x": GRAY, name: CLASSES, "more": CLASSES}, {}, GRAY, names_of(CLASSES))
+        for name in (*LABEL_NAMES, "arr_1", "Y")
+    },
+    "as many class names as images": (
+        {"faces": GRAY, "who": CLASSES % 6, "classes": np.array(list("abcdef"))},
+        {},
+        GRAY,
+        ["abcdef"[number % 6] for number in CLASSES],
+    ),
+    "labels named as class names": ({"x": GRAY, "classes": np.array(list("banana"))}, {}, GRAY, list("banana")),
     "labels as booleans": ({"x": GRAY, "y": CLASSES > 1}, {}, GRAY, names_of((CLASSES > 1).astype(int))),
 }
 
@@ -158,32 +170,35 @@ REFUSED_FIELDS = {
         ConfigError,
         ("x_train", "x_test", "--image_field"),
     ),
-    "no images": ({"y": CLASSES, "z": ONE_HOT}, {}, DataError, ("'y'", "[6, 11]", "[N, H, W, C]")),
-    "one image": ({"x": COLOR[0]}, {}, DataError, ("[5, 4, 3]",)),
-    "one image with channels first": ({"x": COLOR[0].transpose(2, 0, 1)}, {}, DataError, ("[3, 5, 4]",)),
-    "five channels": ({"x": np.zeros((6, 5, 4, 5), np.uint8)}, {}, DataError, ("[6, 5, 4, 5]",)),
-    "no pixels": ({"x": np.zeros((6, 0, 4), np.uint8)}, {}, DataError, ("[6, 0, 4]",)),
+    "no images": ({"y": CLASSES, "z": ONE_HOT}, ("'y'", "[6, 11]", "[N, H, W, C]")),
+    "one image": ({"x": COLOR[0]}, ("[5, 4, 3]",)),
+    "one image with channels first": ({"x": COLOR[0].transpose(2, 0, 1)}, ("[3, 5, 4]",)),
+    "five channels": ({"x": np.zeros((6, 5, 4, 5), np.uint8)}, ("[6, 5, 4, 5]",)),
+    "no pixels": ({"x": np.zeros((6, 0, 4), np.uint8)}, ("[6, 0, 4]",)),
     "complex numbers": ({"x": GRAY.astype(np.complex64)}, {"image_field": "x"}, DataError, ("complex64",)),
-    "fewer labels": ({"x": GRAY, "y": CLASSES[:3]}, {}, DataError, ("[3]", "6")),
-    "more labels": ({"x": GRAY[:4], "y": CLASSES}, {}, DataError, ("[6]", "4")),
-    "soft labels": ({"x": GRAY, "y": ONE_HOT * 0.9 + 0.01}, {}, DataError, ("[6, 11]",)),
-    "multi-hot labels": ({"x": GRAY, "y": np.ones((6, 3))}, {}, DataError, ("[6, 3]",)),
-    "rows of zeros": ({"x": GRAY, "y": np.zeros((6, 3))}, {}, DataError, ("[6, 3]",)),
-    "fractional labels": ({"x": GRAY, "y": CLASSES / 2}, {}, DataError, ("float64",)),
-    "NaN labels": ({"x": GRAY, "y": np.full(6, np.nan)}, {}, DataError, ("float64",)),
-    "negative labels": ({"x": GRAY, "y": CLASSES - 1}, {}, DataError, ("-1",)),
-    "a label without a name": (
-        {"x": GRAY, "y": CLASSES, "classes": np.array(["cat", "dog"])},
-        {},
-        DataError,
-        ("10", "2"),
-    ),
+    "fewer labels": ({"x": GRAY, "y": CLASSES[:3]}, ("[3]", "6")),
+    "more labels": ({"x": GRAY[:4], "y": CLASSES}, ("[6]", "4")),
+    "soft labels": ({"x": GRAY, "y": ONE_HOT * 0.9 + 0.01}, ("[6, 11]",)),
+    "multi-hot labels": ({"x": GRAY, "y": np.ones((6, 3))}, ("[6, 3]",)),
+    "rows of zeros": ({"x": GRAY, "y": np.zeros((6, 3))}, ("[6, 3]",)),
+    "fractional labels": ({"x": GRAY, "y": CLASSES / 2}, ("float64",)),
+    "NaN labels": ({"x": GRAY, "y": np.full(6, np.nan)}, ("float64",)),
+    "negative labels": ({"x": GRAY, "y": CLASSES - 1}, ("-1",)),
+    "a label without a name": ({"x": GRAY, "y": CLASSES, "classes": np.array(["cat", "dog"])}, ("10", "2")),
+    **{
+        f"a class name twice as {names.dtype}": (
+            {"x": GRAY, "y": CLASSES % 3, "class_names": names},
+            ("'crane'", "0", "2", "--label_field"),
+        )
+        for names in (np.array(["crane", "cat", "crane"]), np.array([b"crane", b"cat", b"crane"]))
+    },
 }
 
 
 @pytest.mark.parametrize("key", REFUSED_FIELDS)
 def test_arrays_with_several_readings_are_refused(save, key):
-    arrays, options, error, facts = REFUSED_FIELDS[key]
+    arrays, *choice, facts = REFUSED_FIELDS[key]
+    options, error = choice or ({}, DataError)
     check_refusal(lambda: read(save(arrays), **options), error, *facts)
 
 
@@ -200,6 +215,10 @@ RANGES = {
     "uint8": (GRAY, None),
     "int64 to 255": (GRAY.astype(np.int64), None),
     "big-endian uint16 to 255": (GRAY.astype(">u2"), None),
+    "uint16 to 65535": (GRAY.astype(np.uint16) * 257, None),
+    "uint16 to about 65535": (np.clip(GRAY.astype(np.uint16) * 257, 0, 65534), None),
+    "integers of 16 bits in int32": (GRAY.astype(np.int32) * 257, None),
+    "16 bits, big-endian": ((GRAY.astype(int) * 257).astype(">u2"), None),
     "float32 to 1": (UNIT.astype(np.float32), None),
     "float64 from -1": (UNIT * 2 - 1, None),
     "float32 to 255": (GRAY.astype(np.float32), None),
@@ -213,8 +232,10 @@ RANGES = {
 }
 EXPECTED = {
     "dark, as stated": GRAY // 4,
-    **dict.fromkeys([key for key in RANGES if key.startswith(("b", "integers", "uint8 of"))], (GRAY > 127) * 255),
-    "big-endian uint16 to 255": GRAY,
+    **dict.fromkeys(
+        ["booleans", "integers of 0 and 1", "integers from -1 to 1, as stated", "uint8 of 0 and 1, as stated"],
+        (GRAY > 127) * 255,
+    ),
 }
 
 
@@ -231,10 +252,10 @@ UNKNOWN_RANGES = {
     "centered bytes": (GRAY - 127.5, None, ("-127.5", "127.5")),
     "centered floats": (UNIT - 0.5, None, ("-0.5", "0.5")),
     "int8": ((GRAY.astype(int) - 128).astype(np.int8), None, ("int8", "-128")),
-    "normalized": ((UNIT - 0.45) / 0.22, None, ("float64", "--image_range")),
-    "16 bits": (GRAY.astype(np.uint16) * 257, None, ("uint16", "65535")),
-    "12 bits": (GRAY.astype(np.uint16) * 16, None, ("uint16", "4080")),
-    "dark floats": (UNIT / 2, None, ("0.5",)),
+    "normalized": ((UNIT - 0.45) / 0.22, None, ("float64", "0..255")),
+    "12 bits": (GRAY.astype(np.uint16) * 16, None, ("uint16", "4080", "0..255")),
+    "dark 16 bits": (GRAY.astype(np.uint16) * 200, None, ("uint16", "51000", "0..255")),
+    "dark floats": (UNIT / 2, None, ("0.5", "--image_range=-1..1 or 0..1")),
     "dark integers": (GRAY.astype(int) // 4, None, ("63",)),
     "masks": ((GRAY > 127).astype(np.uint8), None, ("uint8", "--image_range")),
     "outside the stated range": (UNIT * 2 - 1, "0..1", ("-1", "image_range=0..1")),
@@ -316,7 +337,7 @@ def idx(array, shape=None):
     return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
-def hdf5(make):
+def h5_of(make):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         make(file)
@@ -378,30 +399,30 @@ DAMAGED = {
     "IDX of many images": ("x-idx3-ubyte", idx(GRAY, (2**32 - 1, 1, 1)), ("x-idx3-ubyte",)),
     "IDX with more images": ("x-idx3-ubyte", idx(GRAY) + b"more", ("x-idx3-ubyte", "4")),
     "IDX.gz with more images": ("x-idx3-ubyte.gz", gzip.compress(idx(GRAY) + b"more"), ("x-idx3-ubyte.gz",)),
-    "HDF5 cut": ("x.h5", hdf5(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
+    "HDF5 cut": ("x.h5", h5_of(lambda file: file.update(x=GRAY))[:-200], ("x.h5",)),
     "HDF5 of text": ("x.h5", b"hello", ("x.h5",)),
-    "HDF5 without arrays": ("x.h5", hdf5(lambda file: file.create_group("a")), ("x.h5",)),
-    "HDF5 with values in another file": ("x.h5", hdf5(external), ("x.h5", "other files")),
-    "HDF5 with a view of another file": ("x.h5", hdf5(virtual), ("x.h5", "other files")),
+    "HDF5 without arrays": ("x.h5", h5_of(lambda file: file.create_group("a")), ("x.h5",)),
+    "HDF5 with values in another file": ("x.h5", h5_of(external), ("x.h5", "other files")),
+    "HDF5 with a view of another file": ("x.h5", h5_of(virtual), ("x.h5", "other files")),
     "HDF5 with a link to another file": (
         "x.h5",
-        hdf5(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
+        h5_of(lambda file: file.update(x=h5py.ExternalLink("/etc/passwd", "x"))),
         ("x.h5",),
     ),
     "HDF5 of unwritten chunks": (
         "x.h5",
-        hdf5(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
+        h5_of(lambda file: file.create_dataset("x", (10**7, 9, 9), "u1", chunks=(9, 9, 9))),
         ("x.h5", f"{81 * 10**7:,}"),
     ),
-    "HDF5 of unwritten values": ("x.h5", hdf5(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
+    "HDF5 of unwritten values": ("x.h5", h5_of(lambda file: file.create_dataset("x", (10**6, 9, 9), "u1")), ("x.h5",)),
     "HDF5 of huge chunks": (
         "x.h5",
-        hdf5(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
+        h5_of(lambda file: file.create_dataset("x", (9, 2**15, 2**14), "u1", chunks=(9, 2**15, 2**13), compression=9)),
         ("x.h5",),
     ),
     "HDF5 of many arrays": (
         "x.h5",
-        hdf5(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
+        h5_of(lambda file: [file.create_dataset(str(n), (1,), "u1") for n in range(1100)]),
         ("x.h5", "1,000"),
     ),
 }  # fmt: skip
@@ -429,3 +450,12 @@ def test_label_files_of_another_length_are_refused(tmp_path, ending, labels):
     check_refusal(
         lambda: read(tmp_path / f"x-images-idx3-ubyte{ending}"), DataError, "x-labels-idx1-ubyte", str(len(labels)), "6"
     )
+
+
+@pytest.mark.parametrize("program", ["while True: pass", "raise SystemExit(1)", "x = bytes(2**40)"])
+def test_texts_that_the_library_cannot_read_are_refused(program, tmp_path, monkeypatch):
+    write_hdf5(tmp_path / "x.h5", {"x": GRAY, "y": np.array(list("banana"))})
+    assert read(tmp_path / "x.h5")[1] == list("banana")
+    monkeypatch.setattr(hdf5, "_READ_TEXTS", program)
+    monkeypatch.setattr(hdf5, "_MAX_TEXT_SECS", 1)
+    check_refusal(lambda: read(tmp_path / "x.h5"), DataError, "'y' in x.h5")

@@ -76,13 +76,13 @@ DATA_SETS = [
         "stacked colors",
         lambda _: describe("stacked:cifar10"),
         ConfigError,
-        ("dataset=stacked:cifar10", "50000", "3"),
+        ("dataset=stacked:cifar10", "50,000", "3"),
     ),
     Refusal(
         "stacked twice",
         lambda _: describe("stacked:stacked:digits"),
         ConfigError,
-        ("dataset=stacked:stacked:digits", "1000"),
+        ("dataset=stacked:stacked:digits", "1,000"),
     ),
     Refusal(
         "stacked set of two classes",
@@ -108,9 +108,7 @@ DATA_SETS = [
         DataError,
         ("balance_classes",),
     ),
-    Refusal(
-        "batch larger than the set", lambda folder: fit_streamed(folder), ConfigError, ("global_batch_size=64", "30")
-    ),
+    Refusal("batch larger than the set", lambda folder: fit_streamed(folder), ConfigError, ("batch_size=64", "30")),
 ]
 
 
@@ -256,7 +254,7 @@ SHARDS = [
     changed_shard("bytes after the last record", lambda content: content + b"\0" * 11, "record 3"),
     changed_shard("records cut within a length", lambda content: content[:5], "record 0"),
     changed_shard("empty shard", lambda content: b"", "dataset.json"),
-    damaged("shard of a terabyte", with_sparse_shard, FIRST_SHARD, str(2**40), "dataset.json"),
+    damaged("shard of a terabyte", with_sparse_shard, FIRST_SHARD, f"{2**40:,}", "dataset.json"),
     damaged("shard that is a pipe", lambda folder: replace_by_pipe(folder / FIRST_SHARD), FIRST_SHARD),
     damaged("shard that is a folder", lambda folder: replace_by_folder(folder / FIRST_SHARD), FIRST_SHARD),
     damaged("no description", lambda folder: (folder / "dataset.json").unlink(), "dataset.json"),

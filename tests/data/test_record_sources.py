@@ -77,6 +77,14 @@ def read(path, **options):
         return images, labels, source.class_names, " ".join(source.notes)
 
 
+@pytest.mark.parametrize("names", [["crane", "cat", "crane", "fox"], ["a", "a", "a"], ["1", "2", 1]], ids=str)
+def test_two_classes_of_one_name_are_refused(names, tmp_path):
+    columns = {"image": structs(IMAGES), "label": LABELS}
+    write_parquet(tmp_path / "x.parquet", columns, {"label": {"names": names}})
+    check_refusal(lambda: read(tmp_path / "x.parquet"), DataError, "x.parquet", f"'{names[0]}'", "--label_field")
+    assert set(read(tmp_path / "x.parquet", label_field="none")[1]) == {"x.parquet"}
+
+
 STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 CLASS_LABEL = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
 TABLES = {

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import natural_sort_key
 from trainer.errors import ConfigError, DataError, StorageError
@@ -207,6 +208,51 @@ def test_columns_of_a_csv_may_be_named(folder, options, classes):
         "label_field='x'",
         "'breed'",
     )
+
+
+def as_table(separator, *, mark=b"", end=b"\n"):
+    """Returns the bytes of a table whose paths and classes contain the separators in quotes."""
+    rows = [["{path}", "label", "more"], ["a/2.PNG", '"x, y; z"', "1"], ['"b/10.PNG"', '"tab\t"', ""]]
+    return mark + end.join(separator.join(row).encode() for row in rows) + end
+
+
+TABLES = {
+    "commas": as_table(","),
+    "semicolons": as_table(";"),
+    "tabs": as_table("\t"),
+    "a mark of UTF-8": as_table(",", mark=b"\xef\xbb\xbf"),
+    "semicolons of Excel": as_table(";", mark=b"\xef\xbb\xbf", end=b"\r\n"),
+    "tabs and line ends of Windows": as_table("\t", end=b"\r\n"),
+    "line ends of old Macs": as_table(";", end=b"\r"),
+    "empty lines first": b"\n\r\n" + as_table(";"),
+}
+
+
+@pytest.mark.parametrize("key", TABLES)
+@pytest.mark.parametrize("name", ["table.csv", "metadata.csv"])
+def test_tables_may_have_other_separators_and_line_ends(key, name, folder):
+    is_metadata = name == "metadata.csv"
+    for path in (folder / "a/10.PNG", folder / "b/2.PNG"):
+        path.unlink()
+    (folder / name).write_bytes(TABLES[key].replace(b"{path}", b"file_name" if is_metadata else b"path"))
+    with open_source(str(folder if is_metadata else folder / name)) as source:
+        named = {item.name: source.class_names[item.label].strip() for item in source.items}
+    assert named == {"a/2.PNG": "x, y; z", "b/10.PNG": "tab"}
+
+
+@pytest.mark.parametrize("header", ["path|label", "path:label", "pfad;label"])
+def test_a_table_without_paths_is_refused_with_its_columns(header, tmp_path):
+    (tmp_path / "x.csv").write_text(f"{header}\na.png|b\n")
+    check_refusal(lambda: open_source(str(tmp_path / "x.csv")).__enter__(), DataError, "x.csv", header.split(";")[0])
+
+
+@pytest.mark.parametrize("name", LABEL_NAMES)
+@pytest.mark.parametrize("table", ["table.csv", "metadata.csv"])
+def test_columns_of_labels_have_the_usual_names(name, table, folder):
+    rows = "".join(f"{path},x{index},7\n" for index, path in enumerate(FILES))
+    (folder / table).write_text(f"{'file_name' if table == 'metadata.csv' else 'path'},{name},more\n{rows}")
+    with open_source(str(folder if table == "metadata.csv" else folder / table)) as source:
+        assert source.class_names == ("x0", "x1", "x2", "x3")
 
 
 class ClassLabel:

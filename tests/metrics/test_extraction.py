@@ -99,24 +99,33 @@ def test_a_single_process_agrees_with_itself_and_keeps_its_values(strategy):
 _FOUR_DEVICES = """
 import hashlib, json, numpy as np, tensorflow as tf
 from test_extraction import convolve, images_of
+from trainer.config.train_config import TrainConfig
+from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.extraction import ReplicatedFunction, blocks_of
+from trainer.models import from_config
 from trainer.training.distributed.strategy import create_mirrored
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 tf.config.experimental.enable_op_determinism()
+SUITE = DigitsMetrics(images_of(40), num_samples=230)
+filters = {"generator_filters": [8, 4], "discriminator_filters": [4, 8]}
+CONFIG = TrainConfig(model="conditional", architecture="dcgan", architecture_options=filters, latent_dim=8)
 for count in (0, 1, 2, 4):
     strategy = create_mirrored([f"CPU:{index}" for index in range(count)]) if count else None
     outputs = ReplicatedFunction(convolve, strategy)(blocks_of(images_of(333)))
-    print(json.dumps([hashlib.sha256(output.tobytes()).hexdigest() for output in outputs]))
+    gan = from_config(CONFIG, (28, 28, 1), 10, strategy)
+    metrics = SUITE.measure(gan)
+    print(json.dumps([[hashlib.sha256(output.tobytes()).hexdigest() for output in outputs], metrics]))
 """
 
 
 @pytest.mark.slow
-def test_one_two_and_four_replicas_give_the_same_bits(request):
+def test_one_two_and_four_replicas_give_the_same_bits_and_metrics(request):
     code = f"import sys; sys.path.insert(0, {str(request.path.parent)!r})\n{_FOUR_DEVICES}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    digests = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(digests) == 4 and digests == digests[:1] * 4
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == 4 and results == results[:1] * 4
+    assert "conditional_accuracy" in results[0][1]
 
 
 def test_functions_run_without_tf32_and_the_setting_is_restored(strategy):

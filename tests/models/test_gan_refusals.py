@@ -83,6 +83,12 @@ def with_latents(gan, size):
     return gan
 
 
+def at_step(step):
+    gan = tiny_gan()
+    gan.step = step
+    return gan
+
+
 def compiled(**settings):
     uncompiled_gan().compile(**settings)
 
@@ -138,6 +144,11 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
         row("nan", lambda: fit(tiny_gan(), np.full(IMAGES.shape, np.nan)), DataError, "x", "finite"),
         row("no numbers", lambda: fit(tiny_gan(), ["a", "b"]), DataError, "x", "<U1"),
         row("too few", lambda: fit(tiny_gan(), batch_size=64), ConfigError, "batch_size", "64", "20"),
+        row("no step", lambda: fit(at_step(-1)), ConfigError, "step", "-1"),
+        *(
+            row(f"step {step!r}", lambda step=step: at_step(step), ConfigError, "step", str(step))
+            for step in (2.5, "3", True, None, float("nan"), [1], 2**64)
+        ),
         row("no batch", lambda: fit(tiny_gan(), batch_size=0), ConfigError, "batch_size", "0"),
         row("flips", lambda: fit(tiny_gan(), horizontal_flips="no"), ConfigError, "horizontal_flips", "no"),
         row("balance of a word", lambda: fit(tiny_gan(), balance_classes="no"), ConfigError, "balance_classes", "no"),
@@ -185,6 +196,30 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
 )
 def test_data_that_do_not_fit_are_refused(act, error, mentions):
     check_refusal(act, error, *mentions)
+
+
+@pytest.mark.parametrize("num_images", [20, 63])
+def test_a_batch_that_is_refused_has_the_name_of_the_argument(num_images, two_replicas):
+    gan = tiny_gan(strategy=two_replicas) if num_images > 20 else tiny_gan()
+    with pytest.raises(ConfigError, match=r"^batch_size=63 "):
+        fit(gan, np.zeros((num_images, 28, 28, 1), np.uint8), batch_size=63)
+
+
+class Forgetful(GAN):
+    def __init__(self):
+        self.units = 3
+
+
+class ForgetfulConditional(ConditionalGAN):
+    def __init__(self, latent_dim, num_classes):
+        pass
+
+
+@pytest.mark.parametrize("gan", [Forgetful(), ForgetfulConditional(3, 4)], ids=["GAN", "ConditionalGAN"])
+def test_a_class_that_does_not_call_the_constructor_of_its_base_class_is_refused(gan):
+    assert gan.step == 0
+    check_refusal(gan.compile, ConfigError, type(gan).__name__, "super().__init__")
+    check_refusal(lambda: gan.fit(SMALL_IMAGES), ConfigError, type(gan).__name__, "compile")
 
 
 @pytest.mark.parametrize(
@@ -331,6 +366,17 @@ class MeanOfBatch(keras.losses.Loss):
         (WithArguments, NetworkError, ("loss", "WithArguments", "scale")),
         (dict, NetworkError, ("loss", "dict")),
         (int, NetworkError, ("loss", "int")),
+        *(
+            (loss, NetworkError, (name, "BinaryCrossentropy"))
+            for name in ("categorical_crossentropy", "sparse_categorical_crossentropy", "kl_divergence")
+            for loss in (name, getattr(keras.losses, name))
+        ),
+        *(
+            (kind, NetworkError, (kind.__name__, "BinaryCrossentropy"))
+            for kind in (keras.losses.CategoricalCrossentropy, keras.losses.CosineSimilarity)
+        ),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), NetworkError, ("CategoricalCrossentropy",)),
+        (lambda y_true, y_pred: y_true[:, 0], NetworkError, ("lambda",)),
     ],
 )
 def test_what_is_no_loss_is_refused(loss, error, mentions):
@@ -339,8 +385,20 @@ def test_what_is_no_loss_is_refused(loss, error, mentions):
 
 @pytest.mark.parametrize("loss", [mean_of_batch, MeanOfBatch(), MeanOfBatch])
 def test_a_keras_loss_that_takes_the_mean_is_refused(loss):
-    logits = tf.zeros([2])
-    check_refusal(lambda: losses.get(loss).generator(logits, logits), NetworkError, "()", "2")
+    check_refusal(lambda: losses.get(loss), NetworkError, "()", "one number")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(keras.losses.BinaryCrossentropy(from_logits=True), keras.losses.binary_crossentropy, keras.losses.Poisson),
+        *(keras.losses.hinge, keras.losses.CategoricalHinge, keras.losses.log_cosh, keras.losses.MeanAbsoluteError),
+        lambda y_true, y_pred: tf.nn.relu(1.0 - (2.0 * y_true - 1.0) * y_pred)[:, 0],
+        lambda y_true, y_pred: tf.nn.relu(-y_pred)[:, 0],  # constant for one sign
+    ],
+)
+def test_a_keras_loss_of_one_number_is_taken(loss):
+    assert isinstance(losses.get(loss), losses.KerasLoss)
 
 
 def test_an_unknown_penalty_is_refused_with_the_nearest():

@@ -11,6 +11,7 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer import ConditionalGAN, CycleGAN
+from trainer.data.field_names import LABEL_NAMES
 from trainer.errors import ConfigError, DataError
 from trainer.models import in_memory
 from trainer.models.in_memory import read_pair
@@ -123,7 +124,10 @@ PICTURES = [Image.fromarray(image) for image in IMAGES]
         pytest.param((IMAGES, LABELS), None, LABELS, id="pair"),
         pytest.param((IMAGES, IMAGES), None, IMAGES, id="pair of domains"),
         pytest.param((Frame(IMAGES), Frame(LABELS)), None, LABELS, id="pair of frames"),
-        pytest.param({"image": IMAGES, "label": LABELS}, None, LABELS, id="dict"),
+        *(
+            pytest.param({image: IMAGES, label: LABELS}, None, LABELS, id=f"dict of {image} and {label}")
+            for image, label in (*(("image", name) for name in LABEL_NAMES), ("imgs", "label"), ("pixel_values", "y"))
+        ),
         pytest.param((dataset(IMAGES), dataset(LABELS)), None, LABELS, id="pair of Datasets"),
         pytest.param(dataset(IMAGES), dataset(IMAGES).batch(3), IMAGES, id="two domains"),
         pytest.param(list(IMAGES), LABELS, LABELS, id="list"),

@@ -508,6 +508,15 @@ for _method, _arguments in ARGUMENTS.items():
         )
 
 
+for _name, _value in {
+    **{"run_eagerly": True, "steps_per_execution": 2, "jit_compile": True, "loss": "mse"},
+    "dtype_policy": "mixed_bfloat16",
+}.items():
+    REFUSED[f"Setting {_name}"] = lambda scene, name=_name, value=_value: refused(
+        lambda: setattr(scene.gan, name, value), ConfigError, name, repr(value)
+    )
+
+
 @works("Arguments at their defaults")
 def _(scene):
     for method, arguments in ARGUMENTS.items():

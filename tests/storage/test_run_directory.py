@@ -3,10 +3,13 @@
 import contextlib
 import io
 
+import pytest
 import tensorflow as tf
+from refusals import check_refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.storage import RunDirectory, locate
+from trainer.errors import StorageError
+from trainer.storage import RunDirectory, documents, locate
 from trainer.storage.gcs import BucketLocation
 from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.run_directory import CONFIG
@@ -56,6 +59,19 @@ def test_single_files_of_a_run_in_a_bucket_can_be_downloaded(bucket, tmp_path):
     for only, names in ((None, ["config.json", GRID]), ({CONFIG}, ["config.json"]), ({"other"}, [])):
         with RunDirectory(f"{bucket}/run").open(only) as directory:
             assert [entry.name for entry in locate(directory.root).entries()] == names
+
+
+@pytest.mark.parametrize("only", [None, {CONFIG}])
+def test_a_very_large_config_is_named_by_its_place_in_the_bucket(only, bucket, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 9)
+    (locate(f"{bucket}/run") / CONFIG).write_bytes(b"x" * 10)
+    (locate(f"{bucket}/run") / GRID).write_bytes(b"x" * 10)
+
+    def act():
+        with RunDirectory(f"{bucket}/run").open(only):
+            pass
+
+    check_refusal(act, StorageError, f"{bucket}/run/{CONFIG}", "9")
 
 
 def test_tensorboard_continues_to_read_a_local_folder(tmp_path):

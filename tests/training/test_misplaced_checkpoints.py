@@ -1,5 +1,6 @@
 """Checkpoints that were renamed, exchanged, copied or linked: the right one is taken, an older one, or none."""
 
+import json
 import random
 import shutil
 
@@ -263,6 +264,21 @@ def test_a_manifest_that_does_not_fit_is_passed_over(runs, change):
     path.write_bytes(CheckpointManifest(**fields | change).to_bytes())
     store = open_store("run", runs / "run")
     assert store.restore(state_of()).step == 6 and "step-00000008" in store.rejected[0]
+
+
+@pytest.mark.parametrize("content", [{"format_version": 3}, {"format_version": 99, "step": "8", "parts": [1]}])
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_manifest_of_a_newer_version_is_called_so_and_stays(runs, is_remote, content, tmp_path):
+    path = folder_of(runs, "run", 8) / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    before, folder = path.read_bytes(), runs / "run"
+    settings = {"remote": locate(folder)} if is_remote else {}
+    store = open_store("run", tmp_path / "local" if is_remote else folder, max_to_keep=1, **settings)
+    assert store.restore(state_of()).step == 6
+    assert str(content["format_version"]) in store.rejected[0] and "damaged" not in store.rejected[0]
+    save(store, "run", 7)
+    assert path.read_bytes() == before
+    check_refusal(lambda: store.find(8), CheckpointError, str(folder), str(content["format_version"]))
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "huge", "link to a device"])

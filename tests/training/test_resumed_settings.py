@@ -16,6 +16,7 @@ from trainer.config import TrainConfig
 from trainer.errors import CheckpointError
 from trainer.models import from_config
 from trainer.training.checkpoint.manifest import MANIFEST
+from trainer.training.checkpoint.store import CheckpointStore
 
 # Through the API: the state that a checkpoint restores.
 
@@ -26,9 +27,9 @@ def gan_with(optimizer, **settings):
     return gan
 
 
-def begin(gan, folder):
+def begin(gan, folder, fingerprints=None):
     """Restores the newest checkpoint as `fit` does, and returns the callback."""
-    checkpoint = Checkpoint(folder, every_steps=0)
+    checkpoint = Checkpoint(folder, every_steps=0, fingerprints=fingerprints)
     checkpoint.set_model(gan)
     checkpoint.restore(gan)
     return checkpoint
@@ -49,6 +50,32 @@ def adams(generator_rate, discriminator_rate):
         "generator": keras.optimizers.Adam(generator_rate),
         "discriminator": keras.optimizers.RMSprop(discriminator_rate),
     }
+
+
+@pytest.mark.parametrize("fingerprints", [None, {"data": "a"}])
+def test_checkpoints_of_another_seed_are_refused(fingerprints, tmp_path):
+    end(begin(gan_with("adam", seed=3), tmp_path, fingerprints), 4)
+    before, other = tree(tmp_path), gan_with("adam", seed=4)
+    check_refusal(lambda: begin(other, tmp_path, fingerprints), CheckpointError, "step-00000004", "seed")
+    other.step = 4  # as many steps as the checkpoint
+    check_refusal(lambda: begin(other, tmp_path, fingerprints), CheckpointError, "step-00000004", "seed")
+    assert tree(tmp_path) == before
+    assert begin(gan_with("adam", seed=3), tmp_path, fingerprints).model.step == 4
+
+
+def test_of_checkpoints_of_two_seeds_each_run_takes_its_own(tmp_path):
+    for seed, step in ((3, 4), (4, 6)):
+        end(begin(gan_with("adam", seed=seed), tmp_path / str(seed)), step)
+    shutil.copytree(tmp_path / "4", tmp_path / "3", dirs_exist_ok=True)
+    assert [begin(gan_with("adam", seed=seed), tmp_path / "3").model.step for seed in (3, 4)] == [4, 6]
+
+
+def test_a_checkpoint_without_a_seed_is_taken(tmp_path):
+    gan = gan_with("adam", seed=3)
+    store = CheckpointStore(tmp_path, fingerprints={"config": "a"})
+    store.save(gan.state, 4)
+    store.wait()
+    assert begin(gan_with("adam", seed=4), tmp_path).model.step == 4
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from trainer.logging import log_fields
 from trainer.storage import Location, Mirror
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
-from trainer.training.checkpoint.run_history import RunHistory
+from trainer.training.checkpoint.run_history import SEED, RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 _logger = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ class Checkpoint(Periodic):
         every_steps: Steps between two checkpoints; 0 for only at the end and at a new best.
         max_to_keep: Number of the newest checkpoints to keep, in addition to the best one.
         best: Name in the logs of the metric whose smallest value is the best, such as `metric/frechet_digits_5k`.
-        fingerprints: SHA-256 of config and data, by name. Checkpoints with other values are skipped. A `RunHistory` if
-            they changed during the run.
+        fingerprints: SHA-256 of config and data, by name, to which the seed of the model is added. Checkpoints with
+            other values are skipped. A `RunHistory` if they changed during the run; the seed is not added then.
         remote: Folder in a bucket to which checkpoints are uploaded, and from which they are downloaded.
         mirrors: Mirrors of the run directory. They copy its files before each upload of a checkpoint, except for the
             last minute of TensorBoard's events.
@@ -65,12 +65,13 @@ class Checkpoint(Periodic):
         callback_states: Mapping[str, StatefulCallback] | None = None,
     ):
         super().__init__(every_steps)
+        self._fingerprints = {} if fingerprints is None else fingerprints
         self.store = CheckpointStore(
             directory,
             every_steps=every_steps,
             max_to_keep=max_to_keep,
             best=best,
-            fingerprints=fingerprints,
+            fingerprints=self._fingerprints,
             remote=remote,
             before_publishing=self._copy,
         )
@@ -93,6 +94,8 @@ class Checkpoint(Periodic):
         self.is_restored = True
         if model.step == 0 or not model.initial_settings:
             model.initial_settings = model.settings
+        if not isinstance(self._fingerprints, RunHistory):
+            self.store.history = RunHistory.start({SEED: str(model.seed), **self._fingerprints})
         manifest = self.store.restore(model.state, model.initial_settings, model.step)
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")

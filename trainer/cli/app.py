@@ -97,7 +97,7 @@ def run(
     advice = "run the same command again to resume from the last checkpoint" if resumes else ""
     try:
         with signals.raised():
-            if {"--help", "-h"} & set(argv[1:]):
+            if {"--help", "-help", "-h"} & set(argv[1:]):
                 print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
             else:
                 _parse(argv, values)

@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config import flags as config_flags
+from trainer.errors import count_of
 from trainer.image_io import png, tile
 from trainer.logging import print_line, quiet_import
 
@@ -73,7 +74,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
         out.write_bytes(buffer.getvalue())
-    print_line(f"Wrote {num_images} images of the generator at step {manifest.step} to {out}.")
+    print_line(f"Wrote {count_of(num_images, 'image')} of the generator at step {manifest.step} to {out}.")
 
 
 def main(argv: list[str]) -> int:

@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.cloud.vertex.client import JobClient
 from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE, Endpoint, resolve_endpoint
-from trainer.errors import ConfigError, escape
+from trainer.errors import ConfigError, count_of, escape
 from trainer.logging import log_fields, print_json, print_line
 from trainer.registry import check_known
 
@@ -55,7 +55,8 @@ def _run_action(words: Sequence[str], values: absl_flags.FlagValues) -> None:
     if len(names) != num_names:
         allowed = "one name" if num_names else "no names"
         raise ConfigError(
-            f"jobs {action} received {len(names)} names and takes {allowed}; write jobs {action}{' NAME' * num_names}."
+            f"jobs {action} received {count_of(len(names), 'name')} and takes {allowed}; write jobs "
+            f"{action}{' NAME' * num_names}."
         )
     name = names[0] if names else ""
     _ACTIONS[action](JobClient(_endpoint(values, name)), name, values.limit)

@@ -14,7 +14,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import ImageRange, MetricSuite
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.metrics import inception_weights
 from trainer.storage import locate, parse_path
@@ -240,7 +240,9 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
         image_range=values.image_range,
     )
     with open_source(source_name, options=source_options) as source:
-        _logger.info(f"{source_name} has {len(source.items):,} images in {len(source.class_names)} classes.")
+        _logger.info(
+            f"{source_name} has {count_of(len(source.items), 'image')} in {count_of(len(source.class_names), 'class')}."
+        )
         for note in source.notes:
             _logger.warning(note)
         plan = convert.plan_conversion(source, options)
@@ -258,8 +260,8 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
             spec, progress = convert.convert(source, plan, options, locate(out), about, on_progress)
     num_bytes = sum(shard.num_bytes for shard in spec.shards)
     _logger.info(
-        f"Wrote {spec.num_examples:,} images of {'×'.join(map(str, spec.image_shape))} in "
-        f"{len(spec.shards)} shards, {num_bytes / 2**20:,.1f} MiB, to {out}."
+        f"Wrote {count_of(spec.num_examples, 'image')} of {'×'.join(map(str, spec.image_shape))} in "
+        f"{count_of(len(spec.shards), 'shard')}, {num_bytes / 2**20:,.1f} MiB, to {out}."
     )
     for name, problem in progress.bad_images[:_MAX_LISTED_BAD_IMAGES]:
         _logger.warning(f"Skipped: {name} {problem}.")
@@ -278,7 +280,8 @@ def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:
     method = f", --resize={target.resize}" if options.image_size else ""
     names = plan.class_names[:_MAX_LISTED_CLASSES]
     return (
-        f"Output: {len(plan.indices):,} images of {target.height}×{target.width}×{target.channels}{method}; classes "
+        f"Output: {count_of(len(plan.indices), 'image')} of {target.height}×{target.width}×{target.channels}{method}; "
+        "classes "
         f"{', '.join(names)}{', …' if len(plan.class_names) > len(names) else ''}."
     )
 
@@ -312,7 +315,7 @@ class _Progress:
     def _report_regularly(self) -> None:
         while not self._has_ended.wait(_SECS_BETWEEN_UPDATES if is_terminal() else _SECS_BETWEEN_MESSAGES):
             speed = self._done / (time.monotonic() - self._start_time)
-            message = f"{self._done:,} of {self._total:,} images"
+            message = f"{self._done:,} of {count_of(self._total, 'image')}"
             if self._done:
                 message += f", {speed:,.1f} per second, {(self._total - self._done) / speed:,.0f} s left"
             if is_terminal():

@@ -15,6 +15,8 @@ from trainer.registry import did_you_mean
 from trainer.storage import documents, parse_json
 
 _MAX_NAME_LENGTH = 100
+_FLAGS_OF_ABSL = ("flagfile", "undefok")
+"""Flags that absl always has. One reads a file of any size, and the other hides misspelled flags."""
 
 
 class _WholeNumberParser(flags.ArgumentParser[int]):
@@ -119,6 +121,8 @@ def parsed_settings(values: flags.FlagValues) -> dict[str, Any]:
 def explain(error: flags.Error, values: flags.FlagValues) -> str:
     """Returns absl's error about a command line as one sentence with a remedy."""
     if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname == "help":
+            return "--help takes no value; write --help alone."
         advice = did_you_mean(error.flagname, list(values), "--help lists the flags.")
         return f"--{error.flagname} is not a flag; {advice}"
     match = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
@@ -144,8 +148,8 @@ def with_underscores(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if len(name) > _MAX_NAME_LENGTH:
         raise ConfigError(f"{quote(name)} is not a flag; --help lists the flags.")
-    if name.lstrip("-") == "flagfile":  # absl would read the file, whatever its size
-        raise ConfigError("--flagfile is not a flag; --help lists the flags.")
+    if name.lstrip("-") in _FLAGS_OF_ABSL:
+        raise ConfigError(f"--{name.lstrip('-')} is not a flag; --help lists the flags.")
     if not argument.startswith("--"):
         return argument
     return "--" + name[2:].replace("-", "_") + equals + value

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite
 from trainer.config.fields import check, plain
 from trainer.config.settings import Settings
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,22 +156,28 @@ class TrainConfig(Settings):
         )
 
 
-def check_batch(global_batch_size: int, num_examples: int, num_replicas: int) -> None:
+def check_batch(global_batch_size: int, num_examples: int, num_replicas: int, name: str = "global_batch_size") -> None:
     """Checks that the data set fills a batch and that the replicas can share it.
+
+    Args:
+        global_batch_size: Number of images in a batch of all replicas.
+        num_examples: Number of images in an epoch.
+        num_replicas: Number of replicas.
+        name: Name of the setting or argument, for the message.
 
     Raises:
         ConfigError: If the batch is larger than the data set, or is not divisible by the number of replicas.
     """
     if global_batch_size > num_examples:
         raise ConfigError(
-            f"global_batch_size={global_batch_size} exceeds the {num_examples} images of the data set; "
-            f"give at most {num_examples}."
+            f"{name}={global_batch_size} exceeds the {count_of(num_examples, 'image')} of the data set; give at most "
+            f"{num_examples}."
         )
-    check_divisible(global_batch_size, num_replicas)
+    check_divisible(global_batch_size, num_replicas, name)
 
 
-def check_divisible(global_batch_size: int, num_replicas: int) -> None:
-    """Checks that the replicas can share a batch equally.
+def check_divisible(global_batch_size: int, num_replicas: int, name: str = "global_batch_size") -> None:
+    """Checks that the replicas can share a batch equally. The arguments are those of `check_batch`.
 
     Raises:
         ConfigError: If the batch is not divisible by the number of replicas. The message suggests sizes.
@@ -180,6 +186,6 @@ def check_divisible(global_batch_size: int, num_replicas: int) -> None:
         lower = global_batch_size // num_replicas * num_replicas
         sizes = [str(size) for size in (lower, lower + num_replicas) if size]
         raise ConfigError(
-            f"global_batch_size={global_batch_size} is not divisible by {num_replicas} replicas; "
-            f"try {' or '.join(sizes)}."
+            f"{name}={global_batch_size} is not divisible by {count_of(num_replicas, 'replica')}; try "
+            f"{' or '.join(sizes)}."
         )

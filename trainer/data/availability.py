@@ -6,7 +6,7 @@ from trainer.config import TrainConfig, check_batch
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.datasets import KERAS_DATASETS, NAMES, describe, prepared_folder, root_source
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.registry import did_you_mean
 from trainer.storage import is_remote
 
@@ -60,9 +60,10 @@ def _read_complete_spec(name: str) -> DatasetSpec:
     for shard in spec.shards:
         entry = entries.get(shard.file)
         if entry is None or (entry.num_bytes, entry.crc32c) != (shard.num_bytes, shard.crc32c):
-            received = f"has {entry.num_bytes} bytes and CRC32C {entry.crc32c}" if entry else "is missing"
+            received = f"has {count_of(entry.num_bytes, 'byte')} and CRC32C {entry.crc32c}" if entry else "is missing"
             raise DataError(
-                f"shard {folder / shard.file} {received}, but {SPEC_NAME} states {shard.num_bytes} bytes and CRC32C "
+                f"shard {folder / shard.file} {received}, but {SPEC_NAME} states {count_of(shard.num_bytes, 'byte')} "
+                "and CRC32C "
                 f"{quote(shard.crc32c)}; copy the whole data set to the bucket again."
             )
     return spec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trainer.config import TrainConfig
 from trainer.data.datasets import describe
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 
 _MAX_LISTED = 20
 
@@ -77,7 +77,8 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
     nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
     listed = ", ".join(nearest[:_MAX_LISTED]) + (", …" if len(nearest) > _MAX_LISTED else "")
     raise ConfigError(
-        f"{setting}={quote(selected)} is not one of the {len(class_names)} classes of {source}; give a name or a "
+        f"{setting}={quote(selected)} is not one of the {count_of(len(class_names), 'class')} of {source}; give a "
+        "name or a "
         f"number from 0 to {len(class_names) - 1}: {listed}."
     )
 

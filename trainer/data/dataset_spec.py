@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainer.errors import DataError, MissingError, quote
+from trainer.errors import DataError, MissingError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
 from trainer.storage.local import LocalLocation
@@ -105,9 +105,11 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
             "it beside its images, prepare them: python -m trainer prepare --source=FOLDER --out=NEW_FOLDER."
         )
     if content["format_version"] != FORMAT_VERSION:
+        is_newer = isinstance(content["format_version"], int) and content["format_version"] > FORMAT_VERSION
         raise DataError(
-            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; prepare the "
-            "data set again with this version of the package."
+            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; "
+            f"{'a newer version of gan-trainer wrote it: update the package, or ' if is_newer else ''}prepare the data "
+            "set again with this version."
         )
     check_json(content, path, _SCHEMA, remedy=_REMEDY, error=DataError)
     spec = _from_json(content)
@@ -142,12 +144,14 @@ def _check_consistency(spec: DatasetSpec, path: Location) -> None:
     num_in_classes = sum(spec.class_counts)
     if not spec.num_examples == num_in_shards == num_in_classes:
         raise DataError(
-            f"{path} states {spec.num_examples} examples, {num_in_shards} in its shards and {num_in_classes} in its "
+            f"{path} states {count_of(spec.num_examples, 'example')}, {num_in_shards} in its shards and "
+            f"{num_in_classes} in its "
             "classes, expected three equal numbers; prepare the data set again."
         )
     if len(spec.class_names) != len(spec.class_counts):
         raise DataError(
-            f"{path} has {len(spec.class_names)} class names and {len(spec.class_counts)} class counts, "
+            f"{path} has {count_of(len(spec.class_names), 'class name')} and "
+            f"{count_of(len(spec.class_counts), 'class count')}, "
             "expected the same number of both; prepare the data set again."
         )
     if spec.image_shape[2] not in (1, 3, 4):
@@ -163,6 +167,7 @@ def _check_consistency(spec: DatasetSpec, path: Location) -> None:
     for shard in spec.shards:
         if shard.num_examples * math.prod(spec.image_shape) > _MAX_PIXEL_BYTES_PER_BYTE * shard.num_bytes:
             raise DataError(
-                f"{path} states {shard.num_examples:,} images of {list(spec.image_shape)} in {shard.num_bytes:,} bytes "
+                f"{path} states {count_of(shard.num_examples, 'image')} of {list(spec.image_shape)} in "
+                f"{count_of(shard.num_bytes, 'byte')} "
                 f"of {quote(shard.file)}, more than PNG can compress; prepare the data set again."
             )

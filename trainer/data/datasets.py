@@ -15,7 +15,7 @@ from trainer.data import stacked, transforms
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 from trainer.registry import did_you_mean
 from trainer.storage import Location, is_remote, locate
 from trainer.storage.local import LocalLocation
@@ -66,7 +66,8 @@ class DatasetInfo:
         for label in classes:
             if not isinstance(label, numbers.Integral) or not 0 <= label < self.num_classes:
                 raise ConfigError(
-                    f"classes={quote(label)} is not one of the {self.num_classes} classes of {self.name}; give numbers "
+                    f"classes={quote(label)} is not one of the {count_of(self.num_classes, 'class')} of {self.name}; "
+                    "give numbers "
                     f"from 0 to {self.num_classes - 1}."
                 )
             if classes.count(label) > 1:
@@ -244,8 +245,8 @@ def _describe_stacked(source: DatasetInfo) -> DatasetInfo:
     if channels != 1 or source.num_classes != stacked.NUM_DIGITS or not source.num_examples:
         raise ConfigError(
             f"dataset={stacked.PREFIX}{source.name} needs gray images of {stacked.NUM_DIGITS} classes, but "
-            f"{source.name} has {source.num_examples} images of {channels} channel{'s' * (channels != 1)} in "
-            f"{source.num_classes} classes; choose another source, such as {stacked.PREFIX}digits."
+            f"{source.name} has {count_of(source.num_examples, 'image')} of {count_of(channels, 'channel')} in "
+            f"{count_of(source.num_classes, 'class')}; choose another source, such as {stacked.PREFIX}digits."
         )
     labels = stacked.draw(source.class_counts).labels
     counts = np.bincount(labels, minlength=len(stacked.CLASS_NAMES))

@@ -33,7 +33,7 @@ from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, count_of
 
 _KERAS_CACHE = {
     "mnist": "~/.keras/datasets/mnist.npz",
@@ -225,7 +225,8 @@ def open_stream(config: TrainConfig) -> StreamedDataset:
     shards = files.spec.shards
     if num_chunks > len(shards):
         raise ConfigError(
-            f"num_chunks={num_chunks} exceeds the {len(shards)} shards of {config.dataset}; choose a smaller number."
+            f"num_chunks={num_chunks} exceeds the {count_of(len(shards), 'shard')} of {config.dataset}; choose a "
+            "smaller number."
         )
     schedule = ChunkSchedule(shards, num_chunks, config.seed)
     return StreamedDataset(files, schedule, config.class_numbers, config.padding)

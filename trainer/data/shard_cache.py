@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
-from trainer.errors import DataError, StorageError
+from trainer.errors import DataError, StorageError, count_of
 from trainer.storage import Location, cache_folder, check_sha256, path_below
 from trainer.storage.local import LocalLocation
 
@@ -82,7 +82,7 @@ class ShardCache:
             with contextlib.suppress(FileNotFoundError):  # `read` reports it, or downloads it again
                 num_bytes = self.path(shard).stat().st_size
                 if num_bytes != shard.num_bytes:
-                    raise self._changed(shard, f"{num_bytes} bytes", f"{shard.num_bytes}")
+                    raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
 
     @_explain_os_errors()
     def read(self, shard: Shard) -> bytes:
@@ -146,7 +146,7 @@ class ShardCache:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size
             if num_bytes != shard.num_bytes:
-                raise self._changed(shard, f"{num_bytes} bytes", f"{shard.num_bytes}")
+                raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
             content = file.read(num_bytes)
         digest = hashlib.sha256(content).hexdigest()
         if digest != shard.sha256:

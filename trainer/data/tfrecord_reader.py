@@ -15,7 +15,7 @@ import tensorflow as tf
 from trainer.data.dataset_spec import SPEC_NAME, Shard
 from trainer.data.record_files import split_records
 from trainer.data.shard_cache import ShardCache
-from trainer.errors import DataError
+from trainer.errors import DataError, count_of
 
 _MAX_BATCH_SIZE = 1024
 _BATCH_BYTES = 2**25
@@ -138,7 +138,7 @@ def _iterate_shard(
             stop = start + len(records)
             if stop > num_examples:
                 raise DataError(
-                    f"shard {name} has more than the {num_examples} records that {SPEC_NAME} states; "
+                    f"shard {name} has more than the {count_of(num_examples, 'record')} that {SPEC_NAME} states; "
                     "prepare the data set again."
                 )
             parsed = tf.io.parse_example(records, _FEATURES)
@@ -157,7 +157,8 @@ def _iterate_shard(
         ) from error
     if start != num_examples:
         raise DataError(
-            f"shard {name} has {start} records, but {SPEC_NAME} states {num_examples}; prepare the data set again."
+            f"shard {name} has {count_of(start, 'record')}, but {SPEC_NAME} states {num_examples}; prepare the data "
+            "set again."
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
-from trainer.errors import DataError, StorageError
+from trainer.errors import DataError, StorageError, count_of
 from trainer.storage import Location, file_crc32c, file_sha256, local_path, write_atomically
 
 _PREFIX = "images-"
@@ -207,7 +207,8 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray, num_classes: int, num_
         )
     if not 1 <= num_shards <= len(images):
         raise DataError(
-            f"num_shards={num_shards} does not fit {len(images)} images; choose a number from 1 to {len(images)}."
+            f"num_shards={num_shards} does not fit {count_of(len(images), 'image')}; choose a number from 1 to "
+            f"{len(images)}."
         )
 
 

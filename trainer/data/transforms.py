@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, count_of
 
 _TINT_SEED = 170310593
 
@@ -60,6 +60,7 @@ def transformed_shape(transform: str, source_shape: tuple[int, int, int], source
         return source_shape
     if channels != 1:
         raise ConfigError(
-            f"dataset=tinted:{source} needs gray images, but {source} has {channels} channels; choose another source."
+            f"dataset=tinted:{source} needs gray images, but {source} has {count_of(channels, 'channel')}; choose "
+            "another source."
         )
     return height, width, 3

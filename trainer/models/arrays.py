@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config.choices import ImageRange
-from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, is_inside
-from trainer.errors import DataError, quote
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, SIXTEEN_BIT, Range, find_range, is_inside
+from trainer.errors import DataError, count_of, quote
 
 
 def read_images(
@@ -19,8 +19,9 @@ def read_images(
     """Converts the images of one or more domains, which have the same range.
 
     uint8 images are 8-bit pixels. Booleans, and integers that are only 0 and 1, are black and white. Other integers
-    are 8-bit pixels if they reach from about 0 to about 255. Floats are used as they are: they are in the stated
-    range; otherwise in the one of -1..1, 0..1 and 0..255 that they fill, up to a tenth of it at either end.
+    are 8-bit pixels if they reach from about 0 to about 255, and 16-bit pixels if they reach to about 65,535. Floats
+    are used as they are: they are in the stated range; otherwise in the one of -1..1, 0..1 and 0..255 that they fill,
+    up to a tenth of it at either end.
 
     Args:
         domains: Arrays, tensors or lists [N, H, W, C], by the name of the argument.
@@ -89,7 +90,10 @@ def as_classes(y: object, num_examples: int, num_classes: int | None = None, nam
     if labels.ndim == 0 or labels.ndim > 2 or (not is_one_hot and labels.size != len(labels)):
         raise DataError(f"{name} has the shape {labels.shape}; pass integers of shape [N], or one-hot vectors [N, K].")
     if len(labels) != num_examples:
-        raise DataError(f"{name} has {len(labels)} labels for {num_examples} images; pass one label per image.")
+        raise DataError(
+            f"{name} has {count_of(len(labels), 'label')} for {count_of(num_examples, 'image')}; pass one label per "
+            "image."
+        )
     return _from_one_hot(labels, num_classes, name) if is_one_hot else _from_numbers(labels, num_classes, name)
 
 
@@ -168,19 +172,23 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
         return images
     if stated and is_inside(low, high, stated):
         return images.astype(np.uint8 if stated == eight_bit else np.float32)
+    if stated == eight_bit:
+        _check_stated(low, high, stated, name)
+    if image_range == SIXTEEN_BIT:
+        return np.rint(images * np.float32(1 / 257)).astype(np.uint8)
     if image_range is not None:
         return images.astype(np.uint8)
     raise DataError(
-        f"{name} has values of type {images.dtype} from {low} to {high}, which are not 8-bit pixels from 0 to 255; "
-        f"pass those as uint8, or scale {name} to floats from 0 to 1 or from -1 to 1."
+        f"{name} has values of type {images.dtype} from {low} to {high}, which do not fill the range of 8-bit or "
+        f"16-bit pixels; pass 8-bit pixels as uint8, or scale {name} to floats from 0 to 1 or from -1 to 1."
     )
 
 
 def _check_stated(low: float, high: float, stated: Range, name: str) -> None:
-    """Rejects float images outside of the stated range."""
+    """Rejects images outside of the stated range."""
     if not is_inside(low, high, stated):
         raise DataError(
-            f"{name} has floats from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
+            f"{name} has values from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
             f"or clip {name}, or state another of the ranges {', '.join(IMAGE_RANGES)}."
         )
 

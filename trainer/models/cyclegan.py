@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
-from trainer.errors import DataError, NetworkError
+from trainer.errors import DataError, NetworkError, count_of
 from trainer.image_io import tile
 from trainer.models.arrays import as_images, read_images
 from trainer.models.gan import GAN
@@ -209,7 +209,8 @@ class CycleGAN(GAN):
             raise DataError("CycleGAN has no images to translate; call show(images_a, images_b) or fit first.")
         if self.num_images_to_show < num_images:
             raise DataError(
-                f"num_images={num_images} is more than the {self.num_images_to_show} images to show; pass fewer."
+                f"num_images={num_images} is more than the {count_of(self.num_images_to_show, 'image')} to show; pass "
+                "fewer."
             )
         a, b = self.grid_images
         return a[:num_images], b[:num_images]

@@ -19,14 +19,20 @@ from trainer.config.compatibility import check_updates
 from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import NetworkError
 from trainer.models import compiled_state
 from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.inference import InferenceMixin
-from trainer.models.keras_methods import KerasMethodsMixin, as_callbacks, check_arguments, check_overrides
+from trainer.models.keras_methods import (
+    KerasMethodsMixin,
+    as_callbacks,
+    check_arguments,
+    check_not_compiled,
+    check_overrides,
+)
 from trainer.models.network_inputs import check_latent_dim
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
@@ -93,6 +99,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     ema_networks: tuple[str, ...] = ("generator",)
     """Names of the generators that have an EMA, if EMA is enabled."""
 
+    _step = 0
+
     def __init__(
         self,
         latent_dim: int | None = None,
@@ -112,11 +120,24 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         self.latent_distribution = latent_distribution
         self.stated_range = None if image_range is None else IMAGE_RANGES[image_range]
         self.image_range = self.stated_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
-        self.step = 0
         self._factories = dict(networks or {})
         self._compiled_state: CompiledState | None = None
         self._compiled_step: CompiledStep | None = None
         self._preemption = Preemption()
+
+    @property
+    def step(self) -> int:
+        """Number of training steps taken. `fit` continues from it.
+
+        Raises:
+            ConfigError: If it is set to anything but a whole number from 0 up.
+        """
+        return self._step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        check_number("step", value, whole=True)
+        self._step = int(value)
 
     @property
     def latent_size(self) -> int:
@@ -249,8 +270,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             ConfigError: If a setting or a name is unknown, two settings exclude each other, or the model is compiled.
             NetworkError: If networks, loss and optimizers do not fit each other.
         """
-        if self._compiled_state is not None:
-            raise ConfigError(f"{type(self).__name__} is compiled already; create another one to change its settings.")
+        check_not_compiled(self)
         check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
         check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(

@@ -22,11 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.datasets import machine_memory_mib
-from trainer.errors import DataError, quote
+from trainer.data.field_names import IMAGE_NAMES, LABEL_NAMES
+from trainer.errors import DataError, count_of, quote
 from trainer.models.arrays import as_array
 
-_IMAGE_KEYS = frozenset({"image", "images", "img", "x", "pixel_values"})
-_LABEL_KEYS = frozenset({"label", "labels", "y"})
+_IMAGE_KEYS = frozenset({*IMAGE_NAMES, "pixel_values"})
+_LABEL_KEYS = frozenset(LABEL_NAMES)
 _PREPARE = "write the images to files and prepare them with python -m trainer prepare"
 
 
@@ -106,7 +107,10 @@ def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
     if images is None:
         raise DataError(f"{name} is a {type(value).__name__} without examples; pass at least one image.")
     if labels is not None and len(labels) != len(images):
-        raise DataError(f"{name} has {len(labels)} labels for {len(images)} images; pass one label per image.")
+        raise DataError(
+            f"{name} has {count_of(len(labels), 'label')} for {count_of(len(images), 'image')}; pass one label per "
+            "image."
+        )
     return _channels_last(images) if examples.is_channels_first else images, labels
 
 
@@ -143,7 +147,9 @@ def _split(item: Any, name: str) -> tuple[Any, Any]:
     if not isinstance(item, (tuple, list)):
         return item, None
     if len(item) not in (1, 2):
-        raise DataError(f"{name} has examples of {len(item)} parts; pass images, or pairs of images and labels.")
+        raise DataError(
+            f"{name} has examples of {count_of(len(item), 'part')}; pass images, or pairs of images and labels."
+        )
     return item[0], item[1] if len(item) == 2 else None
 
 

@@ -36,6 +36,16 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, str]]] = {
 }
 """Arguments of Keras's methods that have no meaning here: their defaults, which are accepted, and advice."""
 
+_COMPILED = "a GAN is compiled once; pass it to compile of another one"
+ATTRIBUTES: dict[str, tuple[Any, str]] = {
+    "run_eagerly": ARGUMENTS["compile"]["run_eagerly"],
+    "steps_per_execution": ARGUMENTS["compile"]["steps_per_execution"],
+    "loss": (None, _COMPILED),
+    "jit_compile": (None, _COMPILED),
+    "dtype_policy": (None, "pass precision to compile"),
+}
+"""Attributes of `keras.Model` that training does not read: their defaults, which are accepted, and advice."""
+
 _NOT_CALLED = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
 
 
@@ -71,6 +81,20 @@ def check_overrides(kind: type[keras.Model]) -> None:
     for name in _NOT_CALLED:
         if getattr(kind, name) is not getattr(keras.Model, name):
             raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
+
+
+def check_not_compiled(gan: Any) -> None:
+    """Rejects a GAN that is compiled, or whose class has an `__init__` that does not call that of its base class.
+
+    Raises:
+        ConfigError: If it is compiled, or the attributes that `GAN.__init__` sets are missing.
+    """
+    if getattr(gan, "compiled", False):
+        raise ConfigError(f"{type(gan).__name__} is compiled already; create another one to change its settings.")
+    if "_factories" not in vars(gan):
+        raise ConfigError(
+            f"{type(gan).__name__}.__init__ does not call super().__init__; call super().__init__(latent_dim) first."
+        )
 
 
 def as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
@@ -112,10 +136,29 @@ def _refused(name: str, advice: str) -> Callable[..., NoReturn]:
     return method
 
 
+def _fixed(name: str) -> property:
+    """Returns a property in place of an attribute in `ATTRIBUTES`. Setting it to another value raises ConfigError."""
+    default, advice = ATTRIBUTES[name]
+    inherited = getattr(keras.Model, name, None)
+    read: Callable[[Any], Any] = getattr(inherited, "fget", None) or (lambda self: default)
+
+    def refuse(self: Any, value: Any) -> None:
+        if value not in (default, read(self)):
+            raise ConfigError(f"{name}={quote(value)} cannot be set on a {type(self).__name__}; {advice}.")
+
+    return property(read, refuse, doc=f"The `{name}` of Keras, which cannot be set: {advice}.")
+
+
 class KerasMethodsMixin:
     """Methods of `keras.Model` that a GAN refuses or changes. Legend: see `trainer.models.GAN`."""
 
     step: int
+
+    run_eagerly = _fixed("run_eagerly")
+    steps_per_execution = _fixed("steps_per_execution")
+    loss = _fixed("loss")
+    jit_compile = _fixed("jit_compile")
+    dtype_policy = _fixed("dtype_policy")
 
     evaluate = _refused(
         "evaluate",

@@ -6,6 +6,7 @@ and losses of that shape.
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,9 @@ class AdversarialLoss:
         return tf.sigmoid(logits)
 
 
+_MIN_DIFFERENCE = 1e-5
+"""Minimum difference between the losses of different outputs of the discriminator, far above rounding errors."""
+
 _LOSSES: Registry[type[AdversarialLoss]] = Registry("loss")
 names, check_name = _LOSSES.names, _LOSSES.check_name
 
@@ -79,6 +83,7 @@ def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> Advers
     """
     if isinstance(identifier, str):
         if identifier not in _LOSSES.names() and (function := _keras_loss(identifier)):
+            get(getattr(keras.losses, function))  # rejects a loss that no GAN can use
             raise ConfigError(f"loss={identifier} is a name of Keras; pass the function keras.losses.{function}.")
         return _LOSSES[identifier]()
     if isinstance(identifier, type) and issubclass(identifier, (AdversarialLoss, keras.losses.Loss)):
@@ -252,6 +257,7 @@ class KerasLoss(AdversarialLoss):
         from_logits = _from_logits(function)
         self.expects_logits, self.reads_probabilities = from_logits is True, from_logits is False
         self.decision_threshold = 0.0 if self.expects_logits or _is_hinge(function) else 0.5
+        self._check_reads_outputs()
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
         return 0.5 * self._against(1.0, real_logits)
@@ -265,6 +271,25 @@ class KerasLoss(AdversarialLoss):
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the probability of being real if D returns logits, else D's output."""
         return tf.sigmoid(logits) if self.expects_logits else logits
+
+    def _check_reads_outputs(self) -> None:
+        """Rejects losses that one number per image does not change, such as those over the probabilities of classes."""
+        outputs = tf.constant([0.1, 0.3, 0.6, 0.9])  # a loss may be constant for one sign, as a hinge is
+        try:
+            with tf.device("CPU:0"), warnings.catch_warnings():  # a GPU gives NaN instead of an error
+                warnings.simplefilter("ignore")  # Keras warns of what is an error here
+                is_constant = any(
+                    all(_is_constant(self._against(target, sign * outputs)) for sign in (1.0, -1.0))
+                    for target in (1.0, 0.0)
+                )
+        except tf.errors.InvalidArgumentError:  # the target 1 is no class of a single one
+            is_constant = True
+        if is_constant:
+            raise NetworkError(
+                f"the Keras loss {_name_of(self._function)} does not depend on the one number per image that the "
+                "discriminator returns, so that nothing would be learned; use a loss on one number, such as "
+                "keras.losses.BinaryCrossentropy(from_logits=True)."
+            )
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
         call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
@@ -280,6 +305,10 @@ class KerasLoss(AdversarialLoss):
 
 def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_constant(values: tf.Tensor) -> bool:
+    return float(tf.reduce_max(values) - tf.reduce_min(values)) < _MIN_DIFFERENCE
 
 
 def _is_hinge(function: Callable[..., Any]) -> bool:

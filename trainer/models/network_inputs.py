@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config.fields import check_number
-from trainer.errors import ConfigError, DataError, NetworkError
+from trainer.errors import ConfigError, DataError, NetworkError, count_of
 from trainer.models.validation import input_shapes
 
 Shape = tuple[int | None, ...]
@@ -193,7 +193,7 @@ def _error(role: str, inputs: Sequence[_Input], data_shape: Shape, num_classes: 
     shapes = " and ".join(str(value.shape) for value in inputs)
     data = f"{'images' if is_image else 'latents'} of {data_shape}"
     return NetworkError(
-        f"the {role} takes {shapes}; for {data} and labels of {num_classes} classes, start it with "
+        f"the {role} takes {shapes}; for {data} and labels of {count_of(num_classes, 'class')}, start it with "
         f"keras.Input({(*data_shape[:-1], size)}), or with two inputs: {data_shape}, and a label, one-hot of "
         f"({num_classes},) or an integer of (1,), that is named label"
         f"{'' if is_image else '; or change latent_dim'}."

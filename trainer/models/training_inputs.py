@@ -36,7 +36,7 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
     """
     num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
     if isinstance(x, StreamedDataset):
-        check_batch(batch_size, x.num_examples, num_replicas)
+        check_batch(batch_size, x.num_examples, num_replicas, "batch_size")
         _check_images(gan, x.image_shape, gan.image_range)
         host_shard = _host_shard(gan.compiled_state, batch_size)
         return StreamingLoader(x, gan.make_chunk, batch_size, balance_classes, host_shard)
@@ -44,7 +44,7 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
-    check_batch(batch_size, chunk.max_batch_size, num_replicas)
+    check_batch(batch_size, chunk.max_batch_size, num_replicas, "batch_size")
     _check_images(gan, chunk.images.shape[1:], chunk.image_range)
     _set_image_range(gan, chunk.image_range)
     return InMemoryLoader(chunk, batch_size)

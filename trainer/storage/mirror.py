@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.errors import StorageError, escape
+from trainer.errors import StorageError, count_of, escape
 from trainer.storage.base import Location
 from trainer.storage.safe_names import path_below
 
@@ -67,7 +67,8 @@ class Mirror:
         if self._failed:
             name, reason = next(iter(self._failed.items()))
             _logger.warning(
-                f"{len(self._failed)} files are not copied to {self._remote}, such as {escape(name)}: {reason}"
+                f"{count_of(len(self._failed), 'file')} cannot be copied to {self._remote}, such as {escape(name)}: "
+                f"{reason}"
             )
 
     def copy(self, *, include_slow: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.errors import CheckpointError, ConfigError
 from trainer.storage import documents
-from trainer.storage.base import Location
+from trainer.storage.base import Location, too_large
 from trainer.storage.local import AppendOnlyFolder
 from trainer.storage.local_files import remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
@@ -64,8 +64,8 @@ class RunDirectory:
             only: Names in the directory to download from a bucket, such as `config.json`. None: all names.
 
         Raises:
-            StorageError: If the bucket cannot be read or has an unsafe name, or if a file or folder of a local
-                directory is a link that leads out of it.
+            StorageError: If the bucket cannot be read, or has an unsafe name or a very large config, or if a file or
+                folder of a local directory is a link that leads out of it.
         """
         if self._remote is None:
             self._check_links()
@@ -73,9 +73,10 @@ class RunDirectory:
             return
         with scratch_folder() as scratch:
             self._set_root(path_below(scratch, self._remote.name, self.name))
-            names = [entry.name for entry in self._remote.entries() if _FILE.fullmatch(entry.name)]
-            if only is not None:
-                names = [name for name in names if name in only]
+            entries = [entry for entry in self._remote.entries() if _FILE.fullmatch(entry.name)]
+            names = [entry.name for entry in entries if only is None or entry.name in only]
+            if any(entry.name == CONFIG and entry.num_bytes > documents.MAX_DOCUMENT_BYTES for entry in entries):
+                raise too_large(self._remote / CONFIG, documents.MAX_DOCUMENT_BYTES)
             self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
             self._downloaded = {name: file_state(self.root / name) for name in names}
             yield self

@@ -21,6 +21,12 @@ from trainer.training.distributed import strategy as strategies
 _logger = logging.getLogger(__name__)
 _STEP = re.compile("[0-9]{1,18}")
 
+_SCHEMA = documents.record(
+    {name: documents.text() for name in ("recipe", "model", "architecture", "dataset", "loss", "metrics")}
+    | {name: documents.whole() for name in ("latent_dim", "global_batch_size", "steps")}
+    | {"seed": documents.whole(minimum=-(2**63))}
+)
+"""Settings that the config of every run has. Later versions may add others, which earlier configs do not have."""
 _FINGERPRINTS = "fingerprints"
 """Key in `config.json` of the fingerprints of settings and data; not a setting."""
 
@@ -72,9 +78,7 @@ def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None
     if not directory.config.exists():
         return None
     path, remedy = directory.display_path(directory.config), "copy the run again, or use another directory"
-    values = read_json(
-        locate(directory.config), documents.record({}), remedy=remedy, error=CheckpointError, origin=path
-    )
+    values = read_json(locate(directory.config), _SCHEMA, remedy=remedy, error=CheckpointError, origin=path)
     revisions = values.pop(_FINGERPRINTS, None)
     try:
         config = TrainConfig.from_dict(values)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from trainer.cloud.jobs.job_spec import TuningSpec
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
-from trainer.errors import ConfigError, StorageError, quote
+from trainer.errors import ConfigError, StorageError, count_of, quote
 from trainer.storage import Location, check_relative_name, documents, read_json, read_json_lines
 
 State = Literal["ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
@@ -107,7 +107,9 @@ def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); delete it.") from error
     if num_unreadable:
-        raise ConfigError(f"{path} has {num_unreadable} lines that are not reports of a metric; delete them.")
+        raise ConfigError(
+            f"{path} has {count_of(num_unreadable, 'line')} that are not reports of a metric; delete them."
+        )
     reports = [(float(line.get("global_step") or 0), float(line.get(metric_id) or "nan")) for line in lines]
     return tuple(
         Measurement(step=int(step), value=value)

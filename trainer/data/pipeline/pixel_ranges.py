@@ -13,6 +13,8 @@ IMAGE_RANGES: dict[str, Range] = {
     ImageRange.EIGHT_BIT: (0.0, 255.0),
 }
 """Ranges of pixels by their names in the config."""
+SIXTEEN_BIT: Range = (0.0, 65535.0)
+"""Range of 16-bit pixels. They are converted to 8-bit pixels when they are read."""
 _MARGIN = 0.1
 """Part of a range within which the smallest and the largest value must lie at its ends."""
 _TOLERANCE = 1e-3
@@ -23,8 +25,8 @@ def find_range(low: float, high: float, dtype: np.dtype) -> Range | None:
     """Returns the only range that the pixels of some images may be in, or None.
 
     uint8 pixels are 8-bit pixels, unless none is above 1. Booleans, and other integers that are only 0 and 1, are
-    black and white. Other integers are 8-bit pixels if they fill this range. Floats are in the range that they fill.
-    Pixels fill a range if the smallest and the largest of them are within a tenth of it at either end.
+    black and white. Other integers are 8-bit or 16-bit pixels if they fill one of these ranges. Floats are in the range
+    that they fill. Pixels fill a range if the smallest and the largest of them are within a tenth of it at either end.
 
     Args:
         low: Smallest value.
@@ -35,7 +37,8 @@ def find_range(low: float, high: float, dtype: np.dtype) -> Range | None:
         return None if high == 1 else IMAGE_RANGES[ImageRange.EIGHT_BIT]
     if dtype.kind == "b" or (dtype.kind in "iu" and (low, high) == (0, 1)):
         return IMAGE_RANGES[ImageRange.UNIT]
-    candidates = [IMAGE_RANGES[ImageRange.EIGHT_BIT]] if dtype.kind in "iu" else IMAGE_RANGES.values()
+    is_whole = dtype.kind in "iu"
+    candidates = [IMAGE_RANGES[ImageRange.EIGHT_BIT], SIXTEEN_BIT] if is_whole else IMAGE_RANGES.values()
     return next((candidate for candidate in candidates if _is_filled(low, high, candidate)), None)  # at most one
 
 

@@ -20,7 +20,7 @@ from trainer.data.prepare.encoding import encode_images, read_content
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source
 from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, scratch_folder
 
@@ -189,7 +189,7 @@ def convert(
             on_progress(progress)
         if not counts.sum():
             name, problem = progress.bad_images[0]
-            raise DataError(f"none of the {progress.total} images can be used: {name} {problem}.")
+            raise DataError(f"none of the {count_of(progress.total, 'image')} can be used: {name} {problem}.")
         shards = writer.finish()
     spec = DatasetSpec(
         image_shape=(shape[0], shape[1], shape[2]),
@@ -202,7 +202,8 @@ def convert(
     (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
     if 2 * progress.num_dark > spec.num_examples and options.bits is None:
         _logger.warning(
-            f"{progress.num_dark:,} of {spec.num_examples:,} images are almost black: their pixel values end at "
+            f"{progress.num_dark:,} of {count_of(spec.num_examples, 'image')} are almost black: their pixel values "
+            "end at "
             f"{progress.max_value} of 255. If the files use fewer bits than they have, state the number: --bits=12 for "
             "16-bit files with values up to 4,095, or --bits=1 for masks of 0 and 1; delete the data set first."
         )
@@ -232,7 +233,7 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         shapes = [result for result in results if not isinstance(result, DataError)]
         if not shapes:
             name, problem = source.items[int(indices[0])].name, results[0]
-            raise DataError(f"none of the first {len(results)} images can be read: {name} {problem}.")
+            raise DataError(f"none of the first {count_of(len(results), 'image')} can be read: {name} {problem}.")
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"

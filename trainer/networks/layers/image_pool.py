@@ -6,7 +6,7 @@ Legend: `B` images of a replica, `H W C` image shape, `P` slots of the pool.
 import tensorflow as tf
 from keras import layers
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, count_of
 
 
 class ImagePool(layers.Layer):
@@ -39,7 +39,7 @@ class ImagePool(layers.Layer):
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if 0 < size < num_replicas:
             raise ConfigError(
-                f"image pool of size={size} has no slot for each of {num_replicas} replicas; "
+                f"image pool of size={size} has no slot for each of {count_of(num_replicas, 'replica')}; "
                 f"give at least {num_replicas}, or 0 for no pool."
             )
         self.size = size

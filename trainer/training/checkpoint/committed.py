@@ -8,7 +8,13 @@ from pathlib import Path
 from trainer.errors import CheckpointError, quote
 from trainer.storage import Location, local_path
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest, verify
+from trainer.training.checkpoint.manifest import (
+    MANIFEST,
+    CheckpointManifest,
+    NewerFormatError,
+    read_manifest,
+    verify,
+)
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 
@@ -36,6 +42,7 @@ class CommittedCheckpoints:
         remote: Location | None = None,
     ):
         self.directory = local_path(directory)
+        self._name = str(self.directory if remote is None else remote)
         self._best = best
         if not isinstance(fingerprints, RunHistory):
             fingerprints = RunHistory.start(fingerprints or {})
@@ -56,13 +63,13 @@ class CommittedCheckpoints:
         if manifest is None and problems and step is not None:
             others = ", ".join(str(number) for number in reversed(self.steps()) if number != step) or "none"
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} is not valid: {problems[0]}; choose another one: "
+                f"the checkpoint of step {step} in {self._name} is not valid: {problems[0]}; choose another one: "
                 f"{others}."
             )
         if manifest is None and problems:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} is valid: {'; '.join(problems)}; restore one from a backup, use "
-                "the settings and data of the run, or use another job_dir."
+                f"no checkpoint in {self._name} is valid: {'; '.join(problems)}; restore one from a backup, use the "
+                "version, settings and data of the run, or use another job_dir."
             )
         return manifest, problems
 
@@ -102,6 +109,8 @@ class CommittedCheckpoints:
                 continue
             try:
                 manifest = self._manifest(step)
+            except NewerFormatError:
+                continue
             except (OSError, ValueError):
                 manifests[step] = None
                 continue

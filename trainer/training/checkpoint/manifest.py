@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import CheckpointError, quote
-from trainer.storage import check_relative_name, check_sha256, documents, file_sha256, parse_json
+from trainer.errors import CheckpointError, count_of
+from trainer.storage import check_json, check_relative_name, check_sha256, documents, file_sha256, parse_json
 
 MANIFEST = "MANIFEST.json"
 _FORMAT_VERSION = 2
 _READABLE_VERSIONS = (1, 2)
+_REMEDY = "restore it from a backup"
+_VERSIONED = documents.record({"format_version": documents.whole(1)})
 _SCHEMA = documents.record(
     {
         "step": documents.whole(maximum=10**18 - 1),
@@ -29,6 +31,10 @@ _SCHEMA = documents.record(
         "callbacks": documents.optional(documents.map_of(documents.map_of(documents.number))),
     }
 )
+
+
+class NewerFormatError(CheckpointError, ValueError):
+    """A manifest of a later version of the package. The message completes a sentence that begins with its name."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,18 @@ class CheckpointManifest:
             where: File or folder, for messages.
 
         Raises:
+            NewerFormatError: If a newer version of the package wrote it.
             CheckpointError: If a file name is not a plain relative name, or a hash is malformed.
             ValueError: If any byte differs from what was written.
         """
         try:
-            fields = parse_json(content, where, _SCHEMA, remedy="restore it from a backup", allow_nan=True)
+            fields = parse_json(content, where, _VERSIONED, remedy=_REMEDY, allow_nan=True)
+            if fields["format_version"] not in _READABLE_VERSIONS:
+                raise NewerFormatError(
+                    f"was written by a newer version of gan-trainer (format {fields['format_version']}, but this one "
+                    f"reads up to {_FORMAT_VERSION})"
+                )
+            check_json(fields, where, _SCHEMA, remedy=_REMEDY)
             fields.pop("manifest_sha256")
             manifest = cls(**fields)
             is_intact = manifest.to_bytes() == content
@@ -129,10 +142,10 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
         manifest = read_manifest(folder)
     except FileNotFoundError:
         return None, f"{folder.name} has no {MANIFEST}"
+    except NewerFormatError as error:
+        return None, f"{folder.name} {error}"
     except (OSError, ValueError):
         return None, f"{folder.name}/{MANIFEST} is damaged"
-    if manifest.format_version not in _READABLE_VERSIONS:
-        return None, f"{folder.name} has format {quote(manifest.format_version)}, expected {_FORMAT_VERSION}"
     for name, expected in manifest.files.items():
         path = folder / check_relative_name(name, folder / MANIFEST, CheckpointError)
         if not is_own_path(path, folder):
@@ -142,7 +155,7 @@ def verify(folder: Path) -> tuple[CheckpointManifest | None, str]:
         if path.stat().st_size != expected["num_bytes"]:
             return (
                 None,
-                f"{folder.name}/{name} has {path.stat().st_size} bytes, expected {expected['num_bytes']}",
+                f"{folder.name}/{name} has {count_of(path.stat().st_size, 'byte')}, expected {expected['num_bytes']}",
             )
         if file_sha256(path) != expected["sha256"]:
             return None, f"{folder.name}/{name} does not have the SHA-256 of its manifest"

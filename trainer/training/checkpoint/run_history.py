@@ -8,6 +8,8 @@ from typing import Any
 
 from trainer.training.checkpoint.manifest import CheckpointManifest
 
+SEED = "seed"
+"""Name of the seed among the fingerprints of a run without a config. Checkpoints without it may have any seed."""
 _EARLIER = "earlier_settings"
 """Name of the fingerprint of all settings and data that a run had before the current ones."""
 
@@ -119,7 +121,7 @@ class RunHistory:
         expected, stored = self.at(manifest.step), manifest.fingerprints
         if not expected:
             return ""
-        names = {*expected, *({_EARLIER} & set(stored))}
+        names = {*expected, *({_EARLIER} & set(stored))} - ({SEED} - set(stored))
         if manifest.format_version == 1:  # these manifests have no fingerprints after a change of settings
             names &= set(stored)
         differing = sorted(name for name in names if stored.get(name) != expected.get(name))

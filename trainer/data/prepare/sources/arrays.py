@@ -16,7 +16,7 @@ from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.record_files import SupportsRead
-from trainer.errors import DataError, StorageError
+from trainer.errors import DataError, StorageError, count_of
 from trainer.image_io import MAX_PIXELS
 
 BLOCK_BYTES = 2**20
@@ -149,7 +149,8 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         )
     if shape[0] > _MAX_IMAGES or int(np.prod(shape[1:], dtype=object)) > 3 * MAX_PIXELS:
         raise DataError(
-            f"{name} states {shape[0]:,} images of shape {list(shape[1:])}, more than {_MAX_IMAGES:,} images or "
+            f"{name} states {count_of(shape[0], 'image')} of shape {list(shape[1:])}, more than {_MAX_IMAGES:,} "
+            "images or "
             f"{MAX_PIXELS:,} pixels per image; divide it."
         )
 
@@ -161,10 +162,11 @@ def check_size(stated: int, actual: int, name: str) -> None:
         DataError: If they differ.
     """
     if stated > actual:
-        raise DataError(f"{name} is truncated: {stated - actual:,} of {stated:,} bytes are missing; copy it again.")
+        raise DataError(f"{name} lacks {count_of(stated - actual, 'byte')} of {stated:,}; copy it again.")
     if stated < actual:
         raise DataError(
-            f"{name} has {actual - stated:,} bytes after the {stated:,} bytes that its header states; save it again, "
+            f"{name} has {count_of(actual - stated, 'byte')} after the {count_of(stated, 'byte')} that its header "
+            "states; save it again, "
             "with one array per file."
         )
 
@@ -221,10 +223,9 @@ def _read_range(array: StoredArray, stated: str | None) -> Range:
         return IMAGE_RANGES[stated]
     image_range = find_range(low, high, array.dtype)
     if image_range is None:
-        raise DataError(
-            f"{values}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; state the range with --image_range, "
-            "or scale the pixels."
-        )
+        possible = [name for name, ends in IMAGE_RANGES.items() if is_inside(low, high, ends)]
+        remedy = f"state the range with --image_range={' or '.join(possible)}" if possible else "scale them to 0..255"
+        raise DataError(f"{values}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; {remedy}.")
     return image_range
 
 

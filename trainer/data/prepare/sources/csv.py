@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
@@ -12,15 +13,14 @@ from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
 _PATH_COLUMNS = ("path", "file", "filename", "image")
-_LABEL_COLUMNS = ("label", "class", "class_name")
 
 
 class CsvSource(FilesSource):
     """Images that a CSV file with a header lists.
 
-    The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label` (or
-    `class`, `class_name`) contains their classes. Paths are relative to a folder and stay inside it. They may begin
-    with the name of that folder, local or `gs://`.
+    The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label`, or
+    another one of `LABEL_NAMES`, contains their classes. Paths are relative to a folder and stay inside it. They may
+    begin with the name of that folder, local or `gs://`.
 
     Args:
         table: CSV file.
@@ -58,12 +58,13 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
     _, header = next(rows, (0, []))
     columns = {column.strip().lower(): index for index, column in enumerate(header)}
     path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
-    label_column = _choose_column(columns, "label_field", options.label_field, _LABEL_COLUMNS, table)
+    label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
         received = quote(", ".join(columns)) if columns else "(none)"
         raise DataError(
             f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
-            f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(_LABEL_COLUMNS)}; correct its first line."
+            f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
+            "correct its first line."
         )
     return [
         (line, _value(row, path_column), table.stem if label_column is None else _value(row, label_column))

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.data.field_names import IMAGE_NAMES, LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.splits import choose_splits, without_split
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, count_of, quote
 
-_IMAGE_WORDS = ("x", "images", "image", "imgs", "img", "arr_0")
+_IMAGE_WORDS = (*IMAGE_NAMES, "arr_0")
 """Names of images, preferred among several arrays whose shape fits."""
-LABEL_WORDS = ("y", "labels", "label", "targets", "target", "arr_1")
+_LABEL_WORDS = (*LABEL_NAMES, "arr_1")
 """Names of labels."""
 _CLASS_NAME_WORDS = ("classes", "class_names", "label_names", "list_classes", "names")
 _LABEL_KINDS = "biuUSO"
@@ -70,7 +71,7 @@ def choose_fields(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sourc
     others = {name: info for name, info in arrays.items() if name != images and without_split(name)[1] in (split, None)}
     labels = _choose_labels(others, arrays[images].shape[0], options, source)
     class_names = [name for name, info in others.items() if _has_class_names(name, info)]
-    is_usual = without_split(images)[0] in _IMAGE_WORDS and (not labels or without_split(labels)[0] in LABEL_WORDS)
+    is_usual = without_split(images)[0] in _IMAGE_WORDS and (not labels or without_split(labels)[0] in _LABEL_WORDS)
     has_choice = options.image_field is not None and options.label_field is not None
     if not has_choice and (not is_usual or (labels is None and others)):
         notes.append(describe_choice(source, images, labels))
@@ -149,15 +150,16 @@ def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sour
     if len(candidates) == 1 and not options.split:
         return candidates[0], []
     sizes = {split: arrays[name].shape[0] for split, name in by_split.items()}
-    chosen, note = choose_splits(sizes, options.split, "images", source)
+    chosen, note = choose_splits(sizes, options.split, "image", source)
     return by_split[chosen[0]], [note] if note else []
 
 
 def _choose_labels(others: Mapping[str, ArrayInfo], num_images: int, options: SourceOptions, source: str) -> str | None:
     if options.label_field == NO_LABELS:
         return None
-    named = [name for name in others if without_split(name)[0] in LABEL_WORDS]
-    fitting = named or [name for name, info in others.items() if _has_class_of_each(info, num_images)]
+    named = [name for name in others if without_split(name)[0] in _LABEL_WORDS]
+    by_shape = [name for name, info in others.items() if _has_class_of_each(info, num_images)]
+    fitting = named or [name for name in by_shape if not _has_class_names(name, others[name])] or by_shape
     return choose_field(
         "label_field",
         options.label_field,
@@ -190,7 +192,7 @@ def check_labels(info: ArrayInfo, num_images: int | None, name: str) -> None:
     if num_images is not None and info.shape[:1] != (num_images,):
         raise DataError(
             f"{name} has shape {list(info.shape)}, expected one integer, text or one-hot vector for each of "
-            f"{num_images} images; correct the labels."
+            f"{count_of(num_images, 'image')}; correct the labels."
         )
     num_bytes = count_bytes(info.shape, info.dtype)
     max_bytes = max(_MIN_LABEL_BYTES, _BYTES_PER_LABEL * (num_images or 0))
@@ -251,7 +253,7 @@ def as_classes(
     if values.shape != (num_images,) or values.dtype.kind not in "biuU":
         raise DataError(
             f"{source} has labels {values.dtype} {list(values.shape)}, expected one integer, text or one-hot vector "
-            f"for each of {num_images} images; correct the labels, or pass --label_field={NO_LABELS}."
+            f"for each of {count_of(num_images, 'image')}; correct the labels, or pass --label_field={NO_LABELS}."
         )
     is_text = values.dtype.kind == "U"
     if not is_text and values.size and values.min() < 0:

@@ -1,5 +1,8 @@
 """Source for HDF5 files. Only data sets that are stored in the file itself are read."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,17 @@ from trainer.errors import DataError, quote
 _MAX_DEPTH = 16
 _MAX_CHUNK_BYTES = 2**28
 _BLOCK_BYTES = 2**26
+_MAX_TEXT_SECS = 8
+_MAX_TEXT_MEMORY_BYTES = 2**31
+_READ_TEXTS = """
+import json, resource, sys
+import h5py
+path, name, limit = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))
+with h5py.File(path) as file:
+    sys.stdout.write(json.dumps(file[name].asstr("utf-8")[...].tolist()))
+"""
+"""Program that writes the texts of an array as JSON."""
 
 
 class Hdf5Source(ArraySource):
@@ -103,9 +117,25 @@ def _read_values(array: Any, name: str, source: str, count: int | None) -> np.nd
 
     check_labels(_describe(array), count, f"{quote(name)} in {source}")
     _check_stored(array, f"{quote(name)} in {source}")
+    if array.dtype.kind == "O":
+        return _read_texts(array, f"{quote(name)} in {source}")
     if h5py.check_string_dtype(array.dtype) is not None:
         return array.asstr("utf-8")[...].astype(str)
     return array[...]
+
+
+def _read_texts(array: Any, name: str) -> np.ndarray:
+    """Reads texts of variable length in a process of its own: the HDF5 library may loop endlessly in a damaged file."""
+    command = [sys.executable, "-I", "-c", _READ_TEXTS, array.file.filename, array.name, str(_MAX_TEXT_MEMORY_BYTES)]
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=_MAX_TEXT_SECS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(
+            f"{name} cannot be read within {_MAX_TEXT_SECS} s; store integers, or save it again."
+        ) from error
+    if result.returncode:
+        raise DataError(f"{name} has no readable texts; store integers, or save it again as UTF-8.")
+    return np.array(json.loads(result.stdout), str)
 
 
 def _check_stored(array: Any, name: str) -> None:

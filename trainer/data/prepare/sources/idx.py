@@ -15,7 +15,7 @@ from trainer.data.prepare.sources.arrays import (
 )
 from trainer.data.prepare.sources.base import SourceOptions
 from trainer.data.prepare.sources.fields import as_classes, count_bytes
-from trainer.errors import DataError
+from trainer.errors import DataError, count_of
 
 _UINT8 = 0x08
 
@@ -79,7 +79,8 @@ def _unpack(path: Path, target: Path, dimensions: tuple[int, ...], num_labels: i
                 check_images(shape, np.dtype(np.uint8), str(path))
             elif shape != (num_labels,):
                 raise DataError(
-                    f"{path} has {shape[0]:,} labels for {num_labels:,} images; give the file of its labels."
+                    f"{path} has {count_of(shape[0], 'label')} for {count_of(num_labels, 'image')}; give the file of "
+                    "its labels."
                 )
             num_bytes = count_bytes(shape, np.dtype(np.uint8))
             if is_gzip:

@@ -11,7 +11,7 @@ from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, S
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
-from trainer.errors import ConfigError, DataError, escape, quote
+from trainer.errors import ConfigError, DataError, count_of, escape, quote
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 DATA_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".parquet", ".tfrecord", ".csv")
@@ -136,8 +136,8 @@ def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
         )
     if num_images >= _MIN_IMAGES_FOR_CLASS_NOTES and 2 * len(class_names) > num_images:
         notes.append(
-            f"{num_images:,} images have {len(class_names):,} classes; if these are no classes, pass "
-            f"--label_field={NO_LABELS}."
+            f"{count_of(num_images, 'image')} have {count_of(len(class_names), 'class')}; if these are no classes, "
+            f"pass --label_field={NO_LABELS}."
         )
     elif len(class_names) > 1 and all(len(name) >= 4 and name.isdecimal() for name in class_names):
         notes.append(
@@ -157,7 +157,7 @@ def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> 
         num_loose = sum(len(path) == 1 for path in paths.values())
         splits = [name for name in folders if is_split_folder(name)]
         if not has_chosen and (any(name in folders for name in wanted) or (not wanted and len(splits) > 1)):
-            chosen, note = choose_splits(folders, wanted, "images", source)
+            chosen, note = choose_splits(folders, wanted, "image", source)
             notes += [note] if note else []
             if num_loose:
                 notes.append(f"Images beside the folders {', '.join(map(quote, chosen))} are left out: {num_loose:,}.")
@@ -168,7 +168,7 @@ def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> 
         else:
             break
     if wanted and not has_chosen:
-        choose_splits(all_folders, wanted, "images", source)
+        choose_splits(all_folders, wanted, "image", source)
     return paths, notes
 
 
@@ -182,12 +182,13 @@ def _classes_of_metadata(
     unlabeled = [name for name in paths if name not in class_of]
     if unlabeled:
         raise DataError(
-            f"{source} has {len(unlabeled):,} of {len(paths):,} images without a label in its files with labels, such "
+            f"{source} has {len(unlabeled):,} of {count_of(len(paths), 'image')} without a label in its files with "
+            "labels, such "
             f"as {quote(unlabeled[0])}; add their labels, remove the images, or pass --label_field={NO_LABELS}."
         )
     if missing:
         raise DataError(
-            f"{source} has labels of {len(missing):,} files that do not exist or are not images, such as "
+            f"{source} has labels of {count_of(len(missing), 'file')} that do not exist or are not images, such as "
             f"{quote(missing[0])}; add the files, or remove the labels."
         )
     return {name: class_of[name] for name in paths}
@@ -222,7 +223,8 @@ def _describe_folders(paths: _Paths, others: Sequence[str], subfolders: Callable
     inner = collections.Counter("/".join(path[:2]) for path in paths.values() if len(path) > 2)
     if inner:
         notes.append(
-            f"The classes are the folders {_shorten(map(quote, sorted(classes)))}; the {len(inner):,} folders in them, "
+            f"The classes are the folders {_shorten(map(quote, sorted(classes)))}; the "
+            f"{count_of(len(inner), 'folder')} in them, "
             f"such as {quote(next(iter(inner)))}, are not classes. To use those, pass their parent as --source."
         )
     return notes
@@ -235,7 +237,7 @@ def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
         return []
     counts = collections.Counter(escape(PurePosixPath(name).suffix.lower()) or "without a suffix" for name in skipped)
     listed = [f"{count:,} {suffix}" for suffix, count in counts.most_common()]
-    text = f"Skipped {len(skipped):,} of {len(skipped) + num_images:,} files: {_shorten(listed)}."
+    text = f"Skipped {len(skipped):,} of {count_of(len(skipped) + num_images, 'file')}: {_shorten(listed)}."
     if counts.keys() & set(_OTHER_IMAGE_SUFFIXES):
         text += " To use pictures in these formats, convert them to PNG or JPEG."
     if counts.keys() & set(ARCHIVE_SUFFIXES):

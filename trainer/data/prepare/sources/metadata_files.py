@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.dataset_spec import SPEC_NAME
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, read_csv
 from trainer.errors import DataError, quote
 from trainer.storage import check_json, documents, parse_json
 
 METADATA_NAMES = (SPEC_NAME, "metadata.csv", "metadata.jsonl")
 """Names of files with labels."""
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "y")
 MAX_JSON_BYTES = 2**26
 """Maximum size of a `dataset.json` in bytes, enough for a million images."""
 MAX_LINE_BYTES = 2**20
@@ -131,7 +131,7 @@ def _from_rows(rows: Iterator[tuple[int, Mapping[str, Any]]], name: str, label_f
         raise DataError(
             f"{name} has no column label_field={quote(label_field)}, but {', '.join(map(quote, columns))}; choose one."
         )
-    column = label_field or next((column for column in LABEL_COLUMNS if column in columns), None)
+    column = label_field or next((column for column in LABEL_NAMES if column in columns), None)
     if column is None:
         return None
     pairs = []

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, explain_errors
 from trainer.data.prepare.sources.fields import choose_field, describe_choice
-from trainer.data.prepare.sources.metadata_files import LABEL_COLUMNS
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource
 from trainer.errors import DataError, quote
 from trainer.storage import documents, parse_json
@@ -95,7 +95,7 @@ def _choose_label_column(
     if options.label_field == NO_LABELS:
         return None
     fitting = [column for column in columns if column in class_columns]
-    fitting = fitting or [column for column in columns if column.lower() in LABEL_COLUMNS]
+    fitting = fitting or [column for column in columns if column.lower() in LABEL_NAMES]
     return choose_field("label_field", options.label_field, columns, fitting, name)
 
 

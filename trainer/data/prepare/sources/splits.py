@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from trainer.errors import ConfigError, escape, quote
+from trainer.errors import ConfigError, count_of, escape, quote
 
 _SPLIT_WORD = r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?"
 _SPLIT_FOLDER = re.compile(rf"(?:{_SPLIT_WORD})[ _-]?(?:a|b|set|data|images)?", re.IGNORECASE)
@@ -35,7 +35,7 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
     Args:
         sizes: Number of images or files of each split.
         wanted: Names that the user gives; may be empty.
-        unit: Description of what `sizes` counts, such as `images`.
+        unit: Noun for what `sizes` counts, such as `image`.
         source: Name of the source, for messages.
 
     Returns:
@@ -66,10 +66,7 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
 
 def describe_counts(counts: Mapping[str, int], unit: str) -> str:
     """Returns a list such as `train (60,000 images), test (10,000 images)`."""
-    listed = [
-        f"{escape(name)} ({count:,} {unit if count != 1 else unit.removesuffix('s')})"
-        for name, count in list(counts.items())[:_MAX_LISTED]
-    ]
+    listed = [f"{escape(name)} ({count_of(count, unit)})" for name, count in list(counts.items())[:_MAX_LISTED]]
     return ", ".join(listed) + (", …" if len(counts) > _MAX_LISTED else "")
 
 
@@ -94,5 +91,5 @@ def select_files(names: Iterable[str], wanted: Sequence[str], source: str) -> tu
     sizes: dict[str, int] = {}
     for split in split_of.values():
         sizes[split] = sizes.get(split, 0) + 1
-    chosen, note = choose_splits(sizes, wanted, "files", source)
+    chosen, note = choose_splits(sizes, wanted, "file", source)
     return [name for name, split in split_of.items() if split in chosen], [note] if note else []

@@ -12,11 +12,15 @@ MAX_ROWS = 2_000_000
 """Maximum number of rows. The names and labels of their images are in memory."""
 MAX_COLUMNS = 1000
 """Maximum number of values in a row."""
+_SEPARATORS = ",;\t"
+_MAX_SEARCHED_CHARACTERS = 2**16
 _MAX_LINE_CHARACTERS = 2**20
 
 
 def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a CSV table with their line numbers, first the header. Empty lines are left out.
+
+    Values are separated by the one of `,`, `;` and tab that divides the header into the most columns.
 
     Args:
         content: Content of the file, in UTF-8.
@@ -25,8 +29,9 @@ def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: If the content is not a CSV table in UTF-8, or exceeds a limit.
     """
-    rows = csv.reader(_lines(content, name))
     try:
+        header = next(filter(str.strip, _lines(content, name)), "")
+        rows = csv.reader(_lines(content, name), delimiter=_separator(header[:_MAX_SEARCHED_CHARACTERS]))
         for count, row in enumerate(filter(None, rows)):
             if count > MAX_ROWS or len(row) > MAX_COLUMNS:
                 raise DataError(
@@ -36,6 +41,11 @@ def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
             yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV table in UTF-8 ({error}); save it in this format.") from error
+
+
+def _separator(header: str) -> str:
+    """Returns the separator of a table by its first line."""
+    return max(_SEPARATORS, key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
 
 
 def _lines(content: bytes, name: object) -> Iterator[str]:

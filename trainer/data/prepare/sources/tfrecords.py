@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.fields import choose_field, describe_choice
 from trainer.data.prepare.sources.records import MAX_RECORD_BYTES, Label, RecordSource, is_encoded_image
 from trainer.data.record_files import split_records
 from trainer.errors import DataError, quote
 
-_LABEL_FEATURES = ("image/class/label", "label", "labels", "class", "target", "y")
+_NUMBER_FEATURE = "image/class/label"
 _TEXT_FEATURE = "image/class/text"
-"""Feature with the class name of the number in `image/class/label`."""
+"""Feature with the class name of the number in the other one."""
 Features = Mapping[str, Any]
 """Value of each feature that has exactly one: bytes, int or float."""
 
@@ -53,7 +54,7 @@ class TfrecordSource(RecordSource):
                 return
             for file_name, index, features in itertools.chain([first], examples):
                 content, label = _as_record(file_name, index, features, fields[0], fields[1])
-                if isinstance(text := features.get(_TEXT_FEATURE), bytes) and fields[1] == _LABEL_FEATURES[0]:
+                if isinstance(text := features.get(_TEXT_FEATURE), bytes) and fields[1] == _NUMBER_FEATURE:
                     texts.setdefault(label, set()).add(text.decode(errors="replace"))
                 yield content, label
 
@@ -111,7 +112,7 @@ def _choose_features(features: Features, options: SourceOptions, name: str) -> t
         )
     if options.label_field == NO_LABELS:
         return images, None
-    usual = [key for key in _LABEL_FEATURES if key in features][:1]
+    usual = [key for key in (_NUMBER_FEATURE, *LABEL_NAMES) if key in features][:1]
     return images, choose_field("label_field", options.label_field, features, usual, name)
 
 
