@@ -250,7 +250,9 @@ class Stop(keras.callbacks.Callback):
 
 def events(folder):
     lines, _ = read_metrics(folder / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name != "time"} for line in lines if "event/rollback" in line]
+    return [
+        {name: value for name, value in line.items() if name != "time"} for line in lines if "event/rollback" in line
+    ]
 
 
 @pytest.mark.slow
