@@ -116,7 +116,7 @@ def test_no_usable_image_is_an_error(tmp_path):
         check_refusal(
             lambda known=known: convert_folder(tmp_path / "pictures", tmp_path / "out", max_bad_images=9, **known),
             DataError,
-            *("none", " 3 ", ".png", "not an image"),
+            *("none", "3 ", ".png", "not an image"),
         )
 
 

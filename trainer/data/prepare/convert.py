@@ -189,7 +189,7 @@ def convert(
             on_progress(progress)
         if not counts.sum():
             name, problem = progress.bad_images[0]
-            raise DataError(f"none of the {count_of(progress.total, 'image')} can be used: {name} {problem}.")
+            raise DataError(f"{count_of(progress.total, 'image')} tried, and none can be used: {name} {problem}.")
         shards = writer.finish()
     spec = DatasetSpec(
         image_shape=(shape[0], shape[1], shape[2]),
@@ -233,7 +233,7 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         shapes = [result for result in results if not isinstance(result, DataError)]
         if not shapes:
             name, problem = source.items[int(indices[0])].name, results[0]
-            raise DataError(f"none of the first {count_of(len(results), 'image')} can be read: {name} {problem}.")
+            raise DataError(f"{count_of(len(results), 'image')} tried, and none can be read: {name} {problem}.")
         channels = channels or max(shape[2] for shape in shapes)
         height, width = (height, width) if height else shapes[0][:2]
     resize = options.resize if options.image_size else "none"
