@@ -106,11 +106,16 @@ class Checkpoint(Periodic):
         self._restore_callbacks(manifest)
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if logs and self.model.step > 0:  # the evaluation of this step, which an earlier process has abandoned
+            self.on_train_batch_end(0, logs)
+
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
         value = metrics.get(self._best_name or "", float("inf"))
         is_best = value < self._best_value
-        if not (self.is_due or (is_best and self._is_finite())):
+        is_saved = self.model.step == self._saved_step
+        if not (is_saved or self.is_due or (is_best and self._is_finite())):
             return
         self._save(metrics)
         if is_best:
@@ -167,7 +172,9 @@ class Checkpoint(Periodic):
         return broken is None
 
     def _save(self, metrics: Mapping[str, float]) -> None:
-        """Saves a checkpoint. A machine that only reads makes the same checks, so that all of them roll back together.
+        """Saves a checkpoint, or adds metrics and states of callbacks to the one that was saved at this step.
+
+        A machine that only reads makes the same checks, so that all of them roll back together.
 
         Raises:
             DivergenceError: If the state is not finite.
@@ -176,10 +183,13 @@ class Checkpoint(Periodic):
         if self._reads_only:
             state_file.check_finite(state_file.snapshot(model.state), model.step)
             return
-        states = {name: callback.get_state() for name, callback in self._callback_states.items()}
+        states = {name: state for name, each in self._callback_states.items() if (state := each.get_state())}
         healthy_step = model.divergence.healthy_step(model.step)
-        self.store.save(model.state, model.step, metrics, model.initial_settings, states, healthy_step)
-        self._saved_step = model.step
+        if model.step == self._saved_step:
+            self.store.amend(model.step, metrics, states, healthy_step)
+        else:
+            self.store.save(model.state, model.step, metrics, model.initial_settings, states, healthy_step)
+            self._saved_step = model.step
 
 
 class Restore(keras.callbacks.Callback):

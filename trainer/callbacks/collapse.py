@@ -64,10 +64,12 @@ class CollapseAlarm(keras.callbacks.Callback):
         self._peak = state.get("peak", 0.0)
         self._num_bad, self._is_collapsed = int(state.get("num_bad", 0)), bool(state.get("is_collapsed", 0.0))
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.step == 0:
             self.set_state({})
             self._untrained = numbers(logs or {}).get(self._monitor, math.inf)
+        elif logs:  # the evaluation of this step, which an earlier process has abandoned
+            self.on_train_batch_end(0, logs)
         elif self._is_collapsed and self._stop:
             self.model.stop_training = True
             _logger.warning(

@@ -25,6 +25,8 @@ _ROLLBACK = "event/rollback"
 class MetricsLog(keras.callbacks.Callback):
     """Appends `{"step", "images_seen", "time", scalars...}` per execution. A resumed run drops later lines.
 
+    Metrics of a repeated evaluation at the beginning of a resumed run are added to the last line, if it is of its step.
+
     A rollback drops later lines, too, and adds a line `{"step", "time", "event/rollback": 1, "diverged_at_step",
     "rollbacks"}`.
 
@@ -54,9 +56,13 @@ class MetricsLog(keras.callbacks.Callback):
                 os.replace(self._path, self._damaged_path)
             step = self.model.step
             # A rollback to the step of this checkpoint came after it was written, and comes again.
-            self._rewrite(
-                [line for line in lines if line["step"] < step or (line["step"] == step > 0 and _ROLLBACK not in line)]
-            )
+            lines = [
+                line for line in lines if line["step"] < step or (line["step"] == step > 0 and _ROLLBACK not in line)
+            ]
+            if logs and lines and lines[-1]["step"] == step:  # an evaluation that an earlier process has abandoned
+                lines[-1] = self._errors.numbers(logs) | lines[-1]
+                logs = None
+            self._rewrite(lines)
         if num_damaged:
             _logger.warning(
                 f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "

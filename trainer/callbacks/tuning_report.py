@@ -52,6 +52,10 @@ class TuningReport(keras.callbacks.Callback):
         self._lines = _read_lines(self._path)
         self._errors, self._is_written = WriteErrors("metrics of this trial"), True
 
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self.model.step > 0:  # the evaluation of this step, which an earlier process has abandoned
+            self.on_train_batch_end(0, logs)
+
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: value for name, value in (logs or {}).items() if str(name).startswith("metric/")}
         if not metrics:

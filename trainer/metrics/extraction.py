@@ -50,25 +50,34 @@ class ReplicatedFunction:
 
         Returns:
             The outputs for all rows in order, [N, ...] each; the same ones in every process.
+
+        Raises:
+            heartbeat.Abandoned: After a block, on all machines after the same one, if one of them is to stop early.
         """
         num_replicas = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
         parts: list[Block] = []
         for blocks_of_round in _rounds(blocks, num_replicas):
             with without_tf32():  # not around the reading of blocks, which is the caller's code
                 outputs = self._run(*self._distribute(blocks_of_round))
-                arrays = [self._rows_of_all_replicas(output) for output in outputs]
+                stop, *arrays = [self._rows_of_all_replicas(output) for output in outputs]
+            heartbeat.beat()
+            if stop.any():
+                raise heartbeat.Abandoned
             for replica, block in enumerate(blocks_of_round):
                 rows = slice(replica * BLOCK_SIZE, replica * BLOCK_SIZE + len(block[0]))
                 parts.append(tuple(array[rows] for array in arrays))
-            heartbeat.beat()
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def _distribute(self, blocks: list[Block]) -> tuple[Any, ...]:
-        """Returns the padded arguments of each replica. Replicas without a block get the first one."""
+        """Returns the arguments of each replica: whether this process is to stop early, bool [1], and a padded block.
+
+        Replicas without a block get the first one.
+        """
+        stop = tf.constant([heartbeat.is_stop_requested()])
 
         def padded(replica: int) -> tuple[tf.Tensor, ...]:
             block = blocks[replica if replica < len(blocks) else 0]
-            return tuple(tf.constant(_pad(array)) for array in block)
+            return stop, *(tf.constant(_pad(array)) for array in block)
 
         if self._strategy is None:
             return padded(0)
@@ -78,15 +87,15 @@ class ReplicatedFunction:
 
     def _run_on_replicas(self, *arguments: Any) -> tuple[Any, ...]:
         if self._strategy is None:
-            return tuple(self._function(*arguments))
+            return self._run_on_replica(*arguments)
         return self._strategy.run(self._run_on_replica, args=arguments)
 
-    def _run_on_replica(self, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        outputs = tuple(self._function(*arguments))
+    def _run_on_replica(self, stop: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        outputs = stop, *self._function(*arguments)
         return tuple(map(_all_gather, outputs)) if _spans_processes(self._strategy) else outputs
 
     def _rows_of_all_replicas(self, output: Any) -> np.ndarray:
-        """Returns the rows of one round: [R B, ...]."""
+        """Returns the rows of all replicas, such as [R B, ...]."""
         if self._strategy is None:
             return output.numpy()
         results = self._strategy.experimental_local_results(output)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from trainer import heartbeat
 from trainer.metrics.moments import Moments, moments, row_blocks
 from trainer.metrics.validation import validate_feature_pair
 
@@ -33,7 +34,11 @@ def frechet_from_moments(real: Moments, fake: Moments) -> float:
     With S1 = A Aᵀ and S2 = B Bᵀ, the trace of (S1 S2)^½ is the sum of the singular values of Aᵀ B. They are accurate
     to the last digits for singular covariances as well, where a root of S1 S2 is not.
     """
-    root_trace = np.linalg.svd(real.factor.T @ fake.factor, compute_uv=False).sum()
+    factors = []
+    for each in (real, fake):
+        factors.append(each.factor)
+        heartbeat.beat()  # a decomposition of 2,048 features takes seconds
+    root_trace = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False).sum()
     mean_distance = np.square(real.mean - fake.mean).sum()
     distance = mean_distance + np.trace(real.covariance) + np.trace(fake.covariance) - 2.0 * root_trace
     return max(float(distance), 0.0)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from trainer import heartbeat
+
 _BLOCK_ROWS = 2048
 
 
@@ -46,6 +48,7 @@ def moments(blocks: Iterable[np.ndarray]) -> Moments:
     """
     num_samples, mean, scatter = 0, np.zeros(1), np.zeros((1, 1))
     for rows in blocks:
+        heartbeat.beat()
         block = np.asarray(rows, np.float64)
         if not len(block):
             continue

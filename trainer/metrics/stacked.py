@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from trainer import heartbeat
 from trainer.errors import DataError
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.modes import mode_divergence
@@ -114,6 +115,7 @@ class StackedMetrics(Suite):
         index_of: dict[bytes, int] = {}
         digit_indices = np.empty((len(self._real_images), 3), np.int32)
         for start in range(0, len(digit_indices), _BLOCK_SIZE):
+            heartbeat.beat()
             digits = _split_channels(self._without_padding(self._real_images[start : start + _BLOCK_SIZE]))
             new_indices = [index_of.setdefault(digit.tobytes(), len(index_of)) for digit in digits]
             digit_indices[start : start + _BLOCK_SIZE] = np.reshape(new_indices, (-1, 3))

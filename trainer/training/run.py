@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from trainer import callbacks, metrics, signals
+from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
@@ -28,6 +29,7 @@ from trainer.training.metric_suite import create_suite
 from trainer.training.restore import config_document, monitor_of, stored_config
 from trainer.training.run_state import (
     COLLAPSE,
+    EVALUATION,
     check_resumable,
     describe_end,
     has_model,
@@ -130,7 +132,8 @@ class Run:
         self._manifest = manifest
         self._started = time.monotonic()
         self._exported_step: int | None = None
-        self._alarm: callbacks.CollapseAlarm | None = None
+        self._evaluation: callbacks.Evaluation | None = None
+        self._callback_states: dict[str, StatefulCallback] = {}
 
     @property
     def _is_distributed(self) -> bool:
@@ -143,8 +146,9 @@ class Run:
 
     @property
     def _was_interrupted(self) -> bool:
-        """True if SIGTERM has stopped training before the last step."""
-        return self._gan.preempted and self._gan.step < (self._config.steps or 0)
+        """True if SIGTERM has stopped training before the last step, or an evaluation."""
+        is_pending = self._evaluation is not None and self._evaluation.is_pending
+        return is_pending or (self._gan.preempted and self._gan.step < (self._config.steps or 0))
 
     def prepare(self) -> None:
         """Creates the strategy, loads the data, and builds and compiles the GAN."""
@@ -177,7 +181,7 @@ class Run:
         """Waits until all machines have finished.
 
         Raises:
-            Preempted: If SIGTERM stopped training before the last step; the state is committed.
+            Preempted: If SIGTERM stopped training before the last step, or an evaluation; the state is committed.
         """
         if self._is_distributed:
             consensus.gather_per_replica(self._strategy, self._gan.step)
@@ -215,8 +219,7 @@ class Run:
             f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.",
             extra=log_fields({"seconds": seconds}),
         )
-        monitor = monitor_of(self._config)
-        if monitor is not None:
+        if (monitor := monitor_of(self._config)) is not None:
             self._report_best(monitor)
         display_path = directory.display_path
         samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
@@ -282,8 +285,10 @@ class Run:
             return []
         suite = create_suite(config, self._data, self._extractor, self._strategy)
         recall = metrics.recall(config.metrics, config.num_metric_samples)
-        self._alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
-        return [callbacks.Evaluation(suite, config.evaluate_every_steps), self._alarm]
+        alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
+        self._evaluation = callbacks.Evaluation(suite, config.evaluate_every_steps)
+        self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
+        return [self._evaluation, alarm]
 
     def _writers(self) -> list[keras.callbacks.Callback]:
         """The callbacks that write, without the checkpoint."""
@@ -305,7 +310,7 @@ class Run:
             config.checkpoint_every_steps,
             max_to_keep=config.max_to_keep,
             best=None if reads_only else monitor_of(config),
-            callback_states={} if self._alarm is None else {COLLAPSE: self._alarm},
+            callback_states=self._callback_states,
             fingerprints=self._history,
             remote=directory.remote_checkpoints,
             mirrors=mirrors,
@@ -315,11 +320,8 @@ class Run:
     def _announce(self) -> None:
         config, info = self._config, self._data.info
         height, width, channels = info.image_shape
-        weights = [
-            f"{name} {network.count_params():,}"
-            for name, network in self._gan.networks.items()
-            if network.trainable_weights
-        ]
+        trained = {name: network for name, network in self._gan.networks.items() if network.trainable_weights}
+        weights = [f"{name} {network.count_params():,}" for name, network in trained.items()]
         chunks = f", {config.num_chunks} chunks per epoch" if (config.num_chunks or 1) > 1 else ""
         device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         _logger.info(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from trainer import metrics
+from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import MetricSuite, Resume
@@ -27,8 +28,8 @@ _EVALUATION_SETTINGS = (
     *("metrics", "num_metric_samples", "inception_score"),
     *("evaluate_every_steps", "stop_on_collapse"),
 )
-COLLAPSE = "collapse"
-"""Name of the state of `CollapseAlarm` in checkpoints."""
+COLLAPSE, EVALUATION = "collapse", "evaluation"
+"""Names of the states of `CollapseAlarm` and `Evaluation` in checkpoints."""
 
 
 def with_machine_settings(
@@ -161,8 +162,11 @@ def _history(config: TrainConfig, history: RunHistory) -> RunHistory:
 def is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
     """Returns whether a run whose newest checkpoint has this manifest takes no more steps.
 
-    It has taken all steps, or its generator has collapsed and `config.stop_on_collapse` is True.
+    It has taken all steps, or its generator has collapsed and `config.stop_on_collapse` is True; and SIGTERM has not
+    abandoned the evaluation of its last step.
     """
+    if config.has_metrics and has_pending_evaluation(manifest.callbacks.get(EVALUATION, {}), manifest.step):
+        return False
     return manifest.step >= (config.steps or 0) or (config.stop_on_collapse and _is_collapsed(manifest))
 
 

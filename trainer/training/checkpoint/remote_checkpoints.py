@@ -48,6 +48,14 @@ class RemoteCheckpoints:
         (destination / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
         self.steps.add(step)
 
+    def replace_manifest(self, step: int, content: bytes) -> None:
+        """Replaces the manifest of a committed checkpoint, at once.
+
+        Raises:
+            StorageError: If it cannot be written; then the previous one remains.
+        """
+        (self._folder(step) / MANIFEST).write_bytes(content)
+
     def fetch(self, step: int, folder: Path) -> None:
         """Downloads the manifest of a checkpoint and the files that it lists. It does not verify them.
 

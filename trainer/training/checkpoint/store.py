@@ -1,19 +1,20 @@
 """The checkpoints of a run: written in the background, committed by their manifest, verified before use."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import tensorflow as tf
 
 from trainer.errors import CheckpointError
-from trainer.storage import Location
+from trainer.storage import Location, write_atomically
 from trainer.storage.run_directory import checkpoint_step
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.committed import PARTIAL, CommittedCheckpoints, remove
-from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
+from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 
@@ -88,6 +89,30 @@ class CheckpointStore(CommittedCheckpoints):
         )
         healthy_step = step if healthy_step is None else healthy_step
         self._pending = self._writer.submit(self._commit, snapshot, manifest, healthy_step)
+
+    def amend(
+        self, step: int, metrics: Mapping[str, float], callbacks: Mapping[str, dict[str, float]], healthy_step: int
+    ) -> None:
+        """Replaces metrics and states of callbacks in the checkpoint of `step`, which is valid all the time.
+
+        Args:
+            step: Step of the newest checkpoint.
+            metrics: As in `save`.
+            callbacks: As in `save`.
+            healthy_step: As in `save`.
+
+        Raises:
+            CheckpointError: If the previous checkpoint, or this change, could not be written.
+        """
+        self.wait()
+        path = self.folder(step) / MANIFEST
+        with self._errors_of(step):
+            manifest = dataclasses.replace(read_manifest(path.parent), metrics=dict(metrics), callbacks=dict(callbacks))
+            if self._remote is not None:
+                self._before_publishing()
+                self._remote.replace_manifest(step, manifest.to_bytes())
+            write_atomically(path, manifest.to_bytes())  # last: until then, a resumed run makes the change again
+            self._retain(step, healthy_step)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is committed.
@@ -189,7 +214,7 @@ class CheckpointStore(CommittedCheckpoints):
     def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest, healthy_step: int) -> None:
         step = manifest.step
         temporary = self._temporary(step)
-        try:
+        with self._errors_of(step):
             self._remove_leftovers()
             temporary.mkdir(parents=True)
             state_file.write(temporary, snapshot, manifest)
@@ -201,9 +226,15 @@ class CheckpointStore(CommittedCheckpoints):
                 self._before_publishing()
                 self._remote.publish(self.folder(step), step)
             self._retain(step, healthy_step)
+
+    @contextlib.contextmanager
+    def _errors_of(self, step: int) -> Iterator[None]:
+        """Turns errors of the disk while the checkpoint of `step` is written into a `CheckpointError`."""
+        try:
+            yield
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError):
-                remove(temporary)
+                remove(self._temporary(step))
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.directory} ({reason}); earlier ones remain. "
