@@ -38,7 +38,7 @@ from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.photos_network import PhotosNetwork
 
 _IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.", required=True)
-_ONLY = flags.DEFINE_list("only", None, "Defects to measure; all if not set.")
+_DEFECTS = flags.DEFINE_list("defects", None, "Defects to measure; all if not set.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use instead of those of the package.")
 _SIZE = 64
 _BATCH_SIZE = 50
@@ -155,7 +155,7 @@ def _mean_distances(
 
 
 def measure(
-    path: str, weights: str | None, only: list[str] | None
+    path: str, weights: str | None, defects: list[str] | None
 ) -> Iterator[tuple[str, tuple[float, ...], list[float]]]:
     """Yields each defect with its strengths and distances; the first distance is that of the unchanged images."""
     network = tf.function(PhotosNetwork(weights) if weights else PhotosNetwork())
@@ -166,13 +166,13 @@ def measure(
     fake = extract(network, [resize(picture) for picture in pictures])
     unchanged = frechet_distance(real, fake)
     for name, (change, strengths) in DEFECTS.items():
-        if only and name not in only:
+        if defects and name not in defects:
             continue
         changed = ([change(picture, strength) for picture in pictures] for strength in strengths)
         yield name, strengths, [unchanged, *(frechet_distance(real, extract(network, fakes)) for fakes in changed)]
-    if not only or "dropped" in only:
+    if not defects or "dropped" in defects:
         yield "dropped", DROPPED, dropped_distances(real, fake, labels)
-    if not only or "duplicated" in only:
+    if not defects or "duplicated" in defects:
         yield "duplicated", DUPLICATED, duplicated_distances(real, fake)
 
 
@@ -180,7 +180,7 @@ def main(_: list[str]) -> None:
     """Prints the table, and exits with code 1 if a distance does not grow."""
     failures = []
     print("| defect | strengths | unchanged | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|---|---|")
-    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _ONLY.value):
+    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _DEFECTS.value):
         values = " | ".join(f"{distance:.2f}" for distance in distances)
         print(f"| {name} | {', '.join(f'{strength:g}' for strength in strengths)} | {values} |", flush=True)
         if not all(weaker < stronger for weaker, stronger in itertools.pairwise(distances)):
