@@ -108,6 +108,33 @@ def test_the_state_continues_with_the_same_alarms(cut):
     assert second.get_state() == whole.get_state()
 
 
+@pytest.mark.parametrize(
+    ("monitor", "recall", "alarms"),
+    [
+        (MONITOR, RECALL, [0, 1]),  # the same metrics
+        ("metric/fid", "metric/other_recall", []),
+        ("metric/fid", RECALL, [0]),
+        (MONITOR, "metric/other_recall", [1]),
+        (MONITOR, None, [1]),
+    ],
+)
+def test_values_of_other_metrics_do_not_count_after_a_change_of_the_suite(monitor, recall, alarms):
+    first, model = start(100)
+    evaluate(first, model, 20, 0.6)
+    evaluate(first, model, 60, 0.6)
+    state = json.loads(json.dumps(first.get_state()))
+    raised = []
+    for number, values in enumerate([(20, 0.1), (60, 0.6)]):
+        second = callbacks.CollapseAlarm(monitor, recall)
+        second.set_model(model)
+        second.set_state(state)
+        second.on_train_begin({})
+        logs = dict(zip((monitor, recall), values, strict=True))
+        second.on_train_batch_end(0, logs)
+        raised += [number] * (second.EVENT in logs)
+    assert raised == alarms
+
+
 class Suite:
     """A metric suite whose values depend on the step only."""
 

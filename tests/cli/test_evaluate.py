@@ -219,6 +219,7 @@ def test_the_table_has_all_values(tmp_path, capsys):
     images, against = as_folder(tmp_path / "a", pictures(1)), as_dataset(tmp_path / "b", pictures(0))
     flags = f"--images={images}", f"--against={against}", "--metrics=photos"
     result, table = measured(capsys, *flags), evaluate(capsys, *flags, "--format=table")
+    assert all(len(line) <= 100 or str(tmp_path) in line for line in table.splitlines())
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if "_photos_40" in line}
     assert rows == {
         name: [f"{value:.4g}", f"{result['real_against_real'][name]:.4g}"] for name, value in result["metrics"].items()
@@ -317,6 +318,7 @@ def sets(tmp_path_factory):
         (["--images={}/images", "--against={}/set", "--out=x.png"], 2, ("--neighbors", "--out")),
         (["--images={}/images", "--against={}/set", "--neighbors=3", "--out=x.jpg"], 2, ("out", "x.jpg", ".png")),
         (["--images={}/images", "--against={}/set", "--neighbors=0", "--out=x.png"], 2, ("neighbors", "0")),
+        (["--images={}/images", "--against={}/set", "--neighbors=201", "--out=x.png"], 2, ("neighbors", "201", "200")),
         (["--images={}/images", "--against={}/set", "--metrics=cycle"], 2, ("metrics", "cycle")),
         (["--images={}/images", "--against={}/set", "--metrics=none"], 2, ("metrics", "none")),
         (["--images={}/images", "--against={}/set", "--metrics=photo"], 2, ("metrics", "photo", "photos")),

@@ -69,6 +69,9 @@ def check_refused(sent, *mentions):
         (["--dataset=cifar10", "--inception_weights=~/weights.pb"], ("inception_weights=", "weights.pb", "gs://")),
         (["--recipe=mine:own", "--inception_weights=weights.pb"], ("inception_weights=weights.pb", "gs://")),
         (["--inception_weights=https://:x"], ("inception_weights", "https://")),
+        (["--inception_weights=https://user:secret@host/x"], ("inception_weights", "https://")),
+        (["--recipe=mine:own", "--inception_weights=https://host/x?sig=1"], ("inception_weights", "https://")),
+        (["--metrics=none", "--stop_on_collapse"], ("stop_on_collapse", "metrics=none")),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(send, args, mentions, more):
@@ -91,7 +94,12 @@ def test_weights_in_a_bucket_are_checked_except_in_a_dry_run(send, bucket):
 
 
 @pytest.mark.parametrize(
-    "args", [["--dataset=/data/photos"], ["--recipe=mine:own"], ["--recipe=mine:own", "--global_batch_size=9000"]]
+    "args",
+    [
+        *[["--dataset=/data/photos"], ["--recipe=mine:own"], ["--recipe=mine:own", "--global_batch_size=9000"]],
+        *[["--inception_weights=/data/weights.tgz"], ["--metrics=inception", "--inception_weights=/weights.pb"]],
+        *[["--recipe=mine:own", "--inception_weights=/opt/x"], ["--dataset=/data/x", "--inception_weights=/data/y"]],
+    ],
 )
 def test_data_inside_the_image_is_not_checked(send, args):
     assert send(*args)[::3] == (0, 1)

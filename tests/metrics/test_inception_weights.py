@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from refusals import check_refusal
 
+from trainer.config import TrainConfig
 from trainer.errors import ConfigError, DataError, MissingError, StorageError, TrainerError
 from trainer.metrics import inception_weights as weights_module
 from trainer.metrics.inception_weights import GRAPH_NAME, PublishedFile, check, find, is_cached
@@ -331,16 +332,45 @@ def test_a_stream_without_end_is_cut(cache):
     assert content_of(cache) == {}
 
 
-def test_passwords_and_signatures_are_not_shown(cache, caplog):
-    caplog.set_level("INFO")
-    with web_server(answer(b"", 403)) as (address, _):
-        url = address.replace("http://", "http://user:hunter2@") + "/weights?X-Goog-Signature=hunter2#hunter2"
-        with pytest.raises(StorageError) as caught:
-            find(url, EXPECTED)
-    assert "hunter2" not in str(caught.value) + caplog.text and "/weights" in str(caught.value)
+SECRETS = [
+    *[
+        "https://user:hunter2@host/x",
+        "http://hunter2@host/x",
+        "https://:hunter2@host:443/x",
+        "HTTPS://u:hunter2@[::1]/x",
+    ],
+    *[
+        "https://host/x?X-Goog-Signature=hunter2",
+        "https://host?hunter2",
+        "https://host/x?a=b@hunter2",
+        "https:?hunter2",
+    ],
+    *["https://host/x#hunter2", "https://host/x?#hunter2", "https://user:hunter2@host:port/x?hunter2"],
+    *["https://user:hunt/hunter2@host/x", "https://user:a?hunter2@host/x", "https:user:hunter2@host/x"],
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda value: find(value, EXPECTED),
+        lambda value: check(value, EXPECTED),
+        lambda value: TrainConfig(inception_weights=value),
+        lambda value: TrainConfig(metrics="none").override(inception_weights=value),
+    ],
+    ids=["find", "check", "config", "override"],
+)
+def test_an_address_with_a_password_or_a_signature_is_refused_and_not_shown(act, url, cache):
+    check_refusal(lambda: act(url), ConfigError, "inception_weights=", url[:5])
     with pytest.raises(ConfigError) as caught:
-        check("https://user:hunter2@host:port/x?hunter2", EXPECTED)
+        act(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", ["download", "x?y#z@w", "gs://bucket/a@b", "https://host/a@b.tgz", "http://h:80/x"])
+def test_other_weights_are_settings(weights):
+    assert TrainConfig(inception_weights=weights).inception_weights == weights
 
 
 @pytest.mark.parametrize("act", [find, check])
@@ -371,6 +401,8 @@ def test_the_check_accepts_what_a_job_can_read(bucket, cache, monkeypatch):
     for weights in ("download", "https://host/x", "HTTP://host/x", f"{bucket}/graph.pb", f"{bucket}/archive.tgz"):
         check(weights, EXPECTED)
     check(bucket.replace("gs://", "/gcs/") + "/graph.pb", EXPECTED)
+    for path in ("/data/weights.pb", "/opt/a b/x", str(cache)):  # in the image, of which nothing is known
+        check(path, EXPECTED)
     assert fetched == [] and content_of(cache) == {}
 
 
@@ -382,7 +414,7 @@ def test_the_check_refuses_objects_of_another_size(bucket):
 
 def test_the_check_refuses_weights_on_this_machine(tmp_path, cache):
     (tmp_path / "weights").write_bytes(GRAPH)
-    for path in (tmp_path / "weights", tmp_path / "none"):
-        check_refusal(lambda path=path: check(str(path), EXPECTED), ConfigError, f"inception_weights={path}", "gs://")
+    for path in ("weights", "./weights", "data/none"):
+        check_refusal(lambda path=path: check(path, EXPECTED), ConfigError, "inception_weights=", path[2:], "gs://")
     find(str(tmp_path / "weights"), EXPECTED)
     check_refusal(lambda: check(None, EXPECTED), ConfigError, "--inception_weights=")

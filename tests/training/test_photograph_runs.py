@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -13,9 +14,12 @@ from refusals import check_command_refusal
 
 from benchmarks.inception_graph import InceptionGraph, random_constants
 from trainer import __main__ as commands, metrics, task
+from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.metrics import inception_weights, real_statistics
 from trainer.metrics.image_metrics import ImageMetrics
+from trainer.training import restore
+from trainer.training.distributed import strategy
 from trainer.training.metric_suite import statistics_folders
 
 FLAGS = [
@@ -183,12 +187,39 @@ def test_too_few_images_are_not_evaluated_unless_asked_for(tmp_path, capsys):
         (["--inception_weights=."], 2, ("inception_weights",)),
     ],
 )
-def test_missing_weights_are_reported_before_data_is_read(photos, tmp_path, capsys, flags, code, mentions):
+def test_missing_weights_are_reported_before_data_and_devices(
+    photos, tmp_path, capsys, monkeypatch, flags, code, mentions
+):
     for shard in photos.glob("*.tfrecord"):
         shard.write_bytes(b"damaged")
+    monkeypatch.setattr(strategy, "create", lambda *arguments: pytest.fail("the strategy was created"))
     argv = ["task", *FLAGS, f"--dataset={photos}", f"--job_dir={tmp_path / 'run'}", *flags]
     check_command_refusal(task.main, argv, capsys, code, *mentions)
     assert not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_evaluate_reports_missing_weights_before_the_run_is_restored(tmp_path, capsys, monkeypatch, stored):
+    config = TrainConfig(recipe="vanilla", steps=2, metrics="inception" if stored else "none", num_chunks=1)
+    (tmp_path / "config.json").write_text(config.to_json())
+    monkeypatch.setattr(restore, "restore", lambda *arguments: pytest.fail("the run was restored"))
+    argv = ["trainer", "evaluate", f"--job_dir={tmp_path}", *([] if stored else ["--metrics=inception"])]
+    check_command_refusal(commands.main, argv, capsys, 2, "Inception", "--inception_weights")
+
+
+@pytest.mark.parametrize("cache", [None, "gs://bucket/cache", "s3://cache", "/dev/null"])
+def test_runs_on_local_data_need_no_cache(cache, photos, tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("no home directory")
+
+    if cache is None:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(pathlib.Path, "home", no_home)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    assert train(photos, tmp_path / "run") == 0
+    assert config_of(tmp_path / "run")["metrics"] == "photos"
+    assert len(list((photos / "statistics").iterdir())) == 1
 
 
 @pytest.mark.slow

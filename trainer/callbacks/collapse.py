@@ -53,16 +53,26 @@ class CollapseAlarm(keras.callbacks.Callback):
         return self._is_collapsed
 
     def get_state(self) -> dict[str, float]:
-        """Returns the numbers on which later alarms depend, by name."""
-        state = {"best": self._best, "untrained": self._untrained, "peak": self._peak}
-        finite = {name: value for name, value in state.items() if math.isfinite(value)}
-        return finite | {"num_bad": self._num_bad, "is_collapsed": float(self._is_collapsed)}
+        """Returns the numbers on which later alarms depend, by name.
+
+        The names contain those of the metrics, because values of other metrics say nothing about them.
+        """
+        state = {
+            f"best {self._monitor}": self._best,
+            f"untrained {self._monitor}": self._untrained,
+            f"num_bad {self._monitor}": float(self._num_bad),
+            f"peak {self._recall}": self._peak,
+            "is_collapsed": float(self._is_collapsed),
+        }
+        return {name: value for name, value in state.items() if math.isfinite(value)}
 
     def set_state(self, state: Mapping[str, float]) -> None:
         """Continues from the result of `get_state`. An empty state is that of a new run."""
-        self._best, self._untrained = state.get("best", math.inf), state.get("untrained", math.inf)
-        self._peak = state.get("peak", 0.0)
-        self._num_bad, self._is_collapsed = int(state.get("num_bad", 0)), bool(state.get("is_collapsed", 0.0))
+        self._best = state.get(f"best {self._monitor}", math.inf)
+        self._untrained = state.get(f"untrained {self._monitor}", math.inf)
+        self._num_bad = int(state.get(f"num_bad {self._monitor}", 0))
+        self._peak = state.get(f"peak {self._recall}", 0.0)
+        self._is_collapsed = bool(state.get("is_collapsed", 0.0))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.step == 0:

@@ -14,7 +14,7 @@ from trainer.cli.image_flags import define_image_size, define_resize, parse_imag
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
 from trainer.config.compatibility import check_metrics
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, count_of, escape
 from trainer.image_io import png, tile_with_captions
 from trainer.logging import print_json, print_line, quiet_import
 from trainer.storage import Location, parse_path, scratch_folder, without_mount
@@ -37,6 +37,8 @@ The output also has the metrics of real images against other real images, for co
 """
 _SETTINGS = ("metrics", "num_metric_samples", "inception_weights", "inception_score")
 _NUM_NEIGHBORS = 5
+_MAX_ROWS = 200
+"""Maximum number of samples in a picture, which then has at most 85 megapixels."""
 _BLOCK_SIZE = 256
 _FLAGS_OF_RUNS = ("checkpoint", "recipe")
 _FLAGS_OF_IMAGES = ("against", "image_size", "resize", "max_bad_images")
@@ -80,7 +82,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         "Number of samples to show in --out, each with its five nearest training images. The output then also has the "
         "share of all samples that are closer to a training image than almost all training images are to each other.",
         lower_bound=1,
-        upper_bound=1000,
+        upper_bound=_MAX_ROWS,
         flag_values=values,
     )
     absl_flags.DEFINE_string("out", None, "Picture of --neighbors to write: .png, local or gs://.", flag_values=values)
@@ -139,7 +141,7 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
         from trainer.training import restore
         from trainer.training.run_state import with_machine_settings
 
-    stored, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
+    stored = restore.config_of(values.job_dir)
     changes = _settings(values)
     if changes.get("metrics", stored.metrics) != stored.metrics:
         changes = {"num_metric_samples": None, "inception_score": False, **changes}
@@ -148,6 +150,8 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
         raise ConfigError(
             f"the run in {values['job_dir'].value} has metrics=none; name a metric suite, such as --metrics=photos."
         )
+    metrics.find_weights(config.metrics, config.inception_weights)
+    _, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
     check_metrics(config, translates=traits(config).translates)
     extractor = metrics.get_extractor(config.metrics, config.inception_weights)
     return _Subject(config, load_training_data(config), extractor, gan, {"step": manifest.step}, {})
@@ -161,15 +165,14 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         from trainer.data.datasets import describe
         from trainer.data.image_pairs import read_pair
         from trainer.data.loading import load_training_data
-        from trainer.metrics import inception_weights
         from trainer.training.run_state import with_machine_settings
         from trainer.training.stored_images import StoredImages
 
     config = TrainConfig(**_settings(values))
     if config.metrics in (MetricSuite.CYCLE, MetricSuite.NONE):
         raise ConfigError(f"metrics={config.metrics} measures no --images; choose auto, photos, inception or digits.")
-    if config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None:
-        inception_weights.find(config.inception_weights)  # before data is read
+    is_inception = config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None
+    metrics.find_weights(MetricSuite.INCEPTION if is_inception else MetricSuite.PHOTOS, config.inception_weights)
     images, against = read_pair(
         without_mount(parse_path(values.images)),
         without_mount(parse_path(values.against)),
@@ -182,7 +185,7 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     for name, pair in ((values.images, images), (values.against, against)):
         count = describe(pair.dataset).num_examples
         if count < minimum:
-            raise DataError(f"{name} has {count} images, expected at least {minimum}; provide more.")
+            raise DataError(f"{name} has {count_of(count, 'image')}, expected at least {minimum}; provide more.")
     num_images = describe(images.dataset).num_examples
     num_samples = config.num_metric_samples or num_images
     if num_samples > num_images:
@@ -301,11 +304,11 @@ def _select(blocks: Iterator[np.ndarray], indices: Container[int]) -> dict[int, 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines of the output as a table."""
     real = result["real_against_real"]
-    width = max(map(len, result["metrics"]))
+    width = max(map(len, [*result["metrics"], *result["protocol"], *result.get("neighbors", ())]))
     yield f"{'metric':{width}}  {'value':>10}  {'real against real':>17}"
     for name, value in result["metrics"].items():
         yield f"{name:{width}}  {value:>10.4g}  {format(real[name], '.4g') if name in real else '':>17}".rstrip()
     for part in ("step", "images", "against", "protocol", "neighbors"):
         if part in result:
             facts = result[part] if isinstance(result[part], Mapping) else {part: result[part]}
-            yield ", ".join(f"{name}: {value}" for name, value in facts.items())
+            yield from (f"{name:{width}}  {escape(value)}" for name, value in facts.items())

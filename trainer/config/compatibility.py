@@ -66,7 +66,7 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
 
     Raises:
         ConfigError: If the suite is for image translation and the model is not, or the reverse, or if the suite has no
-            number of images or no Inception score.
+            number of images or no Inception score, or if a collapse cannot be noticed without a suite.
     """
     is_cycle = config.metrics == MetricSuite.CYCLE
     if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE) and translates != is_cycle:
@@ -75,6 +75,10 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
         raise ConfigError(
             f"metrics={config.metrics} measures {measured}, which model={config.model} does not make; "
             f"choose auto, {', '.join(others)} or none."
+        )
+    if config.stop_on_collapse and not config.has_metrics:
+        raise ConfigError(
+            "stop_on_collapse=True needs evaluations, but metrics=none; choose a metric suite or remove it."
         )
     if config.num_metric_samples is not None and config.suite == MetricSuite.CYCLE:
         raise ConfigError(

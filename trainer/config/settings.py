@@ -250,6 +250,7 @@ class Settings:
         "digits and photos, 26,000 for stacked, and for inception 50,000 with a GPU, else 5,000. A resumed run keeps "
         "its number.",
         minimum=12,
+        maximum=1_000_000,
         resumable=True,
     )
     inception_weights: str | None = setting(

@@ -10,6 +10,7 @@ from typing import Any
 from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite
 from trainer.config.fields import check, plain
 from trainer.config.settings import Settings
+from trainer.config.web_address import is_web_address
 from trainer.errors import ConfigError, count_of, quote
 
 
@@ -22,6 +23,8 @@ class TrainConfig(Settings):
             value = plain(getattr(self, spec.name))
             object.__setattr__(self, spec.name, value)
             check(spec, value)
+        if self.inception_weights is not None:
+            is_web_address("inception_weights", self.inception_weights)  # rejects addresses with a password
 
     @property
     def identity(self) -> dict[str, Any]:

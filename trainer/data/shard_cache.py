@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import copy
+import functools
 import hashlib
 import os
 import threading
@@ -56,7 +57,7 @@ class ShardCache:
 
     def __init__(self, folder: Location, cache: Path | None = None, cache_mib: float = DEFAULT_CACHE_MIB):
         self._folder = folder
-        self._cache = cache or cache_folder("shards")
+        self._given_cache = cache
         self._max_bytes = cache_mib * _MIB
         self._cancelled = threading.Event()
         self.spec: DatasetSpec = read_dataset_spec(folder)
@@ -126,6 +127,11 @@ class ShardCache:
     def display_name(self, shard: Shard) -> str:
         """Returns the address of a shard for messages."""
         return str(self._folder / shard.file)
+
+    @functools.cached_property
+    def _cache(self) -> Path:
+        """Folder of the cache. Local data sets need none, and a user without a home directory may have none."""
+        return self._given_cache or cache_folder("shards")
 
     @property
     def _is_local(self) -> bool:

@@ -5,6 +5,7 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from trainer.errors import ConfigError
@@ -98,12 +99,32 @@ def get(name: str) -> type:
     return getattr(importlib.import_module(f"trainer.metrics.{entry.module}"), entry.class_name)
 
 
+def find_weights(name: str, inception_weights: str | None = None) -> Path | None:
+    """Returns the local path of the weights that a suite needs and that do not ship with the package, or None.
+
+    Call it before data is read and devices are created, because weights may be missing.
+
+    Args:
+        name: Name of a suite, one of `NAMES`.
+        inception_weights: Weights of the suite `inception`, as `trainer.metrics.inception_weights.find` takes them.
+
+    Raises:
+        ConfigError: If the weights are missing.
+        TrainerError: If the weights cannot be read or are not those of the network.
+    """
+    if name != "inception":
+        return None
+    from trainer.metrics import inception_weights as weights_files
+
+    return weights_files.find(inception_weights)
+
+
 def get_extractor(name: str, inception_weights: str | None = None) -> "Extractor | None":
     """Returns the network whose features a suite compares; None for a suite that has its own.
 
     Args:
         name: Name of a suite, one of `NAMES`.
-        inception_weights: Weights of the suite `inception`, as `trainer.metrics.inception_weights.find` takes them.
+        inception_weights: Weights of the suite `inception`, as `find_weights` takes them.
 
     Raises:
         ConfigError: If the name is unknown or the weights are missing.
@@ -111,13 +132,11 @@ def get_extractor(name: str, inception_weights: str | None = None) -> "Extractor
     """
     if not _entry(name).has_extractor:
         return None
-    if name == "photos":
+    path = find_weights(name, inception_weights)  # before the import of TensorFlow
+    if path is None:
         from trainer.metrics.photos_network import PhotosNetwork
 
         return PhotosNetwork()
-    from trainer.metrics import inception_weights as weights_files
-
-    path = weights_files.find(inception_weights)  # before the import of TensorFlow
     from trainer.metrics.inception_network import InceptionNetwork
 
     return InceptionNetwork(path)

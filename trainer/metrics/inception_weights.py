@@ -13,13 +13,13 @@ import re
 import tarfile
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import UNSAFE, ConfigError, DataError, StorageError, TrainerError, quote
+from trainer.config.web_address import is_web_address
+from trainer.errors import ConfigError, DataError, StorageError, TrainerError, quote
 from trainer.storage import cache_folder, is_remote, local_path, locate, without_mount
 from trainer.storage.local_files import remove_leftovers
 
@@ -33,7 +33,6 @@ _CONNECTION_TIMEOUT_SECS = 60.0
 _DOWNLOAD_TIMEOUT_SECS = 1800.0
 _BLOCK_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
-_URL = re.compile(r"https?:", re.IGNORECASE)
 _ADVICE = f"fetch {ADDRESS} again, and pass that file"
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +60,8 @@ def find(weights: str | None, expected: PublishedFile | None = None) -> Path:
         expected: File that the weights must be. None: `PUBLISHED`.
 
     Raises:
-        ConfigError: If `weights` is None and the cache does not contain them, or if the address is malformed.
+        ConfigError: If `weights` is None and the cache does not contain them, or if the address is malformed or has a
+            password or a query.
         DataError: If the file is not the expected one.
         StorageError: If the file cannot be read or fetched, or the cache cannot be written.
     """
@@ -105,12 +105,14 @@ def is_cached(expected: PublishedFile | None = None) -> bool:
 def check(weights: str | None, expected: PublishedFile | None = None) -> None:
     """Checks that a job on another machine can get the weights. Nothing is fetched.
 
+    An absolute path is that of a file in the container image. It is not checked, because it does not exist here.
+
     Args:
         weights: Weights as for `find`.
         expected: File that the weights must be. None: `PUBLISHED`.
 
     Raises:
-        ConfigError: If the weights are on this machine or missing, or the address is malformed.
+        ConfigError: If the weights are missing, in a relative path, or at an address that is malformed.
         DataError: If the object in the bucket has another size than the graph and its archive.
         StorageError: If the object cannot be read.
     """
@@ -118,13 +120,13 @@ def check(weights: str | None, expected: PublishedFile | None = None) -> None:
     if weights is None:
         raise _missing()
     weights = without_mount(weights)
-    if weights == DOWNLOAD or _is_url(weights):
+    if weights == DOWNLOAD or _is_url(weights) or os.path.isabs(weights):
         return
     if not is_remote(weights):
         raise ConfigError(
-            f"inception_weights={local_path(weights)} is on this machine, where a job cannot read it; copy it into a "
+            f"inception_weights={local_path(weights)} is a local file, which is not copied to a job; copy it into a "
             "bucket with gcloud storage cp and pass --inception_weights=gs://BUCKET/NAME, or pass "
-            f"--inception_weights={DOWNLOAD}."
+            f"--inception_weights={DOWNLOAD} or an absolute path in the container image."
         )
     num_bytes = locate(weights).num_bytes()
     if num_bytes not in (expected.num_bytes, expected.archive_bytes):
@@ -157,33 +159,7 @@ def _missing() -> ConfigError:
 
 
 def _is_url(weights: str) -> bool:
-    """Returns whether weights are an address on the internet.
-
-    Raises:
-        ConfigError: If such an address is malformed.
-    """
-    if not _URL.match(weights):
-        return False
-    try:
-        parts = urllib.parse.urlsplit(weights)
-        is_valid = bool(parts.hostname) and parts.port != 0 and weights.isascii()
-    except ValueError:  # a port that is not a number, or a malformed IPv6 address
-        is_valid = False
-    if not is_valid or " " in weights or UNSAFE.search(weights):
-        raise ConfigError(
-            f"inception_weights={_shown(weights)} is not a valid address; write https://HOST/PATH, with other "
-            "characters than ASCII as %XX."
-        )
-    return True
-
-
-def _shown(weights: str) -> str:
-    """Returns weights for messages, without the password and the signature that an address may contain."""
-    if not _URL.match(weights):
-        return quote(weights)
-    scheme, _, rest = re.split(r"[?#]", weights, maxsplit=1)[0].partition("//")
-    host, slash, path = rest.partition("/")
-    return quote(f"{scheme}//{host.rpartition('@')[2]}{slash}{path}")
+    return is_web_address("inception_weights", weights)
 
 
 def _fetch(weights: str, expected: PublishedFile) -> bytes:
@@ -198,7 +174,7 @@ def _fetch(weights: str, expected: PublishedFile) -> bytes:
 
 def _download(url: str, max_bytes: int) -> bytes:
     """Returns the content of an address on the internet. One that is too large is cut after `max_bytes` + 1 bytes."""
-    shown = _shown(url)
+    shown = quote(url)
     _logger.info("Downloading the weights of the Inception network from %s.", shown)
     deadline = time.monotonic() + _DOWNLOAD_TIMEOUT_SECS
     content = bytearray()
@@ -222,7 +198,7 @@ def _download(url: str, max_bytes: int) -> bytes:
 
 def _verified(content: bytes, weights: str, expected: PublishedFile) -> bytes:
     """Returns the graph in a file after its size and MD5 were checked."""
-    source = f"inception_weights={_shown(weights)}"
+    source = f"inception_weights={quote(weights)}"
     graph = _unpack(content, source)
     if len(graph) != expected.num_bytes:
         raise DataError(

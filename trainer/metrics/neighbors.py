@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.errors import DataError
+from trainer.metrics.pairwise import compare_tile
 from trainer.metrics.validation import validate_feature_pair, validate_features
 
 _TILE_ROWS, _TILE_COLUMNS = 512, 4096
-_EQUAL = 1e-12
-"""Squared distance of equal images, as a share of the sum of their squared norms, up to rounding."""
 _QUANTILE = 0.01
 _HIGH_SHARE = 0.05
 _MIN_CLOSE = 3
@@ -96,7 +95,9 @@ def _nearest(rows: np.ndarray, columns: np.ndarray, k: int, *, skips_equal: bool
         best = np.full((num_rows, k), np.inf)
         best_index = np.zeros((num_rows, k), np.int64)
         for column_slice in _slices(len(columns), _TILE_COLUMNS):
-            tile = _squared_distances(rows[row_slice], columns[column_slice], np.inf if skips_equal else 0.0)
+            tile = compare_tile(rows[row_slice], columns[column_slice])[1].numpy()
+            if skips_equal:
+                tile = np.where(tile > 0.0, tile, np.inf)
             columns_of_tile = _smallest(tile, k)
             candidates = np.concatenate([best, np.take_along_axis(tile, columns_of_tile, 1)], 1)
             candidate_indices = np.concatenate([best_index, columns_of_tile + column_slice.start], 1)
@@ -113,14 +114,6 @@ def _smallest(tile: np.ndarray, k: int) -> np.ndarray:
     if k >= tile.shape[1]:
         return np.broadcast_to(np.arange(tile.shape[1]), tile.shape)
     return tile.argmin(1)[:, np.newaxis] if k == 1 else np.argpartition(tile, k - 1, axis=1)[:, :k]
-
-
-def _squared_distances(rows: np.ndarray, columns: np.ndarray, of_equal: float) -> np.ndarray:
-    """Returns the squared distances of all pairs, float64 [R, C], and `of_equal` for pairs of equal features."""
-    rows, columns = rows.astype(np.float64), columns.astype(np.float64)
-    norms = np.square(rows).sum(1)[:, np.newaxis] + np.square(columns).sum(1)
-    squared_distances = norms - 2.0 * (rows @ columns.T)
-    return np.where(squared_distances > _EQUAL * norms, squared_distances, of_equal)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -65,7 +65,7 @@ def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) 
     nearest = np.full((len(features), k), np.inf)
     for rows in _slices(len(features)):
         for columns in _slices(len(features), rows.start):  # each pair is in one tile
-            products, squared_distances = _compare(features[rows], features[columns])
+            products, squared_distances = compare_tile(features[rows], features[columns])
             kernel = _cubic_kernel(products, features.shape[1])
             if rows == columns:  # the diagonal holds the pairs of a sample and itself
                 kernel = tf.linalg.set_diag(kernel, tf.zeros(len(kernel), tf.float64))
@@ -91,7 +91,7 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     for rows in _slices(num_real):
         is_recalled, is_covered = np.zeros((2, rows.stop - rows.start), bool)
         for columns in _slices(num_fake):
-            products, squared_distances = _compare(real.features[rows], fake.features[columns])
+            products, squared_distances = compare_tile(real.features[rows], fake.features[columns])
             kernel = _cubic_kernel(products, real.features.shape[1])
             kernel_sums += _sum_of_subsets(kernel, real.subsets[rows], fake.subsets[columns])
             in_real_ball = squared_distances <= real.squared_radii[rows, None]
@@ -118,8 +118,11 @@ def _slices(length: int, start: int = 0) -> Iterator[slice]:
         yield slice(begin, min(begin + size, length))
 
 
-def _compare(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the inner products and the squared distances of samples [R, F] and [P, F], both float64 [R, P]."""
+def compare_tile(rows: np.ndarray, columns: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the inner products and the squared distances of samples [R, F] and [P, F], both float64 [R, P].
+
+    The distance of samples that are equal up to rounding is 0.
+    """
     heartbeat.beat()
     first, second = (tf.cast(tf.constant(samples), tf.float64) for samples in (rows, columns))
     products = tf.matmul(first, second, transpose_b=True)

@@ -22,6 +22,8 @@ Layout = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
 
 _OVERHEAD_BYTES = 64 * 2**10
 """Maximum size of everything in a file except values."""
+_MAX_VALUE = 1e30
+"""Maximum absolute value. Cubes of inner products of such values are still finite in float64."""
 _DIRECTORY_ENTRY = b"PK\1\2"
 _MAX_DIRECTORY_ENTRIES = 1000
 """Maximum number of members. More than there are arrays, because values may look like an entry by chance."""
@@ -46,7 +48,7 @@ def read_arrays(file: Location, layout: Layout) -> dict[str, np.ndarray]:
     Raises:
         MissingError: If the file does not exist.
         StorageError: If the file cannot be read, is larger than the arrays of the layout, does not have them, or has
-            values that are not finite.
+            values that are too large or not finite.
     """
     num_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in layout.values())
     content = file.read_bytes(max_bytes=num_bytes + _OVERHEAD_BYTES)
@@ -71,6 +73,6 @@ def _read_array(members: zipfile.ZipFile, name: str, dtype: type[np.generic], sh
     if np.lib.format.read_array_header_1_0(stream) != (shape, False, np.dtype(dtype)):
         raise ValueError(f"{name} has another shape or type")
     array = np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} has values that are not finite")
+    if not (array.min() >= -_MAX_VALUE and array.max() <= _MAX_VALUE):  # also rejects NaN
+        raise ValueError(f"{name} has values that are too large or not finite")
     return array

@@ -123,6 +123,10 @@ def cache_folder(name: str) -> Path:
         ConfigError: If `XDG_CACHE_HOME` is not a local path, or is not set and the user has no home directory.
     """
     base = os.environ.get("XDG_CACHE_HOME")
+    if base and is_remote(base):
+        raise ConfigError(
+            f"XDG_CACHE_HOME={quote(base)} is in a bucket; set the environment variable to a local folder."
+        )
     try:
         return (local_path(base) if base else Path.home() / ".cache") / "gan-trainer" / name
     except RuntimeError as error:  # a container whose user has no entry in /etc/passwd

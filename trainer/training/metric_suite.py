@@ -1,5 +1,6 @@
 """The metric suite of a run, made from its config and data."""
 
+import logging
 from typing import Any
 
 import tensorflow as tf
@@ -9,10 +10,13 @@ from trainer.config import TrainConfig
 from trainer.config.choices import MetricSuite
 from trainer.data import datasets, stacked
 from trainer.data.loading import TrainingData
+from trainer.errors import ConfigError
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.real_statistics import RealImages
 from trainer.storage import Location, cache_folder, locate
+
+_logger = logging.getLogger(__name__)
 
 STATISTICS = "statistics"
 """Folder with the statistics of real images, in the folder of a prepared data set or in the cache."""
@@ -55,6 +59,15 @@ def create_suite(
 
 
 def statistics_folders(dataset: str) -> list[Location]:
-    """Returns the folders for statistics of a data set's images: that of a prepared data set, and the cache."""
-    source, cache = datasets.root_source(dataset), locate(cache_folder(STATISTICS))
-    return [cache] if source in datasets.NAMES else [datasets.prepared_folder(source) / STATISTICS, cache]
+    """Returns the folders for statistics of a data set's images: that of a prepared data set, and the cache.
+
+    A user without a home directory may have no cache.
+    """
+    source = datasets.root_source(dataset)
+    folders = [] if source in datasets.NAMES else [datasets.prepared_folder(source) / STATISTICS]
+    try:
+        folders.append(locate(cache_folder(STATISTICS)))
+    except ConfigError as error:
+        if not folders:
+            _logger.warning(f"The statistics of real images are not stored: {error}")
+    return folders

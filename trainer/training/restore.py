@@ -55,6 +55,17 @@ def restore(
         return _restore(directory, checkpoint, recipe)
 
 
+def config_of(job_dir: str) -> TrainConfig:
+    """Returns the stored config of the run in a directory, without its checkpoints.
+
+    Raises:
+        CheckpointError: If the directory has no run or its config is damaged.
+        StorageError: If the directory cannot be read.
+    """
+    with RunDirectory(job_dir).open(only={CONFIG}) as directory:
+        return _require_run(directory)[0]
+
+
 def stored_config(directory: RunDirectory) -> TrainConfig | None:
     """Returns the stored config of a run; None if the directory has no run.
 
@@ -99,6 +110,13 @@ def config_document(config: TrainConfig, history: RunHistory) -> bytes:
     return json.dumps(config.to_dict() | {_FINGERPRINTS: history.to_json()}, indent=2).encode()
 
 
+def _require_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory]:
+    stored = stored_run(directory)
+    if stored is None:
+        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+    return stored
+
+
 def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> None:
     """Imports the module of a run's recipe if that is safe."""
     if named not in (None, stored):
@@ -122,10 +140,7 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
 def _restore(
     directory: RunDirectory, checkpoint: str, recipe: str | None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
-    stored = stored_run(directory)
-    if stored is None:
-        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
-    config, history = stored
+    config, history = _require_run(directory)
     _import_recipe(directory, config.recipe, recipe)
     store = CheckpointStore(
         directory.checkpoints, best=monitor_of(config), fingerprints=history, remote=directory.remote_checkpoints

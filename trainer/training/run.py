@@ -151,8 +151,9 @@ class Run:
         return is_pending or (self._gan.preempted and self._gan.step < (self._config.steps or 0))
 
     def prepare(self) -> None:
-        """Creates the strategy, loads the data, and builds and compiles the GAN."""
+        """Finds the weights for metrics, creates the strategy, loads the data, and builds and compiles the GAN."""
         config = self._config
+        metrics.find_weights(config.metrics, config.inception_weights)  # fails before it takes time
         self._strategy = strategies.create(config, self._environment.cluster)
         self._extractor = (
             metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None

@@ -53,9 +53,8 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
         if args is None:
             continue
         if pool.role == "evaluator":
-            fail(
-                f"{prefix}workerPoolSpecs[{pool.index}]", "is an evaluator, but the chief evaluates; remove this pool."
-            )
+            problem = "is an evaluator, but the machines that train evaluate; remove this pool."
+            fail(f"{prefix}workerPoolSpecs[{pool.index}]", problem)
         path = _args_path(pool, prefix)
         parsed = parse_args(args, path)
         if not is_local:
