@@ -16,7 +16,12 @@ class FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's kernel `ResourceApplyAdam`: the same variables and formula in one pass.
 
     `beta_2` may be a schedule of the number of updates, like a learning rate.
+
+    Attributes:
+        condition: Condition of the updates, bool []; None to update always.
     """
+
+    condition: tf.Tensor | None = None
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         index, dtype = self._get_variable_index(variable), variable.dtype
@@ -29,12 +34,16 @@ class FusedAdam(keras.optimizers.Adam):
             v=self._velocities[index].value.handle,
             beta1_power=tf.pow(tf.constant(self.beta_1, dtype), updates),
             beta2_power=tf.pow(beta_2, updates),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=self.beta_1,
-            beta2=beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(gradient, dtype),
+            lr=self._value_or(0.0, tf.cast(learning_rate, dtype)),
+            beta1=self._value_or(1.0, tf.constant(self.beta_1, dtype)),
+            beta2=self._value_or(1.0, beta_2),
+            epsilon=self._value_or(1.0, tf.constant(self.epsilon, dtype)),
+            grad=self._value_or(0.0, tf.cast(gradient, dtype)),
         )
+
+    def _value_or(self, neutral: float, value: tf.Tensor) -> tf.Tensor:
+        """Returns a value, or if the condition is false, the number with which the formula changes nothing."""
+        return value if self.condition is None else tf.where(self.condition, value, tf.cast(neutral, value.dtype))
 
 
 def clone(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -196,6 +205,40 @@ def run_if(condition: tf.Tensor, update: Callable[..., None], *args: Any) -> Non
         tf.cond(strategy.experimental_local_results(condition)[0], run, lambda: tf.constant(False))
 
     tf.distribute.get_replica_context().merge_call(run_on_replicas, args=(condition, *args))
+
+
+def apply_where(
+    condition: tf.Tensor,
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[keras.Variable],
+) -> None:
+    """Updates variables if a condition is true, without a branch. XLA combines selections with the update's formula.
+
+    `FusedAdam` selects numbers with which it changes nothing, except for the sign of a zero. Of other optimizers, and
+    of settings that change weights beside it, old values are selected.
+
+    Args:
+        condition: bool [].
+        optimizer: Optimizer that is built for the variables.
+        gradients: Gradients of the variables.
+        variables: Variables to update.
+    """
+    is_selective = (
+        isinstance(optimizer, FusedAdam)
+        and optimizer.weight_decay is None
+        and optimizer.gradient_accumulation_steps is None
+        and all(variable.constraint is None for variable in variables)
+    )
+    selected = [optimizer.iterations] if is_selective else [*variables, *optimizer.variables]
+    before = [variable.value.read_value() for variable in selected]
+    if is_selective:
+        optimizer.condition = condition
+    optimizer.apply(list(gradients), list(variables))
+    if is_selective:
+        optimizer.condition = None
+    for variable, old in zip(selected, before, strict=True):
+        variable.value.assign(tf.where(condition, variable.value.read_value(), old))
 
 
 def _check_settings(optimizer: keras.optimizers.Optimizer, phase: str) -> None:

@@ -126,16 +126,25 @@ class TrainStep:
     def _compile(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]]:
         """The forward pass, the gradients and the updates of a group of phases.
 
-        XLA compiles the part before the decision to update, and the updates. On several replicas, it compiles only the
-        part before their exchange.
+        XLA compiles all of it on one replica, and on several replicas the part before their exchange.
         """
         gradients_of = gradient_function(group, self._plan, self._buffers, self._num_replicas)
         compiles_all = self._plan.jit_compile and self._num_replicas == 1
         if self._plan.jit_compile and not compiles_all:
             gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
 
-        def prepare(*inputs: Any) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
-            """Returns the gradients of all phases in one list, logs, buffers, and whether all of them are finite.
+        def apply(*gradients: tf.Tensor, condition: tf.Tensor | None = None) -> None:
+            remaining = iter(gradients)
+            for phase in group.phases:
+                variables = phase.variables
+                phase_gradients = list(itertools.islice(remaining, len(variables)))
+                if condition is None:
+                    phase.optimizer.apply(phase_gradients, variables)
+                else:
+                    optimizers.apply_where(condition, phase.optimizer, phase_gradients, variables)
+
+        def update(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
+            """Returns logs, buffers, and whether all gradients and logs are finite.
 
             All replicas have the same sums, and so make the same decision. The sum comes first, so that an optimizer
             clips the same gradients on any number of replicas.
@@ -147,23 +156,13 @@ class TrainStep:
             is_finite = optimizers.is_finite(flat, scalars, is_compiled=compiles_all)
             pairs = zip(buffers, inputs[-1], strict=True)
             buffers = [old if new is old else tf.where(is_finite, new, old) for new, old in pairs]
-            return flat, dict(zip(logs, scalars, strict=True)), buffers, is_finite
+            if compiles_all:
+                apply(*flat, condition=is_finite)
+            else:
+                optimizers.run_if(is_finite, apply, *flat)
+            return dict(zip(logs, scalars, strict=True)), buffers, is_finite
 
-        def apply(*gradients: tf.Tensor) -> None:
-            remaining = iter(gradients)
-            for phase in group.phases:
-                variables = phase.variables
-                phase.optimizer.apply(list(itertools.islice(remaining, len(variables))), variables)
-
-        if compiles_all:
-            prepare, apply = (tf.function(part, jit_compile=True, autograph=False) for part in (prepare, apply))
-
-        def update(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
-            gradients, logs, buffers, is_finite = prepare(*inputs)
-            optimizers.run_if(is_finite, apply, *gradients)
-            return logs, buffers, is_finite
-
-        return update
+        return tf.function(update, jit_compile=True, autograph=False) if compiles_all else update
 
     def _merge_replicas(
         self, stop: tf.Tensor, initial: list[tf.Tensor], buffers: list[tf.Tensor], skips: list[tf.Tensor]
