@@ -248,6 +248,19 @@ def test_copies_are_found_and_shown(tmp_path, capsys):
     np.testing.assert_array_equal(sample, nearest)  # real[50] is among the first 60
 
 
+def test_the_advice_to_search_all_training_images_can_be_followed(run, tmp_path, capsys):
+    images, against = as_dataset(tmp_path / "a", pictures(1, num=20)), run.parent / "set"
+    out = f"--out={tmp_path / 'x.png'}"
+    for flags, advice in (
+        ([f"--images={images}", f"--against={against}"], "40 images"),
+        ([f"--job_dir={run}", "--num_metric_samples=20"], "--num_metric_samples=40"),
+    ):
+        argv = ["trainer", "evaluate", *flags, "--metrics=photos", "--neighbors=2", out]
+        assert commands.main(argv) == 0
+        error = capsys.readouterr().err
+        assert advice in error and ("num_metric_samples" in error) == ("num_metric_samples" in advice)
+
+
 def test_held_out_images_are_not_reported_as_copies(tmp_path, capsys):
     every = pictures(0, num=400)
     images, against = as_dataset(tmp_path / "a", every[200:]), as_dataset(tmp_path / "b", every[:200])
