@@ -192,12 +192,13 @@ def test_images_of_the_right_size_are_not_resampled_and_others_are(tmp_path, cap
 
 def test_gray_and_constant_images_are_measured(tmp_path, capsys):
     gray = pictures(1, channels=1)
-    gray[:5] = 7  # of a collapsed generator
+    gray[:25] = 7  # of a collapsed generator
     images = write_folder(tmp_path / "gray", gray)
-    result = measured(
-        capsys, f"--images={images}", f"--against={as_dataset(tmp_path, pictures(0))}", "--metrics=photos"
-    )
-    assert result["metrics"]["frechet_photos_40"] > 0
+    flags = f"--images={images}", f"--against={as_dataset(tmp_path, pictures(0))}", "--metrics=photos"
+    assert commands.main(["trainer", "evaluate", *flags]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["metrics"]["frechet_photos_40"] > 0
+    assert "--bits" not in printed.err  # advice for the command prepare
 
 
 def test_the_suite_of_digits_is_chosen_for_digits(tmp_path, capsys, digits):
@@ -245,6 +246,19 @@ def test_copies_are_found_and_shown(tmp_path, capsys):
     sample, nearest = pixels[2 : 2 + cell, 2 : 2 + cell], pixels[2 : 2 + cell, 4 + cell : 4 + 2 * cell]
     np.testing.assert_array_equal(sample, np.repeat(np.repeat(fakes[0], 4, 0), 4, 1))
     np.testing.assert_array_equal(sample, nearest)  # real[50] is among the first 60
+
+
+def test_the_advice_to_search_all_training_images_can_be_followed(run, tmp_path, capsys):
+    images, against = as_dataset(tmp_path / "a", pictures(1, num=20)), run.parent / "set"
+    out = f"--out={tmp_path / 'x.png'}"
+    for flags, advice in (
+        ([f"--images={images}", f"--against={against}"], "40 images"),
+        ([f"--job_dir={run}", "--num_metric_samples=20"], "--num_metric_samples=40"),
+    ):
+        argv = ["trainer", "evaluate", *flags, "--metrics=photos", "--neighbors=2", out]
+        assert commands.main(argv) == 0
+        error = capsys.readouterr().err
+        assert advice in error and ("num_metric_samples" in error) == ("num_metric_samples" in advice)
 
 
 def test_held_out_images_are_not_reported_as_copies(tmp_path, capsys):

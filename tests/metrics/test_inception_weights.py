@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -199,6 +200,17 @@ def test_a_local_file_is_used_in_place_if_there_is_no_cache(tmp_path, monkeypatc
     with web_server(answer(GRAPH)) as (address, _):
         check_refusal(lambda: find(address, EXPECTED), StorageError, str(tmp_path / "file"))
     assert not is_cached(EXPECTED)
+
+
+def test_nothing_is_downloaded_without_a_home_directory(monkeypatch):
+    def no_home():
+        raise RuntimeError("no home directory")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pathlib.Path, "home", no_home)
+    with web_server(answer(GRAPH)) as (address, requests):
+        check_refusal(lambda: find(address, EXPECTED), ConfigError, "XDG_CACHE_HOME")
+    assert requests == []
 
 
 def test_only_verified_local_files_are_used_although_the_cache_has_the_weights(tmp_path, cache):

@@ -122,6 +122,18 @@ def test_a_folder_that_is_not_writable_is_passed_over(tmp_path, computed, warnin
     assert len(warnings()) == 1
 
 
+def test_without_write_permission_to_the_bucket_the_cache_is_used(bucket, proxy, tmp_path, computed, warnings):
+    folders = [locate(f"{bucket}/data/statistics"), locate(tmp_path / "cache")]
+    proxy.policy = lambda request: None if request.method == "GET" else 403
+    for num_reads in (1, 0):
+        counter = Counter()
+        assert_equal(real_statistics(PooledPixels(), counter.images, folders), computed)
+        assert counter.num_reads == num_reads
+    assert [len(list(folder.entries())) for folder in folders] == [0, 1] and not warnings()
+    proxy.policy = lambda request: 403  # also not readable
+    assert_equal(real_statistics(PooledPixels(), Counter().images, folders), computed)
+
+
 def rewritten(**changes):
     """Returns a function of the content of a file that gives the content with other arrays."""
 

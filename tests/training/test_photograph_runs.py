@@ -332,6 +332,16 @@ def test_prepare_computes_no_statistics_unless_asked_for(pictures, tmp_path, num
     assert not num_computed and not (tmp_path / "set/statistics").exists()
 
 
+def test_statistics_of_too_few_images_are_refused_and_the_set_is_kept(pictures, tmp_path, capsys):
+    for number in range(11, 24):
+        (pictures / f"{number}.png").unlink()
+    argv = ["trainer", "prepare", f"--source={pictures}", f"--out={tmp_path / 'set'}", "--image_size=8", "--statistics"]
+    assert commands.main([*argv, "--processes=1"]) == 1
+    error = capsys.readouterr().err
+    assert all(mention in error for mention in (str(tmp_path / "set"), "11", "12", "--statistics")), error
+    assert run("inspect", f"--dataset={tmp_path / 'set'}", "--verify") == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "mentions"),
     [

@@ -281,10 +281,13 @@ def _find_neighbors(
             f"{copies.num_close:,} of {copies.num_samples:,} samples are closer to a training image than 99% of the "
             f"training images are to each other; look for copies in {picture}."
         )
-    if len(training) < subject.data.info.num_examples:
+    num_examples = subject.data.info.num_examples
+    if len(training) < num_examples:
+        is_run = "images" not in subject.facts
+        advice = f"pass --num_metric_samples={num_examples}" if is_run else f"measure at least {num_examples:,} images"
         _logger.warning(
-            f"Only {len(training):,} of {subject.data.info.num_examples:,} training images were searched; to search "
-            f"all, pass --num_metric_samples={subject.data.info.num_examples}."
+            f"Only {len(training):,} of {num_examples:,} training images were searched, as many as there are samples; "
+            f"to search all, {advice}."
         )
     return {
         "picture": str(picture),
@@ -311,4 +314,5 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     for part in ("step", "images", "against", "protocol", "neighbors"):
         if part in result:
             facts = result[part] if isinstance(result[part], Mapping) else {part: result[part]}
-            yield from (f"{name:{width}}  {escape(value)}" for name, value in facts.items())
+            for name, value in facts.items():
+                yield f"{name:{width}}  {format(value, '.4g') if isinstance(value, float) else escape(value)}"

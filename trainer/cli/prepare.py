@@ -14,7 +14,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import ImageRange, MetricSuite
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.errors import ConfigError, count_of, quote
+from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.logging import is_terminal, log_fields, quiet_import
 from trainer.metrics import inception_weights
 from trainer.storage import locate, parse_path
@@ -220,10 +220,17 @@ def _compute_statistics(config: TrainConfig) -> None:
     """Stores the statistics of a prepared data set in its folder."""
     with quiet_import():
         from trainer import metrics
+        from trainer.data.datasets import describe
         from trainer.data.loading import load_training_data
         from trainer.training.metric_suite import create_suite
         from trainer.training.run_state import with_machine_settings
 
+    num_images, minimum = describe(config.dataset).num_examples, metrics.min_images(config.metrics)
+    if num_images < minimum:
+        raise DataError(
+            f"{config.dataset} is written, but has {count_of(num_images, 'image')}, and statistics need at least "
+            f"{minimum}; use it without --statistics, or prepare more images."
+        )
     config = with_machine_settings(config, Environment())
     extractor = metrics.get_extractor(config.metrics, config.inception_weights)
     create_suite(config, load_training_data(config), extractor).real_vs_real()

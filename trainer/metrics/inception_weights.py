@@ -60,8 +60,8 @@ def find(weights: str | None, expected: PublishedFile | None = None) -> Path:
         expected: File that the weights must be. None: `PUBLISHED`.
 
     Raises:
-        ConfigError: If `weights` is None and the cache does not contain them, or if the address is malformed or has a
-            password or a query.
+        ConfigError: If `weights` is None and the cache does not contain them, if the user has no home directory for the
+            cache, or if the address is malformed or has a password or a query.
         DataError: If the file is not the expected one.
         StorageError: If the file cannot be read or fetched, or the cache cannot be written.
     """
@@ -72,6 +72,8 @@ def find(weights: str | None, expected: PublishedFile | None = None) -> Path:
         return _cache_path()
     if weights is None:
         raise _missing()
+    if not is_local:
+        _cache_path()  # without a cache, nothing is downloaded
     graph = _verified(_fetch(ADDRESS if weights == DOWNLOAD else weights, expected), weights, expected)
     try:
         if not is_cached(expected):

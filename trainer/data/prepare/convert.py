@@ -48,7 +48,8 @@ class ConversionOptions:
         max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
         num_processes: Number of decoding processes. None: one per core.
         bits: Number of bits that the pixel values use, in [1, 16]. None: all bits of the files.
-        allows_constant: True if images whose pixels are all equal are accepted.
+        allows_constant: True if images whose pixels are all equal are accepted, and sets of dark images without a
+            warning: those of a generator may be as they are.
 
     Raises:
         ConfigError: If `image_size` or `shard_mib` is out of range.
@@ -200,7 +201,8 @@ def convert(
         **metadata,
     )
     (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
-    if 2 * progress.num_dark > spec.num_examples and options.bits is None:
+    is_dark = 2 * progress.num_dark > spec.num_examples
+    if is_dark and options.bits is None and not options.allows_constant:
         _logger.warning(
             f"{progress.num_dark:,} of {count_of(spec.num_examples, 'image')} are almost black: their pixel values "
             "end at "
