@@ -140,6 +140,54 @@ def test_machines_decide_alike_from_the_metrics_of_the_first():
     assert facts["agreed"] == [True, False, False, False]
 
 
+_STOPPED_IN_AN_EVALUATION = """
+import json, os, signal, time
+import numpy as np
+from trainer.callbacks import Evaluation
+from trainer.config.train_config import TrainConfig
+from trainer.models import from_config
+from trainer.training.distributed import strategy as strategies
+from trainer.training.distributed.cluster import parse_cluster
+
+cluster = parse_cluster(os.environ["TF_CONFIG"], None)
+sizes = {"generator_units": [16], "discriminator_units": [16]}
+network = {"architecture": "mlp", "architecture_options": sizes, "latent_dim": 8}
+config = TrainConfig(**network, global_batch_size=8, jit_compile="off")
+strategy = strategies.create(config, cluster)
+gan = from_config(config, (28, 28, 1), 10, strategy)
+
+
+class Means:
+    signals, ended = [2, 4], []
+
+    def measure(self, model):
+        if not cluster.is_chief and model.step in self.signals:
+            self.signals.remove(model.step)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not model.preempted:
+                time.sleep(0.001)
+        (values,), _ = model.sample_features(170, lambda images: (images[:, 0, 0, 0],))
+        self.ended.append(model.step)
+        return {"mean": float(values.mean())}
+
+
+suite, images = Means(), np.zeros((32, 28, 28, 1), np.uint8)
+evaluation = Evaluation(suite, 2)
+facts = []
+for _ in range(3):
+    gan.fit(images, batch_size=8, steps=4, callbacks=[evaluation], verbose=0, handle_sigterm=True)
+    facts.append([gan.step, evaluation.is_pending, list(suite.ended)])
+print(json.dumps(facts))
+"""
+
+
+def test_sigterm_to_one_machine_ends_an_evaluation_on_all_at_the_same_block():
+    done = list(chief_and_worker([sys.executable, "-c", _STOPPED_IN_AN_EVALUATION]))
+    assert [code for code, _, _ in done] == [0, 0], done
+    facts, same = (json.loads(out.splitlines()[-1]) for _, out, _ in done)
+    assert facts == same == [[2, True, [0]], [4, True, [0, 2]], [4, False, [0, 2, 4]]]
+
+
 def test_machines_at_different_steps_are_refused_before_an_evaluation(dataset, tmp_path):
     folders = tmp_path / "chief", tmp_path / "worker"
     for folder in folders:

@@ -1,5 +1,7 @@
 """A checkpoint is committed by its manifest, and nothing that differs from what was written is ever loaded."""
 
+import errno
+import os
 import random
 import shutil
 
@@ -11,6 +13,7 @@ from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
 from trainer.errors import CheckpointError, DivergenceError
+from trainer.training.checkpoint import store as store_module
 from trainer.training.checkpoint.manifest import state_sha256, verify
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -186,3 +189,31 @@ def test_a_run_resumed_at_every_step_ends_with_the_same_bits(digits, tmp_path, a
         gan = fit(steps, tmp_path / "cut")
     assert gan.step == 4
     assert state_sha256(values_of(gan)) == state_sha256(reference)
+
+
+def test_metrics_that_are_added_to_a_checkpoint_count_as_its_own(store):
+    for step in (1, 2, 3, 4, 5):
+        save(store, step, frechet=[3.0, 1.0, 4.0, 5.0, 6.0][step - 1])
+    assert store.steps() == [2, 3, 4, 5]
+    before = store.find()[0]
+    store.amend(5, {"metric/frechet": 0.5}, {"collapse": {"best": 0.5}}, 5)
+    manifest, problems = store.find()
+    assert (
+        not problems
+        and manifest.metrics == {"metric/frechet": 0.5}
+        and manifest.callbacks == {"collapse": {"best": 0.5}}
+    )
+    assert (manifest.files, manifest.state_sha256) == (before.files, before.state_sha256)
+    assert store.best() == 5 and store.steps() == [3, 4, 5]  # the former best one is not kept
+
+
+def test_a_checkpoint_stays_valid_when_metrics_cannot_be_added(store, monkeypatch):
+    save(store, 1, frechet=3.0)
+    before = store.find()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store_module, "write_atomically", full)
+    check_refusal(lambda: store.amend(1, {"metric/frechet": 0.5}, {}, 1), CheckpointError, "step 1")
+    assert store.find() == before

@@ -131,3 +131,12 @@ def test_a_bucket_that_vanishes_is_told_at_the_next_save(machine, monkeypatch):
         store.save(state_of(3), 3)
     monkeypatch.undo()
     assert machine().restore(state_of()).step == 1
+
+
+def test_metrics_that_are_added_reach_the_bucket_before_this_machine(machine, killed_after):
+    store = machine()
+    save(store, 1, x=3.0)
+    assert not killed_after(0, lambda: store.amend(1, {"metric/x": 0.5}, {}, 1))
+    assert [each.find(1)[0].metrics["metric/x"] for each in (store, machine())] == [3.0, 3.0]
+    assert killed_after(1, lambda: store.amend(1, {"metric/x": 0.5}, {}, 1))
+    assert [each.find(1)[0].metrics["metric/x"] for each in (store, machine())] == [0.5, 0.5]
