@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from broken_updates import break_updates
 from conftest import values_of
 from keras import callbacks, layers, optimizers
 from keras.optimizers import schedules
@@ -249,6 +251,9 @@ def _(scene):
 @works("callbacks.TerminateOnNaN")
 def _(scene):
     scene.fit(callbacks=callbacks.TerminateOnNaN())
+    gan = break_updates(compiled(), range(1, 4))
+    scene.fit(gan, steps=6, callbacks=callbacks.TerminateOnNaN(), steps_per_execution=1)
+    assert gan.step == 6 and gan.divergence.num_rollbacks == 0
 
 
 REFUSED["What is no callback"] = lambda scene: refused(
@@ -570,6 +575,34 @@ def _(scene):
     scene.fit()
     scene.fit(again)
     assert same(again, scene.gan) and before[1] < again.step
+
+
+@works("load_weights after skipped steps and a rollback")
+def _(scene):
+    diverged = break_updates(compiled(), [1, 3])
+    scene.fit(diverged, steps=5)
+    diverged.divergence.rollbacks.assign(2)
+    diverged.save_weights(scene.path / "gan.weights.h5")
+    again = compiled()
+    again.load_weights(scene.path / "gan.weights.h5")
+    assert again.step == 5 and same(again, diverged)
+    assert again.divergence.skips.numpy().tolist() == [0] * 9 + [2, 4]
+    scene.fit(again, steps=6)
+    scene.fit(diverged, steps=6)
+    assert same(again, diverged)
+
+
+@works("load_weights of a file without the number of steps")
+def _(scene):
+    """Earlier versions did not save it."""
+    file = scene.path / "gan.weights.h5"
+    scene.gan.save_weights(file)
+    with h5py.File(file, "r+") as content:
+        for name in list(content["vars"]):
+            del content["vars"][name]
+    again = compiled()
+    again.load_weights(file)
+    assert again.step == scene.gan.step and same(again, scene.gan)
 
 
 @works("load_weights into another optimizer")

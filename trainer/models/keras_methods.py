@@ -1,10 +1,11 @@
 """Methods and arguments of `keras.Model` that a GAN has no use for, each with what to use instead."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
@@ -185,6 +186,8 @@ class KerasMethodsMixin:
     def save_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
         """Saves the weights of all networks and the state of the optimizers, as `keras.Model.save_weights` does.
 
+        The file also has `step` and the record of skipped steps.
+
         Raises:
             ConfigError: If the model is not compiled.
         """
@@ -198,5 +201,39 @@ class KerasMethodsMixin:
             ConfigError: If the model is not compiled.
         """
         self.require_compiled()
+        self._counts: dict[str, np.ndarray] = {}
         keras.Model.load_weights(self, filepath, *args, **settings)
-        self.step = int(self.optimizers["generator"].variables[0].numpy())  # counts every update, also accumulated ones
+        counts = self._counts
+        del self._counts
+        self.step = _num_updates(self)  # as saved by earlier versions, and if Keras has skipped another optimizer
+        if counts.get(_UPDATES) == self.step:
+            self.step = int(counts[_STEP])
+            for name, variable in self.divergence.variables.items():
+                variable.assign(counts[_key(name)])
+
+    def save_own_variables(self: Any, store: MutableMapping[str, Any]) -> None:
+        """Adds `step` and the record of skipped steps to a file of `save_weights`. Keras calls this method."""
+        keras.Model.save_own_variables(self, store)
+        store[_STEP], store[_UPDATES] = self.step, _num_updates(self)
+        for name, variable in self.divergence.variables.items():
+            store[_key(name)] = variable
+
+    def load_own_variables(self: Any, store: Mapping[str, Any]) -> None:
+        """Reads what `save_own_variables` adds. Keras calls this method."""
+        names = {_STEP, _UPDATES, *(_key(name) for name in self.divergence.variables)}
+        values = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118 -- a class of Keras
+        self._counts = {name: value for name, value in values.items() if name in names}
+        keras.Model.load_own_variables(self, {name: value for name, value in values.items() if name not in names})
+
+
+_STEP, _UPDATES = "step", "updates"
+
+
+def _key(name: str) -> str:
+    """Returns the name of a variable in a file of weights, in which slashes separate layers."""
+    return name.replace("/", "_")
+
+
+def _num_updates(gan: Any) -> int:
+    """Returns the number of updates of the generator, also accumulated ones."""
+    return int(gan.optimizers["generator"].variables[0].numpy())

@@ -152,15 +152,15 @@ class TrainingLoop:
         healthy_step = min(model.divergence.healthy_step(step), step - 1)
         savers = [callback for callback in self._callbacks.callbacks if hasattr(callback, "roll_back")]
         reason = str(error).partition(";")[0]
-        if num_rollbacks > MAX_ROLLBACKS:
-            raise DivergenceError(
-                f"{reason}, also after {MAX_ROLLBACKS} rollbacks; earlier checkpoints remain: {DIVERGENCE_ADVICE}."
-            ) from error
         if not savers:
             raise error
         target = device_loop.maximum(max(saver.find_healthy(healthy_step) for saver in savers))
         if target == 0:
             raise error
+        if num_rollbacks > MAX_ROLLBACKS:
+            raise DivergenceError(
+                f"{reason}, also after {MAX_ROLLBACKS} rollbacks; earlier checkpoints remain: {DIVERGENCE_ADVICE}."
+            ) from error
         for saver in savers:
             saver.roll_back(target)
         model.divergence.restart(num_rollbacks)
