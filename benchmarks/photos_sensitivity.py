@@ -1,6 +1,7 @@
 """Measures how the Frechet distance of the suite `photos` responds to defects of photographs.
 
     python -m benchmarks.photos_sensitivity --images=flowers.zip
+    python -m benchmarks.photos_sensitivity --images=cifar10_train.zip --max_images=8000
 
 The zip file has one folder of photographs for each class. All are resized to 64x64 pixels and split into two halves at
 random. Each defect is applied at five strengths to one half, which is compared with the other half. The distance must
@@ -38,7 +39,13 @@ from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.photos_network import PhotosNetwork
 
 _IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.", required=True)
-_ONLY = flags.DEFINE_list("only", None, "Defects to measure; all if not set.")
+_MAX_IMAGES = flags.DEFINE_integer(
+    "max_images",
+    None,
+    "Number of photographs to choose at random; all if not set or more than there are.",
+    lower_bound=2,
+)
+_DEFECTS = flags.DEFINE_list("defects", None, "Defects to measure; all if not set.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use instead of those of the package.")
 _SIZE = 64
 _BATCH_SIZE = 50
@@ -48,11 +55,11 @@ _SEED = 0
 Pictures = list[Image.Image]
 
 
-def load(path: str) -> tuple[Pictures, np.ndarray]:
-    """Returns the RGB photographs of a zip file in random order, and the number of the class of each."""
+def load(path: str, max_images: int | None = None) -> tuple[Pictures, np.ndarray]:
+    """Returns RGB photographs of a zip file in random order, `max_images` at most, and the number of each label."""
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
-        names = [names[index] for index in np.random.default_rng(_SEED).permutation(len(names))]
+        names = [names[index] for index in np.random.default_rng(_SEED).permutation(len(names))[:max_images]]
         pictures = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
     _, labels = np.unique([name.split("/")[-2] for name in names], return_inverse=True)
     return pictures, labels
@@ -155,24 +162,24 @@ def _mean_distances(
 
 
 def measure(
-    path: str, weights: str | None, only: list[str] | None
+    path: str, weights: str | None, defects: list[str] | None, max_images: int | None
 ) -> Iterator[tuple[str, tuple[float, ...], list[float]]]:
     """Yields each defect with its strengths and distances; the first distance is that of the unchanged images."""
     network = tf.function(PhotosNetwork(weights) if weights else PhotosNetwork())
-    pictures, labels = load(path)
+    pictures, labels = load(path, max_images)
     half = len(pictures) // 2
     real = extract(network, [resize(picture) for picture in pictures[:half]])
     pictures, labels = pictures[half:], labels[half:]
     fake = extract(network, [resize(picture) for picture in pictures])
     unchanged = frechet_distance(real, fake)
     for name, (change, strengths) in DEFECTS.items():
-        if only and name not in only:
+        if defects and name not in defects:
             continue
         changed = ([change(picture, strength) for picture in pictures] for strength in strengths)
         yield name, strengths, [unchanged, *(frechet_distance(real, extract(network, fakes)) for fakes in changed)]
-    if not only or "dropped" in only:
+    if not defects or "dropped" in defects:
         yield "dropped", DROPPED, dropped_distances(real, fake, labels)
-    if not only or "duplicated" in only:
+    if not defects or "duplicated" in defects:
         yield "duplicated", DUPLICATED, duplicated_distances(real, fake)
 
 
@@ -180,7 +187,7 @@ def main(_: list[str]) -> None:
     """Prints the table, and exits with code 1 if a distance does not grow."""
     failures = []
     print("| defect | strengths | unchanged | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|---|---|")
-    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _ONLY.value):
+    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _DEFECTS.value, _MAX_IMAGES.value):
         values = " | ".join(f"{distance:.2f}" for distance in distances)
         print(f"| {name} | {', '.join(f'{strength:g}' for strength in strengths)} | {values} |", flush=True)
         if not all(weaker < stronger for weaker, stronger in itertools.pairwise(distances)):
