@@ -1,6 +1,7 @@
 """Measures how the Frechet distance of the suite `photos` responds to defects of photographs.
 
     python -m benchmarks.photos_sensitivity --images=flowers.zip
+    python -m benchmarks.photos_sensitivity --images=cifar10_train.zip --max_images=8000
 
 The zip file has one folder of photographs for each class. All are resized to 64x64 pixels and split into two halves at
 random. Each defect is applied at five strengths to one half, which is compared with the other half. The distance must
@@ -38,6 +39,12 @@ from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.photos_network import PhotosNetwork
 
 _IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.", required=True)
+_MAX_IMAGES = flags.DEFINE_integer(
+    "max_images",
+    None,
+    "Number of photographs to choose at random; all if not set or more than there are.",
+    lower_bound=2,
+)
 _DEFECTS = flags.DEFINE_list("defects", None, "Defects to measure; all if not set.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use instead of those of the package.")
 _SIZE = 64
@@ -48,11 +55,11 @@ _SEED = 0
 Pictures = list[Image.Image]
 
 
-def load(path: str) -> tuple[Pictures, np.ndarray]:
-    """Returns the RGB photographs of a zip file in random order, and the number of the class of each."""
+def load(path: str, max_images: int | None = None) -> tuple[Pictures, np.ndarray]:
+    """Returns RGB photographs of a zip file in random order, `max_images` at most, and the number of each label."""
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png")))
-        names = [names[index] for index in np.random.default_rng(_SEED).permutation(len(names))]
+        names = [names[index] for index in np.random.default_rng(_SEED).permutation(len(names))[:max_images]]
         pictures = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
     _, labels = np.unique([name.split("/")[-2] for name in names], return_inverse=True)
     return pictures, labels
@@ -155,11 +162,11 @@ def _mean_distances(
 
 
 def measure(
-    path: str, weights: str | None, defects: list[str] | None
+    path: str, weights: str | None, defects: list[str] | None, max_images: int | None
 ) -> Iterator[tuple[str, tuple[float, ...], list[float]]]:
     """Yields each defect with its strengths and distances; the first distance is that of the unchanged images."""
     network = tf.function(PhotosNetwork(weights) if weights else PhotosNetwork())
-    pictures, labels = load(path)
+    pictures, labels = load(path, max_images)
     half = len(pictures) // 2
     real = extract(network, [resize(picture) for picture in pictures[:half]])
     pictures, labels = pictures[half:], labels[half:]
@@ -180,7 +187,7 @@ def main(_: list[str]) -> None:
     """Prints the table, and exits with code 1 if a distance does not grow."""
     failures = []
     print("| defect | strengths | unchanged | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|---|---|")
-    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _DEFECTS.value):
+    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _DEFECTS.value, _MAX_IMAGES.value):
         values = " | ".join(f"{distance:.2f}" for distance in distances)
         print(f"| {name} | {', '.join(f'{strength:g}' for strength in strengths)} | {values} |", flush=True)
         if not all(weaker < stronger for weaker, stronger in itertools.pairwise(distances)):

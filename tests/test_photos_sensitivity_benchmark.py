@@ -1,5 +1,7 @@
 """The benchmark of the suite `photos` applies each defect as documented, to equal numbers of images."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,3 +45,18 @@ def test_choices_have_equal_numbers_and_the_stated_classes_and_copies(monkeypatc
     counts = [len(set(choice)) for choice in chosen[::draws]]
     assert {len(choice) for choice in chosen} == {288}
     assert counts == [288 // copies for copies in (1, 2, 4, 8, 16, 32)]
+
+
+@pytest.mark.parametrize(("max_images", "expected"), [(None, 12), (100, 12), (12, 12), (5, 5), (2, 2)])
+def test_limited_images_are_the_first_of_the_same_random_order(tmp_path, picture, max_images, expected):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(12):
+            with archive.open(f"{'abc'[number % 3]}/{number}.png", "w") as file:
+                picture.crop((0, 0, 8 + number, 8)).save(file, "PNG")
+    pictures, labels = benchmark.load(str(path), max_images)
+    every_picture, _ = benchmark.load(str(path))
+    assert len(pictures) == expected and sorted(picture.width for picture in every_picture) == list(range(8, 20))
+    assert [picture.width for picture in pictures] == [picture.width for picture in every_picture[:expected]]
+    letters = ["abc"[(picture.width - 8) % 3] for picture in pictures]
+    np.testing.assert_array_equal(labels, [sorted(set(letters)).index(letter) for letter in letters])
