@@ -86,7 +86,7 @@ def test_a_run_with_xla_rolls_back_to_the_same_bits(images, tmp_path, optimizer)
 
     reference = run(tmp_path / "whole", images, gan())
     assert [line["step"] for line in rollbacks(tmp_path / "whole")] == [6, 6]
-    for at in ((7, 0), (10, 1), (7, 2)):
+    for at in ((7, 0), (10, 1)):
         with contextlib.suppress(KeyboardInterrupt):
             run(tmp_path / str(at), images, gan(), callbacks=[Stop(*at)], steps_per_execution=1)
         assert run(tmp_path / str(at), images, gan()) == reference
@@ -220,8 +220,8 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("fact", ["skipped", "rollback"])
 def test_a_process_killed_around_a_rollback_ends_with_the_same_bits(tmp_path, undisturbed, fact):
     command = diverging_command(tmp_path)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert any(fact in line for line in process.stderr)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert any(fact in line for line in process.stdout)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     subprocess.run(command, check=True, capture_output=True)
