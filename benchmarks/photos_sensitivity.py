@@ -46,7 +46,7 @@ _MAX_IMAGES = flags.DEFINE_integer(
     lower_bound=2,
 )
 _DEFECTS = flags.DEFINE_list("defects", None, "Defects to measure; all if not set.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "Weights to use instead of those of the package.")
+_WEIGHTS = flags.DEFINE_string("network", None, "Weights to use instead of those of the package.")
 _SIZE = 64
 _BATCH_SIZE = 50
 _DRAWS = 20

@@ -16,7 +16,7 @@ import trainer.__main__ as commands
 from trainer import task
 from trainer.callbacks import MetricsLog
 from trainer.data.tfrecord_writer import write_prepared
-from trainer.errors import DivergenceError
+from trainer.errors import StorageError
 from trainer.training.checkpoint.store import CheckpointStore
 
 TINY = [
@@ -179,14 +179,14 @@ def test_an_error_commits_the_checkpoint_that_is_being_written(tmp_path, monkeyp
         time.sleep(0.5)
         plain(self, *arguments)
 
-    def diverge(self, batch, logs=None):
+    def fail(self, batch, logs=None):
         if self.model.step == 6:
-            raise DivergenceError("a loss became nan.")
+            raise StorageError("the disk is gone.")
 
     monkeypatch.setattr(CheckpointStore, "_commit", slow)
-    monkeypatch.setattr(MetricsLog, "on_train_batch_end", diverge)
+    monkeypatch.setattr(MetricsLog, "on_train_batch_end", fail)
     assert train(tmp_path / "run") == 1
-    assert capsys.readouterr().err == "error: a loss became nan.\n"
+    assert capsys.readouterr().err == "error: the disk is gone.\n"
     assert (tmp_path / "run/checkpoints/step-00000003/MANIFEST.json").exists()
 
 

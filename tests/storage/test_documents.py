@@ -204,7 +204,7 @@ def test_a_manifest_keeps_metrics_that_are_not_numbers():
     ids=lambda value: str(value)[:30],
 )
 def test_a_setting_of_the_wrong_type_is_named_with_its_file(field, value, tmp_path):
-    content = json.dumps(TrainConfig().to_dict() | {field: value}).encode()
+    content = json.dumps(TrainConfig(steps=3).to_dict() | {field: value}).encode()
     check_refusal(lambda: of_config(content, tmp_path), CheckpointError, "config.json", field[:2])
 
 

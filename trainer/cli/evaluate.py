@@ -190,8 +190,8 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     num_samples = config.num_metric_samples or num_images
     if num_samples > num_images:
         raise DataError(
-            f"num_metric_samples={num_samples} exceeds the {num_images} images of {values.images}; choose a smaller "
-            "number, or omit it."
+            f"num_metric_samples={num_samples} exceeds the {count_of(num_images, 'image')} of {values.images}; "
+            "choose a smaller number, or omit it."
         )
     config = config.override(dataset=against.dataset, num_metric_samples=num_samples)
     config = with_machine_settings(config, Environment())
@@ -284,7 +284,11 @@ def _find_neighbors(
     num_examples = subject.data.info.num_examples
     if len(training) < num_examples:
         is_run = "images" not in subject.facts
-        advice = f"pass --num_metric_samples={num_examples}" if is_run else f"measure at least {num_examples:,} images"
+        advice = (
+            f"pass --num_metric_samples={num_examples}"
+            if is_run
+            else f"measure at least {count_of(num_examples, 'image')}"
+        )
         _logger.warning(
             f"Only {len(training):,} of {num_examples:,} training images were searched, as many as there are samples; "
             f"to search all, {advice}."

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.web_address import is_web_address
-from trainer.errors import ConfigError, DataError, StorageError, TrainerError, quote
+from trainer.errors import ConfigError, DataError, StorageError, TrainerError, escape, quote
 from trainer.storage import cache_folder, is_remote, local_path, locate, without_mount
 from trainer.storage.local_files import remove_leftovers
 
@@ -170,7 +170,7 @@ def _fetch(weights: str, expected: PublishedFile) -> bytes:
     if _is_url(weights):
         return _download(weights, max_bytes)
     if not is_remote(weights) and local_path(weights).is_dir():
-        raise ConfigError(f"inception_weights={quote(weights)} is a folder; pass the file {GRAPH_NAME} in it.")
+        raise ConfigError(f"inception_weights={escape(weights)} is a folder; pass the file {GRAPH_NAME} in it.")
     return locate(weights).read_bytes(max_bytes)
 
 
@@ -200,7 +200,7 @@ def _download(url: str, max_bytes: int) -> bytes:
 
 def _verified(content: bytes, weights: str, expected: PublishedFile) -> bytes:
     """Returns the graph in a file after its size and MD5 were checked."""
-    source = f"inception_weights={quote(weights)}"
+    source = f"inception_weights={escape(weights)}"
     graph = _unpack(content, source)
     if len(graph) != expected.num_bytes:
         raise DataError(

@@ -151,7 +151,7 @@ class TrainingLoop:
         num_rollbacks = model.divergence.num_rollbacks + 1
         healthy_step = min(model.divergence.healthy_step(step), step - 1)
         savers = [callback for callback in self._callbacks.callbacks if hasattr(callback, "roll_back")]
-        reason = str(error).partition(";")[0]
+        reason = str(error).partition(";")[0].rstrip(".")
         if not savers:
             raise error
         target = device_loop.maximum(max(saver.find_healthy(healthy_step) for saver in savers))

@@ -21,7 +21,7 @@ from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
-from trainer.storage.run_directory import PROGRESSION, read_metrics, sample_grids
+from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
@@ -38,6 +38,7 @@ from trainer.training.run_state import (
     shared_fingerprint,
     with_machine_settings,
 )
+from trainer.training.run_summary import describe_change, describe_start
 
 _logger = logging.getLogger(__name__)
 
@@ -220,8 +221,9 @@ class Run:
             f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.",
             extra=log_fields({"seconds": seconds}),
         )
-        if (monitor := monitor_of(self._config)) is not None:
-            self._report_best(monitor)
+        monitor = monitor_of(self._config)
+        if monitor is not None and (change := describe_change(directory.metrics, monitor)):
+            _logger.info(change)
         display_path = directory.display_path
         samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
         _logger.info(
@@ -249,7 +251,8 @@ class Run:
         directory = self._directory
         writers = [*self._evaluators(), *self._writers()]
         directory.create()
-        self._announce()
+        num_replicas = self._strategy.num_replicas_in_sync
+        _logger.info(describe_start(self._config, self._data.info, self._gan.networks, num_replicas))
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
             checkpoint = self._checkpoint(mirrors)
             self._store = checkpoint.store
@@ -316,36 +319,4 @@ class Run:
             remote=directory.remote_checkpoints,
             mirrors=mirrors,
             reads_only=reads_only,
-        )
-
-    def _announce(self) -> None:
-        config, info = self._config, self._data.info
-        height, width, channels = info.image_shape
-        trained = {name: network for name, network in self._gan.networks.items() if network.trainable_weights}
-        weights = [f"{name} {network.count_params():,}" for name, network in trained.items()]
-        chunks = f", {config.num_chunks} chunks per epoch" if (config.num_chunks or 1) > 1 else ""
-        device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        _logger.info(
-            f"Training the recipe {config.recipe} on {info.num_examples:,} images of {config.dataset} "
-            f"({height}x{width}x{channels}{chunks}): {config.steps:,} steps of {config.global_batch_size} images on "
-            f"{self._strategy.num_replicas_in_sync} {device} device(s); weights: {', '.join(weights)}. Results go to "
-            f"{config.job_dir}."
-        )
-
-    def _report_best(self, metric: str) -> None:
-        """Logs how the metric changed during the run. Without an evaluation it has no values."""
-        try:
-            lines, _ = read_metrics(self._directory.metrics)
-        except OSError:
-            return  # the callback that writes the file has logged it
-        lines = [line for line in lines if isinstance(line.get(metric), int | float)]
-        if not lines:
-            return
-        first, best = lines[0], min(lines, key=lambda line: line[metric])
-        name, change = metric.removeprefix("metric/"), "not lower"
-        if 0 < best[metric] < first[metric]:
-            change = f"{first[metric] / best[metric]:.1f} times lower"
-        _logger.info(
-            f"{name} went from {first[metric]:.4g} at step {first['step']} to {best[metric]:.4g} at step "
-            f"{best['step']}: {change}."
         )
