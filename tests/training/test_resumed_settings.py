@@ -282,6 +282,7 @@ SAME_NUMBERS = {
 """Another value of each field that changes what a run writes or which devices it uses, and no number."""
 
 EVALUATED = {
+    "stop_on_collapse": {"metrics": "digits"},
     "evaluate_every_steps": {"metrics": "digits"},
     "num_metric_samples": {"metrics": "digits"},
     "inception_score": {"metrics": "photos", "num_metric_samples": 100},

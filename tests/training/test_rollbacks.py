@@ -236,7 +236,8 @@ def test_two_machines_roll_back_like_two_devices(tmp_path):
     processes = []
     for index, role in enumerate(("chief", "worker")):
         cluster = {"chief": addresses[:1], "worker": addresses[1:]}
-        environ = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})}
+        tf_config = json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})
+        environ = os.environ | {"TF_CONFIG": tf_config, "PYTHONPATH": os.getcwd()}  # for the recipe in benchmarks
         folder = tmp_path / f"machine-{index}"
         folder.mkdir()
         processes.append(
