@@ -1,8 +1,5 @@
 """Fixtures for a Cloud Storage server on this machine, and for a proxy that injects faults."""
 
-import contextlib
-import gc
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -26,18 +23,9 @@ def bucket(cloud_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return new_bucket()
 
 
-@contextlib.contextmanager
-def open_connections() -> Iterator[None]:
-    """Allows the connections that google-cloud-storage leaves open after errors. Pytest ends this after the test."""
-    warnings.filterwarnings("ignore", "Exception ignored in. <socket", pytest.PytestUnraisableExceptionWarning)
-    yield
-    gcs.client().close()
-    gc.collect()  # while the filter above is active
-
-
 @pytest.fixture
 def proxy(cloud_storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     """A proxy between google-cloud-storage and the server. Retries have short delays."""
     monkeypatch.setattr(gcs, "_RETRY", gcs._RETRY.with_delay(initial=0.01, maximum=0.05).with_timeout(10.0))
-    with fault_proxy(cloud_storage) as running, open_connections():
+    with fault_proxy(cloud_storage) as running:
         yield running

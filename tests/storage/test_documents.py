@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from buckets import open_connections
 from hostile import is_clean
 from refusals import check_refusal
 
@@ -314,8 +313,7 @@ def folder(request, tmp_path):
     if request.param == "local":
         yield locate(tmp_path)
         return
-    with open_connections():
-        yield locate(request.getfixturevalue("bucket"))
+    yield locate(request.getfixturevalue("bucket"))
 
 
 def test_a_large_document_is_refused_before_it_is_in_memory(folder, monkeypatch):
