@@ -132,8 +132,9 @@ def dropped_distances(real: np.ndarray, fake: np.ndarray, labels: np.ndarray) ->
         order = np.random.default_rng([_SEED, draw // len(counts)]).permutation(len(counts))
         positions = np.roll(order, draw)[labels]
         random = np.random.default_rng([_SEED, draw])
-        kept = (positions >= dropped) | ((positions == np.floor(dropped)) & (random.random(len(labels)) < dropped % 1))
-        return random.choice(np.flatnonzero(kept), counts.min(), replace=False)
+        is_partly_dropped = (positions == np.floor(dropped)) & (random.random(len(labels)) < dropped % 1)
+        is_selected = (positions >= dropped) | is_partly_dropped
+        return random.choice(np.flatnonzero(is_selected), counts.min(), replace=False)
 
     return _mean_distances(real, fake, choose, (0, *DROPPED))
 

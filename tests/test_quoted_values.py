@@ -126,12 +126,12 @@ def test_no_message_has_a_plural_of_a_number_in_a_variable():
     pattern = re.compile(
         r"\{(len\([^{}]*\)|num_[a-z_]+)(:,)?\} (images|files|shards|classes|labels|names|replicas|lines)\b"
     )
-    found = [
+    raw_plurals = [
         f"{path.name}: {match[0]}"
         for path in Path(commands.__file__).parent.rglob("*.py")
         for match in pattern.finditer(path.read_text())
     ]
-    assert found == []
+    assert raw_plurals == []
 
 
 @pytest.mark.parametrize("classes", [("a", "b"), (1.5,), ("0",), (None,), "ab", (10**30,), (-1,)], ids=repr)

@@ -38,11 +38,11 @@ def test_a_stopped_killed_and_stalled_job_ends_with_the_same_bits(dataset, tmp_p
     more = [f"--dataset={dataset}", "--num_chunks=2", f"--steps={STEPS}", "--worker_timeout_secs=12"]
     signals = [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP]
     sent, job = rehearsals.run_disturbed(tmp_path / "several", signals, random.Random(1), more, num_workers=1)
-    told = job.log.read_text()
-    assert sent == 3 and told.count("restarting the whole job") == 3, told
-    assert "exited with 143" in told  # stopped by SIGTERM, all in the same step
-    assert f"exited with {ExitCode.LOST_WORKER}" in told  # by the machine that stood still
-    assert not [line for line in told.splitlines() if line.startswith("workerpool1") and '"Step ' in line]
+    log = job.log.read_text()
+    assert sent == 3 and log.count("restarting the whole job") == 3, log
+    assert "exited with 143" in log  # stopped by SIGTERM, all in the same step
+    assert f"exited with {ExitCode.LOST_WORKER}" in log  # by the machine that stood still
+    assert not [line for line in log.splitlines() if line.startswith("workerpool1") and '"Step ' in line]
     assert exact_resume.digest(job.folder) == rehearsals.undisturbed_digest(tmp_path / "alone", more, num_devices=2)
     steps = [json.loads(line)["step"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
@@ -77,11 +77,11 @@ def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_pa
     flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=24", "--steps=2"]
     flags += ["--model=conditional", "--sample_every_steps=0"]
     task_command = [sys.executable, "-m", "trainer.task", *flags]
-    told = []
+    outputs = []
     for code, out, error in chief_and_worker([*task_command, f"--job_dir={tmp_path}/several"]):
         assert code == 0, error
-        told.append(out)
-    assert [sum("frechet_digits_5k" in line for line in out.splitlines()) > 0 for out in told] == [True, False]
+        outputs.append(out)
+    assert [sum("frechet_digits_5k" in line for line in out.splitlines()) > 0 for out in outputs] == [True, False]
     mirrored = [*task_command, "--strategy=mirrored", "--num_virtual_devices=2", f"--job_dir={tmp_path}/alone"]
     subprocess.run(mirrored, check=True, capture_output=True)
     several, alone = metrics_of(tmp_path / "several"), metrics_of(tmp_path / "alone")
@@ -90,12 +90,11 @@ def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_pa
     assert exact_resume.digest(tmp_path / "several") == exact_resume.digest(tmp_path / "alone")
 
 
-_STOPPED_BY_A_METRIC = """
-import hashlib, json, os
-import keras, numpy as np
+_GAN_OF_THE_CLUSTER = """
+import json, os
+import numpy as np
 from trainer.callbacks import Evaluation
 from trainer.config.train_config import TrainConfig
-from trainer.metrics.extraction import all_agree
 from trainer.models import from_config
 from trainer.training.distributed import strategy as strategies
 from trainer.training.distributed.cluster import parse_cluster
@@ -106,6 +105,12 @@ network = {"architecture": "mlp", "architecture_options": sizes, "latent_dim": 8
 config = TrainConfig(**network, global_batch_size=8, jit_compile="off")
 strategy = strategies.create(config, cluster)
 gan = from_config(config, (28, 28, 1), 10, strategy)
+"""
+
+_STOPPED_BY_A_METRIC = """
+import hashlib
+import keras
+from trainer.metrics.extraction import all_agree
 
 
 class Steps:
@@ -132,7 +137,7 @@ print(json.dumps(facts | {"images": hashlib.sha256(suite.images.tobytes()).hexdi
 
 
 def test_machines_decide_alike_from_the_metrics_of_the_first():
-    done = list(chief_and_worker([sys.executable, "-c", _STOPPED_BY_A_METRIC]))
+    done = list(chief_and_worker([sys.executable, "-c", _GAN_OF_THE_CLUSTER + _STOPPED_BY_A_METRIC]))
     assert [code for code, _, _ in done] == [0, 0], done
     facts, same = (json.loads(out.splitlines()[-1]) for _, out, _ in done)
     assert facts == same
@@ -141,20 +146,7 @@ def test_machines_decide_alike_from_the_metrics_of_the_first():
 
 
 _STOPPED_IN_AN_EVALUATION = """
-import json, os, signal, time
-import numpy as np
-from trainer.callbacks import Evaluation
-from trainer.config.train_config import TrainConfig
-from trainer.models import from_config
-from trainer.training.distributed import strategy as strategies
-from trainer.training.distributed.cluster import parse_cluster
-
-cluster = parse_cluster(os.environ["TF_CONFIG"], None)
-sizes = {"generator_units": [16], "discriminator_units": [16]}
-network = {"architecture": "mlp", "architecture_options": sizes, "latent_dim": 8}
-config = TrainConfig(**network, global_batch_size=8, jit_compile="off")
-strategy = strategies.create(config, cluster)
-gan = from_config(config, (28, 28, 1), 10, strategy)
+import signal, time
 
 
 class Means:
@@ -182,7 +174,7 @@ print(json.dumps(facts))
 
 
 def test_sigterm_to_one_machine_ends_an_evaluation_on_all_at_the_same_block():
-    done = list(chief_and_worker([sys.executable, "-c", _STOPPED_IN_AN_EVALUATION]))
+    done = list(chief_and_worker([sys.executable, "-c", _GAN_OF_THE_CLUSTER + _STOPPED_IN_AN_EVALUATION]))
     assert [code for code, _, _ in done] == [0, 0], done
     facts, same = (json.loads(out.splitlines()[-1]) for _, out, _ in done)
     assert facts == same == [[2, True, [0]], [4, True, [0, 2]], [4, False, [0, 2, 4]]]

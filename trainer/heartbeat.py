@@ -1,4 +1,4 @@
-"""The progress of this process: the time since it was last made, which the watchdog limits, and requests to stop early.
+"""Reports of progress, the time between which the watchdog limits, and requests to stop long work early.
 
 Work that takes long, such as an evaluation, calls `beat` after each part.
 """
@@ -33,7 +33,7 @@ def abandoned_if(is_requested: Callable[[], bool], *, is_shared: bool = False) -
             `is_stop_requested`, so that all of them abandon it at the same place.
 
     Raises:
-        Abandoned: If the request was there before the work, or came during it.
+        Abandoned: If the stop is requested before or during the work.
     """
     token = _stop.set(_Stop(is_requested, is_shared))
     try:

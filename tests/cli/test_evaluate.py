@@ -180,10 +180,10 @@ def test_images_of_the_right_size_are_not_resampled_and_others_are(tmp_path, cap
     against = write_dataset(tmp_path / "set", pictures(0), resize="stretch")
     small, large = as_folder(tmp_path / "a", pictures(1)), as_folder(tmp_path / "b", pictures(1, size=4 * SIZE))
     flags = f"--against={against}", "--metrics=photos"
-    kept = measured(capsys, f"--images={small}", *flags)
-    assert resizes(kept) == ("none", "stretch")
+    unchanged = measured(capsys, f"--images={small}", *flags)
+    assert resizes(unchanged) == ("none", "stretch")
     same = measured(capsys, f"--images={small}", *flags, f"--image_size={SIZE}")
-    assert same["metrics"] == kept["metrics"]
+    assert same["metrics"] == unchanged["metrics"]
     resized = measured(capsys, f"--images={large}", *flags, f"--image_size={SIZE}")
     assert resizes(resized) == ("stretch", "stretch")
     chosen = measured(capsys, f"--images={large}", *flags, f"--image_size={SIZE}", "--resize=crop")

@@ -26,18 +26,18 @@ def test_neighbors_equal_brute_force_in_tiles_of_any_size(monkeypatch, rows, col
     monkeypatch.setattr(neighbors, "_TILE_ROWS", rows)
     monkeypatch.setattr(neighbors, "_TILE_COLUMNS", columns)
     samples, training = features(1, 23), features(2, 40)
-    found = nearest(samples, training, k)
+    result = nearest(samples, training, k)
     distances = np.linalg.norm(samples[:, np.newaxis].astype(np.float64) - training, axis=2)
-    np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :k])
-    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :k], rtol=1e-9)
+    np.testing.assert_array_equal(result.indices, np.argsort(distances, axis=1)[:, :k])
+    np.testing.assert_allclose(result.distances, np.sort(distances, axis=1)[:, :k], rtol=1e-9)
 
 
 def test_equal_images_have_distance_zero_and_the_lowest_number_first():
     training = features(2, 40)
     training[[3, 30]] = training[17]
-    found = nearest(training[[17, 5]], training, 3)
-    assert found.indices.tolist()[0] == [3, 17, 30] and found.distances[0].tolist() == [0.0, 0.0, 0.0]
-    assert found.indices[1, 0] == 5 and found.distances[1, 0] == 0.0 < found.distances[1, 1]
+    result = nearest(training[[17, 5]], training, 3)
+    assert result.indices.tolist()[0] == [3, 17, 30] and result.distances[0].tolist() == [0.0, 0.0, 0.0]
+    assert result.indices[1, 0] == 5 and result.distances[1, 0] == 0.0 < result.distances[1, 1]
 
 
 def test_the_threshold_is_the_first_percentile_of_distances_of_different_images():
@@ -68,8 +68,8 @@ def test_rounding_does_not_hide_a_copy():
 
 def test_a_training_set_of_one_repeated_image_still_has_copies():
     training = np.repeat(features(2, 1), 20, 0)
-    found = copies(np.concatenate([training[:4], features(1, 4)]), training)
-    assert (found.threshold, found.num_close, found.share) == (0.0, 4, 0.5)
+    result = copies(np.concatenate([training[:4], features(1, 4)]), training)
+    assert (result.threshold, result.num_close, result.share) == (0.0, 4, 0.5)
 
 
 @pytest.mark.parametrize(

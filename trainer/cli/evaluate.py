@@ -266,10 +266,10 @@ def _find_neighbors(
     from trainer.metrics.neighbors import find_copies, nearest
 
     training = suite.real_statistics.features
-    found = nearest(features, training, min(_NUM_NEIGHBORS, len(training)))
-    copies = find_copies(found.distances[:, 0], training)
+    neighbors = nearest(features, training, min(_NUM_NEIGHBORS, len(training)))
+    copies = find_copies(neighbors.distances[:, 0], training)
     samples, _ = subject.model.sample(min(num_rows, len(features)))
-    indices, distances = found.indices[: len(samples)], found.distances[: len(samples)]
+    indices, distances = neighbors.indices[: len(samples)], neighbors.distances[: len(samples)]
     images = _select(subject.data.image_blocks(len(training), _BLOCK_SIZE), set(indices.flat))
     cells, captions = [], []
     for sample, row, row_distances in zip(samples, indices.tolist(), distances.tolist(), strict=True):

@@ -31,7 +31,8 @@ class ImageMetrics:
     are comparable if the names, the real images and the weights (`extractor.sha256`) are equal.
 
     The kernel distance is the mean over 100 random subsets of 1,000 real and 1,000 fake images, or as many as there
-    are real images. `kid_std` is the standard deviation over these subsets. If all subsets contain all images, it is 0.
+    are real images. `kid_std` is the standard deviation over these subsets. If all subsets contain all images, it is 0
+    up to rounding.
     """
 
     def __init__(

@@ -4,12 +4,11 @@ A tile of pairs is in memory at a time. Shapes: `M` samples, `N` training images
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
 from trainer.errors import DataError
-from trainer.metrics.pairwise import compare_tile
+from trainer.metrics.pairwise import compare_tile, slices
 from trainer.metrics.validation import validate_feature_pair, validate_features
 
 _TILE_ROWS, _TILE_COLUMNS = 512, 4096
@@ -90,11 +89,11 @@ def find_copies(nearest_distances: np.ndarray, training: np.ndarray) -> Copies:
 def _nearest(rows: np.ndarray, columns: np.ndarray, k: int, *, skips_equal: bool) -> Neighbors:
     """Returns the k nearest columns of each row; equal ones at distance 0, or at infinity if they are skipped."""
     indices, squared_distances = [], []
-    for row_slice in _slices(len(rows), _TILE_ROWS):
+    for row_slice in slices(len(rows), _TILE_ROWS):
         num_rows = row_slice.stop - row_slice.start
         best = np.full((num_rows, k), np.inf)
         best_index = np.zeros((num_rows, k), np.int64)
-        for column_slice in _slices(len(columns), _TILE_COLUMNS):
+        for column_slice in slices(len(columns), _TILE_COLUMNS):
             tile = compare_tile(rows[row_slice], columns[column_slice])[1].numpy()
             if skips_equal:
                 tile = np.where(tile > 0.0, tile, np.inf)
@@ -114,8 +113,3 @@ def _smallest(tile: np.ndarray, k: int) -> np.ndarray:
     if k >= tile.shape[1]:
         return np.broadcast_to(np.arange(tile.shape[1]), tile.shape)
     return tile.argmin(1)[:, np.newaxis] if k == 1 else np.argpartition(tile, k - 1, axis=1)[:, :k]
-
-
-def _slices(length: int, size: int) -> Iterator[slice]:
-    for start in range(0, length, size):
-        yield slice(start, min(start + size, length))

@@ -63,8 +63,9 @@ def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) 
     subsets = np.ones((len(features), 1), bool) if subsets is None else subsets
     sizes, kernel_sums = subsets.sum(0), np.zeros(subsets.shape[1])
     nearest = np.full((len(features), k), np.inf)
-    for rows in _slices(len(features)):
-        for columns in _slices(len(features), rows.start):  # each pair is in one tile
+    size = math.isqrt(_MAX_PAIRS)
+    for rows in slices(len(features), size):
+        for columns in slices(len(features), size, rows.start):  # each pair is in one tile
             products, squared_distances = compare_tile(features[rows], features[columns])
             kernel = _cubic_kernel(products, features.shape[1])
             if rows == columns:  # the diagonal holds the pairs of a sample and itself
@@ -88,9 +89,10 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     num_real, num_fake = len(real.features), len(fake.features)
     kernel_sums, num_inside, num_recalled, num_covered = np.zeros(real.subsets.shape[1]), 0, 0, 0
     fake_is_inside = np.zeros(num_fake, bool)
-    for rows in _slices(num_real):
+    size = math.isqrt(_MAX_PAIRS)
+    for rows in slices(num_real, size):
         is_recalled, is_covered = np.zeros((2, rows.stop - rows.start), bool)
-        for columns in _slices(num_fake):
+        for columns in slices(num_fake, size):
             products, squared_distances = compare_tile(real.features[rows], fake.features[columns])
             kernel = _cubic_kernel(products, real.features.shape[1])
             kernel_sums += _sum_of_subsets(kernel, real.subsets[rows], fake.subsets[columns])
@@ -111,9 +113,8 @@ def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
     )
 
 
-def _slices(length: int, start: int = 0) -> Iterator[slice]:
-    """Yields the rows, or the columns, of tiles from `start` to `length`."""
-    size = math.isqrt(_MAX_PAIRS)
+def slices(length: int, size: int, start: int = 0) -> Iterator[slice]:
+    """Yields the rows, or the columns, of tiles from `start` to `length`: `size` of them, and the rest."""
     for begin in range(start, length, size):
         yield slice(begin, min(begin + size, length))
 

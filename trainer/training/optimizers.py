@@ -215,8 +215,8 @@ def apply_where(
 ) -> None:
     """Updates variables if a condition is true, without a branch. XLA combines selections with the update's formula.
 
-    `FusedAdam` selects numbers with which it changes nothing, except for the sign of a zero. Of other optimizers, and
-    of settings that change weights beside it, old values are selected.
+    If the condition is false, `FusedAdam` computes with numbers that change nothing except the sign of a zero. With
+    other optimizers, and with settings that also change weights, such as weight decay, old values are assigned again.
 
     Args:
         condition: bool [].

@@ -49,17 +49,16 @@ def with_machine_settings(
         ConfigError: If two shards do not fit into memory.
         DataError, StorageError: If the description of the data set cannot be read.
     """
-    has_same_data = stored is not None and _data_of(stored) == _data_of(config)
-    kept = stored if has_same_data and config.metrics in (MetricSuite.AUTO, stored and stored.metrics) else None
+    previous = stored if stored is not None and _has_same_evaluation(config, stored) else None
     if config.num_chunks is None:
         num_chunks = None if stored is None else stored.num_chunks
         config = config.override(num_chunks=num_chunks or default_num_chunks(config))
     if config.metrics == MetricSuite.AUTO:
-        config = config.override(metrics=kept.suite if kept else _choose_suite(config, environment))
+        config = config.override(metrics=previous.suite if previous else _choose_suite(config, environment))
     if config.has_metrics and config.num_metric_samples is None:
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
-        config = config.override(num_metric_samples=(kept and kept.num_metric_samples) or default)
+        config = config.override(num_metric_samples=(previous and previous.num_metric_samples) or default)
     return config
 
 
@@ -72,8 +71,10 @@ def shared_fingerprint(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps([config.fingerprint, evaluation]).encode()).hexdigest()
 
 
-def _data_of(config: TrainConfig) -> tuple[str, str | None]:
-    return config.dataset, config.dataset_b
+def _has_same_evaluation(config: TrainConfig, stored: TrainConfig) -> bool:
+    """Returns whether a config names the data sets of the stored run, and its metric suite or none in particular."""
+    has_same_data = (config.dataset, config.dataset_b) == (stored.dataset, stored.dataset_b)
+    return has_same_data and config.metrics in (MetricSuite.AUTO, stored.metrics)
 
 
 def _choose_suite(config: TrainConfig, environment: Environment) -> str:
