@@ -109,6 +109,7 @@ def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
         "steps": 4,
         "metrics": "none",
         "jit_compile": "off",
+        "precision": "float32",
     }
     return TrainConfig(**(settings | changes))
 

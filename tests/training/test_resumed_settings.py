@@ -175,6 +175,7 @@ FLAGS = {
     "metrics": "none",
     "noexport_model": None,
     "jit_compile": "off",
+    "precision": "float32",
     "strategy": "one_device",
     "architecture_options": {"generator_units": [16], "discriminator_units": [16], "dropout": 0.3},
     "latent_dim": 8,

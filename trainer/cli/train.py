@@ -38,7 +38,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     config = run.resolve(config, environment)
     if values.dry_run:
         install_handler(uses_stderr=True)  # standard output is the config
-        print(run.with_machine_settings(config, environment).to_json())
+        print(run.with_all_settings(config, environment).to_json())
         return
     run.train(config, environment)
 

@@ -90,6 +90,7 @@ class JitCompile(Choice):
 class Precision(Choice):
     """Precision of the networks' computations."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 

@@ -3,8 +3,19 @@
 from trainer.models.acgan import ACGAN
 from trainer.models.conditional import ConditionalGAN
 from trainer.models.cyclegan import CycleGAN
-from trainer.models.factory import MODELS, from_config, register_model, traits
+from trainer.models.factory import MODELS, from_config, register_model, traits, with_compute_settings
 from trainer.models.gan import GAN
 from trainer.models.infogan import InfoGAN
 
-__all__ = ["ACGAN", "GAN", "MODELS", "ConditionalGAN", "CycleGAN", "InfoGAN", "from_config", "register_model", "traits"]
+__all__ = [
+    "ACGAN",
+    "GAN",
+    "MODELS",
+    "ConditionalGAN",
+    "CycleGAN",
+    "InfoGAN",
+    "from_config",
+    "register_model",
+    "traits",
+    "with_compute_settings",
+]

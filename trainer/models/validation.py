@@ -22,7 +22,7 @@ _OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh:
 
 
 def policy_of(precision: str | None) -> str:
-    """Returns the name of Keras's dtype policy for a precision; that of the global policy for None.
+    """Returns the name of Keras's dtype policy for `float32` or `bfloat16`; that of the global policy for None.
 
     Raises:
         ConfigError: If the precision is unknown, or Keras is configured in a way that GANs do not support.
@@ -36,7 +36,7 @@ def policy_of(precision: str | None) -> str:
                 f"keras.config.{name}() is {value}, but GANs need {allowed}; call keras.config.set_{name}('{allowed}')."
             )
     if precision is not None:
-        check_choice("precision", precision, Precision)
+        check_choice("precision", precision, tuple(_POLICIES))
         return _POLICIES[precision]
     policy = keras.config.dtype_policy().name
     if policy not in _POLICIES.values():

@@ -1,4 +1,4 @@
-"""A limit on the number of weights, checked before memory is taken for them."""
+"""A limit on the number of weights, checked before memory is taken for them, and networks without any."""
 
 import contextlib
 import inspect
@@ -54,6 +54,16 @@ def limited_weights(max_weights: int) -> Iterator[None]:
         if refusal is not None:  # Keras adds lines about the arguments of the layer that made the variable
             raise refusal from None
         raise
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Makes the networks that are built in this context have layers, but take no memory for weights."""
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        _forget_pending_variables()
 
 
 def _forget_pending_variables() -> None:

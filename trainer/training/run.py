@@ -13,12 +13,12 @@ from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
-from trainer.data import num_examples
+from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
-from trainer.models import GAN, augment, from_config, penalties, traits
+from trainer.models import GAN, augment, from_config, penalties, traits, with_compute_settings
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
 from trainer.storage.run_directory import PROGRESSION, sample_grids
@@ -26,6 +26,7 @@ from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
+from trainer.training.precision import supports_bfloat16
 from trainer.training.restore import config_document, monitor_of, stored_config
 from trainer.training.run_state import (
     COLLAPSE,
@@ -73,6 +74,18 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
     config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def with_all_settings(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Returns the config that a new run on this machine would record.
+
+    Raises:
+        ConfigError: If the networks cannot be built, or two shards do not fit into memory.
+        DataError, StorageError: If the description of the data set cannot be read.
+    """
+    config = with_machine_settings(config, environment)
+    info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
+    return with_compute_settings(config, info.image_shape, info.num_classes, can_use_bfloat16=supports_bfloat16())
 
 
 def train(config: TrainConfig, environment: Environment) -> None:
@@ -163,10 +176,13 @@ class Run:
         self._fingerprints = dict(self._data.fingerprints)
         if self._extractor is not None:
             self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
+        info = self._data.info
+        self._config = config = with_compute_settings(
+            config, info.image_shape, info.num_classes, can_use_bfloat16=self._can_use_bfloat16()
+        )
         self._history = resumed_history(config, self._directory, self._manifest, self._fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
-            info = self._data.info
             self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
 
     def fit(self) -> None:
@@ -245,7 +261,16 @@ class Run:
         except _LOST_WORKER_ERRORS as error:
             if not self._is_distributed:
                 raise
-            abort(f"another machine was lost at or after step {self._gan.step} ({type(error).__name__})")
+            step = self._gan.step if hasattr(self, "_gan") else 0
+            abort(f"another machine was lost at or after step {step} ({type(error).__name__})")
+
+    def _can_use_bfloat16(self) -> bool:
+        """Returns whether bfloat16 is fast on all machines, which may have different processors."""
+        is_fast = supports_bfloat16()
+        if not self._is_distributed:
+            return is_fast
+        with self.cluster_failures_abort():
+            return min(consensus.gather_per_replica(self._strategy, int(is_fast))) > 0
 
     def _fit_and_write(self) -> None:
         directory = self._directory

@@ -11,7 +11,7 @@ from trainer import metrics
 from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
-from trainer.config.choices import MetricSuite, Resume
+from trainer.config.choices import JitCompile, MetricSuite, Precision, Resume
 from trainer.data import default_num_chunks, describe
 from trainer.errors import CheckpointError
 from trainer.metrics import inception_weights
@@ -37,7 +37,8 @@ def with_machine_settings(
 ) -> TrainConfig:
     """Returns a config with the settings that were left open because they depend on the machine.
 
-    A resumed run keeps the number of chunks, the metric suite and the number of samples that it started with.
+    A resumed run keeps the number of chunks, the metric suite, the number of samples, the precision and the use of XLA
+    that it started with. `trainer.models.with_compute_settings` chooses the last two for a new run, from its networks.
 
     Args:
         config: Resolved config.
@@ -53,6 +54,10 @@ def with_machine_settings(
     if config.num_chunks is None:
         num_chunks = None if stored is None else stored.num_chunks
         config = config.override(num_chunks=num_chunks or default_num_chunks(config))
+    if stored is not None and config.precision == Precision.AUTO:
+        config = config.override(precision=stored.precision)
+    if stored is not None and config.jit_compile == JitCompile.AUTO:
+        config = config.override(jit_compile=stored.jit_compile)
     if config.metrics == MetricSuite.AUTO:
         config = config.override(metrics=previous.suite if previous else _choose_suite(config, environment))
     if config.has_metrics and config.num_metric_samples is None:

@@ -31,7 +31,8 @@ def describe_start(
     return (
         f"Training the recipe {config.recipe} on {count_of(info.num_examples, 'image')} of {config.dataset} "
         f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
-        f"images on {count_of(num_replicas, f'{device} device')}; weights: {weights}. Results go to {config.job_dir}."
+        f"images on {count_of(num_replicas, f'{device} device')} in {config.precision}; weights: {weights}. Results go "
+        f"to {config.job_dir}."
     )
 
 
