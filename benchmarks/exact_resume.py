@@ -67,7 +67,7 @@ def _convolutional(**options: object) -> list[str]:
 
 KINDS = {
     "vanilla": _DENSE,
-    "dcgan": _convolutional(dropout=0.3, discriminator_batch_norm="all"),
+    "dcgan": [*_convolutional(dropout=0.3, discriminator_batch_norm="all"), "--precision=float32"],
     "spectral_norm": _convolutional(spectral_norm=True),
     "r1_r2_every_third": [*_DENSE, "--penalties=r1,r2", "--penalty_every_steps=3"],
     "ada": [*_DENSE, "--augment=ada", "--augment_probability=none"],
@@ -82,7 +82,7 @@ KINDS = {
         *("--penalty_weight_end=1", "--augment=diffaugment", "--augment_probability_end=0.1", "--optimizer=adam"),
     ],
     "streams": [*_DENSE, f"--dataset={_DATASET}", "--num_chunks=3", "--horizontal_flips", "--balance_classes"],
-    "bfloat16": [*_DENSE, "--precision=bfloat16"],
+    "bfloat16": [*_convolutional(dropout=0.3, discriminator_batch_norm="all"), "--precision=bfloat16"],
     "two_replicas": [*_DENSE, "--strategy=mirrored", "--num_virtual_devices=2"],
     "xla": [*_DENSE, "--jit_compile=on"],
     "divergence": ["--recipe=benchmarks.diverging_recipe:diverging", *_DENSE[1:]],

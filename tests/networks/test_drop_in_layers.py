@@ -18,18 +18,35 @@ def gradients(layer, inputs, upstream):
     return [outputs, *tape.gradient(outputs, sources, output_gradients=upstream)]
 
 
+def rounded(values):
+    """Returns the values as float32 numbers that bfloat16 has, too."""
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
 def twins(ours, theirs, shape):
     """Returns the outputs, gradients and buffers of our layer and Keras's layer with the same weights."""
     rng = np.random.default_rng(0)
-    inputs = tf.constant(rng.normal(size=shape), tf.float32)
+    inputs = rounded(rng.normal(size=shape))
     for layer in (ours, theirs):
         layer.build(shape)
-    values = [rng.normal(1, 0.3, size=weight.shape) for weight in theirs.weights]
+    values = [rounded(rng.normal(1, 0.3, size=weight.shape)) for weight in theirs.weights]
     for layer in (ours, theirs):
         layer.set_weights(values)
-    upstream = tf.constant(rng.normal(size=theirs(inputs).shape), tf.float32)
-    results = [gradients(layer, inputs, upstream) + [w.numpy() for w in layer.weights] for layer in (ours, theirs)]
+    upstream = rounded(rng.normal(size=theirs(inputs).shape))
+    results = []
+    for layer in (ours, theirs):
+        tensors = gradients(layer, *(tf.cast(values, layer.compute_dtype) for values in (inputs, upstream)))
+        results.append(
+            [tf.cast(tensor, tf.float32) for tensor in [*tensors, *(weight.value for weight in layer.weights)]]
+        )
     return zip(*results, strict=True)
+
+
+def assert_close_in_bfloat16(ours, theirs, shape):
+    """Checks that our layer in bfloat16 is as exact as Keras's layer with sums in float32."""
+    for our_values, their_values in twins(ours, theirs, shape):
+        scale = np.std(their_values) + 1e-6
+        np.testing.assert_allclose(our_values, their_values, atol=0.04 * scale, rtol=0.02)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 3, 5)])
@@ -63,7 +80,112 @@ def test_a_fourier_convolution_is_keras_own(size, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-def test_thin_convolutions_have_second_derivatives():
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(("kernel_size", "use_bias"), [(4, True), ((2, 3), False), (1, True)])
+def test_a_transposed_convolution_of_one_pixel_is_keras_own(kernel_size, use_bias, dtype):
+    settings = {"filters": 6, "kernel_size": kernel_size, "use_bias": use_bias, "activation": "tanh"}
+    ours, theirs, shape = (
+        Conv2DTranspose(**settings, dtype=dtype),
+        keras.layers.Conv2DTranspose(**settings),
+        (3, 1, 1, 8),
+    )
+    if dtype == "float32":
+        for our_values, their_values in twins(ours, theirs, shape):
+            np.testing.assert_allclose(our_values, their_values, atol=1e-5)
+    else:
+        assert_close_in_bfloat16(ours, theirs, shape)
+
+
+BFLOAT16_CASES = {
+    "thin": (Conv2D, {"filters": 8, "kernel_size": 4, "strides": 2}, (2, 12, 8, 3), "thin_conv"),
+    "thin transpose": (
+        Conv2DTranspose,
+        {"filters": 3, "kernel_size": 5, "strides": 2},
+        (2, 6, 4, 8),
+        "thin_conv_transpose",
+    ),
+    "fourier": (Conv2DTranspose, {"filters": 3, "kernel_size": 5}, (2, 7, 7, 4), "fourier_conv_transpose"),
+    "wide": (Conv2D, {"filters": 7, "kernel_size": 4, "strides": 2}, (2, 8, 6, 5), "wide_conv"),
+    "wide of stride 1": (Conv2D, {"filters": 7, "kernel_size": 3}, (2, 4, 3, 5), "wide_conv"),
+    "wide transpose": (
+        Conv2DTranspose,
+        {"filters": 7, "kernel_size": 4, "strides": 2},
+        (2, 4, 4, 5),
+        "wide_conv_transpose",
+    ),
+    "wide transpose of odd kernel": (
+        Conv2DTranspose,
+        {"filters": 7, "kernel_size": 5, "strides": 2},
+        (2, 3, 2, 5),
+        "wide_conv_transpose",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BFLOAT16_CASES)
+def test_a_fast_convolution_in_bfloat16_is_keras_own(case, monkeypatch):
+    layer, settings, shape, kernel = BFLOAT16_CASES[case]
+    monkeypatch.setattr(convolutions, "_MIN_FOURIER_CHANNELS", 1)
+    monkeypatch.setattr(convolutions, "_MIN_WIDE_CHANNELS", 5)
+    used, fast = [], getattr(convolutions, kernel)
+    monkeypatch.setattr(convolutions, kernel, lambda *arguments: used.append(kernel) or fast(*arguments))
+    theirs = next(base for base in layer.__mro__ if base.__module__.startswith("keras."))
+    settings |= {"padding": "same"}
+    assert_close_in_bfloat16(layer(**settings, dtype="mixed_bfloat16"), theirs(**settings), shape)
+    assert used
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "shape", "is_supported"),
+    [
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 8, 8, 256), True),
+        (Conv2D, {"filters": 256, "kernel_size": 3}, (1, 4, 4, 300), True),
+        (Conv2DTranspose, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 4, 4, 512), True),
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 7, 7, 256), False),  # 7 is not a multiple of 2
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 16, 16, 256), False),
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 8, 8, 128), False),
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2, "padding": "valid"}, (1, 8, 8, 256), False),
+        (Conv2D, {"filters": 256, "kernel_size": 4, "strides": 2, "dtype": "float32"}, (1, 8, 8, 256), False),
+        (Conv2D, {"filters": 256, "kernel_size": 3, "groups": 2}, (1, 4, 4, 512), False),
+        (Conv2D, {"filters": 256, "kernel_size": 3}, (1, None, None, 512), False),
+        (Conv2DTranspose, {"filters": 128, "kernel_size": 4, "strides": 2}, (1, 4, 4, 256), False),
+        (Conv2DTranspose, {"filters": 256, "kernel_size": 4, "strides": 2}, (1, 8, 8, 512), False),
+    ],
+)
+def test_wide_kernels_are_for_small_maps_of_many_channels(layer, settings, shape, is_supported):
+    layer = layer(**{"padding": "same", "dtype": "mixed_bfloat16"} | settings)
+    layer.build(shape)
+    assert convolutions.supports_wide_kernel(layer, keras.KerasTensor(shape, layer.compute_dtype)) == is_supported
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 3, 5)])
+def test_batch_normalization_in_bfloat16_has_float32_moments(shape):
+    ours, theirs = (
+        BatchNormalization(momentum=0.8, dtype="mixed_bfloat16"),
+        keras.layers.BatchNormalization(momentum=0.8),
+    )
+    *_, mean, variance = results = [*twins(ours, theirs, shape)]
+    np.testing.assert_allclose(*mean, atol=2e-5)
+    np.testing.assert_allclose(*variance, atol=2e-5)
+    assert_close_in_bfloat16(ours, theirs, shape)
+    assert len(results) == 8  # outputs, three gradients, and four weights
+
+
+def test_batch_normalization_in_bfloat16_has_second_derivatives():
+    layer = BatchNormalization(dtype="mixed_bfloat16")
+    images = tf.random.stateless_normal([4, 3, 3, 5], [0, 1])
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(images)
+            outputs = tf.reduce_sum(tf.cast(layer(images, training=True), tf.float32) ** 3)
+        penalty = tf.reduce_sum(tf.square(inner.gradient(outputs, images)))
+    gradient = outer.gradient(penalty, layer.gamma.value)
+    assert gradient.dtype == tf.float32 and np.isfinite(gradient).all() and np.any(gradient)
+
+
+@pytest.mark.parametrize("kind", ["thin", "wide"])
+def test_fast_convolutions_have_second_derivatives(kind):
+    convolve_fast = {"thin": convolutions.thin_conv, "wide": convolutions.wide_conv}[kind]
     kernel = tf.random.stateless_normal([4, 4, 1, 8], [0, 1])
 
     def penalty(convolve):
@@ -76,7 +198,7 @@ def test_thin_convolutions_have_second_derivatives():
             penalty_value = tf.reduce_sum(tf.square(inner.gradient(outputs, images)))
         return outer.gradient(penalty_value, kernel)
 
-    ours = penalty(lambda images: convolutions.thin_conv(images, kernel, 2))
+    ours = penalty(lambda images: convolve_fast(images, kernel, 2))
     theirs = penalty(lambda images: tf.nn.conv2d(images, kernel, 2, "SAME"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)
 

@@ -9,14 +9,16 @@ from keras import layers
 class BatchNormalization(layers.BatchNormalization):
     """Keras's batch normalization, computed by TensorFlow's fused kernel during training.
 
-    Takes [B, C] or [B, H, W, C]. The moments are those of the replica's own batch.
+    Takes [B, C] or [B, H, W, C]. The moments are those of the replica's own batch. They are float32 under every
+    precision, and maps in bfloat16 are not converted.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
         if mask is not None or not training or not self._can_use_fused_kernel(len(inputs.shape)):
             return super().call(inputs, training=training, mask=mask)
         is_map = len(inputs.shape) == 4
-        maps = tf.cast(inputs if is_map else inputs[:, tf.newaxis, tf.newaxis, :], tf.float32)
+        maps = inputs if is_map else inputs[:, tf.newaxis, tf.newaxis, :]
+        maps = maps if maps.dtype == tf.bfloat16 else tf.cast(maps, tf.float32)
         empty = tf.zeros([0])
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=maps,

@@ -18,27 +18,46 @@ def _add_bias_and_activate(layer: keras.layers.Layer, outputs: tf.Tensor) -> tf.
 
 @keras.saving.register_keras_serializable("trainer")
 class Conv2D(layers.Conv2D):
-    """Keras's convolution with a fast gradient with respect to images of few channels on a CPU."""
+    """Keras's convolution with fast gradients on a CPU for images of few channels, and for small maps of many."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if not cpu_convolutions.supports_thin_kernel(self, inputs, self.kernel.shape[2]):
+        if cpu_convolutions.supports_thin_kernel(self, inputs, self.kernel.shape[2]):
+            outputs = cpu_convolutions.thin_conv(inputs, tf.convert_to_tensor(self.kernel), self.strides[0])
+        elif cpu_convolutions.supports_wide_kernel(self, inputs):
+            outputs = cpu_convolutions.wide_conv(inputs, tf.convert_to_tensor(self.kernel), self.strides[0])
+        else:
             return super().call(inputs)
-        outputs = cpu_convolutions.thin_conv(inputs, tf.convert_to_tensor(self.kernel), self.strides[0])
         return _add_bias_and_activate(self, outputs)
 
 
 @keras.saving.register_keras_serializable("trainer")
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """Keras's transposed convolution, fast on a CPU for few channels and for large kernels on small maps."""
+    """Keras's transposed convolution, fast on a CPU for few channels and on small maps."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self._maps_a_pixel(inputs):
+            return _add_bias_and_activate(self, self._transform_pixel(inputs))
         if cpu_convolutions.supports_thin_kernel(self, inputs, self.filters):
             outputs = cpu_convolutions.thin_conv_transpose(inputs, tf.convert_to_tensor(self.kernel), self.strides[0])
         elif cpu_convolutions.supports_fourier_kernel(self, inputs):
             outputs = cpu_convolutions.fourier_conv_transpose(inputs, tf.convert_to_tensor(self.kernel))
+        elif cpu_convolutions.supports_wide_kernel(self, inputs):
+            outputs = cpu_convolutions.wide_conv_transpose(inputs, tf.convert_to_tensor(self.kernel), self.strides[0])
         else:
             return super().call(inputs)
         return _add_bias_and_activate(self, outputs)
+
+    def _maps_a_pixel(self, inputs: tf.Tensor) -> bool:
+        """Returns whether the outputs are a matrix product of the kernel and maps of one pixel."""
+        is_plain = self.strides == self.dilation_rate == (1, 1) and self.output_padding is None
+        is_valid = self.padding == "valid" and self.data_format == "channels_last"
+        return is_plain and is_valid and tuple(inputs.shape[1:3]) == (1, 1)
+
+    def _transform_pixel(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Applies the kernel [k, l, D, C] to maps [B, 1, 1, C]: [B, k, l, D]."""
+        kernel = tf.convert_to_tensor(self.kernel)
+        matrix = tf.reshape(kernel, [-1, kernel.shape[3]])
+        return tf.reshape(tf.matmul(inputs[:, 0, 0], matrix, transpose_b=True), [-1, *kernel.shape[:3]])
 
 
 class _ResamplingConv2D(layers.Conv2D):

@@ -24,6 +24,10 @@ class _SpectralNormMixin(keras.layers.Layer):
     call. The vector is a buffer. Replicas have the same kernel, so they compute the same vector.
     """
 
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
+        """Adds a weight that is float32 under every precision, so that the kernel is rounded after its division."""
+        return super().add_weight(*args, **(kwargs | {"autocast": False}))
+
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.singular_vector = self.add_weight(
@@ -31,7 +35,6 @@ class _SpectralNormMixin(keras.layers.Layer):
             shape=(self.kernel.shape[-1],),
             initializer="random_normal",
             trainable=False,
-            autocast=False,
             aggregation="mean",
         )
 
@@ -48,19 +51,19 @@ class _SpectralNormMixin(keras.layers.Layer):
         Gradients treat the singular vectors as constants, which is exact once the power iteration has converged.
         """
         kernel = tf.convert_to_tensor(self.kernel)
-        matrix = tf.reshape(tf.cast(kernel, tf.float32), [-1, kernel.shape[-1]])
+        matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
         constant_matrix = tf.stop_gradient(matrix)
         left = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, self.singular_vector.value))
         right = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, left, transpose_a=True))
         if training:
             self.singular_vector.assign(right)
         singular_value = tf.tensordot(left, tf.linalg.matvec(matrix, right), 1)
-        return tf.cast(tf.reshape(matrix / singular_value, kernel.shape), kernel.dtype)
+        return tf.cast(tf.reshape(matrix / singular_value, kernel.shape), self.compute_dtype)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = self._apply_kernel(inputs, self.normalized_kernel(training))
         if self.use_bias:
-            outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
+            outputs = tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype))
         return self.activation(outputs) if self.activation is not None else outputs
 
     def _apply_kernel(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -1,13 +1,15 @@
-"""Convolutions for CPUs for two cases in which the general kernels are slow.
+"""Convolutions for CPUs for three cases in which the general kernels are slow.
 
 "Thin" kernels convert between maps and images of few channels. "Fourier" kernels apply a large kernel to a small map.
+"Wide" kernels have many channels and a small map on one side, where the gradient of the kernel is slow in bfloat16.
 
 Legend: `B` images, `h w` small map, `H W` large map, `c` few channels, `C D` channels, `k` kernel size. Everything is
-float32, NHWC, with "same" padding, and differentiable any number of times.
+float32 or bfloat16, NHWC, with "same" padding, and differentiable any number of times.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +18,8 @@ import tensorflow as tf
 _MAX_THIN_CHANNELS = 4
 _MIN_FOURIER_CHANNELS = 64
 _MIN_FOURIER_GAIN = 6
+_MIN_WIDE_CHANNELS = 256
+_MAX_WIDE_PIXELS = 16
 
 
 def supports_thin_kernel(layer: keras.layers.Layer, inputs: tf.Tensor, thin_channels: int) -> bool:
@@ -23,7 +27,7 @@ def supports_thin_kernel(layer: keras.layers.Layer, inputs: tf.Tensor, thin_chan
 
     Args:
         layer: Convolution, transposed or not.
-        inputs: Inputs of the layer, float32 [B, H, W, C].
+        inputs: Inputs of the layer, [B, H, W, C].
         thin_channels: Number of channels on the image side of the layer.
     """
     stride = layer.strides[0]
@@ -47,10 +51,23 @@ def supports_fourier_kernel(layer: keras.layers.Layer, inputs: tf.Tensor) -> boo
     return gain >= _MIN_FOURIER_GAIN and min(layer.filters, inputs.shape[3]) >= _MIN_FOURIER_CHANNELS
 
 
+def supports_wide_kernel(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
+    """Returns whether `wide_conv` or `wide_conv_transpose` can compute a layer faster than the general kernel."""
+    if inputs.dtype != tf.bfloat16 or not _is_plain(layer, inputs):
+        return False
+    stride = 1 if isinstance(layer, keras.layers.Conv2DTranspose) else layer.strides[0]
+    height, width = inputs.shape[1:3]
+    return (
+        height % stride == width % stride == 0
+        and height * width <= _MAX_WIDE_PIXELS * stride**2
+        and min(layer.kernel.shape[2:]) >= _MIN_WIDE_CHANNELS
+    )
+
+
 def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
     """Returns whether a layer runs on a CPU and has none of the settings that the kernels here do not support."""
     return (
-        inputs.dtype == tf.float32
+        inputs.dtype in (tf.float32, tf.bfloat16)
         and layer.padding == "same"
         and layer.data_format == "channels_last"
         and tuple(layer.dilation_rate) == (1, 1)
@@ -63,30 +80,61 @@ def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
     )
 
 
+class _Kernels(NamedTuple):
+    """The products of a convolution and of its transpose that replace the general kernels.
+
+    Both functions take a kernel [k, k, c, C] and a stride.
+    """
+
+    conv_transpose: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
+    """Maps [B, h, w, C] -> images [B, H, W, c]."""
+    kernel_gradient: Callable[[tf.Tensor, tf.Tensor, tf.Tensor, int], tf.Tensor]
+    """Images [B, H, W, c], the kernel and maps [B, h, w, C] -> the gradient of the kernel."""
+
+    def conv(self, images: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+        @tf.custom_gradient
+        def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                kernel_gradient = self.kernel_gradient(images, kernel, upstream, stride)
+                return self.transpose(upstream, kernel, stride), kernel_gradient
+
+            return tf.nn.conv2d(images, kernel, stride, "SAME"), gradient
+
+        return convolve(images, kernel)
+
+    def transpose(self, maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+        @tf.custom_gradient
+        def convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                kernel_gradient = self.kernel_gradient(upstream, kernel, maps, stride)
+                return self.conv(upstream, kernel, stride), kernel_gradient
+
+            return self.conv_transpose(maps, kernel, stride), gradient
+
+        return convolve(maps, kernel)
+
+
 def thin_conv(images: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Returns the convolution of `images` [B, H, W, c] with `kernel` [k, k, c, C]: [B, H/stride, W/stride, C]."""
-
-    @tf.custom_gradient
-    def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return thin_conv_transpose(upstream, kernel, stride), _kernel_gradient(images, kernel, upstream, stride)
-
-        return tf.nn.conv2d(images, kernel, stride, "SAME"), gradient
-
-    return convolve(images, kernel)
+    return _THIN.conv(images, kernel, stride)
 
 
 def thin_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Returns the transposed convolution of `maps` [B, h, w, C] with `kernel` [k, k, c, C]: [B, H, W, c]."""
+    return _THIN.transpose(maps, kernel, stride)
 
-    @tf.custom_gradient
-    def convolve(maps: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return thin_conv(upstream, kernel, stride), _kernel_gradient(upstream, kernel, maps, stride)
 
-        return _overlap_add(maps, kernel, stride), gradient
+def wide_conv(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """Returns the convolution of `maps` [B, H, W, C] with `kernel` [k, k, C, D]: [B, h, w, D].
 
-    return convolve(maps, kernel)
+    The gradient of the kernel is one matrix product of the patches of the larger map and of the smaller map.
+    """
+    return _WIDE.conv(maps, kernel, stride)
+
+
+def wide_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    """Returns the transposed convolution of `maps` [B, h, w, D] with `kernel` [k, k, C, D]: [B, H, W, C]."""
+    return _WIDE.transpose(maps, kernel, stride)
 
 
 def _overlap_add(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
@@ -125,13 +173,37 @@ def _kernel_gradient(images: tf.Tensor, kernel: tf.Tensor, maps: tf.Tensor, stri
     )
 
 
+def _general_transpose(maps: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
+    num_images, height, width, _ = tf.unstack(tf.shape(maps))
+    outputs = tf.nn.conv2d_transpose(
+        maps, kernel, [num_images, height * stride, width * stride, kernel.shape[2]], stride, "SAME"
+    )
+    outputs.set_shape([maps.shape[0], maps.shape[1] * stride, maps.shape[2] * stride, kernel.shape[2]])
+    return outputs
+
+
+def _kernel_gradient_of_patches(images: tf.Tensor, kernel: tf.Tensor, maps: tf.Tensor, stride: int) -> tf.Tensor:
+    size, strides = kernel.shape[0], [1, stride, stride, 1]
+    patches = tf.image.extract_patches(images, [1, size, size, 1], strides, [1, 1, 1, 1], "SAME")
+    patches = tf.reshape(patches, [-1, patches.shape[-1]])
+    gradient = tf.matmul(patches, tf.reshape(maps, [-1, kernel.shape[3]]), transpose_a=True)
+    return tf.reshape(gradient, kernel.shape)
+
+
+_THIN = _Kernels(_overlap_add, _kernel_gradient)
+_WIDE = _Kernels(_general_transpose, _kernel_gradient_of_patches)
+
+
 def fourier_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Returns the transposed convolution of stride 1 of `maps` [B, h, w, C] with `kernel` [k, k, D, C]: [B, h, w, D].
 
     A convolution is one product per frequency. Because inputs are real, half of the frequencies suffice, and a complex
     product takes three real ones: 7×7 maps with 5×5 kernels need 121 products per pair of channels instead of 1,225.
     The transforms are three small constant matrices, so the whole computation, gradients included, is matrix products.
+    They are in float32, because rounded frequencies would add up to large errors.
     """
+    dtype = maps.dtype
+    maps, kernel = tf.cast(maps, tf.float32), tf.cast(kernel, tf.float32)
     height, width, channels = maps.shape[1:]
     size, _, filters, _ = kernel.shape
     map_matrix, kernel_matrix, output_matrix = (tf.constant(matrix) for matrix in _transforms(height, width, size))
@@ -141,7 +213,7 @@ def fourier_conv_transpose(maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     kernel_values = tf.reshape(kernel_values, [-1, filters, channels])
     products = tf.matmul(map_values, kernel_values, transpose_b=True)
     outputs = tf.matmul(output_matrix, tf.reshape(products, [map_matrix.shape[0], -1]), transpose_a=True)
-    return tf.transpose(tf.reshape(outputs, [height, width, -1, filters]), [2, 0, 1, 3])
+    return tf.cast(tf.transpose(tf.reshape(outputs, [height, width, -1, filters]), [2, 0, 1, 3]), dtype)
 
 
 @functools.cache

@@ -1,0 +1,74 @@
+"""In bfloat16, every recipe computes convolutions in bfloat16, and state, statistics, logits and losses in float32."""
+
+import pytest
+import tensorflow as tf
+from test_golden import BATCH, IMAGES, small, some_images
+
+from trainer import data
+from trainer.config import recipes
+from trainer.models import CycleGAN, from_config
+from trainer.models.step_plan import step_plan
+from trainer.models.weighted_penalties import WeightedPenalties
+from trainer.training.step import TrainStep
+
+FAST = {"digits", "r1"}
+"""Recipes that are also tested in the fast tier."""
+CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
+NORMALIZATIONS = ("FusedBatchNormV3", "FusedBatchNormGradV3")
+OPTIMIZERS = ("ResourceApplyAdam", "ResourceApplyRMSProp", "ResourceApplyGradientDescent")
+
+
+def convolutional():
+    return [name for name in recipes.names() if recipes.get(name).architecture != "mlp"]
+
+
+def compiled(name):
+    config = small(recipes.get(name)).override(precision="bfloat16", jit_compile="off")
+    images, targets = some_images(config.dataset, config.class_numbers, config.padding)
+    gan = from_config(config, images.shape[1:], data.describe(config.dataset).num_classes)
+    if isinstance(gan, CycleGAN):
+        targets, _ = some_images(config.dataset_b, None, config.padding)
+    return gan, gan.make_chunk(images[:IMAGES], targets)
+
+
+def nodes_of(function):
+    """All nodes of a graph and of the functions that it calls."""
+    definition = function.get_concrete_function().graph.as_graph_def()
+    return [*definition.node, *(node for called in definition.library.function for node in called.node_def)]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in convolutional()]
+)
+def test_a_step_has_its_products_in_bfloat16_and_its_sums_in_float32(name, monkeypatch):
+    gan, chunk = compiled(name)
+    plan = step_plan(gan, BATCH)
+    seen = {"loss": [], "logits": [], "penalty": []}
+
+    def forward(*arguments):
+        losses, metrics = gan.forward(*arguments)
+        seen["loss"] += [*losses.values(), *(value for values in metrics.values() for value in values.values())]
+        return losses, metrics
+
+    def terms(penalties, passes, terms=WeightedPenalties._terms):
+        seen["logits"] += [passes.real.logits, passes.fake.logits]
+        seen["penalty"] += (values := terms(penalties, passes)).values()
+        return values
+
+    monkeypatch.setattr(WeightedPenalties, "_terms", terms)
+    step = TrainStep(type(plan)(**(vars(plan) | {"forward": forward})), chunk, tf.distribute.get_strategy())
+    tensors = chunk.tensors()
+    nodes = nodes_of(tf.function(lambda: step(tensors, tf.constant(0, tf.int64)), autograph=False))
+
+    assert seen["loss"] and {value.dtype for values in seen.values() for value in values} == {tf.float32}
+    assert bool(seen["penalty"]) == bool(recipes.get(name).penalties)
+    assert {variable.dtype for variable in gan.state.values() if "float" in variable.dtype} == {"float32"}
+    convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
+    assert convolutions and not [
+        node.name for node in convolutions if node.attr["T"].type != tf.bfloat16.as_datatype_enum
+    ]
+    normalizations = [node for node in nodes if node.op in NORMALIZATIONS]
+    assert {node.attr["T"].type for node in normalizations} <= {tf.bfloat16.as_datatype_enum}
+    assert {node.attr["U"].type for node in normalizations} <= {tf.float32.as_datatype_enum}
+    updates = [node for node in nodes if node.op in OPTIMIZERS]
+    assert updates and {node.attr["T"].type for node in updates} == {tf.float32.as_datatype_enum}
