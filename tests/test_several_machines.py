@@ -8,13 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY_MLP
+from conftest import TINY_ARCHITECTURES, TINY_MLP
 
 from benchmarks import exact_resume, rehearsals
 from trainer import task
 from trainer.cloud.emulator.replicas import free_ports
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ExitCode
+from trainer.training.precision import supports_bfloat16
 
 FLAGS = [
     *("--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--jit_compile=off"),
@@ -48,13 +49,13 @@ def test_a_stopped_killed_and_stalled_job_ends_with_the_same_bits(dataset, tmp_p
     assert steps == sorted(set(steps)) and steps[-1] == STEPS
 
 
-def chief_and_worker(command, of_worker=(), folders=(None, None)):
+def chief_and_worker(command, of_worker=(), folders=(None, None), environ_of_worker=()):
     """Starts both in their working folders; yields the exit code, the output and the errors of each."""
     chief, worker = (f"127.0.0.1:{port}" for port in free_ports(2))
     processes = []
     for role, flags, folder in zip(("chief", "worker"), ((), of_worker), folders, strict=True):
         spec = {"cluster": {"chief": [chief], "worker": [worker]}, "task": {"type": role, "index": 0}}
-        environ = {**os.environ, "TF_CONFIG": json.dumps(spec)}
+        environ = {**os.environ, "TF_CONFIG": json.dumps(spec)} | dict(environ_of_worker if role == "worker" else ())
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen([*command, *flags], env=environ, cwd=folder, text=True, **pipes))
     try:
@@ -88,6 +89,19 @@ def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_pa
     assert list(several) == [0, 2] and {len(values) for values in several.values()} == {7}
     assert several == alone
     assert exact_resume.digest(tmp_path / "several") == exact_resume.digest(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("environ_of_worker", [{}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])
+def test_machines_of_two_kinds_choose_the_same_precision(tmp_path, environ_of_worker):
+    options = json.dumps(TINY_ARCHITECTURES["dcgan"])
+    flags = ["--recipe=dcgan", f"--architecture_options={options}", "--global_batch_size=8", "--steps=1"]
+    flags += ["--metrics=none", "--noexport_model", f"--job_dir={tmp_path}/run"]
+    command = [sys.executable, "-m", "trainer.task", *flags]
+    for code, _, error in chief_and_worker(command, environ_of_worker=environ_of_worker):
+        assert code == 0, error
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    is_fast = supports_bfloat16() and not environ_of_worker
+    assert stored["precision"] == ("bfloat16" if is_fast else "float32")
 
 
 _GAN_OF_THE_CLUSTER = """

@@ -19,6 +19,7 @@ from trainer.models.factory import create_gan
 from trainer.storage import RunDirectory
 from trainer.training import precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
+from trainer.training.distributed.cluster import parse_cluster
 from trainer.training.restore import stored_config
 from trainer.training.run_state import with_machine_settings
 
@@ -147,6 +148,38 @@ def test_a_run_of_release_0_1_0_resumes_in_float32():
     assert (config.precision, config.jit_compile) == ("float32", "off")
 
 
+CLUSTER = Environment(
+    cluster=parse_cluster(
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}', None
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_supported_here", "of_all_machines", "expected"),
+    [
+        (CLUSTER, True, [1, 1], True),
+        (CLUSTER, True, [1, 0], False),
+        (CLUSTER, False, [0, 1], False),
+        (CLUSTER, False, [0, 0], False),
+        (Environment(), True, None, True),
+        (Environment(), False, None, False),
+    ],
+)
+def test_a_job_uses_bfloat16_if_all_machines_support_it(
+    monkeypatch, environment, is_supported_here, of_all_machines, expected
+):
+    exchanged = []
+    monkeypatch.setattr(training_run, "supports_bfloat16", lambda: is_supported_here)
+    monkeypatch.setattr(
+        training_run.consensus, "gather_per_replica", lambda _, number: exchanged.append(number) or of_all_machines
+    )
+    run_of_machine = training_run.Run(TrainConfig(), None, environment, None)
+    run_of_machine._strategy = None
+    assert run_of_machine._can_use_bfloat16() == expected
+    assert exchanged == ([] if of_all_machines is None else [int(is_supported_here)])
+
+
 def flags_of(job_dir, steps):
     options = json.dumps(TINY_ARCHITECTURES["dcgan"])
     return [
@@ -156,13 +189,22 @@ def flags_of(job_dir, steps):
     ]
 
 
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_a_dry_run_prints_the_choice(tmp_path, monkeypatch, capsys, is_supported):
+    monkeypatch.setattr(training_run, "supports_bfloat16", lambda: is_supported)
+    assert run("train", *flags_of(tmp_path / "run", 2), "--dry_run") == 0
+    config = json.loads(capsys.readouterr().out)
+    assert (config["precision"], config["jit_compile"]) == ("bfloat16" if is_supported else "float32", "off")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("started_with", [True, False])
-def test_a_run_resumes_with_its_precision_on_another_kind_of_machine(tmp_path, monkeypatch, started_with):
+def test_a_run_resumes_with_its_precision_on_another_kind_of_machine(tmp_path, monkeypatch, capsys, started_with):
     def on_machine(supports, job_dir, steps):
         monkeypatch.setattr(training_run, "supports_bfloat16", lambda: supports)
         assert run("train", *flags_of(job_dir, steps)) == 0
         stored = json.loads((job_dir / "config.json").read_text())
+        assert f"in {stored['precision']};" in capsys.readouterr().out
         digest = json.loads((job_dir / f"checkpoints/step-{steps:08d}" / MANIFEST).read_text())["state_sha256"]
         return stored["precision"], stored["jit_compile"], digest
 
