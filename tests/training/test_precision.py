@@ -200,9 +200,9 @@ def test_a_dry_run_prints_the_choice(tmp_path, monkeypatch, capsys, is_supported
 @pytest.mark.slow
 @pytest.mark.parametrize("started_with", [True, False])
 def test_a_run_resumes_with_its_precision_on_another_kind_of_machine(tmp_path, monkeypatch, capsys, started_with):
-    def on_machine(supports, job_dir, steps):
+    def on_machine(supports, job_dir, steps, *flags):
         monkeypatch.setattr(training_run, "supports_bfloat16", lambda: supports)
-        assert run("train", *flags_of(job_dir, steps)) == 0
+        assert run("train", *flags_of(job_dir, steps), *flags) == 0
         stored = json.loads((job_dir / "config.json").read_text())
         assert f"in {stored['precision']};" in capsys.readouterr().out
         digest = json.loads((job_dir / f"checkpoints/step-{steps:08d}" / MANIFEST).read_text())["state_sha256"]
@@ -214,8 +214,8 @@ def test_a_run_resumes_with_its_precision_on_another_kind_of_machine(tmp_path, m
     resumed = on_machine(not started_with, tmp_path / "moved", 4)
     assert resumed == on_machine(started_with, tmp_path / "run", 4)
     assert resumed[:2] == first[:2]
-    uninterrupted = on_machine(started_with, tmp_path / "uninterrupted", 4)
-    assert resumed == uninterrupted
+    stated = f"--precision={first[0]}", "--jit_compile=off"
+    assert resumed == on_machine(not started_with, tmp_path / "uninterrupted", 4, *stated)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A limit on the number of weights, checked before memory is taken for them, and networks without any."""
+"""Memory of weights: a limit that is checked before memory is taken for them, and networks that take none."""
 
 import contextlib
 import inspect
@@ -58,7 +58,7 @@ def limited_weights(max_weights: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Makes the networks that are built in this context have layers, but take no memory for weights."""
+    """Makes networks that are built in this context take no memory for weights. Only their layers can be used."""
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
@@ -67,7 +67,7 @@ def without_weights() -> Iterator[None]:
 
 
 def _forget_pending_variables() -> None:
-    """Removes variables that Keras would otherwise initialize with the next network, after this one has failed.
+    """Removes variables without a value, which Keras would otherwise initialize with the next network.
 
     Keras keeps the variables that are made in `call` in a private list. A test fails if that changes.
     """

@@ -81,15 +81,17 @@ def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
 
 
 class _Kernels(NamedTuple):
-    """The products of a convolution and of its transpose that replace the general kernels.
+    """A convolution and its transpose, each other's gradient, with replacements for general kernels.
 
-    Both functions take a kernel [k, k, c, C] and a stride.
+    Both take a kernel [k, k, c, C] and a stride.
+
+    Attributes:
+        conv_transpose: (maps [B, h, w, C], kernel, stride) -> images [B, H, W, c].
+        kernel_gradient: (images [B, H, W, c], kernel, maps [B, h, w, C], stride) -> gradient of the kernel.
     """
 
     conv_transpose: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
-    """Maps [B, h, w, C] -> images [B, H, W, c]."""
     kernel_gradient: Callable[[tf.Tensor, tf.Tensor, tf.Tensor, int], tf.Tensor]
-    """Images [B, H, W, c], the kernel and maps [B, h, w, C] -> the gradient of the kernel."""
 
     def conv(self, images: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
         @tf.custom_gradient
