@@ -146,7 +146,7 @@ def main(argv: list[str]) -> int:
 
 def _check_flags(values: absl_flags.FlagValues) -> str:
     """Returns the mode, one of `_MODES` or empty. Rejects flags that do not go together, before anything is read."""
-    modes = [name for name in _MODES if values[name].value not in (None, False)]
+    modes = [name for name in _MODES if values[name].value is not None and values[name].value is not False]
     if len(modes) > 1:
         raise ConfigError(f"--{modes[0]} and --{modes[1]} were both passed; pass one of them.")
     mode = modes[0] if modes else ""
@@ -277,7 +277,9 @@ def _project(
     outputs.check_folder(out, projection.FILES)
     photo = projection.read_photo(values.init_image, describe(config.dataset, config.padding).image_shape)
     progress = _Progress(projection.NUM_STEPS, "step")
-    result = projection.project(gan, photo, classes, seed=values.seed, on_step=progress.update)
+    result = projection.project(
+        gan, photo, classes, num_steps=projection.NUM_STEPS, seed=values.seed, on_step=progress.update
+    )
     outputs.write_folder(out, result.files())
     return f"the projection of {values.init_image} (mean difference {result.error:.1f} of 255)"
 

@@ -1,19 +1,24 @@
 """Writes endless animations: GIF, WebP, and MP4."""
 
+import contextlib
 import importlib.util
 import io
+import itertools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, StorageError, quote
 from trainer.storage import Location, scratch_folder
 
 FRAMES_PER_SEC = 25
 _FRAME_MS = 1000 // FRAMES_PER_SEC
 _MIN_SIDE = 128
+_MP4_QUALITY = "16"
+"""Constant rate factor of H.264, at which almost no difference can be seen."""
 
 
 def check_encoder(out: Location) -> None:
@@ -64,18 +69,29 @@ def _encode(extension: str, frames: Iterator[np.ndarray]) -> bytes:
 
 
 def _encode_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
-    """Writes an H.264 video that browsers play. Odd sizes are extended by a row or column."""
+    """Writes an H.264 video that browsers play. Odd sizes are extended by a row or column.
+
+    Raises:
+        StorageError: If ffmpeg fails.
+    """
     import imageio_ffmpeg
 
-    writer = None
-    for frame in frames:
-        height, width = frame.shape[:2]
-        frame = np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
-        if writer is None:
-            writer = imageio_ffmpeg.write_frames(
-                str(path), frame.shape[1::-1], fps=FRAMES_PER_SEC, codec="libx264", quality=8, macro_block_size=2
-            )
-            writer.send(None)
-        writer.send(np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3))))
-    if writer is not None:
-        writer.close()
+    first = next(frames)
+    height, width = first.shape[:2]
+    padding = [(0, height % 2), (0, width % 2), (0, 0)]
+    size = f"{width + width % 2}x{height + height % 2}"
+    pixels = "gray" if first.shape[2] == 1 else "rgb24"
+    source = ["-f", "rawvideo", "-pix_fmt", pixels, "-s", size, "-r", str(FRAMES_PER_SEC), "-i", "-"]
+    target = ["-c:v", "libx264", "-crf", _MP4_QUALITY, "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *target]
+    with path.with_suffix(".log").open("w+b") as log:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # the exit code tells
+                for frame in itertools.chain([first], frames):
+                    process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
+                process.stdin.close()
+        if process.returncode:
+            log.seek(0)
+            reason = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise StorageError(f"ffmpeg cannot write the video ({quote(reason)}); free disk space, or write a .webp.")
