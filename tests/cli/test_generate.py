@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from refusals import check_command_refusal
 from trainer import __main__ as commands, task
 from trainer.storage import locate
 
+ROOT = Path(__file__).parents[2]
 MODELS = {
     "gan": lambda: tiny_gan(),
     "conditional": lambda: tiny_gan(model="conditional"),
@@ -249,6 +252,13 @@ def test_an_mp4_without_its_encoder_is_refused_before_the_run_is_read(restored, 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = argv("missing", f"{tmp_path}/x.mp4", "--walk=2")
     check_command_refusal(commands.main, arguments, capsys, 2, "x.mp4", "pip install 'gan-trainer[video]'")
+
+
+def test_the_example_in_the_docs_runs(restored):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/generate.md").read_text(), re.DOTALL)
+    names: dict[str, np.ndarray] = {}
+    exec(compile(example.replace("runs/photos", "gan"), "docs/generate.md", "exec"), names)
+    assert names["images"].shape == (2, 28, 28, 1)
 
 
 def test_a_folder_may_have_a_point_in_its_name(restored, tmp_path):

@@ -32,14 +32,14 @@ def test_an_image_of_the_generator_is_found_again(gan):
     for weight in weights:  # an untrained generator makes gray images
         weight.assign(3.0 * weight)
     labels = None if not gan.num_classes else np.array([4], np.int32)
-    photo = gan.decode(gan.latents_of(np.array([777])), labels)[0]
+    photo = gan.images_from(gan.latents_of(np.array([777])), labels)[0]
     steps = []
     result = projection.project(gan, photo, num_steps=40, on_step=steps.append)
     assert steps == list(range(1, 41))
     errors = [np.abs(image.astype(float) - photo).mean() for _, image in result.pictures]
     assert result.error == pytest.approx(errors[-1]) and errors[-1] < 0.8 * errors[0]
     assert [step for step, _ in result.pictures] == sorted({step for step, _ in result.pictures})
-    again = gan.decode(result.latents, None if result.label is None else np.array([result.label], np.int32))[0]
+    again = gan.images_from(result.latents, None if result.label is None else np.array([result.label], np.int32))[0]
     assert np.abs(again.astype(int) - result.reconstruction).max() <= 1
     if gan.latent_distribution == "uniform":
         assert result.latents.min() >= 0 and result.latents.max() <= 1
@@ -112,7 +112,7 @@ def test_a_traversal_changes_one_code_per_row():
     latents = gan.latents_of(samples.seeds)
     latents[:, gan.latent_dim :] = 0.0
     latents[1, gan.latent_dim + 1] = 2.0
-    expected = gan.decode(latents[1:], np.array([7], np.int32))[0]
+    expected = gan.images_from(latents[1:], np.array([7], np.int32))[0]
     assert np.abs(images[-1].astype(int) - expected).max() <= 1
     everything, count = traversal_images(gan, samples, None)
     assert count == 2 * gan.num_continuous * 10 * COLUMNS and next(everything).shape[1:] == (12, 12, 1)

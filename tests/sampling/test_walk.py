@@ -7,7 +7,7 @@ from conftest import tiny_gan, tiny_model
 
 from trainer.models import ConditionalGAN
 from trainer.sampling.samples import Samples, images_of, labels_of
-from trainer.sampling.walk import Path, frame_positions, path_through, slerp
+from trainer.sampling.walk import LatentPath, frame_positions, path_through, slerp
 
 
 def differences(frames):
@@ -111,7 +111,7 @@ def test_a_walk_of_a_generator_visits_its_samples_and_closes(gan, labels, digits
 
 def test_labels_change_gradually():
     gan = tiny_gan(model="conditional")
-    path = Path(gan, gan.latents_of(np.arange(2)), np.array([2, 5], np.int32))
+    path = LatentPath(gan, gan.latents_of(np.arange(2)), np.array([2, 5], np.int32))
     weights = path._labels(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([[0.0], [0.25], [0.5]]))
     expected = np.zeros((3, 10))
     expected[0, 2], expected[1, [2, 5]], expected[2, [2, 5]] = 1, [0.75, 0.25], 0.5

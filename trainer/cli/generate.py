@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config import TrainConfig, flags as config_flags
-from trainer.errors import ConfigError, count_of
+from trainer.errors import ConfigError, count_of, quote
 from trainer.logging import is_terminal, print_line, quiet_import
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
@@ -40,10 +40,10 @@ _ANIMATIONS = {".gif": "a .gif", ".webp": "a .webp", ".mp4": "a .mp4"}
 _FOLDER = "folder"
 _MODES = ("walk", "traversal", "init_image")
 _KINDS: dict[str, dict[str, str]] = {
-    "": {**_IMAGES, _FOLDER: "a folder"},
+    "": {**_IMAGES, _FOLDER: "a folder, whose name ends with /"},
     "walk": _ANIMATIONS,
     "traversal": {".png": "a .png grid"},
-    "init_image": {_FOLDER: "a folder"},
+    "init_image": {_FOLDER: "a folder, whose name ends with /"},
 }
 """Description of each kind of output that a mode writes, by extension."""
 _MIN_WALK_SECS, _MAX_WALK_SECS = 0.2, 600.0
@@ -151,7 +151,9 @@ def _check_flags(values: absl_flags.FlagValues) -> str:
         raise ConfigError(f"--{modes[0]} and --{modes[1]} were both passed; pass one of them.")
     mode = modes[0] if modes else ""
     if values.seeds is not None and values["num_images"].present:
-        raise ConfigError(f"--seeds={values.seeds} and --num_images={values.num_images} were both passed; pass one.")
+        raise ConfigError(
+            f"--seeds={quote(values.seeds)} and --num_images={values.num_images} were both passed; pass one."
+        )
     for name in ("seeds", "num_images", "truncation"):
         if mode == "init_image" and values[name].present:
             raise ConfigError(f"--{name} has no effect with --init_image, which searches the latents; omit it.")

@@ -126,7 +126,7 @@ class InferenceMixin:
             own = 0.5 + psi * (own - 0.5)
         return np.concatenate([own, codes], axis=1).astype(np.float32)
 
-    def decode(
+    def images_from(
         self: Any,
         latents: np.ndarray,
         labels: np.ndarray | None = None,

@@ -119,10 +119,10 @@ def images_of(gan: GAN, samples: Samples) -> Iterator[np.ndarray]:
         images, _ = gan.sample(int(samples.seeds.max()) + 1)
         yield images[samples.seeds]
         return
-    yield from decode(gan, samples.latents(gan), samples.labels, numbers=samples.seeds, seed=samples.base_seed)
+    yield from image_blocks(gan, samples.latents(gan), samples.labels, numbers=samples.seeds, seed=samples.base_seed)
 
 
-def decode(
+def image_blocks(
     gan: GAN,
     latents: np.ndarray,
     labels: np.ndarray | None,
@@ -130,7 +130,7 @@ def decode(
     numbers: np.ndarray | None = None,
     seed: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields the images of latents, uint8 [B, H, W, C], block by block. Arguments as for `GAN.decode`.
+    """Yields the images of latents, uint8 [B, H, W, C], block by block. Arguments as for `GAN.images_from`.
 
     The last block is filled up, so that an image has the same bits wherever it is in a list of at least one block.
     """
@@ -139,4 +139,4 @@ def decode(
         end = stop if len(latents) < BLOCK_SIZE else start + BLOCK_SIZE
         index = np.minimum(np.arange(start, end), stop - 1)
         block_labels, block_numbers = (None if array is None else array[index] for array in (labels, numbers))
-        yield gan.decode(latents[index], block_labels, numbers=block_numbers, seed=seed)[: stop - start]
+        yield gan.images_from(latents[index], block_labels, numbers=block_numbers, seed=seed)[: stop - start]

@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer.errors import ConfigError
 from trainer.models import GAN, InfoGAN
-from trainer.sampling.samples import Samples, decode
+from trainer.sampling.samples import Samples, image_blocks
 
 COLUMNS = 10
 """Number of images in a row."""
@@ -35,4 +35,4 @@ def traversal_images(gan: GAN, samples: Samples, categories: np.ndarray | None) 
     categories = np.arange(gan.num_classes) if categories is None else categories
     inputs = [gan.traversal(latents[np.newaxis], categories, COLUMNS) for latents in samples.latents(gan)]
     latents, labels = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
-    return decode(gan, latents, labels), len(latents)
+    return image_blocks(gan, latents, labels), len(latents)

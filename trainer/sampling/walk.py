@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.config.choices import LatentDistribution
 from trainer.models import GAN, ConditionalGAN
-from trainer.sampling.samples import Samples, decode
+from trainer.sampling.samples import Samples, image_blocks
 
 _NUM_MEASUREMENTS = 2
 _POINTS_PER_SAMPLE = 16
@@ -19,7 +19,7 @@ _MIN_SHARE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class LatentPath:
     """A closed path through samples: at position `i` it is at sample `i`, and at position `S` again at sample 0.
 
     Attributes:
@@ -44,7 +44,7 @@ class Path:
         spherical = slerp(parts[0][first], parts[0][second], share)
         linear = parts[1][first] * (1.0 - share) + parts[1][second] * share
         latents = np.concatenate([spherical, linear], axis=1).astype(np.float32)
-        yield from decode(self.gan, latents, self._labels(first, second, share))
+        yield from image_blocks(self.gan, latents, self._labels(first, second, share))
 
     def _labels(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray | None:
         """Returns labels int32 [N], or weights of classes float32 [N, K] if the class changes on the path."""
@@ -56,9 +56,9 @@ class Path:
         return (weights[first] * (1.0 - share) + weights[second] * share).astype(np.float32)
 
 
-def path_through(gan: GAN, samples: Samples) -> Path:
+def path_through(gan: GAN, samples: Samples) -> LatentPath:
     """Returns the closed path through samples in their order."""
-    return Path(gan, samples.latents(gan), samples.labels)
+    return LatentPath(gan, samples.latents(gan), samples.labels)
 
 
 def slerp(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
