@@ -16,7 +16,7 @@ from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models.compiled_state import ema_name
 from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
-from trainer.training.rng import StepRng
+from trainer.training.rng import StepRng, seed_states
 
 _TRUNCATION_LIMIT = 2.0
 
@@ -96,9 +96,10 @@ class InferenceMixin:
         Returns:
             Latents float32 [N, Z].
         """
+        seed = self.seed if seed is None else seed
+        check_seed(seed)
         blocks, rows = np.divmod(np.asarray(numbers), BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
-        seed = self.seed if seed is None else seed
         drawn = [
             self.sample_latents(StepRng(seed, 0, BLOCK_SIZE, int(block), purpose="samples")).numpy() for block in unique
         ]
@@ -139,8 +140,8 @@ class InferenceMixin:
         Args:
             latents: Latents float32 [N, Z].
             labels: For conditional models, labels int32 [N], or weights of the classes float32 [N, K].
-            numbers: Numbers of the samples, of which random layers that are active during inference are a function.
-                None: they are a function of the row.
+            numbers: Numbers of the samples, of which random layers of the generator that are active during inference
+                are a function. None: they are a function of the row.
             seed: Seed of such layers; None for the seed of the run.
 
         Returns:
@@ -148,7 +149,7 @@ class InferenceMixin:
         """
         self.require_compiled()
         seed = self.seed if seed is None else seed
-        if numbers is None or not self._sampler.has_random_layers:
+        if numbers is None or not seed_states([self.ema_generator]):
             return self._sampler(self.image_range, latents, labels, seed=seed)
         blocks, rows = np.divmod(numbers, BLOCK_SIZE)
         images = [np.empty(0)] * len(numbers)

@@ -38,11 +38,6 @@ class Sampler:
         self._seed_states = seed_states(networks)
         self._compiled: dict[tuple[object, ...], _OnBlocks] = {}
 
-    @property
-    def has_random_layers(self) -> bool:
-        """True if the networks have random layers, so that an image may depend on its block and its row in it."""
-        return bool(self._seed_states)
-
     def __call__(
         self, image_range: tuple[float, float], *inputs: np.ndarray | None, seed: int = 0, first_block: int = 0
     ) -> np.ndarray:

@@ -7,6 +7,7 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image
@@ -85,12 +86,10 @@ def _encode_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
     target = ["-c:v", "libx264", "-crf", _MP4_QUALITY, "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *target]
     with path.with_suffix(".log").open("w+b") as log:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # the exit code tells
-                for frame in itertools.chain([first], frames):
-                    process.stdin.write(np.pad(frame, padding, mode="edge").tobytes())
-                process.stdin.close()
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+        with contextlib.suppress(BrokenPipeError), process:  # ffmpeg has ended early, and its exit code is not 0
+            for frame in itertools.chain([first], frames):
+                cast(IO[bytes], process.stdin).write(np.pad(frame, padding, mode="edge").tobytes())
         if process.returncode:
             log.seek(0)
             reason = log.read().decode(errors="replace").strip().rpartition("\n")[2]
