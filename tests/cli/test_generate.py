@@ -36,7 +36,7 @@ def gans():
 def restored(gans, monkeypatch, digits):
     """Replaces `restore` by a run at step 7, whose model is the name of its directory."""
 
-    def restore(job_dir, checkpoint, recipe):
+    def restore(job_dir, checkpoint="best", recipe=None):
         dataset = "fashion_mnist" if job_dir == "conditional" else "digits"
         return tiny_config(dataset=dataset), gans[job_dir], types.SimpleNamespace(step=7)
 

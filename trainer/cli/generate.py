@@ -110,6 +110,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the images."""
     mode = _check_flags(values)
     out, kind = _parse_out(values.out, mode)
+    if mode == "init_image":
+        locate(values.init_image).num_bytes()  # a missing photo is an error before the work
     with quiet_import():
         from trainer.data.loading import load_training_data
         from trainer.models import CycleGAN
@@ -228,7 +230,7 @@ def _write_images(out: Location, kind: str, gan: "GAN", samples: "Samples", *, h
     names = outputs.image_names(samples.seeds, samples.labels)
     if kind == _FOLDER:
         outputs.check_folder(out, names)
-    images = _Progress(count).follow(images_of(gan, samples))
+    images = _ProgressBar(count).follow(images_of(gan, samples))
     if kind == _FOLDER:
         outputs.write_folder(out, outputs.image_files(images, names))
     elif kind == ".zip":
@@ -253,9 +255,9 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
             f"{count_of(num_samples, 'image')} were requested; change --seeds, --num_images or --walk."
         )
     path = walk.path_through(gan, samples)
-    progress = _Progress(walk.num_images(num_samples, num_frames))
-    positions = walk.frame_positions(lambda points: progress.follow(path.images(points)), num_samples, num_frames)
-    write_animation(out, progress.follow(path.images(positions)))
+    bar = _ProgressBar(walk.num_images(num_samples, num_frames))
+    positions = walk.frame_positions(lambda points: bar.follow(path.images(points)), num_samples, num_frames)
+    write_animation(out, bar.follow(path.images(positions)))
     return f"a walk of {count_of(num_frames, 'frame')} through {count_of(num_samples, 'image')}"
 
 
@@ -265,7 +267,7 @@ def _traverse(out: Location, gan: "GAN", samples: "Samples", categories: list[in
     from trainer.sampling.traversal import COLUMNS, traversal_images
 
     images, count = traversal_images(gan, samples, categories)
-    write_grid(out, _Progress(count).follow(images), count, COLUMNS)
+    write_grid(out, _ProgressBar(count).follow(images), count, COLUMNS)
     return f"traversals of {count_of(count, 'image')}"
 
 
@@ -278,15 +280,15 @@ def _project(
 
     outputs.check_folder(out, projection.FILES)
     photo = projection.read_photo(values.init_image, describe(config.dataset, config.padding).image_shape)
-    progress = _Progress(projection.NUM_STEPS, "step")
+    bar = _ProgressBar(projection.NUM_STEPS, "step")
     result = projection.project(
-        gan, photo, classes, num_steps=projection.NUM_STEPS, seed=values.seed, on_step=progress.update
+        gan, photo, classes, num_steps=projection.NUM_STEPS, seed=values.seed, on_step=bar.update
     )
     outputs.write_folder(out, result.files())
     return f"the projection of {values.init_image} (mean difference {result.error:.1f} of 255)"
 
 
-class _Progress:
+class _ProgressBar:
     """A progress bar on a terminal; nothing elsewhere.
 
     Args:
