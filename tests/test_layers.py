@@ -18,7 +18,7 @@ LAYERS = [
     {"cloud.emulator", "cloud.tuning"},
     {"cloud.jobs"},
     {"cloud.vertex"},
-    {"serving", "training.restore"},
+    {"sampling", "serving", "training.restore"},
     {"models"},
     {"callbacks"},
     {"training"},

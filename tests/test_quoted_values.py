@@ -56,6 +56,8 @@ COMMANDS = {
     "inspect --dataset": (inspect, ["--dataset={}"]),
     "generate --num_images": (generate, ["--job_dir=x", "--out=x.png", "--num_images=-{}"]),
     "generate --out": (generate, ["--job_dir=x", "--out={}"]),
+    "generate --seeds": (generate, ["--job_dir=x", "--out=x.png", "--seeds={}"]),
+    "generate --init_image": (generate, ["--job_dir=x", "--out=x", "--init_image={}/x\ty"]),
     "generate --checkpoint": (generate, ["--job_dir=x", "--out=x.png", "--checkpoint={}"]),
     "evaluate --job_dir": (evaluate, ["--job_dir={}/x\ty"]),
     "evaluate --images": (evaluate, ["--images={}/x\ty", "--against=digits"]),

@@ -151,7 +151,7 @@ def test_an_unknown_command_is_refused(capsys):
         ("export", ["--out={job_dir}/config.json/x"], 1, ("{job_dir}/config.json/x",)),
         ("export", [], 2, ("--out=",)),
         ("generate", [], 2, ("--out=",)),
-        ("generate", ["--out=x.png", "--num_images=9999999999"], 1, ("memory",)),
+        ("generate", ["--out=x.png", "--num_images=9999999999"], 2, ("num_images", "9999999999")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -216,7 +216,7 @@ def never_restored(monkeypatch):
     ("out", "mentions"),
     [
         ("grid.jpg", (".png", ".npz")),
-        ("gs://bucket/grid", (".png", ".npz")),
+        ("gs://bucket/grid.jpg", (".png", ".npz")),
         ("nowhere/grid.png", ("nowhere",)),
         ("folder.npz", ("folder.npz",)),
         ("locked/grid.png", ("locked",)),

@@ -1,69 +1,289 @@
-"""Files that `generate` writes."""
+"""The `generate` command: what it writes for which flags, and what it refuses."""
 
 import io
+import json
+import re
 import types
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import TINY_MLP, tiny_config, tiny_gan, tiny_model
 from PIL import Image
 from refusals import check_command_refusal
 
-from trainer import __main__ as commands
+from trainer import __main__ as commands, task
 from trainer.storage import locate
 
+ROOT = Path(__file__).parents[2]
+MODELS = {
+    "gan": lambda: tiny_gan(),
+    "conditional": lambda: tiny_gan(model="conditional"),
+    "infogan": lambda: tiny_model("infogan"),
+    "cyclegan": lambda: tiny_model("cyclegan"),
+}
 
-def generate(out):
-    return commands.main(["trainer", "generate", "--job_dir=run", "--num_images=4", f"--out={out}"])
+
+@pytest.fixture(scope="module")
+def gans():
+    """A compiled model of each kind."""
+    return {name: make() for name, make in MODELS.items()}
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Replaces `restore` by a run at step 7 whose generator makes black images."""
+def restored(gans, monkeypatch, digits):
+    """Replaces `restore` by a run at step 7, whose model is the name of its directory."""
 
-    def restore(job_dir, checkpoint, recipe):
-        gan = types.SimpleNamespace(
-            num_classes=0, sample=lambda count, **how: (np.zeros((count, 6, 6, 1), np.uint8), None)
-        )
-        return None, gan, types.SimpleNamespace(step=7)
+    def restore(job_dir, checkpoint="best", recipe=None):
+        dataset = "fashion_mnist" if job_dir == "conditional" else "digits"
+        return tiny_config(dataset=dataset), gans[job_dir], types.SimpleNamespace(step=7)
 
+    data = types.SimpleNamespace(real_images=lambda: (digits.images[:20, 8:20, 8:20], digits.images[20:60, 8:20, 8:20]))
     monkeypatch.setattr("trainer.training.restore.restore", restore)
+    monkeypatch.setattr("trainer.data.loading.load_training_data", lambda config: data)
+    return gans
 
 
-def test_images_are_written_to_a_disk_or_a_bucket(run, bucket, tmp_path, capsys):
+def argv(model, out, *flags):
+    return ["trainer", "generate", f"--job_dir={model}", f"--out={out}", *flags]
+
+
+def arrays(path):
+    with np.load(path) as loaded:
+        return [loaded[name] for name in loaded.files]
+
+
+def test_everything_is_written_to_a_disk_or_a_bucket(restored, bucket, tmp_path, capsys):
+    outputs = {
+        "grid.png": ["--num_images=4"],
+        "samples.npz": ["--num_images=4"],
+        "samples.npy": ["--num_images=4"],
+        "samples.zip": ["--num_images=4"],
+        "samples": ["--num_images=4"],
+        "walk.gif": ["--walk=0.4", "--num_images=4"],
+    }
     for place in (tmp_path, bucket):
-        for name in ("grid.png", "samples.npz"):
-            assert generate(f"{place}/{name}") == 0
+        for name, flags in outputs.items():
+            assert commands.main(argv("gan", f"{place}/{name}", *flags)) == 0
             printed = capsys.readouterr().out
             assert all(fact in printed for fact in ("4", "7", f"{place}/{name}"))
         with Image.open(io.BytesIO((locate(place) / "grid.png").read_bytes())) as grid:
-            assert grid.size == (18, 18)
-        with np.load(io.BytesIO((locate(place) / "samples.npz").read_bytes())) as arrays:
-            assert arrays["x"].shape == (4, 6, 6, 1)
+            assert grid.size == (62, 62)
+        assert len(list((locate(place) / "samples").entries())) == 4
+        assert np.load(io.BytesIO((locate(place) / "samples.npy").read_bytes())).shape == (4, 28, 28, 1)
+        names = [entry.name for entry in locate(place).entries()]
+        assert len(names) == 5 + 4, names
 
 
 @pytest.mark.parametrize(
-    ("label", "is_code", "expected"),
+    ("label", "expected"),
     [
-        ("boot", False, None),
-        ("ankle boot", False, 9),
-        ("3", False, 3),
-        ("03", True, 3),
-        ("coat", True, None),
-        ("10", False, None),
+        ("boot", None),
+        ("ankle boot", [9, 9, 9, 9]),
+        ("3", [3, 3, 3, 3]),
+        ("03", [3, 3, 3, 3]),
+        ("10", None),
+        ("coat,9", [4, 9, 4, 9]),
+        ("ankle boot , 0 ,coat", [9, 0, 4, 9]),
+        ("coat,", None),
+        ("", None),
     ],
 )
-def test_a_label_is_the_name_or_the_number_of_a_class(monkeypatch, tmp_path, capsys, label, is_code, expected):
-    received = []
-
-    def sample(count, labels, seed):
-        received.append(labels)
-        return np.zeros((count, 6, 6, 1), np.uint8), np.full(count, labels)
-
-    gan = types.SimpleNamespace(num_classes=10, labels_are_codes=is_code, classes=range(10), sample=sample)
-    restored = types.SimpleNamespace(dataset="fashion_mnist"), gan, types.SimpleNamespace(step=7)
-    monkeypatch.setattr("trainer.training.restore.restore", lambda *arguments: restored)
-    flags = ["generate", "--job_dir=run", "--num_images=4", f"--label={label}", f"--out={tmp_path}/x.png"]
+@pytest.mark.parametrize("flag", ["label", "labels"])
+def test_labels_are_names_or_numbers_of_classes(restored, tmp_path, capsys, flag, label, expected):
+    arguments = argv("conditional", f"{tmp_path}/x.npz", "--num_images=4", f"--{flag}={label}")
     if expected is None:
-        check_command_refusal(commands.main, ["trainer", *flags], capsys, 2, f"label='{label}'")
+        check_command_refusal(commands.main, arguments, capsys, 2, f"label='{label.rpartition(',')[2]}'")
     else:
-        assert commands.main(["trainer", *flags]) == 0 and received == [expected]
+        assert commands.main(arguments) == 0 and arrays(tmp_path / "x.npz")[1].tolist() == expected
+
+
+@pytest.mark.parametrize(("label", "expected"), [("03", 3), ("0,5", 5), ("coat", None), ("10", None)])
+def test_codes_have_numbers_only(restored, tmp_path, capsys, label, expected):
+    arguments = argv("infogan", f"{tmp_path}/x.npz", "--num_images=4", f"--labels={label}")
+    if expected is None:
+        check_command_refusal(commands.main, arguments, capsys, 2, f"label='{label}'")
+    else:
+        assert commands.main(arguments) == 0 and arrays(tmp_path / "x.npz")[1][1] == expected
+
+
+@pytest.mark.parametrize("model", ["gan", "conditional", "infogan", "cyclegan"])
+def test_images_and_labels_are_those_of_sample_whatever_the_seeds(restored, tmp_path, model):
+    assert commands.main(argv(model, f"{tmp_path}/all.npz", "--num_images=20")) == 0
+    assert commands.main(argv(model, f"{tmp_path}/some.npz", "--seeds=12,3-5")) == 0
+    everything, some = arrays(tmp_path / "all.npz"), arrays(tmp_path / "some.npz")
+    expected = restored[model].sample(20)
+    for written, chosen, sampled in zip(everything, some, expected, strict=False):
+        np.testing.assert_array_equal(written, sampled)
+        assert np.abs(chosen.astype(int) - sampled[[12, 3, 4, 5]]).max() <= 1
+    assert len(everything) == (1 if expected[1] is None else 2)
+
+
+def test_a_folder_has_the_images_that_evaluate_measures(restored, tmp_path):
+    assert commands.main(argv("conditional", f"{tmp_path}/samples/", "--seeds=0-999")) == 0
+    assert commands.main(argv("conditional", f"{tmp_path}/samples.zip", "--num_images=1000")) == 0
+    # pytorch-fid and torch-fidelity read a folder in this way.
+    paths = sorted((tmp_path / "samples").glob("*.png"))
+    images = np.stack([np.array(Image.open(path)) for path in paths])[..., np.newaxis]
+    (measured,), labels = restored["conditional"].sample_features(1000, lambda images: (tf.identity(images),))
+    np.testing.assert_array_equal(images, measured)
+    assert [int(path.stem.rpartition("-")[2]) for path in paths] == labels.tolist()
+    assert len(list((tmp_path / "samples").iterdir())) == 1000
+    with zipfile.ZipFile(tmp_path / "samples.zip") as archive:
+        assert all(archive.read(path.name) == path.read_bytes() for path in paths)
+
+
+def test_grids_of_classes_have_a_column_per_class(restored, tmp_path):
+    for flags, width in (
+        (["--num_images=12"], 10),
+        (["--seeds=0-11"], 10),
+        (["--num_images=12", "--labels=0,3"], 4),
+        (["--num_images=12", "--label=3"], 4),
+    ):
+        assert commands.main(argv("conditional", f"{tmp_path}/x.png", *flags)) == 0
+        with Image.open(tmp_path / "x.png") as grid:
+            assert grid.width == width * 30 + 2
+
+
+def test_a_cyclegan_translates_its_images(restored, tmp_path, digits):
+    assert commands.main(argv("cyclegan", f"{tmp_path}/x.npz")) == 0
+    assert commands.main(argv("cyclegan", f"{tmp_path}/samples/", "--seeds=19,3")) == 0
+    (images,) = arrays(tmp_path / "x.npz")
+    np.testing.assert_array_equal(images, restored["cyclegan"].translate(digits.images[:20, 8:20, 8:20], "b"))
+    for seed in (19, 3):
+        image = np.asarray(Image.open(tmp_path / f"samples/seed-{seed:08d}.png"))
+        np.testing.assert_array_equal(image, images[seed, ..., 0])
+
+
+def test_a_traversal_has_a_row_per_code_and_category(restored, tmp_path):
+    for flags, rows in (([], 2 * 10), (["--seeds=3,5", "--labels=0,4"], 2 * 2 * 2)):
+        assert commands.main(argv("infogan", f"{tmp_path}/x.png", "--traversal", *flags)) == 0
+        with Image.open(tmp_path / "x.png") as grid:
+            assert grid.size == (10 * 14 + 2, rows * 14 + 2)
+
+
+def test_a_walk_visits_an_image_per_second_by_default(restored, tmp_path, capsys):
+    assert commands.main(argv("gan", f"{tmp_path}/x.webp", "--walk=3.2")) == 0
+    assert "3 images" in capsys.readouterr().out
+    with Image.open(tmp_path / "x.webp") as animation:
+        assert animation.n_frames == 80
+
+
+def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.sampling.projection.NUM_STEPS", 3)
+    Image.effect_noise((50, 31), 40).save(tmp_path / "photo.jpg")
+    flags = [f"--init_image={tmp_path}/photo.jpg"]
+    assert commands.main(argv("gan", f"{tmp_path}/found", *flags)) == 0
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {
+        *("latent.npz", "reconstruction.png", "progress.png")
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "out", "flags", "code", "mentions"),
+    [
+        ("gan", "x.jpg", [], 2, ("out", "x.jpg", ".png", ".zip", ".npz", ".npy", "folder")),
+        ("gan", "nowhere/x", [], 2, ("out", "nowhere")),
+        ("gan", "file", [], 2, ("out", "file")),
+        ("gan", "file/", [], 2, ("out", "file")),
+        ("gan", "file/x", [], 2, ("out", "file")),
+        ("gan", "full", [], 2, ("out", "full", "mine.txt")),
+        ("gan", "x.gif", [], 2, ("out", "x.gif", "--walk")),
+        ("gan", "x.mp4", [], 2, ("out", "x.mp4", "--walk")),
+        ("gan", "x.png", ["--walk=2"], 2, ("x.png", ".gif", ".webp", ".mp4")),
+        ("gan", "folder/", ["--walk=2"], 2, ("folder", "walk")),
+        ("gan", "x.png", ["--init_image=p.png"], 2, ("x.png", "folder")),
+        ("infogan", "x.npz", ["--traversal"], 2, ("x.npz", ".png")),
+        ("gan", "x.gif", ["--walk=0"], 2, ("walk", "0.0")),
+        ("gan", "x.gif", ["--walk=-2"], 2, ("walk", "-2")),
+        ("gan", "x.gif", ["--walk=nan"], 2, ("walk", "nan")),
+        ("gan", "x.gif", ["--walk=inf"], 2, ("walk", "inf")),
+        ("gan", "x.gif", ["--walk=601"], 2, ("walk", "601")),
+        ("gan", "x.gif", ["--walk=ten"], 2, ("walk", "ten")),
+        ("gan", "x.gif", ["--walk=2", "--seeds=7"], 2, ("1 image", "50")),
+        ("gan", "x.gif", ["--walk=2", "--num_images=51"], 2, ("51 images", "50")),
+        ("gan", "x.gif", ["--walk=2", "--traversal"], 2, ("walk", "traversal")),
+        ("gan", "x", ["--init_image=p.png", "--walk=2"], 2, ("walk", "init_image")),
+        ("gan", "x.png", ["--traversal"], 2, ("traversal", "GAN")),
+        ("conditional", "x.png", ["--traversal"], 2, ("traversal", "ConditionalGAN")),
+        ("gan", "x.png", ["--seeds=3-1"], 2, ("seeds", "3-1")),
+        ("gan", "x.png", ["--seeds=1,two"], 2, ("seeds", "two")),
+        ("gan", "x.png", ["--seeds="], 2, ("seeds",)),
+        ("gan", "x.png", ["--seeds=1", "--num_images=3"], 2, ("seeds", "num_images")),
+        ("gan", "x.png", ["--num_images=0"], 2, ("num_images", "0")),
+        ("gan", "x.png", ["--num_images=10000001"], 2, ("num_images", "10000001")),
+        ("gan", "x.png", ["--num_images=100000"], 1, ("100,000",)),
+        ("gan", "x.png", ["--truncation=1.5"], 2, ("truncation", "1.5")),
+        ("gan", "x.png", ["--truncation=-0.1"], 2, ("truncation", "-0.1")),
+        ("gan", "x.png", ["--truncation=nan"], 2, ("truncation", "nan")),
+        ("gan", "x.png", ["--labels=3"], 1, ("labels", "3", "no classes")),
+        ("gan", "x.png", ["--labels=3,4"], 1, ("labels", "3,4", "no classes")),
+        ("gan", "x", ["--init_image=p.png", "--seeds=3"], 2, ("seeds", "init_image")),
+        ("gan", "x", ["--init_image=p.png", "--num_images=3"], 2, ("num_images", "init_image")),
+        ("gan", "x", ["--init_image=p.png", "--truncation=0.5"], 2, ("truncation", "init_image")),
+        ("gan", "x", ["--init_image=p.png"], 1, ("p.png",)),
+        ("gan", "x", ["--init_image=file"], 1, ("init_image", "file")),
+        ("gan", "full", ["--init_image=file"], 2, ("out", "full", "mine.txt")),
+        ("cyclegan", "x.png", ["--num_images=21"], 1, ("num_images=21", "20")),
+        ("cyclegan", "x.png", ["--seeds=3,20"], 1, ("20",)),
+        ("cyclegan", "x.png", ["--truncation=0.5"], 2, ("truncation", "CycleGAN")),
+        ("cyclegan", "x.gif", ["--walk=2"], 2, ("walk", "CycleGAN")),
+        ("cyclegan", "x.png", ["--traversal"], 2, ("traversal", "CycleGAN")),
+        ("cyclegan", "x", ["--init_image=p.png"], 2, ("init_image", "CycleGAN")),
+        ("cyclegan", "x.png", ["--labels=3"], 1, ("labels", "3", "no classes")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    restored, tmp_path, monkeypatch, capsys, model, out, flags, code, mentions
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    check_command_refusal(commands.main, argv(model, out, *flags), capsys, code, *mentions)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_mp4_without_its_encoder_is_refused_before_the_run_is_read(restored, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = argv("missing", f"{tmp_path}/x.mp4", "--walk=2")
+    check_command_refusal(commands.main, arguments, capsys, 2, "x.mp4", "pip install 'gan-trainer[video]'")
+
+
+def test_the_example_in_the_docs_runs(restored):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/generate.md").read_text(), re.DOTALL)
+    names: dict[str, np.ndarray] = {}
+    exec(compile(example.replace("runs/photos", "gan"), "docs/generate.md", "exec"), names)
+    assert names["images"].shape == (2, 28, 28, 1)
+
+
+def test_a_folder_may_have_a_point_in_its_name(restored, tmp_path):
+    (tmp_path / "v1.5").mkdir()
+    for out in ("v1.5", "v1.6/", ".hidden"):
+        assert commands.main(argv("gan", f"{tmp_path}/{out}", "--seeds=2")) == 0
+        assert [path.name for path in (tmp_path / out).iterdir()] == ["seed-00000002.png"]
+
+
+def test_a_bucket_that_has_other_files_is_refused(restored, bucket, capsys):
+    (locate(bucket) / "samples/notes.txt").write_bytes(b"mine")
+    arguments = argv("gan", f"{bucket}/samples", "--num_images=2")
+    check_command_refusal(commands.main, arguments, capsys, 2, f"{bucket}/samples", "notes.txt")
+
+
+@pytest.mark.slow
+def test_a_walk_of_a_trained_run_closes_without_a_jump(tmp_path):
+    flags = [f"--architecture_options={json.dumps(TINY_MLP)}", "--latent_dim=8", "--steps=40", "--noexport_model"]
+    flags += ["--global_batch_size=16", "--metrics=none", "--sample_every_steps=0", "--strategy=one_device"]
+    assert task.main(["task", f"--job_dir={tmp_path}/run", "--recipe=vanilla", *flags]) == 0
+    assert commands.main(argv(f"{tmp_path}/run", f"{tmp_path}/walk.webp", "--walk=3", "--seeds=0-4")) == 0
+    frames = []
+    with Image.open(tmp_path / "walk.webp") as animation:
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            frames.append(np.asarray(animation.convert("L")).astype(float))
+    steps = [np.abs(frame - following).mean() for frame, following in zip(frames, frames[1:] + frames[:1], strict=True)]
+    assert len(steps) == 75 and steps[-1] <= 1.2 * np.median(steps)

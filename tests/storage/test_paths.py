@@ -228,6 +228,8 @@ FLAGS = {
     "inspect --contact_sheet": (inspect, ["--dataset=digits", "--contact_sheet={}.png"]),
     "generate --job_dir": (generate, ["--job_dir={}", "--out=x.png"]),
     "generate --out": (generate, ["--job_dir=runs/x", "--out={}.png"]),
+    "generate --out, a folder": (generate, ["--job_dir=runs/x", "--out={}/"]),
+    "generate --init_image": (generate, ["--job_dir=runs/x", "--out=x", "--init_image={}"]),
     "evaluate --job_dir": (evaluate, ["--job_dir={}"]),
     "evaluate --images": (evaluate, ["--images={}", "--against=digits"]),
     "evaluate --against": (evaluate, ["--images=digits", "--against={}"]),

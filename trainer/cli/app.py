@@ -56,14 +56,37 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
     if PurePosixPath(file.name).suffix not in kinds:
         raise ConfigError(f"{flag}={name} has an unknown extension; write {' or '.join(kinds.values())}.")
     if isinstance(file, LocalLocation):
-        folder = file.path.parent
-        if not folder.is_dir():
-            raise ConfigError(f"{flag}={name} is in a folder that does not exist; create {folder} first.")
+        _check_parent(flag, file)
         if file.path.is_dir():
             raise ConfigError(f"{flag}={name} is a folder; give the name of a file.")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"{flag}={name} is in a folder that is not writable; give another one.")
     return file
+
+
+def output_folder(flag: str, name: str) -> Location:
+    """Returns the location of a folder to write, which may be new, checked before the command does its work.
+
+    Args:
+        flag: Name of the flag, for messages.
+        name: Local path, or `gs://BUCKET/NAME`.
+
+    Raises:
+        ConfigError: If it is a file, or its folder does not exist or is not writable.
+    """
+    folder = locate(name)
+    if isinstance(folder, LocalLocation):
+        _check_parent(flag, folder)
+        if folder.path.exists() and not folder.path.is_dir():
+            raise ConfigError(f"{flag}={name} is a file; give another folder.")
+    return folder
+
+
+def _check_parent(flag: str, location: LocalLocation) -> None:
+    """Rejects a local file or folder that cannot be created or replaced."""
+    folder = location.path if location.path.is_dir() else location.path.parent
+    if not folder.is_dir():
+        raise ConfigError(f"{flag}={location} is in a folder that does not exist; create {folder} first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag}={location} is in a folder that is not writable; give another one.")
 
 
 def run(

@@ -6,14 +6,19 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import ndtr, ndtri
 
+from trainer.config.choices import LatentDistribution
 from trainer.config.fields import check_number, check_seed
 from trainer.errors import DataError, quote
 from trainer.image_io import tile
+from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models.compiled_state import ema_name
 from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
-from trainer.training.rng import StepRng
+from trainer.training.rng import StepRng, seed_states
+
+_TRUNCATION_LIMIT = 2.0
 
 
 class InferenceMixin:
@@ -80,6 +85,83 @@ class InferenceMixin:
         strategy = self.compiled_state.strategy
         outputs = self._sampler.outputs(function, strategy, self.image_range, latents, labels, seed=self.seed)
         return outputs, labels
+
+    def latents_of(self: Any, numbers: np.ndarray, *, seed: int | None = None) -> np.ndarray:
+        """Returns the latents of single samples: those that `sample` uses for the images with these numbers.
+
+        Args:
+            numbers: Numbers of the samples from 0 up, integers [N] in any order.
+            seed: Seed of the latents; None for the seed of the run.
+
+        Returns:
+            Latents float32 [N, Z].
+        """
+        seed = self.seed if seed is None else seed
+        check_seed(seed)
+        blocks, rows = np.divmod(np.asarray(numbers), BLOCK_SIZE)
+        unique, inverse = np.unique(blocks, return_inverse=True)
+        drawn = [
+            self.sample_latents(StepRng(seed, 0, BLOCK_SIZE, int(block), purpose="samples")).numpy() for block in unique
+        ]
+        return np.stack(drawn)[inverse, rows]
+
+    def truncate_latents(self: Any, latents: np.ndarray, psi: float) -> np.ndarray:
+        """Moves latents towards the center of their distribution, which trades variety for typical images.
+
+        Normal latents become `psi` times a normal distribution that is truncated to [-2, 2]. Uniform latents are scaled
+        by `psi` around their mean. Codes beside the latents keep their values. A network with an intermediate latent
+        space may override this method.
+
+        Args:
+            latents: Latents float32 [N, Z or more].
+            psi: Number in [0, 1].
+
+        Returns:
+            Latents of the same shape.
+        """
+        own, codes = np.split(latents, [self.latent_dim], axis=1)
+        if self.latent_distribution == LatentDistribution.NORMAL:
+            low, high = ndtr([-_TRUNCATION_LIMIT, _TRUNCATION_LIMIT])
+            own = psi * ndtri(low + ndtr(own.astype(np.float64)) * (high - low))
+        else:
+            own = 0.5 + psi * (own - 0.5)
+        return np.concatenate([own, codes], axis=1).astype(np.float32)
+
+    def images_from(
+        self: Any,
+        latents: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        numbers: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Returns the images of latents. It is called most efficiently with multiples of 50 latents.
+
+        Args:
+            latents: Latents float32 [N, Z].
+            labels: For conditional models, labels int32 [N], or weights of the classes float32 [N, K].
+            numbers: Numbers of the samples, of which random layers of the generator that are active during inference
+                are a function. None: they are a function of the row.
+            seed: Seed of such layers; None for the seed of the run.
+
+        Returns:
+            Images uint8 [N, H, W, C].
+        """
+        self.require_compiled()
+        seed = self.seed if seed is None else seed
+        if numbers is None or not seed_states([self.ema_generator]):
+            return self._sampler(self.image_range, latents, labels, seed=seed)
+        blocks, rows = np.divmod(numbers, BLOCK_SIZE)
+        images = [np.empty(0)] * len(numbers)
+        for block in np.unique(blocks):
+            (positions,) = np.nonzero(blocks == block)
+            index = np.full(BLOCK_SIZE, positions[0])
+            index[rows[positions]] = positions
+            inputs = [None if array is None else array[index] for array in (latents, labels)]
+            decoded = self._sampler(self.image_range, *inputs, seed=seed, first_block=int(block))
+            for position in positions:
+                images[position] = decoded[rows[position]]
+        return np.stack(images)
 
     def sample_grid(self: Any, rows: int, columns: int) -> np.ndarray:
         """Returns samples for fixed latents as one picture: uint8 [height, width, C].

@@ -114,15 +114,27 @@ class InfoGAN(AuxiliaryHeadGAN):
         """Returns traversals: a row per category, along which one continuous code changes; a block of rows per code."""
         if not self.num_continuous:
             return super().sample_grid(rows, columns)
-        grid_categories = np.arange(min(self.num_classes, max(rows, 10)))
-        first = self.sample_latents(StepRng(self.seed, 0, 1, purpose="samples")).numpy()
-        latents = np.repeat(first, self.num_continuous * len(grid_categories) * columns, axis=0)
-        latents[:, self.latent_dim :] = 0.0
-        blocks = latents.reshape(self.num_continuous, len(grid_categories), columns, -1)
+        first = self.latents_of(np.zeros(1, int))
+        latents, categories = self.traversal(first, np.arange(min(self.num_classes, max(rows, 10))), columns)
+        return tile(self._sampler(self.image_range, latents, categories), columns)
+
+    def traversal(self, latents: np.ndarray, categories: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the inputs of traversals, in which one continuous code changes along each row, and the others are 0.
+
+        Args:
+            latents: Latents of one image, [1, Z + Q].
+            categories: Categories of the rows, int [R].
+            columns: Number of images in a row.
+
+        Returns:
+            Latents float32 [Q * R * columns, Z + Q], first all rows of the first code, and categories int32.
+        """
+        all_latents = np.repeat(latents, self.num_continuous * len(categories) * columns, axis=0)
+        all_latents[:, self.latent_dim :] = 0.0
+        blocks = all_latents.reshape(self.num_continuous, len(categories), columns, -1)
         for code in range(self.num_continuous):
             blocks[code, :, :, self.latent_dim + code] = np.linspace(-_TRAVERSAL_LIMIT, _TRAVERSAL_LIMIT, columns)
-        categories = np.tile(np.repeat(grid_categories, columns), self.num_continuous).astype(np.int32)
-        return tile(self._sampler(self.image_range, latents, categories), columns)
+        return all_latents, np.tile(np.repeat(categories, columns), self.num_continuous).astype(np.int32)
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         return GAN.make_chunk(self, x, None)

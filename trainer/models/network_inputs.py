@@ -67,7 +67,8 @@ def call_with_labels(
         role: `generator` or `discriminator`, for messages.
         network: Network that takes labels in one of the forms of `find_label_input`.
         data: Latents [B, Z], or images [B, H, W, C] or [B, D].
-        labels: Integers [B].
+        labels: Integers [B], or weights of the classes, float [B, K]. A network that takes integers gets the class with
+            the largest weight.
         num_classes: Number of classes, K.
         training: Argument of the network.
 
@@ -75,8 +76,9 @@ def call_with_labels(
         DataError, NetworkError: If the network takes neither form.
     """
     position = find_label_input(role, network, tuple(data.shape[1:]), num_classes)
+    has_weights = tf.as_dtype(labels.dtype).is_floating
     if position is None:
-        planes = tf.one_hot(labels, num_classes)
+        planes = labels if has_weights else tf.one_hot(labels, num_classes)
         if len(data.shape) > 2:
             for _ in data.shape[1:-1]:
                 planes = planes[:, tf.newaxis]
@@ -85,9 +87,10 @@ def call_with_labels(
     inputs, pack = _inputs_of(network)
     label = inputs[position]
     if label.shape in _INTEGER_SHAPES:
-        label_input = tf.reshape(labels, [-1, *label.shape])
+        classes = tf.argmax(labels, axis=-1, output_type=tf.int32) if has_weights else labels
+        label_input = tf.reshape(classes, [-1, *label.shape])
     else:
-        label_input = tf.one_hot(labels, num_classes)
+        label_input = labels if has_weights else tf.one_hot(labels, num_classes)
     return network(pack([data, label_input] if position else [label_input, data]), training=training)
 
 

@@ -38,13 +38,15 @@ class Sampler:
         self._seed_states = seed_states(networks)
         self._compiled: dict[tuple[object, ...], _OnBlocks] = {}
 
-    def __call__(self, image_range: tuple[float, float], *inputs: np.ndarray | None, seed: int = 0) -> np.ndarray:
+    def __call__(
+        self, image_range: tuple[float, float], *inputs: np.ndarray | None, seed: int = 0, first_block: int = 0
+    ) -> np.ndarray:
         """Returns images uint8 [N, H, W, C] for inputs [N, ...]. An input may be None.
 
         This process generates them alone. Fewer images than a block are not padded to one, for speed, so that they
-        may be rounded differently.
+        may be rounded differently. `first_block` is the number of the first block, for the seeds of random layers.
         """
-        return self.outputs(_images_alone, None, image_range, *inputs, seed=seed)[0]
+        return self.outputs(_images_alone, None, image_range, *inputs, seed=seed, first_block=first_block)[0]
 
     def outputs(
         self,
@@ -53,6 +55,7 @@ class Sampler:
         image_range: tuple[float, float],
         *inputs: np.ndarray | None,
         seed: int = 0,
+        first_block: int = 0,
     ) -> tuple[np.ndarray, ...]:
         """Applies a function to each block of images, on the replica that generates it.
 
@@ -62,6 +65,7 @@ class Sampler:
             image_range: Range of the generator's images.
             *inputs: Arrays [N, ...] or None.
             seed: Seed of random layers.
+            first_block: Number of the first block, of which the random layers' numbers are a function, too.
 
         Returns:
             The function's outputs for all images, [N, ...] each.
@@ -75,7 +79,7 @@ class Sampler:
                 del self._compiled[next(iter(self._compiled))]
             run = self._with_generator(function, image_range, is_missing)
             self._compiled[key] = ReplicatedFunction(run, strategy) if is_padded else _on_one_block(run)
-        return self._compiled[key](self._blocks(arrays, seed))
+        return self._compiled[key](self._blocks(arrays, seed, first_block))
 
     def _with_generator(
         self, function: Function, image_range: tuple[float, float], is_missing: tuple[bool, ...]
@@ -92,9 +96,9 @@ class Sampler:
 
         return run
 
-    def _blocks(self, arrays: list[np.ndarray], seed: int) -> Iterator[Block]:
+    def _blocks(self, arrays: list[np.ndarray], seed: int, first: int) -> Iterator[Block]:
         """Yields the seeds of the random layers in a block, the same ones in each row, and its inputs."""
-        for index, block in zip(itertools.count(), blocks_of(*arrays), strict=False):
+        for index, block in zip(itertools.count(first), blocks_of(*arrays), strict=False):
             seeds = StepRng(seed, 0, BLOCK_SIZE, index, "samples").seeds([False] * len(self._seed_states))
             rows = np.reshape([seed.numpy() for seed in seeds], (1, len(seeds), 2)).astype(np.uint32)
             yield np.repeat(rows, len(block[0]), axis=0), *block

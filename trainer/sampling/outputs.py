@@ -1,0 +1,132 @@
+"""Files of generated images: a grid, arrays, and a folder or an archive of single images.
+
+Everything is written completely or not at all. Legend: `N` images, `B` images of a block, `H W C` an image.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainer.errors import ConfigError, DataError
+from trainer.image_io import MAX_PIXELS, png, tile
+from trainer.storage import Location, scratch_folder
+from trainer.storage.local import LocalLocation
+
+_STAGING = ".partial"
+"""Folder in a local output folder that holds its files until all of them are complete."""
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Date of the files in an archive, so that equal images are equal archives."""
+
+
+def image_names(seeds: np.ndarray, labels: np.ndarray | None) -> list[str]:
+    """Returns the names of single images, such as `seed-00000007.png` and `seed-00000007-label-3.png`."""
+    if labels is None:
+        return [f"seed-{seed:08d}.png" for seed in seeds.tolist()]
+    return [f"seed-{seed:08d}-label-{label}.png" for seed, label in zip(seeds.tolist(), labels.tolist(), strict=True)]
+
+
+def write_grid(out: Location, blocks: Iterator[np.ndarray], num_images: int, columns: int) -> None:
+    """Writes a grid of N images as a PNG.
+
+    Raises:
+        DataError: If the grid would be too large to be shown.
+    """
+    collected: list[np.ndarray] = []
+    for block in blocks:
+        num_pixels = num_images * block.shape[1] * block.shape[2]
+        if num_pixels > MAX_PIXELS:
+            raise DataError(
+                f"a grid of {num_images:,} images has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; generate fewer "
+                "images, or write a folder, a .zip or a .npz."
+            )
+        collected.append(block)
+    out.write_bytes(png(tile(np.concatenate(collected), columns)))
+
+
+def write_arrays(out: Location, blocks: Iterator[np.ndarray], labels: np.ndarray | None) -> None:
+    """Writes a .npy of images uint8 [N, H, W, C]; or a .npz of them as `x`, and of the labels, if there are any."""
+    images, buffer = np.concatenate(list(blocks)), io.BytesIO()
+    if out.name.endswith(".npy"):
+        np.save(buffer, images)
+    else:
+        np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
+    out.write_bytes(buffer.getvalue())
+
+
+def write_archive(out: Location, blocks: Iterator[np.ndarray], names: Sequence[str]) -> None:
+    """Writes a .zip of single PNGs. The same images give the same bytes."""
+    with scratch_folder() as scratch:
+        with zipfile.ZipFile(scratch / out.name, "w", zipfile.ZIP_STORED) as archive:
+            for name, image in zip(names, _images(blocks), strict=True):
+                archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), png(image))
+        out.parent.upload(scratch, [out.name])
+
+
+def check_folder(out: Location, names: Sequence[str]) -> None:
+    """Rejects a folder that has other files than those that are to be written, except hidden ones.
+
+    Raises:
+        ConfigError: If it is a file or has other files.
+    """
+    if out.exists():
+        raise ConfigError(f"out={out} is a file; give another folder.")
+    own = set(names)
+    other = next((entry.name for entry in out.entries() if entry.name not in own and entry.name[0] != "."), None)
+    if other is not None:
+        raise ConfigError(f"out={out} already has other files, such as {other}; give another folder.")
+
+
+def write_folder(out: Location, files: Iterator[tuple[str, bytes]]) -> None:
+    """Writes files to a folder. They appear in it once all of them are complete.
+
+    Args:
+        out: Folder that `check_folder` has accepted.
+        files: Name and content of each file.
+    """
+    with _staging_folder(out) as staging:
+        names = []
+        for name, content in files:
+            (staging / name).write_bytes(content)
+            names.append(name)
+        if isinstance(out, LocalLocation):
+            for name in names:
+                os.replace(staging / name, out.path / name)
+        else:
+            out.upload(staging, names)
+
+
+def image_files(blocks: Iterator[np.ndarray], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the PNG of each image."""
+    for name, image in zip(names, _images(blocks), strict=True):
+        yield name, png(image)
+
+
+@contextlib.contextmanager
+def _staging_folder(out: Location) -> Iterator[Path]:
+    """Creates an empty local folder for files of a folder, on the same disk if possible, and deletes it at the end."""
+    if not isinstance(out, LocalLocation):
+        with scratch_folder() as scratch:
+            yield scratch
+        return
+    is_new = not out.path.exists()
+    staging = out.path / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)  # of a killed process
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # it has files
+                out.path.rmdir()
+
+
+def _images(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    for block in blocks:
+        yield from block
