@@ -7,14 +7,7 @@ import tensorflow as tf
 
 from trainer import networks
 from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
-from trainer.networks.r3gan import (
-    BiasedLeakyReLU,
-    DepthToSpace,
-    LabelProjection,
-    LearnedMap,
-    MapReadout,
-    SpaceToDepth,
-)
+from trainer.networks.r3gan import BiasedLeakyReLU, LabelProjection, LearnedMap, MapReadout
 
 TINY = {"generator_filters": [8, 4], "discriminator_filters": [4, 8], "blocks_per_stage": 1, "group_size": 4}
 
@@ -73,52 +66,12 @@ def test_the_number_of_filters_sets_the_stages():
     assert generator(normal(2, 8)).shape == (2, 16, 12, 1)
 
 
-@pytest.mark.parametrize(
-    ("image_shape", "patch_size", "base"),
-    [((32, 32, 3), 2, (4, 4)), ((28, 28, 1), 2, (7, 7)), ((16, 32, 1), 4, (4, 8)), ((12, 8, 3), 4, (3, 2))],
-)
-def test_patches_take_the_place_of_pixels(image_shape, patch_size, base):
-    generator, discriminator = build(image_shape, blocks_per_stage=1, patch_size=patch_size)
-    maps = next(layer for layer in generator.layers if isinstance(layer, LearnedMap))
-    largest = max(layer.output.shape[1] for layer in discriminator.layers if isinstance(layer, keras.layers.Add))
-    assert maps.map.shape[:2] == base
-    assert largest == image_shape[0] // patch_size
-    assert generator(normal(3, 8)).shape == (3, *image_shape)
-    assert discriminator(normal(3, *image_shape)).shape == (3, 1)
-
-
-@pytest.mark.parametrize("patch_size", [2, 4])
-def test_a_discriminator_with_patches_sees_every_pixel(patch_size):
-    _, discriminator = build((8, 8, 3), patch_size=patch_size, **(TINY | {"discriminator_filters": [8]}))
-    images = normal(1, 8, 8, 3)
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        logits = discriminator(images)
-    assert np.all(tape.gradient(logits, images) != 0)
-
-
-@pytest.mark.parametrize("patch_size", [2, 4])
-def test_patches_become_pixels_and_pixels_patches_again(patch_size):
-    images = normal(2, 8, 12, 3)
-    patches = SpaceToDepth(patch_size)(images)
-    assert patches.shape == (2, 8 // patch_size, 12 // patch_size, 3 * patch_size**2)
-    np.testing.assert_array_equal(patches[:, 0, 0], tf.reshape(images[:, :patch_size, :patch_size], [2, -1]))
-    np.testing.assert_array_equal(DepthToSpace(patch_size)(patches), images)
-
-
 @pytest.mark.parametrize(("expansion", "hidden"), [(0.5, 4), (1, 8), (1.5, 12), (2, 16)])
 def test_a_block_without_groups_has_one_dense_convolution(expansion, hidden):
     options = {"generator_filters": [8], "discriminator_filters": [8], "expansion": expansion, "group_size": None}
     for network in build((8, 8, 1), blocks_per_stage=1, **options):
         (layer,) = (layer for layer in network.layers if isinstance(layer, GroupedConv2D))
         assert layer.kernel.shape == (3, 3, hidden, hidden)
-
-
-def test_networks_with_patches_are_saved_and_loaded(tmp_path):
-    for network in build((8, 8, 3), patch_size=2, **TINY):
-        network.save(tmp_path / "network.keras")
-        inputs = normal(2, *network.input.shape[1:])
-        np.testing.assert_array_equal(keras.models.load_model(tmp_path / "network.keras")(inputs), network(inputs))
 
 
 @pytest.mark.parametrize("groups", [1, 3])
