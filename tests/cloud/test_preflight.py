@@ -42,6 +42,7 @@ def test_an_evaluator_may_be_another_program():
         (["--job_dir=gs://b/x", "--max_to_keep=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
         (["--dataset=gs://b/x"], ["--dataset=/gcs/b/x"]),
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own"]),
+        (["--recipe=photos", "--dataset=gs://b/x"], ["--recipe=photos", "--dataset=/gcs/b/x"]),
     ],
 )
 def test_machines_of_the_same_run_are_accepted(chief, worker):
@@ -54,6 +55,8 @@ def test_machines_of_the_same_run_are_accepted(chief, worker):
         (["--global_batch_size=96"], [(1, GPUS), (3, GPUS)]),
         (["--recipe=mine:own"], [(1, GPUS), (2, GPUS)]),
         (["--strategy=one_device", "--global_batch_size=5"], [(1, GPUS)]),
+        (["--recipe=photos", "--dataset=gs://b/x"], [(1, GPUS), (2, GPUS)]),  # which chooses a batch on the machines
+        (["--recipe=photos", "--dataset=gs://b/x", "--global_batch_size=12"], [(1, GPUS), (2, GPUS)]),
     ],
 )
 def test_a_batch_that_divides_is_accepted(args, pools):
@@ -131,6 +134,39 @@ EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
 def test_a_parameter_overrides_the_batch_of_the_args():
     size = parameter("global_batch_size", "discrete", values=[64, 128])
     check(study("--global_batch_size=65", parameters=[SEED, size], machine=GPUS))
+
+
+@pytest.mark.parametrize(
+    ("args", "parameters"),
+    [
+        (["--dataset=gs://b/x"], [SEED]),
+        (["--dataset=gs://b/x"], [parameter("size", "categorical", values=["small", "medium"])]),
+        (["--dataset=gs://b/x"], [parameter("penalty_weight", "double", minValue=1, maxValue=100)]),
+        (["--dataset=gs://b/x"], [parameter("model", "categorical", values=["gan", "conditional"])]),
+        ([], [parameter("dataset", "categorical", values=["gs://b/x", "gs://b/y"])]),
+    ],
+)
+def test_a_study_may_vary_the_settings_of_photos(args, parameters):
+    check(study("--recipe=photos", *args, parameters=parameters, machine=GPUS))
+
+
+@pytest.mark.parametrize(
+    ("args", "worker", "mentions"),
+    [
+        (["--dataset=gs://b/x", "--global_batch_size=63"], [], ("global_batch_size=63", "62", "64")),
+        (
+            ["--dataset=gs://b/x", "--size=medium"],
+            ["--dataset=gs://b/x", "--size=large"],
+            ("size=large", "size=medium"),
+        ),
+        (["--dataset=gs://b/x"], ["--dataset=gs://b/x", "--penalty_weight=3"], ("penalty_weight",)),
+        (["--dataset=gs://b/x", "--penalties=r3"], [], ("r3", "r1")),
+        (["--steps=3"], [], ("photos", "--dataset")),
+    ],
+)
+def test_a_job_with_photos_that_cannot_train_is_refused(args, worker, mentions):
+    pools = [pool("--recipe=photos", *flags, machine=GPUS) for flags in (args, worker) if flags]
+    check_refusal(lambda: check(job(*pools)), ConfigError, "workerPoolSpecs", *mentions)
 
 
 def test_trials_show_each_end_of_each_parameter():

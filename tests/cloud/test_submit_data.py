@@ -72,6 +72,13 @@ def check_refused(sent, *mentions):
         (["--inception_weights=https://user:secret@host/x"], ("inception_weights", "https://")),
         (["--recipe=mine:own", "--inception_weights=https://host/x?sig=1"], ("inception_weights", "https://")),
         (["--metrics=none", "--stop_on_collapse"], ("stop_on_collapse", "metrics=none")),
+        (["--recipe=photos"], ("photos", "--dataset")),
+        (["--recipe=photos", "--dataset=photos"], ("dataset=photos",)),
+        (["--recipe=photos", "--dataset=digits", "--padding=1"], ("photos", "30x30", "--image_size=32,32")),
+        (["--recipe=photos", "--dataset=digits", "--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
+        (["--recipe=photos", "--dataset=digits", "--size=huge"], ("size", "huge", "large")),
+        (["--recipe=digits", "--size=large"], ("size=large", "digits")),
+        (["--recipe=photos", "--dataset=digits", "--generator_learning_rate=-1"], ("generator_learning_rate", "-1")),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(send, args, mentions, more):
@@ -103,6 +110,20 @@ def test_weights_in_a_bucket_are_checked_except_in_a_dry_run(send, bucket):
 )
 def test_data_inside_the_image_is_not_checked(send, args):
     assert send(*args)[::3] == (0, 1)
+
+
+def test_the_recipe_photos_is_checked_against_data_in_a_bucket(send, bucket, tmp_path):
+    for side in (100, 32):
+        images = np.zeros((3, side, side, 3), np.uint8)
+        write_prepared(tmp_path / f"{side}", images, np.zeros(3, np.int32), ["all"], **TEXTS)
+        names = [path.name for path in (tmp_path / f"{side}").iterdir()]
+        locate(f"{bucket}/{side}").upload(tmp_path / f"{side}", names)
+    flags = ["--recipe=photos", f"--dataset={bucket}/100"]
+    check_refused(send(*flags), "photos", "100x100", "--image_size=96,96")
+    assert send(*flags, more=["--dry_run"])[::3] == (0, 0)
+    flags = ["--recipe=photos", f"--dataset={bucket}/32"]
+    assert send(*flags)[::3] == (0, 1)  # although there are fewer images than a usual batch
+    check_refused(send(*flags, "--model=conditional"), "model=conditional", "labels", f"{bucket}/32")
 
 
 def test_data_in_a_bucket_is_checked_except_in_a_dry_run(send, photos):

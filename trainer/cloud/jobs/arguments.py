@@ -68,7 +68,7 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     Raises:
         ConfigError: If a flag or a recipe is unknown, or a value does not fit its flag or the recipe.
     """
-    flags, is_dry_run = _parse_flags(args, path)
+    flags, is_dry_run = parse_flags(args, path)
     recipe = flags.get("recipe", "digits")
     try:
         if recipes.is_custom(recipe):
@@ -83,33 +83,29 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     return ParsedArgs(flags=flags, config=config, is_dry_run=is_dry_run, knows_batch=knows_batch)
 
 
-def check_flags(args: Sequence[str], path: str) -> None:
-    """Checks each arg on its own; see `check_args` for the arguments.
+def parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
+    """Parses args without a recipe, because a study may vary it; see `check_args` for the arguments.
+
+    Returns:
+        The settings that the args contain, and whether they contain `--dry_run`.
 
     Raises:
         ConfigError: If a flag is unknown, or a value does not fit its flag.
     """
-    flags, _ = _parse_flags(args, path)
-    try:
-        TrainConfig().override(**flags)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
-    """Returns the settings that args contain, and whether they contain `--dry_run`."""
     values = absl_flags.FlagValues()
     config_flags.define_config(values)
     absl_flags.DEFINE_bool("dry_run", False, "", flag_values=values)
     try:
         extra = values([TRAINER, *(config_flags.with_underscores(arg) for arg in args)])[1:]
+        if extra:
+            raise ConfigError(f"{quote(extra[0])} is not a flag; flags are written --name=value.")
+        flags = config_flags.parsed_settings(values)
+        TrainConfig().override(**flags)
     except absl_flags.Error as error:
         raise ConfigError(f"{path}: {config_flags.explain(error, values)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if extra:
-        raise ConfigError(f"{path}: {quote(extra[0])} is not a flag; flags are written --name=value.")
-    return config_flags.parsed_settings(values), bool(values["dry_run"].value)
+    return flags, bool(values["dry_run"].value)
 
 
 def _typical_context(flags: Mapping[str, Any]) -> recipes.RecipeContext:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from trainer import metrics
-from trainer.cloud.jobs.arguments import ParsedArgs, check_args, check_flags, parse_args, trainer_args
+from trainer.cloud.jobs.arguments import check_args, parse_flags, trainer_args
 from trainer.cloud.jobs.boundary_trials import boundary_trials, boundary_values
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
@@ -12,6 +13,7 @@ from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
 from trainer.cloud.jobs.worker_pools import Pool, PythonPackage
 from trainer.config import TrainConfig
+from trainer.config.choices import Resume
 from trainer.config.flags import takes_whole_numbers
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
@@ -56,13 +58,13 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
             problem = "is an evaluator, but the machines that train evaluate; remove this pool."
             fail(f"{prefix}workerPoolSpecs[{pool.index}]", problem)
         path = _args_path(pool, prefix)
-        parsed = parse_args(args, path)
+        flags, is_dry_run = parse_flags(args, path)
         if not is_local:
             _check_accelerator(pool, f"{prefix}workerPoolSpecs[{pool.index}].machineSpec")
-            _check_restart(job, parsed, path)
-        if parsed.is_dry_run:
+            _check_restart(job, flags, path)
+        if is_dry_run:
             fail(path, "has --dry_run, which trains nothing; remove it.")
-        pool_job_dir = parsed.config.job_dir
+        pool_job_dir = flags.get("job_dir")
         if is_tuning and pool_job_dir is not None:
             fail(path, "has --job_dir, to which all trials would write; replace it with baseOutputDirectory.")
         if pool.role == "chief" and pool_job_dir is not None:
@@ -80,8 +82,8 @@ def _check_accelerator(pool: Pool, path: str) -> None:
         fail(path, f"requests {type_name}, which the trainer cannot use; give an NVIDIA GPU or no accelerator.")
 
 
-def _check_restart(job: JobSpec, args: ParsedArgs, path: str) -> None:
-    if args.config.resume == "never" and not job.scheduling.disable_retries:
+def _check_restart(job: JobSpec, flags: Mapping[str, Any], path: str) -> None:
+    if flags.get("resume") == Resume.NEVER and not job.scheduling.disable_retries:
         fail(
             path,
             "has --resume=never, so a restarted job would reject its own checkpoints; remove it, or set "
@@ -190,4 +192,4 @@ def _check_parameter(parameter: Parameter) -> None:
     if parameter.kind == "double" and takes_whole_numbers(name):
         fail(path, "takes whole numbers, but its values are doubles; write integerValueSpec.")
     for value in boundary_values(parameter):
-        check_flags([f"--{name}={value}"], path)
+        parse_flags([f"--{name}={value}"], path)

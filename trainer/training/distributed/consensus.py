@@ -29,7 +29,10 @@ def check_same_settings(strategy: tf.distribute.Strategy, fingerprint: str) -> N
         ConfigError: If another machine has different settings.
     """
     if not _is_same(strategy, fingerprint):
-        raise ConfigError("the machines were started with different settings; give all of them the same flags.")
+        raise ConfigError(
+            "the machines were started with different settings; give all of them the same flags, and also --size and "
+            "--global_batch_size if their devices differ and the recipe chooses by the device."
+        )
 
 
 def check_same_data(strategy: tf.distribute.Strategy, fingerprints: Mapping[str, str]) -> None:
