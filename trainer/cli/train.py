@@ -32,13 +32,13 @@ def run_command(values: absl_flags.FlagValues) -> None:
     settings = config_flags.parsed_settings(values)
     config = recipes.get(settings.pop("recipe", "digits")).override(**settings)
     with quiet_import():
-        from trainer.training import run
+        from trainer.training import run, run_state
 
     environment = Environment.read()
     config = run.resolve(config, environment)
     if values.dry_run:
         install_handler(uses_stderr=True)  # standard output is the config
-        print(run.with_machine_settings(config, environment).to_json())
+        print(run_state.plan(config, environment).to_json())
         return
     run.train(config, environment)
 

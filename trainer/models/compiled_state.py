@@ -22,6 +22,7 @@ from trainer.models.validation import (
 )
 from trainer.models.weight_limit import limited_weights
 from trainer.training import optimizers, schedules
+from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX
 from trainer.training.divergence import DivergenceState
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
@@ -33,6 +34,7 @@ class CompiledState:
 
     Attributes:
         networks: All networks by name, EMA networks and the augmenter included.
+        frozen_layers: Names of the layers of each discriminator that `compile` has frozen.
         optimizers: The optimizers `generator` and `discriminator`.
         variables: Variables that each optimizer was built for.
         objective: The losses.
@@ -46,6 +48,7 @@ class CompiledState:
     """
 
     networks: Mapping[str, keras.layers.Layer]
+    frozen_layers: Mapping[str, tuple[str, ...]]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
     variables: Mapping[str, list[keras.Variable]]
     objective: Objective
@@ -110,9 +113,9 @@ class CompiledMixin:
         """All variables that training changes, by names that are the same in every process."""
         named: dict[str, keras.Variable] = {}
         for name, network in self.networks.items():
-            named |= {f"{name}/{i:03d}/{_state_name(v)}": v for i, v in enumerate(network.weights)}
+            named |= {f"{name}/{weight}": variable for weight, variable in weights_of(network).items()}
         for name, optimizer in self.optimizers.items():
-            named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
+            named |= {f"{name}{OPTIMIZER_SUFFIX}/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named | dict(self.divergence.variables)
 
     @property
@@ -121,14 +124,19 @@ class CompiledMixin:
         settings: dict[str, str | float] = {}
         for name, optimizer in self.optimizers.items():
             rates = optimizers.learning_rates(optimizer)
-            settings[f"{name}_optimizer"] = optimizers.kind(optimizer)
-            settings |= {f"{name}_optimizer/{index:03d}": rate for index, rate in rates.items()}
+            settings[f"{name}{OPTIMIZER_SUFFIX}"] = optimizers.kind(optimizer)
+            settings |= {f"{name}{OPTIMIZER_SUFFIX}/{index:03d}": rate for index, rate in rates.items()}
         return settings
 
 
 def ema_name(name: str) -> str:
     """The name of the EMA of a network."""
-    return f"ema_{name}"
+    return EMA_PREFIX + name
+
+
+def weights_of(network: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Returns the weights of a network by their names in `state`, without the name of the network."""
+    return {f"{index:03d}/{_state_name(weight)}": weight for index, weight in enumerate(network.weights)}
 
 
 def build_networks(
@@ -171,7 +179,7 @@ def build_networks(
     for name in gan.optimizer_groups["discriminator"]:
         if name.startswith("discriminator"):
             check_expects(objective.loss, networks[name])
-    return networks if objective.augmenter is None else networks | {"augmenter": objective.augmenter}
+    return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 
 def build_optimizers(

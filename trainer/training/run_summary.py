@@ -1,6 +1,6 @@
 """Sentences about a run, for its log: what it trains, and how its metric changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -33,6 +33,24 @@ def describe_start(
         f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
         f"images on {count_of(num_replicas, f'{device} device')}; weights: {weights}. Results go to {config.job_dir}."
     )
+
+
+def describe_transfer(config: TrainConfig, frozen_layers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns descriptions of the weights that a run began with, and of those that it does not train.
+
+    Args:
+        config: Resolved config.
+        frozen_layers: Names of the frozen layers, by network.
+    """
+    sentences = []
+    if config.init_from is not None:
+        sentences.append(
+            f"The weights began as those of {config.init_from}: the generator and its EMA as the EMA of that generator "
+            "if it has one. Optimizers and schedules began anew."
+        )
+    for name, layers in frozen_layers.items():
+        sentences.append(f"Frozen layers of the {name}, counted from the image: {', '.join(layers)}.")
+    return sentences
 
 
 def describe_change(path: Path, metric: str) -> str:
