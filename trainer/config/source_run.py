@@ -77,8 +77,8 @@ def check_source_run(config: TrainConfig) -> None:
     source = SourceRun.parse(config.init_from)
     if config.job_dir is not None and source.is_inside(config.job_dir):
         raise ConfigError(
-            f"init_from={config.init_from} is in the run's own job_dir={config.job_dir}; omit it to resume that run, or "
-            "choose another job_dir for a new one."
+            f"init_from={config.init_from} is in the run's own job_dir={config.job_dir}; omit it to resume that run, "
+            "or choose another job_dir for a new one."
         )
 
 

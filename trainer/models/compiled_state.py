@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_choice, check_number, check_seed
 from trainer.errors import ConfigError, NetworkError, quote
+from trainer.models.frozen_layers import freeze_layers
 from trainer.models.objective import Objective
 from trainer.models.validation import (
     check_built,
@@ -34,7 +35,6 @@ class CompiledState:
 
     Attributes:
         networks: All networks by name, EMA networks and the augmenter included.
-        frozen_layers: Names of the layers of each discriminator that `compile` has frozen.
         optimizers: The optimizers `generator` and `discriminator`.
         variables: Variables that each optimizer was built for.
         objective: The losses.
@@ -48,7 +48,6 @@ class CompiledState:
     """
 
     networks: Mapping[str, keras.layers.Layer]
-    frozen_layers: Mapping[str, tuple[str, ...]]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
     variables: Mapping[str, list[keras.Variable]]
     objective: Objective
@@ -146,16 +145,17 @@ def build_networks(
     ema_half_life_images: ScheduleLike,
     precision: str | None,
     max_weights: int,
+    freeze_discriminator_layers: int,
     seed: int,
     strategy: tf.distribute.Strategy,
 ) -> dict[str, keras.layers.Layer]:
     """Builds all networks of a GAN, with weights that are a function of `seed`.
 
     Raises:
-        ConfigError: If `precision`, `max_weights`, `seed`, `strategy`, `ema_half_life_images` or a global setting of
-            Keras is not supported.
+        ConfigError: If `precision`, `max_weights`, `freeze_discriminator_layers`, `seed`, `strategy`,
+            `ema_half_life_images` or a global setting of Keras is not supported.
         NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
-            another one; or if all of them have more weights than `max_weights`.
+            another one; if all of them have more weights than `max_weights`; or if the GAN has other state.
     """
     check_number("max_weights", max_weights, whole=True, minimum=1)
     check_seed(seed)
@@ -171,6 +171,7 @@ def build_networks(
                 check_built(name, network)
                 check_scope(name, network, strategy)
             check_optimizer_groups(gan.optimizer_groups, networks)
+            freeze_layers(gan.optimizer_groups["discriminator"], networks, freeze_discriminator_layers)
             if ema_half_life_images:
                 networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
             check_distinct(networks)
@@ -179,6 +180,7 @@ def build_networks(
     for name in gan.optimizer_groups["discriminator"]:
         if name.startswith("discriminator"):
             check_expects(objective.loss, networks[name])
+    check_no_other_state(gan, networks)
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 

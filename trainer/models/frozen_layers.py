@@ -12,10 +12,10 @@ from trainer.config.fields import check_number
 from trainer.errors import ConfigError, count_of
 from trainer.training.plan import learned_weights
 
+_DISCRIMINATOR = "discriminator"
 
-def freeze_layers(
-    names: Collection[str], networks: Mapping[str, keras.layers.Layer], num_layers: int
-) -> dict[str, tuple[str, ...]]:
+
+def freeze_layers(names: Collection[str], networks: Mapping[str, keras.layers.Layer], num_layers: int) -> None:
     """Freezes the first layers with weights of each discriminator, counted from the image.
 
     Args:
@@ -24,26 +24,32 @@ def freeze_layers(
         networks: Networks by name.
         num_layers: Number of layers to freeze.
 
-    Returns:
-        Names of the frozen layers by network; empty if there are none.
-
     Raises:
         ConfigError: If the number is negative or not whole, or if it leaves a discriminator without a layer to train.
     """
     check_number("freeze_discriminator_layers", num_layers, whole=True)
     if not num_layers:
-        return {}
-    frozen = {name: layers_from_image(networks[name]) for name in names if name.startswith("discriminator")}
-    smallest = min(map(len, frozen.values()), default=0)
+        return
+    discriminators = [layers_from_image(networks[name]) for name in names if name.startswith(_DISCRIMINATOR)]
+    smallest = min(map(len, discriminators), default=0)
     if num_layers >= smallest:
         raise ConfigError(
             f"freeze_discriminator_layers={num_layers} leaves no layer to train, because the discriminator has "
             f"{count_of(smallest, 'layer')} with weights; give at most {max(smallest - 1, 0)}."
         )
-    for layers in frozen.values():
+    for layers in discriminators:
         for layer in layers[:num_layers]:
             layer.trainable = False
-    return {name: tuple(layer.name for layer in layers[:num_layers]) for name, layers in frozen.items()}
+
+
+def frozen_layers(networks: Mapping[str, keras.layers.Layer]) -> dict[str, list[str]]:
+    """Returns the names of the frozen layers of each discriminator that has any, counted from the image."""
+    frozen = {
+        name: [layer.name for layer in layers_from_image(network) if not layer.trainable]
+        for name, network in networks.items()
+        if name.startswith(_DISCRIMINATOR)
+    }
+    return {name: layers for name, layers in frozen.items() if layers}
 
 
 def layers_from_image(discriminator: keras.layers.Layer) -> list[keras.layers.Layer]:

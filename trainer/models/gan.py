@@ -26,7 +26,6 @@ from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
-from trainer.models.frozen_layers import freeze_layers
 from trainer.models.inference import InferenceMixin
 from trainer.models.keras_methods import (
     KerasMethodsMixin,
@@ -295,16 +294,14 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             ema_half_life_images=ema_half_life_images,
             precision=precision,
             max_weights=max_weights,
+            freeze_discriminator_layers=freeze_discriminator_layers,
             seed=seed,
             strategy=strategy,
         )
-        compiled_state.check_no_other_state(self, networks)
-        frozen_layers = freeze_layers(self.optimizer_groups["discriminator"], networks, freeze_discriminator_layers)
         variables = trained_variables(self.optimizer_groups, networks)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
             networks=networks,
-            frozen_layers=frozen_layers,
             optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,

@@ -48,7 +48,7 @@ def assign(gan: Any, weights: InitialWeights, explain: Callable[[], str] = lambd
     for name, network in networks.items():
         problem = _difference(network, weights.networks[name])
         if problem:
-            raise CheckpointError(f"init_from={weights.source} does not fit: {problem}; {explain()}.")
+            raise CheckpointError(f"init_from={weights.source} does not fit: in {name}, {problem}; {explain()}.")
     for name in networks:
         for target in (name, ema_name(name)):
             if target in gan.networks:
@@ -69,4 +69,4 @@ def _difference(network: keras.layers.Layer, stored: Mapping[str, np.ndarray]) -
             of_name = "" if stored_name == name else f"{quote(stored_name.partition('/')[2])} of "
             return f"{variable.path} has the shape {tuple(variable.shape)}, and that run has {of_name}{shape} there"
     extra = next((name for name in stored if name not in expected), None)
-    return "" if extra is None else f"that run has {quote(extra)} of shape {stored[extra].shape}, this network does not"
+    return "" if extra is None else f"that run has {quote(extra)} of shape {stored[extra].shape}, and this one has not"

@@ -21,6 +21,7 @@ from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, initial_weights, penalties, traits
+from trainer.models.frozen_layers import frozen_layers
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
 from trainer.storage.run_directory import PROGRESSION, sample_grids
@@ -271,7 +272,7 @@ class Run:
         directory.create()
         num_replicas = self._strategy.num_replicas_in_sync
         _logger.info(describe_start(self._config, self._data.info, self._gan.networks, num_replicas))
-        for sentence in describe_transfer(self._config, self._gan.compiled_state.frozen_layers):
+        for sentence in describe_transfer(self._config, frozen_layers(self._gan.networks)):
             _logger.info(sentence)
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
             checkpoint = self._checkpoint(mirrors)

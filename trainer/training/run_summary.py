@@ -35,12 +35,12 @@ def describe_start(
     )
 
 
-def describe_transfer(config: TrainConfig, frozen_layers: Mapping[str, Sequence[str]]) -> list[str]:
+def describe_transfer(config: TrainConfig, frozen: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns descriptions of the weights that a run began with, and of those that it does not train.
 
     Args:
         config: Resolved config.
-        frozen_layers: Names of the frozen layers, by network.
+        frozen: Names of the frozen layers, by network.
     """
     sentences = []
     if config.init_from is not None:
@@ -48,7 +48,7 @@ def describe_transfer(config: TrainConfig, frozen_layers: Mapping[str, Sequence[
             f"The weights began as those of {config.init_from}: the generator and its EMA as the EMA of that generator "
             "if it has one. Optimizers and schedules began anew."
         )
-    for name, layers in frozen_layers.items():
+    for name, layers in frozen.items():
         sentences.append(f"Frozen layers of the {name}, counted from the image: {', '.join(layers)}.")
     return sentences
 
