@@ -260,7 +260,7 @@ def _read_shard(folder: Path) -> None:
 
 def _read_config(folder: Path) -> None:
     from trainer.storage import RunDirectory
-    from trainer.training.restore import stored_config
+    from trainer.training.stored_run import stored_config
 
     stored_config(RunDirectory(str(folder)))
 

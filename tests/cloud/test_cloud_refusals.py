@@ -410,6 +410,13 @@ ARGS = [
         (["--resume=never"], ("--resume=never", "scheduling.disableRetries")),
         (["--job_dir=runs/x"], ("--job_dir=runs/x", "gs://BUCKET/NAME")),
         (["--job_dir=gs://"], ("--job_dir=gs://", "gs://BUCKET/NAME")),
+        (["--init_from=runs/x"], ("--init_from=runs/x", "gs://BUCKET/RUN")),
+        (["--init_from=/runs/x@4"], ("--init_from=/runs/x@4", "gs://BUCKET/RUN")),
+        (["--init_from=~/runs/x"], ("--init_from=~/runs/x", "gs://BUCKET/RUN")),
+        (["--recipe=mine:own", "--init_from=runs/x"], ("--init_from=runs/x", "gs://BUCKET/RUN")),
+        (["--init_from=s3://b/x"], ("s3://b/x",)),
+        (["--job_dir=gs://b/x", "--init_from=gs://b/x@4"], ("init_from=gs://b/x@4", "job_dir=gs://b/x")),
+        (["--freeze_discriminator_layers=2"], ("freeze_discriminator_layers=2", "init_from")),
     ]
 ]
 MACHINES = [
@@ -526,6 +533,11 @@ TRIALS = [
         ("studySpec.parameters", "generator_learning_rate=-1.0"),
     ),
     ("folder_as_a_parameter", study(parameter("job_dir", "categorical", values=["gs://b/x"])), ("job_dir",)),
+    (
+        "local_run_as_a_parameter",
+        study(parameter("init_from", "categorical", values=["gs://b/x", "runs/x"])),
+        (TRIAL, "--init_from=runs/x"),
+    ),
     ("folder_of_all_trials", study(SEED, args=["--job_dir=gs://b/x"]), (TRIAL, "--job_dir", "baseOutputDirectory")),
     (
         "no_output_folder_of_trials",

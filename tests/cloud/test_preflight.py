@@ -41,6 +41,8 @@ def test_an_evaluator_may_be_another_program():
         (["--recipe=digits"], ["--loss=non_saturating"]),
         (["--job_dir=gs://b/x", "--max_to_keep=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
         (["--dataset=gs://b/x"], ["--dataset=/gcs/b/x"]),
+        (["--init_from=gs://b/x@4"], ["--init_from=/gcs/b/x@4"]),
+        (["--init_from=gs://b/x", "--freeze_discriminator_layers=2"],) * 2,
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own"]),
         (["--recipe=photos", "--dataset=gs://b/x"], ["--recipe=photos", "--dataset=/gcs/b/x"]),
     ],

@@ -16,7 +16,7 @@ from trainer.errors import CheckpointError, ConfigError, DataError, DocumentErro
 from trainer.storage import RunDirectory, documents, locate, parse_json, read_json, read_json_lines
 from trainer.storage.local import LocalLocation
 from trainer.training.checkpoint.manifest import CheckpointManifest
-from trainer.training.restore import stored_config
+from trainer.training.stored_run import stored_config
 
 DEEP = 100_000
 DAMAGES = {

@@ -10,8 +10,8 @@ from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.metrics import inception_weights
 from trainer.training.distributed.cluster import parse_cluster
-from trainer.training.restore import monitor_of
 from trainer.training.run_state import shared_fingerprint, with_machine_settings
+from trainer.training.stored_run import monitor_of
 
 TRIAL = Environment(trial_id="1", metric_file="/tmp/output.metrics")
 CLUSTER = Environment(

@@ -218,6 +218,8 @@ REFUSED = {
     "optimizer": "rmsprop",
     "learning_rate_decay": "cosine",
     "resume": "never",
+    "init_from": "nowhere@2",
+    "freeze_discriminator_layers": 1,
 }
 """Another value of each field with which a run cannot resume."""
 

@@ -188,6 +188,19 @@ class Settings:
     seed: int = setting(
         0, "Seed of weights, data order, latents, augmentation and dropout.", minimum=0, maximum=2**31 - 1
     )
+    init_from: str | None = setting(
+        None,
+        "Run whose weights this run starts with, local or gs://: RUN for its best checkpoint, RUN@STEP or RUN@latest. "
+        "The generator and its moving average start with the moving average of that run. Step, optimizers and "
+        "schedules start from zero. After its first checkpoint, a run no longer reads the other run. None: random "
+        "weights.",
+    )
+    freeze_discriminator_layers: int = setting(
+        0,
+        "Number of layers with weights of the discriminator, counted from the image, that are not trained. Needs "
+        "init_from.",
+        minimum=0,
+    )
 
     strategy: str = setting(
         StrategyName.AUTO,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_choice, check_number, check_seed
 from trainer.errors import ConfigError, NetworkError, quote
+from trainer.models.frozen_layers import freeze_layers
 from trainer.models.objective import Objective
 from trainer.models.validation import (
     check_built,
@@ -22,6 +23,7 @@ from trainer.models.validation import (
 )
 from trainer.models.weight_limit import limited_weights
 from trainer.training import optimizers, schedules
+from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX
 from trainer.training.divergence import DivergenceState
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
@@ -110,9 +112,9 @@ class CompiledMixin:
         """All variables that training changes, by names that are the same in every process."""
         named: dict[str, keras.Variable] = {}
         for name, network in self.networks.items():
-            named |= {f"{name}/{i:03d}/{_state_name(v)}": v for i, v in enumerate(network.weights)}
+            named |= {f"{name}/{weight}": variable for weight, variable in weights_of(network).items()}
         for name, optimizer in self.optimizers.items():
-            named |= {f"{name}_optimizer/{i:03d}": v for i, v in enumerate(optimizer.variables)}
+            named |= {f"{name}{OPTIMIZER_SUFFIX}/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named | dict(self.divergence.variables)
 
     @property
@@ -121,14 +123,19 @@ class CompiledMixin:
         settings: dict[str, str | float] = {}
         for name, optimizer in self.optimizers.items():
             rates = optimizers.learning_rates(optimizer)
-            settings[f"{name}_optimizer"] = optimizers.kind(optimizer)
-            settings |= {f"{name}_optimizer/{index:03d}": rate for index, rate in rates.items()}
+            settings[f"{name}{OPTIMIZER_SUFFIX}"] = optimizers.kind(optimizer)
+            settings |= {f"{name}{OPTIMIZER_SUFFIX}/{index:03d}": rate for index, rate in rates.items()}
         return settings
 
 
 def ema_name(name: str) -> str:
     """The name of the EMA of a network."""
-    return f"ema_{name}"
+    return EMA_PREFIX + name
+
+
+def weights_of(network: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Returns the weights of a network by their names in `state`, without the name of the network."""
+    return {f"{index:03d}/{_state_name(weight)}": weight for index, weight in enumerate(network.weights)}
 
 
 def build_networks(
@@ -138,16 +145,17 @@ def build_networks(
     ema_half_life_images: ScheduleLike,
     precision: str | None,
     max_weights: int,
+    freeze_discriminator_layers: int,
     seed: int,
     strategy: tf.distribute.Strategy,
 ) -> dict[str, keras.layers.Layer]:
     """Builds all networks of a GAN, with weights that are a function of `seed`.
 
     Raises:
-        ConfigError: If `precision`, `max_weights`, `seed`, `strategy`, `ema_half_life_images` or a global setting of
-            Keras is not supported.
+        ConfigError: If `precision`, `max_weights`, `freeze_discriminator_layers`, `seed`, `strategy`,
+            `ema_half_life_images` or a global setting of Keras is not supported.
         NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
-            another one; or if all of them have more weights than `max_weights`.
+            another one; if all of them have more weights than `max_weights`; or if the GAN has other state.
     """
     check_number("max_weights", max_weights, whole=True, minimum=1)
     check_seed(seed)
@@ -163,6 +171,7 @@ def build_networks(
                 check_built(name, network)
                 check_scope(name, network, strategy)
             check_optimizer_groups(gan.optimizer_groups, networks)
+            freeze_layers(gan.optimizer_groups["discriminator"], networks, freeze_discriminator_layers)
             if ema_half_life_images:
                 networks |= {ema_name(name): _copy_of_generator(gan, networks[name]) for name in gan.ema_networks}
             check_distinct(networks)
@@ -171,7 +180,8 @@ def build_networks(
     for name in gan.optimizer_groups["discriminator"]:
         if name.startswith("discriminator"):
             check_expects(objective.loss, networks[name])
-    return networks if objective.augmenter is None else networks | {"augmenter": objective.augmenter}
+    check_no_other_state(gan, networks)
+    return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 
 def build_optimizers(

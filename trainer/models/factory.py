@@ -96,6 +96,7 @@ def from_config(
         jit_compile=_JIT_COMPILE[config.jit_compile],
         precision=config.precision,
         max_weights=config.max_weights,
+        freeze_discriminator_layers=config.freeze_discriminator_layers,
         seed=config.seed,
         strategy=strategy,
     )

@@ -6,6 +6,7 @@ Legend: `B` images of a replica, `H W C` an image, `Z` latent size.
 import contextlib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import NetworkError
-from trainer.models import compiled_state
+from trainer.models import compiled_state, initial_weights
 from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
@@ -45,6 +46,7 @@ from trainer.models.validation import (
     trained_variables,
 )
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
+from trainer.training import transfer
 from trainer.training.device_loop import DeviceLoop
 from trainer.training.loop import TrainingLoop
 from trainer.training.plan import Losses, Metrics
@@ -235,6 +237,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         jit_compile: bool | str = "auto",
         precision: str | None = None,
         max_weights: int = DEFAULT_MAX_WEIGHTS,
+        freeze_discriminator_layers: int = 0,
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
         **keras_arguments: Any,
@@ -262,6 +265,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             precision: `float32` or `bfloat16`; None for that of Keras's global dtype policy.
             max_weights: Largest number of weights of all networks together, EMA networks included. Larger networks are
                 rejected before memory is taken for them.
+            freeze_discriminator_layers: Number of layers with weights, counted from the image, that are not trained in
+                each discriminator. Their weights, moments and singular vectors stay as they are. Only use it with
+                weights of `init_from` or of your own.
             seed: Seed of weights, data order, latents, augmentation and dropout.
             strategy: Strategy to train under; None for the current strategy.
             **keras_arguments: Other arguments of `keras.Model.compile`, which are accepted at their defaults only.
@@ -288,10 +294,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             ema_half_life_images=ema_half_life_images,
             precision=precision,
             max_weights=max_weights,
+            freeze_discriminator_layers=freeze_discriminator_layers,
             seed=seed,
             strategy=strategy,
         )
-        compiled_state.check_no_other_state(self, networks)
         variables = trained_variables(self.optimizer_groups, networks)
         # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
@@ -308,6 +314,25 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             divergence=compiled_state.build_divergence(strategy),
         )
         self._show_to_keras()
+
+    def init_from(self, source: str | os.PathLike[str]) -> None:
+        """Sets the weights to those of another run, before the first step. Optimizers and `step` stay at their start.
+
+        If the other run has an EMA, the generator and its EMA both start with it; the discriminator starts with the
+        other discriminator. Both runs need networks with the same layers.
+
+        Args:
+            source: `RUN`, which is the best checkpoint of a run directory, `RUN@STEP` or `RUN@latest`; or the folder of
+                a `trainer.callbacks.Checkpoint` in place of `RUN`, whose newest checkpoint is the best one. Local or
+                `gs://BUCKET/NAME`.
+
+        Raises:
+            CheckpointError: If there is no such checkpoint, it is damaged, or it has other networks.
+            ConfigError: If the model is not compiled or has taken steps, or the path is malformed.
+            StorageError: If the bucket cannot be read.
+        """
+        self.require_compiled()
+        initial_weights.assign(self, transfer.read(source))
 
     def fit(
         self,

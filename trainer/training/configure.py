@@ -16,9 +16,9 @@ from trainer.data.class_selection import with_class_numbers
 from trainer.logging import log_fields
 from trainer.storage import RunDirectory, without_mount
 from trainer.storage.run_directory import CONFIG
-from trainer.training.restore import stored_config
 from trainer.training.run import resolve
 from trainer.training.run_summary import describe_choices
+from trainer.training.stored_run import stored_config
 
 _logger = logging.getLogger(__name__)
 

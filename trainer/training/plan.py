@@ -115,9 +115,19 @@ class StepPlan:
 
 
 def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:
-    """The weights that no optimizer updates, such as batch-norm moments.
+    """The weights that layers update, such as batch-norm moments. Frozen weights are none: nothing updates them.
 
     The values of replicas are merged by `aggregation`: their sum for `sum`, else their mean. A buffer of whole numbers
     or booleans, such as a count of steps, takes the value of the first replica unless its aggregation is `sum`.
     """
-    return list(network.non_trainable_weights)
+    learned = {id(variable) for variable in learned_weights(network)}
+    return [variable for variable in network.non_trainable_weights if id(variable) not in learned]
+
+
+def learned_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights of a layer or network that are made for an optimizer, also if they are frozen.
+
+    Keras lists frozen weights among the non-trainable ones. Only its private lists tell them from buffers; a test fails
+    if they change.
+    """
+    return [variable for inner in layer._flatten_layers() for variable in inner._trainable_variables]

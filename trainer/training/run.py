@@ -1,6 +1,7 @@
 """One training run: from a config to a run directory with checkpoints, samples, metrics and a model."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,21 +14,23 @@ from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, compatibility, recipes
+from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
-from trainer.models import GAN, augment, from_config, penalties, traits, with_compute_settings
+from trainer.models import GAN, augment, from_config, initial_weights, penalties, traits, with_compute_settings
+from trainer.models.frozen_layers import frozen_layers
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
 from trainer.storage.run_directory import PROGRESSION, sample_grids
+from trainer.training import transfer
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
 from trainer.training.precision import supports_bfloat16
-from trainer.training.restore import config_document, monitor_of, stored_config
 from trainer.training.run_state import (
     COLLAPSE,
     EVALUATION,
@@ -37,9 +40,12 @@ from trainer.training.run_state import (
     is_finished,
     resumed_history,
     shared_fingerprint,
+    source_fingerprint,
+    with_initial_weights,
     with_machine_settings,
 )
-from trainer.training.run_summary import describe_change, describe_start
+from trainer.training.run_summary import describe_change, describe_start, describe_transfer
+from trainer.training.stored_run import config_document, monitor_of, stored_config
 
 _logger = logging.getLogger(__name__)
 
@@ -71,19 +77,24 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         "inception_weights": config.inception_weights,
     }
     config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
+    if config.init_from is not None:
+        config = config.override(init_from=str(SourceRun.parse(config.init_from)))
     config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
 
 
 def with_all_settings(config: TrainConfig, environment: Environment) -> TrainConfig:
-    """Returns the config that a new run on this machine would record.
+    """Returns the config that a new run on this machine would record. It reads the run that `init_from` names.
 
     Raises:
+        CheckpointError: If that run cannot be used.
         ConfigError: If the networks cannot be built, or two shards do not fit into memory.
         DataError, StorageError: If the description of the data set cannot be read.
     """
     config = with_machine_settings(config, environment)
+    check_source_run(config)
+    config, _ = with_initial_weights(config)
     info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
     return with_compute_settings(config, info.image_shape, info.num_classes, can_use_bfloat16=supports_bfloat16())
 
@@ -103,7 +114,9 @@ def train(config: TrainConfig, environment: Environment) -> None:
             "this machine is an evaluator, but the machines that train evaluate; leave the evaluator's pool empty."
         )
     with RunDirectory(str(config.job_dir)).open() as directory:
-        config = with_machine_settings(config, environment, stored_config(directory))
+        stored = stored_config(directory)
+        config = transfer.with_stored_source(with_machine_settings(config, environment, stored), stored)
+        check_source_run(config)
         manifest = check_resumable(config, directory)
         if manifest is not None and is_finished(manifest, config):
             if has_model(manifest.step, config, directory, environment):
@@ -113,7 +126,8 @@ def train(config: TrainConfig, environment: Environment) -> None:
                 f"The run in {directory.name} is at step {manifest.step}, but its model is missing or damaged; "
                 "exporting it."
             )
-        run = Run(config, directory, environment, manifest)
+        config, weights = with_initial_weights(config, directory, manifest)
+        run = Run(config, directory, environment, manifest, weights)
         run.prepare()
         with run.cluster_failures_abort():
             run.fit()
@@ -133,6 +147,7 @@ class Run:
         directory: Open run directory.
         environment: Environment of the job.
         manifest: Manifest of the checkpoint to continue from; None for a new run.
+        weights: Weights of another run to begin with; None for random weights.
     """
 
     def __init__(
@@ -141,9 +156,10 @@ class Run:
         directory: RunDirectory,
         environment: Environment,
         manifest: CheckpointManifest | None,
+        weights: transfer.InitialWeights | None = None,
     ):
         self._config, self._directory, self._environment = config, directory, environment
-        self._manifest = manifest
+        self._manifest, self._weights = manifest, weights
         self._started = time.monotonic()
         self._exported_step: int | None = None
         self._evaluation: callbacks.Evaluation | None = None
@@ -176,6 +192,7 @@ class Run:
         self._fingerprints = dict(self._data.fingerprints)
         if self._extractor is not None:
             self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
+        self._fingerprints |= source_fingerprint(self._weights, self._manifest)
         info = self._data.info
         self._config = config = with_compute_settings(
             config, info.image_shape, info.num_classes, can_use_bfloat16=self._can_use_bfloat16()
@@ -184,6 +201,11 @@ class Run:
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
             self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
+        weights, self._weights = self._weights, None  # frees the memory after this method
+        if weights is not None:
+            has_labels = self._gan.num_classes > 0 and not self._gan.labels_are_codes
+            explain = functools.partial(transfer.explain_shapes, weights, config, info, has_labels=has_labels)
+            initial_weights.assign(self._gan, weights, explain)
 
     def fit(self) -> None:
         """Trains, and writes the run directory."""
@@ -278,6 +300,8 @@ class Run:
         directory.create()
         num_replicas = self._strategy.num_replicas_in_sync
         _logger.info(describe_start(self._config, self._data.info, self._gan.networks, num_replicas))
+        for sentence in describe_transfer(self._config, frozen_layers(self._gan.networks)):
+            _logger.info(sentence)
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
             checkpoint = self._checkpoint(mirrors)
             self._store = checkpoint.store

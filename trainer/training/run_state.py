@@ -12,15 +12,18 @@ from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import JitCompile, MetricSuite, Precision, Resume
+from trainer.config.source_run import check_source_run
 from trainer.data import default_num_chunks, describe
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, quote
 from trainer.metrics import inception_weights
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory, locate
+from trainer.training import transfer
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
-from trainer.training.restore import stored_run
+from trainer.training.stored_run import stored_run
+from trainer.training.transfer import InitialWeights
 
 _logger = logging.getLogger(__name__)
 
@@ -114,12 +117,65 @@ def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointM
     history = _history(config, stored[1])
     store = CheckpointStore(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
     manifest, _ = store.find()
+    if manifest is not None and config.init_from != stored[0].init_from:
+        raise CheckpointError(
+            f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which is at step "
+            f"{manifest.step} and began with init_from={stored[0].init_from}; omit it, or use another job_dir."
+        )
     if manifest is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
             f"job_dir={directory.name} contains a run at step {manifest.step} and resume=never; give another job_dir, "
             "or --resume=auto to resume it."
         )
     return manifest
+
+
+def with_initial_weights(
+    config: TrainConfig, directory: RunDirectory | None = None, manifest: CheckpointManifest | None = None
+) -> tuple[TrainConfig, InitialWeights | None]:
+    """Reads the weights of the other run with which a new run begins.
+
+    Args:
+        config: Resolved config.
+        directory: Open run directory. None: the run is only planned.
+        manifest: Manifest that `check_resumable` returned. If the run has a checkpoint, nothing is read.
+
+    Returns:
+        The config, in which `init_from` has the step of the checkpoint, and the weights; None if the run has a
+        checkpoint or begins with random weights.
+
+    Raises:
+        CheckpointError: If the other run has no such checkpoint, or another one than when the run was started.
+        ConfigError: If the other run has another kind of networks.
+        StorageError: If the other run cannot be read.
+    """
+    if manifest is not None or config.init_from is None:
+        return config, None
+    weights = transfer.read(config.init_from)
+    transfer.check_same_kind(weights, config)
+    stored = None if directory is None else stored_run(directory)
+    if stored is not None and not config.allow_config_change:
+        recorded = stored[1].after(0).get(transfer.FINGERPRINT, weights.sha256)
+        if recorded != weights.sha256:
+            raise CheckpointError(
+                f"init_from={weights.source} has other weights than when the run in job_dir={config.job_dir} was "
+                f"started: their SHA-256 was {quote(recorded)} and is {weights.sha256}; restore them, use another "
+                "job_dir, or pass --allow_config_change."
+            )
+    return config.override(init_from=weights.source), weights
+
+
+def source_fingerprint(weights: InitialWeights | None, manifest: CheckpointManifest | None) -> dict[str, str]:
+    """Returns the fingerprint of the weights that a run began with, by its name; empty if they were random.
+
+    Args:
+        weights: Weights that were just read; None for a run that has a checkpoint.
+        manifest: Manifest of that checkpoint.
+    """
+    if weights is not None:
+        return {transfer.FINGERPRINT: weights.sha256}
+    stored = {} if manifest is None else manifest.fingerprints
+    return {name: value for name, value in stored.items() if name == transfer.FINGERPRINT}
 
 
 def resumed_history(

@@ -1,7 +1,7 @@
 """Sentences about a run, for its log: what it trains, and how its metric changed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,22 @@ def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     return json.dumps(value) if isinstance(value, bool | Mapping) else str(value)
+def describe_transfer(config: TrainConfig, frozen: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns descriptions of the weights that a run began with, and of those that it does not train.
+
+    Args:
+        config: Resolved config.
+        frozen: Names of the frozen layers, by network.
+    """
+    sentences = []
+    if config.init_from is not None:
+        sentences.append(
+            f"The weights began as those of {config.init_from}: the generator and its EMA as the EMA of that generator "
+            "if it has one. Optimizers and schedules began anew."
+        )
+    for name, layers in frozen.items():
+        sentences.append(f"Frozen layers of the {name}, counted from the image: {', '.join(layers)}.")
+    return sentences
 
 
 def describe_change(path: Path, metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from trainer import metrics, networks
 from trainer.config import TrainConfig, compatibility
+from trainer.config.source_run import check_source_run
 from trainer.data.datasets import root_source
 from trainer.models import GAN, MODELS, ConditionalGAN, augment, factory, losses, penalties
 from trainer.registry import check_known
@@ -17,6 +18,7 @@ def check_config(config: TrainConfig) -> None:
     for path in (config.job_dir, root_source(config.dataset), config.dataset_b and root_source(config.dataset_b)):
         if path is not None:
             parse_path(path)
+    check_source_run(config)
     losses.check_name(config.loss)
     networks.check_name(config.architecture)
     MODELS.check_name(config.model)

@@ -14,6 +14,7 @@ from trainer.storage import without_mount
 
 _EQUAL_SETTINGS = ("steps", "epochs", "job_dir")
 """Settings that do not identify a run, but that must be equal on all machines of a synchronous job."""
+_PATHS = ("dataset", "dataset_b", "init_from", "job_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def _shared_settings(args: ParsedArgs) -> dict[str, Any]:
     """Returns the settings that must be equal on all machines, as far as they are known."""
     config = args.config
     settings = config.identity | {name: getattr(config, name) for name in _EQUAL_SETTINGS}
-    settings |= {name: settings[name] and without_mount(settings[name]) for name in ("dataset", "dataset_b", "job_dir")}
+    settings |= {name: settings[name] and without_mount(settings[name]) for name in _PATHS}
     known: Mapping[str, Any] = args.flags if args.has_custom_recipe else settings
     return {name: settings[name] for name in settings if name in known}
 

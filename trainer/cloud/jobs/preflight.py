@@ -40,7 +40,18 @@ def check_job(job: JobFile, *, is_local: bool = False) -> list[TrainerPool]:
     """
     if not isinstance(job, TuningSpec):
         _check_pools(job, "", is_tuning=False, is_local=is_local)
-        return _check_trainer_args(job, "", {})
+        pools = _check_trainer_args(job, "", {})
+    else:
+        pools = _check_tuning(job, is_local=is_local)
+    for pool in pools:
+        source = pool.args.config.init_from
+        if source is not None and not is_local and not has_bucket(without_mount(source)):
+            fail(pool.path, f"has --init_from={source}, which is not copied to the machines; give gs://BUCKET/RUN.")
+    return pools
+
+
+def _check_tuning(job: TuningSpec, *, is_local: bool) -> list[TrainerPool]:
+    """Checks a study, and returns the pools of its boundary trials."""
     runs_trainer = all(trainer_args(pool.program) is not None for pool in job.trial.pools)
     if runs_trainer:
         _check_study(job.study)

@@ -21,7 +21,8 @@ class _SpectralNormMixin(keras.layers.Layer):
     """Divides a layer's kernel by its largest singular value whenever it is used, without changing the kernel.
 
     A power iteration tracks the singular value: one iteration per call in training, from the vector of the previous
-    call. The vector is a buffer. Replicas have the same kernel, so they compute the same vector.
+    call, unless the layer is frozen. The vector is a buffer. Replicas have the same kernel, so they compute the same
+    vector.
     """
 
     def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
@@ -55,7 +56,7 @@ class _SpectralNormMixin(keras.layers.Layer):
         constant_matrix = tf.stop_gradient(matrix)
         left = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, self.singular_vector.value))
         right = tf.math.l2_normalize(tf.linalg.matvec(constant_matrix, left, transpose_a=True))
-        if training:
+        if training and self.trainable:
             self.singular_vector.assign(right)
         singular_value = tf.tensordot(left, tf.linalg.matvec(matrix, right), 1)
         return tf.cast(tf.reshape(matrix / singular_value, kernel.shape), self.compute_dtype)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,8 @@ from trainer.training import divergence
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, state_sha256
 
 _PREFIX = "state"
+AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX = "augmenter", "ema_", "_optimizer"
+"""Name, beginning and end of names of parts of a model's state."""
 
 
 def snapshot(state: Mapping[str, keras.Variable]) -> dict[str, tf.Tensor]:
@@ -90,7 +93,7 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
     Raises:
         CheckpointError: If a name, type or shape differs; the message names the first one.
     """
-    reader = tf.train.load_checkpoint(str(folder / _PREFIX))
+    reader = open_checkpoint(folder)
     types = reader.get_variable_to_dtype_map()
     stored = {name: (tuple(shape), types[name].name) for name, shape in reader.get_variable_to_shape_map().items()}
     expected = {name: (tuple(value.shape), tf.as_dtype(value.dtype).name) for name, value in state.items()}
@@ -106,6 +109,11 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
     for name, variable in state.items():
         if name not in unchanged:
             variable.assign(np.zeros(variable.shape, variable.dtype) if name in added else reader.get_tensor(name))
+
+
+def open_checkpoint(folder: Path) -> Any:
+    """Returns TensorFlow's reader of the tensors of a verified checkpoint, by the names of the state."""
+    return tf.train.load_checkpoint(str(folder / _PREFIX))
 
 
 def check_same_optimizers(manifest: CheckpointManifest, settings: Mapping[str, str | float]) -> None:
@@ -126,10 +134,10 @@ def _part(name: str) -> str:
 
 def _describe(part: str) -> str:
     """Returns the name of a part of a model for messages."""
-    if part.endswith("_optimizer"):
-        return f"the optimizer of the {part.removesuffix('_optimizer')}"
-    if part.startswith("ema_"):
-        return f"the EMA of the {part.removeprefix('ema_')}"
+    if part.endswith(OPTIMIZER_SUFFIX):
+        return f"the optimizer of the {part.removesuffix(OPTIMIZER_SUFFIX)}"
+    if part.startswith(EMA_PREFIX):
+        return f"the EMA of the {part.removeprefix(EMA_PREFIX)}"
     return f"the {part}"
 
 

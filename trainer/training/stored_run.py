@@ -1,0 +1,97 @@
+"""The stored config of a run and the choice of one of its checkpoints. No network is built."""
+
+import json
+import logging
+import re
+
+from trainer import metrics
+from trainer.config import TrainConfig
+from trainer.errors import CheckpointError, ConfigError, quote
+from trainer.storage import RunDirectory, documents, locate, read_json
+from trainer.training.checkpoint.committed import CommittedCheckpoints
+from trainer.training.checkpoint.manifest import CheckpointManifest
+from trainer.training.checkpoint.run_history import RunHistory
+
+_logger = logging.getLogger(__name__)
+_STEP = re.compile("[0-9]{1,18}")
+
+_SCHEMA = documents.record(
+    {name: documents.text() for name in ("recipe", "model", "architecture", "dataset", "loss", "metrics")}
+    | {name: documents.whole() for name in ("latent_dim", "global_batch_size", "steps")}
+    | {"seed": documents.whole(minimum=-(2**63))}
+)
+"""Settings that the config of every run has. Later versions may add others, which earlier configs do not have."""
+_FINGERPRINTS = "fingerprints"
+"""Key in `config.json` of the fingerprints of settings and data; not a setting."""
+
+
+def stored_config(directory: RunDirectory) -> TrainConfig | None:
+    """Returns the stored config of a run; None if the directory has no run.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a setting is unknown or out of range.
+        StorageError: If the file cannot be read.
+    """
+    stored = stored_run(directory)
+    return None if stored is None else stored[0]
+
+
+def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None:
+    """Returns the stored config of a run, and the fingerprints that its checkpoints must match.
+
+    Runs of version 0.1.0 have stored no fingerprints; then they are those of the config.
+
+    Raises:
+        CheckpointError: If the file is damaged, or a setting is unknown or out of range.
+        StorageError: If the file cannot be read.
+    """
+    if not directory.config.exists():
+        return None
+    path, remedy = directory.display_path(directory.config), "copy the run again, or use another directory"
+    values = read_json(locate(directory.config), _SCHEMA, remedy=remedy, error=CheckpointError, origin=path)
+    revisions = values.pop(_FINGERPRINTS, None)
+    try:
+        config = TrainConfig.from_dict(values)
+        if revisions is None:
+            return config, RunHistory.start({"config": config.fingerprint_of(values)})
+        return config, RunHistory.from_json(revisions)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not the config of a run of this version: {error}") from error
+
+
+def monitor_of(config: TrainConfig) -> str | None:
+    """Returns the name in the logs of the metric that selects the best checkpoint of a run; None without metrics."""
+    return f"metric/{metrics.monitor(config.suite, config.num_metric_samples)}" if config.has_metrics else None
+
+
+def config_document(config: TrainConfig, history: RunHistory) -> bytes:
+    """Returns the content of the file that `stored_run` reads."""
+    return json.dumps(config.to_dict() | {_FINGERPRINTS: history.to_json()}, indent=2).encode()
+
+
+def select(store: CommittedCheckpoints, checkpoint: str, where: str) -> CheckpointManifest:
+    """Returns the manifest of the requested checkpoint, and logs which ones were skipped.
+
+    Args:
+        store: Checkpoints of a run.
+        checkpoint: `best` by the metric of the store (the newest one if there is none), `latest`, or a step.
+        where: Setting and value that name the run, for messages.
+
+    Raises:
+        CheckpointError: If there is no such checkpoint, or it is damaged.
+        ConfigError: If `checkpoint` is unknown.
+    """
+    is_step = _STEP.fullmatch(checkpoint) is not None
+    if checkpoint not in ("best", "latest") and not is_step:
+        raise ConfigError(f"checkpoint={quote(checkpoint)} is unknown; choose best, latest or the number of a step.")
+    manifest, problems = store.find_best() if checkpoint == "best" else (None, ())
+    if manifest is None:
+        manifest, more = store.find(int(checkpoint) if is_step else None)
+        problems = (*problems, *(problem for problem in more if problem not in problems))
+    for problem in problems:
+        _logger.warning(f"Skipped a checkpoint: {problem}.")
+    if manifest is None:
+        steps = ", ".join(map(str, store.steps())) or "none"
+        of_step = f" of step {checkpoint}" if is_step else ""
+        raise CheckpointError(f"{where} has no checkpoint{of_step}; existing ones: {steps}.")
+    return manifest
