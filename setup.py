@@ -40,6 +40,7 @@ setup(
         "trainer": ["py.typed"],
         "trainer.data": ["digits/*"],
         "trainer.metrics": ["*.json", "*.npz"],
+        "trainer.report": ["static/*"],
     },
     install_requires=[
         "absl-py",

@@ -18,7 +18,7 @@ LAYERS = [
     {"cloud.emulator", "cloud.tuning"},
     {"cloud.jobs"},
     {"cloud.vertex"},
-    {"serving", "training.restore"},
+    {"report", "serving", "training.restore"},
     {"models"},
     {"callbacks"},
     {"training"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"config"},
     {"image_io"},
     {"storage"},
-    {"heartbeat", "logging", "registry", "signals"},
+    {"heartbeat", "logging", "registry", "signals", "stopwatch"},
     {"errors"},
 ]
 DEPTH_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,6 +20,7 @@ from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, penalties, traits
+from trainer.report.run_report import RunReport
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
 from trainer.storage.run_directory import PROGRESSION, sample_grids
@@ -38,7 +40,7 @@ from trainer.training.run_state import (
     shared_fingerprint,
     with_machine_settings,
 )
-from trainer.training.run_summary import describe_change, describe_start
+from trainer.training.run_summary import describe_change, describe_start, facts
 
 _logger = logging.getLogger(__name__)
 
@@ -134,6 +136,7 @@ class Run:
         self._started = time.monotonic()
         self._exported_step: int | None = None
         self._evaluation: callbacks.Evaluation | None = None
+        self._suite: Any = None
         self._callback_states: dict[str, StatefulCallback] = {}
 
     @property
@@ -227,7 +230,8 @@ class Run:
         display_path = directory.display_path
         samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
         _logger.info(
-            f"Samples: {' and '.join(display_path(path) for path in samples if path.is_file()) or 'none'}. Scalars: "
+            f"Report: {display_path(directory.report)}. Samples: "
+            f"{' and '.join(display_path(path) for path in samples if path.is_file()) or 'none'}. Scalars: "
             f"{display_path(directory.metrics)}. TensorBoard events: {display_path(directory.logs)}. Checkpoints: "
             f"{display_path(directory.checkpoints)}."
         )
@@ -258,12 +262,18 @@ class Run:
             self._store = checkpoint.store
             checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
             directory.write_config(config_document(self._config, self._history))
-            try:
-                self._fit([*writers, checkpoint])
-            except BaseException:
-                with contextlib.suppress(TrainerError, OSError):
-                    checkpoint.store.wait()  # commit a checkpoint that is being written
-                raise
+            session = callbacks.SessionLog(
+                directory.events,
+                facts(self._data.info, self._gan.networks, num_replicas),
+                self._suite and self._suite.real_vs_real,
+            )
+            with callbacks.ReportWriter(RunReport(directory).write) as report, session:
+                try:
+                    self._fit([*writers, checkpoint, session, report])
+                except BaseException:
+                    with contextlib.suppress(TrainerError, OSError):
+                        checkpoint.store.wait()  # commit a checkpoint that is being written
+                    raise
 
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
@@ -287,10 +297,10 @@ class Run:
         config, monitor = self._config, monitor_of(self._config)
         if monitor is None:
             return []
-        suite = create_suite(config, self._data, self._extractor, self._strategy)
+        self._suite = create_suite(config, self._data, self._extractor, self._strategy)
         recall = metrics.recall(config.metrics, config.num_metric_samples)
         alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
-        self._evaluation = callbacks.Evaluation(suite, config.evaluate_every_steps)
+        self._evaluation = callbacks.Evaluation(self._suite, config.evaluate_every_steps)
         self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
         return [self._evaluation, alarm]
 
