@@ -47,13 +47,14 @@ def sessions_of(events: Sequence[Mapping[str, Any]], steps: np.ndarray, times: n
     """Returns the sessions of a run in order.
 
     Args:
-        events: Lines of `events.jsonl`. Runs of version 0.1.0 have none; the scalars then make one session.
+        events: Lines of `events.jsonl`, with None for times that are not finite. Runs of version 0.1.0 have none; the
+            scalars then make one session.
         steps: Step of each line of `metrics.jsonl`.
         times: Time of each of these lines in seconds since the epoch; NaN if unknown.
     """
     sessions: list[Session] = []
     for event in events:
-        if not abs(event["time"]) < _MAX_TIME:  # also NaN
+        if event["time"] is None or not abs(event["time"]) < _MAX_TIME:
             continue
         time, step = float(event["time"]), _whole(event.get("step"), 0)
         if event["event"] == "start":
