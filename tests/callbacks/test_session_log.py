@@ -6,7 +6,7 @@ import types
 
 import keras
 import pytest
-from conftest import tiny_data, tiny_gan
+from conftest import tiny_gan
 
 from trainer import callbacks, stopwatch
 from trainer.storage.run_directory import read_events
@@ -126,7 +126,7 @@ def test_the_seconds_of_a_fit_are_those_of_its_activities(tmp_path, digits):
     checkpoint = callbacks.Checkpoint(tmp_path / "checkpoints", 2)
     with callbacks.SessionLog(tmp_path / "e.jsonl") as log:
         active = [Slow(), checkpoint, log]
-        gan.fit(*tiny_data(gan, digits), batch_size=16, steps=4, steps_per_execution=2, callbacks=active, verbose=0)
+        gan.fit(digits.images, batch_size=16, steps=4, steps_per_execution=2, callbacks=active, verbose=0)
     (start, end), _ = read_events(tmp_path / "e.jsonl")
     seconds = end["secs"]
     assert end["step"] == 4 and sum(seconds.values()) == pytest.approx(end["time"] - start["time"], abs=0.2)
