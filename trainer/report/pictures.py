@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +16,10 @@ _SMALL_BYTES = 48 * 2**10
 _MAX_NUM_LARGE = 50
 MAX_GRIDS = 200
 """Maximum number of grids in a page, which then have at most 13 MB as text."""
-_ATTEMPTS = ((1024, 90), (1024, 75), (768, 70), (640, 60), (480, 50), (320, 40), (200, 30))
-"""Longest side in pixels, and quality of the compression, from the best to the smallest picture."""
+_QUALITY = 85
+_MAX_PIXELS_PER_BYTE = 8
+"""Pixels per byte of a simple picture. Larger pictures are reduced before they are encoded for the first time."""
+_NUM_ATTEMPTS = 4
 
 
 class Pictures:
@@ -30,7 +33,7 @@ class Pictures:
 
         Args:
             path: PNG file.
-            max_bytes: Maximum size of the WebP file in bytes. It may be exceeded at 200 pixels.
+            max_bytes: Maximum size of the WebP file in bytes.
         """
         try:
             key = (path, file_state(path), max_bytes)
@@ -65,17 +68,17 @@ def share_of_page(num_pictures: int) -> int:
 
 
 def _encode(image: Image.Image, max_bytes: int) -> bytes:
-    """Returns the largest of several sizes of a picture, as WebP, that is small enough, or the smallest one."""
-    content = b""
-    for side, quality in _ATTEMPTS:
-        scale = min(1.0, side / max(image.size))
+    """Returns a picture as WebP, reduced until it has at most this number of bytes, or a few times."""
+    scale = min(1.0, math.sqrt(_MAX_PIXELS_PER_BYTE * max_bytes / (image.width * image.height)))
+    for _ in range(_NUM_ATTEMPTS):
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        resized = image if scale == 1.0 else image.resize(size, Image.Resampling.LANCZOS)
+        resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        resized.save(buffer, "WEBP", quality=quality)
+        resized.save(buffer, "WEBP", quality=_QUALITY, method=2)
         content = buffer.getvalue()
         if len(content) <= max_bytes:
             break
+        scale *= 0.9 * math.sqrt(max_bytes / len(content))
     return content
 
 

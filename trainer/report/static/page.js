@@ -281,9 +281,10 @@ class Chart {
     const move = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key];
     if (move !== undefined) {
       const xs = this.plot.data[0], {min, max} = this.plot.scales.x;
-      let index = this.plot.cursor.idx;
+      let index = Number.isFinite(move) ? this.plot.cursor.idx : null;
       const visible = [xs.findIndex((x) => x >= min), xs.findLastIndex((x) => x <= max)];
-      index = index === null || index === undefined ? visible[move > 0 ? 0 : 1] : index + move;
+      if (index === null || index === undefined) index = visible[move === 1 || move === -Infinity ? 0 : 1];
+      else index += move;
       index = Math.max(visible[0], Math.min(visible[1], index));
       this.plot.setCursor({left: this.plot.valToPos(xs[index], "x"), top: CHART_HEIGHT / 3});
     } else if (event.key === "+" || event.key === "=") this.zoom(0.5);
