@@ -11,7 +11,8 @@ from PIL import Image
 from refusals import check_refusal
 from report_runs import MONITOR, START, content_of, make_run, start_at, write_config, write_lines
 
-from trainer.errors import CheckpointError, StorageError
+from trainer.config import recipes
+from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.report import comparison, page
 from trainer.report.pictures import Pictures
 from trainer.report.run_report import RunReport
@@ -322,12 +323,20 @@ def test_settings_that_differ_from_the_recipe_are_marked(tmp_path, name):
     changes, expected = SETTINGS[name]
     folder = make_run(tmp_path / "run", steps=None)
     config = json.loads((folder / "config.json").read_text())
-    from trainer.config import recipes
-
     config = {**config, "steps": recipes.get("digits").steps, **changes}
     write_config(folder, config)
     assert {row["name"] for row in settings_table(config) if row["differs"]} == expected
     assert {row["name"] for row in run_of(folder)["settings"]} == config.keys() - {"recipe"}
+
+
+def test_a_recipe_that_needs_facts_about_the_data_leaves_settings_unmarked(tmp_path, monkeypatch):
+    def get(name):
+        raise ConfigError("the recipe needs a context")
+
+    folder = make_run(tmp_path / "run", loss="hinge")
+    monkeypatch.setattr("trainer.config.recipes.get", get)
+    settings = run_of(folder)["settings"]
+    assert settings and not any(row["differs"] or row["recipe"] for row in settings)
 
 
 def test_the_module_of_a_custom_recipe_is_not_imported(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.config import recipes
+from trainer.errors import ConfigError
 
 _OPEN_SETTINGS = {
     "job_dir",
@@ -27,7 +28,8 @@ def settings_table(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         For each setting its `name`, its `value` and the value `recipe` as text, and whether it `differs`. `recipe` is
-        None if it is unknown: for custom recipes, whose code is not run, and for settings of other versions.
+        None if it is unknown: for custom recipes, whose code is not run, for recipes that choose their settings by the
+        data, and for settings of other versions.
     """
     recipe = _recipe_of(config)
     rows = []
@@ -48,9 +50,14 @@ def settings_table(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings of the run's recipe; empty if it is custom or of another version."""
+    """Returns the settings of the run's recipe; empty if they are unknown."""
     name = config.get("recipe")
-    return recipes.get(name).to_dict() if name in recipes.names() else {}
+    if name not in recipes.names():
+        return {}
+    try:
+        return recipes.get(name).to_dict()
+    except ConfigError:  # a recipe that chooses its settings by the data and the device
+        return {}
 
 
 def _is_open(name: str, config: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:

@@ -33,7 +33,8 @@ _STEP = r"step-([0-9]{8}|[1-9][0-9]{8,17})"
 _CHECKPOINT = re.compile(_STEP)
 _SAMPLE_GRID = re.compile(rf"{_STEP}\.png")
 _FILE = re.compile(
-    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{re.escape(EVENTS)}|{re.escape(NEIGHBORS)}|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
+    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{re.escape(EVENTS)}|{re.escape(NEIGHBORS)}"
+    rf"|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
     rf"|{LOGS}/[^/]*tfevents[^/]*|{MODEL}/.*"
 )
 """Files of a run in a bucket, without checkpoints. Other files, such as copies that users made, are not downloaded."""

@@ -79,6 +79,10 @@ function percent(part, whole) {
   return whole > 0 ? `${(100 * part / whole).toFixed(1)} %` : "–";
 }
 
+function isPowerOfTen(value) {
+  return Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
+}
+
 function shortName(name) {
   return name.replace(/^metric\//, "");
 }
@@ -210,7 +214,7 @@ class Chart {
       legend: {show: false}, cursor: {focus: {prox: 30}, drag: {x: true, y: false}},
       scales: {x: {time: false}, y: {distr: isLog ? 3 : 1}},
       axes: [{...axis, label: AXES[view.x], labelSize: 22, size: 36, values: (plot, ticks) => ticks.map((tick) => number(tick))},
-        {...axis, size: 68, values: (plot, ticks) => ticks.map((tick) => tick === null ? "" : number(tick, 3))}],
+        {...axis, size: 68, grid: {...axis.grid, filter: (plot, ticks) => isLog ? ticks.map((tick) => isPowerOfTen(tick) ? tick : null) : ticks}, values: (plot, ticks) => ticks.map((tick) => tick === null ? "" : Math.abs(tick) >= 1e5 ? tick.toExponential() : number(tick, 3))}],
       hooks: {setCursor: [(plot) => this.read(plot)]},
     };
   }
@@ -414,7 +418,7 @@ function settingsTable(run) {
     element("code", {}, row.name), element("code", {}, row.value), row.differs ? element("span", {}, "changed from ", element("code", {}, row.recipe)) : row.recipe === null ? "unknown" : "same"]}));
   const changed = run.settings.filter((row) => row.differs);
   const isKnown = run.settings.some((row) => row.recipe !== null);
-  const summary = !isKnown ? "The recipe is not part of this version, so that differences are not marked."
+  const summary = !isKnown ? `The settings of the recipe ${run.recipe} are not known here, so that differences are not marked.`
     : changed.length ? `${changed.length} of ${run.settings.length} settings differ from the recipe ${run.recipe}:`
     : `All settings are those of the recipe ${run.recipe}, or were filled in for the data and the machine.`;
   return [element("p", {}, summary), changed.length ? table(headings, rows(changed), "Changed settings") : null,
@@ -458,7 +462,7 @@ function resources(run) {
 
 function tiles(entries) {
   return element("dl", {class: "tiles"}, entries.filter((entry) => entry[1] !== null).map(([name, value]) =>
-    element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    element("div", {class: String(value).length > 30 && "long"}, element("dt", {}, name), element("dd", {}, value))));
 }
 
 function monitorRow(run) {
