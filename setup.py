@@ -23,6 +23,7 @@ TEST = [
     "mypy>=2.4,<2.5",
     "nbclient>=0.10",
     "nbformat>=5.10",
+    "playwright>=1.50",
     "proselint>=0.16,<0.17",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
@@ -45,6 +46,7 @@ setup(
         "trainer": ["py.typed"],
         "trainer.data": ["digits/*"],
         "trainer.metrics": ["*.json", "*.npz"],
+        "trainer.report": ["static/*"],
     },
     install_requires=[
         "absl-py",

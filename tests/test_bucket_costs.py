@@ -31,6 +31,8 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     # If steps are faster than uploads, one write contains the lines of several checkpoints.
     assert 1 < counts.pop(("write", "metrics.jsonl")) <= checkpoints + 2
     assert counts.pop(("write", "logs")) in range(2, 5)
+    assert counts.pop(("write", "events.jsonl")) in range(1, 4)
+    assert counts.pop(("write", "report.html")) in range(1, 4)
     assert counts == {
         ("read", "dataset.json"): 6,
         ("read", "shards"): shards,

@@ -23,12 +23,18 @@ def _cache(tmp_path, monkeypatch):
 def contents(folder):
     """Returns the files of a run, without times and paths."""
     contents_by_name = {
-        name: (locate(folder) / name).read_bytes() for name in files(folder) if not name.startswith("logs/")
+        name: (locate(folder) / name).read_bytes()
+        for name in files(folder)
+        if not name.startswith("logs/") and name not in ("events.jsonl", "report.html")
     }
     contents_by_name["config.json"] = {**json.loads(contents_by_name["config.json"]), "job_dir": None}
     lines = [json.loads(line) for line in contents_by_name["metrics.jsonl"].splitlines()]
     contents_by_name["metrics.jsonl"] = [
-        {name: value for name, value in line.items() if name not in ("time", "images_per_sec", "epoch_secs")}
+        {
+            name: value
+            for name, value in line.items()
+            if name not in ("time", "images_per_sec", "epoch_secs") and not name.startswith("resources/")
+        }
         for line in lines
     ]
     return contents_by_name

@@ -157,7 +157,20 @@ def test_a_link_out_of_a_local_run_is_refused(command, link, local_run, work, ou
     assert tree(work) == before
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "logs", "samples", "model", ".model.partial"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "metrics.jsonl",
+        "events.jsonl",
+        "report.html",
+        "neighbors.png",
+        "logs",
+        "samples",
+        "model",
+        ".model.partial",
+    ],
+)
 def test_nothing_is_written_through_a_link_in_a_run(name, local_run, work, outside, refused):
     path = local_run / name
     if path.is_dir():

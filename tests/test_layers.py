@@ -19,7 +19,7 @@ LAYERS = [
     {"cloud.emulator", "cloud.tuning"},
     {"cloud.jobs"},
     {"cloud.vertex"},
-    {"sampling", "serving", "training.restore"},
+    {"report", "sampling", "serving", "training.restore"},
     {"models"},
     {"callbacks"},
     {"training"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"config"},
     {"image_io"},
     {"storage"},
-    {"heartbeat", "logging", "registry", "signals"},
+    {"heartbeat", "logging", "registry", "signals", "stopwatch"},
     {"errors"},
 ]
 DEPTH_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}

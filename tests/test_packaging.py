@@ -18,6 +18,12 @@ DATA = {
     "trainer/metrics/photos_network.json",
     "trainer/metrics/photos_network.npz",
     "trainer/py.typed",
+    "trainer/report/static/page.css",
+    "trainer/report/static/page.html",
+    "trainer/report/static/page.js",
+    "trainer/report/static/uplot.LICENSE",
+    "trainer/report/static/uplot.css",
+    "trainer/report/static/uplot.js",
 }
 MODULES = {file.relative_to(ROOT).as_posix() for file in (ROOT / "trainer").rglob("*.py")}
 

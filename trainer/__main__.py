@@ -15,6 +15,7 @@ _COMMANDS = {
     "inspect": ("trainer.cli.inspect", "describe a data set"),
     "evaluate": ("trainer.cli.evaluate", "measure a run's generator, or any images"),
     "generate": ("trainer.cli.generate", "generate images with a run's generator"),
+    "report": ("trainer.cli.report", "write a page about a run, or a comparison of runs"),
     "export": ("trainer.cli.export", "write a run's generator as a SavedModel"),
     "local": ("trainer.cli.local", "run a Vertex AI job file on this machine"),
     "submit": ("trainer.cli.submit", "send a job file to Vertex AI"),

@@ -130,7 +130,7 @@ def _make_frames(frames: Sequence[tuple[str, Path]], frame_ms: int, unreadable: 
 
 def _make_frame(caption: str, source: Path, size: tuple[int, int] | None) -> Image.Image | None:
     """Returns the frame of a grid, in this size if it is set; None if the grid cannot be read."""
-    image = _read_grid(source)
+    image = read_grid(source)
     if image is None:
         return None
     if size is None:
@@ -142,7 +142,7 @@ def _make_frame(caption: str, source: Path, size: tuple[int, int] | None) -> Ima
     return frame
 
 
-def _read_grid(path: Path) -> Image.Image | None:
+def read_grid(path: Path) -> Image.Image | None:
     """Returns the RGB image in a PNG file; None if it cannot be read or is too large to be a grid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # this function has its own limit

@@ -206,7 +206,10 @@ def test_a_job_without_job_dir_runs_in_its_output_folder(bucket, monkeypatch):
         monkeypatch.setenv(f"AIP_{name}", f"{bucket}/job/7/{folder}/")
     assert task.main(["task", *CGAN]) == 0
     there = {entry.name.partition("/")[0] for entry in locate(f"{bucket}/job/7").entries()}
-    assert there == {"config.json", "metrics.jsonl", "checkpoints", "logs", "samples", "model"}
+    assert there == {
+        *("config.json", "metrics.jsonl", "events.jsonl", "report.html"),
+        *("checkpoints", "logs", "samples", "model"),
+    }
 
 
 def skipped_steps(log):

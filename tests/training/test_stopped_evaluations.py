@@ -78,7 +78,8 @@ def results_of(job_dir):
     lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         del line["time"]
-        line.pop("images_per_sec", None)
+        for name in [name for name in line if name == "images_per_sec" or name.startswith("resources/")]:
+            del line[name]
     manifest, _ = CheckpointStore(job_dir / "checkpoints").find()
     model = job_dir / "model/assets.extra/run.json"
     exported_step = json.loads(model.read_text())["step"] if model.exists() else None

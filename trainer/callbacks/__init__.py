@@ -7,7 +7,9 @@ from trainer.callbacks.evaluation import Evaluation
 from trainer.callbacks.event_log import EventLog
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
+from trainer.callbacks.report_writer import ReportWriter
 from trainer.callbacks.sample_grid import SampleGrid
+from trainer.callbacks.session_log import SessionLog
 from trainer.callbacks.tuning_report import TuningReport
 from trainer.callbacks.watchdog import Heartbeat, Watchdog
 
@@ -20,8 +22,10 @@ __all__ = [
     "Heartbeat",
     "MetricsLog",
     "Progress",
+    "ReportWriter",
     "Restore",
     "SampleGrid",
+    "SessionLog",
     "TuningReport",
     "Watchdog",
 ]

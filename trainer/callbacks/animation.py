@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 
+from trainer import stopwatch
 from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
+from trainer.stopwatch import Activity
 from trainer.storage import local_path
 from trainer.storage.run_directory import PROGRESSION, sample_grids
 
@@ -35,6 +37,7 @@ class Animation(keras.callbacks.Callback):
         self._directory = local_path(directory)
         self._errors = WriteErrors("animations")
 
+    @stopwatch.measured(Activity.SAMPLES)
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.preempted and self.model.step < self.params["num_steps"]:
             return

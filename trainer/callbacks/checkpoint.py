@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import keras
 
+from trainer import stopwatch
 from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
+from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -125,7 +127,8 @@ class Checkpoint(Periodic):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.step != self._saved_step and (not self.model.preempted or self._is_finite()):
             self._save({})
-        self.store.wait()
+        with stopwatch.measured(Activity.CHECKPOINTS):
+            self.store.wait()
 
     def find_healthy(self, last: int) -> int:
         """Returns the step of the checkpoint to return to after a divergence.
@@ -171,6 +174,7 @@ class Checkpoint(Periodic):
             _logger.warning(f"{broken} is not finite at step {self.model.step}; this checkpoint was not written.")
         return broken is None
 
+    @stopwatch.measured(Activity.CHECKPOINTS)
     def _save(self, metrics: Mapping[str, float]) -> None:
         """Saves a checkpoint, or adds metrics and states of callbacks to the one that was saved at this step.
 

@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from trainer import heartbeat
+from trainer import heartbeat, stopwatch
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.metrics.extraction import values_of_first_process
+from trainer.stopwatch import Activity
 from trainer.training.distributed import consensus
 from trainer.training.distributed.strategy import spans_machines
 
@@ -82,6 +83,7 @@ class Evaluation(Periodic):
     def _strategy(self) -> tf.distribute.Strategy:
         return self.model.compiled_state.strategy
 
+    @stopwatch.measured(Activity.EVALUATION)
     def _evaluate(self, logs: dict[str, Any] | None) -> None:
         model, step = self.model, self.model.step
         self._pending_step = step

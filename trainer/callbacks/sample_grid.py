@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from trainer import stopwatch
 from trainer.callbacks.by_products import WriteErrors
 from trainer.callbacks.event_log import EventWriter
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.image_io import save_grid
+from trainer.stopwatch import Activity
 from trainer.storage import local_path
 from trainer.storage.run_directory import sample_grid_name
 
@@ -53,6 +55,7 @@ class SampleGrid(Periodic):
         if self._events is not None:
             self._events.close()
 
+    @stopwatch.measured(Activity.SAMPLES)
     def _save(self) -> None:
         grid = self.model.sample_grid(self._rows, self._columns)
         path = self._directory / sample_grid_name(self.model.step)

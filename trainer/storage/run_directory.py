@@ -21,6 +21,9 @@ from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
+REPORT = "report.html"
+NEIGHBORS = "neighbors.png"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 MODEL = "model"
@@ -30,7 +33,8 @@ _STEP = r"step-([0-9]{8}|[1-9][0-9]{8,17})"
 _CHECKPOINT = re.compile(_STEP)
 _SAMPLE_GRID = re.compile(rf"{_STEP}\.png")
 _FILE = re.compile(
-    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
+    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{re.escape(EVENTS)}|{re.escape(NEIGHBORS)}"
+    rf"|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
     rf"|{LOGS}/[^/]*tfevents[^/]*|{MODEL}/.*"
 )
 """Files of a run in a bucket, without checkpoints. Other files, such as copies that users made, are not downloaded."""
@@ -97,7 +101,9 @@ class RunDirectory:
         mirrors = []
         if self._remote is not None:
             without = CONFIG, CHECKPOINTS, MODEL
-            mirrors.append(Mirror(self.root, self._remote, without=without, slow=(LOGS,), copied=self._downloaded))
+            mirrors.append(
+                Mirror(self.root, self._remote, without=without, slow=(LOGS, EVENTS, REPORT), copied=self._downloaded)
+            )
         target = self._external_folder(self.logs, log_dir)
         if target is not None:
             own_logs = self._permanent_path(self.logs)
@@ -130,7 +136,7 @@ class RunDirectory:
             raise CheckpointError(
                 f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."
             ) from error
-        remove_leftovers(self.root, f"{re.escape(CONFIG)}|{re.escape(METRICS)}")
+        remove_leftovers(self.root, "|".join(map(re.escape, (CONFIG, METRICS, REPORT))))
         remove_leftovers(self.samples, f"{_SAMPLE_GRID.pattern}|{re.escape(PROGRESSION)}")
         shutil.rmtree(self._partial_model, ignore_errors=True)
 
@@ -178,7 +184,7 @@ class RunDirectory:
     def _check_links(self) -> None:
         """Rejects links that lead out of a local directory: a copied directory could make the run write elsewhere."""
         folders = (self.checkpoints, self.logs, self.samples, self.model, self._partial_model)
-        for path in (self.config, self.metrics, *folders):
+        for path in (self.config, self.metrics, self.events, self.report, self.neighbors, *folders):
             if path.is_symlink():
                 path_below(self.root, path.name)
 
@@ -191,6 +197,9 @@ class RunDirectory:
         self.root = root
         self.config = root / CONFIG
         self.metrics = root / METRICS
+        self.events = root / EVENTS
+        self.report = root / REPORT
+        self.neighbors = root / NEIGHBORS
         self.checkpoints = root / CHECKPOINTS
         self.logs = root / LOGS
         self.samples = root / SAMPLES
@@ -211,6 +220,12 @@ def checkpoint_step(name: str) -> int | None:
 def sample_grid_name(step: int) -> str:
     """Returns the file name of the sample grid of a step, such as `step-00001000.png`."""
     return f"step-{step:08d}.png"
+
+
+def is_sample_grid(name: object) -> bool:
+    """Returns whether a name in a run directory is that of a sample grid, such as `samples/step-00001000.png`."""
+    prefix = f"{SAMPLES}/"
+    return isinstance(name, str) and name.startswith(prefix) and bool(_SAMPLE_GRID.fullmatch(name[len(prefix) :]))
 
 
 def sample_grids(folder: Path) -> dict[int, Path]:
@@ -237,3 +252,19 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
         OSError: If the file cannot be read, or is not a regular file.
     """
     return documents.read_json_lines(path, documents.record({"step": documents.whole()}))
+
+
+def read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Reads the starts and ends of the processes of a run, and other facts about them.
+
+    Args:
+        path: Path of `events.jsonl`.
+
+    Returns:
+        The readable lines, which have an event and a time, and the number of damaged lines.
+
+    Raises:
+        OSError: If the file cannot be read, or is not a regular file.
+    """
+    schema = documents.record({"event": documents.text(), "time": documents.number})
+    return documents.read_json_lines(path, schema)

@@ -8,11 +8,12 @@ from concurrent.futures import CancelledError
 import keras
 import numpy as np
 
-from trainer import signals
+from trainer import signals, stopwatch
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import Loader
 from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
 from trainer.logging import log_fields
+from trainer.stopwatch import Activity
 from trainer.training.device_loop import DeviceLoop
 from trainer.training.divergence import MAX_ROLLBACKS
 from trainer.training.preemption import Preemption
@@ -104,6 +105,7 @@ class TrainingLoop:
         """
         model = self._model
         model.stop_training = False
+        stopwatch.restart()
         self._callbacks.on_train_begin()
         if model.step >= self._num_steps:
             _logger.warning(
@@ -131,7 +133,7 @@ class TrainingLoop:
             device_loop.unload()
 
     def _start_device_loop(self) -> DeviceLoop:
-        device_loop = self._make_device_loop(self._loader.chunk(self._model.step, self._num_steps))
+        device_loop = self._make_device_loop(self._load_chunk())
         self._preemption.on_request(lambda: device_loop.stop.assign(True))
         if device_loop.is_single_machine:
             self._preemption.on_request(self._loader.cancel)
@@ -199,13 +201,17 @@ class TrainingLoop:
 
     def _load_chunk_if_due(self, device_loop: DeviceLoop) -> bool:
         """Loads the next chunk if one begins at this step. Returns False if SIGTERM arrived meanwhile."""
-        step, every_steps = self._model.step, self._loader.every_steps
-        if every_steps and step % every_steps == 0:
+        every_steps = self._loader.every_steps
+        if every_steps and self._model.step % every_steps == 0:
             try:
-                device_loop.load(self._loader.chunk(step, self._num_steps))
+                device_loop.load(self._load_chunk())
             except CancelledError:
                 return False
         return True
+
+    def _load_chunk(self) -> Chunk:
+        with stopwatch.measured(Activity.DATA):
+            return self._loader.chunk(self._model.step, self._num_steps)
 
     def _execute(self, device_loop: DeviceLoop) -> None:
         """Runs one execution and reports it to the callbacks."""
@@ -213,7 +219,8 @@ class TrainingLoop:
         last = min([self._num_steps, *((first // every + 1) * every for every in self._intervals)])
         started = time.perf_counter()
         try:
-            logs = device_loop(first, last)
+            with stopwatch.measured(Activity.TRAINING):
+                logs = device_loop(first, last)
         finally:
             model.step = device_loop.next_step  # also if Ctrl-C interrupts: weights and step belong together
         if device_loop.stopped:

@@ -5,6 +5,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,6 +23,7 @@ from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, augment, from_config, initial_weights, penalties, traits, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
+from trainer.report.run_report import RunReport
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
 from trainer.storage.run_directory import PROGRESSION, sample_grids
@@ -44,7 +46,7 @@ from trainer.training.run_state import (
     with_initial_weights,
     with_machine_settings,
 )
-from trainer.training.run_summary import describe_change, describe_start, describe_transfer
+from trainer.training.run_summary import describe_change, describe_start, describe_transfer, facts
 from trainer.training.stored_run import config_document, monitor_of, stored_config
 
 _logger = logging.getLogger(__name__)
@@ -163,6 +165,7 @@ class Run:
         self._started = time.monotonic()
         self._exported_step: int | None = None
         self._evaluation: callbacks.Evaluation | None = None
+        self._suite: Any = None
         self._callback_states: dict[str, StatefulCallback] = {}
 
     @property
@@ -265,7 +268,8 @@ class Run:
         display_path = directory.display_path
         samples = [*[*sample_grids(directory.samples).values()][-1:], directory.samples / PROGRESSION]
         _logger.info(
-            f"Samples: {' and '.join(display_path(path) for path in samples if path.is_file()) or 'none'}. Scalars: "
+            f"Report: {display_path(directory.report)}. Samples: "
+            f"{' and '.join(display_path(path) for path in samples if path.is_file()) or 'none'}. Scalars: "
             f"{display_path(directory.metrics)}. TensorBoard events: {display_path(directory.logs)}. Checkpoints: "
             f"{display_path(directory.checkpoints)}."
         )
@@ -307,12 +311,18 @@ class Run:
             self._store = checkpoint.store
             checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
             directory.write_config(config_document(self._config, self._history))
-            try:
-                self._fit([*writers, checkpoint])
-            except BaseException:
-                with contextlib.suppress(TrainerError, OSError):
-                    checkpoint.store.wait()  # commit a checkpoint that is being written
-                raise
+            session = callbacks.SessionLog(
+                directory.events,
+                facts(self._data.info, self._gan.networks, num_replicas),
+                self._suite and self._suite.real_vs_real,
+            )
+            with callbacks.ReportWriter(RunReport(directory).write) as report, session:
+                try:
+                    self._fit([*writers, checkpoint, session, report])
+                except BaseException:
+                    with contextlib.suppress(TrainerError, OSError):
+                        checkpoint.store.wait()  # commit a checkpoint that is being written
+                    raise
 
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
@@ -336,10 +346,10 @@ class Run:
         config, monitor = self._config, monitor_of(self._config)
         if monitor is None:
             return []
-        suite = create_suite(config, self._data, self._extractor, self._strategy)
+        self._suite = create_suite(config, self._data, self._extractor, self._strategy)
         recall = metrics.recall(config.metrics, config.num_metric_samples)
         alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
-        self._evaluation = callbacks.Evaluation(suite, config.evaluate_every_steps)
+        self._evaluation = callbacks.Evaluation(self._suite, config.evaluate_every_steps)
         self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
         return [self._evaluation, alarm]
 

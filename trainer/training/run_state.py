@@ -12,7 +12,6 @@ from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import JitCompile, MetricSuite, Precision, Resume
-from trainer.config.source_run import check_source_run
 from trainer.data import default_num_chunks, describe
 from trainer.errors import CheckpointError, quote
 from trainer.metrics import inception_weights

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer import __version__
 from trainer.config import TrainConfig
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import count_of
@@ -29,10 +30,9 @@ def describe_start(
         num_replicas: Number of replicas on all machines.
     """
     height, width, channels = info.image_shape
-    trained = {name: network for name, network in networks.items() if network.trainable_weights}
-    weights = ", ".join(f"{name} {network.count_params():,}" for name, network in trained.items())
+    weights = ", ".join(f"{name} {count:,}" for name, count in _num_weights(networks).items())
+    device = f"{_device_kind()} device"
     chunks = f", {count_of(config.num_chunks or 1, 'chunk')} per epoch" if (config.num_chunks or 1) > 1 else ""
-    device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return (
         f"Training the recipe {config.recipe} on {count_of(info.num_examples, 'image')} of {config.dataset} "
         f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
@@ -58,6 +58,8 @@ def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     return json.dumps(value) if isinstance(value, bool | Mapping) else str(value)
+
+
 def describe_transfer(config: TrainConfig, frozen: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns descriptions of the weights that a run began with, and of those that it does not train.
 
@@ -74,6 +76,18 @@ def describe_transfer(config: TrainConfig, frozen: Mapping[str, Sequence[str]]) 
     for name, layers in frozen.items():
         sentences.append(f"Frozen layers of the {name}, counted from the image: {', '.join(layers)}.")
     return sentences
+
+
+def facts(info: DatasetInfo, networks: Mapping[str, keras.layers.Layer], num_replicas: int) -> dict[str, Any]:
+    """Returns what a run trains as JSON values. The arguments are those of `describe_start`."""
+    return {
+        "version": __version__,
+        "num_images": info.num_examples,
+        "image_shape": list(info.image_shape),
+        "num_devices": num_replicas,
+        "device": _device_kind(),
+        "weights": _num_weights(networks),
+    }
 
 
 def describe_change(path: Path, metric: str) -> str:
@@ -98,3 +112,12 @@ def describe_change(path: Path, metric: str) -> str:
         f"{metric.removeprefix('metric/')} went from {first[metric]:.4g} at step {first['step']} to {best[metric]:.4g} "
         f"at step {best['step']}: {change}."
     )
+
+
+def _num_weights(networks: Mapping[str, keras.layers.Layer]) -> dict[str, int]:
+    """Returns the number of weights of each trained network by name."""
+    return {name: network.count_params() for name, network in networks.items() if network.trainable_weights}
+
+
+def _device_kind() -> str:
+    return "GPU" if tf.config.list_logical_devices("GPU") else "CPU"

@@ -1,0 +1,225 @@
+"""The report of one run: its content as JSON values, and its page."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer import metrics
+from trainer.errors import CheckpointError, StorageError, count_of
+from trainer.report import page
+from trainer.report.pictures import Pictures, share_of_page
+from trainer.report.scalars import Scalars
+from trainer.report.sessions import Session, hours_of_training, sessions_of
+from trainer.report.settings_table import settings_table
+from trainer.storage import RunDirectory, documents, locate, read_json, write_atomically
+from trainer.storage.run_directory import CONFIG, EVENTS, METRICS, NEIGHBORS, is_sample_grid, read_events, sample_grids
+
+_NUM_POINTS = 600
+_METRIC = "metric/"
+_SKIPPED = "skipped_updates"
+
+
+class ReportFiles(Container[str]):
+    """Names of the files of a run directory that a report reads."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in (CONFIG, METRICS, EVENTS, NEIGHBORS) or is_sample_grid(name)
+
+
+class RunReport:
+    """The report of a run. Repeated reports read only what is new.
+
+    Args:
+        directory: Open run directory.
+        price_per_hour: Price of one hour of all devices of the run together. None: unknown.
+    """
+
+    def __init__(self, directory: RunDirectory, price_per_hour: float | None = None):
+        self._directory, self._price_per_hour = directory, price_per_hour
+        self._scalars = Scalars(directory.metrics)
+        self._pictures = Pictures()
+
+    def write(self) -> None:
+        """Writes `report.html` in the run directory, completely or not at all.
+
+        Raises:
+            CheckpointError: If the directory has no run.
+            StorageError: If its config cannot be read.
+            OSError: If a file cannot be read or written.
+        """
+        write_atomically(self._directory.report, self.render())
+
+    def render(self) -> bytes:
+        """Returns the page. The errors are those of `write`."""
+        return page.render(f"Run {self._directory.name}", {"kind": "run", "runs": [self.content()]})
+
+    def content(self, num_runs: int = 1) -> dict[str, Any]:
+        """Returns the content of the page as JSON values. The errors are those of `write`.
+
+        Args:
+            num_runs: Number of runs in the page. Several runs share the points and pictures of a page, and have no
+                grids but the best and the last one.
+        """
+        directory, scalars = self._directory, self._scalars
+        config = _read_config(directory)
+        events, num_damaged_events = self._read_logs()
+        sessions = sessions_of(events, scalars.steps, scalars.times)
+        monitor = _monitor_of(config)
+        rows = list(self._metric_rows(config, events))
+        best_step = next((row["best_step"] for row in rows if row["name"] == monitor), None)
+        num_points = max(50, _NUM_POINTS // num_runs) if num_runs > 1 else _NUM_POINTS
+        return {
+            "name": directory.name,
+            "recipe": config.get("recipe"),
+            "facts": _facts(events),
+            "settings": settings_table(config),
+            "steps": config.get("steps"),
+            "last_step": int(scalars.steps[-1]) if scalars.num_lines else None,
+            "monitor": monitor,
+            "metrics": rows,
+            "tables": scalars.tables(num_points, lambda times: hours_of_training(times, sessions)),
+            "pictures": self._picture_urls(best_step, num_runs),
+            "best_step": best_step,
+            "sessions": [{**dataclasses.asdict(session), "hours": session.hours} for session in sessions],
+            "cost": self._cost(sessions),
+            "warnings": list(self._warnings(sessions, num_damaged_events)),
+        }
+
+    def _read_logs(self) -> tuple[list[dict[str, Any]], int]:
+        """Reads the new scalars. Returns the events, without numbers that are not finite, and their damaged lines."""
+        directory = self._directory
+        try:
+            self._scalars.update()
+            events, num_damaged = read_events(directory.events)
+        except OSError as error:
+            path = directory.display_path(Path(error.filename or directory.metrics))
+            raise StorageError(
+                f"{path} cannot be read ({error.strerror or error}); restore it from a backup, or delete it."
+            ) from error
+        return json.loads(json.dumps(events), parse_constant=lambda _: None), num_damaged
+
+    def _metric_rows(self, config: Mapping[str, Any], events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yields one row per metric: its first, last and best value, and that of real images (the floor)."""
+        floors = [event.get("values") for event in events if event["event"] == "floor"]
+        floor = floors[-1] if floors and isinstance(floors[-1], dict) else {}
+        for name in self._scalars.names:
+            if not name.startswith(_METRIC):
+                continue
+            steps, values = self._scalars.column(name)
+            goal = _goal_of(name, config)
+            row = {"name": name, "goal": goal, "first": _plain(values[0]), "last": _plain(values[-1])}
+            best = best_step = None
+            finite = np.isfinite(values)
+            if goal is not None and finite.any():
+                index = int(np.argmin(np.where(finite, values if goal == "MINIMIZE" else -values, np.inf)))
+                best, best_step = float(values[index]), int(steps[index])
+            yield {**row, "best": best, "best_step": best_step, "floor": _plain(floor.get(name))}
+
+    def _picture_urls(self, best_step: int | None, num_runs: int) -> dict[str, Any]:
+        paths = sample_grids(self._directory.samples)
+        best_grid = (
+            min(paths, key=lambda step: (abs(step - best_step), -step)) if paths and best_step is not None else None
+        )
+        if num_runs > 1:
+            paths = {step: path for step, path in paths.items() if step in (best_grid, *list(paths)[-1:])}
+            max_bytes = share_of_page(2 * num_runs)
+            urls = {step: self._pictures.url(path, max_bytes) for step, path in paths.items()}
+        else:
+            urls = dict(self._pictures.grids(paths, best_grid))
+        return {
+            "grids": [{"step": step, "url": url} for step, url in sorted(urls.items()) if url is not None],
+            "best_grid": best_grid,
+            "neighbors": self._pictures.url(self._directory.neighbors) if num_runs == 1 else None,
+        }
+
+    def _cost(self, sessions: list[Session]) -> dict[str, Any]:
+        hours = sum(session.hours for session in sessions)
+        price = None if self._price_per_hour is None else hours * self._price_per_hour
+        return {
+            "hours": hours,
+            "device_hours": sum(session.hours * session.num_devices for session in sessions),
+            "price": price,
+        }
+
+    def _warnings(self, sessions: list[Session], num_damaged_events: int) -> Iterator[str]:
+        """Yields a sentence for each event or problem of the run."""
+        scalars = self._scalars
+        for event in scalars.events:
+            step = f"{event['step']:,.0f}"
+            if "event/collapse" in event:
+                yield f"The generator may have collapsed at step {step}; use the best checkpoint."
+            if "event/rollback" in event:
+                diverged = f"{event.get('diverged_at_step', math.nan):,.0f}"
+                yield f"Training diverged at step {diverged}, and returned to the checkpoint of step {step}."
+        _, skipped = scalars.column(_SKIPPED)
+        if skipped.sum() > 0:
+            yield f"{count_of(int(skipped.sum()), 'update')} with values that are not finite were skipped."
+        lost = sum(session.lost_steps for session in sessions)
+        if lost:
+            yield f"{count_of(lost, 'step')} were repeated after a restart."
+        for name, count in ((METRICS, scalars.num_damaged), (EVENTS, num_damaged_events)):
+            if count:
+                yield f"{name} has {count_of(count, 'damaged line')}, which the report leaves out."
+        if scalars.num_names_left_out:
+            yield f"{METRICS} has more than 200 scalars; the others are left out."
+        if not scalars.num_lines:
+            yield "The run has no scalars yet."
+
+
+def _read_config(directory: RunDirectory) -> dict[str, Any]:
+    if not directory.config.exists():
+        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+    path = directory.display_path(directory.config)
+    remedy = "copy the run again, or use another directory"
+    schema = documents.map_of(documents.anything)
+    return read_json(locate(directory.config), schema, remedy=remedy, error=CheckpointError, origin=path)
+
+
+def _facts(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Returns the facts of the last start: names and texts."""
+    start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "start"), {})
+    shape, weights = start.get("image_shape"), start.get("weights")
+    facts = {
+        "Images": start.get("num_images"),
+        "Image size": "×".join(map(str, shape)) if isinstance(shape, list) else None,
+        "Devices": f"{start.get('num_devices')} {start.get('device')}" if "num_devices" in start else None,
+        "Weights": ", ".join(f"{name} {_text(count)}" for name, count in weights.items())
+        if isinstance(weights, dict)
+        else None,
+        "Version": start.get("version"),
+    }
+    return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _text(value: object) -> str:
+    """Returns a number with separators, and any other value as a text of limited length."""
+    return f"{value:,}" if isinstance(value, int | float) else str(value)[:1000]
+
+
+def _monitor_of(config: Mapping[str, Any]) -> str | None:
+    """Returns the name of the scalar that selects the best checkpoint; None if it is unknown."""
+    suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
+    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
+        return None
+    return f"{_METRIC}{metrics.monitor(suite, num_samples)}"
+
+
+def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
+    """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
+    suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
+    if suite not in metrics.NAMES:
+        return None
+    own_name = name.removeprefix(_METRIC)
+    if isinstance(num_samples, int):
+        own_name = own_name.removesuffix(f"_{metrics.protocol_of(suite, num_samples)}")
+    return metrics.goals(suite).get(own_name)
+
+
+def _plain(value: Any) -> float | None:
+    """Returns a finite number; None for any other value."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
