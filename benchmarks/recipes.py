@@ -64,8 +64,9 @@ RESULTS = ResultPaths()
 
 
 def rows() -> list[Row]:
-    """Returns a row for every registered recipe, then the variants."""
-    return [*(Row(name, name, (), recipes.summary(name)) for name in recipes.names()), *VARIANTS]
+    """Returns a row for every registered recipe whose settings do not depend on the data, then the variants."""
+    names = [name for name in recipes.names() if not recipes.takes_context(name)]
+    return [*(Row(name, name, (), recipes.summary(name)) for name in names), *VARIANTS]
 
 
 class Budget:

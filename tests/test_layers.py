@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 LAYERS = [
     {"__main__", "task", "testing"},
     {"cli"},
+    {"training.configure"},
     {"training.run"},
     {"training.run_state"},
     {"cloud.emulator", "cloud.tuning"},

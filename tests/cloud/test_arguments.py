@@ -59,7 +59,7 @@ def test_trainer_args_of_a_program(program, args):
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_accepted(name):
-    check_args([f"--recipe={name}"], "args")
+    check_args([f"--recipe={name}", *(["--dataset=digits"] if recipes.takes_context(name) else [])], "args")
 
 
 @pytest.mark.parametrize(

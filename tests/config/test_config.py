@@ -153,7 +153,7 @@ def test_only_length_and_intervals_may_change_on_resume():
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_complete_and_described(name):
-    config = recipes.get(name)
+    config = recipes.get(name, recipes.RecipeContext(image_shape=(64, 64, 3), num_images=5000))
     assert config.recipe == name
     assert config.resolve(5000).steps > 0
     assert recipes.summary(name).endswith((".", ","))

@@ -45,6 +45,11 @@ def small_options(config):
     return options
 
 
+def config_of(name):
+    """Returns the config of a recipe. A recipe that takes a context chooses its settings for the digits and a CPU."""
+    return recipes.get(name, recipes.RecipeContext(image_shape=(28, 28, 1), num_images=5000, num_classes=10))
+
+
 def narrow(width):
     return max(2, width // 32)
 
@@ -75,7 +80,7 @@ def some_images(name, classes, padding):
 
 def trace_of(name):
     """The logged losses and penalties of each step, and how far its networks are from 0 and from their start."""
-    config = small(recipes.get(name))
+    config = small(config_of(name))
     images, targets = some_images(config.dataset, config.class_numbers, config.padding)
     num_classes = data.describe(config.dataset).num_classes
     gan = from_config(config, images.shape[1:], num_classes)
@@ -96,7 +101,7 @@ def trace_of(name):
 def settings_of(name):
     """Returns the settings of a recipe that affect training and differ from the defaults."""
     defaults = TrainConfig().identity
-    return {setting: value for setting, value in recipes.get(name).identity.items() if value != defaults[setting]}
+    return {setting: value for setting, value in config_of(name).identity.items() if value != defaults[setting]}
 
 
 def weights_of(gan):

@@ -214,7 +214,7 @@ def test_the_command_writes_a_data_set_and_prints_how_to_train_on_it(folder, tmp
     assert run(*flags) == 0
     output = messages(capsys)
     assert all(fact in output for fact in ("40", "4×4×3", "a/empty.png"))
-    assert f"python -m trainer.task --recipe=r3gan --dataset={out} --job_dir=runs/out" in output
+    assert f"python -m trainer.task --recipe=photos --dataset={out} --job_dir=runs/out" in output
     spec = json.loads((out / "dataset.json").read_text())
     assert spec["source"] == str(folder) and spec["options"]["resize"] == "crop"
     assert spec["options"]["image_size"] == [4, 4]

@@ -181,7 +181,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         parse_path(values.source_b)  # before the images of the first domain are prepared
     if values.source_b is None:
         _prepare(values.source, out, options, values)
-        training_flags = f"--recipe=r3gan --dataset={out}"
+        training_flags = f"--recipe=photos --dataset={out}"
     else:
         _prepare(values.source, f"{out}/a", options, values)
         _prepare(values.source_b, f"{out}/b", options, values)

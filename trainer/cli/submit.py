@@ -34,7 +34,10 @@ _PLACEHOLDER_BUCKET = "gs://BUCKET"
 """Bucket of the package in the output of a dry run without `--staging_bucket`."""
 _DATASET_SETTINGS = {"dataset", "dataset_b"}
 _FILE_SETTINGS = _DATASET_SETTINGS | {"inception_weights"}
-_DATA_SETTINGS = _FILE_SETTINGS | {"classes", "global_batch_size", "model", "metrics"}
+_DATA_SETTINGS = _FILE_SETTINGS | {
+    *("classes", "padding", "global_batch_size", "model", "metrics"),
+    *("recipe", "size", "architecture"),
+}
 """Settings that the check of the data and of the weights for metrics depends on."""
 _NOT_FOUND = 404
 _HELP = {
@@ -124,11 +127,15 @@ def _read_job(
 def _data_configs(pools: Sequence[TrainerPool]) -> dict[str, TrainConfig]:
     """Returns the different data settings of the pools, by path in the file.
 
-    A custom recipe is not loaded, so under one only the data sets that flags name are known.
+    A custom recipe is not loaded, so under one only the data sets that flags name are known. A recipe that takes a
+    context fits its batch to the data.
     """
     configs: dict[str, TrainConfig] = {}
     for pool in pools:
-        names = _FILE_SETTINGS & pool.args.flags.keys() if pool.args.has_custom_recipe else _DATA_SETTINGS
+        if pool.args.has_custom_recipe:
+            names = _FILE_SETTINGS & pool.args.flags.keys()
+        else:
+            names = _DATA_SETTINGS - (set() if pool.args.knows_batch else {"global_batch_size"})
         settings = {name: getattr(pool.args.config, name) for name in names}
         settings |= {name: without_mount(settings[name]) for name in _FILE_SETTINGS & names if settings[name]}
         config = TrainConfig(**{"global_batch_size": 1, **settings})

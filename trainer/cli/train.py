@@ -30,14 +30,16 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 def run_command(values: absl_flags.FlagValues) -> None:
     """Trains, or prints the resolved config."""
     settings = config_flags.parsed_settings(values)
-    config = recipes.get(settings.pop("recipe", "digits")).override(**settings)
+    recipe = settings.pop("recipe", "digits")
+    recipes.check_settings(recipe, settings)  # before TensorFlow is loaded
     with quiet_import():
-        from trainer.training import run
+        from trainer.training import configure, run
 
     environment = Environment.read()
-    config = run.resolve(config, environment)
     if values.dry_run:
         install_handler(uses_stderr=True)  # standard output is the config
+    config = configure.configure(recipe, settings, environment)
+    if values.dry_run:
         print(run.with_machine_settings(config, environment).to_json())
         return
     run.train(config, environment)

@@ -94,6 +94,15 @@ class Precision(Choice):
     BFLOAT16 = "bfloat16"
 
 
+class Size(Choice):
+    """Size of the networks and of the run, for recipes that take a context."""
+
+    AUTO = "auto"
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
 class MetricSuite(Choice):
     """Metric suite of a run. `AUTO` and `NONE` are no suites themselves; `SUITES` lists the others."""
 

@@ -15,6 +15,7 @@ from trainer.config.choices import (
     OptimizerName,
     Precision,
     Resume,
+    Size,
     StrategyName,
     UpdateOrder,
 )
@@ -26,6 +27,13 @@ class Settings:
     """The fields of `TrainConfig`."""
 
     recipe: str = setting("digits", "Name of the recipe that provides the default of every other setting.")
+    size: str = setting(
+        Size.AUTO,
+        "Size of the networks and of the run, for recipes that choose their settings by the data and the device, such "
+        "as photos: small for a CPU, medium for a GPU of 16 to 24 GB, large for a GPU of 40 GB and more. auto: by the "
+        "device.",
+        choices=Size,
+    )
     job_dir: str | None = setting(None, "Run directory. None: runs/RECIPE in the current directory.", resumable=True)
 
     dataset: str = setting(

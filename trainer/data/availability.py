@@ -2,10 +2,10 @@
 
 import os
 
-from trainer.config import TrainConfig, check_batch
+from trainer.config import TrainConfig, check_batch, recipes
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
-from trainer.data.datasets import KERAS_DATASETS, NAMES, describe, prepared_folder, root_source
+from trainer.data.datasets import KERAS_DATASETS, NAMES, DatasetInfo, describe, prepared_folder, root_source
 from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.registry import did_you_mean
 from trainer.storage import is_remote
@@ -22,7 +22,7 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
         in_buckets: Whether to read buckets, which needs credentials.
 
     Raises:
-        ConfigError: If a data set does not exist, or the batch, the classes or the model do not fit it.
+        ConfigError: If a data set does not exist, or the batch, the classes, the model or the recipe do not fit it.
         DataError: If the description of a data set cannot be read, or a bucket does not have the shards that it lists.
         StorageError: If a bucket cannot be read.
     """
@@ -37,7 +37,7 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
     if not all(_is_built_in(source) or (in_buckets and is_remote(source)) for source in sources):
         return
     specs = [_read_complete_spec(source) if is_remote(source) else None for source in sources]
-    infos = [describe(name, spec=spec) for name, spec in zip(names, specs, strict=True)]
+    infos = [describe(name, config.padding, spec) for name, spec in zip(names, specs, strict=True)]
     infos[0] = infos[0].with_classes(with_class_numbers(config).class_numbers)
     check_batch(config.global_batch_size, min(info.num_examples for info in infos), num_replicas=1)
     if needs_labels and infos[0].num_classes < 2:
@@ -45,6 +45,20 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
             f"model={config.model} needs labels of at least 2 classes, but {config.dataset} has one class; choose "
             "another recipe or --model=gan, or prepare the data set with one subfolder per class."
         )
+    _check_recipe(config, infos[0])
+
+
+def _check_recipe(config: TrainConfig, info: DatasetInfo) -> None:
+    """Checks that a recipe that takes a context has settings for images. Those that it chooses are not needed here."""
+    if recipes.takes_context(config.recipe):
+        context = recipes.RecipeContext(
+            image_shape=info.image_shape,
+            num_images=info.num_examples,
+            num_classes=info.num_classes,
+            size=config.size,
+            settings={"architecture": config.architecture},
+        )
+        recipes.get(config.recipe, context)
 
 
 def _is_built_in(name: str) -> bool:

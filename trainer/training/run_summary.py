@@ -1,7 +1,9 @@
 """Sentences about a run, for its log: what it trains, and how its metric changed."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +12,9 @@ from trainer.config import TrainConfig
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import count_of
 from trainer.storage.run_directory import read_metrics
+
+_MAX_COLUMN = 40
+"""Largest width of the column with settings and values. Longer ones move their reason to the right."""
 
 
 def describe_start(
@@ -33,6 +38,25 @@ def describe_start(
         f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
         f"images on {count_of(num_replicas, f'{device} device')}; weights: {weights}. Results go to {config.job_dir}."
     )
+
+
+def describe_choices(values: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
+    """Returns a table of the settings that a recipe chose: one line per setting, with its value and the reason.
+
+    Args:
+        values: Values by setting.
+        reasons: Reasons by setting.
+    """
+    texts = {name: f"{name}={_value_text(value)}" for name, value in values.items()}
+    width = max((len(text) for text in texts.values() if len(text) <= _MAX_COLUMN), default=0)
+    return "\n".join(f"  {text:{width}}  {reasons[name]}" for name, text in texts.items())
+
+
+def _value_text(value: Any) -> str:
+    """Returns a value as a flag takes it."""
+    if value is None:
+        return "none"
+    return json.dumps(value) if isinstance(value, bool | Mapping) else str(value)
 
 
 def describe_change(path: Path, metric: str) -> str:

@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 
 from trainer.cloud.jobs.worker_pools import PACKAGE, TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig, flags as config_flags, recipes
+from trainer.config.choices import Size
 from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
 
@@ -24,8 +25,11 @@ class ParsedArgs:
     flags: Mapping[str, Any]
     """Settings that the args contain."""
     config: TrainConfig
-    """Config of the recipe and the flags. A custom recipe is not loaded: its settings have their default values."""
+    """Config of the recipe and the flags. A custom recipe is not loaded: its settings have their default values. A
+    recipe that takes a context has chosen its settings for typical images and a CPU, not for those of the job."""
     is_dry_run: bool
+    knows_batch: bool
+    """True if `config` has the batch of the job: the recipe is loaded and takes no context, or a flag sets it."""
 
     @property
     def has_custom_recipe(self) -> bool:
@@ -62,24 +66,57 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     """Parses args; see `check_args` for the arguments.
 
     Raises:
-        ConfigError: If a flag or a recipe is unknown, or a value does not fit its flag.
+        ConfigError: If a flag or a recipe is unknown, or a value does not fit its flag or the recipe.
     """
+    flags, is_dry_run = _parse_flags(args, path)
+    recipe = flags.get("recipe", "digits")
+    try:
+        if recipes.is_custom(recipe):
+            config, is_fixed = TrainConfig(), False
+        else:
+            recipes.check_settings(recipe, flags)
+            config, is_fixed = recipes.get(recipe, _typical_context(flags)), not recipes.takes_context(recipe)
+        config = config.override(**flags | {"recipe": recipe})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    knows_batch = is_fixed or "global_batch_size" in flags
+    return ParsedArgs(flags=flags, config=config, is_dry_run=is_dry_run, knows_batch=knows_batch)
+
+
+def check_flags(args: Sequence[str], path: str) -> None:
+    """Checks each arg on its own; see `check_args` for the arguments.
+
+    Raises:
+        ConfigError: If a flag is unknown, or a value does not fit its flag.
+    """
+    flags, _ = _parse_flags(args, path)
+    try:
+        TrainConfig().override(**flags)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
+    """Returns the settings that args contain, and whether they contain `--dry_run`."""
     values = absl_flags.FlagValues()
     config_flags.define_config(values)
     absl_flags.DEFINE_bool("dry_run", False, "", flag_values=values)
     try:
         extra = values([TRAINER, *(config_flags.with_underscores(arg) for arg in args)])[1:]
-        if extra:
-            raise ConfigError(f"{quote(extra[0])} is not a flag; flags are written --name=value.")
-        flags = config_flags.parsed_settings(values)
-        recipe = flags.get("recipe", "digits")
-        config = TrainConfig() if ":" in recipe else recipes.get(recipe)
-        config = config.override(**flags | {"recipe": recipe})
     except absl_flags.Error as error:
         raise ConfigError(f"{path}: {config_flags.explain(error, values)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return ParsedArgs(flags=flags, config=config, is_dry_run=bool(values["dry_run"].value))
+    if extra:
+        raise ConfigError(f"{path}: {quote(extra[0])} is not a flag; flags are written --name=value.")
+    return config_flags.parsed_settings(values), bool(values["dry_run"].value)
+
+
+def _typical_context(flags: Mapping[str, Any]) -> recipes.RecipeContext:
+    """Returns a context for a recipe that is checked while the data and the devices of the job are not known."""
+    return recipes.RecipeContext(
+        image_shape=(64, 64, 3), num_images=10_000, size=flags.get("size", Size.AUTO.value), settings=flags
+    )
 
 
 def split_list(text: str) -> list[str]:

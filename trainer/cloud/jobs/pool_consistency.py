@@ -76,7 +76,7 @@ def _shared_settings(args: ParsedArgs) -> dict[str, Any]:
 def _divisors(one: TrainerPool, pools: Sequence[TrainerPool]) -> list[int]:
     """Returns the numbers that must divide the batch: replicas on virtual devices and on the pools' accelerators."""
     config, num_machines = one.args.config, sum(other.pool.replica_count for other in pools)
-    if one.args.has_custom_recipe and "global_batch_size" not in one.args.flags:
+    if not one.args.knows_batch:
         return []
     num_replicas = {
         "one_device": 1,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from trainer import metrics
-from trainer.cloud.jobs.arguments import ParsedArgs, check_args, parse_args, trainer_args
+from trainer.cloud.jobs.arguments import ParsedArgs, check_args, check_flags, parse_args, trainer_args
 from trainer.cloud.jobs.boundary_trials import boundary_trials, boundary_values
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
@@ -190,4 +190,4 @@ def _check_parameter(parameter: Parameter) -> None:
     if parameter.kind == "double" and takes_whole_numbers(name):
         fail(path, "takes whole numbers, but its values are doubles; write integerValueSpec.")
     for value in boundary_values(parameter):
-        parse_args([f"--{name}={value}"], path)
+        check_flags([f"--{name}={value}"], path)

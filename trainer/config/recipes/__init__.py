@@ -1,13 +1,16 @@
 """Recipes: named, complete configs. Each is a function whose docstring states its source, score and cost.
 
+A recipe that takes a `RecipeContext` chooses its settings by the data set and the device.
 A custom recipe is a function that returns a `TrainConfig`, selected with `--recipe=my_package.my_module:my_recipe`.
 Importing its module also registers the losses, penalties, architectures and models that the module defines.
 """
 
-from trainer.config.recipes import dcgans, modern, perceptrons, translation  # noqa: F401  (registers recipes)
+from trainer.config.recipes import dcgans, modern, perceptrons, photos, translation  # noqa: F401  (registers recipes)
+from trainer.config.recipes.context import RecipeContext
 from trainer.config.recipes.registry import (
     Recipe,
     check_custom_name,
+    check_settings,
     docstring,
     get,
     import_module,
@@ -15,11 +18,14 @@ from trainer.config.recipes.registry import (
     names,
     register_recipe,
     summary,
+    takes_context,
 )
 
 __all__ = [
     "Recipe",
+    "RecipeContext",
     "check_custom_name",
+    "check_settings",
     "docstring",
     "get",
     "import_module",
@@ -27,4 +33,5 @@ __all__ = [
     "names",
     "register_recipe",
     "summary",
+    "takes_context",
 ]

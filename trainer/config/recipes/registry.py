@@ -5,17 +5,23 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.config import TrainConfig
+from trainer.config.choices import Size
+from trainer.config.recipes.context import RecipeContext
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.registry import Registry
 
-Recipe = Callable[[], TrainConfig]
+Recipe = Callable[..., TrainConfig]
+"""Function without parameters, or with one parameter `context: RecipeContext`."""
 
 _RECIPES: Registry[Recipe] = Registry("recipe")
 names = _RECIPES.names
+_CONTEXT = "context"
+"""Name of the parameter of a recipe that takes a context."""
 _MAX_NAME_LENGTH = 255
 
 
@@ -24,21 +30,61 @@ def register_recipe(function: Recipe) -> Recipe:
     return _RECIPES.add(function.__name__, function)
 
 
-def get(name: str) -> TrainConfig:
+def get(name: str, context: RecipeContext | None = None) -> TrainConfig:
     """Returns the config of a recipe.
 
     Args:
         name: Name of a registered recipe, or `MODULE:FUNCTION` of a custom one.
+        context: Facts about the data and the devices. Recipes without a context ignore it.
 
     Raises:
-        ConfigError: If the recipe is unknown or does not return a `TrainConfig`.
+        ConfigError: If the recipe is unknown, does not return a `TrainConfig`, or needs a context that is not given or
+            that it has no settings for.
     """
-    config = _function(name)()
+    function = _function(name)
+    if not _takes_context(function):
+        config, size = function(), Size.AUTO.value
+    elif context is None:
+        raise ConfigError(
+            f"recipe={name} chooses its settings by the data and the device; call recipes.get with a RecipeContext."
+        )
+    else:
+        config, size = function(context=context), context.size
     if not isinstance(config, TrainConfig):
         raise ConfigError(
             f"recipe={name} returned {type(config).__name__}; a recipe must return a trainer.TrainConfig."
         )
-    return config.override(recipe=name)
+    return config.override(recipe=name, size=size)
+
+
+def takes_context(name: str) -> bool:
+    """Returns whether a recipe chooses its settings by a `RecipeContext`.
+
+    Raises:
+        ConfigError: If the recipe is unknown.
+    """
+    return _takes_context(_function(name))
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Checks the settings that a user gives with a recipe, without data and devices.
+
+    Raises:
+        ConfigError: If the recipe is unknown, a value is out of range, `dataset` is missing for a recipe that takes a
+            context, or `size` is given for another one.
+    """
+    TrainConfig().override(**settings)
+    if takes_context(name):
+        if "dataset" not in settings:
+            raise ConfigError(
+                f"recipe={name} chooses its settings by the images, and dataset is not set; pass --dataset=FOLDER, the "
+                "output of python -m trainer prepare."
+            )
+    elif settings.get("size", Size.AUTO) != Size.AUTO:
+        raise ConfigError(
+            f"size={settings['size']} has no effect on recipe={name}, whose networks have one size; remove it, or "
+            "choose another recipe, such as photos."
+        )
 
 
 def summary(name: str) -> str:
@@ -93,6 +139,10 @@ def check_custom_name(name: str) -> None:
         raise ConfigError(f"recipe={quote(name)} is not a function; write MODULE:FUNCTION, such as my_gans:my_recipe.")
 
 
+def _takes_context(function: Recipe) -> bool:
+    return _CONTEXT in inspect.signature(function).parameters
+
+
 def _function(name: str) -> Recipe:
     return _custom_function(name) if is_custom(name) else _RECIPES[name]
 
@@ -113,10 +163,12 @@ def _custom_function(name: str) -> Recipe:
     if not callable(function):
         raise ConfigError(f"recipe={name} is unknown; {module_name} does not have a function {function_name!r}.")
     try:
-        inspect.signature(function).bind()
+        signature = inspect.signature(function)
+        signature.bind(**{name: None for name in signature.parameters if name == _CONTEXT})
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"recipe={name} is no recipe; write a function without arguments that returns a TrainConfig."
+            f"recipe={name} is no recipe; write a function that takes nothing or a {_CONTEXT}, and returns a "
+            "TrainConfig."
         ) from error
     return function
 

@@ -1,0 +1,68 @@
+"""Facts about data and devices that a recipe may depend on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.config.choices import Size
+
+_MEDIUM_GIB, _LARGE_GIB = 14, 36
+"""Smallest memory of a GPU for a size. GPUs sold with 16 and 40 GB state a little less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeContext:
+    """Facts about the data set and the devices of a run, and the settings that its user gives.
+
+    A recipe that takes a context calls `choose` for each setting that depends on a fact or on another setting. The
+    dependent settings then follow the user's values, and the start of a run prints the reasons.
+    """
+
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the images, including padding."""
+    num_images: int
+    """Number of images in an epoch."""
+    num_classes: int = 1
+    """Number of labels."""
+    has_gpu: bool = False
+    """True if the run uses GPUs."""
+    device_memory_gib: float | None = None
+    """Memory of the smallest GPU of this machine in GiB. None: unknown, or no GPU."""
+    num_devices: int = 1
+    """Number of devices on all machines, which share each batch."""
+    size: str = Size.AUTO.value
+    """Size of the networks and of the run; never `auto`, which is replaced by the size that fits the device."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the user gives. They override those of the recipe."""
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+    """Reasons for the values that `choose` returned, by setting."""
+
+    def __post_init__(self) -> None:
+        if self.size == Size.AUTO:
+            size, reason = self._size_of_device()
+            object.__setattr__(self, "size", size.value)
+            self.reasons["size"] = reason
+
+    def choose(self, name: str, value: Any, reason: str) -> Any:
+        """Returns the value of a setting: the user's one, or else that of the recipe, whose reason is recorded.
+
+        Args:
+            name: Name of the setting.
+            value: Value that the recipe chooses.
+            reason: Reason for the value, without a period at its end.
+        """
+        if name in self.settings:
+            return self.settings[name]
+        self.reasons[name] = reason
+        return value
+
+    def _size_of_device(self) -> tuple[Size, str]:
+        memory = self.device_memory_gib
+        if not self.has_gpu:
+            return Size.SMALL, "no GPU"
+        if memory is None:
+            return Size.MEDIUM, "GPU of unknown memory"
+        reason = f"GPU of {memory:.0f} GiB"
+        if memory < _MEDIUM_GIB:
+            return Size.SMALL, reason
+        return (Size.MEDIUM if memory < _LARGE_GIB else Size.LARGE), reason

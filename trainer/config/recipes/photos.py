@@ -1,0 +1,243 @@
+"""The recipe for your own images. It chooses its settings by the resolution, the number of images and the device."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.config import TrainConfig
+from trainer.config.choices import Size
+from trainer.config.recipes.context import RecipeContext
+from trainer.config.recipes.registry import register_recipe
+from trainer.errors import ConfigError, count_of
+
+_ARCHITECTURE = "r3gan"
+_MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
+"""Limits of the sides of an image, and a number that divides them."""
+_MIN_BASE, _MAX_BASE = 4, 15
+"""Limits of the smaller side of the networks' base map."""
+_GAMMA = 0.125
+"""Penalty weight at the start, times the batch, over the pixels of an image: R3GAN's value for FFHQ at 64×64."""
+_EMA_SHARE = 1 / 40
+"""Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
+_MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
+"""Images that a run of a size for GPUs shows at least, and how often it shows each image at most beyond these."""
+_AUGMENTATION = ((400, 0.6), (100, 0.4), (25, 0.2))
+"""Smallest number of times that a run shows each image, and the probability of augmentation at its end."""
+
+
+_PIXELS_PER_EXECUTION = 640
+"""Steps that a device takes in one call, times the side of the images. Progress is logged between two calls."""
+_LARGE_SIDE = 128
+"""Side of images from which a CPU generates fewer of them for an evaluation."""
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """Networks and settings of a size. A table has values by the side of a map or an image; see `_at`.
+
+    Attributes:
+        filters: Channels of the residual blocks, by the side of their map.
+        blocks: Residual blocks in each stage.
+        learning_rate: Learning rate of both networks at the start.
+        batch: Images per step and device, by the side of the images.
+        images: Images that a run shows, by the side of the images.
+        checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
+    """
+
+    filters: dict[int, int]
+    blocks: int
+    learning_rate: float
+    batch: dict[int, int]
+    images: dict[int, int]
+    checks: int
+
+
+_PRESETS = {
+    Size.SMALL: _Preset(
+        filters={4: 256, 8: 128, 32: 64, 64: 32, 128: 16, 256: 8},
+        blocks=1,
+        learning_rate=1e-3,
+        batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
+        images={32: 600_000, 64: 300_000, 128: 150_000, 256: 75_000, 512: 40_000, 1024: 20_000},
+        checks=10,
+    ),
+    Size.MEDIUM: _Preset(
+        filters={32: 384, 64: 192, 128: 96, 256: 48, 512: 24, 1024: 16},
+        blocks=2,
+        learning_rate=4e-4,
+        batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
+        images={32: 5_000_000},
+        checks=25,
+    ),
+    Size.LARGE: _Preset(
+        filters={32: 768, 64: 384, 128: 192, 256: 96, 512: 48, 1024: 24},
+        blocks=2,
+        learning_rate=2e-4,
+        batch={128: 64, 256: 32, 512: 16, 1024: 8},
+        images={32: 20_000_000},
+        checks=50,
+    ),
+}
+_MAX_BATCH = {32: 512, 64: 256}
+"""Largest batch of all devices, by the side of the images: those of R3GAN."""
+
+
+@register_recipe
+def photos(context: RecipeContext) -> TrainConfig:
+    """Your own images: R3GAN with networks, batch, penalty and length that fit the images and the device.
+
+    Source: arXiv 2501.05441 for the networks, the loss and the schedules; arXiv 2006.06676 for the augmentation and the
+    batch of a GPU. `--size` selects the size of the networks, `--model=conditional` trains with labels, and every other
+    flag replaces a choice. The choices that depend on it follow.
+    """
+    choose = context.choose
+    preset = _PRESETS[Size(context.size)]
+    batch = _choose_batch(context, preset)
+    steps, images = _choose_length(context, preset, batch)
+    if context.num_classes > 1:
+        choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
+    weight, rate = _choose_penalty(context, batch), f"networks of {max(preset.filters.values())} channels"
+    return TrainConfig(
+        architecture=_ARCHITECTURE,
+        architecture_options=_choose_networks(context, preset),
+        latent_dim=64,
+        loss="relativistic",
+        penalties=("r1", "r2"),
+        penalty_weight=weight,
+        penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
+        generator_learning_rate=choose("generator_learning_rate", preset.learning_rate, rate),
+        discriminator_learning_rate=choose("discriminator_learning_rate", preset.learning_rate, rate),
+        learning_rate_decay="cosine",
+        learning_rate_end=0.25,
+        beta_1=0.0,
+        beta_2=0.9,
+        beta_2_end=0.99,
+        epsilon=1e-8,
+        ema_half_life_images=choose("ema_half_life_images", round(images * _EMA_SHARE), "a fortieth of the run"),
+        ema_schedule="cosine",
+        horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
+        global_batch_size=batch,
+        steps=steps,
+        **_choose_augmentation(context, images),
+        **_choose_cadences(context, preset, images // batch),
+    )
+
+
+def _at(table: dict[int, int], side: float) -> int:
+    """Returns the value of a table for a side: that of the largest power of two that is not above the rounded side."""
+    power = 2 ** round(math.log2(side))
+    return table[max((key for key in table if key <= power), default=min(table))]
+
+
+def _side(context: RecipeContext) -> float:
+    """Returns the side of a square image with as many pixels."""
+    height, width, _ = context.image_shape
+    return math.sqrt(height * width)
+
+
+def _choose_networks(context: RecipeContext, preset: _Preset) -> dict[str, Any]:
+    if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
+        return {}
+    height, width, _ = context.image_shape
+    sides = [_side(context) / 2**halvings for halvings in range(_num_halvings(height, width) + 1)]
+    filters = [_at(preset.filters, side) for side in sides]
+    options = {"generator_filters": filters[::-1], "discriminator_filters": filters, "blocks_per_stage": preset.blocks}
+    reason = f"size={context.size} at {height}x{width}: maps of {height >> len(sides) - 1}x{width >> len(sides) - 1} up"
+    return context.choose("architecture_options", options, reason)
+
+
+def _num_halvings(height: int, width: int) -> int:
+    """Returns how often the networks halve an image.
+
+    Raises:
+        ConfigError: If the image is too small or too large, or if it cannot be halved to a small base map.
+    """
+    smaller, larger = sorted((height, width))
+    halvings = 0
+    while math.gcd(height, width) % 2 ** (halvings + 1) == 0 and smaller >= _MIN_BASE * 2 ** (halvings + 1):
+        halvings += 1
+    is_divisible = height % _MIN_UNIT == 0 and width % _MIN_UNIT == 0
+    if is_divisible and halvings and smaller >> halvings <= _MAX_BASE and larger <= _MAX_SIDE:
+        return halvings
+    fitting = ",".join(str(side) for side in _fitting_size(height, width))
+    raise ConfigError(
+        f"recipe=photos has no networks for images of {height}x{width}: their sides must be from {_MIN_SIDE} to "
+        f"{_MAX_SIDE:,} and both become small when they are halved several times; prepare them with "
+        f"--image_size={fitting}."
+    )
+
+
+def _fitting_size(height: int, width: int) -> tuple[int, int]:
+    """Returns the nearest size that the networks take."""
+    scale = min(1.0, _MAX_SIDE / max(height, width))
+    sides = [max(_MIN_SIDE, side * scale) for side in (height, width)]
+    unit = max(_MIN_UNIT, 2 ** int(math.log2(min(sides) / _MIN_BASE)))
+    fitting = [round(side / unit) * unit for side in sides]
+    return fitting[0], fitting[1]
+
+
+def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
+    side, devices = _side(context), context.num_devices
+    per_device, largest = _at(preset.batch, side), _at(_MAX_BATCH, side)
+    size = min(per_device * devices, largest, context.num_images)
+    reason = f"{per_device} per device, up to {largest}"
+    if size == context.num_images:
+        reason = f"all of the {count_of(context.num_images, 'image')}"
+    return context.choose("global_batch_size", max(1, size // devices) * devices, reason)
+
+
+def _choose_length(context: RecipeContext, preset: _Preset, batch: int) -> tuple[int | None, int]:
+    """Returns the number of steps, or None if the user gives epochs, and the number of images that the run shows."""
+    settings, num_images = context.settings, context.num_images
+    if settings.get("epochs") is not None:
+        return None, max(batch, round(settings["epochs"] * num_images))
+    images, reason = _at(preset.images, _side(context)), f"size={context.size}"
+    if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
+        images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
+    if settings.get("init_from") is not None:
+        images, reason = images // 2, f"{reason}, half as many with init_from"
+    steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
+    return steps, (steps or 1) * batch
+
+
+def _choose_penalty(context: RecipeContext, batch: int) -> float:
+    height, width, _ = context.image_shape
+    weight = float(f"{_GAMMA * height * width / batch:.3g}")
+    return context.choose("penalty_weight", weight, f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch")
+
+
+def _choose_augmentation(context: RecipeContext, images: int) -> dict[str, Any]:
+    """Returns the settings of the augmentation. Its probability grows from 0, as in R3GAN.
+
+    The adaptive probability of ADA needs a loss with a decision threshold, which the relativistic loss does not have.
+    """
+    passes = images / context.num_images
+    end = next((end for smallest, end in _AUGMENTATION if passes >= smallest), 0.0)
+    reason = f"each image is shown {passes:,.0f} times"
+    if context.image_shape[2] not in (1, 3):
+        end, reason = 0.0, "the augmentations need gray or color images"
+    augment = context.choose("augment", "ada" if end else None, reason)
+    if augment is None or "augment_probability" in context.settings:
+        return {"augment": augment}
+    probability = context.choose("augment_probability_end", end or _AUGMENTATION[-1][1], reason)
+    return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
+
+
+def _choose_cadences(context: RecipeContext, preset: _Preset, steps: int) -> dict[str, Any]:
+    """Returns how often a run of `steps` steps writes and evaluates, and how many steps a device takes in one call."""
+    side, choose = _side(context), context.choose
+    times = {"evaluate_every_steps": 1, "sample_every_steps": 2, "checkpoint_every_steps": 4}
+    cadences = {
+        name: choose(name, _rounded(steps / (factor * preset.checks)), f"about {factor * preset.checks} times")
+        for name, factor in times.items()
+    } | {
+        "steps_per_execution": max(1, min(20, _PIXELS_PER_EXECUTION // round(side))),
+    }
+    if context.size == Size.SMALL and side >= _LARGE_SIDE:
+        cadences["num_metric_samples"] = choose("num_metric_samples", 1000, "large images on a small device")
+    return cadences
+
+
+def _rounded(number: float) -> int:
+    """Returns a number with two digits and zeros; at least 1."""
+    return max(1, int(float(f"{number:.2g}")))

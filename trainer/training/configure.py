@@ -1,0 +1,130 @@
+"""Settings of a run from a recipe and the settings that its user gives."""
+
+import ctypes
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig, recipes
+from trainer.config.choices import Size, StrategyName
+from trainer.data import describe, num_examples
+from trainer.data.class_selection import with_class_numbers
+from trainer.logging import log_fields
+from trainer.storage import RunDirectory, without_mount
+from trainer.storage.run_directory import CONFIG
+from trainer.training.restore import stored_config
+from trainer.training.run import resolve
+from trainer.training.run_summary import describe_choices
+
+_logger = logging.getLogger(__name__)
+
+_CUDA_DRIVER = "libcuda.so.1"
+_KEPT = (
+    *("steps", "steps_per_execution", "num_metric_samples"),
+    *("evaluate_every_steps", "sample_every_steps", "checkpoint_every_steps"),
+)
+"""Settings that a run may change when it resumes, but that depend on the data and the device if a recipe chooses."""
+
+
+def configure(recipe: str, settings: Mapping[str, Any], environment: Environment) -> TrainConfig:
+    """Returns the resolved config of a recipe with the settings of a user.
+
+    A recipe that takes a context chooses its settings for a new run, and the choices are logged. A resumed run keeps
+    the settings that it has stored, on any device and for any data, except for those that the user gives.
+
+    Args:
+        recipe: Name of a registered recipe, or `MODULE:FUNCTION` of a custom one.
+        settings: Settings that the user gives, without `recipe`.
+        environment: Environment of the job.
+
+    Raises:
+        ConfigError: If a name is unknown, or settings do not fit each other, the recipe or the data.
+        CheckpointError: If the config of the run to resume is damaged.
+        DataError, StorageError: If the description of the data set or the stored config cannot be read.
+    """
+    recipes.check_settings(recipe, settings)
+    if not recipes.takes_context(recipe):
+        return resolve(recipes.get(recipe).override(**settings), environment)
+    context = create_context(settings, environment)
+    derived = recipes.get(recipe, context).override(**settings)
+    config = resolve(derived, environment)
+    with RunDirectory(str(config.job_dir)).open(only={CONFIG}) as directory:
+        stored = stored_config(directory)
+    if stored is not None and stored.recipe == recipe:
+        kept = _stored_settings(stored, settings)
+        _logger.info(
+            f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
+            f"{', '.join(sorted(settings))}."
+        )
+        return resolve(derived.override(**kept), environment)
+    values = {name: getattr(config, name) for name in context.reasons}
+    _logger.info(
+        f"The recipe {recipe} chose {len(values)} settings. A flag replaces each of them.",
+        extra=log_fields({"chosen": values}, describe_choices(values, context.reasons)),
+    )
+    return config
+
+
+def create_context(settings: Mapping[str, Any], environment: Environment) -> recipes.RecipeContext:
+    """Returns the facts on which the settings of a recipe may depend.
+
+    Args:
+        settings: Settings that the user gives, with `dataset`.
+        environment: Environment of the job. All of its machines are assumed to have the devices of this one.
+
+    Raises:
+        ConfigError: If the data set or a class is unknown.
+        DataError, StorageError: If the description of the data set cannot be read.
+    """
+    config = TrainConfig().override(**settings)
+    names = {"dataset": config.dataset, "dataset_b": config.dataset_b}
+    config = with_class_numbers(config.override(**{name: path and without_mount(path) for name, path in names.items()}))
+    info = describe(config.dataset, config.padding)
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    num_devices = 1 if config.strategy == StrategyName.ONE_DEVICE else num_gpus or config.num_virtual_devices
+    return recipes.RecipeContext(
+        image_shape=info.image_shape,
+        num_images=num_examples(config),
+        num_classes=info.num_classes,
+        has_gpu=num_gpus > 0,
+        device_memory_gib=_gpu_memory_gib() if num_gpus and config.size == Size.AUTO else None,
+        num_devices=num_devices * (environment.cluster.num_workers if environment.cluster else 1),
+        size=config.size,
+        settings=settings,
+    )
+
+
+def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a stored run that a resumed run keeps."""
+    given = {*settings, *(["steps"] if settings.get("epochs") is not None else [])}
+    return {
+        spec.name: getattr(stored, spec.name)
+        for spec in dataclasses.fields(stored)
+        if spec.name not in given and (spec.name in _KEPT or not spec.metadata["resumable"])
+    }
+
+
+def _gpu_memory_gib() -> float | None:
+    """Returns the memory of the smallest visible GPU in GiB; None if the driver of NVIDIA does not state it.
+
+    TensorFlow states it only after it has taken the memory. The driver respects CUDA_VISIBLE_DEVICES and MIG.
+    """
+    try:
+        driver = ctypes.CDLL(_CUDA_DRIVER)
+    except OSError:  # GPUs of other vendors have no such library
+        return None
+    count, device, num_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return None
+    sizes = []
+    for index in range(count.value):
+        if driver.cuDeviceGet(ctypes.byref(device), index):
+            return None
+        if driver.cuDeviceTotalMem_v2(ctypes.byref(num_bytes), device):
+            return None
+        sizes.append(num_bytes.value)
+    return min(sizes, default=0) / 2**30 or None
