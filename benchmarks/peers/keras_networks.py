@@ -37,7 +37,7 @@ def _add_dcgan_generator(network: keras.Sequential, image_shape: tuple[int, int,
     settings = _kernel_settings(options)
     has_map = options.generator_stem == "transposed_convolution"
     if has_map:
-        network.add(layers.Reshape((1, 1, network.output_shape[-1])))
+        network.add(layers.Reshape((1, 1, -1)))
         network.add(layers.Conv2DTranspose(base[2], base[:2], 1, "valid", use_bias=False, **settings))
     else:
         network.add(layers.Dense(math.prod(base), use_bias=False, **settings))

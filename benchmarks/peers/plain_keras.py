@@ -22,8 +22,10 @@ class PlainGAN:
         self._case = case
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
-        self.generator, self.discriminator = keras_networks.build(case)
-        keras.config.set_dtype_policy(policy)
+        try:
+            self.generator, self.discriminator = keras_networks.build(case)
+        finally:
+            keras.config.set_dtype_policy(policy)
         self.num_parameters = self.generator.count_params(), self.discriminator.count_params()
         self._losses = {
             "non_saturating": (_cross_entropy_generator, _cross_entropy_discriminator),
