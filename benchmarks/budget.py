@@ -20,6 +20,12 @@ from typing import IO
 from trainer.errors import TrainerError
 
 CLOCKS = ("processor", "wall")
+TRAINING_ONLY = (
+    *("--metrics=none", "--export_model=false"),
+    *("--evaluate_every_steps=0", "--sample_every_steps=0", "--checkpoint_every_steps=0"),
+)
+"""Flags that leave out everything that does not train, except for a checkpoint and sample grids at the end."""
+
 _CALIBRATION_STEPS = (40, 160)
 _ROOT = Path(__file__).parent.parent
 

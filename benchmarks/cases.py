@@ -78,7 +78,14 @@ def _r3gan() -> TrainConfig:
     )
 
 
+def _photos() -> TrainConfig:
+    """Returns the recipe `photos` for two CPU cores."""
+    shape = IMAGE_SHAPES["photos"]
+    return recipes.get("photos", recipes.RecipeContext(image_shape=shape, num_images=50_000, size="small"))
+
+
 CASES: dict[str, Callable[[], TrainConfig]] = {
+    "photos": _photos,
     "r3gan": _r3gan,
     "dcgan_paper": lambda: recipes.get("dcgan_paper"),
     "digits": lambda: recipes.get("digits"),
@@ -89,7 +96,11 @@ CASES: dict[str, Callable[[], TrainConfig]] = {
 }
 """Configs by name. Any recipe with an architecture of `_OPTION_CLASSES` can be added as one line."""
 
-IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {"r3gan": (32, 32, 3), "dcgan_paper": (64, 64, 3)}
+IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
+    "photos": (32, 32, 3),
+    "r3gan": (32, 32, 3),
+    "dcgan_paper": (64, 64, 3),
+}
 """Shapes (H, W, C) of the images of cases that train on photographs. All others train on the digits."""
 
 _NUM_PHOTOGRAPHS = 2048

@@ -39,8 +39,6 @@ TORCH_DCGAN = "torch_dcgan"
 _DEFAULT_CONTENDERS = ["photos", "r3gan_digits", "dcgan", "hinge_sn", TORCH_DCGAN]
 _RESULTS = "equal_time.json"
 _USAGE = f"{__doc__}\n"
-_UNMEASURED = ("--metrics=none", "--sample_every_steps=0", "--export_model=false")
-"""Flags that leave out everything that does not train."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +139,14 @@ def _train_recipe(contender: Contender, plan: Plan, log: Path) -> dict[str, Any]
     def command(num_steps: int, job_dir: Path) -> list[str]:
         every = max(1, -(-num_steps // plan.moments))
         cadence = [f"--steps={num_steps}", f"--checkpoint_every_steps={every}", f"--max_to_keep={plan.moments + 1}"]
-        return [*trainer, f"--seed={plan.seed}", *contender.flags, *_UNMEASURED, *cadence, f"--job_dir={job_dir}"]
+        return [
+            *trainer,
+            f"--seed={plan.seed}",
+            *contender.flags,
+            *budget.TRAINING_ONLY,
+            *cadence,
+            f"--job_dir={job_dir}",
+        ]
 
     cost = budget.calibrate(command, log, plan.clock, plan.cores)
     steps, job_dir = cost.num_steps(plan.seconds), log.parent / "run"

@@ -1,7 +1,7 @@
 """Measures which share of a step is spent in its convolutions and matrix products.
 
 A layer with a kernel has three products: forward, gradient of the input, gradient of the kernel. Each is timed
-separately, without bias and activation, at the shapes of the step, and multiplied by its count in a step (`_counts`):
+separately, without bias and activation, at the shapes of the step, and multiplied by its count in a step (`counts`):
 
 | step | G forward | G kernel | G input | D forward | D kernel | D input |
 |---|---|---|---|---|---|---|
@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.ours import Engine
+from trainer.config import TrainConfig
 
 Counts = tuple[float, float, float]
 """Number of times that a step computes a layer, the gradient of its kernel and the gradient of its input."""
@@ -83,31 +84,37 @@ def _products(engine: Engine, batch_size: int, *, plain: bool) -> list[tuple[flo
     """Returns (count, function) of each product of a step. A call of the function computes the product once."""
     products: list[tuple[float, Callable[[], object]]] = []
     for name, network in (("generator", engine.gan.generator), ("discriminator", engine.gan.discriminator)):
-        layers = [layer for layer in network.layers if isinstance(layer, _PRODUCT_LAYERS)]
-        for depth, layer in enumerate(layers):
+        for depth, layer in enumerate(product_layers(network)):
             calls = _calls(_bare(layer, plain), (batch_size, *layer.input.shape[1:]), engine.plan.jit_compile)
-            products += zip(_counts(engine, name, first=depth == 0), calls, strict=True)
+            products += zip(counts(engine.config, name, first=depth == 0), calls, strict=True)
     return [(count, call) for count, call in products if count]
 
 
-def _counts(engine: Engine, network: str, *, first: bool) -> Counts:
-    groups = engine.plan.groups
-    if len(groups) == 1:
+def product_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a network that are convolutions or matrix products."""
+    return [layer for layer in network.layers if isinstance(layer, _PRODUCT_LAYERS)]
+
+
+def counts(config: TrainConfig, network: str, *, first: bool) -> Counts:
+    """Returns the counts of a layer of the generator or the discriminator.
+
+    Args:
+        config: Config with one update of both networks per step, or of `discriminator_repeats` of the discriminator.
+        network: generator or discriminator.
+        first: Whether the layer is the first of its network.
+    """
+    if config.update_order == "simultaneous":
         return {"generator": (1, 1, int(not first)), "discriminator": (2, 2, 1 if first else 3)}[network]
-    repeats = groups[0].repeats
+    repeats = config.discriminator_repeats
     if network == "generator":
         return 1 + repeats, 1, int(not first)
-    counts = 2 * repeats + 1, 2 * repeats, 1 + (0 if first else 2 * repeats)
-    forward, kernel, inputs = (sum(pair) for pair in zip(counts, _extra_counts(engine), strict=True))
-    return forward, kernel, inputs
-
-
-def _extra_counts(engine: Engine) -> Counts:
-    """Returns the counts of a discriminator's layer that penalties and a relativistic loss add."""
-    config = engine.config
     share = len(config.penalties) / config.penalty_every_steps
     forward = share if config.penalty_every_steps == 1 else 2 * share
-    return forward + (config.loss == "relativistic"), share, share
+    return (
+        2 * repeats + 1 + forward + (config.loss == "relativistic"),
+        2 * repeats + share,
+        1 + (0 if first else 2 * repeats) + share,
+    )
 
 
 def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:

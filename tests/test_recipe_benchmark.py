@@ -204,9 +204,12 @@ def test_best_and_final_evaluation_differ_and_exclude_step_0(tmp_path):
     ("lines", "metric", "value"),
     [
         ([evaluation(1, 2.0, 0.6), evaluation(2, 2.1, 0.29)], "recall_digits_5k", "0.29"),
-        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6)], "frechet_digits_5k", "4.1"),
-        ([evaluation(1, 2.0, 0.004), evaluation(2, 2.1, 0.001)], None, ""),
-        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.0, 0.3)], None, ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6), evaluation(3, 4.2, 0.6)], "frechet_digits_5k", "4.2"),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6)], None, ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 4.1, 0.6), evaluation(3, 3.9, 0.6)], None, ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 2.1, 0.2), evaluation(3, 2.1, 0.4)], None, ""),
+        ([evaluation(1, 2.0, 0.09), evaluation(2, 2.1, 0.001)], None, ""),
+        ([evaluation(1, 2.0, 0.6), evaluation(2, 3.9, 0.3)], None, ""),
     ],
 )
 def test_a_collapse_is_reported_with_metric_and_value(tmp_path, lines, metric, value):

@@ -133,13 +133,24 @@ def test_a_peer_has_the_discriminator_of_r3gan():
         np.testing.assert_allclose(own(inputs), getattr(ours, network)(inputs), rtol=1e-4, atol=1e-5)
 
 
-def test_penalties_and_a_relativistic_loss_add_products_of_the_discriminator():
-    plain = Engine(cases.from_config(CONFIGS["r3gan"].override(loss="non_saturating", penalties=())), "float32")
-    every_step = Engine(cases.from_config(CONFIGS["r3gan"]), "float32")
-    every_fourth = Engine(cases.from_config(CONFIGS["r3gan"].override(penalty_every_steps=4)), "float32")
-    counts = [products._counts(engine, "discriminator", first=False) for engine in (plain, every_step, every_fourth)]
-    assert counts == [(3, 2, 3), (6, 4, 5), (5, 2.5, 3.5)]
-    assert {products._counts(engine, "generator", first=True) for engine in (plain, every_step)} == {(2, 1, 0)}
+@pytest.mark.parametrize(
+    ("changes", "network", "first", "counts"),
+    [
+        ({"loss": "non_saturating", "penalties": ()}, "discriminator", False, (3, 2, 3)),
+        ({"loss": "non_saturating", "penalties": ()}, "discriminator", True, (3, 2, 1)),
+        ({"penalties": ()}, "discriminator", False, (4, 2, 3)),
+        ({}, "discriminator", False, (6, 4, 5)),
+        ({}, "discriminator", True, (6, 4, 3)),
+        ({"penalty_every_steps": 4}, "discriminator", False, (5, 2.5, 3.5)),
+        ({"penalties": ("r1",)}, "discriminator", False, (5, 3, 4)),
+        ({"discriminator_repeats": 2}, "discriminator", False, (8, 6, 7)),
+        ({}, "generator", True, (2, 1, 0)),
+        ({}, "generator", False, (2, 1, 1)),
+        ({"penalties": (), "update_order": "simultaneous"}, "discriminator", False, (2, 2, 3)),
+    ],
+)
+def test_products_of_a_step_are_counted_with_those_of_penalties(changes, network, first, counts):
+    assert products.counts(CONFIGS["r3gan"].override(**changes), network, first=first) == counts
 
 
 PYTORCH = """
