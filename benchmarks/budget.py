@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from trainer.errors import TrainerError
+from trainer.errors import ConfigError, TrainerError
 
 CLOCKS = ("processor", "wall")
 TRAINING_ONLY = (
@@ -73,8 +73,8 @@ def run(command: Sequence[str], output: IO[bytes], cores: Sequence[int] = (), er
         errors: File for its error stream; None for that of its output.
     """
     started = time.monotonic()
-    files = {"stdout": output, "stderr": subprocess.STDOUT if errors is None else errors}
-    with subprocess.Popen([*pinned(cores), *command], cwd=_ROOT, **files) as process:
+    stderr = subprocess.STDOUT if errors is None else errors
+    with subprocess.Popen([*pinned(cores), *command], cwd=_ROOT, stdout=output, stderr=stderr) as process:
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -139,7 +139,7 @@ def parse_cores(values: Sequence[str]) -> tuple[int, ...]:
     """Returns the numbers of cores, such as those of `--cores=0,1`.
 
     Raises:
-        TrainerError: If a core does not exist or may not be used.
+        ConfigError: If a core does not exist or may not be used.
     """
     allowed = available_cores()
     cores = []
@@ -148,6 +148,6 @@ def parse_cores(values: Sequence[str]) -> tuple[int, ...]:
         with contextlib.suppress(ValueError):
             core = int(value)
         if core not in allowed:
-            raise TrainerError(f"cores={value} is not available; choose from {', '.join(map(str, allowed))}.")
+            raise ConfigError(f"cores={value} is not available; choose from {', '.join(map(str, allowed))}.")
         cores.append(core)
     return tuple(cores)

@@ -44,6 +44,7 @@ def results(tmp_path, monkeypatch):
     paths.page.write_text(f"before\n{recipe_table.BEGIN}\nold\n{recipe_table.END}\nafter\n")
     monkeypatch.setattr(benchmark, "RESULTS", paths)
     monkeypatch.setattr(benchmark, "VARIANTS", [TINY])
+    monkeypatch.setattr(benchmark, "PHOTOGRAPHS", [])
     return paths
 
 
@@ -85,7 +86,7 @@ def test_every_registered_recipe_has_a_row_without_flags():
         assert (by_name[name].recipe, by_name[name].flags) == (name, ())
 
 
-@pytest.mark.parametrize("row", benchmark.rows(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in benchmark.rows() if not row.missing], ids=lambda row: row.name)
 def test_a_row_resolves_as_the_trainer_does(row):
     assert run.resolve(row.config, Environment()) == row.config
     assert row.why and row.image_shape[2] in (1, 3)
