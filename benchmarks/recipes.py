@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes --list                     list the rows and their state
     python -m benchmarks.recipes --minutes=60               run rows without a measurement for an hour
-    python -m benchmarks.recipes --only=digits,r3gan        run only these rows
+    python -m benchmarks.recipes --only=digits,dcgan        run only these rows
     python -m benchmarks.recipes --table                    only rewrite the tables in docs/recipes.md
     python -m benchmarks.recipes --data_dir=data --only=photos_flowers    a row on photographs
 
@@ -49,9 +49,9 @@ VARIANTS: list[Row] = [
     # Each variant is one entry: name, recipe, more flags, purpose.
     Row(
         "r3gan_stacked",
-        "r3gan",
+        "r3gan_digits",
         ("--dataset=stacked:digits", "--steps=17000", *_EVERY_1000_STEPS),
-        "`r3gan` on three digits per image, for about an hour: number of the 1,000 modes and their balance.",
+        "`r3gan_digits` on three digits per image, for about an hour: number of the 1,000 modes and their balance.",
     ),
     Row(
         "dcgan_stacked",

@@ -13,7 +13,7 @@ from trainer.errors import ConfigError, count_of
 _ARCHITECTURE = "r3gan"
 _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 """Limits of the sides of an image, and a number that divides them."""
-_MIN_BASE, _MAX_BASE = 4, 15
+_MIN_BASE, _MAX_BASE = 4, 16
 """Limits of the smaller side of the networks' base map."""
 _GAMMA = 0.125
 """Penalty weight at the start, times the batch, over the pixels of an image: R3GAN's value for FFHQ at 64×64."""
@@ -171,7 +171,7 @@ def _fitting_size(height: int, width: int) -> tuple[int, int]:
     """Returns the nearest size that the networks take."""
     scale = min(1.0, _MAX_SIDE / max(height, width))
     sides = [max(_MIN_SIDE, side * scale) for side in (height, width)]
-    unit = max(_MIN_UNIT, 2 ** int(math.log2(min(sides) / _MIN_BASE)))
+    unit = max(_MIN_UNIT, 2 ** int(math.log2(min(sides) / _MAX_BASE * 2)))
     fitting = [round(side / unit) * unit for side in sides]
     return fitting[0], fitting[1]
 
