@@ -5,7 +5,14 @@ A custom recipe is a function that returns a `TrainConfig`, selected with `--rec
 Importing its module also registers the losses, penalties, architectures and models that the module defines.
 """
 
-from trainer.config.recipes import dcgans, modern, perceptrons, photos, translation  # noqa: F401  (registers recipes)
+from trainer.config.recipes import (  # noqa: F401  (registers recipes)
+    dcgans,
+    modern,
+    perceptrons,
+    photos,
+    r3gan,
+    translation,
+)
 from trainer.config.recipes.context import RecipeContext
 from trainer.config.recipes.registry import (
     Recipe,
