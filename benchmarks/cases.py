@@ -163,8 +163,19 @@ class R3ganOptions:
     generator_filters: list[int]
     discriminator_filters: list[int]
     blocks_per_stage: int
-    expansion: int
-    group_size: int
+    expansion: float
+    group_size: int | None
+    patch_size: int
+
+    def hidden(self, filters: int) -> tuple[int, int]:
+        """Returns the number of channels inside of a block, and the number of groups of its 3×3 convolution."""
+        hidden = round(filters * self.expansion)
+        return hidden, hidden // (self.group_size or hidden)
+
+    def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
+        """Returns height and width of the base map."""
+        side = self.patch_size << (num_stages - 1)
+        return image_shape[0] // side, image_shape[1] // side
 
 
 Options = DcganOptions | MlpOptions | R3ganOptions

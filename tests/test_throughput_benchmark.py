@@ -45,6 +45,20 @@ CONFIGS = {
         loss="relativistic",
         penalties=("r1", "r2"),
     ),
+    "patches": tiny_config(
+        "r3gan",
+        architecture_options={
+            "generator_filters": [16, 8],
+            "discriminator_filters": [8, 16],
+            "blocks_per_stage": 1,
+            "expansion": 0.5,
+            "group_size": None,
+            "patch_size": 2,
+        },
+        loss="relativistic",
+        penalties=("r1",),
+        penalty_every_steps=2,
+    ),
 }
 
 
@@ -118,8 +132,9 @@ def test_a_peer_has_networks_of_our_size_and_trains_them(case, precision, monkey
     assert shares["seconds_per_step"] > 0 and {"ours", "plain"} < set(shares)
 
 
-def test_a_peer_has_the_discriminator_of_r3gan():
-    case = cases.from_config(CONFIGS["r3gan"])
+@pytest.mark.parametrize("name", ["r3gan", "patches"])
+def test_a_peer_has_the_networks_of_r3gan(name):
+    case = cases.from_config(CONFIGS[name])
     ours, peer = Engine(case, "float32").gan, keras_networks.build(case)
     for network, own, size in (("generator", peer[0], case.config.latent_dim), ("discriminator", peer[1], None)):
         own.set_weights(
@@ -190,7 +205,7 @@ for compiled, eager in zip(*gradients):
 def test_pytorch_peers_have_networks_of_our_size_and_train_them(tmp_path):
     """A process of its own: PyTorch's compiler and TensorFlow do not start in the same one."""
     pytest.importorskip("torch", exc_type=ImportError)
-    names = ["mlp", "conditional dcgan", "paper", "r3gan"]
+    names = ["mlp", "conditional dcgan", "paper", "patches", "r3gan"]
     for name in names:
         (tmp_path / name).mkdir()
         cases.from_config(CONFIGS[name]).save(tmp_path / name)

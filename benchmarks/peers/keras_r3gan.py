@@ -23,17 +23,20 @@ def _generator(latent_dim: int, image_shape: tuple[int, int, int], options: R3ga
     stages = options.generator_filters
     inputs = keras.Input((latent_dim,))
     maps = layers.Dense(stages[0], use_bias=False)(inputs)
-    maps = _LearnedMap(image_shape[0] >> (len(stages) - 1), image_shape[1] >> (len(stages) - 1))(maps)
+    maps = _LearnedMap(*options.base_size(image_shape, len(stages)))(maps)
     for stage, filters in enumerate(stages):
         if stage:
             maps = _Upsample()(_change_filters(maps, filters))
         maps = _blocks(maps, options)
-    return keras.Model(inputs, layers.Conv2D(image_shape[2], 1, use_bias=False, dtype="float32")(maps))
+    patch = options.patch_size
+    outputs = layers.Conv2D(image_shape[2] * patch**2, 1, use_bias=False, dtype="float32")(maps)
+    return keras.Model(inputs, _DepthToSpace(patch, dtype="float32")(outputs) if patch > 1 else outputs)
 
 
 def _discriminator(image_shape: tuple[int, int, int], options: R3ganOptions) -> keras.Model:
     images = keras.Input(image_shape)
-    maps = layers.Conv2D(options.discriminator_filters[0], 1, use_bias=False)(images)
+    patches = _SpaceToDepth(options.patch_size)(images) if options.patch_size > 1 else images
+    maps = layers.Conv2D(options.discriminator_filters[0], 1, use_bias=False)(patches)
     for stage, filters in enumerate(options.discriminator_filters):
         if stage:
             maps = _change_filters(_Downsample()(maps), filters)
@@ -44,10 +47,10 @@ def _discriminator(image_shape: tuple[int, int, int], options: R3ganOptions) -> 
 
 def _blocks(maps: keras.KerasTensor, options: R3ganOptions) -> keras.KerasTensor:
     filters = maps.shape[-1]
-    hidden = filters * options.expansion
+    hidden, groups = options.hidden(filters)
     for _ in range(options.blocks_per_stage):
         residual = layers.LeakyReLU(negative_slope=_SLOPE)(layers.Conv2D(hidden, 1)(maps))
-        residual = layers.LeakyReLU(negative_slope=_SLOPE)(_GroupedConv2D(hidden // options.group_size)(residual))
+        residual = layers.LeakyReLU(negative_slope=_SLOPE)(_GroupedConv2D(groups)(residual))
         residual = layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="zeros")(residual)
         maps = layers.Add()([maps, residual])
     return maps
@@ -89,6 +92,28 @@ class _GroupedConv2D(layers.Layer):
             parts = zip(tf.split(inputs, self._groups, axis=-1), tf.split(kernel, self._groups, axis=-1), strict=True)
             outputs = tf.concat([tf.nn.conv2d(maps, part, 1, "SAME") for maps, part in parts], axis=-1)
         return outputs + self.bias
+
+
+class _SpaceToDepth(layers.Layer):
+    """Turns each patch into one pixel: [B, H, W, C] -> [B, H/P, W/P, P²C]."""
+
+    def __init__(self, patch_size: int):
+        super().__init__()
+        self._patch_size = patch_size
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.space_to_depth(inputs, self._patch_size)
+
+
+class _DepthToSpace(layers.Layer):
+    """Turns each pixel into a patch: [B, h, w, P²C] -> [B, hP, wP, C]."""
+
+    def __init__(self, patch_size: int, dtype: str):
+        super().__init__(dtype=dtype)
+        self._patch_size = patch_size
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.depth_to_space(inputs, self._patch_size)
 
 
 class _Upsample(layers.Layer):

@@ -16,29 +16,29 @@ _SLOPE = 0.2
 
 def build(latent_dim: int, image_shape: tuple[int, int, int], options: R3ganOptions) -> tuple[nn.Module, nn.Module]:
     """Returns generator [B, Z] -> [B, C, H, W] and discriminator [B, C, H, W] -> logits [B, 1]."""
-    height, width, channels = image_shape
+    patch, channels = options.patch_size, image_shape[2] * options.patch_size**2
     stages = options.generator_filters
-    size = (height >> (len(stages) - 1), width >> (len(stages) - 1))
+    size = options.base_size(image_shape, len(stages))
     up: list[nn.Module] = [nn.Linear(latent_dim, stages[0], bias=False), _LearnedMap(stages[0], *size)]
     for stage, filters in enumerate(stages):
         if stage:
             up += [*_change_filters(stages[stage - 1], filters), _Upsample(filters)]
         up += _blocks(filters, options)
-    up.append(nn.Conv2d(stages[-1], channels, 1, bias=False))
+    up += [nn.Conv2d(stages[-1], channels, 1, bias=False), nn.PixelShuffle(patch)]
     stages = options.discriminator_filters
-    down: list[nn.Module] = [nn.Conv2d(channels, stages[0], 1, bias=False)]
+    down: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(channels, stages[0], 1, bias=False)]
     for stage, filters in enumerate(stages):
         if stage:
             down += [_Downsample(stages[stage - 1]), *_change_filters(stages[stage - 1], filters)]
         down += _blocks(filters, options)
-    size = (height >> (len(stages) - 1), width >> (len(stages) - 1))
+    size = options.base_size(image_shape, len(stages))
     readout = nn.Conv2d(stages[-1], stages[-1], size, groups=stages[-1], bias=False)
     down += [readout, nn.Flatten(), nn.Linear(stages[-1], 1, bias=False)]
     return nn.Sequential(*up), nn.Sequential(*down)
 
 
 def _blocks(filters: int, options: R3ganOptions) -> list[nn.Module]:
-    return [_Block(filters, filters * options.expansion, options.group_size) for _ in range(options.blocks_per_stage)]
+    return [_Block(filters, *options.hidden(filters)) for _ in range(options.blocks_per_stage)]
 
 
 def _change_filters(before: int, after: int) -> list[nn.Module]:
@@ -46,10 +46,10 @@ def _change_filters(before: int, after: int) -> list[nn.Module]:
 
 
 class _Block(nn.Module):
-    def __init__(self, filters: int, hidden: int, group_size: int):
+    def __init__(self, filters: int, hidden: int, groups: int):
         super().__init__()
         self.expand = nn.Conv2d(filters, hidden, 1)
-        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden // group_size)
+        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups)
         self.reduce = nn.Conv2d(hidden, filters, 1, bias=False)
         nn.init.zeros_(self.reduce.weight)
 
