@@ -10,6 +10,7 @@ A budget counts the seconds of a whole command, with its start, on one of two cl
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -64,7 +65,7 @@ class Cost:
 
 
 def run(command: Sequence[str], output: IO[bytes], cores: Sequence[int] = (), errors: IO[bytes] | None = None) -> Usage:
-    """Runs a command in the repository until its end.
+    """Runs a command in the repository until its end. SIGTERM and Ctrl-C end it, too.
 
     Args:
         command: Program and arguments.
@@ -74,12 +75,15 @@ def run(command: Sequence[str], output: IO[bytes], cores: Sequence[int] = (), er
     """
     started = time.monotonic()
     stderr = subprocess.STDOUT if errors is None else errors
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with subprocess.Popen([*pinned(cores), *command], cwd=_ROOT, stdout=output, stderr=stderr) as process:
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.terminate()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, previous)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
     return Usage(process.returncode, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import photograph_table
 from benchmarks.markdown import MISSING, table
 from benchmarks.recipe_records import MEASURED, Record, Row
 
@@ -26,9 +27,8 @@ def render(rows: Sequence[tuple[Row, Record | None]], records: Path = RECORDS) -
 
 
 def _is_shown(row: Row, record: Record | None) -> bool:
-    return (
-        row.recipe == "photos" and record is not None and record.outcome in MEASURED and "--seed" not in str(row.flags)
-    )
+    is_measured = record is not None and record.outcome in MEASURED
+    return row.recipe == "photos" and is_measured and not photograph_table.has_other_seed(row)
 
 
 def _row_cells(record: Record) -> list[str]:

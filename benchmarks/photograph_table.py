@@ -71,14 +71,15 @@ def _cells(row: Row, record: Record | None, pictures: set[str]) -> list[str]:
     return [
         *start,
         f"{record.step * record.batch:,}",
-        *(_best_and_end(record, name) for name in ("frechet",)),
+        _best_and_end(record, "frechet"),
         _floor(record),
-        *(_best_and_end(record, name) for name in ("precision", "recall")),
+        _best_and_end(record, "precision"),
+        _best_and_end(record, "recall"),
         MISSING if close is None else f"{close:.1%}",
         MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
         MISSING if record.peak_memory_mib is None else f"{record.peak_memory_mib / 1024:.1f} GiB",
         f"{record.seconds / 60:.0f} min",
-        record.outcome,
+        "; ".join(filter(None, [record.outcome, record.stale(row)])),
         *(_picture(name, pictures) for name in (row.name, f"{row.name}-neighbors")),
     ]
 

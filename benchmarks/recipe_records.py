@@ -252,6 +252,11 @@ class Record:
         removed = [name for name in self.settings if name not in current]
         return [name for name in current if self.settings.get(name, defaults[name]) != current[name]] + removed
 
+    def stale(self, row: Row) -> str:
+        """Returns a phrase on the settings that have changed since; empty if there is none or the data is missing."""
+        changed = [] if row.missing else self.changed(row)
+        return f"stale: {', '.join(changed)} changed since" if changed else ""
+
 
 def machine() -> dict[str, Any]:
     """Returns processor, number of cores that this process may use, and versions."""

@@ -65,14 +65,14 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
     others = [(row, record) for row, record in rows if row.prepared is None]
     lines = [*_machines(measured), ""]
     if photographs:
-        lines += ["### Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
+        lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
         lines += [*(_note(row, record) for row, record in photographs), ""]
     if seeds := photograph_table.spread(rows):
-        lines += ["### Spread over seeds", "", *seeds, ""]
+        lines += ["## Spread over seeds", "", *seeds, ""]
     if devices := device_table.render(rows):
-        lines += ["### Time and memory by device", "", *devices, ""]
+        lines += ["## Time and memory by device", "", *devices, ""]
     if photographs:
-        lines += ["### Digits and stacked digits", ""]
+        lines += ["## Digits", ""]
     shown = [(row, record) for row, record in others if not photograph_table.has_other_seed(row)]
     lines += table(_HEADER, [_cells(row, record, row.name in thumbnails) for row, record in shown])
     lines += ["", *(_note(row, record) for row, record in others), *_curves([r for _, r in others if r in measured])]
@@ -113,11 +113,9 @@ def state(row: Row, record: Record | None) -> str:
     """Describes the state of a row's measurement."""
     if record is None:
         return row.missing or "not run"
-    changed = [] if row.missing else record.changed(row)
-    stale = f", stale: {', '.join(changed)} changed since" if changed else ""
-    if record.outcome not in MEASURED:
-        return f"interrupted at step {record.step:,}{stale}"
-    return f"measured: {record.outcome}{stale}"
+    interrupted = f"interrupted at step {record.step:,}"
+    word = f"measured: {record.outcome}" if record.outcome in MEASURED else interrupted
+    return ", ".join(filter(None, [word, record.stale(row)]))
 
 
 def score(record: Record) -> str:
@@ -152,8 +150,7 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
         return [*start, *[MISSING] * (len(_HEADER) - len(start) - 2), word, MISSING]
     # The record describes the run; the row describes a run with the current settings.
     start[1:] = [f"{record.data}, {'×'.join(map(str, record.image_shape))}", f"{record.steps:,} × {record.batch}"]
-    changed = record.changed(row)
-    outcome = record.outcome + (f"; stale: {', '.join(changed)} changed since" if changed else "")
+    outcome = "; ".join(filter(None, [record.outcome, record.stale(row)]))
     return [
         *start,
         _wall_time(record),

@@ -43,7 +43,7 @@ from trainer.registry import did_you_mean
 _EVERY_1000_STEPS = tuple(f"--{what}_every_steps=1000" for what in ("evaluate", "sample", "checkpoint"))
 
 _CORE_MINUTES = 60.0
-"""Budget of a row on photographs: half an hour of two cores."""
+"""Budget of most rows on photographs: half an hour of two cores."""
 
 VARIANTS: list[Row] = [
     # Each variant is one entry: name, recipe, more flags, purpose.
@@ -118,14 +118,18 @@ class ResultPaths:
 RESULTS = ResultPaths()
 
 
-def rows(data_dir: Path | None = None, runs: Path | None = None) -> list[Row]:
+def rows(data_dir: Path | None = None, runs: Path | None = None, budget_scale: float = 1.0) -> list[Row]:
     """Returns the rows on photographs, a row for every other recipe, and the variants.
 
     Args:
         data_dir: Folder of prepared sets; None if there is none.
         runs: Folder of the run directories; None if there is none.
+        budget_scale: Factor of the budgets.
     """
-    photographs = [dataclasses.replace(row, data_dir=data_dir, runs=runs) for row in PHOTOGRAPHS]
+    photographs = [
+        dataclasses.replace(row, data_dir=data_dir, runs=runs, core_minutes=(row.core_minutes or 0.0) * budget_scale)
+        for row in PHOTOGRAPHS
+    ]
     names = [name for name in recipes.names() if not recipes.takes_context(name)]
     return [*photographs, *(Row(name, name, (), recipes.summary(name)) for name in names), *VARIANTS]
 
@@ -160,7 +164,9 @@ class Budget:
 def is_measured(row: Row) -> bool:
     """Returns whether the row has a complete record for its current settings."""
     record = Record.load(RESULTS.records, row.name)
-    return record is not None and record.outcome in MEASURED and not (row.missing or record.changed(row))
+    if record is None or record.outcome not in MEASURED or row.missing or record.changed(row):
+        return False
+    return row.prepared is None or record.best is None or bool(record.real_against_real)
 
 
 def measure(row: Row, runs: Path, is_over: Callable[[], bool]) -> Record:
@@ -208,13 +214,13 @@ def print_list(chosen: list[Row], runs: Path) -> None:
         print(f"{row.name:<24} {row.recipe:<20} {row.data:<32} {length:<15} {state}")
 
 
-def choose(names: list[str], data_dir: Path | None = None, runs: Path | None = None) -> list[Row]:
+def choose(names: list[str], known_rows: list[Row]) -> list[Row]:
     """Returns the rows with these names, or all rows.
 
     Raises:
         ConfigError: If a name is unknown.
     """
-    known = {row.name: row for row in rows(data_dir, runs)}
+    known = {row.name: row for row in known_rows}
     for name in names:
         if name not in known:
             raise ConfigError(f"only={name} is not a row; {did_you_mean(name, known)}--list shows all rows.")
@@ -231,6 +237,13 @@ def define(values: absl_flags.FlagValues) -> None:
         "data_dir", None, "Folder of the prepared sets of the rows on photographs.", flag_values=values
     )
     absl_flags.DEFINE_float(
+        "core_minutes",
+        _CORE_MINUTES,
+        "Minutes of training times cores of a row on photographs. Rows with another budget change in proportion.",
+        lower_bound=0.1,
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float(
         "minutes", None, "Minutes to spend; no limit by default.", lower_bound=0.0, flag_values=values
     )
 
@@ -239,7 +252,7 @@ def act(values: absl_flags.FlagValues) -> None:
     """Lists rows, writes the table, or runs rows without a measurement."""
     runs = Path(values.runs).absolute()
     data_dir = None if values.data_dir is None else Path(values.data_dir).absolute()
-    chosen = choose(values.only, data_dir, runs)
+    chosen = choose(values.only, rows(data_dir, runs, values.core_minutes / _CORE_MINUTES))
     if values.list:
         return print_list(chosen, runs)
     if values.table:
