@@ -286,7 +286,7 @@ def _check_implemented(config: TrainConfig) -> None:
         "loss": config.loss in _LOSSES,
         "penalties": all(penalty in _PENALTIES for penalty in config.penalties),
         "discriminator_repeats": config.discriminator_repeats == 1,
-        "update_order": config.update_order == "alternating" or not config.penalties,
+        "penalty_every_steps": config.update_order == "alternating" or config.penalty_every_steps == 1,
         "discriminator_updates": config.discriminator_updates == "together",
         "model": config.model == "gan" or (config.model == "conditional" and config.architecture != "r3gan"),
     }

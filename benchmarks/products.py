@@ -12,7 +12,8 @@ separately, without bias and activation, at the shapes of the step, and multipli
 
 A penalty on input gradients adds the pass to the images and its own gradients: the kernel's, and that of the upstream
 gradient, which is a forward pass. Penalties at every k-th step have a forward pass of their own, and count 1/k. The
-generator of a relativistic loss also needs the logits of real images, one forward pass more.
+generator of a relativistic loss also needs the logits of real images, one forward pass more unless the step is
+simultaneous.
 
 `ours` runs the layers of this package, which replace the general kernels for some shapes; `plain` runs Keras's own
 layers at the same shapes. A share of 1 means that a step does nothing else.
@@ -103,18 +104,15 @@ def counts(config: TrainConfig, network: str, *, first: bool) -> Counts:
         network: generator or discriminator.
         first: Whether the layer is the first of its network.
     """
-    if config.update_order == "simultaneous":
-        return {"generator": (1, 1, int(not first)), "discriminator": (2, 2, 1 if first else 3)}[network]
-    repeats = config.discriminator_repeats
+    is_joint, repeats = config.update_order == "simultaneous", config.discriminator_repeats
     if network == "generator":
-        return 1 + repeats, 1, int(not first)
+        return 1 if is_joint else 1 + repeats, 1, int(not first)
+    forward, kernel, inputs = (2, 2, 1 if first else 3) if is_joint else (2 * repeats + 1, 2 * repeats, 1)
+    if not is_joint:
+        inputs += 0 if first else 2 * repeats
+        forward += config.loss == "relativistic"
     share = len(config.penalties) / config.penalty_every_steps
-    forward = share if config.penalty_every_steps == 1 else 2 * share
-    return (
-        2 * repeats + 1 + forward + (config.loss == "relativistic"),
-        2 * repeats + share,
-        1 + (0 if first else 2 * repeats) + share,
-    )
+    return forward + (share if config.penalty_every_steps == 1 else 2 * share), kernel + share, inputs + share
 
 
 def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:

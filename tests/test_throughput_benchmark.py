@@ -62,6 +62,9 @@ CONFIGS = {
 }
 
 
+CONFIGS["simultaneous r3gan"] = CONFIGS["r3gan"].override(update_order="simultaneous")
+
+
 @pytest.fixture(params=CONFIGS)
 def case(request):
     return cases.from_config(CONFIGS[request.param])
@@ -80,7 +83,10 @@ def test_peers_implement_the_networks_of_every_case(name):
         ("loss", {"loss": "wasserstein"}),
         ("penalties", {"penalties": ("gradient_penalty",)}),
         ("discriminator_repeats", {"discriminator_repeats": 2}),
-        ("update_order", {"penalties": ("r1",), "update_order": "simultaneous"}),
+        (
+            "penalty_every_steps",
+            {"penalties": ("r1",), "penalty_every_steps": 2, "update_order": "simultaneous"},
+        ),
         ("discriminator_updates", {"discriminator_updates": "separate"}),
         ("model", {"model": "acgan"}),
     ],
@@ -162,6 +168,9 @@ def test_a_peer_has_the_networks_of_r3gan(name):
         ({}, "generator", True, (2, 1, 0)),
         ({}, "generator", False, (2, 1, 1)),
         ({"penalties": (), "update_order": "simultaneous"}, "discriminator", False, (2, 2, 3)),
+        ({"update_order": "simultaneous"}, "discriminator", False, (4, 4, 5)),
+        ({"update_order": "simultaneous"}, "discriminator", True, (4, 4, 3)),
+        ({"update_order": "simultaneous"}, "generator", False, (1, 1, 1)),
     ],
 )
 def test_products_of_a_step_are_counted_with_those_of_penalties(changes, network, first, counts):
@@ -205,7 +214,7 @@ for compiled, eager in zip(*gradients):
 def test_pytorch_peers_have_networks_of_our_size_and_train_them(tmp_path):
     """A process of its own: PyTorch's compiler and TensorFlow do not start in the same one."""
     pytest.importorskip("torch", exc_type=ImportError)
-    names = ["mlp", "conditional dcgan", "paper", "patches", "r3gan"]
+    names = ["mlp", "conditional dcgan", "paper", "patches", "simultaneous r3gan", "r3gan"]
     for name in names:
         (tmp_path / name).mkdir()
         cases.from_config(CONFIGS[name]).save(tmp_path / name)

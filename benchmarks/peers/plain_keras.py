@@ -49,10 +49,12 @@ class PlainGAN:
         generator_loss_of, discriminator_loss_of = self._losses
         with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
             fakes, fake_labels = self._generate()
-            fake_logits = self._discriminate(fakes, fake_labels)
-            real_logits = self._discriminate(images, labels)
+            names, weight = self._case.config.penalties, self._case.config.penalty_weight
+            fake_logits, fake_norms = self._logits_and_norms(fakes, fake_labels, "r2" in names)
+            real_logits, real_norms = self._logits_and_norms(images, labels, "r1" in names)
             generator_loss = generator_loss_of(real_logits, fake_logits)
             discriminator_loss = discriminator_loss_of(real_logits, fake_logits)
+            discriminator_loss += weight / 2 * (real_norms + fake_norms)
         self._update(0, self._gradients(0, generator_tape, generator_loss))
         self._update(1, self._gradients(1, discriminator_tape, discriminator_loss))
         return generator_loss, discriminator_loss

@@ -81,9 +81,10 @@ class PyTorch:
 
     def _joint_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         generator_loss_of, discriminator_loss_of = _LOSSES[self._case.config.loss]
-        fake_logits = self._discriminate(*self._generate())
-        real_logits = self._discriminate(images, labels)
-        discriminator_loss = discriminator_loss_of(real_logits, fake_logits)
+        names, weight = self._case.config.penalties, self._case.config.penalty_weight
+        fake_logits, fake_norms = self._logits_and_norms(*self._generate(), "r2" in names)
+        real_logits, real_norms = self._logits_and_norms(images, labels, "r1" in names)
+        discriminator_loss = discriminator_loss_of(real_logits, fake_logits) + weight / 2 * (real_norms + fake_norms)
         gradients = torch.autograd.grad(discriminator_loss, self._parameters[1], retain_graph=True)
         self._update(0, torch.autograd.grad(generator_loss_of(real_logits, fake_logits), self._parameters[0]))
         self._update(1, gradients)
@@ -136,7 +137,8 @@ class PyTorch:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns logits [B, 1], and their gradients [B, C, H, W] with a graph of their own."""
         del parameters, precision
-        images = images.detach().requires_grad_()
+        if not images.requires_grad:
+            images = images.detach().requires_grad_()
         with self._autocast():
             logits = self._discriminator(images).float()
         return logits, torch.autograd.grad(logits.sum(), images, create_graph=True)[0]
