@@ -146,8 +146,9 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Hash of the settings, eight hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
+        """Hash of the settings and the budget, eight hexadecimal digits."""
+        facts = self.settings | ({} if self.core_minutes is None else {"core_minutes": self.core_minutes})
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclasses.dataclass

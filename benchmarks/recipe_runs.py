@@ -23,8 +23,6 @@ from trainer.storage import RunDirectory, write_atomically
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECS = 1.0
-
-
 _SAMPLES_WITH_NEIGHBORS = 8
 
 

@@ -125,6 +125,8 @@ def test_a_row_with_a_context_is_configured_for_its_data(data_dir):
 def test_the_number_of_steps_fits_the_budget_and_is_measured_once(results, row, tmp_path, monkeypatch, minutes, steps):
     run = recipe_runs.Run(dataclasses.replace(row, core_minutes=minutes), tmp_path)
     assert f"--steps={steps}" in run.command()
+    other = recipe_runs.Run(dataclasses.replace(row, core_minutes=minutes + 1), tmp_path)
+    assert other.directory.root != run.directory.root
     monkeypatch.setattr(budget, "calibrate", None)
     assert f"--evaluate_every_steps={max(1, -(-steps // 10))}" in run.command()
 
