@@ -13,7 +13,7 @@ start of the command, but no evaluation. Two short runs measure how many steps f
 
 Each contender runs alone. At each of `--moments` it generates 5,000 images, which `python -m trainer evaluate` measures
 with `--metrics=photos` against the data set. Contenders with a result in `--out` are not repeated, so that the same
-command can be given in pieces. The table and `equal_time.json` contain all results of the folder.
+command can be given in pieces. Times and images/s are those of the clock. The table and `equal_time.json` contain all results of the folder.
 """
 
 import dataclasses
@@ -224,7 +224,7 @@ def table(found: list[dict[str, Any]]) -> str:
         return "There is no result yet."
     header = ("contender", "frechet", "ratio", "precision", "recall", "images/s", "images seen", "MiB", "computes in")
     best = _metric(found[0]["moments"][-1], "frechet")
-    rows = [(*header, "frechet by minute")]
+    rows = [(*header, f"frechet by minute of {found[0]['plan']['clock']} time")]
     for result in found:
         end = result["moments"][-1]
         curve = [f"{moment['seconds'] / 60:.1f}: {_metric(moment, 'frechet'):.3g}" for moment in result["moments"]]

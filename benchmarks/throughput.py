@@ -91,13 +91,12 @@ def measure(name: str, peers: list[str]) -> dict[str, Any]:
     num_steps = 0 if _STEPS.value == "auto" else int(_STEPS.value)
     with tempfile.TemporaryDirectory() as folder:
         case.save(Path(folder))
-        precisions = dict.fromkeys(("ours", *peers), _PRECISIONS.value)
-        workers = [
-            Worker(contender, Path(folder), case.batch_size, choice, _ROUND_SECONDS.value, num_steps)
-            for contender, choice in precisions.items()
-        ]
-        constant = "ours-constant", Path(folder), case.batch_size, [workers[0].precision]
-        workers.append(Worker(*constant, _ROUND_SECONDS.value, num_steps))
+
+        def start(contender: str, precisions: list[str]) -> Worker:
+            return Worker(contender, Path(folder), case.batch_size, precisions, _ROUND_SECONDS.value, num_steps)
+
+        workers = [start(contender, _PRECISIONS.value) for contender in ("ours", *peers)]
+        workers.append(start("ours-constant", [workers[0].precision]))
         _check_parameters(workers)
         result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers)}
         result["contenders"] = {
