@@ -9,11 +9,13 @@
 A contender is `NAME`, a recipe with its defaults, or `NAME=RECIPE FLAGS`. `torch_dcgan` is the DCGAN of PyTorch
 tutorials, see `peers/pytorch_dcgan.py`. The budget is `--minutes` per contender: on the clock `wall` time that passes,
 on the clock `processor` the processor time of all threads, times the number of cores that may be used. It contains the
-start of the command, but no evaluation. Two short runs measure how many steps fit, so that schedules end in time.
+start of the command (for `torch_dcgan` it does not) and no evaluation. Two short runs measure how many steps fit, so
+that schedules end in time.
 
 Each contender runs alone. At each of `--moments` it generates 5,000 images, which `python -m trainer evaluate` measures
 with `--metrics=photos` against the data set. Contenders with a result in `--out` are not repeated, so that the same
-command can be given in pieces. Times and images/s are those of the clock. The table and `equal_time.json` contain all results of the folder.
+command can be given in pieces. Times and images/s are those of the clock. The table and `equal_time.json` contain all
+results of the folder.
 """
 
 import dataclasses
