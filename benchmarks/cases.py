@@ -165,7 +165,6 @@ class R3ganOptions:
     blocks_per_stage: int
     expansion: float
     group_size: int | None
-    patch_size: int
 
     def hidden(self, filters: int) -> tuple[int, int]:
         """Returns the number of channels inside of a block, and the number of groups of its 3×3 convolution."""
@@ -174,8 +173,7 @@ class R3ganOptions:
 
     def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
         """Returns height and width of the base map."""
-        side = self.patch_size << (num_stages - 1)
-        return image_shape[0] // side, image_shape[1] // side
+        return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
 
 
 Options = DcganOptions | MlpOptions | R3ganOptions

@@ -9,7 +9,16 @@ from benchmarks.recipe_records import MEASURED, Record, Row
 
 _HEADER = (
     *("row", "data", "budget", "images seen", "frechet", "real against real", "precision", "recall"),
-    *("close to training images", "images/s", "memory", "wall time", "outcome", "samples", "nearest training images"),
+    *(
+        "close to training images",
+        "images/s",
+        "computes in",
+        "memory",
+        "wall time",
+        "outcome",
+        "samples",
+        "nearest training images",
+    ),
 )
 _CURVE_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SEED = re.compile(r"--seed=\d+")
@@ -77,6 +86,7 @@ def _cells(row: Row, record: Record | None, pictures: set[str]) -> list[str]:
         _best_and_end(record, "recall"),
         MISSING if close is None else f"{close:.1%}",
         MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        record.precision or MISSING,
         MISSING if record.peak_memory_mib is None else f"{record.peak_memory_mib / 1024:.1f} GiB",
         f"{record.seconds / 60:.0f} min",
         "; ".join(filter(None, [record.outcome, record.stale(row)])),

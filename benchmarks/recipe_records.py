@@ -24,6 +24,9 @@ from trainer.storage import RunDirectory, documents, read_json_lines, write_atom
 _NUM_EVALUATIONS = 10
 """Number of evaluations of a row with a budget."""
 
+_CHOSEN_BY_MACHINE = ("precision", "jit_compile")
+"""Settings whose value `auto` stands for any other one."""
+
 MEASURED = ("finished", "diverged", "collapsed")
 """Outcomes of complete measurements."""
 
@@ -193,6 +196,7 @@ class Record:
         core_minutes: Budget of the row; None for the number of steps of the recipe.
         real_against_real: Metrics of real images against other real images; empty if they were not measured.
         neighbors: Share of samples that are close to a training image, and its threshold; empty if not measured.
+        precision: Precision of the networks; None if unknown.
     """
 
     name: str
@@ -218,6 +222,7 @@ class Record:
     core_minutes: float | None = None
     real_against_real: dict[str, float] = dataclasses.field(default_factory=dict)
     neighbors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -251,7 +256,8 @@ class Record:
         defaults = TrainConfig().to_dict()
         current = (row if row.core_minutes is None else row.with_steps(self.steps)).settings
         removed = [name for name in self.settings if name not in current]
-        return [name for name in current if self.settings.get(name, defaults[name]) != current[name]] + removed
+        changed = [name for name in current if self.settings.get(name, defaults[name]) != current[name]]
+        return [name for name in changed if name not in _CHOSEN_BY_MACHINE or current[name] != "auto"] + removed
 
     def stale(self, row: Row) -> str:
         """Returns a phrase on the settings that have changed since; empty if there is none or the data is missing."""
@@ -318,6 +324,7 @@ def make(
         version=__version__,
         settings=row.settings,
         core_minutes=core_minutes,
+        precision=json.loads(directory.config.read_text())["precision"] if directory.config.exists() else None,
     )
 
 

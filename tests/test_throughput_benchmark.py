@@ -45,7 +45,7 @@ CONFIGS = {
         loss="relativistic",
         penalties=("r1", "r2"),
     ),
-    "patches": tiny_config(
+    "ungrouped": tiny_config(
         "r3gan",
         architecture_options={
             "generator_filters": [16, 8],
@@ -53,7 +53,6 @@ CONFIGS = {
             "blocks_per_stage": 1,
             "expansion": 0.5,
             "group_size": None,
-            "patch_size": 2,
         },
         loss="relativistic",
         penalties=("r1",),
@@ -138,7 +137,7 @@ def test_a_peer_has_networks_of_our_size_and_trains_them(case, precision, monkey
     assert shares["seconds_per_step"] > 0 and {"ours", "plain"} < set(shares)
 
 
-@pytest.mark.parametrize("name", ["r3gan", "patches"])
+@pytest.mark.parametrize("name", ["r3gan", "ungrouped"])
 def test_a_peer_has_the_networks_of_r3gan(name):
     case = cases.from_config(CONFIGS[name])
     ours, peer = Engine(case, "float32").gan, keras_networks.build(case)
@@ -214,7 +213,7 @@ for compiled, eager in zip(*gradients):
 def test_pytorch_peers_have_networks_of_our_size_and_train_them(tmp_path):
     """A process of its own: PyTorch's compiler and TensorFlow do not start in the same one."""
     pytest.importorskip("torch", exc_type=ImportError)
-    names = ["mlp", "conditional dcgan", "paper", "patches", "simultaneous r3gan", "r3gan"]
+    names = ["mlp", "conditional dcgan", "paper", "ungrouped", "simultaneous r3gan", "r3gan"]
     for name in names:
         (tmp_path / name).mkdir()
         cases.from_config(CONFIGS[name]).save(tmp_path / name)

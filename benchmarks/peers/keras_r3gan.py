@@ -28,15 +28,12 @@ def _generator(latent_dim: int, image_shape: tuple[int, int, int], options: R3ga
         if stage:
             maps = _Upsample()(_change_filters(maps, filters))
         maps = _blocks(maps, options)
-    patch = options.patch_size
-    outputs = layers.Conv2D(image_shape[2] * patch**2, 1, use_bias=False, dtype="float32")(maps)
-    return keras.Model(inputs, _DepthToSpace(patch, dtype="float32")(outputs) if patch > 1 else outputs)
+    return keras.Model(inputs, layers.Conv2D(image_shape[2], 1, use_bias=False, dtype="float32")(maps))
 
 
 def _discriminator(image_shape: tuple[int, int, int], options: R3ganOptions) -> keras.Model:
     images = keras.Input(image_shape)
-    patches = _SpaceToDepth(options.patch_size)(images) if options.patch_size > 1 else images
-    maps = layers.Conv2D(options.discriminator_filters[0], 1, use_bias=False)(patches)
+    maps = layers.Conv2D(options.discriminator_filters[0], 1, use_bias=False)(images)
     for stage, filters in enumerate(options.discriminator_filters):
         if stage:
             maps = _change_filters(_Downsample()(maps), filters)
@@ -92,28 +89,6 @@ class _GroupedConv2D(layers.Layer):
             parts = zip(tf.split(inputs, self._groups, axis=-1), tf.split(kernel, self._groups, axis=-1), strict=True)
             outputs = tf.concat([tf.nn.conv2d(maps, part, 1, "SAME") for maps, part in parts], axis=-1)
         return outputs + self.bias
-
-
-class _SpaceToDepth(layers.Layer):
-    """Turns each patch into one pixel: [B, H, W, C] -> [B, H/P, W/P, P²C]."""
-
-    def __init__(self, patch_size: int):
-        super().__init__()
-        self._patch_size = patch_size
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.nn.space_to_depth(inputs, self._patch_size)
-
-
-class _DepthToSpace(layers.Layer):
-    """Turns each pixel into a patch: [B, h, w, P²C] -> [B, hP, wP, C]."""
-
-    def __init__(self, patch_size: int, dtype: str):
-        super().__init__(dtype=dtype)
-        self._patch_size = patch_size
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.nn.depth_to_space(inputs, self._patch_size)
 
 
 class _Upsample(layers.Layer):

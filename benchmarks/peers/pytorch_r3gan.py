@@ -16,7 +16,6 @@ _SLOPE = 0.2
 
 def build(latent_dim: int, image_shape: tuple[int, int, int], options: R3ganOptions) -> tuple[nn.Module, nn.Module]:
     """Returns generator [B, Z] -> [B, C, H, W] and discriminator [B, C, H, W] -> logits [B, 1]."""
-    patch, channels = options.patch_size, image_shape[2] * options.patch_size**2
     stages = options.generator_filters
     size = options.base_size(image_shape, len(stages))
     up: list[nn.Module] = [nn.Linear(latent_dim, stages[0], bias=False), _LearnedMap(stages[0], *size)]
@@ -24,9 +23,9 @@ def build(latent_dim: int, image_shape: tuple[int, int, int], options: R3ganOpti
         if stage:
             up += [*_change_filters(stages[stage - 1], filters), _Upsample(filters)]
         up += _blocks(filters, options)
-    up += [nn.Conv2d(stages[-1], channels, 1, bias=False), nn.PixelShuffle(patch)]
+    up.append(nn.Conv2d(stages[-1], image_shape[2], 1, bias=False))
     stages = options.discriminator_filters
-    down: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(channels, stages[0], 1, bias=False)]
+    down: list[nn.Module] = [nn.Conv2d(image_shape[2], stages[0], 1, bias=False)]
     for stage, filters in enumerate(stages):
         if stage:
             down += [_Downsample(stages[stage - 1]), *_change_filters(stages[stage - 1], filters)]
