@@ -405,7 +405,7 @@ ARGS = [
         ),
         (["--recipe=gan_rmsprop", "--penalties=r1"], ("penalties", "discriminator_updates=together")),
         (["--recipe=two_phase", "--loss=relativistic"], ("discriminator_updates=separate", "loss")),
-        (["--recipe=r3gan", "--augment=ada", "--augment_probability=none"], ("augment_probability=None",)),
+        (["--recipe=r3gan_digits", "--augment=ada", "--augment_probability=none"], ("augment_probability=None",)),
         (["--strategy=multi_worker"], ("strategy=multi_worker", "mirrored", "one_device")),
         (["--resume=never"], ("--resume=never", "scheduling.disableRetries")),
         (["--job_dir=runs/x"], ("--job_dir=runs/x", "gs://BUCKET/NAME")),

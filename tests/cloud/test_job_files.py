@@ -53,13 +53,15 @@ def written(yaml, tmp_path):
     return read
 
 
-def config_of(args):
-    """Returns the config of a trainer with these flags."""
+def config_of(args, num_devices):
+    """Returns the config of a trainer with these flags, for 5,000 images of 64×64."""
     values = absl_flags.FlagValues()
     flags.define_config(values)
     assert values(["trainer", *args])[1:] == []
     settings = flags.parsed_settings(values)
-    return recipes.get(settings.pop("recipe")).override(**settings)
+    facts = {"image_shape": (64, 64, 3), "num_images": 5000, "has_gpu": True, "device_memory_gib": 22.0}
+    context = recipes.RecipeContext(**facts, num_devices=num_devices, settings=settings)
+    return recipes.get(settings.pop("recipe"), context).override(**settings)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -69,7 +71,7 @@ def test_the_files_of_this_repository_are_valid(yaml, file):
     assert trial.base_output_uri.startswith("gs://BUCKET/runs/")
     machines = sum(pool.replica_count * max(1, pool.accelerator_count) for pool in trial.pools)
     for pool in trial.pools:
-        assert config_of(pool.program.args).global_batch_size % machines == 0
+        assert config_of(pool.program.args, machines).global_batch_size % machines == 0
 
 
 @pytest.mark.parametrize("file", FILES)

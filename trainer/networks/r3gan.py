@@ -10,15 +10,11 @@ linear([z, label]), one factor per channel, and ends in a 1×1 convolution. The 
 convolution and ends in a depthwise convolution of the base map's size and a linear layer. Images and logits are float32
 under every precision policy.
 
-With a patch size P above 1 (not in the paper), the first layer of the discriminator sees each square of P×P pixels as
-one pixel of P²C channels, and the last layer of the generator makes such pixels. The stages then begin at a P-th of the
-image's sides, which leaves out the maps that cost most per channel.
-
 With labels (K > 0) the discriminator has two inputs, images [B, H, W, C] and one-hot labels [B, K], and ends in a
 projection (arXiv 1802.05637, equation 3): linear(h) + <embedding(label), h>/sqrt(F).
 
-The size of the base map is the image size in patches, halved while both sides are even and the smaller one is at least
-8 (7×7 for 28×28, 4×4 for 32×32), or once less than the number of filters, if these are specified.
+The size of the base map is the image size halved while both sides are even and the smaller one is at least 8 (7×7 for
+28×28, 4×4 for 32×32), or once less than the number of filters, if these are specified.
 
 Choices that the paper leaves open: resampling repeats edge pixels. Layers outside the blocks are initialized to
 preserve the variance (gain 1), the learned map and the label embeddings with N(0, 1). Labels and z share a linear
@@ -61,7 +57,6 @@ def r3gan(
     blocks_per_stage: int = 2,
     expansion: float = 2,
     group_size: int | None = 16,
-    patch_size: int = 1,
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C] -> logits [B, 1].
 
@@ -69,61 +64,47 @@ def r3gan(
 
     Args:
         generator_filters: Channels of each stage, from the base map to the image; (768, 768, 768, 768) for CIFAR-10 in
-            the paper. None: 8 at the image, 16 at half its size and 64 in all other stages, for two CPU cores.
+            the paper. None: 8 at the image, 16 at half its size and 64 in all other stages, which suits digits.
         discriminator_filters: Channels of each stage, from the image to the base map. None: the same in reverse order.
         blocks_per_stage: Number of residual blocks in each stage.
         expansion: Ratio of the number of channels inside a block to that outside.
         group_size: Number of channels in a group of the 3×3 convolutions. None: one group.
-        patch_size: Side of the square of pixels that both networks treat as one pixel of the first or last stage.
     """
-    check_positive_ints(blocks_per_stage=blocks_per_stage, patch_size=patch_size)
+    check_positive_ints(blocks_per_stage=blocks_per_stage)
     if group_size is not None:
         check_positive_ints(group_size=group_size)
     check_number("expansion", expansion, minimum=_MIN_EXPANSION)
-    grid = _grid_size(image_shape, patch_size)
     add_blocks = functools.partial(_add_blocks, num_blocks=blocks_per_stage, expansion=expansion, group_size=group_size)
-    stages = _stage_filters("discriminator_filters", discriminator_filters, grid)
-    discriminator = functools.partial(_discriminator, image_shape, condition_size, stages, add_blocks, patch_size)
-    reversed_stages = _stage_filters("generator_filters", generator_filters, grid, reverse=True)
+    stages = _stage_filters("discriminator_filters", discriminator_filters, image_shape)
+    discriminator = functools.partial(_discriminator, image_shape, condition_size, stages, add_blocks)
+    reversed_stages = _stage_filters("generator_filters", generator_filters, image_shape, reverse=True)
+    generator = functools.partial(_generator, latent_dim + condition_size, image_shape, reversed_stages, add_blocks)
     for filters in (*reversed_stages, *stages):
-        _check_hidden_filters(filters, expansion, group_size)
-    generator = functools.partial(
-        _generator, latent_dim + condition_size, image_shape, reversed_stages, add_blocks, patch_size
-    )
+        if filters * expansion % (group_size or 1):
+            unit = "a whole number" if group_size is None else f"a multiple of group_size={group_size}"
+            raise ConfigError(f"{filters} filters times expansion={expansion} are not {unit}; change one of them.")
     return {"generator": generator, "discriminator": discriminator}
 
 
 def _generator(
-    input_size: int,
-    image_shape: tuple[int, int, int],
-    stages: Sequence[int],
-    add_blocks: Callable[..., Any],
-    patch_size: int,
+    input_size: int, image_shape: tuple[int, int, int], stages: Sequence[int], add_blocks: Callable[..., Any]
 ) -> keras.Model:
     inputs = keras.Input((input_size,))
     maps = keras_layers.Dense(stages[0], use_bias=False, kernel_initializer=_normal())(inputs)
-    maps = LearnedMap(*(side // (patch_size << len(stages) - 1) for side in image_shape[:2]))(maps)
+    maps = LearnedMap(*_base_size(image_shape, len(stages)))(maps)
     for stage, filters in enumerate(stages):
         if stage:
             maps = Upsample()(_change_filters(maps, filters))
         maps = add_blocks(maps, num_stages=len(stages))
-    size = image_shape[2] * patch_size**2
-    outputs = PointwiseConv2D(size, use_bias=False, kernel_initializer=_normal(), dtype="float32")(maps)
-    if patch_size > 1:
-        outputs = DepthToSpace(patch_size)(outputs)
+    outputs = PointwiseConv2D(image_shape[2], use_bias=False, kernel_initializer=_normal(), dtype="float32")(maps)
     return keras.Model(inputs, outputs, name="generator")
 
 
 def _discriminator(
-    image_shape: tuple[int, int, int],
-    condition_size: int,
-    stages: Sequence[int],
-    add_blocks: Callable[..., Any],
-    patch_size: int,
+    image_shape: tuple[int, int, int], condition_size: int, stages: Sequence[int], add_blocks: Callable[..., Any]
 ) -> keras.Model:
     images = keras.Input(image_shape)
-    maps = SpaceToDepth(patch_size)(images) if patch_size > 1 else images
-    maps = PointwiseConv2D(stages[0], use_bias=False, kernel_initializer=_normal())(maps)
+    maps = PointwiseConv2D(stages[0], use_bias=False, kernel_initializer=_normal())(images)
     for stage, filters in enumerate(stages):
         if stage:
             maps = _change_filters(Downsample()(maps), filters)
@@ -135,37 +116,6 @@ def _discriminator(
     labels = keras.Input((condition_size,))
     logits = LabelProjection(dtype="float32")([logits, features, labels])
     return keras.Model([images, labels], logits, name="discriminator")
-
-
-class _PatchLayer(keras_layers.Layer):
-    """A layer that moves pixels of square patches between space and channels.
-
-    Args:
-        patch_size: Side of a patch in pixels.
-    """
-
-    def __init__(self, patch_size: int, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.patch_size = patch_size
-
-    def get_config(self) -> dict[str, object]:
-        return super().get_config() | {"patch_size": self.patch_size}
-
-
-@keras.saving.register_keras_serializable("trainer")
-class SpaceToDepth(_PatchLayer):
-    """Turns each patch into one pixel: [B, H, W, C] -> [B, H/P, W/P, P²C]."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.nn.space_to_depth(inputs, self.patch_size)
-
-
-@keras.saving.register_keras_serializable("trainer")
-class DepthToSpace(_PatchLayer):
-    """Turns each pixel into a patch: [B, h, w, P²C] -> [B, hP, wP, C]."""
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.nn.depth_to_space(inputs, self.patch_size)
 
 
 @keras.saving.register_keras_serializable("trainer")
@@ -261,39 +211,15 @@ def _normal(gain: float = 1.0) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(gain**2, "fan_in", "untruncated_normal")
 
 
-def _check_hidden_filters(filters: int, expansion: float, group_size: int | None) -> None:
-    """Checks that a block has a whole number of channels inside, and of groups."""
-    hidden = filters * expansion
-    if group_size is not None and hidden % group_size:
-        raise ConfigError(
-            f"{filters} filters times expansion={expansion} are not a multiple of group_size={group_size}; "
-            "change one of the three."
-        )
-    if hidden % 1:
-        raise ConfigError(
-            f"{filters} filters times expansion={expansion} are {hidden:g}, not a whole number; change one of them."
-        )
-
-
-def _grid_size(image_shape: tuple[int, int, int], patch_size: int) -> tuple[int, int]:
-    """Returns how many patches an image has in each direction."""
+def _stage_filters(
+    option: str, filters: Sequence[int] | None, image_shape: tuple[int, int, int], reverse: bool = False
+) -> tuple[int, ...]:
+    """Returns the channels of each stage. The default is ordered from the image to the base map unless `reverse`."""
     height, width, _ = image_shape
     if height % 4 or width % 4:
         raise ConfigError(
             f"r3gan needs images with sides divisible by 4 and got {height}×{width}; resize or crop the images."
         )
-    if height % patch_size or width % patch_size:
-        raise ConfigError(
-            f"patch_size={patch_size} does not divide the sides of {height}×{width} images; choose a divisor of both."
-        )
-    return height // patch_size, width // patch_size
-
-
-def _stage_filters(
-    option: str, filters: Sequence[int] | None, grid: tuple[int, int], reverse: bool = False
-) -> tuple[int, ...]:
-    """Returns the channels of each stage. The default is ordered from the image to the base map unless `reverse`."""
-    height, width = grid
     if filters is None:
         num_stages = 1
         while math.gcd(height, width) % 2**num_stages == 0 and min(height, width) >= _MIN_BASE * 2**num_stages:
@@ -304,10 +230,14 @@ def _stage_filters(
     num_halvings = len(filters) - 1
     if num_halvings < 0 or math.gcd(height, width) % 2**num_halvings:
         raise ConfigError(
-            f"{option}={list(filters)} has {len(filters)} stages, which do not fit maps of {height}×{width}; "
+            f"{option}={list(filters)} has {len(filters)} stages, which do not fit {height}×{width} images; "
             "give at least one filter and at most one more than the number of times both sides can be halved."
         )
     return tuple(filters)
+
+
+def _base_size(image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
+    return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
 
 
 @tf.custom_gradient

@@ -1,22 +1,26 @@
 """The recipe for your own images. It chooses its settings by the resolution, the number of images and the device."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.config import TrainConfig
-from trainer.config.choices import Size
+from trainer.config.choices import Size, UpdateOrder
 from trainer.config.recipes.context import RecipeContext
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError, count_of
+
+Value = TypeVar("Value")
 
 _ARCHITECTURE = "r3gan"
 _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 """Limits of the sides of an image, and a number that divides them."""
 _MIN_BASE, _MAX_BASE = 4, 16
 """Limits of the smaller side of the networks' base map."""
-_GAMMA = 0.125
-"""Penalty weight at the start, times the batch, over the pixels of an image: R3GAN's value for FFHQ at 64×64."""
+_GAMMA = 0.0625
+"""Penalty weight at the start, times the batch, over the pixels of an image. R3GAN's values are 0.025 for CIFAR-10,
+0.125 for FFHQ at 64×64, and 0.59 for FFHQ at 256×256."""
 _EMA_SHARE = 1 / 40
 """Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
 _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
@@ -33,36 +37,42 @@ _LARGE_SIDE = 128
 
 @dataclass(frozen=True)
 class _Preset:
-    """Networks and settings of a size. A table has values by the side of a map or an image; see `_at`.
+    """Networks and settings of a size. Tables have a value for each side of an image; see `_at`.
 
     Attributes:
-        filters: Channels of the residual blocks, by the side of their map.
+        filters: Channels of the stages from the image to the base map. Further stages have the last number.
         blocks: Residual blocks in each stage.
         learning_rate: Learning rate of both networks at the start.
-        batch: Images per step and device, by the side of the images.
-        images: Images that a run shows, by the side of the images.
+        batch: Images per step and device.
+        images: Images that a run shows.
         checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
+        update_order: Order of the updates. A simultaneous step needs one forward pass less.
     """
 
-    filters: dict[int, int]
+    filters: Mapping[int, tuple[int, ...]]
     blocks: int
     learning_rate: float
-    batch: dict[int, int]
-    images: dict[int, int]
+    batch: Mapping[int, int]
+    images: Mapping[int, int]
     checks: int
+    update_order: UpdateOrder = UpdateOrder.ALTERNATING
 
 
 _PRESETS = {
     Size.SMALL: _Preset(
-        filters={4: 256, 8: 128, 32: 64, 64: 32, 128: 16, 256: 8},
+        filters={32: (8, 16, 64), 256: (8, 8, 16, 64), 512: (8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 16, 64)},
         blocks=1,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
-        images={32: 600_000, 64: 300_000, 128: 150_000, 256: 75_000, 512: 40_000, 1024: 20_000},
+        images={32: 1_000_000, 64: 300_000, 128: 75_000, 256: 20_000},
         checks=10,
+        update_order=UpdateOrder.SIMULTANEOUS,
     ),
     Size.MEDIUM: _Preset(
-        filters={32: 384, 64: 192, 128: 96, 256: 48, 512: 24, 1024: 16},
+        filters={
+            **{32: (384,), 64: (192, 384), 128: (96, 192, 384), 256: (48, 96, 192, 384)},
+            **{512: (24, 48, 96, 192, 384), 1024: (16, 24, 48, 96, 192, 384)},
+        },
         blocks=2,
         learning_rate=4e-4,
         batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
@@ -70,7 +80,10 @@ _PRESETS = {
         checks=25,
     ),
     Size.LARGE: _Preset(
-        filters={32: 768, 64: 384, 128: 192, 256: 96, 512: 48, 1024: 24},
+        filters={
+            **{32: (768,), 64: (384, 768), 128: (192, 384, 768), 256: (96, 192, 384, 768)},
+            **{512: (48, 96, 192, 384, 768), 1024: (24, 48, 96, 192, 384, 768)},
+        },
         blocks=2,
         learning_rate=2e-4,
         batch={128: 64, 256: 32, 512: 16, 1024: 8},
@@ -96,12 +109,13 @@ def photos(context: RecipeContext) -> TrainConfig:
     steps, images = _choose_length(context, preset, batch)
     if context.num_classes > 1:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
-    weight, rate = _choose_penalty(context, batch), f"networks of {max(preset.filters.values())} channels"
+    weight, rate = _choose_penalty(context, batch), f"size={context.size}"
     return TrainConfig(
         architecture=_ARCHITECTURE,
         architecture_options=_choose_networks(context, preset),
         latent_dim=64,
         loss="relativistic",
+        update_order=_choose_update_order(context, preset),
         penalties=("r1", "r2"),
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
@@ -123,10 +137,13 @@ def photos(context: RecipeContext) -> TrainConfig:
     )
 
 
-def _at(table: dict[int, int], side: float) -> int:
-    """Returns the value of a table for a side: that of the largest power of two that is not above the rounded side."""
-    power = 2 ** round(math.log2(side))
-    return table[max((key for key in table if key <= power), default=min(table))]
+def _at(table: Mapping[int, Value], context: RecipeContext) -> Value:
+    """Returns the value of a table for the images: that of the largest side which is not above theirs.
+
+    Their side is that of a square with as many pixels, rounded to a power of two.
+    """
+    side = 2 ** round(math.log2(_side(context)))
+    return table[max((key for key in table if key <= side), default=min(table))]
 
 
 def _side(context: RecipeContext) -> float:
@@ -139,10 +156,10 @@ def _choose_networks(context: RecipeContext, preset: _Preset) -> dict[str, Any]:
     if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
         return {}
     height, width, _ = context.image_shape
-    sides = [_side(context) / 2**halvings for halvings in range(_num_halvings(height, width) + 1)]
-    filters = [_at(preset.filters, side) for side in sides]
+    halvings, first = _num_halvings(height, width), _at(preset.filters, context)
+    filters = [first[min(stage, len(first) - 1)] for stage in range(halvings + 1)]
     options = {"generator_filters": filters[::-1], "discriminator_filters": filters, "blocks_per_stage": preset.blocks}
-    reason = f"size={context.size} at {height}x{width}: maps of {height >> len(sides) - 1}x{width >> len(sides) - 1} up"
+    reason = f"size={context.size}: from {height >> halvings}x{width >> halvings} to {height}x{width}"
     return context.choose("architecture_options", options, reason)
 
 
@@ -176,9 +193,14 @@ def _fitting_size(height: int, width: int) -> tuple[int, int]:
     return fitting[0], fitting[1]
 
 
+def _choose_update_order(context: RecipeContext, preset: _Preset) -> str:
+    """Returns the order of the updates. Repeated updates of the discriminator and rare penalties need alternation."""
+    repeats = [context.settings.get(name, 1) for name in ("discriminator_repeats", "penalty_every_steps")]
+    return (UpdateOrder.ALTERNATING if max(repeats) > 1 else preset.update_order).value
+
+
 def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
-    side, devices = _side(context), context.num_devices
-    per_device, largest = _at(preset.batch, side), _at(_MAX_BATCH, side)
+    devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
     size = min(per_device * devices, largest, context.num_images)
     reason = f"{per_device} per device, up to {largest}"
     if size == context.num_images:
@@ -191,7 +213,7 @@ def _choose_length(context: RecipeContext, preset: _Preset, batch: int) -> tuple
     settings, num_images = context.settings, context.num_images
     if settings.get("epochs") is not None:
         return None, max(batch, round(settings["epochs"] * num_images))
-    images, reason = _at(preset.images, _side(context)), f"size={context.size}"
+    images, reason = _at(preset.images, context), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
     if settings.get("init_from") is not None:
