@@ -57,7 +57,37 @@ def _conditional() -> TrainConfig:
     )
 
 
+def _r3gan() -> TrainConfig:
+    """Returns R3GAN with grouped convolutions, 8 to 64 channels wide, and both penalties at every step."""
+    return TrainConfig(
+        architecture="r3gan",
+        architecture_options={
+            "generator_filters": [64, 64, 16, 8],
+            "discriminator_filters": [8, 16, 64, 64],
+            "blocks_per_stage": 1,
+        },
+        latent_dim=64,
+        loss="relativistic",
+        penalties=("r1", "r2"),
+        penalty_weight=1.0,
+        generator_learning_rate=2e-3,
+        discriminator_learning_rate=2e-3,
+        beta_1=0.0,
+        beta_2=0.9,
+        global_batch_size=64,
+    )
+
+
+def _photos() -> TrainConfig:
+    """Returns the recipe `photos` for two CPU cores."""
+    shape = IMAGE_SHAPES["photos"]
+    return recipes.get("photos", recipes.RecipeContext(image_shape=shape, num_images=50_000, size="small"))
+
+
 CASES: dict[str, Callable[[], TrainConfig]] = {
+    "photos": _photos,
+    "r3gan": _r3gan,
+    "dcgan_paper": lambda: recipes.get("dcgan_paper"),
     "digits": lambda: recipes.get("digits"),
     "dcgan": lambda: recipes.get("dcgan"),
     "small": _small,
@@ -65,6 +95,28 @@ CASES: dict[str, Callable[[], TrainConfig]] = {
     "cgan": _conditional,
 }
 """Configs by name. Any recipe with an architecture of `_OPTION_CLASSES` can be added as one line."""
+
+IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
+    "photos": (32, 32, 3),
+    "r3gan": (32, 32, 3),
+    "dcgan_paper": (64, 64, 3),
+}
+"""Shapes (H, W, C) of the images of cases that train on photographs. All others train on the digits."""
+
+_NUM_PHOTOGRAPHS = 2048
+_LOSSES = ("non_saturating", "relativistic", "hinge")
+_PENALTIES = ("r1", "r2")
+_OMITTED: dict[str, Any] = {
+    "augment": None,
+    "augment_probability": 1.0,
+    "augment_probability_end": None,
+    "horizontal_flips": False,
+    "learning_rate_decay": "none",
+    "beta_2_end": None,
+    "penalty_weight_end": None,
+    "ema_schedule": "early",
+    "ema_half_life_images": 0.0,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +133,8 @@ class DcganOptions:
     batch_norm_momentum: float
     dropout: float
     initializer: str
+    generator_stem: str
+    discriminator_head: str
 
     def normalizes(self, depth: int) -> bool:
         """Returns whether batch norm follows convolution number `depth` of the discriminator."""
@@ -102,7 +156,29 @@ class MlpOptions:
     initializer: str
 
 
-_OPTION_CLASSES: dict[str, type[DcganOptions] | type[MlpOptions]] = {"dcgan": DcganOptions, "mlp": MlpOptions}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class R3ganOptions:
+    """Options of the architecture `r3gan`. Stages of the generator begin at the base map, those of D at the image."""
+
+    generator_filters: list[int]
+    discriminator_filters: list[int]
+    blocks_per_stage: int
+    expansion: float
+    group_size: int | None
+
+    def hidden(self, filters: int) -> tuple[int, int]:
+        """Returns the number of channels inside of a block, and the number of groups of its 3×3 convolution."""
+        hidden = round(filters * self.expansion)
+        return hidden, hidden // (self.group_size or hidden)
+
+    def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
+        """Returns height and width of the base map."""
+        return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
+
+
+Options = DcganOptions | MlpOptions | R3ganOptions
+
+_OPTION_CLASSES: dict[str, type[Options]] = {"dcgan": DcganOptions, "mlp": MlpOptions, "r3gan": R3ganOptions}
 
 
 class Contender(Protocol):
@@ -110,9 +186,11 @@ class Contender(Protocol):
 
     Attributes:
         num_parameters: Number of weights of generator and discriminator, including batch-norm moments.
+        precision: Precision of its networks: float32 or bfloat16.
     """
 
     num_parameters: tuple[int, int]
+    precision: str
 
     def run(self, num_steps: int) -> None:
         """Trains `num_steps` steps and returns when they are finished."""
@@ -120,7 +198,7 @@ class Contender(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A config without EMA, and its data in memory.
+    """A config without EMA, augmentation and schedules, and its data in memory.
 
     Attributes:
         config: Config with complete `architecture_options`.
@@ -145,7 +223,7 @@ class Case:
         return self.config.global_batch_size
 
     @property
-    def options(self) -> DcganOptions | MlpOptions:
+    def options(self) -> Options:
         """All options of the architecture."""
         return _OPTION_CLASSES[self.config.architecture](**self.config.architecture_options)
 
@@ -169,18 +247,50 @@ class Case:
 
 def get(name: str) -> Case:
     """Returns a case of `CASES`. Imports TensorFlow."""
-    return from_config(CASES[name]())
+    return from_config(CASES[name](), IMAGE_SHAPES.get(name))
 
 
-def from_config(config: TrainConfig) -> Case:
-    """Returns the case of a config, on the embedded digits. Imports TensorFlow."""
+def from_config(config: TrainConfig, image_shape: tuple[int, int, int] | None = None) -> Case:
+    """Returns the case of a config. Imports TensorFlow.
+
+    Args:
+        config: Config with any EMA, augmentation and schedules, which the case omits.
+        image_shape: Shape of random images, whose content does not affect speed; None for the embedded digits.
+
+    Raises:
+        ValueError: If the peers do not implement a setting.
+    """
     from trainer.data.loading import load
 
-    config = config.override(ema_half_life_images=0.0, architecture_options=_complete_options(config))
+    config = config.override(
+        architecture_options=_complete_options(config),
+        padding=0 if image_shape else config.padding,
+        **_OMITTED,
+    )
+    _check_implemented(config)
+    if image_shape is not None:
+        size = _NUM_PHOTOGRAPHS // config.global_batch_size * config.global_batch_size
+        images = np.random.default_rng(0).integers(0, 256, (size, *image_shape), np.uint8)
+        return Case(config, images, np.zeros(size, np.int32), 0)
     data = load("digits")
     size = len(data.images) // config.global_batch_size * config.global_batch_size
     num_classes = data.info.num_classes if config.model == "conditional" else 0
     return Case(config, data.images[:size], data.labels[:size], num_classes)
+
+
+def _check_implemented(config: TrainConfig) -> None:
+    """Checks the settings that the peers implement only for some values."""
+    implemented: dict[str, bool] = {
+        "loss": config.loss in _LOSSES,
+        "penalties": all(penalty in _PENALTIES for penalty in config.penalties),
+        "discriminator_repeats": config.discriminator_repeats == 1,
+        "penalty_every_steps": config.update_order == "alternating" or config.penalty_every_steps == 1,
+        "discriminator_updates": config.discriminator_updates == "together",
+        "model": config.model == "gan" or (config.model == "conditional" and config.architecture != "r3gan"),
+    }
+    for name, is_implemented in implemented.items():
+        if not is_implemented:
+            raise ValueError(f"the peers do not implement {name}={getattr(config, name)}; add it first.")
 
 
 def _complete_options(config: TrainConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Worker:
         name: Name of the contender.
         folder: Folder of the case, and for the log of the process.
         batch_size: Batch size of the case.
+        precisions: Precisions to choose from: float32, bfloat16, or both.
         seconds: Intended length of a turn.
         num_steps: Number of steps of a turn; 0 for as many as fit into `seconds`.
 
@@ -55,12 +57,20 @@ class Worker:
         RuntimeError: If the process died. The message has the end of its log.
     """
 
-    def __init__(self, name: str, folder: Path, batch_size: int, seconds: float, num_steps: int = 0):
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        batch_size: int,
+        precisions: Sequence[str],
+        seconds: float,
+        num_steps: int = 0,
+    ):
         self.name, self._batch_size = name, batch_size
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", name, str(folder)],
+                [sys.executable, "-m", "benchmarks.worker", name, str(folder), ",".join(precisions)],
                 cwd=_REPOSITORY,
                 env=os.environ | _ENVIRONMENT,
                 stdin=subprocess.PIPE,
@@ -70,6 +80,8 @@ class Worker:
             )
         ready = self._read_reply()
         self.label: str = ready["label"]
+        self.precision: str = ready["precision"]
+        self.trials: dict[str, float] = ready["trials"]
         self.num_parameters: list[int] = ready["num_parameters"]
         self.num_steps = num_steps or max(1, round(seconds * ready["images_per_sec"] / batch_size))
         self.turns: list[Turn] = []

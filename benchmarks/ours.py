@@ -45,16 +45,17 @@ class Engine:
 
     Args:
         case: Case to train.
+        precision: Precision of the networks: float32 or bfloat16.
         constant_input: True to train on one batch that is part of the graph.
         checkpoints: True to start every call of `run` at step 0, and to commit checkpoints to a new folder, one per
             `CHECKPOINT_EVERY_STEPS` steps and one at the end.
     """
 
-    def __init__(self, case: Case, *, constant_input: bool = False, checkpoints: bool = False):
+    def __init__(self, case: Case, precision: str, *, constant_input: bool = False, checkpoints: bool = False):
         tf.config.experimental.enable_op_determinism()
-        self._config = case.config
+        self.config, self.precision = case.config.override(precision=precision), precision
         self._checkpoints = checkpoints
-        self.gan = models.from_config(case.config, case.image_shape, case.num_classes)
+        self.gan = models.from_config(self.config, case.image_shape, case.num_classes)
         self.num_parameters = self.gan.generator.count_params(), self.gan.discriminator.count_params()
         chunk = self.gan.make_chunk(case.images, case.labels if case.num_classes else None)
         if constant_input:
@@ -74,8 +75,8 @@ class Engine:
                 self._loader,
                 keras.callbacks.CallbackList(callbacks, add_history=True, model=self.gan, num_steps=end),
                 num_steps=end,
-                global_batch_size=self._config.global_batch_size,
-                steps_per_execution=self._config.steps_per_execution,
+                global_batch_size=self.config.global_batch_size,
+                steps_per_execution=self.config.steps_per_execution,
                 preemption=Preemption(),
             ).run()
 

@@ -1,13 +1,19 @@
 """Measures which share of a step is spent in its convolutions and matrix products.
 
 A layer with a kernel has three products: forward, gradient of the input, gradient of the kernel. Each is timed
-separately, without bias and activation, at the shapes of the step, and multiplied by its count in a step (`_counts`):
+separately, without bias and activation, at the shapes of the step, and multiplied by its count in a step (`counts`):
 
 | step | G forward | G kernel | G input | D forward | D kernel | D input |
 |---|---|---|---|---|---|---|
 | simultaneous | 1 | 1 | 1, first layer 0 | 2 | 2 | 3, first layer 1 |
 | alternating, discriminator | 1 | | | 2 | 2 | 2, first layer 0 |
 | alternating, generator | 1 | 1 | 1, first layer 0 | 1 | | 1 |
+| penalty on one kind of images | | | | 1 | 1 | 1 |
+
+A penalty on input gradients adds the pass to the images and its own gradients: the kernel's, and that of the upstream
+gradient, which is a forward pass. Penalties at every k-th step have a forward pass of their own, and count 1/k. The
+generator of a relativistic loss also needs the logits of real images, one forward pass more unless the step is
+simultaneous.
 
 `ours` runs the layers of this package, which replace the general kernels for some shapes; `plain` runs Keras's own
 layers at the same shapes. A share of 1 means that a step does nothing else.
@@ -23,10 +29,12 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.ours import Engine
+from trainer.config import TrainConfig
 
-Counts = tuple[int, int, int]
+Counts = tuple[float, float, float]
 """Number of times that a step computes a layer, the gradient of its kernel and the gradient of its input."""
 
+_PRODUCT_LAYERS = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 _SWEEPS = 15
 _SECONDS_PER_TIMING = 0.02
 
@@ -38,7 +46,7 @@ def measure(engine: Engine, batch_size: int, num_steps: int) -> dict[str, Any]:
         `seconds_per_step`, and under `ours` and `plain` the `seconds` and the `share` of all products of a step.
     """
     empty_function = tf.function(lambda: tf.constant(0.0))
-    products: dict[str, list[tuple[int, Callable[[], object]]]] = {
+    products: dict[str, list[tuple[float, Callable[[], object]]]] = {
         "ours": _products(engine, batch_size, plain=False),
         "plain": _products(engine, batch_size, plain=True),
     }
@@ -73,34 +81,46 @@ def _seconds(call: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def _products(engine: Engine, batch_size: int, *, plain: bool) -> list[tuple[int, Callable[[], object]]]:
+def _products(engine: Engine, batch_size: int, *, plain: bool) -> list[tuple[float, Callable[[], object]]]:
     """Returns (count, function) of each product of a step. A call of the function computes the product once."""
-    products: list[tuple[int, Callable[[], object]]] = []
+    products: list[tuple[float, Callable[[], object]]] = []
     for name, network in (("generator", engine.gan.generator), ("discriminator", engine.gan.discriminator)):
-        layers = [layer for layer in network.layers if hasattr(layer, "kernel")]
-        for depth, layer in enumerate(layers):
+        for depth, layer in enumerate(product_layers(network)):
             calls = _calls(_bare(layer, plain), (batch_size, *layer.input.shape[1:]), engine.plan.jit_compile)
-            products += zip(_counts(engine, name, first=depth == 0), calls, strict=True)
+            products += zip(counts(engine.config, name, first=depth == 0), calls, strict=True)
     return [(count, call) for count, call in products if count]
 
 
-def _counts(engine: Engine, network: str, *, first: bool) -> Counts:
-    groups = engine.plan.groups
-    if len(groups) == 1:
-        return {"generator": (1, 1, int(not first)), "discriminator": (2, 2, 1 if first else 3)}[network]
-    repeats = groups[0].repeats
+def product_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a network that are convolutions or matrix products."""
+    return [layer for layer in network.layers if isinstance(layer, _PRODUCT_LAYERS)]
+
+
+def counts(config: TrainConfig, network: str, *, first: bool) -> Counts:
+    """Returns the counts of a layer of the generator or the discriminator.
+
+    Args:
+        config: Config with one update of both networks per step, or of `discriminator_repeats` of the discriminator.
+        network: generator or discriminator.
+        first: Whether the layer is the first of its network.
+    """
+    is_joint, repeats = config.update_order == "simultaneous", config.discriminator_repeats
     if network == "generator":
-        return 1 + repeats, 1, int(not first)
-    return 2 * repeats + 1, 2 * repeats, 1 + (0 if first else 2 * repeats)
+        return 1 if is_joint else 1 + repeats, 1, int(not first)
+    forward, kernel, inputs = (2, 2, 1 if first else 3) if is_joint else (2 * repeats + 1, 2 * repeats, 1)
+    if not is_joint:
+        inputs += 0 if first else 2 * repeats
+        forward += config.loss == "relativistic"
+    share = len(config.penalties) / config.penalty_every_steps
+    return forward + (share if config.penalty_every_steps == 1 else 2 * share), kernel + share, inputs + share
 
 
 def _bare(layer: keras.layers.Layer, plain: bool) -> keras.layers.Layer:
     """Returns a copy of a layer without bias and activation; with `plain`, an instance of Keras's own class."""
     cls = type(layer)
-    if plain:
+    if plain and getattr(layer, "groups", 1) == 1:  # Keras's grouped convolution has no gradient on CPUs
         cls = next(base for base in cls.__mro__ if base.__module__.startswith("keras."))
-    config = {name: value for name, value in layer.get_config().items() if name != "dtype"}
-    copy = cls.from_config(config | {"use_bias": False, "activation": None})
+    copy = cls.from_config(layer.get_config() | {"use_bias": False, "activation": None})
     copy.build(layer.input.shape)
     return copy
 
@@ -110,8 +130,8 @@ def _calls(layer: keras.layers.Layer, shape: tuple[int, ...], jit_compile: bool)
 
     The layer is linear, so that the gradients need no forward pass.
     """
-    inputs = tf.random.normal(shape)
-    upstream = tf.random.normal(layer(inputs).shape)
+    inputs = tf.cast(tf.random.normal(shape), layer.compute_dtype)
+    upstream = tf.cast(tf.random.normal(layer(inputs).shape), layer.compute_dtype)
 
     def gradient(of_kernel: bool, inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import statistics
@@ -15,16 +14,21 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from benchmarks import budget
 from trainer import __version__, data, metrics
 from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.data.class_selection import with_class_numbers
+from trainer.metrics.collapse import CollapseRule
 from trainer.storage import RunDirectory, documents, read_json_lines, write_atomically
+
+_NUM_EVALUATIONS = 10
+"""Number of evaluations of a row with a budget."""
+
+_CHOSEN_BY_MACHINE = ("precision", "jit_compile")
+"""Settings whose value `auto` stands for any other one."""
 
 MEASURED = ("finished", "diverged", "collapsed")
 """Outcomes of complete measurements."""
-
-_MIN_PEAK_RECALL = 0.05
-"""Smallest peak of the recall from which a collapse is recognized; smaller values are chance."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +40,55 @@ class Row:
         recipe: Value of `--recipe`.
         flags: More flags of `trainer.task`, each `--name=value`.
         why: Sentence on the purpose of the row.
+        prepared: Name of the prepared set to train on, in the folder `data_dir`; None for the recipe's own data.
+        init_from: Name of another row whose run this one starts from; None for none.
+        core_minutes: Minutes of training times cores, from which the number of steps follows; None for the recipe's.
+        data_dir: Folder of the prepared sets; None if there is none.
+        runs: Folder of the run directories.
     """
 
     name: str
     recipe: str
     flags: tuple[str, ...] = ()
     why: str = ""
+    prepared: str | None = None
+    init_from: str | None = None
+    core_minutes: float | None = None
+    data_dir: Path | None = None
+    runs: Path | None = None
+
+    @property
+    def missing(self) -> str:
+        """Sentence on what the row needs and does not have; empty if it can run."""
+        if self.prepared is None:
+            return ""
+        if self.data_dir is None or not (self.data_dir / self.prepared).is_dir():
+            folder = "--data_dir" if self.data_dir is None else str(self.data_dir)
+            return f"{self.name} needs the prepared set {self.prepared} in {folder}."
+        if self.init_from is not None and self._source() is None:
+            return f"{self.name} starts from the run of {self.init_from}, which is not in --runs."
+        return ""
+
+    @property
+    def all_flags(self) -> list[str]:
+        """Flags of the command, with those of data and the run to start from."""
+        flags = list(self.flags)
+        if self.prepared is not None and self.data_dir is not None:
+            flags.append(f"--dataset={self.data_dir / self.prepared}")
+        if self.init_from is not None:
+            flags.append(f"--init_from={self._source()}")
+        return flags
+
+    def _source(self) -> Path | None:
+        """Returns the run directory of `init_from`; None if there is none."""
+        runs = [] if self.runs is None else sorted(self.runs.glob(f"{self.init_from}-????????"))
+        return max(runs, key=lambda path: path.stat().st_mtime, default=None)
+
+    def with_steps(self, steps: int) -> "Row":
+        """Returns the row with a number of steps in place of its budget, and with ten evaluations."""
+        every = max(1, -(-steps // _NUM_EVALUATIONS))
+        cadence = (f"--{what}_every_steps={every}" for what in ("evaluate", "sample", "checkpoint"))
+        return dataclasses.replace(self, flags=(*self.flags, f"--steps={steps}", *cadence), core_minutes=None)
 
     @functools.cached_property
     def config(self) -> TrainConfig:
@@ -53,10 +100,19 @@ class Row:
         """
         values = absl_flags.FlagValues()
         config_flags.define_config(values)
-        values([self.name, *self.flags])
-        config = with_class_numbers(recipes.get(self.recipe).override(**config_flags.parsed_settings(values)))
+        values([self.name, *self.all_flags])
+        settings = config_flags.parsed_settings(values)
+        config = with_class_numbers(self._recipe_config(settings).override(**settings))
         config = config.override(metrics=config.suite)
         return config.resolve(data.num_examples(config), config.num_virtual_devices)
+
+    def _recipe_config(self, settings: dict[str, Any]) -> TrainConfig:
+        if not recipes.takes_context(self.recipe):
+            return recipes.get(self.recipe)
+        from trainer.cloud.vertex.environment import Environment
+        from trainer.training.configure import create_context  # imports TensorFlow
+
+        return recipes.get(self.recipe, create_context(settings, Environment()))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -66,6 +122,8 @@ class Row:
     @property
     def data(self) -> str:
         """Description of the training data."""
+        if self.prepared is not None:
+            return self.prepared
         config = self.config
         other = f" and {config.dataset_b}" if config.dataset_b else ""
         classes = f", classes {','.join(map(str, config.classes))}" if config.classes else ""
@@ -73,19 +131,27 @@ class Row:
 
     @property
     def command(self) -> str:
-        """Command line that reproduces the run."""
+        """Command line that reproduces the run, with paths relative to the repository."""
+        flags = list(self.flags)
+        if self.prepared is not None:
+            flags.append(f"--dataset=data/{self.prepared}")
+        if self.init_from is not None:
+            flags.append(f"--init_from=runs/{self.init_from}")
         job_dir = f"--job_dir=runs/{self.name}"
-        return shlex.join(["python", "-m", "trainer.task", f"--recipe={self.recipe}", *self.flags, job_dir])
+        return shlex.join(["python", "-m", "trainer.task", f"--recipe={self.recipe}", *flags, job_dir])
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings on which the results depend: the identity of the run and its length."""
-        return self.config.identity | {"steps": self.config.steps}
+        names = {"dataset": self.prepared} if self.prepared is not None else {}
+        source = {"init_from": self.init_from} if self.init_from is not None else {}
+        return self.config.identity | names | source | {"steps": self.config.steps}
 
     @property
     def key(self) -> str:
-        """Hash of the settings, eight hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
+        """Hash of the settings and the budget, eight hexadecimal digits."""
+        facts = self.settings | ({} if self.core_minutes is None else {"core_minutes": self.core_minutes})
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclasses.dataclass
@@ -97,6 +163,8 @@ class Part:
         exit_code: Exit code; None if the benchmark was killed first.
         load_1min: 1-minute load average of the machine at start and end, including this run.
         other_cores: Mean number of cores that all other programs used; None if unknown.
+        processor_seconds: Processor time of the process; None if unknown.
+        peak_memory_mib: Largest resident memory of the process; None if unknown.
         started: Start time in seconds since 1970; None if unknown.
     """
 
@@ -104,6 +172,8 @@ class Part:
     exit_code: int | None = None
     load_1min: tuple[float, float] = (0.0, 0.0)
     other_cores: float | None = None
+    processor_seconds: float | None = None
+    peak_memory_mib: float | None = None
     started: float | None = None
 
 
@@ -123,6 +193,10 @@ class Record:
         date: UTC date of the end.
         version: Version of the trainer.
         settings: `Row.settings` at the time of the run.
+        core_minutes: Budget of the row; None for the number of steps of the recipe.
+        real_against_real: Metrics of real images against other real images; empty if they were not measured.
+        neighbors: Share of samples that are close to a training image, and its threshold; empty if not measured.
+        precision: Precision of the networks; None if unknown.
     """
 
     name: str
@@ -145,6 +219,10 @@ class Record:
     date: str
     version: str
     settings: dict[str, Any]
+    core_minutes: float | None = None
+    real_against_real: dict[str, float] = dataclasses.field(default_factory=dict)
+    neighbors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -155,6 +233,12 @@ class Record:
     def final(self) -> dict[str, Any] | None:
         """Last evaluation, or None."""
         return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def peak_memory_mib(self) -> float | None:
+        """Largest memory of all parts; None if unknown."""
+        known = [part["peak_memory_mib"] for part in self.parts if part.get("peak_memory_mib")]
+        return max(known, default=None)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Record | None":
@@ -170,32 +254,46 @@ class Record:
     def changed(self, row: Row) -> list[str]:
         """Returns the names of settings that have changed since. Settings that did not exist yet count as defaults."""
         defaults = TrainConfig().to_dict()
-        current = row.settings
+        current = (row if row.core_minutes is None else row.with_steps(self.steps)).settings
         removed = [name for name in self.settings if name not in current]
-        return [name for name in current if self.settings.get(name, defaults[name]) != current[name]] + removed
+        changed = [name for name in current if self.settings.get(name, defaults[name]) != current[name]]
+        return [name for name in changed if name not in _CHOSEN_BY_MACHINE or current[name] != "auto"] + removed
+
+    def stale(self, row: Row) -> str:
+        """Returns a phrase on the settings that have changed since; empty if there is none or the data is missing."""
+        changed = [] if row.missing else self.changed(row)
+        return f"stale: {', '.join(changed)} changed since" if changed else ""
 
 
 def machine() -> dict[str, Any]:
-    """Returns processor, number of cores and versions."""
+    """Returns processor, number of cores that this process may use, and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": len(budget.available_cores()),
         "python": platform.python_version(),
         "tensorflow": importlib.metadata.version("tensorflow"),
     }
 
 
-def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sentence: str = "") -> Record:
+def make(
+    row: Row,
+    directory: RunDirectory,
+    parts: list[Part],
+    outcome: str,
+    sentence: str = "",
+    core_minutes: float | None = None,
+) -> Record:
     """Returns the record of a run.
 
     Args:
-        row: Row of the run.
+        row: Row of the run, with its number of steps.
         directory: Run directory.
         parts: Processes of the run.
         outcome: Outcome according to the exit code. A finished run may be recorded as collapsed.
         sentence: Message of the error that ended the run.
+        core_minutes: Budget from which the number of steps followed; None if there was none.
     """
     config = row.config
     lines, _ = read_json_lines(directory.metrics, documents.record({"step": documents.whole()}))
@@ -225,6 +323,8 @@ def make(row: Row, directory: RunDirectory, parts: list[Part], outcome: str, sen
         date=datetime.now(timezone.utc).date().isoformat(),
         version=__version__,
         settings=row.settings,
+        core_minutes=core_minutes,
+        precision=json.loads(directory.config.read_text())["precision"] if directory.config.exists() else None,
     )
 
 
@@ -252,15 +352,10 @@ def _seconds_until(time: float, parts: list[Part]) -> float | None:
 
 
 def _collapse(evaluations: list[dict[str, Any]], monitor: str) -> str:
-    """Returns the reason why a run counts as collapsed; empty if it does not."""
-    final = evaluations[-1]["metrics"]
-    for name in (name for name in final if name.startswith("recall_")):
-        peak = max(evaluations, key=lambda evaluation: evaluation["metrics"][name])
-        value = peak["metrics"][name]
-        if value >= _MIN_PEAK_RECALL and final[name] < value / 2:
-            return f"{name} ended at {final[name]:.3g}, below half of its peak of {value:.3g} at step {peak['step']}."
-    best = min(evaluations, key=lambda evaluation: evaluation["metrics"][monitor])
-    value = best["metrics"][monitor]
-    if final[monitor] > 2 * value:
-        return f"{monitor} ended at {final[monitor]:.3g}, over twice its best of {value:.3g} at step {best['step']}."
-    return ""
+    """Returns the reason why a run counts as collapsed at its end; empty if it does not."""
+    names = evaluations[-1]["metrics"]
+    recall = next((name for name in names if name.startswith("recall_")), None)
+    rule, problem = CollapseRule(monitor, recall), ""
+    for evaluation in evaluations:
+        problem = rule.update(evaluation["metrics"][monitor], evaluation["metrics"].get(recall))
+    return problem and f"At the end, {problem}."

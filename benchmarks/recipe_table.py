@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks import device_table, photograph_table
+from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
 from trainer.errors import ConfigError
 from trainer.storage import RunDirectory, write_atomically
@@ -31,7 +33,6 @@ _HEADER = (
     "outcome",
     "samples",
 )
-_MISSING = "–"
 _CURVE_MINUTES = (5, 10, 15, 20, 30, 40, 50, 60)
 _THUMBNAIL_WIDTH = 200
 _THUMBNAIL_BYTES = 20_000
@@ -53,29 +54,44 @@ def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | Non
 
 
 def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
-    """Returns the machines, the table and the commands as Markdown.
+    """Returns the machines, the tables and the commands as Markdown: photographs first.
 
     Args:
         rows: Rows with their records.
-        thumbnails: Names of the rows with a thumbnail.
+        thumbnails: Names of the rows with a thumbnail, and of other pictures.
     """
     measured = [record for _, record in rows if record is not None and record.outcome in MEASURED]
-    lines = [*_machines(measured), "", _line(_HEADER), _line(["---"] * len(_HEADER))]
-    lines += [_line(_cells(row, record, row.name in thumbnails)) for row, record in rows]
-    lines += ["", *(_note(row, record) for row, record in rows), *_curves(measured)]
+    photographs = [(row, record) for row, record in rows if row.prepared is not None]
+    others = [(row, record) for row, record in rows if row.prepared is None]
+    lines = [*_machines(measured), ""]
+    if photographs:
+        lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
+        lines += [*(_note(row, record) for row, record in photographs), ""]
+    if seeds := photograph_table.spread(rows):
+        lines += ["## Spread over seeds", "", *seeds, ""]
+    if devices := device_table.render(rows):
+        lines += ["## Time and memory by device", "", *devices, ""]
+    if photographs:
+        lines += ["## Digits", ""]
+    shown = [(row, record) for row, record in others if not photograph_table.has_other_seed(row)]
+    lines += table(_HEADER, [_cells(row, record, row.name in thumbnails) for row, record in shown])
+    lines += ["", *(_note(row, record) for row, record in others), *_curves([r for _, r in others if r in measured])]
     return "\n".join(lines) + "\n"
 
 
 def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
-    """Writes a small copy of the grid nearest to a step, or of the last grid if `step` is None.
+    """Writes a small copy of the grid nearest to a step, or of the last grid if `step` is None."""
+    if grids := sample_grids(directory.samples):
+        nearest = max(grids) if step is None else min(grids, key=lambda grid_step: abs(grid_step - step))
+        reduce(grids[nearest], path)
+
+
+def reduce(source: Path, path: Path) -> None:
+    """Writes a small copy of a picture.
 
     The number of colors, and then of pixels, is reduced until the file is smaller than 20 kB.
     """
-    grids = sample_grids(directory.samples)
-    if not grids:
-        return
-    nearest = max(grids) if step is None else min(grids, key=lambda grid_step: abs(grid_step - step))
-    with Image.open(grids[nearest]) as opened:
+    with Image.open(source) as opened:
         picture = opened.convert("L" if opened.mode == "L" else "RGB")
     width = min(_THUMBNAIL_WIDTH, picture.width)
     content = b""
@@ -96,19 +112,17 @@ def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
 def state(row: Row, record: Record | None) -> str:
     """Describes the state of a row's measurement."""
     if record is None:
-        return "not run"
-    changed = record.changed(row)
-    stale = f", stale: {', '.join(changed)} changed since" if changed else ""
-    if record.outcome not in MEASURED:
-        return f"interrupted at step {record.step:,}{stale}"
-    return f"measured: {record.outcome}{stale}"
+        return row.missing or "not run"
+    interrupted = f"interrupted at step {record.step:,}"
+    word = f"measured: {record.outcome}" if record.outcome in MEASURED else interrupted
+    return ", ".join(filter(None, [word, record.stale(row)]))
 
 
 def score(record: Record) -> str:
     """Returns the sentence on score and cost for the docstring of a recipe; empty without evaluations."""
     if record.best is None:
         return ""
-    value = _number(record.best["metrics"][record.monitor])
+    value = number(record.best["metrics"][record.monitor])
     return f"Scored {record.monitor} {value} in {_duration(record)} on {record.machine['cores']} CPU cores."
 
 
@@ -133,11 +147,10 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
     start = [f"`{row.name}`", f"{row.data}, {shape}", f"{row.config.steps:,} × {row.config.global_batch_size}"]
     if record is None or record.outcome not in MEASURED:
         word = "not measured" if record is None else f"interrupted at step {record.step:,}"
-        return [*start, *[_MISSING] * (len(_HEADER) - len(start) - 2), word, _MISSING]
+        return [*start, *[MISSING] * (len(_HEADER) - len(start) - 2), word, MISSING]
     # The record describes the run; the row describes a run with the current settings.
     start[1:] = [f"{record.data}, {'×'.join(map(str, record.image_shape))}", f"{record.steps:,} × {record.batch}"]
-    changed = record.changed(row)
-    outcome = record.outcome + (f"; stale: {', '.join(changed)} changed since" if changed else "")
+    outcome = "; ".join(filter(None, [record.outcome, record.stale(row)]))
     return [
         *start,
         _wall_time(record),
@@ -147,9 +160,9 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
         _labels(record),
         _modes(record),
         _value(record, "cycle_error"),
-        _MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
         outcome,
-        f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else _MISSING,
+        f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else MISSING,
     ]
 
 
@@ -173,30 +186,26 @@ def _value(record: Record, prefix: str) -> str:
     """Formats a metric at the best checkpoint, and at the end if it differs by more than 10%."""
     name = _metric(record, prefix)
     if name is None or record.best is None or record.final is None:
-        return _MISSING
+        return MISSING
     best, final = record.best["metrics"][name], record.final["metrics"][name]
-    return _number(best) + (f" (end {_number(final)})" if abs(final - best) > 0.1 * abs(best) else "")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number(best) + (f" (end {number(final)})" if abs(final - best) > 0.1 * abs(best) else "")
 
 
 def _frechet(record: Record) -> str:
     name = _metric(record, "frechet_")
-    return _MISSING if name is None else f"{_value(record, name)} `{name.removeprefix('frechet_')}`"
+    return MISSING if name is None else f"{_value(record, name)} `{name.removeprefix('frechet_')}`"
 
 
 def _labels(record: Record) -> str:
     for name, word in (("conditional_accuracy", "asked"), ("code_accuracy", "codes")):
         if _metric(record, name):
             return f"{_value(record, name)} {word}"
-    return _MISSING
+    return MISSING
 
 
 def _modes(record: Record) -> str:
     modes = _value(record, "num_modes_")
-    return modes if modes == _MISSING else f"{modes} / {_value(record, 'kl_')}"
+    return modes if modes == MISSING else f"{modes} / {_value(record, 'kl_')}"
 
 
 def _curves(measured: list[Record]) -> list[str]:
@@ -207,23 +216,19 @@ def _curves(measured: list[Record]) -> list[str]:
     header = ["modes / KL by", *(f"{minutes} min" for minutes in _CURVE_MINUTES)]
     points = [[_point(record, 60 * minutes) for minutes in _CURVE_MINUTES] for record in with_modes]
     lines = [[f"`{record.name}`", *cells] for record, cells in zip(with_modes, points, strict=True)]
-    return ["", _line(header), _line(["---"] * len(header)), *map(_line, lines)]
+    return ["", *table(header, lines)]
 
 
 def _point(record: Record, seconds: float) -> str:
     """Formats modes and divergence of the last evaluation until a time."""
     earlier = [e for e in record.evaluations if e["seconds"] is not None and e["seconds"] <= seconds]
     if not earlier or seconds > record.seconds + 60:
-        return _MISSING
+        return MISSING
     modes, divergence = (_metric(record, prefix) for prefix in ("num_modes_", "kl_"))
-    return " / ".join(_number(earlier[-1]["metrics"][name]) for name in (modes, divergence) if name)
+    return " / ".join(number(earlier[-1]["metrics"][name]) for name in (modes, divergence) if name)
 
 
 def _note(row: Row, record: Record | None) -> str:
     what = row.why or row.recipe
     sentence = f" {record.outcome.capitalize()}: {record.sentence}" if record is not None and record.sentence else ""
     return f"- `{row.name}`: {what}{'' if what.endswith('.') else '.'}{sentence}<br>`{row.command}`"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -1,16 +1,21 @@
 """Compares the training speed of this package with other implementations of the same GAN on the same machine.
 
-    python -m benchmarks.throughput                                   all cases, about 10 minutes on two cores
+    python -m benchmarks.throughput                                   all cases, about 30 minutes on two cores
     python -m benchmarks.throughput --cases=small --rounds=15         one case with more rounds
+    python -m benchmarks.throughput --precisions=float32              all contenders in float32
     python -m benchmarks.throughput --cases=small --checkpoint        with the cost of checkpoints
     python -m benchmarks.throughput --peers=tf,keras --json=out.json  without PyTorch; all rounds in a file
 
 Contenders: `tf` is a plain TensorFlow loop like the tutorial's. `keras` is Keras's `fit` with an overridden
-`train_step`, the faster of XLA on and off. `torch` is eager PyTorch, the fastest of its memory formats and optimizer
-forms. All train networks of the same shapes (the number of weights is compared) with the same batch size, loss,
-optimizer and phases on the same images. Each runs in its own process. Contenders take turns in alternating order, so
-that noise of the machine affects all of them. A round in which other programs used the processor is repeated. Waiting
-contenders block on their input; the last line of a case reports how idle they were.
+`train_step`, the faster of XLA on and off. `torch` is PyTorch, the fastest of its memory formats and optimizer forms,
+then the faster of eager and `torch.compile`, which needs a C++ compiler. Each contender, this package included, also
+chooses the faster precision of `--precisions`. The column `variant` shows the form that won, and the file of `--json`
+the speed of all of them in a trial.
+
+All train networks of the same shapes (the number of weights is compared) with the same batch size, loss, optimizer and
+phases on the same images, without augmentation, EMA and schedules. Each runs in its own process. Contenders take turns
+in alternating order, so that noise of the machine affects all of them. A round in which other programs used the
+processor is repeated. Waiting contenders block on their input; the last line of a case reports how idle they were.
 
 - `images/s`: median over rounds, without compilation and warm-up. `best`: the best round. `spread`: interquartile range
   over median.
@@ -40,6 +45,7 @@ from absl import app, flags
 
 from benchmarks import cases
 from benchmarks.contenders import Worker, busy_seconds
+from benchmarks.peers import cpp_compiler
 
 _PEERS = ("tf", "keras", "torch")
 _PATIENCE_SECS = 60.0
@@ -47,6 +53,7 @@ _NUM_ATTEMPTS = 3
 
 _CASES = flags.DEFINE_list("cases", list(cases.CASES), f"Cases to measure, from {', '.join(cases.CASES)}.")
 _PEERS_FLAG = flags.DEFINE_list("peers", list(_PEERS), "Peers to measure; torch is omitted if it is not installed.")
+_PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions that contenders choose from.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Number of turns of every contender.", lower_bound=1)
 _STEPS = flags.DEFINE_string("steps", "auto", "Steps per turn; auto for as many as fit into --round_seconds.")
 _ROUND_SECONDS = flags.DEFINE_float("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
@@ -77,21 +84,27 @@ def measure(name: str, peers: list[str]) -> dict[str, Any]:
     """Runs one case and prints its part of the table.
 
     Returns:
-        `contenders` by name (label, turns), `products`, `disturbed` (number of repeated rounds) and, if requested,
-        `checkpoint` (cost of each pair of runs).
+        `contenders` by name (label, trials, turns), `products`, `disturbed` (number of repeated rounds) and, if
+        requested, `checkpoint` (cost of each pair of runs).
     """
     case = cases.get(name)
     num_steps = 0 if _STEPS.value == "auto" else int(_STEPS.value)
     with tempfile.TemporaryDirectory() as folder:
         case.save(Path(folder))
-        workers = [
-            Worker(contender, Path(folder), case.batch_size, _ROUND_SECONDS.value, num_steps)
-            for contender in ("ours", *peers, "ours-constant")
-        ]
+
+        def start(contender: str, precisions: list[str]) -> Worker:
+            return Worker(contender, Path(folder), case.batch_size, precisions, _ROUND_SECONDS.value, num_steps)
+
+        workers = [start(contender, _PRECISIONS.value) for contender in ("ours", *peers)]
+        workers.append(start("ours-constant", [workers[0].precision]))
         _check_parameters(workers)
         result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers)}
         result["contenders"] = {
-            worker.name: {"label": worker.label, "turns": [dataclasses.asdict(turn) for turn in worker.turns]}
+            worker.name: {
+                "label": worker.label,
+                "trials": worker.trials,
+                "turns": [dataclasses.asdict(turn) for turn in worker.turns],
+            }
             for worker in workers
         }
         _print_rows(name, workers[:-1])
@@ -141,7 +154,7 @@ def _products(workers: list[Worker]) -> dict[str, Any]:
 
 def _checkpoint_cost(ours: Worker, folder: Path, batch_size: int) -> list[dict[str, float]]:
     """Returns the relative cost of checkpoints and the cores of other programs for each pair of runs."""
-    saving = Worker("ours-checkpoint", folder, batch_size, _ROUND_SECONDS.value)
+    saving = Worker("ours-checkpoint", folder, batch_size, [ours.precision], _ROUND_SECONDS.value)
     costs: list[dict[str, float]] = []
     for number in range(_CHECKPOINT_ROUNDS.value):
         _wait_for_quiet()
@@ -179,7 +192,7 @@ def _print_rows(case: str, workers: list[Worker]) -> None:
     for worker in workers:
         speeds = worker.speeds
         print(
-            f"{case:<8} {worker.name:<6} {statistics.median(speeds):>9,.0f} {max(speeds):>7,.0f} "
+            f"{case:<11} {worker.name:<6} {statistics.median(speeds):>9,.0f} {max(speeds):>7,.0f} "
             f"{_spread(speeds):>7.1%} {_median_ratio(ours, speeds):>8.3f}  {worker.label}",
             flush=True,
         )
@@ -194,25 +207,26 @@ def _print_summary(result: dict[str, Any]) -> None:
         best = max(peers, key=medians.__getitem__)
         tops = {name: max(values) for name, values in speeds.items()}
         print(
-            f"         ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}, "
+            f"            ratio to the best ({best}): {medians['ours'] / medians[best]:.3f}, "
             f"of best rounds {tops['ours'] / max(tops[peer] for peer in peers):.3f}"
         )
-    print(f"         constant input: {_median_ratio(speeds['ours'], speeds['ours-constant']):.3f}")
+    print(f"            constant input: {_median_ratio(speeds['ours'], speeds['ours-constant']):.3f}")
     products = result["products"]
     print(
-        f"         bare products: {products['ours']['share']:.3f} of a step of "
+        f"            bare products: {products['ours']['share']:.3f} of a step of "
         f"{1e3 * products['seconds_per_step']:.1f} ms (with Keras's own kernels {products['plain']['share']:.3f})"
     )
     if "checkpoint" in result:
         costs = [pair["cost"] for pair in result["checkpoint"]]
         details = ", ".join(f"{pair['cost']:+.1%} with {pair['foreign_cores']:.2f}" for pair in result["checkpoint"])
         print(
-            f"         checkpoint every 200 of {_CHECKPOINT_STEPS.value} steps: {statistics.median(costs):+.1%} "
+            f"            checkpoint every 200 of {_CHECKPOINT_STEPS.value} steps: {statistics.median(costs):+.1%} "
             f"({details} cores used by other programs)"
         )
     all_turns = [turn for own_turns in turns.values() for turn in own_turns]
     print(
-        f"         cores used by waiting contenders: {max(turn['waiting_cores'] for turn in all_turns):.2f} at most; "
+        "            cores used by waiting contenders: "
+        f"{max(turn['waiting_cores'] for turn in all_turns):.2f} at most; "
         f"by other programs: {statistics.median(turn['foreign_cores'] for turn in all_turns):.2f}, "
         f"{max(turn['foreign_cores'] for turn in all_turns):.2f} at most; {result['disturbed']} rounds repeated",
         flush=True,
@@ -223,13 +237,17 @@ def main(argv: list[str]) -> None:
     """Measures the requested cases."""
     del argv
     peers = [peer for peer in _PEERS_FLAG.value if peer != "torch" or _installed(("torch",))]
-    unknown = [*(set(_CASES.value) - set(cases.CASES)), *(set(peers) - set(_PEERS))]
-    if unknown:
-        raise app.UsageError(
-            f"unknown name: {unknown[0]}; cases: {', '.join(cases.CASES)}; peers: {', '.join(_PEERS)}."
-        )
+    allowed = {"cases": list(cases.CASES), "peers": list(_PEERS), "precisions": ["float32", "bfloat16"]}
+    requested = {"cases": _CASES.value, "peers": peers, "precisions": _PRECISIONS.value}
+    for name, values in requested.items():
+        if unknown := [value for value in values if value not in allowed[name]]:
+            raise app.UsageError(f"{name}={unknown[0]} is unknown; choose from {', '.join(allowed[name])}.")
+    if not _PRECISIONS.value:
+        raise app.UsageError("precisions is empty; choose from float32, bfloat16.")
     print(machine())
-    print(f"{'case':<8} {'name':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  variant", flush=True)
+    if "torch" in peers and cpp_compiler() is None:
+        print("torch.compile is omitted: it needs a C++ compiler; install g++ or set CXX.")
+    print(f"{'case':<11} {'name':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  variant", flush=True)
     results = [measure(name, peers) for name in _CASES.value]
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")

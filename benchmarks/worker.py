@@ -1,7 +1,8 @@
-"""Process with one contender: `python -m benchmarks.worker NAME FOLDER`, controlled by lines of JSON.
+"""Process with one contender: `python -m benchmarks.worker NAME FOLDER PRECISIONS`, controlled by lines of JSON.
 
-The worker builds the contender for the case in FOLDER, keeps the fastest of its variants and prints
-`{"label": ..., "num_parameters": [...], "images_per_sec": ...}`. Its answer to `{"steps": N}` is `{"seconds": ...}`,
+The worker builds the contender for the case in FOLDER, keeps the fastest of its variants in the given precisions
+(separated by commas) and prints `{"label": ..., "precision": ..., "num_parameters": [...], "images_per_sec": ...,
+"trials": {label: images per second, ...}}`. Its answer to `{"steps": N}` is `{"seconds": ...}`,
 measured after some untimed steps that warm the caches. Its answer to `{"products": N}` is the result of
 `products.measure`.
 """
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,26 @@ _STEPS_PER_UNTIMED_STEP = 8
 _TRIAL_SECONDS = 1.0
 _TRIALS = 3
 
+Factory = Callable[[], Contender]
 
-def _variants(name: str, case: Case) -> dict[str, Callable[[], Contender]]:
+
+def _variants(name: str, case: Case, precisions: Sequence[str]) -> dict[str, Factory]:
     if not name.startswith("ours"):
-        module = {"tf": "tensorflow_loop", "keras": "keras_fit", "torch": "pytorch"}[name]
-        return importlib.import_module(f"benchmarks.peers.{module}").variants(case)
+        return _peer(name).variants(case, precisions)
     from benchmarks.ours import Engine
 
     settings = {"constant_input": name == "ours-constant", "checkpoints": name == "ours-checkpoint"}
-    return {"GAN.fit's loop": partial(Engine, case, **settings)}
+    return {f"GAN.fit's loop, {precision}": partial(Engine, case, precision, **settings) for precision in precisions}
+
+
+def _refinements(name: str, case: Case, fastest: Contender) -> dict[str, Factory]:
+    make = None if name.startswith("ours") else getattr(_peer(name), "refinements", None)
+    return {} if make is None else make(case, fastest)
+
+
+def _peer(name: str) -> Any:
+    module = {"tf": "tensorflow_loop", "keras": "keras_fit", "torch": "pytorch"}[name]
+    return importlib.import_module(f"benchmarks.peers.{module}")
 
 
 def _seconds(contender: Contender, num_steps: int) -> float:
@@ -40,20 +52,31 @@ def _seconds(contender: Contender, num_steps: int) -> float:
     return time.perf_counter() - started
 
 
-def _fastest(variants: dict[str, Callable[[], Contender]]) -> tuple[str, Contender, float]:
-    """Returns label, contender and steps per second of the fastest variant, from trials in turn."""
-    built = {label: make() for label, make in variants.items()}
+def _steps_per_sec(contenders: dict[str, Contender]) -> dict[str, float]:
+    """Returns the best speed of each contender, from trials in turn."""
     num_steps = {}
-    for label, contender in built.items():
+    for label, contender in contenders.items():
         contender.run(_WARM_UP_STEPS)
         secs_per_step = _seconds(contender, _WARM_UP_STEPS) / _WARM_UP_STEPS
         num_steps[label] = max(1, round(_TRIAL_SECONDS / secs_per_step))
-    best = dict.fromkeys(built, 0.0)
+    best = dict.fromkeys(contenders, 0.0)
     for _ in range(_TRIALS):
-        for label, contender in built.items():
+        for label, contender in contenders.items():
             best[label] = max(best[label], num_steps[label] / _seconds(contender, num_steps[label]))
-    label = max(best, key=best.__getitem__)
-    return label, built[label], best[label]
+    return best
+
+
+def _fastest(name: str, case: Case, precisions: Sequence[str]) -> tuple[str, Contender, dict[str, float]]:
+    """Returns label and contender of the fastest variant, and the steps per second of all."""
+    built = {label: make() for label, make in _variants(name, case, precisions).items()}
+    speeds = _steps_per_sec(built)
+    fastest = max(speeds, key=speeds.__getitem__)
+    if refined := {label: make() for label, make in _refinements(name, case, built[fastest]).items()}:
+        finalists = {fastest: built[fastest], **refined}
+        final_speeds = _steps_per_sec(finalists)
+        fastest = max(final_speeds, key=final_speeds.__getitem__)
+        built, speeds = finalists, speeds | final_speeds
+    return fastest, built[fastest], speeds
 
 
 def _answer(request: dict[str, int], contender: Any, case: Case) -> dict[str, Any]:
@@ -67,15 +90,18 @@ def _answer(request: dict[str, int], contender: Any, case: Case) -> dict[str, An
 
 def main() -> None:
     """Answers requests until the input ends."""
-    name, folder = sys.argv[1:]
+    name, folder, precisions = sys.argv[1:]
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that output of libraries is not read as a reply
     case = Case.load(Path(folder))
-    label, contender, steps_per_sec = _fastest(_variants(name, case))
+    label, contender, speeds = _fastest(name, case, precisions.split(","))
+    trials = {variant: speed * case.batch_size for variant, speed in speeds.items()}
     ready = {
         "label": label,
+        "precision": contender.precision,
         "num_parameters": contender.num_parameters,
-        "images_per_sec": steps_per_sec * case.batch_size,
+        "images_per_sec": trials[label],
+        "trials": trials,
     }
     print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -52,8 +53,9 @@ class _StepGate(keras.callbacks.Callback):
 class KerasFit:
     """One endless `fit` in a thread, so that turns start and end within epochs."""
 
-    def __init__(self, case: Case, jit_compile: bool):
-        gan = PlainGAN(case)
+    def __init__(self, case: Case, precision: str, jit_compile: bool):
+        gan = PlainGAN(case, precision)
+        self.precision = precision
         self.num_parameters = gan.num_parameters
         self._gate = _StepGate()
         model = _Model(gan)
@@ -67,9 +69,10 @@ class KerasFit:
         self._gate.done.get()
 
 
-def variants(case: Case) -> dict[str, Callable[[], Contender]]:
+def variants(case: Case, precisions: Sequence[str]) -> dict[str, Callable[[], Contender]]:
     """Returns variants without and with XLA; Keras's `jit_compile="auto"` selects one of them."""
     return {
-        "jit_compile=False": lambda: KerasFit(case, jit_compile=False),
-        "jit_compile=True": lambda: KerasFit(case, jit_compile=True),
+        f"jit_compile={jit_compile}, {precision}": partial(KerasFit, case, precision, jit_compile)
+        for precision in precisions
+        for jit_compile in (False, True)
     }

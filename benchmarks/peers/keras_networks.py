@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions
+from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.peers import keras_r3gan
 
 
 def build(case: Case) -> tuple[keras.Model, keras.Model]:
@@ -18,6 +19,8 @@ def build(case: Case) -> tuple[keras.Model, keras.Model]:
     generator = keras.Sequential([keras.Input((case.config.latent_dim + case.num_classes,))])
     discriminator = keras.Sequential([keras.Input((height, width, channels + case.num_classes))])
     options = case.options
+    if isinstance(options, R3ganOptions):
+        return keras_r3gan.build(case.config.latent_dim, case.image_shape, options)
     if isinstance(options, DcganOptions):
         _add_dcgan_generator(generator, case.image_shape, options)
         _add_dcgan_discriminator(discriminator, options)
@@ -32,12 +35,17 @@ def _add_dcgan_generator(network: keras.Sequential, image_shape: tuple[int, int,
     total = math.prod(options.generator_strides)
     base = (height // total, width // total, options.generator_filters[0])
     settings = _kernel_settings(options)
-    network.add(layers.Dense(math.prod(base), use_bias=False, **settings))
+    has_map = options.generator_stem == "transposed_convolution"
+    if has_map:
+        network.add(layers.Reshape((1, 1, -1)))
+        network.add(layers.Conv2DTranspose(base[2], base[:2], 1, "valid", use_bias=False, **settings))
+    else:
+        network.add(layers.Dense(math.prod(base), use_bias=False, **settings))
     last = len(options.generator_strides) - 1
     for depth, stride in enumerate(options.generator_strides):
         network.add(layers.BatchNormalization(momentum=options.batch_norm_momentum))
         network.add(_activation(options.generator_activation, options.leaky_slope))
-        if depth == 0:
+        if depth == 0 and not has_map:
             network.add(layers.Reshape(base))
         if depth < last:
             filters = options.generator_filters[depth + 1]
@@ -60,6 +68,10 @@ def _add_dcgan_discriminator(network: keras.Sequential, options: DcganOptions) -
         network.add(_activation("leaky_relu", options.leaky_slope))
         if options.dropout:
             network.add(layers.Dropout(options.dropout))
+    if options.discriminator_head == "convolution":
+        network.add(layers.Conv2D(1, network.output_shape[1:3], padding="valid", **settings))
+        network.add(layers.Flatten())
+        return
     network.add(layers.Flatten())
     network.add(layers.Dense(1, **settings))
 

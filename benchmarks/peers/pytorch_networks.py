@@ -7,7 +7,8 @@ import math
 
 from torch import nn
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions
+from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.peers import pytorch_r3gan
 
 _EPSILON = 1e-3
 """Epsilon of batch norm, as in Keras."""
@@ -16,6 +17,8 @@ _EPSILON = 1e-3
 def build(case: Case) -> tuple[nn.Module, nn.Module]:
     """Returns generator [B, Z+K] -> [B, C, H, W] and discriminator [B, C+K, H, W] -> logits [B, 1]."""
     inputs, options = case.config.latent_dim + case.num_classes, case.options
+    if isinstance(options, R3ganOptions):
+        return pytorch_r3gan.build(inputs, case.image_shape, options)
     if isinstance(options, DcganOptions):
         up = _dcgan_generator(inputs, case.image_shape, options)
         down = _dcgan_discriminator(case.image_shape, case.num_classes, options)
@@ -30,12 +33,21 @@ def _dcgan_generator(inputs: int, image_shape: tuple[int, int, int], options: Dc
     total, momentum = math.prod(options.generator_strides), 1.0 - options.batch_norm_momentum
     filters = [*options.generator_filters, channels]
     base = (filters[0], height // total, width // total)
-    stack: list[nn.Module] = [
-        nn.Linear(inputs, math.prod(base), bias=False),
-        nn.BatchNorm1d(math.prod(base), _EPSILON, momentum),
-        _activation(options.generator_activation, options.leaky_slope),
-        nn.Unflatten(1, base),
-    ]
+    activation = _activation(options.generator_activation, options.leaky_slope)
+    if options.generator_stem == "transposed_convolution":
+        stack: list[nn.Module] = [
+            nn.Unflatten(1, (inputs, 1, 1)),
+            nn.ConvTranspose2d(inputs, filters[0], base[1:], bias=False),
+            nn.BatchNorm2d(filters[0], _EPSILON, momentum),
+            activation,
+        ]
+    else:
+        stack = [
+            nn.Linear(inputs, math.prod(base), bias=False),
+            nn.BatchNorm1d(math.prod(base), _EPSILON, momentum),
+            activation,
+            nn.Unflatten(1, base),
+        ]
     size = options.kernel_size
     for depth, stride in enumerate(options.generator_strides):
         if depth:
@@ -62,6 +74,8 @@ def _dcgan_discriminator(image_shape: tuple[int, int, int], num_classes: int, op
         if options.dropout:
             stack.append(nn.Dropout(options.dropout))
         previous, height, width = filters, -(-height // 2), -(-width // 2)
+    if options.discriminator_head == "convolution":
+        return [*stack, nn.Conv2d(previous, 1, (height, width)), nn.Flatten()]
     return [*stack, nn.Flatten(), nn.Linear(previous * height * width, 1)]
 
 

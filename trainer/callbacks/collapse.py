@@ -10,22 +10,13 @@ import keras
 from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.logging import log_fields
+from trainer.metrics.collapse import CollapseRule
 
 _logger = logging.getLogger(__name__)
 
-_MAX_RATIO = 2.0
-"""Ratio of the metric to its best value from which an evaluation counts as bad."""
-_NUM_BAD_EVALUATIONS = 2
-_MIN_RECALL_RATIO = 0.5
-_MIN_PEAK = 0.1
-"""Peak of the recall from which there is something to lose. The recall of few samples varies by a few hundredths."""
-
 
 class CollapseAlarm(keras.callbacks.Callback):
-    """Warns if the metric is at least twice its best in two evaluations in a row, or the recall below half its peak.
-
-    The best and the peak are those of earlier evaluations after the first step. Before the metric is lower than that
-    of the untrained generator there is nothing to lose, and no alarm. A value that is not finite counts as bad.
+    """Warns if the evaluations show a collapse by `trainer.metrics.collapse.CollapseRule`.
 
     The alarm is raised once per collapse, and again after a recovery. It adds `event/collapse`, with the value 1, to
     the logs, and therefore to `metrics.jsonl`. Its state belongs to checkpoints: pass it to `Checkpoint` as
@@ -58,26 +49,27 @@ class CollapseAlarm(keras.callbacks.Callback):
         The names contain those of the metrics, because values of other metrics say nothing about them.
         """
         state = {
-            f"best {self._monitor}": self._best,
-            f"untrained {self._monitor}": self._untrained,
-            f"num_bad {self._monitor}": float(self._num_bad),
-            f"peak {self._recall}": self._peak,
+            f"best {self._monitor}": self._rule.best,
+            f"untrained {self._monitor}": self._rule.untrained,
+            f"num_bad {self._monitor}": float(self._rule.num_bad),
+            f"peak {self._recall}": self._rule.peak,
             "is_collapsed": float(self._is_collapsed),
         }
         return {name: value for name, value in state.items() if math.isfinite(value)}
 
     def set_state(self, state: Mapping[str, float]) -> None:
         """Continues from the result of `get_state`. An empty state is that of a new run."""
-        self._best = state.get(f"best {self._monitor}", math.inf)
-        self._untrained = state.get(f"untrained {self._monitor}", math.inf)
-        self._num_bad = int(state.get(f"num_bad {self._monitor}", 0))
-        self._peak = state.get(f"peak {self._recall}", 0.0)
+        self._rule = CollapseRule(*(str(name).removeprefix("metric/") for name in (self._monitor, self._recall)))
+        self._rule.best = state.get(f"best {self._monitor}", math.inf)
+        self._rule.untrained = state.get(f"untrained {self._monitor}", math.inf)
+        self._rule.num_bad = int(state.get(f"num_bad {self._monitor}", 0))
+        self._rule.peak = state.get(f"peak {self._recall}", 0.0)
         self._is_collapsed = bool(state.get("is_collapsed", 0.0))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.model.step == 0:
             self.set_state({})
-            self._untrained = numbers(logs or {}).get(self._monitor, math.inf)
+            self._rule.untrained = numbers(logs or {}).get(self._monitor, math.inf)
         elif logs:  # the evaluation of this step, which an earlier process has abandoned
             self.on_train_batch_end(0, logs)
         elif self._is_collapsed and self._stop:
@@ -91,7 +83,7 @@ class CollapseAlarm(keras.callbacks.Callback):
         values = numbers(logs or {})
         if logs is None or self._monitor not in values:
             return
-        problem = self._update(values[self._monitor], values.get(self._recall or ""))
+        problem = self._rule.update(values[self._monitor], values.get(self._recall or ""))
         was_collapsed, self._is_collapsed = self._is_collapsed, bool(problem)
         if problem and not was_collapsed:
             logs[self.EVENT] = 1.0
@@ -105,21 +97,3 @@ class CollapseAlarm(keras.callbacks.Callback):
             _logger.info(f"The generator has recovered from its collapse at step {self.model.step}.")
         if problem and self._stop:
             self.model.stop_training = True
-
-    def _update(self, value: float, recall: float | None) -> str:
-        """Takes the values of an evaluation. Returns the description of the collapse; empty if there is none."""
-        has_best, best, peak = math.isfinite(self._best), self._best, self._peak
-        is_bad = has_best and not (value < _MAX_RATIO * best or value <= best)
-        self._num_bad = self._num_bad + 1 if is_bad else 0
-        if value < min(self._best, self._untrained):
-            self._best = value
-        problem = ""
-        if self._num_bad >= _NUM_BAD_EVALUATIONS:
-            name = self._monitor.removeprefix("metric/")
-            problem = f"{name} is {value:.4g} and was {best:.4g} at its best"
-        if recall is not None:
-            self._peak = max(peak, recall)
-            if peak >= _MIN_PEAK and not recall >= _MIN_RECALL_RATIO * peak:
-                name = str(self._recall).removeprefix("metric/")
-                problem = problem or f"{name} is {recall:.4g} and was {peak:.4g} at its peak"
-        return problem

@@ -1,0 +1,134 @@
+"""Tables of the rows on photographs for the documentation page, and the spread of rows over seeds."""
+
+import re
+import statistics
+from collections.abc import Sequence
+
+from benchmarks.markdown import MISSING, number, table
+from benchmarks.recipe_records import MEASURED, Record, Row
+
+_HEADER = (
+    *("row", "data", "budget", "images seen", "frechet", "real against real", "precision", "recall"),
+    *(
+        "close to training images",
+        "images/s",
+        "computes in",
+        "memory",
+        "wall time",
+        "outcome",
+        "samples",
+        "nearest training images",
+    ),
+)
+_CURVE_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+_SEED = re.compile(r"--seed=\d+")
+
+
+def render(rows: Sequence[tuple[Row, Record | None]], pictures: set[str]) -> list[str]:
+    """Returns the lines of the tables: results, and the Fréchet distance over time.
+
+    Args:
+        rows: Rows with their records. Those of other seeds are left out.
+        pictures: Names of the pictures, without `.png`.
+    """
+    shown = [(row, record) for row, record in rows if not has_other_seed(row)]
+    cells = [_cells(row, record, pictures) for row, record in shown]
+    measured = [record for _, record in shown if record is not None and record.outcome in MEASURED]
+    return [*table(_HEADER, cells), *_curves(measured)]
+
+
+def has_other_seed(row: Row) -> bool:
+    """Returns whether a row repeats another one with another seed."""
+    return any(_SEED.fullmatch(flag) for flag in row.flags)
+
+
+def spread(rows: Sequence[tuple[Row, Record | None]]) -> list[str]:
+    """Returns the lines of a table of the means and ranges over seeds, for rows measured with several seeds."""
+    groups: dict[tuple[object, ...], list[tuple[Row, Record]]] = {}
+    for row, record in rows:
+        if record is not None and record.outcome in MEASURED and record.best is not None:
+            flags = tuple(flag for flag in row.flags if not _SEED.fullmatch(flag))
+            groups.setdefault((row.recipe, flags, row.prepared, row.init_from), []).append((row, record))
+    cells = []
+    for group in groups.values():
+        if len(group) > 1:
+            names = ("frechet", "precision", "recall")
+            values = [_spread([_value(record, name) for _, record in group]) for name in names]
+            cells.append([f"`{group[0][0].name}`", str(len(group)), *values])
+    header = ("row", "seeds", "frechet, mean ± standard deviation (range)", "precision", "recall")
+    return table(header, cells) if cells else []
+
+
+def _spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return MISSING
+    mean, deviation = statistics.mean(known), statistics.stdev(known)
+    return f"{number(mean)} ± {number(deviation)} ({number(min(known))} to {number(max(known))})"
+
+
+def _cells(row: Row, record: Record | None, pictures: set[str]) -> list[str]:
+    budget = MISSING if row.core_minutes is None else f"{row.core_minutes:g} core-min"
+    start = [f"`{row.name}`", row.data, budget]
+    if record is None or record.outcome not in MEASURED:
+        word = "not measured" if record is None else f"interrupted at step {record.step:,}"
+        return [*start, *[MISSING] * (len(_HEADER) - len(start) - 3), word, MISSING, MISSING]
+    if record.core_minutes is not None:
+        start[2] = f"{record.core_minutes:g} core-min on {record.machine['cores']} cores"
+    start[1] = f"{record.data}, {'×'.join(map(str, record.image_shape))}"
+    close = record.neighbors.get("share_close")
+    return [
+        *start,
+        f"{record.step * record.batch:,}",
+        _best_and_end(record, "frechet"),
+        _floor(record),
+        _best_and_end(record, "precision"),
+        _best_and_end(record, "recall"),
+        MISSING if close is None else f"{close:.1%}",
+        MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        record.precision or MISSING,
+        MISSING if record.peak_memory_mib is None else f"{record.peak_memory_mib / 1024:.1f} GiB",
+        f"{record.seconds / 60:.0f} min",
+        "; ".join(filter(None, [record.outcome, record.stale(row)])),
+        *(_picture(name, pictures) for name in (row.name, f"{row.name}-neighbors")),
+    ]
+
+
+def _picture(name: str, pictures: set[str]) -> str:
+    return f"![{name}](images/recipes/{name}.png)" if name in pictures else MISSING
+
+
+def _value(record: Record, prefix: str) -> float | None:
+    """Returns a metric at the best checkpoint."""
+    metrics = {} if record.best is None else record.best["metrics"]
+    return next((value for name, value in metrics.items() if name.startswith(f"{prefix}_")), None)
+
+
+def _best_and_end(record: Record, prefix: str) -> str:
+    best = _value(record, prefix)
+    if best is None or record.final is None:
+        return MISSING
+    end = next(value for name, value in record.final["metrics"].items() if name.startswith(f"{prefix}_"))
+    return number(best) + (f" (end {number(end)})" if abs(end - best) > 0.1 * abs(best) else "")
+
+
+def _floor(record: Record) -> str:
+    values = record.real_against_real
+    return next((number(value) for name, value in values.items() if name.startswith("frechet_")), MISSING)
+
+
+def _curves(measured: list[Record]) -> list[str]:
+    """Returns a table of the Fréchet distance over time, with the minutes of each evaluation."""
+    header = ["frechet after", *(f"{share:.0%} of the time" for share in _CURVE_SHARES)]
+    cells = [[f"`{record.name}`", *(_point(record, share) for share in _CURVE_SHARES)] for record in measured]
+    return ["", *table(header, cells)] if cells else []
+
+
+def _point(record: Record, share: float) -> str:
+    """Formats the last evaluation until a share of the run's time, and its minute."""
+    known = [evaluation for evaluation in record.evaluations if evaluation["seconds"] is not None]
+    earlier = [evaluation for evaluation in known if evaluation["seconds"] <= share * record.seconds]
+    if not earlier:
+        return MISSING
+    value = next(value for name, value in earlier[-1]["metrics"].items() if name.startswith("frechet_"))
+    return f"{number(value)} ({earlier[-1]['seconds'] / 60:.0f} min)"
