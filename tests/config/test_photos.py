@@ -140,6 +140,13 @@ def test_the_batch_fits_images_and_devices(num_images, num_devices, batch):
     assert config.resolve(num_images, num_devices).steps == config.steps
 
 
+@pytest.mark.parametrize(("memory_gib", "batch"), [(14.6, 8), (19.5, 8), (22.0, 16), (31.7, 16), (None, 16)])
+def test_a_gpu_of_16_gb_gets_half_the_batch(memory_gib, batch):
+    facts = {"has_gpu": True, "device_memory_gib": memory_gib, "size": "medium"}
+    assert plan(256, **facts).global_batch_size == batch
+    assert plan(256, num_devices=2, **facts).global_batch_size == 2 * batch
+
+
 @pytest.mark.parametrize("num_devices", range(1, 40))
 def test_every_number_of_devices_divides_the_batch(num_devices):
     for size, side in itertools.product(SIZES, SIDES):
@@ -180,7 +187,8 @@ def test_labels_count_only_when_asked_for(model):
         ({"augment": None}, {"augment_probability_end": None}),
         ({"augment": "diffaugment"}, {"augment_probability": 0.0}),
         ({"augment_probability": 0.3}, {"augment": "ada", "augment_probability_end": None}),
-        ({"horizontal_flips": False}, {"augment": "ada"}),
+        ({"augment_probability_end": 0.5}, {"augment": "ada", "augment_probability": 0.0}),
+        ({"horizontal_flips": False}, {"augment": None}),
         ({"architecture": "dcgan"}, {"architecture_options": {}}),
         ({"architecture_options": {"blocks_per_stage": 3}}, {"architecture_options": {"blocks_per_stage": 3}}),
         ({"generator_learning_rate": 1e-5}, {"discriminator_learning_rate": 2e-3}),

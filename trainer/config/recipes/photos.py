@@ -25,12 +25,12 @@ _EMA_SHARE = 1 / 40
 """Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
 _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
 """Images that a run of a size for GPUs shows at least, and how often it shows each image at most beyond these."""
-_AUGMENTATION = ((400, 0.6), (100, 0.4), (25, 0.2))
-"""Smallest number of times that a run shows each image, and the probability of augmentation at its end."""
 
 
 _PIXELS_PER_EXECUTION = 640
 """Steps that a device takes in one call, times the side of the images. Progress is logged between two calls."""
+_MEDIUM_GIB = 20
+"""Memory of a GPU below which the batch of `medium` is halved."""
 _LARGE_SIDE = 128
 """Side of images from which a CPU generates fewer of them for an evaluation."""
 
@@ -46,6 +46,8 @@ class _Preset:
         batch: Images per step and device.
         images: Images that a run shows.
         checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
+        augmentation: Smallest number of times that a run shows each image, and the probability of augmentation at its
+            end, in descending order.
         update_order: Order of the updates. A simultaneous step needs one forward pass less.
     """
 
@@ -55,6 +57,7 @@ class _Preset:
     batch: Mapping[int, int]
     images: Mapping[int, int]
     checks: int
+    augmentation: tuple[tuple[int, float], ...] = ((400, 0.6), (100, 0.4), (25, 0.2))
     update_order: UpdateOrder = UpdateOrder.ALTERNATING
 
 
@@ -66,6 +69,7 @@ _PRESETS = {
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
         images={32: 1_000_000, 64: 300_000, 128: 75_000, 256: 20_000},
         checks=10,
+        augmentation=((200, 0.4),),  # it takes as long as the networks
         update_order=UpdateOrder.SIMULTANEOUS,
     ),
     Size.MEDIUM: _Preset(
@@ -86,7 +90,7 @@ _PRESETS = {
         },
         blocks=2,
         learning_rate=2e-4,
-        batch={128: 64, 256: 32, 512: 16, 1024: 8},
+        batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
         images={32: 20_000_000},
         checks=50,
     ),
@@ -132,7 +136,7 @@ def photos(context: RecipeContext) -> TrainConfig:
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
         global_batch_size=batch,
         steps=steps,
-        **_choose_augmentation(context, images),
+        **_choose_augmentation(context, preset, images),
         **_choose_cadences(context, preset, images // batch),
     )
 
@@ -201,8 +205,11 @@ def _choose_update_order(context: RecipeContext, preset: _Preset) -> str:
 
 def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
     devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
+    memory, place = context.device_memory_gib, "device"
+    if context.size == Size.MEDIUM and memory is not None and memory < _MEDIUM_GIB:
+        per_device, place = per_device // 2, f"GPU of {memory:.0f} GiB"
     size = min(per_device * devices, largest, context.num_images)
-    reason = f"{per_device} per device, up to {largest}"
+    reason = f"{per_device} per {place}, up to {largest}"
     if size == context.num_images:
         reason = f"all of the {count_of(context.num_images, 'image')}"
     return context.choose("global_batch_size", max(1, size // devices) * devices, reason)
@@ -228,20 +235,21 @@ def _choose_penalty(context: RecipeContext, batch: int) -> float:
     return context.choose("penalty_weight", weight, f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch")
 
 
-def _choose_augmentation(context: RecipeContext, images: int) -> dict[str, Any]:
+def _choose_augmentation(context: RecipeContext, preset: _Preset, images: int) -> dict[str, Any]:
     """Returns the settings of the augmentation. Its probability grows from 0, as in R3GAN.
 
     The adaptive probability of ADA needs a loss with a decision threshold, which the relativistic loss does not have.
     """
     passes = images / context.num_images
-    end = next((end for smallest, end in _AUGMENTATION if passes >= smallest), 0.0)
+    end = next((end for smallest, end in preset.augmentation if passes >= smallest), 0.0)
     reason = f"each image is shown {passes:,.0f} times"
     if context.image_shape[2] not in (1, 3):
         end, reason = 0.0, "the augmentations need gray or color images"
-    augment = context.choose("augment", "ada" if end else None, reason)
+    is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
+    augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
     if augment is None or "augment_probability" in context.settings:
         return {"augment": augment}
-    probability = context.choose("augment_probability_end", end or _AUGMENTATION[-1][1], reason)
+    probability = context.choose("augment_probability_end", end or preset.augmentation[-1][1], reason)
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
 
 
