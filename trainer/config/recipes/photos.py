@@ -36,7 +36,7 @@ _LARGE_SIDE = 128
 
 
 @dataclass(frozen=True)
-class _Preset:
+class _SizePreset:
     """Networks and settings of a size. Tables have a value for each side of an image; see `_at`.
 
     Attributes:
@@ -62,7 +62,7 @@ class _Preset:
 
 
 _PRESETS = {
-    Size.SMALL: _Preset(
+    Size.SMALL: _SizePreset(
         filters={32: (8, 16, 64), 256: (8, 8, 16, 64), 512: (8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 16, 64)},
         blocks=1,
         learning_rate=2e-3,
@@ -72,7 +72,7 @@ _PRESETS = {
         augmentation=((200, 0.4),),  # it takes as long as the networks
         update_order=UpdateOrder.SIMULTANEOUS,
     ),
-    Size.MEDIUM: _Preset(
+    Size.MEDIUM: _SizePreset(
         filters={
             **{32: (384,), 64: (192, 384), 128: (96, 192, 384), 256: (48, 96, 192, 384)},
             **{512: (24, 48, 96, 192, 384), 1024: (16, 24, 48, 96, 192, 384)},
@@ -83,7 +83,7 @@ _PRESETS = {
         images={32: 5_000_000},
         checks=25,
     ),
-    Size.LARGE: _Preset(
+    Size.LARGE: _SizePreset(
         filters={
             **{32: (768,), 64: (384, 768), 128: (192, 384, 768), 256: (96, 192, 384, 768)},
             **{512: (48, 96, 192, 384, 768), 1024: (24, 48, 96, 192, 384, 768)},
@@ -156,7 +156,7 @@ def _side(context: RecipeContext) -> float:
     return math.sqrt(height * width)
 
 
-def _choose_networks(context: RecipeContext, preset: _Preset) -> dict[str, Any]:
+def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, Any]:
     if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
         return {}
     height, width, _ = context.image_shape
@@ -197,13 +197,13 @@ def _fitting_size(height: int, width: int) -> tuple[int, int]:
     return fitting[0], fitting[1]
 
 
-def _choose_update_order(context: RecipeContext, preset: _Preset) -> str:
+def _choose_update_order(context: RecipeContext, preset: _SizePreset) -> str:
     """Returns the order of the updates. Repeated updates of the discriminator and rare penalties need alternation."""
     repeats = [context.settings.get(name, 1) for name in ("discriminator_repeats", "penalty_every_steps")]
     return (UpdateOrder.ALTERNATING if max(repeats) > 1 else preset.update_order).value
 
 
-def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
+def _choose_batch(context: RecipeContext, preset: _SizePreset) -> int:
     devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
     memory, place = context.device_memory_gib, "device"
     if context.size == Size.MEDIUM and memory is not None and memory < _MEDIUM_GIB:
@@ -215,7 +215,7 @@ def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
     return context.choose("global_batch_size", max(1, size // devices) * devices, reason)
 
 
-def _choose_length(context: RecipeContext, preset: _Preset, batch: int) -> tuple[int | None, int]:
+def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> tuple[int | None, int]:
     """Returns the number of steps, or None if the user gives epochs, and the number of images that the run shows."""
     settings, num_images = context.settings, context.num_images
     if settings.get("epochs") is not None:
@@ -235,7 +235,7 @@ def _choose_penalty(context: RecipeContext, batch: int) -> float:
     return context.choose("penalty_weight", weight, f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch")
 
 
-def _choose_augmentation(context: RecipeContext, preset: _Preset, images: int) -> dict[str, Any]:
+def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: int) -> dict[str, Any]:
     """Returns the settings of the augmentation. Its probability grows from 0, as in R3GAN.
 
     The adaptive probability of ADA needs a loss with a decision threshold, which the relativistic loss does not have.
@@ -253,7 +253,7 @@ def _choose_augmentation(context: RecipeContext, preset: _Preset, images: int) -
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
 
 
-def _choose_cadences(context: RecipeContext, preset: _Preset, steps: int) -> dict[str, Any]:
+def _choose_cadences(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:
     """Returns how often a run of `steps` steps writes and evaluates, and how many steps a device takes in one call."""
     side, choose = _side(context), context.choose
     times = {"evaluate_every_steps": 1, "sample_every_steps": 2, "checkpoint_every_steps": 4}
