@@ -63,11 +63,14 @@ class _SizePreset:
 
 _PRESETS = {
     Size.SMALL: _SizePreset(
-        filters={32: (8, 16, 64), 256: (8, 8, 16, 64), 512: (8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 16, 64)},
+        filters={
+            **{32: (8, 16, 64), 64: (8, 8, 16, 64), 128: (8, 8, 8, 16, 64), 256: (8, 8, 8, 8, 16, 64)},
+            **{512: (8, 8, 8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 8, 8, 16, 64)},
+        },
         blocks=1,
         learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
-        images={32: 1_000_000, 64: 300_000, 128: 75_000, 256: 20_000},
+        images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
         checks=10,
         augmentation=((200, 0.4),),  # it takes as long as the networks
         update_order=UpdateOrder.SIMULTANEOUS,
@@ -223,6 +226,9 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     images, reason = _at(preset.images, context), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
+    augmented = preset.augmentation[-1][0] * num_images
+    if context.size == Size.SMALL and images > augmented and settings.get("augment", "ada") is not None:
+        images, reason = max(images // 2, augmented), "few images, whose augmentation takes as long as the networks"
     if settings.get("init_from") is not None:
         images, reason = images // 2, f"{reason}, half as many with init_from"
     steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
