@@ -38,7 +38,8 @@ def test_the_settings_are_the_published_ones(name, resolution, batch, gamma, hal
     assert (config.penalty_weight, config.penalty_weight_end) == (gamma, pytest.approx(gamma / 10))
     assert (config.ema_half_life_images, config.ema_schedule) == (half_life, "cosine")
     assert (config.augment_probability, config.augment_probability_end) == (0, probability)
-    assert config.steps == math.ceil(config.schedule_images / batch) == math.ceil(20e6 / batch)
+    assert config.steps == math.ceil(20e6 / batch)
+    assert config.resolve(50_000).schedule_images == config.steps * batch
     assert config.generator_learning_rate == config.discriminator_learning_rate == 2e-4
     assert config.learning_rate_end * config.generator_learning_rate == pytest.approx(5e-5)
     assert (config.beta_1, config.beta_2, config.beta_2_end, config.epsilon) == (0, 0.9, 0.99, 1e-8)

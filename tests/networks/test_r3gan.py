@@ -66,14 +66,6 @@ def test_the_number_of_filters_sets_the_stages():
     assert generator(normal(2, 8)).shape == (2, 16, 12, 1)
 
 
-@pytest.mark.parametrize(("expansion", "hidden"), [(0.5, 4), (1, 8), (1.5, 12), (2, 16)])
-def test_a_block_without_groups_has_one_dense_convolution(expansion, hidden):
-    options = {"generator_filters": [8], "discriminator_filters": [8], "expansion": expansion, "group_size": None}
-    for network in build((8, 8, 1), blocks_per_stage=1, **options):
-        (layer,) = (layer for layer in network.layers if isinstance(layer, GroupedConv2D))
-        assert layer.kernel.shape == (3, 3, hidden, hidden)
-
-
 @pytest.mark.parametrize("groups", [1, 3])
 def test_a_grouped_convolution_is_one_with_a_block_diagonal_kernel(groups):
     size, outputs = 4, 2

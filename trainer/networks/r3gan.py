@@ -32,7 +32,6 @@ import keras
 import tensorflow as tf
 from keras import layers as keras_layers
 
-from trainer.config.fields import check_number
 from trainer.errors import ConfigError
 from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
 from trainer.networks.registry import Networks, register_architecture
@@ -41,7 +40,6 @@ from trainer.networks.validation import check_int_list, check_positive_ints
 _SLOPE = 0.2
 _ACTIVATION_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5
 _MIN_BASE = 4
-_MIN_EXPANSION = 0.125
 _DEFAULT_FILTERS = (8, 16, 64)
 
 
@@ -55,8 +53,8 @@ def r3gan(
     generator_filters: Sequence[int] | None = None,
     discriminator_filters: Sequence[int] | None = None,
     blocks_per_stage: int = 2,
-    expansion: float = 2,
-    group_size: int | None = 16,
+    expansion: int = 2,
+    group_size: int = 16,
 ) -> Networks:
     """Generator [B, Z+K] -> [B, H, W, C] and discriminator [B, H, W, C] -> logits [B, 1].
 
@@ -68,21 +66,20 @@ def r3gan(
         discriminator_filters: Channels of each stage, from the image to the base map. None: the same in reverse order.
         blocks_per_stage: Number of residual blocks in each stage.
         expansion: Ratio of the number of channels inside a block to that outside.
-        group_size: Number of channels in a group of the 3×3 convolutions. None: one group.
+        group_size: Number of channels in a group of the 3×3 convolutions.
     """
-    check_positive_ints(blocks_per_stage=blocks_per_stage)
-    if group_size is not None:
-        check_positive_ints(group_size=group_size)
-    check_number("expansion", expansion, minimum=_MIN_EXPANSION)
+    check_positive_ints(blocks_per_stage=blocks_per_stage, expansion=expansion, group_size=group_size)
     add_blocks = functools.partial(_add_blocks, num_blocks=blocks_per_stage, expansion=expansion, group_size=group_size)
     stages = _stage_filters("discriminator_filters", discriminator_filters, image_shape)
     discriminator = functools.partial(_discriminator, image_shape, condition_size, stages, add_blocks)
     reversed_stages = _stage_filters("generator_filters", generator_filters, image_shape, reverse=True)
     generator = functools.partial(_generator, latent_dim + condition_size, image_shape, reversed_stages, add_blocks)
     for filters in (*reversed_stages, *stages):
-        if filters * expansion % (group_size or 1):
-            unit = "a whole number" if group_size is None else f"a multiple of group_size={group_size}"
-            raise ConfigError(f"{filters} filters times expansion={expansion} are not {unit}; change one of them.")
+        if filters * expansion % group_size:
+            raise ConfigError(
+                f"{filters} filters times expansion={expansion} are not a multiple of group_size={group_size}; "
+                "change one of the three."
+            )
     return {"generator": generator, "discriminator": discriminator}
 
 
@@ -177,7 +174,7 @@ class LabelProjection(keras_layers.Layer):
 
 
 def _add_blocks(
-    maps: keras.KerasTensor, *, num_stages: int, num_blocks: int, expansion: float, group_size: int | None
+    maps: keras.KerasTensor, *, num_stages: int, num_blocks: int, expansion: int, group_size: int
 ) -> keras.KerasTensor:
     """Applies the residual blocks of one stage.
 
@@ -186,13 +183,12 @@ def _add_blocks(
     """
     gain = _ACTIVATION_GAIN * (num_stages * num_blocks) ** -0.25
     filters = maps.shape[-1]
-    hidden = round(filters * expansion)
-    groups = 1 if group_size is None else hidden // group_size
+    hidden = filters * expansion
     for _ in range(num_blocks):
         residual = PointwiseConv2D(hidden, use_bias=False, kernel_initializer=_normal(gain))(maps)
         residual = BiasedLeakyReLU()(residual)
         residual = GroupedConv2D(
-            hidden, 3, padding="same", groups=groups, use_bias=False, kernel_initializer=_normal(gain)
+            hidden, 3, padding="same", groups=hidden // group_size, use_bias=False, kernel_initializer=_normal(gain)
         )(residual)
         residual = BiasedLeakyReLU()(residual)
         residual = PointwiseConv2D(filters, use_bias=False, kernel_initializer="zeros")(residual)

@@ -10,11 +10,11 @@ from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError
 
 _IMAGES = 20_000_000
-"""Images of a run, and those after which the schedules end."""
+"""Images of a run, at whose end the schedules end."""
 _MIN_BASE = 4
 """Smallest side of the networks' base map."""
 _FILTERS = {32: 768, 64: 384, 128: 192, 256: 96}
-"""Channels of the residual blocks outside of their bottleneck, by the side of the map, up to the next side."""
+"""Channels of the residual blocks, by the side of their map; smaller maps have as many as the first."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def r3gan(context: RecipeContext) -> TrainConfig:
     if resolution == 128:
         reason = "between the paper's values for 64x64 and 256x256"
     filters = [_filters(side / 2**halvings) for halvings in range(_num_halvings(height, width) + 1)]
+    batch = choose("global_batch_size", preset.batch, reason)
     weight = choose("penalty_weight", preset.penalty_weight, reason)
     return TrainConfig(
         architecture="r3gan",
@@ -88,8 +89,7 @@ def r3gan(context: RecipeContext) -> TrainConfig:
         horizontal_flips=True,
         ema_half_life_images=choose("ema_half_life_images", preset.ema_half_life_images, reason),
         ema_schedule="cosine",
-        global_batch_size=(batch := choose("global_batch_size", preset.batch, reason)),
-        schedule_images=_IMAGES,
+        global_batch_size=batch,
         steps=choose("steps", math.ceil(_IMAGES / batch), f"{_IMAGES:,} images"),
         sample_every_steps=1000,
         checkpoint_every_steps=1000,
