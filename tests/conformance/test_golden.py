@@ -46,8 +46,9 @@ def small_options(config):
 
 
 def config_of(name):
-    """Returns the config of a recipe. A recipe that takes a context chooses its settings for the digits and a CPU."""
-    return recipes.get(name, recipes.RecipeContext(image_shape=(28, 28, 1), num_images=5000, num_classes=10))
+    """Returns the config of a recipe. A recipe that takes a context chooses wide networks for the digits."""
+    facts = {"image_shape": (28, 28, 1), "num_images": 5000, "num_classes": 10, "size": "large"}
+    return recipes.get(name, recipes.RecipeContext(**facts))
 
 
 def narrow(width):

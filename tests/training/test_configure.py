@@ -133,6 +133,15 @@ def test_a_resumed_run_keeps_its_settings_on_any_device(photos, stored, machine,
     assert directory in trainer_log.text
 
 
+def test_a_run_in_a_bucket_keeps_its_settings_on_any_device(photos, bucket, machine):
+    settings = {"dataset": photos, "job_dir": f"{bucket}/run"}
+    before = configure("photos", settings, Environment())
+    (locate(bucket) / "run/config.json").write_bytes(before.to_json().encode())
+    machine(1, 79.0)
+    assert configure("photos", settings, Environment()) == before
+    assert configure("photos", settings, cluster(1)) == before  # the other machines of the job read it, too
+
+
 def test_a_resumed_run_keeps_its_settings_when_its_data_grows(photos, stored, tmp_path):
     directory = stored()
     (tmp_path / "run/config.json").write_text(

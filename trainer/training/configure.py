@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, recipes
-from trainer.config.choices import Size, StrategyName
+from trainer.config.choices import StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.logging import log_fields
@@ -91,7 +91,7 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
         num_images=num_examples(config),
         num_classes=info.num_classes,
         has_gpu=num_gpus > 0,
-        device_memory_gib=_gpu_memory_gib() if num_gpus and config.size == Size.AUTO else None,
+        device_memory_gib=_gpu_memory_gib() if num_gpus else None,
         num_devices=num_devices * (environment.cluster.num_workers if environment.cluster else 1),
         size=config.size,
         settings=settings,

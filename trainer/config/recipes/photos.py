@@ -25,18 +25,18 @@ _EMA_SHARE = 1 / 40
 """Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
 _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
 """Images that a run of a size for GPUs shows at least, and how often it shows each image at most beyond these."""
-_AUGMENTATION = ((400, 0.6), (100, 0.4), (25, 0.2))
-"""Smallest number of times that a run shows each image, and the probability of augmentation at its end."""
 
 
 _PIXELS_PER_EXECUTION = 640
 """Steps that a device takes in one call, times the side of the images. Progress is logged between two calls."""
+_MEDIUM_GIB = 20
+"""Memory of a GPU below which the batch of `medium` is halved."""
 _LARGE_SIDE = 128
 """Side of images from which a CPU generates fewer of them for an evaluation."""
 
 
 @dataclass(frozen=True)
-class _Preset:
+class _SizePreset:
     """Networks and settings of a size. Tables have a value for each side of an image; see `_at`.
 
     Attributes:
@@ -46,6 +46,8 @@ class _Preset:
         batch: Images per step and device.
         images: Images that a run shows.
         checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
+        augmentation: Smallest number of times that a run shows each image, and the probability of augmentation at its
+            end, in descending order.
         update_order: Order of the updates. A simultaneous step needs one forward pass less.
     """
 
@@ -55,20 +57,25 @@ class _Preset:
     batch: Mapping[int, int]
     images: Mapping[int, int]
     checks: int
+    augmentation: tuple[tuple[int, float], ...] = ((400, 0.6), (100, 0.4), (25, 0.2))
     update_order: UpdateOrder = UpdateOrder.ALTERNATING
 
 
 _PRESETS = {
-    Size.SMALL: _Preset(
-        filters={32: (8, 16, 64), 256: (8, 8, 16, 64), 512: (8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 16, 64)},
+    Size.SMALL: _SizePreset(
+        filters={
+            **{32: (8, 16, 64), 64: (8, 8, 16, 64), 128: (8, 8, 8, 16, 64), 256: (8, 8, 8, 8, 16, 64)},
+            **{512: (8, 8, 8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 8, 8, 16, 64)},
+        },
         blocks=1,
         learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
-        images={32: 1_000_000, 64: 300_000, 128: 75_000, 256: 20_000},
+        images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
         checks=10,
+        augmentation=((200, 0.4),),  # it takes as long as the networks
         update_order=UpdateOrder.SIMULTANEOUS,
     ),
-    Size.MEDIUM: _Preset(
+    Size.MEDIUM: _SizePreset(
         filters={
             **{32: (384,), 64: (192, 384), 128: (96, 192, 384), 256: (48, 96, 192, 384)},
             **{512: (24, 48, 96, 192, 384), 1024: (16, 24, 48, 96, 192, 384)},
@@ -79,14 +86,14 @@ _PRESETS = {
         images={32: 5_000_000},
         checks=25,
     ),
-    Size.LARGE: _Preset(
+    Size.LARGE: _SizePreset(
         filters={
             **{32: (768,), 64: (384, 768), 128: (192, 384, 768), 256: (96, 192, 384, 768)},
             **{512: (48, 96, 192, 384, 768), 1024: (24, 48, 96, 192, 384, 768)},
         },
         blocks=2,
         learning_rate=2e-4,
-        batch={128: 64, 256: 32, 512: 16, 1024: 8},
+        batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
         images={32: 20_000_000},
         checks=50,
     ),
@@ -132,7 +139,7 @@ def photos(context: RecipeContext) -> TrainConfig:
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
         global_batch_size=batch,
         steps=steps,
-        **_choose_augmentation(context, images),
+        **_choose_augmentation(context, preset, images),
         **_choose_cadences(context, preset, images // batch),
     )
 
@@ -152,7 +159,7 @@ def _side(context: RecipeContext) -> float:
     return math.sqrt(height * width)
 
 
-def _choose_networks(context: RecipeContext, preset: _Preset) -> dict[str, Any]:
+def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, Any]:
     if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
         return {}
     height, width, _ = context.image_shape
@@ -193,22 +200,25 @@ def _fitting_size(height: int, width: int) -> tuple[int, int]:
     return fitting[0], fitting[1]
 
 
-def _choose_update_order(context: RecipeContext, preset: _Preset) -> str:
+def _choose_update_order(context: RecipeContext, preset: _SizePreset) -> str:
     """Returns the order of the updates. Repeated updates of the discriminator and rare penalties need alternation."""
     repeats = [context.settings.get(name, 1) for name in ("discriminator_repeats", "penalty_every_steps")]
     return (UpdateOrder.ALTERNATING if max(repeats) > 1 else preset.update_order).value
 
 
-def _choose_batch(context: RecipeContext, preset: _Preset) -> int:
+def _choose_batch(context: RecipeContext, preset: _SizePreset) -> int:
     devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
+    memory, place = context.device_memory_gib, "device"
+    if context.size == Size.MEDIUM and memory is not None and memory < _MEDIUM_GIB:
+        per_device, place = per_device // 2, f"GPU of {memory:.0f} GiB"
     size = min(per_device * devices, largest, context.num_images)
-    reason = f"{per_device} per device, up to {largest}"
+    reason = f"{per_device} per {place}, up to {largest}"
     if size == context.num_images:
         reason = f"all of the {count_of(context.num_images, 'image')}"
     return context.choose("global_batch_size", max(1, size // devices) * devices, reason)
 
 
-def _choose_length(context: RecipeContext, preset: _Preset, batch: int) -> tuple[int | None, int]:
+def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> tuple[int | None, int]:
     """Returns the number of steps, or None if the user gives epochs, and the number of images that the run shows."""
     settings, num_images = context.settings, context.num_images
     if settings.get("epochs") is not None:
@@ -216,6 +226,9 @@ def _choose_length(context: RecipeContext, preset: _Preset, batch: int) -> tuple
     images, reason = _at(preset.images, context), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
+    augmented = preset.augmentation[-1][0] * num_images
+    if context.size == Size.SMALL and images > augmented and settings.get("augment", "ada") is not None:
+        images, reason = max(images // 2, augmented), "few images, whose augmentation takes as long as the networks"
     if settings.get("init_from") is not None:
         images, reason = images // 2, f"{reason}, half as many with init_from"
     steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
@@ -228,24 +241,25 @@ def _choose_penalty(context: RecipeContext, batch: int) -> float:
     return context.choose("penalty_weight", weight, f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch")
 
 
-def _choose_augmentation(context: RecipeContext, images: int) -> dict[str, Any]:
+def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: int) -> dict[str, Any]:
     """Returns the settings of the augmentation. Its probability grows from 0, as in R3GAN.
 
     The adaptive probability of ADA needs a loss with a decision threshold, which the relativistic loss does not have.
     """
     passes = images / context.num_images
-    end = next((end for smallest, end in _AUGMENTATION if passes >= smallest), 0.0)
+    end = next((end for smallest, end in preset.augmentation if passes >= smallest), 0.0)
     reason = f"each image is shown {passes:,.0f} times"
     if context.image_shape[2] not in (1, 3):
         end, reason = 0.0, "the augmentations need gray or color images"
-    augment = context.choose("augment", "ada" if end else None, reason)
+    is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
+    augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
     if augment is None or "augment_probability" in context.settings:
         return {"augment": augment}
-    probability = context.choose("augment_probability_end", end or _AUGMENTATION[-1][1], reason)
+    probability = context.choose("augment_probability_end", end or preset.augmentation[-1][1], reason)
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
 
 
-def _choose_cadences(context: RecipeContext, preset: _Preset, steps: int) -> dict[str, Any]:
+def _choose_cadences(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:
     """Returns how often a run of `steps` steps writes and evaluates, and how many steps a device takes in one call."""
     side, choose = _side(context), context.choose
     times = {"evaluate_every_steps": 1, "sample_every_steps": 2, "checkpoint_every_steps": 4}
