@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 from bucket_runs import run
 from conftest import TINY_ARCHITECTURES, TINY_MLP, values_of
+from keras import layers
 from refusals import check_refusal
 from test_step import train
 
@@ -16,6 +18,7 @@ from trainer.config import TrainConfig, recipes
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
 from trainer.models.factory import create_gan
+from trainer.models.validation import has_convolutions
 from trainer.storage import RunDirectory
 from trainer.training import precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
@@ -103,6 +106,22 @@ def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_
     fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
     assert chosen(config, True, (32, 32, 3)) == fast
     assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (layers.Conv2D(2, 3), True),
+        (layers.SeparableConv2D(2, 3), True),
+        (layers.DepthwiseConv2D(3), True),
+        (layers.Conv2DTranspose(2, 3), True),
+        (keras.Sequential([layers.TimeDistributed(layers.Dense(2)), keras.Sequential([layers.Conv1D(2, 1)])]), True),
+        (layers.Dense(2), False),
+        (keras.Sequential([layers.Flatten(), layers.Dense(2)]), False),
+    ],
+)
+def test_convolutions_of_every_kind_count_at_any_depth(layer, expected):
+    assert has_convolutions([keras.Sequential([layer])]) == expected
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

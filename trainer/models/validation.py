@@ -14,7 +14,12 @@ from trainer.config.fields import check_choice
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.models.losses import AdversarialLoss
 
-_CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D
+_CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D),
+)
 _ACTIVATED_LAYERS = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
 _RESHAPING_LAYERS = keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity
 _POLICIES: dict[str, str] = {Precision.FLOAT32: "float32", Precision.BFLOAT16: "mixed_bfloat16"}

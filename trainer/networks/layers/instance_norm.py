@@ -15,9 +15,9 @@ _MIN_FUSED_ELEMENTS = 1 << 16
 class InstanceNormalization(layers.Layer):
     """Normalizes each channel of each image over its map, then applies a learned scale and offset per channel.
 
-    Takes [B, H, W, C] and returns the same shape. Everything is computed in float32, regardless of the layer's compute
-    type. There are no moving moments, so training and inference are the same. A 1×1 map becomes the offset, so do not
-    apply the layer to one.
+    Takes [B, H, W, C] and returns the same shape. Moments, scale, and offset are float32, regardless of the layer's
+    compute type. There are no moving moments, so training and inference are the same. A 1×1 map becomes the offset, so
+    do not apply the layer to one.
 
     The scale starts at 1 and the offset at 0, so a new layer equals the published one without learned parameters.
 
@@ -46,9 +46,10 @@ class InstanceNormalization(layers.Layer):
         return super().get_config() | {"epsilon": self.epsilon}
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        images = tf.cast(inputs, tf.float32)
+        is_fused = _uses_fused_kernel(inputs.shape)
+        images = inputs if is_fused and inputs.dtype == tf.bfloat16 else tf.cast(inputs, tf.float32)
         scale, offset = (keras.ops.convert_to_tensor(weight) for weight in (self.scale, self.offset))
-        normalize = _normalize_fused if _uses_fused_kernel(images.shape) else _normalize
+        normalize = _normalize_fused if is_fused else _normalize
         return tf.cast(normalize(images, scale, offset, self.epsilon), inputs.dtype)
 
 
