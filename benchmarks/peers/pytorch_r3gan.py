@@ -21,7 +21,7 @@ def build(latent_dim: int, image_shape: tuple[int, int, int], options: R3ganOpti
     up: list[nn.Module] = [nn.Linear(latent_dim, stages[0], bias=False), _LearnedMap(stages[0], *size)]
     for stage, filters in enumerate(stages):
         if stage:
-            up += [*_change_filters(stages[stage - 1], filters), _Upsample(filters)]
+            up += [*_change_filters(stages[stage - 1], filters), _Upsample()]
         up += _blocks(filters, options)
     up.append(nn.Conv2d(stages[-1], image_shape[2], 1, bias=False))
     stages = options.discriminator_filters
@@ -68,22 +68,23 @@ class _LearnedMap(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Doubles maps: even pixels are the inputs, odd ones the mean of both neighbors."""
+    """Doubles maps: even pixels are the inputs, odd ones the mean of both neighbors.
 
-    def __init__(self, filters: int):
-        super().__init__()
-        taps = torch.tensor([0.5, 1.0, 0.5])
-        self._filters = filters
-        self.register_buffer("_kernel", (taps[:, None] * taps).expand(filters, 1, 3, 3).contiguous(), persistent=False)
+    Slices take half the time of a transposed depthwise convolution in bfloat16, and are about as fast in float32.
+    """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
-        doubled = functional.conv_transpose2d(padded, self._kernel, stride=2, padding=1, groups=self._filters)
-        return doubled[:, :, :-1, :-1]
+        below = torch.cat([maps[:, :, 1:], maps[:, :, -1:]], dim=2)
+        maps = torch.stack([maps, torch.lerp(maps, below, 0.5)], dim=3).flatten(2, 3)
+        right = torch.cat([maps[..., 1:], maps[..., -1:]], dim=3)
+        return torch.stack([maps, torch.lerp(maps, right, 0.5)], dim=4).flatten(3, 4)
 
 
 class _Downsample(nn.Module):
-    """Halves maps with the filter [1, 2, 1]/4 at even pixels."""
+    """Halves maps with the filter [1, 2, 1]/4 at even pixels.
+
+    The depthwise convolution is in float32, where it takes a quarter of its time in bfloat16.
+    """
 
     def __init__(self, filters: int):
         super().__init__()
@@ -92,5 +93,6 @@ class _Downsample(nn.Module):
         self.register_buffer("_kernel", (taps[:, None] * taps).expand(filters, 1, 3, 3).contiguous(), persistent=False)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        padded = functional.pad(maps, (1, 0, 1, 0), mode="replicate")
-        return functional.conv2d(padded, self._kernel, stride=2, groups=self._filters)
+        with torch.autocast("cpu", enabled=False):
+            padded = functional.pad(maps.float(), (1, 0, 1, 0), mode="replicate")
+            return functional.conv2d(padded, self._kernel, stride=2, groups=self._filters).to(maps.dtype)
