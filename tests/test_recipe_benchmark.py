@@ -19,7 +19,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
 from trainer.errors import ConfigError, DivergenceError, TrainerError
 from trainer.storage import RunDirectory
-from trainer.training import run
+from trainer.training import configure
 
 TINY = Row(
     "tiny",
@@ -88,7 +88,7 @@ def test_every_registered_recipe_has_a_row_without_flags():
 
 @pytest.mark.parametrize("row", [row for row in benchmark.rows() if not row.missing], ids=lambda row: row.name)
 def test_a_row_resolves_as_the_trainer_does(row):
-    assert run.resolve(row.config, Environment()) == row.config
+    assert configure.resolve(row.config, Environment()) == row.config
     assert row.why and row.image_shape[2] in (1, 3)
 
 

@@ -9,7 +9,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags, recipes
 from trainer.errors import ConfigError
 from trainer.models import ConditionalGAN, from_config
-from trainer.training import run
+from trainer.training import configure
 
 
 def override(name="digits", **changes):
@@ -19,7 +19,7 @@ def override(name="digits", **changes):
 
 def resolve(**changes):
     """Returns a call that resolves the recipe vanilla with other settings."""
-    return lambda: run.resolve(recipes.get("vanilla").override(**changes), Environment())
+    return lambda: configure.resolve(recipes.get("vanilla").override(**changes), Environment())
 
 
 def options(model, **model_options):

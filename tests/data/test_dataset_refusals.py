@@ -25,7 +25,7 @@ from trainer.data.tfrecord_reader import read_prepared
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
-from trainer.training.run import resolve
+from trainer.training.configure import resolve
 
 LABELS = np.array([1, 0, 1, 2, 1, 1, 0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)

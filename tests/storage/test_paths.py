@@ -21,7 +21,7 @@ from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, TrainerError
 from trainer.metrics.digits_classifier import DigitsClassifier
 from trainer.storage import RunDirectory, cache_folder, local_path, locate, parse_path
-from trainer.training import restore, run
+from trainer.training import configure, restore
 from trainer.training.checkpoint.store import CheckpointStore
 
 REFUSED = [
@@ -167,7 +167,7 @@ def package(path):
 
 
 def resolve(**settings):
-    return run.resolve(TrainConfig(steps=1, **settings), Environment())
+    return configure.resolve(TrainConfig(steps=1, **settings), Environment())
 
 
 API = {

@@ -208,6 +208,7 @@ CHANGES_SCHEDULED = {"schedule_images", "penalty_weight", "penalty_every_steps",
 BASES = {"constant": {}, "scheduled": SCHEDULED}
 
 REFUSED = {
+    "size": "small",
     "dataset_b": "digits",
     "padding": 2,
     "num_chunks": 2,

@@ -40,7 +40,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         install_handler(uses_stderr=True)  # standard output is the config
     config = configure.configure(recipe, settings, environment)
     if values.dry_run:
-        print(run.with_all_settings(config, environment).to_json())
+        print(configure.with_all_settings(config, environment).to_json())
         return
     run.train(config, environment)
 

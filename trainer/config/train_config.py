@@ -47,7 +47,7 @@ class TrainConfig(Settings):
         """The selected classes as numbers, or None for all classes.
 
         Raises:
-            ConfigError: If a class is given by its name. `trainer.training.run.resolve` replaces names with numbers.
+            ConfigError: If a class is given by its name. `trainer.training.configure` replaces names with numbers.
         """
         if self.classes is None:
             return None

@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def write_arrays(out: Location, blocks: Iterator[np.ndarray], labels: np.ndarray
     if out.name.endswith(".npy"):
         np.save(buffer, images)
     else:
-        np.savez_compressed(buffer, **({"x": images} if labels is None else {"x": images, "y": labels}))
+        arrays: dict[str, Any] = {"x": images} if labels is None else {"x": images, "y": labels}
+        np.savez_compressed(buffer, **arrays)
     out.write_bytes(buffer.getvalue())
 
 

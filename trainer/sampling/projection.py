@@ -6,6 +6,7 @@ Legend: `C` candidates, `R` starts, `Z` latent size with codes, `H W` height and
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,7 +57,8 @@ class Projection:
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yields the name and the content of the files: latent, reconstruction, and progress picture."""
         buffer = io.BytesIO()
-        np.savez(buffer, latents=self.latents, **({} if self.label is None else {"labels": np.int32([self.label])}))
+        arrays: dict[str, Any] = {} if self.label is None else {"labels": np.array([self.label], np.int32)}
+        np.savez(buffer, latents=self.latents, **arrays)
         yield "latent.npz", buffer.getvalue()
         yield "reconstruction.png", png(self.reconstruction)
         captions = ["photo", *(f"step {step}" for step, _ in self.pictures)]

@@ -123,11 +123,10 @@ def num_images(num_samples: int, num_frames: int) -> int:
 
 def _closed_distances(blocks: Iterator[np.ndarray]) -> np.ndarray:
     """Returns the mean absolute difference of each image from the next one, and of the last one from the first."""
+    images = (image for block in blocks for image in block.astype(np.int16))
     distances: list[float] = []
-    first = previous = None
-    for block in blocks:
-        for image in block.astype(np.int16):
-            if previous is not None:
-                distances.append(float(np.abs(image - previous).mean()))
-            first, previous = image if first is None else first, image
+    first = previous = next(images)
+    for image in images:
+        distances.append(float(np.abs(image - previous).mean()))
+        previous = image
     return np.array([*distances, float(np.abs(first - previous).mean())])

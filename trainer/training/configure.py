@@ -9,14 +9,17 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.cloud.vertex.environment import Environment
-from trainer.config import TrainConfig, recipes
+from trainer.config import TrainConfig, compatibility, recipes
 from trainer.config.choices import StrategyName
+from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.logging import log_fields
-from trainer.storage import RunDirectory, without_mount
+from trainer.models import augment, penalties, traits, with_compute_settings
+from trainer.storage import RunDirectory, parse_path, without_mount
 from trainer.storage.run_directory import CONFIG
-from trainer.training.run import resolve
+from trainer.training.precision import supports_bfloat16
+from trainer.training.run_state import with_initial_weights, with_machine_settings
 from trainer.training.run_summary import describe_choices
 from trainer.training.stored_run import stored_config
 
@@ -67,6 +70,46 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
         extra=log_fields({"chosen": values}, describe_choices(values, context.reasons)),
     )
     return config
+
+
+def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Checks all of a config that needs neither data nor devices, and fills in the settings that were left open.
+
+    Raises:
+        ConfigError: If a name is unknown, or settings do not fit each other or the data.
+    """
+    for name in config.penalties:
+        penalties.check_name(name)
+    if config.augment is not None:
+        augment.check_name(config.augment)
+    compatibility.check(config, traits(config))
+    paths = {
+        "job_dir": environment.job_dir if config.job_dir is None else parse_path(config.job_dir),
+        "dataset": config.dataset,
+        "dataset_b": config.dataset_b,
+        "inception_weights": config.inception_weights,
+    }
+    config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
+    if config.init_from is not None:
+        config = config.override(init_from=str(SourceRun.parse(config.init_from)))
+    config = with_class_numbers(config)
+    num_workers = environment.cluster.num_workers if environment.cluster else 1
+    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def with_all_settings(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Returns the config that a new run on this machine would record. It reads the run that `init_from` names.
+
+    Raises:
+        CheckpointError: If that run cannot be used.
+        ConfigError: If the networks cannot be built, or two shards do not fit into memory.
+        DataError, StorageError: If the description of the data set cannot be read.
+    """
+    config = with_machine_settings(config, environment)
+    check_source_run(config)
+    config, _ = with_initial_weights(config)
+    info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
+    return with_compute_settings(config, info.image_shape, info.num_classes, can_use_bfloat16=supports_bfloat16())
 
 
 def create_context(settings: Mapping[str, Any], environment: Environment) -> recipes.RecipeContext:

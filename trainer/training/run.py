@@ -14,18 +14,16 @@ from trainer import callbacks, metrics, signals
 from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
-from trainer.config import TrainConfig, check_batch, compatibility, recipes
-from trainer.config.source_run import SourceRun, check_source_run
-from trainer.data import describe, num_examples
-from trainer.data.class_selection import with_class_numbers
+from trainer.config import TrainConfig, check_batch, recipes
+from trainer.config.source_run import check_source_run
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
-from trainer.models import GAN, augment, from_config, initial_weights, penalties, traits, with_compute_settings
+from trainer.models import GAN, from_config, initial_weights, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
 from trainer.report.run_report import RunReport
 from trainer.serving import saved_model
-from trainer.storage import Mirror, RunDirectory, is_remote, parse_path, without_mount
+from trainer.storage import Mirror, RunDirectory, is_remote
 from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training import transfer
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -59,46 +57,6 @@ _LOST_WORKER_ERRORS = (
     tf.errors.InternalError,
 )
 """Errors that TensorFlow raises when another machine of the cluster is lost."""
-
-
-def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
-    """Checks all of a config that needs neither data nor devices, and fills in the settings that were left open.
-
-    Raises:
-        ConfigError: If a name is unknown, or settings do not fit each other or the data.
-    """
-    for name in config.penalties:
-        penalties.check_name(name)
-    if config.augment is not None:
-        augment.check_name(config.augment)
-    compatibility.check(config, traits(config))
-    paths = {
-        "job_dir": environment.job_dir if config.job_dir is None else parse_path(config.job_dir),
-        "dataset": config.dataset,
-        "dataset_b": config.dataset_b,
-        "inception_weights": config.inception_weights,
-    }
-    config = config.override(**{name: path and without_mount(path) for name, path in paths.items()})
-    if config.init_from is not None:
-        config = config.override(init_from=str(SourceRun.parse(config.init_from)))
-    config = with_class_numbers(config)
-    num_workers = environment.cluster.num_workers if environment.cluster else 1
-    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
-
-
-def with_all_settings(config: TrainConfig, environment: Environment) -> TrainConfig:
-    """Returns the config that a new run on this machine would record. It reads the run that `init_from` names.
-
-    Raises:
-        CheckpointError: If that run cannot be used.
-        ConfigError: If the networks cannot be built, or two shards do not fit into memory.
-        DataError, StorageError: If the description of the data set cannot be read.
-    """
-    config = with_machine_settings(config, environment)
-    check_source_run(config)
-    config, _ = with_initial_weights(config)
-    info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
-    return with_compute_settings(config, info.image_shape, info.num_classes, can_use_bfloat16=supports_bfloat16())
 
 
 def train(config: TrainConfig, environment: Environment) -> None:
