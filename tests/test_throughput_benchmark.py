@@ -183,7 +183,6 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.peers import pytorch
 
-compile = torch.compile
 torch.compile = lambda function: function  # compiling takes a minute
 for folder in map(Path, sys.argv[1:]):
     case = Case.load(folder)
