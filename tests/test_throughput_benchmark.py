@@ -48,11 +48,11 @@ CONFIGS = {
     "ungrouped": tiny_config(
         "r3gan",
         architecture_options={
-            "generator_filters": [16, 8],
-            "discriminator_filters": [8, 16],
+            "generator_filters": [8, 8],
+            "discriminator_filters": [8, 8],
             "blocks_per_stage": 1,
-            "expansion": 0.5,
-            "group_size": None,
+            "expansion": 1,
+            "group_size": 8,
         },
         loss="relativistic",
         penalties=("r1",),
