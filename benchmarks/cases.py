@@ -163,13 +163,13 @@ class R3ganOptions:
     generator_filters: list[int]
     discriminator_filters: list[int]
     blocks_per_stage: int
-    expansion: float
-    group_size: int | None
+    expansion: int
+    group_size: int
 
     def hidden(self, filters: int) -> tuple[int, int]:
         """Returns the number of channels inside of a block, and the number of groups of its 3×3 convolution."""
-        hidden = round(filters * self.expansion)
-        return hidden, hidden // (self.group_size or hidden)
+        hidden = filters * self.expansion
+        return hidden, hidden // self.group_size
 
     def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
         """Returns height and width of the base map."""

@@ -258,11 +258,10 @@ def test_a_row_is_stale_when_its_recipe_has_changed(tmp_path):
 
 def test_a_precision_chosen_by_the_machine_keeps_a_record_valid(tmp_path, monkeypatch):
     record = record_of(DIGITS, tmp_path, [evaluation(1, 2.0, 0.5)])
-    row = dataclasses.replace(DIGITS)
     for current, changed in (("auto", []), ("bfloat16", ["precision"])):
         settings = record.settings | {"precision": current}
         monkeypatch.setattr(Row, "settings", property(lambda row, settings=settings: settings))
-        assert dataclasses.replace(record, settings=settings | {"precision": "float32"}).changed(row) == changed
+        assert dataclasses.replace(record, settings=settings | {"precision": "float32"}).changed(DIGITS) == changed
 
 
 @pytest.mark.parametrize("other_cores", [0.5, None])

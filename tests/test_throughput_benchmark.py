@@ -48,11 +48,11 @@ CONFIGS = {
     "ungrouped": tiny_config(
         "r3gan",
         architecture_options={
-            "generator_filters": [16, 8],
-            "discriminator_filters": [8, 16],
+            "generator_filters": [8, 8],
+            "discriminator_filters": [8, 8],
             "blocks_per_stage": 1,
-            "expansion": 0.5,
-            "group_size": None,
+            "expansion": 1,
+            "group_size": 8,
         },
         loss="relativistic",
         penalties=("r1",),
@@ -183,12 +183,11 @@ import torch
 from benchmarks.cases import Case
 from benchmarks.peers import pytorch
 
-compile = torch.compile
 torch.compile = lambda function: function  # compiling takes a minute
 for folder in map(Path, sys.argv[1:]):
     case = Case.load(folder)
     found = pytorch.variants(case, ["float32", "bfloat16"])
-    peers = {label: make() for label, make in found.items()}
+    peers = {label: found[label]() for label in list(found)[-2:]}
     peers |= {label: make() for label, make in pytorch.refinements(case, peers[next(iter(peers))]).items()}
     for label, peer in peers.items():
         assert peer.precision in label
@@ -197,7 +196,7 @@ for folder in map(Path, sys.argv[1:]):
         after = sum(peer._parameters, [])
         assert all(parameter.isfinite().all() for parameter in after), label
         assert any((old != new).any() for old, new in zip(before, after)), label
-    print(json.dumps({"labels": list(peers), "num_parameters": peer.num_parameters}))
+    print(json.dumps({"num_variants": len(found), "num_parameters": peer.num_parameters}))
 
 images, gradients = torch.randn(4, *case.image_shape[::-1]), []
 for differentiate in (peer._differentiate, peer._differentiate_eagerly):
@@ -222,11 +221,11 @@ def test_pytorch_peers_have_networks_of_our_size_and_train_them(tmp_path):
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"CXX": "true"},
+        env=os.environ | {"CXX": "true", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     for name, line in zip(names, done.stdout.splitlines(), strict=True):
         peers = json.loads(line)
-        assert len(peers["labels"]) == (5 if name == "mlp" else 9)
+        assert peers["num_variants"] == (4 if name == "mlp" else 8)
         case = cases.from_config(CONFIGS[name])
         assert tuple(peers["num_parameters"]) == Engine(case, "float32").num_parameters
