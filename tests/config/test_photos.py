@@ -188,6 +188,13 @@ def test_a_cpu_shows_augmented_images_less_often(num_images, settings, images, a
     assert config.augment == augment
 
 
+def test_images_are_shown_less_often_only_if_they_are_augmented():
+    for num_images in range(12, 2500, 7):
+        config = plan(64, num_images=num_images)
+        is_shorter = config.steps < plan(64, num_images=10**6).steps
+        assert not is_shorter or config.augment == "ada", num_images
+
+
 @pytest.mark.parametrize("model", ["gan", "conditional"])
 def test_labels_count_only_when_asked_for(model):
     settings = {} if model == "gan" else {"model": model}

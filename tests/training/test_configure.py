@@ -134,7 +134,7 @@ def test_a_resumed_run_keeps_its_settings_on_any_device(photos, stored, machine,
 
 
 def test_a_run_in_a_bucket_keeps_its_settings_on_any_device(photos, bucket, machine):
-    settings = {"dataset": photos, "job_dir": f"{bucket}/run"}
+    settings = {"dataset": photos, "job_dir": f"{bucket}/run", "global_batch_size": 36}
     before = configure("photos", settings, Environment())
     (locate(bucket) / "run/config.json").write_bytes(before.to_json().encode())
     machine(1, 79.0)

@@ -29,7 +29,7 @@ _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
 
 _PIXELS_PER_EXECUTION = 640
 """Steps that a device takes in one call, times the side of the images. Progress is logged between two calls."""
-_MEDIUM_GIB = 20
+_FULL_BATCH_GIB = 20
 """Memory of a GPU below which the batch of `medium` is halved."""
 _LARGE_SIDE = 128
 """Side of images from which a CPU generates fewer of them for an evaluation."""
@@ -93,7 +93,7 @@ _PRESETS = {
         },
         blocks=2,
         learning_rate=2e-4,
-        batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
+        batch={128: 64, 256: 32, 512: 16, 1024: 8},
         images={32: 20_000_000},
         checks=50,
     ),
@@ -209,7 +209,7 @@ def _choose_update_order(context: RecipeContext, preset: _SizePreset) -> str:
 def _choose_batch(context: RecipeContext, preset: _SizePreset) -> int:
     devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
     memory, place = context.device_memory_gib, "device"
-    if context.size == Size.MEDIUM and memory is not None and memory < _MEDIUM_GIB:
+    if context.size == Size.MEDIUM and memory is not None and memory < _FULL_BATCH_GIB:
         per_device, place = per_device // 2, f"GPU of {memory:.0f} GiB"
     size = min(per_device * devices, largest, context.num_images)
     reason = f"{per_device} per {place}, up to {largest}"
@@ -247,7 +247,8 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     The adaptive probability of ADA needs a loss with a decision threshold, which the relativistic loss does not have.
     """
     passes = images / context.num_images
-    end = next((end for smallest, end in preset.augmentation if passes >= smallest), 0.0)
+    # The number of steps is rounded, which takes up to a twentieth of the images.
+    end = next((end for smallest, end in preset.augmentation if passes >= 0.95 * smallest), 0.0)
     reason = f"each image is shown {passes:,.0f} times"
     if context.image_shape[2] not in (1, 3):
         end, reason = 0.0, "the augmentations need gray or color images"
