@@ -231,7 +231,7 @@ def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
         ("cyclegan", "x.png", ["--truncation=0.5"], 2, ("truncation", "CycleGAN")),
         ("cyclegan", "x.gif", ["--walk=2"], 2, ("walk", "CycleGAN")),
         ("cyclegan", "x.png", ["--traversal"], 2, ("traversal", "CycleGAN")),
-        ("cyclegan", "x", ["--init_image=p.png"], 2, ("init_image", "CycleGAN")),
+        ("cyclegan", "x", ["--init_image=file"], 2, ("init_image", "CycleGAN")),
         ("cyclegan", "x.png", ["--labels=3"], 1, ("labels", "3", "no classes")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
