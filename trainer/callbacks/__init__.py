@@ -5,6 +5,7 @@ from trainer.callbacks.checkpoint import Checkpoint, Restore
 from trainer.callbacks.collapse import CollapseAlarm
 from trainer.callbacks.evaluation import Evaluation
 from trainer.callbacks.event_log import EventLog
+from trainer.callbacks.lease_check import LeaseCheck
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
 from trainer.callbacks.sample_grid import SampleGrid
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "EventLog",
     "Heartbeat",
+    "LeaseCheck",
     "MetricsLog",
     "Progress",
     "Restore",

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 
 from trainer import data, metrics
@@ -10,7 +9,7 @@ from trainer.config import TrainConfig, recipes
 from trainer.config.choices import StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
-from trainer.storage import RunDirectory, documents, is_remote, locate, read_json, without_mount
+from trainer.storage import RunDirectory, documents, is_remote, locate, read_json, resolve_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
@@ -124,7 +123,7 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
             f"recipe={quote(named)} is not the recipe of the run in {directory.name}, which is {quote(stored)}; omit "
             "the flag, or pass that recipe."
         )
-    in_bucket = is_remote(directory.name) or is_remote(without_mount(os.path.realpath(directory.name)))
+    in_bucket = is_remote(resolve_mount(directory.name))
     if recipes.is_custom(stored):
         recipes.check_custom_name(stored)
     if in_bucket and recipes.is_custom(stored) and named is None:
