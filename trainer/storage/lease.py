@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from trainer.errors import LeaseError, StorageError
+from trainer.errors import LeaseError, StorageError, TrainerError
 from trainer.storage.base import Location
 from trainer.storage.lease_owner import LeaseOwner, parse_owner
 from trainer.storage.local import LocalLocation
+from trainer.storage.local_files import explain_unwritable
 
 if TYPE_CHECKING:
     from trainer.storage.gcs import BucketLocation  # google-cloud-storage takes a second to import
@@ -76,6 +77,7 @@ def hold(
     replica: str = "",
     waits: bool = False,
     advice: str = "wait until it ends, or use another folder",
+    error: type[TrainerError] = StorageError,
 ) -> Iterator[Lease]:
     """Holds the lease of a folder while the context is active.
 
@@ -87,15 +89,18 @@ def hold(
         replica: Job, trial and machine on Vertex AI. Its next process takes over the lease at once.
         waits: Whether to wait until another owner ends.
         advice: What the user can do if there is another owner.
+        error: Type of the exception if a local folder cannot be written.
 
     Raises:
         LeaseError: If another process has the lease and `waits` is False.
         StorageError: If the bucket cannot be read or written.
-        OSError: If the local folder cannot be written.
+        TrainerError: If a local folder cannot be written; an exception of type `error`.
     """
     with LeaseOwner.current(replica) as owner:
         if isinstance(folder, LocalLocation):
-            with _hold_locally(folder.path, name, owner, waits, advice) as local_lease:
+            with contextlib.ExitStack() as stack:
+                with explain_unwritable(name, error):
+                    local_lease = stack.enter_context(_hold_locally(folder.path, name, owner, waits, advice))
                 yield local_lease
             return
         location = cast("BucketLocation", folder / LEASE)

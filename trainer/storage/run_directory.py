@@ -16,7 +16,7 @@ from trainer.storage import documents, lease
 from trainer.storage.base import Location, too_large
 from trainer.storage.lease import Lease
 from trainer.storage.local import AppendOnlyFolder, LocalLocation
-from trainer.storage.local_files import remove_leftovers, scratch_folder, write_atomically
+from trainer.storage.local_files import explain_unwritable, remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
 from trainer.storage.resolve import is_remote, locate, parse_path
 from trainer.storage.safe_names import path_below
@@ -72,10 +72,7 @@ class RunDirectory:
         """
         folder, name = self._remote or LocalLocation(self.root), f"job_dir={self.name}"
         advice = "wait until it ends, use another job_dir, or pass --wait_for_lease"
-        with contextlib.ExitStack() as stack:
-            with self._unwritable():
-                context = lease.hold(folder, name, replica=replica, waits=waits, advice=advice)
-                self.lease = stack.enter_context(context)
+        with lease.hold(folder, name, replica=replica, waits=waits, advice=advice, error=CheckpointError) as self.lease:
             yield self.lease
 
     @property
@@ -147,28 +144,13 @@ class RunDirectory:
         Raises:
             CheckpointError: If the directory cannot be written.
         """
-        with self._unwritable():
+        with explain_unwritable(f"job_dir={self.root}", CheckpointError):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         remove_leftovers(self.root, f"{re.escape(CONFIG)}|{re.escape(METRICS)}")
         remove_leftovers(self.samples, f"{_SAMPLE_GRID.pattern}|{re.escape(PROGRESSION)}")
         shutil.rmtree(self._partial_model, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def _unwritable(self) -> Iterator[None]:
-        """Turns errors of the disk into a `CheckpointError`."""
-        try:
-            yield
-        except FileExistsError as error:
-            raise CheckpointError(
-                f"job_dir={self.root} cannot be used, because {error.filename} is not a folder; delete it, or give "
-                "another directory."
-            ) from error
-        except OSError as error:
-            raise CheckpointError(
-                f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."
-            ) from error
 
     def write_config(self, content: bytes) -> None:
         """Writes the config, also to the bucket.
