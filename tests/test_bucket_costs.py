@@ -40,6 +40,9 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("write", "samples"): grids + 1,
         ("write", "config.json"): 1,
         ("write", "model"): 5,
+        ("read", "lease.json"): 1 + 2 * checkpoints + 1 + 2,
+        ("write", "lease.json"): 1,
+        ("delete", "lease.json"): 1,
     }
     unchanged = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
     proxy.requests.clear()

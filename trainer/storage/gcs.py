@@ -203,7 +203,8 @@ class BucketLocation(Location):
                 remedy = "free space on the disk"
             raise StorageError(f"{target} cannot be written ({error.strerror or error}); {remedy}.") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):
+                partial.unlink(missing_ok=True)
 
     def _upload_from(self, source: Path, only_new: bool) -> None:
         def upload() -> None:
