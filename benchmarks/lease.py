@@ -30,7 +30,7 @@ from pathlib import Path
 from absl import app, flags
 
 from trainer.errors import LeaseError
-from trainer.storage import RunDirectory, lease, lease_owner, locate
+from trainer.storage import RunDirectory, is_remote, lease, lease_owner, locate
 from trainer.storage.base import Location
 from trainer.storage.run_directory import CHECKPOINTS, CONFIG, checkpoint_name, checkpoint_step
 from trainer.testing.bucket_server import bucket_server, new_bucket
@@ -79,7 +79,7 @@ def run_program(job_dir: str, seed: int, journal: Path, *, waits: bool) -> int:
         journal: File that receives a line after each committed checkpoint.
         waits: Whether to wait for the lease.
     """
-    if locate(job_dir).__class__.__name__ == "BucketLocation":
+    if is_remote(job_dir):
         for name, value in _BUCKET_TIMES.items():
             setattr(lease, name, value)
         lease_owner._machine = lambda: f"machine {os.getpid()}"  # type: ignore[assignment]

@@ -183,7 +183,7 @@ def race(path, results, barrier):
 
 
 def test_of_many_processes_exactly_one_gets_the_lease(folder):
-    context = multiprocessing.get_context("fork" if folder.__class__.__name__ == "LocalLocation" else "spawn")
+    context = multiprocessing.get_context("spawn")
     results, barrier = context.Queue(), context.Barrier(4)
     processes = [context.Process(target=race, args=(str(folder), results, barrier)) for _ in range(4)]
     for process in processes:

@@ -112,17 +112,16 @@ class BucketLocation(Location):
 
     def read_version(self, max_bytes: int) -> tuple[bytes, int]:
         """Returns the content, up to `max_bytes`, and the generation of this object; `(b"", 0)` if there is none."""
-        content = _LimitedBuffer(self, max_bytes)
 
         def read() -> tuple[bytes, int]:
-            blob = self._blob()
+            blob, content = self._blob(), _LimitedBuffer(self, max_bytes)
             try:
-                blob.download_to_file(content, checksum="crc32c", retry=_RETRY, timeout=_TIMEOUT_SECS)
+                blob.download_to_file(content, checksum="crc32c", retry=None, timeout=_TIMEOUT_SECS)
             except api.NotFound:
                 return b"", 0
             return content.getvalue(), blob.generation
 
-        return self._call("read", read)
+        return self._call("read", _RETRY(read))  # the client does not repeat the request if a response 404 is cut
 
     def write_version(self, content: bytes, generation: int) -> int | None:
         """Replaces a version of this object.
