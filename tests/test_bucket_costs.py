@@ -6,12 +6,14 @@ import re
 import pytest
 from bucket_runs import files, prepared, train
 
+from trainer.storage import lease
 from trainer.training import restore
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(lease, "RENEWAL_SECS", 3600.0)  # no renewals on a slow machine
 
 
 def kind(request):
