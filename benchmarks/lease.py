@@ -82,7 +82,7 @@ def run_program(job_dir: str, seed: int, journal: Path, *, waits: bool) -> int:
     if is_remote(job_dir):
         for name, value in _BUCKET_TIMES.items():
             setattr(lease, name, value)
-        lease_owner._machine = lambda: f"machine {os.getpid()}"  # type: ignore[assignment]
+        lease_owner._machine = lambda: f"machine {os.getpid()}"
     try:
         with RunDirectory(job_dir).hold_lease(waits=waits) as held:
             return _train(locate(job_dir), seed, journal, held)
@@ -262,7 +262,7 @@ def _report(kind: str, tally: Tally) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the pairs, or one program."""
-    if _PROGRAM.value is not None:
+    if _PROGRAM.value is not None and _JOURNAL.value is not None:
         sys.exit(run_program(_PROGRAM.value, _SEED.value, Path(_JOURNAL.value), waits=_WAITS.value))
     tallies = []
     with tempfile.TemporaryDirectory() as root:

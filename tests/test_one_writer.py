@@ -73,7 +73,8 @@ def test_a_run_that_loses_its_lease_commits_nothing_more(where, bucket, tmp_path
 
 @pytest.mark.slow
 def test_two_trainers_with_other_seeds_leave_one_complete_run(tmp_path):
-    command = [sys.executable, "-m", "trainer.task", *TINY, "--dataset=digits", "--steps=400"]
+    flags = ["--steps=400", "--checkpoint_every_steps=100", "--sample_every_steps=0"]
+    command = [sys.executable, "-m", "trainer.task", *TINY, "--dataset=digits", *flags]
     job_dir = tmp_path / "run"
     processes = [
         subprocess.Popen([*command, f"--job_dir={job_dir}", f"--seed={seed}"], stderr=subprocess.PIPE, text=True)
@@ -85,7 +86,7 @@ def test_two_trainers_with_other_seeds_leave_one_complete_run(tmp_path):
     winner = codes.index(0)
     assert errors[winner] == "" and errors[1 - winner].count("\n") == 1
     assert json.loads((job_dir / "config.json").read_text())["seed"] == winner
-    assert train("digits", tmp_path / "alone", "--steps=400", f"--seed={winner}") == 0
+    assert train("digits", tmp_path / "alone", *flags, f"--seed={winner}") == 0
     assert state_of(job_dir, 400) == state_of(tmp_path / "alone", 400)
 
 
