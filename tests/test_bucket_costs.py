@@ -6,12 +6,14 @@ import re
 import pytest
 from bucket_runs import files, prepared, train
 
+from trainer.storage import lease
 from trainer.training import restore
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(lease, "RENEWAL_SECS", 3600.0)  # no renewals on a slow machine
 
 
 def kind(request):
@@ -36,12 +38,15 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert counts == {
         ("read", "dataset.json"): 6,
         ("read", "shards"): shards,
-        ("list", ""): 2 + checkpoints + deleted + 1,
+        ("list", ""): 2 + checkpoints + deleted + 1 + 1,  # the client reads the bucket if there is no lease
         ("write", "checkpoints"): 3 * checkpoints,
         ("delete", "checkpoints"): 3 * deleted,
         ("write", "samples"): grids + 1,
         ("write", "config.json"): 1,
         ("write", "model"): 5,
+        ("read", "lease.json"): 1 + 2 * checkpoints + 1 + 2,
+        ("write", "lease.json"): 1,
+        ("delete", "lease.json"): 1,
     }
     unchanged = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
     proxy.requests.clear()

@@ -56,6 +56,10 @@ class MissingError(StorageError):
     """A file or an object that does not exist."""
 
 
+class LeaseError(StorageError):
+    """A folder that another process is writing."""
+
+
 class DocumentError(StorageError, ValueError):
     """A file of JSON or YAML that is damaged, too large or too deep, or does not have the expected fields."""
 

@@ -12,7 +12,7 @@ from specs import LOSS, UNITS, WIDTH, child
 from studies import CONDITIONAL, LOG_RATE, bowl, job, parameters, report, run, written
 
 from trainer.cloud.tuning import optuna_backend, study_runner, trial_store
-from trainer.errors import TrainerError
+from trainer.errors import LeaseError, TrainerError
 
 pytest.importorskip("optuna")
 
@@ -287,3 +287,14 @@ def test_more_trials_continue_a_study_that_has_ended(tmp_path):
     again = []
     run(job(count=4), tmp_path, lambda trial: again.append(trial.id) or bowl(trial))
     assert again == ["3", "4"]
+
+
+def test_a_second_process_does_not_run_the_same_study(tmp_path):
+    def run_again(trial):
+        before = (tmp_path / "trials.json").read_bytes()
+        check_refusal(lambda: run(job(), tmp_path), LeaseError, str(tmp_path))
+        assert (tmp_path / "trials.json").read_bytes() == before
+        return bowl(trial)
+
+    assert len(run(job(count=2), tmp_path, run_again).trials) == 2
+    assert not (tmp_path / "lease.json").exists()

@@ -5,6 +5,7 @@ from trainer.callbacks.checkpoint import Checkpoint, Restore
 from trainer.callbacks.collapse import CollapseAlarm
 from trainer.callbacks.evaluation import Evaluation
 from trainer.callbacks.event_log import EventLog
+from trainer.callbacks.lease_check import LeaseCheck
 from trainer.callbacks.metrics_log import MetricsLog
 from trainer.callbacks.progress import Progress
 from trainer.callbacks.report_writer import ReportWriter
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluation",
     "EventLog",
     "Heartbeat",
+    "LeaseCheck",
     "MetricsLog",
     "Progress",
     "ReportWriter",

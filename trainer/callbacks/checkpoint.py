@@ -14,6 +14,7 @@ from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror
+from trainer.storage.lease import Lease
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import SEED, RunHistory
@@ -49,6 +50,7 @@ class Checkpoint(Periodic):
             last minute of TensorBoard's events.
         reads_only: Whether to restore only, because another machine writes.
         callback_states: Callbacks whose state is saved and restored, by name.
+        lease: Lease of the run directory. Nothing is written after it is lost. None: no other process writes there.
     """
 
     priority = Priority.CHECKPOINT
@@ -65,6 +67,7 @@ class Checkpoint(Periodic):
         mirrors: Sequence[Mirror] = (),
         reads_only: bool = False,
         callback_states: Mapping[str, StatefulCallback] | None = None,
+        lease: Lease | None = None,
     ):
         super().__init__(every_steps)
         self._fingerprints = {} if fingerprints is None else fingerprints
@@ -76,6 +79,7 @@ class Checkpoint(Periodic):
             fingerprints=self._fingerprints,
             remote=remote,
             before_publishing=self._copy,
+            verify_lease=None if lease is None else lease.verify,
         )
         self._mirrors, self._reads_only = mirrors, reads_only
         self._callback_states = dict(callback_states or {})

@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from trainer import heartbeat
 from trainer.callbacks.order import Priority
 from trainer.errors import ExitCode
+
+LOST_WORKER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+"""Errors that TensorFlow raises when another machine of the cluster is lost."""
 
 
 class Watchdog(keras.callbacks.Callback):

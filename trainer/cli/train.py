@@ -20,11 +20,9 @@ The recipe sets the default of every flag. Recipes:
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
-    """Defines one flag per setting, and `--dry_run`."""
+    """Defines one flag per setting, and those of the command."""
     config_flags.define_config(values)
-    absl_flags.DEFINE_bool(
-        "dry_run", False, "Print the resolved config as JSON, and write nothing.", flag_values=values
-    )
+    config_flags.define_command(values)
 
 
 def run_command(values: absl_flags.FlagValues) -> None:
@@ -42,7 +40,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     if values.dry_run:
         print(configure.with_all_settings(config, environment).to_json())
         return
-    run.train(config, environment)
+    run.train(config, environment, waits_for_lease=values.wait_for_lease)
 
 
 def main(argv: list[str]) -> int:

@@ -65,6 +65,17 @@ class _ObjectParser(flags.ArgumentParser[dict[str, Any]]):
         return parse_json(str(argument), "the value", documents.record({}), remedy="write a JSON object")
 
 
+def define_command(values: flags.FlagValues) -> None:
+    """Defines the flags of the trainer that are no settings."""
+    flags.DEFINE_bool("dry_run", False, "Print the resolved config as JSON, and write nothing.", flag_values=values)
+    flags.DEFINE_bool(
+        "wait_for_lease",
+        False,
+        "If another process is writing the run directory, wait until it ends. If False, exit.",
+        flag_values=values,
+    )
+
+
 def define_config(values: flags.FlagValues, names: Sequence[str] | None = None) -> None:
     """Defines one flag per setting. Each is None unless it is on the command line.
 

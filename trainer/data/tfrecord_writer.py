@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +87,11 @@ class ShardWriter:
         scratch: Local folder for shards that are not copied yet.
         out: Destination folder.
         shard_mib: Size in MiB at which a new shard begins.
+        verify_lease: Function that is called before a shard is copied. An exception prevents the copy.
     """
 
-    def __init__(self, scratch: Path, out: Location, shard_mib: float):
-        self._scratch, self._out = scratch, out
+    def __init__(self, scratch: Path, out: Location, shard_mib: float, verify_lease: Callable[[], None] = lambda: None):
+        self._scratch, self._out, self._verify_lease = scratch, out, verify_lease
         self._max_bytes = shard_mib * 2**20
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="shards")
         self._copies: list[concurrent.futures.Future[Shard]] = []
@@ -155,6 +156,7 @@ class ShardWriter:
 
     def _copy(self, path: Path, num_records: int) -> Shard:
         shard = describe_shard(path, num_records)
+        self._verify_lease()
         self._out.upload(path.parent, [path.name])
         path.unlink()
         return shard

@@ -12,6 +12,7 @@ from trainer.storage.resolve import (
     local_path,
     locate,
     parse_path,
+    resolve_mount,
     without_mount,
 )
 from trainer.storage.run_directory import RunDirectory
@@ -38,6 +39,7 @@ __all__ = [
     "path_below",
     "read_json",
     "read_json_lines",
+    "resolve_mount",
     "scratch_folder",
     "without_mount",
     "write_atomically",

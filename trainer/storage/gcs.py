@@ -3,6 +3,7 @@
 TensorFlow's own `gs://` file system is not used: it uploads a whole file at each flush and verifies no checksums.
 """
 
+import contextlib
 import functools
 import io
 import mimetypes
@@ -29,6 +30,7 @@ from trainer.storage.safe_names import check_relative_name
 NUM_THREADS = 8
 """Number of parallel transfers; a client keeps ten connections open."""
 _TIMEOUT_SECS = 60
+_SHORT_TIMEOUT_SECS = 5
 _RETRY = DEFAULT_RETRY.with_timeout(120.0)
 _Result = TypeVar("_Result")
 
@@ -108,6 +110,54 @@ class BucketLocation(Location):
 
         self._put(write, only_new, lambda: (len(content), base64_crc32c(content)))
 
+    def read_version(self, max_bytes: int) -> tuple[bytes, int]:
+        """Returns the content, up to `max_bytes`, and the generation of this object; `(b"", 0)` if there is none."""
+
+        def read() -> tuple[bytes, int]:
+            blob, content = self._blob(), _LimitedBuffer(self, max_bytes)
+            try:
+                blob.download_to_file(content, checksum="crc32c", retry=None, timeout=_TIMEOUT_SECS)
+            except api.NotFound:
+                return b"", 0
+            return content.getvalue(), blob.generation
+
+        return self._call("read", _RETRY(read))  # the client does not repeat the request if a response 404 is cut
+
+    def write_version(self, content: bytes, generation: int) -> int | None:
+        """Replaces a version of this object.
+
+        Args:
+            content: New content.
+            generation: Generation of the version to replace; 0 if the object must not exist.
+
+        Returns:
+            The new generation; None if the object has another generation, also because a response was lost.
+        """
+
+        def write() -> int | None:
+            blob, settings = self._blob(), _upload_settings(only_new=False)
+            try:
+                blob.upload_from_string(content, "application/json", if_generation_match=generation, **settings)
+            except api.PreconditionFailed:
+                return None
+            except api.NotFound:
+                if not generation:
+                    raise
+                return None
+            return blob.generation
+
+        return self._call("written", write)
+
+    def delete_version(self, generation: int) -> None:
+        """Deletes a version of this object, unless it was replaced. It is tried for a few seconds."""
+
+        def delete() -> None:
+            retry = _RETRY.with_timeout(_SHORT_TIMEOUT_SECS)
+            with contextlib.suppress(api.NotFound, api.PreconditionFailed):
+                self._blob().delete(if_generation_match=generation, retry=retry, timeout=_SHORT_TIMEOUT_SECS)
+
+        self._call("deleted", delete)
+
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
             (self / name)._delete()
@@ -152,7 +202,8 @@ class BucketLocation(Location):
                 remedy = "free space on the disk"
             raise StorageError(f"{target} cannot be written ({error.strerror or error}); {remedy}.") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):
+                partial.unlink(missing_ok=True)
 
     def _upload_from(self, source: Path, only_new: bool) -> None:
         def upload() -> None:

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 import google_crc32c
 
-from trainer.errors import StorageError, escape
+from trainer.errors import StorageError, TrainerError, escape
 
 _BLOCK_BYTES = 2**20
 _SCRATCH_PREFIX = "gan-trainer-scratch-"
@@ -58,6 +58,27 @@ def open_regular(path: Path, mode: str, *, follow_links: bool = False) -> Binary
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     return cast(BinaryIO, file)
+
+
+@contextlib.contextmanager
+def explain_unwritable(name: str, error_type: type[TrainerError]) -> Iterator[None]:
+    """Turns the errors of the system while a folder is created or written into one sentence.
+
+    Args:
+        name: Setting and folder, such as `job_dir=runs/a`.
+        error_type: Type of the exception to raise.
+    """
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise error_type(
+            f"{name} cannot be used, because {escape(error.filename)} is not a folder; delete it, or give another "
+            "folder."
+        ) from error
+    except OSError as error:
+        raise error_type(
+            f"{name} cannot be written ({escape(error.strerror)}); give a folder with write permission and free space."
+        ) from error
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

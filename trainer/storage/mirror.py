@@ -4,7 +4,7 @@ import fnmatch
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trainer.errors import StorageError, count_of, escape
@@ -36,6 +36,7 @@ class Mirror:
         slow: Names in the folder (`*`: all) of files that grow continuously. They are copied once per minute and on
             exit.
         copied: State of each local file that is already at the destination, by name.
+        check: Function that is called before each copy. A `StorageError` prevents the copy.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Mirror:
         without: tuple[str, ...] = (),
         slow: tuple[str, ...] = (),
         copied: Mapping[str, FileState] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         self._folder, self._remote = folder, remote
         self._without, self._slow = without, slow
+        self._check = check or (lambda: None)
         self._copied = dict(copied or {})
         self._copied_at: dict[str, float] = {}
         self._stop = threading.Event()
@@ -84,6 +87,7 @@ class Mirror:
             # The first failure ends the copy, which may take minutes without a network; the rest comes first next time.
             for name in sorted(changed, key=lambda name: name in self._failed):
                 try:
+                    self._check()
                     self._remote.upload(self._folder, [name])
                 except (StorageError, OSError) as error:
                     self._report(name, error)

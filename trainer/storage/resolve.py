@@ -12,7 +12,16 @@ from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
 
-__all__ = ["cache_folder", "has_bucket", "is_remote", "local_path", "locate", "parse_path", "without_mount"]
+__all__ = [
+    "cache_folder",
+    "has_bucket",
+    "is_remote",
+    "local_path",
+    "locate",
+    "parse_path",
+    "resolve_mount",
+    "without_mount",
+]
 
 _MOUNT = "/gcs/"
 _MAX_BYTES = 4000
@@ -96,6 +105,15 @@ def without_mount(path: str) -> str:
     The mount has no atomic rename and rewrites a whole object at every flush.
     """
     return SCHEME + path[len(_MOUNT) :] if path.startswith(_MOUNT) and path.strip("/") != "gcs" else path
+
+
+def resolve_mount(path: str) -> str:
+    """Returns `gs://BUCKET/NAME` for a path that is or leads, through links, under `/gcs`, and other paths unchanged.
+
+    A folder in a bucket therefore has one name, whichever links lead to it.
+    """
+    resolved = path if is_remote(path) else without_mount(os.path.realpath(path))
+    return resolved if is_remote(resolved) else path
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:

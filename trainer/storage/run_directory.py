@@ -1,6 +1,7 @@
 """File names of a run directory, and its local copy if it is in a bucket."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import CheckpointError, ConfigError
-from trainer.storage import documents
+from trainer.storage import documents, lease
 from trainer.storage.base import Location, too_large
-from trainer.storage.local import AppendOnlyFolder
-from trainer.storage.local_files import remove_leftovers, scratch_folder, write_atomically
+from trainer.storage.lease import Lease
+from trainer.storage.local import AppendOnlyFolder, LocalLocation
+from trainer.storage.local_files import explain_unwritable, remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
 from trainer.storage.resolve import is_remote, locate, parse_path
 from trainer.storage.safe_names import path_below
@@ -47,6 +49,9 @@ class RunDirectory:
 
     Args:
         root: Local folder, or `gs://BUCKET/NAME`.
+
+    Attributes:
+        lease: Lease of the directory; None for a process that only reads.
     """
 
     def __init__(self, root: str | os.PathLike[str]):
@@ -54,6 +59,25 @@ class RunDirectory:
         self._remote = locate(root) if is_remote(root) else None
         self._set_root(Path(self.name))
         self._downloaded: dict[str, FileState] = {}
+        self.lease: Lease | None = None
+
+    @contextlib.contextmanager
+    def hold_lease(self, replica: str = "", *, waits: bool = False) -> Iterator[Lease]:
+        """Keeps other processes from writing the directory while the context is active. Call it before `open`.
+
+        Args:
+            replica: Job, trial and machine on Vertex AI. Its next process takes over the lease at once.
+            waits: Whether to wait until another process that writes the directory ends.
+
+        Raises:
+            CheckpointError: If the directory cannot be written.
+            LeaseError: If another process writes the directory and `waits` is False.
+            StorageError: If the bucket cannot be read or written.
+        """
+        folder, name = self._remote or LocalLocation(self.root), f"job_dir={self.name}"
+        advice = "wait until it ends, use another job_dir, or pass --wait_for_lease"
+        with lease.hold(folder, name, replica=replica, waits=waits, advice=advice, error=CheckpointError) as self.lease:
+            yield self.lease
 
     @property
     def remote_checkpoints(self) -> Location | None:
@@ -101,8 +125,10 @@ class RunDirectory:
         mirrors = []
         if self._remote is not None:
             without = CONFIG, CHECKPOINTS, MODEL
+            slow = LOGS, EVENTS, REPORT
+            check = None if self.lease is None else functools.partial(self.lease.verify, is_by_product=True)
             mirrors.append(
-                Mirror(self.root, self._remote, without=without, slow=(LOGS, EVENTS, REPORT), copied=self._downloaded)
+                Mirror(self.root, self._remote, without=without, slow=slow, copied=self._downloaded, check=check)
             )
         target = self._external_folder(self.logs, log_dir)
         if target is not None:
@@ -123,19 +149,10 @@ class RunDirectory:
         Raises:
             CheckpointError: If the directory cannot be written.
         """
-        try:
+        with explain_unwritable(f"job_dir={self.root}", CheckpointError):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
-        except FileExistsError as error:
-            raise CheckpointError(
-                f"job_dir={self.root} cannot be used, because {error.filename} is not a folder; delete it, or give "
-                "another directory."
-            ) from error
-        except OSError as error:
-            raise CheckpointError(
-                f"job_dir={self.root} cannot be written ({error.strerror}); give a directory with write permission."
-            ) from error
         remove_leftovers(self.root, "|".join(map(re.escape, (CONFIG, METRICS, REPORT))))
         remove_leftovers(self.samples, f"{_SAMPLE_GRID.pattern}|{re.escape(PROGRESSION)}")
         shutil.rmtree(self._partial_model, ignore_errors=True)
@@ -145,8 +162,10 @@ class RunDirectory:
 
         Raises:
             OSError: If the local file cannot be written.
-            StorageError: If the bucket cannot be written.
+            StorageError: If the bucket cannot be written, or another process has taken over the lease.
         """
+        if self.lease is not None:
+            self.lease.verify()
         write_atomically(self.config, content)
         if self._remote is not None:
             (self._remote / CONFIG).write_bytes(content)

@@ -16,7 +16,7 @@ from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.logging import log_fields
 from trainer.models import augment, penalties, traits, with_compute_settings
-from trainer.storage import RunDirectory, parse_path, without_mount
+from trainer.storage import RunDirectory, parse_path, resolve_mount, without_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import with_initial_weights, with_machine_settings
@@ -83,8 +83,9 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
     if config.augment is not None:
         augment.check_name(config.augment)
     compatibility.check(config, traits(config))
+    job_dir = environment.job_dir if config.job_dir is None else parse_path(config.job_dir)
     paths = {
-        "job_dir": environment.job_dir if config.job_dir is None else parse_path(config.job_dir),
+        "job_dir": job_dir and resolve_mount(job_dir),
         "dataset": config.dataset,
         "dataset_b": config.dataset_b,
         "inception_weights": config.inception_weights,

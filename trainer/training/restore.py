@@ -1,13 +1,11 @@
 """Restores the GAN of a run from its directory."""
 
-import os
-
 from trainer import data
 from trainer.config import TrainConfig, recipes
 from trainer.config.choices import StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
-from trainer.storage import RunDirectory, is_remote, without_mount
+from trainer.storage import RunDirectory, is_remote, resolve_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -66,7 +64,7 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
             f"recipe={quote(named)} is not the recipe of the run in {directory.name}, which is {quote(stored)}; omit "
             "the flag, or pass that recipe."
         )
-    in_bucket = is_remote(directory.name) or is_remote(without_mount(os.path.realpath(directory.name)))
+    in_bucket = is_remote(resolve_mount(directory.name))
     if recipes.is_custom(stored):
         recipes.check_custom_name(stored)
     if in_bucket and recipes.is_custom(stored) and named is None:

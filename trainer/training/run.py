@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from trainer import callbacks, metrics, signals
 from trainer.callbacks.checkpoint import StatefulCallback
-from trainer.callbacks.watchdog import abort
+from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
 from trainer.config.source_run import check_source_run
@@ -49,23 +48,22 @@ from trainer.training.stored_run import config_document, monitor_of, stored_conf
 
 _logger = logging.getLogger(__name__)
 
-_LOST_WORKER_ERRORS = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-)
-"""Errors that TensorFlow raises when another machine of the cluster is lost."""
 
-
-def train(config: TrainConfig, environment: Environment) -> None:
+def train(config: TrainConfig, environment: Environment, *, waits_for_lease: bool = False) -> None:
     """Trains a resolved config in its run directory, from the newest checkpoint there.
+
+    Nothing is written before this process has the lease of the directory.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job.
+        waits_for_lease: Whether to wait until another process that writes the directory ends.
 
     Raises:
         ConfigError: If the strategy, the architecture or the batch does not fit.
         DataError: If the data cannot be read.
         CheckpointError: If the run directory cannot be written, or contains another run.
+        LeaseError: If another process writes the run directory.
         DivergenceError: If a loss or a weight is not finite.
         Preempted: If SIGTERM stopped training; the state is committed.
     """
@@ -73,7 +71,16 @@ def train(config: TrainConfig, environment: Environment) -> None:
         raise ConfigError(
             "this machine is an evaluator, but the machines that train evaluate; leave the evaluator's pool empty."
         )
-    with RunDirectory(str(config.job_dir)).open() as directory:
+    if waits_for_lease and environment.cluster is not None:
+        raise ConfigError(
+            "wait_for_lease=True is for a machine that trains alone, because the other machines of this job do not "
+            "wait; leave it out."
+        )
+    with contextlib.ExitStack() as stack:
+        directory = RunDirectory(str(config.job_dir))
+        if environment.writes:
+            stack.enter_context(directory.hold_lease(environment.replica, waits=waits_for_lease))
+        stack.enter_context(directory.open())
         stored = stored_config(directory)
         config = transfer.with_stored_source(with_machine_settings(config, environment, stored), stored)
         check_source_run(config)
@@ -131,11 +138,6 @@ class Run:
         return self._environment.cluster is not None
 
     @property
-    def _writes(self) -> bool:
-        """True if this machine writes the run directory."""
-        return self._environment.cluster is None or self._environment.cluster.is_chief
-
-    @property
     def _was_interrupted(self) -> bool:
         """True if SIGTERM has stopped training before the last step, or an evaluation."""
         is_pending = self._evaluation is not None and self._evaluation.is_pending
@@ -173,7 +175,7 @@ class Run:
         if self._is_distributed:
             consensus.check_same_settings(self._strategy, shared_fingerprint(self._config))
             consensus.check_same_data(self._strategy, self._fingerprints)
-        if self._writes:
+        if self._environment.writes:
             self._fit_and_write()
         else:
             self._fit([*self._evaluators(), self._checkpoint(reads_only=True)], verbose=0)
@@ -197,23 +199,26 @@ class Run:
 
         The chief exports a completed run. The other machines wait in `synchronize`.
         """
-        if self._was_interrupted or not (self._writes and self._config.export_model):
+        if self._was_interrupted or not (self._environment.writes and self._config.export_model):
             return
         gan, directory = self._gan, self._directory
+        assert directory.lease is not None
         manifest, problems = self._store.find_best()
         for problem in problems:
             _logger.warning(f"Skipped a better checkpoint: {problem}.")
         step = gan.step if manifest is None else manifest.step
         if step != gan.step:
             load(self._store.folder(step), gan.state)
+        directory.lease.verify()
         saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
         for destination in directory.model_destinations(self._environment.model_dir):
+            directory.lease.verify()
             saved_model.publish(directory.model, destination)
         self._exported_step = step
 
     def report(self) -> None:
         """Logs where the results are."""
-        if not self._writes:
+        if not self._environment.writes:
             return
         directory, seconds = self._directory, time.monotonic() - self._started
         _logger.info(
@@ -242,7 +247,7 @@ class Run:
         """Ends this process if another machine is lost, so that the job restarts all machines."""
         try:
             yield
-        except _LOST_WORKER_ERRORS as error:
+        except LOST_WORKER_ERRORS as error:
             if not self._is_distributed:
                 raise
             step = self._gan.step if hasattr(self, "_gan") else 0
@@ -258,7 +263,8 @@ class Run:
 
     def _fit_and_write(self) -> None:
         directory = self._directory
-        writers = [*self._evaluators(), *self._writers()]
+        assert directory.lease is not None
+        writers = [callbacks.LeaseCheck(directory.lease), *self._evaluators(), *self._writers()]
         directory.create()
         num_replicas = self._strategy.num_replicas_in_sync
         _logger.info(describe_start(self._config, self._data.info, self._gan.networks, num_replicas))
@@ -336,4 +342,5 @@ class Run:
             remote=directory.remote_checkpoints,
             mirrors=mirrors,
             reads_only=reads_only,
+            lease=directory.lease,
         )

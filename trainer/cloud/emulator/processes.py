@@ -55,6 +55,19 @@ def build_environment(replica: Replica, environ: Mapping[str, str] = os.environ)
     return {"PYTHONUNBUFFERED": "1", **inherited, **replica.environment}
 
 
+def _start_guard(group: int) -> "subprocess.Popen[bytes]":
+    """Starts a process that kills a process group when this process ends, even by SIGKILL, which closes the pipe."""
+    command = ["/bin/sh", "-c", 'read -r line; kill -s KILL -- "-$0"', str(group)]
+    return subprocess.Popen(
+        command,
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C and the end of the terminal do not reach it
+    )
+
+
 class ReplicaProcess:
     """The process of a replica. It starts with the object.
 
@@ -78,6 +91,7 @@ class ReplicaProcess:
         self._write_line, self._on_exit = write_line, on_exit
         self._ended = threading.Event()
         self._process = start(replica)
+        self._guard = _start_guard(self._process.pid)
         self._reader = threading.Thread(target=self._read, name=f"{replica.name} output", daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait, name=replica.name, daemon=True).start()
@@ -111,6 +125,8 @@ class ReplicaProcess:
     def _wait(self) -> None:
         code = self._process.wait()
         self._kill_group()
+        self._guard.kill()
+        self._guard.communicate()
         self.exit_code = code
         self._reader.join(_LAST_LINES_SECS)
         self._ended.set()

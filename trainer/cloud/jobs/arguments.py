@@ -94,7 +94,7 @@ def parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
     """
     values = absl_flags.FlagValues()
     config_flags.define_config(values)
-    absl_flags.DEFINE_bool("dry_run", False, "", flag_values=values)
+    config_flags.define_command(values)
     try:
         extra = values([TRAINER, *(config_flags.with_underscores(arg) for arg in args)])[1:]
         if extra:

@@ -19,6 +19,7 @@ from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
 from trainer.storage import is_remote, locate, parse_path, path_below, scratch_folder
+from trainer.storage.lease import Lease, hold
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def run_study(
         The study with all trials.
 
     Raises:
+        LeaseError: If another process runs the study.
         ConfigError: If the study cannot run locally, or the folder contains another study.
         StorageError: If the folder cannot be read or written.
         TrainerError: If too many trials failed. An exception of `run_trial` is raised again after the other trials
@@ -76,8 +78,8 @@ def run_study(
     """
     folder = parse_path(base)
     folder = without_slash(folder) if is_remote(folder) else os.path.abspath(folder)
-    with scratch_folder() as scratch:
-        runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial)
+    with hold(locate(folder), f"base_output_dir={folder}") as lease, scratch_folder() as scratch:
+        runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial, lease)
         _log_differences(spec.study)
         runner.run(poll_secs)
     return Study(spec=spec, folder=folder, trials=tuple(runner.records.values()))
@@ -86,8 +88,16 @@ def run_study(
 class _StudyRunner:
     """Runs the trials of a study. Only `run_trial` is called in other threads."""
 
-    def __init__(self, spec: TuningSpec, folder: str, metric_folder: Path, run_trial: Callable[[Trial], int]):
+    def __init__(
+        self,
+        spec: TuningSpec,
+        folder: str,
+        metric_folder: Path,
+        run_trial: Callable[[Trial], int],
+        lease: Lease,
+    ):
         self._spec, self._folder, self._metric_folder, self._run_trial = spec, folder, metric_folder, run_trial
+        self._lease = lease
         self._metric = spec.study.metrics[0].metric_id
         self._file = locate(folder) / trial_store.FILE_NAME
         self.records = trial_store.read(self._file, spec)
@@ -201,6 +211,7 @@ class _StudyRunner:
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
+        self._lease.verify(is_by_product=True)
         trial_store.write(self._file, self._spec, self.records.values())
 
     def _check_failures(self) -> None:

@@ -30,6 +30,8 @@ class Environment:
     """Trial of a hyperparameter tuning job. None: this is not a trial."""
     metric_file: str | None = None
     """Local file that receives the metrics of a trial. None: no metrics are reported."""
+    job_id: str | None = None
+    """Number of the job. It stays the same when the job restarts. None: this process is in no job."""
     cluster: Cluster | None = None
     """All machines of the job, seen from this one. None: this machine trains alone."""
 
@@ -47,10 +49,22 @@ class Environment:
             tensorboard_log_dir=_folder("AIP_TENSORBOARD_LOG_DIR", environ),
             trial_id=trial_id,
             metric_file=environ.get("CLOUD_ML_HP_METRIC_FILE") or (DEFAULT_METRIC_FILE if trial_id else None),
+            job_id=environ.get("CLOUD_ML_JOB_ID") or None,
             cluster=parse_cluster(
                 environ.get("TF_CONFIG", "").strip() or None, environ.get("CLUSTER_SPEC", "").strip() or None
             ),
         )
+
+    @property
+    def writes(self) -> bool:
+        """True if this machine writes the run directory: it trains alone, or it is the chief."""
+        return self.cluster is None or self.cluster.is_chief
+
+    @property
+    def replica(self) -> str:
+        """Job, trial and machine, which a restarted machine keeps. Empty: this process is in no job."""
+        machine = "chief" if self.cluster is None else f"{self.cluster.role} {self.cluster.index}"
+        return f"{self.job_id}, trial {self.trial_id}, {machine}" if self.job_id else ""
 
     @property
     def job_dir(self) -> str | None:

@@ -23,6 +23,7 @@ from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
 from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, scratch_folder
+from trainer.storage.lease import hold
 
 _logger = logging.getLogger(__name__)
 
@@ -162,45 +163,31 @@ def convert(
 
     Raises:
         ConfigError: If `out` already contains a data set.
+        LeaseError: If another process writes `out`.
         DataError: If more images than allowed cannot be used, or no image can be used.
         StorageError: If `out` cannot be written.
     """
-    if (out / SPEC_NAME).exists():
-        raise ConfigError(f"out={out} already contains a prepared data set; give another folder, or delete it.")
-    out.delete(find_leftover_shards(out))  # of an interrupted conversion; all other files belong to the user
     progress = ConversionProgress(len(plan.indices))
-    counts = np.zeros(len(plan.class_names), np.int64)
-    shape: tuple[int, ...] = ()
-    with (
-        scratch_folder() as scratch,
-        contextlib.closing(ShardWriter(scratch, out, options.shard_mib)) as writer,
-    ):
-        encoded_images = encode_images(source, plan.indices.tolist(), plan.target, options.num_processes, scratch)
-        for index, encoded in zip(plan.indices, encoded_images, strict=True):
-            label = plan.labels[progress.done]
-            progress.done += 1
-            if encoded.png is None:
-                _skip_image(progress, source.items[index].name, encoded.problem, options)
-            else:
-                shape = encoded.shape
-                writer.add(encoded.png, int(label))
-                counts[label] += 1
-                progress.max_value = max(progress.max_value, encoded.max_value)
-                progress.num_dark += encoded.max_value <= _DARK
-            on_progress(progress)
-        if not counts.sum():
-            name, problem = progress.bad_images[0]
-            raise DataError(f"{count_of(progress.total, 'image')} tried, and none can be used: {name} {problem}.")
-        shards = writer.finish()
-    spec = DatasetSpec(
-        image_shape=(shape[0], shape[1], shape[2]),
-        num_examples=int(counts.sum()),
-        class_names=plan.class_names,
-        class_counts=tuple(counts.tolist()),
-        shards=shards,
-        **metadata,
-    )
-    (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
+    with hold(out, f"out={out}") as lease:
+        if (out / SPEC_NAME).exists():
+            raise ConfigError(f"out={out} already contains a prepared data set; give another folder, or delete it.")
+        out.delete(find_leftover_shards(out))  # of an interrupted conversion; all other files belong to the user
+        with (
+            scratch_folder() as scratch,
+            contextlib.closing(ShardWriter(scratch, out, options.shard_mib, lease.verify)) as writer,
+        ):
+            shape, counts = _write_images(source, plan, options, scratch, writer, progress, on_progress)
+            shards = writer.finish()
+        spec = DatasetSpec(
+            image_shape=shape,
+            num_examples=int(counts.sum()),
+            class_names=plan.class_names,
+            class_counts=tuple(counts.tolist()),
+            shards=shards,
+            **metadata,
+        )
+        lease.verify()
+        (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
     is_dark = 2 * progress.num_dark > spec.num_examples
     if is_dark and options.bits is None and not options.allows_constant:
         _logger.warning(
@@ -210,6 +197,37 @@ def convert(
             "16-bit files with values up to 4,095, or --bits=1 for masks of 0 and 1; delete the data set first."
         )
     return spec, progress
+
+
+def _write_images(
+    source: Source,
+    plan: ConversionPlan,
+    options: ConversionOptions,
+    scratch: Path,
+    writer: ShardWriter,
+    progress: ConversionProgress,
+    on_progress: Callable[[ConversionProgress], None],
+) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Writes all images that can be used. Returns the shape (H, W, C) of an image, and the number in each class."""
+    counts = np.zeros(len(plan.class_names), np.int64)
+    shape: tuple[int, ...] = ()
+    encoded_images = encode_images(source, plan.indices.tolist(), plan.target, options.num_processes, scratch)
+    for index, encoded in zip(plan.indices, encoded_images, strict=True):
+        label = plan.labels[progress.done]
+        progress.done += 1
+        if encoded.png is None:
+            _skip_image(progress, source.items[index].name, encoded.problem, options)
+        else:
+            shape = encoded.shape
+            writer.add(encoded.png, int(label))
+            counts[label] += 1
+            progress.max_value = max(progress.max_value, encoded.max_value)
+            progress.num_dark += encoded.max_value <= _DARK
+        on_progress(progress)
+    if not counts.sum():
+        name, problem = progress.bad_images[0]
+        raise DataError(f"{count_of(progress.total, 'image')} tried, and none can be used: {name} {problem}.")
+    return (shape[0], shape[1], shape[2]), counts
 
 
 def describe_options(options: ConversionOptions, plan: ConversionPlan) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checkpoints in a bucket. Files are uploaded first; the manifest, written last, commits the checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.errors import CheckpointError
@@ -33,8 +34,13 @@ class RemoteCheckpoints:
         self.steps = {step for step, names in files.items() if MANIFEST in names}
         self._orphans = set(files) - self.steps
 
-    def publish(self, folder: Path, step: int) -> None:
+    def publish(self, folder: Path, step: int, before_commit: Callable[[], None] = lambda: None) -> None:
         """Uploads a committed checkpoint. Leftovers of interrupted uploads and deletions are removed first.
+
+        Args:
+            folder: Local folder of the checkpoint.
+            step: Step of the checkpoint.
+            before_commit: Function that is called before the manifest is written. An exception prevents it.
 
         Raises:
             StorageError: If the checkpoint cannot be written; then it has no manifest.
@@ -45,6 +51,7 @@ class RemoteCheckpoints:
         destination = self._folder(step)
         names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
         destination.upload(folder, names, only_new=True)
+        before_commit()
         (destination / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
         self.steps.add(step)
 

@@ -31,6 +31,8 @@ class CheckpointStore(CommittedCheckpoints):
             `RunHistory` if they changed during the run.
         remote: Folder in a bucket to which every checkpoint is uploaded, and from which missing ones are downloaded.
         before_publishing: Function that is called in the background before an upload.
+        verify_lease: Function that is called before checkpoints are written, committed or deleted. An exception, such
+            as `LeaseError`, prevents it.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class CheckpointStore(CommittedCheckpoints):
         fingerprints: Mapping[str, str] | RunHistory | None = None,
         remote: Location | None = None,
         before_publishing: Callable[[], None] | None = None,
+        verify_lease: Callable[[], None] | None = None,
     ):
         super().__init__(directory, best=best, fingerprints=fingerprints, remote=remote)
         self._every_steps, self._max_to_keep = every_steps, max_to_keep
         self._before_publishing = before_publishing or (lambda: None)
+        self._verify_lease = verify_lease or (lambda: None)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -108,6 +112,7 @@ class CheckpointStore(CommittedCheckpoints):
         path = self.folder(step) / MANIFEST
         with self._errors_of(step):
             manifest = dataclasses.replace(read_manifest(path.parent), metrics=dict(metrics), callbacks=dict(callbacks))
+            self._verify_lease()
             if self._remote is not None:
                 self._before_publishing()
                 self._remote.replace_manifest(step, manifest.to_bytes())
@@ -206,6 +211,8 @@ class CheckpointStore(CommittedCheckpoints):
         state_file.load(self.folder(step), state)
         for name in self.history.changed_settings(manifest, settings) & set(state):
             state[name].assign(settings[name])
+        if not reads_only:
+            self._verify_lease()
         for number in self._own_manifests():
             if number > step:
                 self._delete(number, in_bucket=not reads_only)
@@ -215,16 +222,19 @@ class CheckpointStore(CommittedCheckpoints):
         step = manifest.step
         temporary = self._temporary(step)
         with self._errors_of(step):
+            self._verify_lease()
             self._remove_leftovers()
             temporary.mkdir(parents=True)
             state_file.write(temporary, snapshot, manifest)
+            if self._remote is None:
+                self._verify_lease()
             remove(self.folder(step))
             os.rename(temporary, self.folder(step))
             state_file.sync(self.directory)
             self._damaged.discard(step)
             if self._remote is not None:
                 self._before_publishing()
-                self._remote.publish(self.folder(step), step)
+                self._remote.publish(self.folder(step), step, self._verify_lease)
             self._retain(step, healthy_step)
 
     @contextlib.contextmanager
@@ -247,13 +257,13 @@ class CheckpointStore(CommittedCheckpoints):
         A rollback must not depend on when SIGTERM has added checkpoints. Therefore the last regular checkpoint stays,
         also the last one before a row of skipped steps.
 
-        Its checkpoints newer than `newest` are damaged, because training resumed from an older one. What does not
-        belong to the run stays: links, and checkpoints of other runs.
+        Of newer ones, those that were damaged are deleted. What does not belong to the run stays: links, and
+        checkpoints of other runs.
         """
         manifests = self._own_manifests()
-        to_keep = {number for number in manifests if number <= newest}
         to_keep = {
-            *sorted(to_keep)[-self._max_to_keep :],
+            *(number for number in manifests if number > newest and number not in self._damaged),
+            *sorted(number for number in manifests if number <= newest)[-self._max_to_keep :],
             *(number for _, number in sorted(self._evaluated(manifests))[:1]),
             *(max(self._regular(manifests, last), default=newest) for last in (healthy_step, newest)),
         }
