@@ -75,9 +75,9 @@ def with_pipe(folder):
 REFUSED = {
     "no job_dir": ([], 2, ("job_dir",)),
     "an empty folder": (["--job_dir={0}/empty"], 1, ("{0}/empty", "config.json")),
-    "a missing folder": (["--job_dir={0}/missing"], 1, ("{0}/missing",)),
+    "a missing folder": (["--job_dir={0}/missing"], 1, ("job_dir",)),
     "an empty bucket folder": (["--job_dir={1}/nothing"], 1, ("{1}/nothing",)),
-    "one missing of two": (["--job_dir={0}/run", "--job_dir={0}/missing", "--out={0}/x.html"], 1, ("{0}/missing",)),
+    "one missing of two": (["--job_dir={0}/run", "--job_dir={0}/missing", "--out={0}/x.html"], 1, ("job_dir",)),
     "several without out": (["--job_dir={0}/run", "--job_dir={0}/damaged"], 2, ("--out",)),
     "an unknown extension": (["--job_dir={0}/run", "--out={0}/x.pdf"], 2, ("out", "x.pdf")),
     "a folder that does not exist": (["--job_dir={0}/run", "--out={0}/no/x.html"], 2, ("out", "{0}/no")),

@@ -2,7 +2,7 @@
 
 import pytest
 import tensorflow as tf
-from test_golden import BATCH, IMAGES, small, some_images
+from test_golden import BATCH, IMAGES, config_of, small, some_images
 
 from trainer import data
 from trainer.config import recipes
@@ -19,11 +19,11 @@ OPTIMIZERS = ("ResourceApplyAdam", "ResourceApplyRMSProp", "ResourceApplyGradien
 
 
 def convolutional():
-    return [name for name in recipes.names() if recipes.get(name).architecture != "mlp"]
+    return [name for name in recipes.names() if config_of(name).architecture != "mlp"]
 
 
 def compiled(name):
-    config = small(recipes.get(name)).override(precision="bfloat16", jit_compile="off")
+    config = small(config_of(name)).override(precision="bfloat16", jit_compile="off")
     images, targets = some_images(config.dataset, config.class_numbers, config.padding)
     gan = from_config(config, images.shape[1:], data.describe(config.dataset).num_classes)
     if isinstance(gan, CycleGAN):
@@ -61,7 +61,7 @@ def test_a_step_has_its_products_in_bfloat16_and_its_sums_in_float32(name, monke
     nodes = nodes_of(tf.function(lambda: step(tensors, tf.constant(0, tf.int64)), autograph=False))
 
     assert seen["loss"] and {value.dtype for values in seen.values() for value in values} == {tf.float32}
-    assert bool(seen["penalty"]) == bool(recipes.get(name).penalties)
+    assert bool(seen["penalty"]) == bool(config_of(name).penalties)
     assert {variable.dtype for variable in gan.state.values() if "float" in variable.dtype} == {"float32"}
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
     assert convolutions and not [

@@ -20,11 +20,11 @@ from trainer.models import with_compute_settings
 from trainer.models.factory import create_gan
 from trainer.models.validation import has_convolutions
 from trainer.storage import RunDirectory
-from trainer.training import precision, run as training_run
+from trainer.training import configure, precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
 from trainer.training.distributed.cluster import parse_cluster
-from trainer.training.restore import stored_config
 from trainer.training.run_state import with_machine_settings
+from trainer.training.stored_run import stored_config
 
 XEON = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile amx_int8\nvmx flags\t: vnmi\n"
 RELEASE_0_1_0 = Path(__file__).parent.parent / "fixtures/0.1.0/run"
@@ -101,7 +101,8 @@ def chosen(config, can_use_bfloat16, shape=(28, 28, 1)):
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_it(name):
-    config = recipes.get(name)
+    context = recipes.RecipeContext(image_shape=(32, 32, 3), num_images=5000, num_classes=10, size="small")
+    config = recipes.get(name, context)
     has_convolutions = config.architecture != "mlp"
     fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
     assert chosen(config, True, (32, 32, 3)) == fast
@@ -210,7 +211,7 @@ def flags_of(job_dir, steps):
 
 @pytest.mark.parametrize("is_supported", [True, False])
 def test_a_dry_run_prints_the_choice(tmp_path, monkeypatch, capsys, is_supported):
-    monkeypatch.setattr(training_run, "supports_bfloat16", lambda: is_supported)
+    monkeypatch.setattr(configure, "supports_bfloat16", lambda: is_supported)
     assert run("train", *flags_of(tmp_path / "run", 2), "--dry_run") == 0
     config = json.loads(capsys.readouterr().out)
     assert (config["precision"], config["jit_compile"]) == ("bfloat16" if is_supported else "float32", "off")

@@ -251,8 +251,9 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
     num_samples, num_frames = len(samples.seeds), round(duration_secs * FRAMES_PER_SEC)
     if not 2 <= num_samples <= num_frames:
         raise ConfigError(
-            f"a walk of {duration_secs:g} s has {num_frames} frames and visits 2 to {num_frames} images, but "
-            f"{count_of(num_samples, 'image')} were requested; change --seeds, --num_images or --walk."
+            f"a walk of {duration_secs:g} s has {count_of(num_frames, 'frame')} and visits at least two images and at "
+            f"most one in each frame, but {count_of(num_samples, 'image')} were requested; change --seeds or "
+            "--walk."
         )
     path = walk.path_through(gan, samples)
     bar = _ProgressBar(walk.num_images(num_samples, num_frames))

@@ -43,7 +43,7 @@ def write_grid(out: Location, blocks: Iterator[np.ndarray], num_images: int, col
         num_pixels = num_images * block.shape[1] * block.shape[2]
         if num_pixels > MAX_PIXELS:
             raise DataError(
-                f"a grid of {num_images:,} images has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; generate fewer "
+                f"a grid of {count_of(num_images, 'image')} has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; generate fewer "
                 "images, or write a folder, a .zip or a .npz."
             )
         collected.append(block)
