@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, count_of
 from trainer.image_io import MAX_PIXELS, png, tile
 from trainer.storage import Location, scratch_folder
 from trainer.storage.local import LocalLocation
@@ -43,8 +43,8 @@ def write_grid(out: Location, blocks: Iterator[np.ndarray], num_images: int, col
         num_pixels = num_images * block.shape[1] * block.shape[2]
         if num_pixels > MAX_PIXELS:
             raise DataError(
-                f"a grid of {count_of(num_images, 'image')} has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; generate fewer "
-                "images, or write a folder, a .zip or a .npz."
+                f"a grid of {count_of(num_images, 'image')} has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; "
+                "generate fewer images, or write a folder, a .zip or a .npz."
             )
         collected.append(block)
     out.write_bytes(png(tile(np.concatenate(collected), columns)))
