@@ -1,7 +1,7 @@
 """Starts pairs of processes on one run directory, kills them at random moments, and counts lost checkpoints.
 
     python -m benchmarks.lease --pairs=100
-    python -m benchmarks.lease --pairs=100 --in_bucket
+    python -m benchmarks.lease --pairs=100 --in_buckets
     python -m benchmarks.lease --trainers=10
 
 The two processes of a pair start at random offsets, some of them with different seeds, and are killed (SIGKILL) or
@@ -226,7 +226,7 @@ def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Ra
 
 _PAIRS = flags.DEFINE_integer("pairs", 0, "Number of pairs of programs without TensorFlow.", lower_bound=0)
 _TRAINERS = flags.DEFINE_integer("trainers", 0, "Number of pairs of trainers.", lower_bound=0)
-_IN_BUCKET = flags.DEFINE_bool("in_bucket", False, "Put the run directories of programs into a bucket.")
+_IN_BUCKET = flags.DEFINE_bool("in_buckets", False, "Put the run directories of programs into a bucket.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments, or of the run of a program.")
 _PROGRAM = flags.DEFINE_string("program", None, "Run directory of a program; for the processes of a pair.")
 _JOURNAL = flags.DEFINE_string("journal", None, "File for the committed steps of a program.")

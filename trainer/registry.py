@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from trainer.errors import ConfigError, quote
 
@@ -46,6 +46,11 @@ class Registry(Generic[Member]):
         """
         self.check_name(name)
         return self._members[name]
+
+
+def is_from_package(member: Any) -> bool:
+    """Returns whether a class or a function is one of this package, not of its user."""
+    return str(member.__module__).partition(".")[0] == __name__.partition(".")[0]
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:

@@ -72,8 +72,10 @@ def submit(tmp_path, monkeypatch, in_bucket):
 
 def chief_of(process):
     """Process ID of the chief. None: the chief is not running."""
-    output = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
-    return int(output) if output.strip() else None
+    command = ["ps", "-o", "pid=,comm=", "--ppid", str(process.pid)]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    pids = [int(line.split()[0]) for line in lines if line.split()[1].startswith("python")]
+    return pids[0] if pids else None
 
 
 def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):

@@ -17,8 +17,9 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, recipes
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
-from trainer.models.factory import create_gan
+from trainer.models.factory import MODELS, create_gan
 from trainer.models.validation import has_convolutions
+from trainer.networks import registry
 from trainer.storage import RunDirectory
 from trainer.training import configure, precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
@@ -107,6 +108,16 @@ def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_
     fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
     assert chosen(config, True, (32, 32, 3)) == fast
     assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
+
+
+@pytest.mark.parametrize(("kind", "registered"), [("model", MODELS), ("architecture", registry._ARCHITECTURES)])
+def test_code_of_a_user_computes_in_float32_unless_it_asks_for_bfloat16(monkeypatch, kind, registered):
+    config = TrainConfig()
+    member = registered[getattr(config, kind)]
+    assert chosen(config, True) == ("bfloat16", "off")
+    monkeypatch.setattr(member, "__module__", "my_gans")
+    assert chosen(config, True) == ("float32", "off")
+    assert chosen(config.override(precision="bfloat16"), True) == ("bfloat16", "off")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from trainer.models.gan import GAN
 from trainer.models.infogan import InfoGAN
 from trainer.models.validation import has_convolutions
 from trainer.models.weight_limit import without_weights
-from trainer.registry import Registry, check_known
+from trainer.registry import Registry, check_known, is_from_package
 from trainer.training.precision import supports_bfloat16
 from trainer.training.schedules import Ramp, ScheduleLike
 
@@ -108,7 +108,8 @@ def with_compute_settings(
 ) -> TrainConfig:
     """Replaces `precision=auto` and `jit_compile=auto` by what is fastest.
 
-    Networks without convolutions take XLA and float32: they are faster with XLA, which makes bfloat16 no faster.
+    Networks without convolutions take XLA and float32: they are faster with XLA, which makes bfloat16 no faster. A
+    model or an architecture that is not one of this package takes float32, because its code may expect that.
 
     Args:
         config: Resolved config.
@@ -126,7 +127,9 @@ def with_compute_settings(
         if config.jit_compile == JitCompile.AUTO:
             changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
         if config.precision == Precision.AUTO:
-            changes["precision"] = Precision.BFLOAT16 if convolves and can_use_bfloat16 else Precision.FLOAT32
+            is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
+            is_fast = convolves and can_use_bfloat16 and is_own
+            changes["precision"] = Precision.BFLOAT16 if is_fast else Precision.FLOAT32
     return config.override(**changes)
 
 

@@ -7,6 +7,7 @@ from trainer.networks.registry import (
     check_name,
     default_options,
     generator_input,
+    is_custom,
     names,
     register_architecture,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "check_name",
     "default_options",
     "generator_input",
+    "is_custom",
     "names",
     "register_architecture",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 import keras
 
 from trainer.errors import ConfigError, TrainerError
-from trainer.registry import Registry, check_known
+from trainer.registry import Registry, check_known, is_from_package
 
 Networks = dict[str, Callable[[], keras.Model]]
 """Factories by network name (`generator`, `discriminator`, ...), to be called inside a strategy's scope."""
@@ -58,6 +58,15 @@ def register_architecture(
         return _ARCHITECTURES.add(function.__name__, function)
 
     return register if function is None else register(function)
+
+
+def is_custom(name: str) -> bool:
+    """Returns whether an architecture is not one of this package.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    return not is_from_package(_ARCHITECTURES[name])
 
 
 def generator_input(name: str) -> GeneratorInput:
