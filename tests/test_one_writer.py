@@ -86,7 +86,7 @@ def test_two_trainers_with_other_seeds_leave_one_complete_run(tmp_path):
     winner = codes.index(0)
     assert errors[winner] == "" and errors[1 - winner].count("\n") == 1
     assert json.loads((job_dir / "config.json").read_text())["seed"] == winner
-    assert train("digits", tmp_path / "alone", *flags, f"--seed={winner}") == 0
+    subprocess.run([*command, f"--job_dir={tmp_path / 'alone'}", f"--seed={winner}"], check=True)
     assert state_of(job_dir, 60) == state_of(tmp_path / "alone", 60)
 
 
