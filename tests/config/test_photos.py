@@ -231,6 +231,23 @@ def test_a_run_that_starts_from_another_one_is_shorter():
     assert recipes.get("photos", context).steps == pytest.approx(plan().steps / 2, rel=0.05)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("init_from", [None, "runs/first"])
+def test_a_run_is_shortened_for_augmentation_only_if_it_is_augmented(init_from, channels):
+    for side, num_images in itertools.product((32, 64, 128), (12, 300, 700, 1200, 1900, 2400, 3000, 10_000)):
+        facts = {"image_shape": (side, side, channels), "num_images": num_images}
+        given = {} if init_from is None else {"init_from": init_from}
+        chosen = recipes.get("photos", RecipeContext(**facts, settings=given))
+        without = recipes.get("photos", RecipeContext(**facts, settings={**given, "augment": None}))
+        assert chosen.augment == "ada" or chosen.steps == without.steps, (side, num_images)
+
+
+def test_numbers_of_times_are_counted():
+    context = RecipeContext(image_shape=(32, 32, 3), num_images=300, settings={"epochs": 1})
+    recipes.get("photos", context)
+    assert context.reasons["augment"].endswith("1 time")
+
+
 def test_every_choice_has_a_reason_unless_the_user_makes_it():
     settings = {"global_batch_size": 16, "augment": "ada"}
     context = RecipeContext(image_shape=(64, 64, 3), num_images=300, num_classes=2, settings=settings)

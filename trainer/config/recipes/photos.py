@@ -225,14 +225,13 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     images, reason = _at(preset.images, context), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
-    augmented = preset.augmentation[-1][0] * num_images
-    if context.size == Size.SMALL and images > augmented and settings.get("augment", "ada") is not None:
-        images, reason = (
-            max(images // 2, augmented),
-            "fewer than usual, because augmentation takes as long as the networks",
-        )
     if settings.get("init_from") is not None:
         images, reason = images // 2, f"{reason}, half as many with init_from"
+    augmented = preset.augmentation[-1][0] * num_images
+    is_augmented = _can_augment(context) and settings.get("augment", "ada") is not None
+    if context.size == Size.SMALL and images > augmented and is_augmented:
+        images = max(images // 2, augmented)
+        reason = f"{reason}, fewer because augmentation takes as long as the networks"
     steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
     return steps, (steps or 1) * batch
 
@@ -252,7 +251,7 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     # The number of steps is rounded, which takes up to a twentieth of the images.
     end = next((end for smallest, end in preset.augmentation if passes >= 0.95 * smallest), 0.0)
     reason = f"each image is shown {count_of(round(passes), 'time')}"
-    if context.image_shape[2] not in (1, 3):
+    if not _can_augment(context):
         end, reason = 0.0, "the augmentations need gray or color images"
     is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
     augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
@@ -260,6 +259,11 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
         return {"augment": augment}
     probability = context.choose("augment_probability_end", end or preset.augmentation[-1][1], reason)
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
+
+
+def _can_augment(context: RecipeContext) -> bool:
+    """Returns whether the images are gray or color. The augmentations change brightness and colors."""
+    return context.image_shape[2] in (1, 3)
 
 
 def _choose_cadences(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:
