@@ -329,6 +329,15 @@ def test_settings_that_differ_from_the_recipe_are_marked(tmp_path, name):
     assert {row["name"] for row in run_of(folder)["settings"]} == config.keys() - {"recipe"}
 
 
+def test_the_best_value_is_one_of_a_checkpoint(tmp_path):
+    """A run that begins with the weights of another run may have its best value at step 0, without a checkpoint."""
+    folder = make_run(tmp_path / "run", evaluations={0: 5.0, 100: 30.0, 200: 20.0})
+    run = run_of(folder)
+    assert (run["best_step"], run["pictures"]["best_grid"]) == (200, 200)
+    (row,) = run["metrics"]
+    assert (row["first"], row["best"], row["best_step"]) == (5.0, 20.0, 200)
+
+
 def make_photo_run(folder, facts=None, recipe="photos", size="medium", **changes):
     """Writes a run of a recipe that chooses its settings by the data and the devices, and the event of its start."""
     context = recipes.RecipeContext(

@@ -114,9 +114,9 @@ class RunReport:
             goal = _goal_of(name, config)
             row = {"name": name, "goal": goal, "first": _plain(values[0]), "last": _plain(values[-1])}
             best = best_step = None
-            finite = np.isfinite(values)
-            if goal is not None and finite.any():
-                index = int(np.argmin(np.where(finite, values if goal == "MINIMIZE" else -values, np.inf)))
+            eligible = np.isfinite(values) & (steps > 0)  # no checkpoint has step 0
+            if goal is not None and eligible.any():
+                index = int(np.argmin(np.where(eligible, values if goal == "MINIMIZE" else -values, np.inf)))
                 best, best_step = float(values[index]), int(steps[index])
             yield {**row, "best": best, "best_step": best_step, "floor": _plain(floor.get(name))}
 
