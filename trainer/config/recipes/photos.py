@@ -164,29 +164,31 @@ def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, A
     if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
         return {}
     height, width, _ = context.image_shape
-    halvings, first = _checked_halvings(height, width), _at(preset.filters, context)
+    halvings, first = _checked_halvings(context), _at(preset.filters, context)
     filters = [first[min(stage, len(first) - 1)] for stage in range(halvings + 1)]
     options = {"generator_filters": filters[::-1], "discriminator_filters": filters, "blocks_per_stage": preset.blocks}
     reason = f"size={context.size}: from {height >> halvings}x{width >> halvings} to {height}x{width}"
     return context.choose("architecture_options", options, reason)
 
 
-def _checked_halvings(height: int, width: int) -> int:
+def _checked_halvings(context: RecipeContext) -> int:
     """Returns how often the networks halve an image.
 
     Raises:
         ConfigError: If the image is too small or too large, or if it cannot be halved to a small base map.
     """
+    height, width, _ = context.image_shape
     smaller, larger = sorted((height, width))
     halvings = num_halvings(height, width)
     is_divisible = height % _MIN_UNIT == 0 and width % _MIN_UNIT == 0
     if is_divisible and halvings and smaller >> halvings <= _MAX_BASE and larger <= _MAX_SIDE:
         return halvings
-    fitting = ",".join(str(side) for side in _fitting_size(height, width))
+    padding = context.settings.get("padding", 0)
+    fitting = ",".join(str(side - 2 * padding) for side in _fitting_size(height, width))
     raise ConfigError(
-        f"recipe=photos has no networks for images of {height}x{width}: their sides must be from {_MIN_SIDE} to "
-        f"{_MAX_SIDE:,} and both become small when they are halved several times; prepare them with "
-        f"--image_size={fitting}."
+        f"recipe=photos has no networks for images of {height}x{width}{f' with padding={padding}' if padding else ''}: "
+        f"their sides must be from {_MIN_SIDE} to {_MAX_SIDE:,} and both become small when they are halved several "
+        f"times; prepare them with --image_size={fitting}{' or change the padding' if padding else ''}."
     )
 
 
