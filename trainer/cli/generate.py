@@ -179,6 +179,8 @@ def _parse_out(text: str, mode: str) -> tuple[Location, str]:
         return app.output_folder("out", text), _FOLDER
     if suffix in _ANIMATIONS and not mode:
         raise ConfigError(f"out={text} is an animation; pass --walk=SECONDS too, or write a .png.")
+    if mode and suffix not in kinds:
+        raise ConfigError(f"out={text} does not fit --{mode}; write {' or '.join(kinds.values())}.")
     return app.output_file("out", text, kinds), suffix
 
 
@@ -251,8 +253,8 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
     num_samples, num_frames = len(samples.seeds), round(duration_secs * FRAMES_PER_SEC)
     if not 2 <= num_samples <= num_frames:
         raise ConfigError(
-            f"a walk of {duration_secs:g} s has {num_frames} frames and visits 2 to {num_frames} images, but "
-            f"{count_of(num_samples, 'image')} were requested; change --seeds, --num_images or --walk."
+            f"a walk of {duration_secs:g} s cannot visit {count_of(num_samples, 'image')}: it has {num_frames} frames, "
+            f"and visits 2 to {num_frames} images; change --seeds, --num_images or --walk."
         )
     path = walk.path_through(gan, samples)
     bar = _ProgressBar(walk.num_images(num_samples, num_frames))
