@@ -81,6 +81,14 @@ def test_images_that_cannot_be_halved_are_refused_with_a_size_that_fits(height, 
     assert plan(*map(int, fitting.split(","))).steps > 0
 
 
+@pytest.mark.parametrize(("height", "padding", "fitting"), [(32, 3, 34), (24, 7, 26), (100, 1, 94)])
+def test_the_suggested_size_is_that_of_images_without_their_padding(height, padding, fitting):
+    settings, side = {"padding": padding}, height + 2 * padding
+    mentions = (f"{side}x{side}", f"padding={padding}", f"--image_size={fitting},{fitting} ")
+    check_refusal(lambda: plan(side, side, settings=settings), ConfigError, "photos", *mentions)
+    assert plan(fitting + 2 * padding, settings=settings).steps > 0
+
+
 def test_the_suggested_size_is_always_accepted():
     for height, width in itertools.product(range(1, 1500, 37), repeat=2):
         try:
@@ -229,6 +237,23 @@ def test_choices_follow_the_settings_of_the_user(settings, expected):
 def test_a_run_that_starts_from_another_one_is_shorter():
     context = RecipeContext(image_shape=(64, 64, 3), num_images=5000, settings={"init_from": "runs/first"})
     assert recipes.get("photos", context).steps == pytest.approx(plan().steps / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("init_from", [None, "runs/first"])
+def test_a_run_is_shortened_for_augmentation_only_if_it_is_augmented(init_from, channels):
+    for side, num_images in itertools.product((32, 64, 128), (12, 300, 700, 1200, 1900, 2400, 3000, 10_000)):
+        facts = {"image_shape": (side, side, channels), "num_images": num_images}
+        given = {} if init_from is None else {"init_from": init_from}
+        chosen = recipes.get("photos", RecipeContext(**facts, settings=given))
+        without = recipes.get("photos", RecipeContext(**facts, settings={**given, "augment": None}))
+        assert chosen.augment == "ada" or chosen.steps == without.steps, (side, num_images)
+
+
+def test_numbers_of_times_are_counted():
+    context = RecipeContext(image_shape=(32, 32, 3), num_images=300, settings={"epochs": 1})
+    recipes.get("photos", context)
+    assert context.reasons["augment"].endswith("1 time")
 
 
 def test_every_choice_has_a_reason_unless_the_user_makes_it():

@@ -237,3 +237,20 @@ def test_a_page_of_a_long_run_opens_quickly(open_page, tmp_path):
     page = open_page(content)
     assert page.locator(".chart canvas").count() == 3
     assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_settings_take_one_line_until_they_have_the_focus(open_page, tmp_path, width):
+    options = [{"filters": [8 * number] * 30, "blocks": 2} for number in (1, 2)]
+    folders = [
+        make_run(tmp_path / str(index), architecture_options=value, dataset=f"{index}: flowers and trees" * 4)
+        for index, value in enumerate(options)
+    ]
+    page = open_page(comparison.render([RunReport(RunDirectory(folder)) for folder in folders]), width)
+    line = page.locator("#runs thead tr").bounding_box()["height"]
+    rows = page.locator("#runs tbody tr")
+    assert all(rows.nth(index).bounding_box()["height"] <= 1.2 * line for index in range(2))
+    cell = rows.first.locator("span", has_text="filters")
+    cell.focus()
+    assert json.loads(cell.inner_text()) in options and cell.get_attribute("title") == cell.inner_text()
+    assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth")

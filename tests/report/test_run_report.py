@@ -12,7 +12,7 @@ from refusals import check_refusal
 from report_runs import MONITOR, START, content_of, make_run, start_at, write_config, write_lines
 
 from trainer.config import recipes
-from trainer.errors import CheckpointError, ConfigError, StorageError
+from trainer.errors import CheckpointError, StorageError
 from trainer.report import comparison, page
 from trainer.report.pictures import Pictures
 from trainer.report.run_report import RunReport
@@ -325,16 +325,78 @@ def test_settings_that_differ_from_the_recipe_are_marked(tmp_path, name):
     config = json.loads((folder / "config.json").read_text())
     config = {**config, "steps": recipes.get("digits").steps, **changes}
     write_config(folder, config)
-    assert {row["name"] for row in settings_table(config) if row["differs"]} == expected
+    assert {row["name"] for row in settings_table(config, {}) if row["differs"]} == expected
     assert {row["name"] for row in run_of(folder)["settings"]} == config.keys() - {"recipe"}
 
 
-def test_a_recipe_that_needs_facts_about_the_data_leaves_settings_unmarked(tmp_path, monkeypatch):
-    def get(name):
-        raise ConfigError("the recipe needs a context")
+def test_the_best_value_is_one_of_a_checkpoint(tmp_path):
+    """A run that begins with the weights of another run may have its best value at step 0, without a checkpoint."""
+    folder = make_run(tmp_path / "run", evaluations={0: 5.0, 100: 30.0, 200: 20.0})
+    run = run_of(folder)
+    assert (run["best_step"], run["pictures"]["best_grid"]) == (200, 200)
+    (row,) = run["metrics"]
+    assert (row["first"], row["best"], row["best_step"]) == (5.0, 20.0, 200)
 
-    folder = make_run(tmp_path / "run", loss="hinge")
-    monkeypatch.setattr("trainer.config.recipes.get", get)
+
+def make_photo_run(folder, facts=None, recipe="photos", size="medium", **changes):
+    """Writes a run of a recipe that chooses its settings by the data and the devices, and the event of its start."""
+    context = recipes.RecipeContext(
+        image_shape=(64, 48, 3), num_images=300, num_devices=2, has_gpu=True, device_memory_gib=15.0, size=size
+    )
+    config = recipes.get(recipe, context).to_dict() | {"dataset": "data/photos", "job_dir": str(folder)}
+    facts = {"image_shape": [64, 48, 3], "device": "GPU", "device_memory_gib": 15.0} | (facts or {})
+    start = start_at(START, num_devices=2) | {"num_images": 300} | facts
+    return make_run(folder, events=[start], **(config | {"precision": "bfloat16"} | changes))
+
+
+PHOTO_SETTINGS = {
+    "choices only": ({}, set()),
+    "another size": ({"size": "small"}, set()),
+    "another recipe": ({"recipe": "r3gan"}, set()),
+    "a constant setting": ({"loss": "hinge"}, {"loss"}),
+    "a chosen setting": ({"global_batch_size": 6}, {"global_batch_size"}),
+    "several": ({"steps": 7, "model": "conditional", "augment": None}, {"steps", "model", "augment"}),
+}
+
+
+@pytest.mark.parametrize("name", PHOTO_SETTINGS)
+def test_settings_that_differ_from_the_choices_for_the_data_are_marked(tmp_path, name):
+    changes, expected = PHOTO_SETTINGS[name]
+    settings = run_of(make_photo_run(tmp_path / "run", **changes))["settings"]
+    assert {row["name"] for row in settings if row["differs"]} == expected
+
+
+def test_the_data_of_the_first_start_counts(tmp_path):
+    folder = make_photo_run(tmp_path / "run")
+    first = json.loads((folder / "events.jsonl").read_text())
+    write_lines(folder / "events.jsonl", [first, first | {"step": 9, "num_images": 9, "num_devices": 1}])
+    assert not any(row["differs"] for row in run_of(folder)["settings"])
+
+
+UNKNOWN_FACTS = {
+    "no size of the images": {"image_shape": None},
+    "two sides": {"image_shape": [64, 48]},
+    "a side of text": {"image_shape": ["64", 48, 3]},
+    "a side of 0": {"image_shape": [0, 48, 3]},
+    "images that no network takes": {"image_shape": [7, 7, 3]},
+    "no images": {"num_images": 0},
+    "too many images": {"num_images": 10**400},
+    "a fraction of a device": {"num_devices": 0.5},
+    "true": {"num_devices": True},
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_FACTS)
+def test_settings_are_unmarked_if_the_facts_are_unknown(tmp_path, name):
+    settings = run_of(make_photo_run(tmp_path / "run", UNKNOWN_FACTS[name]))["settings"]
+    assert settings and not any(row["differs"] or row["recipe"] for row in settings)
+
+
+@pytest.mark.parametrize("size", ["huge", None, 3, [], {}])
+def test_settings_are_unmarked_if_the_size_is_unknown(tmp_path, size):
+    folder = make_photo_run(tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    write_config(folder, config | {"size": size})
     settings = run_of(folder)["settings"]
     assert settings and not any(row["differs"] or row["recipe"] for row in settings)
 

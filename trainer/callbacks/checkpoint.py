@@ -126,7 +126,9 @@ class Checkpoint(Periodic):
         self._save(metrics)
         if is_best:
             self._best_value = value
-            _logger.info(f"Step {self.model.step} has the best {self._best_name} so far; its checkpoint is kept.")
+            _logger.info(
+                f"The checkpoint of step {self.model.step} has the best {self._best_name} of all so far, and is kept."
+            )
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.step != self._saved_step and (not self.model.preempted or self._is_finite()):

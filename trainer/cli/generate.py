@@ -179,6 +179,8 @@ def _parse_out(text: str, mode: str) -> tuple[Location, str]:
         return app.output_folder("out", text), _FOLDER
     if suffix in _ANIMATIONS and not mode:
         raise ConfigError(f"out={text} is an animation; pass --walk=SECONDS too, or write a .png.")
+    if mode and suffix not in kinds:
+        raise ConfigError(f"out={text} does not fit --{mode}; write {' or '.join(kinds.values())}.")
     return app.output_file("out", text, kinds), suffix
 
 

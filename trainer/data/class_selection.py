@@ -76,10 +76,11 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
     text = str(selected)
     nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
     listed = ", ".join(nearest[:_MAX_LISTED]) + (", …" if len(nearest) > _MAX_LISTED else "")
+    if len(class_names) == 1:
+        raise ConfigError(f"{setting}={quote(selected)} is not a class of {source}, which has only {listed}; omit it.")
     raise ConfigError(
         f"{setting}={quote(selected)} is not one of the {count_of(len(class_names), 'class')} of {source}; give a "
-        "name or a "
-        f"number from 0 to {len(class_names) - 1}: {listed}."
+        f"name or a number from 0 to {len(class_names) - 1}: {listed}."
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class RunReport:
             "name": directory.name,
             "recipe": config.get("recipe"),
             "facts": _facts(events),
-            "settings": settings_table(config),
+            "settings": settings_table(config, next(_starts(events), {})),
             "steps": config.get("steps"),
             "last_step": int(scalars.steps[-1]) if scalars.num_lines else None,
             "monitor": monitor,
@@ -114,9 +114,9 @@ class RunReport:
             goal = _goal_of(name, config)
             row = {"name": name, "goal": goal, "first": _plain(values[0]), "last": _plain(values[-1])}
             best = best_step = None
-            finite = np.isfinite(values)
-            if goal is not None and finite.any():
-                index = int(np.argmin(np.where(finite, values if goal == "MINIMIZE" else -values, np.inf)))
+            eligible = np.isfinite(values) & (steps > 0)  # no checkpoint has step 0
+            if goal is not None and eligible.any():
+                index = int(np.argmin(np.where(eligible, values if goal == "MINIMIZE" else -values, np.inf)))
                 best, best_step = float(values[index]), int(steps[index])
             yield {**row, "best": best, "best_step": best_step, "floor": _plain(floor.get(name))}
 
@@ -180,9 +180,14 @@ def _read_config(directory: RunDirectory) -> dict[str, Any]:
     return read_json(locate(directory.config), schema, remedy=remedy, error=CheckpointError, origin=path)
 
 
+def _starts(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Returns the events that are starts."""
+    return (event for event in events if event["event"] == "start")
+
+
 def _facts(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Returns the facts of the last start: names and texts."""
-    start: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "start"), {})
+    start: dict[str, Any] = next(_starts(reversed(events)), {})
     shape, weights = start.get("image_shape"), start.get("weights")
     facts = {
         "Images": start.get("num_images"),

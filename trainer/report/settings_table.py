@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.config import recipes
+from trainer.config.choices import Size
 from trainer.errors import ConfigError
 
 _OPEN_SETTINGS = {
@@ -18,20 +19,25 @@ _OPEN_SETTINGS = {
 }
 """Settings that a run fills in if its recipe leaves them open."""
 _NOT_SETTINGS = {"recipe", "fingerprints"}
+_MAX_FACT = 10**12
+"""Largest number of images, pixels or devices that a report believes."""
 
 
-def settings_table(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def settings_table(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the settings of a run with those of its recipe, as plain JSON values.
+
+    A recipe that chooses its settings by the data and the devices is asked for its choices without any flags.
 
     Args:
         config: Content of `config.json`.
+        facts: Event of the first start of the run; empty if it is unknown.
 
     Returns:
         For each setting its `name`, its `value` and the value `recipe` as text, and whether it `differs`. `recipe` is
-        None if it is unknown: for custom recipes, whose code is not run, for recipes that choose their settings by the
-        data, and for settings of other versions.
+        None if it is unknown: for custom recipes, whose code is not run, for recipes that choose their settings by
+        facts that are unknown, and for settings of other versions.
     """
-    recipe = _recipe_of(config)
+    recipe = _recipe_of(config, facts)
     rows = []
     for name, value in config.items():
         if name in _NOT_SETTINGS:
@@ -49,15 +55,40 @@ def settings_table(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of the run's recipe; empty if they are unknown."""
     name = config.get("recipe")
     if name not in recipes.names():
         return {}
-    try:
+    if not recipes.takes_context(name):
         return recipes.get(name).to_dict()
-    except ConfigError:  # a recipe that chooses its settings by the data and the device
+    context = _context_of(config, facts)
+    if context is None:
         return {}
+    try:
+        settings = recipes.get(name, context).to_dict()
+    except ConfigError:  # the recipe of this version has no networks for the images
+        return {}
+    del settings["dataset"]  # such a recipe has none of its own
+    return settings
+
+
+def _context_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> recipes.RecipeContext | None:
+    """Returns the facts by which the recipe chose; None if the events of the run do not have them."""
+    shape, size, memory = facts.get("image_shape"), config.get("size"), facts.get("device_memory_gib")
+    if not isinstance(shape, list) or len(shape) != 3 or size not in list(Size):
+        return None
+    num_images, num_devices = facts.get("num_images"), facts.get("num_devices")
+    if not all(type(number) is int and 0 < number <= _MAX_FACT for number in (*shape, num_images, num_devices)):
+        return None
+    return recipes.RecipeContext(
+        image_shape=(shape[0], shape[1], shape[2]),
+        num_images=num_images,
+        num_devices=num_devices,
+        has_gpu=facts.get("device") == "GPU",
+        device_memory_gib=memory if isinstance(memory, int | float) else None,
+        size=size,
+    )
 
 
 def _is_open(name: str, config: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:

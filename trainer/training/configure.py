@@ -1,6 +1,5 @@
 """Settings of a run from a recipe and the settings that its user gives."""
 
-import ctypes
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from trainer.logging import log_fields
 from trainer.models import augment, penalties, traits, with_compute_settings
 from trainer.storage import RunDirectory, parse_path, resolve_mount, without_mount
 from trainer.storage.run_directory import CONFIG
+from trainer.training.gpu_memory import gpu_memory_gib
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import with_initial_weights, with_machine_settings
 from trainer.training.run_summary import describe_choices
@@ -25,7 +25,6 @@ from trainer.training.stored_run import stored_config
 
 _logger = logging.getLogger(__name__)
 
-_CUDA_DRIVER = "libcuda.so.1"
 _KEPT = (
     *("steps", "steps_per_execution", "num_metric_samples"),
     *("evaluate_every_steps", "sample_every_steps", "checkpoint_every_steps"),
@@ -135,7 +134,7 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
         num_images=num_examples(config),
         num_classes=info.num_classes,
         has_gpu=num_gpus > 0,
-        device_memory_gib=_gpu_memory_gib() if num_gpus else None,
+        device_memory_gib=gpu_memory_gib() if num_gpus else None,
         num_devices=num_devices * (environment.cluster.num_workers if environment.cluster else 1),
         size=config.size,
         settings=settings,
@@ -150,25 +149,3 @@ def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[s
         for spec in dataclasses.fields(stored)
         if spec.name not in given and (spec.name in _KEPT or not spec.metadata["resumable"])
     }
-
-
-def _gpu_memory_gib() -> float | None:
-    """Returns the memory of the smallest visible GPU in GiB; None if the driver of NVIDIA does not state it.
-
-    TensorFlow states it only after it has taken the memory. The driver respects CUDA_VISIBLE_DEVICES and MIG.
-    """
-    try:
-        driver = ctypes.CDLL(_CUDA_DRIVER)
-    except OSError:  # GPUs of other vendors have no such library
-        return None
-    count, device, num_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return None
-    sizes = []
-    for index in range(count.value):
-        if driver.cuDeviceGet(ctypes.byref(device), index):
-            return None
-        if driver.cuDeviceTotalMem_v2(ctypes.byref(num_bytes), device):
-            return None
-        sizes.append(num_bytes.value)
-    return min(sizes, default=0) / 2**30 or None

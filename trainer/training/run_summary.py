@@ -13,6 +13,7 @@ from trainer.config import TrainConfig
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import count_of
 from trainer.storage.run_directory import read_metrics
+from trainer.training.gpu_memory import gpu_memory_gib
 
 _MAX_COLUMN = 40
 """Largest width of the column with settings and values. Longer ones move their reason to the right."""
@@ -31,13 +32,12 @@ def describe_start(
     """
     height, width, channels = info.image_shape
     weights = ", ".join(f"{name} {count:,}" for name, count in _num_weights(networks).items())
-    device = f"{_device_kind()} device"
     chunks = f", {count_of(config.num_chunks or 1, 'chunk')} per epoch" if (config.num_chunks or 1) > 1 else ""
     return (
         f"Training the recipe {config.recipe} on {count_of(info.num_examples, 'image')} of {config.dataset} "
         f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
-        f"images on {count_of(num_replicas, f'{device} device')} in {config.precision}; weights: {weights}. Results go "
-        f"to {config.job_dir}."
+        f"images on {count_of(num_replicas, f'{_device_kind()} device')} in {config.precision}; weights: "
+        f"{weights}. Results go to {config.job_dir}."
     )
 
 
@@ -86,6 +86,7 @@ def facts(info: DatasetInfo, networks: Mapping[str, keras.layers.Layer], num_rep
         "image_shape": list(info.image_shape),
         "num_devices": num_replicas,
         "device": _device_kind(),
+        "device_memory_gib": gpu_memory_gib() if _device_kind() == "GPU" else None,
         "weights": _num_weights(networks),
     }
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from trainer.config import TrainConfig
 from trainer.config.choices import Size, UpdateOrder
 from trainer.config.recipes.context import RecipeContext
+from trainer.config.recipes.r3gan import num_halvings
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError, count_of
 
@@ -16,8 +17,8 @@ Value = TypeVar("Value")
 _ARCHITECTURE = "r3gan"
 _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 """Limits of the sides of an image, and a number that divides them."""
-_MIN_BASE, _MAX_BASE = 4, 16
-"""Limits of the smaller side of the networks' base map."""
+_MAX_BASE = 16
+"""Largest smaller side of the networks' base map."""
 _GAMMA = 0.0625
 """Penalty weight at the start, times the batch, over the pixels of an image. R3GAN's values are 0.025 for CIFAR-10,
 0.125 for FFHQ at 64×64, and 0.59 for FFHQ at 256×256."""
@@ -163,31 +164,31 @@ def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, A
     if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
         return {}
     height, width, _ = context.image_shape
-    halvings, first = _num_halvings(height, width), _at(preset.filters, context)
+    halvings, first = _checked_halvings(context), _at(preset.filters, context)
     filters = [first[min(stage, len(first) - 1)] for stage in range(halvings + 1)]
     options = {"generator_filters": filters[::-1], "discriminator_filters": filters, "blocks_per_stage": preset.blocks}
     reason = f"size={context.size}: from {height >> halvings}x{width >> halvings} to {height}x{width}"
     return context.choose("architecture_options", options, reason)
 
 
-def _num_halvings(height: int, width: int) -> int:
+def _checked_halvings(context: RecipeContext) -> int:
     """Returns how often the networks halve an image.
 
     Raises:
         ConfigError: If the image is too small or too large, or if it cannot be halved to a small base map.
     """
+    height, width, _ = context.image_shape
     smaller, larger = sorted((height, width))
-    halvings = 0
-    while math.gcd(height, width) % 2 ** (halvings + 1) == 0 and smaller >= _MIN_BASE * 2 ** (halvings + 1):
-        halvings += 1
+    halvings = num_halvings(height, width)
     is_divisible = height % _MIN_UNIT == 0 and width % _MIN_UNIT == 0
     if is_divisible and halvings and smaller >> halvings <= _MAX_BASE and larger <= _MAX_SIDE:
         return halvings
-    fitting = ",".join(str(side) for side in _fitting_size(height, width))
+    padding = context.settings.get("padding", 0)
+    fitting = ",".join(str(side - 2 * padding) for side in _fitting_size(height, width))
     raise ConfigError(
-        f"recipe=photos has no networks for images of {height}x{width}: their sides must be from {_MIN_SIDE} to "
-        f"{_MAX_SIDE:,} and both become small when they are halved several times; prepare them with "
-        f"--image_size={fitting}."
+        f"recipe=photos has no networks for images of {height}x{width}{f' with padding={padding}' if padding else ''}: "
+        f"their sides must be from {_MIN_SIDE} to {_MAX_SIDE:,} and both become small when they are halved several "
+        f"times; prepare them with --image_size={fitting}{' or change the padding' if padding else ''}."
     )
 
 
@@ -226,11 +227,13 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     images, reason = _at(preset.images, context), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
-    augmented = preset.augmentation[-1][0] * num_images
-    if context.size == Size.SMALL and images > augmented and settings.get("augment", "ada") is not None:
-        images, reason = max(images // 2, augmented), "few images, whose augmentation takes as long as the networks"
     if settings.get("init_from") is not None:
         images, reason = images // 2, f"{reason}, half as many with init_from"
+    augmented = preset.augmentation[-1][0] * num_images
+    is_augmented = _can_augment(context) and settings.get("augment", "ada") is not None
+    if context.size == Size.SMALL and images > augmented and is_augmented:
+        images = max(images // 2, augmented)
+        reason = f"{reason}, fewer because augmentation takes as long as the networks"
     steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
     return steps, (steps or 1) * batch
 
@@ -249,8 +252,8 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     passes = images / context.num_images
     # The number of steps is rounded, which takes up to a twentieth of the images.
     end = next((end for smallest, end in preset.augmentation if passes >= 0.95 * smallest), 0.0)
-    reason = f"each image is shown {passes:,.0f} times"
-    if context.image_shape[2] not in (1, 3):
+    reason = f"each image is shown {count_of(round(passes), 'time')}"
+    if not _can_augment(context):
         end, reason = 0.0, "the augmentations need gray or color images"
     is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
     augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
@@ -258,6 +261,11 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
         return {"augment": augment}
     probability = context.choose("augment_probability_end", end or preset.augmentation[-1][1], reason)
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
+
+
+def _can_augment(context: RecipeContext) -> bool:
+    """Returns whether the images are gray or color. The augmentations change brightness and colors."""
+    return context.image_shape[2] in (1, 3)
 
 
 def _choose_cadences(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:

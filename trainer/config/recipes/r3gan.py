@@ -62,7 +62,7 @@ def r3gan(context: RecipeContext) -> TrainConfig:
     preset, reason = _PRESETS[resolution], f"the paper's value for {resolution}x{resolution}"
     if resolution == 128:
         reason = "between the paper's values for 64x64 and 256x256"
-    filters = [_filters(side / 2**halvings) for halvings in range(_num_halvings(height, width) + 1)]
+    filters = [_filters(side / 2**halvings) for halvings in range(num_halvings(height, width) + 1)]
     batch = choose("global_batch_size", preset.batch, reason)
     weight = choose("penalty_weight", preset.penalty_weight, reason)
     return TrainConfig(
@@ -112,7 +112,7 @@ def _filters(side: float) -> int:
     return _FILTERS[min(max(power, min(_FILTERS)), max(_FILTERS))]
 
 
-def _num_halvings(height: int, width: int) -> int:
+def num_halvings(height: int, width: int) -> int:
     """Returns how often an image is halved: as often as both sides are even and the smaller one stays large enough."""
     halvings = 0
     while math.gcd(height, width) % 2 ** (halvings + 1) == 0 and min(height, width) >= _MIN_BASE << (halvings + 1):

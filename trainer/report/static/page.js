@@ -10,6 +10,7 @@ const MAX_LEGEND_ENTRIES = 12;
 const SCALES = {auto: "Automatic", linear: "Linear", log: "Logarithmic"};
 const MIN_LOG_RATIO = 30;
 const MAX_PARALLEL_SETTINGS = 9;
+const MAX_CELL_LENGTH = 24;
 const view = {x: "step", scale: "auto", smoothing: 0};
 const charts = [];
 
@@ -567,7 +568,7 @@ function sortableTable() {
     const value = column.value(run);
     if (typeof value === "number") return number(value);
     const text = value === null || value === undefined ? "–" : String(value);
-    return text.length > 40 ? element("span", {title: text}, `${text.slice(0, 39)}…`) : text;
+    return text.length > MAX_CELL_LENGTH ? element("span", {class: "cut", tabindex: 0, title: text}, text) : text;
   };
   function sort(index) {
     sorted = {index, sign: sorted.index === index ? -sorted.sign : 1};
