@@ -41,7 +41,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("delete", "checkpoints"): 3 * deleted,
         ("write", "samples"): grids + 1,
         ("write", "config.json"): 1,
-        ("write", "model"): 5,
+        ("write", "model"): 7,
     }
     unchanged = {name for name in files(f"{bucket}/run") if name.startswith(("logs/", "samples/step-"))}
     proxy.requests.clear()

@@ -106,11 +106,12 @@ def write(
 
 def _inputs_to_compare(gan: GAN) -> dict[str, np.ndarray]:
     """Returns fixed inputs of the generator by name."""
-    specs = saved_model.served(gan).inputs
     if isinstance(gan, CycleGAN):
-        return {specs[0].name: np.random.default_rng(0).integers(0, 256, (NUM_COMPARED, *specs[0].shape[1:]), np.uint8)}
-    values = gan.latents_of(np.arange(NUM_COMPARED), seed=0), gan.labels_to_sample(NUM_COMPARED, None)
-    return {spec.name: value for spec, value in zip(specs, values, strict=False)}
+        shape = saved_model.inputs_of(gan)["images"]
+        return {"images": np.random.default_rng(0).integers(0, 256, (NUM_COMPARED, *shape), np.uint8)}
+    labels = gan.labels_to_sample(NUM_COMPARED, None)
+    inputs = {"latents": gan.latents_of(np.arange(NUM_COMPARED), seed=0)}
+    return inputs if labels is None else inputs | {"labels": labels}
 
 
 def _images_of(gan: GAN, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -118,7 +119,7 @@ def _images_of(gan: GAN, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     convert = tf.function(module.convert, autograph=False).get_concrete_function(*module.inputs)
     saved_model.check_finite(convert.variables)
     with without_tf32():
-        return convert(*map(tf.constant, inputs.values())).numpy()
+        return convert(**{name: tf.constant(value) for name, value in inputs.items()}).numpy()
 
 
 def _portable_function(gan: GAN) -> tuple[tf.Module, Any]:
@@ -180,7 +181,8 @@ def _network_inputs(gan: GAN, network: keras.Model, latents: Any, labels: Any = 
 
 def _run_keras(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     with without_tf32():
-        return keras.saving.load_model(folder / _KERAS_FILE, compile=False).predict_on_batch(dict(inputs))
+        model = keras.saving.load_model(folder / _KERAS_FILE, compile=False)
+        return keras.ops.convert_to_numpy(model(dict(inputs)))
 
 
 _ONNX_FILE = "generator.onnx"

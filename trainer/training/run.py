@@ -18,7 +18,7 @@ from trainer.config import TrainConfig, check_batch, recipes
 from trainer.config.choices import ModelFormat
 from trainer.config.source_run import check_source_run
 from trainer.data.loading import TrainingData, load_training_data
-from trainer.errors import ConfigError, Preempted, StorageError, TrainerError
+from trainer.errors import CheckpointError, ConfigError, Preempted, StorageError, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, from_config, initial_weights, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
@@ -215,11 +215,11 @@ class Run:
         self._exported_step = step
 
     def _model_card(self, step: int) -> dict[str, bytes]:
-        """Returns the files of the model's card; none, with a warning, if the scalars of the run cannot be read."""
+        """Returns the files of the model's card; none, with a warning, if files of the run cannot be read."""
         inputs = saved_model.inputs_of(self._gan)
         try:
             return card_files(self._directory, self._gan, ModelFormat.SAVED_MODEL, step, inputs)
-        except StorageError as error:
+        except (CheckpointError, StorageError) as error:
             _logger.warning(f"The model gets no {MODEL_CARD}: {error}")
             return {}
 
