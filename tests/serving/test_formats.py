@@ -1,5 +1,8 @@
 """Generators in other formats than SavedModel give the images that TensorFlow computes."""
 
+import functools
+
+import keras
 import numpy as np
 import pytest
 from conftest import TINY_ARCHITECTURES, tiny_config
@@ -7,7 +10,7 @@ from refusals import check_refusal
 
 from trainer.config.choices import ModelFormat
 from trainer.errors import ConfigError, DivergenceError, NetworkError
-from trainer.models import from_config
+from trainer.models import GAN, from_config
 from trainer.serving import formats
 
 FOURIER = {"generator_filters": [64, 64], "generator_strides": [1, 2], "kernel_size": 5, "discriminator_filters": [4]}
@@ -78,6 +81,7 @@ def off_by(difference):
 
 REFUSED = {
     "different": ({"run": off_by(3)}, NetworkError, "3 of 255"),
+    "one-channel": ({"run": lambda folder, inputs: np.zeros((64, 28, 28, 2), np.uint8)}, NetworkError, "keras"),
     "other-shape": ({"run": lambda folder, inputs: np.zeros((64, 1, 1, 1), np.uint8)}, NetworkError, "keras"),
     "unknown-layer": ({"write": fail(RuntimeError("no such op\nand more"))}, NetworkError, "no such op"),
     "no-text": ({"write": fail(ValueError())}, NetworkError, "ValueError"),
@@ -90,6 +94,33 @@ def test_a_wrong_model_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.setitem(formats._FORMATS, ModelFormat.KERAS, entry(**changes))
     gan = gan_of(CASES["cgan"])
     check_refusal(lambda: formats.write(gan, ModelFormat.KERAS, tmp_path / "model", 1), error, "keras", mention)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Noise(keras.layers.Layer):
+    """A random layer that is active during inference."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.seeds)
+
+
+@pytest.mark.parametrize("model_format", ModelFormat.values())
+def test_a_generator_with_random_layers_is_only_a_saved_model(model_format, tmp_path):
+    layers = [keras.Input((8,)), keras.layers.Dense(144), Noise(), keras.layers.Reshape((12, 12, 1))]
+    discriminator = [keras.Input((12, 12, 1)), keras.layers.Flatten(), keras.layers.Dense(1)]
+    networks = {"generator": layers, "discriminator": discriminator}
+    gan = GAN(8, networks={name: functools.partial(keras.Sequential, layers) for name, layers in networks.items()})
+    gan.compile(optimizer="adam", loss="non_saturating", jit_compile=False)
+    if model_format == "savedmodel":
+        assert formats.write(gan, ModelFormat.SAVED_MODEL, tmp_path / "model", 1) is None
+        assert (tmp_path / "model/saved_model.pb").exists()
+    else:
+        write = functools.partial(formats.write, gan, ModelFormat(model_format), tmp_path / "model", 1)
+        check_refusal(write, NetworkError, model_format, "savedmodel")
 
 
 @pytest.mark.parametrize("model_format", ModelFormat.values())

@@ -74,10 +74,12 @@ def run_command(values: absl_flags.FlagValues) -> None:
         folder = scratch / "model"
         difference = formats.write(gan, model_format, folder, manifest.step, card)
         saved_model.publish(folder, out, formats.file_of(model_format))
-    print_line(
-        f"Wrote the generator at step {manifest.step} to {out}. Its images differ from those of TensorFlow by at most "
-        f"{difference} of 255, measured on {formats.NUM_COMPARED} images."
+    comparison = (
+        f"differ from those of TensorFlow by at most {difference} of 255, measured on {formats.NUM_COMPARED} images"
+        if difference is not None
+        else "were not compared with those of TensorFlow, because it has random layers"
     )
+    print_line(f"Wrote the generator at step {manifest.step} to {out}. Its images {comparison}.")
 
 
 def main(argv: list[str]) -> int:

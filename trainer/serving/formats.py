@@ -62,7 +62,7 @@ def file_of(model_format: ModelFormat) -> str:
 
 def write(
     gan: GAN, model_format: ModelFormat, folder: Path, step: int, other_files: Mapping[str, bytes] | None = None
-) -> int:
+) -> int | None:
     """Writes the EMA generator of a GAN, and compares its images with those that TensorFlow computes.
 
     Args:
@@ -73,34 +73,51 @@ def write(
         other_files: Content of more files, by name.
 
     Returns:
-        Largest difference of a pixel of 64 images, of 255.
+        Largest difference of a pixel of 64 images, of 255. None for a SavedModel with random layers that are active
+        during inference, whose images cannot be compared.
 
     Raises:
         DivergenceError: If a weight is not finite.
-        NetworkError: If the format has no counterpart of a layer, or the images differ by more than `MAX_DIFFERENCE`.
+        NetworkError: If another format has no counterpart of a layer, or the images differ by more than
+            `MAX_DIFFERENCE`.
         OSError: If the folder cannot be written.
     """
     entry, inputs = _FORMATS[model_format], _inputs_to_compare(gan)
     expected = _images_of(gan, inputs)
+    is_random, is_saved_model = bool((_images_of(gan, inputs) != expected).any()), entry is _SAVED_MODEL
+    if is_random and not is_saved_model:
+        raise NetworkError(
+            f"the generator has random layers that are active during inference, which format={model_format} does not "
+            "have; export a savedmodel."
+        )
     try:
         entry.write(gan, folder, step)
         images = entry.run(folder, inputs)
     except (TrainerError, OSError, MemoryError):
         raise
     except Exception as error:  # converters and interpreters have no common exception for layers they do not know
+        if is_saved_model:
+            raise
         reason = next(iter(str(error).strip().splitlines()), "no message")
         raise NetworkError(
             f"the generator cannot be exported with format={model_format} ({type(error).__name__}: {reason}); export a "
             "savedmodel."
         ) from error
-    difference = int(np.abs(images.astype(int) - expected).max())
-    if images.shape != expected.shape or difference > MAX_DIFFERENCE:
-        raise NetworkError(
-            f"the generator with format={model_format} gives images that differ from those of TensorFlow by up to "
-            f"{difference} of 255, more than {MAX_DIFFERENCE}; export a savedmodel."
-        )
+    difference = None if is_random else _difference(images, expected, model_format)
     for name, content in (other_files or {}).items():
         (folder / name).write_bytes(content)
+    return difference
+
+
+def _difference(images: np.ndarray, expected: np.ndarray, model_format: ModelFormat) -> int:
+    """Returns the largest difference of a pixel. Rejects images that differ too much."""
+    has_shape = images.shape == expected.shape
+    difference = int(np.abs(images.astype(int) - expected).max()) if has_shape else 255
+    if difference > MAX_DIFFERENCE:
+        raise NetworkError(
+            f"the generator with format={model_format} gives images that differ from those of TensorFlow by up to "
+            f"{difference} of 255, more than {MAX_DIFFERENCE}; export another format."
+        )
     return difference
 
 
@@ -228,8 +245,9 @@ def _run_litert(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return next(iter(run(**inputs).values()))
 
 
+_SAVED_MODEL = _Format(saved_model.SAVED_MODEL, _write_saved_model, _run_saved_model)
 _FORMATS = {
-    ModelFormat.SAVED_MODEL: _Format(saved_model.SAVED_MODEL, _write_saved_model, _run_saved_model),
+    ModelFormat.SAVED_MODEL: _SAVED_MODEL,
     ModelFormat.KERAS: _Format(_KERAS_FILE, _write_keras, _run_keras),
     ModelFormat.ONNX: _Format(_ONNX_FILE, _write_onnx, _run_onnx, "onnx", ("onnx", "onnxruntime", "tf2onnx")),
     ModelFormat.LITERT: _Format(_LITERT_FILE, _write_litert, _run_litert, "litert", ("ai_edge_litert",)),
