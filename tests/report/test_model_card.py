@@ -77,7 +77,7 @@ def test_text_of_a_run_is_no_markdown(name, text, tmp_path):
     assert card.count("\n#") == plain.count("\n#") and card.count("```") == plain.count("```") == 2
     outside = "".join(card.split("```")[::2]).partition("# Generator")[2]
     outside = outside.replace("![Samples of the model](samples.png)", "")
-    assert not re.search(r"(?<!\\)[<>`*\[\]~$@&]", outside)
+    assert not re.search(r"(?<!\\)[<>`*\[\]~$@&]|https?:|www\.", outside)
     assert all(character.isprintable() or character == "\n" for character in card)
 
 

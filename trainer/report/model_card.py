@@ -2,7 +2,6 @@
 
 import json
 import re
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,8 @@ _LIBRARIES = {ModelFormat.SAVED_MODEL: "tensorflow", ModelFormat.LITERT: "tflite
 _PRIVATE_SETTINGS = ("job_dir", "inception_weights")
 _TRANSLATOR, _INFOGAN = "cyclegan", "infogan"
 _GOALS = {"MINIMIZE": "lower", "MAXIMIZE": "higher", None: ""}
-_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~$@&#:]|(?<=[A-Za-z])\.")
+"""Characters that have a meaning inside a line of Markdown, HTML or mathematics, or that make a word a link."""
 
 
 def card_files(
@@ -75,7 +75,7 @@ def _render(
         "## Metrics",
         *_metrics(config, run["metrics"], step),
         "## Limits",
-        "\n".join(_limits(is_translator)),
+        "\n".join(_limits(is_translator, has_labels="labels" in inputs)),
         "## Settings",
         "The last column is the value of the recipe where the run used another one.",
         _settings_table(run["settings"]),
@@ -189,13 +189,13 @@ def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step:
     )
 
 
-def _limits(is_translator: bool) -> Iterator[str]:
+def _limits(is_translator: bool, *, has_labels: bool) -> Iterator[str]:
     yield "- The model has learned the content, the gaps, and the biases of its training data."
     yield "- It may reproduce training images; the report of the run shows the nearest neighbors of samples."
     yield "- All images have the size of the training images."
     if is_translator:
         yield "- It translates images of the kind that it was trained on, and other images arbitrarily."
-    else:
+    if has_labels:
         yield "- Labels outside the range of the classes give arbitrary images."
 
 
@@ -220,4 +220,4 @@ def _number(value: float | None) -> str:
 def _text(value: Any) -> str:
     """Returns a value as one line without any Markdown or HTML."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return _PUNCTUATION.sub(r"\\\g<0>", " ".join(escape(shorten(text)).split()))
+    return _MARKUP.sub(r"\\\g<0>", " ".join(escape(shorten(text)).split()))
