@@ -15,14 +15,12 @@ from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
-from trainer.config.choices import ModelFormat
 from trainer.config.source_run import check_source_run
 from trainer.data.loading import TrainingData, load_training_data
-from trainer.errors import CheckpointError, ConfigError, Preempted, StorageError, TrainerError
+from trainer.errors import ConfigError, Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.models import GAN, from_config, initial_weights, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
-from trainer.report.model_card import MODEL_CARD, card_files
 from trainer.report.run_report import RunReport
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote
@@ -40,6 +38,7 @@ from trainer.training.run_state import (
     describe_end,
     has_model,
     is_finished,
+    model_card,
     resumed_history,
     shared_fingerprint,
     source_fingerprint,
@@ -209,19 +208,10 @@ class Run:
         if step != gan.step:
             load(self._store.folder(step), gan.state)
         note = {"step": step, saved_model.EXPORTED_AT: gan.step}
-        saved_model.save(gan, directory.model, note, self._model_card(step))
+        saved_model.save(gan, directory.model, note, model_card(gan, directory, step))
         for destination in directory.model_destinations(self._environment.model_dir):
             saved_model.publish(directory.model, destination)
         self._exported_step = step
-
-    def _model_card(self, step: int) -> dict[str, bytes]:
-        """Returns the files of the model's card; none, with a warning, if files of the run cannot be read."""
-        inputs = saved_model.inputs_of(self._gan)
-        try:
-            return card_files(self._directory, self._gan, ModelFormat.SAVED_MODEL, step, inputs)
-        except (CheckpointError, StorageError) as error:
-            _logger.warning(f"The model gets no {MODEL_CARD}: {error}")
-            return {}
 
     def report(self) -> None:
         """Logs where the results are."""
