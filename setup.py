@@ -12,8 +12,12 @@ VERTEX = ["build>=1.2,<2", "google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"]
 TUNE = ["matplotlib>=3.8", "optuna>=5,<6"]
 DATA = ["pyarrow>=16"]
 VIDEO = ["imageio-ffmpeg>=0.5"]
+ONNX = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<2"]
+LITERT = ["ai-edge-litert>=2.1,<3"]
 TEST = [
     *DATA,
+    *LITERT,
+    *ONNX,
     *VIDEO,
     *VERTEX,
     *TUNE,
@@ -64,6 +68,8 @@ setup(
         "vertex": VERTEX,
         "tune": TUNE,
         "video": VIDEO,
+        "onnx": ONNX,
+        "litert": LITERT,
         "test": TEST,
         "dev": TEST,
     },

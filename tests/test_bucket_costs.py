@@ -43,7 +43,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
         ("delete", "checkpoints"): 3 * deleted,
         ("write", "samples"): grids + 1,
         ("write", "config.json"): 1,
-        ("write", "model"): 5,
+        ("write", "model"): 7,
         ("read", "lease.json"): 1 + 2 * checkpoints + 1 + 2,
         ("write", "lease.json"): 1,
         ("delete", "lease.json"): 1,

@@ -19,7 +19,7 @@ from refusals import check_command_refusal
 from trainer import __main__ as commands, metrics, task
 from trainer.callbacks import Animation, Checkpoint
 from trainer.image_io import tile
-from trainer.serving import saved_model
+from trainer.serving import formats, saved_model
 from trainer.storage import RunDirectory, locate
 from trainer.training import restore
 from trainer.training.checkpoint.store import CheckpointStore
@@ -176,7 +176,7 @@ def test_a_partly_uploaded_model_counts_as_missing(run, refused, bucket, proxy, 
     assert not (locate(bucket) / f"{refused}saved_model.pb").exists()
     proxy.policy = lambda request: None
     assert task.main(command) == 0
-    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 5
+    assert (locate(bucket) / f"{refused}saved_model.pb").exists() and len(files(f"{bucket}/elsewhere")) == 7
     monkeypatch.setattr(saved_model, "save", interrupted)
     assert task.main(command) == 0  # the model exists and is not saved again
 
@@ -306,3 +306,89 @@ def test_a_cyclegan_is_served_as_a_translator(digits, tmp_path):
     translate = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     images = digits.images[:3, 8:20, 8:20]
     np.testing.assert_array_equal(translate(images=images)["images"].numpy(), gan.translate(images, "b"))
+
+
+def exported(job_dir, out, *flags):
+    return commands.main(["trainer", "export", f"--job_dir={job_dir}", f"--out={out}", *flags])
+
+
+def run_usage(card, folder, monkeypatch):
+    """Runs the Python code of a card in the folder of its model. Returns the images."""
+    monkeypatch.chdir(folder)
+    values = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], values)
+    return values["images"]
+
+
+@pytest.mark.parametrize(
+    "model_format",
+    [
+        "savedmodel",
+        "keras",
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("litert", marks=pytest.mark.slow),
+    ],
+)
+def test_every_format_has_a_card_whose_code_runs(model_format, job_dir, tmp_path, monkeypatch, capsys):
+    assert exported(job_dir, tmp_path / "model", f"--format={model_format}") == 0
+    assert re.search("[01] of 255", capsys.readouterr().out)
+    images = run_usage((tmp_path / "model/MODEL_CARD.md").read_text(), tmp_path / "model", monkeypatch)
+    assert images.dtype == np.uint8 and images.shape == (16, 28, 28, 1) and images.std() > 0
+    with Image.open(tmp_path / "model/samples.png") as grid:
+        assert grid.width >= 8 * 28
+
+
+def test_a_run_writes_a_card_that_users_may_edit(job_dir, tmp_path, monkeypatch):
+    copy = tmp_path / "run"
+    shutil.copytree(job_dir, copy)
+    card = (copy / "model/MODEL_CARD.md").read_text()
+    assert run_usage(card, copy / "model", monkeypatch).shape == (16, 28, 28, 1)
+    (copy / "model/MODEL_CARD.md").write_text("license: mit")
+    monkeypatch.setattr(saved_model, "save", interrupted)
+    assert task.main(["task", *CGAN, f"--job_dir={copy}"]) == 0  # the model is complete, and is not saved again
+    assert (copy / "model/MODEL_CARD.md").read_text() == "license: mit"
+
+
+def test_a_run_whose_scalars_cannot_be_read_exports_its_model_without_a_card(tmp_path, trainer_log):
+    (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
+    assert task.main(["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]) == 0
+    names = {path.name for path in (tmp_path / "run/model").iterdir()}
+    assert "saved_model.pb" in names and "MODEL_CARD.md" not in names
+
+
+def test_a_run_in_bfloat16_is_exported_in_float32(job_dir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(job_dir, copy)
+    config = json.loads((copy / "config.json").read_text()) | {"precision": "bfloat16"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert exported(copy, tmp_path / "model", "--format=keras") == 0
+    model = tf.keras.models.load_model(tmp_path / "model/generator.keras")
+    assert {layer.compute_dtype for layer in model.layers if layer.weights} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "mentions"),
+    [
+        (["--format=h5"], ("format", "h5", "onnx")),
+        (["--format=ONNX"], ("format", "ONNX", "onnx")),
+        (["--format="], ("format", "onnx")),
+        (["--format=tflite"], ("format", "tflite", "litert")),
+    ],
+)
+def test_an_unknown_format_is_refused_with_the_choices(flags, mentions, job_dir, tmp_path, capsys):
+    argv = ["trainer", "export", f"--job_dir={job_dir}", f"--out={tmp_path / 'model'}", *flags]
+    check_command_refusal(commands.main, argv, capsys, 2, *mentions)
+
+
+def test_a_model_that_differs_is_not_left_behind(job_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(formats, "MAX_DIFFERENCE", -1)
+    argv = ["trainer", "export", f"--job_dir={job_dir}", f"--out={tmp_path / 'model'}", "--format=keras"]
+    check_command_refusal(commands.main, argv, capsys, 1, "keras", "255")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("model_format", ["savedmodel", "keras"])
+def test_every_format_goes_to_a_bucket(model_format, job_dir, bucket):
+    assert exported(job_dir, f"{bucket}/{model_format}", f"--format={model_format}") == 0
+    names = {entry.name for entry in locate(f"{bucket}/{model_format}").entries()}
+    assert {"MODEL_CARD.md", "samples.png"} < names and {"saved_model.pb", "generator.keras"} & names

@@ -4,26 +4,38 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config import flags as config_flags
+from trainer.config.choices import ModelFormat, Precision
 from trainer.errors import ConfigError
 from trainer.logging import print_line, quiet_import
-from trainer.storage import locate, scratch_folder
+from trainer.report.model_card import card_files
+from trainer.storage import RunDirectory, locate, scratch_folder
+from trainer.storage.run_directory import CONFIG, EVENTS, METRICS
 
-_USAGE = """Writes a run's generator as a SavedModel for TensorFlow Serving and Vertex AI.
+_USAGE = """Writes a run's generator as a model for other programs, with a MODEL_CARD.md and samples.
 
-  {command} --job_dir=DIRECTORY --out=FOLDER [--checkpoint=best|latest|STEP]
+  {command} --job_dir=DIRECTORY --out=FOLDER [--format=FORMAT] [--checkpoint=best|latest|STEP]
 
-Signatures of the model, for N instances, latents of size Z, and K classes:
+  savedmodel  for TensorFlow Serving and Vertex AI
+  keras       generator.keras; loading it needs the layers of this package
+  onnx        generator.onnx, for onnxruntime; pip install 'gan-trainer[onnx]'
+  litert      generator.tflite, for LiteRT; pip install 'gan-trainer[litert]'
 
-  serving_default  latents: float32 [N, Z]; with classes, labels: int32 [N] in [0, K-1]
-                   -> images: uint8 [N, H, W, C]
-                   CycleGAN: images of domain A, uint8 -> images of domain B
+Inputs, for N instances, latents of size Z, and K classes:
+
+  latents: float32 [N, Z]; with classes, labels: int32 [N] in [0, K-1] -> images: uint8 [N, H, W, C]
+  CycleGAN: images of domain A, uint8 -> images of domain B
+
+All formats but savedmodel compute in float32, and do not check labels. The written model is compared with TensorFlow on
+64 images. If a pixel differs by more than 1 of 255, the command fails and writes nothing.
+
+A SavedModel has these inputs in the signature serving_default, and another signature, except for CycleGAN:
+
   sample           seed: int64 [N]; number: int32 [N] in [1, 64]; with classes, label: int32 [N] in
                    [-1, K-1], where -1 stands for each class in turn
                    -> png_bytes: string [N], each a grid of `number` images
-                   CycleGAN: not available
 
-The model rejects a number or a label that is out of range. Every value in a request belongs to an instance, and values
-whose names end in _bytes are base64:
+It rejects a number or a label that is out of range. Every value in a request belongs to an instance, and values whose
+names end in _bytes are base64:
 
   {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}
 """
@@ -35,27 +47,39 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "out", None, "Folder to write, local or gs://. It must be empty.", required=True, flag_values=values
     )
+    absl_flags.DEFINE_enum(
+        "format", ModelFormat.SAVED_MODEL.value, ModelFormat.values(), "Format of the model.", flag_values=values
+    )
     absl_flags.DEFINE_string("checkpoint", "best", "Checkpoint to export: best, latest, or a step.", flag_values=values)
     config_flags.define_recipe(values)
 
 
 def run_command(values: absl_flags.FlagValues) -> None:
-    """Writes the SavedModel."""
-    out = locate(values.out)
+    """Writes the model."""
+    out, model_format = locate(values.out), ModelFormat(values.format)
     if out.exists():
         raise ConfigError(f"out={out} is a file; give a folder.")
     if next(iter(out.entries()), None) is not None:
         raise ConfigError(f"out={out} already has files; give another folder.")
     with quiet_import():
-        from trainer.serving.saved_model import publish, save
+        from trainer.serving import formats, saved_model
         from trainer.training import restore
+    formats.check_installed(model_format)
 
-    _, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
+    precision = None if model_format == ModelFormat.SAVED_MODEL else Precision.FLOAT32
+    _, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe, precision)
+    with RunDirectory(values.job_dir).open(only={CONFIG, METRICS, EVENTS}) as directory:
+        card = card_files(directory, gan, model_format, manifest.step, saved_model.inputs_of(gan))
     with scratch_folder() as scratch:
         folder = scratch / "model"
-        save(gan, folder, {"step": manifest.step})
-        publish(folder, out)
-    print_line(f"Wrote the generator at step {manifest.step} to {out}.")
+        difference = formats.write(gan, model_format, folder, manifest.step, card)
+        saved_model.publish(folder, out, formats.file_of(model_format))
+    comparison = (
+        f"differ from those of TensorFlow by at most {difference} of 255, measured on {formats.NUM_COMPARED} images"
+        if difference is not None
+        else "were not compared with those of TensorFlow, because it has random layers"
+    )
+    print_line(f"Wrote the generator at step {manifest.step} to {out}. Its images {comparison}.")
 
 
 def main(argv: list[str]) -> int:

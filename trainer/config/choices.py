@@ -26,6 +26,15 @@ class ImageRange(Choice):
     EIGHT_BIT = "0..255"
 
 
+class ModelFormat(Choice):
+    """Format of an exported model."""
+
+    SAVED_MODEL = "savedmodel"
+    KERAS = "keras"
+    ONNX = "onnx"
+    LITERT = "litert"
+
+
 class LatentDistribution(Choice):
     """Distribution of the latents."""
 

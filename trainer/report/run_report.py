@@ -90,6 +90,20 @@ class RunReport:
             "warnings": list(self._warnings(sessions, num_damaged_events)),
         }
 
+    def training_facts(self, step: int) -> dict[str, Any]:
+        """Returns what the run trained, and its metrics, as JSON values. The errors are those of `write`.
+
+        Args:
+            step: Step of the `value` of each metric, which is None if the run was not evaluated there.
+        """
+        config = _read_config(self._directory)
+        events, _ = self._read_logs()
+        rows = list(self._metric_rows(config, events))
+        for row in rows:
+            steps, values = self._scalars.column(row["name"])
+            row["value"] = _plain(next(iter(values[steps == step][-1:].tolist()), None))
+        return {"config": config, "facts": _facts(events), "settings": settings_table(config), "metrics": rows}
+
     def _read_logs(self) -> tuple[list[dict[str, Any]], int]:
         """Reads the new scalars. Returns the events, without numbers that are not finite, and their damaged lines."""
         directory = self._directory

@@ -6,7 +6,7 @@ Legend: `N` instances of a request, `M` images of one instance, `Z` latent size,
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,23 @@ class _Served(tf.Module):
 class _Generator(_Served):
     """The generator of a GAN."""
 
+    output = "images"
+
+    @property
+    def inputs(self) -> list[tf.TensorSpec]:
+        """Inputs of `convert`."""
+        latents = tf.TensorSpec([None, self._gan.latent_size], tf.float32, "latents")
+        return [latents, tf.TensorSpec([None], tf.int32, "labels")] if self._gan.num_classes else [latents]
+
+    def convert(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns images uint8 [N, H, W, C], without a check of the labels."""
+        return as_bytes(self._gan.generate(latents, labels, self._gan.ema_generator, False), self._gan.image_range)
+
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns the functions to serve, by name."""
-        latents = tf.TensorSpec([None, self._gan.latent_size], tf.float32, "latents")
         inputs = {"seed": tf.int64, "number": tf.int32} | ({"label": tf.int32} if self._gan.num_classes else {})
-        labels = [tf.TensorSpec([None], tf.int32, "labels")] if self._gan.num_classes else []
         return {
-            "serving_default": tf.function(self._serve, autograph=False).get_concrete_function(latents, *labels),
+            "serving_default": tf.function(self._serve, autograph=False).get_concrete_function(*self.inputs),
             "sample": tf.function(self._sample, autograph=False).get_concrete_function(
                 *(tf.TensorSpec([None], dtype, name) for name, dtype in inputs.items())
             ),
@@ -64,7 +74,7 @@ class _Generator(_Served):
     def _serve(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         if labels is not None:
             labels = self._check_labels("a label", labels)
-        return {"images": self._images(latents, labels)}
+        return {"images": self.convert(latents, labels)}
 
     def _sample(self, seed: tf.Tensor, number: tf.Tensor, label: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         label = -tf.ones_like(number) if label is None else label
@@ -79,7 +89,7 @@ class _Generator(_Served):
             classes = tf.constant(self._gan.classes, tf.int32)
             cycled = tf.gather(classes, tf.range(number) % len(self._gan.classes))
             labels = tf.where(label == -1, cycled, self._check_labels("label", label, -1))
-        return tf.io.encode_png(_tiled(self._images(latents, labels)))
+        return tf.io.encode_png(_tiled(self.convert(latents, labels)))
 
     def _check_labels(self, name: str, labels: tf.Tensor, *other: int) -> tf.Tensor:
         """Returns the labels of a request. Running it fails if a label is out of range."""
@@ -89,50 +99,85 @@ class _Generator(_Served):
         is_valid = tf.reduce_all(tf.reduce_any(labels[..., tf.newaxis] == tf.constant(classes, tf.int32), axis=-1))
         return _assert(labels, is_valid, f"{name} is out of range, expected one of {', '.join(map(str, classes))}")
 
-    def _images(self, latents: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
-        return as_bytes(self._gan.generate(latents, labels, self._gan.ema_generator, False), self._gan.image_range)
-
 
 class _Translator(_Served):
     """The generator of a CycleGAN that translates from domain A to B."""
 
-    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """Returns the function to serve, by name."""
-        shape = self._gan.ema_network("generator_ab").inputs[0].shape
-        images = tf.TensorSpec([None, *shape[1:]], tf.uint8, "images")
-        return {"serving_default": tf.function(self._serve, autograph=False).get_concrete_function(images)}
+    output = "translations"
 
-    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    @property
+    def inputs(self) -> list[tf.TensorSpec]:
+        """Inputs of `convert`."""
+        shape = self._gan.ema_network("generator_ab").inputs[0].shape
+        return [tf.TensorSpec([None, *shape[1:]], tf.uint8, "images")]
+
+    def convert(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns translations of images, uint8 [N, H, W, C]."""
         low, high = self._gan.image_range
         floats = tf.cast(images, tf.float32) * ((high - low) / 255.0) + low
-        return {"images": as_bytes(self._gan(floats), self._gan.image_range)}
+        return as_bytes(self._gan(floats), self._gan.image_range)
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Returns the function to serve, by name."""
+        return {"serving_default": tf.function(self._serve, autograph=False).get_concrete_function(*self.inputs)}
+
+    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": self.convert(images)}
 
 
-def save(gan: GAN, folder: Path, note: dict[str, int] | None = None) -> None:
+def served(gan: GAN) -> _Generator | _Translator:
+    """Returns the module that generates, or translates, the images of a compiled GAN.
+
+    Its `convert` is a function of tensors with the specifications `inputs`, and its result is named `output`.
+    """
+    return _Translator(gan) if isinstance(gan, CycleGAN) else _Generator(gan)
+
+
+def inputs_of(gan: GAN) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each input of the generator by name, without N."""
+    return {spec.name: tuple(spec.shape[1:]) for spec in served(gan).inputs}
+
+
+def save(
+    gan: GAN, folder: Path, note: dict[str, int] | None = None, other_files: Mapping[str, bytes] | None = None
+) -> None:
     """Writes the SavedModel of a GAN's EMA generator, completely or not at all.
 
     Args:
         gan: Compiled GAN.
         folder: Folder of the model. An existing model is replaced.
         note: Numbers that `about` returns.
+        other_files: Content of files that users may change, by name.
 
     Raises:
         DivergenceError: If a weight is not finite.
         OSError: If the folder cannot be written.
     """
-    module = _Translator(gan) if isinstance(gan, CycleGAN) else _Generator(gan)
+    module = served(gan)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    signatures = module.signatures()
-    module.read = [variable for function in signatures.values() for variable in function.variables]
-    _check_finite(module.read)
-    tf.saved_model.save(module, str(partial), signatures=signatures)
+    save_functions(module, module.signatures(), partial)
     digests = {path.relative_to(partial).as_posix(): file_sha256(path) for path in partial.rglob("*") if path.is_file()}
     (partial / _NOTE).parent.mkdir()
     (partial / _NOTE).write_text(json.dumps({**(note or {}), _SHA256: digests}), encoding="utf-8")
+    for name, content in (other_files or {}).items():
+        (partial / name).write_bytes(content)
     (folder / SAVED_MODEL).unlink(missing_ok=True)  # the previous model is incomplete from here on
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(partial, folder)
+
+
+def save_functions(
+    module: tf.Module, functions: Mapping[str, tf.types.experimental.ConcreteFunction], folder: Path
+) -> None:
+    """Writes functions of a module that `served` returned, and the variables that they read, as a SavedModel.
+
+    Raises:
+        DivergenceError: If a weight is not finite.
+    """
+    module.read = [variable for function in functions.values() for variable in function.variables]
+    check_finite(module.read)
+    tf.saved_model.save(module, str(folder), signatures=dict(functions))
 
 
 def about(folder: Location) -> dict[str, int]:
@@ -157,19 +202,24 @@ def about(folder: Location) -> dict[str, int]:
     return note if is_intact else {}
 
 
-def publish(folder: Path, to: Location) -> None:
-    """Copies a SavedModel. It deletes the `saved_model.pb` of a previous model first, and writes the new one last.
+def publish(folder: Path, to: Location, last: str = SAVED_MODEL) -> None:
+    """Copies a model. It deletes the `last` file of a previous model first, and writes the new one last.
 
     Raises:
-        StorageError: If the model cannot be written; then there is no `saved_model.pb`.
+        StorageError: If the model cannot be written; then there is no `last` file.
     """
-    if any(entry.name == SAVED_MODEL for entry in to.entries(recursive=False)):
-        to.delete([SAVED_MODEL])
-    to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != SAVED_MODEL])
-    to.upload(folder, [SAVED_MODEL])
+    if any(entry.name == last for entry in to.entries(recursive=False)):
+        to.delete([last])
+    to.upload(folder, [entry.name for entry in locate(folder).entries() if entry.name != last])
+    to.upload(folder, [last])
 
 
-def _check_finite(variables: Iterable[tf.Variable]) -> None:
+def check_finite(variables: Iterable[tf.Variable]) -> None:
+    """Rejects variables of a generator that are not finite.
+
+    Raises:
+        DivergenceError: If a value is not finite.
+    """
     for variable in variables:
         if variable.dtype.is_floating and not np.isfinite(variable.read_value().numpy()).all():
             raise DivergenceError(

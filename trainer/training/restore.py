@@ -2,7 +2,7 @@
 
 from trainer import data
 from trainer.config import TrainConfig, recipes
-from trainer.config.choices import StrategyName
+from trainer.config.choices import Precision, StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, is_remote, resolve_mount
@@ -16,7 +16,7 @@ from trainer.training.stored_run import monitor_of, select, stored_run
 
 
 def restore(
-    job_dir: str, checkpoint: str = "best", recipe: str | None = None
+    job_dir: str, checkpoint: str = "best", recipe: str | None = None, precision: Precision | None = None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
     """Rebuilds the networks of a run and loads a verified checkpoint into them.
 
@@ -25,6 +25,7 @@ def restore(
         checkpoint: `best` by the metric of the run (the newest one if the run was not evaluated), `latest`, or a step.
         recipe: Recipe of the run, if the user names it. A run in a bucket with a custom recipe needs it, because the
             module of the recipe is imported.
+        precision: Precision of the networks; None for that of the run.
 
     Returns:
         The config, the compiled GAN, and the manifest of the checkpoint.
@@ -36,7 +37,7 @@ def restore(
         StorageError: If the directory is in a bucket that cannot be read.
     """
     with RunDirectory(job_dir).open(only={CONFIG}) as directory:
-        return _restore(directory, checkpoint, recipe)
+        return _restore(directory, checkpoint, recipe, precision)
 
 
 def config_of(job_dir: str) -> TrainConfig:
@@ -78,9 +79,10 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
 
 
 def _restore(
-    directory: RunDirectory, checkpoint: str, recipe: str | None
+    directory: RunDirectory, checkpoint: str, recipe: str | None, precision: Precision | None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
     config, history = _require_run(directory)
+    config = config if precision is None else config.override(precision=precision)
     _import_recipe(directory, config.recipe, recipe)
     store = CommittedCheckpoints(
         directory.checkpoints, best=monitor_of(config), fingerprints=history, remote=directory.remote_checkpoints

@@ -37,6 +37,7 @@ from trainer.training.run_state import (
     describe_end,
     has_model,
     is_finished,
+    model_card,
     resumed_history,
     shared_fingerprint,
     source_fingerprint,
@@ -210,7 +211,8 @@ class Run:
         if step != gan.step:
             load(self._store.folder(step), gan.state)
         directory.lease.verify()
-        saved_model.save(gan, directory.model, {"step": step, saved_model.EXPORTED_AT: gan.step})
+        note = {"step": step, saved_model.EXPORTED_AT: gan.step}
+        saved_model.save(gan, directory.model, note, model_card(gan, directory, step))
         for destination in directory.model_destinations(self._environment.model_dir):
             directory.lease.verify()
             saved_model.publish(directory.model, destination)

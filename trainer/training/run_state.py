@@ -11,10 +11,12 @@ from trainer import metrics
 from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
-from trainer.config.choices import JitCompile, MetricSuite, Precision, Resume
+from trainer.config.choices import JitCompile, MetricSuite, ModelFormat, Precision, Resume
 from trainer.data import default_num_chunks, describe
-from trainer.errors import CheckpointError, quote
+from trainer.errors import CheckpointError, StorageError, quote
 from trainer.metrics import inception_weights
+from trainer.models import GAN
+from trainer.report.model_card import MODEL_CARD, card_files
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory, locate
 from trainer.training import transfer
@@ -254,6 +256,21 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
         return True
     destinations = [locate(directory.model), *directory.model_destinations(environment.model_dir)]
     return all(saved_model.about(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
+
+
+def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]:
+    """Returns the files of the SavedModel's card by name; none, with a warning, if files of the run cannot be read.
+
+    Args:
+        gan: Compiled GAN with the weights of the model.
+        directory: Open run directory.
+        step: Step of the weights.
+    """
+    try:
+        return card_files(directory, gan, ModelFormat.SAVED_MODEL, step, saved_model.inputs_of(gan))
+    except (CheckpointError, StorageError) as error:
+        _logger.warning(f"The model gets no {MODEL_CARD}: {error}")
+        return {}
 
 
 def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDirectory) -> None:

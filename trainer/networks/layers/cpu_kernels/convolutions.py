@@ -7,8 +7,10 @@ Legend: `B` images, `h w` small map, `H W` large map, `c` few channels, `C D` ch
 float32 or bfloat16, NHWC, with "same" padding, and differentiable any number of times.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -20,6 +22,17 @@ _MIN_FOURIER_CHANNELS = 64
 _MIN_FOURIER_GAIN = 6
 _MIN_WIDE_CHANNELS = 256
 _MAX_WIDE_PIXELS = 16
+_uses_general_kernels = contextvars.ContextVar("uses_general_kernels", default=False)
+
+
+@contextlib.contextmanager
+def general_kernels() -> Iterator[None]:
+    """Makes layers that are called in the context use TensorFlow's general kernels, which other runtimes have, too."""
+    token = _uses_general_kernels.set(True)
+    try:
+        yield
+    finally:
+        _uses_general_kernels.reset(token)
 
 
 def supports_thin_kernel(layer: keras.layers.Layer, inputs: tf.Tensor, thin_channels: int) -> bool:
@@ -67,7 +80,8 @@ def supports_wide_kernel(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
 def _is_plain(layer: keras.layers.Layer, inputs: tf.Tensor) -> bool:
     """Returns whether a layer runs on a CPU and has none of the settings that the kernels here do not support."""
     return (
-        inputs.dtype in (tf.float32, tf.bfloat16)
+        not _uses_general_kernels.get()
+        and inputs.dtype in (tf.float32, tf.bfloat16)
         and layer.padding == "same"
         and layer.data_format == "channels_last"
         and tuple(layer.dilation_rate) == (1, 1)
