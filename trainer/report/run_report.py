@@ -102,7 +102,8 @@ class RunReport:
         for row in rows:
             steps, values = self._scalars.column(row["name"])
             row["value"] = _plain(next(iter(values[steps == step][-1:].tolist()), None))
-        return {"config": config, "facts": _facts(events), "settings": settings_table(config), "metrics": rows}
+        settings = settings_table(config, next(_starts(events), {}))
+        return {"config": config, "facts": _facts(events), "settings": settings, "metrics": rows}
 
     def _read_logs(self) -> tuple[list[dict[str, Any]], int]:
         """Reads the new scalars. Returns the events, without numbers that are not finite, and their damaged lines."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainer.config import TrainConfig
-from trainer.config.choices import Size, UpdateOrder
+from trainer.config.choices import Size
 from trainer.config.recipes.context import RecipeContext
 from trainer.config.recipes.r3gan import num_halvings
 from trainer.config.recipes.registry import register_recipe
@@ -49,7 +49,6 @@ class _SizePreset:
         checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
         augmentation: Smallest number of times that a run shows each image, and the probability of augmentation at its
             end, in descending order.
-        update_order: Order of the updates. A simultaneous step needs one forward pass less.
     """
 
     filters: Mapping[int, tuple[int, ...]]
@@ -59,7 +58,6 @@ class _SizePreset:
     images: Mapping[int, int]
     checks: int
     augmentation: tuple[tuple[int, float], ...] = ((400, 0.6), (100, 0.4), (25, 0.2))
-    update_order: UpdateOrder = UpdateOrder.ALTERNATING
 
 
 _PRESETS = {
@@ -74,7 +72,6 @@ _PRESETS = {
         images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
         checks=10,
         augmentation=((200, 0.4),),  # it takes as long as the networks
-        update_order=UpdateOrder.SIMULTANEOUS,
     ),
     Size.MEDIUM: _SizePreset(
         filters={
@@ -123,7 +120,6 @@ def photos(context: RecipeContext) -> TrainConfig:
         architecture_options=_choose_networks(context, preset),
         latent_dim=64,
         loss="relativistic",
-        update_order=_choose_update_order(context, preset),
         penalties=("r1", "r2"),
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
@@ -199,12 +195,6 @@ def _fitting_size(height: int, width: int) -> tuple[int, int]:
     unit = max(_MIN_UNIT, 2 ** int(math.log2(min(sides) / _MAX_BASE * 2)))
     fitting = [round(side / unit) * unit for side in sides]
     return fitting[0], fitting[1]
-
-
-def _choose_update_order(context: RecipeContext, preset: _SizePreset) -> str:
-    """Returns the order of the updates. Repeated updates of the discriminator and rare penalties need alternation."""
-    repeats = [context.settings.get(name, 1) for name in ("discriminator_repeats", "penalty_every_steps")]
-    return (UpdateOrder.ALTERNATING if max(repeats) > 1 else preset.update_order).value
 
 
 def _choose_batch(context: RecipeContext, preset: _SizePreset) -> int:
