@@ -78,11 +78,12 @@ def _context_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> recipes.
     shape, size, memory = facts.get("image_shape"), config.get("size"), facts.get("device_memory_gib")
     if not isinstance(shape, list) or len(shape) != 3 or size not in list(Size):
         return None
-    num_images, num_devices = facts.get("num_images"), facts.get("num_devices")
-    if not all(type(number) is int and 0 < number <= _MAX_FACT for number in (*shape, num_images, num_devices)):
+    numbers = [*shape, facts.get("num_images"), facts.get("num_devices")]
+    if not all(type(number) is int and 0 < number <= _MAX_FACT for number in numbers):
         return None
+    height, width, channels, num_images, num_devices = numbers
     return recipes.RecipeContext(
-        image_shape=(shape[0], shape[1], shape[2]),
+        image_shape=(height, width, channels),
         num_images=num_images,
         num_devices=num_devices,
         has_gpu=facts.get("device") == "GPU",
