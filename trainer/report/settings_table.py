@@ -78,10 +78,10 @@ def _context_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> recipes.
     shape, size, memory = facts.get("image_shape"), config.get("size"), facts.get("device_memory_gib")
     if not isinstance(shape, list) or len(shape) != 3 or size not in list(Size):
         return None
-    numbers = *shape, facts.get("num_images"), facts.get("num_devices")
+    numbers = [*shape, facts.get("num_images"), facts.get("num_devices")]
     if not all(type(number) is int and 0 < number <= _MAX_FACT for number in numbers):
         return None
-    height, width, channels, num_images, num_devices = map(int, numbers)
+    height, width, channels, num_images, num_devices = numbers
     return recipes.RecipeContext(
         image_shape=(height, width, channels),
         num_images=num_images,
