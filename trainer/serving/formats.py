@@ -50,7 +50,7 @@ def check_installed(model_format: ModelFormat) -> None:
     missing = [name for name in entry.modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"format={model_format} needs {' and '.join(missing)}, which is not installed; run pip install "
+            f"format={model_format} needs packages that are not installed ({', '.join(missing)}); run pip install "
             f"'gan-trainer[{entry.extra}]', or export a savedmodel."
         )
 
