@@ -10,7 +10,7 @@ import operator
 import tensorflow as tf
 
 from trainer.models.augment.affine import Affine, compose, linear_map, scaling, translation
-from trainer.models.augment.draws import TransformDraws, unless_unchanged
+from trainer.models.augment.draws import TransformDraws, where_applied
 
 
 def jitter(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
@@ -32,7 +32,7 @@ def jitter(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, f
     factors = contrast[:, tf.newaxis, tf.newaxis]
     linear = factors * _saturation(saturation, channels).linear
     jittered = _map_colors(images, Affine(linear, tf.repeat(offset[:, tf.newaxis], channels, axis=1)))
-    return unless_unchanged(functools.reduce(operator.or_, applied.values()), jittered, images)
+    return where_applied(functools.reduce(operator.or_, applied.values()), jittered, images)
 
 
 def recolor(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
@@ -55,7 +55,7 @@ def recolor(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, 
     low, high = image_range
     middle, half = (low + high) / 2, (high - low) / 2
     offset = half * composition.offset + middle * (1.0 - tf.reduce_sum(composition.linear, axis=2))
-    return unless_unchanged(applied, _map_colors(images, Affine(composition.linear, offset)), images)
+    return where_applied(applied, _map_colors(images, Affine(composition.linear, offset)), images)
 
 
 def _luma_flip(draw: tf.Tensor, channels: int) -> Affine:

@@ -18,8 +18,8 @@ class ImageRng(Protocol):
         """Returns N(0, 1), float32 [B, size]."""
 
 
-def unless_unchanged(applied: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Returns changed images, except that images that no transformation is applied to are the same to the bit.
+def where_applied(applied: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Returns the changed images, but images that no transformation is applied to are the same to the bit.
 
     Args:
         applied: Whether any transformation is applied to each image, bool [B].

@@ -51,7 +51,7 @@ def outer_mask(rows: tf.Tensor, columns: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def fill_outside(images: tf.Tensor, mask: tf.Tensor, fill: float) -> tf.Tensor:
-    """Returns images with the value `fill` where a mask, float32 [B, H, W, C], is 0.0 and not 1.0."""
+    """Returns images with the value `fill` outside a mask of 1.0 and 0.0, float32 [B, H, W, C]."""
     return images * mask if fill == 0.0 else images * mask + fill * (1.0 - mask)
 
 
