@@ -1,12 +1,15 @@
 """Augmentations transform images as documented, keyed by position in the batch, and are differentiable."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer.models import augment
+from trainer.models.augment import resampling
+from trainer.models.augment.affine import Affine
 from trainer.training.rng import StepRng
 
 TRANSFORMATIONS = {
@@ -191,6 +194,66 @@ def test_gradients_are_the_transpose_of_the_augmentation(name):
     np.testing.assert_allclose(
         tf.reduce_sum(moved * other, [1, 2, 3]), tf.reduce_sum(direction * gradient, [1, 2, 3]), atol=1e-3
     )
+
+
+@every_augmentation
+@pytest.mark.parametrize("image_range", [(-1.0, 1.0), (-0.3, 1.0), (-4.0, 0.0)])
+def test_unchanged_images_have_the_same_bits_and_gradients_beside_changed_ones(name, image_range):
+    plain, fixed = pictures(32, 6, 9, 3), tf.fill([32, 6, 9, 3], -0.0)
+    images, rng = tf.where(pictures(32, 6, 9, 3) > 0.5, fixed, plain), StepRng(0, 1, 32)
+    upstream = tf.random.stateless_normal(images.shape, [1, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        augmented = augment.get(name)(images, rng, 0.15, image_range=image_range)
+    gradient = tape.gradient(augmented, images, output_gradients=upstream)
+    is_unchanged = (augmented == images).numpy().all(axis=(1, 2, 3))
+    assert 0 < is_unchanged.sum() < 32
+    assert augmented.numpy()[is_unchanged].tobytes() == images.numpy()[is_unchanged].tobytes()
+    np.testing.assert_array_equal(gradient.numpy()[is_unchanged], upstream.numpy()[is_unchanged])
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8, 3), (5, 7, 12, 1), (5, 1, 6, 3), (5, 2, 2, 1)])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
+def test_samples_are_bilinear_and_continued_by_reflection(shape, scale):
+    images, (_, height, width, _) = pictures(*shape).numpy(), shape
+    linear = scale * np.random.default_rng(0).uniform(-1, 1, [5, 2, 2]).astype(np.float32)
+    offset = scale * np.random.default_rng(1).uniform(-9, 9, [5, 2]).astype(np.float32)
+    sampled = resampling.sample(tf.constant(images), Affine(tf.constant(linear), tf.constant(offset)))
+    center = np.array([height - 1, width - 1]) / 2
+    grid = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1) - center
+    positions = np.einsum("bij,hwj->bhwi", linear, grid) + offset[:, None, None] + center
+    rows, columns = ([reflected_weights(p, side) for p in positions[..., d]] for d, side in ((0, height), (1, width)))
+    expected = np.einsum("bhwr,bhwc,brcd->bhwd", np.stack(rows), np.stack(columns), images)
+    np.testing.assert_allclose(sampled, expected, atol=2e-4)
+
+
+def reflected_weights(positions, side):
+    """Returns the weights of the pixels along a side for each position: [..., side]."""
+    period = max(2 * (side - 1), 1)
+    distance = positions[..., None] % period - np.arange(-1, 2 * side)
+    hats, pixels = np.maximum(1 - np.abs(distance), 0), np.abs(np.arange(-1, 2 * side))
+    pixels = np.minimum(np.minimum(pixels, np.abs(2 * (side - 1) - pixels)), side - 1)
+    return sum(hats[..., k, None] * (np.arange(side) == pixel) for k, pixel in enumerate(pixels))
+
+
+@every_augmentation
+@pytest.mark.parametrize("shape", [(6, 64, 48, 3), (6, 33, 32, 1)])
+def test_no_choice_is_made_per_pixel(name, shape):
+    """A choice per pixel takes several times as long on a CPU as a product, in every derivative."""
+
+    @functools.partial(tf.function, autograph=False)
+    def second_derivative(images):
+        with tf.GradientTape() as outer:
+            outer.watch(images)
+            with tf.GradientTape() as inner:
+                inner.watch(images)
+                squares = tf.square(augment.get(name)(images, StepRng(0, 1, 6), tf.constant(0.5)))
+            penalty = tf.reduce_sum(tf.square(inner.gradient(squares, images)))
+        return outer.gradient(penalty, images)
+
+    graph = second_derivative.get_concrete_function(tf.TensorSpec(shape)).graph
+    choices = [op for op in graph.get_operations() if op.type == "SelectV2"]
+    assert all((op.outputs[0].shape.num_elements() or math.inf) < shape[1] * shape[2] for op in choices)
 
 
 @functools.cache

@@ -3,12 +3,14 @@
 Shapes: `B` images of a replica, `H W C` height, width and channels.
 """
 
+import functools
 import math
+import operator
 
 import tensorflow as tf
 
 from trainer.models.augment.affine import Affine, compose, linear_map, scaling, translation
-from trainer.models.augment.draws import TransformDraws
+from trainer.models.augment.draws import TransformDraws, where_applied
 
 
 def jitter(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
@@ -23,12 +25,14 @@ def jitter(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, f
     saturation = _strength(draws, "saturation", applied, 0.0, 2.0, neutral=1.0)
     contrast = _strength(draws, "contrast", applied, 0.5, 1.5, neutral=1.0)
     # All three are one map, because brightness shifts the mean of the image by itself and saturation preserves it.
-    mean = tf.reduce_mean(images, axis=[1, 2, 3])
+    # The mean is taken in two steps, because the gradient of a mean of all pixels broadcasts single numbers.
+    rows = tf.reshape(images, [-1, images.shape[1], images.shape[2] * channels])
+    mean = tf.reduce_mean(tf.reduce_mean(rows, axis=1), axis=1)
     offset = brightness + (1.0 - contrast) * mean
     factors = contrast[:, tf.newaxis, tf.newaxis]
     linear = factors * _saturation(saturation, channels).linear
     jittered = _map_colors(images, Affine(linear, tf.repeat(offset[:, tf.newaxis], channels, axis=1)))
-    return _where(applied["brightness"] | applied["saturation"] | applied["contrast"], jittered, images)
+    return where_applied(functools.reduce(operator.or_, applied.values()), jittered, images)
 
 
 def recolor(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
@@ -51,7 +55,7 @@ def recolor(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, 
     low, high = image_range
     middle, half = (low + high) / 2, (high - low) / 2
     offset = half * composition.offset + middle * (1.0 - tf.reduce_sum(composition.linear, axis=2))
-    return _where(applied, _map_colors(images, Affine(composition.linear, offset)), images)
+    return where_applied(applied, _map_colors(images, Affine(composition.linear, offset)), images)
 
 
 def _luma_flip(draw: tf.Tensor, channels: int) -> Affine:
@@ -90,8 +94,3 @@ def _strength(
 ) -> tf.Tensor:
     """Returns U[low, high) for images that a transformation is applied to, else its neutral strength: float32 [B]."""
     return tf.where(applied[name], low + (high - low) * draws.uniform(name)[0], neutral)
-
-
-def _where(applied: tf.Tensor, result: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Returns `result` for images with true `applied`, bool [B], and all other images unchanged to the bit."""
-    return tf.where(applied[:, tf.newaxis, tf.newaxis, tf.newaxis], result, images)

@@ -18,6 +18,24 @@ class ImageRng(Protocol):
         """Returns N(0, 1), float32 [B, size]."""
 
 
+def where_applied(applied: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Returns the changed images, but images that no transformation is applied to are the same to the bit.
+
+    Args:
+        applied: Whether any transformation is applied to each image, bool [B].
+        changed: float32 [B, H, W, C], a differentiable function of the images that is the identity, up to rounding and
+            the sign of zeros, for images with false `applied`. Its derivatives are those of the result.
+        images: float32 [B, H, W, C], before the transformations.
+    """
+
+    @tf.custom_gradient
+    def select(values: tf.Tensor) -> tuple[tf.Tensor, object]:
+        # This operation copies whole images; `tf.where` broadcasts the condition, which is many times slower on a CPU.
+        return tf.raw_ops.Select(condition=applied, x=values, y=images), tf.identity
+
+    return select(changed)
+
+
 class TransformDraws(NamedTuple):
     """Random draws of an augmentation's transformations.
 

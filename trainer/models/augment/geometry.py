@@ -8,7 +8,7 @@ import math
 import tensorflow as tf
 
 from trainer.models.augment.affine import Affine, compose, linear_map, scaling, translation
-from trainer.models.augment.draws import TransformDraws
+from trainer.models.augment.draws import TransformDraws, where_applied
 from trainer.models.augment.resampling import fill_outside, outer_mask, sample, shift
 
 _TRANSLATION = 0.125  # Fraction of a side.
@@ -22,7 +22,7 @@ def translate(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float
     down, right = draws.integers("translation", 2 * max_y + 1, 2 * max_x + 1)
     applied = draws.applied("translation")
     down, right = (tf.where(applied, offset, 0) for offset in (down - max_y, right - max_x))
-    return shift(images, down, right, fill=sum(image_range) / 2)
+    return where_applied(applied, shift(images, down, right, fill=sum(image_range) / 2), images)
 
 
 def cut_out(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, float]) -> tf.Tensor:
@@ -35,8 +35,10 @@ def cut_out(images: tf.Tensor, draws: TransformDraws, image_range: tuple[float, 
     for side, box, center in zip(sides, boxes, centers, strict=True):
         distance = tf.range(side) - (center - box // 2)[:, tf.newaxis]
         inside.append((distance >= 0) & (distance < box))
-    rows, columns = inside[0] & draws.applied("cutout")[:, tf.newaxis], inside[1]
-    return fill_outside(images, ~outer_mask(rows, columns, images.shape[-1]), fill=sum(image_range) / 2)
+    applied = draws.applied("cutout")
+    rows, columns = inside[0] & applied[:, tf.newaxis], inside[1]
+    cut = fill_outside(images, 1.0 - outer_mask(rows, columns, images.shape[-1]), fill=sum(image_range) / 2)
+    return where_applied(applied, cut, images)
 
 
 def warp(images: tf.Tensor, draws: TransformDraws, *, blit: bool, geom: bool) -> tf.Tensor:
@@ -55,7 +57,7 @@ def warp(images: tf.Tensor, draws: TransformDraws, *, blit: bool, geom: bool) ->
     maps = (_blit(draws, *sides) if blit else []) + (_geom(draws, *sides) if geom else [])
     # These maps lead from positions in the result to positions in the image, so the last transformation comes first.
     applied, source = compose(maps[::-1])
-    return tf.where(applied[:, tf.newaxis, tf.newaxis, tf.newaxis], sample(images, source), images)
+    return where_applied(applied, sample(images, source), images)
 
 
 def _blit(draws: TransformDraws, height: int, width: int) -> list[tuple[tf.Tensor, Affine]]:
