@@ -4,6 +4,7 @@ Legend: `N` images, `H W C` an image, `Z` latent size, `K` classes.
 """
 
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,13 @@ def _write_saved_model(gan: GAN, folder: Path, step: int) -> None:
 
 
 def _run_saved_model(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # a warning per custom gradient, which is not needed
+    try:
+        serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    finally:
+        logger.setLevel(level)
     with without_tf32():
         return serve(**{name: tf.constant(value) for name, value in inputs.items()})["images"].numpy()
 
