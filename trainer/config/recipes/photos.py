@@ -71,7 +71,7 @@ _PRESETS = {
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
         images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
         checks=10,
-        augmentation=((200, 0.4),),  # it takes as long as the networks
+        augmentation=((200, 0.4),),  # it takes a large part of the time
     ),
     Size.MEDIUM: _SizePreset(
         filters={
@@ -223,7 +223,7 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     is_augmented = _can_augment(context) and settings.get("augment", "ada") is not None
     if context.size == Size.SMALL and images > augmented and is_augmented:
         images = max(images // 2, augmented)
-        reason = f"{reason}, fewer because augmentation takes as long as the networks"
+        reason = f"{reason}, fewer because augmentation takes a large part of the time"
     steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
     return steps, (steps or 1) * batch
 
