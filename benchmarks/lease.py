@@ -178,7 +178,7 @@ def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally
     journal.touch()
 
     def command(seed: int, waits: bool) -> list[str]:
-        return ["-m", "benchmarks.lease", f"--program={job_dir}", f"--seed={seed}", f"--journal={journal}"] + (
+        return ["-m", "benchmarks.lease", f"--program={job_dir}", f"--pair_seed={seed}", f"--journal={journal}"] + (
             ["--waits"] if waits else []
         )
 
@@ -227,7 +227,7 @@ def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Ra
 _PAIRS = flags.DEFINE_integer("pairs", 0, "Number of pairs of programs without TensorFlow.", lower_bound=0)
 _TRAINERS = flags.DEFINE_integer("trainers", 0, "Number of pairs of trainers.", lower_bound=0)
 _IN_BUCKET = flags.DEFINE_bool("in_buckets", False, "Put the run directories of programs into a bucket.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments, or of the run of a program.")
+_SEED = flags.DEFINE_integer("pair_seed", 0, "Seed of the random moments, or of the run of a program.")
 _PROGRAM = flags.DEFINE_string("program", None, "Run directory of a program; for the processes of a pair.")
 _JOURNAL = flags.DEFINE_string("journal", None, "File for the committed steps of a program.")
 _WAITS = flags.DEFINE_bool("waits", False, "Let a program wait for its lease.")

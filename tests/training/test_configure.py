@@ -42,6 +42,7 @@ def machine(monkeypatch):
 
     def change(num_gpus=0, memory_gib=None):
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"] * num_gpus)
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": (8, 9)})
         monkeypatch.setattr(configuring, "gpu_memory_gib", lambda: memory_gib)
 
     change()
