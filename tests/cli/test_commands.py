@@ -300,7 +300,7 @@ def test_a_cyclegan_with_three_images_per_domain_is_trained_and_sampled(tmp_path
 
 
 def test_an_unforeseen_error_is_one_log_entry_with_its_stack(tmp_path, monkeypatch, capsys):
-    def fail(config, environment):
+    def fail(config, environment, **options):
         raise RuntimeError("quite unforeseen")
 
     monkeypatch.setattr("trainer.training.run.train", fail)

@@ -270,7 +270,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(photos, tmp_path, capsys, 
         (["--recipe=photos"], ("photos", "--dataset")),
         (["--recipe=photos", "--dataset=digits", "--size=tiny"], ("size", "tiny", "medium")),
         (["--size=large"], ("size=large", "digits")),
-        (["--recipe=photos", "--dataset=digits", "--padding=1"], ("30x30", "--image_size=32,32")),
+        (["--recipe=photos", "--dataset=digits", "--padding=1"], ("30x30", "--image_size=30,30")),
         (["--recipe=photos", "--dataset=digits", "--steps=0"], ("steps", "0")),
     ],
 )
