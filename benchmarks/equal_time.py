@@ -215,28 +215,28 @@ def _evaluate(images: Path, plan: Plan, log: Path) -> dict[str, Any]:
 
 def results(out: Path) -> list[dict[str, Any]]:
     """Returns all results in a folder, the best first."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
-    complete = [result for result in found if "plan" in result]
+    stored = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
+    complete = [result for result in stored if "plan" in result]
     return sorted(complete, key=lambda result: _metric(result["moments"][-1], "frechet"))
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(measured: list[dict[str, Any]]) -> str:
     """Returns a table of results: metrics at the end, speed, memory, and the curve of the Fréchet distance."""
-    if not found:
+    if not measured:
         return "There is no result yet."
     header = ("contender", "frechet", "ratio", "precision", "recall", "images/s", "images seen", "MiB", "computes in")
-    best = _metric(found[0]["moments"][-1], "frechet")
-    rows = [(*header, f"frechet by minute of {found[0]['plan']['clock']} time")]
-    for result in found:
+    best = _metric(measured[0]["moments"][-1], "frechet")
+    rows = [(*header, f"frechet by minute of {measured[0]['plan']['clock']} time")]
+    for result in measured:
         end = result["moments"][-1]
         curve = [f"{moment['seconds'] / 60:.1f}: {_metric(moment, 'frechet'):.3g}" for moment in result["moments"]]
-        measured = [_metric(end, name) for name in ("frechet", "precision", "recall")]
+        scores = [_metric(end, name) for name in ("frechet", "precision", "recall")]
         rows.append(
             (
                 result["name"],
-                f"{measured[0]:.3g}",
-                f"{measured[0] / best:.2f}",
-                *(f"{value:.3g}" for value in measured[1:]),
+                f"{scores[0]:.3g}",
+                f"{scores[0] / best:.2f}",
+                *(f"{value:.3g}" for value in scores[1:]),
                 f"{result['images_per_sec']:,.0f}",
                 f"{end['images_seen']:,}",
                 f"{result['peak_memory_mib']:,.0f}",
@@ -244,7 +244,7 @@ def table(found: list[dict[str, Any]]) -> str:
                 ", ".join(curve),
             )
         )
-    floor = _metric(found[0]["moments"][-1], "frechet", "real_against_real")
+    floor = _metric(measured[0]["moments"][-1], "frechet", "real_against_real")
     lines = [f"| {' | '.join(cells)} |" for cells in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
     return "\n".join([*lines, "", f"Real against real images: {floor:.3g}."])
 
@@ -287,10 +287,10 @@ def act(values: absl_flags.FlagValues) -> None:
                 flush=True,
             )
             measure(contender, plan)
-    found = results(out)
-    print(table(found))
-    if found:
-        write_atomically(out / _RESULTS, (json.dumps(found, indent=1) + "\n").encode())
+    measured = results(out)
+    print(table(measured))
+    if measured:
+        write_atomically(out / _RESULTS, (json.dumps(measured, indent=1) + "\n").encode())
 
 
 def _choose(texts: list[str], only: list[str]) -> list[Contender]:

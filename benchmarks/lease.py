@@ -52,7 +52,7 @@ _TRAINER_FLAGS = (
 
 
 @dataclass
-class Tally:
+class PairCounts:
     """Counts of pairs, of signals, and of refused processes; and a sentence for each failure."""
 
     pairs: int = 0
@@ -122,7 +122,7 @@ def _start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def disturb(commands: Sequence[Sequence[str]], secs: float, rng: random.Random, tally: Tally) -> None:
+def disturb(commands: Sequence[Sequence[str]], secs: float, rng: random.Random, tally: PairCounts) -> None:
     """Starts each command at a random moment, and sends signals to the processes until the time has passed.
 
     Args:
@@ -165,7 +165,7 @@ def disturb(commands: Sequence[Sequence[str]], secs: float, rng: random.Random, 
             process.wait()
 
 
-def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally: Tally) -> None:
+def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally: PairCounts) -> None:
     """Runs one pair of programs, and adds its counts and failures to a tally.
 
     Args:
@@ -202,7 +202,7 @@ def _digest(job_dir: Path) -> str:
     return f"{newest.name} {json.loads((newest / MANIFEST).read_text())['state_sha256']}"
 
 
-def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Random, tally: Tally) -> None:
+def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Random, tally: PairCounts) -> None:
     """Runs one pair of trainers, and adds its counts and failures to a tally.
 
     Args:
@@ -233,7 +233,7 @@ _JOURNAL = flags.DEFINE_string("journal", None, "File for the committed steps of
 _WAITS = flags.DEFINE_bool("waits", False, "Let a program wait for its lease.")
 
 
-def run_pairs(num_pairs: int, folder: Path, seed: int, *, in_bucket: bool) -> Tally:
+def run_pairs(num_pairs: int, folder: Path, seed: int, *, in_bucket: bool) -> PairCounts:
     """Runs pairs of programs, and returns their tally.
 
     Args:
@@ -242,7 +242,7 @@ def run_pairs(num_pairs: int, folder: Path, seed: int, *, in_bucket: bool) -> Ta
         seed: Seed of the random moments.
         in_bucket: Whether the run directories are in a bucket. Its server must be running.
     """
-    tally, rng = Tally(), random.Random(seed)
+    tally, rng = PairCounts(), random.Random(seed)
     bucket = new_bucket() if in_bucket else ""
     for number in range(num_pairs):
         pair = folder / f"pair-{number}"
@@ -251,7 +251,7 @@ def run_pairs(num_pairs: int, folder: Path, seed: int, *, in_bucket: bool) -> Ta
     return tally
 
 
-def _report(kind: str, tally: Tally) -> None:
+def _report(kind: str, tally: PairCounts) -> None:
     print(
         f"{tally.pairs} pairs of {kind}, {tally.kills} kills, {tally.pauses} pauses, {tally.refusals} refusals, "
         f"{len(tally.failures)} failures",
@@ -280,7 +280,7 @@ def main(argv: list[str]) -> None:
                 command = ["-m", "trainer.task", *_TRAINER_FLAGS, f"--job_dir={folder}/{seed}", f"--seed={seed}"]
                 subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
                 expected.append(_digest(folder / str(seed)))
-            tallies.append(Tally())
+            tallies.append(PairCounts())
             for number in range(_TRAINERS.value):
                 (folder / f"trainers-{number}").mkdir()
                 rng = random.Random(_SEED.value + number)

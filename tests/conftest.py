@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,6 +118,21 @@ def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
 def uncompiled_gan(architecture: str = "mlp", **changes: object) -> GAN:
     """Returns the GAN of `tiny_gan` before `compile`."""
     return create_gan(tiny_config(architecture, **changes), (28, 28, 1), 10)
+
+
+class ActiveDropout(GAN):
+    """A model whose random layers are active during inference."""
+
+    def get_generator(self) -> keras.Model:
+        return keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(9), keras.layers.Reshape((3, 3, 1))]
+        )
+
+    def get_discriminator(self) -> keras.Model:
+        return keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+
+    def generate(self, latents, labels, network, training):
+        return tf.tanh(network(latents, training=True))
 
 
 def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:

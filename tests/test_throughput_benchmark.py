@@ -186,8 +186,8 @@ from benchmarks.peers import pytorch
 torch.compile = lambda function: function  # compiling takes a minute
 for folder in map(Path, sys.argv[1:]):
     case = Case.load(folder)
-    found = pytorch.variants(case, ["float32", "bfloat16"])
-    peers = {label: found[label]() for label in list(found)[-2:]}
+    variants = pytorch.variants(case, ["float32", "bfloat16"])
+    peers = {label: variants[label]() for label in list(variants)[-2:]}
     peers |= {label: make() for label, make in pytorch.refinements(case, peers[next(iter(peers))]).items()}
     for label, peer in peers.items():
         assert peer.precision in label
@@ -196,7 +196,7 @@ for folder in map(Path, sys.argv[1:]):
         after = sum(peer._parameters, [])
         assert all(parameter.isfinite().all() for parameter in after), label
         assert any((old != new).any() for old, new in zip(before, after)), label
-    print(json.dumps({"num_variants": len(found), "num_parameters": peer.num_parameters}))
+    print(json.dumps({"num_variants": len(variants), "num_parameters": peer.num_parameters}))
 
 images, gradients = torch.randn(4, *case.image_shape[::-1]), []
 for differentiate in (peer._differentiate, peer._differentiate_eagerly):

@@ -242,9 +242,9 @@ def test_a_run_that_starts_from_another_one_is_shorter():
 def test_a_run_is_shortened_for_augmentation_only_if_it_is_augmented(init_from, channels):
     for side, num_images in itertools.product((32, 64, 128), (12, 300, 700, 1200, 1900, 2400, 3000, 10_000)):
         facts = {"image_shape": (side, side, channels), "num_images": num_images}
-        given = {} if init_from is None else {"init_from": init_from}
-        chosen = recipes.get("photos", RecipeContext(**facts, settings=given))
-        without = recipes.get("photos", RecipeContext(**facts, settings={**given, "augment": None}))
+        settings = {} if init_from is None else {"init_from": init_from}
+        chosen = recipes.get("photos", RecipeContext(**facts, settings=settings))
+        without = recipes.get("photos", RecipeContext(**facts, settings={**settings, "augment": None}))
         assert chosen.augment == "ada" or chosen.steps == without.steps, (side, num_images)
 
 

@@ -2,17 +2,15 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, tiny_model, values_of
+from conftest import ActiveDropout, tiny_gan, tiny_model, values_of
 from refusals import check_refusal
 
 from trainer.errors import ConfigError
 from trainer.metrics.cycle import CycleMetrics
 from trainer.metrics.digits import DigitsMetrics
-from trainer.models import GAN
 from trainer.models.sampler import Sampler
 
 MODELS = ("gan", "conditional", "acgan", "infogan")
@@ -83,25 +81,10 @@ def test_the_weights_and_the_range_of_images_are_those_of_the_call(digits):
         results.append(pixels)
 
 
-class Own(GAN):
-    """A model with its own `generate`, in which random layers are always active."""
-
-    def get_generator(self):
-        return keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(9), keras.layers.Reshape((3, 3, 1))]
-        )
-
-    def get_discriminator(self):
-        return keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
-
-    def generate(self, latents, labels, network, training):
-        return tf.tanh(network(latents, training=True))
-
-
 def test_active_random_layers_differ_by_block_and_seed_and_change_no_state(two_replicas):
     images = {}
     for name, strategy in (("one", None), ("two", two_replicas)):
-        gan = Own(4)
+        gan = ActiveDropout(4)
         gan.compile("adam", ema_half_life_images=10.0, strategy=strategy)
         gan.sample_latents = lambda rng: tf.ones([rng.num_samples, 4])
         before = values_of(gan)

@@ -96,8 +96,8 @@ def test_sessions_are_derived_from_the_events(tmp_path, name):
     events, expected = SESSIONS[name]
     folder = make_run(tmp_path / "run", num_lines=1, evaluations={0: 1.0}, events=events)
     sessions = run_of(folder)["sessions"]
-    found = [(session["reason"], session["hours"], session["lost_steps"]) for session in sessions]
-    assert found == [(reason, pytest.approx(hours), lost) for reason, hours, lost in expected]
+    described = [(session["reason"], session["hours"], session["lost_steps"]) for session in sessions]
+    assert described == [(reason, pytest.approx(hours), lost) for reason, hours, lost in expected]
 
 
 def test_the_cost_counts_devices_and_the_price_counts_hours(tmp_path):

@@ -1,14 +1,12 @@
 """Single samples: seeds, labels, latents, and truncation."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_gan, tiny_model
+from conftest import ActiveDropout, tiny_gan, tiny_model
 from refusals import check_refusal
 
 from trainer.errors import ConfigError, DataError
-from trainer.models import GAN
 from trainer.sampling.samples import MAX_SEED, Samples, check_num_samples, images_of, labels_of, parse_seeds
 
 SEEDS = np.array([129, 3, 50, 49, 0, 61])
@@ -88,21 +86,6 @@ def test_another_base_seed_gives_other_images():
     expected = gan.sample(130, seed=5)[0]
     assert np.abs(images(gan, SEEDS, base_seed=5).astype(int) - expected[SEEDS]).max() <= 1
     assert (images(gan, SEEDS) != expected[SEEDS]).any()
-
-
-class ActiveDropout(GAN):
-    """A model whose random layers are active during inference."""
-
-    def get_generator(self):
-        return keras.Sequential(
-            [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(9), keras.layers.Reshape((3, 3, 1))]
-        )
-
-    def get_discriminator(self):
-        return keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
-
-    def generate(self, latents, labels, network, training):
-        return tf.tanh(network(latents, training=True))
 
 
 def test_active_random_layers_are_a_function_of_the_seed():

@@ -141,17 +141,17 @@ def test_only_created_and_empty_folders_are_deleted(tmp_path):
 
 
 def test_a_waiting_process_gets_the_lease_when_the_first_ends(folder, quick):
-    events, held = [], threading.Event()
+    events, first_has_lease = [], threading.Event()
 
     def wait():
-        held.wait()
+        first_has_lease.wait()
         with hold(folder, "job_dir=a", waits=True):
             events.append("second")
 
     thread = threading.Thread(target=wait)
     thread.start()
     with hold(folder, "job_dir=a"):
-        held.set()
+        first_has_lease.set()
         time.sleep(0.3)
         events.append("first")
     thread.join()
@@ -162,13 +162,13 @@ def test_a_waiting_process_gets_the_lease_when_the_first_ends(folder, quick):
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, signals.Terminated)]
 )
 def test_waiting_ends_at_a_signal(number, error, folder, quick):
-    with signals.raised(), hold(folder, "job_dir=a") as held:
+    with signals.raised(), hold(folder, "job_dir=a") as own_lease:
         timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
         timer.start()
         with pytest.raises(error), hold(folder, "job_dir=b", waits=True):
             pass
         timer.join()
-        held.verify()
+        own_lease.verify()
 
 
 def race(path, results, barrier):
@@ -204,42 +204,42 @@ LOSSES = {
 def test_nothing_is_written_after_a_lease_is_lost(loss, folder, tmp_path):
     (tmp_path / "files").mkdir()
     (tmp_path / "files/a").touch()
-    with hold(folder, "job_dir=a") as held:
-        held.verify()
+    with hold(folder, "job_dir=a") as own_lease:
+        own_lease.verify()
         LOSSES[loss](folder)
         before = {entry.name for entry in folder.entries()}
-        for check in (held.verify, held.check, lambda: held.verify(is_by_product=True)):
+        for check in (own_lease.verify, own_lease.check, lambda: own_lease.verify(is_by_product=True)):
             check_refusal(check, LeaseError, "job_dir=a")
-        with Mirror(tmp_path / "files", folder, check=held.verify):
+        with Mirror(tmp_path / "files", folder, check=own_lease.verify):
             pass
     assert {entry.name for entry in folder.entries()} == before
 
 
 def test_by_products_ask_the_bucket_only_after_a_pause(remote, monkeypatch):
-    with hold(remote, "job_dir=a") as held:
+    with hold(remote, "job_dir=a") as own_lease:
         write_owner(remote)
-        held.verify(is_by_product=True)
+        own_lease.verify(is_by_product=True)
         now = lease._now()
         monkeypatch.setattr(lease, "_now", lambda: now + 300)
-        check_refusal(lambda: held.verify(is_by_product=True), LeaseError, "12", "far")
+        check_refusal(lambda: own_lease.verify(is_by_product=True), LeaseError, "12", "far")
 
 
 def test_the_owner_notices_a_loss_at_the_next_renewal(remote, quick):
-    with hold(remote, "job_dir=a") as held:
+    with hold(remote, "job_dir=a") as own_lease:
         write_owner(remote)
         deadline = time.monotonic() + 10
         with pytest.raises(LeaseError):
             while time.monotonic() < deadline:
-                held.check()
+                own_lease.check()
                 time.sleep(0.01)
 
 
 def test_a_renewed_lease_never_expires(remote, quick):
-    with hold(remote, "job_dir=a") as held:
+    with hold(remote, "job_dir=a") as own_lease:
         for _ in range(4):
             time.sleep(0.3)
             refused(remote)
-        held.verify()
+        own_lease.verify()
 
 
 def test_a_lease_of_another_machine_expires(remote, quick):
@@ -256,12 +256,12 @@ def test_a_lease_of_another_machine_expires(remote, quick):
 @pytest.mark.parametrize("secs", [-1000, 1000])
 def test_a_wrong_clock_takes_no_lease_from_a_running_process(secs, remote, quick, monkeypatch):
     monkeypatch.setattr(lease_owner, "_machine", lambda: "")  # only clocks and renewals decide
-    with hold(remote, "job_dir=a") as held:
+    with hold(remote, "job_dir=a") as own_lease:
         clock = time.time
         thread = threading.get_ident()
         monkeypatch.setattr(time, "time", lambda: clock() + secs * (threading.get_ident() == thread))
         refused(remote)
-        held.verify()
+        own_lease.verify()
 
 
 REPLICAS = {
@@ -280,8 +280,8 @@ def test_the_next_process_of_a_replica_takes_over_at_once(replica, is_taken, rem
     if not is_taken:
         refused(remote, "far", replica=replica)
         return
-    with hold(remote, "job_dir=a", replica=replica) as held:
-        held.verify()
+    with hold(remote, "job_dir=a", replica=replica) as own_lease:
+        own_lease.verify()
 
 
 def test_another_process_with_the_number_of_the_owner_is_not_the_owner(remote):
@@ -306,8 +306,8 @@ DAMAGED = [b"", b"{", b"[]", b"null", b'{"token": 1}', b"\xff" * 99, b"0" * 999]
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_lease_is_taken_over(content, folder, quick):
     (folder / LEASE).write_bytes(content)
-    with hold(folder, "job_dir=a") as held:
-        held.verify()
+    with hold(folder, "job_dir=a") as own_lease:
+        own_lease.verify()
 
 
 def test_a_large_object_is_not_read(remote):
@@ -359,10 +359,10 @@ def test_transient_errors_lose_no_lease(fault, bucket, proxy, quick):
         return None
 
     proxy.policy = every_second_request
-    with hold(folder, "job_dir=a") as held:
+    with hold(folder, "job_dir=a") as own_lease:
         for _ in range(3):
             time.sleep(0.1)
-            held.verify()
+            own_lease.verify()
     proxy.policy = lambda request: None
     assert len(proxy.failed) > 3 and list(folder.entries()) == []
 
@@ -370,12 +370,12 @@ def test_transient_errors_lose_no_lease(fault, bucket, proxy, quick):
 def test_an_outage_is_survived_unless_another_process_takes_over(bucket, proxy, quick, monkeypatch):
     folder = locate(f"{bucket}/run")
     monkeypatch.setattr(lease_owner, "_machine", lambda: "")
-    with hold(folder, "job_dir=a") as held:
+    with hold(folder, "job_dir=a") as own_lease:
         proxy.policy = lambda request: 403
         time.sleep(0.3)
-        held.check()
-        check_refusal(held.verify, StorageError, "403")
+        own_lease.check()
+        check_refusal(own_lease.verify, StorageError, "403")
         proxy.policy = lambda request: None
-        held.verify()
+        own_lease.verify()
         write_owner(folder)
-        check_refusal(held.verify, LeaseError, "far")
+        check_refusal(own_lease.verify, LeaseError, "far")

@@ -63,8 +63,8 @@ def stored(photos, tmp_path):
     def store(**settings):
         directory = tmp_path / "run"
         directory.mkdir(exist_ok=True)
-        given = {"dataset": photos, "job_dir": str(directory), **settings}
-        (directory / "config.json").write_text(configure("photos", given, Environment()).to_json())
+        flags = {"dataset": photos, "job_dir": str(directory), **settings}
+        (directory / "config.json").write_text(configure("photos", flags, Environment()).to_json())
         return str(directory)
 
     return store

@@ -185,7 +185,7 @@ def _parse_out(text: str, mode: str) -> tuple[Location, str]:
 
 
 def _parse_labels(text: str | None, config: TrainConfig, gan: "GAN") -> list[Any] | None:
-    """Returns the numbers of classes in a list of names and numbers; what it has if the model has no classes."""
+    """Returns the numbers of classes in a list of names and numbers; the text itself if the model has no classes."""
     from trainer.data import describe
     from trainer.data.class_selection import class_number
 
@@ -254,8 +254,8 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
     if not 2 <= num_samples <= num_frames:
         raise ConfigError(
             f"a walk of {duration_secs:g} s has {count_of(num_frames, 'frame')} and visits at least two images and at "
-            f"most one in each frame, but {count_of(num_samples, 'image')} were requested; change --seeds or "
-            "--walk."
+            f"most one in each frame, but {count_of(num_samples, 'image')} were requested; change --seeds, "
+            "--num_images, or --walk."
         )
     path = walk.path_through(gan, samples)
     bar = _ProgressBar(walk.num_images(num_samples, num_frames))

@@ -57,12 +57,12 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
     with RunDirectory(str(config.job_dir)).open(only={CONFIG}) as directory:
         stored = stored_config(directory)
     if stored is not None and stored.recipe == recipe:
-        kept = _stored_settings(stored, settings)
+        stored_settings = _stored_settings(stored, settings)
         _logger.info(
             f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
             f"{', '.join(sorted(settings))}."
         )
-        return resolve(derived.override(**kept), environment)
+        return resolve(derived.override(**stored_settings), environment)
     values = {name: getattr(config, name) for name in context.reasons}
     _logger.info(
         f"The recipe {recipe} chose {len(values)} settings. A flag replaces each of them.",
@@ -143,9 +143,9 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
 
 def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a stored run that a resumed run keeps."""
-    given = {*settings, *(["steps"] if settings.get("epochs") is not None else [])}
+    replaced = {*settings, *(["steps"] if settings.get("epochs") is not None else [])}
     return {
         spec.name: getattr(stored, spec.name)
         for spec in dataclasses.fields(stored)
-        if spec.name not in given and (spec.name in _KEPT or not spec.metadata["resumable"])
+        if spec.name not in replaced and (spec.name in _KEPT or not spec.metadata["resumable"])
     }

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
 from trainer.config.recipes.context import RecipeContext
-from trainer.config.recipes.r3gan import num_halvings
+from trainer.config.recipes.r3gan import METHOD, num_halvings
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError, count_of
 
 Value = TypeVar("Value")
 
-_ARCHITECTURE = "r3gan"
 _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 """Limits of the sides of an image, and a number that divides them."""
 _MAX_BASE = 16
@@ -116,23 +115,13 @@ def photos(context: RecipeContext) -> TrainConfig:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
     weight, rate = _choose_penalty(context, batch), f"size={context.size}"
     return TrainConfig(
-        architecture=_ARCHITECTURE,
+        **METHOD,
         architecture_options=_choose_networks(context, preset),
-        latent_dim=64,
-        loss="relativistic",
-        penalties=("r1", "r2"),
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
         generator_learning_rate=choose("generator_learning_rate", preset.learning_rate, rate),
         discriminator_learning_rate=choose("discriminator_learning_rate", preset.learning_rate, rate),
-        learning_rate_decay="cosine",
-        learning_rate_end=0.25,
-        beta_1=0.0,
-        beta_2=0.9,
-        beta_2_end=0.99,
-        epsilon=1e-8,
         ema_half_life_images=choose("ema_half_life_images", round(images * _EMA_SHARE), "a fortieth of the run"),
-        ema_schedule="cosine",
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
         global_batch_size=batch,
         steps=steps,
@@ -157,7 +146,7 @@ def _side(context: RecipeContext) -> float:
 
 
 def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, Any]:
-    if context.settings.get("architecture", _ARCHITECTURE) != _ARCHITECTURE:
+    if context.settings.get("architecture", METHOD["architecture"]) != METHOD["architecture"]:
         return {}
     height, width, _ = context.image_shape
     halvings, first = _checked_halvings(context), _at(preset.filters, context)

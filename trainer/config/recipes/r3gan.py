@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
@@ -9,6 +10,20 @@ from trainer.config.recipes.context import RecipeContext
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError
 
+METHOD: dict[str, Any] = {
+    "architecture": "r3gan",
+    "latent_dim": 64,
+    "loss": "relativistic",
+    "penalties": ("r1", "r2"),
+    "learning_rate_decay": "cosine",
+    "learning_rate_end": 0.25,
+    "beta_1": 0.0,
+    "beta_2": 0.9,
+    "beta_2_end": 0.99,
+    "epsilon": 1e-8,
+    "ema_schedule": "cosine",
+}
+"""Settings of the paper that do not depend on the images."""
 _IMAGES = 20_000_000
 """Images of a run, at whose end the schedules end."""
 _MIN_BASE = 4
@@ -66,29 +81,19 @@ def r3gan(context: RecipeContext) -> TrainConfig:
     batch = choose("global_batch_size", preset.batch, reason)
     weight = choose("penalty_weight", preset.penalty_weight, reason)
     return TrainConfig(
-        architecture="r3gan",
+        **METHOD,
         architecture_options=choose(
             "architecture_options", {"generator_filters": filters[::-1], "discriminator_filters": filters}, reason
         ),
-        latent_dim=64,
-        loss="relativistic",
-        penalties=("r1", "r2"),
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
         generator_learning_rate=2e-4,
         discriminator_learning_rate=2e-4,
-        learning_rate_decay="cosine",
-        learning_rate_end=0.25,
-        beta_1=0.0,
-        beta_2=0.9,
-        beta_2_end=0.99,
-        epsilon=1e-8,
         augment="ada",
         augment_probability=0.0,
         augment_probability_end=choose("augment_probability_end", preset.augment_probability, reason),
         horizontal_flips=True,
         ema_half_life_images=choose("ema_half_life_images", preset.ema_half_life_images, reason),
-        ema_schedule="cosine",
         global_batch_size=batch,
         steps=choose("steps", math.ceil(_IMAGES / batch), f"{_IMAGES:,} images"),
         sample_every_steps=1000,
@@ -130,23 +135,13 @@ def r3gan_digits() -> TrainConfig:
     Scored frechet_digits_5k 2.61 in 522 s on 2 CPU cores.
     """
     return TrainConfig(
-        architecture="r3gan",
+        **METHOD,
         architecture_options={"blocks_per_stage": 1},
-        latent_dim=64,
-        loss="relativistic",
-        penalties=("r1", "r2"),
         penalty_weight=1.0,
         penalty_weight_end=0.1,
         generator_learning_rate=2e-3,
         discriminator_learning_rate=2e-3,
-        learning_rate_decay="cosine",
-        learning_rate_end=0.25,
-        beta_1=0.0,
-        beta_2=0.9,
-        beta_2_end=0.99,
-        epsilon=1e-8,
         ema_half_life_images=20_000,
-        ema_schedule="cosine",
         global_batch_size=64,
         steps=3000,
         sample_every_steps=250,

@@ -16,7 +16,8 @@ from trainer.networks.layers.cpu_kernels.grouped import grouped_conv, split_conv
 class GroupedConv2D(layers.Conv2D):
     """Keras's convolution with `groups`, whose derivatives of every order are fast on a CPU. Data is channels last.
 
-    See `cpu_kernels.grouped`. XLA's grouped kernel for CPUs is many times slower than TensorFlow's.
+    `cpu_kernels.grouped` explains how. XLA's grouped kernel for CPUs is many times slower, so do not compile with XLA
+    there.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -33,7 +33,7 @@ def grouped_conv(inputs: tf.Tensor, kernel: tf.Tensor, num_groups: int) -> tf.Te
 
 
 def split_conv(inputs: tf.Tensor, kernel: tf.Tensor, num_groups: int, **settings: Any) -> tf.Tensor:
-    """Returns the same with any settings of `tf.nn.conv2d`, computed as one ordinary convolution per group."""
+    """Returns a grouped convolution with any settings of `tf.nn.conv2d`, as one ordinary convolution per group."""
     groups = zip(_split(inputs, num_groups), _split(kernel, num_groups), strict=True)
     return _concat(*(tf.nn.conv2d(group, group_kernel, **settings) for group, group_kernel in groups))
 
