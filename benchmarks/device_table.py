@@ -13,9 +13,14 @@ RECORDS = Path(__file__).parent / "results/devices"
 
 _HEADER = ("device", "size", "images", "batch", "length of the run", "images/s", "time", "memory", "source")
 
+_SOURCES = """
+`measured` names a row or a run of a few steps. `formula` is an estimate from the number of operations, with an assumed
+share of the device's peak; expect an error of a factor of two. `python -m benchmarks.devices --help` states the
+formula."""
+
 
 def render(rows: Sequence[tuple[Row, Record | None]], records: Path = RECORDS) -> list[str]:
-    """Returns the lines of the table; empty without any measurement or estimate.
+    """Returns the lines of the table and of a text on its sources; empty without any measurement or estimate.
 
     Args:
         rows: Rows of the recipe benchmark with their records.
@@ -23,7 +28,7 @@ def render(rows: Sequence[tuple[Row, Record | None]], records: Path = RECORDS) -
     """
     cells = [_row_cells(record) for row, record in rows if _is_shown(row, record) and record is not None]
     cells += [_device_cells(json.loads(path.read_text())) for path in sorted(records.glob("*.json"))]
-    return table(_HEADER, cells) if cells else []
+    return [*table(_HEADER, cells), *_SOURCES.split("\n")] if cells else []
 
 
 def _is_shown(row: Row, record: Record | None) -> bool:

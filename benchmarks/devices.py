@@ -27,20 +27,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags as absl_flags
 
 from benchmarks import device_table
+from trainer.cli import app
+from trainer.errors import ConfigError, TrainerError
 
 _UTILIZATION = 0.15
 _NUM_IMAGES = 50_000
 _WARM_UP_STEPS, _MIN_SECONDS = 3, 10.0
 _BYTES = {"float32": 4, "bfloat16": 2}
-
-_SIZES = flags.DEFINE_list("sizes", ["small"], "Sizes of the recipe photos.")
-_SIDES = flags.DEFINE_list("sides", ["32", "64"], "Sides of the images.")
-_PRECISION = flags.DEFINE_enum("device_precision", "bfloat16", list(_BYTES), "Precision of the networks.")
-_ESTIMATE = flags.DEFINE_string("estimate", None, "NAME=TFLOPS of another device; None to measure this one.")
-_RECORDS = flags.DEFINE_string("device_records", str(device_table.RECORDS), "Folder of the files to write.")
 
 
 def config_of(size: str, side: int, has_gpu: bool) -> Any:
@@ -60,8 +56,8 @@ def measure(size: str, side: int, precision: str) -> dict[str, Any]:
     import tensorflow as tf
 
     from benchmarks.cases import from_config
+    from benchmarks.machine import machine_facts
     from benchmarks.ours import Engine
-    from benchmarks.recipe_records import machine
 
     gpus = tf.config.list_physical_devices("GPU")
     config = config_of(size, side, bool(gpus))
@@ -73,7 +69,7 @@ def measure(size: str, side: int, precision: str) -> dict[str, Any]:
         num_steps += config.steps_per_execution
     speed = num_steps * config.global_batch_size / (time.perf_counter() - started)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    facts = machine()
+    facts = machine_facts()
     device = f"{facts['cpu']}, {facts['cores']} cores"
     if gpus:
         memory = tf.config.experimental.get_memory_info("GPU:0")["peak"]
@@ -121,35 +117,56 @@ def _facts(
     }
 
 
-def _write(size: str, side: int) -> None:
+def _write(size: str, side: int, values: absl_flags.FlagValues) -> None:
     """Writes the file of one size and resolution, and prints its path."""
-    if _ESTIMATE.value is None:
-        facts = measure(size, side, _PRECISION.value)
+    if values.estimate is None:
+        facts = measure(size, side, values.precision)
     else:
-        device, _, peak = _ESTIMATE.value.rpartition("=")
-        facts = estimate(size, side, _PRECISION.value, device, float(peak))
+        device, _, peak = values.estimate.rpartition("=")
+        facts = estimate(size, side, values.precision, device, float(peak))
     name = re.sub(r"\W+", "-", f"{facts['device']} {size} {side:04}").lower()
-    path = Path(_RECORDS.value) / f"{name}.json"
+    path = Path(values.records) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n")
     print(f"{path}: {facts['images_per_sec']:,.0f} images/s, {facts['memory_mib']:,.0f} MiB", flush=True)
 
 
-def main(argv: list[str]) -> None:
-    """Measures or estimates every size and resolution."""
-    del argv
-    if _ESTIMATE.value is not None and not re.fullmatch(r".+=\d+(\.\d+)?", _ESTIMATE.value):
-        raise app.UsageError(f"estimate={_ESTIMATE.value} has another form; write NAME=TFLOPS, such as 'L4=121'.")
-    pairs = [(size, int(side)) for size in _SIZES.value for side in _SIDES.value]
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_list("sizes", ["small"], "Sizes of the recipe photos.", flag_values=values)
+    absl_flags.DEFINE_list("sides", ["32", "64"], "Sides of the images.", flag_values=values)
+    absl_flags.DEFINE_enum("precision", "bfloat16", list(_BYTES), "Precision of the networks.", flag_values=values)
+    absl_flags.DEFINE_string(
+        "estimate", None, "NAME=TFLOPS of another device; None to measure this one.", flag_values=values
+    )
+    absl_flags.DEFINE_string("records", str(device_table.RECORDS), "Folder of the files to write.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Measures or estimates every size and resolution, several of them in processes of their own."""
+    if values.estimate is not None and not re.fullmatch(r".+=\d+(\.\d+)?", values.estimate):
+        raise ConfigError(f"estimate={values.estimate} has another form; write NAME=TFLOPS, such as 'L4=121'.")
+    for side in values.sides:
+        if not re.fullmatch("[1-9][0-9]{0,4}", side):
+            raise ConfigError(f"sides={side} is not a number of pixels; write numbers, such as --sides=32,64.")
+    pairs = [(size, int(side)) for size in values.sizes for side in values.sides]
     if len(pairs) == 1:
-        return _write(*pairs[0])
-    failed = 0
+        return _write(*pairs[0], values)
+    failed = []
+    options = [f"--precision={values.precision}", f"--records={values.records}"]
+    options += [] if values.estimate is None else [f"--estimate={values.estimate}"]
     for size, side in pairs:
-        options = [argument for argument in sys.argv[1:] if not argument.startswith(("--sizes=", "--sides="))]
         command = [sys.executable, "-m", "benchmarks.devices", *options, f"--sizes={size}", f"--sides={side}"]
-        failed += subprocess.run(command, check=False).returncode != 0
-    sys.exit(1 if failed else 0)
+        if subprocess.run(command, check=False).returncode:
+            failed.append(f"{size} at {side}")
+    if failed:
+        raise TrainerError(f"{', '.join(failed)} failed; see the messages above.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

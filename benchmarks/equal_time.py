@@ -13,7 +13,7 @@ start of the command (for `torch_dcgan` it does not) and no evaluation. Two shor
 that schedules end in time.
 
 Each contender runs alone. At each of `--moments` it generates 5,000 images, which `python -m trainer evaluate` measures
-with `--metrics=photos` against the data set. Contenders with a result in `--out` are not repeated, so that the same
+with `--metrics=photos` against the dataset. Contenders with a result in `--out` are not repeated, so that the same
 command can be given in pieces. Times and images/s are those of the clock. The table and `equal_time.json` contain all
 results of the folder.
 """
@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from absl import flags as absl_flags
 
-from benchmarks import budget
+from benchmarks import budget, markdown
 from benchmarks.budget import Usage
-from benchmarks.recipe_records import machine
+from benchmarks.machine import machine_facts
 from trainer.cli import app
 from trainer.errors import ConfigError, TrainerError
 from trainer.storage import RunDirectory, write_atomically
@@ -129,7 +129,7 @@ def measure(contender: Contender, plan: Plan) -> dict[str, Any]:
         images = folder / moment.pop("images")
         moment |= _evaluate(images, plan, folder / "log.txt")
         images.unlink()
-    result = {"name": contender.name, **result, "plan": plan.identity, "machine": machine()}
+    result = {"name": contender.name, **result, "plan": plan.identity, "machine": machine_facts()}
     write_atomically(folder / "result.json", (json.dumps(result, indent=1) + "\n").encode())
     return result
 
@@ -224,9 +224,10 @@ def table(measured: list[dict[str, Any]]) -> str:
     """Returns a table of results: metrics at the end, speed, memory, and the curve of the Fréchet distance."""
     if not measured:
         return "There is no result yet."
-    header = ("contender", "frechet", "ratio", "precision", "recall", "images/s", "images seen", "MiB", "computes in")
+    header = ["contender", "frechet", "ratio", "precision", "recall", "images/s", "images seen", "MiB", "computes in"]
     best = _metric(measured[0]["moments"][-1], "frechet")
-    rows = [(*header, f"frechet by minute of {measured[0]['plan']['clock']} time")]
+    header.append(f"frechet by minute of {measured[0]['plan']['clock']} time")
+    rows = []
     for result in measured:
         end = result["moments"][-1]
         curve = [f"{moment['seconds'] / 60:.1f}: {_metric(moment, 'frechet'):.3g}" for moment in result["moments"]]
@@ -244,9 +245,8 @@ def table(measured: list[dict[str, Any]]) -> str:
                 ", ".join(curve),
             )
         )
-    floor = _metric(measured[0]["moments"][-1], "frechet", "real_against_real")
-    lines = [f"| {' | '.join(cells)} |" for cells in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
-    return "\n".join([*lines, "", f"Real against real images: {floor:.3g}."])
+    real = _metric(measured[0]["moments"][-1], "frechet", "real_against_real")
+    return "\n".join([*markdown.table(header, rows), "", f"Real against real images: {real:.3g}."])
 
 
 def _metric(moment: dict[str, Any], prefix: str, part: str = "metrics") -> float:
@@ -303,7 +303,7 @@ def _choose(texts: list[str], only: list[str]) -> list[Contender]:
 
 def _plan(values: absl_flags.FlagValues, out: Path) -> Plan:
     if values.data is None:
-        raise ConfigError("--data is missing; pass the folder of a prepared data set.")
+        raise ConfigError("--data is missing; pass the folder of a prepared dataset.")
     cores = budget.parse_cores(values.cores)
     num_cores = len(cores) or len(budget.available_cores())
     return Plan(

@@ -25,22 +25,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags as absl_flags
 from PIL import Image
 
+from benchmarks.tally import Tally, digest
+from trainer.cli import app
+from trainer.errors import TrainerError
+from trainer.registry import check_known
 from trainer.storage import locate
 from trainer.testing.bucket_server import bucket_server, new_bucket
 from trainer.testing.fault_proxy import Fault, FaultProxy, ProxiedRequest, fault_proxy, no_faults
-from trainer.training.checkpoint.manifest import MANIFEST
-
-_KILLS = flags.DEFINE_integer("kills", 50, "Total number of kills over all kinds of run.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments.")
-_IN_BUCKET = flags.DEFINE_bool("in_bucket", False, "Kill runs while they write checkpoints to a bucket.")
-_ONLY = flags.DEFINE_list("only", None, "Kinds of run, separated by commas. None: all.")
 
 _COMMON = [
     "--metrics=none",
@@ -93,16 +90,6 @@ Killer = Callable[[subprocess.Popen], bool]
 """Waits for a process and kills it at some moment; returns whether it did so before the process ended."""
 
 
-@dataclass
-class Tally:
-    """Counts of kills, finished runs, runs with other bits, and files that an undisturbed run does not have."""
-
-    kills: int = 0
-    runs: int = 0
-    mismatches: int = 0
-    leftovers: int = 0
-
-
 def command(kind: str, job_dir: str, dataset: Path, extra_flags: tuple[str, ...] = ()) -> list[str]:
     """Returns the command line of a run. `dataset` is the folder of the prepared set."""
     kind_flags = [flag.replace(_DATASET, str(dataset)) for flag in KINDS[kind]]
@@ -118,13 +105,6 @@ def prepare(folder: Path) -> None:
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
     arguments = [f"--source={pictures}", f"--out={folder}", "--image_size=16", "--processes=1", "--shard_mib=0.005"]
     subprocess.run([sys.executable, "-m", "trainer", "prepare", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def digest(job_dir: str | Path) -> str:
-    """Returns the SHA-256 over all state in the newest checkpoint."""
-    checkpoints = locate(job_dir) / "checkpoints"
-    newest = max(entry.name for entry in checkpoints.entries() if entry.name.endswith(f"/{MANIFEST}"))
-    return json.loads((checkpoints / newest).read_bytes())["state_sha256"]
 
 
 def files(job_dir: str | Path) -> set[str]:
@@ -234,10 +214,10 @@ def count(kind: str, kills: int, seed: int, extra_flags: tuple[str, ...] = (), i
             kill = kill_at_random_request(rng, sum(map(_changes_checkpoint, proxy.requests)), proxy)
         else:
             kill = kill_at_random_time(rng, time.monotonic() - started)
-        while tally.kills < kills:
+        while tally.disturbances < kills:
             job_dir = f"{root}/run-{tally.runs}"
             run_command = command(kind, job_dir, dataset, extra_flags)
-            tally.kills += finish(run_command, kill, kills - tally.kills, scratch)
+            tally.disturbances += finish(run_command, kill, kills - tally.disturbances, scratch)
             tally.runs += 1
             tally.mismatches += digest(job_dir) != digest(undisturbed)
             leftovers = sorted(files(job_dir) - files(undisturbed)) + sorted(map(str, scratch.iterdir()))
@@ -249,22 +229,43 @@ def count(kind: str, kills: int, seed: int, extra_flags: tuple[str, ...] = (), i
     return tally
 
 
-def main(_: list[str]) -> None:
-    """Prints one line per kind of run, and the total."""
-    total, kinds = Tally(), _ONLY.value or list(KINDS)
-    for index, kind in enumerate(kinds):
-        kills = (_KILLS.value + index) // len(kinds)
-        if kills:
-            tally = count(kind, kills, _SEED.value, in_bucket=_IN_BUCKET.value)
-            print(f"{kind}: {_sentence(tally)}", flush=True)
-            total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(tally).values(), strict=True)))
-    print(f"all: {_sentence(total)}")
-    sys.exit(bool(total.mismatches or total.leftovers))
-
-
 def _sentence(tally: Tally) -> str:
-    return f"{tally.kills} kills in {tally.runs} runs, {tally.mismatches} mismatches, {tally.leftovers} leftover files"
+    kills = f"{tally.disturbances} kills in {tally.runs} runs"
+    return f"{kills}, {tally.mismatches} mismatches, {tally.leftovers} leftover files"
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_integer(
+        "kills", 50, "Total number of kills over all kinds of run.", lower_bound=1, flag_values=values
+    )
+    absl_flags.DEFINE_integer("seed", 0, "Seed of the random moments.", flag_values=values)
+    absl_flags.DEFINE_bool(
+        "in_bucket", False, "Kill runs while they write checkpoints to a bucket.", flag_values=values
+    )
+    absl_flags.DEFINE_list("only", [], "Kinds of run, separated by commas; empty for all.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Prints one line per kind of run, and the total."""
+    for kind in values.only:
+        check_known("kind of run", kind, KINDS)
+    total, kinds = Tally(), values.only or list(KINDS)
+    for index, kind in enumerate(kinds):
+        kills = (values.kills + index) // len(kinds)
+        if kills:
+            tally = count(kind, kills, values.seed, in_bucket=values.in_bucket)
+            print(f"{kind}: {_sentence(tally)}", flush=True)
+            total += tally
+    print(f"all: {_sentence(total)}")
+    if total.mismatches or total.leftovers:
+        raise TrainerError(f"{total.mismatches} runs ended with other bits, and {total.leftovers} files were left.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

@@ -7,9 +7,7 @@ Every input is either accepted or refused with a `TrainerError`. Any other excep
 The bounded run of the tests is `tests/test_fuzz.py`.
 """
 
-import argparse
 import collections
-import contextlib
 import dataclasses
 import faulthandler
 import random
@@ -24,8 +22,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import flags as absl_flags
+
 from benchmarks.fuzz_targets import Target, make_targets
-from trainer.errors import TrainerError
+from trainer.cli import app
+from trainer.errors import ConfigError, TrainerError, count_of, quote
+from trainer.logging import install_handler
 
 MAX_SECS = 10.0
 """Maximum time for an answer."""
@@ -200,33 +202,43 @@ def _replace_value(content: bytes, rng: random.Random) -> bytes:
     return content[:start] + b" " + rng.choice(_TOKENS) + content[stop:]
 
 
-def main() -> int:
-    """Runs all targets and returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=600.0, help="duration of the whole run")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the damage")
-    parser.add_argument("--only", default="", help="regular expression for the names of the targets")
-    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder for the inputs of failures")
-    args = parser.parse_args()
-    num_failures = 0
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        targets = [target for target in make_targets(folder) if re.search(args.only, target.name)]
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_float("seconds", 600.0, "Duration of the whole run.", lower_bound=0.0, flag_values=values)
+    absl_flags.DEFINE_integer("seed", 0, "Seed of the damage.", flag_values=values)
+    absl_flags.DEFINE_string("only", "", "Regular expression for the names of the targets.", flag_values=values)
+    absl_flags.DEFINE_string("out", "runs/fuzz", "Folder for the inputs of failures.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Runs all targets. A failure is an error."""
+    install_handler(uses_stderr=True)  # the targets log warnings
+    out, num_failures = Path(values.out), 0
+    with tempfile.TemporaryDirectory() as folder:
+        targets = [target for target in make_targets(Path(folder)) if re.search(values.only, target.name)]
+        if not targets:
+            raise ConfigError(f"only={quote(values.only)} matches no target; omit it for all.")
         print(f"{'target':32} {'inputs':>9} {'accepted':>9} {'failures':>9} {'MiB':>6}")
         for target in targets:
-            result = run(target, args.seconds / len(targets), args.seed)
+            result = run(target, values.seconds / len(targets), values.seed)
             counts = collections.Counter({name: count for name, (count, _) in result.failures.items()})
             num_inputs = result.num_accepted + result.num_refused + counts.total()
             numbers = f"{num_inputs:9,} {result.num_accepted:9,} {counts.total():9,} {result.memory_mib:6,.0f}"
             print(f"{target.name:32} {numbers}")
             for index, (description, (count, content)) in enumerate(result.failures.items()):
-                args.out.mkdir(parents=True, exist_ok=True)
-                path = args.out / f"{target.name.replace(' ', '-')}-{index}"
+                out.mkdir(parents=True, exist_ok=True)
+                path = out / f"{target.name.replace(' ', '-')}-{index}"
                 path.write_bytes(content)
                 print(f"    {count:,} times {description}: {path}")
             num_failures += counts.total()
-    return 1 if num_failures else 0
+    if num_failures:
+        raise TrainerError(f"{count_of(num_failures, 'input')} failed; the shortest ones are in {out}.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv))

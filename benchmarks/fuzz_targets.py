@@ -117,7 +117,7 @@ def _image_targets() -> Iterator[Target]:
     def read(content: bytes) -> None:
         for target in (Format(8, 8, 3, "crop"), Format(None, None, 1, "none")):
             result = decoding.encode(target, content)
-            if result.png is None and ("\n" in result.problem or not result.problem):
+            if result.image is None and ("\n" in result.problem or not result.problem):
                 raise AssertionError(result.problem)
         decoding.read_shape(content)
 
@@ -241,7 +241,7 @@ def _shards() -> list[bytes]:
 
 
 def _read_shard(folder: Path) -> None:
-    """Reads a shard of a data set whose description states the shard's size and SHA-256, as an attacker's would."""
+    """Reads a shard of a dataset whose description states the shard's size and SHA-256, as an attacker's would."""
     from trainer.data.shard_cache import ShardCache
     from trainer.data.tfrecord_reader import read_shards
     from trainer.storage import file_crc32c, file_sha256, locate

@@ -13,18 +13,27 @@ It compares 5,000 training images with 5,000 test images, chosen by `RandomState
 state 10.3233274 ± 0.0001 for them.
 """
 
+import contextlib
+import importlib
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+if "tensorflow" not in sys.modules:
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("triton")  # PyTorch imports it, which crashes if TensorFlow was imported before
+
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags as absl_flags
 
 from benchmarks.inception_graph import IMAGE_SIZE, Constant, InceptionGraph, random_constants
+from trainer.cli import app
+from trainer.errors import TrainerError
 from trainer.metrics import inception_weights
 from trainer.metrics.float32 import without_tf32
 from trainer.metrics.frechet import frechet_distance
@@ -75,9 +84,6 @@ _BLOCKS = {
     **{"mixed_9": ("7b", _BRANCHES_8), "mixed_10": ("7c", _BRANCHES_8)},
 }
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "Published weights, as for --inception_weights.")
-_NUM_BLOCKS = flags.DEFINE_integer("num_blocks", 0, "Number of blocks of 50 images that are timed.", lower_bound=0)
-
 
 def torch_names() -> dict[str, str]:
     """Returns the name of every convolution in pytorch-fid, by its name in the published graph."""
@@ -87,13 +93,30 @@ def torch_names() -> dict[str, str]:
     return names
 
 
-def main(argv: list[str]) -> int:
-    """Runs the comparison that the flags choose. Returns the exit code: 0 if the results are equal."""
-    del argv
-    if _WEIGHTS.value is not None:
-        return _compare_with_published_number(_WEIGHTS.value)
-    values: dict[str, np.ndarray] = {}
-    builder = InceptionGraph(_recorded(random_constants(0), values), scales=_scales)
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_string("weights", None, "Published weights, as for --inception_weights.", flag_values=values)
+    absl_flags.DEFINE_integer(
+        "num_blocks", 0, "Number of blocks of 50 images that are timed.", lower_bound=0, flag_values=values
+    )
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Runs the comparison that the flags choose."""
+    if values.weights is not None:
+        _compare_with_published_number(values.weights)
+    else:
+        _compare_with_torch(values.num_blocks)
+
+
+def _compare_with_torch(num_blocks: int) -> None:
+    """Compares with pytorch-fid, and measures the speed for a number of blocks.
+
+    Raises:
+        TrainerError: If the results differ.
+    """
+    constants: dict[str, np.ndarray] = {}
+    builder = InceptionGraph(_recorded(random_constants(0), constants), scales=_scales)
     content = builder.graph.SerializeToString()
     print(f"graph: {len(content):,} bytes; the published one has {inception_weights.PUBLISHED.num_bytes:,}")
     network = FrozenNetwork(FrozenGraph(content, "graph"), "ExpandDims", list(builder.shapes)[1:])
@@ -106,15 +129,16 @@ def main(argv: list[str]) -> int:
     with without_tf32():
         ours = network(tf.constant(images, tf.float32))
     errors = {}
-    for name, theirs in zip(_TORCH_LAYERS, _torch_outputs(values, images), strict=True):
+    for name, theirs in zip(_TORCH_LAYERS, _torch_outputs(constants, images), strict=True):
         errors[name] = float(np.abs(ours[name] - theirs).max() / np.abs(theirs).max())
         print(f"{name:28}largest difference to pytorch-fid over largest value: {errors[name]:.2e}")
-    if _NUM_BLOCKS.value:
+    if num_blocks:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "graph.pb"
             path.write_bytes(content)
-            _measure_speed(InceptionNetwork(path), _NUM_BLOCKS.value)
-    return 0 if max(errors.values()) <= _MAX_ERROR else 1
+            _measure_speed(InceptionNetwork(path), num_blocks)
+    if not max(errors.values()) <= _MAX_ERROR:
+        raise TrainerError(f"the features differ by more than {_MAX_ERROR:g} of the largest value.")
 
 
 def _scales(name: str) -> bool:
@@ -179,7 +203,12 @@ def _extract(network: InceptionNetwork, blocks: np.ndarray) -> Iterator[np.ndarr
             yield function(tf.constant(block))[0].numpy()
 
 
-def _compare_with_published_number(weights: str) -> int:
+def _compare_with_published_number(weights: str) -> None:
+    """Compares the distance of images of CIFAR-10 with that of another implementation.
+
+    Raises:
+        TrainerError: If it differs.
+    """
     network = InceptionNetwork(inception_weights.find(weights))
     features = []
     for images, _ in keras.datasets.cifar10.load_data():
@@ -188,8 +217,14 @@ def _compare_with_published_number(weights: str) -> int:
         features.append(np.concatenate(list(_extract(network, blocks))))
     distance = frechet_distance(*features)
     print(f"FID {distance:.7f}, expected {_CIFAR10_FID} ± 0.0001 (weights with SHA-256 {network.sha256})")
-    return 0 if abs(distance - _CIFAR10_FID) <= 1e-4 else 1
+    if not abs(distance - _CIFAR10_FID) <= 1e-4:
+        raise TrainerError(f"the distance is {distance:.7f}, expected {_CIFAR10_FID} ± 0.0001.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

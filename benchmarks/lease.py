@@ -1,7 +1,7 @@
 """Starts pairs of processes on one run directory, kills them at random moments, and counts lost checkpoints.
 
     python -m benchmarks.lease --pairs=100
-    python -m benchmarks.lease --pairs=100 --in_buckets
+    python -m benchmarks.lease --pairs=100 --in_bucket
     python -m benchmarks.lease --trainers=10
 
 The two processes of a pair start at random offsets, some of them with different seeds, and are killed (SIGKILL) or
@@ -14,8 +14,11 @@ their state is a chain of hashes. In a bucket of a server on this machine, each 
 machine, and leases expire after a second. With `--trainers`, they are trainers with small networks.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -27,21 +30,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags as absl_flags
 
-from trainer.errors import LeaseError
+from benchmarks.tally import digest
+from trainer.cli import app
+from trainer.errors import ConfigError, TrainerError, count_of
 from trainer.storage import RunDirectory, is_remote, lease, lease_owner, locate
 from trainer.storage.base import Location
 from trainer.storage.run_directory import CHECKPOINTS, CONFIG, checkpoint_name, checkpoint_step
 from trainer.testing.bucket_server import bucket_server, new_bucket
-from trainer.training.checkpoint.manifest import MANIFEST
 
 NUM_STEPS, EVERY_STEPS, NUM_KEPT, STEP_SECS = 40, 4, 2, 0.02
 _BUCKET_TIMES = {
     "RENEWAL_SECS": 0.2,
     "EXPIRY_SECS": 1.0,
     "_OBSERVATION_SECS": 0.5,
-    "_CONFIRMATION_SECS": 0.4,
     "_BUCKET_POLL_SECS": 0.1,
 }
 _TRAINER_FLAGS = (
@@ -70,47 +73,46 @@ def state_after(step: int, seed: int) -> str:
     return state
 
 
-def run_program(job_dir: str, seed: int, journal: Path, *, waits: bool) -> int:
-    """Runs a program without TensorFlow that writes a run directory like the trainer. Returns its exit code.
+def run_program(job_dir: str, seed: int, journal: Path, *, waits: bool) -> None:
+    """Runs a program without TensorFlow that writes a run directory like the trainer.
 
     Args:
         job_dir: Run directory.
-        seed: Seed of the run. A directory with a run of another seed is refused.
+        seed: Seed of the run.
         journal: File that receives a line after each committed checkpoint.
         waits: Whether to wait for the lease.
+
+    Raises:
+        ConfigError: If the directory has a run of another seed.
+        LeaseError: If another program writes the directory.
     """
     if is_remote(job_dir):
         for name, value in _BUCKET_TIMES.items():
             setattr(lease, name, value)
         lease_owner._machine = lambda: f"machine {os.getpid()}"
-    try:
-        with RunDirectory(job_dir).hold_lease(waits=waits) as held:
-            return _train(locate(job_dir), seed, journal, held)
-    except LeaseError as error:
-        print(error)
-        return 1
+    with RunDirectory(job_dir).hold_lease(waits=waits) as own_lease:
+        _train(locate(job_dir), seed, journal, own_lease)
 
 
-def _train(root: Location, seed: int, journal: Path, held: lease.Lease) -> int:
+def _train(root: Location, seed: int, journal: Path, own_lease: lease.Lease) -> None:
     config, checkpoints = root / CONFIG, root / CHECKPOINTS
     if config.exists() and json.loads(config.read_bytes())["seed"] != seed:
-        return 2
-    held.verify()
+        raise ConfigError(f"seed={seed} is not that of the run in {root}; use the same seed, or another directory.")
+    own_lease.verify()
     config.write_bytes(json.dumps({"seed": seed}).encode())
     step = max(_steps(checkpoints), default=0)
     state = (checkpoints / checkpoint_name(step)).read_bytes().decode() if step else str(seed)
     while step < NUM_STEPS:
-        held.check()
+        own_lease.verify(math.inf)
         time.sleep(STEP_SECS)
         state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
         step += 1
         if step % EVERY_STEPS == 0:
-            held.verify()
+            own_lease.verify()
             (checkpoints / checkpoint_name(step)).write_bytes(state.encode(), only_new=True)
             with journal.open("a") as file:
                 file.write(f"{step}\n")
-            checkpoints.delete([checkpoint_name(each) for each in _steps(checkpoints)[:-NUM_KEPT]])
-    return 0
+            checkpoints.delete([checkpoint_name(old) for old in _steps(checkpoints)[:-NUM_KEPT]])
 
 
 def _steps(checkpoints: Location) -> list[int]:
@@ -156,13 +158,14 @@ def disturb(commands: Sequence[Sequence[str]], secs: float, rng: random.Random, 
                 tally.kills += 1
                 process.kill()
                 process.wait()
-    for process in processes:
-        if process is not None:
-            process.send_signal(signal.SIGCONT)
-            if rng.random() < 0.5:
-                process.kill()
-                tally.kills += 1
-            process.wait()
+    remaining = [process for process in processes if process is not None]
+    for process in remaining:  # all of them, because one may wait for the lease of a paused one
+        process.send_signal(signal.SIGCONT)
+    for process in remaining:
+        if rng.random() < 0.5:
+            process.kill()
+            tally.kills += 1
+        process.wait()
 
 
 def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally: PairCounts) -> None:
@@ -178,7 +181,7 @@ def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally
     journal.touch()
 
     def command(seed: int, waits: bool) -> list[str]:
-        return ["-m", "benchmarks.lease", f"--program={job_dir}", f"--pair_seed={seed}", f"--journal={journal}"] + (
+        return ["-m", "benchmarks.lease", f"--program={job_dir}", f"--seed={seed}", f"--journal={journal}"] + (
             ["--waits"] if waits else []
         )
 
@@ -195,11 +198,6 @@ def check_pair_of_programs(job_dir: str, folder: Path, rng: random.Random, tally
     if 0 not in codes or (root / lease.LEASE).exists():
         tally.failures.append(f"{job_dir} has the exit codes {codes}, or its lease was not deleted.")
     tally.pairs += 1
-
-
-def _digest(job_dir: Path) -> str:
-    newest = max((job_dir / CHECKPOINTS).glob("step-*"))
-    return f"{newest.name} {json.loads((newest / MANIFEST).read_text())['state_sha256']}"
 
 
 def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Random, tally: PairCounts) -> None:
@@ -219,18 +217,9 @@ def check_pair_of_trainers(folder: Path, expected: Sequence[str], rng: random.Ra
     disturb([command(seed) for seed in seeds], 40.0, rng, tally)
     codes = [subprocess.run([sys.executable, *command(seed)], check=False).returncode for seed in set(seeds)]
     seed = json.loads((job_dir / CONFIG).read_text())["seed"]
-    if 0 not in codes or _digest(job_dir) != expected[seed]:
+    if 0 not in codes or digest(job_dir) != expected[seed]:
         tally.failures.append(f"{job_dir} with the seeds {seeds} ends with the exit codes {codes} or other bits.")
     tally.pairs += 1
-
-
-_PAIRS = flags.DEFINE_integer("pairs", 0, "Number of pairs of programs without TensorFlow.", lower_bound=0)
-_TRAINERS = flags.DEFINE_integer("trainers", 0, "Number of pairs of trainers.", lower_bound=0)
-_IN_BUCKET = flags.DEFINE_bool("in_buckets", False, "Put the run directories of programs into a bucket.")
-_SEED = flags.DEFINE_integer("pair_seed", 0, "Seed of the random moments, or of the run of a program.")
-_PROGRAM = flags.DEFINE_string("program", None, "Run directory of a program; for the processes of a pair.")
-_JOURNAL = flags.DEFINE_string("journal", None, "File for the committed steps of a program.")
-_WAITS = flags.DEFINE_bool("waits", False, "Let a program wait for its lease.")
 
 
 def run_pairs(num_pairs: int, folder: Path, seed: int, *, in_bucket: bool) -> PairCounts:
@@ -260,34 +249,60 @@ def _report(kind: str, tally: PairCounts) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
+def run_trainers(num_pairs: int, folder: Path, seed: int) -> PairCounts:
+    """Runs pairs of trainers, and returns their tally. The arguments are those of `run_pairs`."""
+    tally, expected = PairCounts(), []
+    for run_seed in (0, 1):
+        command = ["-m", "trainer.task", *_TRAINER_FLAGS, f"--job_dir={folder}/{run_seed}", f"--seed={run_seed}"]
+        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+        expected.append(digest(folder / str(run_seed)))
+    for number in range(num_pairs):
+        pair = folder / f"trainers-{number}"
+        pair.mkdir()
+        check_pair_of_trainers(pair, expected, random.Random(seed + number), tally)
+    return tally
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_integer(
+        "pairs", 0, "Number of pairs of programs without TensorFlow.", lower_bound=0, flag_values=values
+    )
+    absl_flags.DEFINE_integer("trainers", 0, "Number of pairs of trainers.", lower_bound=0, flag_values=values)
+    absl_flags.DEFINE_bool("in_bucket", False, "Put the run directories of programs into a bucket.", flag_values=values)
+    absl_flags.DEFINE_integer("seed", 0, "Seed of the random moments, or of the run of a program.", flag_values=values)
+    absl_flags.DEFINE_string(
+        "program", None, "Run directory of a program; for the processes of a pair.", flag_values=values
+    )
+    absl_flags.DEFINE_string("journal", None, "File for the committed steps of a program.", flag_values=values)
+    absl_flags.DEFINE_bool("waits", False, "Let a program wait for its lease.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
     """Runs the pairs, or one program."""
-    if _PROGRAM.value is not None and _JOURNAL.value is not None:
-        sys.exit(run_program(_PROGRAM.value, _SEED.value, Path(_JOURNAL.value), waits=_WAITS.value))
-    tallies = []
-    with tempfile.TemporaryDirectory() as root:
+    if values.program is not None and values.journal is not None:
+        return run_program(values.program, values.seed, Path(values.journal), waits=values.waits)
+    num_failures = 0
+    with tempfile.TemporaryDirectory() as root, contextlib.ExitStack() as stack:
         folder = Path(root)
-        if _PAIRS.value and _IN_BUCKET.value:
-            with bucket_server(folder):
-                tallies.append(run_pairs(_PAIRS.value, folder, _SEED.value, in_bucket=True))
-        elif _PAIRS.value:
-            tallies.append(run_pairs(_PAIRS.value, folder, _SEED.value, in_bucket=False))
-        for tally in tallies:
-            _report("programs", tally)
-        if _TRAINERS.value:
-            expected = []
-            for seed in (0, 1):
-                command = ["-m", "trainer.task", *_TRAINER_FLAGS, f"--job_dir={folder}/{seed}", f"--seed={seed}"]
-                subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-                expected.append(_digest(folder / str(seed)))
-            tallies.append(PairCounts())
-            for number in range(_TRAINERS.value):
-                (folder / f"trainers-{number}").mkdir()
-                rng = random.Random(_SEED.value + number)
-                check_pair_of_trainers(folder / f"trainers-{number}", expected, rng, tallies[-1])
-            _report("trainers", tallies[-1])
-    sys.exit(any(tally.failures for tally in tallies))
+        if values.pairs and values.in_bucket:
+            stack.enter_context(bucket_server(folder))
+        for kind, run, count in (
+            ("programs", functools.partial(run_pairs, in_bucket=values.in_bucket), values.pairs),
+            ("trainers", run_trainers, values.trainers),
+        ):
+            if count:
+                tally = run(count, folder, values.seed)
+                _report(kind, tally)
+                num_failures += len(tally.failures)
+    if num_failures:
+        raise TrainerError(f"{count_of(num_failures, 'check')} failed.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

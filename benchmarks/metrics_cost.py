@@ -4,30 +4,39 @@
     python -m benchmarks.metrics_cost --num_images=50000 --num_features=2048
 
 Features are random numbers, as many real as fake ones. Prints one JSON object with the seconds for the statistics of
-the real images (computed once per data set), the seconds of one evaluation, the processor time of both in seconds, and
+the real images (computed once per dataset), the seconds of one evaluation, the processor time of both in seconds, and
 the peak memory of the process in GiB, with TensorFlow and both sets of features.
 """
 
 import json
 import os
 import resource
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from absl import app, flags
+from absl import flags as absl_flags
 
+from trainer.cli import app
+from trainer.logging import install_handler
 from trainer.metrics.comparison import compare, feature_statistics
 from trainer.metrics.real_statistics import fake_subsets, real_subsets
 
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 5000, "Number of real images, and of fake ones.", lower_bound=12)
-_NUM_FEATURES = flags.DEFINE_integer("num_features", 384, "Number of features of an image.", lower_bound=1)
+
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_integer(
+        "num_images", 5000, "Number of real images, and of fake ones.", lower_bound=12, flag_values=values
+    )
+    absl_flags.DEFINE_integer("num_features", 384, "Number of features of an image.", lower_bound=1, flag_values=values)
 
 
-def main(_: list[str]) -> None:
+def act(flag_values: absl_flags.FlagValues) -> None:
     """Measures one evaluation."""
-    num_images, num_features = _NUM_IMAGES.value, _NUM_FEATURES.value
+    install_handler(uses_stderr=True)
+    num_images, num_features = flag_values.num_images, flag_values.num_features
     random = np.random.Generator(np.random.PCG64(0))
     # Rectified values of decreasing variance, as those of the network of the literature.
     scales = np.geomspace(1.0, 0.05, num_features, dtype=np.float32)
@@ -55,5 +64,10 @@ def main(_: list[str]) -> None:
     print(json.dumps(result))
 
 
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

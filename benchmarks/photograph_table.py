@@ -20,21 +20,31 @@ _HEADER = (
         "nearest training images",
     ),
 )
+_COLUMNS = """
+- **budget**: minutes of processor time for start and training, times cores. Two short runs show how many steps fit.
+  Evaluations and sample grids come on top and are part of the wall time.
+- **frechet, precision, recall**: metrics of the suite [`photos`](metrics.md#the-suite-photos), at the best checkpoint.
+  `end` is the value at the last step, if it differs by more than a tenth.
+- **real against real**: Fréchet distance of one half of the real images from the other half. A perfect generator
+  reaches about this value.
+- **close to training images**: share of samples that are closer to a training image than 99% of the training images
+  are to each other. The last column shows samples, each with its nearest training images.
+- **memory**: largest resident memory of the process."""
 _CURVE_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SEED = re.compile(r"--seed=\d+")
 
 
-def render(rows: Sequence[tuple[Row, Record | None]], pictures: set[str]) -> list[str]:
-    """Returns the lines of the tables: results, and the Fréchet distance over time.
+def render(rows: Sequence[tuple[Row, Record]], pictures: set[str]) -> list[str]:
+    """Returns the lines of the tables, and of what their columns mean: results, and the Fréchet distance over time.
 
     Args:
-        rows: Rows with their records. Those of other seeds are left out.
+        rows: Rows with their records, at least one. Those of other seeds are left out.
         pictures: Names of the pictures, without `.png`.
     """
     shown = [(row, record) for row, record in rows if not has_other_seed(row)]
     cells = [_cells(row, record, pictures) for row, record in shown]
-    measured = [record for _, record in shown if record is not None and record.outcome in MEASURED]
-    return [*table(_HEADER, cells), *_curves(measured)]
+    measured = [record for _, record in shown if record.outcome in MEASURED]
+    return [*table(_HEADER, cells), *_COLUMNS.split("\n"), *_curves(measured)]
 
 
 def has_other_seed(row: Row) -> bool:
@@ -43,7 +53,7 @@ def has_other_seed(row: Row) -> bool:
 
 
 def spread(rows: Sequence[tuple[Row, Record | None]]) -> list[str]:
-    """Returns the lines of a table of the means and ranges over seeds, for rows measured with several seeds."""
+    """Returns the lines of a table of the means and ranges over seeds; empty without a row of several seeds."""
     groups: dict[tuple[object, ...], list[tuple[Row, Record]]] = {}
     for row, record in rows:
         if record is not None and record.outcome in MEASURED and record.best is not None:
@@ -56,7 +66,8 @@ def spread(rows: Sequence[tuple[Row, Record | None]]) -> list[str]:
             values = [_spread([_value(record, name) for _, record in group]) for name in names]
             cells.append([f"`{group[0][0].name}`", str(len(group)), *values])
     header = ("row", "seeds", "frechet, mean ± standard deviation (range)", "precision", "recall")
-    return table(header, cells) if cells else []
+    sentence = "Other seeds of a row, whose names end in `_seed1` and `_seed2`, are only in this table."
+    return [*table(header, cells), "", sentence] if cells else []
 
 
 def _spread(values: list[float | None]) -> str:
@@ -67,11 +78,11 @@ def _spread(values: list[float | None]) -> str:
     return f"{number(mean)} ± {number(deviation)} ({number(min(known))} to {number(max(known))})"
 
 
-def _cells(row: Row, record: Record | None, pictures: set[str]) -> list[str]:
+def _cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
     budget = MISSING if row.core_minutes is None else f"{row.core_minutes:g} core-min"
     start = [f"`{row.name}`", row.data, budget]
-    if record is None or record.outcome not in MEASURED:
-        word = "not measured" if record is None else f"interrupted at step {record.step:,}"
+    if record.outcome not in MEASURED:
+        word = f"interrupted at step {record.step:,}"
         return [*start, *[MISSING] * (len(_HEADER) - len(start) - 3), word, MISSING, MISSING]
     if record.core_minutes is not None:
         start[2] = f"{record.core_minutes:g} core-min on {record.machine['cores']} cores"
@@ -81,7 +92,7 @@ def _cells(row: Row, record: Record | None, pictures: set[str]) -> list[str]:
         *start,
         f"{record.step * record.batch:,}",
         _best_and_end(record, "frechet"),
-        _floor(record),
+        _real_vs_real(record),
         _best_and_end(record, "precision"),
         _best_and_end(record, "recall"),
         MISSING if close is None else f"{close:.1%}",
@@ -112,7 +123,7 @@ def _best_and_end(record: Record, prefix: str) -> str:
     return number(best) + (f" (end {number(end)})" if abs(end - best) > 0.1 * abs(best) else "")
 
 
-def _floor(record: Record) -> str:
+def _real_vs_real(record: Record) -> str:
     values = record.real_against_real
     return next((number(value) for name, value in values.items() if name.startswith("frechet_")), MISSING)
 
@@ -121,7 +132,8 @@ def _curves(measured: list[Record]) -> list[str]:
     """Returns a table of the Fréchet distance over time, with the minutes of each evaluation."""
     header = ["frechet after", *(f"{share:.0%} of the time" for share in _CURVE_SHARES)]
     cells = [[f"`{record.name}`", *(_point(record, share) for share in _CURVE_SHARES)] for record in measured]
-    return ["", *table(header, cells)] if cells else []
+    sentence = "Fréchet distance at the last evaluation before a share of the whole time:"
+    return ["", sentence, "", *table(header, cells)] if cells else []
 
 
 def _point(record: Record, share: float) -> str:

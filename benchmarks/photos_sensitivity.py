@@ -32,21 +32,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags as absl_flags
 from PIL import Image, ImageFilter
 
+from benchmarks import markdown
+from trainer.cli import app
+from trainer.errors import TrainerError
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.photos_network import PhotosNetwork
+from trainer.registry import check_known
 
-_IMAGES = flags.DEFINE_string("images", None, "Zip file with one folder of photographs for each class.", required=True)
-_MAX_IMAGES = flags.DEFINE_integer(
-    "max_images",
-    None,
-    "Number of photographs to choose at random; all if not set or more than there are.",
-    lower_bound=2,
-)
-_DEFECTS = flags.DEFINE_list("defects", None, "Defects to measure; all if not set.")
-_WEIGHTS = flags.DEFINE_string("network", None, "Weights to use instead of those of the package.")
 _SIZE = 64
 _BATCH_SIZE = 50
 _DRAWS = 20
@@ -184,18 +179,41 @@ def measure(
         yield "duplicated", DUPLICATED, duplicated_distances(real, fake)
 
 
-def main(_: list[str]) -> None:
-    """Prints the table, and exits with code 1 if a distance does not grow."""
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    absl_flags.DEFINE_string(
+        "images", None, "Zip file with one folder of photographs for each class.", required=True, flag_values=values
+    )
+    absl_flags.DEFINE_integer(
+        "max_images",
+        None,
+        "Number of photographs to choose at random; all if not set or more than there are.",
+        lower_bound=2,
+        flag_values=values,
+    )
+    absl_flags.DEFINE_list("defects", [], "Defects to measure; empty for all.", flag_values=values)
+    absl_flags.DEFINE_string("network", None, "Weights to use instead of those of the package.", flag_values=values)
+
+
+def act(values: absl_flags.FlagValues) -> None:
+    """Prints the table. A distance that does not grow is an error."""
+    for name in values.defects:
+        check_known("defect", name, (*DEFECTS, "dropped", "duplicated"))
     failures = []
-    print("| defect | strengths | unchanged | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|---|---|")
-    for name, strengths, distances in measure(_IMAGES.value, _WEIGHTS.value, _DEFECTS.value, _MAX_IMAGES.value):
-        values = " | ".join(f"{distance:.2f}" for distance in distances)
-        print(f"| {name} | {', '.join(f'{strength:g}' for strength in strengths)} | {values} |", flush=True)
+    print("\n".join(markdown.table(["defect", "strengths", "unchanged", "1", "2", "3", "4", "5"], [])))
+    for name, strengths, distances in measure(values.images, values.network, values.defects, values.max_images):
+        cells = (f"{distance:.2f}" for distance in distances)
+        print(markdown.line([name, ", ".join(f"{strength:g}" for strength in strengths), *cells]), flush=True)
         if not all(weaker < stronger for weaker, stronger in itertools.pairwise(distances)):
             failures.append(name)
     if failures:
-        sys.exit(f"the distance does not grow with every strength of: {', '.join(failures)}")
+        raise TrainerError(f"the distance does not grow with every strength of: {', '.join(failures)}.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import json
-import platform
 import shlex
 import statistics
 from datetime import datetime, timezone
@@ -14,7 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from benchmarks import budget
+from benchmarks.machine import machine_facts
 from trainer import __version__, data, metrics
 from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.data.class_selection import with_class_numbers
@@ -265,18 +263,6 @@ class Record:
         return f"stale: {', '.join(changed)} changed since" if changed else ""
 
 
-def machine() -> dict[str, Any]:
-    """Returns processor, number of cores that this process may use, and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(budget.available_cores()),
-        "python": platform.python_version(),
-        "tensorflow": importlib.metadata.version("tensorflow"),
-    }
-
-
 def make(
     row: Row,
     directory: RunDirectory,
@@ -298,7 +284,7 @@ def make(
     config = row.config
     lines, _ = read_json_lines(directory.metrics, documents.record({"step": documents.whole()}))
     speeds = [line["images_per_sec"] for line in lines if "images_per_sec" in line]
-    monitor = metrics.monitor(config.metrics, config.num_metric_samples) if config.has_metrics else None
+    monitor = metrics.monitor_name(config.metrics, config.num_metric_samples) if config.has_metrics else None
     evaluations = _evaluations(lines, monitor, parts)
     if outcome == "finished" and evaluations and (collapse := _collapse(evaluations, str(monitor))):
         outcome, sentence = "collapsed", collapse
@@ -318,7 +304,7 @@ def make(
         evaluations=evaluations,
         outcome=outcome,
         sentence=sentence,
-        machine=machine(),
+        machine=machine_facts(),
         parts=[dataclasses.asdict(part) for part in parts],
         date=datetime.now(timezone.utc).date().isoformat(),
         version=__version__,

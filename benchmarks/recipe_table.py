@@ -56,13 +56,16 @@ def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | Non
 def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
     """Returns the machines, the tables and the commands as Markdown: photographs first.
 
+    Rows on photographs and rows with other seeds appear when they have a record.
+
     Args:
         rows: Rows with their records.
         thumbnails: Names of the rows with a thumbnail, and of other pictures.
     """
     measured = [record for _, record in rows if record is not None and record.outcome in MEASURED]
-    photographs = [(row, record) for row, record in rows if row.prepared is not None]
-    others = [(row, record) for row, record in rows if row.prepared is None]
+    photographs = [(row, record) for row, record in rows if row.prepared is not None and record is not None]
+    has_other_seed = photograph_table.has_other_seed
+    others = [(row, record) for row, record in rows if row.prepared is None and (record or not has_other_seed(row))]
     lines = [*_machines(measured), ""]
     if photographs:
         lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
@@ -73,7 +76,7 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
         lines += ["## Time and memory by device", "", *devices, ""]
     if photographs:
         lines += ["## Digits", ""]
-    shown = [(row, record) for row, record in others if not photograph_table.has_other_seed(row)]
+    shown = [(row, record) for row, record in others if not has_other_seed(row)]
     lines += table(_HEADER, [_cells(row, record, row.name in thumbnails) for row, record in shown])
     lines += ["", *(_note(row, record) for row, record in others), *_curves([r for _, r in others if r in measured])]
     return "\n".join(lines) + "\n"

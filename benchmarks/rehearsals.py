@@ -20,13 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from absl import flags as absl_flags
 
-from benchmarks.exact_resume import digest
+from benchmarks.tally import Tally, digest
 from trainer.cli import app
 from trainer.errors import ConfigError, TrainerError
 from trainer.storage.run_directory import checkpoint_step
@@ -41,15 +40,6 @@ _ARGS = (
     "--worker_timeout_secs=6",
 )
 _TIMEOUT_SECS = 180.0
-
-
-@dataclass
-class Tally:
-    """Counts of disturbances, finished jobs and jobs with other bits."""
-
-    disturbances: int = 0
-    jobs: int = 0
-    mismatches: int = 0
 
 
 def undisturbed_digest(folder: Path, extra_flags: Sequence[str] = (), *, num_devices: int = 3) -> str:
@@ -172,7 +162,7 @@ def run_disturbed(
         RuntimeError: If the job failed.
     """
     num_sent = 0
-    with Job(folder, extra_flags, ["--max_restarts=1000", "--grace=5"], num_workers=num_workers) as job:
+    with Job(folder, extra_flags, ["--max_restarts=1000", "--grace_secs=5"], num_workers=num_workers) as job:
         while num_sent < len(signals) and job.await_increase(job.step):
             time.sleep(rng.uniform(0, 1))
             if job.send_signal(signals[num_sent], rng.randrange(num_workers)):
@@ -191,10 +181,10 @@ def count(signals: Sequence[signal.Signals], num_workers: int, seed: int, extra_
         expected = undisturbed_digest(Path(root) / "undisturbed", extra_flags, num_devices=1 + num_workers)
         while tally.disturbances < len(signals):
             remaining = signals[tally.disturbances :]
-            folder = Path(root) / f"job-{tally.jobs}"
+            folder = Path(root) / f"job-{tally.runs}"
             num_sent, job = run_disturbed(folder, remaining, rng, extra_flags, num_workers=num_workers)
             tally.disturbances += num_sent
-            tally.jobs += 1
+            tally.runs += 1
             tally.mismatches += digest(job.folder) != expected
     return tally
 
@@ -205,7 +195,7 @@ def count_preemptions(every_secs: float, num_workers: int, seed: int, extra_flag
         started = time.monotonic()
         expected = undisturbed_digest(Path(root) / "undisturbed", extra_flags, num_devices=1 + num_workers)
         undisturbed_secs, started = time.monotonic() - started, time.monotonic()
-        options = [f"--preempt_every={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
+        options = [f"--preempt_every_secs={every_secs:g}", f"--seed={seed}", "--max_restarts=1000"]
         with Job(Path(root) / "job", extra_flags, options, num_workers=num_workers) as job:
             code = job.wait()
         secs = time.monotonic() - started
@@ -241,7 +231,7 @@ def act(values: absl_flags.FlagValues) -> None:
     ):
         if times:
             tally = count([signal_number] * times, values.workers, values.seed, extra_flags)
-            print(f"{tally.disturbances} {name} in {tally.jobs} jobs, {tally.mismatches} mismatches", flush=True)
+            print(f"{tally.disturbances} {name} in {tally.runs} jobs, {tally.mismatches} mismatches", flush=True)
             mismatches += tally.mismatches
     if values.preempt_every:
         tally = count_preemptions(values.preempt_every, values.workers, values.seed, extra_flags)

@@ -28,12 +28,12 @@ processor is repeated. Waiting contenders block on their input; the last line of
 """
 
 import dataclasses
-import importlib.metadata
-import importlib.util
+import functools
 import json
 import os
-import platform
+import re
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -41,64 +41,52 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, flags
+from absl import flags as absl_flags
 
 from benchmarks import cases
 from benchmarks.contenders import Worker, busy_seconds
+from benchmarks.machine import is_installed, machine_facts
 from benchmarks.peers import cpp_compiler
+from trainer.cli import app
+from trainer.errors import ConfigError, quote
+from trainer.registry import check_known
 
 _PEERS = ("tf", "keras", "torch")
+_PRECISIONS = ("float32", "bfloat16")
 _PATIENCE_SECS = 60.0
 _NUM_ATTEMPTS = 3
 
-_CASES = flags.DEFINE_list("cases", list(cases.CASES), f"Cases to measure, from {', '.join(cases.CASES)}.")
-_PEERS_FLAG = flags.DEFINE_list("peers", list(_PEERS), "Peers to measure; torch is omitted if it is not installed.")
-_PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions that contenders choose from.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Number of turns of every contender.", lower_bound=1)
-_STEPS = flags.DEFINE_string("steps", "auto", "Steps per turn; auto for as many as fit into --round_seconds.")
-_ROUND_SECONDS = flags.DEFINE_float("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
-_QUIET = flags.DEFINE_float("quiet", 0.2, "Cores that other programs may use in a turn before its round is repeated.")
-_RETAKES = flags.DEFINE_integer("retakes", 20, "Maximum number of repeated rounds per case.", lower_bound=0)
-_CHECKPOINT = flags.DEFINE_bool("checkpoint", False, "Also measure the cost of checkpoints.")
-_CHECKPOINT_STEPS = flags.DEFINE_integer("checkpoint_steps", 600, "Steps of a run with checkpoints.", lower_bound=200)
-_CHECKPOINT_ROUNDS = flags.DEFINE_integer(
-    "checkpoint_rounds", 3, "Number of runs with and without checkpoints.", lower_bound=1
-)
-_JSON = flags.DEFINE_string("json", None, "JSON file for all results, including those of every round.")
 
-
-def machine() -> str:
+def describe_machine() -> str:
     """Returns processor, number of cores and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _installed(("tensorflow", "keras", "torch"))]
-    model = models[0] if models else platform.processor()
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}"
+    cpu, cores, *versions = machine_facts("keras", "torch").items()
+    return f"{cpu[1]}, {cores[1]} cores, {', '.join(f'{name} {version}' for name, version in versions)}"
 
 
-def _installed(names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if importlib.util.find_spec(name) is not None]
-
-
-def measure(name: str, peers: list[str]) -> dict[str, Any]:
+def measure(name: str, peers: list[str], values: absl_flags.FlagValues) -> dict[str, Any]:
     """Runs one case and prints its part of the table.
+
+    Args:
+        name: Name of the case.
+        peers: Names of the peers.
+        values: Flags of the command.
 
     Returns:
         `contenders` by name (label, trials, turns), `products`, `disturbed` (number of repeated rounds) and, if
         requested, `checkpoint` (cost of each pair of runs).
     """
     case = cases.get(name)
-    num_steps = 0 if _STEPS.value == "auto" else int(_STEPS.value)
+    num_steps = 0 if values.steps == "auto" else int(values.steps)
     with tempfile.TemporaryDirectory() as folder:
         case.save(Path(folder))
 
         def start(contender: str, precisions: list[str]) -> Worker:
-            return Worker(contender, Path(folder), case.batch_size, precisions, _ROUND_SECONDS.value, num_steps)
+            return Worker(contender, Path(folder), case.batch_size, precisions, values.round_seconds, num_steps)
 
-        workers = [start(contender, _PRECISIONS.value) for contender in ("ours", *peers)]
+        workers = [start(contender, values.precisions) for contender in ("ours", *peers)]
         workers.append(start("ours-constant", [workers[0].precision]))
         _check_parameters(workers)
-        result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers)}
+        result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers, values)}
         result["contenders"] = {
             worker.name: {
                 "label": worker.label,
@@ -108,12 +96,12 @@ def measure(name: str, peers: list[str]) -> dict[str, Any]:
             for worker in workers
         }
         _print_rows(name, workers[:-1])
-        result["products"] = _products(workers)
-        if _CHECKPOINT.value:
-            result["checkpoint"] = _checkpoint_cost(workers[0], Path(folder), case.batch_size)
+        result["products"] = _products(workers, values.quiet)
+        if values.checkpoint:
+            result["checkpoint"] = _checkpoint_cost(workers[0], Path(folder), case.batch_size, values)
         for worker in workers:
             worker.close()
-    _print_summary(result)
+    _print_summary(result, values.checkpoint_steps)
     return result
 
 
@@ -124,42 +112,49 @@ def _check_parameters(workers: list[Worker]) -> None:
             raise RuntimeError(f"{worker.name} has {worker.num_parameters} weights, but ours has {ours}.")
 
 
-def _run_rounds(workers: list[Worker]) -> int:
+def _run_rounds(workers: list[Worker], values: absl_flags.FlagValues) -> int:
     """Runs all turns and repeats rounds that other programs disturbed; returns the number of repeated rounds."""
     num_repeated = 0
-    for number in range(_ROUNDS.value):
+    for number in range(values.rounds):
         while True:
             order = workers if number % 2 == 0 else workers[::-1]
             turns = {worker: worker.take_turn([other for other in workers if other is not worker]) for worker in order}
-            if max(turn.foreign_cores for turn in turns.values()) <= _QUIET.value or num_repeated >= _RETAKES.value:
+            if max(turn.foreign_cores for turn in turns.values()) <= values.quiet or num_repeated >= values.retakes:
                 break
             num_repeated += 1
-            _wait_for_quiet()
+            _wait_for_quiet(values.quiet)
         for worker, turn in turns.items():
             worker.turns.append(turn)
     return num_repeated
 
 
-def _products(workers: list[Worker]) -> dict[str, Any]:
-    """Returns the result of `products.measure` from the least disturbed of a few attempts."""
+def _products(workers: list[Worker], quiet_cores: float) -> dict[str, Any]:
+    """Returns the result of `products.measure` from the least disturbed of a few attempts.
+
+    Args:
+        workers: Contenders, this package first.
+        quiet_cores: Number of cores that other programs may use in the last attempt.
+    """
     attempts = []
     for _ in range(_NUM_ATTEMPTS):
         reply, *_, foreign_cores = workers[0].measured_request(workers[1:], products=max(1, workers[0].num_steps // 8))
         attempts.append((foreign_cores, reply))
-        if foreign_cores <= _QUIET.value:
+        if foreign_cores <= quiet_cores:
             break
-        _wait_for_quiet()
+        _wait_for_quiet(quiet_cores)
     return min(attempts, key=lambda attempt: attempt[0])[1]
 
 
-def _checkpoint_cost(ours: Worker, folder: Path, batch_size: int) -> list[dict[str, float]]:
+def _checkpoint_cost(
+    ours: Worker, folder: Path, batch_size: int, values: absl_flags.FlagValues
+) -> list[dict[str, float]]:
     """Returns the relative cost of checkpoints and the cores of other programs for each pair of runs."""
-    saving = Worker("ours-checkpoint", folder, batch_size, [ours.precision], _ROUND_SECONDS.value)
+    saving = Worker("ours-checkpoint", folder, batch_size, [ours.precision], values.round_seconds)
     costs: list[dict[str, float]] = []
-    for number in range(_CHECKPOINT_ROUNDS.value):
-        _wait_for_quiet()
+    for number in range(values.checkpoint_rounds):
+        _wait_for_quiet(values.quiet)
         pair = (ours, saving) if number % 2 == 0 else (saving, ours)
-        replies = {worker: worker.measured_request([], steps=_CHECKPOINT_STEPS.value) for worker in pair}
+        replies = {worker: worker.measured_request([], steps=values.checkpoint_steps) for worker in pair}
         seconds = {worker: reply["seconds"] for worker, (reply, *_) in replies.items()}
         foreign_cores = max(cores for *_, cores in replies.values())
         costs.append({"cost": seconds[saving] / seconds[ours] - 1.0, "foreign_cores": foreign_cores})
@@ -167,12 +162,12 @@ def _checkpoint_cost(ours: Worker, folder: Path, batch_size: int) -> list[dict[s
     return costs
 
 
-def _wait_for_quiet() -> None:
+def _wait_for_quiet(quiet_cores: float) -> None:
     deadline = time.monotonic() + _PATIENCE_SECS
     while time.monotonic() < deadline:
         before = busy_seconds()
         time.sleep(2.0)
-        if (busy_seconds() - before) / 2.0 <= _QUIET.value:
+        if (busy_seconds() - before) / 2.0 <= quiet_cores:
             return
 
 
@@ -198,7 +193,7 @@ def _print_rows(case: str, workers: list[Worker]) -> None:
         )
 
 
-def _print_summary(result: dict[str, Any]) -> None:
+def _print_summary(result: dict[str, Any], checkpoint_steps: int) -> None:
     turns = {name: contender["turns"] for name, contender in result["contenders"].items()}
     speeds = {name: [turn["images_per_sec"] for turn in own_turns] for name, own_turns in turns.items()}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
@@ -220,7 +215,7 @@ def _print_summary(result: dict[str, Any]) -> None:
         costs = [pair["cost"] for pair in result["checkpoint"]]
         details = ", ".join(f"{pair['cost']:+.1%} with {pair['foreign_cores']:.2f}" for pair in result["checkpoint"])
         print(
-            f"            checkpoint every 200 of {_CHECKPOINT_STEPS.value} steps: {statistics.median(costs):+.1%} "
+            f"            checkpoint every 200 of {checkpoint_steps} steps: {statistics.median(costs):+.1%} "
             f"({details} cores used by other programs)"
         )
     all_turns = [turn for own_turns in turns.values() for turn in own_turns]
@@ -233,25 +228,56 @@ def _print_summary(result: dict[str, Any]) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
+def define(values: absl_flags.FlagValues) -> None:
+    """Defines the flags."""
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=values)
+    number = functools.partial(absl_flags.DEFINE_float, flag_values=values)
+    names = functools.partial(absl_flags.DEFINE_list, flag_values=values)
+    names("cases", list(cases.CASES), f"Cases to measure, from {', '.join(cases.CASES)}.")
+    names("peers", list(_PEERS), "Peers to measure; torch is omitted if it is not installed.")
+    names("precisions", list(_PRECISIONS), "Precisions that contenders choose from.")
+    integer("rounds", 7, "Number of turns of every contender.", lower_bound=1)
+    absl_flags.DEFINE_string(
+        "steps", "auto", "Steps per turn; auto for as many as fit into --round_seconds.", flag_values=values
+    )
+    number("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
+    number("quiet", 0.2, "Cores that other programs may use in a turn before its round is repeated.")
+    integer("retakes", 20, "Maximum number of repeated rounds per case.", lower_bound=0)
+    absl_flags.DEFINE_bool("checkpoint", False, "Also measure the cost of checkpoints.", flag_values=values)
+    integer("checkpoint_steps", 600, "Steps of a run with checkpoints.", lower_bound=200)
+    integer("checkpoint_rounds", 3, "Number of runs with and without checkpoints.", lower_bound=1)
+    absl_flags.DEFINE_string(
+        "json", None, "JSON file for all results, including those of every round.", flag_values=values
+    )
+
+
+def act(values: absl_flags.FlagValues) -> None:
     """Measures the requested cases."""
-    del argv
-    peers = [peer for peer in _PEERS_FLAG.value if peer != "torch" or _installed(("torch",))]
-    allowed = {"cases": list(cases.CASES), "peers": list(_PEERS), "precisions": ["float32", "bfloat16"]}
-    requested = {"cases": _CASES.value, "peers": peers, "precisions": _PRECISIONS.value}
-    for name, values in requested.items():
-        if unknown := [value for value in values if value not in allowed[name]]:
-            raise app.UsageError(f"{name}={unknown[0]} is unknown; choose from {', '.join(allowed[name])}.")
-    if not _PRECISIONS.value:
-        raise app.UsageError("precisions is empty; choose from float32, bfloat16.")
-    print(machine())
+    peers = [peer for peer in values.peers if peer != "torch" or is_installed("torch")]
+    for kind, names, known in (
+        ("case", values.cases, cases.CASES),
+        ("peer", peers, _PEERS),
+        ("precision", values.precisions, _PRECISIONS),
+    ):
+        for name in names:
+            check_known(kind, name, known)
+    if not values.precisions:
+        raise ConfigError(f"precisions is empty; choose from {', '.join(_PRECISIONS)}.")
+    if not re.fullmatch("auto|[1-9][0-9]{0,8}", values.steps):
+        raise ConfigError(f"steps={quote(values.steps)} is not a number of steps; pass one, or auto.")
+    print(describe_machine())
     if "torch" in peers and cpp_compiler() is None:
         print("torch.compile is omitted: it needs a C++ compiler; install g++ or set CXX.")
     print(f"{'case':<11} {'name':<6} {'images/s':>9} {'best':>7} {'spread':>7} {'ours/it':>8}  variant", flush=True)
-    results = [measure(name, peers) for name in _CASES.value]
-    if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n")
+    results = [measure(name, peers, values) for name in values.cases]
+    if values.json:
+        Path(values.json).write_text(json.dumps({"machine": describe_machine(), "cases": results}, indent=1) + "\n")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    return app.run(argv, f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv))

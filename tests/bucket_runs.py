@@ -35,7 +35,7 @@ def run(command, *arguments):
 
 
 def prepared(pictures, bucket):
-    """Uploads pictures, prepares them as a data set in the bucket, and returns the URL of the set."""
+    """Uploads pictures, prepares them as a dataset in the bucket, and returns the URL of the set."""
     (locate(bucket) / "pictures").upload(
         pictures, [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
     )
@@ -51,7 +51,7 @@ def prepared(pictures, bucket):
 
 
 def train(data, job_dir, *flags):
-    """Trains on a data set with tiny networks and returns the exit code."""
+    """Trains on a dataset with tiny networks and returns the exit code."""
     return run("train", *TINY, f"--dataset={data}", f"--job_dir={job_dir}", *flags)
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,11 +19,12 @@ import tensorflow as tf
 
 from trainer.config.train_config import TrainConfig
 from trainer.data.loading import Arrays, load
-from trainer.models import GAN, CycleGAN, augment, from_config
+from trainer.models import GAN, ImageTranslator, augment, from_config
 from trainer.models.factory import create_gan
+from trainer.serving import saved_model
 from trainer.training.distributed.strategy import create_mirrored
 
-pytest_plugins = ["buckets", "bucket_runs", "distributions", "hostile"]
+pytest_plugins = ["browsers", "buckets", "bucket_runs", "distributions", "hostile", "local_vertex"]
 
 # Shells start background processes with SIGINT ignored, nohup with SIGHUP ignored; some tests send these signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,6 +44,8 @@ TINY_ARCHITECTURES = {
     "resnet": TINY_FILTERS,
     "upsampling": {"generator_filters": [8, 8, 4, 4], "discriminator_filters": [4, 8]},
     "r3gan": {"generator_filters": [8, 8], "discriminator_filters": [8, 8], "blocks_per_stage": 1, "group_size": 8},
+    "fastgan": {"generator_filters": [8, 4], "discriminator_filters": [4, 8]},
+    "stylegan2": {"max_filters": 8, "mapping_units": 8, "group_size": 2},
     "resnet_translator": TINY_TRANSLATOR | {"residual_blocks": 1},
     "unet_translator": TINY_TRANSLATOR | {"depth": 2},
 }
@@ -51,6 +55,16 @@ TINY_MODELS: dict[str, dict[str, object]] = {
         "architecture": "unet_translator",
         "architecture_options": TINY_TRANSLATOR | {"depth": 2, "discriminator_layers": 1},
         "model_options": {"pool_size": 6},
+    },
+    "pix2pix": {
+        "architecture": "unet_translator",
+        "architecture_options": TINY_TRANSLATOR | {"depth": 2, "discriminator_layers": 1, "dropout": 0.3},
+        "model_options": {"jitter": 2},
+    },
+    "fastgan": {"architecture": "fastgan", "architecture_options": TINY_ARCHITECTURES["fastgan"]},
+    **{
+        name: {"architecture": "stylegan2", "architecture_options": TINY_ARCHITECTURES["stylegan2"]}
+        for name in ("stylegan2", "stylegan2_conditional")
     },
 }
 """Settings of models that cannot train a tiny perceptron; all other models do."""
@@ -66,6 +80,20 @@ def digits() -> Arrays:
 def two_replicas() -> tf.distribute.Strategy:
     """A mirrored strategy on two virtual CPU devices."""
     return create_mirrored(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="module")
+def exported_gan() -> GAN:
+    """The model of `exported_model`."""
+    return tiny_model("conditional")
+
+
+@pytest.fixture(scope="module")
+def exported_model(exported_gan: GAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an exported model."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    saved_model.save(exported_gan, folder, 4)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +125,7 @@ def trainer_log(
 def eager_ada(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adaptive augmentation probability that rises by 0.1 per 64 images, so that a few steps change the state."""
     monkeypatch.setattr(augment, "_TARGET_SIGN", -2.0)
-    monkeypatch.setattr(augment, "_IMAGES_FROM_NEVER_TO_ALWAYS", 640)
+    monkeypatch.setattr(augment, "_ADA_IMAGES", 640)
 
 
 def tiny_config(architecture: str = "mlp", **changes: object) -> TrainConfig:
@@ -143,13 +171,15 @@ def tiny_gan(architecture: str = "mlp", strategy: tf.distribute.Strategy | None 
 def tiny_model(model: str, strategy: tf.distribute.Strategy | None = None, **changes: object) -> GAN:
     """Returns a registered model, compiled, in its tiny form for 12×12×1 images of ten classes."""
     config = tiny_config(**({"model": model} | TINY_MODELS.get(model, {}) | changes))
-    return from_config(config, (12, 12, 1), 10, strategy)
+    return from_config(config, (12, 12, 1), 10, strategy, input_channels=int(model == "pix2pix"))
 
 
-def tiny_data(gan: GAN, digits: Arrays, num_images: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Returns training data for `tiny_model`: crops of digits, with labels or with their negatives as second domain."""
+def tiny_data(gan: GAN, digits: Arrays, num_images: int = 64) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns data for `tiny_model`: crops of digits, with labels or their negatives if the model takes them."""
     images = digits.images[:num_images, 8:20, 8:20]
-    return images, 255 - images if isinstance(gan, CycleGAN) else digits.labels[:num_images]
+    if isinstance(gan, ImageTranslator):
+        return images, 255 - images
+    return images, digits.labels[:num_images] if gan.takes_targets else None
 
 
 def values_of(gan: GAN) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ def python_version(text: str) -> str:
         ValueError: If the first step is not FROM an official slim image of Python.
     """
     instruction, rest = steps(text)[0]
-    match = re.fullmatch(r"python:(3\.\d+)-slim", rest)
+    match = re.fullmatch(r"python:(3\.\d+)(?:\.\d+)?-slim(?:-\w+)?(?:@sha256:[0-9a-f]{64})?", rest)
     if instruction != "FROM" or not match:
         raise ValueError(f"{instruction} {rest} is not supported; start with FROM python:3.N-slim")
     return match[1]

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -24,7 +25,6 @@ ai custom-jobs stream-logs NAME --region
 ai endpoints create --region --display-name
 ai endpoints delete NAME --region
 ai endpoints deploy-model NAME --region --model --display-name [--machine-type] [--traffic-split]
-ai endpoints predict NAME --region --json-request
 ai endpoints raw-predict NAME --region --request
 ai endpoints undeploy-model NAME --region --deployed-model-id
 ai hp-tuning-jobs create --region --display-name --config
@@ -33,18 +33,10 @@ ai models delete NAME --region
 ai models upload --region --display-name --container-image-uri [--artifact-uri]
 ai tensorboards create --region --display-name
 ai tensorboards delete NAME --region
-artifacts repositories create NAME --repository-format --location
 artifacts repositories delete NAME --location
-auth application-default login
 auth login
-config set NAME NAME
-iam service-accounts add-iam-policy-binding NAME --member --role
-iam service-accounts create NAME [--display-name]
 iam service-accounts delete NAME
 projects add-iam-policy-binding NAME --member --role
-services enable NAME...
-storage buckets add-iam-policy-binding NAME --member --role
-storage buckets create NAME [--location] [--uniform-bucket-level-access]
 storage cp NAME NAME [--recursive]
 storage rm NAME [--recursive]
 """
@@ -90,6 +82,8 @@ def check(command: str, folder: Path) -> None:
             _check_trainer("train", arguments, folder)
         case ["./scripts/train_local.sh", *arguments]:
             _check_trainer("train", arguments, folder)
+        case ["./scripts/setup_project.sh", *arguments]:
+            assert len([word for word in arguments if word != "--dry_run"]) == 3, command
         case ["./scripts/test.sh"] | ["./scripts/test.sh", "--all"]:
             assert os.access(ROOT / "scripts/test.sh", os.X_OK)
         case [script, *arguments] if script.startswith("./scripts/"):
@@ -121,14 +115,14 @@ def _check_trainer(name: str, arguments: list[str], folder: Path) -> None:
         return
     words = [argument for argument in arguments if not argument.startswith("-")]
     if name == "jobs":
-        assert words[:1] in (["list"], ["describe"], ["cancel"]) and len(words) == 1 + (words[0] != "list"), words
-        arguments = arguments[len(words) :]
+        assert words[0] in module._ACTIONS and len(words) == 1 + (words[0] != "list"), words
+        arguments = [argument for argument in arguments if argument.startswith("-")]
     values = flags.FlagValues()
     module.define_flags(values)
     assert values([name, *map(with_underscores, arguments)])[1:] == []
     if name in ("local", "submit"):
         file = _job_file(values.config, folder)
-        rest = [argument for argument in arguments if not argument.startswith("--config=")]
+        rest = [argument for argument in arguments if not argument.startswith("--config=") and argument != "--render"]
         assert module.main([name, f"--config={file}", "--dry_run", *rest]) == 0
 
 
@@ -141,21 +135,24 @@ def _with_names(text: str) -> str:
 
 def _job_file(file: str, folder: Path) -> Path:
     """Returns a copy of a job file without placeholders."""
-    (folder / "job.yaml").write_text(_with_names((ROOT / file).read_text()))
+    text = (ROOT / file).read_text()
+    for name, value in NAMES.items():
+        text = text.replace(f"${{{name}}}", value)
+    (folder / "job.yaml").write_text(text)
     return folder / "job.yaml"
 
 
 def _check_script(script: str, arguments: list[str], folder: Path) -> None:
     """Runs a script with --dry_run, with a fake gcloud, and checks the command that it prints."""
-    for name in ("bash", "cat", "dirname", "sed"):
+    for name in ("bash", "cat", "dirname", "mktemp", "rm", "sed"):
         (folder / name).symlink_to(shutil.which(name))
     (folder / "gcloud").write_text("#!/bin/sh\nexit 99\n")
     (folder / "gcloud").chmod(0o755)
     command = ["bash", ROOT / script, "--dry_run", *arguments]
     done = subprocess.run(command, cwd=ROOT, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    printed = shlex.split(done.stdout)
-    if printed[:3] != ["gcloud", "builds", "submit"]:  # covered by tests/test_scripts.py
+    printed = shlex.split(done.stdout.splitlines()[-1])
+    if Path(script).stem.startswith("submit_"):  # tests/test_scripts.py covers the others
         _check_gcloud(printed[1:])
 
 
@@ -167,10 +164,31 @@ def _check_gcloud(words: list[str]) -> None:
     num_names, allowed = usage.count(" NAME"), re.findall(r"--[\w-]+", usage)
     required = [flag for flag in allowed if f"[{flag}]" not in usage]
     num_values = len(rest) - len(used)
-    assert num_values >= 1 if usage.endswith("NAME...") else num_values == num_names, words
+    assert num_values == num_names, words
     assert set(required) <= set(used) <= set(allowed), words
     for file in (word.partition("=")[2] for word in rest if word.startswith("--config=")):
-        assert (ROOT / file).is_file(), file
+        assert file == "job.yaml" or "/gan-trainer-" in file or (ROOT / file).is_file(), file  # or a rendered file
+
+
+def gcloud_errors(commands: list[str], folder: Path) -> list[str]:
+    """Returns the errors that the parser of the installed gcloud has for commands. Nothing is run.
+
+    Args:
+        commands: Commands, each a line of a shell.
+        folder: Folder for a temporary file.
+    """
+    file = folder / "commands.json"
+    # The parser takes a word after --flag as its value, so flags without a value come last.
+    words = [
+        sorted(shlex.split(command), key=lambda word: word[:2] == "--" and "=" not in word) for command in commands
+    ]
+    file.write_text(json.dumps([{"command_string": shlex.join(command)} for command in words]))
+    lint = ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={file}"]
+    verdicts = json.loads(subprocess.run(lint, capture_output=True, text=True, check=True).stdout)
+    assert len(verdicts) == len(set(commands))
+    return [
+        f"{verdict['command_string']}: {verdict['error_message']}" for verdict in verdicts if not verdict["success"]
+    ]
 
 
 def _check_sed(words: list[str], folder: Path) -> None:

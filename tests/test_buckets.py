@@ -1,12 +1,16 @@
 """Data preparation, training and resuming with everything in a bucket."""
 
 import json
+import threading
+import urllib.request
 
 import pytest
 from bucket_runs import files, prepared, run, state_of, train
 from PIL import Image
 from refusals import check_command_refusal
 
+from trainer.explore.server import ExploreServer
+from trainer.serving import saved_model
 from trainer.storage import locate
 
 
@@ -36,6 +40,47 @@ def test_two_commands_turn_images_into_a_run_in_a_bucket(pictures, bucket, tmp_p
 
 
 @pytest.mark.slow
+def test_every_command_reads_a_run_in_a_bucket(pictures, bucket, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    run_dir = f"{bucket}/run"
+    assert train(prepared(pictures, bucket), run_dir, "--steps=4") == 0
+    before = files(run_dir)
+    capsys.readouterr()
+
+    assert run("evaluate", f"--job_dir={run_dir}", "--metrics=photos", "--num_metric_samples=24") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step"] == 4 and "frechet_photos_24" in json.dumps(result)
+    for out in (f"{bucket}/images/", f"{bucket}/grid.png"):
+        assert run("generate", f"--job_dir={run_dir}", "--num_images=3", f"--out={out}") == 0
+    assert len(files(f"{bucket}/images")) == 3 and "grid.png" in files(bucket)
+    assert run("export", f"--job_dir={run_dir}", f"--out={bucket}/model") == 0
+    assert saved_model.read_metadata(locate(f"{bucket}/model"))["step"] == 4
+    assert files(run_dir) == before
+
+    locate(run_dir).delete(["report.html"])
+    assert run("report", f"--job_dir={run_dir}") == 0 and "report.html" in files(run_dir)
+
+    answers, serve = [], ExploreServer.serve_forever
+
+    def serve_one_answer(server):
+        def visit():
+            try:
+                with urllib.request.urlopen(f"{server.address}facts", timeout=20) as answer:
+                    answers.append(json.loads(answer.read()))
+            finally:
+                server.shutdown()
+
+        threading.Thread(target=visit).start()
+        serve(server)
+
+    monkeypatch.setattr(ExploreServer, "serve_forever", serve_one_answer)
+    assert run("explore", f"--job_dir={run_dir}", "--checkpoint=latest") == 0
+    assert run_dir in answers[0]["title"] and "4" in answers[0]["title"]
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("cache", "pictures")] == []
+
+
+@pytest.mark.slow
 def test_a_run_resumes_bit_exactly_from_its_bucket(pictures, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = prepared(pictures, bucket)
@@ -58,7 +103,7 @@ def test_a_run_resumes_bit_exactly_from_its_bucket(pictures, bucket, tmp_path, m
         ("{bucket}/nothing", "run", 2, ("dataset={bucket}/nothing", "dataset.json")),
     ],
 )
-def test_a_missing_bucket_or_data_set_is_named(bucket, tmp_path, monkeypatch, capsys, data, job_dir, code, facts):
+def test_a_missing_bucket_or_dataset_is_named(bucket, tmp_path, monkeypatch, capsys, data, job_dir, code, facts):
     monkeypatch.chdir(tmp_path)
     arguments = [data.format(bucket=bucket), job_dir, "--steps=1"]
     facts = [fact.format(bucket=bucket) for fact in facts]

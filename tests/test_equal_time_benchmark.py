@@ -61,8 +61,8 @@ def commands(monkeypatch):
         started.append(command)
         step = int(flag(command, "images").rpartition("-")[2].removesuffix(".npz"))
         metrics = {"frechet_photos_5k": 1000 / step, "precision_photos_5k": 0.5, "recall_photos_5k": 0.25}
-        floor = {"frechet_photos_5k": 0.2}
-        output.write(json.dumps({"metrics": metrics, "real_against_real": floor}).encode())
+        real = {"frechet_photos_5k": 0.2}
+        output.write(json.dumps({"metrics": metrics, "real_against_real": real}).encode())
         return budget.Usage(0, 1.0, 1.0, 1.0)
 
     monkeypatch.setattr(budget, "run_checked", run_checked)

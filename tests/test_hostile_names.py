@@ -36,7 +36,8 @@ def test_a_hostile_object_in_a_run_ends_training(key, bucket_run, work, outside,
 @hostile_names
 def test_a_listing_with_a_hostile_name_is_refused(key, outside, bucket, monkeypatch):
     blob = types.SimpleNamespace(name=f"run/{name_of(key, outside)}", size=1, crc32c="")
-    monkeypatch.setattr(type(client()), "list_blobs", lambda *_, **__: [blob])
+    page = types.SimpleNamespace(pages=[[blob]], prefixes=[], next_page_token=None)
+    monkeypatch.setattr(type(client()), "list_blobs", lambda *_, **__: page)
     with pytest.raises(StorageError) as caught:
         list(locate(f"{bucket}/run").entries())
     check_raised(caught)
@@ -109,8 +110,8 @@ def test_a_manifest_with_a_hostile_name_is_refused(where, key, request, work, ou
         store = CheckpointStore(run_dir / "checkpoints")
     else:
         store = CheckpointStore(work / "checkpoints", remote=locate(f"{run_dir}/checkpoints"))
-    for act in (store.find, lambda: store.restore({}), store.find_best, store.best):
-        if act in (store.find_best, store.best):
+    for act in (store.find, lambda: store.restore({}), store.find_best):
+        if act == store.find_best:
             store._best = "metric/x"
         with pytest.raises(CheckpointError) as caught:
             act()

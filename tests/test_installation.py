@@ -84,7 +84,14 @@ def assert_trained(done: subprocess.CompletedProcess[str], job_dir: Path) -> Non
 
 
 def test_the_dockerfile_builds_an_image_whose_entrypoint_trains(image):
-    trainer = {file for file in (ROOT / "trainer").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    trainer, benchmarks = (
+        {
+            path.relative_to(ROOT)
+            for path in (ROOT / name).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        for name in ("trainer", "benchmarks")
+    )
     other_files = {
         "setup.py",
         "pyproject.toml",
@@ -94,7 +101,8 @@ def test_the_dockerfile_builds_an_image_whose_entrypoint_trains(image):
         "CHANGELOG.md",
         "requirements.lock",
     }
-    assert image.copied == {f"src/{name}" for name in other_files | {str(file.relative_to(ROOT)) for file in trainer}}
+    copied = {f"src/{name}" for name in other_files | set(map(str, trainer))}
+    assert image.copied == copied | {f"home/trainer/{name}" for name in benchmarks}
     assert (image.root / "src/requirements.lock").read_bytes() == (ROOT / "requirements.lock").read_bytes()
     done = image.run("--steps=20", "--job_dir=runs/image")
     assert_trained(done, image.folder / "runs/image")

@@ -15,10 +15,12 @@ LAYERS = [
     {"cli"},
     {"training.configure"},
     {"training.run"},
+    {"training.complete_config"},
     {"training.run_state"},
     {"cloud.emulator", "cloud.tuning"},
     {"cloud.jobs"},
     {"cloud.vertex"},
+    {"explore"},
     {"report", "sampling", "serving", "training.restore"},
     {"models"},
     {"callbacks"},
@@ -27,7 +29,7 @@ LAYERS = [
     {"config"},
     {"image_io"},
     {"storage"},
-    {"heartbeat", "logging", "registry", "signals", "stopwatch"},
+    {"control_group", "heartbeat", "logging", "registry", "signals", "stopwatch"},
     {"errors"},
 ]
 DEPTH_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -1,9 +1,11 @@
 """Output of the commands: one line per message, escaped and of limited length, whatever values it quotes."""
 
+import datetime
 import errno
 import json
 import logging as standard_logging
 import os
+import re
 
 import pytest
 import tensorflow as tf
@@ -46,6 +48,15 @@ def test_a_log_message_is_one_line(value, monkeypatch, capsys):
     entry = json.loads(out := capsys.readouterr().out)
     check_line(out)
     assert is_clean(entry["message"]) and entry["message"].startswith("Skipped") and entry["message"].endswith(".")
+
+
+def test_a_log_entry_has_a_time_that_cloud_logging_reads(monkeypatch, capsys):
+    before = datetime.datetime.now(datetime.timezone.utc)
+    log("Hello.", terminal=False, monkeypatch=monkeypatch)
+    time = json.loads(capsys.readouterr().out)["time"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", time)
+    age = before - datetime.datetime.fromisoformat(time.replace("Z", "+00:00"))
+    assert abs(age.total_seconds()) < 60
 
 
 def test_the_text_of_a_log_message_keeps_its_lines(monkeypatch, capsys):

@@ -19,7 +19,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
 from trainer.errors import ConfigError, DivergenceError, TrainerError
 from trainer.storage import RunDirectory
-from trainer.training import configure
+from trainer.training import complete_config
 
 TINY = Row(
     "tiny",
@@ -88,7 +88,7 @@ def test_every_registered_recipe_has_a_row_without_flags():
 
 @pytest.mark.parametrize("row", [row for row in benchmark.rows() if not row.missing], ids=lambda row: row.name)
 def test_a_row_resolves_as_the_trainer_does(row):
-    assert configure.resolve(row.config, Environment()) == row.config
+    assert complete_config.resolve(row.config, Environment()) == row.config
     assert row.why and row.image_shape[2] in (1, 3)
 
 
@@ -283,6 +283,15 @@ def test_a_thumbnail_is_small_and_shows_the_grid_nearest_to_the_step(tmp_path, m
         with Image.open(path) as small:
             assert small.width <= 200 and path.stat().st_size < 20_000
             assert (np.ptp(np.asarray(small.convert("L"))) > 0) == is_noise
+
+
+def test_the_page_is_what_its_generator_writes(tmp_path, monkeypatch):
+    paths = benchmark.ResultPaths()
+    copy = tmp_path / "recipes.md"
+    copy.write_bytes(paths.page.read_bytes())
+    monkeypatch.setattr(benchmark, "RESULTS", dataclasses.replace(paths, page=copy))
+    benchmark.write_table()
+    assert copy.read_text() == paths.page.read_text()
 
 
 def test_a_page_without_markers_is_refused(tmp_path):

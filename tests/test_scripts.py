@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from shell_commands import gcloud_errors
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -17,13 +19,16 @@ CLOUD_BUILD = "gcloud builds submit --config=scripts/cloudbuild.yaml"
 
 def call(tmp_path, script, *arguments, programs=()):
     """Runs a script where these programs are installed beside the usual ones, each of which would fail."""
-    for name in ("bash", "cat", "dirname", "sed"):
+    for name in ("bash", "cat", "dirname", "mktemp", "rm", "sed"):
         (tmp_path / name).symlink_to(shutil.which(name))
-    for name in programs:
-        (tmp_path / name).write_text("#!/bin/sh\nexit 99\n")
+    for name, code in {**dict.fromkeys(programs, 99), "python": 0}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
         (tmp_path / name).chmod(0o755)
-    command = ["bash", SCRIPTS / script, *arguments]
-    return subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    shutil.copytree(SCRIPTS, tmp_path / "copy/scripts")  # without the .venv that a checkout may have
+    shutil.copy(ROOT / "config.yaml", tmp_path / "copy")
+    command = ["bash", tmp_path / "copy/scripts" / script, *arguments]
+    environ = {"PATH": str(tmp_path), "PYTHON": str(tmp_path / "python")}  # which renders job files
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -33,21 +38,19 @@ def call(tmp_path, script, *arguments, programs=()):
             "submit_custom_job.sh",
             ["us-central1"],
             ["gcloud"],
-            "gcloud ai custom-jobs create --region=us-central1 --display-name=gan-trainer --config=ROOT/config.yaml\n",
+            "gcloud ai custom-jobs create --region=us-central1 --display-name=gan-trainer --config=FILE\n",
         ),
         (
             "submit_custom_job.sh",
             ["us-central1", str(SCRIPTS / "multi_worker.yaml"), "mine"],
             ["gcloud"],
-            "gcloud ai custom-jobs create --region=us-central1 --display-name=mine "
-            f"--config={SCRIPTS}/multi_worker.yaml\n",
+            "gcloud ai custom-jobs create --region=us-central1 --display-name=mine --config=FILE\n",
         ),
         (
             "submit_tuning_job.sh",
             ["us-central1"],
             ["gcloud"],
-            "gcloud ai hp-tuning-jobs create --region=us-central1 --display-name=gan-trainer "
-            "--config=ROOT/scripts/tuning.yaml\n",
+            "gcloud ai hp-tuning-jobs create --region=us-central1 --display-name=gan-trainer --config=FILE\n",
         ),
         (
             "build_image.sh",
@@ -67,13 +70,20 @@ def call(tmp_path, script, *arguments, programs=()):
 def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path, script, arguments, programs, printed):
     done = call(tmp_path, script, "--dry_run", *arguments, programs=programs)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.replace(f"{SCRIPTS}/../", "ROOT/") == printed
+    *renderings, command = re.sub(r"/[\w./-]*/gan-trainer-\w{6}", "FILE", done.stdout).splitlines(keepends=True)
+    if "submit" in script:
+        assert command == printed and len(renderings) == 1
+        assert "-m trainer submit --config=" in renderings[0] and " --render " in renderings[0]
+    else:
+        assert "".join([*renderings, command]) == printed
     (tmp_path / "real").mkdir()
     real = call(tmp_path / "real", script, *arguments, programs=programs)
     assert real.returncode == 99
 
 
-@pytest.mark.parametrize("script", ["submit_custom_job.sh", "submit_tuning_job.sh", "build_image.sh"])
+@pytest.mark.parametrize(
+    "script", ["submit_custom_job.sh", "submit_tuning_job.sh", "build_image.sh", "setup_project.sh"]
+)
 def test_help_is_the_first_comment_and_a_mistake_is_one_line(tmp_path, script):
     assert os.access(SCRIPTS / script, os.X_OK)
     done = call(tmp_path, script, "--help")
@@ -116,3 +126,143 @@ def test_what_the_image_copies_reaches_the_builder():
     for ignore, start in ((".dockerignore", "!"), (".gcloudignore", "!/")):
         sent = {line.removeprefix(start) for line in (ROOT / ignore).read_text().splitlines()}
         assert names | {"requirements.lock", "requirements-cuda.lock"} <= sent
+
+
+NEW, OTHER_REGION = "describe|print-access-token", "europe-west4"
+GCLOUD = """#!/bin/sh
+[ "$#" = 0 ] || printf '%s\\n' "gcloud $*" >>"$CALLS"
+case "$*" in
+*"value(location)"*) echo "$LOCATION" ;;
+*"config get account"*) echo "$ACCOUNT" ;;
+*get-default-service-account*) echo projects/7/serviceAccounts/7-compute@developer.gserviceaccount.com ;;
+esac
+if printf '%s' "$*" | grep -Eq "$FAILS"; then exit 1; fi
+"""
+"""A gcloud that records its calls, and fails if its arguments match an expression."""
+
+
+def set_up(tmp_path, *arguments, fails="^$", location="US-CENTRAL1", account="me@example.com", **environ):
+    """Runs scripts/setup_project.sh with a fake gcloud. Returns the process and the calls that change something."""
+    for name in ("bash", "cat", "dirname", "grep", "sed", "sleep", "tr"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    (tmp_path / "gcloud").write_text(GCLOUD)
+    (tmp_path / "gcloud").chmod(0o755)
+    calls = tmp_path / "calls"
+    calls.touch()
+    values = {"CALLS": str(calls), "FAILS": fails, "LOCATION": location}
+    values |= {"ACCOUNT": account, "PATH": str(tmp_path), "RETRY_SECS": "0", **environ}
+    command = ["bash", SCRIPTS / "setup_project.sh", *arguments]
+    done = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
+    queries = (" describe ", "print-access-token", "config get", "get-default-service-account")
+    changes = [call for call in calls.read_text().splitlines() if not any(query in call for query in queries)]
+    return done, changes
+
+
+SET_UP = ("my-project", "us-central1", "my-bucket")
+ADC = "gcloud auth application-default"
+
+
+def position(calls, text):
+    """Returns the position of the only call that contains a text."""
+    (index,) = [index for index, call in enumerate(calls) if text in call]
+    return index
+
+
+def test_a_new_project_gets_everything_in_an_order_that_works(tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP, fails=NEW)
+    assert (done.returncode, done.stderr) == (0, "")
+    order = ["config set project my-project", "services enable", "buckets create", "repositories create"]
+    order += ["service-accounts create", "roles/iam.serviceAccountUser", f"{ADC} login", f"{ADC} set-quota-project"]
+    positions = [position(calls, f" {text.removeprefix('gcloud ')}" if "roles" not in text else text) for text in order]
+    assert positions == sorted(positions)
+    assert "--uniform-bucket-level-access" in calls[positions[2]] and "--location=us-central1" in calls[positions[2]]
+    account = "serviceAccount:gan-trainer@my-project.iam.gserviceaccount.com"
+    (of_jobs,) = [call for call in calls if account in call]
+    assert "buckets add-iam-policy-binding gs://my-bucket" in of_jobs and "roles/storage.objectUser" in of_jobs
+    (of_builds,) = [call for call in calls if "serviceAccount:7-compute@" in call]
+    assert "roles/cloudbuild.builds.builder" in of_builds
+    assert {call.split("--role=")[1].split()[0] for call in calls if "user:me@example.com" in call} == {
+        *("roles/aiplatform.user", "roles/cloudbuild.builds.editor", "roles/iam.serviceAccountUser"),
+        *("roles/logging.viewer", "roles/serviceusage.serviceUsageConsumer", "roles/storage.objectUser"),
+    }
+
+
+def test_a_dry_run_prints_the_commands_of_a_new_project(tmp_path):
+    done, calls = set_up(tmp_path, "--dry_run", *SET_UP)
+    assert (done.returncode, done.stderr, calls) == (0, "", [])
+    (tmp_path / "real").mkdir()
+    _, calls = set_up(tmp_path / "real", *SET_UP, fails=NEW, account="YOU@EXAMPLE.COM")
+    printed = [" ".join(shlex.split(line)) for line in done.stdout.splitlines()]
+    assert printed == [call.replace("7-compute@developer.gserviceaccount.com", "CLOUD_BUILD_ACCOUNT") for call in calls]
+
+
+def test_a_second_run_creates_nothing_and_needs_no_login(tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP)
+    assert done.returncode == 0 and calls
+    assert [call for call in calls if "create" in call or call.endswith("login")] == []
+    assert calls[-1] == f"{ADC} set-quota-project my-project"
+
+
+def test_a_key_file_replaces_the_login(tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP, fails=NEW, GOOGLE_APPLICATION_CREDENTIALS="key.json")
+    assert done.returncode == 0 and not [call for call in calls if ADC in call]
+
+
+@pytest.mark.parametrize(
+    ("account", "arguments", "member"),
+    [
+        ("ci@p.iam.gserviceaccount.com", (), "serviceAccount:ci@p.iam.gserviceaccount.com"),
+        ("me@example.com", ("group:team@example.com",), "group:team@example.com"),
+    ],
+)
+def test_the_member_is_the_account_of_gcloud_or_the_argument(account, arguments, member, tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP, *arguments, account=account)
+    assert done.returncode == 0
+    assert f"--member={member} " in calls[position(calls, "roles/iam.serviceAccountUser")]
+
+
+def test_a_role_is_granted_again_until_the_account_is_known(tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP, fails="serviceAccountUser")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert len([call for call in calls if "serviceAccountUser" in call]) == 5 and "serviceAccountUser" in calls[-1]
+
+
+def test_the_first_failure_ends_the_script(tmp_path):
+    done, calls = set_up(tmp_path, *SET_UP, fails="services enable")
+    assert done.returncode != 0 and "services enable" in calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mention", "settings"),
+    [
+        ((), "0 arguments", {}),
+        (("my-project", "us-central1"), "2 arguments", {}),
+        (("My_Project", "us-central1", "my-bucket"), "My_Project", {}),
+        (("my-project", "us-central1-a", "my-bucket"), "us-central1-a", {}),
+        (("my-project", "us-central1", "gs://My_Bucket!"), "My_Bucket!", {}),
+        (("my-project", "us-central1", "my-bucket", "me@example.com"), "user:me@example.com", {}),
+        (SET_UP, OTHER_REGION, {"location": OTHER_REGION.upper()}),
+        (SET_UP, "auth login", {"account": ""}),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_line(arguments, mention, settings, tmp_path):
+    done, calls = set_up(tmp_path, *arguments, **settings)
+    assert done.returncode == 2 and mention in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not [call for call in calls if "create" in call]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gcloud_accepts_every_command_of_the_set_up(tmp_path):
+    done, _ = set_up(tmp_path, "--dry_run", *SET_UP)
+    commands = [" ".join(map(shlex.quote, shlex.split(line))) for line in done.stdout.splitlines()]
+    commands.append("gcloud builds get-default-service-account --project=p --format='value(serviceAccountEmail)'")
+    commands.append("gcloud storage buckets describe gs://b --format='value(location)'")
+    assert gcloud_errors(commands, tmp_path) == []
+    assert len(gcloud_errors(["gcloud services enablle x", "gcloud storage buckets create"], tmp_path)) == 2
+
+
+def test_the_base_image_has_a_version_and_a_digest():
+    (base,) = re.findall(r"^FROM (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)

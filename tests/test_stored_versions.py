@@ -1,4 +1,4 @@
-"""This version reads the runs and prepared data sets of earlier versions, which are stored in tests/fixtures."""
+"""This version reads the runs and prepared datasets of earlier versions, which are stored in tests/fixtures."""
 
 import json
 import shutil
@@ -78,7 +78,7 @@ def test_a_stored_run_whose_config_belongs_to_another_run_is_refused(stored, com
     check_command_refusal(main, argv, capsys, 1, "step-00000004", "config")
 
 
-def test_a_stored_data_set_is_described_and_loaded(stored):
+def test_a_stored_dataset_is_described_and_loaded(stored):
     folder, facts = stored
     info = data.describe(str(folder / "prepared"))
     arrays = load(str(folder / "prepared"))

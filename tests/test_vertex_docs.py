@@ -5,42 +5,48 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 from absl import flags as absl_flags
 from conftest import tiny_model
 from PIL import Image
-from shell_commands import ROOT, USAGES, check, commands, commands_of_header
+from shell_commands import ROOT, USAGES, check, commands, commands_of_header, gcloud_errors
 
 from trainer import errors
-from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs import job_spec, variables
 from trainer.serving import saved_model
+from trainer.serving.served_model import ServedModel
+from trainer.storage import locate
 
 yaml = pytest.importorskip("yaml")
 
 VERTEX = (ROOT / "docs/vertex.md").read_text()
 FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
 SHOWN = {name: commands_of_header(ROOT / name) for name in FILES}
-EVERY = list(dict.fromkeys([*commands(VERTEX), *(command for shown in SHOWN.values() for command in shown)]))
+OTHERS = [*commands_of_header(ROOT / "scripts/gpu_check.yaml"), *commands_of_header(ROOT / "scripts/prepare.yaml")]
+EVERY = list(dict.fromkeys([*commands(VERTEX), *OTHERS, *(command for shown in SHOWN.values() for command in shown)]))
 ROLES = {
     "roles/aiplatform.user",
     "roles/artifactregistry.reader",
     "roles/artifactregistry.writer",
     "roles/cloudbuild.builds.builder",
     "roles/cloudbuild.builds.editor",
+    "roles/cloudkms.cryptoKeyEncrypterDecrypter",
     "roles/iam.serviceAccountUser",
     "roles/logging.viewer",
+    "roles/serviceusage.serviceUsageConsumer",
     "roles/storage.admin",
     "roles/storage.objectUser",
 }
-SERVICES = {"aiplatform", "artifactregistry", "cloudbuild", "iam", "storage"}
+SERVICES = {"aiplatform", "artifactregistry", "cloudbuild", "compute", "iam", "logging", "storage"}
 """Names of Google's services."""
+SERVING = (ROOT / "docs/serving.md").read_text()
 
 
-def fenced(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", VERTEX, re.DOTALL | re.MULTILINE)
+def fenced(language, page=VERTEX):
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", EVERY)
@@ -84,10 +90,13 @@ def test_a_flag_that_the_trainer_does_not_have_is_refused(command, flag, tmp_pat
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_header_of_a_job_file_shows_three_commands(name):
+def test_the_header_of_a_job_file_shows_how_to_run_it(name):
     starts = [" ".join(command.split()[:4]) for command in SHOWN[name] if f"--config={name}" in command]
+    assert starts == ["python -m trainer local", "python -m trainer submit", "python -m trainer submit"]
     kind = "hp-tuning-jobs" if "tuning" in name else "custom-jobs"
-    assert starts == ["python -m trainer local", "python -m trainer submit", f"gcloud ai {kind} create"]
+    render, create = SHOWN[name][-2:]
+    assert render.endswith("--render > job.yaml")
+    assert create.startswith(f"gcloud ai {kind} create ") and "--config=job.yaml" in create
 
 
 def test_every_row_of_the_gcloud_table_is_used():
@@ -99,40 +108,35 @@ def test_every_row_of_the_gcloud_table_is_used():
 @pytest.mark.parametrize("text", fenced("yaml"))
 def test_every_excerpt_of_a_job_file_is_valid(text):
     job = yaml.safe_load((ROOT / "config.yaml").read_text()) | yaml.safe_load(text)
+    job = variables.expand(job, {})
     assert job_spec.parse(job).raw == job
 
 
-@pytest.fixture(scope="module")
-def signatures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served") / "model"
-    saved_model.save(tiny_model("conditional"), folder)
-    model = tf.saved_model.load(str(folder))
-    return {"model": model, **model.signatures}
-
-
-def respond(signatures, request):
-    """Returns the answer of a server to the body of a request."""
-    signature = signatures[request.get("signature_name", "serving_default")]
-    inputs, instances = signature.structured_input_signature[1], request["instances"]
-    assert all(set(instance) == set(inputs) for instance in instances)
-    columns = {
-        name: tf.constant([instance[name] for instance in instances], spec.dtype) for name, spec in inputs.items()
-    }
-    return signature(**columns)
-
-
-def test_requests_and_answers_are_those_of_the_signatures(signatures, tmp_path, monkeypatch):
-    sample, latents = (json.loads(text) for text in fenced("json"))
-    assert set(respond(signatures, latents)) == {"images"}
-    pngs = respond(signatures, sample)["png_bytes"].numpy()
-    answer = {"predictions": [{"b64": base64.b64encode(png).decode()} for png in pngs]}
-    (tmp_path / "answer.json").write_text(json.dumps(answer))
+def test_requests_and_answers_are_those_of_the_server(tmp_path, monkeypatch):
+    saved_model.save(tiny_model("conditional"), tmp_path / "model", 1)
+    model = ServedModel.load(locate(tmp_path / "model"))
+    (request,), (first, second) = fenced("json"), fenced("json", SERVING)
+    assert json.loads(request)["instances"] == json.loads(first)["instances"]
+    predictions = model.predict(model.parse(first.encode(), max_instances=64))
+    shown = json.loads(second)["predictions"]
+    assert [set(prediction) for prediction in predictions[:1]] == [set(shown[0])]
+    (tmp_path / "answer.json").write_text(json.dumps({"predictions": predictions}))
     monkeypatch.chdir(tmp_path)
-    (code,) = fenced("python")
-    exec(compile(code, "docs/vertex.md", "exec"), {})
-    for number, png in enumerate(pngs):
-        assert Path(f"grid-{number}.png").read_bytes() == png
-        assert Image.open(io.BytesIO(png)).size == (44, 44)
+    (code,) = fenced("python", SERVING)
+    exec(compile(code, "docs/serving.md", "exec"), {})
+    for number, prediction in enumerate(predictions):
+        content = Path(f"image-{number}.png").read_bytes()
+        assert content == base64.b64decode(prediction["b64"]) and Image.open(io.BytesIO(content)).size == (12, 12)
+        assert {key: prediction[key] for key in prediction if key != "b64"} == {
+            key: shown[number][key] for key in shown[number] if key != "b64"
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gcloud_accepts_every_command_of_the_page(tmp_path):
+    shown = [command.partition(" > ")[0] for command in EVERY if command.startswith("gcloud")]
+    assert len(shown) > 10 and gcloud_errors(shown, tmp_path) == []
 
 
 def test_every_quoted_message_is_one_of_the_program():
@@ -151,5 +155,11 @@ def test_every_exit_code_is_one_of_the_program():
 
 
 def test_roles_and_services_have_googles_names():
+    script = (ROOT / "scripts/setup_project.sh").read_text()
     assert set(re.findall(r"roles/[\w.]+\w", VERTEX)) == ROLES
-    assert set(re.findall(r"(\w+)\.googleapis\.com", VERTEX)) == SERVICES
+    assert set(re.findall(r"(\w+)\.googleapis\.com", script)) == SERVICES
+    granted = {
+        *re.findall(r"roles/[\w.]+\w", script),
+        *map("roles/{}".format, re.findall(r"for role in (.*);", script)[0].split()),
+    }
+    assert granted <= ROLES

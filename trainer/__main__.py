@@ -11,15 +11,20 @@ from trainer.errors import quote
 
 _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
-    "prepare": ("trainer.cli.prepare", "prepare a data set from images"),
-    "inspect": ("trainer.cli.inspect", "describe a data set"),
+    "prepare": ("trainer.cli.prepare", "prepare a dataset from images"),
+    "merge": ("trainer.cli.merge", "merge prepared datasets"),
+    "inspect": ("trainer.cli.inspect", "describe a dataset"),
     "evaluate": ("trainer.cli.evaluate", "measure a run's generator, or any images"),
     "generate": ("trainer.cli.generate", "generate images with a run's generator"),
+    "explore": ("trainer.cli.explore", "serve a page that shows a run's latent space"),
     "report": ("trainer.cli.report", "write a page about a run, or a comparison of runs"),
     "export": ("trainer.cli.export", "write a run's generator as a SavedModel"),
+    "serve": ("trainer.cli.serve", "answer requests with an exported model"),
+    "deploy": ("trainer.cli.deploy", "deploy an exported model to a Vertex AI endpoint"),
+    "batch": ("trainer.cli.batch", "generate images with a Vertex AI batch prediction job"),
     "local": ("trainer.cli.local", "run a Vertex AI job file on this machine"),
     "submit": ("trainer.cli.submit", "send a job file to Vertex AI"),
-    "jobs": ("trainer.cli.jobs", "list, describe or cancel jobs on Vertex AI"),
+    "jobs": ("trainer.cli.jobs", "list, describe, follow or cancel jobs on Vertex AI"),
 }
 _HELP = ("--help", "-h", "help")
 _SCRIPT = "gan-trainer"

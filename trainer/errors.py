@@ -10,6 +10,10 @@ class ExitCode(enum.IntEnum):
     DONE = 0
     ERROR = 1
     BAD_FLAGS = 2
+    JOB_CANCELED = 3
+    """The code of a command that waited for a job on Vertex AI that was canceled."""
+    JOB_UNKNOWN = 4
+    """The code of a command that waited for a job on Vertex AI and can no longer read its state."""
     HUNG_UP = 129
     INTERRUPTED = 130
     LOST_WORKER = 134
@@ -46,6 +50,10 @@ class ConfigError(TrainerError, ValueError):
 
 class DataError(TrainerError, ValueError):
     """Images or labels that are unreadable or do not fit the job."""
+
+
+class FilteredImageError(DataError):
+    """An image that a filter of the user leaves out."""
 
 
 class StorageError(TrainerError):
@@ -109,10 +117,15 @@ class Interrupted(TrainerError):
     exit_code = ExitCode.INTERRUPTED
 
 
-_MAX_QUOTED_CHARACTERS = 80
+_MAX_QUOTED_CHARACTERS = 200  # most paths are shorter
 _MAX_MESSAGE_CHARACTERS = 2000
 UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that control a terminal, end a line, or change the direction of the text."""
+
+
+def status_of(error: TrainerError) -> int | None:
+    """Returns the HTTP status with which Cloud Storage or Vertex AI caused an error. None: another cause."""
+    return getattr(error.__cause__, "code", None)
 
 
 def quote(value: object) -> str:

@@ -3,11 +3,12 @@
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from trainer.storage import write_atomically
 
@@ -17,6 +18,8 @@ MAX_SIDE = 2**16
 """Maximum width and height in pixels. Pillow allocates some memory for every row."""
 _GAP = 2
 _CAPTION_HEIGHT = 16
+_SQUARE = 4
+_BOARD_GRAYS = 204.0, 255.0
 _LAST_FRAME_MS = 2000
 _MAX_FRAME_PIXELS = 2**20
 _MIN_CELL_WIDTH, _MAX_CELL_SIDE = 64, 256
@@ -24,21 +27,31 @@ _MAX_GRID_PIXELS = 2 * MAX_PIXELS
 """More than a grid of 10 x 10 images of 1024 x 1024 pixels."""
 
 
+def place_on_white(picture: Image.Image) -> Image.Image:
+    """Returns an image with transparency as opaque RGB on white."""
+    opaque = Image.new("RGBA", picture.size, "white")
+    opaque.alpha_composite(picture.convert("RGBA"))
+    return opaque.convert("RGB")
+
+
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """Arranges images in a grid, row by row, with thin gaps.
 
     Args:
-        images: uint8 [N, H, W, C], [N, H, W], or [N, D] for flattened square gray images.
+        images: uint8 [N, H, W, C], [N, H, W], or [N, D] for flattened square gray images. Images with alpha (C = 4) are
+            placed on a checkerboard.
         columns: Number of images per row.
 
     Returns:
-        uint8 [rows * (H + gap) + gap, columns * (W + gap) + gap, C].
+        uint8 [rows * (H + gap) + gap, columns * (W + gap) + gap, C], with C of 1 or 3.
     """
     if images.ndim == 2:
         side = round(images.shape[1] ** 0.5)
         images = images.reshape(-1, side, side)
     if images.ndim == 3:
         images = images[..., np.newaxis]
+    if images.shape[-1] == 4:
+        images = over_checkerboard(images)
     num_images, height, width, channels = images.shape
     rows = -(-num_images // columns)
     step_y, step_x = height + _GAP, width + _GAP
@@ -49,10 +62,36 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return grid
 
 
-def png(image: np.ndarray) -> bytes:
-    """Returns an image uint8 [H, W, 1 or 3] as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+def as_color(images: np.ndarray) -> np.ndarray:
+    """Returns images uint8 [..., 1, 3 or 4] as color images [..., 3], with alpha over a checkerboard."""
+    if images.shape[-1] == 4:
+        return over_checkerboard(images)
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
+def over_checkerboard(images: np.ndarray) -> np.ndarray:
+    """Returns images with straight alpha, uint8 [..., H, W, 4], over squares of two grays: uint8 [..., H, W, 3]."""
+    alpha = images[..., 3:].astype(np.float32) / 255.0
+    return np.rint(images[..., :3] * alpha + checkerboard(*images.shape[-3:-1]) * (1.0 - alpha)).astype(np.uint8)
+
+
+def checkerboard(height: int, width: int) -> np.ndarray:
+    """Returns squares of two grays: float32 [H, W, 1] in [0, 255]."""
+    squares = np.add.outer(np.arange(height) // _SQUARE, np.arange(width) // _SQUARE) % 2
+    return np.where(squares, *_BOARD_GRAYS).astype(np.float32)[..., np.newaxis]
+
+
+def png(image: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
+    """Returns an image uint8 [H, W, 1, 3 or 4] as the bytes of a PNG file.
+
+    Args:
+        image: Image.
+        text: Texts by keyword, for the file. Keywords are ASCII.
+    """
+    buffer, info = io.BytesIO(), PngInfo()
+    for name, value in (text or {}).items():
+        info.add_itxt(name, value)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 
@@ -62,7 +101,7 @@ def tile_with_captions(images: Sequence[np.ndarray], captions: Sequence[str], co
     Small images are enlarged by a whole factor, so that the captions fit. Large ones are reduced.
 
     Args:
-        images: uint8 [H, W, C] each, C 1, 3 or 4; of a fourth channel (alpha) nothing is shown.
+        images: uint8 [H, W, C] each, C 1, 3 or 4. Images with alpha (C = 4) are placed on a checkerboard.
         captions: Caption of each image.
         columns: Number of images per row.
 
@@ -80,7 +119,7 @@ def tile_with_captions(images: Sequence[np.ndarray], captions: Sequence[str], co
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = index % columns * step_x + _GAP, index // columns * step_y + _GAP
         size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        cell = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image[..., :3]).convert("RGB")
+        cell = Image.fromarray(as_color(image))
         grid.paste(cell.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS), (left, top))
         draw.text((left + 2, top + round(height * scale) + 2), caption, fill=(240, 240, 240))
     return np.asarray(grid)

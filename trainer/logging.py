@@ -4,6 +4,7 @@ The package logs with the standard `logging` module to loggers below `trainer`. 
 """
 
 import contextlib
+import datetime
 import io
 import json
 import logging
@@ -41,7 +42,7 @@ class CommandHandler(logging.Handler):
             name: shorten(value) if isinstance(value, str) else value
             for name, value in getattr(record, "fields", {}).items()
         }
-        entry = {"severity": record.levelname, "message": message, "time": record.created}
+        entry = {"severity": record.levelname, "message": message, "time": to_rfc3339(record.created)}
         print(json.dumps(entry | fields), flush=True, file=stream)
 
 
@@ -73,6 +74,11 @@ def log_fields(values: Mapping[str, Any], text: str = "") -> dict[str, Any]:
         text: Text of several lines to add to the message, such as a traceback.
     """
     return {"fields": dict(values), "text": text}
+
+
+def to_rfc3339(time: float) -> str:
+    """Returns a time in seconds since 1970 as UTC in RFC 3339 format, which Cloud Logging reads."""
+    return datetime.datetime.fromtimestamp(time, datetime.timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from benchmarks.cases import Case, Contender
 from benchmarks.peers import cpp_compiler, pytorch_networks
 
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -44,6 +45,9 @@ class PyTorch:
     """Networks, optimizers and training loop of a case."""
 
     def __init__(self, case: Case, settings: Settings):
+        if _DEVICE == "cuda":
+            torch.set_default_device(_DEVICE)
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32, as in TensorFlow
         self._case, self.settings = case, settings
         self.precision = settings.precision
         memory_format = _MEMORY_FORMATS[settings.memory_format]
@@ -63,8 +67,8 @@ class PyTorch:
             for parameters, rate in zip(self._parameters, rates, strict=True)
         ]
         images = torch.from_numpy(case.float_images).permute(0, 3, 1, 2)
-        self._images = images.contiguous(memory_format=memory_format)
-        self._labels = torch.from_numpy(case.labels).long()
+        self._images = images.contiguous(memory_format=memory_format).to(_DEVICE)
+        self._labels = torch.from_numpy(case.labels).long().to(_DEVICE)
         self._batches = self._epochs()
         self._step = self._joint_step if case.config.update_order == "simultaneous" else self._alternating_step
         self._num_steps = 0
@@ -73,6 +77,8 @@ class PyTorch:
         for images, labels in itertools.islice(self._batches, num_steps):
             self._step(images, labels)
             self._num_steps += 1
+        if _DEVICE == "cuda":
+            torch.cuda.synchronize()
 
     def _epochs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         while True:
@@ -144,7 +150,7 @@ class PyTorch:
         return logits, torch.autograd.grad(logits.sum(), images, create_graph=True)[0]
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(_DEVICE, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _update(self, index: int, gradients: tuple[torch.Tensor, ...]) -> None:
         for parameter, gradient in zip(self._parameters[index], gradients, strict=True):
@@ -158,7 +164,7 @@ def _differentiate_functionally(
     """Returns logits [B, 1] and their gradients [B, C, H, W], in a form that `torch.compile` can differentiate."""
 
     def sum_of_logits(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(_DEVICE, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = torch.func.functional_call(network, parameters, (images,)).float()
         return logits.sum(), logits
 

@@ -93,6 +93,6 @@ class _Downsample(nn.Module):
         self.register_buffer("_kernel", (taps[:, None] * taps).expand(filters, 1, 3, 3).contiguous(), persistent=False)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(maps.device.type, enabled=False):
             padded = functional.pad(maps.float(), (1, 0, 1, 0), mode="replicate")
             return functional.conv2d(padded, self._kernel, stride=2, groups=self._filters).to(maps.dtype)

@@ -61,6 +61,7 @@ def test_a_tile_keeps_every_pixel_in_its_place():
 )
 def test_images_with_captions_are_shown_whole_in_their_place(height, width, cell):
     images = [np.full((height, width, channels), 60 * channels, np.uint8) for channels in (1, 3, 4)]
+    images[2][..., 3] = 255  # opaque
     grid = tile_with_captions(images, ["a", "b", "c"], columns=2)
     step_y, step_x = cell[0] + 16 + 2, max(cell[1], 64) + 2
     assert grid.shape == (2 * step_y + 2, 2 * step_x + 2, 3)
@@ -159,7 +160,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path):
     ]
     fit(digits, active, steps=8)
     assert active[-1].store.steps() == [2, 8]
-    assert active[-1].store.best() == 2
+    assert active[-1].store.find_best()[0].step == 2
 
 
 def test_metrics_past_the_checkpoint_are_dropped_on_resume(digits, tmp_path):
@@ -242,3 +243,16 @@ def test_the_watchdog_waits_while_blocks_are_computed_and_no_longer(monkeypatch)
     assert not reasons
     assert watched._ended.wait(10)
     assert len(reasons) == 1 and dumped
+
+
+def test_the_watchdog_watches_every_fit_that_it_is_passed_to(monkeypatch):
+    reasons = []
+    monkeypatch.setattr(watchdog, "abort", lambda reason: (reasons.append(reason), watched._ended.set()))
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda **_: None)
+    watched = callbacks.Watchdog(timeout_secs=0.2)
+    for _ in range(2):
+        watched.on_train_begin()
+        watched.on_train_end()
+    watched.on_train_begin()
+    assert watched._ended.wait(10)
+    assert len(reasons) == 1

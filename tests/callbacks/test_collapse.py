@@ -171,7 +171,7 @@ def test_a_resumed_run_has_the_alarms_of_an_uninterrupted_one(digits, tmp_path, 
     store = CheckpointStore(tmp_path / "checkpoints", best=MONITOR)
     manifest, _ = store.find()
     assert manifest.step == last and manifest.callbacks["collapse"]["is_collapsed"] == 1.0
-    assert store.best() == 2
+    assert store.find_best()[0].step == 2
 
 
 def test_a_stopped_run_stays_stopped_until_it_is_continued_on_purpose(digits, tmp_path):

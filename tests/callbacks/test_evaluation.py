@@ -60,7 +60,14 @@ def results_of(folder, gan):
             line.pop(name, None)
     store = CheckpointStore(folder / "checkpoints", best=MONITOR)
     manifest, problems = store.find()
-    checkpoints = manifest.state_sha256, manifest.metrics, manifest.callbacks, problems, store.best(), store.steps()
+    checkpoints = (
+        manifest.state_sha256,
+        manifest.metrics,
+        manifest.callbacks,
+        problems,
+        store.find_best()[0].step,
+        store.steps(),
+    )
     return lines, reported, checkpoints, state_sha256(values_of(gan))
 
 

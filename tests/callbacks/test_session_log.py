@@ -80,7 +80,7 @@ def test_progress_is_recorded_once_per_minute(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("first", ["at the begin", "after steps"])
-def test_the_floor_is_measured_once_after_the_first_evaluation(tmp_path, first):
+def test_real_images_are_measured_once_after_the_first_evaluation(tmp_path, first):
     path, calls = tmp_path / "e.jsonl", []
 
     def real_vs_real():

@@ -122,14 +122,15 @@ def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     digits_names = {*suite.evaluate(images, labels), *suite.evaluate(images, labels, labels_are_codes=True)}
     stacked_names = {*stacked_suite.evaluate(np.repeat(images, 3, axis=-1), labels)}
     cycle_names = {*metrics.get("cycle")(images, images).real_vs_real()}
-    names_of = {"digits": digits_names, "stacked": stacked_names, "cycle": cycle_names}
+    paired_names = {*metrics.get("paired")(images, images).real_vs_real()}
+    names_of = {"digits": digits_names, "stacked": stacked_names, "cycle": cycle_names, "paired": paired_names}
     for name, frechet in (("inception", "fid"), ("photos", "frechet")):
         names_of[name] = image_metric_names(name, frechet)
         assert "inception_score" not in reported_metrics(name, None)
     for suite, names in names_of.items():
         reported = set(reported_metrics(suite, None, inception_score=True))
         assert {tag(f"metric/{name}") for name in names} - {"kid_std"} == reported
-        assert tag(f"metric/{metrics.monitor(suite)}") in reported
+        assert tag(f"metric/{metrics.monitor_name(suite)}") in reported
     assert names_of.keys() == set(metrics.NAMES) == set(SUITES) and reported_metrics("none", None) == ()
 
 

@@ -68,7 +68,7 @@ def test_bad_flags_exit_with_2_and_leave_no_run(flags, mentions, tmp_path, capsy
     assert not (tmp_path / "run").exists()
 
 
-COMMANDS = ("train", "prepare", "inspect", "evaluate", "generate", "export", "local", "submit", "jobs")
+COMMANDS = ("train", "prepare", "merge", "inspect", "evaluate", "generate", "export", "local", "submit", "jobs")
 FLAGS_OF_ABSL = {
     "undefok": (["--undefok=foo", "--foo=1"], ["--undefok", "foo"], ["-undefok=foo"], ["--undefok"], ["--undefok="]),
     "flagfile": (["--flagfile=/etc/hostname"], ["--flagfile="], ["-flagfile", "/etc/hostname"], ["--flagfile"]),
@@ -82,6 +82,23 @@ def test_the_special_flags_of_absl_are_refused(command, capsys):
     for name, lines in FLAGS_OF_ABSL.items():
         for flags in lines:
             check_command_refusal(commands.main, ["gan-trainer", command, *flags], capsys, 2, f"--{name} ", "--help")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_float_flags_are_finite_numbers(number, capsys):
+    prepare = ["prepare", "--source=x", "--out=y"]
+    for *argv, name in [
+        (*prepare, "max_aspect_ratio"),
+        (*prepare, "shard_mib"),
+        ("batch", "--model=m", "--out=x", "truncation"),
+        ("generate", "--job_dir=x", "--out=x.png", "walk"),
+        ("local", "--config=x", "grace_secs"),
+        ("local", "--config=x", "preempt_every_secs"),
+        ("serve", "grace_secs"),
+        ("report", "--job_dir=x", "price_per_hour"),
+        ("train", "--job_dir=x", "generator_learning_rate"),
+    ]:
+        check_command_refusal(commands.main, ["gan-trainer", *argv, f"--{name}={number}"], capsys, 2, f"--{name}=")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +187,16 @@ def test_what_stands_in_the_place_of_the_checkpoints_is_named(make, tmp_path, ca
     make(tmp_path / "checkpoints")
     flags = [f"--job_dir={tmp_path}", *TINY, "--steps=1"]
     check_command_refusal(task.main, ["task", *flags], capsys, 1, str(tmp_path / "checkpoints"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "lease.json", "checkpoints"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")], ids=["pipe", "device"])
+def test_what_is_no_file_of_a_run_is_named_and_stays(make, name, tmp_path, capsys):
+    make(tmp_path / name)
+    mode = (tmp_path / name).lstat().st_mode
+    flags = [f"--job_dir={tmp_path}", *TINY, "--steps=1"]
+    check_command_refusal(task.main, ["task", *flags], capsys, 1, str(tmp_path), name)
+    assert (tmp_path / name).lstat().st_mode == mode
 
 
 def generate(job_dir, out):

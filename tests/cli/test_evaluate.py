@@ -116,7 +116,7 @@ SOURCES = [as_folder, as_class_folders, as_zip, as_npz, as_npy, as_dataset]
 
 @pytest.fixture
 def reference(tmp_path, capsys):
-    """A prepared set, and the metrics of other images against it, both as data sets."""
+    """A prepared set, and the metrics of other images against it, both as datasets."""
     against = write_dataset(tmp_path / "reference", pictures(0))
     images = write_dataset(tmp_path / "fakes", pictures(1))
     return against, measured(capsys, f"--images={images}", f"--against={against}", "--metrics=photos")
@@ -163,7 +163,7 @@ def test_images_in_a_bucket_are_measured(bucket, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("labels", [None, [["000.png", 3]]], ids=["no labels", "labels of one image"])
-def test_a_description_of_another_program_beside_the_images_makes_no_data_set(labels, tmp_path, capsys):
+def test_a_description_of_another_program_beside_the_images_makes_no_dataset(labels, tmp_path, capsys):
     images = as_folder(tmp_path, pictures(1))
     against = as_dataset(tmp_path, pictures(0))
     flags = f"--images={images}", f"--against={against}", "--metrics=photos"

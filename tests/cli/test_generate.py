@@ -40,7 +40,8 @@ def restored(gans, monkeypatch, digits):
         dataset = "fashion_mnist" if job_dir == "conditional" else "digits"
         return tiny_config(dataset=dataset), gans[job_dir], types.SimpleNamespace(step=7)
 
-    data = types.SimpleNamespace(real_images=lambda: (digits.images[:20, 8:20, 8:20], digits.images[20:60, 8:20, 8:20]))
+    domains = digits.images[:20, 8:20, 8:20], digits.images[20:60, 8:20, 8:20]
+    data = types.SimpleNamespace(real_images=lambda num_images: domains)
     monkeypatch.setattr("trainer.training.restore.restore", restore)
     monkeypatch.setattr("trainer.data.loading.load_training_data", lambda config: data)
     return gans
@@ -147,6 +148,37 @@ def test_grids_of_classes_have_a_column_per_class(restored, tmp_path):
             assert grid.width == width * 30 + 2
 
 
+@pytest.mark.parametrize("out", ["outputs/", "outputs.zip"])
+def test_images_of_the_user_are_translated_under_their_names(restored, tmp_path, digits, out):
+    images = digits.images[:52, 8:20, 8:20]
+    for number, image in enumerate(images):
+        (tmp_path / "files/inner").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / f"files/inner/{number:02d}.bmp")
+    assert commands.main(argv("cyclegan", f"{tmp_path}/{out}", f"--images={tmp_path}/files")) == 0
+    if out.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / out) as archive:
+            archive.extractall(tmp_path / "outputs")
+    written = sorted((tmp_path / "outputs").glob("*"))
+    assert [path.name for path in written] == [f"{number:02d}.png" for number in range(52)]
+    expected = restored["cyclegan"].translate(images)[..., 0]
+    for path, image in zip(written, expected, strict=True):
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "mentions"),
+    [({"a/1.png": b"x", "b/1.png": b"x"}, ("a/1.png", "b/1.png")), ({"1.png": b"x"}, ("1.png",)), ({}, ("files",))],
+    ids=["equal names", "damaged", "none"],
+)
+def test_images_that_cannot_be_translated_are_refused(restored, tmp_path, capsys, files, mentions):
+    for name, content in files.items():
+        (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / name).write_bytes(content)
+    flags = argv("cyclegan", f"{tmp_path}/out/", f"--images={tmp_path}/files")
+    check_command_refusal(commands.main, flags, capsys, 1, *mentions)
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_a_cyclegan_translates_its_images(restored, tmp_path, digits):
     assert commands.main(argv("cyclegan", f"{tmp_path}/x.npz")) == 0
     assert commands.main(argv("cyclegan", f"{tmp_path}/samples/", "--seeds=19,3")) == 0
@@ -235,6 +267,10 @@ def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
         ("cyclegan", "x.png", ["--traversal"], 2, ("traversal", "CycleGAN")),
         ("cyclegan", "x", ["--init_image=file"], 2, ("init_image", "CycleGAN")),
         ("cyclegan", "x.png", ["--labels=3"], 1, ("labels", "3", "no classes")),
+        ("cyclegan", "x", ["--images=f", "--seeds=3"], 2, ("seeds", "images")),
+        ("cyclegan", "x.png", ["--images=f"], 2, ("out", "x.png", "images")),
+        ("cyclegan", "x", ["--images=f", "--labels=3"], 2, ("labels", "images")),
+        ("gan", "x", ["--images=f"], 2, ("images", "f", "GAN")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

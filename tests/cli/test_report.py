@@ -72,7 +72,14 @@ def with_pipe(folder):
     os.mkfifo(folder / "metrics.jsonl")
 
 
+def with_report_pipe(folder):
+    make_run(folder)
+    os.mkfifo(folder / "report.html")
+
+
 REFUSED = {
+    "a page that is a pipe": (["--job_dir={0}/report_pipe"], 1, ("{0}/report_pipe/report.html",)),
+    "an output that is a device": (["--job_dir={0}/run", "--out={0}/device.html"], 2, ("out", "{0}/device.html")),
     "no job_dir": ([], 2, ("job_dir",)),
     "an empty folder": (["--job_dir={0}/empty"], 1, ("{0}/empty", "config.json")),
     "a missing folder": (["--job_dir={0}/missing"], 1, ("job_dir",)),
@@ -97,6 +104,8 @@ def test_bad_input_is_refused_with_one_sentence(tmp_path, bucket, capsys, name):
     (tmp_path / "empty").mkdir()
     damaged(tmp_path / "damaged")
     with_pipe(tmp_path / "pipe")
+    with_report_pipe(tmp_path / "report_pipe")
+    (tmp_path / "device.html").symlink_to("/dev/null")
     flags, code, mentions = REFUSED[name]
     before = sorted(tmp_path.rglob("*"))
     places = tmp_path, bucket

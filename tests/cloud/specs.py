@@ -3,7 +3,7 @@
 import copy
 
 CONTAINER = {"imageUri": "image", "args": ["--recipe=digits"]}
-PACKAGE = {"executorImageUri": "image", "packageUris": ["gs://b/p.tar.gz"], "pythonModule": "trainer.task"}
+PACKAGE = {"executorImageUri": "image", "packageUris": ["gs://bkt/p.tar.gz"], "pythonModule": "trainer.task"}
 POOL = {"replicaCount": 1, "machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": CONTAINER}
 JOB = {"workerPoolSpecs": [POOL]}
 RATE = {"parameterId": "rate", "doubleValueSpec": {"minValue": 1, "maxValue": 2}}

@@ -1,31 +1,15 @@
 """Helpers for tests of `submit` with a local substitute for Vertex AI."""
 
-import contextlib
 import json
 
 from specs import JOB
 
 from trainer.cli import submit
-from trainer.cloud.vertex import client, follow
-from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
-from trainer.testing.vertex_service import VertexService
 
-RIGHT = JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
+RIGHT = JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run"}}
 PARENT = "projects/my-project/locations/us-central1"
 JOB_NAME = f"{PARENT}/customJobs/1000"
 STATES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
-
-
-@contextlib.contextmanager
-def local_service(monkeypatch):
-    """Yields a local service that the commands of this process call without pauses."""
-    with VertexService() as service:
-        monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
-        monkeypatch.setattr(client, "_FIRST_PAUSE_SECS", 0.01)
-        monkeypatch.setattr(client, "_RETRY_SECS", 0.1)
-        monkeypatch.setattr(follow, "_POLL_SECS", 0.01)
-        monkeypatch.setattr(follow, "_LOG_DELAY_SECS", 0.02)
-        yield service
 
 
 def run_submit(folder, capsys, content, *flags):

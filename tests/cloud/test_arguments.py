@@ -21,7 +21,7 @@ def package(module):
     [
         [],
         ["--recipe=digits", "--steps=3.0"],
-        ["--job-dir", "gs://b/x"],
+        ["--job-dir", "gs://bkt/x"],
         ["--dry_run"],
         ["--penalties=r1,r2", "--augment=ada"],
         ["--augment=none"],
@@ -35,10 +35,10 @@ def test_args_that_the_trainer_takes_are_accepted(args):
 
 
 def test_settings_are_parsed_from_args():
-    parsed = parse_args(["--job-dir=gs://b/x", "--steps=3.0"], "args")
-    assert parsed.flags == {"job_dir": "gs://b/x", "steps": 3} and not parsed.is_dry_run
+    parsed = parse_args(["--job-dir=gs://bkt/x", "--steps=3.0"], "args")
+    assert parsed.flags == {"job_dir": "gs://bkt/x", "steps": 3} and not parsed.waits_for_lease
     assert parsed.config.steps == 3 and parsed.config.model == "conditional" and not parsed.has_custom_recipe
-    assert parse_args(["--dry_run"], "args").is_dry_run
+    assert parse_args(["--wait_for_lease"], "args").waits_for_lease
     assert parse_args(["--recipe=mine:recipe"], "args").has_custom_recipe
 
 

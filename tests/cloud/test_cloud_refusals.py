@@ -12,11 +12,16 @@ from trainer.cloud.jobs import job_spec
 from trainer.cloud.vertex import client
 from trainer.errors import ConfigError
 
-OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
+OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run"}}
 RIGHT = JOB | OUTPUT
 GPU = {"machineType": "n1", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}
+L4 = {"acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}
+PLACE_OF_MACHINE = "workerPoolSpecs[0].machineSpec"
 TWO_GPUS = GPU | {"acceleratorCount": 2}
 CPU = POOL["machineSpec"]
+REDUCERS = changed(
+    POOL, containerSpec={"imageUri": "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"}
+)
 CHIEF, WORKERS = "workerPoolSpecs[0].containerSpec.args", "workerPoolSpecs[1].containerSpec.args"
 TRIAL = f"trialJobSpec.{CHIEF}"
 MINIMIZE_FRECHET = ({"metricId": "frechet", "goal": "MINIMIZE"},)
@@ -78,7 +83,10 @@ FILES = [
     ),
 ]
 MESSAGES = [
-    ("whole_custom_job", {"displayName": "x", "jobSpec": JOB}, ("jobSpec",)),
+    ("mistake_in_a_whole_job", {"displayName": "x", "jobSpec": JOB | {"network": 5}}, ("jobSpec.network", "5")),
+    ("whole_job_with_its_state", {"jobSpec": JOB, "state": "JOB_STATE_FAILED"}, ("state",)),
+    ("whole_job_without_a_spec", {"displayName": "x", "encryptionSpec": {"kmsKeyName": "k"}}, ("jobSpec",)),
+    ("snake_case_of_a_whole_job", {"display_name": "x", "job_spec": JOB}, ("display_name", "displayName")),
     ("snake_case", {"worker_pool_specs": [POOL]}, ("worker_pool_specs", "workerPoolSpecs")),
     ("snake_case_of_a_study", {"max_trial_count": 3}, ("max_trial_count", "maxTrialCount")),
     (
@@ -203,6 +211,7 @@ JOBS = [
     ("two_chiefs", job(pool(count=2)), ("workerPoolSpecs[0].replicaCount", "2", "workerPoolSpecs[1]")),
     ("pool_of_no_machine", job(POOL, pool(count=0)), ("workerPoolSpecs[1].replicaCount", "0", "{}")),
     ("parameter_servers", {"workerPoolSpecs": [POOL, {}, POOL]}, ("workerPoolSpecs[2]", "{}")),
+    ("reducers_of_one", {"workerPoolSpecs": [POOL, {}, REDUCERS]}, ("workerPoolSpecs[2]", "{}")),
     ("five_pools", {"workerPoolSpecs": [POOL, {}, {}, {}, {}]}, ("workerPoolSpecs", "5")),
     ("no_accelerator_count", machine(acceleratorCount=...), ("acceleratorType", "NVIDIA_L4", "acceleratorCount")),
     ("no_accelerator_type", machine(acceleratorType=...), ("acceleratorCount", "1", "acceleratorType")),
@@ -404,18 +413,23 @@ ARGS = [
             ("discriminator_repeats=2", "discriminator_updates=together", "update_order"),
         ),
         (["--recipe=gan_rmsprop", "--penalties=r1"], ("penalties", "discriminator_updates=together")),
+        (
+            ["--recipe=fastgan", "--dataset=gs://bkt/x", "--discriminator_updates=separate"],
+            ("discriminator_updates=separate", "model=fastgan"),
+        ),
         (["--recipe=two_phase", "--loss=relativistic"], ("discriminator_updates=separate", "loss")),
         (["--recipe=r3gan_digits", "--augment=ada", "--augment_probability=none"], ("augment_probability=None",)),
         (["--strategy=multi_worker"], ("strategy=multi_worker", "mirrored", "one_device")),
         (["--resume=never"], ("--resume=never", "scheduling.disableRetries")),
         (["--job_dir=runs/x"], ("--job_dir=runs/x", "gs://BUCKET/NAME")),
-        (["--job_dir=gs://"], ("--job_dir=gs://", "gs://BUCKET/NAME")),
+        (["--job_dir=gs://"], ("--job_dir", "'gs://'", "gs://BUCKET/NAME")),
+        (["--init_from=gs://My_Bucket/x"], ("gs://My_Bucket/x",)),
         (["--init_from=runs/x"], ("--init_from=runs/x", "gs://BUCKET/RUN")),
         (["--init_from=/runs/x@4"], ("--init_from=/runs/x@4", "gs://BUCKET/RUN")),
         (["--init_from=~/runs/x"], ("--init_from=~/runs/x", "gs://BUCKET/RUN")),
         (["--recipe=mine:own", "--init_from=runs/x"], ("--init_from=runs/x", "gs://BUCKET/RUN")),
         (["--init_from=s3://b/x"], ("s3://b/x",)),
-        (["--job_dir=gs://b/x", "--init_from=gs://b/x@4"], ("init_from=gs://b/x@4", "job_dir=gs://b/x")),
+        (["--job_dir=gs://bkt/x", "--init_from=gs://bkt/x@4"], ("init_from=gs://bkt/x@4", "job_dir=gs://bkt/x")),
         (["--freeze_discriminator_layers=2"], ("freeze_discriminator_layers=2", "init_from")),
     ]
 ]
@@ -429,8 +443,8 @@ MACHINES = [
             (["--loss=hinge"], [], ("loss=non_saturating", "loss=hinge")),
             (["--seed=1"], ["--seed=2"], ("seed=2", "seed=1")),
             (["--steps=10"], ["--steps=20"], ("steps=20", "steps=10")),
-            (["--dataset=gs://b/x"], ["--dataset=gs://b/y"], ("dataset=gs://b/y", "dataset=gs://b/x")),
-            (["--job_dir=gs://b/x"], [], ("job_dir=None", "job_dir=gs://b/x")),
+            (["--dataset=gs://bkt/x"], ["--dataset=gs://bkt/y"], ("dataset=gs://bkt/y", "dataset=gs://bkt/x")),
+            (["--job_dir=gs://bkt/x"], [], ("job_dir=None", "job_dir=gs://bkt/x")),
             (["--recipe=mine:own"], ["--recipe=mine:other"], ("recipe=mine:other", "recipe=mine:own")),
             (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own", "--seed=2"], ("seed=2", "seed=1")),
         ]
@@ -462,7 +476,187 @@ MACHINES = [
         for strategy in ("mirrored", "one_device")
     ),
     ("tpu", machine(acceleratorType="TPU_V3", acceleratorCount=8), ("workerPoolSpecs[0].machineSpec", "TPU_V3")),
-    ("tpu_machine", job(pool(machine={"machineType": "ct5lp-1t"})), ("workerPoolSpecs[0].machineSpec", "ct5lp-1t")),
+    *(
+        (f"tpu_{name}", job(pool(machine={"machineType": name})), ("workerPoolSpecs[0].machineSpec", name))
+        for name in ("cloud-tpu", "ct5lp-hightpu-4t", "ct6e-standard-4t", "tpu7x-standard-4t")
+    ),
+]
+KEY = "projects/my-project/locations/us-central1/keyRings/r/cryptoKeys/k"
+SCHEDULED = changed(job(pool(machine={"machineType": "g2-standard-8"} | L4)), scheduling={})
+RESERVED = {"reservationAffinityType": "SPECIFIC_RESERVATION"}
+
+
+def scheduled(**changes):
+    """Returns the content of a file for a GPU with these values of `scheduling`."""
+    return changed(SCHEDULED, scheduling=changes)
+
+
+def reserved(content):
+    """Returns the content of a file whose first machine is from a specific reservation."""
+    affinity = RESERVED | {
+        "key": "compute.googleapis.com/reservation-name",
+        "values": ["projects/my-project/zones/us-central1-a/reservations/mine"],
+    }
+    return changed(content, workerPoolSpecs__0__machineSpec__reservationAffinity=affinity)
+
+
+SERVICE = [
+    *(
+        (
+            f"machine_{name}_{accelerator}_{count}",
+            job(pool("--global_batch_size=96", machine=spec)),
+            (PLACE_OF_MACHINE, *mentions),
+        )
+        for name, accelerator, count, mentions in [
+            ("g2-standard-24", "NVIDIA_L4", 1, ("g2-standard-24", "2", "g2-standard-8")),
+            ("g2-standard-8", None, 0, ("g2-standard-8", "NVIDIA_L4")),
+            ("n1-standard-8", "NVIDIA_TESLA_A100", 1, ("NVIDIA_TESLA_A100", "a2-highgpu-1g")),
+            ("n1-standard-8", "NVIDIA_TESLA_T4", 3, ("3", "1, 2, 4")),
+            ("n1-standard-8", "NVIDIA_TESLA_P100", 1, ("NVIDIA_TESLA_P100", "NVIDIA_TESLA_T4")),
+            ("n1-standard-32", "NVIDIA_TESLA_V100", 1, ("n1-standard-32", "12")),
+            ("n1-highmem-32", "NVIDIA_TESLA_T4", 1, ("n1-highmem-32", "24")),
+            ("n1-highcpu-64", "NVIDIA_TESLA_P4", 2, ("n1-highcpu-64", "48")),
+            ("n4-highmem-8", "NVIDIA_TESLA_T4", 1, ("n4-highmem-8", "n1-standard-8")),
+            ("g4-standard-96", "NVIDIA_RTX_PRO_6000", 1, ("g4-standard-96", "2", "g4-standard-48")),
+            ("n2-standard-8", "NVIDIA_L4", 1, ("n2-standard-8", "NVIDIA_L4", "g2-standard-8")),
+            ("a2-highgpu-1g", "NVIDIA_A100_80GB", 1, ("NVIDIA_TESLA_A100", "a2-ultragpu-1g")),
+            ("a3-highgpu-8g", None, 0, ("a3-highgpu-8g", "NVIDIA_H100_80GB", "8")),
+            ("a4-highgpu-8g", "NVIDIA_B200", 4, ("a4-highgpu-8g", "8")),
+        ]
+        for spec in [
+            {"machineType": name} | ({"acceleratorType": accelerator, "acceleratorCount": count} if accelerator else {})
+        ]
+    ),
+    ("flex_start_on_a_cpu", RIGHT | {"scheduling": {"strategy": "FLEX_START"}}, ("scheduling.strategy", "FLEX_START")),
+    ("flex_start_of_8_days", scheduled(strategy="FLEX_START", timeout="691200s"), ("scheduling.timeout", "691200s")),
+    ("no_time", scheduled(timeout="0s"), ("scheduling.timeout", "0s")),
+    ("no_time_in_nanoseconds", scheduled(timeout="0.0s"), ("scheduling.timeout", "0.0s")),
+    (
+        "flex_start_of_two_machines",
+        changed(
+            scheduled(strategy="FLEX_START"),
+            workerPoolSpecs__1=changed(SCHEDULED["workerPoolSpecs"][0], machineSpec__machineType="g2-standard-12"),
+        ),
+        ("scheduling.strategy", "FLEX_START"),
+    ),
+    *(
+        (f"{strategy}_of_a_reservation", reserved(scheduled(strategy=strategy)), ("scheduling.strategy", strategy))
+        for strategy in ("SPOT", "LOW_COST", "FLEX_START")
+    ),
+    (
+        "persistent_resource_of_a_reservation",
+        reserved(SCHEDULED | {"persistentResourceId": "mine"}),
+        ("persistentResourceId", "mine"),
+    ),
+    (
+        "reservation_without_a_name",
+        changed(SCHEDULED, workerPoolSpecs__0__machineSpec__reservationAffinity=RESERVED),
+        ("reservationAffinity", "compute.googleapis.com/reservation-name"),
+    ),
+    *(
+        (
+            f"disk_{key}_{value}",
+            changed(RIGHT, workerPoolSpecs__0__diskSpec={key: value}),
+            (f"diskSpec.{key}", str(value)),
+        )
+        for key, value in [
+            ("bootDiskSizeGb", -5),
+            ("bootDiskSizeGb", 10),
+            ("bootDiskSizeGb", 64_001),
+            ("bootDiskType", "ssd"),
+        ]
+    ),
+    *(
+        (f"image_{image}", changed(RIGHT, workerPoolSpecs__0__containerSpec__imageUri=image), ("imageUri", image))
+        for image in ("my image", "https://pkg.dev/p/r/i", "pkg.dev/p/Repository/i", "pkg.dev/p/r/i:", "i@sha256:12")
+    ),
+    *(
+        (
+            f"bucket_{name}",
+            changed(RIGHT, baseOutputDirectory__outputUriPrefix=f"gs://{name}/x"),
+            ("outputUriPrefix", name),
+        )
+        for name in (
+            *("My_Bucket!", "My-Bucket", "b..x", "google-x", "ab", "192.168.5.4", "b" * 64, f"{'b' * 64}.example"),
+        )
+    ),
+    *(
+        (
+            f"placeholder_{placeholder}",
+            changed(RIGHT, baseOutputDirectory__outputUriPrefix=f"gs://bkt/runs/{placeholder}"),
+            ("outputUriPrefix", placeholder),
+        )
+        for placeholder in ("{jobid}", "{JOB_ID}", "{job_id", "job_id}", "{}", "{run}")
+    ),
+    ("placeholder_of_the_args", job(pool("--job_dir=gs://bkt/{job_id}")), (CHIEF, "{job_id}", "baseOutputDirectory")),
+    (
+        "placeholder_of_a_study",
+        changed(study(SEED), trialJobSpec__baseOutputDirectory__outputUriPrefix="gs://bkt/{trial}"),
+        ("trialJobSpec.baseOutputDirectory.outputUriPrefix", "{trial}"),
+    ),
+    (
+        "long_image",
+        changed(RIGHT, workerPoolSpecs__0__containerSpec__imageUri=f"pkg.dev/{'i' * 200_000}"),
+        ("imageUri",),
+    ),
+    (
+        "bucket_of_223_letters",
+        changed(RIGHT, baseOutputDirectory__outputUriPrefix=f"gs://{'.'.join(['b' * 55] * 4)}/x"),
+        ("outputUriPrefix", "222"),
+    ),
+    ("bucket_of_the_args", job(pool("--job_dir=gs://My-Bucket/x")), (CHIEF, "My-Bucket")),
+    ("network", RIGHT | {"network": "default"}, ("network", "'default'", "projects/")),
+    (
+        "network_of_a_project_id",
+        RIGHT | {"network": "projects/my-project/global/networks/default"},
+        ("network", "my-project", "PROJECT_NUMBER"),
+    ),
+    ("account", RIGHT | {"serviceAccount": "me@example.com"}, ("serviceAccount", "me@example.com")),
+    ("key", {"jobSpec": RIGHT, "encryptionSpec": {"kmsKeyName": "key"}}, ("encryptionSpec.kmsKeyName", "'key'")),
+    (
+        "key_elsewhere",
+        {"jobSpec": RIGHT, "encryptionSpec": {"kmsKeyName": KEY.replace("us-central1", "europe-west4")}},
+        ("encryptionSpec.kmsKeyName", "europe-west4", "us-central1"),
+    ),
+    ("resource", RIGHT | {"persistentResourceId": "Mine"}, ("persistentResourceId", "'Mine'")),
+    (
+        "tensorboard_without_an_account",
+        RIGHT | {"tensorboard": "projects/my-project/locations/us-central1/tensorboards/1"},
+        ("tensorboard", "serviceAccount"),
+    ),
+    (
+        "tensorboard_elsewhere",
+        RIGHT | {"tensorboard": "projects/my-project/locations/europe-west4/tensorboards/1"},
+        ("tensorboard", "europe-west4", "us-central1"),
+    ),
+    *(
+        (f"label_{name}_{value}", {"jobSpec": RIGHT, "labels": {name: value}}, ("labels", bad))
+        for name, value, bad in [
+            ("Team", "gan", "Team"),
+            ("team", "GAN Team!", "GAN Team!"),
+            ("1a", "x", "1a"),
+            ("t" * 65, "x", "ttt"),
+        ]
+    ),
+    ("number_for_a_label", {"jobSpec": RIGHT, "labels": {"phase": "x", "team": 1}}, ("labels", "'team'", "1")),
+    ("number_for_the_name_of_a_label", {"jobSpec": RIGHT, "labels": {2026: "x"}}, ("labels", "2026")),
+    ("many_labels", {"jobSpec": RIGHT, "labels": {f"l{n}": "x" for n in range(65)}}, ("labels", "65", "64")),
+    (
+        "label_of_a_study",
+        study(SEED) | {"labels": {"Team": "x"}},
+        ("labels", "Team"),
+    ),
+    (
+        "machine_of_a_study",
+        study(SEED, machine={"machineType": "g2-standard-24"} | L4),
+        ("trialJobSpec.workerPoolSpecs[0].machineSpec", "g2-standard-24"),
+    ),
+]
+VARIABLES = [
+    ("unset", "BUCKET", "gs://${BUCKET}/x", ("${BUCKET}", "--bucket", ".env")),
+    ("unknown", "BUKET", "gs://${BUKET}/x", ("${BUKET}", "BUCKET?")),
+    ("of_the_environment", "HOME", "gs://bkt/${HOME}", ("${HOME}", "$${NAME}")),
+    ("without_a_name", "none", "gs://bkt/${}", ("${}", "PROJECT")),
 ]
 MINIMIZE_KID = [{"metricId": "kid", "goal": "MINIMIZE"}]
 METRIC, GOAL = "studySpec.metrics[0].metricId", "studySpec.metrics[0].goal"
@@ -472,7 +666,7 @@ def judged_by(metric, *args, goal="MINIMIZE"):
     return study(SEED, args=args, metrics=[{"metricId": metric, "goal": goal}])
 
 
-PHOTOS = "--dataset=gs://b/photos"
+PHOTOS = "--dataset=gs://bkt/photos"
 TRIALS = [
     ("unknown_metric", judged_by("frechett"), (METRIC, "'frechett'", "frechet?")),
     ("worst_frechet", judged_by("frechet", goal="MAXIMIZE"), (GOAL, "MAXIMIZE", "frechet", "MINIMIZE")),
@@ -485,9 +679,13 @@ TRIALS = [
     *(
         (f"{metric}_of_{' '.join(args)}", judged_by(metric, *args), (METRIC, f"'{metric}'", TRIAL, *mentions))
         for args, metric, mentions in [
-            (["--recipe=wgan_gp", PHOTOS], "fid", ("metrics=photos", "dataset=gs://b/photos", "model=gan", "frechet")),
+            (
+                ["--recipe=wgan_gp", PHOTOS],
+                "fid",
+                ("metrics=photos", "dataset=gs://bkt/photos", "model=gan", "frechet"),
+            ),
             (["--recipe=wgan_gp", PHOTOS, "--inception_weights=download"], "frechet", ("metrics=inception", "fid")),
-            (["--recipe=wgan_gp", PHOTOS, "--metrics=none"], "frechet", ("metrics=none", "dataset=gs://b/photos")),
+            (["--recipe=wgan_gp", PHOTOS, "--metrics=none"], "frechet", ("metrics=none", "dataset=gs://bkt/photos")),
             (["--recipe=dcgan"], "cycle_error", ("metrics=digits", "dataset=digits", "model=gan", "frechet")),
             (["--recipe=cyclegan"], "frechet", ("metrics=cycle", "model=cyclegan", "cycle_error_a")),
             (["--dataset=stacked:digits", "--recipe=dcgan"], "kid", ("metrics=stacked", "num_modes")),
@@ -497,7 +695,7 @@ TRIALS = [
     (
         "inception_score_that_nobody_asked_for",
         judged_by("inception_score", "--recipe=wgan_gp", PHOTOS, goal="MAXIMIZE"),
-        (METRIC, "'inception_score'", TRIAL, "metrics=photos", "dataset=gs://b/photos"),
+        (METRIC, "'inception_score'", TRIAL, "metrics=photos", "dataset=gs://bkt/photos"),
     ),
     (
         "metric_of_some_trials",
@@ -506,7 +704,7 @@ TRIALS = [
     ),
     (
         "metrics_of_several_suites",
-        study(SEED, parameter("dataset", "categorical", values=["digits", "gs://b/photos"])),
+        study(SEED, parameter("dataset", "categorical", values=["digits", "gs://bkt/photos"])),
         (TRIAL, "--metrics", "metrics=photos", "metrics=digits"),
     ),
     (
@@ -532,13 +730,13 @@ TRIALS = [
         study(parameter("generator_learning_rate", "double", minValue=-1, maxValue=1)),
         ("studySpec.parameters", "generator_learning_rate=-1.0"),
     ),
-    ("folder_as_a_parameter", study(parameter("job_dir", "categorical", values=["gs://b/x"])), ("job_dir",)),
+    ("folder_as_a_parameter", study(parameter("job_dir", "categorical", values=["gs://bkt/x"])), ("job_dir",)),
     (
         "local_run_as_a_parameter",
-        study(parameter("init_from", "categorical", values=["gs://b/x", "runs/x"])),
+        study(parameter("init_from", "categorical", values=["gs://bkt/x", "runs/x"])),
         (TRIAL, "--init_from=runs/x"),
     ),
-    ("folder_of_all_trials", study(SEED, args=["--job_dir=gs://b/x"]), (TRIAL, "--job_dir", "baseOutputDirectory")),
+    ("folder_of_all_trials", study(SEED, args=["--job_dir=gs://bkt/x"]), (TRIAL, "--job_dir", "baseOutputDirectory")),
     (
         "no_output_folder_of_trials",
         changed(study(SEED), trialJobSpec__baseOutputDirectory=...),
@@ -591,7 +789,43 @@ URIS = "workerPoolSpecs__0__pythonPackageSpec__packageUris"
 PLACE = ("--project=p", "--region=us-central1")
 SUBMITTED = [
     *((name, content, PLACE, mentions) for name, content, mentions in [*FILES, *MESSAGES, *JOBS, *STUDIES]),
-    *((name, content, PLACE, mentions) for name, content, mentions in [*ARGS, *MACHINES, *TRIALS]),
+    *((name, content, PLACE, mentions) for name, content, mentions in [*ARGS, *MACHINES, *TRIALS, *SERVICE]),
+    *(
+        (f"variable_{name}", changed(RIGHT, baseOutputDirectory__outputUriPrefix=uri), PLACE, mentions)
+        for name, _, uri, mentions in VARIABLES
+    ),
+    *(
+        (f"flag_{flag[:24]}", RIGHT, (*PLACE, flag), mentions)
+        for flag, mentions in [
+            ("--bucket=gs://bkt", ("--bucket", "'gs://bkt'")),
+            ("--run=../x", ("--run", "'../x'")),
+            ("--base_output_dir=runs/x", ("base_output_dir", "runs/x")),
+            ("--base_output_dir=gs://My_Bucket!/x", ("My_Bucket!",)),
+            *(
+                (f"--{name}=", (f"--{name} ",))
+                for name in ("kms_key", "service_account", "network", "base_output_dir", "display_name", "timeout")
+            ),
+            ("--base_output_dir=gs://bkt/{jobid}", ("{jobid}", "{job_id}")),
+            ("--labels=team", ("--labels", "'team'")),
+            ("--labels=Team=x", ("labels", "Team")),
+            ("--labels=a=1,a=2", ("--labels", "'a'")),
+            ("--kms_key=key", ("kmsKeyName", "'key'")),
+            ("--network=default", ("network", "'default'")),
+            ("--tensorboard=7", ("tensorboard", "'7'")),
+            ("--persistent_resource=Mine", ("persistentResourceId", "'Mine'")),
+            ("--timeout=0s", ("--timeout", "0s")),
+            ("--timeout=soon", ("--timeout", "soon")),
+            ("--strategy=spot", ("strategy", "'spot'", "SPOT")),
+            ("--max_trials=3", ("--max_trials",)),
+            ("--parallel_trials=0", ("parallel_trials", "0")),
+            ("--render=maybe", ("--render", "maybe")),
+            (f"--region={'x' * 200_000}", ("--region", "us-central1")),
+            (f"--service_account={'x' * 200_000}", ("serviceAccount",)),
+        ]
+    ),
+    ("two_prints", RIGHT, (*PLACE, "--dry_run", "--render"), ("--dry_run", "--render")),
+    ("args_without_number", RIGHT, (*PLACE, *["--args=" + "--seed=1," * 10_000] * 2), ("--args", "20,000")),
+    ("trials_flag", study(SEED), (*PLACE, "--max_trials=1"), ("maxTrialCount", "1", "parallelTrialCount")),
     ("package_without_a_bucket", changed(PACKAGED, **{URIS: ...}), PLACE, ("packageUris", "--staging_bucket")),
     (
         "package_that_is_missing",
@@ -599,13 +833,32 @@ SUBMITTED = [
         PLACE,
         ("packageUris", "dist/no.tar.gz"),
     ),
+    (
+        "package_in_a_bucket",
+        changed(PACKAGED, **{URIS: ...}),
+        (*PLACE, "--staging_bucket=gs://bkt", "--package=gs://bkt/source"),
+        ("--package", "gs://bkt/source"),
+    ),
     ("no_project", RIGHT, (), ("--project", "--dry_run")),
     ("no_region", RIGHT, ("--project=p",), ("--region", "--dry_run")),
-    ("project_with_a_space", RIGHT, ("--project=My Project", PLACE[1]), ("project=My Project",)),
-    ("region_that_is_none", RIGHT, (PLACE[0], "--region=europe"), ("region=europe", "--region=us-central1")),
+    ("project_with_a_space", RIGHT, ("--project=My Project", PLACE[1]), ("--project", "'My Project'")),
+    ("region_that_is_none", RIGHT, (PLACE[0], "--region=europe"), ("--region", "'europe'", "us-central1")),
     ("project_placeholder", RIGHT, ("--project=PROJECT", PLACE[1]), ("--project=PROJECT",)),
     ("region_placeholder", RIGHT, (PLACE[0], "--region=REGION"), ("--region=REGION",)),
     ("endpoint", RIGHT, ("--dry_run", "--api_endpoint=localhost:1"), ("api_endpoint=localhost:1", "http://")),
+    ("open_endpoint", RIGHT, ("--dry_run", "--api_endpoint=http://10.0.0.7:80"), ("http://10.0.0.7:80", "--anonymous")),
+    ("anonymous_vertex_ai", RIGHT, ("--dry_run", "--anonymous"), ("--anonymous", "--api_endpoint")),
+    ("region_and_regions", RIGHT, ("--region=us-central1", "--regions=us-east1"), ("us-central1", "us-east1")),
+    ("region_twice", RIGHT, ("--regions=us-east1,us-east1", "--project=p"), ("us-east1,us-east1",)),
+    (
+        "regions_at_one_address",
+        RIGHT,
+        ("--regions=us-east1,us-east4", "--project=p", "--api_endpoint=https://psc.example"),
+        ("--regions", "https://psc.example"),
+    ),
+    ("wrong_region", RIGHT, ("--regions=us-east1,moon", "--project=p"), ("region=moon",)),
+    ("regions_without_project", RIGHT, ("--regions=us-east1,us-east4",), ("--project",)),
+    ("price_table", RIGHT, ("--dry_run", "--price_table=prices.txt"), ("prices.txt", ".csv")),
     ("staging_bucket", RIGHT, ("--dry_run", "--staging_bucket=here"), ("staging_bucket=here", "gs://BUCKET")),
     ("long_display_name", RIGHT, ("--dry_run", f"--display_name={'x' * 129}"), ("129", "128")),
     ("args_flag", RIGHT, ("--dry_run", "--args=--setps=3"), (CHIEF, "setps", "steps")),
@@ -627,6 +880,7 @@ SUBMITTED = [
     ),
 ]
 BASE = "--base_output_dir"
+ON_VARIABLES = changed(RIGHT, baseOutputDirectory__outputUriPrefix="gs://${BUCKET}/x")
 RUN_LOCALLY = [
     ("output_flag", JOB, (f"{BASE}=s3://b/x",), ("base_output_dir", "s3://b/x", "gs://BUCKET/NAME")),
     ("output_flag_without_a_bucket", JOB, (f"{BASE}=gs://",), ("base_output_dir", "'gs://'", "gs://BUCKET/NAME")),
@@ -637,7 +891,12 @@ RUN_LOCALLY = [
         (),
         ("baseOutputDirectory.outputUriPrefix", "s3://b/x"),
     ),
-    ("preempt_every", JOB, ("--preempt_every=0",), ("preempt_every=0",)),
+    ("bucket_of_the_output_flag", JOB, (f"{BASE}=gs://My_Bucket/x",), ("base_output_dir", "gs://My_Bucket/x")),
+    ("placeholder_of_the_output_flag", JOB, (f"{BASE}=runs/{{jobid}}",), ("runs/{jobid}", "{job_id}")),
+    ("placeholder_of_a_local_run", job(pool("--job_dir=runs/{job_id}")), (), (CHIEF, "--job_dir", "runs/{job_id}")),
+    ("preempt_every_secs", JOB, ("--preempt_every_secs=0",), ("--preempt_every_secs=0",)),
+    ("variable", ON_VARIABLES, (), ("gs://BUCKET/x", "--bucket")),
+    ("unknown_variable", job(pool("--dataset=${DATA}")), (), ("${DATA}", "PROJECT")),
     ("max_restarts", JOB, ("--max_restarts=-1",), ("max_restarts", "-1")),
     ("args_flag", JOB, ("--args=--setps=3",), (CHIEF, "setps", "steps")),
     (
@@ -654,6 +913,7 @@ RUN_LOCALLY = [
         (),
         ("studySpec.metrics", "frechet", "kid"),
     ),
+    ("package_in_a_bucket", JOB, ("--package=gs://bkt/source",), ("--package", "gs://bkt/source")),
     ("evaluator", job(pool(), {}, {}, pool()), (), ("workerPoolSpecs[3]",)),
     (
         "batch",

@@ -26,17 +26,17 @@ def project(tmp_path):
 
 
 def test_a_package_is_built_to_the_same_bytes_each_time(project):
-    (one,) = source_package.collect_packages(SOURCES, "gs://b/", project).values()
+    (one,) = source_package.collect_packages(SOURCES, "gs://bkt/", project).values()
     os.utime(project / "a.py", (1, 1))
-    (other,) = source_package.collect_packages(SOURCES, "gs://b", project).values()
-    assert one == other and one.uri.startswith("gs://b/packages/mine-1-") and one.uri.endswith(".tar.gz")
+    (other,) = source_package.collect_packages(SOURCES, "gs://bkt", project).values()
+    assert one == other and one.uri.startswith("gs://bkt/packages/mine-1-") and one.uri.endswith(".tar.gz")
     with tarfile.open(fileobj=io.BytesIO(one.content)) as archive:
         assert {"mine-1/a.py", "mine-1/setup.py", "mine-1/PKG-INFO"} <= set(archive.getnames())
 
 
 def test_a_folder_without_a_package_is_refused(tmp_path):
     check_refusal(
-        lambda: source_package.collect_packages(SOURCES, "gs://b", tmp_path),
+        lambda: source_package.collect_packages(SOURCES, "gs://bkt", tmp_path),
         ConfigError,
         f"package={tmp_path}",
         "setup.py",
@@ -46,14 +46,14 @@ def test_a_folder_without_a_package_is_refused(tmp_path):
 def test_a_package_that_cannot_be_built_is_refused(project):
     (project / "setup.py").write_text("raise SystemExit('no')")
     check_refusal(
-        lambda: source_package.collect_packages(SOURCES, "gs://b", project), ConfigError, f"package={project}", "no"
+        lambda: source_package.collect_packages(SOURCES, "gs://bkt", project), ConfigError, f"package={project}", "no"
     )
 
 
 def test_the_package_of_several_pools_is_built_once():
     pool = {"pythonPackageSpec": {"executorImageUri": "image", "pythonModule": "trainer.task"}}
     content, sources = source_package.with_provisional_uris(
-        {"workerPoolSpecs": [pool, {}, copy.deepcopy(pool)]}, "gs://b"
+        {"workerPoolSpecs": [pool, {}, copy.deepcopy(pool)]}, "gs://bkt"
     )
     assert sources == SOURCES
     uris = [one["pythonPackageSpec"]["packageUris"] for one in content["workerPoolSpecs"] if one]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bucket_runs import TINY, files, run, state_of
+from local_vertex import use
 
 from trainer.cloud.vertex import follow
-from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
 from trainer.storage import locate
 from trainer.testing.vertex_service import VertexService
 from trainer.training.checkpoint.manifest import MANIFEST
@@ -46,7 +46,7 @@ def submit(tmp_path, monkeypatch, in_bucket):
     monkeypatch.setattr(follow, "_LOG_DELAY_SECS", 0.0)
     log = tmp_path / "log"
 
-    def send(file, output, args, while_it_runs=lambda process: None):
+    def send(file, run_name, args, *flags, while_it_runs=lambda process: None):
         def on_this_machine(spec):
             config = tmp_path / "received.json"
             config.write_text(json.dumps(spec))
@@ -56,15 +56,12 @@ def submit(tmp_path, monkeypatch, in_bucket):
             if process.returncode:
                 raise RuntimeError(f"the runner ended with {process.returncode}: {log.read_text()[-2000:]}")
 
-        text = (ROOT / file).read_text().replace("/PROJECT/", "/my-project/")
-        text = text.replace("gs://BUCKET/runs/photos", output).replace("gs://BUCKET/runs/tuning", output)
-        text = text.replace("maxTrialCount: 20", "maxTrialCount: 2")
-        path = tmp_path / "job.yaml"
-        path.write_text(text)
-        where = ["--project=my-project", "--region=us-central1", f"--args=^;^{';'.join(args)}"]
+        monkeypatch.setenv("BUCKET", in_bucket.removeprefix("gs://"))
+        monkeypatch.setenv("RUN", run_name)
+        flags = ["--project=my-project", "--region=us-central1", f"--args=^;^{';'.join(args)}", *flags]
         with VertexService(on_this_machine) as service:
-            monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
-            assert run("submit", f"--config={path}", *where, "--wait") == 0, log.read_text()[-2000:]
+            use(service, monkeypatch)
+            assert run("submit", f"--config={ROOT / file}", *flags, "--wait") == 0, log.read_text()[-2000:]
         return log.read_text()
 
     return send
@@ -80,7 +77,7 @@ def chief_of(process):
 
 def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
     args = [*TINY, f"--dataset={in_bucket}/data/photos", f"--steps={STEPS}", *CHECKPOINTS, "--export_model"]
-    submit("config.yaml", f"{in_bucket}/runs/whole", args)
+    submit("config.yaml", "whole", args)
     names = files(f"{in_bucket}/runs/whole")
     last = f"{STEPS:08d}"
     assert {
@@ -100,7 +97,7 @@ def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
             time.sleep(0.02)
         os.kill(chief_of(process), signal.SIGKILL)
 
-    printed = submit("config.yaml", f"{in_bucket}/runs/cut", args, kill_the_chief)
+    printed = submit("config.yaml", "cut", args, while_it_runs=kill_the_chief)
     assert any("workerpool0-0" in line and "SIGKILL" in line for line in printed.splitlines())
     assert state_of(f"{in_bucket}/runs/cut", STEPS) == state_of(f"{in_bucket}/runs/whole", STEPS)
 
@@ -108,7 +105,7 @@ def test_a_job_whose_chief_is_killed_ends_with_the_same_bits(submit, in_bucket):
 def test_a_tuning_job_leaves_its_trials_in_the_bucket(submit, in_bucket):
     pytest.importorskip("optuna")
     args = [*TINY, f"--dataset={in_bucket}/data/photos", "--metrics=digits", "--steps=2"]
-    submit("scripts/tuning.yaml", f"{in_bucket}/runs/sweep", [*args, "--evaluate_every_steps=2"])
+    submit("scripts/tuning.yaml", "sweep", [*args, "--evaluate_every_steps=2"], "--max_trials=2")
     trials = json.loads((locate(in_bucket) / "runs/sweep/trials.json").read_bytes())["trials"]
     assert [trial["state"] for trial in trials] == ["SUCCEEDED"] * 2
     for trial in trials:

@@ -11,21 +11,14 @@ from submissions import (
     STATES,
     check_error,
     lines_about,
-    local_service,
     run_submit,
     states,
 )
 
-from trainer.cloud.vertex import client, follow, logs
+from trainer.cloud.vertex import follow, logs, sdk
 from trainer.testing.vertex_service import FOREIGN_RESPONSE, NO_RESPONSE, ServiceError
 
 pytest.importorskip("yaml")
-
-
-@pytest.fixture
-def service(monkeypatch):
-    with local_service(monkeypatch) as service:
-        yield service
 
 
 @pytest.fixture
@@ -194,7 +187,7 @@ def test_an_unavailable_service_is_retried_while_waiting(blocked, send, monkeypa
         blocked.released.set()
 
     monkeypatch.setattr(follow, "_sleep", sleep)
-    monkeypatch.setattr(client, "_RETRY_SECS", 10.0)
+    monkeypatch.setattr(sdk, "_RETRY_SECS", 10.0)
     assert send(RIGHT, "--wait")[0] == 0
 
 
@@ -212,7 +205,7 @@ def test_an_unreachable_job_is_not_reported_as_ended(blocked, send, monkeypatch,
     monkeypatch.setattr(follow, "_sleep", sleep)
     monkeypatch.setattr(follow, "_MAX_FAILED_POLLS", 3)
     exit_code, messages, error = send(RIGHT, "--wait")
-    assert exit_code == 1 and len(pauses) == num_polls
+    assert exit_code == 4 and len(pauses) == num_polls
     check_error(error, mention, f"python -m trainer jobs describe {JOB_NAME}")
     assert not any(state in error for state in STATES)
     assert len(lines_about(JOB_NAME, messages)) == (num_polls > 1)
@@ -228,6 +221,6 @@ def test_an_outage_is_reported_once_and_tolerated(blocked, send, monkeypatch):
         blocked.released.set()
 
     monkeypatch.setattr(follow, "_sleep", sleep)
-    monkeypatch.setattr(client, "_RETRY_SECS", 0.0)
+    monkeypatch.setattr(sdk, "_RETRY_SECS", 0.0)
     code, messages, _ = send(RIGHT, "--wait")
     assert code == 0 and len(lines_about(JOB_NAME, messages)) == 1

@@ -22,12 +22,12 @@ def test_a_job_is_read():
     evaluator = changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--a"]})
     content = {
         "workerPoolSpecs": [POOL, worker, {}, evaluator],
-        "baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"},
+        "baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run/"},
         "scheduling": {"timeout": "3600.5s", "strategy": "FLEX_START", "maxWaitDuration": "0s", "disableRetries": True},
         "serviceAccount": "me@project",
     }
     job = job_spec.parse(content)
-    assert isinstance(job, JobSpec) and job.raw == content and job.base_output_uri == "gs://b/run"
+    assert isinstance(job, JobSpec) and job.raw == content and job.base_output_uri == "gs://bkt/run"
     assert [(pool.index, pool.role, pool.replica_count) for pool in job.pools] == [
         (0, "chief", 1),
         (1, "worker", 3),
@@ -38,12 +38,21 @@ def test_a_job_is_read():
     assert job.pools[1].machine_type == "g2-standard-24"
     assert job.pools[1].program == Container(command=("python",), args=("--recipe=digits",), env={"A": ""})
     assert job.pools[2].program == PythonPackage(
-        package_uris=("gs://b/p.tar.gz",),
+        package_uris=("gs://bkt/p.tar.gz",),
         python_module="trainer.task",
         args=("--a",),
         env={},
     )
     assert job.scheduling == Scheduling(timeout_secs=3600.5, restart_job_on_worker_restart=False, disable_retries=True)
+
+
+def test_reduction_servers_are_sent_and_do_not_train():
+    gpus = {"machineType": "a2-highgpu-1g", "acceleratorType": "NVIDIA_TESLA_A100", "acceleratorCount": 1}
+    trainer = changed(POOL, machineSpec=gpus)
+    reducers = changed(POOL, replicaCount=4, containerSpec={"imageUri": "us-docker.pkg.dev/x/reductionserver:latest"})
+    content = {"workerPoolSpecs": [trainer, trainer, reducers]}
+    job = job_spec.parse(content)
+    assert [pool.role for pool in job.pools] == ["chief", "worker"] and job.raw == content
 
 
 def test_defaults_of_a_job_are_those_of_vertex_ai():

@@ -1,5 +1,6 @@
 """Jobs on this machine end, restart and stop as on Vertex AI, and leave no process behind."""
 
+import json
 import logging
 import random
 import signal
@@ -9,9 +10,16 @@ import time
 import pytest
 from programs import CHIEF, DEAF, ORDERLY, WAIT, WORKER, leftovers, replica, starts
 
-from trainer.cloud.emulator import runner
+from trainer import control_group
+from trainer.cloud.emulator import oom_counter, runner
 from trainer.cloud.emulator.processes import start_process
-from trainer.cloud.emulator.restart_policy import RestartPolicy, classify_exit, describe_exit
+from trainer.cloud.emulator.restart_policy import (
+    MAX_JOB_RETRIES,
+    MAX_WORKER_RESTARTS,
+    RestartPolicy,
+    classify_exit,
+    describe_exit,
+)
 from trainer.errors import JobError, JobStopped
 
 
@@ -54,7 +62,8 @@ def check_failure(folder, chief, worker=None, *, exit_code, mentions=(), **polic
 def test_a_job_ends_with_its_chief_and_stops_the_others(tmp_path, capsys):
     run(tmp_path, "until(lambda: noted('ready')); print('done')", f"{ORDERLY}; note('ready', name); {WAIT}")
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER]
-    assert capsys.readouterr().out == "workerpool0-0 | done\n"
+    entry = json.loads(capsys.readouterr().out)
+    assert (entry["replica"], entry["message"]) == (CHIEF, "done")
 
 
 def test_lines_of_both_streams_carry_their_replicas_name(tmp_path, capsys):
@@ -62,11 +71,12 @@ def test_lines_of_both_streams_carry_their_replicas_name(tmp_path, capsys):
         'until(lambda: noted(\'said\')); print(\'{"severity": "INFO", "message": "a"}\'); print(\'é\', file=sys.stderr)'
     )
     run(tmp_path, chief, "print('b\\rc', flush=True); note('said', name)")
-    assert sorted(capsys.readouterr().out.splitlines()) == [
-        'workerpool0-0 | {"severity": "INFO", "message": "a"}',
-        "workerpool0-0 | é",
-        "workerpool1-0 | b",
-        "workerpool1-0 | c",
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted((entry["replica"], entry["severity"], entry["message"]) for entry in entries) == [
+        (CHIEF, "DEFAULT", "é"),
+        (CHIEF, "INFO", "a"),
+        (WORKER, "DEFAULT", "b"),
+        (WORKER, "DEFAULT", "c"),
     ]
 
 
@@ -93,7 +103,7 @@ def test_only_the_replica_of_a_lost_machine_restarts(end, tmp_path, log):
     run(tmp_path, f"until(lambda: noted('starts').count('{WORKER}') == 2)", f"{end} if starts == 1 else {WAIT}")
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER, WORKER]
     (warning,) = warnings(log)
-    assert WORKER in warning and "6" in warning
+    assert WORKER in warning and ("6" if "KILL" in end else "5") in warning
 
 
 def test_a_restarted_replica_is_the_same_one(tmp_path):
@@ -113,30 +123,48 @@ def test_restart_job_restarts_all_replicas(tmp_path):
     assert starts(tmp_path).count(CHIEF) == 2 and WORKER in starts(tmp_path)
 
 
-def test_a_failure_after_a_lost_replica_restarts_the_job(tmp_path):
-    # A process that keeps the worker's output open delays the event of its end until after the chief's.
+def lost_worker_and(end):
+    """Programs of a chief and a worker. At the first start, the chief kills the worker and then ends itself by `end`.
+
+    A process that keeps the worker's output open delays the event of its end until after the chief's.
+    """
     holder = "import os, sys, time\nwhile open(sys.argv[1]).read().count('workerpool0-0') < 2: time.sleep(.01)"
     worker = f"""
 if starts == 1:
     file = os.path.join(folder, "starts")
     held = subprocess.Popen([sys.executable, "-c", {holder!r}, file], start_new_session=True)
+    note("pids", str(held.pid))
     note("pid", str(os.getpid()))
     {WAIT}
 """
-    chief = """
+    chief = f"""
 if starts == 1:
     until(lambda: noted("pid"))
     os.kill(int(noted("pid")[0]), signal.SIGKILL)
     try:
         until(lambda: os.kill(int(noted("pid")[0]), 0))
     except ProcessLookupError:
-        sys.exit(1)
+        {end}
 """
-    run(tmp_path, chief, worker, restart_job=True)
+    return chief, worker
+
+
+def test_a_failure_after_a_lost_replica_restarts_the_job(tmp_path):
+    run(tmp_path, *lost_worker_and("sys.exit(1)"), restart_job=True)
     assert starts(tmp_path).count(CHIEF) == 2
 
 
-@pytest.mark.parametrize("end", ["die(signal.SIGABRT)", "die(signal.SIGSEGV)", "sys.exit(134)", "sys.exit(139)"])
+def test_a_full_memory_ends_a_job_that_has_lost_a_replica(tmp_path, monkeypatch):
+    counts = iter([7, 8])
+    monkeypatch.setattr(oom_counter, "_read_count", lambda: next(counts, 8))
+    programs = lost_worker_and("die(signal.SIGKILL)")
+    with pytest.raises(JobError) as caught:
+        run(tmp_path, *programs, restart_job=True)
+    assert leftovers(tmp_path)  # the holder
+    assert caught.value.exit_code == 137 and starts(tmp_path).count(CHIEF) == 1
+
+
+@pytest.mark.parametrize("end", ["die(signal.SIGABRT)", "sys.exit(6)", "sys.exit(134)"])
 def test_a_crashed_job_restarts(end, tmp_path):
     run(tmp_path, f"{end} if starts == 1 else None", WAIT)
     assert starts(tmp_path).count(CHIEF) == 2
@@ -186,14 +214,49 @@ def test_nothing_restarts_if_retries_are_disabled(number, code, tmp_path):
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [
-        ((-signal.SIGABRT, -signal.SIGSEGV, 134, 139), "crashed"),
-        ((-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, 143), "lost"),
+        ((-signal.SIGABRT, -signal.SIGSEGV, 6, 11, 134, 139), "crashed"),
+        ((-signal.SIGKILL,), "preempted"),
+        ((-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, 143), "stopped"),
         ((1, 2, 15, 130, 132, 136, 137, 255), "failed"),
         ((-signal.SIGILL, -signal.SIGFPE, -signal.SIGBUS, -signal.SIGUSR1, -signal.SIGPIPE), "failed"),
     ],
 )
 def test_exit_codes_are_classified(codes, expected):
     assert {classify_exit(code) for code in codes} == {expected}
+
+
+def test_a_process_that_the_kernel_killed_for_memory_ends_the_job(tmp_path, monkeypatch):
+    counts = iter([7, 7, 8])
+    monkeypatch.setattr(oom_counter, "_read_count", lambda: next(counts))
+    mentions = (CHIEF, "SIGKILL", "memory", "--data_memory_mib")
+    check_failure(tmp_path, "die(signal.SIGKILL)", exit_code=137, mentions=mentions, restart_job=True)
+    assert len(starts(tmp_path)) == 2  # the first SIGKILL was a preemption
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cgroup": "0::/a/b\n", "fs/a/b/memory.events": "oom 9\noom_kill 3\n"}, 3),
+        ({"cgroup": "0::/a/b\n", "fs/memory.events": "oom 9\noom_kill 4\n"}, 4),
+        ({"cgroup": "4:cpu:/a\n3:memory:/a\n0::/\n", "fs/memory/a/memory.oom_control": "oom_kill 5\n"}, 5),
+        ({"cgroup": "0::/a/b\n", "vmstat": "pgfault 2\noom_kill 6\n"}, 6),
+        ({}, 0),
+    ],
+)
+def test_the_kernels_counter_is_that_of_the_own_group(tmp_path, monkeypatch, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(control_group, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_group, "_ROOT", tmp_path / "fs")
+    monkeypatch.setattr(oom_counter, "_MACHINE_COUNTERS", tmp_path / "vmstat")
+    assert oom_counter._read_count() == expected
+
+
+def test_a_replica_restarts_five_times_and_then_the_job_three_times(tmp_path, log):
+    check_failure(tmp_path, "sys.exit(143)", exit_code=143, mentions=(CHIEF, "143", "3"))
+    assert len(starts(tmp_path)) == (1 + MAX_WORKER_RESTARTS) * (1 + MAX_JOB_RETRIES) == 24
+    assert sum("the whole job" in warning for warning in warnings(log)) == 3
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def test_a_program_has_only_vertex_ais_environment(local, tmp_path, monkeypatch)
     assert environ["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:1"
 
 
+def test_the_job_id_in_the_output_folder_is_new(local):
+    in_file = MINE | {"baseOutputDirectory": {"outputUriPrefix": "runs/{job_id}/{job_id}"}}
+    folders = []
+    for content, *flags in [(in_file,), (in_file,), (MINE, "--base_output_dir=gs://bkt/{job_id}/{job_id}")]:
+        code, out, _ = local(content, "--dry_run", *flags)
+        first, second, model = json.loads(out)[0]["environment"]["AIP_MODEL_DIR"].rstrip("/").split("/")[-3:]
+        assert code == 0 and first == second and model == "model" and "{" not in first
+        folders.append(first)
+    assert len(set(folders)) == 3
+
+
 @pytest.mark.parametrize(
     ("source", "code", "mention"),
     [
@@ -67,7 +78,7 @@ def test_a_program_has_only_vertex_ais_environment(local, tmp_path, monkeypatch)
     ],
 )
 def test_the_exit_code_is_that_of_what_ended_the_job(source, code, mention, local):
-    exit_code, _, error = local(MINE, "--grace=5", source=source)
+    exit_code, _, error = local(MINE, "--grace_secs=5", source=source)
     assert exit_code == code and error.startswith("error: ") and error.count("\n") == 1 and mention in error
 
 
@@ -85,7 +96,7 @@ def test_a_signal_while_packages_are_installed_ends_with_one_sentence(number, co
 
 def test_the_last_line_counts_preemptions(local):
     source = "import os, signal\nif os.path.exists('once'): exit()\nopen('once', 'w')\nsignal.pause()"
-    code, out, _ = local(MINE, "--preempt_every=0.4", "--max_restarts=50", "--grace=0", source=source)
+    code, out, _ = local(MINE, "--preempt_every_secs=0.4", "--max_restarts=50", "--grace_secs=0", source=source)
     entry = json.loads(out.splitlines()[-1])
     assert code == 0 and entry["preemptions"] >= 1 and entry["lost_secs"] > 0
 
@@ -222,15 +233,36 @@ def test_replicas_inherit_the_log_level_only_from_the_user(tmp_path, monkeypatch
     assert ("TF_CPP_MIN_LOG_LEVEL" in environment) == is_set
 
 
-def test_a_terminal_shows_severity_and_message(monkeypatch, capsys):
+@pytest.mark.parametrize("no_color", [None, "", "1"])
+def test_a_terminal_shows_severity_and_message(monkeypatch, capsys, no_color):
     monkeypatch.setattr(processes, "is_terminal", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
     log = ReplicaOutput(["chief", "w"])
     for line in ('{"severity": "INFO", "message": "hello", "step": 3}', '{"step": 3}', "{no JSON", "plain"):
         log.write_line("w", line)
-    prefix = "\x1b[33mw     |\x1b[0m "
+    prefix = "w     | " if no_color else "\x1b[33mw     |\x1b[0m "
     assert capsys.readouterr().out.splitlines() == [
         prefix + line for line in ("INFO hello", '{"step": 3}', "{no JSON", "plain")
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"severity": "INFO", "message": "a", "step": 3}', {"severity": "INFO", "message": "a", "step": 3}),
+        ('{"loss": NaN, "replica": "mine"}', {"loss": "NaN"}),
+        ('{"a": 1, "a": 2}', {"severity": "DEFAULT", "message": '{"a": 1, "a": 2}'}),
+        ("{no JSON", {"severity": "DEFAULT", "message": "{no JSON"}),
+        ("[1]", {"severity": "DEFAULT", "message": "[1]"}),
+        ("{}", {"severity": "DEFAULT", "message": "{}"}),
+    ],
+)
+def test_redirected_lines_are_json_with_their_replica(capsys, line, expected):
+    ReplicaOutput(["chief"], "trial 3 ").write_line("chief", line)
+    entry = json.loads(capsys.readouterr().out, parse_constant=str)
+    assert expected.items() <= entry.items() and entry["replica"] == "trial 3 chief"
 
 
 def test_output_that_cannot_be_printed_is_escaped(tmp_path):
@@ -245,7 +277,8 @@ def test_output_that_cannot_be_printed_is_escaped(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "workerpool0-0 | \\xe9\n" * 3, "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["é"] * 3
 
 
 def test_a_job_ends_when_its_output_is_closed(tmp_path):
@@ -261,7 +294,7 @@ def test_a_job_ends_when_its_output_is_closed(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout.readline() == "workerpool0-0 | line\n"
+        assert json.loads(process.stdout.readline())["message"] == "line"
         process.stdout.close()
         assert "SIGPIPE" in process.stderr.read()
     assert process.returncode == 128 + signal.SIGPIPE

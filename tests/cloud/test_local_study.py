@@ -97,16 +97,19 @@ def test_every_replica_of_a_trial_gets_its_parameters(local, tmp_path):
         assert folder == f"{tmp_path}/study/{trial}/checkpoints/" and cluster["task"]["trial"] == trial
 
 
-def test_a_study_resumes_exactly_after_ctrl_c(local):
-    stops = """
+@pytest.mark.parametrize(
+    ("number", "expected_code"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)]
+)
+def test_a_study_resumes_exactly_after_a_signal(number, expected_code, local):
+    stops = f"""
 if trial == "3" and not os.path.exists("once"):
     open("once", "w").close()
-    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getppid(), signal.{number})
     signal.pause()
 report(distance)
 """
     code, _, error = local(stops, "--base_output_dir=a", parallelTrialCount=1)
-    assert code == 130 and error.startswith("error: ") and error.count("\n") == 1
+    assert code == expected_code and error.startswith("error: ") and error.count("\n") == 1
     assert list(parameters("a")) == ["1", "2", "3"]
     assert local(stops, "--base_output_dir=a", parallelTrialCount=1)[0] == 0
     chiefs = [trial for trial, *_, cluster in began() if json.loads(cluster)["task"]["type"] == "chief"]
@@ -123,7 +126,7 @@ else:
     report(*[9.0 + n for n in range(50)])
     signal.pause()
 """
-    flags = ["--base_output_dir=study", "--grace=5"]
+    flags = ["--base_output_dir=study", "--grace_secs=5"]
     study = TUNING["studySpec"] | {"parameters": [RATE], "measurementSelectionType": "BEST_MEASUREMENT"}
     code, out, _ = local(
         hopeless, *flags, maxTrialCount=7, parallelTrialCount=1, studySpec=study | {"medianAutomatedStoppingSpec": {}}
@@ -143,8 +146,9 @@ def test_a_failed_trial_does_not_end_the_study(local):
 def test_lines_of_trials_carry_their_number(local):
     code, out, _ = local("print('hello'); report(distance)", "--base_output_dir=s", maxTrialCount=2)
     assert code == 0
-    lines = {line for line in out.splitlines() if line.endswith("| hello")}
-    assert {"trial 1 workerpool0-0 | hello", "trial 2 workerpool0-0 | hello"} <= lines
+    entries = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    replicas = {entry["replica"] for entry in entries if entry["message"] == "hello"}
+    assert {"trial 1 workerpool0-0", "trial 2 workerpool0-0"} <= replicas
 
 
 def test_a_study_in_a_bucket_keeps_its_files_there(local, bucket):

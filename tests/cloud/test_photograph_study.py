@@ -31,7 +31,7 @@ FLAGS = [
 
 @pytest.fixture
 def photos(tmp_path):
-    """A data set with gradients of random colors."""
+    """A dataset with gradients of random colors."""
     random = np.random.default_rng(0)
     colors = random.integers(0, 256, (120, 2, 1, 1, 3))
     position = np.linspace(0, 1, 16).reshape(1, 16, 1, 1)
@@ -54,7 +54,7 @@ def test_a_study_ranks_trials_by_the_metric_of_photographs(photos, tmp_path, mon
     content["studySpec"] |= {"parameters": [RATE], "measurementSelectionType": "BEST_MEASUREMENT"}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     assert commands.main(["trainer", "local", "--config=study.yaml", "--base_output_dir=study"]) == 0
-    content["trialJobSpec"]["baseOutputDirectory"] = {"outputUriPrefix": "gs://b/runs"}
+    content["trialJobSpec"]["baseOutputDirectory"] = {"outputUriPrefix": "gs://bkt/runs"}
     assert check_job(job_spec.parse(content))
 
     trials = json.loads((tmp_path / "study/trials.json").read_text())["trials"]

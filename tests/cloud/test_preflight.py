@@ -10,7 +10,7 @@ from trainer.cloud.jobs.boundary_trials import boundary_trials
 from trainer.cloud.jobs.preflight import check_job
 from trainer.errors import ConfigError
 
-OUTPUT = {"outputUriPrefix": "gs://b/run"}
+OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
 GPUS = {"machineType": "g2", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
 CHIEF = "workerPoolSpecs[0].containerSpec.args"
 
@@ -39,12 +39,12 @@ def test_an_evaluator_may_be_another_program():
     [
         ([], []),
         (["--recipe=digits"], ["--loss=non_saturating"]),
-        (["--job_dir=gs://b/x", "--max_to_keep=9"], ["--job_dir=/gcs/b/x", "--cache_mib=1"]),
-        (["--dataset=gs://b/x"], ["--dataset=/gcs/b/x"]),
-        (["--init_from=gs://b/x@4"], ["--init_from=/gcs/b/x@4"]),
-        (["--init_from=gs://b/x", "--freeze_discriminator_layers=2"],) * 2,
+        (["--job_dir=gs://bkt/x", "--max_to_keep=9"], ["--job_dir=/gcs/bkt/x", "--cache_mib=1"]),
+        (["--dataset=gs://bkt/x"], ["--dataset=/gcs/bkt/x"]),
+        (["--init_from=gs://bkt/x@4"], ["--init_from=/gcs/bkt/x@4"]),
+        (["--init_from=gs://bkt/x", "--freeze_discriminator_layers=2"],) * 2,
         (["--recipe=mine:own", "--seed=1"], ["--recipe=mine:own"]),
-        (["--recipe=photos", "--dataset=gs://b/x"], ["--recipe=photos", "--dataset=/gcs/b/x"]),
+        (["--recipe=photos", "--dataset=gs://bkt/x"], ["--recipe=photos", "--dataset=/gcs/bkt/x"]),
     ],
 )
 def test_machines_of_the_same_run_are_accepted(chief, worker):
@@ -57,8 +57,8 @@ def test_machines_of_the_same_run_are_accepted(chief, worker):
         (["--global_batch_size=96"], [(1, GPUS), (3, GPUS)]),
         (["--recipe=mine:own"], [(1, GPUS), (2, GPUS)]),
         (["--strategy=one_device", "--global_batch_size=5"], [(1, GPUS)]),
-        (["--recipe=photos", "--dataset=gs://b/x"], [(1, GPUS), (2, GPUS)]),  # which chooses a batch on the machines
-        (["--recipe=photos", "--dataset=gs://b/x", "--global_batch_size=12"], [(1, GPUS), (2, GPUS)]),
+        (["--recipe=photos", "--dataset=gs://bkt/x"], [(1, GPUS), (2, GPUS)]),  # which chooses a batch on the machines
+        (["--recipe=photos", "--dataset=gs://bkt/x", "--global_batch_size=12"], [(1, GPUS), (2, GPUS)]),
     ],
 )
 def test_a_batch_that_divides_is_accepted(args, pools):
@@ -97,10 +97,10 @@ SEED = parameter("seed", "integer", minValue=1, maxValue=9)
 @pytest.mark.parametrize(
     ("args", "metric"),
     [
-        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--metrics=digits"], "frechet"),
-        (["--recipe=wgan_gp", "--dataset=gs://b/photos"], "frechet"),
-        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--inception_weights=gs://b/weights.pb"], "fid"),
-        (["--recipe=wgan_gp", "--dataset=gs://b/photos", "--inception_score"], "inception_score"),
+        (["--recipe=wgan_gp", "--dataset=gs://bkt/photos", "--metrics=digits"], "frechet"),
+        (["--recipe=wgan_gp", "--dataset=gs://bkt/photos"], "frechet"),
+        (["--recipe=wgan_gp", "--dataset=gs://bkt/photos", "--inception_weights=gs://bkt/weights.pb"], "fid"),
+        (["--recipe=wgan_gp", "--dataset=gs://bkt/photos", "--inception_score"], "inception_score"),
         (["--recipe=cyclegan"], "cycle_error"),
         (["--recipe=infogan"], "code_accuracy"),
         (["--recipe=acgan"], "conditional_accuracy"),
@@ -115,7 +115,7 @@ def test_a_metric_that_trials_report_is_accepted(args, metric):
 
 def test_a_parameter_decides_what_is_reported():
     always = parameter("dataset", "categorical", values=["digits", "mnist"])
-    check(study("--dataset=gs://b/photos", parameters=[SEED, always]))
+    check(study("--dataset=gs://bkt/photos", parameters=[SEED, always]))
 
 
 @pytest.mark.parametrize("name", ["discriminator_repeats", "steps"])
@@ -141,11 +141,11 @@ def test_a_parameter_overrides_the_batch_of_the_args():
 @pytest.mark.parametrize(
     ("args", "parameters"),
     [
-        (["--dataset=gs://b/x"], [SEED]),
-        (["--dataset=gs://b/x"], [parameter("size", "categorical", values=["small", "medium"])]),
-        (["--dataset=gs://b/x"], [parameter("penalty_weight", "double", minValue=1, maxValue=100)]),
-        (["--dataset=gs://b/x"], [parameter("model", "categorical", values=["gan", "conditional"])]),
-        ([], [parameter("dataset", "categorical", values=["gs://b/x", "gs://b/y"])]),
+        (["--dataset=gs://bkt/x"], [SEED]),
+        (["--dataset=gs://bkt/x"], [parameter("size", "categorical", values=["small", "medium"])]),
+        (["--dataset=gs://bkt/x"], [parameter("penalty_weight", "double", minValue=1, maxValue=100)]),
+        (["--dataset=gs://bkt/x"], [parameter("model", "categorical", values=["gan", "conditional"])]),
+        ([], [parameter("dataset", "categorical", values=["gs://bkt/x", "gs://bkt/y"])]),
     ],
 )
 def test_a_study_may_vary_the_settings_of_photos(args, parameters):
@@ -155,14 +155,14 @@ def test_a_study_may_vary_the_settings_of_photos(args, parameters):
 @pytest.mark.parametrize(
     ("args", "worker", "mentions"),
     [
-        (["--dataset=gs://b/x", "--global_batch_size=63"], [], ("global_batch_size=63", "62", "64")),
+        (["--dataset=gs://bkt/x", "--global_batch_size=63"], [], ("global_batch_size=63", "62", "64")),
         (
-            ["--dataset=gs://b/x", "--size=medium"],
-            ["--dataset=gs://b/x", "--size=large"],
+            ["--dataset=gs://bkt/x", "--size=medium"],
+            ["--dataset=gs://bkt/x", "--size=large"],
             ("size=large", "size=medium"),
         ),
-        (["--dataset=gs://b/x"], ["--dataset=gs://b/x", "--penalty_weight=3"], ("penalty_weight",)),
-        (["--dataset=gs://b/x", "--penalties=r3"], [], ("r3", "r1")),
+        (["--dataset=gs://bkt/x"], ["--dataset=gs://bkt/x", "--penalty_weight=3"], ("penalty_weight",)),
+        (["--dataset=gs://bkt/x", "--penalties=r3"], [], ("r3", "r1")),
         (["--steps=3"], [], ("photos", "--dataset")),
     ],
 )

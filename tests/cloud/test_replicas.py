@@ -16,7 +16,7 @@ from trainer.errors import ConfigError
 
 L4 = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
 SEVERAL = {"workerPoolSpecs": [POOL, POOL | {"replicaCount": 2}, {}, POOL]}
-OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run/"}}
+OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run/"}}
 
 
 def planned(content, **settings):
@@ -29,13 +29,22 @@ def test_a_job_of_one_replica_has_vertex_ais_environment():
     assert replica.name == "workerpool0-0" and replica.is_chief
     assert replica.command == (sys.executable, "-m", "trainer.task", "--recipe=digits")
     assert replica.environment == {
-        "AIP_MODEL_DIR": "gs://b/run/model/",
-        "AIP_CHECKPOINT_DIR": "gs://b/run/checkpoints/",
-        "AIP_TENSORBOARD_LOG_DIR": "gs://b/run/logs/",
+        "AIP_MODEL_DIR": "gs://bkt/run/model/",
+        "AIP_CHECKPOINT_DIR": "gs://bkt/run/checkpoints/",
+        "AIP_TENSORBOARD_LOG_DIR": "gs://bkt/run/logs/",
         "CLOUD_ML_JOB_ID": "7",
         "CLOUD_ML_PROJECT_ID": "0",
         "CLOUD_ML_REGION": "us-central1",
+        "CLUSTER_SPEC": json.dumps(
+            {
+                "cluster": {"workerpool0": ["127.0.0.1:1001"]},
+                "environment": "cloud",
+                "task": {"type": "workerpool0", "index": 0, "trial": "1"},
+                "job": '{"python_module": ""}',
+            }
+        ),
     }
+    assert Environment.read(replica.environment).cluster is None
 
 
 def test_without_an_output_folder_no_folder_is_set():
@@ -76,7 +85,7 @@ def test_the_environment_of_a_replica_can_be_read():
         ("worker", 1, 3),
         ("evaluator", 0, 3),
     ]
-    assert Environment.read(planned(JOB | OUTPUT)[0].environment).job_dir == "gs://b/run"
+    assert Environment.read(planned(JOB | OUTPUT)[0].environment).job_dir == "gs://bkt/run"
 
 
 def test_a_local_output_folder_becomes_absolute(tmp_path, monkeypatch):
@@ -114,7 +123,7 @@ def test_containers_run_the_module_that_they_name(command, args, expected):
 def test_packages_run_the_module_that_they_name():
     content = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--a"]})] * 1}
     (replica,) = planned(content)
-    assert replica.package_uris == ("gs://b/p.tar.gz",) and replica.command[1:] == ("-m", "trainer.task", "--a")
+    assert replica.package_uris == ("gs://bkt/p.tar.gz",) and replica.command[1:] == ("-m", "trainer.task", "--a")
     several = planned({"workerPoolSpecs": content["workerPoolSpecs"] * 2})
     assert json.loads(several[0].environment["CLUSTER_SPEC"])["job"] == '{"python_module": "trainer.task"}'
     here = without_packages(job_spec.parse(content))

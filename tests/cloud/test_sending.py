@@ -9,12 +9,12 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.protobuf import json_format
 from specs import PACKAGE, changed
-from submissions import JOB_NAME, RIGHT, check_error, local_service, run_submit
+from submissions import JOB_NAME, RIGHT, check_error, run_submit
 
 from trainer.cli import submit
 from trainer.cloud.jobs import source_package
-from trainer.cloud.vertex import client
-from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
+from trainer.cloud.vertex import client, sdk
+from trainer.cloud.vertex.endpoint import ANONYMOUS_VARIABLE, ENDPOINT_VARIABLE
 from trainer.storage import locate
 from trainer.testing.vertex_service import FOREIGN_RESPONSE, JOB_MESSAGES, NO_RESPONSE
 
@@ -25,12 +25,6 @@ FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yam
 PACKAGED = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=PACKAGE)
 UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
 PROJECT_AND_REGION = ("project=my-project", "region=us-central1")
-
-
-@pytest.fixture
-def service(monkeypatch):
-    with local_service(monkeypatch) as service:
-        yield service
 
 
 @pytest.fixture
@@ -48,11 +42,10 @@ def test_the_service_receives_what_a_dry_run_prints(service, send, monkeypatch, 
     monkeypatch.setattr(source_package, "_build", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
     monkeypatch.setattr(source_package.Package, "upload", lambda self: None)
     monkeypatch.setattr(submit, "_check_data", lambda *_, **__: None)
-    text = (ROOT / name).read_text().replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
-    assert send(text.replace("/PROJECT/", "/my-project/"), "--staging_bucket=gs://mine")[0] == 0
+    text = (ROOT / name).read_text().replace("${BUCKET}/packages", "BUCKET/packages")
+    assert send(text, "--bucket=mine", "--staging_bucket=gs://mine")[0] == 0
     golden = (Path(__file__).parent / "requests" / f"{Path(name).stem}.json").read_text()
-    golden = golden.replace("gs://BUCKET/runs", "gs://mine/runs").replace("gs://BUCKET/data", "gs://d")
-    request = json.loads(golden.replace("/PROJECT/", "/my-project/"))
+    request = json.loads(golden.replace("gs://BUCKET/", "gs://mine/"))
     ((method, path, body),) = [
         request for request in service.requests if request[0] == "POST" and ":" not in request[1]
     ]
@@ -93,7 +86,7 @@ def test_a_refused_request_is_one_line(service, send, code, message, times, ment
 
 
 def test_a_retried_request_makes_one_job(service, send, monkeypatch):
-    monkeypatch.setattr(client, "_RETRY_SECS", 10.0)
+    monkeypatch.setattr(sdk, "_RETRY_SECS", 10.0)
     service.fail(429, times=2)
     assert send(RIGHT)[0] == 0
     assert (len(service.requests), len(service.jobs)) == (3, 1)
@@ -113,8 +106,10 @@ def test_an_answer_of_another_server_is_refused(service, send):
     check_error(error, service.address, "python -m trainer jobs list")
 
 
+@pytest.mark.usefixtures("service")
 def test_an_unreachable_service_is_reported(send, monkeypatch):
     monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setenv(ANONYMOUS_VARIABLE, "true")
     code, _, error = send(RIGHT)
     assert code == 1
     check_error(error, "http://127.0.0.1:9", "--region", "python -m trainer jobs list")
@@ -126,6 +121,7 @@ def test_without_credentials_the_login_command_is_named(send, monkeypatch, raise
         raise raised
 
     monkeypatch.delenv(ENDPOINT_VARIABLE, raising=False)
+    monkeypatch.delenv(ANONYMOUS_VARIABLE, raising=False)
     monkeypatch.setattr(google.auth, "default", default)
     code, _, error = send(RIGHT)
     assert code == 1 and "secret" not in error
@@ -133,7 +129,7 @@ def test_without_credentials_the_login_command_is_named(send, monkeypatch, raise
 
 
 def test_ctrl_c_while_sending_names_the_list_command(service, send, monkeypatch):
-    def create(self, kind, body):
+    def create(self, kind, body, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(client.JobClient, "create", create)
@@ -146,15 +142,18 @@ def test_a_local_package_goes_to_the_bucket_once(service, send, bucket, tmp_path
     package = tmp_path / "mine-1.0.tar.gz"
     package.write_bytes(b"content")
     content = changed(
-        PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=[str(package), "gs://b/other.tar.gz"]
+        PACKAGED,
+        workerPoolSpecs__0__pythonPackageSpec__packageUris=[str(package), f"{bucket}/other.tar.gz"],
+        baseOutputDirectory__outputUriPrefix=f"{bucket}/run",
     )
+    locate(f"{bucket}/other.tar.gz").write_bytes(b"other")
     for _ in range(2):
         assert send(content, f"--staging_bucket={bucket}/stage/")[0] == 0
     (entry,) = locate(f"{bucket}/stage/packages").entries()
     assert entry.name == "mine-1.0-ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73.tar.gz"
     for body in service.bodies():
         spec = body["jobSpec"]["workerPoolSpecs"][0]["pythonPackageSpec"]
-        assert spec["packageUris"] == [f"{bucket}/stage/packages/{entry.name}", "gs://b/other.tar.gz"]
+        assert spec["packageUris"] == [f"{bucket}/stage/packages/{entry.name}", f"{bucket}/other.tar.gz"]
 
 
 def test_the_sdk_checks_a_job_before_a_package_is_sent(service, send, monkeypatch):
@@ -167,6 +166,7 @@ def test_the_sdk_checks_a_job_before_a_package_is_sent(service, send, monkeypatc
 
 def test_a_missing_bucket_is_refused_before_the_job(service, send, bucket, monkeypatch):
     monkeypatch.setattr(source_package, "_build", lambda project: ("p.tar.gz", b"package"))
-    code, _, error = send(UNBUILT, f"--staging_bucket={bucket}-missing")
+    content = changed(UNBUILT, baseOutputDirectory__outputUriPrefix=f"{bucket}/run")
+    code, _, error = send(content, f"--staging_bucket={bucket}-missing")
     assert code == 1 and not service.requests
     check_error(error, f"{bucket}-missing")

@@ -1,6 +1,8 @@
 """Files and results of a local study: trials.json, metric files, the table and the plot."""
 
 import importlib.util
+import json
+import os
 import sys
 
 import pytest
@@ -9,7 +11,7 @@ from specs import LOSS, RATE, UNITS, WIDTH, child
 from studies import CONDITIONAL, LOG_RATE, bowl, job, parameters, run, written
 
 from trainer.cloud.tuning import study_report, trial_store
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, StorageError
 
 pytest.importorskip("optuna")
 
@@ -37,7 +39,8 @@ def test_the_trials_file_parses_as_an_answer_of_vertex_ai(tmp_path):
 
     run(job(LOG_RATE, CONDITIONAL, UNITS, count=3), tmp_path, second_fails)
     answer = HyperparameterTuningJob()
-    json_format.ParseDict(written(tmp_path), answer._pb)
+    content = {key: value for key, value in written(tmp_path).items() if key != "trainerArgs"}
+    json_format.ParseDict(content, answer._pb)
     first, second, _ = answer.trials
     values = {parameter.parameter_id: parameter.value for parameter in first.parameters}
     assert (first.state, second.state) == (Trial.State.SUCCEEDED, Trial.State.INFEASIBLE)
@@ -46,15 +49,25 @@ def test_the_trials_file_parses_as_an_answer_of_vertex_ai(tmp_path):
     assert not second.final_measurement.metrics and "1" in second.infeasible_reason
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_is_not_replaced_by_the_trials(make, tmp_path):
+    path = tmp_path / "trials.json"
+    make(path)
+    mode = path.lstat().st_mode
+    check_refusal(lambda: run(job(count=1), tmp_path, bowl), StorageError, str(path))
+    assert path.lstat().st_mode == mode and list(tmp_path.iterdir()) == [path]
+
+
 def test_the_table_has_the_best_first_and_its_flags(tmp_path):
-    study = run(job(LOG_RATE, CONDITIONAL, count=3), tmp_path, lambda trial: bowl(trial) + (trial.id == "1"))
+    spec = job(LOG_RATE, CONDITIONAL, count=3)
+    study = run(spec, tmp_path, lambda trial: bowl(trial) + (trial.id == "1"))
     head, *rows, _, sentence, flags = study_report.format_table(study).splitlines()
     assert head.split() == ["trial", "state", "frechet", "step", "rate", "loss", "penalty_weight"]
     assert [row.split()[0] for row in rows] == [record.id for record in study.ranking]
     assert rows[-1].split()[:4] == ["1", "INFEASIBLE", "-", "-"]
     assert study.best_trial.id in sentence
     assert flags == " ".join(trial_store.to_flags(study.best_trial.parameters))
-    assert run(study.spec, tmp_path, no_trial) == study
+    assert run(spec, tmp_path, no_trial) == study
 
 
 def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
@@ -107,6 +120,13 @@ def test_metrics_of_an_unknown_trial_are_refused(tmp_path):
     check_refusal(lambda: run(job(), tmp_path, no_trial), ConfigError, "1/output.metrics", "trials.json")
 
 
+@pytest.mark.parametrize(("value", "values"), [(0, [0.0]), ("0", [0.0]), (0.5, [0.5]), ("nan", []), (None, [])])
+def test_a_metric_of_zero_is_a_measurement(value, values, tmp_path):
+    (tmp_path / "metrics").write_text(json.dumps({"frechet": value, "global_step": 0}))
+    measurements = trial_store.read_metric_file(tmp_path / "metrics", "frechet")
+    assert [(measurement.step, measurement.value) for measurement in measurements] == [(0, x) for x in values]
+
+
 def test_an_unreadable_metric_file_is_refused(tmp_path):
     def scribble(trial):
         trial.metric_file.write_text("scribble\n{}\n")
@@ -125,4 +145,6 @@ def test_without_optuna_or_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_a_study_without_successes_cannot_be_plotted():
-    check_refusal(lambda: study_report.plot(study_report.Study(spec=job(), folder="study", trials=())), ConfigError)
+    check_refusal(
+        lambda: study_report.plot(study_report.Study(spec=job().study, folder="study", trials=())), ConfigError
+    )

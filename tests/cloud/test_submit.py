@@ -11,14 +11,14 @@ from refusals import check_command_refusal
 from specs import JOB, PACKAGE, STUDY, TUNING, changed
 
 from trainer.cli import submit
-from trainer.cloud.jobs import request as requests, source_package
+from trainer.cloud.jobs import job_request, source_package
 
 pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = Path(__file__).parent / "requests"
 FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
-OUTPUT = {"outputUriPrefix": "gs://b/run"}
+OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
 RIGHT = JOB | {"baseOutputDirectory": OUTPUT}
 RATE = {"parameterId": "generator_learning_rate", "doubleValueSpec": {"minValue": 1e-5, "maxValue": 1e-3}}
 SWEEP = TUNING | {"studySpec": STUDY | {"parameters": [RATE]}, "trialJobSpec": RIGHT}
@@ -56,7 +56,7 @@ def package(monkeypatch):
     monkeypatch.setattr(source_package, "_build", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, "scripts/prepare.yaml"])
 def test_the_request_of_each_file_equals_the_golden_one(dry_run, package, name):
     flags = ["--project=my-project", "--region=us-central1", "--staging_bucket=gs://mine"]
     golden = json.loads((REQUESTS / f"{Path(name).stem}.json").read_text())
@@ -81,10 +81,15 @@ def test_a_dry_run_needs_no_project_or_region(dry_run):
 
 def test_flags_change_name_account_and_args_of_every_pool(dry_run):
     two = changed(RIGHT, workerPoolSpecs__1=JOB["workerPoolSpecs"][0])
-    flags = ["--display_name=mine", "--service_account=me@x.iam", "--args=--recipe=dcgan,--steps=3", "--args=--seed=1"]
+    flags = [
+        "--display_name=mine",
+        "--service_account=me@x.iam.gserviceaccount.com",
+        "--args=--recipe=dcgan,--steps=3",
+        "--args=--seed=1",
+    ]
     args = ["--recipe=dcgan", "--steps=3", "--seed=1"]
     expected = changed(
-        two | {"serviceAccount": "me@x.iam"},
+        two | {"serviceAccount": "me@x.iam.gserviceaccount.com"},
         workerPoolSpecs__0__containerSpec__args=args,
         workerPoolSpecs__1__containerSpec__args=args,
     )
@@ -94,16 +99,16 @@ def test_flags_change_name_account_and_args_of_every_pool(dry_run):
 def test_flags_change_name_and_account_of_a_tuning_job(dry_run):
     named = SWEEP | {"displayName": "sweep"}
     assert dry_run(named)["body"] == named
-    changed_body = dry_run(named, "--display_name=mine", "--service_account=me@x.iam")["body"]
+    changed_body = dry_run(named, "--display_name=mine", "--service_account=me@x.iam.gserviceaccount.com")["body"]
     assert changed_body == named | {
         "displayName": "mine",
-        "trialJobSpec": named["trialJobSpec"] | {"serviceAccount": "me@x.iam"},
+        "trialJobSpec": named["trialJobSpec"] | {"serviceAccount": "me@x.iam.gserviceaccount.com"},
     }
 
 
 @pytest.mark.parametrize("text", ["$PROJECT", "${BUCKET}/x", "$(PROJECT)", "MY_PROJECT", "PROJECTS", "my-project"])
 def test_names_of_variables_are_no_placeholders(text):
-    requests.check_placeholders({"env": [{"name": "PROJECT", "value": "x"}], "args": [text]})
+    job_request.check_placeholders({"env": [{"name": "PROJECT", "value": "x"}], "args": [text]})
 
 
 def test_a_dry_run_prints_placeholders(dry_run):

@@ -4,19 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from specs import JOB, changed
+from local_vertex import local_service
+from specs import changed
+from submissions import RIGHT
 
 from trainer.cli import submit
-from trainer.cloud.vertex.endpoint import ENDPOINT_VARIABLE
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import StorageError
 from trainer.storage import locate
 from trainer.storage.local import LocalLocation
-from trainer.testing.vertex_service import VertexService
 
 pytest.importorskip("yaml")
 
-RIGHT = JOB | {"baseOutputDirectory": {"outputUriPrefix": "gs://b/run"}}
 WHERE = "workerPoolSpecs[0].containerSpec.args"
 TEXTS = {"name": "photos", "source": "", "license": "", "attribution": ""}
 
@@ -28,8 +27,7 @@ def send(tmp_path, capsys, monkeypatch):
     def run(*args, more=()):
         path = tmp_path / "job.json"
         path.write_text(json.dumps(changed(RIGHT, workerPoolSpecs__0__containerSpec__args=list(args))))
-        with VertexService() as service:
-            monkeypatch.setenv(ENDPOINT_VARIABLE, service.address)
+        with local_service(monkeypatch) as service:
             code = submit.main(["submit", f"--config={path}", "--project=p", "--region=us-central1", *more])
             printed = capsys.readouterr()
             return code, printed.out, printed.err.replace(f"{path}: ", ""), len(service.jobs)
@@ -39,7 +37,7 @@ def send(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def photos(bucket, tmp_path):
-    """Returns a bucket folder with a data set: eight images without classes in two shards."""
+    """Returns a bucket folder with a dataset: eight images without classes in two shards."""
     images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), np.uint8)
     write_prepared(tmp_path / "photos", images, np.zeros(8, np.int32), ["all"], num_shards=2, **TEXTS)
     locate(f"{bucket}/photos").upload(tmp_path / "photos", [path.name for path in (tmp_path / "photos").iterdir()])
@@ -73,6 +71,8 @@ def check_refused(sent, *mentions):
         (["--recipe=mine:own", "--inception_weights=https://host/x?sig=1"], ("inception_weights", "https://")),
         (["--metrics=none", "--stop_on_collapse"], ("stop_on_collapse", "metrics=none")),
         (["--recipe=photos"], ("photos", "--dataset")),
+        (["--recipe=pix2pix", "--dataset=digits"], ("pix2pix", "digits", "paired")),
+        (["--recipe=photos", "--dataset=gray_to_color:tinted:digits"], ("gray_to_color", "model=gan", "pix2pix")),
         (["--recipe=photos", "--dataset=photos"], ("dataset=photos",)),
         (["--recipe=photos", "--dataset=digits", "--padding=1"], ("photos", "30x30", "--image_size=32,32")),
         (["--recipe=photos", "--dataset=digits", "--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
@@ -103,6 +103,7 @@ def test_weights_in_a_bucket_are_checked_except_in_a_dry_run(send, bucket):
 @pytest.mark.parametrize(
     "args",
     [
+        *[["--recipe=pix2pix", "--dataset=gray_to_color:tinted:digits", "--dataset_b=gray_to_color:cifar10"]],
         *[["--dataset=/data/photos"], ["--recipe=mine:own"], ["--recipe=mine:own", "--global_batch_size=9000"]],
         *[["--inception_weights=/data/weights.tgz"], ["--metrics=inception", "--inception_weights=/weights.pb"]],
         *[["--recipe=mine:own", "--inception_weights=/opt/x"], ["--dataset=/data/x", "--inception_weights=/data/y"]],
@@ -143,7 +144,7 @@ def test_data_in_a_bucket_is_checked_except_in_a_dry_run(send, photos):
 @pytest.mark.parametrize(
     "change", [None, lambda content: b"", lambda content: content[:-1], lambda content: content[:-1] + b"x"]
 )
-def test_a_data_set_whose_shards_are_missing_or_replaced_is_refused(send, photos, change):
+def test_a_dataset_whose_shards_are_missing_or_replaced_is_refused(send, photos, change):
     shard = locate(photos) / "photos-00001-of-00002.tfrecord"
     if change is None:
         shard.parent.delete([shard.name])
@@ -160,11 +161,14 @@ def test_a_missing_bucket_is_refused(send, bucket):
 
 
 def test_a_bucket_without_access_is_left_to_the_job(send, monkeypatch):
-    def refuse(self):
-        raise StorageError("gs://b/photos cannot be read.")
+    class Unreadable(LocalLocation):
+        def __truediv__(self, name):
+            return self
 
-    monkeypatch.setattr("trainer.data.datasets.locate", LocalLocation)
-    monkeypatch.setattr(LocalLocation, "exists", refuse)
-    code, said, error, jobs = send("--recipe=dcgan", "--dataset=gs://b/photos")
+        def exists(self):
+            raise StorageError("gs://bkt/photos cannot be read.")
+
+    monkeypatch.setattr("trainer.data.datasets.locate", Unreadable)
+    code, said, error, jobs = send("--recipe=dcgan", "--dataset=gs://bkt/photos")
     assert (code, error, jobs) == (0, "", 1)
-    assert [line for line in said.splitlines() if "WARNING" in line and "gs://b/photos" in line]
+    assert [line for line in said.splitlines() if "WARNING" in line and "gs://bkt/photos" in line]

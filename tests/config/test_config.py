@@ -106,7 +106,7 @@ def test_epochs_become_steps_of_whole_batches():
     assert config.resolve(1000).steps == 45
 
 
-def test_cadences_in_epochs_become_steps():
+def test_intervals_in_epochs_become_steps():
     config = TrainConfig(global_batch_size=100, epochs=50.0, sample_every_epochs=1.0, checkpoint_every_epochs=20.0)
     resolved = config.resolve(1050)
     assert (resolved.sample_every_steps, resolved.checkpoint_every_steps) == (10, 200)
@@ -151,9 +151,25 @@ def test_only_length_and_intervals_may_change_on_resume():
     assert config.fingerprint != config.override(loss="hinge").fingerprint
 
 
+def test_paths_in_mounted_buckets_name_the_buckets():
+    paths = {"job_dir", "dataset", "dataset_b", "init_from", "inception_weights"}
+    mounted = TrainConfig(**dict.fromkeys([*paths, "recipe"], "/gcs/bucket/name")).without_mounts()
+    assert {name for name, value in mounted.to_dict().items() if value == "gs://bucket/name"} == paths
+    assert TrainConfig().without_mounts() == TrainConfig()
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_complete_and_described(name):
     config = recipes.get(name, recipes.RecipeContext(image_shape=(64, 64, 3), num_images=5000))
     assert config.recipe == name
     assert config.resolve(5000).steps > 0
     assert recipes.summary(name).endswith((".", ","))
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if recipes.takes_context(name)])
+def test_no_recipe_chooses_steps_if_the_user_sets_the_length(name):
+    facts = {"image_shape": (64, 64, 3), "num_images": 5000}
+    for settings in ({"epochs": 2.0}, {"steps": 7}, {"steps": None}):
+        context = recipes.RecipeContext(**facts, settings=settings)
+        assert recipes.get(name, context).steps == settings.get("steps")
+        assert "steps" not in context.reasons

@@ -9,7 +9,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags, recipes
 from trainer.errors import ConfigError
 from trainer.models import ConditionalGAN, from_config
-from trainer.training import configure
+from trainer.training import complete_config
 
 
 def override(name="digits", **changes):
@@ -19,7 +19,7 @@ def override(name="digits", **changes):
 
 def resolve(**changes):
     """Returns a call that resolves the recipe vanilla with other settings."""
-    return lambda: configure.resolve(recipes.get("vanilla").override(**changes), Environment())
+    return lambda: complete_config.resolve(recipes.get("vanilla").override(**changes), Environment())
 
 
 def options(model, **model_options):
@@ -53,6 +53,8 @@ def test_a_flag_of_a_wrong_type_is_refused(argument):
     [
         row("too small", override(global_batch_size=0), "global_batch_size", "0", "1"),
         row("negative", override(generator_learning_rate=-1.0), "generator_learning_rate", "-1.0"),
+        row("no epochs", override(epochs=0.0), "epochs", "0.0"),
+        row("fewer than no epochs", override(epochs=-1), "epochs", "-1"),
         row("nan", override(generator_learning_rate=float("nan")), "generator_learning_rate", "nan"),
         row("too large", override(beta_1=1.0), "beta_1", "1.0"),
         row("too many samples", override(num_metric_samples=10**9), "num_metric_samples", f"{10**9}", f"{10**6}"),
@@ -131,6 +133,10 @@ CYCLE = {"model": "cyclegan", "architecture": "unet_translator", "dataset_b": "i
         ({"inception_score": True, "metrics": "none"}, ("inception_score", "none")),
         ({"stop_on_collapse": True, "metrics": "none"}, ("stop_on_collapse", "none")),
         (SEPARATE | {"loss": "relativistic"}, ("discriminator_updates", "separate", "relativistic", "together")),
+        (
+            SEPARATE | {"model": "fastgan", "architecture": "fastgan"},
+            ("discriminator_updates=separate", "model=fastgan", "together", "concatenated"),
+        ),
         (SEPARATE | {"penalties": ("r1",)}, ("penalties", "discriminator_updates", "separate", "together")),
         (SEPARATE | {"discriminator_repeats": 2}, ("discriminator_repeats", "2", "discriminator_updates", "together")),
         (SIMULTANEOUS | {"discriminator_repeats": 2}, ("discriminator_repeats", "2", "update_order", "alternating")),

@@ -163,7 +163,7 @@ def test_every_number_of_devices_divides_the_batch(num_devices):
 
 @pytest.mark.parametrize("num_images", [12, 100, 300, 4317, 50_000, 10**6, 10**7])
 @pytest.mark.parametrize("size", SIZES)
-def test_any_number_of_images_has_a_length_and_cadences(num_images, size):
+def test_any_number_of_images_has_a_length_and_intervals(num_images, size):
     config = plan(num_images=num_images, size=size).resolve(num_images)
     assert config.steps >= 1000
     for name in ("evaluate", "sample", "checkpoint"):
@@ -176,7 +176,7 @@ def test_few_images_are_augmented_and_many_are_not():
     ends = [config.augment_probability_end or 0 for config in chosen]
     assert ends == sorted(ends, reverse=True) and ends[0] > 0.3 and ends[-1] == 0
     assert [config.augment for config in chosen] == ["ada", "ada", "ada", None]
-    assert plan(channels=4, num_images=300).augment is None
+    assert plan(channels=4, num_images=300).augment == "ada"
 
 
 @pytest.mark.parametrize(

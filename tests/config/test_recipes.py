@@ -14,7 +14,7 @@ from trainer.config import recipes
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.models import GAN, ConditionalGAN, CycleGAN, from_config, losses
 from trainer.models.step_plan import step_plan
-from trainer.training import configure
+from trainer.training import complete_config
 from trainer.training.schedules import Ramp
 
 KINDS = {
@@ -53,7 +53,7 @@ def repeated(first, *others):
 
 def recipe(name, shape=(28, 28, 1), num_classes=10, **changes):
     """Returns a recipe's resolved config and its GAN."""
-    config = configure.resolve(recipes.get(name).override(**changes), Environment())
+    config = complete_config.resolve(recipes.get(name).override(**changes), Environment())
     return config, from_config(config, shape, num_classes)
 
 

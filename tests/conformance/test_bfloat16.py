@@ -2,11 +2,9 @@
 
 import pytest
 import tensorflow as tf
-from test_golden import BATCH, IMAGES, config_of, small, some_images
+from test_golden import BATCH, compiled, config_of
 
-from trainer import data
 from trainer.config import recipes
-from trainer.models import CycleGAN, from_config
 from trainer.models.step_plan import step_plan
 from trainer.models.weighted_penalties import WeightedPenalties
 from trainer.training.step import TrainStep
@@ -22,15 +20,6 @@ def convolutional():
     return [name for name in recipes.names() if config_of(name).architecture != "mlp"]
 
 
-def compiled(name):
-    config = small(config_of(name)).override(precision="bfloat16", jit_compile="off")
-    images, targets = some_images(config.dataset, config.class_numbers, config.padding)
-    gan = from_config(config, images.shape[1:], data.describe(config.dataset).num_classes)
-    if isinstance(gan, CycleGAN):
-        targets, _ = some_images(config.dataset_b, None, config.padding)
-    return gan, gan.make_chunk(images[:IMAGES], targets)
-
-
 def nodes_of(function):
     """All nodes of a graph and of the functions that it calls."""
     definition = function.get_concrete_function().graph.as_graph_def()
@@ -41,8 +30,8 @@ def nodes_of(function):
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in convolutional()]
 )
 def test_a_step_has_its_products_in_bfloat16_and_its_sums_in_float32(name, monkeypatch):
-    gan, chunk = compiled(name)
-    plan = step_plan(gan, BATCH)
+    gan, arrays = compiled(name, precision="bfloat16", jit_compile="off")
+    plan, chunk = step_plan(gan, BATCH), gan.make_chunk(*arrays)
     seen = {"loss": [], "logits": [], "penalty": []}
 
     def forward(*arguments):

@@ -53,6 +53,16 @@ def save(request, tmp_path):
     return write
 
 
+def test_color_images_with_alpha_have_their_channels_last(save):
+    rgba = np.concatenate([COLOR, GRAY[..., np.newaxis]], axis=-1)
+    images, _, _ = read(save({"x": rgba}))
+    np.testing.assert_array_equal(images, rgba)
+    square = np.random.default_rng(2).integers(0, 256, (6, 3, 5, 4), np.uint8)
+    square[0, 0, 0, :2] = 0, 255
+    images, _, _ = read(save({"x": square}))
+    np.testing.assert_array_equal(images, square.transpose(0, 2, 3, 1))
+
+
 def read(path, **options):
     """Returns the images [N, H, W, C], the class name of each image, and the notes of a source."""
     with open_source(str(path), options=SourceOptions(**options)) as source:

@@ -105,7 +105,7 @@ def test_the_padding_of_an_order_is_never_read(stream, monkeypatch):
     assert all((plain[name] == padded_otherwise[name]).all() for name in plain)
 
 
-def test_a_data_set_with_more_images_than_it_states_is_refused(stream):
+def test_a_dataset_with_more_images_than_it_states_is_refused(stream):
     spec = stream.files.spec
     stream.files.spec = dataclasses.replace(spec, class_counts=(3, 3, 3, 0))
     with closing(balanced_loader(stream)) as loader:

@@ -27,6 +27,7 @@ import pytest
 from PIL import Image
 from refusals import check_refusal
 
+from trainer.data.loading import load
 from trainer.data.prepare import convert
 from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
@@ -469,13 +470,14 @@ def test_sets_of_almost_black_images_are_reported(values, mode, bits, tmp_path, 
         (Image.fromarray(array) if mode != "RGB" else Image.merge("RGB", [Image.fromarray(array)] * 3)).save(
             tmp_path / f"{index}.png"
         )
-    _, progress = convert_source(tmp_path, tmp_path / "dark")
-    assert progress.num_dark == 4 and progress.max_value <= 64
+    convert_source(tmp_path, tmp_path / "dark")
+    max_value = load(str(tmp_path / "dark")).images.max()
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1 and "--bits" in warnings[0] and str(progress.max_value) in warnings[0]
+    assert len(warnings) == 1 and max_value <= 64
+    assert "4 of 4" in warnings[0] and "--bits" in warnings[0] and f"end at {max_value} of 255" in warnings[0]
     caplog.clear()
-    _, progress = convert_source(tmp_path, tmp_path / "bright", bits=bits)
-    assert (progress.num_dark, progress.max_value) == (0, 255) and not caplog.records
+    convert_source(tmp_path, tmp_path / "bright", bits=bits)
+    assert load(str(tmp_path / "bright")).images.max() == 255 and not caplog.records
     check_refusal(lambda: convert_source(tmp_path, tmp_path / "none", bits=bits - 1 or 16), DataError, "--bits")
 
 

@@ -1,18 +1,19 @@
-"""Conversion of a source to a prepared data set: reproducible bytes, complete or absent, and named bad images."""
+"""Conversion of a source to a prepared dataset: reproducible bytes, complete or absent, and named bad images."""
 
 import hashlib
 import io
 import json
+import os
 import re
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
-from refusals import check_refusal
+from refusals import check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
-from trainer.cli import prepare
+from trainer.cli import progress
 from trainer.data.loading import load
 from trainer.data.prepare import convert
 from trainer.data.prepare.convert import ConversionOptions
@@ -56,7 +57,18 @@ def numbers(arrays):
     return arrays.images[:, 0, 0, 0].tolist()
 
 
-def test_every_image_is_in_the_data_set_once_with_its_class(folder, tmp_path):
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_is_not_replaced_by_the_description(make, folder, tmp_path, capsys):
+    path = tmp_path / "out/dataset.json"
+    path.parent.mkdir()
+    make(path)
+    mode = path.lstat().st_mode
+    argv = ["trainer", "prepare", f"--source={folder}", f"--out={tmp_path}/out", "--processes=1"]
+    check_command_refusal(commands.main, argv, capsys, 1, str(path))
+    assert path.lstat().st_mode == mode and list(path.parent.iterdir()) == [path]
+
+
+def test_every_image_is_in_the_dataset_once_with_its_class(folder, tmp_path):
     spec, progress = convert_folder(folder, tmp_path / "out", shard_mib=0.001)
     arrays = load(str(tmp_path / "out"))
     assert sorted(numbers(arrays)) == list(range(40)) and numbers(arrays)[:10] != list(range(10))
@@ -129,7 +141,7 @@ def test_the_first_images_determine_gray_or_color(tmp_path):
     assert convert_folder(tmp_path / "gray", tmp_path / "color")[0].image_shape == (6, 6, 3)
 
 
-def test_an_interrupted_data_set_is_replaced_and_a_complete_one_kept(folder, tmp_path):
+def test_an_interrupted_dataset_is_replaced_and_a_complete_one_kept(folder, tmp_path):
     def interrupt(progress):
         if progress.done == 30:
             raise KeyboardInterrupt
@@ -158,7 +170,7 @@ OF_THE_USER = [
 ]
 
 
-def test_only_shards_of_an_interrupted_data_set_are_deleted(folder, tmp_path):
+def test_only_shards_of_an_interrupted_dataset_are_deleted(folder, tmp_path):
     for name in LEFT + OF_THE_USER:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_bytes(name.encode())
@@ -170,7 +182,7 @@ def test_only_shards_of_an_interrupted_data_set_are_deleted(folder, tmp_path):
     assert len(load(str(tmp_path / "out")).images) == 40
 
 
-def test_a_data_set_beside_its_images_leaves_them_unchanged(tmp_path):
+def test_a_dataset_beside_its_images_leaves_them_unchanged(tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     for number in range(6):
@@ -182,7 +194,7 @@ def test_a_data_set_beside_its_images_leaves_them_unchanged(tmp_path):
     assert digests(tmp_path / "again").items() < digests(flat).items()
 
 
-def test_a_data_set_in_a_bucket_has_the_same_bytes(folder, bucket, tmp_path, monkeypatch):
+def test_a_dataset_in_a_bucket_has_the_same_bytes(folder, bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     remote = locate(bucket)
     (remote / "pictures").upload(folder, [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")])
@@ -204,7 +216,7 @@ def run(*arguments):
     return commands.main(["trainer", "prepare", *arguments])
 
 
-def test_the_command_writes_a_data_set_and_prints_how_to_train_on_it(folder, tmp_path, capsys):
+def test_the_command_writes_a_dataset_and_prints_how_to_train_on_it(folder, tmp_path, capsys):
     (folder / "a" / "empty.png").write_bytes(b"")
     out = tmp_path / "out"
     flags = [f"--source={folder}", f"--out={out}", "--image_size=4", "--max_bad_images=2", "--processes=1"]
@@ -214,6 +226,7 @@ def test_the_command_writes_a_data_set_and_prints_how_to_train_on_it(folder, tmp
     assert run(*flags) == 0
     output = messages(capsys)
     assert all(fact in output for fact in ("40", "4×4×3", "a/empty.png"))
+    check_command_refusal(lambda argv: run(*argv), [*flags, "--dry_run"], capsys, 2, f"out={out}")
     assert f"python -m trainer.task --recipe=photos --dataset={out} --job_dir=runs/out" in output
     spec = json.loads((out / "dataset.json").read_text())
     assert spec["source"] == str(folder) and spec["options"]["resize"] == "crop"
@@ -228,7 +241,7 @@ def test_progress_is_shown_while_an_image_takes_long(num_processes, tmp_path, mo
         array = np.random.default_rng(number).integers(0, 255, (4000, 4000, 3), np.uint8)
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)
         (tmp_path / f"pictures/{number}.png").write_bytes(buffer.getvalue())
-    monkeypatch.setattr(prepare, "_SECS_BETWEEN_MESSAGES", 0.02)
+    monkeypatch.setattr(progress, "_SECS_BETWEEN_MESSAGES", 0.02)
     flags = [f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", f"--processes={num_processes}"]
     assert run(*flags, "--image_size=2000") == 0
     output = messages(capsys)

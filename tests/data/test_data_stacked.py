@@ -1,4 +1,4 @@
-"""Stacked data sets: the drawn digits and the stacked images."""
+"""Stacked datasets: the drawn digits and the stacked images."""
 
 import hashlib
 

@@ -1,9 +1,10 @@
-"""Refused data sets: names, classes, descriptions, shards, records and arrays.
+"""Refused datasets: names, classes, descriptions, shards, records and arrays.
 
 Every row states the type of the error and the facts that its message mentions. Its wording is free.
 """
 
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_config, tiny_gan
+from PIL import Image
 from refusals import Refusal, check_refusal
 
 from trainer.cloud.vertex.environment import Environment
@@ -25,7 +27,7 @@ from trainer.data.tfrecord_reader import read_prepared
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
-from trainer.training.configure import resolve
+from trainer.training.complete_config import resolve
 
 LABELS = np.array([1, 0, 1, 2, 1, 1, 0])
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), np.uint8)
@@ -34,13 +36,13 @@ FIRST_SHARD, LAST_SHARD = "toy-00000-of-00002.tfrecord", "toy-00001-of-00002.tfr
 
 
 def write(folder, images=IMAGES, labels=LABELS, num_shards=2, class_names="abc"):
-    """Writes a prepared data set of two shards with three and four images."""
+    """Writes a prepared dataset of two shards with three and four images."""
     texts = {"name": "toy", "source": "", "license": "", "attribution": ""}
     return write_prepared(folder, images, labels, list(class_names), num_shards=num_shards, **texts)
 
 
 def write_gray(folder, labels, num_classes):
-    """Writes a prepared data set of gray images of 2×1 pixels, and returns its folder."""
+    """Writes a prepared dataset of gray images of 2×1 pixels, and returns its folder."""
     images = np.arange(2 * len(labels), dtype=np.uint8).reshape(-1, 2, 1, 1)
     write(folder, images, np.asarray(labels), 1, [str(label) for label in range(num_classes)])
     return folder
@@ -144,7 +146,34 @@ def invalid_spec(name, text):
 
 
 DESCRIPTIONS = [
-    changed_spec("format of another version", {"format_version": 2}, "format_version", "2"),
+    changed_spec("format of another version", {"format_version": 3}, "format_version", "3"),
+    changed_spec("new format without encoding", {"format_version": 2}, "format_version", "2", "png"),
+    changed_spec("old format with encoding", {"encoding": "jpeg"}, "format_version", "1", "jpeg"),
+    changed_spec("unknown encoding", {"format_version": 2, "encoding": "avif"}, "encoding", "avif", "webp"),
+    changed_spec(
+        "JPEG of four channels",
+        {"format_version": 2, "encoding": "jpeg", "image_shape": [4, 6, 4]},
+        "jpeg",
+        "[4, 6, 4]",
+    ),
+    changed_spec(
+        "JPEG inputs of four channels", {"format_version": 2, "encoding": "jpeg", "input_channels": 4}, "jpeg", "4"
+    ),
+    changed_spec(
+        "WebP of a longer side",
+        {"format_version": 2, "encoding": "webp", "image_shape": [1, 16_384, 3]},
+        "webp",
+        "16384",
+    ),
+    *[
+        changed_spec(
+            f"more pixels than shards of {encoding} can hold",
+            {"format_version": 2, "encoding": encoding, "image_shape": [2000, 2000, 3]},
+            "[2000, 2000, 3]",
+            encoding,
+        )
+        for encoding in ("jpeg", "webp")
+    ],
     changed_spec("count of images that the shards contradict", {"num_examples": 8}, "8", "7"),
     changed_spec("class counts that the shards contradict", {"class_counts": [2, 4, 2]}, "8", "7"),
     changed_spec("fewer class names than counts", {"class_names": ["a"]}, "1", "3"),
@@ -174,7 +203,7 @@ DESCRIPTIONS = [
 
 
 def damaged(name, damage, *mentions):
-    """Returns a row with a data set that is damaged after it was written."""
+    """Returns a row with a dataset that is damaged after it was written."""
 
     def act(folder):
         write(folder)
@@ -350,6 +379,94 @@ RECORDS = [
 ]
 
 
+def encoded(encoding, size=(4, 6), channels=3, **options):
+    """Returns the bytes of an image."""
+    buffer = io.BytesIO()
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    Image.new(mode, size[::-1], (30, 40, 50, 60)[:channels] if channels > 1 else 9).save(buffer, encoding, **options)
+    return buffer.getvalue()
+
+
+JPEG, WEBP, WEBP_ALPHA = encoded("jpeg"), encoded("webp"), encoded("webp", channels=4)
+ANIMATION = {"save_all": True, "append_images": [Image.new("RGB", (6, 4), "red")]}
+EXIF = Image.Exif()
+EXIF[0x010E] = "text"
+
+
+def with_sizes(image, *changes):
+    """Returns an image whose header states other sizes: pairs of a position and two bytes."""
+    for position, size in changes:
+        image = image[:position] + size + image[position + 2 :]
+    return image
+
+
+def in_encoding(name, encoding, image, *mentions, **changes):
+    """Returns a row whose dataset states an encoding, and whose first record has this image."""
+
+    def damage(folder):
+        replace_first_shard(folder, [record(image)] * 3)
+        path = folder / "dataset.json"
+        spec = {"format_version": 2, "encoding": encoding, **changes}
+        path.write_text(json.dumps(json.loads(path.read_text()) | spec))
+
+    return damaged(name, damage, FIRST_SHARD, "record 0", *mentions)
+
+
+ENCODED = [
+    in_encoding("PNG in a set of JPEGs", "jpeg", GOOD, "JPEG"),
+    in_encoding("WebP in a set of JPEGs", "jpeg", WEBP, "JPEG"),
+    in_encoding("JPEG in a set of WebPs", "webp", JPEG, "WebP"),
+    in_encoding("missing JPEG", "jpeg", b"", "image"),
+    in_encoding("JPEG of another size", "jpeg", encoded("jpeg", (6, 4)), "[6, 4, 3]", "[4, 6, 3]"),
+    in_encoding("JPEG of one channel", "jpeg", encoded("jpeg", channels=1), "[4, 6, 1]"),
+    in_encoding(
+        "JPEG of a gigapixel",
+        "jpeg",
+        with_sizes(JPEG, (JPEG.index(b"\xff\xc0") + 5, b"\x7f\xff"), (JPEG.index(b"\xff\xc0") + 7, b"\x7f\xff")),
+        "[32767, 32767, 3]",
+    ),
+    in_encoding("progressive JPEG", "jpeg", encoded("jpeg", progressive=True), "baseline"),
+    in_encoding("JPEG of many scans", "jpeg", JPEG + JPEG[JPEG.index(b"\xff\xda") :] * 100, "scan"),
+    in_encoding("JPEG without scan", "jpeg", JPEG[: JPEG.index(b"\xff\xda")], "JPEG"),
+    in_encoding("JPEG without header", "jpeg", b"\xff\xd8\xff\xe0\0\x04\0\0\xff\xda", "JPEG"),
+    in_encoding("JPEG truncated", "jpeg", JPEG[:-4], "jpeg"),
+    in_encoding("WebP of another size", "webp", encoded("webp", (6, 4)), "[6, 4, 3]", "[4, 6, 3]"),
+    in_encoding("WebP with alpha in a set without", "webp", WEBP_ALPHA, "[4, 6, 4]"),
+    in_encoding("lossless WebP", "webp", encoded("webp", lossless=True), "lossy"),
+    in_encoding("animated WebP", "webp", encoded("webp", **ANIMATION), "animation"),
+    in_encoding("WebP with metadata", "webp", encoded("webp", exif=EXIF), "WebP"),
+    in_encoding(
+        "WebP with alpha and metadata",
+        "webp",
+        encoded("webp", channels=4, exif=EXIF),
+        "WebP",
+        image_shape=[4, 6, 4],
+    ),
+    in_encoding(
+        "WebP with the flag of animations",
+        "webp",
+        with_sizes(WEBP_ALPHA, (20, b"\x12\0")),
+        "animation",
+        image_shape=[4, 6, 4],
+    ),
+    in_encoding(
+        "WebP of 256 megapixels",
+        "webp",
+        with_sizes(WEBP, (26, b"\xff\x3f"), (28, b"\xff\x3f")),
+        "[16383, 16383, 3]",
+    ),
+    in_encoding(
+        "WebP whose canvas differs from its pixels",
+        "webp",
+        with_sizes(WEBP_ALPHA, (24, b"\7\0")),
+        "WebP",
+        image_shape=[4, 8, 4],
+    ),
+    in_encoding("WebP without header", "webp", WEBP[:25], "WebP"),
+    in_encoding("WebP truncated", "webp", WEBP[:-3], "webp"),
+]
+
+
 def arrays(name, changes, *mentions):
     """Returns a row with arrays that `write_prepared` refuses without writing a file."""
 
@@ -376,9 +493,9 @@ ARRAYS = [
 ]
 
 
-TABLE = [*DATA_SETS, *DESCRIPTIONS, *SHARDS, *RECORDS, *ARRAYS]
+TABLE = [*DATA_SETS, *DESCRIPTIONS, *SHARDS, *RECORDS, *ENCODED, *ARRAYS]
 
 
 @pytest.mark.parametrize("refusal", TABLE, ids=lambda refusal: refusal.name)
-def test_refused_data_sets_are_named(tmp_path, refusal):
+def test_refused_datasets_are_named(tmp_path, refusal):
     check_refusal(lambda: refusal.act(tmp_path), refusal.error, *refusal.mentions)

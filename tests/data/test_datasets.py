@@ -1,4 +1,4 @@
-"""Descriptions of data sets: shapes, sizes, classes and padding, without reading images."""
+"""Descriptions of datasets: shapes, sizes, classes and padding, without reading images."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ VALID = {
         ("cifar10", (32, 32, 3), 50000),
     ],
 )
-def test_known_data_sets_have_ten_classes_and_their_published_size(name, shape, num_examples):
+def test_known_datasets_have_ten_classes_and_their_published_size(name, shape, num_examples):
     info = describe(name)
     assert (info.name, info.image_shape, info.num_examples, info.num_classes) == (name, shape, num_examples, 10)
     assert len(info.class_counts) == 10

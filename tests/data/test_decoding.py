@@ -262,7 +262,7 @@ def test_any_exception_of_a_decoder_is_a_bad_image(monkeypatch):
 
         monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
         check_refusal(lambda: decoding.decode(content, AS_IT_IS), DataError)
-        assert decoding.encode(AS_IT_IS, content).png is None
+        assert decoding.encode(AS_IT_IS, content).image is None
 
 
 def png_of_chunks(size, *chunks):
@@ -376,7 +376,7 @@ def test_only_regular_files_are_opened(kind, tmp_path):
     path = special_file(kind, tmp_path)
     check_refusal(lambda: decoding.decode(path, AS_IT_IS), DataError)
     check_refusal(lambda: read_shape(path), DataError)
-    assert decoding.encode(AS_IT_IS, path).png is None
+    assert decoding.encode(AS_IT_IS, path).image is None
 
 
 def test_a_temporary_copy_is_deleted_when_it_is_decoded(tmp_path):

@@ -1,4 +1,4 @@
-"""Hostile names and texts in prepared data sets, archives and CSV files are refused or escaped."""
+"""Hostile names and texts in prepared datasets, archives and CSV files are refused or escaped."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("outside")
 
 @pytest.fixture(params=["local", "bucket"])
 def prepared_set(request, work):
-    """A function that writes a data set with changed fields of its first shard, and returns its location."""
+    """A function that writes a dataset with changed fields of its first shard, and returns its location."""
 
     def make(**changes):
         write_prepared(work / "set", IMAGES, np.arange(4) % 2, ["a", "b"], num_shards=2, **TEXTS)
@@ -54,14 +54,14 @@ def check_set_refused(folder, work, refused):
 
 
 @hostile_names
-def test_a_data_set_with_a_hostile_shard_is_refused(key, prepared_set, work, outside, refused):
+def test_a_dataset_with_a_hostile_shard_is_refused(key, prepared_set, work, outside, refused):
     check_set_refused(prepared_set(file=name_of(key, outside)), work, refused)
 
 
 @pytest.mark.parametrize(
     "digest", ["{outside}/x", "../../../../outside/x", "../x", "", "A" * 64, "0" * 63, "0" * 64 + "\n", "\x1b[2J", "\0"]
 )
-def test_a_data_set_with_an_invalid_hash_is_refused(digest, prepared_set, work, outside, refused):
+def test_a_dataset_with_an_invalid_hash_is_refused(digest, prepared_set, work, outside, refused):
     check_set_refused(prepared_set(sha256=digest.replace("{outside}", str(outside))), work, refused)
 
 
@@ -84,7 +84,7 @@ def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(work, outside, refu
     refused(run("inspect", f"--dataset={work}/set"))
 
 
-def test_texts_of_a_data_set_are_escaped_on_the_terminal(work, capsys, refused):
+def test_texts_of_a_dataset_are_escaped_on_the_terminal(work, capsys, refused):
     names = ["a\x9b2J", "b\x7f\u202e"]
     write_prepared(work / "set", IMAGES, np.arange(4) % 2, names, **TEXTS)
     assert run("inspect", f"--dataset={work}/set") == 0

@@ -234,7 +234,7 @@ def test_the_chunk_of_a_visit_depends_on_the_seed_only(schedule, visit):
 @given(sizes=SIZES, images=st.floats(0.5, 400), padding=st.integers(0, 2))
 def test_the_number_of_chunks_is_the_smallest_of_which_two_fit(sizes, images, padding):
     shards = shards_of(sizes)
-    spec = types.SimpleNamespace(name="set", image_shape=(4, 6, 3), num_examples=sum(sizes), shards=shards)
+    spec = types.SimpleNamespace(name="set", array_shape=(4, 6, 3), num_examples=sum(sizes), shards=shards)
     count = functools.partial(choose_num_chunks, spec, images * (4 + 2 * padding) * (6 + 2 * padding) * 3 / 2**20)
 
     def fit(chunks):

@@ -1,4 +1,4 @@
-"""`inspect` describes a data set, draws its images, and finds damage with --verify."""
+"""`inspect` describes a dataset, draws its images, and finds damage with --verify."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def inspect(*arguments):
     return commands.main(["trainer", "inspect", *arguments])
 
 
-def test_a_data_set_is_described_and_drawn(folder, tmp_path, capsys):
+def test_a_dataset_is_described_and_drawn(folder, tmp_path, capsys):
     assert inspect(f"--dataset={folder}", "--verify", f"--contact_sheet={tmp_path}/sheet.png") == 0
     output = json.loads(capsys.readouterr().out)
     assert (output["num_examples"], output["image_shape"], output["classes"]) == (
@@ -52,7 +52,7 @@ def test_damage_is_found_with_verify(folder, capsys):
     check_command_refusal(commands.main, arguments, capsys, 1, "toy-00002-of-00003.tfrecord", "SHA-256")
 
 
-def test_a_transformed_data_set_is_described(capsys):
+def test_a_transformed_dataset_is_described(capsys):
     assert inspect("--dataset=inverted:digits") == 0
     assert json.loads(capsys.readouterr().out)["classes"]["7"] == 500
 

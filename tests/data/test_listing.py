@@ -11,7 +11,7 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
-from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.data.prepare.sources import SourceOptions, listing, open_source
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
 
@@ -353,6 +353,18 @@ def test_later_files_of_an_archive_replace_earlier_ones(tmp_path):
     for name in ("set.zip", "set.tar"):
         classes, notes = classes_of(tmp_path / name)
         assert classes == {"a/1.png": "a"} and ": 1." in notes
+
+
+@pytest.mark.parametrize("num_keys", [1, 3, 50_000])
+def test_long_lists_are_in_natural_order(num_keys, monkeypatch):
+    monkeypatch.setattr(listing, "_NUM_KEYS", num_keys)
+    ordered = ["a/2.png", "a/10.png", "a/b.png", "a/c/1.png", "b/01.png", "b/1.png", "b/x/9.png", "b/x/10.png"]
+    for names in (sorted(ordered), sorted(ordered, reverse=True)):
+        images = listing.list_images([f"set/{name}" for name in names], "set", "set", SourceOptions(), bytes).items
+        assert [image.label for image in images] == [0] * 4 + [1] * 4
+        equal = sorted(("b/01.png", "b/1.png"), key=names.index)  # equal numbers keep the order of the source
+        expected = [*ordered[:4], *equal, *ordered[6:]]
+        assert [image.name for image in images] == [f"set/{name}" for name in expected]
 
 
 def test_a_bucket_is_read_like_a_folder(bucket, tmp_path):

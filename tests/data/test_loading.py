@@ -1,11 +1,12 @@
-"""Loading of the embedded digits, a directory, and the data sets of Keras."""
+"""Loading of the embedded digits, a directory, and the datasets of Keras."""
 
 import keras
 import numpy as np
 import pytest
 from refusals import check_refusal
 
-from trainer.data.datasets import embedded_digits_dir
+from trainer import control_group
+from trainer.data.datasets import embedded_digits_dir, machine_memory_mib
 from trainer.data.loading import Arrays, load
 from trainer.errors import ConfigError, DataError
 
@@ -66,9 +67,27 @@ def test_a_directory_loads_like_the_embedded_digits(digits):
 
 
 @pytest.mark.parametrize("name", ["digits", "inverted:digits", "stacked:digits"])
-def test_a_data_set_larger_than_the_memory_is_refused(monkeypatch, name):
+def test_a_dataset_larger_than_the_memory_is_refused(monkeypatch, name):
     monkeypatch.setattr("trainer.data.loading.machine_memory_mib", lambda: 3.0)
     check_refusal(lambda: load(name), ConfigError, "digits", " 4 MiB", " 3 MiB", "num_chunks")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cgroup": "0::/a/b\n", "fs/a/b/memory.max": "max", "fs/a/memory.max": f"{3 * 2**20}\n"}, 3),
+        ({"cgroup": "0::/../a\n", "fs/memory.max": f"{4 * 2**20}\n"}, 4),
+        ({"cgroup": "3:memory:/docker/a\n0::/\n", "fs/memory/memory.limit_in_bytes": f"{5 * 2**20}\n"}, 5),
+    ],
+)
+def test_the_memory_of_a_container_is_its_limit(files, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(control_group, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_group, "_ROOT", tmp_path / "fs")
+    without_limit = machine_memory_mib()
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine_memory_mib() == expected < without_limit
 
 
 def test_an_unknown_class_is_refused_before_a_download(monkeypatch):
@@ -86,7 +105,7 @@ def test_a_failed_download_names_its_cause_and_where_files_go(monkeypatch, name)
     check_refusal(lambda: load(name), DataError, *facts)
 
 
-def test_a_downloaded_data_set_has_the_usual_shape_and_types(monkeypatch):
+def test_a_downloaded_dataset_has_the_usual_shape_and_types(monkeypatch):
     labels = np.repeat(np.arange(10, dtype=np.uint8), 5000)[:, None]
     images = np.zeros((50000, 32, 32, 3), np.uint8)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((images, labels), (None, None)))
@@ -96,7 +115,7 @@ def test_a_downloaded_data_set_has_the_usual_shape_and_types(monkeypatch):
     assert set(arrays.labels) == {7}
 
 
-def test_a_downloaded_data_set_with_other_counts_is_refused(monkeypatch):
+def test_a_downloaded_dataset_with_other_counts_is_refused(monkeypatch):
     content = (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (content, (None, None)))
     check_refusal(lambda: load("mnist"), DataError, "mnist", "[1, 1, 1, ", "[5923, ", "~/.keras/datasets/")

@@ -1,4 +1,4 @@
-"""The real images that metrics compare with do not depend on how the data set is loaded."""
+"""The real images that metrics compare with do not depend on how the dataset is loaded."""
 
 import numpy as np
 import pytest

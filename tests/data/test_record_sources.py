@@ -310,3 +310,67 @@ def test_a_prepared_set_is_not_prepared_again(tmp_path):
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
     write_prepared(tmp_path / "set", np.zeros((2, 4, 4, 1), np.uint8), np.arange(2), ["a", "b"], **texts)
     check_refusal(lambda: read(tmp_path / "set"), DataError, f"--dataset={tmp_path}/set")
+
+
+def write_pictures(folder, count=4):
+    (folder / "pictures").mkdir()
+    for seed in range(count):
+        (folder / "pictures" / f"{seed}.png").write_bytes(image(seed))
+    return [f"pictures/{seed}.png" for seed in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "features", "classes"),
+    [
+        (["b", "a", "b", "b"], None, ["b", "a", "b", "b"]),
+        ([1, 0, 1, 10], None, ["1", "0", "1", "10"]),
+        ([1, 0, 1, 3], {"label": {"names": NAMES}}, ["dog", "cat", "dog", "fox"]),
+        (None, None, ["%"] * 4),
+    ],
+)
+def test_parquet_may_list_paths(labels, features, classes, tmp_path):
+    paths = write_pictures(tmp_path)
+    paths[1] = f"./{paths[1]}"
+    paths[2] = f"{tmp_path}/{paths[2]}"
+    columns = {"path": paths} | ({} if labels is None else {"label": labels})
+    table = write_parquet(tmp_path / "list.parquet", columns, features)
+    with open_source(str(table)) as source:
+        assert [source.class_names[item.label].replace(tmp_path.name, "%") for item in source.items] == classes
+        assert [source.read(index) for index in range(4)] == [image(seed) for seed in range(4)]
+
+
+def test_several_parquet_files_list_paths_in_another_folder(tmp_path):
+    paths = [path.removeprefix("pictures/") for path in write_pictures(tmp_path)]
+    for index in range(2):
+        columns = {"photo": paths[2 * index : 2 * index + 2], "y": ["a", "b"], "more": [0.5, 1.5]}
+        write_parquet(tmp_path / f"lists/train-{index}.parquet", columns)
+    write_parquet(tmp_path / "lists/test-0.parquet", {"photo": ["missing.png"], "y": ["c"]})
+    options = SourceOptions(image_field="photo", image_root=str(tmp_path / "pictures"))
+    with open_source(str(tmp_path / "lists"), options) as source:
+        assert [source.read(index) for index in range(4)] == [image(seed) for seed in range(4)]
+        assert source.class_names == ("a", "b") and source.notes
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "mentions"),
+    [
+        ({"path": ["../1.png"]}, {}, ["../1.png", "row 0"]),
+        ({"path": ["/etc/1.png"]}, {}, ["/etc/1.png"]),
+        ({"path": ["1.png", None]}, {}, ["row 1", "None", "path"]),
+        ({"path": [""]}, {}, ["row 0", "path"]),
+        ({"path": ["1.png"], "label": [0.5]}, {}, ["0.5"]),
+        ({"path": ["1.png"] * 2, "label": ["a", None]}, {}, ["row 1", "None"]),
+        ({"path": ["1.png"], "label": [""]}, {}, ["label"]),
+        ({"path": ["1.png"], "file": ["1.png"]}, {}, ["'path'", "'file'", "--image_field"]),
+        ({"url": ["1.png"]}, {}, ["'url'", "--image_field"]),
+        ({"url": [1]}, {"image_field": "url"}, ["'url'"]),
+        ({"path": ["x" * 2**17]}, {}, ["65,536"]),
+        ({"path": []}, {}, ["list.parquet"]),
+        ({"path": ["1.png"]}, {"image_range": "0..1"}, ["image_range"]),
+        ({"image": [image(0)]}, {"image_root": "."}, ["image_root"]),
+    ],
+)
+def test_parquet_lists_without_paths_and_labels_are_refused(columns, options, mentions, tmp_path):
+    table = write_parquet(tmp_path / "list.parquet", columns)
+    opened = open_source(str(table), SourceOptions(**options))
+    check_refusal(opened.__enter__, (ConfigError, DataError), *mentions)

@@ -27,7 +27,7 @@ TEXTS = {"name": "set", "source": "", "license": "", "attribution": ""}
 
 @pytest.fixture
 def remote(bucket, tmp_path):
-    """A data set of four shards in a bucket."""
+    """A dataset of four shards in a bucket."""
     write_prepared(tmp_path / "set", IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
     folder = locate(bucket) / "sets/set"
     folder.upload(tmp_path / "set", [path.name for path in (tmp_path / "set").iterdir()])
@@ -45,7 +45,7 @@ def downloads(monkeypatch):
     return fetched
 
 
-def test_a_data_set_in_a_bucket_is_downloaded_once(remote, tmp_path, monkeypatch, downloads):
+def test_a_dataset_in_a_bucket_is_downloaded_once(remote, tmp_path, monkeypatch, downloads):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for _ in range(2):
         assert (load(str(remote)).images == IMAGES).all()

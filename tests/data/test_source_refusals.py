@@ -5,6 +5,7 @@ Every row states the type of the error and the facts that its message mentions. 
 
 import gzip
 import io
+import json
 import struct
 import sys
 import tarfile
@@ -250,15 +251,28 @@ PREPARE = [
     (["--image_size=1,99999", "--source=nowhere"], 2, ("image_size=(1, 99999)", "65,536")),
     ([f"--image_size={'9' * 5000}"], 2, ("image_size='999",)),
     ([f"--image_size={'4,' * 5000}4"], 2, ("image_size='4,4,",)),
-    (["--shard_mib=nan"], 2, ("shard_mib=nan", "65,536")),
-    (["--shard_mib=inf"], 2, ("shard_mib=inf", "65,536")),
+    (["--shard_mib=nan"], 2, ("shard_mib=nan", "finite")),
+    (["--shard_mib=inf"], 2, ("shard_mib=inf", "finite")),
     (["--shard_mib=1e6"], 2, ("shard_mib=1000000.0", "65,536")),
     (["--processes=100000"], 2, ("--processes=100000", "256")),
     (["--channels=2"], 2, ("--channels=2", "1 or 3")),
+    (["--encoding=avif"], 2, ("--encoding=avif", "jpeg", "webp")),
+    (["--encoding=jpeg", "--quality=0"], 2, ("--quality=0", "1")),
+    (["--encoding=webp", "--quality=101"], 2, ("--quality=101", "100")),
+    (["--quality=90"], 2, ("quality=90", "encoding=png", "webp")),
+    (["--encoding=jpeg", "--channels=4", "--source=nowhere"], 2, ("encoding=jpeg", "4", "webp", "png")),
+    (
+        ["--encoding=jpeg", "--paired", "--input_channels=4", "--source=nowhere"],
+        2,
+        ("encoding=jpeg", "4", "webp", "png"),
+    ),
+    (["--encoding=webp", "--image_size=16384,8", "--source=nowhere"], 2, ("encoding=webp", "16,384", "jpeg")),
+    (["--encoding=jpeg", "--image_size=8,65501", "--source=nowhere"], 2, ("encoding=jpeg", "65,501", "png")),
     (["--resize=Crop"], 2, ("--resize=Crop", "crop", "stretch")),
     (["--image_range=0..2"], 2, ("--image_range=0..2", "-1..1", "0..255")),
     (["--classes=a,z"], 2, ("classes='z'", "a", "b")),
     (["--source=nowhere"], 1, ("nowhere",)),
+    (["--beam_options=--x", "--replica=0", "--num_replicas=2"], 2, ("beam_options='--x'", "num_replicas=2")),
     (["--out=set"], 2, ("out=set",)),
 ]
 TRAIN = [
@@ -270,6 +284,35 @@ INSPECT = [
     (["--contact_sheet=/nowhere/sheet.png"], 2, ("contact_sheet=/nowhere/sheet.png",)),
     (["--contact_sheet=pictures", "--dataset=nowhere"], 2, ("contact_sheet=pictures",)),
 ]
+MERGE = [
+    (["--sources=set"], 2, ("sources=", "set", "two")),
+    (["--sources="], 2, ("sources=",)),
+    (["--sources=set,nowhere"], 2, ("nowhere",)),
+    (["--sources=set,pictures"], 2, ("pictures", "dataset.json")),
+    (["--sources=set,mnist"], 2, ("sources", "mnist")),
+    (["--sources=set,inverted:digits"], 2, ("sources", "inverted:digits")),
+    (["--sources=set,./set/"], 2, ("sources", "set", "./set/")),
+    (["--sources=set,link"], 2, ("sources", "set", "link")),
+    (["--sources=set,copy"], 2, ("copy", "set", "shards")),
+    (["--sources=digits,set", "--out=set/new"], 2, ("out=set/new", "set")),
+    (["--sources=digits,set", "--out=link/a/new"], 2, ("out=link/a/new", "set")),
+    (["--sources=digits,set", "--out=set"], 2, ("out=set",)),
+    (["--sources=digits,empty"], 2, ("empty", "no images")),
+    (["--sources=digits,shape"], 2, ("shape", "digits", "image_shape", "(28, 27, 1)", "(28, 28, 1)")),
+    (["--sources=digits,encoding"], 2, ("encoding", "digits", "jpeg", "png")),
+    (["--sources=digits,inputs"], 2, ("inputs", "digits", "input_channels", "3")),
+    (["--sources=digits,conditions"], 2, ("conditions", "digits", "condition_names", "age")),
+    (["--sources=digits,set", "--out=s3://x/y"], 2, ("s3://x/y",)),
+]
+VARIANTS = {
+    "copy": {"name": "copy"},
+    "empty": {"num_examples": 0, "class_counts": [0, 0, 0], "shards": []},
+    "shape": {"image_shape": [28, 27, 1]},
+    "encoding": {"encoding": "jpeg", "format_version": 2},
+    "inputs": {"input_channels": 3},
+    "conditions": {"class_names": ["1", "2", "3"], "condition_names": ["age"]},
+}
+"""Descriptions that differ from the one of the folder `set`, by the folder."""
 COMMANDS = [
     *[("prepare", ["--source=pictures", "--out=new", *flags], *rest) for flags, *rest in PREPARE],
     *[
@@ -277,6 +320,7 @@ COMMANDS = [
         for flags, *rest in TRAIN
     ],
     *[("inspect", ["--dataset=set", *flags], *rest) for flags, *rest in INSPECT],
+    *[("merge", ["--out=new", *flags], *rest) for flags, *rest in MERGE],
 ]
 
 
@@ -288,4 +332,11 @@ def test_refused_flags_of_data_are_named(tmp_path, monkeypatch, capsys, command,
     write_folder("a/1.png", "b/1.png")(tmp_path / "pictures")
     images, texts = np.zeros((30, 28, 28, 1), np.uint8), {"name": "toy", "source": "", "license": "", "attribution": ""}
     write_prepared(tmp_path / "set", images, np.arange(30) % 3, list("abc"), num_shards=2, **texts)
+    if command == "merge":
+        (tmp_path / "link").symlink_to(tmp_path / "set")
+        description = json.loads((tmp_path / "set/dataset.json").read_text())
+        for name, changes in VARIANTS.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "dataset.json").write_text(json.dumps(description | changes))
     check_command_refusal(commands.main, ["trainer", command, *flags], capsys, code, *mentions)
+    assert not (tmp_path / "new").exists()

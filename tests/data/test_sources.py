@@ -263,7 +263,7 @@ class ClassLabel:
 
 @pytest.fixture
 def tfds(monkeypatch):
-    """A stand-in for tensorflow-datasets with one data set. `calls` lists the calls."""
+    """A stand-in for tensorflow-datasets with one dataset. `calls` lists the calls."""
     examples = [{"image": png(number), "label": number % 2} for number in range(4)]
     calls = []
 

@@ -1,4 +1,4 @@
-"""Streaming of a data set larger than memory: a fixed schedule, every image, and exact resume within a chunk."""
+"""Streaming of a dataset larger than memory: a fixed schedule, every image, and exact resume within a chunk."""
 
 import collections
 import ctypes
@@ -75,7 +75,7 @@ def test_every_epoch_has_every_shard_once_in_its_own_order():
 
 
 def test_two_chunks_fit_into_memory():
-    spec = types.SimpleNamespace(name="set", image_shape=(64, 64, 4), num_examples=40, shards=shards())
+    spec = types.SimpleNamespace(name="set", array_shape=(64, 64, 4), num_examples=40, shards=shards())
     images_that_fit = {40: 1, 39: 3, 28: 3, 27: 6, 14: 6}
     for images, chunks in images_that_fit.items():
         assert choose_num_chunks(spec, images * 64 * 64 * 4 / 2**20) == chunks
@@ -252,7 +252,7 @@ def test_sigterm_does_not_wait_for_a_loading_chunk(files, reading, monkeypatch):
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
-def test_a_data_set_in_memory_is_one_chunk(files):
+def test_a_dataset_in_memory_is_one_chunk(files):
     with closing(InMemoryLoader(Chunk(IMAGES, None, (0.0, 1.0)), 4)) as loader:
         assert (loader.steps_per_epoch, loader.every_steps) == (10, 0) and loader.chunk(3) is loader.chunk(100)
 

@@ -1,4 +1,4 @@
-"""Transformed data sets: negatives and colors of another data set."""
+"""Transformed datasets: negatives and colors of another dataset."""
 
 import numpy as np
 
@@ -32,6 +32,6 @@ def test_hues_depend_on_the_position_among_the_loaded_images(digits):
     np.testing.assert_array_equal(arrays.images[0].reshape(-1, 3).max(axis=0) // 8, hue // 8)
 
 
-def test_a_class_filter_applies_to_a_transformed_data_set():
+def test_a_class_filter_applies_to_a_transformed_dataset():
     arrays = load("inverted:digits", (3,))
     assert set(arrays.labels) == {3} and len(arrays.images) == 500

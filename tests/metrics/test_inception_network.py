@@ -205,8 +205,9 @@ def test_gray_images_and_alpha(network):
     gray = IMAGES[..., :1]
     expected = network(np.repeat(gray, 3, axis=3))[0]
     assert (network(gray)[0].numpy() == expected.numpy()).all()
-    with_alpha = np.concatenate([IMAGES, RNG.integers(0, 256, (3, 40, 28, 1), np.uint8)], axis=3)
-    assert (network(with_alpha)[0].numpy() == network(IMAGES)[0].numpy()).all()
+    for alpha, images in ((255, IMAGES), (0, np.full_like(IMAGES, 255))):
+        with_alpha = np.concatenate([IMAGES, np.full((3, 40, 28, 1), alpha, np.uint8)], axis=3)
+        assert (network(with_alpha)[0].numpy() == network(images)[0].numpy()).all()
 
 
 def test_whole_numbers_and_floats_give_the_same_features(network):

@@ -19,4 +19,4 @@ def test_the_error_is_a_fraction_of_the_pixel_range():
     measured = CycleMetrics(a, b).measure(Shifts())
     assert measured == pytest.approx(dict.fromkeys(("cycle_error_a", "cycle_error_b", "cycle_error"), 10 / 255))
     assert set(CycleMetrics(a, b).real_vs_real()) == set(measured)
-    assert metrics.monitor("cycle") in measured
+    assert metrics.monitor_name("cycle") in measured

@@ -68,6 +68,16 @@ def test_floats_and_three_equal_channels_read_like_bytes(digits, classifier):
     np.testing.assert_allclose(classifier(np.repeat(images, 3, axis=-1))[0], features, atol=1e-3)
 
 
+def test_images_with_alpha_read_like_images_on_white(digits, classifier):
+    colors = np.repeat(digits.images[:8], 3, axis=-1)
+    alpha = np.random.Generator(np.random.PCG64(5)).integers(0, 256, (*colors.shape[:3], 1), np.uint8)
+    on_white = colors * (alpha / 255.0) + 255.0 * (1.0 - alpha / 255.0)
+    features, _ = classifier(np.concatenate([colors, alpha], axis=-1))
+    np.testing.assert_allclose(features, classifier(on_white.astype(np.float32))[0], atol=1e-3)
+    opaque = np.concatenate([colors, np.full_like(alpha, 255)], axis=-1)
+    np.testing.assert_array_equal(classifier(opaque)[0], classifier(colors)[0])
+
+
 def test_other_sizes_are_resized_with_antialiasing(digits, classifier):
     images = digits.images[:200]
     striped = np.zeros((2, 112, 112, 1), np.uint8)
@@ -219,7 +229,7 @@ def test_suites_are_found_by_name():
 
 
 def test_the_metric_to_monitor_is_one_that_the_suite_reports(digits, suite):
-    assert metrics.monitor("digits") == "frechet_digits_5k"
+    assert metrics.monitor_name("digits") == "frechet_digits_5k"
     assert "frechet_digits_1k" in suite.real_vs_real()
     assert DigitsMetrics(digits.images).protocol == "digits_5k"
 

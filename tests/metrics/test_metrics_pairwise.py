@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from feature_metrics import density_coverage, kid, precision_recall
 
 from trainer.metrics import pairwise
-from trainer.metrics.kid import kid
-from trainer.metrics.precision_recall import density_coverage, precision_recall
 
 RANDOM = np.random.Generator(np.random.PCG64(2))
 LEFT, RIGHT = RANDOM.normal(size=(30, 2)), RANDOM.normal(size=(30, 2)) + 100

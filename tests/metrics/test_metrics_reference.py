@@ -10,7 +10,7 @@ from scipy.special import softmax
 from trainer.metrics import pairwise
 from trainer.metrics.comparison import compare, feature_statistics, inception_score
 from trainer.metrics.kid import NUM_SUBSETS, random_subsets
-from trainer.metrics.precision_recall import NUM_NEIGHBORS
+from trainer.metrics.pairwise import NUM_NEIGHBORS
 
 
 def frechet(real, fake):

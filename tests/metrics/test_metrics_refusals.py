@@ -11,11 +11,10 @@ from refusals import Refusal, check_refusal
 
 from trainer import metrics
 from trainer.errors import ConfigError, DataError
+from trainer.metrics.comparison import feature_statistics
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
 from trainer.metrics.frechet import frechet_distance
-from trainer.metrics.kid import kid
-from trainer.metrics.precision_recall import density_coverage, precision_recall
 from trainer.metrics.stacked import StackedMetrics
 
 FEW, MANY = np.zeros((5, 2)), np.ones((30, 2))
@@ -56,7 +55,7 @@ SUITES = [
         refused(
             name, lambda _, find=find: find("digit"), "metrics=digit", " digits", "cycle", "stacked", error=ConfigError
         )
-        for name, find in (("unknown suite", metrics.get), ("unknown suite to monitor", metrics.monitor))
+        for name, find in (("unknown suite", metrics.get), ("unknown suite to monitor", metrics.monitor_name))
     ],
     refused("fewer fake digits", lambda _: digits().evaluate(images(19)), "19", "20", "digits_20"),
     refused("digits without channels", lambda _: digits().evaluate(images(20)[..., 0]), "fake", "[20, 28, 28]"),
@@ -81,9 +80,8 @@ FEATURES = [
     refused("one real sample", lambda _: frechet_distance(MANY[:1], MANY), "real_features", "[1, 2]", "2"),
     refused("features of one axis", lambda _: frechet_distance(MANY, np.zeros(3)), "fake_features", "[3]"),
     refused("features that are NaN", lambda _: frechet_distance(MANY, MANY * np.nan), "fake_features"),
-    refused("infinite features", lambda _: kid(MANY * np.inf, MANY), "real_features"),
-    refused("precision of five", lambda _: precision_recall(MANY, FEW, k=5), "fake_features", "[5, 2]", "6"),
-    refused("density of five", lambda _: density_coverage(MANY, FEW, k=5), "fake_features", "[5, 2]", "6"),
+    refused("infinite features", lambda _: feature_statistics(MANY * np.inf, "real_features"), "real_features"),
+    refused("five images", lambda _: feature_statistics(FEW, "fake_features"), "fake_features", "[5, 2]", "6"),
 ]
 
 

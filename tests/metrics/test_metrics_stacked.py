@@ -13,6 +13,7 @@ from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.modes import mode_divergence
 from trainer.metrics.stacked import StackedMetrics
+from trainer.metrics.suite import Suite
 
 MODES = tuple(range(0, 1000, 111))
 """000, 111 … 999."""
@@ -131,14 +132,25 @@ def test_the_suite_is_found_by_name_and_takes_26000_samples(real):
     assert metrics.get("stacked") is StackedMetrics
     assert StackedMetrics(real.images).protocol == "stacked_26k"
     assert StackedMetrics(real.images).num_samples == 26_000
-    assert metrics.monitor("stacked") == "kl_stacked_26k"
+    assert metrics.monitor_name("stacked") == "kl_stacked_26k"
 
 
 def test_monitored_metrics_end_in_the_default_protocol(real):
     suites = {"digits": DigitsMetrics(real.images), "stacked": StackedMetrics(real.images)}
-    assert all(metrics.monitor(name).endswith(f"_{suite.protocol}") for name, suite in suites.items())
+    assert all(metrics.monitor_name(name).endswith(f"_{suite.protocol}") for name, suite in suites.items())
+
+
+def test_every_suite_states_what_makes_values_comparable(real):
+    digits, images = DigitsMetrics(real.images, num_samples=20), np.zeros((12, 8, 8, 1), np.uint8)
+    stacked, cycle = StackedMetrics(real.images, num_samples=250), metrics.get("cycle")(images, images)
+    assert all(issubclass(metrics.get(name), Suite) for name in metrics.NAMES)
+    assert [(suite.num_samples, suite.num_real_images) for suite in (digits, stacked)] == [(20, 20), (250, 600)]
+    assert digits.weights_sha256 == stacked.weights_sha256 == digits.classifier.sha256
+    assert (cycle.num_samples, cycle.num_real_images, cycle.weights_sha256) == (None, None, None)
 
 
 def test_monitors_are_known_without_tensorflow():
-    code = "import sys, trainer.metrics as m; [m.monitor(n) for n in m.NAMES]; sys.exit('tensorflow' in sys.modules)"
+    code = (
+        "import sys, trainer.metrics as m; [m.monitor_name(n) for n in m.NAMES]; sys.exit('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

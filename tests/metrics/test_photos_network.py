@@ -69,11 +69,13 @@ def test_every_size_and_number_of_channels_gives_features(network, size, channel
     np.testing.assert_allclose(network(images.astype(np.float32))[0], values, atol=1e-4)
 
 
-def test_gray_is_repeated_and_alpha_is_dropped(network, images):
+def test_gray_is_repeated_and_alpha_is_placed_on_white(network, images):
     images = images[:4]
-    gray, alpha = images[..., :1], np.concatenate([images, images[..., :1]], axis=-1)
+    gray, opaque = images[..., :1], np.full_like(images[..., :1], 255)
     np.testing.assert_array_equal(features(network, gray), features(network, gray.repeat(3, axis=-1)))
-    np.testing.assert_array_equal(features(network, alpha), features(network, images))
+    np.testing.assert_array_equal(features(network, np.concatenate([images, opaque], -1)), features(network, images))
+    transparent = np.concatenate([images, np.zeros_like(opaque)], axis=-1)
+    np.testing.assert_array_equal(features(network, transparent), features(network, np.full_like(images, 255)))
 
 
 @pytest.mark.parametrize("size", [(128, 128), (256, 256), (32, 32), (96, 160), (48, 100)])

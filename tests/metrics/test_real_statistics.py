@@ -38,7 +38,7 @@ def assert_equal(first, second):
         values = [getattr(statistics.pairs, field.name) for statistics in (first, second)]
         np.testing.assert_array_equal(*values)
         assert getattr(values[0], "dtype", None) == getattr(values[1], "dtype", None)
-    assert first.floor == second.floor
+    assert first.real_vs_real == second.real_vs_real
 
 
 @pytest.fixture(scope="module")

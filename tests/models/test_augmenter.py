@@ -13,6 +13,7 @@ from trainer import GAN, networks
 from trainer.errors import ConfigError
 from trainer.models import augment, losses
 from trainer.models.augmenter import Augmenter
+from trainer.models.discriminator_passes import PassInputs
 from trainer.models.objective import Objective
 from trainer.training.rng import StepRng
 
@@ -24,15 +25,10 @@ def mean_sign(loss, output):
     augmenter = Augmenter("ada", None, (-1.0, 1.0))
     objective = Objective(loss, augmenter=augmenter)
     discriminator = keras.Sequential([keras.Input((3, 2, 1)), keras.layers.Flatten()])
-    of_images = IMAGES, None
-    objective(
-        lambda images, labels: tf.fill([4, 1], output),
-        discriminator,
-        of_images,
-        of_images,
-        StepRng(0, 0, 4),
-        ("discriminator",),
+    inputs = PassInputs(
+        lambda images, labels: tf.fill([4, 1], output), discriminator, (IMAGES, None), (IMAGES, None), StepRng(0, 0, 4)
     )
+    objective(inputs, ("discriminator",))
     return float(augmenter.sign_sum.numpy())
 
 
@@ -80,7 +76,8 @@ def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replic
         with keras.StatelessScope([(v, v.value.read_value()) for v in augmenter.weights]):
             for repeat in range(3):
                 rng = StepRng(0, 0, 4, replica, repeat=repeat).child("discriminator")
-                objective(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), rng, ("discriminator",))
+                inputs = PassInputs(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), rng)
+                objective(inputs, ("discriminator",))
                 probabilities.append(tf.identity(augmenter.probability.value))
         return tf.stack(probabilities)
 

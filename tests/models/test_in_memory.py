@@ -1,4 +1,4 @@
-"""Data sets and data loaders of other libraries are read into memory, or refused by name."""
+"""Datasets and data loaders of other libraries are read into memory, or refused by name."""
 
 import functools
 
@@ -39,7 +39,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Lengthy(keras.utils.PyDataset):
-    """The older form of a data set of Keras."""
+    """The older form of a dataset of Keras."""
 
     def __len__(self):
         return 2
@@ -49,7 +49,7 @@ class Lengthy(keras.utils.PyDataset):
 
 
 class Rows:
-    """A table as Hugging Face's data sets are: a length, and a dict per example."""
+    """A table as Hugging Face's datasets are: a length, and a dict per example."""
 
     def __init__(self, **columns):
         self.columns = columns
@@ -62,7 +62,7 @@ class Rows:
 
 
 class Items:
-    """A list of examples, as the map-style data sets of PyTorch are."""
+    """A list of examples, as the map-style datasets of PyTorch are."""
 
     def __init__(self, *items):
         self.items = items
@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_refused_by_name(x, y, mentions):
 
 
 class Large:
-    """A data set larger than any memory, of which no more than one example may be read."""
+    """A dataset larger than any memory, of which no more than one example may be read."""
 
     num_read = 0
 

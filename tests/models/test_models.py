@@ -8,8 +8,9 @@ from conftest import tiny_gan, values_of
 from keras import layers
 from refusals import check_refusal
 
-from trainer import CycleGAN, callbacks
-from trainer.errors import DataError
+from trainer import CycleGAN, InfoGAN, callbacks
+from trainer.errors import ConfigError, DataError
+from trainer.image_io import tile
 from trainer.metrics.cycle import CycleMetrics
 from trainer.training.rng import StepRng
 
@@ -55,18 +56,30 @@ def test_a_cyclegan_shows_there_and_back_of_both_domains(translator, domains):
     for row, image in ((0, a[0]), (1, gan.translate(a, "b")[0]), (3, b[0]), (4, gan.translate(b, "a")[0])):
         np.testing.assert_array_equal(rows[row], image)
     np.testing.assert_array_equal(gan.sample(3)[0], gan.translate(a[:3], "b"))
+    check_refusal(lambda: gan.translate(a, "c"), ConfigError, "domain", "'c'")
 
 
 @pytest.mark.parametrize("num_images", [(1, 1), (1, 9), (9, 1), (2, 200), (12, 12)])
 def test_a_grid_of_a_cyclegan_has_a_column_for_each_image_that_there_is(translator, domains, num_images):
     gan, _ = translator
     shown = gan.grid_images
-    gan.show(*(np.repeat(images, 9, axis=0)[:number] for images, number in zip(domains, num_images, strict=True)))
+    gan.set_grid_images(
+        *(np.repeat(images, 9, axis=0)[:number] for images, number in zip(domains, num_images, strict=True))
+    )
     num_columns = min(10, *num_images)
     assert gan.sample_grid(10, 10).shape == (6 * 10 + 2, num_columns * 10 + 2, 1)
-    assert len(gan.sample(gan.num_images_to_show)[0]) == min(100, *num_images)
-    check_refusal(lambda: gan.sample(gan.num_images_to_show + 1), DataError, "num_images")
+    assert len(gan.sample(gan.num_grid_images)[0]) == min(100, *num_images)
+    check_refusal(lambda: gan.sample(gan.num_grid_images + 1), DataError, "num_images")
     gan.grid_images = shown
+
+
+def test_fit_keeps_the_images_that_a_user_has_set_to_show(domains):
+    gan = Translator()
+    gan.compile(optimizer="adam")
+    gan.set_grid_images(*(images[-3:] for images in domains))
+    gan.fit(*domains, batch_size=4, steps=1, verbose=0)
+    for shown, images in zip(gan.grid_images, domains, strict=True):
+        np.testing.assert_array_equal(shown, images[-3:])
 
 
 def test_a_cyclegan_with_one_image_per_domain_is_trained_evaluated_and_shown(domains, tmp_path):
@@ -99,6 +112,28 @@ def test_an_infogans_grid_varies_one_continuous_code_across_each_row():
     assert len(np.unique(cells.reshape(24, -1), axis=0)) == 24
     plain = tiny_gan("mlp", model="infogan", model_options={"num_categories": 3, "num_continuous": 0})
     assert plain.sample_grid(10, 4).shape == (3 * 30 + 2, 4 * 30 + 2, 1)
+
+
+class NoisyInfoGAN(InfoGAN):
+    """A model whose dropout is active during inference."""
+
+    def get_generator(self):
+        return keras.Sequential(
+            [keras.Input((7,)), layers.Dropout(0.5), layers.Dense(9, activation="tanh"), layers.Reshape((3, 3, 1))]
+        )
+
+    def get_discriminator(self):
+        return keras.Sequential([keras.Input((3, 3, 1)), layers.Flatten(), layers.Dense(4), layers.Dense(1)])
+
+    def generate(self, latents, labels, network, training):
+        return super().generate(latents, labels, network, True)
+
+
+def test_a_grid_of_an_infogan_has_the_random_layers_of_the_seed_of_the_run():
+    gan = NoisyInfoGAN(2, 3)
+    gan.compile(seed=7)
+    latents, categories = gan.traversal(gan.latents_of(np.zeros(1, int)), np.arange(3), 4)
+    np.testing.assert_array_equal(gan.sample_grid(10, 4), tile(gan.images_from(latents, categories), 4))
 
 
 def test_an_acgans_classifier_may_learn_from_real_images_alone(digits):

@@ -123,7 +123,7 @@ def test_a_model_of_such_networks_trains_samples_and_is_exported(kind, make_disc
     np.testing.assert_array_equal(*of_labels)
     np.testing.assert_allclose(gan((latents, np.array([[0], [2]]))), of_labels[0], rtol=1e-5)
     assert (of_labels[0][0] != of_labels[0][1]).any()
-    saved_model.save(gan, tmp_path / "model")
+    saved_model.save(gan, tmp_path / "model", 1)
     served = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     exported = served(latents=tf.constant(latents), labels=tf.constant([0, 2]))["images"].numpy()
     assert np.abs(exported - np.round((of_labels[0] + 1) * 127.5)).max() <= 1

@@ -43,6 +43,8 @@ class EncodingGAN(GAN):
     def add_losses(self, loss_output, latents):
         predicted = self.encoder(loss_output.fake.images, training=True)
         loss_output.add("generator", "encoding", tf.reduce_mean(tf.square(predicted - latents), axis=-1), self.weight)
+        for phase in ("generator", "another"):
+            loss_output.log(phase, f"is_near/{phase}", tf.norm(predicted - latents, axis=-1) < 1e9)
 
 
 def compiled(kind, **members):
@@ -58,6 +60,7 @@ def test_a_third_network_learns_and_its_loss_is_logged(digits):
     after = values_of(gan)
     assert all((after[name] != before[name]).any() for name in after if name.startswith("encoder/"))
     assert history["loss/encoding"][0] > 0
+    assert history["is_near/generator"] == [1.0] and "is_near/another" not in history
 
 
 @pytest.mark.parametrize(
@@ -87,12 +90,12 @@ def test_a_network_that_rests_needs_no_owner(digits):
     assert all((value == before[name]).all() for name, value in values_of(gan).items() if name.startswith("encoder/"))
 
 
-@pytest.mark.parametrize("axis", [None, "kept"])
-def test_a_term_that_is_no_number_an_image_is_refused(digits, axis):
+@pytest.mark.parametrize(("method", "axis"), [("add", None), ("add", "kept"), ("log", None)])
+def test_a_term_that_is_no_number_an_image_is_refused(digits, method, axis):
     def add_losses(self, loss_output, latents):
         predicted = self.encoder(loss_output.fake.images, training=True)
         term = tf.reduce_mean(predicted) if axis is None else tf.zeros([2, 1])
-        loss_output.add("generator", "encoding", term)
+        getattr(loss_output, method)("generator", "encoding", term)
 
     gan = compiled(EncodingGAN, add_losses=add_losses)
     shape = "()" if axis is None else "(2, 1)"

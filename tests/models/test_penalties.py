@@ -11,6 +11,7 @@ from refusals import check_refusal
 from trainer.errors import NetworkError
 from trainer.models import augment, penalties
 from trainer.models.augmenter import Augmenter
+from trainer.models.discriminator_passes import PassInputs
 from trainer.models.objective import Objective
 from trainer.models.penalties import InputGradients
 from trainer.training.rng import StepRng
@@ -57,7 +58,8 @@ def losses_of(network, step=0, **settings):
     """The losses of an objective for REAL and FAKE."""
     objective = Objective("wasserstein", **settings)
     rng = StepRng(0, tf.constant(step, tf.int64), 4)
-    return objective(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng, PHASES)
+    inputs = PassInputs(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng)
+    return objective(inputs, PHASES)
 
 
 def penalty_of(network, step=0, **settings):

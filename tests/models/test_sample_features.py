@@ -8,10 +8,10 @@ import tensorflow as tf
 from conftest import ActiveDropout, tiny_gan, tiny_model, values_of
 from refusals import check_refusal
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.metrics.cycle import CycleMetrics
 from trainer.metrics.digits import DigitsMetrics
-from trainer.models.sampler import Sampler
+from trainer.models.sampler import Sampler, as_bytes
 
 MODELS = ("gan", "conditional", "acgan", "infogan")
 
@@ -50,6 +50,47 @@ def test_few_samples_are_the_first_of_many():
     (few, _), _ = gan.sample_features(7, pixels_and_sums)
     np.testing.assert_array_equal(few, gan.sample(120)[0][:7])
     np.testing.assert_array_equal(few, gan.sample(7)[0])
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_an_integer_of_numpy_is_the_same_seed(kind):
+    gan, same = ActiveDropout(4), ActiveDropout(4)
+    gan.compile(seed=3)
+    same.compile(seed=kind(3))
+    images, _ = gan.sample(5)
+    np.testing.assert_array_equal(same.sample(5)[0], images)
+    np.testing.assert_array_equal(gan.sample(5, seed=kind(3))[0], images)
+    latents = gan.latents_of(np.arange(5), seed=kind(3))
+    np.testing.assert_array_equal(latents, gan.latents_of(np.arange(5)))
+    np.testing.assert_array_equal(gan.images_from(latents, indices=np.arange(5), seed=kind(3)), images)
+    assert gan.seed == same.seed and type(same.seed) is int
+
+
+@pytest.mark.parametrize("model", ["infogan", "stylegan2", "stylegan2_conditional"])
+def test_predict_takes_the_latents_of_samples(model):
+    gan, labels = tiny_model(model), np.array([0, 1, 2], np.int32)
+    for size in dict.fromkeys([gan.latent_size, gan.network_latent_size]):
+        gan = tiny_model(model)
+        latents = gan.latents_of(np.arange(3))[:, :size]
+        assert latents.shape == (3, size)
+        arguments = (latents, labels) if gan.num_classes else latents
+        expected = gan.images_from(latents, labels if gan.num_classes else None).astype(int)
+        for images in (gan.predict(arguments, verbose=0), gan(arguments)):
+            np.testing.assert_allclose(as_bytes(images, gan.image_range), expected, atol=1)
+
+
+def test_images_may_be_of_latents_with_and_without_truncation():
+    gan = tiny_model("stylegan2")
+    latents = gan.latents_of(np.arange(3))
+    np.testing.assert_array_equal(gan.images_from(latents), gan.images_from(latents[:, :-1]))
+
+
+@pytest.mark.parametrize("model", ["infogan", "stylegan2"])
+def test_latents_of_another_size_are_refused(model):
+    gan = tiny_model(model)
+    latents = np.zeros((2, gan.latent_size + 1), np.float32)
+    arguments = (latents, np.zeros(2, int)) if gan.num_classes else latents
+    check_refusal(lambda: gan(arguments), DataError, "latents", str(latents.shape), f"{gan.latent_size}")
 
 
 def test_a_function_is_compiled_once_and_sampling_in_between_keeps_it(digits):
@@ -100,7 +141,7 @@ def test_a_translator_gives_the_translations_of_its_images(digits, two_replicas)
     a, b = digits.images[:70, 8:20, 8:20], 255 - digits.images[:70, 8:20, 8:20]
     for strategy in (None, two_replicas):
         gan = tiny_model("cyclegan", strategy)
-        gan.show(a, b)
+        gan.set_grid_images(a, b)
         (pixels, _), labels = gan.sample_features(60, pixels_and_sums)
         np.testing.assert_array_equal(pixels, gan.translate(a[:60], "b"))
         np.testing.assert_array_equal(pixels, gan.sample(60)[0])

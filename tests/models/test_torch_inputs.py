@@ -1,4 +1,4 @@
-"""Tensors, data sets and data loaders of PyTorch are read into memory, or refused by name. Skipped without PyTorch."""
+"""Tensors, datasets and data loaders of PyTorch are read into memory, or refused by name. Skipped without PyTorch."""
 
 import functools
 
@@ -45,7 +45,7 @@ def test_images_and_labels_of_loaders_are_read(images, labels, batch_size):
         np.testing.assert_array_equal(read_labels, LABELS)
 
 
-def test_images_without_labels_and_parts_of_data_sets_are_read(images):
+def test_images_without_labels_and_parts_of_datasets_are_read(images):
     part = torch.utils.data.Subset(torch.utils.data.TensorDataset(images), range(6))
     for x, num_images in ((loader(images, batch_size=4), 10), (part, 6), (images, 10)):
         read, read_labels = read_pair(x, None, 3)

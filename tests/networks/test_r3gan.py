@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from trainer import networks
 from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
-from trainer.networks.r3gan import BiasedLeakyReLU, LabelProjection, LearnedMap, MapReadout
+from trainer.networks.layers.label_projection import LabelProjection
+from trainer.networks.r3gan import BiasedLeakyReLU, LearnedMap, MapReadout
 
 TINY = {"generator_filters": [8, 4], "discriminator_filters": [4, 8], "blocks_per_stage": 1, "group_size": 4}
 

@@ -54,6 +54,16 @@ def test_the_front_matter_is_that_of_hugging_face(model_format, model, task, tmp
     assert values["pipeline_tag"] == task and values["license"] == "other" and values["library_name"]
 
 
+@pytest.mark.parametrize(("size", "has_truncation"), [(8, False), (9, True)])
+def test_the_latents_of_an_example_have_no_truncation(size, has_truncation, tmp_path):
+    config = {"model": "stylegan2" if has_truncation else "gan", "latent_dim": 8}
+    card, _ = card_of(make_run(tmp_path / "run", **config), inputs={"latents": (size,)})
+    (line,) = [line for line in card.splitlines() if line.strip().startswith('"latents"')]
+    latents = eval(line.strip().rstrip(",").partition(": ")[2], {"np": np})
+    assert latents.shape == (16, size) and latents.dtype == np.float32
+    assert (latents[:, -1] == 1).all() == has_truncation and latents.std() > 0.5
+
+
 HOSTILE = [
     "a|b|c",
     "<script>alert(1)</script>",
@@ -82,7 +92,7 @@ def test_text_of_a_run_is_no_markdown(name, text, tmp_path):
 
 
 def test_a_translator_without_images_has_no_picture(tmp_path):
-    gan = types.SimpleNamespace(num_classes=0, num_images_to_show=0)
+    gan = types.SimpleNamespace(num_classes=0, num_grid_images=0)
     card, files = card_of(make_run(tmp_path / "run", model="cyclegan"), gan=gan, inputs={"images": (8, 8, 3)})
     assert files == {} and "samples.png" not in card
 

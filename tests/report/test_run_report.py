@@ -36,11 +36,11 @@ def run_of(folder, **arguments):
     return report_of(folder, **arguments).content()
 
 
-def test_the_best_value_its_grid_and_the_floor_are_shown(tmp_path):
-    floor = {"event": "floor", "time": START, "step": 0, "values": {MONITOR: 0.25}}
-    run = run_of(make_run(tmp_path / "run", grids=(0, 90, 200), events=[start_at(START), floor]))
+def test_the_best_value_its_grid_and_the_value_of_real_images_are_shown(tmp_path):
+    real_vs_real = {"event": "floor", "time": START, "step": 0, "values": {MONITOR: 0.25}}
+    run = run_of(make_run(tmp_path / "run", grids=(0, 90, 200), events=[start_at(START), real_vs_real]))
     (row,) = run["metrics"]
-    assert (row["first"], row["last"], row["best"], row["best_step"], row["floor"]) == (500, 30, 20, 100, 0.25)
+    assert (row["first"], row["last"], row["best"], row["best_step"], row["real_vs_real"]) == (500, 30, 20, 100, 0.25)
     assert run["monitor"] == MONITOR and run["best_step"] == 100
     assert run["pictures"]["best_grid"] == 90
     assert [grid["step"] for grid in run["pictures"]["grids"]] == [0, 90, 200]

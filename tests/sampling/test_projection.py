@@ -109,7 +109,7 @@ def test_a_traversal_changes_one_code_per_row():
     blocks, count = traversal_images(gan, samples, np.array([2, 5, 7]))
     images = np.concatenate(list(blocks))
     assert len(images) == count == 2 * gan.num_continuous * 3 * COLUMNS
-    latents = gan.latents_of(samples.seeds)
+    latents = gan.latents_of(samples.indices)
     latents[:, gan.latent_dim :] = 0.0
     latents[1, gan.latent_dim + 1] = 2.0
     expected = gan.images_from(latents[1:], np.array([7], np.int32))[0]

@@ -7,7 +7,7 @@ from conftest import tiny_gan, tiny_model
 
 from trainer.models import ConditionalGAN
 from trainer.sampling.samples import Samples, images_of, labels_of
-from trainer.sampling.walk import LatentPath, frame_positions, path_through, slerp
+from trainer.sampling.walk import LatentPath, frame_positions, interpolate_labels, path_through, slerp
 
 
 def differences(frames):
@@ -131,6 +131,15 @@ def test_labels_of_an_own_generate_stay_classes():
     gan.compile(keras.optimizers.Adam())
     path = path_through(gan, Samples(np.arange(3), np.array([0, 1, 2], np.int32)))
     assert np.concatenate(list(path.images(np.array([0.0, 0.4, 0.6, 2.5])))).shape == (4, 3, 3, 1)
+
+
+def test_vectors_of_an_own_generate_are_those_of_the_nearer_sample():
+    vectors = np.array([[0.1, 0.9, 0.5], [0.7, 0.2, 0.3]], np.float32)
+    gan, share = Own(4, conditions=vectors), np.array([[0.2], [0.8]])
+    first, second = (np.tile(vector, (2, 1)) for vector in vectors)
+    np.testing.assert_array_equal(interpolate_labels(gan, first, second, share), vectors)
+    np.testing.assert_array_equal(interpolate_labels(gan, np.array([0, 0]), second, share), vectors)
+    np.testing.assert_array_equal(interpolate_labels(gan, np.array([0, 0]), np.array([1, 1]), share), [0, 1])
 
 
 def _dense(size):

@@ -93,8 +93,8 @@ def test_an_unknown_label_is_refused_with_latents(label, signatures):
 
 def test_a_served_grid_looks_like_a_sample_grid():
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), np.uint8)
-    np.testing.assert_array_equal(saved_model._tiled(tf.constant(images)).numpy(), tile(images, 3))
-    shown = saved_model._tiled(tf.constant(images[:7])).numpy()
+    np.testing.assert_array_equal(saved_model._make_grid(tf.constant(images)).numpy(), tile(images, 3))
+    shown = saved_model._make_grid(tf.constant(images[:7])).numpy()
     np.testing.assert_array_equal(shown, tile(np.concatenate([images[:7], np.full((2, 5, 4, 3), 48, np.uint8)]), 3))
 
 
@@ -122,7 +122,7 @@ def test_sigterm_after_the_last_step_leaves_a_run_with_its_model(callback, momen
     assert (tmp_path / "run/model/saved_model.pb").exists()
 
 
-def interrupted(*arguments):
+def interrupted(*arguments, **options):
     raise KeyboardInterrupt
 
 
@@ -141,7 +141,7 @@ def test_a_run_killed_in_its_export_writes_the_model_later(tmp_path, monkeypatch
     assert task.main(command) == 0
     assert files_of_training(tmp_path / "run") == before
     assert tf.saved_model.load(str(tmp_path / "run/model")).signatures
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
+    assert saved_model.read_metadata(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     monkeypatch.setattr(saved_model, "save", interrupted)
     assert task.main(command) == 0  # the model exists and is not saved again
 
@@ -149,13 +149,13 @@ def test_a_run_killed_in_its_export_writes_the_model_later(tmp_path, monkeypatch
 def test_a_resumed_run_killed_in_its_export_replaces_the_old_model(tmp_path, monkeypatch):
     command = ["task", *CGAN, f"--job_dir={tmp_path / 'run'}"]
     assert task.main(command) == 0
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
+    assert saved_model.read_metadata(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     with monkeypatch.context() as killed:
         killed.setattr(saved_model, "save", interrupted)
         assert task.main([*command, "--steps=6"]) == 130
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
+    assert saved_model.read_metadata(locate(tmp_path / "run/model")) == {"step": 4, "exported_at_step": 4}
     assert task.main([*command, "--steps=6"]) == 0
-    assert saved_model.about(locate(tmp_path / "run/model")) == {"step": 6, "exported_at_step": 6}
+    assert saved_model.read_metadata(locate(tmp_path / "run/model")) == {"step": 6, "exported_at_step": 6}
 
 
 def test_a_finished_run_exports_a_model_when_it_is_requested(tmp_path):
@@ -163,7 +163,7 @@ def test_a_finished_run_exports_a_model_when_it_is_requested(tmp_path):
     assert task.main([*command, "--noexport_model"]) == 0
     assert task.main([*command, "--steps=3", "--metrics=digits"]) == 0
     assert (tmp_path / "run/model/saved_model.pb").exists()
-    assert saved_model.about(locate(tmp_path / "run/model"))["step"] == 4
+    assert saved_model.read_metadata(locate(tmp_path / "run/model"))["step"] == 4
 
 
 @pytest.mark.parametrize(("run", "refused"), [("{bucket}/run", "run/model/"), ("{folder}/run", "elsewhere/")])
@@ -197,7 +197,7 @@ def test_saved_model_pb_is_deleted_first_from_a_folder(tmp_path, monkeypatch):
         shutil, "rmtree", lambda path, **how: interrupted() if path.name == "model" else plain(path, **how)
     )
     with pytest.raises(KeyboardInterrupt):
-        saved_model.save(tiny_model("gan"), tmp_path / "model")
+        saved_model.save(tiny_model("gan"), tmp_path / "model", 1)
     assert (tmp_path / "model/variables").exists() and not (tmp_path / "model/saved_model.pb").exists()
 
 
@@ -221,7 +221,7 @@ def skipped_steps(log):
 
 @pytest.mark.parametrize(("damaged", "taken"), [((2,), 1), ((2, 1), 3)], ids=["next-best", "newest"])
 def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, trainer_log, damaged, taken):
-    copy, monitor = tmp_path / "run", f"metric/{metrics.monitor('digits')}"
+    copy, monitor = tmp_path / "run", f"metric/{metrics.monitor_name('digits')}"
     shutil.copytree(job_dir, copy)
     shutil.rmtree(copy / "checkpoints")
     config = json.loads((copy / "config.json").read_text()) | {"metrics": "digits"}
@@ -237,7 +237,7 @@ def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, 
     assert restore.restore(str(copy), "best")[2].step == taken
     assert skipped_steps(trainer_log) == list(damaged)
     assert task.main(["task", *CGAN, "--steps=3", "--metrics=digits", f"--job_dir={copy}"]) == 0
-    assert saved_model.about(locate(copy / "model"))["step"] == taken
+    assert saved_model.read_metadata(locate(copy / "model"))["step"] == taken
 
 
 def test_every_input_has_a_batch_dimension(signatures):
@@ -270,7 +270,7 @@ def test_a_model_holds_the_generator_and_nothing_else_of_a_run(job_dir):
 
 def test_a_model_of_some_classes_accepts_only_these_labels(tmp_path):
     gan = tiny_model("conditional", classes=(3, 7))
-    saved_model.save(gan, tmp_path / "model")
+    saved_model.save(gan, tmp_path / "model", 1)
     sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
     ask = {"seed": tf.constant([1], tf.int64), "number": tf.constant([2])}
     in_turn, *alone = (sample(label=tf.constant([label]), **ask)["png_bytes"].numpy()[0] for label in (-1, 3, 7))
@@ -282,7 +282,7 @@ def test_a_model_of_some_classes_accepts_only_these_labels(tmp_path):
 
 def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
     gan = tiny_model("conditional", two_replicas, ema_half_life_images=100.0)
-    saved_model.save(gan, tmp_path / "model")
+    saved_model.save(gan, tmp_path / "model", 1)
     serve = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     latents, labels = np.ones((2, 8), "f"), np.array([1, 2], np.int32)
     images = serve(latents=tf.constant(latents), labels=tf.constant(labels))["images"].numpy()
@@ -292,7 +292,7 @@ def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):
 @pytest.mark.parametrize("model", ["gan", "acgan", "infogan"])
 def test_every_sampling_model_can_be_served(model, tmp_path):
     gan = tiny_model(model)
-    saved_model.save(gan, tmp_path / "model")
+    saved_model.save(gan, tmp_path / "model", 1)
     sample = tf.saved_model.load(str(tmp_path / "model")).signatures["sample"]
     label = {"label": tf.constant([-1])} if gan.num_classes else {}
     (png,) = sample(seed=tf.constant([3], tf.int64), number=tf.constant([2]), **label)["png_bytes"].numpy()
@@ -302,7 +302,7 @@ def test_every_sampling_model_can_be_served(model, tmp_path):
 
 def test_a_cyclegan_is_served_as_a_translator(digits, tmp_path):
     gan = tiny_model("cyclegan")
-    saved_model.save(gan, tmp_path / "model")
+    saved_model.save(gan, tmp_path / "model", 1)
     translate = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
     images = digits.images[:3, 8:20, 8:20]
     np.testing.assert_array_equal(translate(images=images)["images"].numpy(), gan.translate(images, "b"))

@@ -15,14 +15,14 @@ from trainer.errors import DivergenceError
 from trainer.serving import saved_model
 from trainer.storage import locate
 
-NOTE = "assets.extra/run.json"
+METADATA = "assets.extra/run.json"
 DATA = "variables/variables.data-00000-of-00001"
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
-    saved_model.save(tiny_model("gan"), folder, {"step": 7})
+    saved_model.save(tiny_model("gan"), folder, 7)
     return folder
 
 
@@ -53,13 +53,13 @@ def delete(path):
 @pytest.mark.parametrize("harm", [cut, flip, empty, delete])
 @pytest.mark.parametrize("name", ["saved_model.pb", DATA, "variables/variables.index", "fingerprint.pb"])
 def test_a_damaged_model_is_not_complete(model, name, harm):
-    assert saved_model.about(locate(model)) == {"step": 7}
+    assert saved_model.read_metadata(locate(model)) == {"step": 7}
     harm(model / name)
-    assert saved_model.about(locate(model)) == {}
+    assert saved_model.read_metadata(locate(model)) == {}
 
 
 @pytest.mark.parametrize(
-    "note",
+    "content",
     [
         b"",
         b"{",
@@ -75,15 +75,15 @@ def test_a_damaged_model_is_not_complete(model, name, harm):
     ]
     + [json.dumps({"step": 7, "sha256": {name: "0" * 64}}).encode() for name in ("saved_model.pb", "../model", "/x")],
 )
-def test_a_damaged_note_is_no_note(model, note):
-    """The note of version 0.1.0 has no hashes; its model is exported again."""
-    (model / NOTE).write_bytes(note)
-    assert saved_model.about(locate(model)) == {}
+def test_damaged_metadata_is_no_metadata(model, content):
+    """The metadata of version 0.1.0 has no hashes; its model is exported again."""
+    (model / METADATA).write_bytes(content)
+    assert saved_model.read_metadata(locate(model)) == {}
 
 
 def test_files_that_were_added_do_not_matter(model):
     (model / "README.md").write_text("notes")
-    assert saved_model.about(locate(model)) == {"step": 7}
+    assert saved_model.read_metadata(locate(model)) == {"step": 7}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -95,7 +95,7 @@ def test_weights_that_are_not_finite_are_not_exported(name, settings, value, tmp
     values = weight.numpy()
     values.flat[0] = value
     weight.assign(values)
-    check_refusal(lambda: saved_model.save(gan, tmp_path / "model"), DivergenceError, "finite")
+    check_refusal(lambda: saved_model.save(gan, tmp_path / "model", 1), DivergenceError, "finite")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
@@ -109,4 +109,4 @@ def test_a_finished_run_replaces_a_damaged_model(tmp_path):
     cut(model / "saved_model.pb")
     assert train("digits", tmp_path / "run", *flags) == 0
     assert tf.saved_model.load(str(model)).signatures
-    assert saved_model.about(locate(model))["step"] == 2
+    assert saved_model.read_metadata(locate(model))["step"] == 2

@@ -245,7 +245,7 @@ DATASET = {
     ],
     ids=str,
 )
-def test_a_data_set_with_a_wrong_field_names_it(field, value, tmp_path):
+def test_a_dataset_with_a_wrong_field_names_it(field, value, tmp_path):
     assert of_dataset(json.dumps(DATASET).encode(), tmp_path).num_examples == 1
     content = json.dumps(DATASET | {field: value}).encode()
     check_refusal(lambda: of_dataset(content, tmp_path), DataError, str(tmp_path / "dataset.json"), field)

@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -19,7 +21,7 @@ from refusals import check_refusal
 from trainer import signals
 from trainer.errors import LeaseError, StorageError
 from trainer.storage import Mirror, lease, lease_owner, locate
-from trainer.storage.lease import LEASE, hold
+from trainer.storage.lease import BY_PRODUCT_AGE_SECS, LEASE, hold
 from trainer.testing.fault_proxy import Fault
 
 HOLDER = """
@@ -208,7 +210,10 @@ def test_nothing_is_written_after_a_lease_is_lost(loss, folder, tmp_path):
         own_lease.verify()
         LOSSES[loss](folder)
         before = {entry.name for entry in folder.entries()}
-        for check in (own_lease.verify, own_lease.check, lambda: own_lease.verify(is_by_product=True)):
+        for check in (
+            own_lease.verify,
+            *(functools.partial(own_lease.verify, age) for age in (BY_PRODUCT_AGE_SECS, math.inf)),
+        ):
             check_refusal(check, LeaseError, "job_dir=a")
         with Mirror(tmp_path / "files", folder, check=own_lease.verify):
             pass
@@ -218,10 +223,10 @@ def test_nothing_is_written_after_a_lease_is_lost(loss, folder, tmp_path):
 def test_by_products_ask_the_bucket_only_after_a_pause(remote, monkeypatch):
     with hold(remote, "job_dir=a") as own_lease:
         write_owner(remote)
-        own_lease.verify(is_by_product=True)
+        own_lease.verify(BY_PRODUCT_AGE_SECS)
         now = lease._now()
         monkeypatch.setattr(lease, "_now", lambda: now + 300)
-        check_refusal(lambda: own_lease.verify(is_by_product=True), LeaseError, "12", "far")
+        check_refusal(lambda: own_lease.verify(BY_PRODUCT_AGE_SECS), LeaseError, "12", "far")
 
 
 def test_the_owner_notices_a_loss_at_the_next_renewal(remote, quick):
@@ -230,7 +235,7 @@ def test_the_owner_notices_a_loss_at_the_next_renewal(remote, quick):
         deadline = time.monotonic() + 10
         with pytest.raises(LeaseError):
             while time.monotonic() < deadline:
-                own_lease.check()
+                own_lease.verify(math.inf)
                 time.sleep(0.01)
 
 
@@ -373,7 +378,7 @@ def test_an_outage_is_survived_unless_another_process_takes_over(bucket, proxy, 
     with hold(folder, "job_dir=a") as own_lease:
         proxy.policy = lambda request: 403
         time.sleep(0.3)
-        own_lease.check()
+        own_lease.verify(math.inf)
         check_refusal(own_lease.verify, StorageError, "403")
         proxy.policy = lambda request: None
         own_lease.verify()

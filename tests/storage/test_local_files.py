@@ -9,9 +9,10 @@ import sys
 import tempfile
 
 import pytest
+from refusals import check_refusal
 
-from trainer.errors import StorageError
-from trainer.storage import local_files, locate, scratch_folder, write_atomically
+from trainer.errors import CheckpointError, StorageError
+from trainer.storage import check_new_file, local_files, locate, scratch_folder, write_atomically
 from trainer.storage.local_files import open_regular, remove_leftovers
 from trainer.storage.run_directory import RunDirectory
 
@@ -140,6 +141,67 @@ def test_only_regular_files_are_opened(kind, tmp_path):
     for mode in ("rb", "ab"):
         with pytest.raises(OSError, match=re.escape(str(path))):
             open_regular(path, mode)
+
+
+PLACES = {
+    "pipe": os.mkfifo,
+    "folder": os.mkdir,
+    "link to a device": lambda path: path.symlink_to("/dev/null"),
+    "link to a folder": lambda path: path.symlink_to("."),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_only_files_are_replaced(name, tmp_path):
+    locate(tmp_path / "source/x").write_bytes(b"new")
+    path = tmp_path / "x"
+    PLACES[name](path)
+    before = path.lstat()
+    for act, error in (
+        (lambda: write_atomically(path, b"new"), OSError),
+        (lambda: locate(path).write_bytes(b"new"), StorageError),
+        (lambda: locate(tmp_path).upload(tmp_path / "source", ["x"]), StorageError),
+        (lambda: locate(tmp_path / "source").download({"x": path}), StorageError),
+        (lambda: check_new_file(locate(path)), StorageError),
+    ):
+        check_refusal(act, error, str(path))
+    after = path.lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["source", "x"]
+
+
+@pytest.mark.parametrize("target", ["source", "nowhere"])
+def test_a_link_to_a_file_or_to_nothing_is_replaced(target, tmp_path):
+    (tmp_path / "source").write_bytes(b"old")
+    (tmp_path / "x").symlink_to(target)
+    write_atomically(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new" and (tmp_path / "source").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("folder", "obstacle", "is_movable"),
+    [
+        ("/dev/null", "/dev/null", False),
+        ("/dev/null/run", "/dev/null", False),
+        ("{}/file", "{}/file", True),
+        ("{}/file/a/b", "{}/file", True),
+        ("{}/link/a", "{}/link", True),
+        ("{}/pipe", "{}/pipe", False),
+        ("/proc/run", "/proc/run", False),
+        ("/proc/self/run", "/proc/self/run", False),
+    ],
+)
+def test_a_run_directory_that_cannot_be_a_folder_is_refused(folder, obstacle, is_movable, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    folder, obstacle = folder.format(tmp_path), obstacle.format(tmp_path)
+    with pytest.raises(CheckpointError) as caught, RunDirectory(folder).hold_lease():
+        pass
+    message = str(caught.value)
+    assert f"job_dir={folder}" in message and obstacle in message
+    assert ("move" in message) == is_movable and "delete" not in message
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link", "pipe"]
 
 
 def test_removing_leftovers_from_a_missing_folder_does_nothing(tmp_path):

@@ -137,6 +137,21 @@ def test_a_file_is_overwritten_unless_only_new_is_given(folder):
     assert (folder / "x").read_bytes() == b"two"
 
 
+def test_the_remedy_of_a_disk_error_depends_on_its_cause(folder, tmp_path, monkeypatch):
+    (folder / "x").write_bytes(b"1")
+    remedies = {}
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+
+        def fail(*_, code=code):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(StorageError) as caught:
+            folder.download({"x": tmp_path / "x"})
+        remedies[code] = str(caught.value).rpartition("; ")[2]
+    assert remedies[errno.ENOSPC] == remedies[errno.EDQUOT] != remedies[errno.EACCES] == remedies[errno.EROFS]
+
+
 def test_many_files_are_uploaded_and_downloaded(folder, tmp_path):
     names = [f"{number % 3}/{number}.bin" for number in range(40)]
     for name in names:
@@ -152,6 +167,13 @@ def test_many_files_are_uploaded_and_downloaded(folder, tmp_path):
     check_refusal(
         lambda: folder.upload(tmp_path / "out", names[:1], only_new=True), StorageError, str(folder / names[0])
     )
+
+
+def test_a_bucket_is_no_file(bucket):
+    location = locate(bucket)
+    assert not location.exists()
+    for act in (location.read_bytes, location.num_bytes, lambda: location.write_bytes(b"x")):
+        check_refusal(act, StorageError, bucket)
 
 
 def test_a_large_object_is_uploaded_in_parts(bucket, tmp_path):

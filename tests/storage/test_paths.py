@@ -8,10 +8,25 @@ from pathlib import Path
 import pytest
 from hostile import is_clean
 from refusals import check_refusal
+from report_runs import make_run
 
 from trainer import cli, data
 from trainer.callbacks import Animation, Checkpoint, EventLog, MetricsLog, SampleGrid, TuningReport
-from trainer.cli import evaluate, export, generate, inspect, local, prepare, submit, train
+from trainer.cli import (
+    batch,
+    deploy,
+    evaluate,
+    explore,
+    export,
+    generate,
+    inspect,
+    local,
+    prepare,
+    report,
+    serve,
+    submit,
+    train,
+)
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import Environment
@@ -20,9 +35,13 @@ from trainer.data import loading
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, TrainerError
 from trainer.metrics.digits_classifier import DigitsClassifier
+from trainer.report.run_report import RunReport
 from trainer.storage import RunDirectory, cache_folder, local_path, locate, parse_path
-from trainer.training import configure, restore
+from trainer.training import complete_config, restore
 from trainer.training.checkpoint.store import CheckpointStore
+from trainer.training.metric_suite import statistics_folders
+from trainer.training.run_state import has_model
+from trainer.training.stored_run import stored_config
 
 REFUSED = [
     "s3://bucket/x",
@@ -84,6 +103,8 @@ REFUSED = [
 WITHOUT_BUCKET = [
     *("gs://", "gs:///x", "gs:// bucket/x", "gs://-x/y", "gs://buc ket/x", "gs://./x", "gs://b?/x"),
     *("gs://$BUCKET/x", "gs://b?x=1", "gs://b#x"),
+    *("gs://My_Bucket!/x", "gs://My-Bucket/x", "gs://b/x", "gs://bucket./x", "gs://b..x/x", "gs://192.168.5.4/x"),
+    *(f"gs://{'b' * 64}/x", f"gs://{'.'.join(['b' * 55] * 4)}"),
 ]
 
 
@@ -100,7 +121,7 @@ def test_a_path_of_another_service_is_refused(path):
 @pytest.mark.parametrize("path", WITHOUT_BUCKET)
 def test_an_address_without_a_bucket_is_refused(path):
     for act in (parse_path, locate, local_path, RunDirectory):
-        check_refusal(lambda act=act: act(path), ConfigError, path)
+        check_refusal(lambda act=act: act(path), ConfigError, path[:40])
 
 
 @pytest.mark.parametrize("path", [Path("gs://bucket/x"), Path("s3://bucket/x"), Path("file:///x")], ids=str)
@@ -116,6 +137,8 @@ def test_a_path_object_of_an_address_is_refused(path):
         ("gs://bucket//a//b", "gs://bucket/a/b"),
         ("gs://bucket/a/./b", "gs://bucket/a/b"),
         ("gs://bucket", "gs://bucket"),
+        (f"gs://{'.'.join(['b' * 55] * 3)}/x", f"gs://{'.'.join(['b' * 55] * 3)}/x"),
+        ("gs://my_bucket-1/x", "gs://my_bucket-1/x"),
         ("/tmp/x", "/tmp/x"),
         ("runs/x", "runs/x"),
         ("runs//x/", "runs/x"),
@@ -139,6 +162,22 @@ def test_a_path_object_of_an_address_is_refused(path):
 )
 def test_an_accepted_path_is_what_it_says(path, expected):
     assert str(locate(path)) == expected
+
+
+@pytest.mark.parametrize("name", ["a:b", "gs:", "$HOME", "a\\b"])
+def test_a_relative_folder_named_like_an_address_may_have_a_run(name, tmp_path, monkeypatch):
+    make_run(tmp_path / name, grids=())
+    monkeypatch.chdir(tmp_path)
+    with RunDirectory(f"./{name}").open() as directory:
+        config = stored_config(directory)
+        assert config.recipe == RunReport(directory).content()["recipe"] == "digits"
+        assert not has_model(200, config, directory, Environment())
+
+
+def test_the_cache_may_be_in_a_relative_folder_named_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "./a:b")
+    assert [str(folder) for folder in statistics_folders("digits")] == ["a:b/gan-trainer/statistics"]
 
 
 def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
@@ -167,7 +206,7 @@ def package(path):
 
 
 def resolve(**settings):
-    return configure.resolve(TrainConfig(steps=1, **settings), Environment())
+    return complete_config.resolve(TrainConfig(steps=1, **settings), Environment())
 
 
 API = {
@@ -215,10 +254,13 @@ def test_an_argument_never_becomes_a_folder(entry, path, tmp_path, monkeypatch):
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
+PROJECT = ("--project=my-project", "--region=us-central1")
 FLAGS = {
     "train --job_dir": (train, ["--steps=1", "--job_dir={}"]),
     "train --dataset": (train, ["--steps=1", "--dataset={}"]),
     "train --dataset_b": (train, ["--recipe=cyclegan", "--steps=1", "--dataset_b={}"]),
+    "train --init_from": (train, ["--steps=1", "--init_from={}"]),
+    "train --inception_weights": (train, ["--steps=1", "--metrics=inception", "--inception_weights={}"]),
     "train --dry_run": (train, ["--steps=1", "--dry_run", "--job_dir={}"]),
     "prepare --source": (prepare, ["--source={}", "--out=out"]),
     "prepare --out": (prepare, ["--source={files}", "--out={}"]),
@@ -230,14 +272,25 @@ FLAGS = {
     "generate --out": (generate, ["--job_dir=runs/x", "--out={}.png"]),
     "generate --out, a folder": (generate, ["--job_dir=runs/x", "--out={}/"]),
     "generate --init_image": (generate, ["--job_dir=runs/x", "--out=x", "--init_image={}"]),
+    "generate --images": (generate, ["--job_dir=runs/x", "--out=x/", "--images={}"]),
+    "explore --job_dir": (explore, ["--job_dir={}"]),
+    "report --job_dir": (report, ["--job_dir={}"]),
+    "report --out": (report, ["--job_dir=runs/x", "--out={}.html"]),
+    "serve --model_dir": (serve, ["--model_dir={}", "--port=0"]),
+    "deploy --model_dir": (deploy, ["--model_dir={}", "--image=a/b", *PROJECT]),
+    "deploy --job_dir": (deploy, ["--job_dir={}", "--image=a/b", *PROJECT]),
+    "batch --out": (batch, ["--model=m", "--out={}", *PROJECT]),
+    "batch --staging": (batch, ["--model=m", "--out=x", "--staging={}", *PROJECT]),
     "evaluate --job_dir": (evaluate, ["--job_dir={}"]),
     "evaluate --images": (evaluate, ["--images={}", "--against=digits"]),
     "evaluate --against": (evaluate, ["--images=digits", "--against={}"]),
+    "evaluate --inception_weights": (evaluate, ["--images=digits", "--against=digits", "--inception_weights={}"]),
     "evaluate --out": (evaluate, ["--images=digits", "--against=digits", "--neighbors=1", "--out={}.png"]),
     "export --job_dir": (export, ["--job_dir={}", "--out=x"]),
     "export --out": (export, ["--job_dir=runs/x", "--out={}"]),
     "submit --config": (submit, ["--config={}", "--dry_run"]),
     "submit --staging_bucket": (submit, ["--config={files}/job.yaml", "--staging_bucket={}", "--dry_run"]),
+    "submit --base_output_dir": (submit, ["--config={files}/job.yaml", "--base_output_dir={}", "--dry_run"]),
     "submit --args": (submit, ["--config={files}/job.yaml", "--args=--job_dir={}", "--dry_run"]),
     "local --config": (local, ["--config={}"]),
     "local --base_output_dir": (local, ["--config={files}/job.yaml", "--base_output_dir={}"]),
@@ -246,7 +299,8 @@ FLAGS = {
 
 
 @pytest.mark.parametrize(
-    "path", ["s3://bucket/x", "GS://bucket/x", "gs:/bucket/x", "file:///tmp/x", "C:\\x", "~no-user/x"]
+    "path",
+    ["s3://bucket/x", "GS://bucket/x", "gs:/bucket/x", "gs://My_Bucket/x", "file:///tmp/x", "C:\\x", "~no-user/x"],
 )
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_never_becomes_a_folder(flag, path, tmp_path, monkeypatch, capsys):
@@ -261,7 +315,7 @@ def test_a_flag_never_becomes_a_folder(flag, path, tmp_path, monkeypatch, capsys
     code = command.main(["command", *arguments])
     error = capsys.readouterr().err
     assert code in (1, 2) and error.startswith("error: ") and error.count("\n") == 1, error
-    assert path[:2] in error
+    assert (path if path.startswith("gs://") else path[:2]) in error
     assert list((tmp_path / "cwd").iterdir()) == []
 
 

@@ -58,7 +58,7 @@ def test_the_last_three_and_the_best_are_kept(store):
     for step, frechet in enumerate([9.0, 2.0, 5.0, 4.0, 3.0, 6.0], start=1):
         save(store, step, frechet=frechet)
     assert store.steps() == [2, 4, 5, 6]
-    assert store.best() == 2
+    assert store.find_best()[0].step == 2
     assert store.best_value() == 2.0
 
 
@@ -93,10 +93,10 @@ def test_the_best_is_the_best_checkpoint_that_verifies(store):
         save(store, step, frechet=frechet)
     damage(store, 3)
     manifest, problems = store.find_best()
-    assert manifest.step == store.best() == 2 and store.best_value() == 2.0
+    assert manifest.step == 2 and store.best_value() == 2.0
     assert len(problems) == 1 and "step-00000003/state.data-" in problems[0]
     damage(store, 2), damage(store, 1)
-    assert store.find_best()[0] is None and store.best() is None
+    assert store.find_best()[0] is None
 
 
 def test_a_damaged_checkpoint_is_not_counted_among_the_newest(tmp_path):
@@ -126,10 +126,10 @@ def test_a_damaged_best_checkpoint_is_written_again(digits, tmp_path):
         return saves.store
 
     store = fit(3)
-    assert store.best() == 3
+    assert store.find_best()[0].step == 3
     damage(store, 3)
     again = fit(4)
-    assert again.best() == 3 and again.find_best()[0].step == 3
+    assert again.find_best()[0].step == 3
 
 
 def test_a_folder_without_manifest_is_no_checkpoint(store):
@@ -204,7 +204,7 @@ def test_metrics_that_are_added_to_a_checkpoint_count_as_its_own(store):
         and manifest.callbacks == {"collapse": {"best": 0.5}}
     )
     assert (manifest.files, manifest.state_sha256) == (before.files, before.state_sha256)
-    assert store.best() == 5 and store.steps() == [3, 4, 5]  # the former best one is not kept
+    assert store.find_best()[0].step == 5 and store.steps() == [3, 4, 5]  # the former best one is not kept
 
 
 def test_a_checkpoint_stays_valid_when_metrics_cannot_be_added(store, monkeypatch):

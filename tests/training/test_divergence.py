@@ -12,9 +12,10 @@ from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
 from trainer.errors import DivergenceError
+from trainer.models import GAN
 from trainer.storage.run_directory import read_metrics
 from trainer.training.checkpoint.manifest import state_sha256
-from trainer.training.divergence import MAX_ROLLBACKS, PART, DivergenceState
+from trainer.training.divergence import MAX_ROLLBACKS, STATE_NAME, DivergenceState
 
 ALWAYS = range(10**6)
 
@@ -27,7 +28,7 @@ def images(digits):
 def changed(before, after):
     """Returns the names of the parts of a state that differ, without the record of skipped steps."""
     names = {name.partition("/")[0] for name in before if (before[name] != after[name]).any()}
-    return names - {PART}
+    return names - {STATE_NAME}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,24 @@ def test_an_update_that_is_not_finite_changes_nothing(images, two_replicas, num_
     assert changed(after, fit(gan, images, 4)) >= {"generator", "discriminator", "ema_generator"}
 
 
+@pytest.mark.parametrize(
+    ("broken", "is_moving"), [(["discriminator_fake"], True), (["discriminator_real", "discriminator_fake"], False)]
+)
+def test_moments_move_if_one_of_two_updates_is_skipped(images, two_replicas, broken, is_moving):
+    networks = {
+        "generator": lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)]),
+        "discriminator": lambda: keras.Sequential(
+            [keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+        ),
+    }
+    gan = GAN(2, networks=networks)
+    gan.compile(discriminator_updates="separate", strategy=two_replicas, jit_compile=False)
+    before = values_of(gan)
+    after = fit(break_updates(gan, [0], phases=broken), images[:, 8, 8:12, 0], 1)
+    (moments,) = (name for name in before if name.startswith("discriminator/") and name.endswith("moving_mean"))
+    assert (before[moments] != after[moments]).any() == is_moving
+
+
 @pytest.mark.parametrize("jit_compile", ["off", pytest.param("on", marks=pytest.mark.slow)])
 def test_logs_are_means_of_the_other_steps_and_count_skipped_updates(images, jit_compile, trainer_log):
     seen = []
@@ -77,8 +96,8 @@ def test_logs_are_means_of_the_other_steps_and_count_skipped_updates(images, jit
         )
         return history.history, list(seen)
 
-    _, healthy = logs_of(1)
-    assert "skipped_updates" not in set().union(*healthy)
+    _, undisturbed = logs_of(1)
+    assert "skipped_updates" not in set().union(*undisturbed)
     assert not trainer_log.records
     _, singly = logs_of(1, [3, 4])
     history, (together,) = logs_of(10, [3, 4])
@@ -106,20 +125,20 @@ def test_logs_are_means_of_the_other_steps_and_count_skipped_updates(images, jit
         ([0, *range(1, 18, 2), 2000, 2002, 2004], None),
     ],
 )
-def test_a_rollback_is_due_after_5_skips_in_a_row_or_11_in_1000_steps(steps, due):
+def test_a_rollback_is_due_after_5_consecutive_skips_or_11_in_1000_steps(steps, due):
     state = DivergenceState()
     results = [bool(state.add_skip(tf.constant(step, tf.int64))) for step in steps]
     assert [step for step, is_due in zip(steps, results, strict=True) if is_due][:1] == ([] if due is None else [due])
 
 
 @pytest.mark.parametrize(
-    ("skipped", "step", "healthy"), [([], 7, 7), ([5], 7, 7), ([6], 7, 6), ([2, 4, 5, 6], 7, 4), ([0, 1], 2, 0)]
+    ("skipped", "step", "applied"), [([], 7, 7), ([5], 7, 7), ([6], 7, 6), ([2, 4, 5, 6], 7, 4), ([0, 1], 2, 0)]
 )
-def test_the_healthy_step_is_the_one_before_a_row_of_skips(skipped, step, healthy):
+def test_the_last_applied_step_is_the_one_before_consecutive_skips(skipped, step, applied):
     state = DivergenceState()
     for number in skipped:
         state.add_skip(tf.constant(number, tf.int64))
-    assert state.healthy_step(step) == healthy
+    assert state.last_applied_step(step) == applied
 
 
 def test_four_skips_in_a_row_do_not_roll_back(images, tmp_path):
@@ -129,7 +148,7 @@ def test_four_skips_in_a_row_do_not_roll_back(images, tmp_path):
 
 
 @pytest.mark.parametrize("num_replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_rollback_returns_to_the_last_healthy_checkpoint_with_other_numbers(
+def test_a_rollback_returns_to_the_last_checkpoint_before_the_skips_with_other_numbers(
     images, two_replicas, num_replicas, tmp_path, trainer_log
 ):
     strategy = two_replicas if num_replicas == 2 else None
@@ -285,4 +304,4 @@ def test_a_rollback_restores_the_best_value_of_the_remaining_checkpoints(images,
     checkpoint = Checkpoint(tmp_path, 3, best="metric/frechet")
     fit(gan, images, 20, callbacks=[checkpoint, Metric()], steps_per_execution=1)
     assert gan.divergence.num_rollbacks == 1
-    assert (checkpoint.store.best(), checkpoint.store.best_value()) == (6, 4.0)
+    assert (checkpoint.store.find_best()[0].step, checkpoint.store.best_value()) == (6, 4.0)

@@ -4,11 +4,13 @@ import gc
 import os
 import signal
 import threading
+import time
+import weakref
 
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_gan
+from conftest import tiny_gan, values_of
 
 from trainer.models.step_plan import step_plan
 from trainer.training.device_loop import DeviceLoop
@@ -51,17 +53,38 @@ def test_a_request_to_stop_ends_an_execution_after_its_step(digits, architecture
     assert set(logs) >= {"loss/generator", "loss/discriminator"}
 
 
-def test_a_gan_keeps_one_device_loop_without_data(digits):
-    def loops():
-        gc.collect()
-        return [thing for thing in gc.get_objects() if type(thing) is DeviceLoop]
-
-    gan, before = tiny_gan(), len(loops())
+def test_a_gan_keeps_one_device_loop_without_data(digits, monkeypatch):
+    loops, create = weakref.WeakSet(), DeviceLoop.__init__
+    monkeypatch.setattr(DeviceLoop, "__init__", lambda self, *args: create(self, *args) or loops.add(self))
+    gan = tiny_gan()
     for steps, batch_size in ((1, 16), (2, 16), (3, 8)):
         gan.fit(digits.images[:32], batch_size=batch_size, steps=steps, verbose=0)
-        assert len(loops()) == before + 1
+        gc.collect()
+        assert len(loops) == 1
     del gan
-    assert len(loops()) == before
+    gc.collect()
+    assert not loops
+
+
+def test_a_request_to_stop_ends_the_tracing_of_the_step_at_once(digits, monkeypatch):
+    def terminate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(2000):
+            time.sleep(0.01)
+
+    def state_after(steps, gan):
+        gan.fit(digits.images[:32], batch_size=16, steps=steps, verbose=0, handle_sigterm=True)
+        return values_of(gan)
+
+    gan = tiny_gan()
+    started = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(gan, "forward", terminate)
+        state_after(2, gan)
+    assert gan.preempted and gan.step == 0 and time.monotonic() - started < 10
+    expected = state_after(2, tiny_gan())
+    for name, values in state_after(2, gan).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 def test_fit_continues_after_a_request_to_stop(digits):

@@ -9,8 +9,9 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.metrics import inception_weights
+from trainer.training.complete_config import with_machine_settings
 from trainer.training.distributed.cluster import parse_cluster
-from trainer.training.run_state import shared_fingerprint, with_machine_settings
+from trainer.training.run_state import shared_fingerprint
 from trainer.training.stored_run import monitor_of
 
 TRIAL = Environment(trial_id="1", metric_file="/tmp/output.metrics")
@@ -35,7 +36,7 @@ def machine(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Folders of data sets, by number of images."""
+    """Folders of datasets, by number of images."""
     folders = {}
     for num_images in (11, 12):
         folders[num_images] = str(tmp_path_factory.mktemp(f"photos{num_images}"))
@@ -146,7 +147,7 @@ def test_the_metric_of_the_best_checkpoint_names_the_protocol(suite, num_samples
     ],
 )
 def test_suites_with_a_recall_name_it(suite, expected):
-    assert metrics.recall(suite, 700) == expected
+    assert metrics.recall_name(suite, 700) == expected
 
 
 @pytest.mark.parametrize(

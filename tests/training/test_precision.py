@@ -21,10 +21,10 @@ from trainer.models.factory import MODELS, create_gan
 from trainer.models.validation import has_convolutions
 from trainer.networks import registry
 from trainer.storage import RunDirectory
-from trainer.training import configure, precision, run as training_run
+from trainer.training import complete_config, precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
+from trainer.training.complete_config import with_machine_settings
 from trainer.training.distributed.cluster import parse_cluster
-from trainer.training.run_state import with_machine_settings
 from trainer.training.stored_run import stored_config
 
 XEON = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile amx_int8\nvmx flags\t: vnmi\n"
@@ -96,7 +96,8 @@ def test_gpus_support_bfloat16_by_their_compute_capability(machine, capabilities
 
 
 def chosen(config, can_use_bfloat16, shape=(28, 28, 1)):
-    config = with_compute_settings(config, shape, 10, can_use_bfloat16=can_use_bfloat16)
+    facts = {"can_use_bfloat16": can_use_bfloat16, "input_channels": 3 * (config.model == "pix2pix")}
+    config = with_compute_settings(config, shape, 10, **facts)
     return config.precision, config.jit_compile
 
 
@@ -205,7 +206,7 @@ def test_a_job_uses_bfloat16_if_all_machines_support_it(
     monkeypatch.setattr(
         training_run.consensus, "gather_per_replica", lambda _, number: exchanged.append(number) or of_all_machines
     )
-    run_of_machine = training_run.Run(TrainConfig(), None, environment, None)
+    run_of_machine = training_run.Run(TrainConfig(), None, environment, None, None)
     run_of_machine._strategy = None
     assert run_of_machine._can_use_bfloat16() == expected
     assert exchanged == ([] if of_all_machines is None else [int(is_supported_here)])
@@ -222,7 +223,7 @@ def flags_of(job_dir, steps):
 
 @pytest.mark.parametrize("is_supported", [True, False])
 def test_a_dry_run_prints_the_choice(tmp_path, monkeypatch, capsys, is_supported):
-    monkeypatch.setattr(configure, "supports_bfloat16", lambda: is_supported)
+    monkeypatch.setattr(complete_config, "supports_bfloat16", lambda: is_supported)
     assert run("train", *flags_of(tmp_path / "run", 2), "--dry_run") == 0
     config = json.loads(capsys.readouterr().out)
     assert (config["precision"], config["jit_compile"]) == ("bfloat16" if is_supported else "float32", "off")

@@ -41,7 +41,7 @@ def test_another_machine_goes_on_from_the_newest(machine, remote):
     for step in (1, 2, 3):
         save(first, step, x=[5.0, 1.0, 3.0][step - 1])
     second, state = machine(), state_of()
-    assert second.steps() == [2, 3] and second.best() == 2 and second.best_value() == 1.0
+    assert second.steps() == [2, 3] and second.find_best()[0].step == 2 and second.best_value() == 1.0
     assert second.restore(state).step == 3 and state["a/000/kernel"].numpy().max() == 3.0
     save(second, 4, x=9.0)
     save(second, 5, x=9.0)

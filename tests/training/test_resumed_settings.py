@@ -256,6 +256,7 @@ EFFECTIVE = {
     "ema_half_life_images": 0.1,
     "ema_schedule": "early",
     "global_batch_size": 8,
+    "accumulate_steps": 2,
     "seed": 1,
     "strategy": "mirrored",
     "jit_compile": "on",
@@ -281,6 +282,7 @@ SAME_NUMBERS = {
     "inception_weights": "nowhere/weights.pb",
     "inception_score": True,
     "stop_on_collapse": True,
+    "track": "mlflow",
     "export_model": True,
 }
 """Another value of each field that changes what a run writes or which devices it uses, and no number."""

@@ -17,7 +17,7 @@ from trainer.training.step import TrainStep
 
 def train(gan, digits, steps=3, **settings):
     settings = {"batch_size": 16, "verbose": 0, "steps_per_execution": 2} | settings
-    gan.fit(digits.images, digits.labels, steps=steps, **settings)
+    gan.fit(digits.images, digits.labels if gan.takes_targets else None, steps=steps, **settings)
     return values_of(gan)
 
 

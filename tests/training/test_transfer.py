@@ -26,7 +26,7 @@ FLAGS = [*TINY, "--strategy=one_device", "--ema_half_life_images=8"]
 
 
 def write_set(folder, size=8, channels=3, num_classes=2, seed=0):
-    """Writes a prepared data set of 24 images."""
+    """Writes a prepared dataset of 24 images."""
     images = np.random.default_rng(seed).integers(0, 256, (24, size, size, channels), np.uint8)
     labels = (np.arange(24) % num_classes).astype(np.int32)
     texts = {"name": "set", "source": "", "license": "", "attribution": ""}
@@ -53,7 +53,7 @@ def state_of(job_dir, step):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with data sets, and a run `source` with checkpoints of the steps 4 and 8."""
+    """A folder with datasets, and a run `source` with checkpoints of the steps 4 and 8."""
     folder = tmp_path_factory.mktemp("transfer")
     write_set(folder / "a")
     write_set(folder / "b", seed=1)

@@ -11,6 +11,8 @@ from trainer.callbacks.progress import Progress
 from trainer.callbacks.report_writer import ReportWriter
 from trainer.callbacks.sample_grid import SampleGrid
 from trainer.callbacks.session_log import SessionLog
+from trainer.callbacks.trackers import check_trackers
+from trainer.callbacks.tracking import Tracking
 from trainer.callbacks.tuning_report import TuningReport
 from trainer.callbacks.watchdog import Heartbeat, Watchdog
 
@@ -28,6 +30,8 @@ __all__ = [
     "Restore",
     "SampleGrid",
     "SessionLog",
+    "Tracking",
     "TuningReport",
     "Watchdog",
+    "check_trackers",
 ]

@@ -8,11 +8,10 @@ from typing import Any
 import keras
 
 from trainer import stopwatch
-from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
 from trainer.stopwatch import Activity
-from trainer.storage import local_path
 from trainer.storage.run_directory import PROGRESSION, sample_grids
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class Animation(keras.callbacks.Callback):
 
     def __init__(self, directory: str | os.PathLike[str]):
         super().__init__()
-        self._directory = local_path(directory)
+        self._directory = output_path(directory)
         self._errors = WriteErrors("animations")
 
     @stopwatch.measured(Activity.SAMPLES)
@@ -45,9 +44,9 @@ class Animation(keras.callbacks.Callback):
         if len(grids) < 2:
             return
         count = min(len(grids), _MAX_FRAMES)
-        chosen = [grids[round(index * (len(grids) - 1) / (count - 1))] for index in range(count)]
-        frames = [(f"step {step:,}", path) for step, path in chosen]
-        with self._errors.tolerated(self._directory / PROGRESSION):
+        grids = [grids[round(index * (len(grids) - 1) / (count - 1))] for index in range(count)]
+        frames = [(f"step {step:,}", path) for step, path in grids]
+        with self._errors.suppress(self._directory / PROGRESSION):
             unreadable = save_animation(self._directory / PROGRESSION, frames)
             if unreadable:
                 _logger.warning(

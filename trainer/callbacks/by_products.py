@@ -4,11 +4,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from trainer.errors import quote
+from trainer.storage import local_path
 
 _logger = logging.getLogger(__name__)
 
@@ -17,6 +19,15 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers in logs, to which any callback may add values, as floats by name. Scalar tensors count."""
     named = {name: _as_number(value) for name, value in logs.items() if isinstance(name, str)}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def output_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the local path of the output of a callback.
+
+    Raises:
+        ConfigError: If it is in a bucket, or is no path; see `parse_path`.
+    """
+    return local_path(path, "give a local path, or train from a recipe, whose --job_dir may be in a bucket")
 
 
 class WriteErrors:
@@ -44,7 +55,7 @@ class WriteErrors:
         return values
 
     @contextlib.contextmanager
-    def tolerated(self, path: str | os.PathLike[str]) -> Iterator[None]:
+    def suppress(self, path: str | os.PathLike[str]) -> Iterator[None]:
         """Logs an error of the disk in this context instead of raising it.
 
         Args:

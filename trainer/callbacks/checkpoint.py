@@ -136,7 +136,7 @@ class Checkpoint(Periodic):
         with stopwatch.measured(Activity.CHECKPOINTS):
             self.store.wait()
 
-    def find_healthy(self, last: int) -> int:
+    def find_rollback_step(self, last: int) -> int:
         """Returns the step of the checkpoint to return to after a divergence.
 
         Args:
@@ -148,13 +148,13 @@ class Checkpoint(Periodic):
         """
         if self._reads_only:
             return 0
-        step = self.store.find_healthy(last)
+        step = self.store.find_rollback_step(last)
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         return step
 
     def roll_back(self, step: int) -> None:
-        """Restores a checkpoint that `find_healthy` has returned, and deletes later ones, which have diverged.
+        """Restores a checkpoint that `find_rollback_step` has returned, and deletes later ones, which have diverged.
 
         Raises:
             CheckpointError: If the checkpoint is not valid on this machine.
@@ -193,12 +193,13 @@ class Checkpoint(Periodic):
         if self._reads_only:
             state_file.check_finite(state_file.snapshot(model.state), model.step)
             return
-        states = {name: state for name, each in self._callback_states.items() if (state := each.get_state())}
-        healthy_step = model.divergence.healthy_step(model.step)
+        states = {name: callback.get_state() for name, callback in self._callback_states.items()}
+        states = {name: state for name, state in states.items() if state}
+        last_applied_step = model.divergence.last_applied_step(model.step)
         if model.step == self._saved_step:
-            self.store.amend(model.step, metrics, states, healthy_step)
+            self.store.amend(model.step, metrics, states, last_applied_step)
         else:
-            self.store.save(model.state, model.step, metrics, model.initial_settings, states, healthy_step)
+            self.store.save(model.state, model.step, metrics, model.initial_settings, states, last_applied_step)
             self._saved_step = model.step
 
 

@@ -1,5 +1,6 @@
 """Ends training after the lease of the run directory is lost."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,4 +24,4 @@ class LeaseCheck(keras.callbacks.Callback):
         self._lease = lease
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._lease.check()
+        self._lease.verify(math.inf)

@@ -11,9 +11,9 @@ from typing import Any
 
 import keras
 
-from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.order import Priority
-from trainer.storage import local_path, write_atomically
+from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
 from trainer.storage.run_directory import read_metrics
 
@@ -43,14 +43,14 @@ class MetricsLog(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str]):
         super().__init__()
-        self._path = local_path(path)
+        self._path = output_path(path)
         self._errors = WriteErrors("metrics")
         self._unwritten = b""
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._unwritten = b""
         num_damaged = 0
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             lines, num_damaged = read_metrics(self._path)
             if num_damaged:
                 os.replace(self._path, self._damaged_path)
@@ -78,7 +78,7 @@ class MetricsLog(keras.callbacks.Callback):
         """Drops the lines after `model.step`, to which the run has returned, and appends a line about the rollback."""
         step = self.model.step
         self._unwritten = b""
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             lines, _ = read_metrics(self._path)
             line = {"step": step, "time": time.time(), _ROLLBACK: 1.0, **event}
             self._rewrite([*(line for line in lines if line["step"] <= step), line])
@@ -93,10 +93,10 @@ class MetricsLog(keras.callbacks.Callback):
 
     def _append(self, scalars: Mapping[str, Any]) -> None:
         step = self.model.step
-        own = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time()}
-        line = own | self._errors.numbers(scalars) | own
+        progress = {"step": step, "images_seen": step * self.params["global_batch_size"], "time": time.time()}
+        line = progress | self._errors.numbers(scalars) | progress
         self._unwritten += json.dumps(line).encode() + b"\n"
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             append_lines(self._path, self._unwritten)
             self._unwritten = b""

@@ -42,7 +42,8 @@ class Progress(keras.callbacks.Callback):
             self._bar.update(step, list(displayed.items()), finalize=step == num_steps)
         elif step == num_steps or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            _logger.info(f"Step {step} of {num_steps}.", extra=log_fields({"step": step, **displayed}))
+            text = ", ".join([f"Step {step} of {num_steps}", *_describe(displayed)])
+            _logger.info(f"{text}.", extra=log_fields({"step": step, **displayed}))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         seconds = (logs or {}).get("epoch_secs", 0.0)
@@ -54,6 +55,13 @@ class Progress(keras.callbacks.Callback):
                 f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.",
                 extra=log_fields(self._epoch_secs),
             )
+
+
+def _describe(values: Mapping[str, float]) -> list[str]:
+    """Returns losses and images/s as text, because some viewers of a log show only the message."""
+    losses = [f"{name} {value:.4g}" for name, value in values.items() if name.startswith("loss/")]
+    rates = [f"{value:,.1f} images/s" for name, value in values.items() if name == "images_per_sec"]
+    return losses + rates
 
 
 def _is_interactive() -> bool:

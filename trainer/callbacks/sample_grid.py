@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer import stopwatch
-from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.event_log import EventWriter
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.image_io import save_grid
 from trainer.stopwatch import Activity
-from trainer.storage import local_path
 from trainer.storage.run_directory import sample_grid_name
 
 
@@ -38,7 +37,7 @@ class SampleGrid(Periodic):
         log_dir: str | os.PathLike[str] | None = None,
     ):
         super().__init__(every_steps)
-        self._directory = local_path(directory)
+        self._directory = output_path(directory)
         self._rows, self._columns = rows, columns
         self._events = None if log_dir is None else EventWriter(log_dir, "sample grids")
         self._errors = WriteErrors("sample grids")
@@ -59,7 +58,7 @@ class SampleGrid(Periodic):
     def _save(self) -> None:
         grid = self.model.sample_grid(self._rows, self._columns)
         path = self._directory / sample_grid_name(self.model.step)
-        with self._errors.tolerated(path):
+        with self._errors.suppress(path):
             self._directory.mkdir(parents=True, exist_ok=True)
             save_grid(path, grid)
         if self._events is not None:

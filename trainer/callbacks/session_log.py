@@ -13,11 +13,10 @@ import keras
 import tensorflow as tf
 
 from trainer import stopwatch
-from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.metrics_log import append_lines
 from trainer.callbacks.order import Priority
-from trainer.storage import local_path
-from trainer.storage.run_directory import read_events
+from trainer.storage.run_directory import REAL_VS_REAL_EVENT, read_events
 
 _PROGRESS_SECS = 60.0
 
@@ -48,7 +47,7 @@ class SessionLog(keras.callbacks.Callback):
         real_vs_real: Callable[[], Mapping[str, float]] | None = None,
     ):
         super().__init__()
-        self._path, self._facts, self._real_vs_real = local_path(path), dict(facts or {}), real_vs_real
+        self._path, self._facts, self._real_vs_real = output_path(path), dict(facts or {}), real_vs_real
         self._errors = WriteErrors("events")
         self._last_progress = 0.0
         self._has_started = False
@@ -65,18 +64,18 @@ class SessionLog(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._has_started = True
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             events, _ = read_events(self._path)
-            if any(event["event"] == "floor" for event in events):
+            if any(event["event"] == REAL_VS_REAL_EVENT for event in events):
                 self._real_vs_real = None
             self._end_last_line()
         self._append("start", self._facts, stopwatch.started_at())
-        self._record_floor(logs or {})
+        self._record_real_vs_real(logs or {})
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if time.monotonic() - self._last_progress >= _PROGRESS_SECS:
             self._append("progress", {})
-        self._record_floor(logs or {})
+        self._record_real_vs_real(logs or {})
         if logs is not None and self.model.step == self.params["num_steps"]:
             seconds = {f"resources/{name}_secs": value for name, value in stopwatch.seconds().items()}
             logs.update(seconds | {f"resources/{name}": float(value) for name, value in peak_memory().items()})
@@ -86,13 +85,13 @@ class SessionLog(keras.callbacks.Callback):
             return "finished"
         return "preempted" if self.model.preempted else "stopped"
 
-    def _record_floor(self, logs: Mapping[str, Any]) -> None:
+    def _record_real_vs_real(self, logs: Mapping[str, Any]) -> None:
         """Measures real images after an evaluation, whose statistics of real images it uses."""
         if self._real_vs_real is not None and any(name.startswith("metric/") for name in logs):
             with stopwatch.measured(stopwatch.Activity.EVALUATION):
                 values = {f"metric/{name}": float(value) for name, value in self._real_vs_real().items()}
             self._real_vs_real = None
-            self._append("floor", {"values": values})
+            self._append(REAL_VS_REAL_EVENT, {"values": values})
 
     def _end_last_line(self) -> None:
         """Ends a line that a killed process has not finished."""
@@ -102,7 +101,7 @@ class SessionLog(keras.callbacks.Callback):
     def _append(self, event: str, values: Mapping[str, Any], seconds: float | None = None) -> None:
         self._last_progress = time.monotonic()
         line = {"event": event, "time": time.time() if seconds is None else seconds, "step": self.model.step, **values}
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             append_lines(self._path, json.dumps(line).encode() + b"\n")
 

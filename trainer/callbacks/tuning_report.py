@@ -13,10 +13,10 @@ from typing import Any
 
 import keras
 
-from trainer.callbacks.by_products import WriteErrors
+from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
-from trainer.storage import local_path, write_atomically
+from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class TuningReport(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike[str], trial: str):
         super().__init__()
-        self._path, self._trial = local_path(path), trial
+        self._path, self._trial = output_path(path), trial
         _check_folder(self._path.parent)
         self._lines = _read_lines(self._path)
         self._errors, self._is_written = WriteErrors("metrics of this trial"), True
@@ -74,7 +74,7 @@ class TuningReport(keras.callbacks.Callback):
     def _write(self) -> None:
         if self._is_written:
             return
-        with self._errors.tolerated(self._path):
+        with self._errors.suppress(self._path):
             write_atomically(self._path, ("\n".join(self._lines[-_MAX_LINES:]) + "\n").encode())
             self._is_written = True
 

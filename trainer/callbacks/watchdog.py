@@ -39,13 +39,13 @@ class Watchdog(keras.callbacks.Callback):
     def __init__(self, timeout_secs: float):
         super().__init__()
         self._timeout = timeout_secs
-        self._started, self._ended = False, threading.Event()
+        self._ended = threading.Event()
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         heartbeat.beat()
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        self._ended.set()  # ends the thread of a `fit` that ended with an exception
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, args=(self._ended,), name="watchdog", daemon=True).start()
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         heartbeat.beat()
@@ -56,8 +56,8 @@ class Watchdog(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._ended.set()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(min(1.0, self._timeout / 10)):
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.wait(min(1.0, self._timeout / 10)):
             if heartbeat.secs_since_beat() > self._timeout:
                 faulthandler.dump_traceback(all_threads=True)
                 abort(f"no progress for {self._timeout:g} s; the stacks of all threads are above")

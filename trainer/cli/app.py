@@ -1,7 +1,7 @@
 """Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
-import errno
 import logging
+import math
 import os
 import select
 import sys
@@ -18,23 +18,9 @@ from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote, s
 from trainer.logging import discard_output, install_handler, is_terminal, log_fields, prepare_streams
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
+from trainer.storage.local_files import SYSTEM_REMEDIES, describe_os_error
 
 _logger = logging.getLogger(__name__)
-
-_FREE_SPACE = "free space on its disk"
-_CHECK_DISK = "check the disk and its permissions"
-_SYSTEM_ERRORS = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
-    errno.EFBIG: _FREE_SPACE,
-    errno.EROFS: _CHECK_DISK,
-    errno.EIO: _CHECK_DISK,
-    errno.EACCES: _CHECK_DISK,
-    errno.EPERM: _CHECK_DISK,
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close other programs, because this machine has too many open files",
-}
-"""Remedies for errors of the system that are neither mistakes in the input nor in the program."""
 
 _PROGRAM = "{command}"
 """Placeholder in usage texts for the command as the user typed it."""
@@ -54,11 +40,11 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
     """
     file = locate(name)
     if PurePosixPath(file.name).suffix not in kinds:
-        raise ConfigError(f"{flag}={name} has an unknown extension; write {' or '.join(kinds.values())}.")
+        raise ConfigError(f"--{flag}={name} has an unknown extension; write {' or '.join(kinds.values())}.")
     if isinstance(file, LocalLocation):
         _check_parent(flag, file)
-        if file.path.is_dir():
-            raise ConfigError(f"{flag}={name} is a folder; give the name of a file.")
+        if file.path.exists() and not file.path.is_file():
+            raise ConfigError(f"--{flag}={name} is a folder, a pipe or a device; give the name of a file.")
     return file
 
 
@@ -76,7 +62,7 @@ def output_folder(flag: str, name: str) -> Location:
     if isinstance(folder, LocalLocation):
         _check_parent(flag, folder)
         if folder.path.exists() and not folder.path.is_dir():
-            raise ConfigError(f"{flag}={name} is a file; give another folder.")
+            raise ConfigError(f"--{flag}={name} is a file; give another folder.")
     return folder
 
 
@@ -84,19 +70,19 @@ def _check_parent(flag: str, location: LocalLocation) -> None:
     """Rejects a local file or folder that cannot be created or replaced."""
     folder = location.path if location.path.is_dir() else location.path.parent
     if not folder.is_dir():
-        raise ConfigError(f"{flag}={location} is in a folder that does not exist; create {folder} first.")
+        raise ConfigError(f"--{flag}={location} is in a folder that does not exist; create {folder} first.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag}={location} is in a folder that is not writable; give another one.")
+        raise ConfigError(f"--{flag}={location} is in a folder that is not writable; give another one.")
 
 
 def run(
     argv: Sequence[str],
     usage: str,
     define_flags: Callable[[flags.FlagValues], None],
-    run_command: Callable[[flags.FlagValues], None],
+    run_command: Callable[..., None],
     *,
     resumes: bool = False,
-    prints_result: bool = False,
+    takes_words: bool = False,
 ) -> int:
     """Parses a command line and runs the command.
 
@@ -105,16 +91,16 @@ def run(
             the same as `--job_dir`.
         usage: Text that `--help` prints above the flags. `{command}` stands for the name of the command.
         define_flags: Function that defines the flags.
-        run_command: Function that does the work.
+        run_command: Function of the flags that does the work. If `takes_words`, its second argument is a list of the
+            arguments that are not flags, wherever they are.
         resumes: True if the command resumes from a checkpoint when it runs again.
-        prints_result: True if standard output is a result for other programs. Messages go to standard error then.
+        takes_words: True if arguments that are not flags are allowed.
 
     Returns:
-        The exit code: 0 done, 1 error, 2 bad flags, 129 stopped by SIGHUP, 130 interrupted, 141 standard output is
-        closed, 143 stopped by SIGTERM.
+        The exit code: one of `ExitCode`, or that of a process of a job on this machine.
     """
     prepare_streams()
-    install_handler(uses_stderr=prints_result)
+    install_handler()
     values = flags.FlagValues()
     define_flags(values)
     advice = "run the same command again to resume from the last checkpoint" if resumes else ""
@@ -123,8 +109,11 @@ def run(
             if {"--help", "-help", "-h"} & set(argv[1:]):
                 print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
             else:
-                _parse(argv, values)
-                run_command(values)
+                words = _parse(argv, values, takes_words)
+                if takes_words:
+                    run_command(values, words)
+                else:
+                    run_command(values)
             sys.stdout.flush()
     except flags.Error as error:
         return _fail(explain(error, values), ExitCode.BAD_FLAGS)
@@ -158,12 +147,12 @@ def _describe_system_error(error: Exception) -> str:
         code, file = error.errno, error.filename2 or error.filename or "a file"
     elif type(error).__module__.startswith("tensorflow."):
         line = next((line for line in str(error).splitlines() if "; " in line), "")
-        code = next((code for code in _SYSTEM_ERRORS if line.partition("; ")[2].startswith(os.strerror(code))), None)
+        code = next((code for code in SYSTEM_REMEDIES if line.partition("; ")[2].startswith(os.strerror(code))), None)
         file = line.partition("; ")[0].rpartition(" ")[2]
     else:
         code, file = None, ""
-    if code in _SYSTEM_ERRORS:
-        return f"{file} cannot be opened, read or written ({os.strerror(code)}); {_SYSTEM_ERRORS[code]}"
+    if code in SYSTEM_REMEDIES:
+        return describe_os_error(OSError(code, os.strerror(code)), file, "opened, read or written")
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # also a full disk, above
         return (
             f"the memory is full ({str(error).partition(chr(10))[0]}); use fewer or smaller images, batches or networks"
@@ -171,17 +160,23 @@ def _describe_system_error(error: Exception) -> str:
     return ""
 
 
-def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """Parses the flags; rejects arguments that are not flags."""
+def _parse(argv: Sequence[str], values: flags.FlagValues, takes_words: bool) -> list[str]:
+    """Parses the flags, and returns the other arguments. The arguments are those of `run`."""
+    values.set_gnu_getopt(takes_words)  # flags may follow other arguments
     arguments = [argv[0], *(with_underscores(argument) for argument in argv[1:])]
     try:
-        extra = values(arguments)[1:]
+        words = values(arguments)[1:]
     except flags.Error:
         raise
     except ValueError as error:  # --noname=value
         raise ConfigError(f"{' '.join(str(error).split())}; write --name=value.") from error
-    if extra:
-        raise ConfigError(f"{quote(extra[0])} is not a flag; write flags as --name=value.")
+    for name in values:
+        value = values[name].value
+        if isinstance(value, float) and not math.isfinite(value):  # absl's bounds accept NaN
+            raise ConfigError(f"--{name}={value} is not a finite number; give a number, such as 0.5.")
+    if words and not takes_words:
+        raise ConfigError(f"{quote(words[0])} is not a flag; write flags as --name=value.")
+    return words
 
 
 def _has_reader(stream: TextIO) -> bool:

@@ -16,12 +16,14 @@ from trainer.config.choices import MetricSuite
 from trainer.config.compatibility import check_metrics
 from trainer.errors import ConfigError, DataError, count_of, escape
 from trainer.image_io import png, tile_with_captions
-from trainer.logging import print_json, print_line, quiet_import
+from trainer.logging import install_handler, print_json, print_line, quiet_import
 from trainer.storage import Location, parse_path, scratch_folder, without_mount
 
 if TYPE_CHECKING:
     from trainer.data.loading import TrainingData
     from trainer.metrics.extractor import Extractor
+    from trainer.metrics.image_metrics import ImageMetrics
+    from trainer.metrics.suite import Suite
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ _USAGE = """Measures images against real ones, and prints the metrics: those of 
   {command} --job_dir=DIRECTORY [--checkpoint=best|latest|STEP] [FLAGS]
   {command} --images=IMAGES --against=IMAGES [--image_size=64,64] [FLAGS]
 
-IMAGES is a data set, named like --dataset of the train command, or any source of images that the prepare command
+IMAGES is a dataset, named like --dataset of the train command, or any source of images that the prepare command
 accepts: a folder, a .zip, a .npz that the generate command wrote. It is local or gs://BUCKET/NAME.
 With --neighbors=16 --out=FILE.png it also writes a picture of samples and their nearest training images.
 The output also has the metrics of real images against other real images, for comparison.
@@ -48,7 +50,7 @@ class _Subject(NamedTuple):
     """Images to measure, and the data to compare them with."""
 
     config: TrainConfig
-    """Data set of the real images, the metric suite, and the number of images."""
+    """Dataset of the real images, the metric suite, and the number of images."""
     data: "TrainingData"
     extractor: "Extractor | None"
     model: Any
@@ -62,16 +64,11 @@ class _Subject(NamedTuple):
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("job_dir", None, "Run directory.", flag_values=values)
-    absl_flags.DEFINE_string(
-        "checkpoint", "best", "Checkpoint to measure: best, latest, or a step.", flag_values=values
-    )
-    config_flags.define_recipe(values)
+    config_flags.define_checkpoint(values)
     absl_flags.DEFINE_string("images", None, "Images to measure in place of a run.", flag_values=values)
     absl_flags.DEFINE_string("against", None, "Images to compare with --images.", flag_values=values)
-    define_image_size(
-        values, "None: all images must have the same size, which is that of the data set if there is one."
-    )
-    define_resize(values, None, "None: the method of the data set, or crop.")
+    define_image_size(values, "None: all images must have the same size, which is that of the dataset if there is one.")
+    define_resize(values, None, "None: the method of the dataset, or crop.")
     absl_flags.DEFINE_integer(
         "max_bad_images", 0, "Maximum number of unreadable images to skip.", lower_bound=0, flag_values=values
     )
@@ -93,6 +90,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prints the metrics."""
+    install_handler(uses_stderr=True)
     _check_flags(values)
     picture = app.output_file("out", values.out, {".png": "a .png"}) if values.out is not None else None
     if values.images is None:
@@ -109,7 +107,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, prints_result=True)
+    return app.run(argv, _USAGE, define_flags, run_command)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> None:
@@ -139,10 +137,10 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
         from trainer.data.loading import load_training_data
         from trainer.models import traits
         from trainer.training import restore
-        from trainer.training.run_state import with_machine_settings
+        from trainer.training.complete_config import with_machine_settings
 
     stored = restore.config_of(values.job_dir)
-    changes = _settings(values)
+    changes = config_flags.parsed_settings(values)
     if changes.get("metrics", stored.metrics) != stored.metrics:
         changes = {"num_metric_samples": None, "inception_score": False, **changes}
     config = with_machine_settings(stored.override(**changes), Environment(), stored)
@@ -152,7 +150,7 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
         )
     metrics.find_weights(config.metrics, config.inception_weights)
     _, gan, manifest = restore.restore(values.job_dir, values.checkpoint, values.recipe)
-    check_metrics(config, translates=traits(config).translates)
+    check_metrics(config, traits(config))
     extractor = metrics.get_extractor(config.metrics, config.inception_weights)
     return _Subject(config, load_training_data(config), extractor, gan, {"step": manifest.step}, {})
 
@@ -162,18 +160,18 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     with quiet_import():
         from trainer import metrics
         from trainer.cloud.vertex.environment import Environment
+        from trainer.data.compared_images import read_compared_sets
         from trainer.data.datasets import describe
-        from trainer.data.image_pairs import read_pair
         from trainer.data.loading import load_training_data
-        from trainer.training.run_state import with_machine_settings
+        from trainer.training.complete_config import with_machine_settings
         from trainer.training.stored_images import StoredImages
 
-    config = TrainConfig(**_settings(values))
-    if config.metrics in (MetricSuite.CYCLE, MetricSuite.NONE):
+    config = TrainConfig(**config_flags.parsed_settings(values))
+    if config.metrics in (MetricSuite.CYCLE, MetricSuite.PAIRED, MetricSuite.NONE):
         raise ConfigError(f"metrics={config.metrics} measures no --images; choose auto, photos, inception or digits.")
     is_inception = config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None
     metrics.find_weights(MetricSuite.INCEPTION if is_inception else MetricSuite.PHOTOS, config.inception_weights)
-    images, against = read_pair(
+    images, against = read_compared_sets(
         without_mount(parse_path(values.images)),
         without_mount(parse_path(values.against)),
         scratch,
@@ -182,8 +180,8 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         max_bad_images=values.max_bad_images,
     )
     minimum = metrics.min_images(MetricSuite.PHOTOS)
-    for name, pair in ((values.images, images), (values.against, against)):
-        count = describe(pair.dataset).num_examples
+    for name, compared in ((values.images, images), (values.against, against)):
+        count = describe(compared.dataset).num_examples
         if count < minimum:
             raise DataError(f"{name} has {count_of(count, 'image')}, expected at least {minimum}; provide more.")
     num_images = describe(images.dataset).num_examples
@@ -195,7 +193,7 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         )
     config = config.override(dataset=against.dataset, num_metric_samples=num_samples)
     config = with_machine_settings(config, Environment())
-    check_metrics(config, translates=False)
+    check_metrics(config)
     extractor = metrics.get_extractor(config.metrics, config.inception_weights)
     measured = with_machine_settings(TrainConfig(dataset=images.dataset, metrics=MetricSuite.NONE), Environment())
     model, data = StoredImages(load_training_data(measured)), load_training_data(config)
@@ -204,32 +202,25 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     return _Subject(config, data, extractor, model, facts, resize)
 
 
-def _settings(values: absl_flags.FlagValues) -> dict[str, Any]:
-    """Returns the settings of the metrics that are on the command line."""
-    settings = config_flags.parsed_settings(values)
-    if settings.get("inception_weights") is not None:
-        settings["inception_weights"] = without_mount(settings["inception_weights"])
-    return settings
-
-
 def _evaluate(subject: _Subject, num_rows: int | None, picture: Location | None) -> dict[str, Any]:
     """Returns the content of the output, and writes the picture of nearest training images."""
+    from trainer.metrics.image_metrics import ImageMetrics
     from trainer.training.metric_suite import create_suite
 
     config, model = subject.config, subject.model
     if num_rows is not None and subject.extractor is None:
         raise ConfigError(
             f"--neighbors needs the features of metrics=photos or inception, not {config.metrics}; pass "
-            "--metrics=photos."
+            "--metrics=photos, or measure a folder of images with --images."
         )
-    suite: Any = create_suite(config, subject.data, subject.extractor)
+    suite = create_suite(config, subject.data, subject.extractor)
     neighbors = {}
-    if num_rows is None or picture is None:
-        values = suite.measure(model)
-    else:
-        outputs, _ = model.sample_features(suite.num_samples, subject.extractor)
+    if isinstance(suite, ImageMetrics) and num_rows is not None and picture is not None:
+        outputs, _ = model.sample_features(suite.num_samples, suite.extractor)
         values = suite.evaluate_features(*outputs)
         neighbors = {"neighbors": _find_neighbors(subject, suite, outputs[0], num_rows, picture)}
+    else:
+        values = suite.measure(model)
     return {
         **subject.facts,
         "metrics": values,
@@ -239,28 +230,20 @@ def _evaluate(subject: _Subject, num_rows: int | None, picture: Location | None)
     }
 
 
-def _protocol(subject: _Subject, suite: Any) -> dict[str, Any]:
+def _protocol(subject: _Subject, suite: "Suite") -> dict[str, Any]:
     """Returns everything that must be equal for two outputs to be comparable, except the real images."""
-    network = subject.extractor or getattr(suite, "classifier", None)
-    num_samples = getattr(suite, "num_samples", None)
-    counts = {} if num_samples is None else {"num_images": num_samples, "num_real_images": _num_real(subject, suite)}
-    weights = {} if network is None else {"weights_sha256": network.sha256}
-    return {
+    facts = {
         "metrics": subject.config.metrics,
-        **counts,
-        **weights,
+        "num_images": suite.num_samples,
+        "num_real_images": suite.num_real_images,
+        "weights_sha256": suite.weights_sha256,
         "image_shape": list(subject.data.info.image_shape),
     }
-
-
-def _num_real(subject: _Subject, suite: Any) -> int:
-    """Returns the number of real images that a suite compares with."""
-    num_examples = subject.data.info.num_examples
-    return num_examples if subject.config.metrics == MetricSuite.STACKED else min(suite.num_samples, num_examples)
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _find_neighbors(
-    subject: _Subject, suite: Any, features: np.ndarray, num_rows: int, picture: Location
+    subject: _Subject, suite: "ImageMetrics", features: np.ndarray, num_rows: int, picture: Location
 ) -> dict[str, Any]:
     """Writes the picture. Returns the share of copies among all samples, whose features are [M, F]."""
     from trainer.metrics.neighbors import find_copies, nearest

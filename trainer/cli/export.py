@@ -15,27 +15,35 @@ _USAGE = """Writes a run's generator as a model for other programs, with a MODEL
 
   {command} --job_dir=DIRECTORY --out=FOLDER [--format=FORMAT] [--checkpoint=best|latest|STEP]
 
-  savedmodel  for TensorFlow Serving and Vertex AI
+  savedmodel  for `serve`, TensorFlow Serving, and Vertex AI
   keras       generator.keras; loading it needs the layers of this package
   onnx        generator.onnx, for onnxruntime; pip install 'gan-trainer[onnx]'
   litert      generator.tflite, for LiteRT; pip install 'gan-trainer[litert]'
 
 Inputs, for N instances, latents of size Z, and K classes:
 
-  latents: float32 [N, Z]; with classes, labels: int32 [N] in [0, K-1] -> images: uint8 [N, H, W, C]
+  latents: float32 [N, Z]; with classes, labels: int32 [N] in [0, K-1]; with K conditions, labels: float32 [N, K]
+  -> images: uint8 [N, H, W, C]
+  StyleGAN2: latents: float32 [N, Z+1], whose last column is the truncation in [0, 1]; 1 changes nothing
   CycleGAN: images of domain A, uint8 -> images of domain B
+  pix2pix: images that are the inputs of pairs, uint8 -> images, uint8
 
 All formats but savedmodel compute in float32, and do not check labels. The written model is compared with TensorFlow on
 64 images. If a pixel differs by more than 1 of 255, the command fails and writes nothing.
 
-A SavedModel has these inputs in the signature serving_default, and another signature, except for CycleGAN:
+A SavedModel has these inputs in the signature serving_default, and two other signatures, except for models that
+translate images (CycleGAN, pix2pix):
 
-  sample           seed: int64 [N]; number: int32 [N] in [1, 64]; with classes, label: int32 [N] in
+  image            seed: int64 [N]; truncation: float32 [N] in [0, 1], or -1 for none; with classes, label: int32 [N] in
                    [-1, K-1], where -1 stands for each class in turn
+                   -> png_bytes: string [N], each the image that `generate --seeds` writes
+  sample           seed: int64 [N]; number: int32 [N] in [1, 64]; with classes, label: int32 [N] in
+                   [-1, K-1]
                    -> png_bytes: string [N], each a grid of `number` images
 
-It rejects a number or a label that is out of range. Every value in a request belongs to an instance, and values whose
-names end in _bytes are base64:
+With conditions, label is the number of a vector of the training set, as docs/serving.md describes. The two signatures
+reject values that are out of range. Every value in a request belongs to an instance, and values whose names end in
+_bytes are base64:
 
   {"signature_name": "sample", "instances": [{"seed": 1, "number": 9}]}
 """
@@ -50,17 +58,16 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "format", ModelFormat.SAVED_MODEL.value, ModelFormat.values(), "Format of the model.", flag_values=values
     )
-    absl_flags.DEFINE_string("checkpoint", "best", "Checkpoint to export: best, latest, or a step.", flag_values=values)
-    config_flags.define_recipe(values)
+    config_flags.define_checkpoint(values)
 
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the model."""
     out, model_format = locate(values.out), ModelFormat(values.format)
     if out.exists():
-        raise ConfigError(f"out={out} is a file; give a folder.")
+        raise ConfigError(f"--out={out} is a file; give a folder.")
     if next(iter(out.entries()), None) is not None:
-        raise ConfigError(f"out={out} already has files; give another folder.")
+        raise ConfigError(f"--out={out} already has files; give another folder.")
     with quiet_import():
         from trainer.serving import formats, saved_model
         from trainer.training import restore

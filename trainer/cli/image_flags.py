@@ -1,9 +1,10 @@
-"""Flags for the size of images, which several commands have."""
+"""Flags for the size and the pixels of images, most of which several commands have."""
 
 import re
 
 from absl import flags as absl_flags
 
+from trainer.data.image_encodings import DEFAULT_QUALITY, ENCODINGS, PNG
 from trainer.data.prepare.pixels import RESIZES
 from trainer.errors import ConfigError, quote
 
@@ -37,6 +38,38 @@ def define_resize(values: absl_flags.FlagValues, default: str | None, meaning: s
         RESIZES,
         "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on a black "
         f"background. stretch: scale height and width independently. none: refuse images of another size. {meaning}",
+        flag_values=values,
+    )
+
+
+def define_bits(values: absl_flags.FlagValues) -> None:
+    """Defines `--bits`."""
+    absl_flags.DEFINE_integer(
+        "bits",
+        None,
+        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
+        "4,095, 1 for masks of 0 and 1. None: all bits.",
+        lower_bound=1,
+        upper_bound=16,
+        flag_values=values,
+    )
+
+
+def define_encoding(values: absl_flags.FlagValues) -> None:
+    """Defines `--encoding` and `--quality`."""
+    absl_flags.DEFINE_enum(
+        "encoding",
+        PNG,
+        list(ENCODINGS),
+        "Encoding of the images in the dataset. png loses nothing; jpeg and webp need less space.",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_integer(
+        "quality",
+        None,
+        f"Quality of jpeg and webp, from 1 to 100. None: {DEFAULT_QUALITY}.",
+        lower_bound=1,
+        upper_bound=100,
         flag_values=values,
     )
 

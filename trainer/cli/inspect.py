@@ -1,5 +1,6 @@
 """The `inspect` command."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.data import DatasetInfo
-from trainer.image_io import png, tile
+from trainer.image_io import as_color, png, tile
 from trainer.logging import print_json, quiet_import
 
-_USAGE = """Describes a data set as JSON: number of images, shape, classes, and statistics of pixels.
+_USAGE = """Describes a dataset as JSON: number of images, shape, classes, and statistics of pixels.
 
   {command} --dataset=NAME|DIRECTORY|gs://BUCKET/NAME [--verify] [--contact_sheet=FILE.png]
 """
@@ -21,7 +22,7 @@ _MAX_ROWS = 20
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string(
-        "dataset", None, "Data set, named like --dataset of the train command.", required=True, flag_values=values
+        "dataset", None, "Dataset, named like --dataset of the train command.", required=True, flag_values=values
     )
     absl_flags.DEFINE_bool(
         "verify", False, "Read all images and verify all checksums, not only the first shard.", flag_values=values
@@ -43,12 +44,19 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.data.loading import open_batches
 
     info, batches = open_batches(values.dataset, None if values.verify else 1)
-    pixels = _PixelStats(info)
+    num_rows = 1 if info.condition_names else info.num_classes
+    pixels = _PixelStats(info.image_shape, num_rows)
+    height, width, _ = info.image_shape
+    inputs = _PixelStats((height, width, info.input_channels), num_rows) if info.input_channels else None
     for images, labels in batches:
-        pixels.add(images, labels)
+        if info.condition_names:  # one row
+            labels = np.zeros_like(labels)
+        pixels.add(images[..., info.input_channels :], labels)
+        if inputs is not None:
+            inputs.add(images[..., : info.input_channels], labels)
     if sheet is not None:
-        sheet.write_bytes(png(pixels.contact_sheet()))
-    print_json(_description(info, pixels, values.verify))
+        sheet.write_bytes(png(_contact_sheet([pixels] if inputs is None else [inputs, pixels])))
+    print_json(_description(info, pixels, inputs, values.verify))
 
 
 def main(argv: list[str]) -> int:
@@ -56,31 +64,62 @@ def main(argv: list[str]) -> int:
     return app.run(argv, _USAGE, define_flags, run_command)
 
 
-def _description(info: DatasetInfo, pixels: "_PixelStats", verified: bool) -> dict[str, Any]:
+def _description(
+    info: DatasetInfo, pixels: "_PixelStats", inputs: "_PixelStats | None", verified: bool
+) -> dict[str, Any]:
     return {
         "name": info.name,
         "num_examples": info.num_examples,
         "image_shape": list(info.image_shape),
-        "classes": dict(zip(info.class_names, info.class_counts, strict=True)),
-        "mib_in_memory": round(info.num_examples * float(np.prod(info.image_shape)) / 2**20, 1),
+        **({} if inputs is None else {"input_channels": info.input_channels}),
+        **({} if info.encoding is None else {"encoding": info.encoding}),
+        **_labels(info),
+        "mib_in_memory": round(info.num_examples * float(np.prod(info.array_shape)) / 2**20, 1),
         "verified": verified,
         "pixels": pixels.statistics(),
+        **({} if inputs is None else {"input_pixels": inputs.statistics()}),
     }
+
+
+def _labels(info: DatasetInfo) -> dict[str, Any]:
+    """Returns the number of images of each class, or the range and the mean of each condition."""
+    if info.conditions is None:
+        return {"classes": dict(zip(info.class_names, info.class_counts, strict=True))}
+    vectors, counts = info.conditions.astype(np.float64), np.array(info.class_counts)
+    statistics = np.stack([vectors.min(axis=0), vectors.max(axis=0), counts @ vectors / counts.sum()], axis=1)
+    conditions = {
+        name: dict(zip(("min", "max", "mean"), row, strict=True))
+        for name, row in zip(info.condition_names, statistics.round(4).tolist(), strict=True)
+    }
+    return {"num_vectors": len(vectors), "conditions": conditions}
+
+
+def _contact_sheet(parts: Sequence["_PixelStats"]) -> np.ndarray:
+    """Returns a grid, uint8 [height, width, C], of the first images of each class.
+
+    Args:
+        parts: Images; or inputs and images, which have a row each, one below the other.
+    """
+    rows = [np.stack(row) for class_rows in zip(*(part.rows() for part in parts), strict=True) for row in class_rows]
+    if len(parts) > 1:
+        rows = [as_color(row) for row in rows]
+    return tile(np.concatenate(rows), _COLUMNS)
 
 
 class _PixelStats:
     """Accumulates statistics of pixels, and the first images of each class.
 
     Args:
-        info: Description of the data set.
+        image_shape: Height, width and channels of the images.
+        num_classes: Number of classes to tell apart.
     """
 
-    def __init__(self, info: DatasetInfo):
-        channels = info.image_shape[2]
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        channels = image_shape[2]
         self._sums, self._squares, self._num_images = np.zeros(channels), np.zeros(channels), 0
         self._min, self._max = 255, 0
-        self._black_image = np.zeros(info.image_shape, np.uint8)
-        self._rows: list[list[np.ndarray]] = [[] for _ in info.class_names[:_MAX_ROWS]]
+        self._black_image = np.zeros(image_shape, np.uint8)
+        self._rows: list[list[np.ndarray]] = [[] for _ in range(min(num_classes, _MAX_ROWS))]
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Adds images uint8 [N, H, W, C] with labels [N]."""
@@ -107,7 +146,6 @@ class _PixelStats:
             "range": [self._min, self._max],
         }
 
-    def contact_sheet(self) -> np.ndarray:
-        """Returns a grid, uint8 [height, width, C], with one row per class, padded with black images."""
-        rows = [[*row, *[self._black_image] * (_COLUMNS - len(row))] for row in self._rows]
-        return tile(np.stack([image for row in rows for image in row]), _COLUMNS)
+    def rows(self) -> list[list[np.ndarray]]:
+        """Returns the first images of each class, uint8 [H, W, C], padded with black images to a row."""
+        return [[*row, *[self._black_image] * (_COLUMNS - len(row))] for row in self._rows]

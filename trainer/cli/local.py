@@ -23,16 +23,16 @@ from trainer.cloud.emulator.replicas import (
     without_packages,
 )
 from trainer.cloud.emulator.restart_policy import GRACE_SECS, MAX_RESTARTS, RestartPolicy
-from trainer.cloud.jobs import arguments, job_spec, source_package
-from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.jobs import arguments, job_request, job_spec, source_package, variables
+from trainer.cloud.jobs.job_spec import JOB_ID, JobFile, JobSpec, TuningSpec
+from trainer.cloud.jobs.overrides import Overrides, new_job_id, parse_output_folder
 from trainer.cloud.jobs.preflight import check_job
-from trainer.cloud.jobs.worker_pools import parse_uri
 from trainer.cloud.tuning import study_report, study_runner, trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
-from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE, without_slash
+from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE
 from trainer.errors import ConfigError, JobError, JobStopped
-from trainer.logging import print_json, print_line
+from trainer.logging import install_handler, print_json, print_line
 from trainer.storage import local_path, locate
 
 _logger = logging.getLogger(__name__)
@@ -56,9 +56,16 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         required=True,
         flag_values=values,
     )
+    for name in ("project", "region"):
+        absl_flags.DEFINE_string(name, None, f"Value of ${{{name.upper()}}} in the file.", flag_values=values)
+    for name, text in variables.FLAGS.items():
+        absl_flags.DEFINE_string(name, None, text, flag_values=values)
     absl_flags.DEFINE_multi_string("args", [], arguments.ARGS_HELP, flag_values=values)
     absl_flags.DEFINE_string(
-        "base_output_dir", None, "Output folder, local or gs://. None: the file's outputUriPrefix.", flag_values=values
+        "base_output_dir",
+        None,
+        f"Output folder, local or gs://. None: the file's outputUriPrefix. In both, {JOB_ID} becomes a new ID.",
+        flag_values=values,
     )
     absl_flags.DEFINE_bool(
         "no_venv", False, "Install no packageUris, and use the modules of this environment.", flag_values=values
@@ -69,18 +76,18 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer(
         "max_restarts",
         MAX_RESTARTS,
-        "Maximum number of restarts of a replica, or of the whole job, after it loses its machine.",
+        "Maximum number of restarts of a replica, or of the whole job, after preemptions.",
         lower_bound=0,
         flag_values=values,
     )
     absl_flags.DEFINE_float(
-        "preempt_every",
+        "preempt_every_secs",
         None,
         "Number of seconds between simulated preemptions of a random replica. None: no preemptions.",
         flag_values=values,
     )
     absl_flags.DEFINE_float(
-        "grace", GRACE_SECS, "Number of seconds from SIGTERM to SIGKILL.", lower_bound=0, flag_values=values
+        "grace_secs", GRACE_SECS, "Number of seconds from SIGTERM to SIGKILL.", lower_bound=0, flag_values=values
     )
     absl_flags.DEFINE_integer("seed", 0, "Seed of the choice of preempted replicas.", flag_values=values)
     absl_flags.DEFINE_bool("dry_run", False, "Print the processes as JSON, and start nothing.", flag_values=values)
@@ -88,22 +95,32 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Runs the job or the study, or prints the processes that it would start."""
-    if values.preempt_every is not None and not values.preempt_every > 0:
+    install_handler(uses_stderr=values.dry_run)
+    preempt_every_secs = values.preempt_every_secs
+    if preempt_every_secs is not None and not preempt_every_secs > 0:
         raise ConfigError(
-            f"preempt_every={values.preempt_every:g} is not a positive number of seconds; leave it out for no "
+            f"--preempt_every_secs={preempt_every_secs:g} is not a positive number of seconds; leave it out for no "
             "preemptions."
         )
-    job = _with_flags(job_spec.read(values.config, is_local=True, change=source_package.for_local_job), values)
-    try:
+    settings = variables.read_values(variables.flag_values(values), values.env_file)
+    folder = parse_output_folder(values.base_output_dir, is_local=True)
+    overrides = Overrides(spec={"baseOutputDirectory": folder}, job_id=new_job_id())
+
+    def change(content: Any) -> Any:
+        return source_package.for_local_job(variables.expand(overrides.apply(content), settings))
+
+    job = _with_flags(job_spec.read(values.config, is_local=True, change=change), values)
+    with job_spec.errors_of_file(values.config):
         check_job(job, is_local=True)
         replicas = _plan_first_trial(job) if isinstance(job, TuningSpec) else _plan_replicas(job)
-    except ConfigError as error:
-        raise ConfigError(f"{values.config}: {error}") from error
+        if not values.dry_run:
+            job_request.check_placeholders({"replicas": [_describe_replica(replica) for replica in replicas]})
     if values.dry_run:
         print_json([_describe_replica(replica) for replica in replicas])
         return
     venvs.check_packages(replicas)
-    with venvs.install_packages(replicas, project=local_path(values.package)) as with_venv:
+    project = local_path(values.package, "give a local folder with --package")
+    with venvs.install_packages(replicas, project=project) as with_venv:
         if isinstance(job, TuningSpec):
             _run_study(job, values, with_venv)
         else:
@@ -146,6 +163,7 @@ def _plan_first_trial(spec: TuningSpec) -> tuple[Replica, ...]:
 def _run_study(spec: TuningSpec, values: absl_flags.FlagValues, with_venv: Callable[[Replica], Replica]) -> None:
     """Runs the trials, then prints them as a table and draws a plot."""
     base = str(spec.trial.base_output_uri)
+    _logger.info(f"The study is in {base}; the same command with --base_output_dir={base} resumes it.")
     free_gpus: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
     for gpus in _split_gpus(_visible_gpus(), spec.parallel_trial_count):
         free_gpus.put(gpus)
@@ -185,8 +203,8 @@ def _restart_policy(job: JobSpec, values: absl_flags.FlagValues) -> RestartPolic
         restart_job=job.scheduling.restart_job_on_worker_restart,
         disable_retries=job.scheduling.disable_retries,
         max_restarts=values.max_restarts,
-        grace_secs=values.grace,
-        preempt_every_secs=values.preempt_every,
+        grace_secs=values.grace_secs,
+        preempt_every_secs=values.preempt_every_secs,
         seed=values.seed,
     )
 
@@ -195,11 +213,9 @@ def _with_flags(job: JobFile, values: absl_flags.FlagValues) -> JobFile:
     """Returns the job, or the study with the job of its trials, after applying the flags."""
     if isinstance(job, TuningSpec):
         return replace(job, trial=cast(JobSpec, _with_flags(job.trial, values)))
-    if values.args:
-        job = replace_args(job, [arg for text in values.args for arg in arguments.split_list(text)])
-    if values.base_output_dir is not None:
-        folder = parse_uri(values.base_output_dir, "base_output_dir", is_local=True)
-        job = replace(job, base_output_uri=without_slash(folder))
+    args = arguments.split_lists(values.args)
+    if args is not None:
+        job = replace_args(job, args)
     return without_packages(job) if values.no_venv else job
 
 

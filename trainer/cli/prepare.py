@@ -1,41 +1,40 @@
 """The `prepare` command."""
 
 import dataclasses
+import functools
 import logging
-import threading
-import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app
-from trainer.cli.image_flags import define_image_size, define_resize, parse_image_size
+from trainer.cli import app, conversion_messages as messages, example_flags, shard_flags
+from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
+from trainer.cli.progress import ProgressReporter
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import ImageRange, MetricSuite
-from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.data.prepare.sharding import Part
+from trainer.data.prepare.sources import Source, SourceOptions
 from trainer.errors import ConfigError, DataError, count_of, quote
-from trainer.logging import is_terminal, log_fields, quiet_import
+from trainer.logging import quiet_import
 from trainer.metrics import inception_weights
 from trainer.storage import locate, parse_path
 
 _logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from trainer.data.prepare.convert import ConversionOptions, ConversionPlan, ConversionProgress
+    from trainer.data.prepare.convert import ConversionOptions, PartConversion
 
-_USAGE = """Prepares a data set from images, for training with --dataset=FOLDER.
+_USAGE = """Prepares a dataset from images, for training with --dataset=FOLDER.
 
   {command} --source=SOURCE --out=FOLDER [--image_size=64,64] [FLAGS]
 
 SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .tar of such a folder; a .npy, .npz, .h5
-or IDX file of arrays; a .csv of paths and labels; a .parquet or .tfrecord file of encoded images, or a folder of such
-files; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
+or IDX file of arrays; a .csv or .parquet of paths and labels; a .parquet, .tfrecord or WebDataset .tar file of encoded
+images, or a folder of such files; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
 """
-_SECS_BETWEEN_MESSAGES = 5.0
-_SECS_BETWEEN_UPDATES = 0.2
-_MAX_LISTED_BAD_IMAGES = 10
-_MAX_LISTED_CLASSES = 20
 _MAX_PROCESSES = 256
 _AUTO_STATISTICS = {"true": MetricSuite.AUTO.value, "false": None}
 """Suites of the values of --statistics that name none."""
@@ -45,14 +44,16 @@ _STATISTICS_SETTINGS = ("num_metric_samples", "inception_weights")
 def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     _define_path_flags(values)
-    _define_bits_flag(values)
+    define_bits(values)
     define_image_size(values, "None: the size of the images, which must all have the same one.")
     define_resize(values, "crop")
+    define_encoding(values)
     absl_flags.DEFINE_enum(
         "channels",
         None,
-        ["1", "3"],
-        "Number of channels: 1 for gray, 3 for color. None: 1 if the first images are gray, else 3.",
+        example_flags.CHANNELS,
+        "Number of channels: 1 for gray, 3 for color, 4 for color with alpha. None: 1 if the first images are gray, "
+        "else 3, with transparent pixels on white.",
         flag_values=values,
     )
     absl_flags.DEFINE_integer(
@@ -68,11 +69,13 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         "Classes to include, as names or numbers, such as cat,dog or 0,3. None: all classes.",
         flag_values=values,
     )
-    absl_flags.DEFINE_float("shard_mib", 64.0, "Size of a shard in MiB.", lower_bound=0.001, flag_values=values)
+    absl_flags.DEFINE_float(
+        "shard_mib", 64.0, "Approximate size of a shard in MiB.", lower_bound=0.001, flag_values=values
+    )
     absl_flags.DEFINE_integer(
         "max_bad_images",
         0,
-        "Maximum number of unreadable images to skip.",
+        "Maximum number of unreadable images to skip, and of files without a partner in pairs of folders.",
         lower_bound=0,
         flag_values=values,
     )
@@ -84,19 +87,25 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         upper_bound=_MAX_PROCESSES,
         flag_values=values,
     )
+    example_flags.define_flags(values)
+    shard_flags.define_flags(values)
     _define_statistics_flags(values)
     absl_flags.DEFINE_bool(
-        "dry_run", False, "Print what the command would write, and write nothing.", flag_values=values
+        "dry_run",
+        False,
+        "Print what the command would write, with an estimate of size and time from up to 1,000 images, and write "
+        "nothing.",
+        flag_values=values,
     )
 
 
 def _define_path_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("source", None, "Images to prepare.", required=True, flag_values=values)
-    absl_flags.DEFINE_string("out", None, "Folder to write the data set to.", required=True, flag_values=values)
+    absl_flags.DEFINE_string("out", None, "Folder to write the dataset to.", required=True, flag_values=values)
     absl_flags.DEFINE_string(
         "source_b",
         None,
-        "Images of a second domain. The data sets are written to OUT/a and OUT/b.",
+        "Images of a second domain. The datasets are written to OUT/a and OUT/b.",
         flag_values=values,
     )
     absl_flags.DEFINE_string(
@@ -131,7 +140,7 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
         "Range of the pixels of an array. None: the only range that fits all pixels.",
         flag_values=values,
     )
-    absl_flags.DEFINE_string("name", None, "Name of the data set. None: the name of its folder.", flag_values=values)
+    absl_flags.DEFINE_string("name", None, "Name of the dataset. None: the name of its folder.", flag_values=values)
 
 
 def _define_statistics_flags(values: absl_flags.FlagValues) -> None:
@@ -147,18 +156,6 @@ def _define_statistics_flags(values: absl_flags.FlagValues) -> None:
     config_flags.define_config(values, _STATISTICS_SETTINGS)
 
 
-def _define_bits_flag(values: absl_flags.FlagValues) -> None:
-    absl_flags.DEFINE_integer(
-        "bits",
-        None,
-        "Number of bits that the pixel values use, if fewer than the files have: 12 for 16-bit files with values up to "
-        "4,095, 1 for masks of 0 and 1. None: all bits.",
-        lower_bound=1,
-        upper_bound=16,
-        flag_values=values,
-    )
-
-
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prepares one source, or one per domain."""
     with quiet_import():
@@ -168,28 +165,41 @@ def run_command(values: absl_flags.FlagValues) -> None:
         image_size=parse_image_size(values.image_size),
         resize=values.resize,
         channels=int(values.channels) if values.channels else None,
+        input_channels=int(values.input_channels) if values.input_channels else None,
         limit=values.limit,
         classes=tuple(values.classes) if values.classes else None,
         shard_mib=values.shard_mib,
+        num_shards=values.num_shards,
         max_bad_images=values.max_bad_images,
+        max_bad_share=shard_flags.parse_share(values.max_bad),
+        min_side=values.min_side,
+        max_aspect_ratio=values.max_aspect_ratio,
+        drop_duplicates=values.drop_duplicates,
         num_processes=values.processes,
         bits=values.bits,
+        encoding=values.encoding,
+        quality=values.quality,
     )
+    example_flags.check(values)
+    part = shard_flags.part_of(values, Environment.read())
+    beam_options = shard_flags.parse_beam_options(values, part)
     out = parse_path(values.out).rstrip("/")
     statistics_config = _statistics_config(out, values)
     if values.source_b is not None:
         parse_path(values.source_b)  # before the images of the first domain are prepared
     if values.source_b is None:
-        _prepare(values.source, out, options, values)
-        training_flags = f"--recipe=photos --dataset={out}"
+        _prepare(values.source, out, options, part, beam_options, values)
+        flags = example_flags.training_flags(example_flags.is_paired(values), values.conditions is not None)
+        training_flags = f"{flags} --dataset={out}"
     else:
-        _prepare(values.source, f"{out}/a", options, values)
-        _prepare(values.source_b, f"{out}/b", options, values)
+        _prepare(values.source, f"{out}/a", options, part, beam_options, values)
+        _prepare(values.source_b, f"{out}/b", options, part, beam_options, values)
         training_flags = f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b"
-    if statistics_config is not None and not values.dry_run:
+    if values.dry_run or not part.is_chief:
+        return
+    if statistics_config is not None:
         _compute_statistics(statistics_config)
-    if not values.dry_run:
-        _logger.info(f"To train: python -m trainer.task {training_flags} --job_dir=runs/{locate(out).name}")
+    _logger.info(f"To train: python -m trainer.task {training_flags} --job_dir=runs/{locate(out).name}")
 
 
 def main(argv: list[str]) -> int:
@@ -217,13 +227,13 @@ def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig |
 
 
 def _compute_statistics(config: TrainConfig) -> None:
-    """Stores the statistics of a prepared data set in its folder."""
+    """Stores the statistics of a prepared dataset in its folder."""
     with quiet_import():
         from trainer import metrics
         from trainer.data.datasets import describe
         from trainer.data.loading import load_training_data
+        from trainer.training.complete_config import with_machine_settings
         from trainer.training.metric_suite import create_suite
-        from trainer.training.run_state import with_machine_settings
 
     num_images, minimum = describe(config.dataset).num_examples, metrics.min_images(config.metrics)
     if num_images < minimum:
@@ -236,9 +246,19 @@ def _compute_statistics(config: TrainConfig) -> None:
     create_suite(config, load_training_data(config), extractor).real_vs_real()
 
 
-def _prepare(source_name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues) -> None:
+def _prepare(
+    source_name: str,
+    out: str,
+    options: "ConversionOptions",
+    part: Part,
+    beam_options: Any,
+    values: absl_flags.FlagValues,
+) -> None:
     from trainer.data.prepare import convert
+    from trainer.data.prepare.estimate import estimate_conversion
 
+    if values.dry_run:
+        convert.check_is_new(locate(out))
     source_options = SourceOptions(
         image_root=values.image_root,
         split=tuple(values.split or ()),
@@ -246,86 +266,64 @@ def _prepare(source_name: str, out: str, options: "ConversionOptions", values: a
         label_field=values.label_field,
         image_range=values.image_range,
     )
-    with open_source(source_name, options=source_options) as source:
+    open_source = functools.partial(
+        example_flags.open_examples, source_name, source_options, example_flags.description_of(values)
+    )
+    with open_source() as source:
+        kind = "pair" if example_flags.is_paired(values) else "image"
         _logger.info(
-            f"{source_name} has {count_of(len(source.items), 'image')} in {count_of(len(source.class_names), 'class')}."
+            f"{source_name} has {count_of(len(source.items), kind)} in {count_of(len(source.class_names), 'class')}."
         )
         for note in source.notes:
             _logger.warning(note)
         plan = convert.plan_conversion(source, options)
-        _logger.info(_describe_plan(plan, options))
+        _logger.info(messages.describe_plan(plan, options))
         if values.dry_run:
+            messages.log_estimate(estimate_conversion(source, plan, options), plan, options, part)
             return
-        about = {
+        metadata = {
             "name": values.name or locate(out).name,
             "source": source_name,
             "license": "",
             "attribution": "",
-            "options": {**convert.describe_options(options, plan), **_stated_options(source_options)},
+            "condition_names": source.condition_names,
+            "options": {
+                **convert.describe_options(options, plan),
+                **_stated_options(source_options),
+                **example_flags.stated_options(values),
+            },
         }
-        with _Progress(len(plan.indices)) as on_progress:
-            spec, progress = convert.convert(source, plan, options, locate(out), about, on_progress)
-    num_bytes = sum(shard.num_bytes for shard in spec.shards)
-    _logger.info(
-        f"Wrote {count_of(spec.num_examples, 'image')} of {'×'.join(map(str, spec.image_shape))} in "
-        f"{count_of(len(spec.shards), 'shard')}, {num_bytes / 2**20:,.1f} MiB, to {out}."
-    )
-    for name, problem in progress.bad_images[:_MAX_LISTED_BAD_IMAGES]:
-        _logger.warning(f"Skipped: {name} {problem}.")
-    if len(progress.bad_images) > _MAX_LISTED_BAD_IMAGES:
-        _logger.warning(f"Skipped: {len(progress.bad_images) - _MAX_LISTED_BAD_IMAGES} more images.")
+        arguments = source, plan, options, locate(out), metadata
+        if beam_options is not None:
+            make_shards = _beam_shards(open_source, options, out, beam_options)
+            spec, progress = convert.convert_part(*arguments, lambda progress: None, part, make_shards)
+        else:
+            with ProgressReporter(len(plan.indices)) as on_progress:
+                spec, progress = convert.convert_part(*arguments, on_progress, part)
+    if spec is None:
+        _logger.info(f"Replica {part.index} of {part.num_replicas} has finished its shards of {out}.")
+        return
+    messages.log_result(spec, progress, out)
+
+
+def _beam_shards(
+    open_source: Callable[[], AbstractContextManager[Source]], options: "ConversionOptions", out: str, beam_options: Any
+) -> Callable[["PartConversion", Sequence[int]], None]:
+    """Returns a function that makes shards with Apache Beam. Without `--processes`, each worker decodes by itself."""
+    from trainer.data.prepare import beam_pipeline
+
+    options = dataclasses.replace(options, num_processes=options.num_processes or 1)
+
+    def make_shards(conversion: "PartConversion", shards: Sequence[int]) -> None:
+        job = beam_pipeline.ShardJob(
+            open_source=open_source, options=options, out=out, fingerprint=conversion.fingerprint
+        )
+        beam_pipeline.run(job, shards, beam_options)
+
+    return make_shards
 
 
 def _stated_options(options: SourceOptions) -> dict[str, Any]:
     """Returns the options of the source that the user states, for `dataset.json`."""
     stated = {name: value for name, value in dataclasses.asdict(options).items() if value and name != "image_root"}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in stated.items()}
-
-
-def _describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:
-    target = plan.target
-    method = f", --resize={target.resize}" if options.image_size else ""
-    names = plan.class_names[:_MAX_LISTED_CLASSES]
-    return (
-        f"Output: {count_of(len(plan.indices), 'image')} of {target.height}×{target.width}×{target.channels}{method}; "
-        "classes "
-        f"{', '.join(names)}{', …' if len(plan.class_names) > len(names) else ''}."
-    )
-
-
-class _Progress:
-    """Reports progress in regular intervals, however long an image takes, while the context is active.
-
-    On a terminal, it is one line that is rewritten; elsewhere, one log message every few seconds.
-
-    Args:
-        total: Number of images.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._start_time = time.monotonic()
-        self._has_ended = threading.Event()
-        self._thread = threading.Thread(target=self._report_regularly, daemon=True)
-
-    def __enter__(self) -> "_Progress":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._has_ended.set()
-        self._thread.join()
-
-    def __call__(self, progress: "ConversionProgress") -> None:
-        self._done = progress.done
-
-    def _report_regularly(self) -> None:
-        while not self._has_ended.wait(_SECS_BETWEEN_UPDATES if is_terminal() else _SECS_BETWEEN_MESSAGES):
-            speed = self._done / (time.monotonic() - self._start_time)
-            message = f"{self._done:,} of {count_of(self._total, 'image')}"
-            if self._done:
-                message += f", {speed:,.1f} per second, {(self._total - self._done) / speed:,.0f} s left"
-            if is_terminal():
-                print(f"\r\x1b[K{message}.", end="", flush=True)
-            else:
-                _logger.info(f"{message}.", extra=log_fields({"done": self._done, "images_per_sec": speed}))

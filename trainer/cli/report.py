@@ -1,7 +1,6 @@
 """The `report` command."""
 
 import contextlib
-import math
 import re
 
 from absl import flags as absl_flags
@@ -49,9 +48,6 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the page."""
-    price = values.price_per_hour
-    if price is not None and not math.isfinite(price):
-        raise ConfigError(f"price_per_hour={price} is not a price; give a number, such as 2.5.")
     names = list(dict.fromkeys(parse_path(name) for name in values.job_dir))
     if values.out is not None:
         out = app.output_file("out", values.out, {".html": "a .html"})
@@ -66,7 +62,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         )
     with contextlib.ExitStack() as stack:
         directories = [stack.enter_context(RunDirectory(run).open(only=ReportFiles())) for run in runs]
-        reports = [RunReport(directory, price) for directory in directories]
+        reports = [RunReport(directory, values.price_per_hour) for directory in directories]
         content = reports[0].render() if len(reports) == 1 else comparison.render(reports)
     out.write_bytes(content)
     print_line(f"Wrote the report of {count_of(len(runs), 'run')} to {out}.")

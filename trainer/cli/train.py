@@ -6,7 +6,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.cloud.vertex.environment import Environment
-from trainer.config import flags as config_flags, recipes
+from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.logging import install_handler, quiet_import
 
 _RECIPES = textwrap.fill(", ".join(recipes.names()), 80, initial_indent="  ", subsequent_indent="  ")
@@ -27,18 +27,17 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Trains, or prints the resolved config."""
+    install_handler(uses_stderr=values.dry_run)
     settings = config_flags.parsed_settings(values)
-    recipe = settings.pop("recipe", "digits")
+    recipe = settings.pop("recipe", TrainConfig().recipe)
     recipes.check_settings(recipe, settings)  # before TensorFlow is loaded
     with quiet_import():
-        from trainer.training import configure, run
+        from trainer.training import complete_config, configure, run
 
     environment = Environment.read()
-    if values.dry_run:
-        install_handler(uses_stderr=True)  # standard output is the config
     config = configure.configure(recipe, settings, environment)
     if values.dry_run:
-        print(configure.with_all_settings(config, environment).to_json())
+        print(complete_config.complete(config, environment).to_json())
         return
     run.train(config, environment, waits_for_lease=values.wait_for_lease)
 

@@ -120,9 +120,18 @@ class MetricSuite(Choice):
     DIGITS = "digits"
     STACKED = "stacked"
     CYCLE = "cycle"
+    PAIRED = "paired"
     INCEPTION = "inception"
     PHOTOS = "photos"
     NONE = "none"
+
+
+class TrackerName(Choice):
+    """Experiment tracker."""
+
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+    VERTEX = "vertex"
 
 
 class Resume(Choice):

@@ -1,6 +1,6 @@
 """Rules for which settings work together. They need neither data nor TensorFlow.
 
-`trainer.training.run` applies them before it creates devices, and `submit` before it sends a job.
+`resolve` in `trainer.training.complete_config` applies them before it reads data, and `submit` before it sends a job.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,12 @@ from trainer.config.fields import check_choice, check_number
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
 
+_TRANSLATED: dict[str, str] = {
+    MetricSuite.CYCLE: "images translated there and back",
+    MetricSuite.PAIRED: "outputs of pairs",
+}
+"""Images that the suites for image translation measure."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
@@ -19,11 +25,15 @@ class Traits:
 
     translates: bool
     """True if the model maps images to images."""
+    takes_pairs: bool = False
+    """True if it learns from pairs of an input and an image."""
+    allows_separate_updates: bool = True
+    """True if its discriminator may be updated on real and on fake images separately."""
     loss: str
     """Name of the loss, for messages."""
     loss_is_separable: bool
-    """True if the discriminator may be updated on real and on fake images separately."""
-    is_shift_invariant: bool
+    """True if it is the sum of a part for real and a part for fake images."""
+    loss_is_shift_invariant: bool
     """True if adding a constant to all outputs of the discriminator does not change the loss."""
     generator_inputs: Mapping[str, str]
     """Input of each architecture's generator: `latents` or `images`."""
@@ -35,13 +45,13 @@ def check(config: TrainConfig, traits: Traits) -> None:
     Raises:
         ConfigError: If two settings do not work together.
     """
-    check_metrics(config, translates=traits.translates)
-    if traits.translates != (config.dataset_b is not None):
+    check_metrics(config, traits)
+    if not traits.takes_pairs and traits.translates != (config.dataset_b is not None):
         raise ConfigError(
-            f"model={config.model} does not work with dataset_b={config.dataset_b}; "
-            "set dataset_b if, and only if, model=cyclegan."
+            f"model={config.model} does not work with dataset_b={config.dataset_b}; set dataset_b for model=cyclegan, "
+            "and omit it for other models, except for held-out pairs of model=pix2pix."
         )
-    if config.balance_classes and config.dataset_b is not None:
+    if config.balance_classes and config.dataset_b is not None and not traits.takes_pairs:
         raise ConfigError("balance_classes=True needs labels, which model=cyclegan does not use; remove it.")
     check_architecture(config, translates=traits.translates, generator_inputs=traits.generator_inputs)
     check_updates(
@@ -51,36 +61,41 @@ def check(config: TrainConfig, traits: Traits) -> None:
         config.penalties,
         config.penalty_every_steps,
     )
+    check_separate_updates(config.model, config.discriminator_updates, is_allowed=traits.allows_separate_updates)
     check_objective(
         config.discriminator_updates,
-        regularized=bool(config.penalties or config.augment),
+        has_regularizer=bool(config.penalties or config.augment),
         adapts=config.augment is not None and config.augment_probability is None,
         loss=traits.loss,
         is_separable=traits.loss_is_separable,
-        is_shift_invariant=traits.is_shift_invariant,
+        is_shift_invariant=traits.loss_is_shift_invariant,
     )
 
 
-def check_metrics(config: TrainConfig, *, translates: bool) -> None:
+def check_metrics(config: TrainConfig, traits: Traits | None = None) -> None:
     """Checks that the metric suite measures the kind of images that the model makes, and has the requested parts.
+
+    Args:
+        config: Config to check.
+        traits: Traits of the model. None: any images are compared, without a model.
 
     Raises:
         ConfigError: If the suite is for image translation and the model is not, or the reverse, or if the suite has no
             number of images or no Inception score, or if a collapse cannot be noticed without a suite.
     """
-    is_cycle = config.metrics == MetricSuite.CYCLE
-    if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE) and translates != is_cycle:
-        measured = "translated images" if is_cycle else "images generated from latents"
-        others = [name for name in SUITES if (name == MetricSuite.CYCLE) == translates]
+    suites = [name for name in SUITES if name not in _TRANSLATED]
+    if traits is not None and traits.translates:
+        suites = [(MetricSuite.PAIRED if traits.takes_pairs else MetricSuite.CYCLE).value]
+    if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE, *suites):
         raise ConfigError(
-            f"metrics={config.metrics} measures {measured}, which model={config.model} does not make; "
-            f"choose auto, {', '.join(others)} or none."
+            f"metrics={config.metrics} measures {_TRANSLATED.get(config.metrics, 'images generated from latents')}, "
+            f"which model={config.model} does not make; choose auto, {', '.join(suites)} or none."
         )
     if config.stop_on_collapse and not config.has_metrics:
         raise ConfigError(
             "stop_on_collapse=True needs evaluations, but metrics=none; choose a metric suite or remove it."
         )
-    if config.num_metric_samples is not None and config.suite == MetricSuite.CYCLE:
+    if config.num_metric_samples is not None and config.suite in _TRANSLATED:
         raise ConfigError(
             f"num_metric_samples={config.num_metric_samples} does not fit metrics={config.suite}, which translates a "
             "fixed number of images; omit it."
@@ -92,6 +107,42 @@ def check_metrics(config: TrainConfig, *, translates: bool) -> None:
         )
 
 
+def check_pairs(config: TrainConfig, *, takes_pairs: bool, input_channels: int) -> None:
+    """Checks that a model for pairs gets pairs, and no other model does.
+
+    Args:
+        config: Config to check.
+        takes_pairs: Value of `Traits.takes_pairs`.
+        input_channels: Number of channels of the inputs of the data; 0 if there are no inputs.
+
+    Raises:
+        ConfigError: If the data does not fit the model.
+    """
+    if takes_pairs and not input_channels:
+        raise ConfigError(
+            f"model={config.model} needs pairs of images, and dataset={config.dataset} has none; prepare them with "
+            "--paired, or choose another model."
+        )
+    if input_channels and not takes_pairs:
+        raise ConfigError(
+            f"dataset={config.dataset} has pairs of images, which model={config.model} does not take; choose "
+            "--recipe=pix2pix, or prepare the images of one side alone."
+        )
+
+
+def check_labels(config: TrainConfig, num_classes: int) -> None:
+    """Checks that the data of a model that needs labels has at least two classes.
+
+    Raises:
+        ConfigError: If it has one.
+    """
+    if num_classes < 2:
+        raise ConfigError(
+            f"model={config.model} needs labels of at least 2 classes, but {config.dataset} has one class; choose "
+            "another recipe or --model=gan, or prepare the dataset with one subfolder per class."
+        )
+
+
 def check_architecture(config: TrainConfig, *, translates: bool, generator_inputs: Mapping[str, str]) -> None:
     """Checks that the architecture's generator takes the input that the model provides.
 
@@ -100,10 +151,10 @@ def check_architecture(config: TrainConfig, *, translates: bool, generator_input
     """
     required = "images" if translates else "latents"
     if generator_inputs[config.architecture] != required:
-        fitting = ", ".join(name for name, taken in generator_inputs.items() if taken == required)
+        names = ", ".join(name for name, kind in generator_inputs.items() if kind == required)
         raise ConfigError(
             f"model={config.model} needs an architecture that maps {required} to images, but "
-            f"architecture={config.architecture} maps {generator_inputs[config.architecture]}; choose one of {fitting}."
+            f"architecture={config.architecture} maps {generator_inputs[config.architecture]}; choose one of {names}."
         )
 
 
@@ -135,18 +186,36 @@ def check_updates(
         )
 
 
+def check_separate_updates(model: str, updates: str, *, is_allowed: bool) -> None:
+    """Checks that the model allows an update of its discriminator without real images.
+
+    Args:
+        model: Name of the model, for messages.
+        updates: Value of `discriminator_updates`.
+        is_allowed: Value of `Traits.allows_separate_updates`.
+
+    Raises:
+        ConfigError: If the updates are separate and the model does not allow it.
+    """
+    if updates == DiscriminatorUpdates.SEPARATE and not is_allowed:
+        raise ConfigError(
+            f"discriminator_updates=separate has an update without real images, which model={model} does not allow; "
+            "choose together or concatenated."
+        )
+
+
 def check_objective(
-    updates: str, *, regularized: bool, adapts: bool, loss: str, is_separable: bool, is_shift_invariant: bool
+    updates: str, *, has_regularizer: bool, adapts: bool, loss: str, is_separable: bool, is_shift_invariant: bool
 ) -> None:
     """Checks that the discriminator's updates, penalties and augmentation work with the loss.
 
     Args:
         updates: Value of `discriminator_updates`.
-        regularized: True if there are penalties or an augmentation.
+        has_regularizer: True if there are penalties or an augmentation.
         adapts: True if the augmentation's probability is adaptive.
         loss: Name of the loss, for messages.
         is_separable: Value of `Traits.loss_is_separable`.
-        is_shift_invariant: Value of `Traits.is_shift_invariant`.
+        is_shift_invariant: Value of `Traits.loss_is_shift_invariant`.
 
     Raises:
         ConfigError: If `updates` is unknown, or two settings do not work together.
@@ -157,7 +226,7 @@ def check_objective(
             "discriminator_updates=separate needs a loss that is the sum of a real and a fake part, which "
             f"{loss} is not; choose together."
         )
-    if updates != DiscriminatorUpdates.TOGETHER and regularized:
+    if updates != DiscriminatorUpdates.TOGETHER and has_regularizer:
         raise ConfigError(
             f"penalties and augment need discriminator_updates=together, not {updates}; change discriminator_updates, "
             "or remove penalties and augment."

@@ -18,9 +18,11 @@ def setting(
     default: Any,
     help: str,
     *,
-    minimum: float | None = None,
-    maximum: float | None = None,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    above: float = -math.inf,
     choices: type[Choice] | None = None,
+    is_path: bool = False,
     resumable: bool = False,
 ) -> Any:
     """Declares one field of `TrainConfig`.
@@ -30,14 +32,18 @@ def setting(
         help: Meaning of the setting, its unit, and the meaning of `None`. It is also the flag's `--help` text.
         minimum: Smallest allowed value.
         maximum: Largest allowed value.
+        above: Exclusive lower limit.
         choices: Allowed values. The setting itself stays a plain string.
+        is_path: True if the value may be a path, local or in a bucket.
         resumable: True if a run may resume with another value.
     """
     metadata = {
         "help": help,
         "minimum": minimum,
         "maximum": maximum,
+        "above": above,
         "choices": choices and choices.values(),
+        "is_path": is_path,
         "resumable": resumable,
     }
     if isinstance(default, dict):
@@ -58,13 +64,11 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
     """
     if not _has_type(value, spec.type):
         raise ConfigError(f"{spec.name}={quote(value)} has the wrong type; give {_describe_type(spec.type)}.")
-    choices, minimum, maximum = (spec.metadata[key] for key in ("choices", "minimum", "maximum"))
+    choices, minimum, maximum, above = (spec.metadata[key] for key in ("choices", "minimum", "maximum", "above"))
     if choices:
         check_choice(spec.name, value, choices)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
-        if not (low <= value <= high and _is_finite(value)):
-            raise _out_of_range(spec.name, value, low, high)
+        check_number(spec.name, value, minimum=minimum, maximum=maximum, above=above)
 
 
 def _is_finite(value: Any) -> bool:
@@ -116,6 +120,7 @@ def check_number(
     whole: bool = False,
     minimum: float = 0,
     maximum: float = math.inf,
+    above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
     """Checks a number that no flag parser has checked: an option in a JSON object, or an argument in code.
@@ -126,14 +131,23 @@ def check_number(
         whole: True if only whole numbers are allowed.
         minimum: Smallest allowed value.
         maximum: Largest allowed value.
+        above: Exclusive lower limit.
         below: Exclusive upper limit.
 
     Raises:
         ConfigError: If the value is not a number, not a whole number where one is required, or out of range.
     """
     is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
-    if not (is_number and _is_finite(value) and minimum <= value <= maximum and value < below):
-        raise _out_of_range(name, value, minimum, maximum, below, whole=whole)
+    if is_number and _is_finite(value) and minimum <= value <= maximum and above < value < below:
+        return
+    limits = {
+        f"at least {minimum:.10g}": minimum > -math.inf,
+        f"at most {maximum:.10g}": maximum < math.inf,
+        f"more than {above:.10g}": above > -math.inf,
+        f"less than {below:.10g}": below < math.inf,
+    }
+    kind, limit = "whole number" if whole else "number", " and ".join(text for text, exists in limits.items() if exists)
+    raise ConfigError(f"{name}={quote(value)} is out of range; give a {kind} that is {limit}.")
 
 
 def check_seed(seed: Any) -> None:
@@ -143,21 +157,6 @@ def check_seed(seed: Any) -> None:
         ConfigError: If it is not.
     """
     check_number("seed", seed, whole=True, minimum=-(2**63), maximum=2**63 - 1)
-
-
-def _out_of_range(
-    name: str, value: Any, minimum: float, maximum: float, below: float = math.inf, *, whole: bool = False
-) -> ConfigError:
-    """Returns the error for a value that is not a number in a range."""
-    limits = []
-    if minimum > -math.inf:
-        limits.append(f"at least {minimum:.10g}")
-    if maximum < math.inf:
-        limits.append(f"at most {maximum:.10g}")
-    if below < math.inf:
-        limits.append(f"less than {below:.10g}")
-    kind = "whole number" if whole else "number"
-    return ConfigError(f"{name}={quote(value)} is out of range; give a {kind} that is {' and '.join(limits)}.")
 
 
 def _join_words(words: list[Any]) -> str:

@@ -96,8 +96,9 @@ def define_config(values: flags.FlagValues, names: Sequence[str] | None = None) 
             flags.DEFINE(parser, spec.name, None, text, flag_values=values, serializer=flags.ArgumentSerializer())
 
 
-def define_recipe(values: flags.FlagValues) -> None:
-    """Defines the `--recipe` flag of commands that read a run."""
+def define_checkpoint(values: flags.FlagValues) -> None:
+    """Defines the flags of commands that restore a run: `--checkpoint` and `--recipe`."""
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint to use: best, latest, or a step.", flag_values=values)
     text = (
         "Recipe of the run. Required if it is MODULE:FUNCTION and the run is in a bucket, because the command imports "
         "the module."

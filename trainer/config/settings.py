@@ -34,16 +34,23 @@ class Settings:
         "device.",
         choices=Size,
     )
-    job_dir: str | None = setting(None, "Run directory. None: runs/RECIPE in the current directory.", resumable=True)
+    job_dir: str | None = setting(
+        None, "Run directory. None: runs/RECIPE in the current directory.", is_path=True, resumable=True
+    )
 
     dataset: str = setting(
         "digits",
-        "Data set to train on: digits (5,000 MNIST digits that ship with the package), mnist, fashion_mnist, cifar10, "
+        "Dataset to train on: digits (5,000 MNIST digits that ship with the package), mnist, fashion_mnist, cifar10, "
         "or a local or gs:// folder that prepare wrote. A prefix derives a set: stacked: puts three digits into the "
-        "channels of one image, inverted: makes negatives, tinted: colors gray images.",
+        "channels of one image, inverted: makes negatives, tinted: colors gray images, gray_to_color: makes pairs "
+        "of a gray input and a color image for model=pix2pix.",
+        is_path=True,
     )
     dataset_b: str | None = setting(
-        None, "Data set of the second domain of model=cyclegan, named like --dataset. None: no second domain."
+        None,
+        "Dataset named like --dataset: of the second domain of model=cyclegan, or of held-out pairs for the metrics "
+        "and sample grids of model=pix2pix. None: no such dataset.",
+        is_path=True,
     )
     padding: int = setting(
         0,
@@ -74,7 +81,7 @@ class Settings:
     )
     cache_mib: float = setting(
         10_240.0,
-        "Local disk space for cached shards of data sets in buckets, in MiB.",
+        "Local disk space for cached shards of datasets in buckets, in MiB.",
         minimum=0.0,
         resumable=True,
     )
@@ -86,8 +93,8 @@ class Settings:
 
     model: str = setting(
         "gan",
-        "Model, which defines the networks and the phases of a step: gan, conditional, acgan, infogan, cyclegan, or "
-        "the name of a registered model.",
+        "Model, which defines the networks and the phases of a step: gan, conditional, acgan, infogan, cyclegan, "
+        "pix2pix, fastgan, stylegan2, stylegan2_conditional, or the name of a registered model.",
     )
     model_options: Mapping[str, Any] = setting(
         {}, 'Options of the model as a JSON object, such as {"cycle_weight": 10}.'
@@ -149,8 +156,8 @@ class Settings:
     )
     penalty_every_steps: int = setting(
         1,
-        "Number of steps from one penalty to the next. With a value of k, each penalty has k times its weight, and the "
-        "discriminator's learning rate and betas are corrected by k/(k+1).",
+        "Number of steps from one penalty to the next (lazy regularization). With a value of k, each penalty has k "
+        "times its weight, and the discriminator's learning rate and betas are corrected by k/(k+1).",
         minimum=1,
     )
     augment: str | None = setting(
@@ -179,11 +186,19 @@ class Settings:
     )
 
     global_batch_size: int = setting(64, "Number of real images per phase, over all replicas.", minimum=1)
+    accumulate_steps: int = setting(
+        1,
+        "Number of micro-batches that each replica divides its batch into, to save memory. Their gradients are summed "
+        "before the update: the results are those of the whole batch, except for rounding. Works with "
+        "architecture=r3gan, with mlp without batch normalization, and with image translators without an image pool. "
+        "Networks with batch normalization, and stylegan2, are refused.",
+        minimum=1,
+    )
     steps: int | None = setting(
         None, "Total number of training steps. None: derived from --epochs.", minimum=1, resumable=True
     )
     epochs: float | None = setting(
-        None, "Total number of passes over the data. None: derived from --steps.", minimum=0.0, resumable=True
+        None, "Total number of passes over the data. None: derived from --steps.", above=0.0, resumable=True
     )
     seed: int = setting(
         0, "Seed of weights, data order, latents, augmentation and dropout.", minimum=0, maximum=2**31 - 1
@@ -194,6 +209,7 @@ class Settings:
         "The generator and its moving average start with the moving average of that run. Step, optimizers and "
         "schedules start from zero. After its first checkpoint, a run no longer reads the other run. None: random "
         "weights.",
+        is_path=True,
     )
     freeze_discriminator_layers: int = setting(
         0,
@@ -263,10 +279,10 @@ class Settings:
     )
     metrics: str = setting(
         MetricSuite.AUTO,
-        "Metric suite. auto: digits for the digits and mnist data sets, stacked for stacked: sets, cycle for "
-        "model=cyclegan; for all other images inception if inception_weights is set or in the cache, else photos, and "
-        "none for fewer than 12 images. A job of several machines or a tuning trial does not look in the cache. A "
-        "resumed run keeps its suite.",
+        "Metric suite. auto: digits for the digits and mnist datasets, stacked for stacked: sets, cycle for "
+        "model=cyclegan, paired for model=pix2pix; for all other images inception if inception_weights is set or in "
+        "the cache, else photos, and none for fewer than 12 images. A job of several machines or a tuning trial does "
+        "not look in the cache. A resumed run keeps its suite.",
         choices=MetricSuite,
         resumable=True,
     )
@@ -283,6 +299,7 @@ class Settings:
         None,
         "Weights of metrics=inception: a local file, gs://BUCKET/NAME, or an https:// address of the published .pb or "
         ".tgz file, or download. None: the file in the cache.",
+        is_path=True,
         resumable=True,
     )
     inception_score: bool = setting(
@@ -292,6 +309,12 @@ class Settings:
         False,
         "End a run whose generator collapses, as if it had taken all steps: its best checkpoint is exported. If False, "
         "a warning is logged.",
+        resumable=True,
+    )
+    track: tuple[str, ...] = setting(
+        (),
+        "Experiment trackers that also get the settings, metrics, and sample grids: wandb, mlflow, or vertex. Empty: "
+        "none.",
         resumable=True,
     )
     export_model: bool = setting(

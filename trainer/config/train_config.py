@@ -7,11 +7,15 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite
-from trainer.config.fields import check, plain
+from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, TrackerName
+from trainer.config.fields import check, check_choice, plain
 from trainer.config.settings import Settings
-from trainer.config.web_address import is_web_address
+from trainer.config.web_address import check_web_address
 from trainer.errors import ConfigError, count_of, quote
+from trainer.storage import without_mount
+
+PAIRED_MODEL = "pix2pix"
+"""Name of the model for which `metrics=auto` chooses the suite for pairs. A model of your own names the suite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +27,10 @@ class TrainConfig(Settings):
             value = plain(getattr(self, spec.name))
             object.__setattr__(self, spec.name, value)
             check(spec, value)
+        for name in self.track:
+            check_choice("track", name, TrackerName.values())
         if self.inception_weights is not None:
-            is_web_address("inception_weights", self.inception_weights)  # rejects addresses with a password
+            check_web_address("inception_weights", self.inception_weights)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -47,7 +53,7 @@ class TrainConfig(Settings):
         """The selected classes as numbers, or None for all classes.
 
         Raises:
-            ConfigError: If a class is given by its name. `trainer.training.configure` replaces names with numbers.
+            ConfigError: If a class is given by its name. `trainer.data.class_selection` replaces names with numbers.
         """
         if self.classes is None:
             return None
@@ -59,11 +65,13 @@ class TrainConfig(Settings):
     @property
     def suite(self) -> str:
         """Name of the metric suite that the settings choose; may be `none`. `auto` on one machine also depends on it:
-        see `trainer.training.run_state.with_machine_settings`.
+        see `trainer.training.complete_config.with_machine_settings`.
         """
         if self.metrics != MetricSuite.AUTO:
             return self.metrics
-        if self.dataset_b is not None:
+        if self.model == PAIRED_MODEL:
+            suite = MetricSuite.PAIRED
+        elif self.dataset_b is not None:
             suite = MetricSuite.CYCLE
         elif self.dataset.startswith("stacked:"):
             suite = MetricSuite.STACKED
@@ -120,18 +128,25 @@ class TrainConfig(Settings):
                 changes.setdefault(other, None)
         return dataclasses.replace(self, **changes)
 
+    def without_mounts(self) -> "TrainConfig":
+        """Returns a copy that names each bucket with `gs://`, not by the folder `/gcs`, where Vertex AI mounts it."""
+        paths = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self) if spec.metadata["is_path"]}
+        changes: dict[str, Any] = {name: without_mount(path) for name, path in paths.items() if path is not None}
+        return dataclasses.replace(self, **changes)
+
     def resolve(self, num_examples: int, num_replicas: int = 1) -> "TrainConfig":
-        """Returns a copy whose open settings are filled in for a data set.
+        """Returns a copy whose open settings are filled in for a dataset.
 
         Args:
             num_examples: Number of images in an epoch.
             num_replicas: Number of replicas that share the batch.
 
         Raises:
-            ConfigError: If the batch is larger than the data set or is not divisible by the replicas, or if neither
+            ConfigError: If the batch is larger than the dataset or is not divisible by the replicas, or if neither
                 `steps` nor `epochs` is set.
         """
         check_batch(self.global_batch_size, num_examples, num_replicas)
+        check_micro_batches(self.global_batch_size, self.accumulate_steps, num_replicas)
         steps_per_epoch = num_examples // self.global_batch_size
         steps = self.steps
         if steps is None:
@@ -160,7 +175,7 @@ class TrainConfig(Settings):
 
 
 def check_batch(global_batch_size: int, num_examples: int, num_replicas: int, name: str = "global_batch_size") -> None:
-    """Checks that the data set fills a batch and that the replicas can share it.
+    """Checks that the dataset fills a batch and that the replicas can share it.
 
     Args:
         global_batch_size: Number of images in a batch of all replicas.
@@ -169,14 +184,34 @@ def check_batch(global_batch_size: int, num_examples: int, num_replicas: int, na
         name: Name of the setting or argument, for the message.
 
     Raises:
-        ConfigError: If the batch is larger than the data set, or is not divisible by the number of replicas.
+        ConfigError: If the batch is larger than the dataset, or is not divisible by the number of replicas.
     """
     if global_batch_size > num_examples:
         raise ConfigError(
-            f"{name}={global_batch_size} exceeds the {count_of(num_examples, 'image')} of the data set; give at most "
+            f"{name}={global_batch_size} exceeds the {count_of(num_examples, 'image')} of the dataset; give at most "
             f"{num_examples}."
         )
     check_divisible(global_batch_size, num_replicas, name)
+
+
+def check_micro_batches(
+    global_batch_size: int, accumulate_steps: int, num_replicas: int, name: str = "global_batch_size"
+) -> None:
+    """Checks that each replica can divide its part of a batch into equal micro-batches.
+
+    Raises:
+        ConfigError: If it cannot. The message suggests sizes.
+    """
+    check_divisible(global_batch_size, num_replicas, name)
+    unit = accumulate_steps * num_replicas
+    if global_batch_size % unit:
+        lower = global_batch_size // unit * unit
+        sizes = [str(size) for size in (lower, lower + unit) if size]
+        raise ConfigError(
+            f"accumulate_steps={accumulate_steps} does not divide {name}={global_batch_size} of "
+            f"{count_of(num_replicas, 'replica')} into equal micro-batches; give a {name} of {' or '.join(sizes)}, or "
+            "another accumulate_steps."
+        )
 
 
 def check_divisible(global_batch_size: int, num_replicas: int, name: str = "global_batch_size") -> None:

@@ -9,8 +9,13 @@ _SCHEME = re.compile(r"https?:", re.IGNORECASE)
 _MAY_BE_SECRET = re.compile(r"[@?#]")
 
 
-def is_web_address(name: str, value: str) -> bool:
-    """Returns whether the value of a setting is an `http://` or `https://` address.
+def is_web_address(value: str) -> bool:
+    """Returns whether a value is an `http:` or `https:` address, and not a path."""
+    return _SCHEME.match(value) is not None
+
+
+def check_web_address(name: str, value: str) -> None:
+    """Checks the value of a setting if it is a web address. A path passes.
 
     Settings are stored in `config.json` and in job files, so an address must not contain a password or a signature.
 
@@ -22,7 +27,7 @@ def is_web_address(name: str, value: str) -> bool:
         ConfigError: If an address is malformed, or has a user name, a password, a query, or a fragment.
     """
     if not (scheme := _SCHEME.match(value)):
-        return False
+        return
     try:
         parts = urllib.parse.urlsplit(value)
         has_secret = "@" in parts.netloc or "?" in value or "#" in value
@@ -39,4 +44,3 @@ def is_web_address(name: str, value: str) -> bool:
         raise ConfigError(
             f"{name}={shown} is not a valid address; write https://HOST/PATH, with other characters than ASCII as %XX."
         )
-    return True

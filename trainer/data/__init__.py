@@ -1,4 +1,4 @@
-"""Data sets: descriptions here, without TensorFlow; pixels in `trainer.data.loading`."""
+"""Datasets: descriptions here, without TensorFlow; pixels in `trainer.data.loading`."""
 
 from trainer.data.datasets import DatasetInfo, default_num_chunks, describe, num_examples
 

@@ -3,6 +3,7 @@
 import os
 
 from trainer.config import TrainConfig, check_batch, recipes
+from trainer.config.compatibility import check_labels, check_pairs
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.datasets import KERAS_DATASETS, NAMES, DatasetInfo, describe, prepared_folder, root_source
@@ -11,7 +12,7 @@ from trainer.registry import did_you_mean
 from trainer.storage import is_remote
 
 
-def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> None:
+def check_data(config: TrainConfig, *, needs_labels: bool, takes_pairs: bool = False, in_buckets: bool) -> None:
     """Rejects data that the machines of a job cannot read, or that the config cannot be trained on.
 
     Folders of a container image are not checked, because they do not exist on this machine.
@@ -19,11 +20,12 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
     Args:
         config: Config of the job.
         needs_labels: Whether the model needs labels.
+        takes_pairs: Whether the model learns from pairs.
         in_buckets: Whether to read buckets, which needs credentials.
 
     Raises:
-        ConfigError: If a data set does not exist, or the batch, the classes, the model or the recipe do not fit it.
-        DataError: If the description of a data set cannot be read, or a bucket does not have the shards that it lists.
+        ConfigError: If a dataset does not exist, or the batch, the classes, the model or the recipe do not fit it.
+        DataError: If the description of a dataset cannot be read, or a bucket does not have the shards that it lists.
         StorageError: If a bucket cannot be read.
     """
     names = [name for name in (config.dataset, config.dataset_b) if name is not None]
@@ -32,19 +34,19 @@ def check_data(config: TrainConfig, *, needs_labels: bool, in_buckets: bool) -> 
         if not _is_built_in(source) and not is_remote(source) and not os.path.isabs(source):
             advice = did_you_mean(source, NAMES, "give gs://BUCKET/NAME, or an absolute path in the container image.")
             raise ConfigError(
-                f"dataset={source} is not a known data set, and local folders are not copied to a job; {advice}"
+                f"dataset={source} is not a known dataset, and local folders are not copied to a job; {advice}"
             )
     if not all(_is_built_in(source) or (in_buckets and is_remote(source)) for source in sources):
         return
     specs = [_read_complete_spec(source) if is_remote(source) else None for source in sources]
     infos = [describe(name, config.padding, spec) for name, spec in zip(names, specs, strict=True)]
     infos[0] = infos[0].with_classes(with_class_numbers(config).class_numbers)
-    check_batch(config.global_batch_size, min(info.num_examples for info in infos), num_replicas=1)
-    if needs_labels and infos[0].num_classes < 2:
-        raise ConfigError(
-            f"model={config.model} needs labels of at least 2 classes, but {config.dataset} has one class; choose "
-            "another recipe or --model=gan, or prepare the data set with one subfolder per class."
-        )
+    trained = infos[:1] if takes_pairs else infos
+    check_batch(config.global_batch_size, min(info.num_examples for info in trained), num_replicas=1)
+    if not recipes.is_custom(config.recipe):  # whose model is not known here
+        check_pairs(config, takes_pairs=takes_pairs, input_channels=infos[0].input_channels)
+    if needs_labels:
+        check_labels(config, infos[0].num_classes)
     _check_recipe(config, infos[0])
 
 
@@ -62,12 +64,12 @@ def _check_recipe(config: TrainConfig, info: DatasetInfo) -> None:
 
 
 def _is_built_in(name: str) -> bool:
-    """Returns whether a data set is part of the package, or is downloaded by Keras and described in the package."""
+    """Returns whether a dataset is part of the package, or is downloaded by Keras and described in the package."""
     return name == "digits" or name in KERAS_DATASETS
 
 
 def _read_complete_spec(name: str) -> DatasetSpec:
-    """Returns the description of a data set in a bucket after a comparison with the list of the bucket's objects."""
+    """Returns the description of a dataset in a bucket after a comparison with the list of the bucket's objects."""
     folder = prepared_folder(name)
     spec = read_dataset_spec(folder)
     entries = {entry.name: entry for entry in folder.entries()}
@@ -78,6 +80,6 @@ def _read_complete_spec(name: str) -> DatasetSpec:
             raise DataError(
                 f"shard {folder / shard.file} {received}, but {SPEC_NAME} states {count_of(shard.num_bytes, 'byte')} "
                 "and CRC32C "
-                f"{quote(shard.crc32c)}; copy the whole data set to the bucket again."
+                f"{quote(shard.crc32c)}; copy the whole dataset to the bucket again."
             )
     return spec

@@ -1,4 +1,4 @@
-"""Selects classes of a data set by name or number."""
+"""Selects classes of a dataset by name or number."""
 
 import difflib
 import re
@@ -15,8 +15,8 @@ def with_class_numbers(config: TrainConfig) -> TrainConfig:
     """Returns the config with a number for each class that it selects by name.
 
     Raises:
-        ConfigError: If a class is unknown, ambiguous or selected twice, or the data set is unknown.
-        DataError: If the description of the data set cannot be read.
+        ConfigError: If a class is unknown, ambiguous or selected twice, or the dataset is unknown.
+        DataError: If the description of the dataset cannot be read.
     """
     if config.classes is None:
         return config
@@ -30,7 +30,7 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
     Args:
         classes: Names or numbers of classes.
         class_names: Names of all classes; the position of a name is the number of its class.
-        source: Name of the data set or source, for messages.
+        source: Name of the dataset or source, for messages.
 
     Raises:
         ConfigError: If a name or number is unknown or ambiguous, or a class is selected twice.
@@ -54,7 +54,7 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
     Args:
         selected: Name or number of the class.
         class_names: Names of all classes; the position of a name is the number of its class.
-        source: Name of the data set or source, for messages.
+        source: Name of the dataset or source, for messages.
         setting: Name of the setting, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The file `dataset.json`, which describes the shards of a prepared data set."""
+"""The file `dataset.json`, which describes the shards of a prepared dataset."""
 
 import dataclasses
 import hashlib
@@ -7,14 +7,18 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainer.data.conditions import vectors_of
+from trainer.data.image_encodings import ENCODINGS, PNG
 from trainer.errors import DataError, MissingError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
 from trainer.storage.local import LocalLocation
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_PNG_FORMAT_VERSION = 1
+"""Format version of datasets of PNGs, which versions of the package without other encodings can also read."""
 SPEC_NAME = "dataset.json"
-_REMEDY = "prepare the data set again"
+_REMEDY = "prepare the dataset again"
 _SHARD_FIELDS = {
     "file": documents.text(),
     "num_examples": documents.whole(),
@@ -27,6 +31,9 @@ _SCHEMA = documents.record(
     {
         "name": documents.text(),
         "image_shape": documents.list_of(documents.whole(1, MAX_SIDE), length=3),
+        "input_channels": documents.optional(documents.whole(0, 4)),
+        "condition_names": documents.optional(documents.list_of(documents.text())),
+        "encoding": documents.optional(documents.text("|".join(ENCODINGS), f"one of {', '.join(ENCODINGS)}")),
         "num_examples": documents.whole(),
         "class_names": documents.list_of(documents.text()),
         "class_counts": documents.list_of(documents.whole()),
@@ -37,16 +44,14 @@ _SCHEMA = documents.record(
         "options": documents.map_of(documents.anything),
     }
 )
-_MAX_PIXEL_BYTES_PER_BYTE = 1032
-"""Largest compression ratio of deflate, and therefore of PNG."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One TFRecord file of a prepared data set."""
+    """One TFRecord file of a prepared dataset."""
 
     file: str
-    """Name of the file in the folder of the data set."""
+    """Name of the file in the folder of the dataset."""
     num_examples: int
     num_bytes: int
     sha256: str
@@ -72,10 +77,28 @@ class DatasetSpec:
     attribution: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options with which the images were selected and resized."""
+    input_channels: int = 0
+    """Number of channels of the input of each pair, 1, 3 or 4; 0 if the images have no inputs."""
+    condition_names: tuple[str, ...] = ()
+    """Names of the conditions, if each class is a vector of conditions as `trainer.data.conditions` describes it."""
+    encoding: str = PNG
+    """Encoding of the images and the inputs in the records: a key of `image_encodings.ENCODINGS`."""
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """Shape of an example in arrays: height, width, and the channels of the input followed by the image's."""
+        height, width, channels = self.image_shape
+        return height, width, self.input_channels + channels
 
     def to_json(self) -> str:
         """Returns the text of `dataset.json`. Equal specs have equal texts."""
-        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+        fields = dataclasses.asdict(self)
+        for name in ("input_channels", "condition_names"):
+            if not fields[name]:  # as earlier versions wrote it
+                del fields[name]
+        if self.encoding == PNG:
+            del fields["encoding"]
+        return json.dumps({"format_version": _format_version(self.encoding), **fields}, indent=2) + "\n"
 
 
 def fingerprint_of(shards: Iterable[Shard]) -> str:
@@ -84,10 +107,10 @@ def fingerprint_of(shards: Iterable[Shard]) -> str:
 
 
 def read_dataset_spec(folder: Location) -> DatasetSpec:
-    """Reads and checks the `dataset.json` of a prepared data set.
+    """Reads and checks the `dataset.json` of a prepared dataset.
 
     Args:
-        folder: Folder of the data set.
+        folder: Folder of the dataset.
 
     Raises:
         DataError: If the file is missing, is damaged, belongs to another program, has another format version,
@@ -98,21 +121,27 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
     try:
         content = read_json(path, documents.record({}), remedy=_REMEDY, error=DataError)
     except MissingError as error:
-        raise DataError(f"{path} does not exist; give the folder of a prepared data set.") from error
+        raise DataError(f"{path} does not exist; give the folder of a prepared dataset.") from error
     if "format_version" not in content:
         raise DataError(
-            f"{path} is not the description of a prepared data set: it has no format_version. If another program wrote "
+            f"{path} is not the description of a prepared dataset: it has no format_version. If another program wrote "
             "it beside its images, prepare them: python -m trainer prepare --source=FOLDER --out=NEW_FOLDER."
         )
-    if content["format_version"] != FORMAT_VERSION:
+    if content["format_version"] not in (_PNG_FORMAT_VERSION, FORMAT_VERSION):
         is_newer = isinstance(content["format_version"], int) and content["format_version"] > FORMAT_VERSION
         raise DataError(
-            f"{path} has format_version {quote(content['format_version'])}, expected {FORMAT_VERSION}; "
-            f"{'a newer version of gan-trainer wrote it: update the package, or ' if is_newer else ''}prepare the data "
-            "set again with this version."
+            f"{path} has format_version {quote(content['format_version'])}, expected {_PNG_FORMAT_VERSION} or "
+            f"{FORMAT_VERSION}; "
+            f"{'a newer version of gan-trainer wrote it: update the package, or ' if is_newer else ''}prepare the "
+            "dataset again with this version."
         )
     check_json(content, path, _SCHEMA, remedy=_REMEDY, error=DataError)
     spec = _from_json(content)
+    if content["format_version"] != _format_version(spec.encoding):
+        raise DataError(
+            f"{path} has format_version {content['format_version']} and encoding {spec.encoding}, expected version "
+            f"{_format_version(spec.encoding)} for this encoding; prepare the dataset again."
+        )
     _check_consistency(spec, path)
     for shard in spec.shards:
         check_relative_name(shard.file, path, DataError)
@@ -136,7 +165,14 @@ def _from_json(content: dict[str, Any]) -> DatasetSpec:
         license=content["license"],
         attribution=content["attribution"],
         options=content["options"],
+        input_channels=content.get("input_channels") or 0,
+        condition_names=tuple(content.get("condition_names") or ()),
+        encoding=content.get("encoding") or PNG,
     )
+
+
+def _format_version(encoding: str) -> int:
+    return _PNG_FORMAT_VERSION if encoding == PNG else FORMAT_VERSION
 
 
 def _check_consistency(spec: DatasetSpec, path: Location) -> None:
@@ -146,28 +182,46 @@ def _check_consistency(spec: DatasetSpec, path: Location) -> None:
         raise DataError(
             f"{path} states {count_of(spec.num_examples, 'example')}, {num_in_shards} in its shards and "
             f"{num_in_classes} in its "
-            "classes, expected three equal numbers; prepare the data set again."
+            "classes, expected three equal numbers; prepare the dataset again."
         )
     if len(spec.class_names) != len(spec.class_counts):
         raise DataError(
             f"{path} has {count_of(len(spec.class_names), 'class name')} and "
             f"{count_of(len(spec.class_counts), 'class count')}, "
-            "expected the same number of both; prepare the data set again."
+            "expected the same number of both; prepare the dataset again."
         )
     if spec.image_shape[2] not in (1, 3, 4):
         raise DataError(
             f"{path} has image_shape {list(spec.image_shape)}, expected [height, width, 1, 3 or 4 channels]; "
-            "prepare the data set again."
+            "prepare the dataset again."
+        )
+    if spec.condition_names:
+        vectors_of(spec.class_names, spec.condition_names, f"class_names of {path}")
+    if spec.input_channels not in (0, 1, 3, 4):
+        raise DataError(
+            f"{path} has input_channels {spec.input_channels}, expected 1, 3 or 4; prepare the dataset again."
         )
     if math.prod(spec.image_shape[:2]) > MAX_PIXELS:
         raise DataError(
-            f"{path} has image_shape {list(spec.image_shape)}, more than {MAX_PIXELS:,} pixels; prepare the data set "
+            f"{path} has image_shape {list(spec.image_shape)}, more than {MAX_PIXELS:,} pixels; prepare the dataset "
             "again with a smaller --image_size."
         )
+    _check_encoding(spec, path)
+
+
+def _check_encoding(spec: DatasetSpec, path: Location) -> None:
+    """Checks that images of the stated shape and number can have the encoding, and fit into the shards."""
+    encoding = ENCODINGS[spec.encoding]
+    height, width, channels = spec.image_shape
+    if {channels, spec.input_channels or channels} - {*encoding.channels} or max(height, width) > encoding.max_side:
+        raise DataError(
+            f"{path} has encoding {spec.encoding}, image_shape {list(spec.image_shape)} and input_channels "
+            f"{spec.input_channels}, which no {spec.encoding} has; prepare the dataset again."
+        )
     for shard in spec.shards:
-        if shard.num_examples * math.prod(spec.image_shape) > _MAX_PIXEL_BYTES_PER_BYTE * shard.num_bytes:
+        if shard.num_examples * math.prod(spec.array_shape) > encoding.max_pixel_bytes_per_byte * shard.num_bytes:
             raise DataError(
                 f"{path} states {count_of(shard.num_examples, 'image')} of {list(spec.image_shape)} in "
                 f"{count_of(shard.num_bytes, 'byte')} "
-                f"of {quote(shard.file)}, more than PNG can compress; prepare the data set again."
+                f"of {quote(shard.file)}, more than {spec.encoding} can compress; prepare the dataset again."
             )

@@ -1,4 +1,4 @@
-"""Data sets by name, and their descriptions. TensorFlow is not needed to read them."""
+"""Datasets by name, and their descriptions. TensorFlow is not needed to read them."""
 
 import contextlib
 import dataclasses
@@ -6,12 +6,15 @@ import numbers
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.config.fields import check_number
+from trainer.control_group import memory_files
 from trainer.data import stacked, transforms
+from trainer.data.conditions import vectors_of
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
@@ -27,7 +30,7 @@ _DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """Description of a data set, known without reading images."""
+    """Description of a dataset, known without reading images."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -35,6 +38,34 @@ class DatasetInfo:
     class_counts: tuple[int, ...]
     """Number of images of each class, by label; 0 for a class that is not selected."""
     class_names: tuple[str, ...]
+    input_channels: int = 0
+    """Number of channels of the input of each pair; 0 if the images have no inputs."""
+    condition_names: tuple[str, ...] = ()
+    """Names of the conditions, if each class is a vector of conditions as `trainer.data.conditions` describes it."""
+    encoding: str | None = None
+    """Encoding of the images in the shards. None: a dataset of Keras, or a stacked one."""
+
+    @property
+    def conditions(self) -> np.ndarray | None:
+        """Vector of conditions of each class, float32 [M, K]; None if the classes are no conditions."""
+        return vectors_of(self.class_names, self.condition_names, self.name) if self.condition_names else None
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """Shape of an example in arrays: height, width, and the channels of the input followed by the image's."""
+        height, width, channels = self.image_shape
+        return height, width, self.input_channels + channels
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments of the functions that build a model for the dataset, such as `trainer.models.from_config`."""
+        return {
+            "image_shape": self.image_shape,
+            "num_classes": self.num_classes,
+            "input_channels": self.input_channels,
+            "conditions": self.conditions,
+            "class_counts": self.class_counts,
+        }
 
     @property
     def num_examples(self) -> int:
@@ -47,7 +78,7 @@ class DatasetInfo:
         return len(self.class_names)
 
     def with_classes(self, classes: Iterable[int] | None) -> "DatasetInfo":
-        """Returns the description of the part of the data set that has some classes only.
+        """Returns the description of the part of the dataset that has some classes only.
 
         Args:
             classes: Labels to keep, each once, in [0, num_classes). None: all labels.
@@ -99,26 +130,27 @@ _KERAS_DATASETS = (
 KERAS_DATASETS = {info.name: info for info in _KERAS_DATASETS}
 """Training splits that keras.datasets downloads, by name."""
 NAMES = ("digits", *KERAS_DATASETS, "stacked:digits", "stacked:mnist")
-"""Names that `describe` accepts, besides folders of prepared data sets. `stacked:` is a prefix for any data set of gray
-images in 10 classes, `inverted:` for any data set, and `tinted:` for any data set of gray images."""
+"""Names that `describe` accepts, besides folders of prepared datasets. `stacked:` is a prefix for any dataset of gray
+images in 10 classes, `inverted:` for any dataset, `tinted:` for any dataset of gray images, and `gray_to_color:` for
+any dataset of color images, which become pairs with gray inputs."""
 
 
 def embedded_digits_dir() -> pathlib.Path:
-    """Returns the directory of the prepared data set that the package includes: 5,000 digits of MNIST."""
+    """Returns the directory of the prepared dataset that the package includes: 5,000 digits of MNIST."""
     return pathlib.Path(__file__).parent / "digits"
 
 
 def describe(name: str | os.PathLike[str], padding: int = 0, spec: DatasetSpec | None = None) -> DatasetInfo:
-    """Returns the description of a data set without reading its images.
+    """Returns the description of a dataset without reading its images.
 
     Args:
         name: One of `NAMES`, or a local or `gs://` folder with a `dataset.json`, optionally with the prefix `stacked:`,
-            `inverted:` or `tinted:`.
+            `inverted:`, `tinted:` or `gray_to_color:`.
         padding: Pixels added to every side of every image, at least 0. `image_shape` includes them.
         spec: Content of the `dataset.json` that was read before. None: read it if there is one.
 
     Raises:
-        ConfigError: If the name is unknown, the source of a stacked data set does not fit, or the padding is negative.
+        ConfigError: If the name is unknown, the source of a stacked dataset does not fit, or the padding is negative.
         DataError: If the `dataset.json` cannot be read.
     """
     name = dataset_name(name)
@@ -131,14 +163,14 @@ def describe(name: str | os.PathLike[str], padding: int = 0, spec: DatasetSpec |
 
 
 def dataset_name(name: str | os.PathLike[str]) -> str:
-    """Returns the name or folder of a data set as text.
+    """Returns the name or folder of a dataset as text.
 
     Raises:
         ConfigError: If it is neither text nor a path.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise ConfigError(
-            f"dataset={quote(name)} is no name; give one of {', '.join(NAMES)}, or the folder of a prepared data set."
+            f"dataset={quote(name)} is no name; give one of {', '.join(NAMES)}, or the folder of a prepared dataset."
         )
     return os.fspath(name)
 
@@ -157,18 +189,20 @@ def selected_classes(classes: Iterable[int] | None) -> tuple[int, ...] | None:
 def num_examples(config: TrainConfig) -> int:
     """Returns the number of images in an epoch of a config, including balancing and the larger of two domains.
 
+    The second dataset of a dataset of pairs has held-out pairs, which are not in an epoch.
+
     Raises:
         ConfigError, DataError: As `describe`.
     """
     info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
     counts = [balanced_size(info.class_counts) if config.balance_classes else info.num_examples]
-    if config.dataset_b is not None:
+    if config.dataset_b is not None and not info.input_channels:
         counts.append(describe(config.dataset_b, config.padding).num_examples)
     return max(counts)
 
 
 def is_prepared(name: str) -> bool:
-    """Returns whether a data set consists of shards on a disk or in a bucket."""
+    """Returns whether a dataset consists of shards on a disk or in a bucket."""
     has_prefix = name.startswith(stacked.PREFIX) or transforms.split_transform(name)[0] is not None
     return name not in KERAS_DATASETS and not has_prefix
 
@@ -189,26 +223,26 @@ def default_num_chunks(config: TrainConfig) -> int:
 def machine_memory_mib() -> float:
     """Returns the memory of this machine in MiB, or the memory limit of this container if it is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
-    with contextlib.suppress(OSError, ValueError):
-        total = min(total, int(limit.read_text()))
+    for limit in memory_files("memory.max", "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # there is no such file, or no limit
+            total = min(total, int(limit.read_text()))
     return total / 2**20
 
 
 def root_source(name: str) -> str:
-    """Returns the data set without prefixes that a data set is made from: `digits` for `inverted:tinted:digits`."""
+    """Returns the dataset without prefixes that a dataset is made from: `digits` for `inverted:tinted:digits`."""
     source = stacked.source_name(name) if name.startswith(stacked.PREFIX) else transforms.split_transform(name)[1]
     return name if source == name else root_source(source)
 
 
 def prepared_folder(name: str) -> Location:
-    """Returns the folder of a prepared data set.
+    """Returns the folder of a prepared dataset.
 
     Args:
         name: `digits`, or a local or `gs://` folder.
 
     Raises:
-        ConfigError: If there is no such data set.
+        ConfigError: If there is no such dataset.
         StorageError: If the bucket cannot be read.
     """
     if name == "digits":
@@ -219,11 +253,11 @@ def prepared_folder(name: str) -> Location:
     if is_remote(name) or (isinstance(folder, LocalLocation) and folder.path.is_dir()):
         raise ConfigError(f"dataset={name} has no {SPEC_NAME}; {_PREPARE_FIRST}.")
     if folder.exists():
-        raise ConfigError(f"dataset={name} is a file, not the folder of a prepared data set; {_PREPARE_FIRST}.")
+        raise ConfigError(f"dataset={name} is a file, not the folder of a prepared dataset; {_PREPARE_FIRST}.")
     if "/" in name:
         raise ConfigError(f"dataset={name} does not exist; correct the path, or {_PREPARE_FIRST}.")
     advice = did_you_mean(name, NAMES, f"choose one of {', '.join(NAMES)}.")
-    raise ConfigError(f"dataset={name} is neither a known data set nor a directory with {SPEC_NAME}; {advice}")
+    raise ConfigError(f"dataset={name} is neither a known dataset nor a directory with {SPEC_NAME}; {advice}")
 
 
 def _describe(name: str, spec: DatasetSpec | None) -> DatasetInfo:
@@ -232,16 +266,33 @@ def _describe(name: str, spec: DatasetSpec | None) -> DatasetInfo:
     transform, source = transforms.split_transform(name)
     if transform:
         info = _describe(source, spec)
+        if info.input_channels and transform != "inverted":
+            raise _not_for_pairs(name, source)
         shape = transforms.transformed_shape(transform, info.image_shape, source)
-        return dataclasses.replace(info, name=name, image_shape=shape)
+        input_channels = transforms.INPUT_CHANNELS.get(transform, info.input_channels)
+        return dataclasses.replace(info, name=name, image_shape=shape, input_channels=input_channels)
     if name in KERAS_DATASETS:
         return KERAS_DATASETS[name]
     spec = spec or read_dataset_spec(prepared_folder(name))
-    return DatasetInfo(spec.name, spec.image_shape, spec.class_counts, spec.class_names)
+    return DatasetInfo(
+        spec.name,
+        spec.image_shape,
+        spec.class_counts,
+        spec.class_names,
+        input_channels=spec.input_channels,
+        condition_names=spec.condition_names,
+        encoding=spec.encoding,
+    )
+
+
+def _not_for_pairs(name: str, source: str) -> ConfigError:
+    return ConfigError(f"dataset={quote(name)} needs images, but {source} has pairs of images; choose another source.")
 
 
 def _describe_stacked(source: DatasetInfo) -> DatasetInfo:
     height, width, channels = source.image_shape
+    if source.input_channels:
+        raise _not_for_pairs(f"{stacked.PREFIX}{source.name}", source.name)
     if channels != 1 or source.num_classes != stacked.NUM_DIGITS or not source.num_examples:
         raise ConfigError(
             f"dataset={stacked.PREFIX}{source.name} needs gray images of {stacked.NUM_DIGITS} classes, but "

@@ -1,4 +1,4 @@
-"""Loads the images and labels of a data set into host memory.
+"""Loads the images and labels of a dataset into host memory.
 
 Shapes: `N` images, `H W C` height, width and channels.
 """
@@ -44,15 +44,15 @@ _KERAS_CACHE = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """A data set in host memory."""
+    """A dataset in host memory."""
 
     images: np.ndarray
-    """uint8 [N, H, W, C] in [0, 255]."""
+    """uint8 [N, H, W, C] in [0, 255]; in pairs, C are the channels of the input followed by those of the image."""
     labels: np.ndarray
     """int32 [N] in [0, info.num_classes)."""
     info: DatasetInfo
     shards: tuple[Shard, ...] = ()
-    """Shards of the prepared data set that the images come from; empty for a data set of Keras."""
+    """Shards of the prepared dataset that the images come from; empty for a dataset of Keras."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -69,18 +69,18 @@ def load(
     padding: int = 0,
     cache_mib: float = DEFAULT_CACHE_MIB,
 ) -> Arrays:
-    """Loads a data set: the embedded digits, a prepared data set, the training split of a data set of Keras, or a
-    stacked or transformed data set made from one of these.
+    """Loads a dataset: the embedded digits, a prepared dataset, the training split of a dataset of Keras, or a
+    stacked or transformed dataset made from one of these.
 
     Args:
         name: Name or folder that `trainer.data.describe` accepts.
         classes: Labels to keep; labels are not renumbered. None: all labels.
         padding: Pixels added to every side of every image, at least 0: 2 turns 28x28 into 32x32. Padding has the value
-            0 in the source of a transformed data set, and therefore 255 in an `inverted:` one.
+            0 in the source of a transformed dataset, and therefore 255 in an `inverted:` one.
         cache_mib: Maximum size in MiB of the cache for shards in a bucket.
 
     Returns:
-        The images in the order of the data set.
+        The images in the order of the dataset.
 
     Raises:
         ConfigError: If the name or a class is unknown, the padding is negative, or the data exceeds the memory.
@@ -99,16 +99,16 @@ def load(
 def open_batches(
     name: str | os.PathLike[str], max_shards: int | None = None
 ) -> tuple[DatasetInfo, Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """Opens a data set to read it batch by batch.
+    """Opens a dataset to read it batch by batch.
 
     Args:
         name: Name or folder that `trainer.data.describe` accepts.
-        max_shards: Number of shards to read of a prepared data set. None: all shards.
+        max_shards: Number of shards to read of a prepared dataset. None: all shards.
 
     Returns:
-        info: Description of the data set.
-        batches: Iterator over images uint8 [B, H, W, C] in [0, 255] and labels int32 [B], in order. A data set that is
-            not prepared is one batch.
+        info: Description of the dataset.
+        batches: Iterator over images uint8 [B, H, W, C] in [0, 255], with the inputs of pairs before them in C, and
+            labels int32 [B], in order. A dataset that is not prepared is one batch.
 
     Raises:
         ConfigError, DataError, StorageError: As `load`.
@@ -127,14 +127,15 @@ class TrainingData:
     """Training data of a run.
 
     Attributes:
-        x: First argument of `GAN.fit`: images, or a streamed data set.
-        y: Second argument of `GAN.fit`: labels or images of the second domain; None for a streamed data set, which
+        x: First argument of `GAN.fit`: images, pairs, or a streamed dataset.
+        y: Second argument of `GAN.fit`: labels or images of the second domain; None for a streamed dataset, which
             includes its labels.
-        info: Description of the data set.
+        info: Description of the dataset.
         max_batch_size: Largest global batch size that the data can fill.
-        fingerprints: Fingerprints of the data sets, by name.
+        fingerprints: Fingerprints of the datasets, by name.
         source_fingerprint: Fingerprint of what the images are made of and how, which is the same for arrays and streams
             of the same images.
+        held_out: Pairs that are not in `x`, uint8 [N, H, W, C]. None: there are none.
     """
 
     x: np.ndarray | StreamedDataset
@@ -143,9 +144,12 @@ class TrainingData:
     max_batch_size: int
     fingerprints: dict[str, str]
     source_fingerprint: str
+    held_out: np.ndarray | None = None
 
     def real_images(self, num_images: int | None = None) -> tuple[np.ndarray, ...]:
-        """Returns the first images of each domain, in the order of the data sets.
+        """Returns the first images of each domain, in the order of the datasets.
+
+        The two domains of pairs are inputs and images. They are of the held-out pairs if there are any.
 
         Args:
             num_images: Largest number of images of a domain. None: all images.
@@ -154,8 +158,11 @@ class TrainingData:
             uint8 [N, H, W, C] per domain.
 
         Raises:
-            DataError, StorageError: If a shard of a streamed data set cannot be read.
+            DataError, StorageError: If a shard of a streamed dataset cannot be read.
         """
+        if self.info.input_channels:
+            pairs = self.held_out if self.held_out is not None else np.concatenate(list(self._blocks(num_images, 1024)))
+            return tuple(np.split(pairs[:num_images], [self.info.input_channels], axis=-1))
         if isinstance(self.x, StreamedDataset):
             return (np.concatenate(list(self.image_blocks(num_images, 1024))),)
         domains = (self.x,) if self.y is None or self.y.ndim == 1 else (self.x, self.y)
@@ -164,15 +171,21 @@ class TrainingData:
     def image_blocks(self, num_images: int | None, block_size: int) -> Iterator[np.ndarray]:
         """Yields the first images of the first domain in blocks: uint8 [block_size, H, W, C], and the rest.
 
-        The blocks of a stream are read one by one, and do not depend on its shards and chunks.
+        The blocks of a stream are read one by one, and do not depend on its shards and chunks. The inputs of pairs are
+        left out.
 
         Args:
             num_images: Largest number of images. None: all images.
             block_size: Number of images of a block.
 
         Raises:
-            DataError, StorageError: If a shard of a streamed data set cannot be read.
+            DataError, StorageError: If a shard of a streamed dataset cannot be read.
         """
+        for block in self._blocks(num_images, block_size):
+            yield block[..., self.info.input_channels :]
+
+    def _blocks(self, num_images: int | None, block_size: int) -> Iterator[np.ndarray]:
+        """Yields the blocks of `image_blocks` with the inputs of pairs."""
         batches = self.x.images() if isinstance(self.x, StreamedDataset) else iter([self.x])
         images = itertools.islice(itertools.chain.from_iterable(batches), num_images)
         while block := list(itertools.islice(images, block_size)):
@@ -180,7 +193,7 @@ class TrainingData:
 
 
 def load_training_data(config: TrainConfig) -> TrainingData:
-    """Loads the training data of a config. A data set in several chunks is loaded later, chunk by chunk.
+    """Loads the training data of a config. A dataset in several chunks is loaded later, chunk by chunk.
 
     Raises:
         ConfigError, DataError, StorageError: As `load` and `open_stream`.
@@ -189,16 +202,55 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         stream = open_stream(config)
         info = describe(config.dataset, config.padding, stream.files.spec).with_classes(config.class_numbers)
         source = _source_fingerprint(config, stream.fingerprint)
-        return TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint}, source)
+        data = TrainingData(stream, None, info, stream.num_examples, {"data": stream.fingerprint}, source)
+        return _with_held_out_pairs(_with_condition_fingerprint(data), config)
     arrays = load(config.dataset, config.class_numbers, config.padding, config.cache_mib)
     source = _source_fingerprint(config, fingerprint_of(arrays.shards) if arrays.shards else arrays.fingerprint)
-    if config.dataset_b is None:
+    if config.dataset_b is None or arrays.info.input_channels:
         fingerprints = {"data": arrays.fingerprint}
-        return TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints, source)
+        data = TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints, source)
+        return _with_held_out_pairs(_with_condition_fingerprint(data), config)
     arrays_b = load(config.dataset_b, None, config.padding, config.cache_mib)
+    if arrays_b.info.input_channels:
+        raise ConfigError(
+            f"dataset_b={config.dataset_b} has pairs of images, and {config.dataset} has none; give two datasets "
+            "without pairs, or two with pairs for --recipe=pix2pix."
+        )
     fingerprints = {"data": arrays.fingerprint, "data_b": arrays_b.fingerprint}
     smaller_size = min(len(arrays.images), len(arrays_b.images))
     return TrainingData(arrays.images, arrays_b.images, arrays.info, smaller_size, fingerprints, source)
+
+
+def _with_condition_fingerprint(data: TrainingData) -> TrainingData:
+    """Adds the fingerprint of conditions, if there are any. The shards have only the numbers of their vectors."""
+    if not data.info.condition_names:
+        return data
+    names = repr((data.info.condition_names, data.info.class_names))
+    fingerprints = data.fingerprints | {"conditions": hashlib.sha256(names.encode()).hexdigest()}
+    return dataclasses.replace(data, fingerprints=fingerprints)
+
+
+def _with_held_out_pairs(data: TrainingData, config: TrainConfig) -> TrainingData:
+    """Adds the pairs of the second dataset, if there is one.
+
+    Raises:
+        ConfigError: If its shapes are not those of the training pairs.
+    """
+    if config.dataset_b is None:
+        return data
+    held_out = load(config.dataset_b, None, config.padding, config.cache_mib)
+    if (held_out.info.input_channels, held_out.info.image_shape) != (data.info.input_channels, data.info.image_shape):
+        raise ConfigError(
+            f"dataset_b={config.dataset_b} has {_describe_pairs(held_out.info)}, but {config.dataset} has "
+            f"{_describe_pairs(data.info)}; prepare both with the same --image_size, --channels and --input_channels."
+        )
+    fingerprints = data.fingerprints | {"data_b": held_out.fingerprint}
+    return dataclasses.replace(data, fingerprints=fingerprints, held_out=held_out.images)
+
+
+def _describe_pairs(info: DatasetInfo) -> str:
+    size = "×".join(map(str, info.image_shape))
+    return f"images of {size} with inputs of {count_of(info.input_channels, 'channel')}"
 
 
 def _source_fingerprint(config: TrainConfig, files: str) -> str:
@@ -209,18 +261,19 @@ def _source_fingerprint(config: TrainConfig, files: str) -> str:
 
 
 def open_stream(config: TrainConfig) -> StreamedDataset:
-    """Opens the prepared data set of a config, divided into `num_chunks` chunks.
+    """Opens the prepared dataset of a config, divided into `num_chunks` chunks.
 
     Raises:
-        ConfigError: If the data set has no shards or fewer shards than chunks, or there is a second domain.
+        ConfigError: If the dataset has no shards or fewer shards than chunks, or there is a second domain.
         DataError, StorageError: As `describe`.
     """
     num_chunks = int(config.num_chunks or 1)
-    if not is_prepared(config.dataset) or config.dataset_b is not None:
+    is_shards = is_prepared(config.dataset)
+    files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib) if is_shards else None
+    if files is None or (config.dataset_b is not None and not files.spec.input_channels):
         raise ConfigError(
-            f"num_chunks={num_chunks} needs a single prepared data set; set it to 1 for dataset={config.dataset}."
+            f"num_chunks={num_chunks} needs a single prepared dataset; set it to 1 for dataset={config.dataset}."
         )
-    files = ShardCache(prepared_folder(config.dataset), cache_mib=config.cache_mib)
     describe(config.dataset, spec=files.spec).with_classes(config.class_numbers)
     shards = files.spec.shards
     if num_chunks > len(shards):
@@ -233,13 +286,13 @@ def open_stream(config: TrainConfig) -> StreamedDataset:
 
 
 def _open_files(name: str, cache_mib: float) -> ShardCache | None:
-    """Opens the files that a data set is made from. None: a data set of Keras."""
+    """Opens the files that a dataset is made from. None: a dataset of Keras."""
     source = root_source(name)
     return None if source in KERAS_DATASETS else ShardCache(prepared_folder(source), cache_mib=cache_mib)
 
 
 def _check_memory(spec: DatasetSpec) -> None:
-    needed_mib, memory_mib = spec.num_examples * math.prod(spec.image_shape) / 2**20, machine_memory_mib()
+    needed_mib, memory_mib = spec.num_examples * math.prod(spec.array_shape) / 2**20, machine_memory_mib()
     if needed_mib > memory_mib:
         raise ConfigError(
             f"the decoded images of {spec.name} take {needed_mib:,.0f} MiB, more than the {memory_mib:,.0f} MiB of "

@@ -1,4 +1,4 @@
-"""Local files of the shards of a prepared data set, verified at every read. A cache holds the shards of buckets."""
+"""Local files of the shards of a prepared dataset, verified at every read. A cache holds the shards of buckets."""
 
 import concurrent.futures
 import contextlib
@@ -15,6 +15,7 @@ from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_datase
 from trainer.errors import DataError, StorageError, count_of
 from trainer.storage import Location, cache_folder, check_sha256, path_below
 from trainer.storage.local import LocalLocation
+from trainer.storage.local_files import describe_os_error
 
 DEFAULT_CACHE_MIB = 10_240
 _MIB = 2**20
@@ -27,37 +28,35 @@ def _explain_os_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{error.filename} cannot be used ({error.strerror or error}); check the disk and its permissions."
-        ) from error
+        raise StorageError(f"{describe_os_error(error, error.filename, 'used')}.") from error
 
 
 class ShardCache:
-    """Local files of the shards of a data set.
+    """Local files of the shards of a dataset.
 
     `read` returns the bytes that it has verified, so that a file that changes at any moment of a run is either read as
     it was or refused.
 
-    The cache names files by their SHA-256 and is shared by all data sets and runs of a user. When it is full, it
+    The cache names files by their SHA-256 and is shared by all datasets and runs of a user. When it is full, it
     deletes the least recently used files. Another run may delete a file at any moment, so `read` downloads a missing
     file again.
 
     Args:
-        folder: Folder of the data set.
+        folder: Folder of the dataset.
         cache: Folder of the cache. None: `$XDG_CACHE_HOME/gan-trainer/shards`, or `~/.cache/gan-trainer/shards`.
         cache_mib: Maximum size of the cache in MiB. 0 keeps only the shards that are in use.
 
     Attributes:
-        spec: Description of the data set.
+        spec: Description of the dataset.
 
     Raises:
-        DataError: If `folder` contains no valid data set.
+        DataError: If `folder` contains no valid dataset.
         StorageError: If `folder` cannot be read.
     """
 
     def __init__(self, folder: Location, cache: Path | None = None, cache_mib: float = DEFAULT_CACHE_MIB):
         self._folder = folder
-        self._given_cache = cache
+        self._cache_override = cache
         self._max_bytes = cache_mib * _MIB
         self._cancelled = threading.Event()
         self.spec: DatasetSpec = read_dataset_spec(folder)
@@ -73,7 +72,7 @@ class ShardCache:
         """Downloads the shards that the cache does not have, several at a time, and checks the sizes of all files.
 
         Raises:
-            DataError: If a file has another size than the description of the data set states.
+            DataError: If a file has another size than the description of the dataset states.
             StorageError: If the bucket or the cache cannot be used.
         """
         shards = list(shards)
@@ -87,12 +86,12 @@ class ShardCache:
 
     @_explain_os_errors()
     def read(self, shard: Shard) -> bytes:
-        """Returns the content of a shard, with the size and the SHA-256 that the description of the data set states.
+        """Returns the content of a shard, with the size and the SHA-256 that the description of the dataset states.
 
         A missing or damaged file of the cache is downloaded again.
 
         Raises:
-            DataError: If the shard is missing, or differs from the description of the data set.
+            DataError: If the shard is missing, or differs from the description of the dataset.
             StorageError: If the file, the bucket or the cache cannot be used.
         """
         path, may_be_stale = self.path(shard), not self._is_local
@@ -103,8 +102,8 @@ class ShardCache:
             except FileNotFoundError as error:
                 if self._is_local:
                     raise DataError(
-                        f"shard {self.display_name(shard)} is missing, but {SPEC_NAME} lists it; copy the whole data "
-                        "set again."
+                        f"shard {self.display_name(shard)} is missing, but {SPEC_NAME} lists it; copy the whole "
+                        "dataset again."
                     ) from error
             except DataError:
                 if not self._is_local:
@@ -130,8 +129,8 @@ class ShardCache:
 
     @functools.cached_property
     def _cache(self) -> Path:
-        """Folder of the cache. Local data sets need none, and a user without a home directory may have none."""
-        return self._given_cache or cache_folder("shards")
+        """Folder of the cache. Local datasets need none, and a user without a home directory may have none."""
+        return self._cache_override or cache_folder("shards")
 
     @property
     def _is_local(self) -> bool:
@@ -162,7 +161,7 @@ class ShardCache:
     def _changed(self, shard: Shard, received: str, expected: str) -> DataError:
         return DataError(
             f"shard {self.display_name(shard)} has {received}, but {SPEC_NAME} states {expected}: it is damaged, or "
-            "was replaced while it was in use; copy the data set again, or start a new run with the new one."
+            "was replaced while it was in use; copy the dataset again, or start a new run with the new one."
         )
 
     def _download(self, shards: list[Shard]) -> None:

@@ -1,4 +1,4 @@
-"""Stacked data sets: three random digits of a source become the red, green and blue channels of one image.
+"""Stacked datasets: three random digits of a source become the red, green and blue channels of one image.
 
 Shapes: `M` images of the source, `N` stacked images, `H W` height and width.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 PREFIX = "stacked:"
-"""Prefix of the source in the name of a stacked data set."""
+"""Prefix of the source in the name of a stacked dataset."""
 NUM_IMAGES = 128_000
 NUM_DIGITS = 10
 CLASS_NAMES = tuple(f"{label:03d}" for label in range(NUM_DIGITS**3))
@@ -21,7 +21,7 @@ _BLOCK_SIZE = 4096
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Draw:
-    """Random digits of all images of a stacked data set."""
+    """Random digits of all images of a stacked dataset."""
 
     positions: np.ndarray
     """Positions among the source's images sorted by class, int64 [N, 3] in [0, M)."""
@@ -48,7 +48,7 @@ def draw(class_counts: Sequence[int]) -> Draw:
 
 
 def source_name(name: str) -> str:
-    """Returns the name of the source of a stacked data set: `digits` for `stacked:digits`."""
+    """Returns the name of the source of a stacked dataset: `digits` for `stacked:digits`."""
     return name.removeprefix(PREFIX)
 
 

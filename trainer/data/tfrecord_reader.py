@@ -1,9 +1,13 @@
-"""Reads prepared data sets: TFRecord shards of PNG images and labels.
+"""Reads prepared datasets: TFRecord shards of encoded images and labels.
 
-A record is a `tf.train.Example` with the features `image` (bytes of a PNG with 8 bits per channel) and `label` (int64).
-Shapes: `N` images of the data set, `B` records of a batch, `H W C` height, width and channels.
+A record is a `tf.train.Example` with the features `image` (bytes of an image with 8 bits per channel, in the encoding
+that `dataset.json` states) and `label` (int64). In a set of pairs it also has `input`, an image of the same size and
+encoding. An array of pairs has the channels of the input first, then those of the image, so that everything that
+changes or moves an example treats both alike.
+Shapes: `N` images of the dataset, `B` records of a batch, `H W C` height, width and channels, of pairs all channels.
 """
 
+import functools
 import io
 import itertools
 import math
@@ -13,28 +17,26 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data.dataset_spec import SPEC_NAME, Shard
+from trainer.data.image_encodings import PNG, check_image
 from trainer.data.record_files import split_records
 from trainer.data.shard_cache import ShardCache
 from trainer.errors import DataError, count_of
 
 _MAX_BATCH_SIZE = 1024
 _BATCH_BYTES = 2**25
-_PNG_HEADER_BYTES = 26
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COMPRESSED_TEXTS = (b"zTXt", b"iTXt")  # the decoder would expand a thousand of them in memory
-_CHANNELS_OF_COLOR_TYPE = {0: 1, 2: 3, 6: 4}
 _NO_LABEL = tf.int64.min
 _FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string, default_value=""),
     "label": tf.io.FixedLenFeature([], tf.int64, default_value=_NO_LABEL),
 }
+_INPUT = {"input": tf.io.FixedLenFeature([], tf.string, default_value="")}
 
 
 def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a whole prepared data set into host memory.
+    """Reads a whole prepared dataset into host memory.
 
     Args:
-        files: Local files of the data set.
+        files: Local files of the dataset.
 
     Returns:
         images: uint8 [N, H, W, C] in [0, 255], in the order of the shards.
@@ -46,7 +48,7 @@ def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
     """
     spec = files.spec
     batches = read_shards(files, spec.shards)
-    images = np.empty((spec.num_examples, *spec.image_shape), np.uint8)
+    images = np.empty((spec.num_examples, *spec.array_shape), np.uint8)
     labels = np.empty(spec.num_examples, np.int32)
     start = 0
     for batch_images, batch_labels in batches:
@@ -57,7 +59,7 @@ def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
     if counts != spec.class_counts:
         raise DataError(
             f"{spec.name} has {list(counts)} images per class, but its {SPEC_NAME} states {list(spec.class_counts)}; "
-            "prepare the data set again."
+            "prepare the dataset again."
         )
     return images, labels
 
@@ -68,7 +70,7 @@ def read_shards(files: ShardCache, shards: Sequence[Shard]) -> Iterator[tuple[np
     The files are fetched and their sizes are checked before the function returns.
 
     Args:
-        files: Local files of the data set.
+        files: Local files of the dataset.
         shards: Shards to read.
 
     Raises:
@@ -84,7 +86,7 @@ def read_labels(files: ShardCache, shards: Sequence[Shard]) -> np.ndarray:
     """Returns the labels int32 [N] of all records of some shards, without decoding images.
 
     Args:
-        files: Local files of the data set.
+        files: Local files of the dataset.
         shards: Shards to read.
 
     Raises:
@@ -100,7 +102,7 @@ def read_records(files: ShardCache, shards: Sequence[Shard], indices: np.ndarray
     """Yields the images uint8 [B, H, W, C] of some records, batch by batch.
 
     Args:
-        files: Local files of the data set.
+        files: Local files of the dataset.
         shards: Shards to read.
         indices: Indices of the records among all records of `shards`, in ascending order.
 
@@ -126,7 +128,7 @@ def _iterate_shard(
     """Yields the checked records of a shard in batches: selected images uint8 [N, H, W, C] and all labels int32 [B].
 
     Args:
-        files: Local files of the data set.
+        files: Local files of the dataset.
         shard: Shard to read.
         select: Function from the range (start, stop) of the records of a batch to the indices in the batch of the
             images to decode.
@@ -134,37 +136,74 @@ def _iterate_shard(
     name, spec, num_examples = files.display_name(shard), files.spec, shard.num_examples
     start = 0
     try:
-        for records in _split_batches(_split_records(files.read(shard), name), _batch_size(spec.image_shape)):
+        for records in _split_batches(_split_records(files.read(shard), name), _batch_size(spec.array_shape)):
             stop = start + len(records)
             if stop > num_examples:
                 raise DataError(
                     f"shard {name} has more than the {count_of(num_examples, 'record')} that {SPEC_NAME} states; "
-                    "prepare the data set again."
+                    "prepare the dataset again."
                 )
-            parsed = tf.io.parse_example(records, _FEATURES)
+            parsed = tf.io.parse_example(records, _FEATURES | (_INPUT if spec.input_channels else {}))
             _check_labels(parsed["label"].numpy(), name, start, len(spec.class_names))
-            for index, png in enumerate(parsed["image"].numpy()):
-                _check_png(png, f"record {start + index} of shard {name}", spec.image_shape)
-            pngs = tf.gather(parsed["image"], select(start, stop))
-            no_images = np.empty((0, *spec.image_shape), np.uint8)
-            images = _decode(pngs, spec.image_shape[2]).numpy() if len(pngs) else no_images
+            indices = select(start, stop)
+            parts = []
+            for feature, channels in (("input", spec.input_channels), ("image", spec.image_shape[2])):
+                if channels:
+                    shape = (*spec.image_shape[:2], channels)
+                    parts.append(_decode_feature(parsed[feature], indices, feature, spec.encoding, shape, start, name))
+            images = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
             yield images, parsed["label"].numpy().astype(np.int32)
             start = stop
     except tf.errors.InvalidArgumentError as error:
         raise DataError(
-            f"shard {name} has an invalid record at or after record {start}, expected a tf.train.Example with a PNG "
-            "`image` and an int64 `label`; prepare the data set again."
+            f"shard {name} has an invalid record at or after record {start}, expected a tf.train.Example with an "
+            f"`image` in {spec.encoding} and an int64 `label`; prepare the dataset again."
         ) from error
     if start != num_examples:
         raise DataError(
-            f"shard {name} has {count_of(start, 'record')}, but {SPEC_NAME} states {num_examples}; prepare the data "
-            "set again."
+            f"shard {name} has {count_of(start, 'record')}, but {SPEC_NAME} states {num_examples}; prepare the dataset "
+            "again."
         )
 
 
-def _batch_size(image_shape: tuple[int, int, int]) -> int:
+def _decode_feature(
+    encoded_images: tf.Tensor,
+    indices: np.ndarray,
+    feature: str,
+    encoding: str,
+    shape: tuple[int, int, int],
+    start: int,
+    shard: str,
+) -> np.ndarray:
+    """Checks the encoded images of a feature, string [B], and decodes some of them.
+
+    Args:
+        encoded_images: Encoded images of the records of a batch.
+        indices: Indices in the batch of the images to decode, int64 [N].
+        feature: Name of the feature, for messages.
+        encoding: Encoding of the images.
+        shape: Expected shape, (H, W, C).
+        start: Index of the first record of the batch in the shard, for messages.
+        shard: Name of the shard, for messages.
+
+    Returns:
+        Images uint8 [N, H, W, C].
+    """
+    for index, image in enumerate(encoded_images.numpy()):
+        record = f"record {start + index} of shard {shard}"
+        if not image:
+            raise DataError(f"{record} has no feature `{feature}`, expected an image; prepare the dataset again.")
+        try:
+            check_image(image, encoding, shape)
+        except DataError as error:
+            raise DataError(f"{record} has an `{feature}` that {error}; prepare the dataset again.") from error
+    selected = tf.gather(encoded_images, indices)
+    return batch_decoder(encoding, shape[2])(selected).numpy() if len(selected) else np.empty((0, *shape), np.uint8)
+
+
+def _batch_size(array_shape: tuple[int, int, int]) -> int:
     """Returns the number of records of a batch, whose decoded images take at most `_BATCH_BYTES` or are one image."""
-    return max(1, min(_MAX_BATCH_SIZE, _BATCH_BYTES // math.prod(image_shape)))
+    return max(1, min(_MAX_BATCH_SIZE, _BATCH_BYTES // math.prod(array_shape)))
 
 
 def _split_batches(records: Iterator[bytes], batch_size: int) -> Iterator[list[bytes]]:
@@ -184,7 +223,7 @@ def _split_records(content: bytes, name: str) -> Iterator[bytes]:
     try:
         yield from split_records(io.BytesIO(content), len(content))
     except DataError as error:
-        raise DataError(f"shard {name} {error}; prepare the data set again.") from error
+        raise DataError(f"shard {name} {error}; prepare the dataset again.") from error
 
 
 def _check_labels(labels: np.ndarray, name: str, start: int, num_classes: int) -> None:
@@ -195,37 +234,42 @@ def _check_labels(labels: np.ndarray, name: str, start: int, num_classes: int) -
         received = "no feature `label`" if label == _NO_LABEL else f"label {label}"
         raise DataError(
             f"record {start + invalid[0]} of shard {name} has {received}, expected 0 to {num_classes - 1}; "
-            "prepare the data set again."
+            "prepare the dataset again."
         )
 
 
-def _check_png(png: bytes, record: str, image_shape: tuple[int, int, int]) -> None:
-    """Checks the header of a PNG, which contains the shape, without decoding the image."""
-    if not png:
-        raise DataError(f"{record} has no feature `image`, expected the bytes of a PNG; prepare the data set again.")
-    header = png[:_PNG_HEADER_BYTES]
-    if len(header) < _PNG_HEADER_BYTES or not header.startswith(_PNG_SIGNATURE):
-        raise DataError(f"{record} has an `image` that is not a PNG; prepare the data set again.")
-    width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
-    shape = (height, width, _CHANNELS_OF_COLOR_TYPE.get(header[25], 0))
-    if shape != image_shape or header[24] != 8:
-        raise DataError(
-            f"{record} is a PNG of shape {list(shape)} with {header[24]} bits, expected {list(image_shape)} with "
-            "8 bits; prepare the data set again."
+@functools.cache
+def batch_decoder(encoding: str, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that decodes images, string [B], to uint8 [B, H, W, C], several at a time.
+
+    Args:
+        encoding: Key of `image_encodings.ENCODINGS`.
+        channels: Number of channels, one of those of the encoding.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def decode(images: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(
+            lambda image: _DECODERS[encoding](image, channels),
+            images,
+            fn_output_signature=tf.uint8,
+            parallel_iterations=32,
         )
-    position = len(_PNG_SIGNATURE)
-    while position < len(png):
-        length, kind = int.from_bytes(png[position : position + 4], "big"), png[position + 4 : position + 8]
-        if kind in _COMPRESSED_TEXTS:
-            raise DataError(
-                f"{record} is a PNG with a compressed text, expected pixels only; prepare the data set again."
-            )
-        position += length + 12
+
+    return decode
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _decode(pngs: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes PNGs, string [B], to images uint8 [B, H, W, C], several at a time."""
-    return tf.map_fn(
-        lambda png: tf.io.decode_png(png, channels=channels), pngs, fn_output_signature=tf.uint8, parallel_iterations=32
-    )
+def _decode_webp(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes a WebP to uint8 [H, W, C]. The public functions of TensorFlow decode WebP only to an unknown rank."""
+    pixels = tf.raw_ops.DecodeWebP(contents=image)[0]
+    if channels == 4:
+        pixels = tf.pad(pixels, [[0, 0], [0, 0], [0, 4 - tf.shape(pixels)[2]]], constant_values=255)
+    return pixels[..., :channels]
+
+
+_DECODERS: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
+    PNG: lambda image, channels: tf.io.decode_png(image, channels),
+    # This method computes with integers, which give the same pixels on every machine.
+    "jpeg": lambda image, channels: tf.io.decode_jpeg(image, channels, dct_method="INTEGER_ACCURATE"),
+    "webp": _decode_webp,
+}

@@ -1,10 +1,8 @@
-"""Writes prepared data sets: from arrays at once, or record by record into shards that are copied in the background."""
+"""Writes prepared datasets: from arrays at once, or a shard record by record."""
 
-import concurrent.futures
 import contextlib
 import itertools
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,10 @@ import tensorflow as tf
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
 from trainer.errors import DataError, StorageError, count_of
-from trainer.storage import Location, file_crc32c, file_sha256, local_path, write_atomically
+from trainer.storage import check_new_file, file_crc32c, file_sha256, local_path, locate, write_atomically
 
-_PREFIX = "images-"
-_SHARD = rf"{_PREFIX}[0-9]{{5,}}\.tfrecord"
-_LEFTOVER = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial|\.{re.escape(SPEC_NAME)}\.[a-z0-9_]{{8}}")
+_FRAME_BYTES = 16
+"""Length and checksums of a record in a TFRecord file."""
 
 
 def write_prepared(
@@ -31,7 +28,7 @@ def write_prepared(
     attribution: str,
     num_shards: int = 1,
 ) -> DatasetSpec:
-    """Writes a prepared data set from arrays. The same arguments always give the same bytes.
+    """Writes a prepared dataset of PNGs from arrays. The same arguments always give the same bytes.
 
     `dataset.json` is written last, so a directory with this file is complete.
 
@@ -40,7 +37,7 @@ def write_prepared(
         images: uint8 [N, H, W, C] in [0, 255], C 1, 3 or 4.
         labels: Integers [N] in [0, len(class_names)).
         class_names: Name of each class, by label.
-        name: Name of the data set.
+        name: Name of the dataset.
         source: Source of the images.
         license: License of the images.
         attribution: Attribution that the license requires.
@@ -51,11 +48,13 @@ def write_prepared(
 
     Raises:
         DataError: If an argument has a wrong type, shape or range.
+        StorageError: If something else than a file has the name of the file of a dataset.
     """
     labels = np.asarray(labels)
     _check_arrays(images, labels, len(class_names), num_shards)
     directory = local_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    check_new_file(locate(directory / SPEC_NAME))
     (directory / SPEC_NAME).unlink(missing_ok=True)
     bounds = [len(images) * index // num_shards for index in range(num_shards + 1)]
     shards = tuple(
@@ -81,59 +80,41 @@ def write_prepared(
 
 
 class ShardWriter:
-    """Writes records into shards. While one shard is written, the previous one is copied. Close the writer after use.
+    """Writes records into the local file of one shard. Close the writer after use.
 
     Args:
-        scratch: Local folder for shards that are not copied yet.
-        out: Destination folder.
-        shard_mib: Size in MiB at which a new shard begins.
-        verify_lease: Function that is called before a shard is copied. An exception prevents the copy.
+        path: Path of the file.
+
+    Raises:
+        StorageError: If the disk is full; as all methods.
     """
 
-    def __init__(self, scratch: Path, out: Location, shard_mib: float, verify_lease: Callable[[], None] = lambda: None):
-        self._scratch, self._out, self._verify_lease = scratch, out, verify_lease
-        self._max_bytes = shard_mib * 2**20
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="shards")
-        self._copies: list[concurrent.futures.Future[Shard]] = []
-        self._writer: tf.io.TFRecordWriter | None = None
-        self._num_records = self._num_bytes = 0
-
-    def close(self) -> None:
-        """Discards an unfinished shard and waits for running copies."""
-        if self._writer is not None:
-            with contextlib.suppress(tf.errors.OpError):  # an unfinished shard is not used
-                self._writer.close()
-        self._thread.shutdown(cancel_futures=True)
-
-    def add(self, png: bytes, label: int) -> None:
-        """Writes one record.
-
-        Raises:
-            StorageError: If the disk is full, or a previous shard could not be copied.
-        """
-        record = serialize_example(png, label)
+    def __init__(self, path: Path):
+        self._path = path
+        self._num_records = 0
         with self._explain_errors():
-            if self._writer is None:
-                self._writer = tf.io.TFRecordWriter(str(self._path))
+            self._writer = tf.io.TFRecordWriter(str(path))
+
+    def add(self, image: bytes, input_image: bytes | None = None, *, label: int) -> None:
+        """Writes one record with an encoded image and, in a pair, its encoded input."""
+        self.add_record(serialize_example(image, label, input_image))
+
+    def add_record(self, record: bytes) -> None:
+        """Writes one serialized record."""
+        with self._explain_errors():
             self._writer.write(record)
         self._num_records += 1
-        self._num_bytes += len(record)
-        if self._num_bytes >= self._max_bytes:
-            self._end_shard(self._writer)
 
-    def finish(self) -> tuple[Shard, ...]:
-        """Waits until all shards are copied, and returns them.
+    def finish(self) -> Shard:
+        """Completes the file and returns its description."""
+        with self._explain_errors():
+            self._writer.close()
+        return describe_shard(self._path, self._num_records)
 
-        Raises:
-            StorageError: If the disk is full, or a shard could not be copied.
-        """
-        if self._writer is not None:
-            self._end_shard(self._writer)
-        return tuple(copy.result() for copy in self._copies)
-
-    @property
-    def _path(self) -> Path:
-        return self._scratch / f"{_PREFIX}{len(self._copies):05d}.tfrecord"
+    def close(self) -> None:
+        """Closes the file. An incomplete shard is not used."""
+        with contextlib.suppress(tf.errors.OpError):
+            self._writer.close()
 
     @contextlib.contextmanager
     def _explain_errors(self) -> Iterator[None]:
@@ -145,39 +126,28 @@ class ShardWriter:
                 "TMPDIR to a folder on another disk."
             ) from error
 
-    def _end_shard(self, writer: tf.io.TFRecordWriter) -> None:
-        path, self._writer = self._path, None
-        with self._explain_errors():
-            writer.close()
-        if len(self._copies) > 1:
-            self._copies[-2].result()  # raises errors early, and limits the number of shards on the local disk
-        self._copies.append(self._thread.submit(self._copy, path, self._num_records))
-        self._num_records = self._num_bytes = 0
 
-    def _copy(self, path: Path, num_records: int) -> Shard:
-        shard = describe_shard(path, num_records)
-        self._verify_lease()
-        self._out.upload(path.parent, [path.name])
-        path.unlink()
-        return shard
-
-
-def find_leftover_shards(out: Location) -> list[str]:
-    """Returns the names of the shards and partial files that an interrupted conversion left in a folder.
-
-    Raises:
-        StorageError: If the folder cannot be listed.
-    """
-    return [entry.name for entry in out.entries(recursive=False) if _LEFTOVER.fullmatch(entry.name)]
-
-
-def serialize_example(png: bytes, label: int) -> bytes:
-    """Returns a record: a serialized `tf.train.Example` with one image and its label."""
+def serialize_example(image: bytes, label: int, input_image: bytes | None = None) -> bytes:
+    """Returns a record: a serialized `tf.train.Example` with an encoded image, its label and, in a pair, its input."""
     feature = {
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png])),
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
     }
+    if input_image is not None:
+        feature["input"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[input_image]))
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def replace_label(record: bytes, label: int) -> bytes:
+    """Returns a serialized record with another label."""
+    example = tf.train.Example.FromString(record)
+    example.features.feature["label"].int64_list.value[:] = [label]
+    return example.SerializeToString(deterministic=True)
+
+
+def record_bytes(image: bytes, input_image: bytes | None = None, *, label: int) -> int:
+    """Returns the number of bytes that `ShardWriter.add` appends to a file."""
+    return _FRAME_BYTES + len(serialize_example(image, label, input_image))
 
 
 def describe_shard(path: Path, num_examples: int) -> Shard:

@@ -1,4 +1,4 @@
-"""Transformed data sets: `inverted:SOURCE` and `tinted:SOURCE` change the images of another set while loading.
+"""Transformed datasets: `inverted:`, `tinted:` and `gray_to_color:SOURCE` change the images of a set while loading.
 
 Shapes: `N` images, `H W C` height, width and channels.
 """
@@ -22,19 +22,34 @@ def tint(images: np.ndarray) -> np.ndarray:
     """Colors gray images, each in one bright color: uint8 [N, H, W, 1] to uint8 [N, H, W, 3].
 
     Hues come from the raw stream of PCG64, which is the same on every machine. The hue of an image depends on its
-    position among `images`: with `--classes`, images have other hues than in the whole data set.
+    position among `images`: with `--classes`, images have other hues than in the whole dataset.
     """
     hues = (np.random.PCG64(_TINT_SEED).random_raw(len(images)) >> np.uint64(11)) / 2.0**53
     colors = np.array([colorsys.hsv_to_rgb(hue, 0.9, 1.0) for hue in hues], np.float32)
     return np.rint(images * colors[:, np.newaxis, np.newaxis, :]).astype(np.uint8)
 
 
-TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"inverted": invert, "tinted": tint}
-"""Transforms by the prefix of the data set's name."""
+def add_gray_inputs(images: np.ndarray) -> np.ndarray:
+    """Returns pairs of gray versions of color images and the images: uint8 [N, H, W, 3] to uint8 [N, H, W, 1 + 3]."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as Pillow converts
+    luma = np.dot(images.astype(np.float32), weights)
+    return np.concatenate([np.rint(luma).astype(np.uint8)[..., np.newaxis], images], axis=-1)
+
+
+TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "inverted": invert,
+    "tinted": tint,
+    "gray_to_color": add_gray_inputs,
+}
+"""Transforms by the prefix of the dataset's name."""
+INPUT_CHANNELS = {"gray_to_color": 1}
+"""Channels of the inputs that a transform adds to images."""
+_SOURCE_CHANNELS = {"tinted": 1, "gray_to_color": 3}
+"""Channels of the images that a transform takes. Others take any number."""
 
 
 def split_transform(name: str) -> tuple[str | None, str]:
-    """Splits the name of a transformed data set: `inverted:digits` into `inverted` and `digits`.
+    """Splits the name of a transformed dataset: `inverted:digits` into `inverted` and `digits`.
 
     Returns:
         transform: Key of `TRANSFORMS`; None if the name has no such prefix.
@@ -45,7 +60,7 @@ def split_transform(name: str) -> tuple[str | None, str]:
 
 
 def transformed_shape(transform: str, source_shape: tuple[int, int, int], source: str) -> tuple[int, int, int]:
-    """Returns the image shape of a transformed data set.
+    """Returns the image shape of a transformed dataset.
 
     Args:
         transform: Key of `TRANSFORMS`.
@@ -53,14 +68,13 @@ def transformed_shape(transform: str, source_shape: tuple[int, int, int], source
         source: Name of the source, for the message.
 
     Raises:
-        ConfigError: If `tinted` is applied to color images.
+        ConfigError: If the transform does not take images of this number of channels.
     """
     height, width, channels = source_shape
-    if transform != "tinted":
-        return source_shape
-    if channels != 1:
+    needed = _SOURCE_CHANNELS.get(transform, channels)
+    if channels != needed:
         raise ConfigError(
-            f"dataset=tinted:{source} needs gray images, but {source} has {count_of(channels, 'channel')}; choose "
-            "another source."
+            f"dataset={transform}:{source} needs images of {count_of(needed, 'channel')}, but {source} has "
+            f"{count_of(channels, 'channel')}; choose another source."
         )
-    return height, width, 3
+    return (height, width, 3) if transform == "tinted" else source_shape

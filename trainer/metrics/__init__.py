@@ -4,7 +4,7 @@
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from trainer.registry import did_you_mean
 
 if TYPE_CHECKING:
     from trainer.metrics.extractor import Extractor
+    from trainer.metrics.suite import Suite
 
 Goal = Literal["MINIMIZE", "MAXIMIZE"]
 
@@ -21,7 +22,7 @@ class _SuiteEntry(NamedTuple):
     module: str
     """Module in this package that has the class."""
     class_name: str
-    """Name of a class with the methods `measure` and `real_vs_real`."""
+    """Name of a subclass of `trainer.metrics.suite.Suite`."""
     monitor: str
     """Metric that selects the best checkpoint, without the protocol in its name; smaller is better."""
     minimized: tuple[str, ...]
@@ -51,6 +52,13 @@ _SUITES = {
     ),
     "cycle": _SuiteEntry(
         "cycle", "CycleMetrics", monitor="cycle_error", minimized=("cycle_error", "cycle_error_a", "cycle_error_b")
+    ),
+    "paired": _SuiteEntry(
+        "paired",
+        "PairedMetrics",
+        monitor="paired_l1",
+        minimized=("paired_l1",),
+        maximized=("paired_psnr", "paired_ssim"),
     ),
     "stacked": _SuiteEntry(
         "stacked",
@@ -86,8 +94,8 @@ _SUITES = {
 NAMES = tuple(_SUITES)
 
 
-def get(name: str) -> type:
-    """Returns the class of a metric suite, which has the methods `measure` and `real_vs_real`.
+def get(name: str) -> "Callable[..., Suite]":
+    """Returns the class of a metric suite.
 
     Args:
         name: Name of a suite, one of `NAMES`.
@@ -148,7 +156,7 @@ def protocol_of(name: str, num_samples: int) -> str:
     return f"{name}_{num_samples if rest else f'{thousands}k'}"
 
 
-def monitor(name: str, num_samples: int | None = None) -> str:
+def monitor_name(name: str, num_samples: int | None = None) -> str:
     """Returns the name of the metric whose smallest value marks the best checkpoint, such as `frechet_digits_5k`.
 
     Args:
@@ -161,7 +169,7 @@ def monitor(name: str, num_samples: int | None = None) -> str:
     return _metric_name(name, _entry(name).monitor, num_samples)
 
 
-def recall(name: str, num_samples: int | None = None) -> str | None:
+def recall_name(name: str, num_samples: int | None = None) -> str | None:
     """Returns the name of the metric for the diversity of the images, such as `recall_digits_5k`; None without one.
 
     Args:

@@ -10,8 +10,7 @@ import numpy as np
 from trainer.metrics.frechet import frechet_from_moments
 from trainer.metrics.kid import kid_from_stats
 from trainer.metrics.moments import Moments, moments, row_blocks
-from trainer.metrics.pairwise import SelfStats, cross_stats, self_stats
-from trainer.metrics.precision_recall import NUM_NEIGHBORS
+from trainer.metrics.pairwise import NUM_NEIGHBORS, SelfStats, cross_stats, self_stats
 from trainer.metrics.validation import validate_features
 
 MIN_IMAGES = NUM_NEIGHBORS + 1

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from trainer.metrics.suite import Suite
+
 NUM_IMAGES = 500
 
 
@@ -18,7 +20,7 @@ class Translator(Protocol):
         ...
 
 
-class CycleMetrics:
+class CycleMetrics(Suite):
     """The cycle error of the first 500 images of each domain."""
 
     def __init__(self, images_a: np.ndarray, images_b: np.ndarray) -> None:

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from trainer.errors import DataError
 from trainer.metrics.comparison import MIN_IMAGES, FeatureStatistics, compare, feature_statistics
+from trainer.metrics.digit_features import DigitFeatureSuite
 from trainer.metrics.modes import matched_accuracy
-from trainer.metrics.suite import Suite
 
 
-class DigitsMetrics(Suite):
+class DigitsMetrics(DigitFeatureSuite):
     """Compares fake digits with real ones: Frechet and kernel distance, precision and recall, density and coverage."""
 
     def __init__(self, real_images: np.ndarray, num_samples: int = 5000) -> None:

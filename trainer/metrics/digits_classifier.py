@@ -11,6 +11,7 @@ import tensorflow as tf
 from trainer.errors import DataError
 from trainer.metrics import shipped_weights
 from trainer.metrics.extraction import ReplicatedFunction, blocks_of
+from trainer.metrics.extractor import on_white
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "digits_classifier.npz"
 IMAGE_SIZE = 28
@@ -48,14 +49,14 @@ class DigitsClassifier:
         """Classifies images. It can be called inside a `tf.function`.
 
         Args:
-            images: uint8 or float [B, H, W, C] in [0, 255]. Sizes other than 28x28 are resized with antialiasing, and
-                channels are averaged.
+            images: uint8 or float [B, H, W, C] in [0, 255]. Images with alpha (C is 4) are placed on white, channels
+                are averaged, and sizes other than 28x28 are resized with antialiasing.
 
         Returns:
             features: float32 [B, F], each of mean 0 and variance 1 on real digits.
             logits: float32 [B, K].
         """
-        x = tf.reduce_mean(tf.cast(images, tf.float32), axis=-1, keepdims=True)
+        x = tf.reduce_mean(on_white(tf.cast(images, tf.float32)), axis=-1, keepdims=True)
         if x.shape[1:3] != (IMAGE_SIZE, IMAGE_SIZE):
             x = tf.image.resize(x, (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
         x = x / 127.5 - 1.0

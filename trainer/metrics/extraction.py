@@ -1,6 +1,6 @@
 """Application of functions, such as feature extractors, to many images on all replicas of all machines.
 
-Legend: `N` rows in all, `B` = `BLOCK_SIZE` rows of a block, `R` replicas.
+Shapes: `N` rows in all, `B` = `BLOCK_SIZE` rows of a block, `R` replicas.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,7 +8,7 @@ import tensorflow as tf
 class Extractor(Protocol):
     """A function of images that returns features and logits, such as that of the network of the suite `photos`.
 
-    Legend: `B` images of a batch, `H W C` height, width and channels, `F` features, `K` classes.
+    Shapes: `B` images of a batch, `H W C` height, width and channels, `F` features, `K` classes.
     """
 
     name: str
@@ -24,10 +24,25 @@ class Extractor(Protocol):
         """Extracts features. It can be called inside a `tf.function` and on every replica.
 
         Args:
-            images: uint8 or float [B, H, W, C] in [0, 255] with C 1, 3, or 4, whose fourth channel (alpha) is ignored.
+            images: uint8 or float [B, H, W, C] in [0, 255] with C 1, 3, or 4 (with alpha, placed on white).
 
         Returns:
             features: float32 [B, F].
             logits: float32 [B, K].
         """
         ...
+
+
+def on_white(images: tf.Tensor) -> tf.Tensor:
+    """Places images with straight alpha on white, as files are prepared without alpha. Other images stay as they are.
+
+    Args:
+        images: float32 [B, H, W, C] in [0, 255].
+
+    Returns:
+        float32 [B, H, W, 3] if C is 4, else the images.
+    """
+    if images.shape[-1] != 4:
+        return images
+    alpha = images[..., 3:] / 255.0
+    return images[..., :3] * alpha + 255.0 * (1.0 - alpha)

@@ -35,8 +35,8 @@ def frechet_from_moments(real: Moments, fake: Moments) -> float:
     to the last digits for singular covariances as well, where a root of S1 S2 is not.
     """
     factors = []
-    for each in (real, fake):
-        factors.append(each.factor)
+    for distribution in (real, fake):
+        factors.append(distribution.factor)
         heartbeat.beat()  # a decomposition of 2,048 features takes seconds
     root_trace = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False).sum()
     mean_distance = np.square(real.mean - fake.mean).sum()

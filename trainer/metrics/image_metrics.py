@@ -15,7 +15,7 @@ from trainer.metrics import protocol_of
 from trainer.metrics.comparison import MIN_IMAGES, compare, feature_statistics, inception_score
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.real_statistics import RealImages, RealStatistics, fake_subsets, real_statistics
-from trainer.metrics.suite import ImageSampler, check_num_fakes
+from trainer.metrics.suite import ImageSampler, Suite, check_num_fakes
 from trainer.storage import Location
 
 _MIN_REAL_IMAGES = 2 * MIN_IMAGES
@@ -24,16 +24,18 @@ _MIN_REAL_IMAGES = 2 * MIN_IMAGES
 _logger = logging.getLogger(__name__)
 
 
-class ImageMetrics:
+class ImageMetrics(Suite):
     """Compares fake images with real ones: Frechet and kernel distance, precision and recall, density and coverage.
 
     The name of a metric ends in the name of the extractor and the number of fake images: `fid_inception_50k`. Values
-    are comparable if the names, the real images and the weights (`extractor.sha256`) are equal.
+    are comparable if the names, the real images and `weights_sha256` are equal.
 
     The kernel distance is the mean over 100 random subsets of 1,000 real and 1,000 fake images, or as many as there
     are real images. `kid_std` is the standard deviation over these subsets. If all subsets contain all images, it is 0
     up to rounding.
     """
+
+    num_samples: int
 
     def __init__(
         self,
@@ -73,7 +75,8 @@ class ImageMetrics:
                 f"received {real.num_images} real images, expected at most num_samples={num_samples}; use the first "
                 f"{num_samples} of them."
             )
-        self.extractor, self.num_samples = extractor, num_samples
+        self.extractor = extractor
+        self.num_samples, self.num_real_images = num_samples, real.num_images
         self.protocol = protocol_of(extractor.name, num_samples)
         """Suffix of the names of all metrics, such as `inception_50k`."""
         self._real_images, self._folders, self._strategy = real, folders, strategy
@@ -134,10 +137,15 @@ class ImageMetrics:
         Returns:
             The metrics of `evaluate_features` under the same names.
         """
-        floor = dict(self.real_statistics.floor)
+        values = dict(self.real_statistics.real_vs_real)
         if not self._has_inception_score:
-            del floor["inception_score"]
-        return self._named(floor)
+            del values["inception_score"]
+        return self._named(values)
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the extractor's weights."""
+        return self.extractor.sha256
 
     @functools.cached_property
     def real_statistics(self) -> RealStatistics:

@@ -11,6 +11,7 @@ import os
 import tensorflow as tf
 
 from trainer.errors import DataError
+from trainer.metrics.extractor import on_white
 from trainer.metrics.float32 import without_tf32
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_weights import read_graph
@@ -62,8 +63,8 @@ class InceptionNetwork:
         `without_tf32()`.
 
         Args:
-            images: uint8 or float [B, H, W, C] in [0, 255]. Gray images (C = 1) become color images. The alpha channel
-                (C = 4) is removed.
+            images: uint8 or float [B, H, W, C] in [0, 255]. Gray images (C = 1) become color images. Images with
+                alpha (C = 4) are placed on white.
 
         Returns:
             features: float32 [B, F].
@@ -77,7 +78,7 @@ class InceptionNetwork:
             raise DataError(
                 f"images have shape {images.shape}, expected [B, H, W, C] with C of 1, 3 or 4; convert the images."
             )
-        images = tf.repeat(images, 3, axis=3) if images.shape[3] == 1 else images[..., :3]
+        images = tf.repeat(images, 3, axis=3) if images.shape[3] == 1 else on_white(images)
         with without_tf32() if tf.executing_eagerly() else contextlib.nullcontext():
             features = tf.reshape(self._network(images)[_FEATURES], (-1, self.feature_size))
             return features, tf.matmul(features, self._logits_weights)

@@ -18,9 +18,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.config.web_address import is_web_address
+from trainer.config.web_address import check_web_address, is_web_address
 from trainer.errors import ConfigError, DataError, StorageError, TrainerError, escape, quote
 from trainer.storage import cache_folder, is_remote, local_path, locate, without_mount
+from trainer.storage.local import LocalLocation
 from trainer.storage.local_files import remove_leftovers
 
 DOWNLOAD = "download"
@@ -66,8 +67,10 @@ def find(weights: str | None, expected: PublishedFile | None = None) -> Path:
         StorageError: If the file cannot be read or fetched, or the cache cannot be written.
     """
     expected = expected or PUBLISHED
-    weights = without_mount(weights) if weights else weights
-    is_local = weights not in (None, DOWNLOAD) and not is_remote(weights) and not _is_url(weights)
+    if weights is not None:
+        check_web_address("inception_weights", weights)
+        weights = without_mount(weights)
+    is_local = weights not in (None, DOWNLOAD) and not is_remote(weights) and not is_web_address(weights)
     if not is_local and is_cached(expected):
         return _cache_path()
     if weights is None:
@@ -79,7 +82,7 @@ def find(weights: str | None, expected: PublishedFile | None = None) -> Path:
         if not is_cached(expected):
             path = _cache_path()
             remove_leftovers(path.parent, re.escape(GRAPH_NAME))
-            locate(path).write_bytes(graph)
+            LocalLocation(path).write_bytes(graph)
         return _cache_path()
     except TrainerError as error:
         if not is_local:
@@ -99,7 +102,7 @@ def is_cached(expected: PublishedFile | None = None) -> bool:
         path = _cache_path()
         if path.stat().st_size != expected.num_bytes:
             return False
-        return _md5(locate(path).read_bytes(expected.num_bytes)) == expected.md5
+        return _md5(LocalLocation(path).read_bytes(expected.num_bytes)) == expected.md5
     except (TrainerError, OSError):  # there is no such file, or it cannot be read
         return False
 
@@ -121,8 +124,9 @@ def check(weights: str | None, expected: PublishedFile | None = None) -> None:
     expected = expected or PUBLISHED
     if weights is None:
         raise _missing()
+    check_web_address("inception_weights", weights)
     weights = without_mount(weights)
-    if weights == DOWNLOAD or _is_url(weights) or os.path.isabs(weights):
+    if weights == DOWNLOAD or is_web_address(weights) or os.path.isabs(weights):
         return
     if not is_remote(weights):
         raise ConfigError(
@@ -160,14 +164,10 @@ def _missing() -> ConfigError:
     )
 
 
-def _is_url(weights: str) -> bool:
-    return is_web_address("inception_weights", weights)
-
-
 def _fetch(weights: str, expected: PublishedFile) -> bytes:
     """Returns the content of a file in any place."""
     max_bytes = max(expected.num_bytes, expected.archive_bytes)
-    if _is_url(weights):
+    if is_web_address(weights):
         return _download(weights, max_bytes)
     if not is_remote(weights) and local_path(weights).is_dir():
         raise ConfigError(f"inception_weights={escape(weights)} is a folder; pass the file {GRAPH_NAME} in it.")

@@ -1,11 +1,10 @@
-"""The kernel distance (KID) between two sets of features."""
+"""The kernel distance (KID) between two sets of features, and the subsets that it compares."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from trainer.metrics.pairwise import CrossStats, SelfStats, cross_stats, self_stats
-from trainer.metrics.validation import validate_feature_pair
+from trainer.metrics.pairwise import CrossStats, SelfStats
 
 NUM_SUBSETS = 100
 """Number of subsets over which the image metrics average."""
@@ -22,28 +21,14 @@ class KernelDistance(NamedTuple):
     """Standard deviation over the subsets; 0 for a single one."""
 
 
-def kid(real_features: np.ndarray, fake_features: np.ndarray) -> float:
+def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> KernelDistance:
     """Estimates the squared maximum mean discrepancy with the cubic kernel (x·y / F + 1)³, without bias.
 
-    Source: arXiv 1801.01401, section 4. Deviation: one estimate over all pairs instead of a mean over subsets.
+    It compares each real subset with the fake subset of the same number. The expectation is 0 for equal distributions,
+    so a distance can be negative.
 
-    Args:
-        real_features: Numbers [N, F], N at least 2.
-        fake_features: Numbers [M, F], M at least 2.
-
-    Returns:
-        The distance. Its expectation is 0 for equal distributions, so it can be negative.
-
-    Raises:
-        DataError: If a set has another shape or a value that is not finite.
+    Source: arXiv 1801.01401, section 4.
     """
-    pair = validate_feature_pair(real_features, fake_features, min_samples=2)
-    real, fake = (self_stats(features, k=1) for features in pair)
-    return kid_from_stats(real, fake, cross_stats(real, fake)).mean
-
-
-def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> KernelDistance:
-    """Returns the distance of each real subset and the fake subset of the same number, as mean and deviation."""
     distances = real.kernel_means + fake.kernel_means - 2.0 * cross.kernel_means
     return KernelDistance(float(distances.mean()), float(distances.std()))
 

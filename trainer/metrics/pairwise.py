@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from trainer import heartbeat
 
+NUM_NEIGHBORS = 5
+"""Number of neighbors in the ball of a sample, for the metrics of images."""
 _MAX_PAIRS = 2_500_000
 """Number of pairs in memory at a time: 20 MB per matrix."""
 _EQUAL = 1e-12
@@ -41,14 +43,26 @@ class SelfStats:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CrossStats:
-    """Statistics of real samples, compared with fake ones."""
+    """Statistics of real samples, compared with fake ones.
+
+    The ball of a sample includes everything up to its k-th nearest other sample of its own set. Fake samples that cover
+    only some of the modes have precision 1 and low recall. Fake samples that cover all modes and more have low
+    precision and recall 1.
+
+    Sources: arXiv 1904.06991, equations 1 and 2, for precision and recall; arXiv 2002.09797, equations 3 and 4, for
+    density and coverage.
+    """
 
     kernel_means: np.ndarray
     """float64 [S]: the mean of the cubic kernel over the pairs of a subset of real and one of fake samples."""
     precision: float
+    """Fraction of fake samples in real balls, in [0, 1]; best: 1."""
     recall: float
+    """Fraction of real samples in fake balls, in [0, 1]; best: 1."""
     density: float
+    """Mean number of real balls around a fake sample, divided by k: at least 0, about 1 for equal distributions."""
     coverage: float
+    """Fraction of real balls that contain a fake sample, in [0, 1]; best: 1."""
 
 
 def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) -> SelfStats:
@@ -81,11 +95,7 @@ def self_stats(features: np.ndarray, k: int, subsets: np.ndarray | None = None) 
 
 
 def cross_stats(real: SelfStats, fake: SelfStats) -> CrossStats:
-    """Compares each real sample with each fake one.
-
-    A ball is the neighborhood of a sample in its own set. Precision and density count fake samples in *real* balls,
-    recall counts real samples in *fake* balls, and coverage counts *real* balls that contain a fake sample.
-    """
+    """Compares each real sample with each fake one."""
     num_real, num_fake = len(real.features), len(fake.features)
     kernel_sums, num_inside, num_recalled, num_covered = np.zeros(real.subsets.shape[1]), 0, 0, 0
     fake_is_inside = np.zeros(num_fake, bool)

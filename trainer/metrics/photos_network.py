@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.errors import DataError
 from trainer.metrics import shipped_weights
+from trainer.metrics.extractor import on_white
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "photos_network.npz"
 IMAGE_SIZE = 64
@@ -26,11 +27,11 @@ class PhotosNetwork:
     """Ten convolutions in three residual stages, trained on small photographs by `scripts/train_photos_network.py`.
 
     Protocol: Every image is resized to 64x64 pixels, bilinearly and with antialiasing. Smaller images are enlarged, and
-    images that are not square are distorted. Gray is repeated to three channels, and alpha is dropped. The features are
-    the means over the positions of the outputs of the three stages, and the mean absolute differences of neighboring
-    positions of the first output. The first stage responds to sharpness, noise, compression and color, the last one to
-    content. Each feature is scaled to mean 0 and variance 1 on the training images, so that all features have the same
-    weight.
+    images that are not square are distorted. Gray is repeated to three channels, and images with alpha are placed on
+    white. The features are the means over the positions of the outputs of the three stages, and the mean absolute
+    differences of neighboring positions of the first output. The first stage responds to sharpness, noise, compression
+    and color, the last one to content. Each feature is scaled to mean 0 and variance 1 on the training images, so that
+    all features have the same weight.
     """
 
     name = "photos"
@@ -54,7 +55,7 @@ class PhotosNetwork:
         """Extracts features. It can be called inside a `tf.function`.
 
         Args:
-            images: uint8 or float [B, H, W, C] in [0, 255]; C is 1 (gray), 3, or 4 (the alpha channel is dropped).
+            images: uint8 or float [B, H, W, C] in [0, 255]; C is 1 (gray), 3, or 4 (with alpha, placed on white).
 
         Returns:
             features: float32 [B, F], each of mean 0 and variance 1 on the training images.
@@ -68,7 +69,7 @@ class PhotosNetwork:
             raise DataError(
                 f"images have shape {images.shape}, expected [B, H, W, C] with C 1, 3 or 4; convert the images."
             )
-        x = tf.cast(images[..., :3], tf.float32)
+        x = on_white(tf.cast(images, tf.float32))
         if x.shape[1:3] != (IMAGE_SIZE, IMAGE_SIZE):
             x = tf.image.resize(x, (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
         if x.shape[-1] == 1:

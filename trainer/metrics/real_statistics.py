@@ -19,13 +19,14 @@ from trainer.metrics.extraction import ReplicatedFunction, all_agree
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.kid import MAX_SUBSET_SIZE, NUM_SUBSETS, random_subsets
 from trainer.metrics.moments import Moments
-from trainer.metrics.pairwise import SelfStats
-from trainer.metrics.precision_recall import NUM_NEIGHBORS
+from trainer.metrics.pairwise import NUM_NEIGHBORS, SelfStats
 from trainer.storage import Location
 
 _VERSION = 1
 """Version of the computation. Statistics of another version are not used."""
-_FLOOR_NAMES = (
+_REAL_VS_REAL = "floor"
+"""Name in stored files of the metrics of real images against other real images."""
+_REAL_VS_REAL_NAMES = (
     *("frechet", "kid", "kid_std", "precision", "recall", "density", "coverage"),
     "inception_score",
 )
@@ -39,7 +40,7 @@ class RealImages:
     """Real images that a suite compares with."""
 
     fingerprint: str
-    """Digest that identifies the images: the data set, its classes, and the changes that were made to its pixels."""
+    """Digest that identifies the images: the dataset, its classes, and the changes that were made to its pixels."""
     num_images: int
     """Number of images N."""
     blocks: Callable[[], Iterator[np.ndarray]]
@@ -50,7 +51,7 @@ class RealImages:
 class RealStatistics(FeatureStatistics):
     """Statistics of real images, and the metrics of real images against other real images."""
 
-    floor: Mapping[str, float]
+    real_vs_real: Mapping[str, float]
     """Metrics of the 2nd, 4th, 6th… image, compared with the 1st, 3rd, 5th… as the real ones. They are the scores of a
     perfect generator with half as many images, for which the Frechet distance is about twice as large."""
 
@@ -100,17 +101,17 @@ def _compute(extractor: Extractor, real: RealImages, strategy: tf.distribute.Str
     features, logits = extract((block,) for block in real.blocks())
     if len(features) != real.num_images:
         raise DataError(
-            f"received {len(features)} real images, expected {real.num_images}; the data set changed while it was "
+            f"received {len(features)} real images, expected {real.num_images}; the dataset changed while it was "
             "read. Start again."
         )
     statistics = feature_statistics(features, "real_features", real_subsets(len(features)))
     odd, even = features[0::2], features[1::2]
-    floor = compare(
+    real_vs_real = compare(
         feature_statistics(odd, "real_features", real_subsets(len(odd))),
         feature_statistics(even, "real_features", fake_subsets(len(even), len(even))),
     )
-    floor["inception_score"] = inception_score(logits[1::2])
-    return RealStatistics(statistics.moments, statistics.pairs, floor)
+    real_vs_real["inception_score"] = inception_score(logits[1::2])
+    return RealStatistics(statistics.moments, statistics.pairs, real_vs_real)
 
 
 def _file_name(extractor: Extractor, real: RealImages) -> str:
@@ -130,7 +131,7 @@ def _layout(extractor: Extractor, num_images: int) -> statistics_file.Layout:
         "covariance": (np.float64, (size, size)),
         "squared_radii": (np.float64, (num_images,)),
         "kernel_means": (np.float64, (NUM_SUBSETS,)),
-        "floor": (np.float64, (len(_FLOOR_NAMES),)),
+        _REAL_VS_REAL: (np.float64, (len(_REAL_VS_REAL_NAMES),)),
     }
 
 
@@ -151,8 +152,8 @@ def _find(name: str, extractor: Extractor, real: RealImages, folders: Sequence[L
             real_subsets(real.num_images),
             NUM_NEIGHBORS,
         )
-        floor = dict(zip(_FLOOR_NAMES, arrays["floor"].tolist(), strict=True))
-        return RealStatistics(Moments(real.num_images, arrays["mean"], arrays["covariance"]), pairs, floor)
+        real_vs_real = dict(zip(_REAL_VS_REAL_NAMES, arrays[_REAL_VS_REAL].tolist(), strict=True))
+        return RealStatistics(Moments(real.num_images, arrays["mean"], arrays["covariance"]), pairs, real_vs_real)
     return None
 
 
@@ -164,7 +165,7 @@ def _store(name: str, statistics: RealStatistics, folders: Sequence[Location]) -
         "covariance": statistics.moments.covariance,
         "squared_radii": statistics.pairs.squared_radii,
         "kernel_means": statistics.pairs.kernel_means,
-        "floor": np.array([statistics.floor[name] for name in _FLOOR_NAMES]),
+        _REAL_VS_REAL: np.array([statistics.real_vs_real[name] for name in _REAL_VS_REAL_NAMES]),
     }
     problem = None
     for folder in folders:

@@ -9,7 +9,7 @@ import numpy as np
 from trainer.errors import DataError, MissingError
 from trainer.storage import documents, local_path, locate, read_json
 
-_ABOUT = documents.record({"sha256": documents.text("[0-9a-f]{64}", "64 hexadecimal digits")})
+_METADATA = documents.record({"sha256": documents.text("[0-9a-f]{64}", "64 hexadecimal digits")})
 
 
 def load(path: str | pathlib.Path, suite: str) -> tuple[str, dict[str, np.ndarray]]:
@@ -29,7 +29,7 @@ def load(path: str | pathlib.Path, suite: str) -> tuple[str, dict[str, np.ndarra
     try:
         content = locate(path).read_bytes()
         file = locate(path.with_suffix(".json"))
-        expected = read_json(file, _ABOUT, remedy="reinstall the package", error=DataError)["sha256"]
+        expected = read_json(file, _METADATA, remedy="reinstall the package", error=DataError)["sha256"]
     except MissingError as error:
         raise DataError(f"the {suite} metrics need {path} and its .json file; reinstall the package.") from error
     sha256 = hashlib.sha256(content).hexdigest()

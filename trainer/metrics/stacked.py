@@ -12,16 +12,16 @@ import tensorflow as tf
 
 from trainer import heartbeat
 from trainer.errors import DataError
+from trainer.metrics.digit_features import DigitFeatureSuite
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.modes import mode_divergence
-from trainer.metrics.suite import Suite
 
 NUM_MODES = 1000
 _PLACE_VALUES = np.array([100, 10, 1])
 _BLOCK_SIZE = 1000
 
 
-class StackedMetrics(Suite):
+class StackedMetrics(DigitFeatureSuite):
     """Classifies the digit in each channel of an image; the three digits are its mode, 000 to 999.
 
     Protocol, as in PacGAN: a generator trained on 128,000 stacked digits generates 26,000 samples. The metrics are the

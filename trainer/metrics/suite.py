@@ -1,10 +1,9 @@
-"""The base class of metric suites that compare fake images with real ones.
+"""The base class of metric suites.
 
-Shapes: `N` real and `M` fake images, `B` images of a block, `H W C` height, width and channels.
+Shapes: `M` fake images, `B` images of a block, `H W C` height, width and channels.
 """
 
 import abc
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,9 +11,34 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import DataError
-from trainer.metrics import protocol_of
-from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
-from trainer.metrics.extraction import ReplicatedFunction, blocks_of
+
+
+class Suite(abc.ABC):
+    """Measures a model, and real images for comparison.
+
+    Attributes:
+        num_samples: Number M of fake images; None for a suite that generates none.
+        num_real_images: Number of real images that they are compared with; None for a suite that generates none.
+    """
+
+    num_samples: int | None = None
+    num_real_images: int | None = None
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """SHA-256 of the weights of the network whose features are compared, 64 hexadecimal digits; None without one.
+
+        Metrics are comparable only if the hashes are equal.
+        """
+        return None
+
+    @abc.abstractmethod
+    def measure(self, model: Any) -> dict[str, float]:
+        """Returns the metrics of a model. If several machines train it, all of them must make the same call."""
+
+    @abc.abstractmethod
+    def real_vs_real(self) -> dict[str, float]:
+        """Compares real images with other real images, which gives the scores of a perfect generator."""
 
 
 class ImageSampler(Protocol):
@@ -38,127 +62,3 @@ def check_num_fakes(num_fakes: int, num_samples: int, protocol: str) -> None:
             f"received {num_fakes} fake images, but {protocol} takes {num_samples}; generate that many or change "
             "num_samples."
         )
-
-
-class Suite(abc.ABC):
-    """Compares fake images with real ones. Statistics of the real images are computed once, on first use.
-
-    The name of a metric ends in the number of fake samples: `frechet_digits_5k`. Values are comparable if the names,
-    the real images and the classifiers (`classifier.sha256`) are equal.
-
-    Padding does not affect the metrics: if all real images are 0 outside their central 28x28 pixels, all real and fake
-    images of that size are cropped to these pixels. The classifier resizes images of other sizes to 28x28.
-    """
-
-    def __init__(self, name: str, real_images: np.ndarray, num_samples: int) -> None:
-        """Initializes the suite.
-
-        Args:
-            name: Name of the suite, which becomes part of the names of metrics.
-            real_images: uint8 [N, H, W, C] in [0, 255].
-            num_samples: Number M of fake images that `evaluate` takes.
-        """
-        self.num_samples = num_samples
-        self._real_images = np.asarray(real_images)
-        self.protocol = protocol_of(name, num_samples)
-        """Suffix of the names of all metrics, such as `digits_5k`."""
-
-    def measure(self, model: ImageSampler) -> dict[str, float]:
-        """Generates the number of images that the suite needs and evaluates them.
-
-        The model extracts the features on all of its replicas. If it is trained on several machines, all of them must
-        make the same call.
-
-        Args:
-            model: Model that generates the images. If it has a true attribute `labels_are_codes`, the labels of its
-                samples are codes whose meaning the model learned by itself, not requested classes.
-
-        Returns:
-            The metrics of `evaluate`.
-        """
-        (features, logits), labels = model.sample_features(self.num_samples, self.extract_block)
-        labels_are_codes = bool(getattr(model, "labels_are_codes", False))
-        return self.evaluate_features(features, logits, labels, labels_are_codes=labels_are_codes)
-
-    def evaluate(
-        self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
-    ) -> dict[str, float]:
-        """Compares fake images with the real ones.
-
-        Args:
-            fake_images: uint8 [M, H, W, C] in [0, 255], M = `num_samples`.
-            fake_labels: Integers [M], the class that was requested for each image, or `None`.
-            labels_are_codes: True if the labels are codes whose meaning the model learned by itself.
-
-        Returns:
-            The metrics of `evaluate_features`.
-
-        Raises:
-            DataError: If there are not `num_samples` images of the right shape, or not one label per image.
-        """
-        fake_images = np.asarray(fake_images)
-        self._check_fakes(fake_images, fake_labels)
-        features, logits = self._extract(fake_images)
-        return self.evaluate_features(features, logits, fake_labels, labels_are_codes=labels_are_codes)
-
-    @abc.abstractmethod
-    def evaluate_features(
-        self,
-        features: np.ndarray,
-        logits: np.ndarray,
-        labels: np.ndarray | None = None,
-        *,
-        labels_are_codes: bool = False,
-    ) -> dict[str, float]:
-        """Compares the outputs of `extract_block` for fake images [M, ...] with the real ones."""
-
-    @abc.abstractmethod
-    def extract_block(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns features and logits [B, ...] of images [B, H, W, C], which may be padded."""
-
-    @abc.abstractmethod
-    def real_vs_real(self) -> dict[str, float]:
-        """Compares real images with other real images, which gives the scores of a perfect generator."""
-
-    @functools.cached_property
-    def classifier(self) -> DigitsClassifier:
-        """The classifier that extracts the features."""
-        return DigitsClassifier()
-
-    def _check_fakes(self, fake_images: np.ndarray, fake_labels: np.ndarray | None) -> None:
-        if fake_images.ndim != 4:
-            raise DataError(f"fake images have shape {list(fake_images.shape)}, expected [M, H, W, C]; add the axes.")
-        check_num_fakes(len(fake_images), self.num_samples, self.protocol)
-        if fake_labels is not None and np.shape(fake_labels) != (self.num_samples,):
-            raise DataError(
-                f"fake_labels has shape {list(np.shape(fake_labels))}, expected [{self.num_samples}]; "
-                "give one label per image."
-            )
-
-    def _extract(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns features and logits [N, ...] of images [N, H, W, C]."""
-        return self._extract_blocks(blocks_of(images))
-
-    @functools.cached_property
-    def _extract_blocks(self) -> ReplicatedFunction:
-        return ReplicatedFunction(self.extract_block)
-
-    def _without_padding(self, images: Any) -> Any:
-        """Crops the padding of the real images from an array or tensor [N, H, W, C] of images of the same size."""
-        if images.shape[1:3] != self._real_images.shape[1:3]:
-            return images
-        rows, columns = self._content_slices
-        return images[:, rows, columns]
-
-    @functools.cached_property
-    def _content_slices(self) -> tuple[slice, slice]:
-        """Rows and columns of the real images that are not padding."""
-        real = self._real_images
-        height, width = real.shape[1:3]
-        top, left = (height - IMAGE_SIZE) // 2, (width - IMAGE_SIZE) // 2
-        bottom, right = top + IMAGE_SIZE, left + IMAGE_SIZE
-        if min(top, left) < 0 or height % 2 or width % 2:
-            return slice(None), slice(None)
-        if any(edge.any() for edge in (real[:, :top], real[:, bottom:], real[:, :, :left], real[:, :, right:])):
-            return slice(None), slice(None)
-        return slice(top, bottom), slice(left, right)

@@ -6,14 +6,21 @@ from trainer.models.cyclegan import CycleGAN
 from trainer.models.factory import MODELS, from_config, register_model, traits, with_compute_settings
 from trainer.models.gan import GAN
 from trainer.models.infogan import InfoGAN
+from trainer.models.pix2pix import Pix2Pix
+from trainer.models.stylegan2 import ConditionalStyleGAN2, StyleGAN2
+from trainer.models.translator import ImageTranslator
 
 __all__ = [
     "ACGAN",
     "GAN",
     "MODELS",
     "ConditionalGAN",
+    "ConditionalStyleGAN2",
     "CycleGAN",
+    "ImageTranslator",
     "InfoGAN",
+    "Pix2Pix",
+    "StyleGAN2",
     "from_config",
     "register_model",
     "traits",

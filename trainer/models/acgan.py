@@ -1,6 +1,6 @@
 """`ACGAN`: a conditional GAN whose discriminator also classifies.
 
-Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes, `F` features.
+Shapes: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes, `F` features.
 
 Source: arXiv 1610.09585.
 """
@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config.fields import check_number
+from trainer.errors import ConfigError, count_of
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.models.discriminator_passes import DiscriminatorOutput
 from trainer.models.objective import LossOutput
@@ -32,7 +33,7 @@ class ACGAN(AuxiliaryHeadGAN):
         **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: If a weight is negative or not a number.
+        ConfigError: If a weight is negative or not a number, or there are conditions instead of classes.
     """
 
     head = "classifier"
@@ -51,6 +52,11 @@ class ACGAN(AuxiliaryHeadGAN):
         **settings: Any,
     ):
         super().__init__(latent_dim, num_classes, **settings)
+        if self.conditions is not None:
+            raise ConfigError(
+                f"{type(self).__name__} predicts classes, and the data has {count_of(self.label_size, 'condition')}; "
+                "use --model=conditional or ConditionalGAN, or prepare the data without conditions."
+            )
         check_number("class_weight", class_weight)
         check_number("fake_class_weight", fake_class_weight)
         self.class_weight, self.fake_class_weight = class_weight, fake_class_weight
@@ -61,9 +67,9 @@ class ACGAN(AuxiliaryHeadGAN):
 
     def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
         fake_loss = self._class_loss(loss_output.fake)
-        if loss_output.has_phase(phase := self.objective.update.phase_of("real")):
+        if loss_output.has_phase(phase := self.objective.discriminator_update.phase_of("real")):
             loss_output.add(phase, "class/real", self._class_loss(loss_output.real), self.class_weight)
-        phase = self.objective.update.phase_of("fake")
+        phase = self.objective.discriminator_update.phase_of("fake")
         loss_output.add(phase, "class/fake", fake_loss, self.class_weight * self.fake_class_weight)
         loss_output.add("generator", "class/generator", fake_loss, self.class_weight)
 

@@ -1,6 +1,6 @@
 """Conversion of images and labels to arrays. Data that has more than one reading, or none, is refused.
 
-Legend: `N` images, `H W C` an image, `K` classes.
+Shapes: `N` images, `H W C` an image, `K` classes.
 """
 
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from trainer.errors import DataError, count_of, quote
 
 
 def read_images(
-    domains: Mapping[str, object], stated: Range | None, current: Range, *, is_trained: bool = False
+    domains: Mapping[str, object], user_range: Range | None, current: Range, *, is_trained: bool = False
 ) -> tuple[list[np.ndarray], Range]:
     """Converts the images of one or more domains, which have the same range.
 
     uint8 images are 8-bit pixels. Booleans, and integers that are only 0 and 1, are black and white. Other integers
     are 8-bit pixels if they reach from about 0 to about 255, and 16-bit pixels if they reach to about 65,535. Floats
-    are used as they are: they are in the stated range; otherwise in the one of -1..1, 0..1 and 0..255 that they fill,
-    up to a tenth of it at either end.
+    are used as they are: they are in `user_range`; otherwise in the one of -1..1, 0..1 and 0..255 that they fill, up to
+    a tenth of it at either end.
 
     Args:
         domains: Arrays, tensors or lists [N, H, W, C], by the name of the argument.
-        stated: Range that the user has stated; None to find it.
+        user_range: Range that the user has set; None to find it.
         current: Range that 8-bit pixels are mapped to.
         is_trained: Whether the networks have been trained in the current range. Floats that fill none may lie in it
             then.
@@ -36,7 +36,7 @@ def read_images(
     Raises:
         DataError: If an argument is not an array of numbers, or its values do not fit exactly one reading.
     """
-    images = [as_images(x, name, stated) for name, x in domains.items()]
+    images = [as_images(x, name, user_range) for name, x in domains.items()]
     floats = [array for array in images if array.dtype != np.uint8]
     if not floats:
         return images, current
@@ -45,9 +45,9 @@ def read_images(
     high = max(float(array.max()) for array in floats)
     if not np.isfinite(low + high):
         raise DataError(f"{names} has values that are not finite; remove them before training.")
-    if stated:
-        _check_stated(low, high, stated, names)
-        return images, stated
+    if user_range:
+        _check_user_range(low, high, user_range, names)
+        return images, user_range
     image_range = find_range(low, high, np.dtype(np.float32))
     if image_range is None and is_trained and is_inside(low, high, current):
         image_range = current
@@ -60,13 +60,13 @@ def read_images(
     return images, image_range
 
 
-def as_images(x: object, name: str = "x", stated: Range | None = None) -> np.ndarray:
+def as_images(x: object, name: str = "x", user_range: Range | None = None) -> np.ndarray:
     """Returns images [N, H, W, C] as uint8 if they are 8-bit pixels, else as float32, without a check of their range.
 
     Raises:
         DataError: If `x` is not an array of numbers, or its integers are not pixels.
     """
-    images = _as_pixels(as_array(x, name), name, stated)
+    images = _as_pixels(as_array(x, name), name, user_range)
     with np.errstate(over="ignore"):  # too large values become infinite, which `read_images` rejects
         return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
 
@@ -150,11 +150,11 @@ def as_array(value: object, name: str) -> np.ndarray:
     return array
 
 
-def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarray:
+def _as_pixels(images: np.ndarray, name: str, user_range: Range | None) -> np.ndarray:
     """Returns images as uint8 if they are 8-bit pixels, else as floats."""
     if images.ndim < 2 or images.dtype.kind not in "buif":
         raise DataError(
-            f"{name} is {images.dtype} of shape {images.shape}; pass numbers of shape [N, H, W, C], or load a data set "
+            f"{name} is {images.dtype} of shape {images.shape}; pass numbers of shape [N, H, W, C], or load a dataset "
             "with trainer.data.loading.load."
         )
     if images.dtype.kind == "f":
@@ -165,15 +165,15 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
     if image_range == IMAGE_RANGES[ImageRange.UNIT]:  # black and white
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint8:
-        if image_range is None and stated != eight_bit:
+        if image_range is None and user_range != eight_bit:
             raise DataError(
                 f"{name} is uint8 with no value above 1, which is black as 8-bit pixels; pass {name} * 255 or booleans."
             )
         return images
-    if stated and is_inside(low, high, stated):
-        return images.astype(np.uint8 if stated == eight_bit else np.float32)
-    if stated == eight_bit:
-        _check_stated(low, high, stated, name)
+    if user_range and is_inside(low, high, user_range):
+        return images.astype(np.uint8 if user_range == eight_bit else np.float32)
+    if user_range == eight_bit:
+        _check_user_range(low, high, user_range, name)
     if image_range == SIXTEEN_BIT:
         return np.rint(images * np.float32(1 / 257)).astype(np.uint8)
     if image_range is not None:
@@ -184,11 +184,12 @@ def _as_pixels(images: np.ndarray, name: str, stated: Range | None) -> np.ndarra
     )
 
 
-def _check_stated(low: float, high: float, stated: Range, name: str) -> None:
-    """Rejects images outside of the stated range."""
-    if not is_inside(low, high, stated):
+def _check_user_range(low: float, high: float, user_range: Range, name: str) -> None:
+    """Rejects images outside of the range that the user has set."""
+    if not is_inside(low, high, user_range):
         raise DataError(
-            f"{name} has values from {low:g} to {high:g}, outside of image_range={stated[0]:g}..{stated[1]:g}; scale "
+            f"{name} has values from {low:g} to {high:g}, outside of "
+            f"image_range={user_range[0]:g}..{user_range[1]:g}; scale "
             f"or clip {name}, or state another of the ranges {', '.join(IMAGE_RANGES)}."
         )
 

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from trainer.models import augment
+from trainer.networks.layers import part_of_batch
 from trainer.training import schedules
 from trainer.training.rng import StepRng
 
@@ -20,6 +21,10 @@ class Augmenter(keras.layers.Layer):
         probability: Probability of each transformation; a number, a schedule, or None to adapt it.
         image_range: Range of the images; may change until a step is built.
 
+    Attributes:
+        channels_of_parts: Numbers of channels of images that are joined along the channels, and that get the same
+            transformations each. None: a single image.
+
     Raises:
         ConfigError: If the name is unknown, or the probability is out of range.
 
@@ -33,6 +38,7 @@ class Augmenter(keras.layers.Layer):
         self._augment = augment.get(name)
         self._schedule = None if probability is None else schedules.get(probability)
         self.image_range = image_range
+        self.channels_of_parts: list[int] | None = None
         if probability is None:
             self.probability, self.sign_sum, self.num_batches = (
                 self.add_weight(shape=(), initializer="zeros", trainable=False, name=state)
@@ -40,10 +46,12 @@ class Augmenter(keras.layers.Layer):
             )
         self.built = True
 
-    def augmented(self, images: tf.Tensor, rng: StepRng) -> tf.Tensor:
+    def augment(self, images: tf.Tensor, rng: StepRng) -> tf.Tensor:
         """Returns augmented images: float32 [B, H, W, C]."""
         probability = self.probability.value if self._schedule is None else self._schedule(rng.step)
-        return self._augment(images, rng, probability, image_range=self.image_range)
+        parts = [images] if self.channels_of_parts is None else tf.split(images, self.channels_of_parts, axis=-1)
+        augmented = [self._augment(part, rng, probability, image_range=self.image_range) for part in parts]
+        return augmented[0] if len(augmented) == 1 else tf.concat(augmented, axis=-1)
 
     @property
     def adapts(self) -> bool:
@@ -69,8 +77,8 @@ class Augmenter(keras.layers.Layer):
     def _adapt(self, real_logits: tf.Tensor) -> None:
         """Adapts the probability if enough batches were counted, and resets the counts."""
         is_due = self.num_batches.value >= _ADAPTED_EVERY_BATCHES
-        num_replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        num_images = tf.cast(self.num_batches.value, tf.float32) * real_logits.shape[0] * num_replicas
+        _, num_parts = part_of_batch()
+        num_images = tf.cast(self.num_batches.value, tf.float32) * real_logits.shape[0] * num_parts
         mean_sign = tf.math.divide_no_nan(self.sign_sum.value, self.num_batches.value)
         adapted = augment.adapted_probability(self.probability.value, mean_sign, num_images)
         self.probability.assign(tf.where(is_due, adapted, self.probability.value))

@@ -1,6 +1,6 @@
 """Models whose discriminator has an auxiliary head beside its logit.
 
-Legend: `B` images of a replica, `H W C` an image, `F` features.
+Shapes: `B` images of a replica, `H W C` an image, `F` features.
 """
 
 import abc

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_choice, check_number, check_seed
 from trainer.errors import ConfigError, NetworkError, quote
+from trainer.models.accumulation import check_accumulation
 from trainer.models.frozen_layers import freeze_layers
 from trainer.models.objective import Objective
 from trainer.models.validation import (
@@ -19,6 +20,7 @@ from trainer.models.validation import (
     check_optimizer_groups,
     check_scope,
     has_convolutions,
+    names_with_role,
     policy_of,
 )
 from trainer.models.weight_limit import limited_weights
@@ -45,6 +47,11 @@ class CompiledState:
         ema_half_life_images: Half-life of the EMA of the generator, in images; 0 for none.
         jit_compile: Whether to compile steps with XLA.
         divergence: Record of skipped steps and rollbacks.
+        accumulate_steps: Micro-batches of each replica per update.
+
+    Raises:
+        ConfigError: If `accumulate_steps` is not a whole number from 1 up.
+        NetworkError: If the networks cannot accumulate gradients.
     """
 
     networks: Mapping[str, keras.layers.Layer]
@@ -57,7 +64,13 @@ class CompiledState:
     discriminator_repeats: int
     ema_half_life_images: ScheduleLike
     jit_compile: bool
-    divergence: DivergenceState
+    accumulate_steps: int
+    divergence: DivergenceState = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_accumulation(self.accumulate_steps, self.networks)
+        with self.strategy.scope():
+            object.__setattr__(self, "divergence", DivergenceState())
 
 
 class CompiledMixin:
@@ -177,9 +190,8 @@ def build_networks(
             check_distinct(networks)
     finally:
         keras.config.set_dtype_policy(policy)
-    for name in gan.optimizer_groups["discriminator"]:
-        if name.startswith("discriminator"):
-            check_expects(objective.loss, networks[name])
+    for name in names_with_role("discriminator", gan.optimizer_groups["discriminator"]):
+        check_expects(objective.loss, networks[name])
     check_no_other_state(gan, networks)
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
@@ -194,12 +206,6 @@ def build_optimizers(
     """
     with strategy.scope():
         return optimizers.for_phases(optimizer, variables)
-
-
-def build_divergence(strategy: tf.distribute.Strategy) -> DivergenceState:
-    """Builds the record of skipped steps inside the strategy's scope."""
-    with strategy.scope():
-        return DivergenceState()
 
 
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:

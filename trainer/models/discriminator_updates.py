@@ -9,7 +9,7 @@ from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.losses import AdversarialLoss
 
 
-class JointUpdate:
+class TogetherUpdate:
     """One phase, `discriminator`, on a batch of real and a batch of fake images."""
 
     concatenated = False
@@ -29,7 +29,7 @@ class JointUpdate:
         return {"discriminator": loss.discriminator(passes.real.logits, passes.fake.logits)}
 
 
-class SplitUpdate(JointUpdate):
+class SeparateUpdate(TogetherUpdate):
     """Two phases: `discriminator_real` on real images, then `discriminator_fake` on fake images."""
 
     phases = ("discriminator_real", "discriminator_fake")
@@ -48,15 +48,15 @@ class SplitUpdate(JointUpdate):
         return losses
 
 
-class ConcatenatedUpdate(JointUpdate):
+class ConcatenatedUpdate(TogetherUpdate):
     """One phase on one batch of real and fake images, which batch normalization sees as one."""
 
     concatenated = True
 
 
-UPDATES: dict[str, JointUpdate] = {
-    DiscriminatorUpdates.TOGETHER: JointUpdate(),
-    DiscriminatorUpdates.SEPARATE: SplitUpdate(),
+UPDATES: dict[str, TogetherUpdate] = {
+    DiscriminatorUpdates.TOGETHER: TogetherUpdate(),
+    DiscriminatorUpdates.SEPARATE: SeparateUpdate(),
     DiscriminatorUpdates.CONCATENATED: ConcatenatedUpdate(),
 }
 """Strategies by the name that `discriminator_updates` gives them."""

@@ -2,10 +2,11 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer import networks
@@ -19,13 +20,18 @@ from trainer.config.choices import (
     OptimizerName,
     Precision,
 )
-from trainer.config.compatibility import Traits, check_architecture
+from trainer.config.compatibility import Traits, check_architecture, check_labels, check_pairs
+from trainer.errors import ConfigError, quote
 from trainer.models import losses
 from trainer.models.acgan import ACGAN
 from trainer.models.conditional import ConditionalGAN
 from trainer.models.cyclegan import CycleGAN
+from trainer.models.fastgan import FastGAN
 from trainer.models.gan import GAN
 from trainer.models.infogan import InfoGAN
+from trainer.models.pix2pix import Pix2Pix
+from trainer.models.stylegan2 import ConditionalStyleGAN2, StyleGAN2
+from trainer.models.translator import ImageTranslator
 from trainer.models.validation import has_convolutions
 from trainer.models.weight_limit import without_weights
 from trainer.registry import Registry, check_known, is_from_package
@@ -50,9 +56,15 @@ for _name, _class in (
     ("acgan", ACGAN),
     ("infogan", InfoGAN),
     ("cyclegan", CycleGAN),
+    ("pix2pix", Pix2Pix),
+    ("fastgan", FastGAN),
+    ("stylegan2", StyleGAN2),
+    ("stylegan2_conditional", ConditionalStyleGAN2),
 ):
     MODELS.add(_name, _class)
 
+_INPUT_CHANNELS = "input_channels"
+"""Option of architectures that translate images: the channels of the inputs of pairs."""
 _JIT_COMPILE: dict[str, bool | str] = {JitCompile.AUTO: "auto", JitCompile.ON: True, JitCompile.OFF: False}
 _OUTPUT_ACTIVATIONS: dict[str, str] = {
     ImageRange.SIGNED_UNIT: "tanh",
@@ -66,6 +78,10 @@ def from_config(
     image_shape: tuple[int, int, int],
     num_classes: int,
     strategy: tf.distribute.Strategy | None = None,
+    *,
+    input_channels: int = 0,
+    conditions: np.ndarray | None = None,
+    class_counts: Sequence[int] | None = None,
 ) -> GAN:
     """Builds and compiles the GAN of a config.
 
@@ -74,15 +90,28 @@ def from_config(
         image_shape: Shape of the images, (H, W, C).
         num_classes: Number of classes of the data; used by models with labels.
         strategy: Strategy to train under; None for the current strategy.
+        input_channels: Number of channels of the inputs of pairs; 0 if the images have no inputs.
+        conditions: Vector of conditions of each class, [num_classes, K]; None if the classes are no conditions.
+        class_counts: Number of images of each class; used with `conditions`.
 
     Raises:
         ConfigError: If the architecture, an option or the loss is unknown, or they do not fit each other.
     """
+    facts: dict[str, Any] = {"input_channels": input_channels, "conditions": conditions, "class_counts": class_counts}
     if config.precision == Precision.AUTO:
-        config = with_compute_settings(config, image_shape, num_classes, can_use_bfloat16=supports_bfloat16())
-    gan = create_gan(config, image_shape, num_classes)
+        config = with_compute_settings(
+            config,
+            image_shape,
+            num_classes,
+            can_use_bfloat16=supports_bfloat16(),
+            **facts,
+        )
+    gan = create_gan(config, image_shape, num_classes, **facts)
     gan.compile(
-        optimizer={phase: _optimizer(config, phase) for phase in ("generator", "discriminator")},
+        optimizer={
+            "generator": _optimizer(config, "generator", gan.generator_penalty_every_steps),
+            "discriminator": _optimizer(config, "discriminator", config.penalty_every_steps if config.penalties else 1),
+        },
         loss=config.loss,
         update_order=config.update_order,
         discriminator_updates=config.discriminator_updates,
@@ -97,6 +126,7 @@ def from_config(
         precision=config.precision,
         max_weights=config.max_weights,
         freeze_discriminator_layers=config.freeze_discriminator_layers,
+        accumulate_steps=config.accumulate_steps,
         seed=config.seed,
         strategy=strategy,
     )
@@ -104,7 +134,12 @@ def from_config(
 
 
 def with_compute_settings(
-    config: TrainConfig, image_shape: tuple[int, int, int], num_classes: int, *, can_use_bfloat16: bool
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    can_use_bfloat16: bool,
+    **facts: Any,
 ) -> TrainConfig:
     """Replaces `precision=auto` and `jit_compile=auto` by what is fastest.
 
@@ -116,6 +151,7 @@ def with_compute_settings(
         image_shape: Shape of the images, (H, W, C).
         num_classes: Number of classes of the data; used by models with labels.
         can_use_bfloat16: Whether bfloat16 is fast on the processors of all machines.
+        **facts: Further facts about the data, as for `from_config`.
 
     Raises:
         ConfigError: If the networks cannot be built.
@@ -123,7 +159,8 @@ def with_compute_settings(
     changes: dict[str, str] = {}
     if config.precision == Precision.AUTO or config.jit_compile == JitCompile.AUTO:
         with without_weights():
-            convolves = has_convolutions(create_gan(config, image_shape, num_classes).get_networks().values())
+            gan = create_gan(config, image_shape, num_classes, **facts)
+            convolves = has_convolutions(gan.get_networks().values())
         if config.jit_compile == JitCompile.AUTO:
             changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
         if config.precision == Precision.AUTO:
@@ -142,28 +179,41 @@ def traits(config: TrainConfig) -> Traits:
     networks.check_name(config.architecture)
     loss = losses.get(config.loss)
     return Traits(
-        translates=issubclass(MODELS[config.model], CycleGAN),
+        translates=issubclass(MODELS[config.model], ImageTranslator),
+        takes_pairs=issubclass(MODELS[config.model], Pix2Pix),
+        allows_separate_updates=MODELS[config.model].allows_separate_updates,
         loss=config.loss,
         loss_is_separable=loss.is_separable,
-        is_shift_invariant=loss.is_shift_invariant,
+        loss_is_shift_invariant=loss.is_shift_invariant,
         generator_inputs={name: networks.generator_input(name) for name in networks.names()},
     )
 
 
-def create_gan(config: TrainConfig, image_shape: tuple[int, int, int], num_classes: int) -> GAN:
+def create_gan(
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    input_channels: int = 0,
+    conditions: np.ndarray | None = None,
+    class_counts: Sequence[int] | None = None,
+) -> GAN:
     """Creates the GAN of a config with functions that build its networks, and does not compile it.
 
     Raises:
-        ConfigError: If the model, the architecture or an option is unknown, or they do not fit each other.
+        ConfigError: If the model, the architecture or an option is unknown, or they do not fit each other or the data.
     """
     kind = MODELS[config.model]
     model_traits = traits(config)
     check_architecture(config, translates=model_traits.translates, generator_inputs=model_traits.generator_inputs)
+    check_pairs(config, takes_pairs=model_traits.takes_pairs, input_channels=input_channels)
     for option in config.model_options:
         check_known(f"option of model {config.model}", option, model_options(config.model))
     labels: dict[str, Any] = {}
     if issubclass(kind, ConditionalGAN) and not kind.labels_are_codes:
+        check_labels(config, num_classes)
         labels = {"num_classes": num_classes, "classes": config.class_numbers}
+        if conditions is not None:
+            labels |= {"conditions": conditions, "class_counts": class_counts}
     gan = kind(
         config.latent_dim,
         latent_distribution=config.latent_distribution,
@@ -174,18 +224,28 @@ def create_gan(config: TrainConfig, image_shape: tuple[int, int, int], num_class
     factories = networks.build(
         config.architecture,
         image_shape,
-        gan.latent_size + gan.num_classes - gan.condition_size,
-        gan.condition_size,
+        *gan.architecture_sizes(),
         _OUTPUT_ACTIVATIONS[config.image_range],
-        config.architecture_options,
+        _architecture_options(config, input_channels),
     )
     gan.set_network_factories(factories)
     return gan
 
 
+def _architecture_options(config: TrainConfig, input_channels: int) -> dict[str, Any]:
+    """Returns the options of the architecture, with the channels of the inputs of pairs."""
+    options = dict(config.architecture_options)
+    if _INPUT_CHANNELS in options:
+        raise ConfigError(
+            f"architecture_options has {_INPUT_CHANNELS}={quote(options[_INPUT_CHANNELS])}, which follows from the "
+            "data; omit it."
+        )
+    return options | ({_INPUT_CHANNELS: input_channels} if input_channels else {})
+
+
 def model_options(name: str) -> list[str]:
     """Returns the names of a model's options."""
-    common = {*_arguments(GAN), "num_classes", "classes"}
+    common = {*_arguments(GAN), "num_classes", "classes", "conditions", "class_counts"}
     return [option for option in _arguments(MODELS[name]) if option not in common]
 
 
@@ -201,14 +261,13 @@ def _arguments(kind: type[GAN]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def _optimizer(config: TrainConfig, phase: str) -> keras.optimizers.Optimizer:
+def _optimizer(config: TrainConfig, phase: str, every: int) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a phase, with its schedules.
 
-    For a discriminator with penalties at every k-th step only, the learning rate and the betas are corrected by
+    For a network with penalties at every k-th step only, the learning rate and the betas are corrected by
     c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
     """
     is_discriminator = phase == "discriminator"
-    every = config.penalty_every_steps if is_discriminator and config.penalties else 1
     correction = every / (every + 1) if every > 1 else 1.0
     rate = getattr(config, f"{phase}_learning_rate") * correction
     updates = _schedule_steps(config) * (config.discriminator_repeats if is_discriminator else 1)

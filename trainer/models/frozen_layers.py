@@ -10,9 +10,8 @@ import keras
 
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError, count_of
+from trainer.models.validation import names_with_role
 from trainer.training.plan import learned_weights
-
-_DISCRIMINATOR = "discriminator"
 
 
 def freeze_layers(names: Collection[str], networks: Mapping[str, keras.layers.Layer], num_layers: int) -> None:
@@ -30,7 +29,7 @@ def freeze_layers(names: Collection[str], networks: Mapping[str, keras.layers.La
     check_number("freeze_discriminator_layers", num_layers, whole=True)
     if not num_layers:
         return
-    discriminators = [layers_from_image(networks[name]) for name in names if name.startswith(_DISCRIMINATOR)]
+    discriminators = [layers_from_image(networks[name]) for name in names_with_role("discriminator", names)]
     smallest = min(map(len, discriminators), default=0)
     if num_layers >= smallest:
         raise ConfigError(
@@ -45,9 +44,8 @@ def freeze_layers(names: Collection[str], networks: Mapping[str, keras.layers.La
 def frozen_layers(networks: Mapping[str, keras.layers.Layer]) -> dict[str, list[str]]:
     """Returns the names of the frozen layers of each discriminator that has any, counted from the image."""
     frozen = {
-        name: [layer.name for layer in layers_from_image(network) if not layer.trainable]
-        for name, network in networks.items()
-        if name.startswith(_DISCRIMINATOR)
+        name: [layer.name for layer in layers_from_image(networks[name]) if not layer.trainable]
+        for name in names_with_role("discriminator", networks)
     }
     return {name: layers for name, layers in frozen.items() if layers}
 

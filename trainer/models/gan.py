@@ -1,6 +1,6 @@
 """`GAN`: a generator and a discriminator, as the Keras model that users subclass.
 
-Legend: `B` images of a replica, `H W C` an image, `Z` latent size.
+Shapes: `B` images of a replica, `H W C` an image, `Z` latent size.
 """
 
 import contextlib
@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.callbacks import Checkpoint, Progress, Restore
 from trainer.callbacks.order import by_priority
 from trainer.config.choices import ImageRange, LatentDistribution
-from trainer.config.compatibility import check_updates
+from trainer.config.compatibility import check_separate_updates, check_updates
 from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
@@ -26,6 +27,7 @@ from trainer.models.arrays import read_images
 from trainer.models.augmenter import Augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
+from trainer.models.discriminator_passes import PassInputs
 from trainer.models.inference import InferenceMixin
 from trainer.models.keras_methods import (
     KerasMethodsMixin,
@@ -87,10 +89,19 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     """
 
     num_classes = 0
-    """Number of classes of a conditional model; 0 if there are no labels."""
+    """Number of labels of a conditional model; 0 if there are no labels."""
+
+    conditions: np.ndarray | None = None
+    """Vector of conditions of each label, [num_classes, K]; None if the labels are classes."""
 
     labels_are_codes = False
     """True if labels of samples are codes whose meaning the model learns, instead of classes of the data."""
+
+    takes_targets = False
+    """True if `fit` takes `y`: labels, or images of a second domain or of pairs."""
+
+    allows_separate_updates = True
+    """True if `discriminator_updates` may be `separate`."""
 
     optimizer_groups: Mapping[str, tuple[str, ...]] = {
         "discriminator": ("discriminator",),
@@ -120,8 +131,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             check_choice("image_range", image_range, ImageRange)
         self.latent_dim = self.input_dim = check_latent_dim(latent_dim, input_dim)
         self.latent_distribution = latent_distribution
-        self.stated_range = None if image_range is None else IMAGE_RANGES[image_range]
-        self.image_range = self.stated_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
+        self.user_range = None if image_range is None else IMAGE_RANGES[image_range]
+        self.image_range = self.user_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
         self._factories = dict(networks or {})
         self._compiled_state: CompiledState | None = None
         self._compiled_step: CompiledStep | None = None
@@ -147,9 +158,33 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         return self.latent_dim
 
     @property
+    def label_size(self) -> int:
+        """Size of the vector of a label; 0 without labels."""
+        return self.num_classes
+
+    @property
+    def network_latent_size(self) -> int:
+        """Size of the part of the latents that the generator network takes: all of it here."""
+        return self.latent_size
+
+    @property
+    def generator_penalty_every_steps(self) -> int:
+        """Steps between two of the model's own penalties of the generator; 1 if it has none."""
+        return 1
+
+    @property
     def condition_size(self) -> int:
         """Size of the one-hot label that both generator and discriminator take; 0 for none."""
         return 0
+
+    def architecture_sizes(self) -> tuple[int, int]:
+        """Returns the sizes for which an architecture builds the networks.
+
+        Returns:
+            Size of the part of the generator's input that the discriminator does not take, such as latents and codes;
+            and size of the labels that both take, 0 for none.
+        """
+        return self.network_latent_size + self.label_size - self.condition_size, self.condition_size
 
     # Methods that a subclass may override.
 
@@ -169,6 +204,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """Returns fake images [B, H, W, C] of the generator `network` for latents [B, Z]."""
         check_takes_latents(network, latents.shape[-1])
         return network(latents, training=training)
+
+    def generate_for_training(self, latents: tf.Tensor, labels: tf.Tensor | None, rng: StepRng) -> tf.Tensor:
+        """Returns the fake images [B, H, W, C] of a training step for latents [B, Z]."""
+        return self.generate(latents, labels, self.generator, True)
 
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
         """Returns the discriminator's output for images [B, H, W, C]: [B, 1], or a pair of that and features [B, F]."""
@@ -199,10 +238,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """
         fake_labels = self.sample_labels(rng)
         latents = self.sample_latents(rng)
-        fake_images = tf.cast(self.generate(latents, fake_labels, self.generator, True), tf.float32)
+        fake_images = tf.cast(self.generate_for_training(latents, fake_labels, rng), tf.float32)
         check_same_shape(fake_images, real_images)
         real, fake = (real_images, labels), (fake_images, fake_labels)
-        loss_output = self.objective(self.discriminate, self.discriminator, real, fake, rng, phases)
+        loss_output = self.objective(PassInputs(self.discriminate, self.discriminator, real, fake, rng), phases)
         self.add_losses(loss_output, latents)
         return loss_output.losses, loss_output.metrics
 
@@ -211,7 +250,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         """Returns the training data as a chunk. This class ignores labels."""
-        (images,), image_range = read_images({"x": x}, self.stated_range, self.image_range, is_trained=self.step > 0)
+        (images,), image_range = read_images({"x": x}, self.user_range, self.image_range, is_trained=self.step > 0)
         return Chunk(images, None, image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
@@ -238,11 +277,14 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         precision: str | None = None,
         max_weights: int = DEFAULT_MAX_WEIGHTS,
         freeze_discriminator_layers: int = 0,
+        accumulate_steps: int = 1,
         seed: int = 0,
         strategy: tf.distribute.Strategy | None = None,
         **keras_arguments: Any,
     ) -> None:
-        """Builds networks and optimizers inside the strategy's scope. A GAN is compiled once.
+        """Builds networks and optimizers inside the strategy's scope.
+
+        A GAN is compiled once. A call that fails sets nothing, so that it can be corrected and repeated.
 
         Args:
             optimizer: A Keras optimizer, of which `generator` and `discriminator` each get a copy; or a dict with one
@@ -268,6 +310,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             freeze_discriminator_layers: Number of layers with weights, counted from the image, that are not trained in
                 each discriminator. Their weights, moments and singular vectors stay as they are. Only use it with
                 weights of `init_from` or of your own.
+            accumulate_steps: Number of micro-batches that each replica divides its batch into, to save memory. Their
+                gradients are summed before the update. Networks must not use statistics of a batch.
             seed: Seed of weights, data order, latents, augmentation and dropout.
             strategy: Strategy to train under; None for the current strategy.
             **keras_arguments: Other arguments of `keras.Model.compile`, which are accepted at their defaults only.
@@ -278,7 +322,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """
         check_not_compiled(self)
         check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
-        check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
+        self._check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(
             loss,
             updates=discriminator_updates,
@@ -299,21 +343,20 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             strategy=strategy,
         )
         variables = trained_variables(self.optimizer_groups, networks)
-        # Nothing is set before this line, so that a failed call can be corrected and repeated.
         self._compiled_state = CompiledState(
             networks=networks,
             optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,
             strategy=strategy,
-            seed=seed,
+            seed=int(seed),
             update_order=update_order,
             discriminator_repeats=discriminator_repeats,
             ema_half_life_images=ema_half_life_images,
             jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
-            divergence=compiled_state.build_divergence(strategy),
+            accumulate_steps=accumulate_steps,
         )
-        self._show_to_keras()
+        self._set_keras_attributes()
 
     def init_from(self, source: str | os.PathLike[str]) -> None:
         """Sets the weights to those of another run, before the first step. Optimizers and `step` stay at their start.
@@ -354,9 +397,10 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
         Args:
             x: Images [N, H, W, C]: 8-bit, or float in the range of the generator's output; or a `StreamedDataset` of a
-                prepared set, labels included. `trainer.models.in_memory` lists the data sets and data loaders of other
+                prepared set, labels included. `trainer.models.in_memory` lists the datasets and data loaders of other
                 libraries that are read into memory first, with or without labels.
-            y: Labels: integers [N] or one-hot [N, K]; needed by conditional models. None if `x` has them.
+            y: Labels: integers [N] or one-hot [N, K]; needed by conditional models. None if `x` has them. Models
+                without labels take them only with `balance_classes`.
             batch_size: Global batch size.
             epochs: Total number of passes over `x`, those of an earlier `fit` included; 0 takes no step.
             steps: Total number of generator updates; replaces `epochs`.
@@ -424,7 +468,12 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """Sets functions that build networks, by name, for methods `get_*` that are not overridden."""
         self._factories |= networks
 
-    def _show_to_keras(self) -> None:
+    def _check_updates(self, order: str, updates: str, repeats: int, penalties: Sequence[Any], every: int) -> None:
+        """Rejects settings of `compile` that do not work together, or not with this model."""
+        check_updates(order, updates, repeats, penalties, every)
+        check_separate_updates(type(self).__name__, updates, is_allowed=self.allows_separate_updates)
+
+    def _set_keras_attributes(self) -> None:
         """Sets the attributes that Keras and its callbacks expect of a compiled model."""
         for name, network in self.networks.items():  # Keras saves the weights of layers that are attributes
             setattr(self, f"_{name}" if hasattr(type(self), name) else name, network)

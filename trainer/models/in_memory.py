@@ -1,4 +1,4 @@
-"""Reading of data sets and data loaders of other libraries into memory.
+"""Reading of datasets and data loaders of other libraries into memory.
 
 | Object | Examples |
 |---|---|
@@ -49,7 +49,7 @@ class _Examples:
 
 
 def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
-    """Returns the two arguments of `GAN.fit` as arrays, if they are data sets or data loaders, or if `x` is a pair.
+    """Returns the two arguments of `GAN.fit` as arrays, if they are datasets or data loaders, or if `x` is a pair.
 
     Args:
         x: Images, or images with labels.
@@ -84,7 +84,7 @@ def _is_pair(x: Any, y: Any, image_rank: int | None) -> bool:
 
 
 def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
-    """Returns images and labels of a data set or data loader; other objects unchanged, and None."""
+    """Returns images and labels of a dataset or data loader; other objects unchanged, and None."""
     limit = machine_memory_mib() * 2**20 / 4
     examples = _examples_of(value, name)
     if examples is None:
@@ -154,7 +154,7 @@ def _split(item: Any, name: str) -> tuple[Any, Any]:
 
 
 def _examples_of(value: Any, name: str) -> _Examples | None:
-    """Returns the examples of a data set or data loader; None for an array, tensor, list or pandas object."""
+    """Returns the examples of a dataset or data loader; None for an array, tensor, list or pandas object."""
     kind = type(value).__name__
     if isinstance(value, tf.data.Dataset):
         cardinality = int(value.cardinality())

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import ndtr, ndtri
 
 from trainer.config.choices import LatentDistribution
 from trainer.config.fields import check_number, check_seed
@@ -24,13 +23,13 @@ _TRUNCATION_LIMIT = 2.0
 class InferenceMixin:
     """Sampling from a compiled GAN. `trainer.models.GAN` has the attributes that it uses.
 
-    Legend: `B` images of a batch, `N` images, `H W C` an image, `Z` latent size.
+    Shapes: `B` images of a batch, `N` images, `H W C` an image, `Z` latent size: that of `latent_size`.
     """
 
     def call(self: Any, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns images [B, H, W, C] of the EMA generator for latents [B, Z]."""
+        """Returns images [B, H, W, C] of the EMA generator for latents [B, Z] or [B, network_latent_size]."""
         self.require_compiled()
-        check_latents(latents, self.latent_dim)
+        check_latents(latents, self.latent_size, self.network_latent_size)
         return self.generate(latents, None, self.ema_generator, training)
 
     @property
@@ -57,9 +56,9 @@ class InferenceMixin:
             ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
             DataError: If labels are out of range, or the model takes none.
         """
-        seed = self.seed if seed is None else seed
-        latents, chosen = self._inputs_to_sample(num_images, labels, seed)
-        return self._sampler(self.image_range, latents, chosen, seed=seed), chosen
+        seed = self._resolve_seed(seed)
+        latents, labels = self._inputs_to_sample(num_images, labels, seed)
+        return self._sampler(self.image_range, latents, labels, seed=seed), labels
 
     def sample_features(
         self: Any, num_images: int, function: Function
@@ -86,53 +85,59 @@ class InferenceMixin:
         outputs = self._sampler.outputs(function, strategy, self.image_range, latents, labels, seed=self.seed)
         return outputs, labels
 
-    def latents_of(self: Any, numbers: np.ndarray, *, seed: int | None = None) -> np.ndarray:
-        """Returns the latents of single samples: those that `sample` uses for the images with these numbers.
+    def latents_of(self: Any, indices: np.ndarray, *, seed: int | None = None) -> np.ndarray:
+        """Returns the latents of single samples: those that `sample` uses for the images with these indices.
 
         Args:
-            numbers: Numbers of the samples from 0 up, integers [N] in any order.
+            indices: Indices of the samples from 0 up, integers [N] in any order.
             seed: Seed of the latents; None for the seed of the run.
 
         Returns:
             Latents float32 [N, Z].
         """
-        seed = self.seed if seed is None else seed
-        check_seed(seed)
-        blocks, rows = np.divmod(np.asarray(numbers), BLOCK_SIZE)
+        seed = self._resolve_seed(seed)
+        blocks, rows = np.divmod(np.asarray(indices), BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
-        drawn = [
+        latents = [
             self.sample_latents(StepRng(seed, 0, BLOCK_SIZE, int(block), purpose="samples")).numpy() for block in unique
         ]
-        return np.stack(drawn)[inverse, rows]
+        return np.stack(latents)[inverse, rows]
 
-    def truncate_latents(self: Any, latents: np.ndarray, psi: float) -> np.ndarray:
+    def truncate(self: Any, latents: tf.Tensor, psi: tf.Tensor | float) -> tf.Tensor:
         """Moves latents towards the center of their distribution, which trades variety for typical images.
 
         Normal latents become `psi` times a normal distribution that is truncated to [-2, 2]. Uniform latents are scaled
         by `psi` around their mean. Codes beside the latents keep their values. A network with an intermediate latent
-        space may override this method.
+        space may override this method. Exported models contain it.
 
         Args:
-            latents: Latents float32 [N, Z or more].
-            psi: Number in [0, 1].
+            latents: Latents float32 [N, Z].
+            psi: Number in [0, 1], or a tensor of them, float32 [N, 1].
 
         Returns:
             Latents of the same shape.
         """
-        own, codes = np.split(latents, [self.latent_dim], axis=1)
+        variables, codes = latents[:, : self.latent_dim], latents[:, self.latent_dim :]
         if self.latent_distribution == LatentDistribution.NORMAL:
-            low, high = ndtr([-_TRUNCATION_LIMIT, _TRUNCATION_LIMIT])
-            own = psi * ndtri(low + ndtr(own.astype(np.float64)) * (high - low))
+            low, high = (
+                _normal_cdf(tf.constant(limit, tf.float64)) for limit in (-_TRUNCATION_LIMIT, _TRUNCATION_LIMIT)
+            )
+            truncated = tf.math.ndtri(low + _normal_cdf(tf.cast(variables, tf.float64)) * (high - low))
+            variables = tf.cast(psi, tf.float32) * tf.cast(truncated, tf.float32)
         else:
-            own = 0.5 + psi * (own - 0.5)
-        return np.concatenate([own, codes], axis=1).astype(np.float32)
+            variables = 0.5 + psi * (variables - 0.5)
+        return tf.concat([variables, codes], axis=1)
+
+    def truncate_latents(self: Any, latents: np.ndarray, psi: float) -> np.ndarray:
+        """Applies `truncate` to latents float32 [N, Z]."""
+        return self.truncate(tf.constant(latents, tf.float32), psi).numpy()
 
     def images_from(
         self: Any,
         latents: np.ndarray,
         labels: np.ndarray | None = None,
         *,
-        numbers: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
         seed: int | None = None,
     ) -> np.ndarray:
         """Returns the images of latents. It is called most efficiently with multiples of 50 latents.
@@ -140,7 +145,7 @@ class InferenceMixin:
         Args:
             latents: Latents float32 [N, Z].
             labels: For conditional models, labels int32 [N], or weights of the classes float32 [N, K].
-            numbers: Numbers of the samples, of which random layers of the generator that are active during inference
+            indices: Indices of the samples, of which random layers of the generator that are active during inference
                 are a function. None: they are a function of the row.
             seed: Seed of such layers; None for the seed of the run.
 
@@ -148,16 +153,16 @@ class InferenceMixin:
             Images uint8 [N, H, W, C].
         """
         self.require_compiled()
-        seed = self.seed if seed is None else seed
-        if numbers is None or not seed_states([self.ema_generator]):
+        seed = self._resolve_seed(seed)
+        if indices is None or not seed_states([self.ema_generator]):
             return self._sampler(self.image_range, latents, labels, seed=seed)
-        blocks, rows = np.divmod(numbers, BLOCK_SIZE)
-        images = [np.empty(0)] * len(numbers)
+        blocks, rows = np.divmod(indices, BLOCK_SIZE)
+        images = [np.empty(0)] * len(indices)
         for block in np.unique(blocks):
             (positions,) = np.nonzero(blocks == block)
-            index = np.full(BLOCK_SIZE, positions[0])
-            index[rows[positions]] = positions
-            inputs = [None if array is None else array[index] for array in (latents, labels)]
+            order = np.full(BLOCK_SIZE, positions[0])
+            order[rows[positions]] = positions
+            inputs = [None if array is None else array[order] for array in (latents, labels)]
             decoded = self._sampler(self.image_range, *inputs, seed=seed, first_block=int(block))
             for position in positions:
                 images[position] = decoded[rows[position]]
@@ -180,15 +185,30 @@ class InferenceMixin:
             raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
 
+    def _resolve_seed(self: Any, seed: Any) -> int:
+        """Returns a seed of samples as an int, also if it is an integer of NumPy; the seed of the run for None.
+
+        Raises:
+            ConfigError: If it is not a whole number of 64 bits, or it is None and the model is not compiled.
+        """
+        if seed is None:
+            return self.seed
+        check_seed(seed)
+        return int(seed)
+
     def _inputs_to_sample(self: Any, num_images: int, labels: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the latents [N, Z] and the labels int32 [N], or None, of samples."""
         check_number("num_images", num_images, whole=True, minimum=1)
-        check_seed(seed)
-        chosen = self.labels_to_sample(num_images, labels)
-        return self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy(), chosen
+        labels = self.labels_to_sample(num_images, labels)
+        return self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy(), labels
 
     @functools.cached_property
     def _sampler(self: Any) -> Sampler:
         return Sampler(
             lambda latents, labels: self.generate(latents, labels, self.ema_generator, False), self.networks.values()
         )
+
+
+def _normal_cdf(values: tf.Tensor) -> tf.Tensor:
+    """Returns the distribution function of N(0, 1) at float64 values."""
+    return 0.5 * tf.math.erfc(-values * 0.5**0.5)

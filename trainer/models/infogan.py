@@ -1,6 +1,6 @@
 """`InfoGAN`: codes that a recognition network must be able to recover from the generated images.
 
-Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
+Shapes: `B` images of a replica, `H W C` an image, `Z` latent size, `K` categories, `Q` continuous codes, `F` features.
 
 Source: arXiv 1606.03657.
 """
@@ -51,6 +51,7 @@ class InfoGAN(AuxiliaryHeadGAN):
         "generator": ("generator", "recognition"),
     }
     labels_are_codes = True
+    takes_targets = False
 
     def __init__(
         self,
@@ -105,10 +106,9 @@ class InfoGAN(AuxiliaryHeadGAN):
             terms["continuous"] = 0.5 * tf.reduce_sum(distance, axis=-1), self.continuous_weight
         for name, (term, weight) in terms.items():
             loss_output.add("generator", f"code/{name}", term, weight)
-            loss_output.add(self.objective.update.phase_of("fake"), None, term, weight)
-        if loss_output.has_phase("generator"):
-            is_right = tf.argmax(category, axis=-1, output_type=tf.int32) == categories
-            loss_output.metrics["generator"]["accuracy/category"] = tf.cast(is_right, tf.float32)
+            loss_output.add(self.objective.discriminator_update.phase_of("fake"), None, term, weight)
+        is_correct = tf.argmax(category, axis=-1, output_type=tf.int32) == categories
+        loss_output.log("generator", "accuracy/category", is_correct)
 
     def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """Returns traversals: a row per category, along which one continuous code changes; a block of rows per code."""
@@ -116,7 +116,7 @@ class InfoGAN(AuxiliaryHeadGAN):
             return super().sample_grid(rows, columns)
         first = self.latents_of(np.zeros(1, int))
         latents, categories = self.traversal(first, np.arange(min(self.num_classes, max(rows, 10))), columns)
-        return tile(self._sampler(self.image_range, latents, categories), columns)
+        return tile(self.images_from(latents, categories), columns)
 
     def traversal(self, latents: np.ndarray, categories: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the inputs of traversals, in which one continuous code changes along each row, and the others are 0.

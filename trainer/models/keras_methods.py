@@ -151,7 +151,7 @@ def _fixed(name: str) -> property:
 
 
 class KerasMethodsMixin:
-    """Methods of `keras.Model` that a GAN refuses or changes. Legend: see `trainer.models.GAN`."""
+    """Methods of `keras.Model` that a GAN refuses or changes. Shapes: see `trainer.models.GAN`."""
 
     step: int
 

@@ -23,17 +23,14 @@ class AdversarialLoss:
     Override `generator`, and `discriminator` or its two parts `on_real` and `on_fake`, which are summed.
     """
 
-    expects_logits = True
-    """True if the discriminator must end without an activation."""
-
-    reads_probabilities = False
-    """True if the discriminator must end in a sigmoid."""
+    from_logits: bool | None = True
+    """True if the discriminator must not end in a sigmoid, False if it must, and None if both are allowed."""
 
     decision_threshold = 0.0
     """The discriminator output above which an image counts as real, for accuracies and an adapted augmentation."""
 
     is_shift_invariant = False
-    """True if adding a constant to all logits changes nothing. Then no decision threshold has a meaning."""
+    """True if adding a constant to all logits changes nothing. Then `decision_threshold` has no meaning."""
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the discriminator: float32 [B]."""
@@ -59,6 +56,19 @@ class AdversarialLoss:
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the discriminator's output for the logs: the probability of being real, float32 [B] in [0, 1]."""
         return tf.sigmoid(logits)
+
+    def correct(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns which images the discriminator classifies correctly, for the accuracies in the logs.
+
+        Returns:
+            bool [B] by `real` and `fake`; nothing if no decision threshold has a meaning.
+        """
+        if self.is_shift_invariant:
+            return {}
+        return {
+            "real": real_logits > self.decision_threshold,
+            "fake": tf.logical_not(fake_logits > self.decision_threshold),
+        }
 
 
 _MIN_DIFFERENCE = 1e-5
@@ -238,6 +248,10 @@ class Relativistic(AdversarialLoss):
         """Returns D's output. Only differences have a meaning."""
         return logits
 
+    def correct(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns in which pairs D's output is greater for the real image: bool [B] by `pairs`."""
+        return {"pairs": real_logits > fake_logits}
+
 
 class KerasLoss(AdversarialLoss):
     """A Keras loss `(y_true, y_pred)` against the targets 1 and 0. D's loss is the mean of the real and the fake part.
@@ -254,9 +268,8 @@ class KerasLoss(AdversarialLoss):
                 "remove it."
             )
         self._function = function
-        from_logits = _from_logits(function)
-        self.expects_logits, self.reads_probabilities = from_logits is True, from_logits is False
-        self.decision_threshold = 0.0 if self.expects_logits or _is_hinge(function) else 0.5
+        self.from_logits = _from_logits(function)
+        self.decision_threshold = 0.0 if self.from_logits or _is_hinge(function) else 0.5
         self._check_reads_outputs()
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
@@ -270,7 +283,7 @@ class KerasLoss(AdversarialLoss):
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the probability of being real if D returns logits, else D's output."""
-        return tf.sigmoid(logits) if self.expects_logits else logits
+        return tf.sigmoid(logits) if self.from_logits else logits
 
     def _check_reads_outputs(self) -> None:
         """Rejects losses that one number per image does not change, such as those over the probabilities of classes."""

@@ -1,6 +1,6 @@
 """Inputs of generators and discriminators: latents or images, and labels beside them.
 
-Legend: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes.
+Shapes: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes.
 """
 
 import inspect
@@ -14,9 +14,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError, DataError, NetworkError, count_of
-from trainer.models.validation import input_shapes
-
-Shape = tuple[int | None, ...]
+from trainer.models.validation import Shape, input_shapes, matches
 
 _INTEGER_SHAPES: tuple[Shape, ...] = ((), (1,))
 _MAX_BFLOAT16_INTEGER = 256
@@ -48,14 +46,15 @@ def check_latent_dim(latent_dim: int | None, input_dim: int | None) -> int:
     return int(size)  # type: ignore[arg-type]
 
 
-def check_latents(latents: tf.Tensor, latent_dim: int) -> None:
-    """Rejects the argument of `GAN.call` if it is not latents [B, Z].
+def check_latents(latents: tf.Tensor, *sizes: int) -> None:
+    """Rejects the argument of `GAN.call` if it is not latents [B, one of `sizes`].
 
     Raises:
         DataError: If it has another shape.
     """
-    if not _matches(tuple(latents.shape[1:]), (latent_dim,)):
-        raise DataError(f"latents has the shape {tuple(latents.shape)}; pass latents of shape [N, {latent_dim}].")
+    if not any(matches(tuple(latents.shape[1:]), (size,)) for size in sizes):
+        allowed = " or ".join(f"[N, {size}]" for size in dict.fromkeys(sizes))
+        raise DataError(f"latents has the shape {tuple(latents.shape)}; pass latents of shape {allowed}.")
 
 
 def call_with_labels(
@@ -86,7 +85,7 @@ def call_with_labels(
         return network(tf.concat([data, planes], axis=-1), training=training)
     inputs, pack = _inputs_of(network)
     label = inputs[position]
-    if label.shape in _INTEGER_SHAPES:
+    if label.shape in _INTEGER_SHAPES and num_classes > 1:  # a single condition has this shape, too
         classes = tf.argmax(labels, axis=-1, output_type=tf.int32) if has_weights else labels
         label_input = tf.reshape(classes, [-1, *label.shape])
     else:
@@ -116,7 +115,7 @@ def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, 
     if len(inputs) > 2:
         raise _error(role, inputs, data_shape, num_classes)
     positions = [
-        i for i in (0, 1) if _takes_labels(inputs[i], num_classes) and _matches(inputs[1 - i].shape, data_shape)
+        i for i in (0, 1) if _takes_labels(inputs[i], num_classes) and matches(inputs[1 - i].shape, data_shape)
     ]
     if len(positions) == 2:
         integers = [i for i in positions if (inputs[i].dtype or "").startswith("int")]
@@ -164,13 +163,7 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
 
 
 def _takes_labels(label: _Input, num_classes: int) -> bool:
-    return label.dtype != "string" and (label.shape in _INTEGER_SHAPES or _matches(label.shape, (num_classes,)))
-
-
-def _matches(expected: Shape, actual: Shape) -> bool:
-    """Returns whether two shapes agree, in which None is any number."""
-    pairs = zip(expected, actual, strict=False)
-    return len(expected) == len(actual) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+    return label.dtype != "string" and (label.shape in _INTEGER_SHAPES or matches(label.shape, (num_classes,)))
 
 
 def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shape, num_classes: int) -> None:
@@ -178,10 +171,10 @@ def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shap
     is_image = role == "discriminator"
     for expected in input_shapes(network):
         actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + num_classes)
-        is_right = _matches(expected, actual) or (not is_image and _matches(expected, (*actual, 1)))
+        is_right = matches(expected, actual) or (not is_image and matches(expected, (*actual, 1)))
         if is_right or (is_image and len(expected) != len(actual)):
             return
-        if is_image and not _matches(expected, data_shape):
+        if is_image and not matches(expected, data_shape):
             raise DataError(
                 f"x has images of shape {data_shape}, {actual} with {num_classes} planes of labels, but the "
                 f"discriminator takes {expected}."

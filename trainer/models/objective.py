@@ -1,18 +1,17 @@
 """The losses of generator and discriminator: an adversarial loss on augmented images, and penalties.
 
-Legend: `B` images of a replica, `H W C` an image, `P` patches that the discriminator rates one by one.
+Shapes: `B` images of a replica, `H W C` an image, `P` patches that the discriminator rates one by one.
 """
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainer.config.compatibility import check_objective
 from trainer.models import losses
 from trainer.models.augmenter import Augmenter
-from trainer.models.discriminator_passes import Discriminate, DiscriminatorOutput, DiscriminatorPasses, LabeledImages
+from trainer.models.discriminator_passes import DiscriminatorOutput, DiscriminatorPasses, PassInputs
 from trainer.models.discriminator_updates import UPDATES
 from trainer.models.penalties import Penalty
 from trainer.models.validation import as_losses
@@ -44,6 +43,11 @@ class LossOutput:
         """The discriminator's output for the fake images."""
         return self._passes.fake
 
+    @property
+    def rng(self) -> StepRng:
+        """The random numbers of the step."""
+        return self._passes.rng
+
     def has_phase(self, phase: str) -> bool:
         """Returns whether this forward pass computes the loss of a phase."""
         return phase in self.metrics
@@ -66,6 +70,20 @@ class LossOutput:
         self.losses[phase] += weight * term
         if name is not None:
             self.metrics[phase][f"loss/{name}"] = term
+
+    def log(self, phase: str, name: str, values: tf.Tensor) -> None:
+        """Logs the mean of values without changing a loss.
+
+        Args:
+            phase: Name of the phase. A phase that this forward pass does not compute is ignored.
+            name: Name in the logs.
+            values: float32 or bool [B].
+
+        Raises:
+            NetworkError: If the values have another shape.
+        """
+        if self.has_phase(phase):
+            self.metrics[phase][name] = as_losses(values, name, self.losses[phase])
 
 
 class Objective:
@@ -100,36 +118,24 @@ class Objective:
         self._penalties = WeightedPenalties(penalties, weight, every_steps)
         check_objective(
             updates,
-            regularized=bool(penalties or augmenter),
+            has_regularizer=bool(penalties or augmenter),
             adapts=augmenter is not None and augmenter.adapts,
             loss=type(self.loss).__name__,
             is_separable=self.loss.is_separable,
             is_shift_invariant=self.loss.is_shift_invariant,
         )
-        self.update = UPDATES[updates]
+        self.discriminator_update = UPDATES[updates]
 
-    def __call__(
-        self,
-        discriminate: Discriminate,
-        discriminator: keras.Model,
-        real: LabeledImages,
-        fake: LabeledImages,
-        rng: StepRng,
-        phases: Collection[str],
-    ) -> LossOutput:
-        """Computes the losses of `phases` for one batch. `discriminator` is the network that `discriminate` runs."""
+    def __call__(self, inputs: PassInputs, phases: Collection[str]) -> LossOutput:
+        """Computes the losses of `phases` for one batch."""
         passes = DiscriminatorPasses(
-            discriminate,
-            discriminator,
-            real,
-            fake,
-            rng,
+            inputs,
             augmenter=self.augmenter,
-            concatenated=self.update.concatenated,
-            record_gradients=self._penalties.apply_to_every_step,
+            concatenated=self.discriminator_update.concatenated,
+            record_gradients=self._penalties.applies_every_step,
         )
         output = LossOutput(phases, passes)
-        if any(phase in phases for phase in self.update.phases):
+        if any(phase in phases for phase in self.discriminator_update.phases):
             self._add_discriminator_losses(output, passes, phases)
         if "generator" in phases:
             output.losses["generator"] = self._generator_loss(passes)
@@ -143,7 +149,7 @@ class Objective:
     def _add_discriminator_losses(
         self, output: LossOutput, passes: DiscriminatorPasses, phases: Collection[str]
     ) -> None:
-        for phase, values in self.update.losses(self.loss, passes, phases).items():
+        for phase, values in self.discriminator_update.losses(self.loss, passes, phases).items():
             logits = passes.fake.logits if phase == "discriminator_fake" else passes.real.logits
             output.losses[phase] = self._per_example(values, logits)
         self._log_scores(output, passes)
@@ -151,7 +157,8 @@ class Objective:
             weighted_terms, terms = self._penalties.values(passes)
             for weighted_term in weighted_terms:
                 output.losses["discriminator"] += weighted_term
-            output.metrics["discriminator"].update({f"penalty/{name}": term for name, term in terms.items()})
+            for name, term in terms.items():
+                output.log("discriminator", f"penalty/{name}", term)
         if self.augmenter is not None:
             logits = passes.real.logits - self.loss.decision_threshold
             self.augmenter.observe(logits, is_first_pass=passes.rng.repeat == 0)
@@ -161,14 +168,12 @@ class Objective:
         return self._per_example(self.loss.generator(passes.real.logits, fake_logits), fake_logits)
 
     def _log_scores(self, output: LossOutput, passes: DiscriminatorPasses) -> None:
-        """Logs the mean output and the accuracy of the discriminator, for real and for fake images."""
-        for kind, logits in (("real", passes.real.logits), ("fake", passes.fake.logits)):
-            phase = self.update.phase_of(kind)
-            if output.has_phase(phase):
-                is_above = logits > self.loss.decision_threshold
-                is_right = is_above if kind == "real" else tf.logical_not(is_above)
-                output.metrics[phase][f"score/{kind}"] = self._per_example(self.loss.score(logits), logits)
-                output.metrics[phase][f"accuracy/{kind}"] = self._per_example(tf.cast(is_right, tf.float32), logits)
+        """Logs the mean output of the discriminator for real and for fake images, and its accuracies."""
+        real, fake = passes.real.logits, passes.fake.logits
+        values = {f"score/{kind}": self.loss.score(logits) for kind, logits in (("real", real), ("fake", fake))}
+        values |= {f"accuracy/{kind}": is_correct for kind, is_correct in self.loss.correct(real, fake).items()}
+        for name, value in values.items():
+            output.log(self.discriminator_update.phase_of(name.partition("/")[2]), name, self._per_example(value, real))
 
     def _per_example(self, values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return as_losses(values, type(self.loss).__name__, logits)

@@ -1,6 +1,6 @@
 """Penalties: regularizers of the discriminator, on the gradients of its logits with respect to images.
 
-Legend: `B` images of a replica, `H W C` an image.
+Shapes: `B` images of a replica, `H W C` an image.
 """
 
 from collections.abc import Callable

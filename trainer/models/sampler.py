@@ -1,10 +1,10 @@
 """Generation of 8-bit images in blocks, and of what is computed from them.
 
-Legend: `N` images, `B` images of a block, `H W C` an image.
+Shapes: `N` images, `B` images of a block, `H W C` an image.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -46,7 +46,8 @@ class Sampler:
         This process generates them alone. Fewer images than a block are not padded to one, for speed, so that they
         may be rounded differently. `first_block` is the number of the first block, for the seeds of random layers.
         """
-        return self.outputs(_images_alone, None, image_range, *inputs, seed=seed, first_block=first_block)[0]
+        pad = next(len(array) for array in inputs if array is not None) >= BLOCK_SIZE
+        return self._run(_images_alone, None, image_range, inputs, pad=pad, seed=seed, first_block=first_block)[0]
 
     def outputs(
         self,
@@ -55,7 +56,6 @@ class Sampler:
         image_range: tuple[float, float],
         *inputs: np.ndarray | None,
         seed: int = 0,
-        first_block: int = 0,
     ) -> tuple[np.ndarray, ...]:
         """Applies a function to each block of images, on the replica that generates it.
 
@@ -65,24 +65,35 @@ class Sampler:
             image_range: Range of the generator's images.
             *inputs: Arrays [N, ...] or None.
             seed: Seed of random layers.
-            first_block: Number of the first block, of which the random layers' numbers are a function, too.
 
         Returns:
             The function's outputs for all images, [N, ...] each.
         """
-        arrays = [array for array in inputs if array is not None]
-        is_padded = function is not _images_alone or len(arrays[0]) >= BLOCK_SIZE
-        is_missing = tuple(array is None for array in inputs)
-        key = (function, strategy, image_range, is_missing, is_padded)
+        return self._run(function, strategy, image_range, inputs, pad=True, seed=seed)
+
+    def _run(
+        self,
+        function: Function,
+        strategy: tf.distribute.Strategy | None,
+        image_range: tuple[float, float],
+        inputs: Sequence[np.ndarray | None],
+        *,
+        pad: bool,
+        seed: int,
+        first_block: int = 0,
+    ) -> tuple[np.ndarray, ...]:
+        """Does what `outputs` describes. Without `pad`, the N images are one block, which this process generates."""
+        shapes = tuple(None if array is None else array.shape[1:] for array in inputs)  # only N may change
+        key = (function, strategy, image_range, shapes, pad)
         if key not in self._compiled:
             if len(self._compiled) == _MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
-            run = self._with_generator(function, image_range, is_missing)
-            self._compiled[key] = ReplicatedFunction(run, strategy) if is_padded else _on_one_block(run)
-        return self._compiled[key](self._blocks(arrays, seed, first_block))
+            run = self._with_generator(function, image_range, [array is None for array in inputs])
+            self._compiled[key] = ReplicatedFunction(run, strategy) if pad else _on_one_block(run)
+        return self._compiled[key](self._blocks([array for array in inputs if array is not None], seed, first_block))
 
     def _with_generator(
-        self, function: Function, image_range: tuple[float, float], is_missing: tuple[bool, ...]
+        self, function: Function, image_range: tuple[float, float], is_missing: Sequence[bool]
     ) -> Callable[..., tuple[tf.Tensor, ...]]:
         """Returns a function of seeds uint32 [B, seeds, 2] and the inputs that are not missing."""
 

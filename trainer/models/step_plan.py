@@ -38,13 +38,14 @@ def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) 
         divergence=state.divergence,
         horizontal_flips=horizontal_flips,
         salt=state.divergence.num_rollbacks,
+        accumulate_steps=state.accumulate_steps,
     )
 
 
 def _groups(gan: Any, state: CompiledState) -> tuple[PhaseGroup, ...]:
     """Both phases in one group if they are simultaneous; else the discriminator's phases, then the generator's."""
     generator = _phase(gan, state, "generator")
-    discriminator = [_phase(gan, state, name) for name in state.objective.update.phases]
+    discriminator = [_phase(gan, state, name) for name in state.objective.discriminator_update.phases]
     if state.update_order == UpdateOrder.SIMULTANEOUS:
         return (PhaseGroup((*discriminator, generator)),)
     return (*(PhaseGroup((phase,), state.discriminator_repeats) for phase in discriminator), PhaseGroup((generator,)))

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from trainer.config import check_batch
+from trainer.config import check_batch, check_micro_batches
 from trainer.config.fields import check_number
 from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
@@ -12,7 +12,7 @@ from trainer.errors import DataError
 from trainer.models.arrays import as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
-from trainer.models.validation import check_reaches
+from trainer.models.validation import check_reaches, names_with_role
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
 
@@ -34,7 +34,9 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
         DataError: If `x` and `y` do not fit each other or the GAN.
         NetworkError: If the networks do not fit the data.
     """
+    _check_targets(gan, x, y, balance_classes)
     num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
+    check_micro_batches(batch_size, gan.compiled_state.accumulate_steps, num_replicas, "batch_size")
     if isinstance(x, StreamedDataset):
         check_batch(batch_size, x.num_examples, num_replicas, "batch_size")
         _check_images(gan, x.image_shape, gan.image_range)
@@ -63,12 +65,22 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
+def _check_targets(gan: Any, x: Any, y: Any, balance_classes: bool) -> None:
+    """Rejects a second argument of `GAN.fit` that would have no effect."""
+    if y is None:
+        return
+    if isinstance(x, StreamedDataset):
+        raise DataError("y has no effect with a StreamedDataset, which has its own labels; pass y=None.")
+    if not (gan.takes_targets or balance_classes):
+        raise DataError(
+            f"y has no effect, because {type(gan).__name__} learns without labels; omit y, or use ConditionalGAN."
+        )
+
+
 def _image_rank(gan: Any) -> int | None:
     """Number of dimensions of an image that the networks make; None if it is not known."""
-    outputs = next(
-        (gan.networks[name] for name in gan.optimizer_groups["generator"] if name.startswith("generator")), None
-    )
-    tensors = getattr(outputs, "outputs", None)
+    names = names_with_role("generator", gan.optimizer_groups["generator"])
+    tensors = getattr(gan.networks[names[0]], "outputs", None) if names else None
     return len(tensors[0].shape) - 1 if tensors else None
 
 
@@ -100,6 +112,5 @@ def _balance(gan: Any, chunk: Chunk, y: Any) -> Chunk:
 def _check_images(gan: Any, shape: tuple[int, ...], image_range: tuple[float, float]) -> None:
     """Rejects images whose shape or range the networks do not take or make."""
     gan.check_image_shape(shape)
-    for name in gan.optimizer_groups["generator"]:
-        if name.startswith("generator"):
-            check_reaches(gan.networks[name], image_range)
+    for name in names_with_role("generator", gan.optimizer_groups["generator"]):
+        check_reaches(gan.networks[name], image_range)

@@ -1,6 +1,6 @@
 """Checks that networks, losses and data fit each other.
 
-Legend: `B` images of a replica, `P` patches, `Z` latent size, `K` classes.
+Shapes: `B` images of a replica, `P` patches, `Z` latent size, `K` classes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +13,7 @@ from trainer.config.choices import Precision
 from trainer.config.fields import check_choice
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.models.losses import AdversarialLoss
+from trainer.networks.layers import EqualizedConv2D, ModulatedConv2D
 
 _CONVOLUTIONS = (
     *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
@@ -20,10 +21,15 @@ _CONVOLUTIONS = (
     *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
     *(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D),
 )
+_OWN_CONVOLUTIONS = EqualizedConv2D, ModulatedConv2D
 _ACTIVATED_LAYERS = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
 _RESHAPING_LAYERS = keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity
 _POLICIES: dict[str, str] = {Precision.FLOAT32: "float32", Precision.BFLOAT16: "mixed_bfloat16"}
 _OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
+
+
+Shape = tuple[int | None, ...]
+"""Shape without B; None for unknown sizes."""
 
 
 def policy_of(precision: str | None) -> str:
@@ -52,7 +58,7 @@ def policy_of(precision: str | None) -> str:
     return policy
 
 
-def input_shapes(network: keras.layers.Layer) -> list[tuple[int | None, ...]]:
+def input_shapes(network: keras.layers.Layer) -> list[Shape]:
     """Returns the shape of each input of a Sequential or functional model, without B; empty for other models."""
     return [tuple(tensor.shape[1:]) for tensor in getattr(network, "inputs", None) or []]
 
@@ -66,7 +72,7 @@ def check_built(name: str, network: object) -> None:
 
 def check_layers(name: str, network: keras.layers.Layer) -> None:
     """Rejects a network with layers whose precision training does not support."""
-    for layer in _layers([network]):
+    for layer in all_layers([network]):
         if layer.quantization_mode is not None:
             raise NetworkError(
                 f"the layer {layer.name} of {name} is quantized to {layer.quantization_mode}, which cannot be trained; "
@@ -100,6 +106,11 @@ def check_distinct(networks: Mapping[str, keras.layers.Layer]) -> None:
                     f"{owner} and {name} share {variable.path}; make the methods get_* return a new network with new "
                     "layers in each call."
                 )
+
+
+def names_with_role(role: str, names: Iterable[str]) -> list[str]:
+    """Returns the names of the networks that are a `generator` or `discriminator`, without heads and image pools."""
+    return [name for name in names if name.startswith(role)]
 
 
 def check_optimizer_groups(
@@ -146,12 +157,12 @@ def trained_variables(
 def check_expects(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> None:
     """Rejects a discriminator that ends in a sigmoid if the loss expects logits, and the reverse."""
     last = _last_activation(discriminator)
-    if loss.expects_logits and last is keras.activations.sigmoid:
+    if loss.from_logits is True and last is keras.activations.sigmoid:
         raise NetworkError(
             "the loss expects logits, but the discriminator ends in a sigmoid; remove that activation, or pass a loss "
             "on probabilities such as keras.losses.binary_crossentropy."
         )
-    if loss.reads_probabilities and last is keras.activations.linear:
+    if loss.from_logits is False and last is keras.activations.linear:
         raise NetworkError(
             "the loss expects probabilities, but the discriminator ends without an activation; end it in a sigmoid, or "
             "pass a loss on logits such as keras.losses.BinaryCrossentropy(from_logits=True)."
@@ -191,7 +202,7 @@ def check_takes_latents(generator: keras.layers.Layer, latent_size: int | None) 
     expected = input_shapes(generator)
     if not expected or latent_size is None:
         return
-    if len(expected) == 1 and (_matches(expected[0], (latent_size,)) or _matches(expected[0], (latent_size, 1))):
+    if len(expected) == 1 and (matches(expected[0], (latent_size,)) or matches(expected[0], (latent_size, 1))):
         return
     raise NetworkError(
         f"the generator takes {' and '.join(map(str, expected))}, but latents have the shape ({latent_size},); start "
@@ -207,12 +218,14 @@ def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...]
             f"the discriminator takes {' and '.join(map(str, expected))}, but this model passes only images; start it "
             f"with one keras.Input({shape}), or use ConditionalGAN for labels."
         )
-    if expected and len(expected[0]) == len(shape) and not _matches(expected[0], shape):
+    if expected and len(expected[0]) == len(shape) and not matches(expected[0], shape):
         raise DataError(f"x has images of shape {shape}, but the discriminator takes {expected[0]}.")
 
 
-def _matches(expected: tuple[int | None, ...], actual: tuple[int, ...]) -> bool:
-    return len(expected) == len(actual) and all(e in (None, a) for e, a in zip(expected, actual, strict=True))
+def matches(expected: Shape, actual: Shape) -> bool:
+    """Returns whether two shapes agree, in which None is any number."""
+    pairs = zip(expected, actual, strict=False)
+    return len(expected) == len(actual) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
@@ -260,11 +273,11 @@ def per_example(values: tf.Tensor) -> tf.Tensor:
 
 def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
     """Returns whether any layer, at any depth, is a convolution."""
-    return any(isinstance(layer, _CONVOLUTIONS) for layer in _layers(networks))
+    return any(isinstance(layer, (*_CONVOLUTIONS, *_OWN_CONVOLUTIONS)) for layer in all_layers(networks))
 
 
-def _layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
+def all_layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
     """Yields the layers of networks at any depth."""
     for network in networks:
         yield network
-        yield from _layers(getattr(network, "layers", []))
+        yield from all_layers(getattr(network, "layers", []))

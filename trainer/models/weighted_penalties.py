@@ -1,6 +1,6 @@
 """Penalties as they enter the discriminator's loss: with their weight, at every step or at every k-th.
 
-Legend: `B` images of a replica.
+Shapes: `B` images of a replica.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.penalties import Penalty, get as get_penalty
 from trainer.models.validation import as_losses
 from trainer.training import schedules
-from trainer.training.step import discarded_updates
 
 
 class WeightedPenalties:
@@ -20,7 +19,8 @@ class WeightedPenalties:
     Args:
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
-        every_steps: Steps between two penalties. At k steps, a penalty has k times its weight.
+        every_steps: Steps between two penalties. At k steps, a penalty has k times its weight (lazy regularization,
+            arXiv 1912.04958, section 3.1).
     """
 
     def __init__(self, penalties: Sequence[str | Penalty], weight: schedules.ScheduleLike, every_steps: int):
@@ -32,26 +32,26 @@ class WeightedPenalties:
         return bool(self._penalties)
 
     @property
-    def apply_to_every_step(self) -> bool:
+    def applies_every_step(self) -> bool:
         """True if every step has penalties. They then share the passes of the loss."""
         return bool(self._penalties) and self._every_steps == 1
 
     def values(self, passes: DiscriminatorPasses) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns the weighted terms of the loss, and each penalty before its weight, by name: float32 [B]."""
         step = passes.rng.step
-        if self.apply_to_every_step:
+        if self.applies_every_step:
             terms = self._terms(passes)
             weight = self._weight(step)
             return [weight * term for term in terms.values()], terms
-        return self._values_at_times(passes, step)
+        return self._lazy_values(passes, step)
 
-    def _values_at_times(
+    def _lazy_values(
         self, passes: DiscriminatorPasses, step: tf.Tensor
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Runs the discriminator once more in the steps that have penalties, to avoid the cost in other steps."""
+        """Runs the discriminator once more in every k-th step, to avoid the cost of penalties in the other steps."""
 
         def at_this_step() -> tf.Tensor:
-            with discarded_updates(passes.discriminator):
+            with passes.discarded_updates():
                 return tf.stack([*self._terms(passes.run_again()).values()])
 
         zero_terms = tf.zeros([len(self._penalties), int(passes.real.images.shape[0])])

@@ -14,10 +14,12 @@ from trainer.networks.registry import (
 
 from trainer.networks import (  # isort: skip  (importing a module registers its architectures)
     dcgan,  # noqa: F401
+    fastgan,  # noqa: F401
     image_translation,  # noqa: F401
     mlp,  # noqa: F401
     r3gan,  # noqa: F401
     resnet,  # noqa: F401
+    stylegan2,  # noqa: F401
     upsampling,  # noqa: F401
 )
 

@@ -86,7 +86,7 @@ def dcgan(
         output_activation=output_activation,
         stem=generator_stem,
     )
-    discriminator = _DCGANDiscriminator(
+    discriminator = DCGANDiscriminator(
         input_shape=(height, width, channels + condition_size),
         create=LayerFactory(discriminator_activation, leaky_slope, batch_norm_momentum, initializer),
         filters=discriminator_filters,
@@ -177,17 +177,19 @@ class _DCGANGenerator:
 
 
 @dataclasses.dataclass(frozen=True)
-class _DCGANDiscriminator:
+class DCGANDiscriminator:
+    """A stack of strided convolutions; see the options of `dcgan`. Other architectures may use it, too."""
+
     input_shape: tuple[int, int, int]
     create: LayerFactory
     filters: Sequence[int]
     strides: Sequence[int]
     kernel_size: int
-    dense: Sequence[int]
-    batch_norm: str
-    head: str
-    spectral_norm: bool
-    dropout: float
+    dense: Sequence[int] = ()
+    batch_norm: str = "none"
+    head: str = "dense"
+    spectral_norm: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_int_list("discriminator_strides", self.strides)

@@ -1,6 +1,6 @@
 """Networks that translate images into images, and the patch discriminator that classifies their output.
 
-Legend: `B` images, `H W C` image shape, `h w` grid of patches, `K` label values.
+Shapes: `B` images, `H W C` image shape, `h w` grid of patches, `K` label values.
 """
 
 import functools
@@ -31,6 +31,7 @@ def resnet_translator(
     discriminator_filters: int = 64,
     discriminator_layers: int = 3,
     initializer: str = "normal_02",
+    input_channels: int = 0,
 ) -> Networks:
     """Generator [B, H, W, C+K] -> [B, H, W, C] of residual blocks on a small map, and a patch discriminator.
 
@@ -48,6 +49,8 @@ def resnet_translator(
         discriminator_filters: Channels of the discriminator's first map.
         discriminator_layers: Number of its convolutions of stride 2; 3 for patches of 70×70 pixels.
         initializer: Initializer of all kernels: `normal_02` for N(0, 0.02), or a Keras name.
+        input_channels: Channels I of the inputs of pairs, for a generator [B, H, W, I] -> [B, H, W, C] and a
+            discriminator of [B, H, W, I + C]; 0 for images of one kind. A model for pairs sets it.
     """
     check_positive_ints(
         generator_filters=generator_filters,
@@ -57,15 +60,14 @@ def resnet_translator(
         discriminator_layers=discriminator_layers,
     )
     _check_divisible(image_shape, "downsamplings", downsamplings, smallest_map=2)
-    height, width, channels = image_shape
-    shape = (height, width, channels + condition_size)
-    _check_patches(shape, discriminator_layers)
+    shape, discriminator_shape = _input_shapes(image_shape, condition_size, input_channels)
+    _check_patches(discriminator_shape, discriminator_layers)
     widths = [generator_filters * 2**level for level in range(downsamplings + 1)]
     generator = functools.partial(
-        _resnet_generator, shape, channels, widths, residual_blocks, output_activation, initializer
+        _resnet_generator, shape, image_shape[2], widths, residual_blocks, output_activation, initializer
     )
     discriminator = functools.partial(
-        _patch_discriminator, shape, discriminator_filters, discriminator_layers, initializer
+        _patch_discriminator, discriminator_shape, discriminator_filters, discriminator_layers, initializer
     )
     return {"generator": generator, "discriminator": discriminator}
 
@@ -112,6 +114,7 @@ def unet_translator(
     discriminator_filters: int = 64,
     discriminator_layers: int = 3,
     initializer: str = "normal_02",
+    input_channels: int = 0,
 ) -> Networks:
     """Generator [B, H, W, C+K] -> [B, H, W, C] down to a small map and up again, and a patch discriminator.
 
@@ -128,6 +131,8 @@ def unet_translator(
         discriminator_filters: Channels of the discriminator's first map.
         discriminator_layers: Number of its convolutions of stride 2; 3 for patches of 70×70 pixels.
         initializer: Initializer of all kernels: `normal_02` for N(0, 0.02), or a Keras name.
+        input_channels: Channels I of the inputs of pairs, for a generator [B, H, W, I] -> [B, H, W, C] and a
+            discriminator of [B, H, W, I + C]; 0 for images of one kind. A model for pairs sets it.
     """
     check_positive_ints(
         generator_filters=generator_filters,
@@ -137,13 +142,14 @@ def unet_translator(
     )
     check_rates(dropout=dropout)
     _check_divisible(image_shape, "depth", depth, smallest_map=1)
-    height, width, channels = image_shape
-    shape = (height, width, channels + condition_size)
-    _check_patches(shape, discriminator_layers)
+    shape, discriminator_shape = _input_shapes(image_shape, condition_size, input_channels)
+    _check_patches(discriminator_shape, discriminator_layers)
     widths = [generator_filters * min(2**level, _MAX_WIDENING) for level in range(depth)]
-    generator = functools.partial(_unet_generator, shape, channels, widths, dropout, output_activation, initializer)
+    generator = functools.partial(
+        _unet_generator, shape, image_shape[2], widths, dropout, output_activation, initializer
+    )
     discriminator = functools.partial(
-        _patch_discriminator, shape, discriminator_filters, discriminator_layers, initializer
+        _patch_discriminator, discriminator_shape, discriminator_filters, discriminator_layers, initializer
     )
     return {"generator": generator, "discriminator": discriminator}
 
@@ -202,6 +208,19 @@ def _conv_and_norm(
     kernel = get_initializer(initializer)
     convolve = convolution(filters, kernel_size, stride, padding, use_bias=False, kernel_initializer=kernel)
     return InstanceNormalization()(convolve(maps))
+
+
+def _input_shapes(
+    image_shape: tuple[int, int, int], condition_size: int, input_channels: int
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Returns the shapes (H, W, C) of what the generator and the discriminator take.
+
+    Without `input_channels`, both take images. With it, the generator takes inputs of so many channels, and the
+    discriminator an input and an image.
+    """
+    height, width, channels = image_shape
+    generator_channels = (input_channels or channels) + condition_size
+    return (height, width, generator_channels), (height, width, channels + condition_size + input_channels)
 
 
 def _check_patches(shape: tuple[int, int, int], num_layers: int) -> None:

@@ -1,6 +1,6 @@
 """The networks of R3GAN: residual blocks without normalization around grouped convolutions.
 
-Legend: `B` images, `H W C` image shape, `h w` size of the base map, `F` channels of a map, `Z` latent size, `K` label
+Shapes: `B` images, `H W C` image shape, `h w` size of the base map, `F` channels of a map, `Z` latent size, `K` label
 values.
 
 A block is x + conv1(act(grouped3(act(conv1(x))))). Its activation adds a learned bias and applies a leaky ReLU of slope
@@ -32,14 +32,15 @@ import keras
 import tensorflow as tf
 from keras import layers as keras_layers
 
+from trainer.config.image_sizes import check_divisible_by_four, num_halvings
 from trainer.errors import ConfigError
 from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
+from trainer.networks.layers.label_projection import projection_discriminator
+from trainer.networks.layers.leaky_relu import SLOPE, leaky_relu
 from trainer.networks.registry import Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_positive_ints
 
-_SLOPE = 0.2
-_ACTIVATION_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5
-_MIN_BASE = 4
+_ACTIVATION_GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 _DEFAULT_FILTERS = (8, 16, 64)
 
 
@@ -108,11 +109,7 @@ def _discriminator(
         maps = add_blocks(maps, num_stages=len(stages))
     features = MapReadout()(maps)
     logits = keras_layers.Dense(1, use_bias=False, kernel_initializer=_normal(), dtype="float32")(features)
-    if not condition_size:
-        return keras.Model(images, logits, name="discriminator")
-    labels = keras.Input((condition_size,))
-    logits = LabelProjection(dtype="float32")([logits, features, labels])
-    return keras.Model([images, labels], logits, name="discriminator")
+    return projection_discriminator(images, features, logits, condition_size)
 
 
 @keras.saving.register_keras_serializable("trainer")
@@ -123,7 +120,7 @@ class BiasedLeakyReLU(keras_layers.Layer):
         self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return _leaky_relu(tf.nn.bias_add(inputs, tf.convert_to_tensor(self.bias)))
+        return leaky_relu(tf.nn.bias_add(inputs, tf.convert_to_tensor(self.bias)))
 
 
 @keras.saving.register_keras_serializable("trainer")
@@ -156,21 +153,6 @@ class MapReadout(keras_layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(inputs * tf.convert_to_tensor(self.kernel), axis=[1, 2])
-
-
-@keras.saving.register_keras_serializable("trainer")
-class LabelProjection(keras_layers.Layer):
-    """Adds to logits [B, 1] the scaled product of features [B, F] and the embeddings of one-hot labels [B, K]."""
-
-    def build(self, input_shape: list[tuple[Any, ...]]) -> None:
-        _, (_, size), (_, num_classes) = input_shape
-        initializer = keras.initializers.RandomNormal(stddev=1.0)
-        self.embeddings = self.add_weight(shape=(num_classes, size), initializer=initializer, name="embeddings")
-
-    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        logits, features, labels = inputs
-        embedded = tf.matmul(labels, tf.convert_to_tensor(self.embeddings))
-        return logits + tf.reduce_sum(embedded * features, axis=1, keepdims=True) * features.shape[1] ** -0.5
 
 
 def _add_blocks(
@@ -212,19 +194,14 @@ def _stage_filters(
 ) -> tuple[int, ...]:
     """Returns the channels of each stage. The default is ordered from the image to the base map unless `reverse`."""
     height, width, _ = image_shape
-    if height % 4 or width % 4:
-        raise ConfigError(
-            f"r3gan needs images with sides divisible by 4 and got {height}×{width}; resize or crop the images."
-        )
+    check_divisible_by_four("r3gan", height, width)
     if filters is None:
-        num_stages = 1
-        while math.gcd(height, width) % 2**num_stages == 0 and min(height, width) >= _MIN_BASE * 2**num_stages:
-            num_stages += 1
+        num_stages = num_halvings(height, width) + 1
         defaults = [_DEFAULT_FILTERS[min(stage, len(_DEFAULT_FILTERS) - 1)] for stage in range(num_stages)]
         return tuple(defaults[::-1] if reverse else defaults)
     check_int_list(option, filters, min_length=0)
-    num_halvings = len(filters) - 1
-    if num_halvings < 0 or math.gcd(height, width) % 2**num_halvings:
+    halvings = len(filters) - 1
+    if halvings < 0 or math.gcd(height, width) % 2**halvings:
         raise ConfigError(
             f"{option}={list(filters)} has {len(filters)} stages, which do not fit {height}×{width} images; "
             "give at least one filter and at most one more than the number of times both sides can be halved."
@@ -234,17 +211,3 @@ def _stage_filters(
 
 def _base_size(image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
     return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
-
-
-@tf.custom_gradient
-def _leaky_relu(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Applies a leaky ReLU. In second derivatives, TensorFlow's own one adds a map of zeros."""
-    outputs = tf.nn.leaky_relu(inputs, _SLOPE)
-    return outputs, lambda upstream: _leaky_relu_gradient(upstream, tf.stop_gradient(outputs))
-
-
-@tf.custom_gradient
-def _leaky_relu_gradient(upstream: tf.Tensor, outputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """Multiplies `upstream` by the derivative at `outputs`, which have the same sign as the inputs."""
-    gradient = tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=_SLOPE)
-    return gradient, lambda upstream: (_leaky_relu_gradient(upstream, outputs), None)

@@ -4,6 +4,7 @@ Source: a common variant of arXiv 1511.06434, with upsampling as recommended aga
 al., "Deconvolution and Checkerboard Artifacts", Distill 2016.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -11,7 +12,8 @@ from keras import layers as keras_layers
 
 from trainer.config.fields import check_choice
 from trainer.networks.building_blocks import LayerFactory, crop_layers
-from trainer.networks.layers import Conv2D, Conv2DTranspose, Dropout, UpsamplingConv2D
+from trainer.networks.dcgan import DCGANDiscriminator
+from trainer.networks.layers import Conv2DTranspose, UpsamplingConv2D
 from trainer.networks.registry import Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_positive_ints, check_rates
 
@@ -55,25 +57,29 @@ def upsampling(
     """
     check_int_list("generator_filters", generator_filters, min_length=2)
     check_int_list("discriminator_filters", discriminator_filters)
-    sizes = {"transposed_kernel_size": transposed_kernel_size, "discriminator_kernel_size": discriminator_kernel_size}
-    check_positive_ints(**sizes)
+    check_positive_ints(transposed_kernel_size=transposed_kernel_size)
     check_rates(leaky_slope, dropout, batch_norm_momentum)
     check_choice("upsampling_kernel_size", upsampling_kernel_size, (1, 3, 5, 7))
     check_choice("generator_activation", generator_activation, ("relu", "leaky_relu"))
-    check_choice("discriminator_activation", discriminator_activation, ("relu", "leaky_relu"))
-
-    def generator() -> keras.Model:
-        create = LayerFactory(generator_activation, leaky_slope, batch_norm_momentum, initializer)
-        kernel_sizes = (upsampling_kernel_size, transposed_kernel_size)
-        size = latent_dim + condition_size
-        return _generator(size, image_shape, generator_filters, kernel_sizes, output_activation, create)
-
-    def discriminator() -> keras.Model:
-        create = LayerFactory(discriminator_activation, leaky_slope, batch_norm_momentum, initializer)
-        shape = (*image_shape[:2], image_shape[2] + condition_size)
-        return _discriminator(shape, discriminator_filters, discriminator_kernel_size, dropout, create)
-
-    return {"generator": generator, "discriminator": discriminator}
+    height, width, channels = image_shape
+    generator = functools.partial(
+        _generator,
+        latent_dim + condition_size,
+        image_shape,
+        generator_filters,
+        (upsampling_kernel_size, transposed_kernel_size),
+        output_activation,
+        LayerFactory(generator_activation, leaky_slope, batch_norm_momentum, initializer),
+    )
+    discriminator = DCGANDiscriminator(
+        input_shape=(height, width, channels + condition_size),
+        create=LayerFactory(discriminator_activation, leaky_slope, batch_norm_momentum, initializer),
+        filters=discriminator_filters,
+        strides=[2] * len(discriminator_filters),
+        kernel_size=discriminator_kernel_size,
+        dropout=dropout,
+    )
+    return {"generator": generator, "discriminator": discriminator.build}
 
 
 def _generator(
@@ -118,20 +124,3 @@ def _generator(
         *crop_layers((base_height * scale, base_width * scale), (height, width)),
     ]
     return keras.Sequential(stack, name="generator")
-
-
-def _discriminator(
-    inputs_shape: tuple[int, int, int],
-    filters: Sequence[int],
-    kernel_size: int,
-    dropout: float,
-    create: LayerFactory,
-) -> keras.Model:
-    stack: list[keras_layers.Layer] = [keras.Input(inputs_shape)]
-    for count in filters:
-        stack.append(Conv2D(count, kernel_size, 2, "same", kernel_initializer=create.initializer()))
-        stack.append(create.activation())
-        if dropout:
-            stack.append(Dropout(dropout))
-    stack += [keras_layers.Flatten(), keras_layers.Dense(1, kernel_initializer=create.initializer())]
-    return keras.Sequential(stack, name="discriminator")

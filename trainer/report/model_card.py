@@ -21,7 +21,7 @@ _GRID_SIDE = 8
 _LIBRARIES = {ModelFormat.SAVED_MODEL: "tensorflow", ModelFormat.LITERT: "tflite"}
 """Library in the front matter, where it is not the name of the format."""
 _PRIVATE_SETTINGS = ("job_dir", "inception_weights")
-_TRANSLATOR, _INFOGAN = "cyclegan", "infogan"
+_TRANSLATORS, _INFOGAN = ("cyclegan", "pix2pix"), "infogan"
 _GOALS = {"MINIMIZE": "lower", "MAXIMIZE": "higher", None: ""}
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~$@&#:]|(?<=[A-Za-z])\.")
 """Characters that have a meaning inside a line of Markdown, HTML or mathematics, or that make a word a link."""
@@ -34,7 +34,7 @@ def card_files(
 
     Args:
         directory: Open directory of the run.
-        gan: Compiled GAN with the weights of the model. A CycleGAN without images to translate gets no picture.
+        gan: Compiled GAN with the weights of the model. An image translator without images gets no picture.
         model_format: Format of the model.
         step: Step of the exported checkpoint.
         inputs: Shape of each input of the model, without the number of images.
@@ -44,7 +44,7 @@ def card_files(
         StorageError: If a file of the run cannot be read.
     """
     run = RunReport(directory).training_facts(step)
-    has_samples = getattr(gan, "num_images_to_show", 1) > 0
+    has_samples = getattr(gan, "num_grid_images", 1) > 0
     label = int(gan.classes[0]) if gan.num_classes else 0
     files = {MODEL_CARD: _render(run, model_format, step, inputs, label, has_samples=has_samples)}
     return files | ({_SAMPLES: png(gan.sample_grid(_GRID_SIDE, _GRID_SIDE))} if has_samples else {})
@@ -60,7 +60,7 @@ def _render(
     has_samples: bool,
 ) -> bytes:
     config = run["config"]
-    is_translator = config.get("model") == _TRANSLATOR
+    is_translator = config.get("model") in _TRANSLATORS
     sections = [
         _front_matter(model_format, is_translator),
         f"# Generator of the recipe {_text(config.get('recipe'))}",
@@ -138,20 +138,33 @@ images = next(iter(generator(**inputs).values()))""",
 _VALUES = {
     "latents": "np.random.default_rng(0).{distribution}(size={shape}).astype(np.float32)",
     "labels": "np.full({shape}, {label}, np.int32)",
+    "conditions": "np.zeros({shape}, np.float32)",
     "images": "np.zeros({shape}, np.uint8)",
 }
 _NUM_IMAGES = 16
+_LATENTS_WITH_TRUNCATION = (
+    "np.pad(np.random.default_rng(0).{distribution}(size={shape}), ((0, 0), (0, 1)), constant_values=1)"
+    ".astype(np.float32)"
+)
+"""Latents of StyleGAN2, which have the truncation after them."""
 
 
 def _usage(
     config: Mapping[str, Any], model_format: ModelFormat, inputs: Mapping[str, Sequence[int]], label: int
 ) -> Iterator[str]:
     distribution = "uniform" if config.get("latent_distribution") == LatentDistribution.UNIFORM else "normal"
+    templates = {name: _VALUES["conditions" if name == "labels" and shape else name] for name, shape in inputs.items()}
+    size = config.get("latent_dim")
+    takes_truncation = isinstance(size, int) and [*inputs.get("latents", ())] == [size + 1]
+    if has_truncation := takes_truncation and config.get("model") != _INFOGAN:
+        inputs, templates["latents"] = {**inputs, "latents": (size or 0,)}, _LATENTS_WITH_TRUNCATION
     values = "\n".join(
-        f'    "{name}": {_VALUES[name].format(shape=(_NUM_IMAGES, *shape), label=label, distribution=distribution)},'
+        f'    "{name}": {templates[name].format(shape=(_NUM_IMAGES, *shape), label=label, distribution=distribution)},'
         for name, shape in inputs.items()
     )
     yield f"```python\n{_SNIPPETS[model_format].format(inputs=values)}\n```"
+    if has_truncation:
+        yield "The last latent of each image is the truncation psi, from 0 to 1; 1 is without truncation."
     if config.get("model") == _INFOGAN:
         yield "The last latents are the continuous codes, which were uniform in [-1, 1) during training."
     yield "The images are 8-bit, with the axes N, height, width, and channels."
@@ -182,7 +195,7 @@ def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step:
                 _text(row["name"].removeprefix("metric/")),
                 *(_number(row[key]) for key in ("value", "best")),
                 _GOALS[row["goal"]],
-                _number(row["floor"]),
+                _number(row["real_vs_real"]),
             )
             for row in rows
         ],
@@ -196,7 +209,7 @@ def _limits(is_translator: bool, *, has_labels: bool) -> Iterator[str]:
     if is_translator:
         yield "- It translates images of the kind that it was trained on, and other images arbitrarily."
     if has_labels:
-        yield "- Labels outside the range of the classes give arbitrary images."
+        yield "- It makes images of the classes of its training data only."
 
 
 def _settings_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -16,8 +16,18 @@ from trainer.report.pictures import Pictures, share_of_page
 from trainer.report.scalars import Scalars
 from trainer.report.sessions import Session, hours_of_training, sessions_of
 from trainer.report.settings_table import settings_table
-from trainer.storage import RunDirectory, documents, locate, read_json, write_atomically
-from trainer.storage.run_directory import CONFIG, EVENTS, METRICS, NEIGHBORS, is_sample_grid, read_events, sample_grids
+from trainer.storage import RunDirectory, documents, read_json, write_atomically
+from trainer.storage.local import LocalLocation
+from trainer.storage.run_directory import (
+    CONFIG,
+    EVENTS,
+    METRICS,
+    NEIGHBORS,
+    REAL_VS_REAL_EVENT,
+    is_sample_grid,
+    read_events,
+    sample_grids,
+)
 
 _NUM_POINTS = 600
 _METRIC = "metric/"
@@ -36,7 +46,7 @@ class RunReport:
 
     Args:
         directory: Open run directory.
-        price_per_hour: Price of one hour of all devices of the run together. None: unknown.
+        price_per_hour: Price of one hour of all machines of the run together. None: unknown.
     """
 
     def __init__(self, directory: RunDirectory, price_per_hour: float | None = None):
@@ -119,9 +129,9 @@ class RunReport:
         return json.loads(json.dumps(events), parse_constant=lambda _: None), num_damaged
 
     def _metric_rows(self, config: Mapping[str, Any], events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yields one row per metric: its first, last and best value, and that of real images (the floor)."""
-        floors = [event.get("values") for event in events if event["event"] == "floor"]
-        floor = floors[-1] if floors and isinstance(floors[-1], dict) else {}
+        """Yields one row per metric: its first, last and best value, and that of real against other real images."""
+        measured = [event.get("values") for event in events if event["event"] == REAL_VS_REAL_EVENT]
+        real_vs_real = measured[-1] if measured and isinstance(measured[-1], dict) else {}
         for name in self._scalars.names:
             if not name.startswith(_METRIC):
                 continue
@@ -133,7 +143,7 @@ class RunReport:
             if goal is not None and eligible.any():
                 index = int(np.argmin(np.where(eligible, values if goal == "MINIMIZE" else -values, np.inf)))
                 best, best_step = float(values[index]), int(steps[index])
-            yield {**row, "best": best, "best_step": best_step, "floor": _plain(floor.get(name))}
+            yield {**row, "best": best, "best_step": best_step, "real_vs_real": _plain(real_vs_real.get(name))}
 
     def _picture_urls(self, best_step: int | None, num_runs: int) -> dict[str, Any]:
         paths = sample_grids(self._directory.samples)
@@ -192,7 +202,7 @@ def _read_config(directory: RunDirectory) -> dict[str, Any]:
     path = directory.display_path(directory.config)
     remedy = "copy the run again, or use another directory"
     schema = documents.map_of(documents.anything)
-    return read_json(locate(directory.config), schema, remedy=remedy, error=CheckpointError, origin=path)
+    return read_json(LocalLocation(directory.config), schema, remedy=remedy, error=CheckpointError, origin=path)
 
 
 def _starts(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -226,7 +236,7 @@ def _monitor_of(config: Mapping[str, Any]) -> str | None:
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
     if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
         return None
-    return f"{_METRIC}{metrics.monitor(suite, num_samples)}"
+    return f"{_METRIC}{metrics.monitor_name(suite, num_samples)}"
 
 
 def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.errors import ConfigError, StorageError, quote
+from trainer.image_io import over_checkerboard
 from trainer.storage import Location, scratch_folder
 
 FRAMES_PER_SEC = 25
@@ -40,9 +41,10 @@ def write_animation(out: Location, blocks: Iterator[np.ndarray]) -> None:
 
     Args:
         out: File whose name ends in `.gif`, `.webp` or `.mp4`.
-        blocks: Frames uint8 [B, H, W, 1 or 3], at least one.
+        blocks: Frames uint8 [B, H, W, 1, 3 or 4], at least one. Frames with alpha are placed on a checkerboard.
     """
-    frames = (_enlarge(image) for block in blocks for image in block)
+    visible = (over_checkerboard(block) if block.shape[-1] == 4 else block for block in blocks)
+    frames = (_enlarge(image) for block in visible for image in block)
     if out.name.endswith(".mp4"):
         with scratch_folder() as scratch:
             _encode_mp4(scratch / out.name, frames)

@@ -1,6 +1,8 @@
 """Files of generated images: a grid, arrays, and a folder or an archive of single images.
 
-Everything is written completely or not at all. Legend: `N` images, `B` images of a block, `H W C` an image.
+Single files are written completely or not at all. Files of a folder appear after all of them are generated.
+
+Shapes: `N` images, `B` images of a block, `H W C` an image.
 """
 
 import contextlib
@@ -27,7 +29,7 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 def image_names(seeds: np.ndarray, labels: np.ndarray | None) -> list[str]:
     """Returns the names of single images, such as `seed-00000007.png` and `seed-00000007-label-3.png`."""
-    if labels is None:
+    if labels is None or labels.ndim == 2:
         return [f"seed-{seed:08d}.png" for seed in seeds.tolist()]
     return [f"seed-{seed:08d}-label-{label}.png" for seed, label in zip(seeds.tolist(), labels.tolist(), strict=True)]
 

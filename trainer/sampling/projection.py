@@ -1,6 +1,6 @@
 """Projection of a photo: latents whose image is as similar to the photo as the generator can make it.
 
-Legend: `C` candidates, `R` starts, `Z` latent size with codes, `H W` height and width of an image, `F` features.
+Shapes: `C` candidates, `R` starts, `Z` latent size with codes, `H W` height and width of an image, `F` features.
 """
 
 import io
@@ -19,7 +19,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.image_io import png, tile_with_captions
 from trainer.metrics.float32 import without_tf32
 from trainer.metrics.photos_network import PhotosNetwork
-from trainer.models import GAN, CycleGAN
+from trainer.models import GAN, ImageTranslator
 from trainer.models.sampler import as_bytes
 from trainer.sampling.samples import Samples, images_of, labels_of
 from trainer.storage import locate
@@ -40,7 +40,7 @@ class Projection:
 
     Attributes:
         latents: Latents of the reconstruction, float32 [1, Z].
-        label: Class of the reconstruction; None if the model has no classes.
+        label: Class or conditions [K] of the reconstruction; None if the model has no classes.
         reconstruction: Image of the latents, uint8 [H, W, C].
         photo: The photo, uint8 [H, W, C].
         error: Mean absolute difference between photo and reconstruction, in [0, 255].
@@ -48,7 +48,7 @@ class Projection:
     """
 
     latents: np.ndarray
-    label: int | None
+    label: int | np.ndarray | None
     reconstruction: np.ndarray
     photo: np.ndarray
     error: float
@@ -57,7 +57,8 @@ class Projection:
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yields the name and the content of the files: latent, reconstruction, and progress picture."""
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {} if self.label is None else {"labels": np.array([self.label], np.int32)}
+        label_type = np.int32 if isinstance(self.label, int) else np.float32
+        arrays: dict[str, Any] = {} if self.label is None else {"labels": np.array([self.label], label_type)}
         np.savez(buffer, latents=self.latents, **arrays)
         yield "latent.npz", buffer.getvalue()
         yield "reconstruction.png", png(self.reconstruction)
@@ -89,7 +90,7 @@ def read_photo(name: str, image_shape: tuple[int, int, int]) -> np.ndarray:
 def project(
     gan: GAN,
     photo: np.ndarray,
-    labels: list[int] | None = None,
+    labels: list[Any] | None = None,
     *,
     num_steps: int = NUM_STEPS,
     seed: int | None = None,
@@ -103,7 +104,7 @@ def project(
     Args:
         gan: Compiled model.
         photo: Photo, uint8 [H, W, C], with the shape of the model's images.
-        labels: Classes to try; None for all.
+        labels: Classes or vectors of conditions to try; None for those of `GAN.sample`.
         num_steps: Number of steps of the gradient descent.
         seed: Seed of the samples; None for the seed of the run.
         on_step: Function to call with the number of finished steps.
@@ -112,11 +113,11 @@ def project(
         ConfigError: If the model has no latents.
         DataError: If the model has no such classes, or images of another number of channels than 1 or 3.
     """
-    if isinstance(gan, CycleGAN):
-        raise ConfigError("--init_image needs a generator with latents, and a CycleGAN has none; omit it.")
+    if isinstance(gan, ImageTranslator):
+        raise ConfigError(f"--init_image needs a generator with latents, and a {type(gan).__name__} has none; omit it.")
     loss = _Loss(gan, photo)
-    seeds = np.arange(_NUM_CANDIDATES)
-    candidates = Samples(seeds, labels_of(gan, seeds, labels), seed)
+    indices = np.arange(_NUM_CANDIDATES)
+    candidates = Samples(indices, labels_of(gan, indices, labels), seed)
     losses = np.concatenate([loss.of_images(tf.constant(block)).numpy() for block in images_of(gan, candidates)])
     starts = np.argsort(losses, kind="stable")[:_NUM_STARTS]
     chosen = None if candidates.labels is None else candidates.labels[starts]
@@ -144,7 +145,7 @@ def project(
     best = int(np.argmin(np.where(np.isfinite(final), final, np.inf)))
     return Projection(
         latents.numpy()[best : best + 1],
-        None if chosen is None else int(chosen[best]),
+        None if chosen is None else chosen[best] if chosen.ndim > 1 else int(chosen[best]),
         images[best],
         photo,
         float(np.abs(images[best].astype(np.int16) - photo).mean()),

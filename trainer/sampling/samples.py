@@ -1,9 +1,9 @@
-"""Single samples of a trained GAN, each a function of its seed.
+"""Single samples of a trained GAN, each a function of its index and the seed of all samples.
 
-The sample with seed `s` is image `s` of `GAN.sample`, whatever other samples are generated. `evaluate` measures the
-samples with the seeds 0 to `num_metric_samples` - 1.
+The sample with index `i` is image `i` of `GAN.sample`, whatever other samples are generated. `evaluate` measures the
+samples with the indices 0 to `num_metric_samples` - 1. The flag `--seeds` selects samples by their indices.
 
-Legend: `N` samples, `H W C` an image, `Z` latent size.
+Shapes: `N` samples, `H W C` an image, `Z` latent size.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.errors import ConfigError, count_of, quote
 from trainer.metrics.extraction import BLOCK_SIZE
-from trainer.models import GAN, CycleGAN
+from trainer.models import GAN, ImageTranslator
 
 MAX_SEED = 10**8 - 1
 """Largest seed, which has as many digits as the names of files."""
@@ -28,30 +28,34 @@ class Samples:
     """Samples to generate.
 
     Attributes:
-        seeds: Seeds of the samples, different from each other: int64 [N].
-        labels: Class of each sample, int32 [N]; None if the model has no classes.
-        base_seed: Seed of the latents of all samples; None for the seed of the run.
+        indices: Indices of the samples, different from each other: int64 [N].
+        labels: Class of each sample, int32 [N], or conditions, float32 [N, K]; None if the model has no classes.
+        seed: Seed of the latents of all samples; None for the seed of the run.
         truncation: Factor in [0, 1] of `GAN.truncate_latents`; None for no truncation.
     """
 
-    seeds: np.ndarray
+    indices: np.ndarray
     labels: np.ndarray | None
-    base_seed: int | None = None
+    seed: int | None = None
     truncation: float | None = None
 
     def latents(self, gan: GAN) -> np.ndarray:
         """Returns the latents float32 [N, Z]."""
-        latents = gan.latents_of(self.seeds, seed=self.base_seed)
+        latents = gan.latents_of(self.indices, seed=self.seed)
         return latents if self.truncation is None else gan.truncate_latents(latents, self.truncation)
 
     def rows(self, rows: slice) -> "Samples":
         """Returns some of the samples."""
         labels = None if self.labels is None else self.labels[rows]
-        return Samples(self.seeds[rows], labels, self.base_seed, self.truncation)
+        return Samples(self.indices[rows], labels, self.seed, self.truncation)
 
 
-def parse_seeds(text: str) -> np.ndarray:
+def parse_seeds(text: str, setting: str = "seeds") -> np.ndarray:
     """Returns the seeds in a list of numbers and ranges, such as `0-99,7`. A seed that occurs twice counts once.
+
+    Args:
+        text: The list.
+        setting: Name of the setting, for messages.
 
     Raises:
         ConfigError: If the text is no such list, a seed is too large, or there are too many of them.
@@ -61,16 +65,20 @@ def parse_seeds(text: str) -> np.ndarray:
         match = _RANGE.fullmatch(part)
         if match is None:
             raise ConfigError(
-                f"seeds={quote(text)} has {quote(part)}, which is neither a number nor a range; write a list such as "
-                "0-99,120."
+                f"{setting}={quote(text)} has {quote(part)}, which is neither a number nor a range; write a list such "
+                "as 0-99,120."
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
-            raise ConfigError(f"seeds={quote(text)} has the range {quote(part)}, which ends before it begins; swap it.")
+            raise ConfigError(
+                f"{setting}={quote(text)} has the range {quote(part)}, which ends before it begins; swap it."
+            )
         if last > MAX_SEED:
-            raise ConfigError(f"seeds={quote(text)} has {last}, but seeds are at most {MAX_SEED}; choose smaller ones.")
+            raise ConfigError(
+                f"{setting}={quote(text)} has {last}, but seeds are at most {MAX_SEED}; choose smaller ones."
+            )
         parts.append(range(first, last + 1))
-    check_num_samples("seeds", text, sum(map(len, parts)))
+    check_num_samples(setting, text, sum(map(len, parts)))
     seeds = np.concatenate([np.arange(part.start, part.stop) for part in parts])
     _, first_positions = np.unique(seeds, return_index=True)
     return seeds[np.sort(first_positions)]
@@ -89,37 +97,39 @@ def check_num_samples(setting: str, value: object, count: int) -> None:
         )
 
 
-def labels_of(gan: GAN, seeds: np.ndarray, labels: Sequence[object] | None) -> np.ndarray | None:
+def labels_of(gan: GAN, indices: np.ndarray, labels: Sequence[object] | None) -> np.ndarray | None:
     """Returns the class of each sample, int32 [N], or None if the model has no classes.
 
     Args:
         gan: Model.
-        seeds: Seeds of the samples.
-        labels: Classes that the samples get in turn. None: seed `s` has the `s`-th class, counted around.
+        indices: Indices of the samples.
+        labels: Classes, or vectors of conditions, that the samples get in turn. None: those of `GAN.sample`.
 
     Raises:
         DataError: If the model has no classes, or not these.
     """
     if labels is None:
-        return None if not gan.num_classes else gan.classes[seeds % len(gan.classes)].astype(np.int32)
+        return gan.default_labels(indices).numpy() if gan.num_classes else None
     if not gan.num_classes:
-        return gan.labels_to_sample(len(seeds), labels[0] if len(labels) == 1 else list(labels))
-    return gan.labels_to_sample(len(seeds), np.resize(np.asarray(labels, np.int32), len(seeds)))
+        return gan.labels_to_sample(len(indices), labels[0] if len(labels) == 1 else list(labels))
+    values = np.asarray(labels)
+    values = values.astype(np.float32 if values.ndim == 2 else np.int32)
+    return gan.labels_to_sample(len(indices), values[np.arange(len(indices)) % len(values)])
 
 
 def images_of(gan: GAN, samples: Samples) -> Iterator[np.ndarray]:
     """Yields the images of samples, uint8 [B, H, W, C], up to 50 at a time.
 
-    CycleGAN has no latents: the image with seed `s` is the translation of training image `s` of domain A.
+    An image translator has no latents: the image with index `i` is the translation of its grid image `i`.
 
     Raises:
-        DataError: If CycleGAN has no image of a seed.
+        DataError: If an image translator has no image of an index.
     """
-    if isinstance(gan, CycleGAN):
-        images, _ = gan.sample(int(samples.seeds.max()) + 1)
-        yield images[samples.seeds]
+    if isinstance(gan, ImageTranslator):
+        images, _ = gan.sample(int(samples.indices.max()) + 1, seed=samples.seed)
+        yield images[samples.indices]
         return
-    yield from image_blocks(gan, samples.latents(gan), samples.labels, numbers=samples.seeds, seed=samples.base_seed)
+    yield from image_blocks(gan, samples.latents(gan), samples.labels, indices=samples.indices, seed=samples.seed)
 
 
 def image_blocks(
@@ -127,7 +137,7 @@ def image_blocks(
     latents: np.ndarray,
     labels: np.ndarray | None,
     *,
-    numbers: np.ndarray | None = None,
+    indices: np.ndarray | None = None,
     seed: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields the images of latents, uint8 [B, H, W, C], block by block. Arguments as for `GAN.images_from`.
@@ -137,6 +147,6 @@ def image_blocks(
     for start in range(0, len(latents), BLOCK_SIZE):
         stop = min(start + BLOCK_SIZE, len(latents))
         end = stop if len(latents) < BLOCK_SIZE else start + BLOCK_SIZE
-        index = np.minimum(np.arange(start, end), stop - 1)
-        block_labels, block_numbers = (None if array is None else array[index] for array in (labels, numbers))
-        yield gan.images_from(latents[index], block_labels, numbers=block_numbers, seed=seed)[: stop - start]
+        rows = np.minimum(np.arange(start, end), stop - 1)
+        block_labels, block_indices = (None if array is None else array[rows] for array in (labels, indices))
+        yield gan.images_from(latents[rows], block_labels, indices=block_indices, seed=seed)[: stop - start]

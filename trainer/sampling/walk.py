@@ -1,6 +1,6 @@
 """Closed walks through latent space, in which every frame differs from the next one by about as much.
 
-Legend: `N` frames, `S` samples that the walk visits, `M` measured points, `Z` latent size, `K` classes.
+Shapes: `N` frames, `S` samples that the walk visits, `M` measured points, `Z` latent size, `K` classes.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.config.choices import LatentDistribution
-from trainer.models import GAN, ConditionalGAN
+from trainer.models import GAN, ConditionalGAN, StyleGAN2
 from trainer.sampling.samples import Samples, image_blocks
 
 _NUM_MEASUREMENTS = 2
@@ -39,26 +39,57 @@ class LatentPath:
         """Yields the images at positions float [N] in [0, S), in blocks."""
         first = np.floor(positions).astype(int) % len(self)
         second, share = (first + 1) % len(self), (positions - np.floor(positions))[:, np.newaxis]
-        own_size = self.gan.latent_dim if self.gan.latent_distribution == LatentDistribution.NORMAL else 0
-        parts = np.split(self.latents, [own_size], axis=1)
-        spherical = slerp(parts[0][first], parts[0][second], share)
-        linear = parts[1][first] * (1.0 - share) + parts[1][second] * share
-        latents = np.concatenate([spherical, linear], axis=1).astype(np.float32)
+        latents = interpolate(self.gan, self.latents[first], self.latents[second], share)
         yield from image_blocks(self.gan, latents, self._labels(first, second, share))
 
     def _labels(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray | None:
         """Returns labels int32 [N], or weights of classes float32 [N, K] if the class changes on the path."""
         if self.labels is None or (self.labels == self.labels[0]).all():
             return None if self.labels is None else self.labels[first]
-        if type(self.gan).generate is not ConditionalGAN.generate:  # an own model, which takes integers
-            return np.where(share[:, 0] < 0.5, self.labels[first], self.labels[second]).astype(np.int32)
-        weights = np.eye(self.gan.num_classes, dtype=np.float32)[self.labels]
-        return (weights[first] * (1.0 - share) + weights[second] * share).astype(np.float32)
+        return interpolate_labels(self.gan, self.labels[first], self.labels[second], share)
 
 
 def path_through(gan: GAN, samples: Samples) -> LatentPath:
     """Returns the closed path through samples in their order."""
     return LatentPath(gan, samples.latents(gan), samples.labels)
+
+
+def interpolate(gan: GAN, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns latents float32 [N, Z] between two sets of them: normal ones on the arc, others on the straight line.
+
+    Args:
+        gan: Model.
+        first: Latents [N, Z] at share 0.
+        second: Latents [N, Z] at share 1.
+        share: Shares [N, 1] in [0, 1].
+    """
+    own_size = gan.latent_dim if gan.latent_distribution == LatentDistribution.NORMAL else 0
+    (first_own, first_others), (second_own, second_others) = (
+        np.split(latents, [own_size], axis=1) for latents in (first, second)
+    )
+    linear = first_others * (1.0 - share) + second_others * share
+    return np.concatenate([slerp(first_own, second_own, share), linear], axis=1).astype(np.float32)
+
+
+def interpolate_labels(gan: GAN, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns labels between two sets of them, each int32 [N] or weights of classes float32 [N, K].
+
+    Args:
+        gan: Conditional model.
+        first: Labels at share 0.
+        second: Labels at share 1.
+        share: Shares [N, 1] in [0, 1].
+
+    Returns:
+        Weights float32 [N, K]. A model with its own `generate`, which may take no weights, gets the nearer labels.
+    """
+    has_own_generate = type(gan).generate not in (ConditionalGAN.generate, StyleGAN2.generate)
+    if has_own_generate and first.ndim == second.ndim == 1:
+        return np.where(share[:, 0] < 0.5, first, second).astype(np.int32)
+    weights = [labels if labels.ndim == 2 else gan.vectors_of(labels) for labels in (first, second)]
+    if has_own_generate:
+        return np.where(share < 0.5, *weights).astype(np.float32)
+    return (weights[0] * (1.0 - share) + weights[1] * share).astype(np.float32)
 
 
 def slerp(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -1,10 +1,9 @@
 """Generators as files for Keras, onnxruntime and LiteRT, and the check of what was written.
 
-Legend: `N` images, `H W C` an image, `Z` latent size, `K` classes.
+Shapes: `N` images, `H W C` an image, `Z` latent size, `K` classes.
 """
 
 import importlib.util
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import tensorflow as tf
 from trainer.config.choices import ModelFormat
 from trainer.errors import ConfigError, NetworkError, TrainerError
 from trainer.metrics.float32 import without_tf32
-from trainer.models import GAN, CycleGAN
+from trainer.models import GAN, ImageTranslator, StyleGAN2
 from trainer.models.network_inputs import find_label_input
 from trainer.networks.layers.cpu_kernels.convolutions import general_kernels
 from trainer.serving import saved_model
@@ -83,9 +82,11 @@ def write(
             `MAX_DIFFERENCE`.
         OSError: If the folder cannot be written.
     """
-    entry, inputs = _FORMATS[model_format], _inputs_to_compare(gan)
+    entry = _FORMATS[model_format]
+    is_saved_model = entry is _SAVED_MODEL
+    inputs = _inputs_to_compare(gan)
     expected = _images_of(gan, inputs)
-    is_random, is_saved_model = bool((_images_of(gan, inputs) != expected).any()), entry is _SAVED_MODEL
+    is_random = bool((_images_of(gan, inputs) != expected).any())
     if is_random and not is_saved_model:
         raise NetworkError(
             f"the generator has random layers that are active during inference, which format={model_format} does not "
@@ -124,16 +125,18 @@ def _difference(images: np.ndarray, expected: np.ndarray, model_format: ModelFor
 
 def _inputs_to_compare(gan: GAN) -> dict[str, np.ndarray]:
     """Returns fixed inputs of the generator by name."""
-    if isinstance(gan, CycleGAN):
+    if isinstance(gan, ImageTranslator):
         shape = saved_model.inputs_of(gan)["images"]
         return {"images": np.random.default_rng(0).integers(0, 256, (NUM_COMPARED, *shape), np.uint8)}
     labels = gan.labels_to_sample(NUM_COMPARED, None)
     inputs = {"latents": gan.latents_of(np.arange(NUM_COMPARED), seed=0)}
+    if labels is not None and gan.conditions is not None:
+        labels = gan.vectors_of(labels)
     return inputs if labels is None else inputs | {"labels": labels}
 
 
 def _images_of(gan: GAN, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    module = saved_model.served(gan)
+    module = saved_model.export_module(gan)
     convert = tf.function(module.convert, autograph=False).get_concrete_function(*module.inputs)
     saved_model.check_finite(convert.variables)
     with without_tf32():
@@ -142,7 +145,7 @@ def _images_of(gan: GAN, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _portable_function(gan: GAN) -> tuple[tf.Module, Any]:
     """Returns the module to save, and its function of named inputs to a named output, in general operations."""
-    module = saved_model.served(gan)
+    module = saved_model.export_module(gan)
 
     @tf.function(autograph=False, input_signature=module.inputs)
     def convert(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -153,17 +156,11 @@ def _portable_function(gan: GAN) -> tuple[tf.Module, Any]:
 
 
 def _write_saved_model(gan: GAN, folder: Path, step: int) -> None:
-    saved_model.save(gan, folder, {"step": step})
+    saved_model.save(gan, folder, step)
 
 
 def _run_saved_model(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # a warning per custom gradient, which is not needed
-    try:
-        serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    finally:
-        logger.setLevel(level)
+    serve = saved_model.load(folder).signatures[saved_model.SERVE]
     with without_tf32():
         return serve(**{name: tf.constant(value) for name, value in inputs.items()})["images"].numpy()
 
@@ -175,15 +172,18 @@ def _write_keras(gan: GAN, folder: Path, step: int) -> None:
     """Writes a functional model with the inputs and the 8-bit images of the other formats."""
     inputs = {
         spec.name: keras.Input(spec.shape[1:], dtype=spec.dtype.name, name=spec.name)
-        for spec in saved_model.served(gan).inputs
+        for spec in saved_model.export_module(gan).inputs
     }
     low, high = gan.image_range
-    if isinstance(gan, CycleGAN):
-        network = gan.ema_network("generator_ab")
+    if isinstance(gan, ImageTranslator):
+        network = gan.translator
         outputs = network(keras.ops.cast(inputs["images"], "float32") * ((high - low) / 255.0) + low)
     else:
         network = gan.ema_generator
-        outputs = network(_network_inputs(gan, network, **inputs))
+        if isinstance(gan, StyleGAN2):
+            outputs = gan.generate(inputs["latents"], inputs.get("labels"), network, training=False)
+        else:
+            outputs = network(_network_inputs(gan, network, **inputs))
     pixels = (keras.ops.cast(outputs, "float32") - low) * (255.0 / (high - low))
     images = keras.ops.cast(keras.ops.clip(keras.ops.round(pixels), 0.0, 255.0), "uint8")
     folder.mkdir()
@@ -194,12 +194,13 @@ def _network_inputs(gan: GAN, network: keras.Model, latents: Any, labels: Any = 
     """Returns the symbolic inputs of a generator, as `call_with_labels` gives them to it."""
     if labels is None:
         return latents
-    position = find_label_input("generator", network, (gan.latent_size,), gan.num_classes)
-    one_hot = keras.ops.one_hot(labels, gan.num_classes, dtype="float32")
+    position = find_label_input("generator", network, (gan.latent_size,), gan.label_size)
+    has_vectors = gan.conditions is not None
+    one_hot = labels if has_vectors else keras.ops.one_hot(labels, gan.num_classes, dtype="float32")
     if position is None:
         return keras.ops.concatenate([latents, one_hot], axis=-1)
     shape = tuple(network.inputs[position].shape[1:])
-    values = one_hot if shape == (gan.num_classes,) else keras.ops.reshape(labels, (-1, *shape))
+    values = one_hot if shape == (gan.label_size,) else keras.ops.reshape(labels, (-1, *shape))
     return keras.tree.pack_sequence_as(network.input, [latents, values] if position else [values, latents])
 
 
@@ -232,14 +233,13 @@ def _run_onnx(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 _LITERT_FILE = "generator.tflite"
-_SIGNATURE = "serving_default"
 
 
 def _write_litert(gan: GAN, folder: Path, step: int) -> None:
     module, convert = _portable_function(gan)
     with scratch_folder() as scratch:
-        saved_model.save_functions(module, {_SIGNATURE: convert.get_concrete_function()}, scratch / "model")
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "model"), signature_keys=[_SIGNATURE])
+        saved_model.save_functions(module, {saved_model.SERVE: convert.get_concrete_function()}, scratch / "model")
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "model"), signature_keys=[saved_model.SERVE])
         content = converter.convert()
     folder.mkdir()
     (folder / _LITERT_FILE).write_bytes(content)
@@ -248,7 +248,7 @@ def _write_litert(gan: GAN, folder: Path, step: int) -> None:
 def _run_litert(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(str(folder / _LITERT_FILE)).get_signature_runner(_SIGNATURE)
+    run = Interpreter(str(folder / _LITERT_FILE)).get_signature_runner(saved_model.SERVE)
     return next(iter(run(**inputs).values()))
 
 

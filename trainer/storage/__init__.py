@@ -3,6 +3,7 @@
 from trainer.storage import documents
 from trainer.storage.base import Location, StorageEntry
 from trainer.storage.documents import check_json, parse_json, read_json, read_json_lines
+from trainer.storage.local import check_new_file
 from trainer.storage.local_files import file_crc32c, file_sha256, scratch_folder, write_atomically
 from trainer.storage.mirror import Mirror
 from trainer.storage.resolve import (
@@ -25,6 +26,7 @@ __all__ = [
     "StorageEntry",
     "cache_folder",
     "check_json",
+    "check_new_file",
     "check_relative_name",
     "check_sha256",
     "documents",

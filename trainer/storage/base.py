@@ -11,7 +11,7 @@ SCHEME = "gs://"
 """Scheme of the address of a bucket or an object in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StorageEntry:
     """A file in a folder.
 

@@ -24,7 +24,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from trainer.errors import MISSING_CREDENTIALS, MissingError, StorageError
 from trainer.storage.base import SCHEME, Location, StorageEntry, too_large
-from trainer.storage.local_files import base64_crc32c, file_crc32c
+from trainer.storage.local_files import base64_crc32c, describe_os_error, file_crc32c
+from trainer.storage.object_listing import list_objects
 from trainer.storage.safe_names import check_relative_name
 
 NUM_THREADS = 8
@@ -62,7 +63,7 @@ class BucketLocation(Location):
 
     def exists(self) -> bool:
         def check() -> bool:
-            if self._blob().exists(retry=_RETRY, timeout=_TIMEOUT_SECS):
+            if self.path and self._blob().exists(retry=_RETRY, timeout=_TIMEOUT_SECS):
                 return True
             self._check_bucket()
             return False
@@ -78,20 +79,19 @@ class BucketLocation(Location):
         return self._call("read", read)
 
     def entries(self, *, recursive: bool = True) -> Iterator[StorageEntry]:
-        prefix = f"{self.path}/" if self.path else ""
-        delimiter = None if recursive else "/"
+        def list_entries() -> list[list[StorageEntry]]:
+            settings = {"delimiter": None if recursive else "/", "retry": _RETRY, "timeout": _TIMEOUT_SECS}
+            list_blobs = functools.partial(client().list_blobs, self.bucket, **settings)
+            return list_objects(list_blobs, f"{self.path}/" if self.path else "", str(self), in_parallel=recursive)
 
-        def list_entries() -> list[StorageEntry]:
-            blobs = client().list_blobs(
-                self.bucket, prefix=prefix, delimiter=delimiter, retry=_RETRY, timeout=_TIMEOUT_SECS
-            )
-            entries = [StorageEntry(blob.name[len(prefix) :], blob.size, blob.crc32c) for blob in blobs]
-            return [entry for entry in entries if entry.name and not entry.name.endswith("/")]  # console "folders"
-
-        entries = self._call("listed", list_entries)
-        for entry in entries:
-            check_relative_name(entry.name, self)
-        yield from entries
+        pages = self._call("listed", list_entries)
+        for page in pages:
+            page[:] = [entry for entry in page if entry.name and not entry.name.endswith("/")]  # console "folders"
+            for entry in page:
+                check_relative_name(entry.name, self)
+        pages.reverse()
+        while pages:
+            yield from pages.pop()  # a page of a list of millions is freed as soon as the caller has used it
 
     def read_bytes(self, max_bytes: int | None = None) -> bytes:
         content = io.BytesIO() if max_bytes is None else _LimitedBuffer(self, max_bytes)
@@ -173,7 +173,16 @@ class BucketLocation(Location):
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
         _call_in_parallel(lambda name: (self / name)._upload_from(folder / name, only_new), names)
 
+    def missing_permissions(self, permissions: Sequence[str]) -> list[str]:
+        """Returns those of the permissions on the bucket that this account does not have."""
+        bucket = client().bucket(self.bucket)
+        settings: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT_SECS}
+        owned = self._call("read", lambda: bucket.test_iam_permissions(permissions, **settings))
+        return [permission for permission in permissions if permission not in owned]
+
     def _blob(self) -> storage.Blob:
+        if not self.path:
+            raise StorageError(f"{self} is a bucket, not a file in it; add the name of a file.")
         return client().bucket(self.bucket).blob(self.path)
 
     def _delete(self) -> None:
@@ -197,10 +206,11 @@ class BucketLocation(Location):
             self._call("read", download)
         except OSError as error:
             if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)):
-                remedy = f"a file and a folder have the same name in the bucket: delete one beside {self}"
-            else:
-                remedy = "free space on the disk"
-            raise StorageError(f"{target} cannot be written ({error.strerror or error}); {remedy}.") from error
+                raise StorageError(
+                    f"{target} cannot be written ({error.strerror}), because a file and a folder have the same name in "
+                    f"the bucket; delete one beside {self}."
+                ) from error
+            raise StorageError(f"{describe_os_error(error, target, 'written')}.") from error
         finally:
             with contextlib.suppress(NotADirectoryError):
                 partial.unlink(missing_ok=True)
@@ -248,7 +258,7 @@ class BucketLocation(Location):
         except api.Forbidden as error:
             role = {"read": "objectViewer", "listed": "objectViewer"}.get(operation, "objectUser")
             raise StorageError(
-                f"{self} cannot be {operation}: {_principal()} has no permission ({error.code}); grant it "
+                f"{self} cannot be {operation}: {principal()} has no permission ({error.code}); grant it "
                 f"roles/storage.{role} on the bucket {self.bucket}."
             ) from error
         except DataCorruption as error:
@@ -323,7 +333,7 @@ def _call_in_parallel(action: Callable[[str], None], names: Sequence[str]) -> No
             raise
 
 
-def _principal() -> str:
+def principal() -> str:
     """Returns the account that sends the requests, if it is known; never a token."""
     try:
         credentials = client()._credentials  # the client has no public attribute for them

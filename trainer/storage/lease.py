@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from trainer.errors import LeaseError, StorageError, TrainerError
+from trainer.errors import LeaseError, MissingError, StorageError, TrainerError
 from trainer.storage.base import Location
 from trainer.storage.lease_owner import LeaseOwner, parse_owner
 from trainer.storage.local import LocalLocation
@@ -34,8 +34,8 @@ EXPIRY_SECS = 120.0
 """Time without a renewal after which another process may take over a lease in a bucket."""
 _OBSERVATION_SECS = 45.0
 """Time in which an expired lease must not be renewed before it is taken over, in case clocks differ."""
-_CONFIRMATION_SECS = 60.0
-"""Time after a renewal in which by-products are written without asking the bucket."""
+BY_PRODUCT_AGE_SECS = 60.0
+"""Age of a confirmation that is accepted for by-products, which are small files that are written often."""
 _LOCAL_POLL_SECS, _BUCKET_POLL_SECS = 0.5, 5.0
 _MAX_BYTES = 16 * 2**10
 _MAX_ATTEMPTS = 100
@@ -48,20 +48,12 @@ class Lease(abc.ABC):
     """The right of this process to write a folder."""
 
     @abc.abstractmethod
-    def check(self) -> None:
-        """Checks that the lease is not known to be lost, without a request to a bucket.
-
-        Raises:
-            LeaseError: If another process has the lease.
-        """
-
-    @abc.abstractmethod
-    def verify(self, *, is_by_product: bool = False) -> None:
+    def verify(self, max_age_secs: float = 0.0) -> None:
         """Checks that this process still has the lease, before it writes.
 
         Args:
-            is_by_product: Whether the lease may have been confirmed up to a minute ago, for small files that are
-                written often.
+            max_age_secs: Largest accepted age of the last confirmation by a bucket. If it is older, the bucket is read.
+                Infinity: the bucket is never read. Local leases are always checked.
 
         Raises:
             LeaseError: If another process has the lease.
@@ -111,25 +103,39 @@ def hold(
             lease.release()
 
 
+def describe_owner(folder: Location) -> str | None:
+    """Returns the description of the process that holds the lease of a folder; None if none is known to hold it.
+
+    In a bucket, it has renewed the lease in the last `EXPIRY_SECS`. Of local leases, only those of processes of this
+    machine are known.
+
+    Raises:
+        StorageError: If the folder cannot be read.
+    """
+    try:
+        owner, age = parse_owner((folder / LEASE).read_bytes(_MAX_BYTES), folder)
+    except MissingError:
+        return None
+    is_held = owner is not None and owner.is_running() if isinstance(folder, LocalLocation) else age < EXPIRY_SECS
+    return str(owner or "another process") if is_held else None
+
+
 class _LocalLease(Lease):
     def __init__(self, path: Path, name: str, descriptor: int):
         self._path, self._name, self._descriptor = path, name, descriptor
 
-    def check(self) -> None:
+    def verify(self, max_age_secs: float = 0.0) -> None:
         if not _is_same_file(self._descriptor, self._path):
             raise LeaseError(
                 f"{self._name} has lost its lease, because {self._path} was deleted or replaced; this process stops "
                 "and writes nothing more. Run the same command again to resume."
             )
 
-    def verify(self, *, is_by_product: bool = False) -> None:
-        self.check()
-
 
 @contextlib.contextmanager
 def _hold_locally(folder: Path, name: str, owner: LeaseOwner, waits: bool, advice: str) -> Iterator[Lease]:
     path, is_logged = folder / LEASE, False
-    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    new_folders = [new_folder for new_folder in (folder, *folder.parents) if not new_folder.exists()]
     try:
         while (descriptor := _lock(path)) is None:
             other = _read_owner(path)
@@ -151,8 +157,8 @@ def _hold_locally(folder: Path, name: str, owner: LeaseOwner, waits: bool, advic
             os.close(descriptor)
     finally:
         with contextlib.suppress(OSError):  # a folder that is not empty stays
-            for each in new_folders:
-                each.rmdir()
+            for new_folder in new_folders:
+                new_folder.rmdir()
 
 
 def _lock(path: Path) -> int | None:
@@ -228,13 +234,9 @@ class _BucketLease(Lease):
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        if self._problem:
-            raise LeaseError(self._problem)
-
-    def verify(self, *, is_by_product: bool = False) -> None:
-        self.check()
-        if not (is_by_product and _now() - self._confirmed_at < _CONFIRMATION_SECS):
+    def verify(self, max_age_secs: float = 0.0) -> None:
+        self._raise_if_lost()
+        if _now() - self._confirmed_at >= max_age_secs:
             self._read()
 
     def release(self) -> None:
@@ -242,7 +244,7 @@ class _BucketLease(Lease):
         self._stop.set()
         self._thread.join(_BUCKET_POLL_SECS)
         try:
-            self.verify(is_by_product=True)
+            self.verify(BY_PRODUCT_AGE_SECS)
             self._location.delete_version(self._generation)
         except StorageError as error:
             if not self._problem:
@@ -253,7 +255,7 @@ class _BucketLease(Lease):
             try:
                 self._renew()
             except LeaseError:
-                return  # `check` raises it
+                return  # `verify` raises it
             except StorageError as error:
                 if not self._is_warned:
                     _logger.warning(f"The lease of {self._name} is not renewed, and is tried again later: {error}")
@@ -268,7 +270,7 @@ class _BucketLease(Lease):
 
     def _read(self) -> int:
         """Returns the generation of the object, and raises LeaseError from now on if it has another owner."""
-        self.check()
+        self._raise_if_lost()
         started = _now()
         content, generation = self._location.read_version(_MAX_BYTES)
         owner, _ = parse_owner(content, self._location)
@@ -278,9 +280,13 @@ class _BucketLease(Lease):
                 f"{self._name} has lost its lease, because {reason}; this process stops and writes nothing more. Run "
                 "the same command again to resume when no other process writes there."
             )
-            self.check()
+            self._raise_if_lost()
         self._confirmed_at = started
         return generation
+
+    def _raise_if_lost(self) -> None:
+        if self._problem:
+            raise LeaseError(self._problem)
 
 
 def _acquire(location: "BucketLocation", name: str, owner: LeaseOwner, waits: bool, advice: str) -> int:

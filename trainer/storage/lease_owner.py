@@ -57,7 +57,7 @@ class LeaseOwner:
         pid = os.getpid()
         owner = cls(
             token=secrets.token_hex(16),
-            host=ascii(socket.gethostname())[1:-1][:_MAX_HOST_CHARACTERS],
+            host=_host(),
             pid=pid,
             machine=_machine(),
             start_time=_start_time(pid) or 0,
@@ -83,6 +83,11 @@ class LeaseOwner:
             return is_forgotten or not _is_running(self.pid, self.start_time)
         return bool(self.replica) and self.replica == successor.replica
 
+    def is_running(self) -> bool:
+        """Returns whether this is a process of this machine that has not ended."""
+        is_local = self.machine and (self.machine, self.host) == (_machine(), _host())
+        return bool(is_local) and _is_running(self.pid, self.start_time)
+
     def to_bytes(self) -> bytes:
         """Returns the content of a lease that is renewed now."""
         return json.dumps(dataclasses.asdict(self) | {"renewed_at": time.time()}, indent=2).encode()
@@ -100,6 +105,10 @@ def parse_owner(content: bytes, origin: object) -> tuple[LeaseOwner | None, floa
     renewed_at = values.pop("renewed_at")
     owner = LeaseOwner(**{field.name: values[field.name] for field in dataclasses.fields(LeaseOwner)})
     return owner, abs(time.time() - renewed_at)
+
+
+def _host() -> str:
+    return ascii(socket.gethostname())[1:-1][:_MAX_HOST_CHARACTERS]
 
 
 def _machine() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.errors import MissingError, StorageError
 from trainer.storage.base import Location, StorageEntry, too_large
-from trainer.storage.local_files import write_atomically
+from trainer.storage.local_files import check_replaceable, describe_os_error, write_atomically
 from trainer.storage.safe_names import check_relative_name
 
 
@@ -91,6 +91,19 @@ class LocalLocation(Location):
             _copy(folder / name, self.path / name)
 
 
+def check_new_file(file: Location) -> None:
+    """Rejects a location that cannot become a file, before the work whose result it gets.
+
+    Raises:
+        StorageError: If it is a local folder, pipe, socket or device.
+    """
+    if isinstance(file, LocalLocation):
+        try:
+            check_replaceable(file.path)
+        except OSError as error:
+            raise _explain(error, file.path, "written") from error
+
+
 class AppendOnlyFolder(LocalLocation):
     """A folder of files that only grow, such as logs: an upload appends the missing bytes.
 
@@ -159,6 +172,7 @@ def _copy(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        check_replaceable(target)
         shutil.copyfile(source, partial)
         os.replace(partial, target)
     except OSError as error:
@@ -184,5 +198,4 @@ def _explain(error: OSError | ValueError, path: Path, operation: str) -> Storage
         return MissingError(f"{path} does not exist; correct the name.")
     if isinstance(error, ValueError):
         return StorageError(f"{path} cannot be {operation} ({error}); correct the name.")
-    remedy = "free space on its disk" if error.errno == errno.ENOSPC else "check the disk and its permissions"
-    return StorageError(f"{path} cannot be {operation} ({error.strerror or error}); {remedy}.")
+    return StorageError(f"{describe_os_error(error, path, operation)}.")

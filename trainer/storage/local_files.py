@@ -21,10 +21,32 @@ from trainer.errors import StorageError, TrainerError, escape
 
 _BLOCK_BYTES = 2**20
 _SCRATCH_PREFIX = "gan-trainer-scratch-"
+_FREE_SPACE = "free space on its disk"
+_CHECK_DISK = "check the disk and its permissions"
+SYSTEM_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: _FREE_SPACE,
+    errno.EROFS: _CHECK_DISK,
+    errno.EIO: _CHECK_DISK,
+    errno.EACCES: _CHECK_DISK,
+    errno.EPERM: _CHECK_DISK,
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, because this machine has too many open files",
+}
+"""Remedies for errors of the system that are neither mistakes in the input nor in the program, by their number."""
+_REMEDIES = SYSTEM_REMEDIES | dict.fromkeys(
+    (errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ENOTDIR), "move it away, or give another name"
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is complete or absent, even after a power failure. Its mode follows the umask."""
+    """Writes a file that is complete or absent, even after a power failure. Its mode follows the umask.
+
+    Raises:
+        OSError: If the file cannot be written, or a folder, a pipe or a device is in its place.
+    """
+    check_replaceable(path)
     descriptor, temporary = _create_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -35,6 +57,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Rejects a path that a new file must not replace. A file, or a link to one, may be replaced.
+
+    Raises:
+        OSError: If a folder, a pipe, a socket or a device is there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _not_regular(path)
 
 
 def open_regular(path: Path, mode: str, *, follow_links: bool = False) -> BinaryIO:
@@ -56,8 +89,20 @@ def open_regular(path: Path, mode: str, *, follow_links: bool = False) -> Binary
     file = open(path, mode, buffering=0 if mode == "ab" else -1, opener=open_descriptor)  # noqa: SIM115 - returned
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        raise _not_regular(path)
     return cast(BinaryIO, file)
+
+
+def describe_os_error(error: OSError, path: object, operation: str) -> str:
+    """Returns the sentence, without its end, about a file or folder that cannot be used, with a remedy.
+
+    Args:
+        error: Error of the system.
+        path: File or folder.
+        operation: What cannot be done with it: such as `read` or `written`.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, _CHECK_DISK)
+    return f"{path} cannot be {operation} ({error.strerror or error}); {remedy}"
 
 
 @contextlib.contextmanager
@@ -71,9 +116,12 @@ def explain_unwritable(name: str, error_type: type[TrainerError]) -> Iterator[No
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
+        path = Path(error.filename)
+        obstacle = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        is_movable = obstacle.is_file() or obstacle.is_symlink()  # a device stays where it is
         raise error_type(
-            f"{name} cannot be used, because {escape(error.filename)} is not a folder; delete it, or give another "
-            "folder."
+            f"{name} cannot be used, because {escape(obstacle)} is not a folder; {'move it away, or ' * is_movable}"
+            "give another folder."
         ) from error
     except OSError as error:
         raise error_type(
@@ -143,6 +191,10 @@ def file_crc32c(path: Path) -> str:
 def base64_crc32c(content: bytes) -> str:
     """Returns the CRC32C of bytes in base64, as Cloud Storage reports it."""
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+
+
+def _not_regular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
 def _create_beside(path: Path) -> tuple[int, Path]:

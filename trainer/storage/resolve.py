@@ -26,7 +26,11 @@ __all__ = [
 _MOUNT = "/gcs/"
 _MAX_BYTES = 4000
 """Maximum length of a path. Linux allows 4,096 bytes, to which the names of files in a folder are added."""
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_MAX_BUCKET_PART = 63
+_IP_ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
+_PLACEHOLDER = "BUCKET"
+"""Name of a bucket in commands of the documentation, and in the output of dry runs."""
 _FOREIGN = re.compile(r"[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
 """Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a quote."""
 _ACCEPTED = "give a local path or gs://BUCKET/NAME"
@@ -49,7 +53,7 @@ def parse_path(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"the path {quote(text)} has a space at its ends or a control character; remove it.")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # JSON documents of runs and data sets name the path
+    except UnicodeEncodeError as error:  # JSON documents of runs and datasets name the path
         raise ConfigError(f"the path {quote(text)} is not Unicode; rename it in UTF-8.") from error
     if len(os.fsencode(text)) > _MAX_BYTES or any(len(os.fsencode(part)) > MAX_PART_BYTES for part in text.split("/")):
         raise ConfigError(f"the path {quote(text)} is too long; {_ACCEPTED}.")
@@ -57,7 +61,11 @@ def parse_path(path: str | os.PathLike[str]) -> str:
         if ".." in text.split("/"):
             raise ConfigError(f"the path {quote(text)} contains '..', which a bucket does not have; {_ACCEPTED}.")
         if not has_bucket(text):
-            raise ConfigError(f"the path {quote(text)} has no name of a bucket after gs://; write gs://BUCKET/NAME.")
+            raise ConfigError(
+                f"the path {quote(text)} has no name of a bucket after gs://, which is 3 to {_MAX_BUCKET_PART} small "
+                "letters, digits, and - _ . between them (with dots, 222 in all), and no IP address; write "
+                "gs://BUCKET/NAME."
+            )
         return text
     if text.startswith("~"):
         expanded = os.path.expanduser(text)
@@ -95,8 +103,17 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def has_bucket(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a path begins with `gs://` and the name of a bucket."""
-    return is_remote(path) and _BUCKET.fullmatch(_without_scheme(path).partition("/")[0]) is not None
+    """Returns whether a path begins with `gs://` and a name that a bucket can have.
+
+    Names with dots have longer limits in total, and the same per part.
+    """
+    name = _without_scheme(path).partition("/")[0] if is_remote(path) else ""
+    is_valid = (
+        _BUCKET.fullmatch(name) is not None
+        and all(1 <= len(part) <= _MAX_BUCKET_PART for part in name.split("."))
+        and not _IP_ADDRESS.fullmatch(name)
+    )
+    return is_valid or name == _PLACEHOLDER
 
 
 def without_mount(path: str) -> str:
@@ -116,18 +133,19 @@ def resolve_mount(path: str) -> str:
     return resolved if is_remote(resolved) else path
 
 
-def local_path(path: str | os.PathLike[str]) -> Path:
+def local_path(path: str | os.PathLike[str], advice: str = "give a local path") -> Path:
     """Returns a path on this machine.
+
+    Args:
+        path: Path of a user.
+        advice: What to do about a path in a bucket.
 
     Raises:
         ConfigError: If the path is in a bucket or elsewhere; see `parse_path`.
     """
     path = parse_path(path)
     if is_remote(path):
-        raise ConfigError(
-            f"{path} is in a bucket, and this callback writes to local disks; give a local path, or train from a "
-            "recipe, whose --job_dir may be in a bucket."
-        )
+        raise ConfigError(f"{path} is in a bucket, not on this machine; {advice}.")
     return Path(path)
 
 

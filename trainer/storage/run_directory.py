@@ -24,8 +24,11 @@ from trainer.storage.safe_names import path_below
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+REAL_VS_REAL_EVENT = "floor"
+"""Event with the metrics of real images against other real images."""
 REPORT = "report.html"
 NEIGHBORS = "neighbors.png"
+TRACKERS = "trackers.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 MODEL = "model"
@@ -34,12 +37,13 @@ PROGRESSION = "progression.gif"
 _STEP = r"step-([0-9]{8}|[1-9][0-9]{8,17})"
 _CHECKPOINT = re.compile(_STEP)
 _SAMPLE_GRID = re.compile(rf"{_STEP}\.png")
-_FILE = re.compile(
-    rf"{re.escape(CONFIG)}|{re.escape(METRICS)}|{re.escape(EVENTS)}|{re.escape(NEIGHBORS)}"
-    rf"|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})"
-    rf"|{LOGS}/[^/]*tfevents[^/]*|{MODEL}/.*"
+_BY_PRODUCT = (
+    rf"{re.escape(METRICS)}|{re.escape(EVENTS)}|{re.escape(NEIGHBORS)}|{re.escape(TRACKERS)}"
+    rf"|{SAMPLES}/({_STEP}\.png|{re.escape(PROGRESSION)})|{LOGS}/[^/]*tfevents[^/]*"
 )
+_FILE = re.compile(rf"{re.escape(CONFIG)}|{MODEL}/.*|{_BY_PRODUCT}")
 """Files of a run in a bucket, without checkpoints. Other files, such as copies that users made, are not downloaded."""
+_EARLY_FILE = re.compile(rf"{_BY_PRODUCT}|{re.escape(REPORT)}|{re.escape(lease.LEASE)}")
 
 
 class RunDirectory:
@@ -126,7 +130,7 @@ class RunDirectory:
         if self._remote is not None:
             without = CONFIG, CHECKPOINTS, MODEL
             slow = LOGS, EVENTS, REPORT
-            check = None if self.lease is None else functools.partial(self.lease.verify, is_by_product=True)
+            check = None if self.lease is None else functools.partial(self.lease.verify, lease.BY_PRODUCT_AGE_SECS)
             mirrors.append(
                 Mirror(self.root, self._remote, without=without, slow=slow, copied=self._downloaded, check=check)
             )
@@ -203,7 +207,7 @@ class RunDirectory:
     def _check_links(self) -> None:
         """Rejects links that lead out of a local directory: a copied directory could make the run write elsewhere."""
         folders = (self.checkpoints, self.logs, self.samples, self.model, self._partial_model)
-        for path in (self.config, self.metrics, self.events, self.report, self.neighbors, *folders):
+        for path in (self.config, self.metrics, self.events, self.report, self.neighbors, self.trackers, *folders):
             if path.is_symlink():
                 path_below(self.root, path.name)
 
@@ -219,10 +223,16 @@ class RunDirectory:
         self.events = root / EVENTS
         self.report = root / REPORT
         self.neighbors = root / NEIGHBORS
+        self.trackers = root / TRACKERS
         self.checkpoints = root / CHECKPOINTS
         self.logs = root / LOGS
         self.samples = root / SAMPLES
         self.model = root / MODEL
+
+
+def is_early_file(name: str) -> bool:
+    """Returns whether a name in a run directory is that of a file that a run may have written before its config."""
+    return _EARLY_FILE.fullmatch(name) is not None
 
 
 def checkpoint_name(step: int) -> str:

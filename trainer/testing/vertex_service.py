@@ -12,6 +12,10 @@ from typing import Any
 from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
+from trainer.cloud.vertex.endpoint import ANONYMOUS_VARIABLE, ENDPOINT_VARIABLE
+from trainer.cloud.vertex.logs import SEVERITIES
+from trainer.testing.model_registry import ModelRegistry
+
 JOB_MESSAGES = {
     "customJobs": aiplatform_v1.CustomJob,
     "hyperparameterTuningJobs": aiplatform_v1.HyperparameterTuningJob,
@@ -24,7 +28,12 @@ FOREIGN_RESPONSE = -1
 
 _WAIT_SECS = 10.0
 _PATH = re.compile(r"/v1/(projects/[^/]+/locations/[^/]+)/(\w+?)(?:/(\w+))?(:cancel)?")
-_LOG_FILTER = re.compile(r'resource.type="ml_job" AND resource.labels.job_id="(\d+)"(?: AND timestamp>="([^"]+)")?')
+_LOG_FILTER = re.compile(
+    r'resource.type="ml_job" AND resource.labels.job_id="(?P<job>\d+)"'
+    r'(?: AND resource.labels.task_name="(?P<task>[\w-]+)")?(?: AND severity>=(?P<severity>[A-Z]+))?'
+    r'(?: AND timestamp>="(?P<since>[^"]+)")?'
+)
+_JOB_CONDITION = re.compile(r'(?P<field>state|display_name|labels\.[\w-]+)(?P<operator>=|!=|:)"?(?P<value>[\w*.-]+)"?')
 _LOG_PAGE_SIZE = 2
 _STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
@@ -58,23 +67,37 @@ class VertexService:
     Args:
         run: Function that runs a job. It receives the `jobSpec` of a custom job, or a whole tuning job. An exception
             fails the job.
+        predict: Function that answers requests for predictions, as in `ModelRegistry`.
 
     Attributes:
+        registry: Models, endpoints and batch predictions.
         jobs: Every job as the service reports it, by resource name.
         requests: (method, path, body) of every request.
         log: Every entry of Cloud Logging.
+        regions_without_machines: Regions whose jobs fail before they run.
     """
 
-    def __init__(self, run: Callable[[dict[str, Any]], None] = lambda spec: None):
+    def __init__(
+        self,
+        run: Callable[[dict[str, Any]], None] = lambda spec: None,
+        predict: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {"predictions": []},
+    ):
         self.run = run
+        self.registry = ModelRegistry(predict)
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, Any]] = []
         self.log: list[dict[str, Any]] = []
+        self.regions_without_machines: set[str] = set()
         self._errors: list[ServiceError] = []
         self._jobs_changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_class(self))
         self._server.daemon_threads = True
         self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that make the commands call this server without credentials."""
+        return {ENDPOINT_VARIABLE: self.address, ANONYMOUS_VARIABLE: "true"}
 
     @property
     def address(self) -> str:
@@ -146,6 +169,12 @@ class VertexService:
             raise self._errors.pop(0)
         if (method, path) == ("POST", "/v2/entries:list"):
             return self._log_entries(body)
+        try:
+            answer = self.registry.answer(method, path, dict(urllib.parse.parse_qsl(query)), body)
+        except (ValueError, KeyError) as error:
+            raise ServiceError(404 if isinstance(error, KeyError) else 400, str(error)) from error
+        if answer is not None:
+            return answer
         match = _PATH.fullmatch(path)
         if match is None or match[2] not in JOB_MESSAGES:
             raise ServiceError(404, f"there is no method {method} {path}")
@@ -157,7 +186,7 @@ class VertexService:
             case "POST", None, None:
                 return self._create(parent, collection, body)
             case "POST", str(), ":cancel":
-                return self._cancel(name)
+                return self.cancel(name)
             case "GET", str(), None:
                 return self.jobs[name]
             case "GET", None, None:
@@ -166,14 +195,18 @@ class VertexService:
 
     def _log_entries(self, body: Any) -> dict[str, Any]:
         """Returns a page of a job's log entries. A page has two entries, regardless of the requested size."""
-        match = _LOG_FILTER.fullmatch(body["filter"])
-        if match is None or body["orderBy"] != "timestamp asc" or not body["resourceNames"][0].startswith("projects/"):
+        match, order = _LOG_FILTER.fullmatch(body["filter"]), body["orderBy"]
+        orders = ("timestamp asc", "timestamp desc")
+        if match is None or order not in orders or not body["resourceNames"][0].startswith("projects/"):
             raise ServiceError(400, f"cannot parse {body}")
-        job_id, since = match.groups()
+        min_severity = SEVERITIES.index(match["severity"] or "DEFAULT")
         entries = [
             entry
-            for entry in sorted(self.log, key=lambda entry: entry["timestamp"])
-            if entry["resource"]["labels"]["job_id"] == job_id and entry["timestamp"][:19] >= (since or "")[:19]
+            for entry in sorted(self.log, key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
+            if entry["resource"]["labels"]["job_id"] == match["job"]
+            and entry["resource"]["labels"]["task_name"] == (match["task"] or entry["resource"]["labels"]["task_name"])
+            and SEVERITIES.index(entry["severity"]) >= min_severity
+            and entry["timestamp"][:19] >= (match["since"] or "")[:19]
         ]
         return _page("entries", entries, int(body.get("pageToken", 0)), _LOG_PAGE_SIZE)
 
@@ -196,20 +229,31 @@ class VertexService:
         return created
 
     def _run_job(self, name: str, spec: dict[str, Any]) -> None:
-        self._update(name, state="JOB_STATE_RUNNING")
+        region = name.split("/")[3]
+        if region in self.regions_without_machines:
+            message = f"Resources are insufficient in region: {region}. Please try a different region."
+            self.update(name, state="JOB_STATE_FAILED", error={"code": 8, "message": message})
+            return
+        self.update(name, state="JOB_STATE_RUNNING", startTime=_now())
         try:
             self.run(spec)
         except Exception as error:
-            self._update(name, state="JOB_STATE_FAILED", error={"code": 3, "message": str(error)})
+            self.update(name, state="JOB_STATE_FAILED", error={"code": 3, "message": str(error)})
         else:
-            self._update(name, state="JOB_STATE_SUCCEEDED")
+            self.update(name, state="JOB_STATE_SUCCEEDED")
 
-    def _cancel(self, name: str) -> dict[str, Any]:
-        self._update(name, state="JOB_STATE_CANCELLED", error={"code": 1, "message": "CANCELED"})
+    def cancel(self, name: str) -> dict[str, Any]:
+        """Cancels a job that has not ended. Returns the body of the response."""
+        self.update(name, state="JOB_STATE_CANCELLED", error={"code": 1, "message": "CANCELED"})
         return {}
 
-    def _update(self, name: str, **changes: Any) -> None:
-        """Changes fields of a job that has not ended."""
+    def update(self, name: str, **changes: Any) -> None:
+        """Changes fields of a job that has not ended.
+
+        Args:
+            name: Resource name of the job.
+            **changes: New values by the names of the fields, such as `webAccessUris`.
+        """
         with self._jobs_changed:
             if self.jobs[name]["state"] not in _FINAL_STATES:
                 self.jobs[name] = self.jobs[name] | changes
@@ -217,7 +261,26 @@ class VertexService:
 
     def _list(self, parent: str, collection: str, query: dict[str, str]) -> dict[str, Any]:
         jobs = [job for name, job in self.jobs.items() if name.startswith(f"{parent}/{collection}/")][::-1]
+        for condition in query["filter"].split(" AND ") if query.get("filter") else ():
+            jobs = [job for job in jobs if _satisfies(job, condition)]
         return _page(collection, jobs, int(query.get("pageToken", 0)), int(query.get("pageSize", 100)))
+
+
+def _satisfies(job: dict[str, Any], condition: str) -> bool:
+    """Returns whether a job satisfies one condition of a filter.
+
+    Raises:
+        ServiceError: If the condition is not of the supported subset of the API's language.
+    """
+    match = _JOB_CONDITION.fullmatch(condition)
+    if match is None:
+        raise ServiceError(400, f"Invalid filter: {condition}")
+    names = {"state": "state", "display_name": "displayName"}
+    is_label = match["field"].startswith("labels.")
+    value = job.get("labels", {}).get(match["field"][7:]) if is_label else job.get(names[match["field"]])
+    if match["operator"] == ":":
+        return value is not None
+    return (value == match["value"]) == (match["operator"] == "=")
 
 
 def _page(name: str, items: list[dict[str, Any]], start: int, size: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Divergence of a run: skipped updates, and returns to an earlier checkpoint.
 
-An update is skipped if one of its losses, logged values or gradients is not finite. After five skipped steps in a row,
-or eleven within 1,000 steps, the run rolls back: it returns to the last checkpoint before the row, and continues from
-there with other random numbers.
+An update is skipped if one of its losses, logged values or gradients is not finite. After five consecutive skipped
+steps, or eleven within 1,000 steps, the run rolls back: it returns to the last checkpoint before the consecutive ones,
+and continues from there with other random numbers.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ import tensorflow as tf
 MAX_ROLLBACKS = 3
 """Number of rollbacks after which the next one ends the run."""
 
-PART = "divergence"
+STATE_NAME = "divergence"
 """Name of this part of a model's state. Checkpoints of earlier versions do not have it; then it begins with zeros."""
 
-_ROW, _WINDOW = 5, 1000
+_MAX_CONSECUTIVE, _WINDOW = 5, 1000
 _NUM_SKIPS = _WINDOW // 100 + 1
 """Number of remembered skipped steps: one more than one percent of the window."""
 
@@ -39,7 +39,8 @@ class DivergenceState:
     @property
     def variables(self) -> Mapping[str, keras.Variable]:
         """The state by name."""
-        return {f"{PART}/{index:03d}/{item.name}": item for index, item in enumerate((self.skips, self.rollbacks))}
+        variables = enumerate((self.skips, self.rollbacks))
+        return {f"{STATE_NAME}/{index:03d}/{variable.name}": variable for index, variable in variables}
 
     @property
     def num_rollbacks(self) -> int:
@@ -54,12 +55,13 @@ class DivergenceState:
         """
         skips = tf.concat([tf.convert_to_tensor(self.skips.value)[1:], [step + 1]], axis=0)
         self.skips.value.assign(skips)
-        is_long_row = tf.logical_and(skips[-_ROW] > 0, skips[-1] - skips[-_ROW] < _ROW)
+        first = skips[-_MAX_CONSECUTIVE]
+        are_consecutive = tf.logical_and(first > 0, skips[-1] - first < _MAX_CONSECUTIVE)
         is_frequent = tf.logical_and(skips[0] > 0, skips[-1] - skips[0] < _WINDOW)
-        return tf.logical_or(is_long_row, is_frequent)
+        return tf.logical_or(are_consecutive, is_frequent)
 
-    def healthy_step(self, step: int) -> int:
-        """Returns the number of steps before the row of skipped steps that ends at `step`; `step` without such a row.
+    def last_applied_step(self, step: int) -> int:
+        """Returns the number of steps before the consecutive skipped steps that end at `step`; without any, `step`.
 
         Args:
             step: Number of steps taken.

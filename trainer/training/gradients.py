@@ -1,12 +1,13 @@
-"""The gradients of a group of phases: stages 2 and 3 of a step. Legend: `B` images of a replica."""
+"""The gradients of a group of phases: stages 2 and 3 of a step. Shapes: `B` images of a replica."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from trainer.errors import NetworkError
-from trainer.networks.layers import PER_SAMPLE_SEED
+from trainer.networks.layers import PER_SAMPLE_SEED, micro_batch
 from trainer.training.plan import Losses, Phase, PhaseGroup, StepPlan, buffers_of
 from trainer.training.rng import StepRng, seed_states
 
@@ -14,7 +15,12 @@ from trainer.training.rng import StepRng, seed_states
 def gradient_function(
     group: PhaseGroup, plan: StepPlan, buffers: list[keras.Variable], num_replicas: int
 ) -> Callable[..., tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]]:
-    """Returns a function that computes the gradients of a group of phases. It reads variables and writes none."""
+    """Returns a function that computes the gradients of a group of phases. It reads variables and writes none.
+
+    With `accumulate_steps=K`, it runs one micro-batch after another and adds their gradients, so that the memory of a
+    pass is that of a micro-batch. A micro-batch is a part of the replica's batch, with the same images and random
+    numbers as the same part of a whole batch.
+    """
     owned = {id(variable) for phase in group.phases for network in phase.networks for variable in buffers_of(network)}
     seeds = seed_states(plan.networks)
     shared = [PER_SAMPLE_SEED in state.path for state in seeds]
@@ -26,20 +32,27 @@ def gradient_function(
         replica: tf.Tensor,
         repeat: int,
         values: list[tf.Tensor],
+        part: tf.Tensor | int = 0,
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor], list[tf.Tensor]]:
-        """Returns the gradients of each phase, the logs, and the values of the buffers after the pass."""
+        """Returns the gradients of each phase, the logs, and the values of the buffers after the pass.
+
+        `part` is the index of the micro-batch, whose images and targets these are.
+        """
+        num_parts = plan.accumulate_steps
         purpose = f"{'+'.join(group.names)}/{repeat}"
-        rng = StepRng(plan.seed, step, images.shape[0], replica, purpose, repeat, plan.salt)
+        rng = StepRng(plan.seed, step, images.shape[0], replica * num_parts + part, purpose, repeat, plan.salt)
         state = [*zip(buffers, values, strict=True), *zip(seeds, rng.seeds(shared), strict=True)]
         with tf.GradientTape(persistent=len(group.phases) > 1) as tape:
-            with keras.StatelessScope(state, collect_losses=True) as scope:
+            with keras.StatelessScope(state, collect_losses=True) as scope, micro_batch(part, num_parts):
                 losses, metrics = plan.forward(images, targets, rng, group.names)
             _check_layer_losses(scope)
             objectives = {
-                phase.name: _objective(phase, losses, images.shape[0], plan.global_batch_size, num_replicas)
+                phase.name: _objective(phase, losses, images.shape[0], plan.global_batch_size, num_replicas * num_parts)
                 for phase in group.phases
             }
         gradients = [_gradients(tape, objectives[phase.name], phase) for phase in group.phases]
+        if num_parts > 1:  # the gradients of an embedding are tf.IndexedSlices, which cannot be added
+            gradients = tf.nest.map_structure(tf.convert_to_tensor, gradients)
         logs = {f"loss/{name}": objective for name, objective in objectives.items()}
         for name in group.names:
             for metric, value in metrics.get(name, {}).items():
@@ -50,7 +63,58 @@ def gradient_function(
         ]
         return gradients, logs, after
 
-    return compute_gradients
+    if plan.accumulate_steps == 1:
+        return compute_gradients
+    return _accumulated(compute_gradients, plan.accumulate_steps, buffers)
+
+
+def _accumulated(
+    compute_gradients: Callable[..., Any], num_parts: int, buffers: list[keras.Variable]
+) -> Callable[..., Any]:
+    """Returns a function that runs `compute_gradients` on one micro-batch after another.
+
+    It adds gradients and logs. Every micro-batch starts with the same buffers, which are merged as those of replicas.
+    """
+
+    def accumulate(
+        images: tf.Tensor,
+        targets: tf.Tensor | None,
+        step: tf.Tensor,
+        replica: tf.Tensor,
+        repeat: int,
+        values: list[tf.Tensor],
+    ) -> Any:
+        # One graph for all micro-batches. It belongs to this replica, whose variables it reads.
+        compiled = tf.function(compute_gradients, autograph=False)
+
+        def run(part: tf.Tensor | int) -> Any:
+            parts = [None if whole is None else _part_of(whole, part, num_parts) for whole in (images, targets)]
+            return compiled(*parts, step, replica, repeat, values, tf.convert_to_tensor(part))
+
+        first = run(0)
+
+        def add(part: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            terms = tf.nest.flatten(run(part))
+            return part + 1, [
+                total + term if total.dtype.is_floating else total for total, term in zip(sums, terms, strict=True)
+            ]
+
+        _, sums = tf.while_loop(
+            lambda part, _: part < num_parts, add, (tf.constant(1), tf.nest.flatten(first)), parallel_iterations=1
+        )
+        gradients, logs, after = tf.nest.pack_sequence_as(first, sums)
+        merged = [
+            total / num_parts if buffer.aggregation != "sum" and total.dtype.is_floating else total
+            for buffer, total in zip(buffers, after, strict=True)
+        ]
+        return gradients, logs, merged
+
+    return accumulate
+
+
+def _part_of(whole: tf.Tensor, part: tf.Tensor | int, num_parts: int) -> tf.Tensor:
+    """Returns a micro-batch [B/K, ...] of a batch [B, ...]."""
+    return tf.reshape(whole, [num_parts, whole.shape[0] // num_parts, *whole.shape[1:]])[part]
 
 
 def _objective(phase: Phase, losses: Losses, num_images: int, global_batch_size: int, num_replicas: int) -> tf.Tensor:

@@ -1,9 +1,11 @@
 """The training loop: executions of several steps, with Keras callbacks in between, and rollbacks."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from typing import Protocol, runtime_checkable
 
 import keras
 import numpy as np
@@ -15,11 +17,34 @@ from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
 from trainer.logging import log_fields
 from trainer.stopwatch import Activity
 from trainer.training.device_loop import DeviceLoop
+from trainer.training.distributed.strategy import spans_machines
 from trainer.training.divergence import MAX_ROLLBACKS
-from trainer.training.preemption import Preemption
+from trainer.training.preemption import Preemption, StopRequested
 from trainer.training.step import SKIPPED
 
 _logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class RollbackCallback(Protocol):
+    """A callback with checkpoints to which a run rolls back, such as `Checkpoint`."""
+
+    def find_rollback_step(self, last: int) -> int:
+        """Returns the step of the newest checkpoint up to step `last` to which the run may roll back; 0 for none."""
+        ...
+
+    def roll_back(self, step: int) -> None:
+        """Restores the checkpoint of a step."""
+        ...
+
+
+@runtime_checkable
+class RollbackListener(Protocol):
+    """A callback that acts after a rollback, such as `MetricsLog`."""
+
+    def on_rollback(self, event: Mapping[str, int]) -> None:
+        """Acts after a rollback. `event` has the numbers `diverged_at_step` and `rollbacks`."""
+        ...
 
 
 class _LogsRecorder(keras.callbacks.Callback):
@@ -121,8 +146,8 @@ class TrainingLoop:
         """Trains from `model.step`. Returns False after a rollback, after which training continues."""
         try:
             device_loop = self._start_device_loop()
-        except CancelledError:
-            return True  # SIGTERM has arrived after a rollback
+        except (CancelledError, StopRequested):
+            return True  # SIGTERM has arrived while data was loaded, or while the step was traced
         try:
             self._train(device_loop)
             return True
@@ -133,7 +158,11 @@ class TrainingLoop:
             device_loop.unload()
 
     def _start_device_loop(self) -> DeviceLoop:
-        device_loop = self._make_device_loop(self._load_chunk())
+        chunk = self._load_chunk()
+        # On several machines, all of them agree on the step after which they stop.
+        is_single_machine = not spans_machines(self._model.compiled_state.strategy)
+        with self._preemption.interrupting() if is_single_machine else contextlib.nullcontext():
+            device_loop = self._make_device_loop(chunk)
         self._preemption.on_request(lambda: device_loop.stop.assign(True))
         if device_loop.is_single_machine:
             self._preemption.on_request(self._loader.cancel)
@@ -141,22 +170,21 @@ class TrainingLoop:
         return device_loop
 
     def _roll_back(self, device_loop: DeviceLoop, error: DivergenceError) -> None:
-        """Returns to the last healthy checkpoint, on all machines to the same one.
+        """Returns to the last checkpoint before the skipped steps, on all machines to the same one.
 
-        Callbacks with the methods `find_healthy` and `roll_back` have checkpoints. Afterwards, the method `on_rollback`
-        of callbacks is called, which other callbacks may also have.
+        Every `RollbackCallback` is asked for one. Afterwards, every `RollbackListener` is called.
 
         Raises:
             DivergenceError: The given error, if there is no such checkpoint, or if the run has returned too often.
         """
         model, step = self._model, self._model.step
         num_rollbacks = model.divergence.num_rollbacks + 1
-        healthy_step = min(model.divergence.healthy_step(step), step - 1)
-        savers = [callback for callback in self._callbacks.callbacks if hasattr(callback, "roll_back")]
+        last_applied_step = min(model.divergence.last_applied_step(step), step - 1)
+        savers = [callback for callback in self._callbacks.callbacks if isinstance(callback, RollbackCallback)]
         reason = str(error).partition(";")[0].rstrip(".")
         if not savers:
             raise error
-        target = device_loop.maximum(max(saver.find_healthy(healthy_step) for saver in savers))
+        target = device_loop.maximum(max(saver.find_rollback_step(last_applied_step) for saver in savers))
         if target == 0:
             raise error
         if num_rollbacks > MAX_ROLLBACKS:
@@ -172,7 +200,7 @@ class TrainingLoop:
             extra=log_fields({"step": target, "diverged_at_step": step, "rollbacks": num_rollbacks}),
         )
         for callback in self._callbacks.callbacks:
-            if hasattr(callback, "on_rollback"):
+            if isinstance(callback, RollbackListener):
                 callback.on_rollback({"diverged_at_step": step, "rollbacks": num_rollbacks})
 
     def _train(self, device_loop: DeviceLoop) -> None:

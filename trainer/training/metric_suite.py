@@ -1,7 +1,6 @@
 """The metric suite of a run, made from its config and data."""
 
 import logging
-from typing import Any
 
 import tensorflow as tf
 
@@ -13,13 +12,16 @@ from trainer.data.loading import TrainingData
 from trainer.errors import ConfigError
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.metrics.extractor import Extractor
+from trainer.metrics.paired import NUM_PAIRS
 from trainer.metrics.real_statistics import RealImages
-from trainer.storage import Location, cache_folder, locate
+from trainer.metrics.suite import Suite
+from trainer.storage import Location, cache_folder
+from trainer.storage.local import LocalLocation
 
 _logger = logging.getLogger(__name__)
 
 STATISTICS = "statistics"
-"""Folder with the statistics of real images, in the folder of a prepared data set or in the cache."""
+"""Folder with the statistics of real images, in the folder of a prepared dataset or in the cache."""
 
 
 def create_suite(
@@ -27,10 +29,8 @@ def create_suite(
     data: TrainingData,
     extractor: Extractor | None = None,
     strategy: tf.distribute.Strategy | None = None,
-) -> Any:
+) -> Suite:
     """Returns the suite that `config.metrics` names, with the first images of the data as the real ones.
-
-    It has the methods `measure` and `real_vs_real`.
 
     Args:
         config: Config with a suite, not `auto` or `none`.
@@ -46,6 +46,8 @@ def create_suite(
     num_samples = num_samples or metrics.default_num_samples(config.metrics)
     if extractor is None or num_samples is None:
         num_images = num_samples if config.metrics == MetricSuite.DIGITS else stacked.NUM_IMAGES
+        if config.metrics == MetricSuite.PAIRED:
+            num_images = NUM_PAIRS
         return suite_class(*data.real_images(num_images), *([num_samples] if num_samples else []))
     num_images = min(num_samples, data.info.num_examples)
     return suite_class(
@@ -59,14 +61,14 @@ def create_suite(
 
 
 def statistics_folders(dataset: str) -> list[Location]:
-    """Returns the folders for statistics of a data set's images: that of a prepared data set, and the cache.
+    """Returns the folders for statistics of a dataset's images: that of a prepared dataset, and the cache.
 
     A user without a home directory may have no cache.
     """
     source = datasets.root_source(dataset)
     folders = [] if source in datasets.NAMES else [datasets.prepared_folder(source) / STATISTICS]
     try:
-        folders.append(locate(cache_folder(STATISTICS)))
+        folders.append(LocalLocation(cache_folder(STATISTICS)))
     except ConfigError as error:
         if not folders:
             _logger.warning(f"The statistics of real images are not stored: {error}")

@@ -1,6 +1,6 @@
 """The stages of a training step as data.
 
-Legend: `B` images of a replica.
+Shapes: `B` images of a replica.
 """
 
 from collections.abc import Callable
@@ -95,6 +95,7 @@ class StepPlan:
         divergence: Record of the skipped steps.
         horizontal_flips: Whether to mirror each real image with probability one half.
         salt: Number that selects other random numbers for the same steps; 0 before the first rollback.
+        accumulate_steps: Number of micro-batches that a replica divides its batch into.
     """
 
     forward: Forward
@@ -107,11 +108,11 @@ class StepPlan:
     divergence: DivergenceState
     horizontal_flips: bool = False
     salt: int = 0
+    accumulate_steps: int = 1
 
-    def owner_of(self, network: keras.layers.Layer) -> int | None:
-        """Returns the index of the group of phases that updates a network, or None."""
-        owners = [index for index, group in enumerate(self.groups) if group.owns(network)]
-        return owners[-1] if owners else None
+    def owners_of(self, network: keras.layers.Layer) -> tuple[int, ...]:
+        """Returns the indices of the groups of phases that update a network."""
+        return tuple(index for index, group in enumerate(self.groups) if group.owns(network))
 
 
 def buffers_of(network: keras.layers.Layer) -> list[keras.Variable]:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 
+class StopRequested(BaseException):
+    """SIGTERM has arrived in `Preemption.interrupting`. Libraries that catch every `Exception` let it pass."""
+
+
 class Preemption:
     """A request to stop training.
 
@@ -20,6 +24,7 @@ class Preemption:
     def __init__(self) -> None:
         self.requested = False
         self._actions: list[Callable[[], object]] = []
+        self._interrupts = False
 
     def on_request(self, action: Callable[[], object]) -> None:
         """Runs an action when the signal arrives, or at once if it has arrived."""
@@ -44,6 +49,21 @@ class Preemption:
             self._actions = []  # they keep large objects alive
 
     @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """In this context, a request raises `StopRequested`, so that long work without results ends at once.
+
+        Raises:
+            StopRequested: If SIGTERM has arrived since `listen`, or arrives.
+        """
+        if self.requested:
+            raise StopRequested
+        self._interrupts = True
+        try:
+            yield
+        finally:
+            self._interrupts = False
+
+    @contextlib.contextmanager
     def _installed(self) -> Iterator[None]:
         self._read, write = socket.socketpair()
         write.setblocking(False)
@@ -60,7 +80,10 @@ class Preemption:
             watch.join()  # its last action must not reach the next `fit`, which may use the same compiled step
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Does nothing: Python has already written to the wakeup descriptor."""
+        """Ends work that may be interrupted. For the rest, Python has already written to the wakeup descriptor."""
+        if self._interrupts:
+            self.requested = True
+            raise StopRequested
 
     def _watch(self) -> None:
         with self._read:

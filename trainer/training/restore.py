@@ -9,10 +9,9 @@ from trainer.storage import RunDirectory, is_remote, resolve_mount
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
-from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import strategy as strategies
-from trainer.training.stored_run import monitor_of, select, stored_run
+from trainer.training.stored_run import StoredRun, monitor_of, select, stored_run
 
 
 def restore(
@@ -48,10 +47,10 @@ def config_of(job_dir: str) -> TrainConfig:
         StorageError: If the directory cannot be read.
     """
     with RunDirectory(job_dir).open(only={CONFIG}) as directory:
-        return _require_run(directory)[0]
+        return _require_run(directory).config
 
 
-def _require_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory]:
+def _require_run(directory: RunDirectory) -> StoredRun:
     stored = stored_run(directory)
     if stored is None:
         raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
@@ -90,7 +89,7 @@ def _restore(
     manifest = select(store, checkpoint, f"job_dir={directory.name}")
     strategies.create(config.override(strategy=StrategyName.ONE_DEVICE, num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)
-    gan = from_config(config, info.image_shape, info.num_classes)
+    gan = from_config(config, **info.model_arguments)
     load(store.folder(manifest.step), gan.state)
     gan.step = manifest.step
     return config, gan, manifest

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.networks.layers.normal_rows import PHILOX, normal_rows
+
 _SEED_STATE = "seed_generator_state"
 """Name that Keras gives to the state of a random layer."""
 
@@ -60,6 +62,11 @@ class StepRng:
         self.repeat = repeat
         self.salt = salt
 
+    @property
+    def indices(self) -> tf.Tensor:
+        """Indices of the samples in the global batch: int32 [B]."""
+        return tf.cast(self._replica, tf.int32) * self.num_samples + tf.range(self.num_samples)
+
     def child(self, purpose: str) -> "StepRng":
         """Returns independent random numbers for a part of the step."""
         purpose = f"{self._purpose}/{purpose}"
@@ -67,12 +74,17 @@ class StepRng:
 
     def normal(self, purpose: str, size: int) -> tf.Tensor:
         """Draws from N(0, 1): float32 [B, size]."""
-        draw = tf.raw_ops.StatelessRandomNormalV2
-        return self._draw(draw, purpose, size)
+        first_row = tf.cast(self._replica, tf.int32) * self.num_samples
+        return normal_rows(self._key(purpose), first_row, self.num_samples, size, self.step)
 
     def uniform(self, purpose: str, size: int) -> tf.Tensor:
         """Draws from U[0, 1): float32 [B, size]."""
-        return self._draw(tf.raw_ops.StatelessRandomUniformV2, purpose, size)
+        num_groups = -(-size // 4)  # one counter gives four numbers; each sample has its own counters
+        first = tf.cast(self._replica, tf.uint64) * (self.num_samples * num_groups)
+        numbers = tf.raw_ops.StatelessRandomUniformV2(
+            shape=[self.num_samples, num_groups * 4], key=self._key(purpose), counter=self._counter(first), alg=PHILOX
+        )
+        return numbers[:, :size]
 
     def integers(self, purpose: str, limit: int) -> tf.Tensor:
         """Draws integers from 0 to `limit` - 1: int32 [B]."""
@@ -95,20 +107,12 @@ class StepRng:
             shape=[count, 2],
             key=self._key("layers"),
             counter=self._counter(tf.cast(replica, tf.uint64) * (count // 2 + 1)),
-            alg=1,
+            alg=PHILOX,
             dtype=tf.uint32,
         )
 
-    def _draw(self, draw: object, purpose: str, size: int) -> tf.Tensor:
-        num_groups = -(-size // 4)  # one counter gives four numbers; each sample has its own counters
-        first = tf.cast(self._replica, tf.uint64) * (self.num_samples * num_groups)
-        numbers = draw(  # type: ignore[operator]
-            shape=[self.num_samples, num_groups * 4], key=self._key(purpose), counter=self._counter(first), alg=1
-        )
-        return numbers[:, :size]
-
     def _key(self, purpose: str) -> tf.Tensor:
-        is_known = isinstance(self._seed, int)
+        is_known = not tf.is_tensor(self._seed)
         stream = f"{self._purpose}/{purpose}{f'#{self.salt}' if self.salt else ''}"
         key = np.array([stream_key(self._seed if is_known else 0, stream)], np.uint64)
         return tf.constant(key) if is_known else tf.bitwise.bitwise_xor(key, tf.cast(self._seed, tf.uint64))

@@ -5,7 +5,6 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 
@@ -14,12 +13,13 @@ from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
-from trainer.config.source_run import check_source_run
 from trainer.data.loading import TrainingData, load_training_data
-from trainer.errors import ConfigError, Preempted, TrainerError
+from trainer.errors import Preempted, TrainerError
 from trainer.logging import log_fields
-from trainer.models import GAN, from_config, initial_weights, with_compute_settings
+from trainer.metrics.suite import Suite
+from trainer.models import GAN, ImageTranslator, from_config, initial_weights, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
+from trainer.models.translator import NUM_GRID_IMAGES
 from trainer.report.run_report import RunReport
 from trainer.serving import saved_model
 from trainer.storage import Mirror, RunDirectory, is_remote
@@ -27,12 +27,14 @@ from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training import transfer
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
+from trainer.training.complete_config import with_run_settings
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import (
     COLLAPSE,
     EVALUATION,
+    check_machine,
     check_resumable,
     describe_end,
     has_model,
@@ -42,10 +44,9 @@ from trainer.training.run_state import (
     shared_fingerprint,
     source_fingerprint,
     with_initial_weights,
-    with_machine_settings,
 )
 from trainer.training.run_summary import describe_change, describe_start, describe_transfer, facts
-from trainer.training.stored_run import config_document, monitor_of, stored_config
+from trainer.training.stored_run import StoredRun, config_document, monitor_of, stored_run
 
 _logger = logging.getLogger(__name__)
 
@@ -68,24 +69,15 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         DivergenceError: If a loss or a weight is not finite.
         Preempted: If SIGTERM stopped training; the state is committed.
     """
-    if environment.cluster is not None and environment.cluster.is_evaluator:
-        raise ConfigError(
-            "this machine is an evaluator, but the machines that train evaluate; leave the evaluator's pool empty."
-        )
-    if waits_for_lease and environment.cluster is not None:
-        raise ConfigError(
-            "wait_for_lease=True is for a machine that trains alone, because the other machines of this job do not "
-            "wait; leave it out."
-        )
+    check_machine(environment, waits_for_lease)
     with contextlib.ExitStack() as stack:
         directory = RunDirectory(str(config.job_dir))
         if environment.writes:
             stack.enter_context(directory.hold_lease(environment.replica, waits=waits_for_lease))
         stack.enter_context(directory.open())
-        stored = stored_config(directory)
-        config = transfer.with_stored_source(with_machine_settings(config, environment, stored), stored)
-        check_source_run(config)
-        manifest = check_resumable(config, directory)
+        stored = stored_run(directory)
+        config = with_run_settings(config, environment, None if stored is None else stored.config)
+        manifest = check_resumable(config, directory, stored)
         if manifest is not None and is_finished(manifest, config):
             if has_model(manifest.step, config, directory, environment):
                 _logger.info(f"The run in {directory.name} {describe_end(manifest, config)}")
@@ -94,8 +86,8 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
                 f"The run in {directory.name} is at step {manifest.step}, but its model is missing or damaged; "
                 "exporting it."
             )
-        config, weights = with_initial_weights(config, directory, manifest)
-        run = Run(config, directory, environment, manifest, weights)
+        config, weights = with_initial_weights(config, stored, manifest)
+        run = Run(config, directory, environment, stored, manifest, weights)
         run.prepare()
         with run.cluster_failures_abort():
             run.fit()
@@ -114,6 +106,7 @@ class Run:
         config: Resolved config.
         directory: Open run directory.
         environment: Environment of the job.
+        stored: Stored config and history of the run; None for a new run.
         manifest: Manifest of the checkpoint to continue from; None for a new run.
         weights: Weights of another run to begin with; None for random weights.
     """
@@ -123,15 +116,16 @@ class Run:
         config: TrainConfig,
         directory: RunDirectory,
         environment: Environment,
+        stored: StoredRun | None,
         manifest: CheckpointManifest | None,
         weights: transfer.InitialWeights | None = None,
     ):
         self._config, self._directory, self._environment = config, directory, environment
-        self._manifest, self._weights = manifest, weights
+        self._stored, self._manifest, self._weights = stored, manifest, weights
         self._started = time.monotonic()
         self._exported_step: int | None = None
         self._evaluation: callbacks.Evaluation | None = None
-        self._suite: Any = None
+        self._suite: Suite | None = None
         self._callback_states: dict[str, StatefulCallback] = {}
 
     @property
@@ -148,6 +142,7 @@ class Run:
         """Finds the weights for metrics, creates the strategy, loads the data, and builds and compiles the GAN."""
         config = self._config
         metrics.find_weights(config.metrics, config.inception_weights)  # fails before it takes time
+        callbacks.check_trackers(config.track if self._environment.writes else ())
         self._strategy = strategies.create(config, self._environment.cluster)
         self._extractor = (
             metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None
@@ -158,13 +153,14 @@ class Run:
             self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
         self._fingerprints |= source_fingerprint(self._weights, self._manifest)
         info = self._data.info
-        self._config = config = with_compute_settings(
-            config, info.image_shape, info.num_classes, can_use_bfloat16=self._can_use_bfloat16()
-        )
-        self._history = resumed_history(config, self._directory, self._manifest, self._fingerprints)
+        can_use_bfloat16 = self._can_use_bfloat16()
+        self._config = config = with_compute_settings(config, **info.model_arguments, can_use_bfloat16=can_use_bfloat16)
+        self._history = resumed_history(config, self._stored, self._manifest, self._fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
-            self._gan: GAN = from_config(config, info.image_shape, info.num_classes, self._strategy)
+            self._gan: GAN = from_config(config, **info.model_arguments, strategy=self._strategy)
+        if isinstance(self._gan, ImageTranslator):
+            self._gan.set_grid_images(*self._data.real_images(NUM_GRID_IMAGES))
         weights, self._weights = self._weights, None  # frees the memory after this method
         if weights is not None:
             has_labels = self._gan.num_classes > 0 and not self._gan.labels_are_codes
@@ -211,8 +207,8 @@ class Run:
         if step != gan.step:
             load(self._store.folder(step), gan.state)
         directory.lease.verify()
-        note = {"step": step, saved_model.EXPORTED_AT: gan.step}
-        saved_model.save(gan, directory.model, note, model_card(gan, directory, step))
+        card = model_card(gan, directory, step)
+        saved_model.save(gan, directory.model, step, exported_at_step=gan.step, other_files=card)
         for destination in directory.model_destinations(self._environment.model_dir):
             directory.lease.verify()
             saved_model.publish(directory.model, destination)
@@ -280,11 +276,12 @@ class Run:
             session = callbacks.SessionLog(
                 directory.events,
                 facts(self._data.info, self._gan.networks, num_replicas),
-                self._suite and self._suite.real_vs_real,
+                None if self._suite is None else self._suite.real_vs_real,
             )
-            with callbacks.ReportWriter(RunReport(directory).write) as report, session:
+            tracking = callbacks.Tracking.of_run(self._config, directory, monitor_of(self._config))
+            with callbacks.ReportWriter(RunReport(directory).write) as report, tracking, session:
                 try:
-                    self._fit([*writers, checkpoint, session, report])
+                    self._fit([*writers, checkpoint, session, report, tracking])
                 except BaseException:
                     with contextlib.suppress(TrainerError, OSError):
                         checkpoint.store.wait()  # commit a checkpoint that is being written
@@ -294,9 +291,10 @@ class Run:
         config = self._config
         if self._is_distributed:
             active = [callbacks.Watchdog(config.worker_timeout_secs), callbacks.Heartbeat(), *active]
+        uses_targets = self._gan.takes_targets or config.balance_classes
         self._gan.fit(
             self._data.x,
-            self._data.y,
+            self._data.y if uses_targets else None,
             batch_size=config.global_batch_size,
             steps=config.steps,
             steps_per_execution=config.steps_per_execution,
@@ -313,7 +311,7 @@ class Run:
         if monitor is None:
             return []
         self._suite = create_suite(config, self._data, self._extractor, self._strategy)
-        recall = metrics.recall(config.metrics, config.num_metric_samples)
+        recall = metrics.recall_name(config.metrics, config.num_metric_samples)
         alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
         self._evaluation = callbacks.Evaluation(self._suite, config.evaluate_every_steps)
         self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
@@ -324,7 +322,7 @@ class Run:
         config, directory, environment = self._config, self._directory, self._environment
         writers: list[keras.callbacks.Callback] = [
             callbacks.MetricsLog(directory.metrics),
-            callbacks.EventLog(directory.logs),
+            callbacks.EventLog(directory.logs, config.identity if environment.trial_id else None, monitor_of(config)),
             callbacks.SampleGrid(directory.samples, config.sample_every_steps, log_dir=directory.logs),
             callbacks.Animation(directory.samples),
         ]

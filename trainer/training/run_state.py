@@ -5,25 +5,21 @@ import json
 import logging
 from collections.abc import Mapping
 
-import tensorflow as tf
-
-from trainer import metrics
 from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
-from trainer.config.choices import JitCompile, MetricSuite, ModelFormat, Precision, Resume
-from trainer.data import default_num_chunks, describe
-from trainer.errors import CheckpointError, StorageError, quote
-from trainer.metrics import inception_weights
+from trainer.config.choices import ModelFormat, Resume
+from trainer.errors import CheckpointError, ConfigError, StorageError, quote
 from trainer.models import GAN
 from trainer.report.model_card import MODEL_CARD, card_files
 from trainer.serving import saved_model
-from trainer.storage import RunDirectory, locate
+from trainer.storage import RunDirectory
+from trainer.storage.local import LocalLocation
 from trainer.training import transfer
+from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
-from trainer.training.checkpoint.store import CheckpointStore
-from trainer.training.stored_run import stored_run
+from trainer.training.stored_run import StoredRun
 from trainer.training.transfer import InitialWeights
 
 _logger = logging.getLogger(__name__)
@@ -36,41 +32,6 @@ COLLAPSE, EVALUATION = "collapse", "evaluation"
 """Names of the states of `CollapseAlarm` and `Evaluation` in checkpoints."""
 
 
-def with_machine_settings(
-    config: TrainConfig, environment: Environment, stored: TrainConfig | None = None
-) -> TrainConfig:
-    """Returns a config with the settings that were left open because they depend on the machine.
-
-    A resumed run keeps the number of chunks, the metric suite, the number of samples, the precision and the use of XLA
-    that it started with. `trainer.models.with_compute_settings` chooses the last two for a new run, from its networks.
-
-    Args:
-        config: Resolved config.
-        environment: Environment of the job. A suite that machines of a job or a study may choose differently is not
-            chosen: the cache of weights does not count there.
-        stored: Stored config of the run. None: a new run.
-
-    Raises:
-        ConfigError: If two shards do not fit into memory.
-        DataError, StorageError: If the description of the data set cannot be read.
-    """
-    previous = stored if stored is not None and _has_same_evaluation(config, stored) else None
-    if config.num_chunks is None:
-        num_chunks = None if stored is None else stored.num_chunks
-        config = config.override(num_chunks=num_chunks or default_num_chunks(config))
-    if stored is not None and config.precision == Precision.AUTO:
-        config = config.override(precision=stored.precision)
-    if stored is not None and config.jit_compile == JitCompile.AUTO:
-        config = config.override(jit_compile=stored.jit_compile)
-    if config.metrics == MetricSuite.AUTO:
-        config = config.override(metrics=previous.suite if previous else _choose_suite(config, environment))
-    if config.has_metrics and config.num_metric_samples is None:
-        has_gpu = bool(tf.config.list_physical_devices("GPU"))
-        default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
-        config = config.override(num_metric_samples=(previous and previous.num_metric_samples) or default)
-    return config
-
-
 def shared_fingerprint(config: TrainConfig) -> str:
     """Returns the SHA-256 of the settings that all machines of a job must share, in hexadecimal.
 
@@ -80,30 +41,32 @@ def shared_fingerprint(config: TrainConfig) -> str:
     return hashlib.sha256(json.dumps([config.fingerprint, evaluation]).encode()).hexdigest()
 
 
-def _has_same_evaluation(config: TrainConfig, stored: TrainConfig) -> bool:
-    """Returns whether a config names the data sets of the stored run, and its metric suite or none in particular."""
-    has_same_data = (config.dataset, config.dataset_b) == (stored.dataset, stored.dataset_b)
-    return has_same_data and config.metrics in (MetricSuite.AUTO, stored.metrics)
+def check_machine(environment: Environment, waits_for_lease: bool) -> None:
+    """Checks that a machine trains, and that it waits for another process only if it trains alone.
 
-
-def _choose_suite(config: TrainConfig, environment: Environment) -> str:
-    """Returns the metric suite of a new run with `metrics=auto`."""
-    suite = config.suite
-    is_alone = environment.cluster is None and environment.metric_file is None
-    if suite == MetricSuite.PHOTOS and is_alone and inception_weights.is_cached():
-        suite = MetricSuite.INCEPTION.value
-    num_images = describe(config.dataset, config.padding).with_classes(config.class_numbers).num_examples
-    if num_images < metrics.min_images(suite):
-        _logger.info(
-            f"metrics=auto evaluates nothing, because {suite} needs at least {metrics.min_images(suite)} images and "
-            f"{config.dataset} has {num_images}."
+    Raises:
+        ConfigError: If it does not.
+    """
+    if environment.cluster is not None and environment.cluster.is_evaluator:
+        raise ConfigError(
+            "this machine is an evaluator, but the machines that train evaluate; leave the evaluator's pool empty."
         )
-        return MetricSuite.NONE.value
-    return suite
+    if waits_for_lease and environment.cluster is not None:
+        raise ConfigError(
+            "wait_for_lease=True is for a machine that trains alone, because the other machines of this job do not "
+            "wait; leave it out."
+        )
 
 
-def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointManifest | None:
+def check_resumable(
+    config: TrainConfig, directory: RunDirectory, stored: StoredRun | None
+) -> CheckpointManifest | None:
     """Checks that a config may continue the run in a directory. A directory without a run passes.
+
+    Args:
+        config: Resolved config.
+        directory: Open run directory.
+        stored: Stored config and history of the run; None without a run.
 
     Returns:
         The manifest of the newest valid checkpoint; None if there is no checkpoint.
@@ -111,17 +74,16 @@ def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointM
     Raises:
         CheckpointError: If the run has other settings, or there is one although `config.resume` is `never`.
     """
-    stored = stored_run(directory)
     if stored is None:
         return None
-    _check_identity(config, stored[0], directory)
-    history = _history(config, stored[1])
-    store = CheckpointStore(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
-    manifest, _ = store.find()
-    if manifest is not None and config.init_from != stored[0].init_from:
+    _check_identity(config, stored.config, directory)
+    history = _known_history(config, stored.history)
+    checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
+    manifest, _ = checkpoints.find()
+    if manifest is not None and config.init_from != stored.config.init_from:
         raise CheckpointError(
             f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which is at step "
-            f"{manifest.step} and began with init_from={stored[0].init_from}; omit it, or use another job_dir."
+            f"{manifest.step} and began with init_from={stored.config.init_from}; omit it, or use another job_dir."
         )
     if manifest is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
@@ -132,13 +94,13 @@ def check_resumable(config: TrainConfig, directory: RunDirectory) -> CheckpointM
 
 
 def with_initial_weights(
-    config: TrainConfig, directory: RunDirectory | None = None, manifest: CheckpointManifest | None = None
+    config: TrainConfig, stored: StoredRun | None = None, manifest: CheckpointManifest | None = None
 ) -> tuple[TrainConfig, InitialWeights | None]:
     """Reads the weights of the other run with which a new run begins.
 
     Args:
         config: Resolved config.
-        directory: Open run directory. None: the run is only planned.
+        stored: Stored config and history of the run. None: a new run, or one that is only planned.
         manifest: Manifest that `check_resumable` returned. If the run has a checkpoint, nothing is read.
 
     Returns:
@@ -154,9 +116,8 @@ def with_initial_weights(
         return config, None
     weights = transfer.read(config.init_from)
     transfer.check_same_kind(weights, config)
-    stored = None if directory is None else stored_run(directory)
     if stored is not None and not config.allow_config_change:
-        recorded = stored[1].after(0).get(transfer.FINGERPRINT, weights.sha256)
+        recorded = stored.history.after(0).get(transfer.FINGERPRINT, weights.sha256)
         if recorded != weights.sha256:
             raise CheckpointError(
                 f"init_from={weights.source} has other weights than when the run in job_dir={config.job_dir} was "
@@ -181,7 +142,7 @@ def source_fingerprint(weights: InitialWeights | None, manifest: CheckpointManif
 
 def resumed_history(
     config: TrainConfig,
-    directory: RunDirectory,
+    stored: StoredRun | None,
     manifest: CheckpointManifest | None,
     data_fingerprints: Mapping[str, str],
 ) -> RunHistory:
@@ -189,7 +150,7 @@ def resumed_history(
 
     Args:
         config: Resolved config that `check_resumable` has accepted.
-        directory: Open run directory, before this run has changed it.
+        stored: Stored config and history of the run; None without a run.
         manifest: Manifest that `check_resumable` returned.
         data_fingerprints: Fingerprints of the data, by name.
 
@@ -198,26 +159,25 @@ def resumed_history(
             is False.
     """
     fingerprints = {"config": config.fingerprint, **data_fingerprints}
-    stored = stored_run(directory)
     if manifest is None or stored is None:
         return RunHistory.start(fingerprints)
-    history, step = _history(config, stored[1]), manifest.step
+    history, step = _known_history(config, stored.history), manifest.step
     previous = {**manifest.fingerprints, **history.after(step)}
     changed = [name for name, value in fingerprints.items() if previous.get(name, value) != value]
     # If only the fingerprint of equal settings has changed, this version has more settings than the one that stored it.
     is_newest = bool(history.revisions) and history.after(step) == history.revisions[-1].fingerprints
-    is_upgrade = changed == ["config"] and is_newest and config.identity == stored[0].identity
+    is_upgrade = changed == ["config"] and is_newest and config.identity == stored.config.identity
     if changed and not config.allow_config_change and not is_upgrade:
         raise CheckpointError(
-            f"job_dir={directory.name} contains a run that was trained from step {step} on with another "
+            f"job_dir={config.job_dir} contains a run that was trained from step {step} on with another "
             f"{' and '.join(changed)}; use the same {' and '.join(changed)}, another job_dir, or --allow_config_change "
             "to resume it anyway."
         )
     return history.resumed(step, fingerprints)
 
 
-def _history(config: TrainConfig, history: RunHistory) -> RunHistory:
-    """The stored history. If a run of version 0.1.0 may change, nothing is known: it has recorded no changes."""
+def _known_history(config: TrainConfig, history: RunHistory) -> RunHistory:
+    """Returns the stored history; an empty one if a run of version 0.1.0, which records no changes, may change."""
     is_recorded = "data" in history.after(0)
     return RunHistory() if config.allow_config_change and not is_recorded else history
 
@@ -254,8 +214,8 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
     """
     if not config.export_model:
         return True
-    destinations = [locate(directory.model), *directory.model_destinations(environment.model_dir)]
-    return all(saved_model.about(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
+    destinations = [LocalLocation(directory.model), *directory.model_destinations(environment.model_dir)]
+    return all(saved_model.read_metadata(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
 
 
 def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]:

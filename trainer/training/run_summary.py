@@ -26,18 +26,20 @@ def describe_start(
 
     Args:
         config: Resolved config.
-        info: Description of the data set.
+        info: Description of the dataset.
         networks: All networks, by name.
         num_replicas: Number of replicas on all machines.
     """
     height, width, channels = info.image_shape
     weights = ", ".join(f"{name} {count:,}" for name, count in _num_weights(networks).items())
+    inputs = f", inputs of {count_of(info.input_channels, 'channel')}" if info.input_channels else ""
     chunks = f", {count_of(config.num_chunks or 1, 'chunk')} per epoch" if (config.num_chunks or 1) > 1 else ""
+    devices = count_of(num_replicas, f"{_device_kind()} device")
     return (
         f"Training the recipe {config.recipe} on {count_of(info.num_examples, 'image')} of {config.dataset} "
-        f"({height}x{width}x{channels}{chunks}): {count_of(config.steps or 0, 'step')} of {config.global_batch_size} "
-        f"images on {count_of(num_replicas, f'{_device_kind()} device')} in {config.precision}; weights: "
-        f"{weights}. Results go to {config.job_dir}."
+        f"({height}x{width}x{channels}{inputs}{chunks}): {count_of(config.steps or 0, 'step')} of "
+        f"{config.global_batch_size} images on {devices} in {config.precision}; weights: {weights}. Results go to "
+        f"{config.job_dir}."
     )
 
 

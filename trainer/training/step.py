@@ -11,12 +11,12 @@ The stages of a step, in order:
 5. `TrainStep._merge_replicas` merges buffers, such as batch-norm moments, over replicas.
 6. `TrainStep._update_ema` moves the exponential moving averages.
 
-This module depends on phases, not on a GAN class. Legend: `B` images of a replica.
+This module depends on phases, not on a GAN class. Shapes: `B` images of a replica.
 """
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -57,8 +57,8 @@ class TrainStep:
         self._strategy = strategy
         self._num_replicas = strategy.num_replicas_in_sync
         self._replica_batch_size = plan.global_batch_size // self._num_replicas
-        owned = [(variable, plan.owner_of(network)) for network in plan.networks for variable in buffers_of(network)]
-        self._buffers, self._owners = [variable for variable, _ in owned], [owner for _, owner in owned]
+        owned = [(variable, plan.owners_of(network)) for network in plan.networks for variable in buffers_of(network)]
+        self._buffers, self._owners = [variable for variable, _ in owned], [owners for _, owners in owned]
         self._updates = [self._compile(group) for group in plan.groups]
 
     def __call__(self, tensors: Tensors, step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -169,7 +169,7 @@ class TrainStep:
     ) -> list[tf.Tensor]:
         """Sums stop requests over replicas, and merges buffers by their `aggregation`.
 
-        Buffers of groups whose updates were all skipped keep their initial values.
+        Buffers of a network keep their initial values if all of its updates were skipped.
         """
         summed = [index for index, variable in enumerate(self._buffers) if _is_summed(variable)]
         stop, *totals = collectives.all_reduce_sum([stop, *(buffers[index] for index in summed)])
@@ -178,19 +178,23 @@ class TrainStep:
         merged = list(buffers)
         for index, total in zip(summed, totals, strict=True):
             merged[index] = total if self._buffers[index].aggregation == "sum" else total / self._num_replicas
-        for index, owner in enumerate(self._owners):
-            if owner is not None:
-                is_unchanged = skips[owner] == float(self._plan.groups[owner].repeats)
-                merged[index] = tf.where(is_unchanged, initial[index], merged[index])
+        for index, owners in enumerate(self._owners):
+            if owners:
+                merged[index] = tf.where(self._are_skipped(owners, skips), initial[index], merged[index])
         return [stop, *merged]
+
+    def _are_skipped(self, groups: Sequence[int], skips: list[tf.Tensor]) -> tf.Tensor:
+        """Returns whether all updates of some groups were skipped: bool []."""
+        num_updates = sum(self._plan.groups[index].repeats for index in groups)
+        return tf.add_n([skips[index] for index in groups]) == float(num_updates)
 
     def _update_ema(self, ema: Ema, step: tf.Tensor, skips: list[tf.Tensor]) -> None:
         """Moves an average one step towards its source, unless the update of the source was skipped."""
         half_life = ema.half_life_images(step)
         rate = 1.0 - tf.pow(0.5, float(self._plan.global_batch_size) / half_life)
-        owner = self._plan.owner_of(ema.source)
-        if owner is not None:
-            rate = tf.where(skips[owner] == float(self._plan.groups[owner].repeats), 0.0, rate)
+        owners = self._plan.owners_of(ema.source)
+        if owners:
+            rate = tf.where(self._are_skipped(owners, skips), 0.0, rate)
 
         def decay(target: tf.Variable, source: tf.Tensor) -> None:
             tf.raw_ops.ResourceApplyGradientDescent(var=target.handle, alpha=rate, delta=target - source)
@@ -204,9 +208,12 @@ class TrainStep:
 
 
 @contextlib.contextmanager
-def discarded_updates(network: keras.layers.Layer) -> Iterator[None]:
-    """Discards what a forward pass in this context changes in the network's buffers and random layers."""
-    state = [variable for variable in network.variables if not variable.trainable]
+def discarded_updates(*networks: keras.layers.Layer) -> Iterator[None]:
+    """Discards what a forward pass in this context changes in the buffers and random layers of networks.
+
+    Name every network of the pass: the values that the step has for the buffers of others are hidden.
+    """
+    state = [variable for network in networks for variable in network.variables if not variable.trainable]
     with keras.StatelessScope([(variable, variable.value) for variable in state]):
         yield
 

@@ -1,4 +1,4 @@
-"""Images of a data set in place of a model, so that metrics measure them as they measure samples."""
+"""Images of a dataset in place of a model, so that metrics measure them as they measure samples."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,10 +10,10 @@ from trainer.metrics.extraction import BLOCK_SIZE, ReplicatedFunction
 
 
 class StoredImages:
-    """The first images of a data set, with the methods of a model that metric suites use.
+    """The first images of a dataset, with the methods of a model that metric suites use.
 
     Args:
-        data: Data set with the images.
+        data: Dataset with the images.
     """
 
     def __init__(self, data: TrainingData):
@@ -21,7 +21,7 @@ class StoredImages:
 
     def sample(self, num_images: int) -> tuple[np.ndarray, None]:
         """Returns the first images, uint8 [num_images, H, W, C], and no labels."""
-        return self._data.real_images(num_images)[0], None
+        return self._data.real_images(num_images)[-1], None  # of pairs, the images without their inputs
 
     def sample_features(
         self, num_images: int, function: Callable[[tf.Tensor], Iterable[tf.Tensor]]

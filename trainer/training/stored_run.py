@@ -3,11 +3,13 @@
 import json
 import logging
 import re
+from typing import NamedTuple
 
 from trainer import metrics
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError, quote
-from trainer.storage import RunDirectory, documents, locate, read_json
+from trainer.storage import RunDirectory, documents, read_json
+from trainer.storage.local import LocalLocation
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
@@ -25,6 +27,18 @@ _FINGERPRINTS = "fingerprints"
 """Key in `config.json` of the fingerprints of settings and data; not a setting."""
 
 
+class StoredRun(NamedTuple):
+    """The content of `config.json`.
+
+    Attributes:
+        config: Config of the run.
+        history: Fingerprints that its checkpoints must match.
+    """
+
+    config: TrainConfig
+    history: RunHistory
+
+
 def stored_config(directory: RunDirectory) -> TrainConfig | None:
     """Returns the stored config of a run; None if the directory has no run.
 
@@ -33,11 +47,11 @@ def stored_config(directory: RunDirectory) -> TrainConfig | None:
         StorageError: If the file cannot be read.
     """
     stored = stored_run(directory)
-    return None if stored is None else stored[0]
+    return None if stored is None else stored.config
 
 
-def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None:
-    """Returns the stored config of a run, and the fingerprints that its checkpoints must match.
+def stored_run(directory: RunDirectory) -> StoredRun | None:
+    """Returns the stored config and history of a run; None if the directory has no run.
 
     Runs of version 0.1.0 have stored no fingerprints; then they are those of the config.
 
@@ -48,20 +62,21 @@ def stored_run(directory: RunDirectory) -> tuple[TrainConfig, RunHistory] | None
     if not directory.config.exists():
         return None
     path, remedy = directory.display_path(directory.config), "copy the run again, or use another directory"
-    values = read_json(locate(directory.config), _SCHEMA, remedy=remedy, error=CheckpointError, origin=path)
+    file = LocalLocation(directory.config)
+    values = read_json(file, _SCHEMA, remedy=remedy, error=CheckpointError, origin=path)
     revisions = values.pop(_FINGERPRINTS, None)
     try:
         config = TrainConfig.from_dict(values)
         if revisions is None:
-            return config, RunHistory.start({"config": config.fingerprint_of(values)})
-        return config, RunHistory.from_json(revisions)
+            return StoredRun(config, RunHistory.start({"config": config.fingerprint_of(values)}))
+        return StoredRun(config, RunHistory.from_json(revisions))
     except ValueError as error:
         raise CheckpointError(f"{path} is not the config of a run of this version: {error}") from error
 
 
 def monitor_of(config: TrainConfig) -> str | None:
     """Returns the name in the logs of the metric that selects the best checkpoint of a run; None without metrics."""
-    return f"metric/{metrics.monitor(config.suite, config.num_metric_samples)}" if config.has_metrics else None
+    return f"metric/{metrics.monitor_name(config.suite, config.num_metric_samples)}" if config.has_metrics else None
 
 
 def config_document(config: TrainConfig, history: RunHistory) -> bytes:

@@ -16,7 +16,7 @@ from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX, open_checkpoint
-from trainer.training.divergence import PART as DIVERGENCE
+from trainer.training.divergence import STATE_NAME as DIVERGENCE
 from trainer.training.stored_run import monitor_of, select, stored_run
 
 FINGERPRINT = "init_from"
@@ -68,8 +68,8 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
         if stored is not None:
             store = CommittedCheckpoints(
                 directory.checkpoints,
-                best=monitor_of(stored[0]),
-                fingerprints=stored[1],
+                best=monitor_of(stored.config),
+                fingerprints=stored.history,
                 remote=directory.remote_checkpoints,
             )
         else:
@@ -80,7 +80,7 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
         manifest = select(store, run.checkpoint, f"init_from={run}")
         networks = _read_networks(store, manifest.step)
     return InitialWeights(
-        str(run.at(manifest.step)), manifest.state_sha256, None if stored is None else stored[0], networks
+        str(run.at(manifest.step)), manifest.state_sha256, None if stored is None else stored.config, networks
     )
 
 
@@ -120,7 +120,7 @@ def explain_shapes(weights: InitialWeights, config: TrainConfig, info: DatasetIn
     Args:
         weights: Weights that do not fit.
         config: Config of the new run.
-        info: Description of its data set.
+        info: Description of its dataset.
         has_labels: Whether the networks take labels.
     """
     source = weights.config
@@ -128,7 +128,7 @@ def explain_shapes(weights: InitialWeights, config: TrainConfig, info: DatasetIn
         return GENERAL_ADVICE
     try:
         original = describe(source.dataset, source.padding)
-    except TrainerError:  # the data set may be on another machine; the weights are enough to begin with
+    except TrainerError:  # the dataset may be on another machine; the weights are enough to begin with
         original = info
     if original.image_shape != info.image_shape:
         sizes = ["×".join(map(str, shape)) for shape in (original.image_shape, info.image_shape)]

@@ -1,16 +1,19 @@
-"""Replicas of a local job as processes, and their output with the name of the replica before each line."""
+"""Replicas of a local job as processes, and their output with the name of the replica."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trainer.cloud.emulator.replicas import Replica
 from trainer.errors import DocumentError
-from trainer.logging import discard_output, is_terminal
+from trainer.logging import discard_output, is_terminal, to_rfc3339
 from trainer.storage import documents, parse_json
 
 _JOB_PREFIXES = ("AIP_", "CLOUD_ML_")
@@ -20,7 +23,6 @@ _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _IS_LOG_LEVEL_SET = _LOG_LEVEL in os.environ  # by the user: `trainer.logging.quiet_import` sets it later
 _COLORS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
-_LOG_ENTRY = documents.record({"severity": documents.text(), "message": documents.text()})
 _output_lock = threading.Lock()
 
 StartProcess = Callable[[Replica], "subprocess.Popen[str]"]
@@ -134,7 +136,10 @@ class ReplicaProcess:
 
 
 class ReplicaOutput:
-    """Copies the output of replicas to standard output, each line with the replica's name before it.
+    """Copies the output of replicas to standard output, each line with the replica's name.
+
+    On a terminal, the name comes before the line, in a color unless `NO_COLOR` is set. Elsewhere, each line is a JSON
+    object: a log entry of the replica, or an entry with the line as its message, and the key `replica`.
 
     Args:
         names: Names of all replicas.
@@ -149,25 +154,38 @@ class ReplicaOutput:
         self._on_broken_pipe = on_broken_pipe
 
     def write_line(self, name: str, line: str) -> None:
-        """Writes a line of a replica. On a terminal, JSON log entries appear as severity and message."""
-        prefix = f"{self._label}{name:<{self._width}} |"
-        if is_terminal():
-            prefix, line = f"\x1b[{self._colors[name]}m{prefix}\x1b[0m", _to_plain_text(line)
+        """Writes a line of a replica."""
+        text = self._to_terminal(name, line) if is_terminal() else _to_json(f"{self._label}{name}", line)
         with _output_lock:
             try:
-                sys.stdout.write(f"{prefix} {line}\n")
+                sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
             except BrokenPipeError:
                 discard_output()
                 self._on_broken_pipe()
 
+    def _to_terminal(self, name: str, line: str) -> str:
+        """Returns a line for a terminal. A JSON log entry appears as severity and message."""
+        entry = _parse_object(line)
+        if isinstance(entry.get("severity"), str) and isinstance(entry.get("message"), str):
+            line = f"{entry['severity']} {entry['message']}"
+        prefix = f"{self._label}{name:<{self._width}} |"
+        return f"{prefix} {line}" if os.environ.get("NO_COLOR") else f"\x1b[{self._colors[name]}m{prefix}\x1b[0m {line}"
 
-def _to_plain_text(line: str) -> str:
-    """Returns severity and message of a JSON log entry, and any other line unchanged."""
+
+def _to_json(replica: str, line: str) -> str:
+    """Returns a line of a replica as a JSON log entry."""
+    entry = _parse_object(line)
+    if not entry:
+        entry = {"severity": "DEFAULT", "message": line, "time": to_rfc3339(time.time())}
+    return json.dumps(entry | {"replica": replica})
+
+
+def _parse_object(line: str) -> dict[str, Any]:
+    """Returns the JSON object in a line. Empty: the line is something else."""
     if not line.startswith("{"):
-        return line
+        return {}
     try:
-        entry = parse_json(line, "the line", _LOG_ENTRY, remedy="", allow_nan=True)
+        return parse_json(line, "the line", documents.record({}), remedy="", allow_nan=True)
     except DocumentError:
-        return line
-    return f"{entry['severity']} {entry['message']}"
+        return {}

@@ -178,9 +178,7 @@ def _output_folders(base: str | None) -> dict[str, str]:
 def _cluster_environment(
     pool: Pool, index: int, cluster: Mapping[str, list[str]], program: Program, job_id: str, trial: str
 ) -> dict[str, str]:
-    """Returns the variables that describe the other replicas. Empty: there are none."""
-    if sum(map(len, cluster.values())) == 1:
-        return {}
+    """Returns the variables that describe all replicas. `TF_CONFIG` is set only if there are several."""
     roles = {"workerpool0": "chief", "workerpool1": "worker"}  # an evaluator is not in the cluster
     spec = {
         "cluster": cluster,
@@ -194,7 +192,8 @@ def _cluster_environment(
         "environment": "cloud",
         "job": {},
     }
-    return {"CLUSTER_SPEC": json.dumps(spec), "TF_CONFIG": json.dumps(tf_config)}
+    is_alone = sum(map(len, cluster.values())) == 1
+    return {"CLUSTER_SPEC": json.dumps(spec)} | ({} if is_alone else {"TF_CONFIG": json.dumps(tf_config)})
 
 
 def _assign_gpus(job: JobSpec, gpus: Sequence[str]) -> tuple[bool, list[dict[str, str]]]:

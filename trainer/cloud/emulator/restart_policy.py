@@ -10,15 +10,18 @@ GRACE_SECS = 15.0
 """Time between SIGTERM and SIGKILL that a job can rely on."""
 MAX_RESTARTS = 6
 """Number of times that Vertex AI restarts a job after spot preemptions."""
-MAX_CRASHES = 3
-"""Number of times that Vertex AI restarts a job after SIGABRT or SIGSEGV."""
+MAX_WORKER_RESTARTS = 5
+"""Number of times that Vertex AI restarts a replica after uncommon errors before it retries the job."""
+MAX_JOB_RETRIES = 3
+"""Number of times that Vertex AI retries a job after SIGABRT, SIGSEGV, or too many restarts of a replica."""
 SIGNAL_OFFSET = 128
 """Difference between the exit code that a shell reports for a signal and the signal's number."""
-_CRASH_CODES = (ExitCode.LOST_WORKER, SIGNAL_OFFSET + signal.SIGSEGV)
-_LOSS_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_CRASH_SIGNALS = (signal.SIGABRT, signal.SIGSEGV)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
-ProcessOutcome = Literal["lost", "crashed", "failed"]
-"""Outcome of a process that did not succeed: its machine was lost, it crashed, or the user's code failed."""
+ProcessOutcome = Literal["preempted", "stopped", "crashed", "failed"]
+"""Outcome of a process that did not succeed: its machine was taken away, it was stopped from outside without a known
+preemption, it crashed, or the user's code failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class RestartPolicy:
     """True if the whole job restarts when one replica does."""
     disable_retries: bool = False
     max_restarts: int = MAX_RESTARTS
-    """Largest number of restarts after lost machines, for each replica or for the whole job."""
+    """Largest number of restarts after preemptions, for each replica or for the whole job."""
     grace_secs: float = GRACE_SECS
     preempt_every_secs: float | None = None
     """Interval at which a random replica is preempted. None: never."""
@@ -39,16 +42,24 @@ class RestartPolicy:
     """Seed of the choice of preempted replicas."""
 
 
-def classify_exit(exit_code: int) -> ProcessOutcome:
+def classify_exit(exit_code: int, *, is_out_of_memory: bool = False) -> ProcessOutcome:
     """Returns the outcome of a process with this exit code, which is not 0 and negative for a signal.
 
-    SIGABRT and SIGSEGV are crashes that are worth another attempt. Signals from outside, and the exit code of a program
-    that stopped in an orderly way on SIGTERM, mean that the machine was lost. All other codes and signals, including
-    SIGILL and SIGFPE, are failures of the user's code.
+    SIGABRT and SIGSEGV are crashes that are worth another attempt, also as the exit codes 6 and 11 of Google's images
+    and 134 and 139 of others. SIGKILL means that the machine was taken away, unless the kernel has killed the process
+    because the memory was full. All other codes and signals, including SIGILL and SIGFPE, are failures of the user's
+    code, with one exception: Google does not document how an orderly exit after SIGTERM counts, 143. Like other signals
+    from outside, it is treated as one of the errors that are not common, after which the replica restarts.
+
+    Args:
+        exit_code: Exit code of the process.
+        is_out_of_memory: Whether the kernel has killed a process of this job because the memory was full.
     """
-    if to_shell_code(exit_code) in _CRASH_CODES:
+    if exit_code in _CRASH_SIGNALS or to_shell_code(exit_code) in [SIGNAL_OFFSET + number for number in _CRASH_SIGNALS]:
         return "crashed"
-    return "lost" if -exit_code in _LOSS_SIGNALS or exit_code == ExitCode.PREEMPTED else "failed"
+    if -exit_code in _STOP_SIGNALS or exit_code == ExitCode.PREEMPTED:
+        return "stopped"
+    return "preempted" if exit_code == -signal.SIGKILL and not is_out_of_memory else "failed"
 
 
 def describe_exit(exit_code: int) -> str:

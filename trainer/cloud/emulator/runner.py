@@ -12,18 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from trainer.cloud.emulator.oom_counter import OomCounter
 from trainer.cloud.emulator.processes import ReplicaOutput, ReplicaProcess, StartProcess, start_process
 from trainer.cloud.emulator.replicas import Replica
 from trainer.cloud.emulator.restart_policy import (
-    MAX_CRASHES,
+    MAX_JOB_RETRIES,
+    MAX_WORKER_RESTARTS,
     SIGNAL_OFFSET,
-    ProcessOutcome,
     RestartPolicy,
     classify_exit,
     describe_exit,
     to_shell_code,
 )
-from trainer.errors import JobError, JobStopped
+from trainer.errors import JobError, JobStopped, count_of
 from trainer.logging import log_fields
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ _logger = logging.getLogger(__name__)
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_POLL_SECS = 0.5
 """Interval at which the caller's `stop` event is checked."""
+_KILLED = SIGNAL_OFFSET + signal.SIGKILL
 
 
 @dataclass
@@ -101,7 +103,11 @@ class _JobRunner:
         self._output = ReplicaOutput(names, label, lambda: self._events.put(signal.SIGPIPE))
         self._label, self._stop_event = label, stop
         self._processes: dict[str, ReplicaProcess] = {}
-        self._num_restarts: Counter[str] = Counter()
+        self._num_preemptions: Counter[str] = Counter()
+        self._num_stops: Counter[str] = Counter()
+        """Number of stops of each replica since the last start of the whole job."""
+        self._num_job_retries = 0
+        self._oom_counter = OomCounter()
         self._interruption: signal.Signals | None = None
         self._random = random.Random(policy.seed)
         self._preempted: ReplicaProcess | None = None
@@ -152,49 +158,69 @@ class _JobRunner:
             if self._preempted is process:
                 self._preempted, self._kill_at = None, math.inf
             return process.replica.is_chief
-        was_preempted = self._preempted is process
-        match "lost" if was_preempted else classify_exit(process.exit_code):
+        is_out_of_memory = to_shell_code(process.exit_code) == _KILLED and self._oom_counter.has_grown()
+        outcome = classify_exit(process.exit_code, is_out_of_memory=is_out_of_memory)
+        name, policy = process.replica.name, self._policy
+        match "preempted" if self._preempted is process else outcome:
             case "failed":
-                self._handle_failure(process)
+                self._handle_failure(process, is_out_of_memory)
             case "crashed":
-                self._restart(process, "crashed", "a crash", True, MAX_CRASHES, "correct the program")
-            case "lost":
-                cause = "a preemption" if was_preempted else "the loss of its machine"
+                self._retry_job(process, "a crash")
+            case "preempted":
+                self._num_preemptions[name] += 1
+                number = self._num_preemptions.total() if policy.restart_job else self._num_preemptions[name]
                 advice = "raise --max_restarts"
-                self._restart(process, "lost", cause, self._policy.restart_job, self._policy.max_restarts, advice)
+                self._restart(process, "a preemption", number, policy.max_restarts, policy.restart_job, advice)
+            case "stopped":
+                self._num_stops[name] += 1
+                number, cause = self._num_stops[name], "a signal from outside"
+                if number <= MAX_WORKER_RESTARTS:
+                    self._restart(process, cause, number, MAX_WORKER_RESTARTS, policy.restart_job, "")
+                else:
+                    self._retry_job(process, f"{cause}, after {count_of(MAX_WORKER_RESTARTS, 'restart')}")
         return False
 
-    def _handle_failure(self, process: ReplicaProcess) -> None:
+    def _handle_failure(self, process: ReplicaProcess, is_out_of_memory: bool) -> None:
         """Raises JobError, unless the whole job is about to restart: replicas may fail when they lose another one."""
         others = (other for other in self._processes.values() if other is not process)
-        has_loss = any(other.exit_code and classify_exit(other.exit_code) == "lost" for other in others)
-        if not (has_loss and self._policy.restart_job):
+        losses = ("preempted", "stopped")
+        has_loss = any(other.exit_code and classify_exit(other.exit_code) in losses for other in others)
+        if is_out_of_memory or not (has_loss and self._policy.restart_job):
             name, code = process.replica.name, process.exit_code or 0
-            message = f"{name} {describe_exit(code)}, which ends the job; see the last lines of its output."
+            cause, advice = "", "see the last lines of its output"
+            if is_out_of_memory:
+                cause, advice = " because the memory was full", "use a larger machine, or a smaller --data_memory_mib"
+            message = f"{name} {describe_exit(code)}{cause}, which ends the job; {advice}."
             raise JobError(message, to_shell_code(code))
 
+    def _retry_job(self, process: ReplicaProcess, cause: str) -> None:
+        """Restarts all replicas, whose own restarts are counted from 0 again, or raises JobError."""
+        self._num_stops.clear()
+        self._num_job_retries += 1
+        self._restart(process, cause, self._num_job_retries, MAX_JOB_RETRIES, True, "correct the program")
+
     def _restart(
-        self,
-        process: ReplicaProcess,
-        outcome: ProcessOutcome,
-        cause: str,
-        whole_job: bool,
-        max_restarts: int,
-        advice: str,
+        self, process: ReplicaProcess, cause: str, number: int, max_restarts: int, whole_job: bool, advice: str
     ) -> None:
-        """Restarts a replica or the whole job, or raises JobError if it may not restart."""
+        """Restarts a replica or the whole job, or raises JobError if it may not restart.
+
+        Args:
+            process: Process that has ended.
+            cause: Reason for its end.
+            number: Number of this restart among those of its kind, from 1.
+            max_restarts: Largest number of such restarts.
+            whole_job: Whether all replicas restart.
+            advice: Advice after the last restart.
+        """
         name, exit_description = process.replica.name, describe_exit(process.exit_code or 0)
-        key = outcome if whole_job else name
-        self._num_restarts[key] += 1
         code = to_shell_code(process.exit_code or 0)
         if self._policy.disable_retries:
             raise JobError(f"{name} {exit_description}, and scheduling.disableRetries prevents a restart.", code)
-        if self._num_restarts[key] > max_restarts:
-            raise JobError(
-                f"{name} {exit_description} after {max_restarts} restarts, the most allowed; {advice}.", code
-            )
+        if number > max_restarts:
+            limit = f"{count_of(max_restarts, 'restart')}, the most allowed"
+            raise JobError(f"{name} {exit_description} after {limit}; {advice}.", code)
         target = "the whole job" if whole_job else name
-        count = f"{self._num_restarts[key]} of {max_restarts}"
+        count = f"{number} of {max_restarts}"
         _logger.warning(f"{self._label}{name} {exit_description}: {cause}; restarting {target} ({count}).")
         if whole_job:
             self._stop(self._processes.values())

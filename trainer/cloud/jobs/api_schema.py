@@ -15,7 +15,11 @@ Kind = Literal[
 """Type of a field's value, or of each value if the field is repeated. The SDK checks `other` before it sends a job."""
 
 _TYPES_PACKAGE = "google.cloud.aiplatform_v1.types"
-_MODULES = {"CustomJobSpec": "custom_job", "HyperparameterTuningJob": "hyperparameter_tuning_job"}
+_MODULES = {
+    "CustomJob": "custom_job",
+    "CustomJobSpec": "custom_job",
+    "HyperparameterTuningJob": "hyperparameter_tuning_job",
+}
 _MESSAGE_PREFIX = "google.cloud.aiplatform."
 _KINDS: Mapping[int, Kind] = {
     FieldDescriptor.TYPE_STRING: "text",
@@ -32,11 +36,12 @@ _WELL_KNOWN_KINDS: Mapping[str, Kind] = {
     "google.protobuf.Int32Value": "int32",
 }
 
+_WRITTEN_FOR_EVERY_JOB = frozenset(
+    {"name", "state", "error", "satisfiesPzs", "satisfiesPzi", "createTime", "startTime", "endTime", "updateTime"}
+)
 OUTPUT_ONLY: Mapping[str, frozenset[str]] = {
-    "HyperparameterTuningJob": frozenset(
-        {"name", "trials", "state", "error", "satisfiesPzs", "satisfiesPzi"}
-        | {"createTime", "startTime", "endTime", "updateTime"}
-    ),
+    "CustomJob": _WRITTEN_FOR_EVERY_JOB | {"webAccessUris"},
+    "HyperparameterTuningJob": _WRITTEN_FOR_EVERY_JOB | {"trials"},
 }
 """Keys that only Vertex AI writes."""
 
@@ -47,6 +52,7 @@ VIZIER_ONLY = frozenset(
 """Keys for studies of Vertex AI Vizier, which tuning jobs do not support."""
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "CustomJob": ("jobSpec",),
     "CustomJobSpec": ("workerPoolSpecs",),
     "WorkerPoolSpec": ("machineSpec", "replicaCount"),
     "MachineSpec": ("machineType",),
@@ -90,7 +96,7 @@ MAY_BE_EMPTY = frozenset({"WorkerPoolSpec", "EnvVar.value"})
 
 @functools.cache
 def root_message(name: str) -> Descriptor:
-    """Returns the descriptor of `CustomJobSpec` or `HyperparameterTuningJob`.
+    """Returns the descriptor of `CustomJob`, `CustomJobSpec` or `HyperparameterTuningJob`.
 
     Raises:
         ConfigError: If Google's SDK is not installed.

@@ -27,7 +27,8 @@ class ParsedArgs:
     config: TrainConfig
     """Config of the recipe and the flags. A custom recipe is not loaded: its settings have their default values. A
     recipe that takes a context has chosen its settings for typical images and a CPU, not for those of the job."""
-    is_dry_run: bool
+    waits_for_lease: bool
+    """True if the args contain `--wait_for_lease`."""
     knows_batch: bool
     """True if `config` has the batch of the job: the recipe is loaded and takes no context, or a flag sets it."""
 
@@ -68,8 +69,8 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     Raises:
         ConfigError: If a flag or a recipe is unknown, or a value does not fit its flag or the recipe.
     """
-    flags, is_dry_run = parse_flags(args, path)
-    recipe = flags.get("recipe", "digits")
+    flags, switches = parse_flags(args, path)
+    recipe = flags.get("recipe", TrainConfig().recipe)
     try:
         if recipes.is_custom(recipe):
             config, is_fixed = TrainConfig(), False
@@ -80,14 +81,14 @@ def parse_args(args: Sequence[str], path: str) -> ParsedArgs:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     knows_batch = is_fixed or "global_batch_size" in flags
-    return ParsedArgs(flags=flags, config=config, is_dry_run=is_dry_run, knows_batch=knows_batch)
+    return ParsedArgs(flags=flags, config=config, waits_for_lease=switches["wait_for_lease"], knows_batch=knows_batch)
 
 
-def parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
+def parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], dict[str, bool]]:
     """Parses args without a recipe, because a study may vary it; see `check_args` for the arguments.
 
     Returns:
-        The settings that the args contain, and whether they contain `--dry_run`.
+        The settings that the args contain, and the values of `--dry_run` and `--wait_for_lease`.
 
     Raises:
         ConfigError: If a flag is unknown, or a value does not fit its flag.
@@ -105,7 +106,7 @@ def parse_flags(args: Sequence[str], path: str) -> tuple[dict[str, Any], bool]:
         raise ConfigError(f"{path}: {config_flags.explain(error, values)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return flags, bool(values["dry_run"].value)
+    return flags, {name: bool(values[name].value) for name in ("dry_run", "wait_for_lease")}
 
 
 def _typical_context(flags: Mapping[str, Any]) -> recipes.RecipeContext:
@@ -121,6 +122,11 @@ def split_list(text: str) -> list[str]:
     if text.startswith("^") and "^" in text[2:]:
         delimiter, _, text = text[1:].partition("^")
     return [part for part in text.split(delimiter) if part]
+
+
+def split_lists(texts: Sequence[str] | None) -> list[str] | None:
+    """Returns the args in the values of `--args`, or None if there are none: as in gcloud, those of the file stay."""
+    return [arg for text in texts or () for arg in split_list(text)] or None
 
 
 def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from trainer import metrics, networks
 from trainer.config import TrainConfig, compatibility
 from trainer.config.source_run import check_source_run
 from trainer.data.datasets import root_source
-from trainer.models import GAN, MODELS, ConditionalGAN, augment, factory, losses, penalties
+from trainer.models import GAN, MODELS, ConditionalGAN, Pix2Pix, augment, factory, losses, penalties
 from trainer.registry import check_known
 from trainer.storage import parse_path
 
@@ -43,6 +43,15 @@ def needs_labels(model: str) -> bool:
     """
     model_class = MODELS[model]
     return issubclass(model_class, ConditionalGAN) and not model_class.labels_are_codes
+
+
+def takes_pairs(model: str) -> bool:
+    """Returns whether a model learns from pairs of images.
+
+    Raises:
+        ConfigError: If the model is unknown.
+    """
+    return issubclass(MODELS[model], Pix2Pix)
 
 
 def reported_metrics(suite: str, model: str | None, *, inception_score: bool = False) -> tuple[str, ...]:

@@ -3,21 +3,29 @@
 A whole file is validated before anything starts.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
 from trainer.cloud.jobs import api_schema
+from trainer.cloud.jobs.scalars import seconds
 from trainer.cloud.jobs.schema_validation import camel_case, fail, validate
 from trainer.cloud.jobs.study_spec import StudySpec, parse_study
+from trainer.cloud.jobs.variables import expand
 from trainer.cloud.jobs.worker_pools import Pool, parse_pools, parse_uri
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError
 from trainer.registry import nearest_name
+
+_PROGRAM_KEYS = ("containerSpec", "pythonPackageSpec")
+JOB_ID = "{job_id}"
+"""Stands for a new ID in the output folder of a job that `submit` sends or `local` runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,11 @@ class JobSpec:
     None: Vertex AI passes no directories to the trainer."""
     scheduling: Scheduling
     raw: Mapping[str, Any]
-    """Validated content of the file, as the request sends it."""
+    """Validated CustomJobSpec, as the request sends it."""
+    path: str
+    """Path to the spec in the file, with its dot: empty, `jobSpec.` or `trialJobSpec.`."""
+    envelope: Mapping[str, Any]
+    """Keys beside `jobSpec` in a whole CustomJob, such as `labels`; empty for a bare CustomJobSpec or a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,28 +78,35 @@ JobFile = JobSpec | TuningSpec
 
 
 def read(
-    path: str | os.PathLike[str], *, is_local: bool = False, change: Callable[[Any], Any] = lambda content: content
+    path: str | os.PathLike[str], *, is_local: bool = False, change: Callable[[Any], Any] | None = None
 ) -> JobFile:
     """Reads a job file from disk or from a bucket.
 
     Args:
         path: Path of the file.
         is_local: Whether the job runs on this machine, where the output directory and packages may be local paths.
-        change: Function that changes the parsed YAML before it is validated.
+        change: Function that changes the parsed YAML before it is validated. None: variables become their names.
 
     Raises:
         ConfigError: If the file is not YAML, its content is invalid, or PyYAML or Google's SDK is not installed.
         StorageError: If the file cannot be read.
     """
-    content = change(read_yaml(path))
+    content = read_yaml(path)
+    with errors_of_file(path):
+        return parse(change(content) if change else expand(content, {}), is_local=is_local)
+
+
+@contextlib.contextmanager
+def errors_of_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds the path of a job file to the messages of errors in its content."""
     try:
-        return parse(content, is_local=is_local)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{os.fspath(path)}: {error}") from error
 
 
 def parse(content: Any, *, is_local: bool = False) -> JobFile:
-    """Parses a custom job or a hyperparameter tuning job, whichever the keys resemble more.
+    """Parses a CustomJobSpec, a CustomJob or a HyperparameterTuningJob, whichever the keys resemble most.
 
     Args:
         content: Parsed YAML.
@@ -97,14 +116,30 @@ def parse(content: Any, *, is_local: bool = False) -> JobFile:
         ConfigError: If there is a mistake; the message has the path to the first one.
     """
     if not isinstance(content, Mapping):
-        raise ConfigError("the file has no keys; it must be a CustomJobSpec or a HyperparameterTuningJob.")
-    for key in ("jobSpec", "job_spec"):
-        if key in content:
-            fail(key, "is part of a CustomJob, but a file holds only its CustomJobSpec; keep what is under that key.")
-    custom, tuning = (api_schema.root_message(name) for name in ("CustomJobSpec", "HyperparameterTuningJob"))
-    if _num_similar_keys(content, tuning) > _num_similar_keys(content, custom):
+        raise ConfigError("the file has no keys; it must be a CustomJobSpec, a CustomJob or a HyperparameterTuningJob.")
+    names = "CustomJobSpec", "CustomJob", "HyperparameterTuningJob"
+    spec, custom, tuning = messages = [api_schema.root_message(name) for name in names]
+    best = max(messages, key=lambda message: _num_similar_keys(content, message))
+    if best is tuning:
         return _parse_tuning_job(validate(content, tuning), is_local)
-    return _parse_job(validate(content, custom), "", is_local)
+    if best is custom:
+        envelope = validate(content, custom)
+        return _parse_job(envelope.pop("jobSpec"), "jobSpec.", is_local, envelope)
+    return _parse_job(validate(content, spec), "", is_local)
+
+
+def custom_job_spec(content: Any) -> dict[str, Any] | None:
+    """Returns the CustomJobSpec in unvalidated content, or None if there is no object in its place."""
+    spec = content.get("trialJobSpec", content.get("jobSpec", content)) if isinstance(content, dict) else None
+    return spec if isinstance(spec, dict) else None
+
+
+def programs(content: Any) -> list[dict[str, Any]]:
+    """Returns the containerSpec or pythonPackageSpec of every pool in unvalidated content."""
+    pools = (custom_job_spec(content) or {}).get("workerPoolSpecs")
+    pools = pools if isinstance(pools, list) else []
+    specs = [pool.get(key) for pool in pools if isinstance(pool, dict) for key in _PROGRAM_KEYS]
+    return [spec for spec in specs if isinstance(spec, dict)]
 
 
 def _num_similar_keys(content: Mapping[Any, Any], message: Descriptor) -> int:
@@ -132,7 +167,9 @@ def _parse_tuning_job(raw: dict[str, Any], is_local: bool) -> TuningSpec:
     )
 
 
-def _parse_job(raw: dict[str, Any], prefix: str, is_local: bool) -> JobSpec:
+def _parse_job(
+    raw: dict[str, Any], prefix: str, is_local: bool, envelope: Mapping[str, Any] = MappingProxyType({})
+) -> JobSpec:
     """Parses a validated `CustomJobSpec`; `prefix` is the path to it, with its dot."""
     output = raw.get("baseOutputDirectory", {}).get("outputUriPrefix")
     if output is not None:
@@ -142,6 +179,8 @@ def _parse_job(raw: dict[str, Any], prefix: str, is_local: bool) -> JobSpec:
         base_output_uri=output and without_slash(output),
         scheduling=_parse_scheduling(raw.get("scheduling", {}), f"{prefix}scheduling"),
         raw=raw,
+        path=prefix,
+        envelope=envelope,
     )
 
 
@@ -151,7 +190,7 @@ def _parse_scheduling(raw: dict[str, Any], path: str) -> Scheduling:
         fail(path, "has both restartJobOnWorkerRestart and disableRetries, which disables restarts; keep one of them.")
     timeout = raw.get("timeout")
     return Scheduling(
-        timeout_secs=None if timeout is None else float(timeout.removesuffix("s")),
+        timeout_secs=None if timeout is None else seconds(timeout),
         restart_job_on_worker_restart=restart,
         disable_retries=disable,
     )

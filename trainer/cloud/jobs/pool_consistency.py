@@ -10,11 +10,9 @@ from trainer.cloud.jobs.worker_pools import Pool
 from trainer.config import check_divisible
 from trainer.config.compatibility import check_strategy
 from trainer.errors import ConfigError
-from trainer.storage import without_mount
 
 _EQUAL_SETTINGS = ("steps", "epochs", "job_dir")
 """Settings that do not identify a run, but that must be equal on all machines of a synchronous job."""
-_PATHS = ("dataset", "dataset_b", "init_from", "job_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +42,14 @@ def check_consistency(pools: Sequence[TrainerPool]) -> None:
     """
     for other in pools[1:]:
         _check_equal_settings(pools[0], other)
-    num_machines = sum(one.pool.replica_count for one in pools)
-    for one in pools:
+    num_machines = sum(pool.pool.replica_count for pool in pools)
+    for pool in pools:
         try:
-            check_strategy(one.args.config.strategy, num_machines)
-            for count in _divisors(one, pools):
-                check_divisible(one.args.config.global_batch_size, count)
+            check_strategy(pool.args.config.strategy, num_machines)
+            for count in _divisors(pool, pools):
+                check_divisible(pool.args.config.global_batch_size, count)
         except ConfigError as error:
-            raise ConfigError(f"{one.path}: {error}") from error
+            raise ConfigError(f"{pool.path}: {error}") from error
 
 
 def _check_equal_settings(chief: TrainerPool, other: TrainerPool) -> None:
@@ -67,20 +65,19 @@ def _check_equal_settings(chief: TrainerPool, other: TrainerPool) -> None:
 
 def _shared_settings(args: ParsedArgs) -> dict[str, Any]:
     """Returns the settings that must be equal on all machines, as far as they are known."""
-    config = args.config
+    config = args.config.without_mounts()
     settings = config.identity | {name: getattr(config, name) for name in _EQUAL_SETTINGS}
-    settings |= {name: settings[name] and without_mount(settings[name]) for name in _PATHS}
     known: Mapping[str, Any] = args.flags if args.has_custom_recipe else settings
     return {name: settings[name] for name in settings if name in known}
 
 
-def _divisors(one: TrainerPool, pools: Sequence[TrainerPool]) -> list[int]:
+def _divisors(pool: TrainerPool, pools: Sequence[TrainerPool]) -> list[int]:
     """Returns the numbers that must divide the batch: replicas on virtual devices and on the pools' accelerators."""
-    config, num_machines = one.args.config, sum(other.pool.replica_count for other in pools)
-    if not one.args.knows_batch:
+    config, num_machines = pool.args.config, sum(other.pool.replica_count for other in pools)
+    if not pool.args.knows_batch:
         return []
     num_replicas = {
         "one_device": 1,
-        "mirrored": one.num_devices,
+        "mirrored": pool.num_devices,
     }.get(config.strategy, sum(other.pool.replica_count * other.num_devices for other in pools))
     return [config.num_virtual_devices * num_machines, num_replicas]

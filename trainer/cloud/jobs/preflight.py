@@ -1,6 +1,5 @@
 """Checks a job file against the trainer that it starts: its flags, its output and the metrics of its trials."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,10 @@ from trainer import metrics
 from trainer.cloud.jobs.arguments import check_args, parse_flags, trainer_args
 from trainer.cloud.jobs.boundary_trials import boundary_trials, boundary_values
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
+from trainer.cloud.jobs.machines import is_tpu
 from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
 from trainer.cloud.jobs.schema_validation import fail
+from trainer.cloud.jobs.service_rules import check_output_folder, check_service_rules
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
 from trainer.cloud.jobs.worker_pools import Pool, PythonPackage
 from trainer.config import TrainConfig
@@ -17,20 +18,19 @@ from trainer.config.choices import Resume
 from trainer.config.flags import takes_whole_numbers
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
-from trainer.storage import has_bucket, without_mount
-
-_TPU_TYPE = re.compile(r"TPU_|cloud-tpu|ct\d")
-"""Accelerator and machine types that TensorFlow's packages for CPUs and NVIDIA GPUs cannot use."""
+from trainer.storage import is_remote, without_mount
 
 
-def check_job(job: JobFile, *, is_local: bool = False) -> list[TrainerPool]:
+def check_job(job: JobFile, *, is_local: bool = False, region: str | None = None) -> list[TrainerPool]:
     """Rejects a job that the trainer would reject, that would lose its results, or whose trials report no metric.
 
     Programs other than the trainer are not checked.
 
     Args:
         job: Parsed job file.
-        is_local: Whether the job runs on this machine, where it may write to local folders.
+        is_local: Whether the job runs on this machine, where it may write to local folders, and where the rules of
+            Vertex AI for machines and names do not matter.
+        region: Region of the job. None: not known.
 
     Returns:
         The pools that run the trainer; for a study, those of its boundary trials.
@@ -39,14 +39,17 @@ def check_job(job: JobFile, *, is_local: bool = False) -> list[TrainerPool]:
         ConfigError: If there is a mistake; the message describes the first one.
     """
     if not isinstance(job, TuningSpec):
-        _check_pools(job, "", is_tuning=False, is_local=is_local)
-        pools = _check_trainer_args(job, "", {})
+        _check_pools(job, job.path, is_tuning=False, is_local=is_local)
+        pools = _check_trainer_args(job, job.path, {})
     else:
         pools = _check_tuning(job, is_local=is_local)
     for pool in pools:
         source = pool.args.config.init_from
-        if source is not None and not is_local and not has_bucket(without_mount(source)):
+        if source is not None and not is_local and not is_remote(without_mount(source)):
             fail(pool.path, f"has --init_from={source}, which is not copied to the machines; give gs://BUCKET/RUN.")
+    if not is_local:
+        spec, envelope = (job.trial, job.raw) if isinstance(job, TuningSpec) else (job, job.envelope)
+        check_service_rules(spec, envelope, region)
     return pools
 
 
@@ -69,28 +72,32 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
             problem = "is an evaluator, but the machines that train evaluate; remove this pool."
             fail(f"{prefix}workerPoolSpecs[{pool.index}]", problem)
         path = _args_path(pool, prefix)
-        flags, is_dry_run = parse_flags(args, path)
+        flags, switches = parse_flags(args, path)
         if not is_local:
             _check_accelerator(pool, f"{prefix}workerPoolSpecs[{pool.index}].machineSpec")
             _check_restart(job, flags, path)
-        if is_dry_run:
+        if switches["dry_run"]:
             fail(path, "has --dry_run, which trains nothing; remove it.")
         pool_job_dir = flags.get("job_dir")
         if is_tuning and pool_job_dir is not None:
             fail(path, "has --job_dir, to which all trials would write; replace it with baseOutputDirectory.")
         if pool.role == "chief" and pool_job_dir is not None:
             job_dir = pool_job_dir
-            if not is_local and not has_bucket(without_mount(job_dir)):
+            if not is_local and not is_remote(without_mount(job_dir)):
                 fail(path, f"has --job_dir={job_dir}, which is lost with the machine; give gs://BUCKET/NAME.")
+            check_output_folder(job_dir, f"{path}, --job_dir")
+    if job.base_output_uri is not None:
+        check_output_folder(job.base_output_uri, f"{prefix}baseOutputDirectory.outputUriPrefix")
     if job.base_output_uri is None and job_dir is None and (is_tuning or not is_local):
         alternative = "" if is_tuning else ", or add --job_dir=gs://BUCKET/NAME to the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so the results would be lost; give it{alternative}.")
 
 
 def _check_accelerator(pool: Pool, path: str) -> None:
-    type_name = pool.accelerator_type or pool.machine_type
-    if _TPU_TYPE.match(type_name):
-        fail(path, f"requests {type_name}, which the trainer cannot use; give an NVIDIA GPU or no accelerator.")
+    """Rejects TPUs, which TensorFlow's packages for CPUs and NVIDIA GPUs cannot use."""
+    for type_name in filter(None, (pool.accelerator_type, pool.machine_type)):
+        if is_tpu(type_name):
+            fail(path, f"requests {type_name}, which the trainer cannot use; give an NVIDIA GPU or no accelerator.")
 
 
 def _check_restart(job: JobSpec, flags: Mapping[str, Any], path: str) -> None:
@@ -176,7 +183,7 @@ def _check_same_protocol(pools: Sequence[TrainerPool]) -> None:
 def _check_reported_metrics(study: StudySpec, chief: TrainerPool) -> None:
     config, has_custom_recipe = chief.args.config, chief.args.has_custom_recipe
     if has_custom_recipe and config.metrics == "auto":
-        return  # the suite depends on the recipe's data set
+        return  # the suite depends on the recipe's dataset
     model = None if has_custom_recipe else config.model
     with quiet_import():
         from trainer.cloud.jobs import config_checks

@@ -39,10 +39,20 @@ def normalize(value: Any, kind: Kind, path: str) -> Any:
         ConfigError: If the value has another type or is out of range.
     """
     normal = value if kind == "other" else _normal_form(value, kind)
+    if normal is None and kind == "labels" and isinstance(value, Mapping):
+        name, text = next(pair for pair in value.items() if not all(isinstance(part, str) for part in pair))
+        raise ConfigError(
+            f"{path} has {describe(name)}: {describe(text)}; the names and values must be text, so put both in quotes."
+        )
     if normal is None:
         raise ConfigError(f"{path} is {describe(value)}; it must be {EXPECTED[kind]}.")
     _check_range(normal, kind, path)
     return normal
+
+
+def seconds(duration: str) -> float:
+    """Returns the number of seconds of a duration in its normal form, such as `3600s`."""
+    return float(duration.removesuffix("s"))
 
 
 def describe(value: Any) -> str:
@@ -107,5 +117,5 @@ def _check_range(value: Any, kind: Kind, path: str) -> None:
     if greatest is not None and abs(value) > greatest:
         limit = f"the maximum is {greatest}" if value > 0 else f"the minimum is {-greatest}"
         raise ConfigError(f"{path} is {describe(value)}; {limit}.")
-    if kind == "duration" and float(value.removesuffix("s")) > _LONGEST_SECS:
+    if kind == "duration" and seconds(value) > _LONGEST_SECS:
         raise ConfigError(f"{path} is {describe(value)}; the maximum is {_LONGEST_SECS}s.")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.cloud.jobs.request import programs
+from trainer.cloud.jobs.job_spec import programs
 from trainer.cloud.jobs.worker_pools import PACKAGE
 from trainer.errors import ConfigError, quote
 from trainer.storage import has_bucket, is_remote, local_path, locate, scratch_folder
@@ -23,6 +23,8 @@ from trainer.storage import has_bucket, is_remote, local_path, locate, scratch_f
 _PLACEHOLDER_URI = re.compile(r"gs://BUCKET/.*/gan_trainer-[^/]+\.tar\.gz")
 """URI in the job files of this repository that stands for a package to build."""
 _SUFFIX = ".tar.gz"
+PROVISIONAL = "gs://provisional/"
+"""Beginning of the URIs of packages that are uploaded later."""
 TO_BUILD = f"{PACKAGE}to-be-built{_SUFFIX}"
 """Stands for a package to build, in a job on this machine."""
 _FROM_PROJECT = "built"
@@ -64,7 +66,7 @@ def with_provisional_uris(content: Any, staging_bucket: str | None) -> tuple[Any
     """
     if staging_bucket is not None and not has_bucket(staging_bucket):
         raise ConfigError(
-            f"staging_bucket={staging_bucket} is not in Cloud Storage; write --staging_bucket=gs://BUCKET."
+            f"--staging_bucket={staging_bucket} is not in Cloud Storage; write --staging_bucket=gs://BUCKET."
         )
     sources: dict[str, str] = {}
     content = copy.deepcopy(content)
@@ -152,7 +154,7 @@ def _provisional_uri(uri: str, staging_bucket: str | None, sources: dict[str, st
         )
     provisional = next((uri for uri, other_source in sources.items() if other_source == source), None)
     if provisional is None:
-        provisional = f"gs://provisional/{len(sources)}/{PACKAGE if is_built else Path(uri).name}"
+        provisional = f"{PROVISIONAL}{len(sources)}/{PACKAGE if is_built else Path(uri).name}"
         sources[provisional] = source
     return provisional
 
@@ -164,7 +166,7 @@ def _read(path: Path) -> tuple[str, bytes]:
 def _build(project: Path) -> tuple[str, bytes]:
     """Returns the name and the content of a project's source distribution. Equal files give equal content."""
     if not (project / "pyproject.toml").is_file() and not (project / "setup.py").is_file():
-        raise ConfigError(f"package={project} has no pyproject.toml or setup.py; give the folder of a package.")
+        raise ConfigError(f"--package={project} has no pyproject.toml or setup.py; give the folder of a package.")
     if importlib.util.find_spec("build") is None:
         raise ConfigError(
             "building a source distribution needs the package build; run pip install 'gan-trainer[vertex]'."
@@ -176,7 +178,7 @@ def _build(project: Path) -> tuple[str, bytes]:
         if result.returncode or len(archives) != 1:
             last = (result.stdout.strip().splitlines() or ["no output"])[-1]
             raise ConfigError(
-                f"package={project} cannot be built ({last}); run python -m build --sdist there to see why."
+                f"--package={project} cannot be built ({last}); run python -m build --sdist there to see why."
             )
         return archives[0].name, _reproducible(archives[0].read_bytes())
 
@@ -194,7 +196,7 @@ def _reproducible(archive: bytes) -> bytes:
     """Returns a .tar.gz without times, owners and file order, which differ between builds."""
     compressed, plain = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=plain, mode="w") as new:
-        for member in sorted(old.getmembers(), key=lambda one: one.name):
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
             content = old.extractfile(member)
             member.mtime = member.uid = member.gid = 0
             member.uname = member.gname = ""

@@ -12,18 +12,20 @@ ValueKind = Literal["double", "integer", "discrete", "categorical"]
 Scale = Literal["linear", "log", "reverse_log"]
 Stopping = Literal["decay_curve", "median", "convex"]
 
-_VALUE_SPECS: dict[str, ValueKind] = {
+VALUE_SPECS: dict[str, ValueKind] = {
     "doubleValueSpec": "double",
     "integerValueSpec": "integer",
     "discreteValueSpec": "discrete",
     "categoricalValueSpec": "categorical",
 }
-_SCALES: dict[str | None, Scale] = {
+"""Kinds of parameters by the keys of their values in the API."""
+SCALES: dict[str | None, Scale] = {
     None: "linear",
     "UNIT_LINEAR_SCALE": "linear",
     "UNIT_LOG_SCALE": "log",
     "UNIT_REVERSE_LOG_SCALE": "reverse_log",
 }
+"""Scales by their names in the API."""
 _CONDITIONS: dict[ValueKind, str] = {
     "discrete": "parentDiscreteValues",
     "integer": "parentIntValues",
@@ -115,15 +117,15 @@ def parse_study(raw: dict[str, Any], path: str) -> StudySpec:
         ConfigError: If names are not unique, bounds or values are invalid, or the algorithm cannot search them.
     """
     metrics = tuple(_parse_metric(metric, f"{path}.metrics[{index}]") for index, metric in enumerate(raw["metrics"]))
-    for one, other in itertools.combinations(metrics, 2):
-        if one.metric_id == other.metric_id:
-            fail(f"{path}.metrics", f"has metricId {one.metric_id} twice; keep one.")
+    for metric, other in itertools.combinations(metrics, 2):
+        if metric.metric_id == other.metric_id:
+            fail(f"{path}.metrics", f"has metricId {metric.metric_id} twice; keep one.")
     parameters = tuple(
-        _parse_parameter(one, f"{path}.parameters[{index}]") for index, one in enumerate(raw["parameters"])
+        _parse_parameter(parameter, f"{path}.parameters[{index}]") for index, parameter in enumerate(raw["parameters"])
     )
     _check_ids([Child(parent_values=(), parameter=parameter) for parameter in parameters], f"{path}.parameters")
     algorithm = enum_or_none(raw.get("algorithm"))
-    doubles = [one for parameter in parameters for one in parameter.walk() if one.kind == "double"]
+    doubles = [parameter for top in parameters for parameter in top.walk() if parameter.kind == "double"]
     if algorithm == "GRID_SEARCH" and doubles:
         fail(
             f"{path}.algorithm", f"is GRID_SEARCH, but {doubles[0].parameter_id} is a double; give it discrete values."
@@ -146,14 +148,14 @@ def _parse_metric(raw: dict[str, Any], path: str) -> Metric:
 
 
 def _parse_parameter(raw: dict[str, Any], path: str) -> Parameter:
-    key = next(key for key in _VALUE_SPECS if key in raw)
+    key = next(key for key in VALUE_SPECS if key in raw)
     spec, scale = raw[key], enum_or_none(raw.get("scaleType"))
     parameter = Parameter(
         parameter_id=raw["parameterId"],
-        kind=_VALUE_SPECS[key],
+        kind=VALUE_SPECS[key],
         bounds=(spec["minValue"], spec["maxValue"]) if "minValue" in spec else None,
         values=tuple(spec.get("values", ())),
-        scale=_SCALES[scale],
+        scale=SCALES[scale],
         children=(),
     )
     if scale is not None and parameter.kind == "categorical":
@@ -204,9 +206,9 @@ def _parse_child(raw: dict[str, Any], parent: Parameter, path: str) -> Child:
 
 def _check_ids(siblings: Sequence[Child], path: str) -> None:
     """Rejects two parameters of one name in a trial. Under different parent values, a name may occur again."""
-    for one, other in itertools.combinations(siblings, 2):
-        shared = _ids(one.parameter) & _ids(other.parameter)
-        if shared and (not one.parent_values or set(one.parent_values) & set(other.parent_values)):
+    for child, other in itertools.combinations(siblings, 2):
+        shared = _ids(child.parameter) & _ids(other.parameter)
+        if shared and (not child.parent_values or set(child.parent_values) & set(other.parent_values)):
             fail(path, f"have parameterId {min(shared)} twice in one trial; rename one.")
     for child in siblings:
         descendants = set().union(*(_ids(grandchild.parameter) for grandchild in child.parameter.children))
@@ -216,7 +218,7 @@ def _check_ids(siblings: Sequence[Child], path: str) -> None:
 
 
 def _ids(parameter: Parameter) -> set[str]:
-    return {one.parameter_id for one in parameter.walk()}
+    return {descendant.parameter_id for descendant in parameter.walk()}
 
 
 def _describe_domain(parameter: Parameter) -> str:

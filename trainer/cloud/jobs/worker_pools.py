@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from trainer.cloud.jobs.schema_validation import enum_or_none, fail
 from trainer.errors import ConfigError, quote
-from trainer.storage import has_bucket, is_remote, parse_path
+from trainer.storage import is_remote, parse_path
 
 TRAINER = "trainer.task"
 """Module of this trainer. An image without a command runs it through the Dockerfile's ENTRYPOINT."""
@@ -15,7 +15,9 @@ PACKAGE = "gan_trainer-"
 PoolRole = Literal["chief", "worker", "evaluator"]
 
 _POOL_ROLES: tuple[PoolRole | None, ...] = ("chief", "worker", None, "evaluator")
-"""Roles of the pools by their index. The third is for parameter or reduction servers, which the trainer cannot use."""
+"""Roles of the pools by their index. The third is for reduction servers, or parameter servers, which are refused."""
+_REDUCTION_SERVER = "/reductionserver"
+"""Part of the name of Google's image of a reduction server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Pool:
 
 
 def parse_pools(specs: Sequence[dict[str, Any]], path: str, is_local: bool = False) -> tuple[Pool, ...]:
-    """Parses `workerPoolSpecs` and leaves out empty pools.
+    """Parses `workerPoolSpecs` and leaves out empty pools, and reduction servers, which do not belong to the cluster.
 
     Args:
         specs: Validated list.
@@ -74,7 +76,24 @@ def parse_pools(specs: Sequence[dict[str, Any]], path: str, is_local: bool = Fal
     if count != 1:
         remedy = f" and put the others into {path}[1]" if count > 1 else ""
         fail(f"{path}[0].replicaCount", f"is {count}; the first pool holds only the chief, so write 1{remedy}.")
-    return tuple(_parse_pool(spec, index, f"{path}[{index}]", is_local) for index, spec in enumerate(specs) if spec)
+    pools = tuple(
+        _parse_pool(spec, index, f"{path}[{index}]", is_local)
+        for index, spec in enumerate(specs)
+        if spec and not _has_reduction_server(spec, index)
+    )
+    if len(pools) < 2 or not pools[0].accelerator_count:
+        for index, spec in enumerate(specs):
+            if spec and _has_reduction_server(spec, index):
+                fail(
+                    f"{path}[{index}]",
+                    "has reduction servers, which serve several machines with GPUs; write {} instead.",
+                )
+    return pools
+
+
+def _has_reduction_server(spec: Mapping[str, Any], index: int) -> bool:
+    image = spec.get("containerSpec", {}).get("imageUri", "")
+    return _POOL_ROLES[index] is None and _REDUCTION_SERVER in image
 
 
 def parse_uri(uri: str, path: str, is_local: bool) -> str:
@@ -92,15 +111,15 @@ def parse_uri(uri: str, path: str, is_local: bool) -> str:
         location = parse_path(uri)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if not has_bucket(location) and (is_remote(location) or not is_local):
-        fail(path, f"is {quote(uri)}; it must be gs://BUCKET/NAME{' or a local path' if is_local else ''}.")
+    if not is_remote(location) and not is_local:
+        fail(path, f"is {quote(uri)}; it must be gs://BUCKET/NAME.")
     return location
 
 
 def _parse_pool(spec: dict[str, Any], index: int, path: str, is_local: bool) -> Pool:
     role, machine = _POOL_ROLES[index], spec["machineSpec"]
     if role is None:
-        fail(path, "has parameter or reduction servers, which this trainer cannot use; write {} instead.")
+        fail(path, "has parameter servers, which this trainer cannot use; write {}, or Google's reduction server.")
     if spec["replicaCount"] < 1:
         fail(f"{path}.replicaCount", f"is {spec['replicaCount']}; give at least 1, or write {{}} for an empty pool.")
     accelerator, count = enum_or_none(machine.get("acceleratorType")), machine.get("acceleratorCount", 0)

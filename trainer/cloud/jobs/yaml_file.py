@@ -1,4 +1,4 @@
-"""Reads YAML files. Only this module imports PyYAML."""
+"""Reads and writes YAML. Only this module imports PyYAML."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from trainer.storage import locate
 _MAX_BYTES = 2**18
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 64
+_TOO_DEEP = f"is nested more than {_MAX_DEPTH} levels deep; write it with fewer levels"
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -29,17 +30,32 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
     text = locate(path).read_bytes(_MAX_BYTES)
     try:
-        return yaml.load(text, Loader=_loader(yaml))
+        loader = _loader_class(yaml)(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{os.fspath(path)} is not YAML: {' '.join(str(error).split())}; correct it.") from error
     except (ValueError, OverflowError) as error:  # an escape sequence of no character, such as "\UFFFFFFFF"
         raise ConfigError(f"{os.fspath(path)} has a value that is not Unicode text ({error}); correct it.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{os.fspath(path)} {_TOO_DEEP}.") from error
     except _StructureError as error:
         raise ConfigError(f"{os.fspath(path)} {error}.") from error
 
 
-def _loader(yaml: ModuleType) -> Any:
-    """Returns PyYAML's safe loader with limits, changed so that a malformed number or date stays text."""
+def to_yaml(content: Any) -> str:
+    """Returns a JSON value as YAML without aliases. PyYAML is installed, because it has read the file."""
+    import yaml
+
+    dumper_class: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
+    return yaml.dump(content, Dumper=dumper_class, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _loader_class(yaml: ModuleType) -> Any:
+    """Returns PyYAML's safe loader, changed so that a malformed number or date stays text."""
     loader_class: Any = type("Loader", (yaml.SafeLoader,), {})
 
     def tolerate(tag: str) -> None:
@@ -56,16 +72,6 @@ def _loader(yaml: ModuleType) -> Any:
     for name in ("int", "float", "timestamp", "bool"):
         tolerate(f"tag:yaml.org,2002:{name}")
 
-    limits = _Limits()
-
-    def compose_node(loader: Any, parent: Any, index: Any) -> Any:
-        is_alias = loader.check_event(yaml.AliasEvent)
-        limits.enter()
-        node = yaml.SafeLoader.compose_node(loader, parent, index)
-        limits.leave(node, is_alias)
-        return node
-
-    loader_class.compose_node = compose_node
     return loader_class
 
 
@@ -73,47 +79,34 @@ class _StructureError(Exception):
     """Raised for a file that is YAML but is rejected. The message is the rest of a sentence about the file."""
 
 
-class _Limits:
-    """Counts the values and levels of a document while it is composed, as if every alias were written out."""
+def _measure(node: Any, sizes: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Returns the number of values in a node and its number of levels, as if every alias were written out.
 
-    def __init__(self) -> None:
-        self._num_values = 0
-        self._open: list[tuple[int, int]] = []
-        """Number of values before each node that is not complete, and levels below it."""
-        self._sizes: dict[int, tuple[int, int]] = {}
-        """Number of values in each complete node, and levels below it, by the identity of the node."""
-
-    def enter(self) -> None:
-        """Begins a node."""
-        self._open.append((self._num_values, 0))
-        self._check(0)
-
-    def leave(self, node: Any, is_alias: bool) -> None:
-        """Ends a node.
-
-        Args:
-            node: Node of PyYAML. Its value is text, a list of nodes, or a list of pairs of nodes.
-            is_alias: Whether the node is an alias of an earlier one.
-        """
-        num_before, depth = self._open.pop()
-        if is_alias:
-            if id(node) not in self._sizes:
-                raise _StructureError("has an alias that contains itself; write the aliased value out")
-            size, depth = self._sizes[id(node)]
-            self._num_values = num_before + size
-        else:
-            _check_node(node)
-            self._num_values += 1
-            self._sizes[id(node)] = self._num_values - num_before, depth
-        if self._open:
-            self._open[-1] = (self._open[-1][0], max(self._open[-1][1], depth + 1))
-        self._check(depth)
-
-    def _check(self, depth: int) -> None:
-        if len(self._open) + depth > _MAX_DEPTH:
-            raise _StructureError(f"is nested more than {_MAX_DEPTH} levels deep; write it with fewer levels")
-        if self._num_values > _MAX_VALUES:
-            raise _StructureError(f"has more than {_MAX_VALUES:,} values, aliases included; remove some")
+    Args:
+        node: Node of PyYAML. Its value is text, a list of nodes, or a list of pairs of nodes. An alias is the node that
+            it refers to.
+        sizes: Results by the identity of the node. None: the node is being measured.
+    """
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size is None:
+            raise _StructureError("has an alias that contains itself; write the aliased value out")
+        return size
+    sizes[id(node)] = None
+    if node.id == "mapping":
+        children = [child for pair in node.value for child in pair]
+    else:
+        children = node.value if node.id == "sequence" else []
+    child_sizes = [_measure(child, sizes) for child in children]
+    num_values = 1 + sum(num_values for num_values, _ in child_sizes)
+    num_levels = 1 + max((num_levels for _, num_levels in child_sizes), default=0)
+    if num_levels > _MAX_DEPTH:
+        raise _StructureError(_TOO_DEEP)
+    if num_values > _MAX_VALUES:
+        raise _StructureError(f"has more than {_MAX_VALUES:,} values, aliases included; remove some")
+    _check_node(node)  # whose messages have written out keys
+    sizes[id(node)] = num_values, num_levels
+    return num_values, num_levels
 
 
 def _check_node(node: Any) -> None:

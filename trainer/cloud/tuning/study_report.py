@@ -1,11 +1,11 @@
-"""Results of a local study: the ranking of its trials, a table and a plot."""
+"""Results of a study, local or on Vertex AI: the ranking of its trials, a table and a plot."""
 
 import io
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.cloud.jobs.job_spec import TuningSpec
-from trainer.cloud.jobs.study_spec import Value
+from trainer.cloud.jobs.study_spec import StudySpec, Value
 from trainer.cloud.tuning import trial_store
 from trainer.cloud.tuning.trial_store import TrialRecord
 from trainer.errors import ConfigError
@@ -16,18 +16,18 @@ _PANEL_INCHES = (3.6, 3.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The trials of a local study, finished or not."""
+    """The trials of a study, finished or not."""
 
-    spec: TuningSpec
+    spec: StudySpec
     folder: str
-    """Local folder or gs:// prefix with trials.json and a folder for each trial."""
+    """Local folder or gs:// prefix with trials.json and a folder for each trial; on Vertex AI, the name of the job."""
     trials: tuple[TrialRecord, ...]
     """Trials in the order in which they started."""
 
     @property
     def ranking(self) -> tuple[TrialRecord, ...]:
         """All trials, best first. Trials that have not succeeded come last, in their original order."""
-        sign = 1 if self.spec.study.metrics[0].goal == "MINIMIZE" else -1
+        sign = 1 if self.spec.metrics[0].goal == "MINIMIZE" else -1
 
         def sort_key(record: TrialRecord) -> tuple[bool, float]:
             return (
@@ -45,9 +45,9 @@ class Study:
 
 
 def format_table(study: Study) -> str:
-    """Returns one line per trial, best first, and then the flags of the best trial."""
-    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
-    rows = [["trial", "state", study.spec.study.metrics[0].metric_id, "step", *names]]
+    """Returns one line per trial, best first, and then the flags of the best trial, quoted for a shell."""
+    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.all_parameters()))
+    rows = [["trial", "state", study.spec.metrics[0].metric_id, "step", *names]]
     for record in study.ranking:
         final = record.final_measurement
         result = [f"{final.value:.6g}", str(final.step)] if final else ["-", "-"]
@@ -55,7 +55,7 @@ def format_table(study: Study) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if best := study.best_trial:
-        lines += ["", f"The best trial is {best.id}:", " ".join(trial_store.to_flags(best.parameters))]
+        lines += ["", f"The best trial is {best.id}:", shlex.join(trial_store.to_flags(best.parameters))]
     return "\n".join(lines)
 
 
@@ -80,7 +80,7 @@ def plot(study: Study) -> bytes:
     best = study.best_trial
     if best is None:
         raise ConfigError("no trial of the study has succeeded, so there is nothing to plot; run more trials.")
-    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.study.all_parameters()))
+    names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.all_parameters()))
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
@@ -90,7 +90,7 @@ def plot(study: Study) -> bytes:
     for panel in panels[len(names) :]:
         panel.remove()
     for panel in panels[::columns]:
-        panel.set_ylabel(study.spec.study.metrics[0].metric_id)
+        panel.set_ylabel(study.spec.metrics[0].metric_id)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
@@ -105,7 +105,7 @@ def _plot_parameter(panel: Any, name: str, study: Study, best: TrialRecord) -> N
         if trial.final_measurement and name in trial.parameters
     ]
     # A conditional parameter may have several specs, one for each value of its parent.
-    specs = [parameter for parameter in study.spec.study.all_parameters() if parameter.parameter_id == name]
+    specs = [parameter for parameter in study.spec.all_parameters() if parameter.parameter_id == name]
     listed_values = list(dict.fromkeys(value for spec in specs for value in spec.values))
     is_categorical = any(spec.kind == "categorical" for spec in specs)
     ticks = list(dict.fromkeys([*listed_values, *(value for value, _ in points)]))

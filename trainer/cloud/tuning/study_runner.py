@@ -19,7 +19,7 @@ from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
 from trainer.storage import is_remote, locate, parse_path, path_below, scratch_folder
-from trainer.storage.lease import Lease, hold
+from trainer.storage.lease import BY_PRODUCT_AGE_SECS, Lease, hold
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run_study(
         runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial, lease)
         _log_differences(spec.study)
         runner.run(poll_secs)
-    return Study(spec=spec, folder=folder, trials=tuple(runner.records.values()))
+    return Study(spec=spec.study, folder=folder, trials=tuple(runner.records.values()))
 
 
 class _StudyRunner:
@@ -211,7 +211,7 @@ class _StudyRunner:
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
-        self._lease.verify(is_by_product=True)
+        self._lease.verify(BY_PRODUCT_AGE_SECS)
         trial_store.write(self._file, self._spec, self.records.values())
 
     def _check_failures(self) -> None:

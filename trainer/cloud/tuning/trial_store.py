@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from trainer.cloud.jobs.job_spec import TuningSpec
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
 from trainer.errors import ConfigError, StorageError, count_of, quote
-from trainer.storage import Location, check_relative_name, documents, read_json, read_json_lines
+from trainer.storage import Location, check_new_file, check_relative_name, documents, read_json, read_json_lines
 
-State = Literal["ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
+State = Literal["REQUESTED", "ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
 
 FILE_NAME = "trials.json"
 _ID = re.compile(r"[1-9][0-9]{0,8}")
@@ -38,7 +38,15 @@ _TRIAL = documents.record(
         "infeasibleReason": documents.optional(documents.text()),
     }
 )
-_SCHEMA = documents.record({"studySpec": documents.map_of(documents.anything), "trials": documents.list_of(_TRIAL)})
+_ARGS = "trainerArgs"
+"""Key of the args of each pool, which Vertex AI's answer does not have."""
+_SCHEMA = documents.record(
+    {
+        "studySpec": documents.map_of(documents.anything),
+        "trials": documents.list_of(_TRIAL),
+        _ARGS: documents.optional(documents.list_of(documents.list_of(documents.text()))),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +64,8 @@ class TrialRecord:
     id: str
     """Number of the trial, from 1."""
     state: State
-    """ACTIVE: running. STOPPING: requested to stop early. INFEASIBLE: failed, or reported no metric."""
+    """REQUESTED: not started. ACTIVE: running. STOPPING: requested to stop early. INFEASIBLE: failed,
+    or reported no metric."""
     parameters: Mapping[str, Value]
     """Parameters of this trial; conditional ones follow their parents."""
     measurements: tuple[Measurement, ...] = ()
@@ -110,7 +119,8 @@ def read_metric_file(path: Path, metric_id: str) -> tuple[Measurement, ...]:
         raise ConfigError(
             f"{path} has {count_of(num_unreadable, 'line')} that are not reports of a metric; delete them."
         )
-    reports = [(float(line.get("global_step") or 0), float(line.get(metric_id) or "nan")) for line in lines]
+    values = [(line.get("global_step"), line.get(metric_id)) for line in lines]
+    reports = [(float(step or 0), float(value)) for step, value in values if value is not None]
     return tuple(
         Measurement(step=int(step), value=value)
         for step, value in reports
@@ -126,6 +136,7 @@ def write(file: Location, spec: TuningSpec, records: Iterable[TrialRecord]) -> N
         "maxTrialCount": spec.max_trial_count,
         "parallelTrialCount": spec.parallel_trial_count,
         "maxFailedTrialCount": spec.max_failed_trial_count,
+        _ARGS: _args(spec),
         "trials": [_to_json(record, spec.study.metrics[0].metric_id) for record in records],
     }
     file.write_bytes((json.dumps(content, indent=2) + "\n").encode())
@@ -136,8 +147,10 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
 
     Raises:
         ConfigError: If the file belongs to another study, or is not the file of a study.
-        StorageError: If the ID of a trial is not a number, or the study does not allow one of its parameters.
+        StorageError: If it is a folder, a pipe or a device, if the ID of a trial is not a number, or if the study does
+            not allow one of its parameters.
     """
+    check_new_file(file)
     if not file.exists():
         return {}
     remedy = "it is not the file of a local study, so move it away to start one in this folder"
@@ -149,9 +162,29 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
             f"studySpec differs from the one in {file} ({', '.join(keys)} changed); undo the change, or give the study "
             "another folder."
         )
+    _check_args(content.get(_ARGS), spec, file)
     for record in records:
         _check(record, spec.study, file)
     return {record.id: record for record in records}
+
+
+def _args(spec: TuningSpec) -> list[list[str]]:
+    """Returns the args of each pool of a trial, without its parameters."""
+    return [list(pool.program.args) for pool in spec.trial.pools]
+
+
+def _check_args(stored: object, spec: TuningSpec, file: Location) -> None:
+    """Rejects args that differ from those of the trials in the file. Earlier versions have not stored them."""
+    args = _args(spec)
+    if stored in (None, args):
+        return
+    before = {arg for pool in stored for arg in pool} if isinstance(stored, list) else set()
+    after = {arg for pool in args for arg in pool}
+    removed, added = (" ".join(sorted(texts)) or "none" for texts in (before - after, after - before))
+    raise ConfigError(
+        f"the args differ from those of the trials in {file} (before: {quote(removed)}, now: {quote(added)}), so that "
+        "trials could not be compared; use the same args, or give the study another folder."
+    )
 
 
 def _check(record: TrialRecord, study: StudySpec, file: Location) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import MISSING_CREDENTIALS, JobError
@@ -66,24 +67,24 @@ def _describe_error(error: Exception, endpoint: Endpoint, job_name: str | None, 
     code, reason = getattr(error, "code", None), _reason(error)
     where = f"project={endpoint.project} region={endpoint.region}"
     match code:
-        case 400:
+        case HTTPStatus.BAD_REQUEST:
             return f"Vertex AI rejected the request: {reason}; correct it."
-        case 401:
+        case HTTPStatus.UNAUTHORIZED:
             return _UNAUTHORIZED
-        case 403:
+        case HTTPStatus.FORBIDDEN:
             return (
                 f"this account has no permission to use Vertex AI in {where} ({reason}); grant it "
                 "roles/aiplatform.user there, or correct --project."
             )
-        case 404 if job_name is not None:
+        case HTTPStatus.NOT_FOUND if job_name is not None:
             return (
                 f"job {job_name} does not exist in {where}; run python -m trainer jobs list to see the existing jobs."
             )
-        case 404:
+        case HTTPStatus.NOT_FOUND:
             return f"Vertex AI found no such resource in {where} ({reason}); correct --project or --region."
-        case 429:
+        case HTTPStatus.TOO_MANY_REQUESTS:
             return f"Vertex AI reports an exhausted quota in {where} ({reason}); wait, or request more quota."
-        case 503 | 504:
+        case HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.GATEWAY_TIMEOUT:
             return f"Vertex AI is unavailable in {where} ({reason}); {_retry_advice(is_create)}"
         case _:
             return f"Vertex AI failed in {where} ({type(error).__name__}: {reason}); {_retry_advice(is_create)}"

@@ -1,23 +1,17 @@
 """Client of Vertex AI's job service: creates, reads, lists and cancels custom jobs and tuning jobs."""
 
-import importlib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from trainer.cloud.vertex.api_errors import is_transient, translate_errors
+from trainer.cloud.vertex import sdk
+from trainer.cloud.vertex.api_errors import translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
-from trainer.errors import ConfigError, JobError
+from trainer.errors import ConfigError, JobError, status_of
 
-_TIMEOUT_SECS = 60.0
-_RETRY_SECS = 60.0
-_FIRST_PAUSE_SECS = 1.0
-_MAX_PAUSE_SECS = 10.0
 _MAX_PAGE_SIZE = 100
-_STATE_PREFIX = "JOB_STATE_"
-_FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +52,27 @@ class Job:
     """Time in RFC 3339 format, such as 2026-01-31T12:00:00Z. Empty: unknown."""
     error: str
     """Reason for a failure. Empty: the job has not failed, or the service gives no reason."""
+    labels: Mapping[str, str]
     raw: Mapping[str, Any]
     """The complete answer of the service, as JSON."""
 
     @property
     def has_ended(self) -> bool:
         """True if the state is final."""
-        return self.state in _FINAL_STATES
+        return self.state in sdk.FINAL_STATES
+
+    @property
+    def trials(self) -> Sequence[Mapping[str, Any]]:
+        """Trials of a tuning job as the service describes them. Empty: none has started, or this is a custom job."""
+        return self.raw.get("trials", ())
+
+    @property
+    def shells(self) -> dict[str, str]:
+        """Addresses of the interactive shells of running replicas, by replica. Empty unless `enableWebAccess`."""
+        shells = dict(self.raw.get("webAccessUris", {}))
+        for trial in self.trials:
+            shells |= {f"trial {trial.get('id')} {name}": uri for name, uri in trial.get("webAccessUris", {}).items()}
+        return shells
 
 
 def console_url(name: str) -> str:
@@ -82,27 +90,8 @@ class JobClient:
     """
 
     def __init__(self, endpoint: Endpoint):
-        for name, value in (("project", endpoint.project), ("region", endpoint.region)):
-            if value == name.upper():
-                raise ConfigError(f"--{name}={value} is a placeholder; give your own {name}.")
-        try:
-            from google.auth.credentials import AnonymousCredentials
-
-            aiplatform_v1 = importlib.import_module("google.cloud.aiplatform_v1")
-        except ImportError as error:
-            raise ConfigError(
-                "Vertex AI needs google-cloud-aiplatform, which is not installed; run pip install "
-                "'gan-trainer[vertex]'."
-            ) from error
+        self._service = sdk.connect(endpoint, "JobServiceClient")
         self.endpoint = endpoint
-        self._sdk = aiplatform_v1
-        self._parse_error = importlib.import_module("google.protobuf.json_format").ParseError
-        with translate_errors(endpoint):
-            self._service = aiplatform_v1.JobServiceClient(
-                transport="rest",
-                credentials=AnonymousCredentials() if endpoint.api_endpoint else None,
-                client_options={"api_endpoint": endpoint.api_endpoint or endpoint.url.removeprefix("https://")},
-            )
 
     def to_message(self, kind: JobKind, body: Mapping[str, Any]) -> Any:
         """Returns a job as the SDK's message.
@@ -114,18 +103,20 @@ class JobClient:
         Raises:
             ConfigError: If the SDK rejects the body.
         """
-        try:
-            return getattr(self._sdk, kind.message_class).from_json(json.dumps(body))
-        except self._parse_error as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ConfigError(f"Google's SDK rejects the job ({reason}); correct the job file.") from error
+        return sdk.to_message(kind.message_class, body, "job file")
 
-    def create(self, kind: JobKind, body: Mapping[str, Any]) -> Job:
-        """Creates a job. The arguments are those of `to_message`."""
+    def create(self, kind: JobKind, body: Mapping[str, Any], *, retries: bool = True) -> Job:
+        """Creates a job. The first arguments are those of `to_message`.
+
+        Args:
+            kind: Kind of the job.
+            body: The CustomJob or HyperparameterTuningJob as JSON.
+            retries: Whether to try again for a while if the service reports an exhausted quota.
+        """
         message = self.to_message(kind, body)
         with translate_errors(self.endpoint, is_create=True):
             request = {"parent": self.endpoint.parent, kind.method_suffix: message}
-            return _to_job(self._call("create", kind, request), kind)
+            return _to_job(self._call("create", kind, request, retries=retries), kind)
 
     def get(self, name: str) -> Job:
         """Returns a job by its resource name, or by its ID, which may be of either kind."""
@@ -134,14 +125,19 @@ class JobClient:
             try:
                 return self._get(kind, job_id)
             except JobError as error:
-                if getattr(error.__cause__, "code", None) != 404:
+                if status_of(error) != HTTPStatus.NOT_FOUND:
                     raise
         return self._get(kinds[-1], job_id)
 
-    def list(self, limit: int) -> list[Job]:
-        """Returns the newest jobs of both kinds, newest first."""
+    def list(self, limit: int, filter: str = "") -> list[Job]:
+        """Returns the newest jobs of both kinds, newest first.
+
+        Args:
+            limit: Maximum number of jobs.
+            filter: Expression in the API's language, such as `labels.team=vision`. Empty: all jobs.
+        """
         jobs: list[Job] = []
-        request = {"parent": self.endpoint.parent, "page_size": min(limit, _MAX_PAGE_SIZE)}
+        request = {"parent": self.endpoint.parent, "page_size": min(limit, _MAX_PAGE_SIZE), "filter": filter}
         for kind in KINDS:
             with translate_errors(self.endpoint):
                 messages = self._call("list", kind, request, plural="s")
@@ -165,30 +161,22 @@ class JobClient:
     def _resource_name(self, kind: JobKind, job_id: str) -> str:
         return f"{self.endpoint.parent}/{kind.collection}/{job_id}"
 
-    def _call(self, verb: str, kind: JobKind, request: dict[str, Any], plural: str = "") -> Any:
-        from google.api_core import exceptions as api
-        from google.api_core.retry import Retry, if_exception_type
-
-        # After a failure of the service the job may exist, and a second one would be billed as well.
-        is_retryable = if_exception_type(api.TooManyRequests) if verb == "create" else is_transient
-        retry = Retry(is_retryable, initial=_FIRST_PAUSE_SECS, maximum=_MAX_PAUSE_SECS, timeout=_RETRY_SECS)
+    def _call(self, verb: str, kind: JobKind, request: dict[str, Any], plural: str = "", retries: bool = True) -> Any:
         method = getattr(self._service, f"{verb}_{kind.method_suffix}{plural}")
-        return method(request=request, retry=retry, timeout=_TIMEOUT_SECS)
+        retry = sdk.retry(is_repeatable=verb != "create") if retries else None
+        return method(request=request, retry=retry, timeout=sdk.TIMEOUT_SECS)
 
 
 def _to_job(message: Any, kind: JobKind) -> Job:
-    raw = json.loads(
-        type(message).to_json(
-            message, use_integers_for_enums=False, always_print_fields_with_no_presence=False, indent=None
-        )
-    )
+    raw = sdk.to_json(message)
     return Job(
         name=raw.get("name", ""),
         display_name=raw.get("displayName", ""),
         kind=kind,
-        state=raw.get("state", f"{_STATE_PREFIX}UNSPECIFIED").removeprefix(_STATE_PREFIX),
+        state=sdk.state_of(raw),
         create_time=raw.get("createTime", ""),
         error=raw.get("error", {}).get("message", ""),
+        labels=raw.get("labels", {}),
         raw=raw,
     )
 

@@ -1,15 +1,20 @@
-"""Environment of a Vertex AI job: the only reader of `AIP_*`, `CLOUD_ML_*`, `TF_CONFIG` and `CLUSTER_SPEC`."""
+"""Environment of a Vertex AI job, or of a container that serves a model.
+
+It is the only reader of `AIP_*`, `CLOUD_ML_*`, `TF_CONFIG` and `CLUSTER_SPEC`.
+"""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.storage import has_bucket, is_remote, without_mount
 from trainer.storage.base import SCHEME
 from trainer.storage.run_directory import CHECKPOINTS, LOGS, MODEL
 from trainer.training.distributed.cluster import Cluster, parse_cluster
 
+_MAX_PORT = 65535
 DEFAULT_METRIC_FILE = "/tmp/hypertune/output.metrics"
 
 
@@ -88,6 +93,37 @@ class Environment:
             places = ", ".join(f"{variable} is in {parent}" for variable, parent in parents.items())
             raise ConfigError(f"the run directory is ambiguous ({places}); set --job_dir.")
         return next(iter(parents.values()), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingEnvironment:
+    """The environment of a container that serves a model. Outside of Vertex AI all fields are None."""
+
+    model_dir: str | None = None
+    """Folder of the exported model: Vertex AI's copy of it."""
+    port: int | None = None
+    """Port to listen on."""
+    health_route: str | None = None
+    """Path of health checks."""
+    predict_route: str | None = None
+    """Path of requests."""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> "ServingEnvironment":
+        """Reads the environment variables. An empty variable counts as unset.
+
+        Raises:
+            ConfigError: If the folder names no bucket, or the port is none.
+        """
+        port = environ.get("AIP_HTTP_PORT") or None
+        if port is not None and (not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT):
+            raise ConfigError(f"AIP_HTTP_PORT={quote(port)} is not a port; set it to a number from 1 to {_MAX_PORT}.")
+        return cls(
+            model_dir=_folder("AIP_STORAGE_URI", environ),
+            port=None if port is None else int(port),
+            health_route=environ.get("AIP_HEALTH_ROUTE") or None,
+            predict_route=environ.get("AIP_PREDICT_ROUTE") or None,
+        )
 
 
 def without_slash(folder: str) -> str:

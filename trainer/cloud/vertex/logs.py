@@ -1,21 +1,24 @@
 """Log of a job on Vertex AI, read from Cloud Logging in steps while the job runs."""
 
 import datetime
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from trainer.cloud.vertex.api_errors import is_transient, translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
-from trainer.errors import JobError
+from trainer.errors import ConfigError, JobError, quote
 
+SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
+"""Severities of Cloud Logging, from the lowest to the highest."""
 _SERVICE_URL = "https://logging.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/logging.read"
 _PAGE_SIZE = 1000
 _TIMEOUT_SECS = 60.0
 _MAX_DELAY_SECS = 60.0
 """Longest delay of an entry behind entries with a newer timestamp."""
-_TOO_MANY_REQUESTS, _FIRST_SERVER_ERROR = 429, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class LogEntry:
     task: str
     """The replica that wrote it, such as `workerpool0-0` or `trial 3 workerpool0-0`, or `service`."""
     severity: str
+    time: str
+    """UTC time in RFC 3339 format."""
     message: str
 
 
@@ -34,82 +39,127 @@ class JobLog:
     Uses `entries.list` of the Cloud Logging API v2. Vertex AI's resource type is `ml_job`.
 
     Args:
-        endpoint: Endpoint of the job. A local substitute for Vertex AI also serves its logs.
+        endpoint: Endpoint of the job. A test server for Vertex AI also serves its logs.
         name: Resource name of the job.
+        min_severity: Lowest severity of the entries, one of `SEVERITIES`. None: entries of every severity.
+        task_name: Replica whose entries count, such as workerpool0-0. None: all replicas, and the service.
 
     Raises:
+        ConfigError: If `task_name` is not the name of a replica.
         JobError: If there are no credentials.
     """
 
-    def __init__(self, endpoint: Endpoint, name: str):
+    def __init__(self, endpoint: Endpoint, name: str, *, min_severity: str | None = None, task_name: str | None = None):
         import google.auth
         import requests
         from google.auth.transport.requests import AuthorizedSession
 
-        self._endpoint, self._job_id = endpoint, name.rpartition("/")[2]
+        self._endpoint = endpoint
+        self._conditions = [f'resource.type="ml_job" AND resource.labels.job_id="{name.rpartition("/")[2]}"']
+        if task_name is not None:
+            if not re.fullmatch(r"[\w-]+", task_name):
+                raise ConfigError(f"--task_name={quote(task_name)} is not a replica; give one such as workerpool0-0.")
+            self._conditions.append(f'resource.labels.task_name="{task_name}"')
+        if min_severity is not None:
+            self._conditions.append(f"severity>={min_severity}")
         self._recent: dict[str, str] = {}  # insertId -> timestamp of returned entries that the next call may see again
         self._start_time = ""
+        self.is_complete = False
+        """True if the last call read everything that Cloud Logging had at that moment."""
         with translate_errors(endpoint):
             self._session = (
                 requests.Session()
-                if endpoint.api_endpoint
+                if endpoint.is_anonymous
                 else AuthorizedSession(google.auth.default(scopes=[_SCOPE])[0])
             )
 
-    def new_entries(self) -> list[LogEntry]:
-        """Returns the entries that no earlier call returned, oldest first. Empty if the service is unavailable.
+    def new_entries(self) -> Iterator[LogEntry]:
+        """Yields the entries that no earlier call yielded, oldest first. It ends early if the service is unavailable.
 
         Raises:
             JobError: If this account may not read the log.
         """
-        entries: list[LogEntry] = []
-        page_token = ""
-        while True:
-            page = self._list(page_token)
+        self.is_complete = False
+        start_time, page_token = self._start_time, ""
+        while page := self._list("asc", _PAGE_SIZE, page_token, start_time):
             for raw in page.get("entries", ()):
                 if raw["insertId"] not in self._recent:
                     self._recent[raw["insertId"]] = raw["timestamp"]
-                    entries.append(_to_entry(raw))
+                    yield _to_entry(raw)
+            self._forget_old()
             page_token = page.get("nextPageToken", "")
             if not page_token:
+                self.is_complete = True
                 break
-        if self._recent:
-            self._start_time = _subtract_delay(max(map(_truncate_to_seconds, self._recent.values())))
-            self._recent = {
-                insert_id: time
-                for insert_id, time in self._recent.items()
-                if _truncate_to_seconds(time) >= self._start_time
-            }
-        return entries
 
-    def _list(self, page_token: str) -> Mapping[str, Any]:
-        conditions = [f'resource.type="ml_job" AND resource.labels.job_id="{self._job_id}"']
-        if self._start_time:
-            conditions.append(f'timestamp>="{self._start_time}Z"')
+    def last_entries(self, count: int) -> list[LogEntry]:
+        """Returns the newest entries, oldest first. `new_entries` then continues after them.
+
+        Returns nothing if the service is unavailable.
+
+        Args:
+            count: Maximum number of entries.
+
+        Raises:
+            JobError: If this account may not read the log.
+        """
+        self.is_complete = False
+        newest: list[Mapping[str, Any]] = []
+        page_token = ""
+        while page := self._list("desc", min(count, _PAGE_SIZE), page_token):
+            newest += page.get("entries", ())
+            page_token = page.get("nextPageToken", "")
+            if len(newest) >= count or not page_token:
+                self.is_complete = True
+                break
+        if not self.is_complete:
+            return []
+        newest = newest[:count][::-1]
+        self._recent = {raw["insertId"]: raw["timestamp"] for raw in newest}
+        self._start_time = _truncate_to_seconds(newest[0]["timestamp"]) if newest else ""
+        self._forget_old()
+        return [_to_entry(raw) for raw in newest]
+
+    def _forget_old(self) -> None:
+        """Moves the start of the next call, and forgets the entries before it."""
+        if not self._recent:
+            return
+        earliest = _subtract_delay(max(map(_truncate_to_seconds, self._recent.values())))
+        self._start_time = max(self._start_time, earliest)
+        self._recent = {
+            insert_id: time
+            for insert_id, time in self._recent.items()
+            if _truncate_to_seconds(time) >= self._start_time
+        }
+
+    def _list(self, order: str, page_size: int, page_token: str, start_time: str = "") -> Mapping[str, Any]:
+        """Returns a page. Empty: the service is unavailable. All pages of a call need the same `start_time`."""
+        start = [f'timestamp>="{start_time}Z"'] if start_time else []
         body: dict[str, Any] = {
             "resourceNames": [f"projects/{self._endpoint.project}"],
-            "filter": " AND ".join(conditions),
-            "orderBy": "timestamp asc",
-            "pageSize": _PAGE_SIZE,
+            "filter": " AND ".join([*self._conditions, *start]),
+            "orderBy": f"timestamp {order}",
+            "pageSize": page_size,
             **({"pageToken": page_token} if page_token else {}),
         }
         with translate_errors(self._endpoint):
             try:
-                url = f"{self._endpoint.api_endpoint or _SERVICE_URL}/v2/entries:list"
-                response = self._session.post(url, json=body, timeout=_TIMEOUT_SECS)
+                server = self._endpoint.url if self._endpoint.is_anonymous else _SERVICE_URL
+                response = self._session.post(f"{server}/v2/entries:list", json=body, timeout=_TIMEOUT_SECS)
             except Exception as error:
                 if is_transient(error):
                     return {}
                 raise
-        if response.status_code == _TOO_MANY_REQUESTS or response.status_code >= _FIRST_SERVER_ERROR:
+        status = response.status_code
+        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return {}
-        if response.status_code != 200:
+        if status != HTTPStatus.OK:
             raise JobError(
-                f"the log of the job cannot be read ({response.status_code}); grant this account "
+                f"the log of the job cannot be read ({status}); grant this account "
                 f"roles/logging.viewer on project={self._endpoint.project}, or read the log on the job's page."
             )
         with translate_errors(self._endpoint):
-            return response.json()
+            return {"entries": [], **response.json()}
 
 
 def _to_entry(raw: Mapping[str, Any]) -> LogEntry:
@@ -120,6 +170,7 @@ def _to_entry(raw: Mapping[str, Any]) -> LogEntry:
     return LogEntry(
         task=f"trial {trial} {task}" if trial else task,
         severity=raw.get("severity", "DEFAULT"),
+        time=raw.get("timestamp", ""),
         message=str(payload.get("message") or raw.get("textPayload") or payload).rstrip(),
     )
 

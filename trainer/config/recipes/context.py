@@ -1,10 +1,14 @@
 """Facts about data and devices that a recipe may depend on."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.config.choices import Size
+from trainer.config.image_sizes import nearest_power_of_two
+
+Value = TypeVar("Value")
 
 _MEDIUM_GIB, _LARGE_GIB = 14, 36
 """Smallest memory of a GPU for a size. GPUs sold with 16 and 40 GB state a little less."""
@@ -12,7 +16,7 @@ _MEDIUM_GIB, _LARGE_GIB = 14, 36
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeContext:
-    """Facts about the data set and the devices of a run, and the settings that its user gives.
+    """Facts about the dataset and the devices of a run, and the settings that its user gives.
 
     A recipe that takes a context calls `choose` for each setting that depends on a fact or on another setting. The
     dependent settings then follow the user's values, and the start of a run prints the reasons.
@@ -56,6 +60,50 @@ class RecipeContext:
         self.reasons[name] = reason
         return value
 
+    def choose_steps(self, batch: int, steps: int, reason: str) -> tuple[int | None, int]:
+        """Returns the setting `steps`, and the number of steps of the run, at least 1.
+
+        The setting is None if the user gives epochs, which then determine the number of steps.
+
+        Args:
+            batch: Number of images per step.
+            steps: Number of steps that the recipe chooses.
+            reason: Reason for the number, without a period at its end.
+        """
+        epochs = self.settings.get("epochs")
+        if epochs is not None:
+            return None, max(1, round(epochs * self.num_images / batch))
+        setting = self.choose("steps", steps, reason)
+        return setting, setting or 1
+
+    def choose_intervals(self, steps: int, num_evaluations: int) -> dict[str, Any]:
+        """Returns the intervals of evaluations, of twice as many sample grids and of four times as many checkpoints.
+
+        Args:
+            steps: Number of steps of the run.
+            num_evaluations: Number of evaluations in the run.
+        """
+        counts = {
+            "evaluate_every_steps": num_evaluations,
+            "sample_every_steps": 2 * num_evaluations,
+            "checkpoint_every_steps": 4 * num_evaluations,
+        }
+        return {
+            name: self.choose(name, round_to_two_digits(steps / count), f"about {count} times")
+            for name, count in counts.items()
+        }
+
+    @property
+    def side(self) -> float:
+        """Side of a square with as many pixels as an image."""
+        height, width, _ = self.image_shape
+        return math.sqrt(height * width)
+
+    @property
+    def resolution(self) -> int:
+        """Power of two that is nearest to `side`."""
+        return nearest_power_of_two(*self.image_shape[:2])
+
     def _size_of_device(self) -> tuple[Size, str]:
         memory = self.device_memory_gib
         if not self.has_gpu:
@@ -66,3 +114,13 @@ class RecipeContext:
         if memory < _MEDIUM_GIB:
             return Size.SMALL, reason
         return (Size.MEDIUM if memory < _LARGE_GIB else Size.LARGE), reason
+
+
+def lookup(table: Mapping[int, Value], side: float) -> Value:
+    """Returns the value of the largest side in a table that is not above `side`, or else that of the smallest one."""
+    return table[max((key for key in table if key <= side), default=min(table))]
+
+
+def round_to_two_digits(number: float) -> int:
+    """Returns a number of at least 1 whose digits after the first two are zeros."""
+    return max(1, int(float(f"{number:.2g}")))

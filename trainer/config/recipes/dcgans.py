@@ -130,7 +130,7 @@ def dcgan_dropout() -> TrainConfig:
 def dcgan_least_squares() -> TrainConfig:
     """A DCGAN for color images with the least-squares loss. Set `--dataset` to a prepared set of any image size.
 
-    Source: arXiv 1611.04076 for the loss ½[(D(x)−1)²+D(G(z))²]; the networks of `dcgan_dropout`. The default data set
+    Source: arXiv 1611.04076 for the loss ½[(D(x)−1)²+D(G(z))²]; the networks of `dcgan_dropout`. The default dataset
     is digits in random colors.
     Scored frechet_digits_5k 6.08 in 474 s on 2 CPU cores.
     """

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
-from trainer.config.recipes.context import RecipeContext
-from trainer.config.recipes.r3gan import METHOD, num_halvings
+from trainer.config.image_sizes import num_halvings
+from trainer.config.recipes.context import RecipeContext, lookup, round_to_two_digits
+from trainer.config.recipes.r3gan import PAPER_SETTINGS
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError, count_of
-
-Value = TypeVar("Value")
 
 _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 """Limits of the sides of an image, and a number that divides them."""
@@ -25,8 +24,6 @@ _EMA_SHARE = 1 / 40
 """Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
 _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
 """Images that a run of a size for GPUs shows at least, and how often it shows each image at most beyond these."""
-
-
 _PIXELS_PER_EXECUTION = 640
 """Steps that a device takes in one call, times the side of the images. Progress is logged between two calls."""
 _FULL_BATCH_GIB = 20
@@ -37,7 +34,7 @@ _LARGE_SIDE = 128
 
 @dataclass(frozen=True)
 class _SizePreset:
-    """Networks and settings of a size. Tables have a value for each side of an image; see `_at`.
+    """Networks and settings of a size. Tables have values by the side of an image; see `lookup`.
 
     Attributes:
         filters: Channels of the stages from the image to the base map. Further stages have the last number.
@@ -45,7 +42,8 @@ class _SizePreset:
         learning_rate: Learning rate of both networks at the start.
         batch: Images per step and device.
         images: Images that a run shows.
-        checks: Number of evaluations in a run. There are twice as many sample grids and four times as many checkpoints.
+        num_evaluations: Number of evaluations in a run. There are twice as many sample grids, and four times as many
+            checkpoints.
         augmentation: Smallest number of times that a run shows each image, and the probability of augmentation at its
             end, in descending order.
     """
@@ -55,7 +53,7 @@ class _SizePreset:
     learning_rate: float
     batch: Mapping[int, int]
     images: Mapping[int, int]
-    checks: int
+    num_evaluations: int
     augmentation: tuple[tuple[int, float], ...] = ((400, 0.6), (100, 0.4), (25, 0.2))
 
 
@@ -69,7 +67,7 @@ _PRESETS = {
         learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
         images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
-        checks=10,
+        num_evaluations=10,
         augmentation=((200, 0.4),),  # it takes a large part of the time
     ),
     Size.MEDIUM: _SizePreset(
@@ -81,7 +79,7 @@ _PRESETS = {
         learning_rate=4e-4,
         batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
         images={32: 5_000_000},
-        checks=25,
+        num_evaluations=25,
     ),
     Size.LARGE: _SizePreset(
         filters={
@@ -92,7 +90,7 @@ _PRESETS = {
         learning_rate=2e-4,
         batch={128: 64, 256: 32, 512: 16, 1024: 8},
         images={32: 20_000_000},
-        checks=50,
+        num_evaluations=50,
     ),
 }
 _MAX_BATCH = {32: 512, 64: 256}
@@ -115,7 +113,7 @@ def photos(context: RecipeContext) -> TrainConfig:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
     weight, rate = _choose_penalty(context, batch), f"size={context.size}"
     return TrainConfig(
-        **METHOD,
+        **PAPER_SETTINGS,
         architecture_options=_choose_networks(context, preset),
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
@@ -126,37 +124,22 @@ def photos(context: RecipeContext) -> TrainConfig:
         global_batch_size=batch,
         steps=steps,
         **_choose_augmentation(context, preset, images),
-        **_choose_cadences(context, preset, images // batch),
+        **_choose_intervals(context, preset, images // batch),
     )
 
 
-def _at(table: Mapping[int, Value], context: RecipeContext) -> Value:
-    """Returns the value of a table for the images: that of the largest side which is not above theirs.
-
-    Their side is that of a square with as many pixels, rounded to a power of two.
-    """
-    side = 2 ** round(math.log2(_side(context)))
-    return table[max((key for key in table if key <= side), default=min(table))]
-
-
-def _side(context: RecipeContext) -> float:
-    """Returns the side of a square image with as many pixels."""
-    height, width, _ = context.image_shape
-    return math.sqrt(height * width)
-
-
 def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, Any]:
-    if context.settings.get("architecture", METHOD["architecture"]) != METHOD["architecture"]:
+    if context.settings.get("architecture", PAPER_SETTINGS["architecture"]) != PAPER_SETTINGS["architecture"]:
         return {}
     height, width, _ = context.image_shape
-    halvings, first = _checked_halvings(context), _at(preset.filters, context)
+    halvings, first = _count_halvings(context), lookup(preset.filters, context.resolution)
     filters = [first[min(stage, len(first) - 1)] for stage in range(halvings + 1)]
     options = {"generator_filters": filters[::-1], "discriminator_filters": filters, "blocks_per_stage": preset.blocks}
     reason = f"size={context.size}: from {height >> halvings}x{width >> halvings} to {height}x{width}"
     return context.choose("architecture_options", options, reason)
 
 
-def _checked_halvings(context: RecipeContext) -> int:
+def _count_halvings(context: RecipeContext) -> int:
     """Returns how often the networks halve an image.
 
     Raises:
@@ -169,25 +152,26 @@ def _checked_halvings(context: RecipeContext) -> int:
     if is_divisible and halvings and smaller >> halvings <= _MAX_BASE and larger <= _MAX_SIDE:
         return halvings
     padding = context.settings.get("padding", 0)
-    fitting = ",".join(str(side - 2 * padding) for side in _fitting_size(height, width))
+    size = ",".join(str(side - 2 * padding) for side in _nearest_size(height, width))
     raise ConfigError(
         f"recipe=photos has no networks for images of {height}x{width}{f' with padding={padding}' if padding else ''}: "
         f"their sides must be from {_MIN_SIDE} to {_MAX_SIDE:,} and both become small when they are halved several "
-        f"times; prepare them with --image_size={fitting}{' or change the padding' if padding else ''}."
+        f"times; prepare them with --image_size={size}{' or change the padding' if padding else ''}."
     )
 
 
-def _fitting_size(height: int, width: int) -> tuple[int, int]:
+def _nearest_size(height: int, width: int) -> tuple[int, int]:
     """Returns the nearest size that the networks take."""
     scale = min(1.0, _MAX_SIDE / max(height, width))
     sides = [max(_MIN_SIDE, side * scale) for side in (height, width)]
     unit = max(_MIN_UNIT, 2 ** int(math.log2(min(sides) / _MAX_BASE * 2)))
-    fitting = [round(side / unit) * unit for side in sides]
-    return fitting[0], fitting[1]
+    nearest_height, nearest_width = (round(side / unit) * unit for side in sides)
+    return nearest_height, nearest_width
 
 
 def _choose_batch(context: RecipeContext, preset: _SizePreset) -> int:
-    devices, per_device, largest = context.num_devices, _at(preset.batch, context), _at(_MAX_BATCH, context)
+    devices, resolution = context.num_devices, context.resolution
+    per_device, largest = lookup(preset.batch, resolution), lookup(_MAX_BATCH, resolution)
     memory, place = context.device_memory_gib, "device"
     if context.size == Size.MEDIUM and memory is not None and memory < _FULL_BATCH_GIB:
         per_device, place = per_device // 2, f"GPU of {memory:.0f} GiB"
@@ -203,17 +187,17 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     settings, num_images = context.settings, context.num_images
     if settings.get("epochs") is not None:
         return None, max(batch, round(settings["epochs"] * num_images))
-    images, reason = _at(preset.images, context), f"size={context.size}"
+    images, reason = lookup(preset.images, context.resolution), f"size={context.size}"
     if context.size != Size.SMALL and images > max(_MIN_IMAGES, num_images * _MAX_PASSES):
         images, reason = max(_MIN_IMAGES, num_images * _MAX_PASSES), "few images"
     if settings.get("init_from") is not None:
         images, reason = images // 2, f"{reason}, half as many with init_from"
-    augmented = preset.augmentation[-1][0] * num_images
-    is_augmented = _can_augment(context) and settings.get("augment", "ada") is not None
-    if context.size == Size.SMALL and images > augmented and is_augmented:
-        images = max(images // 2, augmented)
+    min_images = preset.augmentation[-1][0] * num_images
+    is_augmented = settings.get("augment", "ada") is not None
+    if context.size == Size.SMALL and images > min_images and is_augmented:
+        images = max(images // 2, min_images)
         reason = f"{reason}, fewer because augmentation takes a large part of the time"
-    steps = context.choose("steps", _rounded(images / batch), f"about {images:,} images: {reason}")
+    steps = context.choose("steps", round_to_two_digits(images / batch), f"about {images:,} images: {reason}")
     return steps, (steps or 1) * batch
 
 
@@ -232,8 +216,6 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     # The number of steps is rounded, which takes up to a twentieth of the images.
     end = next((end for smallest, end in preset.augmentation if passes >= 0.95 * smallest), 0.0)
     reason = f"each image is shown {count_of(round(passes), 'time')}"
-    if not _can_augment(context):
-        end, reason = 0.0, "the augmentations need gray or color images"
     is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
     augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
     if augment is None or "augment_probability" in context.settings:
@@ -242,26 +224,11 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
 
 
-def _can_augment(context: RecipeContext) -> bool:
-    """Returns whether the images are gray or color. The augmentations change brightness and colors."""
-    return context.image_shape[2] in (1, 3)
-
-
-def _choose_cadences(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:
+def _choose_intervals(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:
     """Returns how often a run of `steps` steps writes and evaluates, and how many steps a device takes in one call."""
-    side, choose = _side(context), context.choose
-    times = {"evaluate_every_steps": 1, "sample_every_steps": 2, "checkpoint_every_steps": 4}
-    cadences = {
-        name: choose(name, _rounded(steps / (factor * preset.checks)), f"about {factor * preset.checks} times")
-        for name, factor in times.items()
-    } | {
-        "steps_per_execution": max(1, min(20, _PIXELS_PER_EXECUTION // round(side))),
-    }
-    if context.size == Size.SMALL and side >= _LARGE_SIDE:
-        cadences["num_metric_samples"] = choose("num_metric_samples", 1000, "large images on a small device")
-    return cadences
-
-
-def _rounded(number: float) -> int:
-    """Returns a number with two digits and zeros; at least 1."""
-    return max(1, int(float(f"{number:.2g}")))
+    settings = context.choose_intervals(steps, preset.num_evaluations)
+    settings["steps_per_execution"] = max(1, min(20, _PIXELS_PER_EXECUTION // round(context.side)))
+    if context.size == Size.SMALL and context.side >= _LARGE_SIDE:
+        reason = "large images on a small device"
+        settings["num_metric_samples"] = context.choose("num_metric_samples", 1000, reason)
+    return settings

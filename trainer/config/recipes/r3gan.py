@@ -6,11 +6,12 @@ from typing import Any
 
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
-from trainer.config.recipes.context import RecipeContext
+from trainer.config.image_sizes import nearest_power_of_two, num_halvings
+from trainer.config.recipes.context import RecipeContext, lookup
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError
 
-METHOD: dict[str, Any] = {
+PAPER_SETTINGS: dict[str, Any] = {
     "architecture": "r3gan",
     "latent_dim": 64,
     "loss": "relativistic",
@@ -26,8 +27,6 @@ METHOD: dict[str, Any] = {
 """Settings of the paper that do not depend on the images."""
 _IMAGES = 20_000_000
 """Images of a run, at whose end the schedules end."""
-_MIN_BASE = 4
-"""Smallest side of the networks' base map."""
 _FILTERS = {32: 768, 64: 384, 128: 192, 256: 96}
 """Channels of the residual blocks, by the side of their map; smaller maps have as many as the first."""
 
@@ -72,16 +71,16 @@ def r3gan(context: RecipeContext) -> TrainConfig:
             "remove it, or choose recipe=photos."
         )
     choose, (height, width, _) = context.choose, context.image_shape
-    side = math.sqrt(height * width)
-    resolution = min(max(2 ** round(math.log2(side)), min(_PRESETS)), max(_PRESETS))
+    resolution = min(max(context.resolution, min(_PRESETS)), max(_PRESETS))
     preset, reason = _PRESETS[resolution], f"the paper's value for {resolution}x{resolution}"
     if resolution == 128:
         reason = "between the paper's values for 64x64 and 256x256"
-    filters = [_filters(side / 2**halvings) for halvings in range(num_halvings(height, width) + 1)]
+    sides = [nearest_power_of_two(height >> count, width >> count) for count in range(num_halvings(height, width) + 1)]
+    filters = [lookup(_FILTERS, side) for side in sides]
     batch = choose("global_batch_size", preset.batch, reason)
     weight = choose("penalty_weight", preset.penalty_weight, reason)
     return TrainConfig(
-        **METHOD,
+        **PAPER_SETTINGS,
         architecture_options=choose(
             "architecture_options", {"generator_filters": filters[::-1], "discriminator_filters": filters}, reason
         ),
@@ -95,7 +94,7 @@ def r3gan(context: RecipeContext) -> TrainConfig:
         horizontal_flips=True,
         ema_half_life_images=choose("ema_half_life_images", preset.ema_half_life_images, reason),
         global_batch_size=batch,
-        steps=choose("steps", math.ceil(_IMAGES / batch), f"{_IMAGES:,} images"),
+        steps=context.choose_steps(batch, math.ceil(_IMAGES / batch), f"{_IMAGES:,} images")[0],
         sample_every_steps=1000,
         checkpoint_every_steps=1000,
         evaluate_every_steps=4000,
@@ -111,20 +110,6 @@ def r3gan_conditional(context: RecipeContext) -> TrainConfig:
     return r3gan(context).override(model="conditional")
 
 
-def _filters(side: float) -> int:
-    """Returns the channels of the blocks of a map, by the power of two that is nearest to its side."""
-    power = 2 ** round(math.log2(side))
-    return _FILTERS[min(max(power, min(_FILTERS)), max(_FILTERS))]
-
-
-def num_halvings(height: int, width: int) -> int:
-    """Returns how often an image is halved: as often as both sides are even and the smaller one stays large enough."""
-    halvings = 0
-    while math.gcd(height, width) % 2 ** (halvings + 1) == 0 and min(height, width) >= _MIN_BASE << (halvings + 1):
-        halvings += 1
-    return halvings
-
-
 @register_recipe
 def r3gan_digits() -> TrainConfig:
     """R3GAN for digits: relativistic loss, R1 and R2 at every step, small networks, all with schedules.
@@ -135,7 +120,7 @@ def r3gan_digits() -> TrainConfig:
     Scored frechet_digits_5k 2.61 in 522 s on 2 CPU cores.
     """
     return TrainConfig(
-        **METHOD,
+        **PAPER_SETTINGS,
         architecture_options={"blocks_per_stage": 1},
         penalty_weight=1.0,
         penalty_weight_end=0.1,

@@ -76,7 +76,7 @@ class BatchSlice:
 
 @dataclass(frozen=True)
 class ChunkVisit:
-    """One visit to a chunk of the data set.
+    """One visit to a chunk of the dataset.
 
     Attributes:
         number: Number of the visits before this one, over all epochs.
@@ -99,7 +99,7 @@ class Chunk:
             None.
         image_range: Range that uint8 pixels are mapped to. Float images are used unchanged.
         order: Index of the image at each position of an epoch, int32 [V]; None if every image has one position.
-        visit: Visit to this chunk; None if the chunk contains the whole data set.
+        visit: Visit to this chunk; None if the chunk contains the whole dataset.
     """
 
     images: np.ndarray

@@ -1,4 +1,4 @@
-"""Schedule of chunks: which shards of a data set are in memory at each visit."""
+"""Schedule of chunks: which shards of a dataset are in memory at each visit."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class ChunkSchedule:
-    """A data set divided into chunks of whole shards, in another seeded order in each epoch.
+    """A dataset divided into chunks of whole shards, in another seeded order in each epoch.
 
     The schedule depends on the shards, the number of chunks and the seed only, never on the machine.
 
     Attributes:
-        shards: Shards of the data set.
+        shards: Shards of the dataset.
         num_chunks: Number of chunks in an epoch.
         seed: Seed of the run.
     """
@@ -46,17 +46,17 @@ class ChunkSchedule:
 
 
 def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) -> int:
-    """Returns the smallest number of chunks of which two fit into memory; 1 if the whole data set fits.
+    """Returns the smallest number of chunks of which two fit into memory; 1 if the whole dataset fits.
 
     Args:
-        spec: Description of the data set.
+        spec: Description of the dataset.
         memory_mib: Memory for decoded images in MiB.
         padding: Pixels added to every side of every image.
 
     Raises:
         ConfigError: If two shards do not fit into memory.
     """
-    height, width, channels = spec.image_shape
+    height, width, channels = spec.array_shape
     image_bytes = (height + 2 * padding) * (width + 2 * padding) * channels
     budget = memory_mib * _MIB
     if spec.num_examples * image_bytes <= budget:
@@ -67,7 +67,7 @@ def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) ->
     largest_mib = max(shard.num_examples for shard in spec.shards) * image_bytes / _MIB
     raise ConfigError(
         f"data_memory_mib={memory_mib:g} is less than two shards of {spec.name} need, the largest of which takes "
-        f"{largest_mib:,.1f} MiB; set it to at least {math.ceil(2 * largest_mib)}, or prepare the data set with a "
+        f"{largest_mib:,.1f} MiB; set it to at least {math.ceil(2 * largest_mib)}, or prepare the dataset with a "
         "smaller --shard_mib."
     )
 

@@ -56,7 +56,7 @@ class Loader(abc.ABC):
 
 
 class InMemoryLoader(Loader):
-    """Loader of a data set that is in memory from the first step to the last."""
+    """Loader of a dataset that is in memory from the first step to the last."""
 
     def __init__(self, chunk: Chunk, global_batch_size: int):
         self._chunk = chunk
@@ -68,7 +68,7 @@ class InMemoryLoader(Loader):
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """A prepared data set that is loaded chunk by chunk. `GAN.fit` accepts it in place of arrays.
+    """A prepared dataset that is loaded chunk by chunk. `GAN.fit` accepts it in place of arrays.
 
     Attributes:
         files: Local files of the shards.
@@ -84,8 +84,8 @@ class StreamedDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels, including the padding."""
-        height, width, channels = self.files.spec.image_shape
+        """Height, width and channels, including the padding and the inputs of pairs."""
+        height, width, channels = self.files.spec.array_shape
         return height + 2 * self.padding, width + 2 * self.padding, channels
 
     @property
@@ -107,7 +107,7 @@ class StreamedDataset:
         return fingerprint_of(self.schedule.shards)
 
     def images(self) -> Iterator[np.ndarray]:
-        """Yields the images of the selected classes in the order of the data set, whatever the chunks: uint8
+        """Yields the images of the selected classes in the order of the dataset, whatever the chunks: uint8
         [B, H, W, C]. A shard is read when its first image is needed.
 
         Raises:
@@ -207,10 +207,10 @@ class ExampleSelector(Protocol):
 
 
 class StreamingLoader(Loader):
-    """Loader of a streamed data set. It loads the next chunk in the background while training uses the current one.
+    """Loader of a streamed dataset. It loads the next chunk in the background while training uses the current one.
 
     Args:
-        stream: Data set.
+        stream: Dataset.
         make_chunk: Function that makes a chunk from the loaded arrays.
         global_batch_size: Global batch size of the run.
         balance_classes: Whether to show every class of a chunk equally often.
@@ -291,6 +291,6 @@ class StreamingLoader(Loader):
         if len(order) > self._max_order_length:
             raise DataError(
                 f"{self._stream.files.spec.name} has more images of a class than its {SPEC_NAME} states "
-                f"({list(self._stream.class_counts)}); prepare the data set again."
+                f"({list(self._stream.class_counts)}); prepare the dataset again."
             )
         return np.pad(order.astype(np.int32), (0, self._max_order_length - len(order)))

@@ -1,143 +1,93 @@
-"""Converts a source of images to a prepared data set: reads, decodes, resizes, shuffles, and writes TFRecord shards.
+"""Converts a source of images to a prepared dataset: reads, decodes, resizes, shuffles, and writes TFRecord shards.
 
-Worker processes decode, threads read ahead, and this process writes. The output does not depend on their numbers.
-Shapes: `N` selected images, `H W C` height, width and channels.
+Worker processes decode, threads read ahead, and this process writes. Several machines can each make a part of the
+shards. The output does not depend on any of these numbers. Finished shards stay after an interruption.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
-from trainer.data.class_selection import select_classes
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
-from trainer.data.prepare.decoding import read_shape
-from trainer.data.prepare.encoding import encode_images, read_content
-from trainer.data.prepare.pixels import Target
+from trainer.data.prepare.conversion_plan import (
+    ConversionOptions,
+    ConversionPlan,
+    describe_options,
+    plan_conversion,
+)
+from trainer.data.prepare.examples import EncodedExample, encode_examples
+from trainer.data.prepare.replica_watch import replica_folder
+from trainer.data.prepare.shard_commit import Rejected, ShardFolder, ShardReport, committed_spec, shard_name
+from trainer.data.prepare.sharding import Part, digest_of, shard_bounds
 from trainer.data.prepare.sources import Source
-from trainer.data.tfrecord_writer import ShardWriter, find_leftover_shards
-from trainer.errors import ConfigError, DataError, count_of, quote
-from trainer.image_io import MAX_PIXELS, MAX_SIDE
-from trainer.storage import Location, scratch_folder
+from trainer.data.prepare.sources.pairs import PairedSource
+from trainer.data.tfrecord_writer import ShardWriter
+from trainer.errors import ConfigError, DataError, count_of
+from trainer.storage import Location, check_new_file, scratch_folder
 from trainer.storage.lease import hold
 
-_logger = logging.getLogger(__name__)
+__all__ = [
+    "ConversionOptions",
+    "ConversionPlan",
+    "ConversionProgress",
+    "PartConversion",
+    "check_is_new",
+    "conversion_fingerprint",
+    "convert",
+    "convert_part",
+    "describe_options",
+    "plan_conversion",
+]
 
-_NUM_INSPECTED = 100
-"""Number of images that determine the size and the channels if the options leave them open."""
-_MAX_SHARD_MIB = 65_536
 _DARK = 64  # 14 of 16 bits
-_SHUFFLE_SEED = 20_061_511
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConversionOptions:
-    """Options of a conversion.
-
-    Attributes:
-        image_size: Height and width in pixels, in [1, `MAX_SIDE`], together at most `MAX_PIXELS`. None: the size of the
-            images, which must be equal.
-        resize: One of `pixels.RESIZES`.
-        channels: 1 or 3. None: 1 if the first images are all gray, else 3.
-        limit: Maximum number of images, selected evenly from the whole source. None: all images.
-        classes: Names or numbers of the classes to include. None: all classes.
-        shard_mib: Size in MiB at which a new shard begins.
-        max_bad_images: Number of unusable images to skip. If there are more, the conversion fails.
-        num_processes: Number of decoding processes. None: one per core.
-        bits: Number of bits that the pixel values use, in [1, 16]. None: all bits of the files.
-        allows_constant: True if images whose pixels are all equal are accepted, and sets of dark images without a
-            warning: those of a generator may be as they are.
-
-    Raises:
-        ConfigError: If `image_size` or `shard_mib` is out of range.
-    """
-
-    image_size: tuple[int, int] | None = None
-    resize: str = "crop"
-    channels: int | None = None
-    limit: int | None = None
-    classes: tuple[str, ...] | None = None
-    shard_mib: float = 64.0
-    max_bad_images: int = 0
-    num_processes: int | None = None
-    bits: int | None = None
-    allows_constant: bool = False
-
-    def __post_init__(self) -> None:
-        height, width = self.image_size or (1, 1)
-        if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE or height * width > MAX_PIXELS:
-            raise ConfigError(
-                f"image_size={quote(self.image_size)} is not from 1 to {MAX_SIDE:,} pixels on each side and at most "
-                f"{MAX_PIXELS:,} in all; choose another size."
-            )
-        if not 0 < self.shard_mib <= _MAX_SHARD_MIB:  # false for NaN
-            raise ConfigError(
-                f"shard_mib={self.shard_mib} is not a size from 0 to {_MAX_SHARD_MIB:,} MiB; give a size such as 64."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class ConversionPlan:
-    """Selected images, their order and their format.
-
-    Attributes:
-        indices: Indices of the selected items of the source, in the order of the data set, int64 [N].
-        labels: Labels of these items, int64 [N].
-        class_names: Class names of the data set, by label.
-        target: Format of the converted images.
-    """
-
-    indices: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    target: Target
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
 class ConversionProgress:
-    """Progress of a conversion.
+    """Progress of a conversion on this machine.
 
     Attributes:
-        total: Number of selected images.
-        done: Number of images that were written or skipped.
-        bad_images: Name and problem of each skipped image.
-        max_value: Largest pixel value of all written images, in [0, 255].
-        num_dark: Number of written images whose largest pixel value is at most a quarter of 255.
+        total: Number of images to convert, without those of finished shards.
+        done: Number of these images that were written or skipped.
+        rejected: Images that are not in the dataset: those that cannot be used, and those that a filter leaves out.
+        num_bad: Number of images in `rejected` that cannot be used.
+        num_kept: Number of shards that an earlier process had finished.
     """
 
     total: int
     done: int = 0
-    bad_images: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    max_value: int = 0
-    num_dark: int = 0
+    rejected: list[Rejected] = dataclasses.field(default_factory=list)
+    num_bad: int = 0
+    num_kept: int = 0
 
+    @property
+    def bad_images(self) -> list[tuple[str, str]]:
+        """Name and problem of each image that cannot be used."""
+        return [(name, reason) for name, reason, is_filtered in self.rejected if not is_filtered]
 
-def plan_conversion(source: Source, options: ConversionOptions) -> ConversionPlan:
-    """Selects the images and shuffles them once, so that every shard is a random sample of the data set.
+    def reject(self, image: Rejected, num_images: int, options: ConversionOptions) -> None:
+        """Adds an image that is not in the dataset of `num_images` selected images.
 
-    Args:
-        source: Source of images.
-        options: Options of the conversion.
-
-    Raises:
-        ConfigError: If a class is not in the source.
-        DataError: If none of the first images can be read.
-    """
-    numbers: Sequence[int] = range(len(source.class_names))
-    if options.classes:
-        numbers = select_classes(options.classes, source.class_names, "the source")
-    class_names = tuple(source.class_names[number] for number in numbers)
-    new_labels = {number: label for label, number in enumerate(numbers)}
-    labels = np.array([new_labels.get(item.label, -1) for item in source.items])
-    indices = np.flatnonzero(labels >= 0)
-    if options.limit is not None and options.limit < len(indices):
-        indices = indices[np.arange(options.limit) * len(indices) // options.limit]
-    indices = indices[np.argsort(np.random.PCG64(_SHUFFLE_SEED).random_raw(len(indices)), kind="stable")]
-    return ConversionPlan(indices, labels[indices], class_names, _choose_target(source, indices, options))
+        Raises:
+            DataError: If more images cannot be used than the options allow.
+        """
+        self.rejected.append(image)
+        if image.is_filtered:
+            return
+        self.num_bad += 1
+        if self.num_bad > options.max_bad(num_images):
+            limit = f"max_bad={100 * options.max_bad_share:g}%" if options.max_bad_share else ""
+            limit = limit or f"max_bad_images={options.max_bad_images}"
+            raise DataError(f"{image.name} {image.reason}. Remove the image, or allow more than --{limit}.")
 
 
 def convert(
@@ -148,129 +98,253 @@ def convert(
     metadata: dict[str, Any],
     on_progress: Callable[[ConversionProgress], None],
 ) -> tuple[DatasetSpec, ConversionProgress]:
-    """Writes the data set. `dataset.json` is written last; without it, the data set does not exist.
+    """Writes the dataset on this machine. The arguments and the errors are those of `convert_part`."""
+    spec, progress = convert_part(source, plan, options, out, metadata, on_progress, Part())
+    assert spec is not None  # this machine is the chief
+    return spec, progress
+
+
+def convert_part(
+    source: Source,
+    plan: ConversionPlan,
+    options: ConversionOptions,
+    out: Location,
+    metadata: dict[str, Any],
+    on_progress: Callable[[ConversionProgress], None],
+    part: Part,
+    make_shards: "Callable[[PartConversion, Sequence[int]], None] | None" = None,
+) -> tuple[DatasetSpec | None, ConversionProgress]:
+    """Writes the shards of one of several machines. The chief waits for all shards and writes `dataset.json` last.
+
+    Without `dataset.json`, the dataset does not exist.
 
     Args:
         source: Source of images.
         plan: Result of `plan_conversion` for this source.
         options: Options of the conversion.
-        out: Folder of the data set. It must not contain a data set; other files in it are left unchanged.
-        metadata: Further fields of `dataset.json`: name, source, options, license and attribution.
+        out: Folder of the dataset. It must not contain a dataset, except one that the machines of this conversion
+            have just written; other files in it are left unchanged.
+        metadata: Further fields of `dataset.json`: name, source, options, condition_names, license
+            and attribution.
         on_progress: Function that is called after each image.
+        part: Shards that this machine writes.
+        make_shards: Function that lets other processes write shards with these indices. None: this process does.
 
     Returns:
-        The content of `dataset.json`, and the final progress.
+        The content of `dataset.json`, None if this machine is not the chief; and the final progress.
 
     Raises:
-        ConfigError: If `out` already contains a data set.
-        LeaseError: If another process writes `out`.
+        ConfigError: If `out` already contains a dataset, or another machine makes shards of other images or options,
+            or none for a long time.
+        LeaseError: If another process writes `out`, or the part of this machine.
         DataError: If more images than allowed cannot be used, or no image can be used.
-        StorageError: If `out` cannot be written.
+        StorageError: If `out` cannot be written, or something else has the name of the file of a dataset.
     """
-    progress = ConversionProgress(len(plan.indices))
-    with hold(out, f"out={out}") as lease:
+    leased = out if part.is_chief else replica_folder(out, part.index)
+    with hold(leased, f"out={leased}", replica=part.owner) as lease:
+        check_new_file(out / SPEC_NAME)
         if (out / SPEC_NAME).exists():
-            raise ConfigError(f"out={out} already contains a prepared data set; give another folder, or delete it.")
-        out.delete(find_leftover_shards(out))  # of an interrupted conversion; all other files belong to the user
-        with (
-            scratch_folder() as scratch,
-            contextlib.closing(ShardWriter(scratch, out, options.shard_mib, lease.verify)) as writer,
-        ):
-            shape, counts = _write_images(source, plan, options, scratch, writer, progress, on_progress)
-            shards = writer.finish()
-        spec = DatasetSpec(
-            image_shape=shape,
-            num_examples=int(counts.sum()),
-            class_names=plan.class_names,
-            class_counts=tuple(counts.tolist()),
-            shards=shards,
-            **metadata,
-        )
+            expected = metadata | {"class_names": plan.class_names, "encoding": plan.target.encoding}
+            spec = committed_spec(out, expected) if part.num_replicas > 1 else None
+            if spec is None:
+                check_is_new(out)
+            return (spec if part.is_chief else None), ConversionProgress(0)
+        conversion = PartConversion(source, plan, options, out, part, on_progress)
+        reports = conversion.read_finished()
+        if make_shards is None:
+            reports |= conversion.write(conversion.missing(reports), lease.verify)
+        elif missing := conversion.missing(reports):
+            make_shards(conversion, missing)
+            reports |= conversion.folder.read_made(reports)
+        if not part.is_chief:
+            return None, conversion.progress
+        all_reports = conversion.folder.wait_for_all(reports, lease.verify)
+        progress = _merge_progress(conversion.progress, all_reports, plan, options)
+        spec = _make_spec(plan, all_reports, metadata)
         lease.verify()
+        conversion.folder.write_rejected(progress.rejected)
         (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
-    is_dark = 2 * progress.num_dark > spec.num_examples
-    if is_dark and options.bits is None and not options.allows_constant:
-        _logger.warning(
-            f"{progress.num_dark:,} of {count_of(spec.num_examples, 'image')} are almost black: their pixel values "
-            "end at "
-            f"{progress.max_value} of 255. If the files use fewer bits than they have, state the number: --bits=12 for "
-            "16-bit files with values up to 4,095, or --bits=1 for masks of 0 and 1; delete the data set first."
-        )
+        conversion.folder.delete_reports([report.shard.file for report in all_reports if not report.shard.num_examples])
+    _warn_if_dark(plan, options, all_reports, spec.num_examples)
     return spec, progress
 
 
-def _write_images(
-    source: Source,
-    plan: ConversionPlan,
-    options: ConversionOptions,
-    scratch: Path,
-    writer: ShardWriter,
-    progress: ConversionProgress,
-    on_progress: Callable[[ConversionProgress], None],
-) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Writes all images that can be used. Returns the shape (H, W, C) of an image, and the number in each class."""
-    counts = np.zeros(len(plan.class_names), np.int64)
-    shape: tuple[int, ...] = ()
-    encoded_images = encode_images(source, plan.indices.tolist(), plan.target, options.num_processes, scratch)
-    for index, encoded in zip(plan.indices, encoded_images, strict=True):
-        label = plan.labels[progress.done]
-        progress.done += 1
-        if encoded.png is None:
-            _skip_image(progress, source.items[index].name, encoded.problem, options)
-        else:
-            shape = encoded.shape
-            writer.add(encoded.png, int(label))
-            counts[label] += 1
-            progress.max_value = max(progress.max_value, encoded.max_value)
-            progress.num_dark += encoded.max_value <= _DARK
-        on_progress(progress)
+def check_is_new(out: Location) -> None:
+    """Checks that a folder does not contain a dataset.
+
+    Raises:
+        ConfigError: If it does.
+        StorageError: If the folder cannot be read, or something else has the name of the file of a dataset.
+    """
+    check_new_file(out / SPEC_NAME)
+    if (out / SPEC_NAME).exists():
+        raise ConfigError(f"out={out} already contains a prepared dataset; give another folder, or delete it.")
+
+
+class PartConversion:
+    """Conversion of the images of one machine's shards.
+
+    Attributes:
+        fingerprint: SHA-256 of everything that the bytes of the shards depend on, except the content of the images.
+        folder: Finished shards.
+        progress: Progress of this machine.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: ConversionPlan,
+        options: ConversionOptions,
+        out: Location,
+        part: Part,
+        on_progress: Callable[[ConversionProgress], None],
+        fingerprint: str | None = None,
+    ):
+        self._source, self._plan, self._options, self._out = source, plan, options, out
+        self._part, self._on_progress = part, on_progress
+        self._bounds = shard_bounds(len(plan.indices), plan.num_shards).tolist()
+        self.fingerprint = fingerprint or conversion_fingerprint(source, plan)
+        self.folder = ShardFolder(out, plan.num_shards, self.fingerprint, part)
+        self.progress = ConversionProgress(0)
+
+    def read_finished(self) -> dict[int, ShardReport]:
+        """Deletes shards that are not finished, and returns the reports of those that are, by index."""
+        reports = self.folder.clean()
+        num_missing = len(self.missing(reports))
+        self.progress.num_kept = len(reports)
+        if reports:
+            _logger.info(f"Finished earlier: {len(reports):,} of {count_of(len(reports) + num_missing, 'shard')}.")
+        for index in sorted(reports):
+            for image in reports[index].rejected:
+                self.progress.reject(image, len(self._plan.indices), self._options)
+        return reports
+
+    def missing(self, reports: Mapping[int, ShardReport]) -> list[int]:
+        """Returns the indices of the shards of this machine that have no report."""
+        return [index for index in range(self._plan.num_shards) if self._part.owns(index) and index not in reports]
+
+    def write(self, shards: Sequence[int], verify_lease: Callable[[], None]) -> dict[int, ShardReport]:
+        """Writes shards one after the other, so that an interruption loses only one.
+
+        Args:
+            shards: Indices of the shards.
+            verify_lease: Function that is called before a shard is written. An exception prevents it.
+
+        Returns:
+            The reports of these shards, by index.
+        """
+        ranges = [range(self._bounds[index], self._bounds[index + 1]) for index in shards]
+        self.progress.total = sum(map(len, ranges))
+        reports = {}
+        with scratch_folder() as scratch, contextlib.closing(self._encode(ranges, scratch)) as encoded_images:
+            for index, positions in zip(shards, ranges, strict=True):
+                examples = itertools.islice(encoded_images, len(positions))
+                path = scratch / shard_name(index)
+                report = self._write_shard(path, zip(positions, examples, strict=True))
+                verify_lease()
+                self._out.upload(scratch, [path.name])
+                self.folder.commit(report, index)
+                path.unlink()
+                reports[index] = report
+        return reports
+
+    def _encode(self, ranges: Sequence[range], scratch: Path) -> Generator[EncodedExample, None, None]:
+        """Yields the examples of some ranges of positions in the plan, in order."""
+        positions = np.concatenate([np.empty(0, np.int64), *map(np.array, ranges)])
+        plan, indices = self._plan, self._plan.indices[positions].tolist()
+        num_processes = self._options.num_processes
+        yield from encode_examples(self._source, indices, plan.target, plan.input_target, num_processes, scratch)
+
+    def _write_shard(self, path: Path, examples: Iterable[tuple[int, EncodedExample]]) -> ShardReport:
+        """Writes the images of a shard that can be used to a local file.
+
+        Args:
+            path: Local file.
+            examples: Position in the plan of each example, and the example.
+        """
+        counts = np.zeros(len(self._plan.class_names), np.int64)
+        rejected: list[Rejected] = []
+        max_value = num_dark = 0
+        with contextlib.closing(ShardWriter(path)) as writer:
+            for position, example in examples:
+                self.progress.done += 1
+                image = example.rejection(self._source, int(self._plan.indices[position]))
+                if image is not None:
+                    self.progress.reject(image, len(self._plan.indices), self._options)
+                    rejected.append(image)
+                else:
+                    label = int(self._plan.labels[position])
+                    writer.add(*example.encoded_images, label=label)
+                    counts[label] += 1
+                    max_value = max(max_value, example.image.max_value)
+                    num_dark += example.image.max_value <= _DARK
+                self._on_progress(self.progress)
+            return ShardReport(
+                fingerprint=self.fingerprint,
+                shard=writer.finish(),
+                class_counts=tuple(counts.tolist()),
+                rejected=tuple(rejected),
+                max_value=max_value,
+                num_dark=int(num_dark),
+            )
+
+
+def conversion_fingerprint(source: Source, plan: ConversionPlan) -> str:
+    """Returns the SHA-256 of everything that the bytes of the shards depend on, except the content of the images."""
+    indices = plan.indices.tolist()
+    settings = (
+        plan.class_names,
+        source.condition_names,
+        plan.target,
+        plan.input_target,
+        plan.num_shards,
+        PIL.__version__,
+    )
+    sources = [source, source.inputs] if isinstance(source, PairedSource) else [source]
+    names = (part.items[index].name for part in sources for index in indices)
+    sizes = (part.num_bytes(index) for part in sources for index in indices)
+    return digest_of(names, sizes, plan.labels, settings)
+
+
+def _merge_progress(
+    progress: ConversionProgress, reports: Sequence[ShardReport], plan: ConversionPlan, options: ConversionOptions
+) -> ConversionProgress:
+    """Returns the progress of this machine with the rejected images of all machines, and the duplicates."""
+    merged = ConversionProgress(progress.total, progress.done, [*plan.duplicates], num_kept=progress.num_kept)
+    for report in reports:
+        for image in report.rejected:
+            merged.reject(image, len(plan.indices), options)
+    return merged
+
+
+def _make_spec(plan: ConversionPlan, reports: Sequence[ShardReport], metadata: dict[str, Any]) -> DatasetSpec:
+    """Returns the content of `dataset.json`. Shards without images are left out."""
+    counts = np.sum([report.class_counts for report in reports], axis=0)
     if not counts.sum():
-        name, problem = progress.bad_images[0]
-        raise DataError(f"{count_of(progress.total, 'image')} tried, and none can be used: {name} {problem}.")
-    return (shape[0], shape[1], shape[2]), counts
+        name, problem, _ = next(image for report in reports for image in report.rejected)
+        raise DataError(f"{count_of(len(plan.indices), 'image')} tried, and none can be used: {name} {problem}.")
+    height, width = plan.target.height, plan.target.width
+    assert height is not None and width is not None
+    return DatasetSpec(
+        image_shape=(height, width, plan.target.channels),
+        num_examples=int(counts.sum()),
+        class_names=plan.class_names,
+        class_counts=tuple(counts.tolist()),
+        shards=tuple(report.shard for report in reports if report.shard.num_examples),
+        input_channels=0 if plan.input_target is None else plan.input_target.channels,
+        encoding=plan.target.encoding,
+        **metadata,
+    )
 
 
-def describe_options(options: ConversionOptions, plan: ConversionPlan) -> dict[str, Any]:
-    """Returns the options that the bytes of the data set depend on, for `dataset.json`."""
-    return {
-        "limit": options.limit,
-        "classes": None if options.classes is None else list(plan.class_names),
-        "image_size": [plan.target.height, plan.target.width],
-        "resize": plan.target.resize,
-        "channels": plan.target.channels,
-        "shard_mib": options.shard_mib,
-        **({} if options.bits is None else {"bits": options.bits}),
-    }
-
-
-def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptions) -> Target:
-    """Returns the format of the converted images: from the options or, if they leave it open, from the first images."""
-    height, width = options.image_size or (None, None)
-    channels = options.channels
-    if channels is None or height is None:
-        with scratch_folder() as scratch:
-            results = [_read_shape(source, int(index), scratch) for index in indices[:_NUM_INSPECTED]]
-        shapes = [result for result in results if not isinstance(result, DataError)]
-        if not shapes:
-            name, problem = source.items[int(indices[0])].name, results[0]
-            raise DataError(f"{count_of(len(results), 'image')} tried, and none can be read: {name} {problem}.")
-        channels = channels or max(shape[2] for shape in shapes)
-        height, width = (height, width) if height else shapes[0][:2]
-    resize = options.resize if options.image_size else "none"
-    return Target(height, width, channels, resize, options.bits, options.allows_constant)
-
-
-def _read_shape(source: Source, index: int, scratch: Path) -> tuple[int, int, int] | DataError:
-    """Returns the shape (H, W, C) of an image, or the reason why it cannot be read."""
-    try:
-        return read_shape(read_content(source, index, scratch))
-    except DataError as error:
-        return error
-
-
-def _skip_image(progress: ConversionProgress, name: str, problem: str, options: ConversionOptions) -> None:
-    progress.bad_images.append((name, problem))
-    if len(progress.bad_images) > options.max_bad_images:
-        raise DataError(
-            f"{name} {problem}. Remove the image, or allow more than --max_bad_images={options.max_bad_images}."
+def _warn_if_dark(
+    plan: ConversionPlan, options: ConversionOptions, reports: Sequence[ShardReport], num_images: int
+) -> None:
+    num_dark = sum(report.num_dark for report in reports)
+    if 2 * num_dark > num_images and options.bits is None and not plan.target.allows_constant:
+        _logger.warning(
+            f"{num_dark:,} of {count_of(num_images, 'image')} are almost black: their pixel values end at "
+            f"{max(report.max_value for report in reports)} of 255. If the files use fewer bits than they have, state "
+            "the number: --bits=12 for 16-bit files with values up to 4,095, or --bits=1 for masks of 0 and 1; delete "
+            "the dataset first."
         )

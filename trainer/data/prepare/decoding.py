@@ -15,13 +15,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainer.data.prepare.pixels import Target, fit_to_target, is_gray
-from trainer.errors import DataError, escape
+from trainer.data.prepare.pixels import Target, check_filters, fit_to_target, is_gray
+from trainer.errors import ConfigError, DataError, FilteredImageError, escape
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage.local_files import open_regular
 
@@ -62,6 +62,13 @@ _MAX_SCANS = 100
 """Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
 
 
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "jpeg": {"subsampling": "4:4:4"},  # colors have the same resolution as brightness
+    "webp": {"method": 4, "exact": True},  # colors below transparent pixels stay
+}
+"""Options of Pillow for encodings. JPEGs are baseline: the other kinds fail for images of much noise."""
+
+
 class TemporaryCopy(NamedTuple):
     """A local copy of an image file, which is deleted when it is opened."""
 
@@ -75,14 +82,16 @@ Content = bytes | Path | TemporaryCopy | np.ndarray
 class Encoded(NamedTuple):
     """Result of `encode`."""
 
-    png: bytes | None
-    """The image as a PNG; None for an unusable image."""
+    image: bytes | None
+    """Image in the encoding of the target; None for an unusable image."""
     shape: tuple[int, ...]
     """Shape (H, W, C); empty for an unusable image."""
     max_value: int
     """Largest pixel value in [0, 255]."""
     problem: str
     """Problem of an unusable image. It completes a sentence that begins with the image's name."""
+    is_filtered: bool = False
+    """True if a filter of the user leaves out the image."""
 
 
 def decode(
@@ -96,13 +105,14 @@ def decode(
         reserve: Function that is called with the number of pixels before their memory is taken. It may wait.
 
     Returns:
-        An image in 8-bit gray or RGB.
+        An image in 8-bit gray, RGB or RGBA.
 
     Raises:
         DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
     """
-    with _explain_damage(), _open_file(content) as file:
+    with _explain_damage(), open_content(content) as file:
         picture = _open_picture(file)
+        check_filters(picture.width, picture.height, target)
         num_pixels = picture.width * picture.height
         if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
@@ -117,7 +127,7 @@ def decode(
 def encode(
     target: Target, content: Content | DataError, reserve: Callable[[int], object] = lambda num_pixels: None
 ) -> Encoded:
-    """Encodes an image as a PNG in the target format.
+    """Encodes an image in the target format.
 
     Args:
         target: Format of the result.
@@ -129,17 +139,34 @@ def encode(
             if isinstance(content, DataError):
                 raise content
             if isinstance(content, np.ndarray):
+                check_filters(content.shape[1], content.shape[0], target)
                 reserve(content.shape[0] * content.shape[1])
                 picture = fit_to_target(_from_array(content), target)
             else:
                 picture = decode(content, target, reserve)
-            picture.info = {}  # the PNG contains only pixels
+            picture.info = {}  # the result contains only pixels
             buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
+            picture.save(buffer, target.encoding, **_save_options(target))
     except DataError as error:
-        return Encoded(None, (), 0, str(error))
+        return Encoded(None, (), 0, str(error), isinstance(error, FilteredImageError))
     shape = (picture.height, picture.width, target.channels)
     return Encoded(buffer.getvalue(), shape, int(np.max(picture.getextrema())), "")
+
+
+def _save_options(target: Target) -> dict[str, Any]:
+    """Returns the options with which Pillow encodes images."""
+    options = _SAVE_OPTIONS.get(target.encoding, {})
+    return options if target.quality is None else options | {"quality": target.quality}
+
+
+def check_encoder(encoding: str) -> None:
+    """Checks that Pillow was built with an encoder.
+
+    Raises:
+        ConfigError: If it was not.
+    """
+    if encoding.upper() not in Image.SAVE:
+        raise ConfigError(f"encoding={encoding} is not a part of this Pillow; install Pillow with {encoding} support.")
 
 
 def read_shape(content: Content) -> tuple[int, int, int]:
@@ -155,7 +182,7 @@ def read_shape(content: Content) -> tuple[int, int, int]:
     """
     if isinstance(content, np.ndarray):
         return content.shape[0], content.shape[1], content.shape[2]
-    with _explain_damage(), _open_file(content) as file:
+    with _explain_damage(), open_content(content) as file:
         picture = _open_picture(file)
         width, height = picture.size
         is_plain_png = picture.format == "PNG" and not any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF)
@@ -181,7 +208,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _open_file(content: bytes | Path | TemporaryCopy) -> BinaryIO:
+def open_content(content: bytes | Path | TemporaryCopy) -> BinaryIO:
+    """Opens an image file for reading, and deletes it if it is a temporary copy.
+
+    Raises:
+        DataError: If the file cannot be read, is not a regular file, is empty, or is too large. The message completes a
+            sentence that begins with its name.
+    """
     if isinstance(content, bytes):
         check_file_size(len(content))
         return io.BytesIO(content)
@@ -262,7 +295,7 @@ def _orientation(picture: Image.Image) -> int:
 
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
     """Makes the decoder shrink a JPEG by up to 8 on each side, but not below twice the target size."""
-    width, height = int(target.width or 0), int(target.height or 0)
+    width, height = int(target.width or 0) * (1 if target.side is None else 2), int(target.height or 0)
     if _is_rotated(picture):
         width, height = height, width
     picture.draft(None, (2 * width, 2 * height))

@@ -1,8 +1,9 @@
-"""Conversion of pixels to 8-bit gray or RGB of one size.
+"""Conversion of pixels to 8-bit gray, RGB or RGBA of one size.
 
-- Transparent pixels are placed on white. Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
+- Transparent pixels are placed on white, unless there is a fourth channel, which is straight alpha.
+- Palettes are expanded, CMYK is converted to RGB, and 16 bits become 8.
 - For one channel, color is converted to ITU-R 601-2 luma. For three channels, gray is repeated.
-- Resizing is antialiased (Lanczos).
+- Resizing is antialiased (Lanczos), of transparent pixels in proportion to their alpha.
 
 Images of many pixels are converted in bands, so that intermediate results take little memory.
 """
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from trainer.errors import DataError
+from trainer.data.image_encodings import PNG
+from trainer.errors import DataError, FilteredImageError
+from trainer.image_io import place_on_white
 
 RESIZES = ("crop", "fit", "stretch", "none")
-_WHITE = (255, 255, 255, 255)
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
 _BAND_PIXELS = 2**20
@@ -29,12 +31,17 @@ class Target:
     Attributes:
         height: Height in pixels; None keeps the size of each image.
         width: Width in pixels; None keeps the size of each image.
-        channels: Number of channels, 1 or 3.
+        channels: Number of channels, 1, 3 or 4.
         resize: `crop` scales the image to cover the target and crops the center; `fit` scales it to fit inside, on
             black; `stretch` scales both sides independently; `none` accepts only images of the target size.
         bits: Number of bits that the pixel values use, in [1, 16]: values up to `2 ** bits - 1` become values up to
             255. None: all bits of the file, 8 or 16.
         allows_constant: True if images whose pixels are all equal are accepted.
+        side: Half of each file to use, `left` or `right`. None: all of it.
+        min_side: Smallest side in pixels, before resizing, of the images to use. None: no limit.
+        max_aspect_ratio: Largest ratio of the longer to the shorter side of the images to use. None: no limit.
+        encoding: Encoding of the results: a key of `image_encodings.ENCODINGS`.
+        quality: Quality of a lossy encoding, in [1, 100]. None: the encoding is lossless.
     """
 
     height: int | None
@@ -43,15 +50,47 @@ class Target:
     resize: str
     bits: int | None = None
     allows_constant: bool = False
+    side: str | None = None
+    min_side: int | None = None
+    max_aspect_ratio: float | None = None
+    encoding: str = PNG
+    quality: int | None = None
+
+
+def check_filters(width: int, height: int, target: Target) -> None:
+    """Checks the size of an image, before its pixels are decoded.
+
+    Raises:
+        FilteredImageError: If the target leaves out images of this size.
+    """
+    if target.side is not None:
+        width //= 2
+    shorter, longer = sorted((width, height))
+    if target.min_side is not None and shorter < target.min_side:
+        raise FilteredImageError(f"is {height}×{width}, and --min_side={target.min_side} leaves out smaller images")
+    if target.max_aspect_ratio is not None and longer > target.max_aspect_ratio * shorter:
+        raise FilteredImageError(
+            f"is {height}×{width}, and --max_aspect_ratio={target.max_aspect_ratio:g} leaves out longer images"
+        )
 
 
 def fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
     """Converts a loaded image to the target's channels and size. Rejects constant images unless they are allowed."""
+    if target.side is not None:
+        picture = half_of(picture, target.side)
     picture = _resize(_convert_mode(picture, target), target)
     low, high = np.transpose(picture.getextrema())  # per channel
     if np.all(low == high) and not target.allows_constant:
         raise DataError("has the same value in every pixel, which no model can learn from")
     return picture
+
+
+def half_of(picture: Image.Image, side: str) -> Image.Image:
+    """Returns the `left` or `right` half of an image."""
+    width, height = picture.size
+    if width % 2:
+        raise DataError(f"is {width} pixels wide, which are not two halves of the same width; correct or remove it")
+    return picture.crop((0, 0, width // 2, height) if side == "left" else (width // 2, 0, width, height))
 
 
 def is_gray(picture: Image.Image) -> bool:
@@ -63,7 +102,7 @@ def is_gray(picture: Image.Image) -> bool:
 
 
 def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
-    """Converts an image to 8-bit gray or RGB."""
+    """Converts an image to 8-bit gray, RGB or RGBA."""
     is_bilevel = picture.mode == "1"
     if picture.mode in _DEPTHS_OF_16_BITS:
         maximum = 2 ** (target.bits or 16) - 1
@@ -72,15 +111,15 @@ def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
         raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if picture.mode == "LAB":  # Pillow converts it only to RGB
         picture = picture.convert("RGB")
-    if picture.has_transparency_data:
-        picture = _map_bands(picture, "RGB", _place_on_white)
+    if picture.has_transparency_data and target.channels != 4:
+        picture = _map_bands(picture, "RGB", place_on_white)
     if picture.mode != _mode(target):
         picture = picture.convert(_mode(target))
     return picture if target.bits in (None, 8) or is_bilevel else _from_fewer_bits(picture, target.bits)
 
 
 def _mode(target: Target) -> str:
-    return "L" if target.channels == 1 else "RGB"
+    return {1: "L", 3: "RGB", 4: "RGBA"}[target.channels]
 
 
 def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -91,12 +130,6 @@ def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image]
         box = (0, top, picture.width, min(top + num_rows, picture.height))
         result.paste(function(picture.crop(box)), box)
     return result
-
-
-def _place_on_white(picture: Image.Image) -> Image.Image:
-    opaque = Image.new("RGBA", picture.size, _WHITE)
-    opaque.alpha_composite(picture.convert("RGBA"))
-    return opaque.convert("RGB")
 
 
 def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:

@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 _TARGET_SIGN = 0.6
-_IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
+_ADA_IMAGES = 500_000
+"""Real images in which ADA changes the probability from 0 to 1."""
 
 _AUGMENTATIONS: Registry[Callable[..., tf.Tensor]] = Registry("augmentation")
 names, check_name = _AUGMENTATIONS.names, _AUGMENTATIONS.check_name
@@ -66,7 +67,7 @@ def diffaugment(
     """Jitters colors, shifts images by up to an eighth of each side, and cuts out a box of half of each side.
 
     Args:
-        images: float32 [B, H, W, C] in `image_range`, with C of 1 or 3.
+        images: float32 [B, H, W, C] in `image_range`, with C of 1, 3 or 4 (with alpha, which has no colors).
         rng: Source of random numbers.
         probability: Probability in [0, 1], a float or a scalar tensor, that each transformation is applied to an image.
         image_range: Values (low, high) of black and white.
@@ -76,7 +77,7 @@ def diffaugment(
         float32 [B, H, W, C]. Color jitter can produce values outside `image_range`.
 
     Raises:
-        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
+        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is not 1, 3 or 4.
 
     Source: arXiv 2006.10738, section 3.2. Its strengths apply to images in [-1, 1] and are scaled to `image_range`.
     Pixels that are shifted in or cut out have the middle value of the range, which is zero in the paper.
@@ -84,7 +85,7 @@ def diffaugment(
     _check(images, probability, policy, known=("color", "translation", "cutout"))
     draws = TransformDraws("diffaugment", rng, probability)
     if "color" in policy:
-        images = color.jitter(images, draws, image_range)
+        images = _on_colors(color.jitter, images, draws, image_range)
     if "translation" in policy:
         images = geometry.translate(images, draws, image_range)
     if "cutout" in policy:
@@ -104,19 +105,19 @@ def ada(
     """Flips, rotates, shifts, scales and recolors images, with the probability of `adapted_probability`.
 
     Args:
-        images: float32 [B, H, W, C] in `image_range`, with C of 1 or 3.
+        images: float32 [B, H, W, C] in `image_range`, with C of 1, 3 or 4 (with alpha, which has no colors).
         rng: Source of random numbers.
         probability: Probability in [0, 1], a float or a scalar tensor, that each transformation is applied to an image.
         image_range: Values (low, high) of black and white.
         policy: Transformations to use: `blit` (flip, quarter turns, shift by whole pixels), `geom` (scale, rotation,
             stretch, rotation, shift by fractions of a pixel), `color` (brightness, contrast and luma flip; hue and
-            saturation if C is 3). An applied flip changes one in two images, and applied turns three in four.
+            saturation if C is not 1). An applied flip changes one in two images, and applied turns three in four.
 
     Returns:
         float32 [B, H, W, C]. `color` can produce values outside `image_range`.
 
     Raises:
-        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is neither 1 nor 3.
+        ConfigError: If an element of the policy is unknown, the probability is out of range, or C is not 1, 3 or 4.
 
     Source: arXiv 2006.06676, appendix B. Its strengths apply to images in [-1, 1] and are scaled to `image_range`.
     Deviations: images are sampled once, bilinearly, without the paper's wavelet filters; and images are continued by
@@ -127,7 +128,7 @@ def ada(
     if "blit" in policy or "geom" in policy:
         images = geometry.warp(images, draws, blit="blit" in policy, geom="geom" in policy)
     if "color" in policy:
-        images = color.recolor(images, draws, image_range)
+        images = _on_colors(color.recolor, images, draws, image_range)
     return images
 
 
@@ -148,8 +149,20 @@ def adapted_probability(
     Source: arXiv 2006.06676, section 3 (the heuristic r_t of equation 1).
     """
     direction = tf.sign(tf.cast(mean_sign, tf.float32) - _TARGET_SIGN)
-    change = direction * tf.cast(num_images, tf.float32) / _IMAGES_FROM_NEVER_TO_ALWAYS
+    change = direction * tf.cast(num_images, tf.float32) / _ADA_IMAGES
     return tf.clip_by_value(tf.cast(probability, tf.float32) + change, 0.0, 1.0)
+
+
+def _on_colors(
+    change: Callable[[tf.Tensor, TransformDraws, tuple[float, float]], tf.Tensor],
+    images: tf.Tensor,
+    draws: TransformDraws,
+    image_range: tuple[float, float],
+) -> tf.Tensor:
+    """Changes the colors of images, and leaves a fourth channel (alpha) as it is."""
+    if images.shape[-1] != 4:
+        return change(images, draws, image_range)
+    return tf.concat([change(images[..., :3], draws, image_range), images[..., 3:]], axis=-1)
 
 
 def _check(images: tf.Tensor, probability: float | tf.Tensor, policy: Sequence[str], known: Sequence[str]) -> None:
@@ -157,7 +170,7 @@ def _check(images: tf.Tensor, probability: float | tf.Tensor, policy: Sequence[s
         check_known("transformation in an augmentation policy", name, known)
     if isinstance(probability, (int, float)) and not 0.0 <= probability <= 1.0:
         raise ConfigError(f"augmentation probability={probability} is out of range; give a number in [0, 1].")
-    if images.shape[-1] not in (1, 3):
+    if images.shape[-1] not in (1, 3, 4):
         raise ConfigError(
-            f"images of {images.shape[-1]} channels cannot be augmented; give 1 or 3 channels, or no augmentation."
+            f"images of {images.shape[-1]} channels cannot be augmented; give 1, 3 or 4 channels, or no augmentation."
         )

@@ -6,12 +6,13 @@ import tensorflow as tf
 from keras import layers
 
 from trainer.errors import ConfigError
+from trainer.networks.layers.normal_rows import PHILOX
+from trainer.networks.layers.sample_position import part_of_batch
 
 PER_SAMPLE_SEED = "per_sample_seed"
 """Name of a seed state whose random numbers belong to samples: all replicas get the same seed, at different offsets."""
 
 _ELEMENTS_PER_COUNTER = 8  # One counter of the generator gives 128 bits: eight elements of 16 bits.
-_PHILOX = 1
 
 
 @keras.saving.register_keras_serializable("trainer")
@@ -48,14 +49,13 @@ class Dropout(layers.Layer):
         size = int(np.prod(inputs.shape[1:]))
         num_counters = -(-size // _ELEMENTS_PER_COUNTER)
         num_samples = tf.shape(inputs)[0]
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first_counter = tf.cast(num_samples * replica, tf.uint64) * num_counters
+        first_counter = tf.cast(num_samples * part_of_batch()[0], tf.uint64) * num_counters
         seed = self.seed_generator.next()
         bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[num_samples, num_counters * 2],
             key=tf.bitcast(tf.cast(seed, tf.uint32), tf.uint64)[tf.newaxis],
             counter=tf.stack([first_counter, tf.zeros([], tf.uint64)]),
-            alg=_PHILOX,
+            alg=PHILOX,
             dtype=tf.uint64,
         )
         bits = tf.reshape(tf.bitcast(bits, tf.uint16), [num_samples, num_counters * _ELEMENTS_PER_COUNTER])[:, :size]

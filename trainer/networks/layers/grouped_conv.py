@@ -1,6 +1,6 @@
 """The two convolutions of a ResNeXt block, fast on CPUs in their first and second derivatives.
 
-Legend: `B` images, `H W` map size, `C` input channels, `D` output channels.
+Shapes: `B` images, `H W` map size, `C` input channels, `D` output channels.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """A pool of earlier generated images, from which a discriminator sees some instead of the newest ones.
 
-Legend: `B` images of a replica, `H W C` image shape, `P` slots of the pool.
+Shapes: `B` images of a replica, `H W C` image shape, `P` slots of the pool.
 """
 
 import tensorflow as tf

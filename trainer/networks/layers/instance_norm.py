@@ -1,6 +1,6 @@
 """Instance normalization: each channel of each image is normalized by its own mean and variance.
 
-Legend: `B` images, `H W` map size, `C` channels.
+Shapes: `B` images, `H W` map size, `C` channels.
 """
 
 import keras

@@ -1,9 +1,10 @@
-"""Resampling by a factor of two with the binomial filter [1, 2, 1], as products with small constant matrices.
+"""Resampling by a factor of two with binomial filters, as products with small constant matrices.
 
 A matrix product is a single pass over memory, and so are its derivatives of every order. Slices and sums take twice as
-long, and so does a depthwise convolution. Edge pixels are repeated, so a constant map stays constant.
+long, and so does a depthwise convolution. `Upsample` and `Downsample` have the filter [1, 2, 1] and repeat edge pixels,
+so a constant map stays constant. `filter_maps` has the filter [1, 3, 3, 1] of StyleGAN2 and pads with zeros.
 
-Legend: `B` images, `H W` map size, `C` channels.
+Shapes: `B` images, `H W` map size, `C` channels.
 """
 
 import functools
@@ -62,3 +63,29 @@ def _downsampling_matrix(size: int) -> np.ndarray:
     pixels = np.eye(size, dtype=np.float32)
     previous = pixels[np.maximum(np.arange(0, size, 2) - 1, 0)]
     return (previous + 2 * pixels[0::2] + pixels[1::2]) / 4
+
+
+def filter_maps(maps: tf.Tensor, up: int, down: int, padding: tuple[int, int]) -> tf.Tensor:
+    """Inserts zeros between pixels, pads, applies the filter [1, 3, 3, 1], and drops pixels, along height and width.
+
+    Args:
+        maps: Maps [B, H, W, C].
+        up: Factor of the inserted zeros; each pixel is followed by `up` - 1 of them. The sum of the filter is `up`.
+        down: Factor of the dropped pixels; every `down`-th one remains.
+        padding: Number of zeros before the first and after the last pixel.
+
+    Returns:
+        Maps [B, h, w, C] with h = (H * up + padding - 3) / down, rounded up, and w in the same way.
+    """
+    height, width = maps.shape[1:3]
+    return _resample(maps, *(_filter_matrix(size, up, down, padding) for size in (height, width)))
+
+
+@functools.cache
+def _filter_matrix(size: int, up: int, down: int, padding: tuple[int, int]) -> np.ndarray:
+    """Returns the float32 matrix of `filter_maps` for maps of a size, with one column per pixel."""
+    pixels = np.zeros((size * up + sum(padding), size), np.float32)
+    pixels[padding[0] : padding[0] + size * up : up] = np.eye(size)
+    num_outputs = len(pixels) - 3
+    filtered = sum(pixels[tap : tap + num_outputs] * weight for tap, weight in enumerate((1, 3, 3, 1)))
+    return np.asarray(filtered, np.float32)[::down] * np.float32(up / 8)

@@ -131,7 +131,7 @@ function nearestIndex(values, target) {
 }
 
 class Chart {
-  // spec: {title, note, curves: [{label, source, column, index}], floor, best: {step, value}, isMinimized}
+  // spec: {title, note, curves: [{label, source, column, index}], realVsReal, best: {step, value}, isMinimized}
   constructor(spec) {
     this.spec = spec;
     this.hidden = new Set();
@@ -149,14 +149,14 @@ class Chart {
     charts.push(this);
   }
 
-  // Curves as they are drawn: those of the scalars, the floor, and the best checkpoint.
+  // Curves as they are drawn: those of the scalars, of real images, and the best checkpoint.
   drawnCurves() {
-    const {curves, floor, best} = this.spec;
+    const {curves, realVsReal, best} = this.spec;
     const drawn = curves.map((curve) => ({label: curve.label, index: curve.index, data: points(curve.source, view.x, curve.column)}));
     const positions = drawn.flatMap((curve) => curve.data[0]);
-    if (floor !== null && floor !== undefined && positions.length) {
+    if (realVsReal !== null && realVsReal !== undefined && positions.length) {
       const ends = [Math.min(...positions), Math.max(...positions)];
-      drawn.push({label: "real images (floor)", index: 7, isFloor: true, data: [ends, [floor, floor], [floor, floor], [floor, floor]]});
+      drawn.push({label: "real images", index: 7, isRealVsReal: true, data: [ends, [realVsReal, realVsReal], [realVsReal, realVsReal], [realVsReal, realVsReal]]});
     }
     if (best && best.value !== null && curves.length === 1) {
       const source = curves[0].source;
@@ -175,7 +175,7 @@ class Chart {
     const isLog = positive.length > 0 && (view.scale === "log" || (view.scale === "auto" && this.isLogBetter(positive)));
     const keep = (values) => isLog ? values.map((value) => value > 0 ? value : null) : values;
     const tables = this.curves.map((curve) => {
-      const mean = view.smoothing && !curve.isFloor && !curve.isPoint ? smooth(curve.data[1], view.smoothing) : curve.data[1];
+      const mean = view.smoothing && !curve.isRealVsReal && !curve.isPoint ? smooth(curve.data[1], view.smoothing) : curve.data[1];
       return [curve.data[0], keep(mean), keep(curve.data[2]), keep(curve.data[3])];
     });
     this.drawLegend();
@@ -205,7 +205,7 @@ class Chart {
       const stroke = color(curve.index), isShown = !this.hidden.has(curve.label), first = series.length;
       const hasOnePoint = curve.data[0].length === 1;
       series.push({label: curve.label, stroke, show: isShown, spanGaps: false,
-        width: curve.isPoint ? 0 : curve.isFloor ? 1.5 : 2, dash: curve.isFloor ? [4, 4] : DASHES[curve.index % 8],
+        width: curve.isPoint ? 0 : curve.isRealVsReal ? 1.5 : 2, dash: curve.isRealVsReal ? [4, 4] : DASHES[curve.index % 8],
         points: curve.isPoint ? {show: true, size: 12, width: 3, stroke} : {show: hasOnePoint || undefined, stroke}});
       series.push({show: isShown, width: 0, points: {show: false}}, {show: isShown, width: 0, points: {show: false}});
       bands.push({series: [first + 2, first + 1], fill: `${stroke}33`});
@@ -228,7 +228,7 @@ class Chart {
     }
     this.outputs = this.curves.map(() => element("output", {}));
     this.legend.replaceChildren(...this.curves.map((curve, index) => {
-      const dash = curve.isFloor ? "4 4" : DASHES[curve.index % 8].join(" ");
+      const dash = curve.isRealVsReal ? "4 4" : DASHES[curve.index % 8].join(" ");
       const mark = curve.isPoint ? shape("circle", {cx: 14, cy: 5, r: 4, fill: "none", stroke: color(curve.index), "stroke-width": 2})
         : shape("line", {x1: 0, x2: 28, y1: 5, y2: 5, stroke: color(curve.index), "stroke-width": 2.5, "stroke-dasharray": dash});
       const swatch = shape("svg", {viewBox: "0 0 28 10", width: 28, height: 10, "aria-hidden": "true"}, mark);
@@ -340,7 +340,7 @@ function runCharts(run) {
       const {curves} = groups.get(group);
       curves.push({label: shortName(column), source, column, index: curves.length});
       const row = run.metrics.find((metric) => metric.name === column);
-      if (row) Object.assign(groups.get(group), {floor: row.floor, isMinimized: row.goal === "MINIMIZE", best: row.best === null ? null : {step: row.best_step, value: row.best}});
+      if (row) Object.assign(groups.get(group), {realVsReal: row.real_vs_real, isMinimized: row.goal === "MINIMIZE", best: row.best === null ? null : {step: row.best_step, value: row.best}});
     }
   }
   const rank = (name) => name === run.monitor ? 0 : name.startsWith("metric/") ? 1 : name === "loss" ? 2 : name === "images_per_sec" ? 3 : 4;
@@ -406,11 +406,11 @@ function bestGrid(run) {
 function metricTable(run) {
   if (!run.metrics.length) return element("p", {class: "muted"}, "The run has not been evaluated yet.");
   const goals = {MINIMIZE: "lower is better", MAXIMIZE: "higher is better"};
-  const headings = [{text: "Metric"}, ...["First", "Last", "Best", "At step", "Real images (floor)"].map((text) => ({text, isNumber: true})), {text: "Goal"}];
+  const headings = [{text: "Metric"}, ...["First", "Last", "Best", "At step", "Real images"].map((text) => ({text, isNumber: true})), {text: "Goal"}];
   const rows = run.metrics.map((row) => ({cells: [shortName(row.name) + (row.name === run.monitor ? " ★" : ""), number(row.first), number(row.last),
-    number(row.best), number(row.best_step), number(row.floor), goals[row.goal] || "–"]}));
+    number(row.best), number(row.best_step), number(row.real_vs_real), goals[row.goal] || "–"]}));
   return [table(headings, rows, "Metrics"), element("p", {class: "muted"},
-    "★ selects the best checkpoint. The floor compares real images with other real images: a perfect generator reaches about this value.")];
+    "★ selects the best checkpoint. Real images are compared with other real images: a perfect generator reaches about this value.")];
 }
 
 function settingsTable(run) {
@@ -568,7 +568,22 @@ function sortableTable() {
     const value = column.value(run);
     if (typeof value === "number") return number(value);
     const text = value === null || value === undefined ? "–" : String(value);
-    return text.length > MAX_CELL_LENGTH ? element("span", {class: "cut", tabindex: 0, title: text}, text) : text;
+    return text.length > MAX_CELL_LENGTH ? element("span", {class: "cut", title: text}, text) : text;
+  };
+  // One tab stop per run with long settings, in the first cell of its row.
+  const row = (run) => {
+    const cells = columns.map((column, other) =>
+      element(other ? "td" : "th", {scope: !other && "row", class: column.isNumber && "number"}, cell(column, run)));
+    const node = element("tr", {}, cells);
+    if (node.querySelector(".cut")) {
+      const toggle = element("button", {type: "button", class: "expand", "aria-expanded": "false",
+        "aria-label": `Long settings of ${run.label}`, title: "Show long settings"}, "…");
+      const expand = () => toggle.setAttribute("aria-expanded", String(node.classList.toggle("expanded")));
+      toggle.addEventListener("click", expand);
+      node.querySelectorAll(".cut").forEach((cut) => cut.addEventListener("click", expand));
+      cells[0].append(" ", toggle);
+    }
+    return node;
   };
   function sort(index) {
     sorted = {index, sign: sorted.index === index ? -sorted.sign : 1};
@@ -580,8 +595,7 @@ function sortableTable() {
       else heading.removeAttribute("aria-sort");
       heading.querySelector("span").textContent = other !== index ? " ↕" : sorted.sign > 0 ? " ↑" : " ↓";
     });
-    body.replaceChildren(...runs.map((run) => element("tr", {}, columns.map((column, other) =>
-      element(other ? "td" : "th", {scope: !other && "row", class: column.isNumber && "number"}, cell(column, run))))));
+    body.replaceChildren(...runs.map(row));
   }
   sort(firstMonitor);
   return element("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs"},
@@ -599,8 +613,8 @@ function comparisonCharts() {
   const rank = (name) => monitors.has(name) ? 0 : name.startsWith("metric/") ? 1 : name.startsWith("loss/") ? 2 : 3;
   return [...byColumn.keys()].sort((a, b) => rank(a) - rank(b)).map((column) => {
     const rows = content.runs.map((run) => run.metrics.find((row) => row.name === column)).filter(Boolean);
-    const isShared = rows.length > 0 && rows.every((row) => row.floor === rows[0].floor);
-    return {isMinimized: rows.length > 0 && rows[0].goal === "MINIMIZE", title: column === "images_per_sec" ? groupTitle(column) : shortName(column), curves: byColumn.get(column), floor: isShared ? rows[0].floor : null,
+    const isShared = rows.length > 0 && rows.every((row) => row.real_vs_real === rows[0].real_vs_real);
+    return {isMinimized: rows.length > 0 && rows[0].goal === "MINIMIZE", title: column === "images_per_sec" ? groupTitle(column) : shortName(column), curves: byColumn.get(column), realVsReal: isShared ? rows[0].real_vs_real : null,
       note: decimationNote(byColumn.get(column)[0].source)};
   });
 }

@@ -81,14 +81,6 @@ class CommittedCheckpoints:
         """
         return self._first(number for _, number in sorted(self._evaluated()))
 
-    def best(self) -> int | None:
-        """Returns the step of the checkpoint with the smallest value of the metric `best`, or None.
-
-        It reads manifests only. Checkpoints that are known to be damaged do not count.
-        """
-        evaluated = self._evaluated()
-        return min(evaluated)[1] if evaluated else None
-
     def best_value(self) -> float:
         """Returns the smallest value of the metric `best`; infinity if no checkpoint was evaluated."""
         return min(self._evaluated(), default=(float("inf"), 0))[0]

@@ -98,7 +98,7 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
     stored = {name: (tuple(shape), types[name].name) for name, shape in reader.get_variable_to_shape_map().items()}
     expected = {name: (tuple(value.shape), tf.as_dtype(value.dtype).name) for name, value in state.items()}
     parts = {_part(name) for name in state}
-    added = {name for name in state if _part(name) == divergence.PART and name not in stored}
+    added = {name for name in state if _part(name) == divergence.STATE_NAME and name not in stored}
     for name in [*state, *sorted(name for name in stored if _part(name) in parts)]:
         if name not in added and stored.get(name) != expected.get(name):
             raise CheckpointError(

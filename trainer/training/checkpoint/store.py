@@ -61,7 +61,7 @@ class CheckpointStore(CommittedCheckpoints):
         metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, str | float] | None = None,
         callbacks: Mapping[str, dict[str, float]] | None = None,
-        healthy_step: int | None = None,
+        last_applied_step: int | None = None,
     ) -> None:
         """Takes a snapshot now and commits it in the background.
 
@@ -71,7 +71,8 @@ class CheckpointStore(CommittedCheckpoints):
             metrics: Metrics at this step, by name.
             settings: Settings that the state also contains, as they were before training changed them.
             callbacks: Numbers that callbacks continue from, by callback and name.
-            healthy_step: Last step before a row of skipped steps, whose regular checkpoint is kept; None for `step`.
+            last_applied_step: Last step before consecutive skipped steps, up to which a regular checkpoint is kept;
+                None for `step`.
 
         Raises:
             CheckpointError: If the previous checkpoint could not be written.
@@ -91,11 +92,11 @@ class CheckpointStore(CommittedCheckpoints):
             callbacks=dict(callbacks or {}),
             versions={"tensorflow": tf.__version__, "keras": keras.__version__},
         )
-        healthy_step = step if healthy_step is None else healthy_step
-        self._pending = self._writer.submit(self._commit, snapshot, manifest, healthy_step)
+        last_applied_step = step if last_applied_step is None else last_applied_step
+        self._pending = self._writer.submit(self._commit, snapshot, manifest, last_applied_step)
 
     def amend(
-        self, step: int, metrics: Mapping[str, float], callbacks: Mapping[str, dict[str, float]], healthy_step: int
+        self, step: int, metrics: Mapping[str, float], callbacks: Mapping[str, dict[str, float]], last_applied_step: int
     ) -> None:
         """Replaces metrics and states of callbacks in the checkpoint of `step`, which is valid all the time.
 
@@ -103,7 +104,7 @@ class CheckpointStore(CommittedCheckpoints):
             step: Step of the newest checkpoint.
             metrics: As in `save`.
             callbacks: As in `save`.
-            healthy_step: As in `save`.
+            last_applied_step: As in `save`.
 
         Raises:
             CheckpointError: If the previous checkpoint, or this change, could not be written.
@@ -117,7 +118,7 @@ class CheckpointStore(CommittedCheckpoints):
                 self._before_publishing()
                 self._remote.replace_manifest(step, manifest.to_bytes())
             write_atomically(path, manifest.to_bytes())  # last: until then, a resumed run makes the change again
-            self._retain(step, healthy_step)
+            self._retain(step, last_applied_step)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is committed.
@@ -164,11 +165,11 @@ class CheckpointStore(CommittedCheckpoints):
     rejected: tuple[str, ...] = ()
     """The reasons why newer checkpoints were skipped."""
 
-    def find_healthy(self, last: int) -> int:
+    def find_rollback_step(self, last: int) -> int:
         """Waits until the last checkpoint is committed, and finds the one to which the run rolls back.
 
         Args:
-            last: Number of steps before the row of skipped steps.
+            last: Number of steps before the consecutive skipped steps.
 
         Returns:
             Step of the newest valid regular checkpoint up to `last` with the current settings; 0 if there is none.
@@ -189,7 +190,7 @@ class CheckpointStore(CommittedCheckpoints):
         """Assigns the checkpoint of `step` to `state`, and deletes the later checkpoints of this run.
 
         Args:
-            step: Step that `find_healthy` has returned, on this or another machine.
+            step: Step that `find_rollback_step` has returned, on this or another machine.
             state: Variables by name.
             settings: Settings that the state also contains, as they were before training changed them.
             reads_only: Whether another machine writes the checkpoints. It deletes those in the bucket; copies on this
@@ -218,7 +219,7 @@ class CheckpointStore(CommittedCheckpoints):
                 self._delete(number, in_bucket=not reads_only)
         return manifest
 
-    def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest, healthy_step: int) -> None:
+    def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest, last_applied_step: int) -> None:
         step = manifest.step
         temporary = self._temporary(step)
         with self._errors_of(step):
@@ -235,7 +236,7 @@ class CheckpointStore(CommittedCheckpoints):
             if self._remote is not None:
                 self._before_publishing()
                 self._remote.publish(self.folder(step), step, self._verify_lease)
-            self._retain(step, healthy_step)
+            self._retain(step, last_applied_step)
 
     @contextlib.contextmanager
     def _errors_of(self, step: int) -> Iterator[None]:
@@ -251,11 +252,11 @@ class CheckpointStore(CommittedCheckpoints):
                 "Free space or use another job_dir."
             ) from error
 
-    def _retain(self, newest: int, healthy_step: int) -> None:
+    def _retain(self, newest: int, last_applied_step: int) -> None:
         """Deletes checkpoints of this run, except the newest ones, the best one, and those for rollbacks.
 
         A rollback must not depend on when SIGTERM has added checkpoints. Therefore the last regular checkpoint stays,
-        also the last one before a row of skipped steps.
+        also the last one before consecutive skipped steps.
 
         Of newer ones, those that were damaged are deleted. What does not belong to the run stays: links, and
         checkpoints of other runs.
@@ -265,7 +266,7 @@ class CheckpointStore(CommittedCheckpoints):
             *(number for number in manifests if number > newest and number not in self._damaged),
             *sorted(number for number in manifests if number <= newest)[-self._max_to_keep :],
             *(number for _, number in sorted(self._evaluated(manifests))[:1]),
-            *(max(self._regular(manifests, last), default=newest) for last in (healthy_step, newest)),
+            *(max(self._regular(manifests, last), default=newest) for last in (last_applied_step, newest)),
         }
         for number in set(manifests) - to_keep:
             self._delete(number)

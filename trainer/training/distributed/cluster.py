@@ -86,7 +86,7 @@ def parse_cluster(tf_config: str | None, cluster_spec: str | None) -> Cluster | 
         The cluster. None: this machine trains alone.
 
     Raises:
-        ConfigError: If a variable is invalid or lists parameter servers, or the two contradict each other.
+        ConfigError: If a variable is invalid, or the two contradict each other.
     """
     from_tf_config = _parse("TF_CONFIG", tf_config) if tf_config else None
     from_pools = _parse("CLUSTER_SPEC", cluster_spec) if cluster_spec else None
@@ -119,11 +119,8 @@ def _parse_groups(variable: str, jobs: dict[str, Any]) -> dict[str, list[str]]:
         role = _ROLES[variable].get(job)
         if role is None:
             raise ConfigError(f"{variable} lists {quote(job)}, which is not a role; use {', '.join(_ROLES[variable])}.")
-        if role == "server" and addresses:
-            raise ConfigError(
-                f"{variable} lists parameter or reduction servers ({job}: {', '.join(addresses)}), which this trainer "
-                "does not support; leave that pool empty."
-            )
+        if role == "server":  # reduction servers, which NCCL finds by itself
+            continue
         groups[role] = groups.get(role, []) + addresses
     _check_groups(variable, groups)
     return groups

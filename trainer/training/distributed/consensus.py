@@ -40,7 +40,7 @@ def check_same_data(strategy: tf.distribute.Strategy, fingerprints: Mapping[str,
 
     Args:
         strategy: Strategy that spans all machines.
-        fingerprints: Hexadecimal fingerprint of each data set on this machine, by name.
+        fingerprints: Hexadecimal fingerprint of each dataset on this machine, by name.
 
     Raises:
         DataError: If another machine has loaded different data.
@@ -49,7 +49,7 @@ def check_same_data(strategy: tf.distribute.Strategy, fingerprints: Mapping[str,
         if not _is_same(strategy, fingerprint):
             raise DataError(
                 f"the machines have loaded different data ({name} has SHA-256 {fingerprint[:12]}… on this one); give "
-                "all of them the same files, or a data set in a bucket."
+                "all of them the same files, or a dataset in a bucket."
             )
 
 

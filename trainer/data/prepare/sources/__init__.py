@@ -16,7 +16,8 @@ from trainer.data.prepare.sources.hdf5 import Hdf5Source
 from trainer.data.prepare.sources.idx import IdxSource, labels_file_name
 from trainer.data.prepare.sources.listing import is_hidden, is_image
 from trainer.data.prepare.sources.numpy_files import NpySource, NpzSource
-from trainer.data.prepare.sources.parquet import ParquetSource
+from trainer.data.prepare.sources.parquet import ParquetSource, has_images
+from trainer.data.prepare.sources.parquet_paths import ParquetPathsSource
 from trainer.data.prepare.sources.splits import select_files
 from trainer.data.prepare.sources.tfds import TfdsSource
 from trainer.data.prepare.sources.tfrecords import TfrecordSource
@@ -27,6 +28,7 @@ from trainer.data.prepare.sources.unsupported import (
     no_images,
     unsupported_file,
 )
+from trainer.data.prepare.sources.webdataset import WebdatasetSource, is_webdataset
 from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, locate, path_below, scratch_folder
 from trainer.storage.local import LocalLocation
@@ -37,14 +39,14 @@ _TFDS_PREFIX = "tfds:"
 _IDX = re.compile(r".*(-ubyte|\.idx)(\.gz)?", re.IGNORECASE | re.DOTALL)
 _PARQUET = re.compile(r".*\.parquet", re.IGNORECASE | re.DOTALL)
 _TFRECORD = re.compile(r".*(\.tfrec(ord)?s?(-\d+-of-\d+)?(\.gz)?|-\d{5}-of-\d{5})", re.IGNORECASE | re.DOTALL)
+_TAR = re.compile(r".*\.(tar(\.gz|\.bz2|\.xz)?|tgz)", re.IGNORECASE | re.DOTALL)
 _FILE_SOURCES = (
     (re.compile(r".*\.zip", re.IGNORECASE | re.DOTALL), ZipSource),
-    (re.compile(r".*\.(tar(\.gz|\.bz2|\.xz)?|tgz)", re.IGNORECASE | re.DOTALL), TarSource),
     (re.compile(r".*\.npy", re.IGNORECASE | re.DOTALL), NpySource),
     (re.compile(r".*\.npz", re.IGNORECASE | re.DOTALL), NpzSource),
     (re.compile(r".*\.(h5|hdf5)", re.IGNORECASE | re.DOTALL), Hdf5Source),
 )
-_RECORD_SOURCES = ((_PARQUET, ParquetSource), (_TFRECORD, TfrecordSource))
+_RECORD_SOURCES = ((_PARQUET, ParquetSource), (_TFRECORD, TfrecordSource), (_TAR, WebdatasetSource))
 """Sources that consist of one file or of a folder of files."""
 _FIELD_OPTIONS = {"image_field", "label_field"}
 _OPTIONS: dict[type[Source], set[str]] = {
@@ -57,7 +59,9 @@ _OPTIONS: dict[type[Source], set[str]] = {
     IdxSource: {"image_range"},
     ParquetSource: {"split", *_FIELD_OPTIONS},
     TfrecordSource: {"split", *_FIELD_OPTIONS},
+    WebdatasetSource: {"split", *_FIELD_OPTIONS},
     CsvSource: {"image_root", *_FIELD_OPTIONS},
+    ParquetPathsSource: {"image_root", "split", *_FIELD_OPTIONS},
     TfdsSource: {"split"},
 }
 """Options that apply to each kind of source."""
@@ -117,10 +121,15 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
         has_labels = labels.name != location.name and labels.exists()
         labels_path = _local_file(labels, scratch) if has_labels and options.label_field != NO_LABELS else None
         return IdxSource(_local_file(location, scratch), labels_path, scratch, options)
+    if _TAR.fullmatch(location.name):
+        return _open_tar(_local_file(location, scratch), name, scratch, options)
     for pattern, file_source in _FILE_SOURCES:
         if pattern.fullmatch(location.name):
             _check_options(file_source, name, options)
             return file_source(_local_file(location, scratch), scratch, options)
+    if _PARQUET.fullmatch(location.name):
+        files = {name: _local_file(location, scratch)}
+        return _open_parquet(files, location.name, location.parent, scratch, options, ())
     for pattern, record_source in _RECORD_SOURCES:
         if pattern.fullmatch(location.name):
             _check_options(record_source, name, options)
@@ -128,24 +137,50 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
     raise unsupported_file(location)
 
 
+def _open_tar(path: Path, name: str, scratch: Path, options: SourceOptions) -> Source:
+    if is_webdataset(path, scratch):
+        _check_options(WebdatasetSource, name, options)
+        return WebdatasetSource({name: path}, path.name, scratch, options, ())
+    _check_options(TarSource, name, options)
+    return TarSource(path, scratch, options)
+
+
+def _open_parquet(
+    files: dict[str, Path],
+    name: str,
+    folder: Location,
+    scratch: Path,
+    options: SourceOptions,
+    notes: Sequence[str],
+) -> Source:
+    """Opens Parquet files of images, or of the paths of images in `folder` or in the folder of the options."""
+    if has_images(files, name):
+        _check_options(ParquetSource, name, options)
+        return ParquetSource(files, name, scratch, options, notes)
+    _check_options(ParquetPathsSource, name, options)
+    return ParquetPathsSource(files, name, locate(options.image_root) if options.image_root else folder, options, notes)
+
+
 def _open_folder(location: Location, scratch: Path, options: SourceOptions) -> Source:
     """Opens a folder of images or, if it has none, of files of records."""
-    entries = list(location.entries())
-    if not entries:
+    sizes = {entry.name: entry.num_bytes for entry in location.entries()}
+    if not sizes:
         raise no_files(location)
-    names = [entry.name for entry in entries if not is_hidden(entry.name)]
+    names = [name for name in sizes if not is_hidden(name)]
     if not any(map(is_image, names)):
         for pattern, record_source in _RECORD_SOURCES:
             files = [name for name in names if pattern.fullmatch(name)]
             if files and SPEC_NAME not in names:
-                _check_options(record_source, str(location), options)
                 files, notes = select_files(files, options.split, str(location))
                 paths = {name: _local_file(location / name, scratch) for name in files}
+                if record_source is ParquetSource:
+                    return _open_parquet(paths, location.name, location, scratch, options, notes)
+                _check_options(record_source, str(location), options)
                 return record_source(paths, location.name, scratch, options, notes)
         check_not_prepared(location, names)
         check_no_pickles(location, names)
     _check_options(FolderSource, str(location), options)
-    return FolderSource(location, entries, options)
+    return FolderSource(location, sizes, options)
 
 
 def _check_options(kind: type[Source], name: str, options: SourceOptions) -> None:

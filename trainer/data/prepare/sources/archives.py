@@ -1,8 +1,9 @@
 """Sources for zip and tar files. Members are read by position and never unpacked under their own names."""
 
+import contextlib
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -100,57 +101,88 @@ class TarSource(OneFileSource):
 
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         self._ranges = {}
-        self._names: list[str] = []
-        data_path = path if _is_uncompressed(path) else scratch / "members"
-        try:
-            if data_path == path:
-                with tarfile.open(path, "r:", tarinfo=_Member) as archive:
-                    self._list(path, archive, None)
-            else:
-                with path.open("rb") as file, data_path.open("wb") as target:
-                    stream = unpack_stream(file)
-                    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
-                        self._list(path, archive, target)
-                    _read_to_end(path, stream, archive.offset)
-        except TrainerError:
-            raise
-        except Exception as error:  # damaged headers and streams raise exceptions of several types
-            if isinstance(error, OSError) and error.errno is not None:
-                raise StorageError(
-                    f"{path} cannot be unpacked in {data_path.parent} ({error}); free space there."
-                ) from error
-            raise DataError(f"{path} is not a complete tar file ({escape(error)[:80]}); copy it again.") from error
+        names: list[str] = []
+        data_path = path if is_uncompressed(path) else scratch / "members"
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(explain_tar_errors(path, data_path.parent))
+            target = None if data_path == path else stack.enter_context(data_path.open("wb"))
+            for archive, member in read_tar(path, is_needed):
+                names.append(f"{member.name}/" if member.isdir() else member.name)
+                if member.isdir() or not is_needed(member.name):
+                    continue
+                offset = member.offset_data
+                if target is not None:
+                    offset = target.tell()
+                    shutil.copyfileobj(cast(BinaryIO, archive.extractfile(member)), target)
+                self._ranges[member.name] = offset, member.size
         self._file = data_path.open("rb")
         try:
-            listing = list_images(dict.fromkeys(self._names), path.name, _stem(path), options, self._read)
+            listing = list_images(dict.fromkeys(names), path.name, _stem(path), options, self._read)
         except TrainerError:
             self._file.close()
             raise
         self.items, self.class_names = listing.items, listing.class_names
-        self.notes = [*listing.notes, *_describe_repeated(self._names)]
+        self.notes = [*listing.notes, *_describe_repeated(names)]
 
-    def _list(self, path: Path, archive: tarfile.TarFile, target: BinaryIO | None) -> None:
-        """Sets the range of each needed file: in `target`, to which it is copied, or in the archive if it is None."""
-        num_members = 0
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # forgets the previous members
-            num_members += 1
-            if num_members > MAX_MEMBERS:
-                raise DataError(f"{path} has more than {MAX_MEMBERS:,} members; unpack it and give the folder.")
-            _check_name(path, member.name)
-            self._names.append(f"{member.name}/" if member.isdir() else member.name)
-            if target is not None:
-                _check_ratio(path, member.offset_data + member.size)
-            if member.isdir() or not is_needed(member.name):
-                continue
+
+def read_tar(
+    path: Path, is_used: Callable[[str], bool]
+) -> Generator[tuple[tarfile.TarFile, tarfile.TarInfo], None, None]:
+    """Yields the members of a tar file in order, each with the archive, from which it can be extracted at this time.
+
+    Use it in the context of `explain_tar_errors`.
+
+    Args:
+        path: Tar file, with or without compression.
+        is_used: Function that returns whether the content of a file is used, by its name. Such a file is checked.
+
+    Raises:
+        DataError: If the file has too many members, or a member is a link, has an unsafe name or is too large.
+    """
+    if is_uncompressed(path):
+        with tarfile.open(path, "r:", tarinfo=_Member) as archive:
+            yield from _checked_members(path, archive, is_used, is_compressed=False)
+        return
+    with path.open("rb") as file:
+        stream = unpack_stream(file)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            yield from _checked_members(path, archive, is_used, is_compressed=True)
+        _read_to_end(path, stream, archive.offset)
+
+
+def _checked_members(
+    path: Path, archive: tarfile.TarFile, is_used: Callable[[str], bool], *, is_compressed: bool
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    for number, member in enumerate(archive, 1):
+        archive.members = []  # type: ignore[attr-defined]  # forgets the previous members
+        if number > MAX_MEMBERS:
+            raise DataError(f"{path} has more than {MAX_MEMBERS:,} members; unpack it and give the folder.")
+        _check_name(path, member.name)
+        if is_compressed:
+            _check_ratio(path, member.offset_data + member.size)
+        if not member.isdir() and is_used(member.name):
             if not member.isfile():
                 raise DataError(f"{member.name} in {path} is a link; add the file itself to the archive.")
             _check_size(path, member.name, member.size)
-            offset = member.offset_data
-            if target is not None:
-                offset = target.tell()
-                shutil.copyfileobj(cast(BinaryIO, archive.extractfile(member)), target)
-            self._ranges[member.name] = offset, member.size
+        yield archive, member
+
+
+@contextlib.contextmanager
+def explain_tar_errors(path: Path, scratch: Path) -> Iterator[None]:
+    """Converts the errors of reading a tar file, and of writing its content to a folder.
+
+    Raises:
+        DataError: If the file is not a complete tar file.
+        StorageError: If the disk is too small for the unpacked files.
+    """
+    try:
+        yield
+    except TrainerError:
+        raise
+    except Exception as error:  # damaged headers and streams raise exceptions of several types
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError(f"{path} cannot be unpacked in {scratch} ({error}); free space there.") from error
+        raise DataError(f"{path} is not a complete tar file ({escape(error)[:80]}); copy it again.") from error
 
 
 class _Member(tarfile.TarInfo):
@@ -182,7 +214,7 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _is_uncompressed(path: Path) -> bool:
+def is_uncompressed(path: Path) -> bool:
     """Returns whether a file begins like an uncompressed tar file."""
     try:
         with tarfile.open(path, "r:", tarinfo=_Member):

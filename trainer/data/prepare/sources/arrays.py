@@ -132,7 +132,8 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     """Checks the shape and the type of an array of images, before its pixels are read.
 
     Raises:
-        DataError: If the array is not of shape [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W], or has no numbers.
+        DataError: If the array is not of shape [N, H, W], [N, H, W, 1, 3 or 4] or [N, 1 or 3, H, W], or has no
+            numbers.
     """
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{name} has images of type {dtype}, expected integers or floats; convert them.")
@@ -142,9 +143,9 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
             f"{name} has the shape {list(shape)}, which may be one image or images of one channel; reshape it to "
             "[N, H, W, C]."
         )
-    if not (len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))) or 0 in shape[1:]:
+    if not (len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3, 4) or shape[1] in (1, 3)))) or 0 in shape[1:]:
         raise DataError(
-            f"{name} has images of shape {list(shape)}, expected [N, H, W], [N, H, W, 1 or 3] or [N, 1 or 3, H, W]; "
+            f"{name} has images of shape {list(shape)}, expected [N, H, W], [N, H, W, 1, 3 or 4] or [N, 1 or 3, H, W]; "
             "reshape them."
         )
     if shape[0] > _MAX_IMAGES or int(np.prod(shape[1:], dtype=object)) > 3 * MAX_PIXELS:
@@ -202,7 +203,7 @@ def check_disk(target: Path, num_bytes: int, name: str) -> None:
 
 
 def _has_channels_first(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[3] not in (1, 3)
+    return len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3)
 
 
 def _read_range(array: StoredArray, stated: str | None) -> Range:

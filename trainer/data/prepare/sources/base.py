@@ -47,7 +47,7 @@ class SourceOptions:
     image_range: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """An image of a source, before it is read.
 
@@ -67,6 +67,7 @@ class Source(abc.ABC):
         items: Images in the order of the source.
         class_names: Class names by label.
         notes: Sentences about files that are skipped and about content that looks like a mistake.
+        condition_names: Names of the conditions, if each class is a vector of conditions.
         has_files: Whether `read` returns the bytes of files, which `copy` can write.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
@@ -75,6 +76,7 @@ class Source(abc.ABC):
     items: Sequence[Item]
     class_names: tuple[str, ...]
     notes: Sequence[str] = ()
+    condition_names: tuple[str, ...] = ()
     has_files = False
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
@@ -105,6 +107,31 @@ class Source(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 (most sources have no open files)
         """Closes open files."""
+
+
+class SelectedSource(Source):
+    """Base class of sources whose items are those of another source, or some of them.
+
+    Args:
+        source: The other source.
+        indices: Indices of the items in the other source.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self._source, self._indices = source, indices
+        self.has_files = source.has_files
+
+    def read(self, index: int) -> bytes | np.ndarray:
+        return self._source.read(self._indices[index])
+
+    def path(self, index: int) -> Path | None:
+        return self._source.path(self._indices[index])
+
+    def num_bytes(self, index: int) -> int:
+        return self._source.num_bytes(self._indices[index])
+
+    def copy(self, index: int, target: Path) -> None:
+        self._source.copy(self._indices[index], target)
 
 
 class OneFileSource(Source):

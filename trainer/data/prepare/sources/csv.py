@@ -1,7 +1,7 @@
 """Source for images that a CSV file lists."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trainer.data.field_names import LABEL_NAMES
@@ -12,10 +12,46 @@ from trainer.errors import ConfigError, DataError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
-_PATH_COLUMNS = ("path", "file", "filename", "image")
+PATH_COLUMNS = ("path", "file", "filename", "image")
+"""Names of the columns that may contain the paths of images, in lower case."""
 
 
-class CsvSource(FilesSource):
+class ListedSource(FilesSource):
+    """Base class of sources whose images a table lists. Their paths are relative to a folder and stay inside it.
+
+    A subclass calls `_set_items` once, which sets everything else.
+    """
+
+    expected_content = "lines after the header"
+    empty_remedy = "add one line per image"
+
+    def _set_items(
+        self, rows: Sequence[tuple[int, str, str]], folder: Location, describe: Callable[[int], str]
+    ) -> None:
+        """Sets the items and the class names.
+
+        Args:
+            rows: Number, path and class of each row.
+            folder: Folder that contains all images.
+            describe: Function that returns the name of a row for messages, from its number.
+
+        Raises:
+            DataError: If a path or a class is missing, or an image is outside the folder.
+        """
+        self._folder = folder
+        for number, path, label in rows:
+            if not path or not label:
+                raise DataError(f"{describe(number)} has no {'label' if path else 'path'}; fill it in.")
+        self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        self.notes = describe_classes(self.class_names, len(rows))
+        self.items = [Item(_relative_name(path, folder, describe(row)), labels[label]) for row, path, label in rows]
+
+    def _location(self, index: int) -> Location:
+        return self._folder / self.items[index].name
+
+
+class CsvSource(ListedSource):
     """Images that a CSV file with a header lists.
 
     The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label`, or
@@ -32,24 +68,8 @@ class CsvSource(FilesSource):
         StorageError: If the file cannot be read, or is too large.
     """
 
-    expected_content = "lines after the header"
-    empty_remedy = "add one line per image"
-
     def __init__(self, table: Path, folder: Location, options: SourceOptions):
-        self._folder = folder
-        rows = _read_rows(table, options)
-        for line, path, label in rows:
-            if not path or not label:
-                raise DataError(f"line {line} of {table} has no {'label' if path else 'path'}; fill it in.")
-        self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        self.notes = describe_classes(self.class_names, len(rows))
-        self.items = [
-            Item(_relative_name(path, folder, f"line {line} of {table}"), labels[label]) for line, path, label in rows
-        ]
-
-    def _location(self, index: int) -> Location:
-        return self._folder / self.items[index].name
+        self._set_items(_read_rows(table, options), folder, lambda line: f"line {line} of {table}")
 
 
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
@@ -57,13 +77,13 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
     rows = read_csv(LocalLocation(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
     _, header = next(rows, (0, []))
     columns = {column.strip().lower(): index for index, column in enumerate(header)}
-    path_column = _choose_column(columns, "image_field", options.image_field, _PATH_COLUMNS, table)
+    path_column = _choose_column(columns, "image_field", options.image_field, PATH_COLUMNS, table)
     label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
         received = quote(", ".join(columns)) if columns else "(none)"
         raise DataError(
-            f"{table} has the columns {received}, expected {', '.join(_PATH_COLUMNS[:-1])} or "
-            f"{_PATH_COLUMNS[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
+            f"{table} has the columns {received}, expected {', '.join(PATH_COLUMNS[:-1])} or "
+            f"{PATH_COLUMNS[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
             "correct its first line."
         )
     return [

@@ -1,12 +1,14 @@
 """Source for images in a folder, local or in a bucket."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from trainer.data.prepare.sources.base import FilesSource, SourceOptions, read_file
 from trainer.data.prepare.sources.listing import list_images
 from trainer.data.prepare.sources.metadata_files import MAX_METADATA_BYTES
-from trainer.storage import Location, StorageEntry
+from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
 
@@ -15,25 +17,25 @@ class FolderSource(FilesSource):
 
     Args:
         folder: Folder to read.
-        entries: Files in the folder.
+        sizes: Size in bytes of each file in the folder, by its name.
         options: Options of the source.
 
     Raises:
         DataError: If only some of the images have a class, or a file with labels cannot be read.
     """
 
-    def __init__(self, folder: Location, entries: Sequence[StorageEntry], options: SourceOptions):
+    def __init__(self, folder: Location, sizes: Mapping[str, int], options: SourceOptions):
         self._folder = folder
-        self._sizes = sizes = {entry.name: entry.num_bytes for entry in entries}
 
         def read(name: str) -> bytes:
             return read_file(folder / name, MAX_METADATA_BYTES)
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
         self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes
+        self._sizes = np.fromiter((sizes[item.name] for item in self.items), np.int64, len(self.items))
 
     def num_bytes(self, index: int) -> int:
-        return self._sizes[self.items[index].name]
+        return int(self._sizes[index])
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name

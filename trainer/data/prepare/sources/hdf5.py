@@ -1,4 +1,4 @@
-"""Source for HDF5 files. Only data sets that are stored in the file itself are read."""
+"""Source for HDF5 files. Only datasets that are stored in the file itself are read."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ class Hdf5Source(ArraySource):
 
 
 def _find_arrays(group: Any, prefix: str, arrays: dict[str, Any], visited: set[int]) -> None:
-    """Collects the data sets of a group and of its subgroups by their paths. Soft and external links are ignored."""
+    """Collects the datasets of a group and of its subgroups by their paths. Soft and external links are ignored."""
     import h5py
 
     for name in group:

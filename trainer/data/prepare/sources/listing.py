@@ -1,9 +1,10 @@
 """Selects the images among the files of a folder or an archive, and their classes. What is left out is described."""
 
 import collections
+import heapq
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -22,8 +23,11 @@ _OTHER_IMAGE_SUFFIXES = (
 _HIDDEN = re.compile(r"(?:^|/)(?:\.(?!/|$)|__MACOSX)")
 _MAX_LISTED = 8
 _MIN_IMAGES_FOR_CLASS_NOTES = 10
+_NUM_KEYS = 50_000
+"""Number of names that are sorted at a time."""
 _Paths = dict[str, tuple[str, ...]]
-"""Parts of the path of each image, by its name, without outer folders."""
+"""Folders of each image without outer ones, and an empty part for its file, by its name. Images of a folder share a
+tuple, so that a list of millions fits into memory."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def list_images(
         )
     if not images:
         return Listing([], (), notes)
-    paths, more = _remove_outer_folders({name: tuple(_split_path(name)) for name in images}, options.split, source)
+    paths, more = _remove_outer_folders(_paths_of(images), options.split, source)
     notes += more
     wants_labels = options.label_field != NO_LABELS
     labels, more = (
@@ -118,8 +122,11 @@ def list_images(
     class_names = tuple(sorted(set(class_of.values()), key=natural_sort_key))
     notes += describe_classes(class_names, len(paths))
     numbers = {name: label for label, name in enumerate(class_names)}
-    ordered = sorted(paths, key=lambda name: (numbers[class_of[name]], natural_sort_key(name)))
-    return Listing([Item(name, numbers[class_of[name]]) for name in ordered], class_names, notes)
+    names_of_class: list[list[str]] = [[] for _ in class_names]
+    for name in paths:
+        names_of_class[numbers[class_of[name]]].append(name)
+    items = [Item(name, label) for label, members in enumerate(names_of_class) for name in _sort(members)]
+    return Listing(items, class_names, notes)
 
 
 def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
@@ -147,6 +154,28 @@ def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
     return notes
 
 
+def _sort(names: Sequence[str]) -> Iterator[str]:
+    """Yields names in natural order. Few of their sort keys, which are larger than the names, exist at a time."""
+    parts = [
+        sorted(names[start : start + _NUM_KEYS], key=natural_sort_key) for start in range(0, len(names), _NUM_KEYS)
+    ]
+    return heapq.merge(*parts, key=natural_sort_key)
+
+
+def _paths_of(names: Iterable[str]) -> _Paths:
+    folders: dict[str, tuple[str, ...]] = {}
+    paths: _Paths = {}
+    for name in names:
+        folder = name[: name.rfind("/") + 1]
+        paths[name] = folders.setdefault(folder, (*_split_path(folder)[:-1], ""))
+    return paths
+
+
+def _remove_first_folder(paths: _Paths) -> _Paths:
+    shorter = {path: path[1:] for path in set(paths.values())}
+    return {name: shorter[path] for name, path in paths.items()}
+
+
 def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> tuple[_Paths, list[str]]:
     """Removes folders that contain all others, and the folders of splits. Keeps the images of the selected splits."""
     notes = []
@@ -161,10 +190,11 @@ def _remove_outer_folders(paths: _Paths, wanted: Sequence[str], source: str) -> 
             notes += [note] if note else []
             if num_loose:
                 notes.append(f"Images beside the folders {', '.join(map(quote, chosen))} are left out: {num_loose:,}.")
-            paths = {name: path[1:] for name, path in paths.items() if len(path) > 1 and path[0] in chosen}
+            paths = {name: path for name, path in paths.items() if len(path) > 1 and path[0] in chosen}
+            paths = _remove_first_folder(paths)
             has_chosen = True
         elif len(folders) == 1 and not num_loose and any(len(path) > 2 for path in paths.values()):
-            paths = {name: path[1:] for name, path in paths.items()}
+            paths = _remove_first_folder(paths)
         else:
             break
     if wanted and not has_chosen:

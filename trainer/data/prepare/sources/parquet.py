@@ -42,18 +42,12 @@ class ParquetSource(RecordSource):
     def __init__(
         self, files: Mapping[str, Path], name: str, scratch: Path, options: SourceOptions, notes: Sequence[str]
     ):
-        try:
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            raise DataError(
-                f"{name} needs pyarrow, which is not installed; run pip install 'gan-trainer[data]' or pip install "
-                "pyarrow."
-            ) from error
-        with _explain_errors(next(iter(files))):
+        pq = import_parquet(name)
+        with explain_parquet_errors(next(iter(files))):
             schema = pq.read_schema(next(iter(files.values())))
-            class_columns = _class_columns(schema.metadata or {})
+            class_columns = class_columns_of(schema.metadata or {})
             image_column = _choose_image_column(schema, options, name)
-            label_column = _choose_label_column(schema, class_columns, image_column, options, name)
+            label_column = choose_label_column(schema, class_columns, image_column, options, name)
         records = (
             record
             for file_name, path in files.items()
@@ -64,7 +58,30 @@ class ParquetSource(RecordSource):
         self._store(records, class_columns.get(label_column or ""), scratch, name, notes)
 
 
-def _class_columns(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+def import_parquet(name: str) -> Any:
+    """Returns the module of pyarrow that reads Parquet files. `name` is the source, for messages.
+
+    Raises:
+        DataError: If pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(
+            f"{name} needs pyarrow, which is not installed; run pip install 'gan-trainer[data]' or pip install pyarrow."
+        ) from error
+    return pq
+
+
+def has_images(files: Mapping[str, Path], name: str) -> bool:
+    """Returns whether the first of some Parquet files has a column of encoded images."""
+    first_name, path = next(iter(files.items()))
+    pq = import_parquet(name)
+    with explain_parquet_errors(first_name):
+        return any(_is_image_type(field.type) for field in pq.read_schema(path))
+
+
+def class_columns_of(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Returns the class names of each column of classes, from Hugging Face's description of the columns."""
     content = metadata.get(b"huggingface", b"{}")
     remedy = "save the file again"
@@ -83,12 +100,12 @@ def _choose_image_column(schema: Any, options: SourceOptions, name: str) -> str:
     if column is None:
         raise DataError(
             f"{name} has the columns {', '.join(quote(field.name) for field in schema)}, expected one of encoded "
-            "images (binary, or a struct with `bytes`); store the bytes of image files."
+            "images (binary, or a struct with `bytes`), or of their paths; store the bytes of image files."
         )
     return column
 
 
-def _choose_label_column(
+def choose_label_column(
     schema: Any, class_columns: Mapping[str, object], image_column: str, options: SourceOptions, name: str
 ) -> str | None:
     columns = [field.name for field in schema if field.name != image_column]
@@ -116,7 +133,7 @@ def _read_records(
     import pyarrow.parquet as pq
 
     columns = [image_column] + ([label_column] if label_column else [])
-    with _explain_errors(file_name), pq.ParquetFile(path) as file:
+    with explain_parquet_errors(file_name), pq.ParquetFile(path) as file:
         _check_columns(file.schema_arrow, schema, columns, file_name)
         if _MIN_BYTES_PER_ROW * file.metadata.num_rows > path.stat().st_size:
             raise DataError(
@@ -141,7 +158,7 @@ def _check_columns(received: Any, expected: Any, columns: Sequence[str], file_na
         if column not in received.names or received.field(column).type != expected.field(column).type:
             raise DataError(
                 f"{file_name} has no column {quote(column)} of the same type as the first file; give files of one "
-                "data set."
+                "dataset."
             )
 
 
@@ -161,5 +178,5 @@ def _as_record(image: Any, label: Any, label_column: str | None, name: str) -> t
     return content, value
 
 
-def _explain_errors(name: str) -> contextlib.AbstractContextManager[None]:
+def explain_parquet_errors(name: str) -> contextlib.AbstractContextManager[None]:
     return explain_errors(f"{name} is not a readable Parquet file", "copy or save it again")

@@ -1,4 +1,4 @@
-"""Source for data sets of tensorflow-datasets, if it is installed."""
+"""Source for datasets of tensorflow-datasets, if it is installed."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from trainer.errors import DataError
 
 
 class TfdsSource(RecordSource):
-    """Images of a data set of tensorflow-datasets. Encoded images are used as they are stored.
+    """Images of a dataset of tensorflow-datasets. Encoded images are used as they are stored.
 
     Args:
-        name: Name of the data set. A split may follow after a `:`, as in `mnist:test`; the default is `train`.
+        name: Name of the dataset. A split may follow after a `:`, as in `mnist:test`; the default is `train`.
         scratch: Local folder for the images.
         options: Options of the source. `split` is used if the name has none.
 
     Raises:
-        DataError: If tensorflow-datasets is not installed, does not have the data set or the split, or cannot download
-            or read it; or if the data set has no `image`, or its `label` is not a class.
+        DataError: If tensorflow-datasets is not installed, does not have the dataset or the split, or cannot download
+            or read it; or if the dataset has no `image`, or its `label` is not a class.
     """
 
     expected_content = "examples in the split"
@@ -36,11 +36,11 @@ class TfdsSource(RecordSource):
             builder = tfds.builder(name)
             features = builder.info.features or {}
         if "image" not in features:
-            raise DataError(f"tfds:{name} has no feature `image`; choose a data set of images.")
+            raise DataError(f"tfds:{name} has no feature `image`; choose a dataset of images.")
         has_labels = "label" in features and options.label_field != NO_LABELS
         if has_labels and not isinstance(features["label"], tfds.features.ClassLabel):
             raise DataError(
-                f"tfds:{name} has a feature `label` that is not a class; choose a data set of images in classes."
+                f"tfds:{name} has a feature `label` that is not a class; choose a dataset of images in classes."
             )
         class_names = features["label"].names if has_labels else None
         with explain_errors(f"tfds:{name} cannot be downloaded or prepared", "check the network and the disk"):

@@ -81,13 +81,13 @@ def check_no_pickles(folder: Location, names: Sequence[str]) -> None:
 
 
 def check_not_prepared(folder: Location, names: Sequence[str]) -> None:
-    """Checks that a folder without images is not a prepared data set.
+    """Checks that a folder without images is not a prepared dataset.
 
     Raises:
         DataError: If it is.
     """
     if SPEC_NAME in names and any(name.endswith(".tfrecord") for name in names):
-        raise DataError(f"{folder} is already a prepared data set; train on it with --dataset={folder}.")
+        raise DataError(f"{folder} is already a prepared dataset; train on it with --dataset={folder}.")
 
 
 def _read_start(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 "Thin" kernels convert between maps and images of few channels. "Fourier" kernels apply a large kernel to a small map.
 "Wide" kernels have many channels and a small map on one side, where the gradient of the kernel is slow in bfloat16.
 
-Legend: `B` images, `h w` small map, `H W` large map, `c` few channels, `C D` channels, `k` kernel size. Everything is
+Shapes: `B` images, `h w` small map, `H W` large map, `c` few channels, `C D` channels, `k` kernel size. Everything is
 float32 or bfloat16, NHWC, with "same" padding, and differentiable any number of times.
 """
 

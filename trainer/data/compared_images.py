@@ -1,4 +1,4 @@
-"""Two sets of images of any source, read as data sets with images of one size, so that metrics can compare them."""
+"""Two sets of images of any source, read as datasets with images of one size, so that metrics can compare them."""
 
 import dataclasses
 import logging
@@ -21,7 +21,7 @@ class ComparedSet:
     """A set of images to compare.
 
     Attributes:
-        dataset: Name or folder of the data set that has the images.
+        dataset: Name or folder of the dataset that has the images.
         resize: Method with which images of other sizes were resized; `none` if there are none.
     """
 
@@ -29,7 +29,7 @@ class ComparedSet:
     resize: str
 
 
-def read_pair(
+def read_compared_sets(
     images: str,
     against: str,
     scratch: Path,
@@ -38,21 +38,21 @@ def read_pair(
     resize: str | None = None,
     max_bad_images: int = 0,
 ) -> tuple[ComparedSet, ComparedSet]:
-    """Returns two sets of images as data sets with images of the same size.
+    """Returns two sets of images as datasets with images of the same size.
 
-    A data set is used as it is. All other sources are converted as `prepare` does it, without classes, to the size of
-    the data set or, if there is none, of the first image. Images of that size are not resampled.
+    A dataset is used as it is. All other sources are converted as `prepare` does it, without classes, to the size of
+    the dataset or, if there is none, of the first image. Images of that size are not resampled.
 
     Args:
-        images: Data set, or source that `prepare` accepts: the images to measure.
-        against: Data set or source: the images to compare them with.
+        images: Dataset, or source that `prepare` accepts: the images to measure.
+        against: Dataset or source: the images to compare them with.
         scratch: Empty local folder for the converted images.
         image_size: Height and width in pixels to which images of other sizes are resized. None: there must be none.
-        resize: One of `RESIZES`. None: the method of the data set that is compared, or `crop`.
+        resize: One of `RESIZES`. None: the method of the dataset that is compared, or `crop`.
         max_bad_images: Largest number of unreadable images to skip in each source.
 
     Raises:
-        ConfigError: If the data sets have images of different sizes, or of another size than `image_size`.
+        ConfigError: If the datasets have images of different sizes, or of another size than `image_size`.
         DataError: If a source has no images, or an image that cannot be read or has another size.
         StorageError: If a source in a bucket cannot be read.
     """
@@ -62,12 +62,12 @@ def read_pair(
     if image_size is None:
         resize = "none"
     elif resize is None:
-        rules = [_resize_of(name) for name in sizes]
+        rules = [resize_of(name) for name in sizes]
         resize = next((rule for rule in rules if rule not in (None, "none")), None) or "crop"
     sets: dict[str, ComparedSet] = {}
     for label, name in (("against", against), ("images", images)):  # `against` determines an open size
         if name in sizes:
-            sets[label] = ComparedSet(name, _resize_of(name) or "none")
+            sets[label] = ComparedSet(name, resize_of(name) or "none")
         else:
             options = convert.ConversionOptions(
                 image_size=size, resize=resize, max_bad_images=max_bad_images, allows_constant=True
@@ -78,7 +78,7 @@ def read_pair(
 
 
 def is_dataset(name: str) -> bool:
-    """Returns whether a name is that of a data set, such as a prepared folder, and not of another source of images."""
+    """Returns whether a name is that of a dataset, such as a prepared folder, and not of another source of images."""
     source = root_source(name)
     if source in NAMES or source != name:
         return True
@@ -89,8 +89,8 @@ def is_dataset(name: str) -> bool:
     )
 
 
-def _resize_of(dataset: str) -> str | None:
-    """Returns the method with which a prepared data set was resized; None if it is not known."""
+def resize_of(dataset: str) -> str | None:
+    """Returns the method with which a prepared dataset was resized; None if it is not known."""
     source = root_source(dataset)
     if source in NAMES:
         return None
@@ -99,19 +99,19 @@ def _resize_of(dataset: str) -> str | None:
 
 
 def _check_sizes(sizes: dict[str, tuple[int, int]], image_size: tuple[int, int] | None) -> None:
-    """Rejects data sets of different sizes, which cannot be resized here."""
+    """Rejects datasets of different sizes, which cannot be resized here."""
     wanted = image_size or next(iter(sizes.values()), None)
     for name, size in sizes.items():
         if size != wanted and wanted is not None:
             raise ConfigError(
-                f"{name} is a data set of {size[0]}×{size[1]} pixels, expected {wanted[0]}×{wanted[1]}; compare data "
-                "sets of one size, omit --image_size, or prepare it again with --image_size="
+                f"{name} is a dataset of {size[0]}×{size[1]} pixels, expected {wanted[0]}×{wanted[1]}; compare "
+                "datasets of one size, omit --image_size, or prepare it again with --image_size="
                 f"{wanted[0]},{wanted[1]}."
             )
 
 
 def _convert(name: str, folder: Path, options: convert.ConversionOptions) -> tuple[int, int]:
-    """Converts a source to a data set in a folder. Returns the height and width of its images."""
+    """Converts a source to a dataset in a folder. Returns the height and width of its images."""
     with open_source(name, SourceOptions(label_field=NO_LABELS)) as source:
         for note in source.notes:
             _logger.warning(note)

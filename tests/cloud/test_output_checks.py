@@ -1,0 +1,149 @@
+"""Checks of the output folder and the packages before a job is sent, on a Cloud Storage server of this machine."""
+
+import json
+import os
+
+import pytest
+from local_vertex import local_service
+from specs import PACKAGE, TUNING, changed
+from submissions import RIGHT, check_error, run_submit
+
+from trainer.cloud.jobs.arguments import parse_args
+from trainer.storage import gcs, locate
+from trainer.storage.lease import hold
+from trainer.training.checkpoint.run_history import RunHistory
+from trainer.training.stored_run import config_document
+
+pytest.importorskip("yaml")
+
+SEED = {"parameterId": "seed", "integerValueSpec": {"minValue": 1, "maxValue": 9}}
+STEPS = "--steps=10"
+
+
+@pytest.fixture
+def service(monkeypatch):
+    with local_service(monkeypatch, checks_buckets=True) as service:
+        yield service
+
+
+@pytest.fixture
+def send(service, bucket, tmp_path, capsys):
+    """Submits a job with an output folder in the bucket, and args; returns exit code, messages and errors."""
+
+    def run(*args, folder=f"{bucket}/run", content=RIGHT, flags=()):
+        content = changed(content, baseOutputDirectory__outputUriPrefix=folder)
+        program = content["workerPoolSpecs"][0].get("containerSpec")
+        if program is not None:
+            program["args"] = list(args)
+        return run_submit(tmp_path, capsys, content, *flags)
+
+    return run
+
+
+def store_run(folder, *args, step=None, has_model=False):
+    """Writes the files of a run that the checks read: its config, and the name of its newest manifest."""
+    config = parse_args(args, "here").config
+    document = config_document(config, RunHistory.start({"config": config.fingerprint}))
+    locate(f"{folder}/config.json").write_bytes(document)
+    if step is not None:
+        locate(f"{folder}/checkpoints/step-{step:08}/MANIFEST.json").write_bytes(b"{}")
+    if has_model:
+        locate(f"{folder}/model/saved_model.pb").write_bytes(b"model")
+
+
+def test_a_job_is_sent_to_an_empty_folder_or_to_its_own_run(send, service, bucket):
+    assert send(STEPS)[0] == 0
+    store_run(f"{bucket}/run", STEPS)
+    assert send(STEPS)[0] == 0
+    store_run(f"{bucket}/run", STEPS, step=4)
+    assert send(STEPS)[0] == 0
+    assert send("--steps=20", "--metrics=none")[0] == 0
+    store_run(f"{bucket}/run", STEPS, step=10)
+    assert send(STEPS)[0] == 0  # the model is missing
+    assert send("--recipe=mine:own", STEPS)[0] == 2  # another recipe
+    assert send(STEPS, "--seed=7", "--allow_config_change")[0] == 0
+    assert len(service.jobs) == 6
+
+
+def test_files_of_a_run_that_ended_early_are_no_obstacle(send, bucket):
+    for name in ("events.jsonl", "logs/events.out.tfevents.1", "lease.json"):
+        locate(f"{bucket}/run/{name}").write_bytes(b"x")
+    assert send(STEPS)[0] == 0
+
+
+def test_a_folder_that_another_process_writes_is_refused(send, service, bucket):
+    store_run(f"{bucket}/run", STEPS, step=4)
+    with hold(locate(f"{bucket}/run"), "job_dir"):
+        code, _, error = send(STEPS)
+        assert code == 2 and not service.requests
+        check_error(error, f"{bucket}/run", f"process {os.getpid()}")
+        assert send(STEPS, "--wait_for_lease")[0] == 0
+    assert send(STEPS)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "mentions"),
+    [
+        ((STEPS,), ("finished", "step 10", "--steps")),
+        ((STEPS, "--seed=7"), ("seed=0", "seed=7", "--allow_config_change")),
+        (("--recipe=dcgan",), ("recipe=digits", "recipe=dcgan")),
+        (("--steps=20", "--resume=never"), ("step 10", "--resume=never")),
+    ],
+)
+def test_a_folder_with_a_run_that_would_not_resume_is_refused(send, service, bucket, args, mentions):
+    store_run(f"{bucket}/run", STEPS, step=10, has_model=True)
+    content = changed(RIGHT, scheduling={"disableRetries": True})
+    code, _, error = send(*args, content=content)
+    assert code == 2 and not service.requests
+    check_error(error, f"{bucket}/run", *mentions)
+
+
+def test_a_folder_with_other_files_is_refused(send, service, bucket):
+    locate(f"{bucket}/run/photos/1.png").write_bytes(b"x")
+    code, _, error = send(STEPS)
+    assert code == 2 and not service.requests
+    check_error(error, f"{bucket}/run", "photos/1.png")
+
+
+def test_a_missing_bucket_is_refused(send, service, bucket):
+    code, _, error = send(STEPS, folder=f"{bucket}-mispelled/run")
+    assert code == 1 and not service.requests
+    check_error(error, f"{bucket}-mispelled")
+
+
+def test_a_second_study_needs_another_folder(service, bucket, tmp_path, capsys):
+    content = changed(
+        TUNING, studySpec__parameters=[SEED], trialJobSpec__baseOutputDirectory={"outputUriPrefix": f"{bucket}/study"}
+    )
+    assert run_submit(tmp_path, capsys, content)[0] == 0
+    locate(f"{bucket}/study/2/config.json").write_bytes(b"{}")
+    code, _, error = run_submit(tmp_path, capsys, content)
+    assert code == 2 and len(service.jobs) == 1
+    check_error(error, f"{bucket}/study", "--base_output_dir", "{job_id}")
+    folders = set()
+    for _ in range(2):
+        assert run_submit(tmp_path, capsys, content, f"--base_output_dir={bucket}/study/{{job_id}}")[0] == 0
+        folders.add(service.bodies()[-1]["trialJobSpec"]["baseOutputDirectory"]["outputUriPrefix"])
+    assert len(folders) == 2 and all(folder.startswith(f"{bucket}/study/") for folder in folders)
+
+
+def test_a_package_that_does_not_exist_is_refused(send, service, bucket):
+    content = changed(
+        RIGHT,
+        workerPoolSpecs__0__containerSpec=...,
+        workerPoolSpecs__0__pythonPackageSpec=PACKAGE | {"packageUris": [f"{bucket}/gan_trainer-0.1.0.tar.gz"]},
+    )
+    code, _, error = send(content=content)
+    assert code == 2 and not service.requests
+    check_error(error, f"{bucket}/gan_trainer-0.1.0.tar.gz", "--staging_bucket")
+    locate(f"{bucket}/gan_trainer-0.1.0.tar.gz").write_bytes(b"x")
+    assert send(content=content)[0] == 0
+
+
+@pytest.mark.parametrize(("account", "code"), [(None, 1), ("gan@p.iam.gserviceaccount.com", 0)])
+def test_a_bucket_that_cannot_be_written(send, service, bucket, monkeypatch, account, code):
+    monkeypatch.setattr(gcs.BucketLocation, "missing_permissions", lambda self, names: ["storage.objects.create"])
+    flags = [f"--service_account={account}"] if account else []
+    received, messages, error = send(STEPS, flags=flags)
+    assert received == code and len(service.jobs) == 1 - code
+    assert "storage.objects.create" in (error or json.dumps(messages))

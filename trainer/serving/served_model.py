@@ -1,0 +1,257 @@
+"""Requests to an exported model: images by seed and label, or translations of images, as PNG, JPEG or WebP in base64.
+
+Shapes: `N` instances of a request, `H W C` an image.
+"""
+
+import base64
+import binascii
+import io
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from trainer.errors import DataError, StorageError, count_of, quote
+from trainer.image_io import MAX_PIXELS, place_on_white, png
+from trainer.metrics.float32 import without_tf32
+from trainer.registry import check_known
+from trainer.serving import saved_model
+from trainer.storage import Location, documents, scratch_folder
+from trainer.storage.local import LocalLocation
+
+PARAMETERS = ("label", "truncation", "format", "quality")
+"""Keys of `parameters`."""
+_INSTANCES, _PARAMETERS = "instances", "parameters"
+_REMEDY = 'send {"instances": [{"seed": 0}]}, as docs/serving.md describes'
+_LABEL = documents.optional(documents.whole(-1, 2**31 - 1))
+_TRUNCATION = documents.optional(documents.number)
+_SCHEMA = documents.record(
+    {
+        _INSTANCES: documents.list_of(documents.record({})),
+        _PARAMETERS: documents.optional(
+            documents.record(
+                {
+                    "label": _LABEL,
+                    "truncation": _TRUNCATION,
+                    "format": documents.optional(documents.text("png|jpeg|webp", "png, jpeg or webp")),
+                    "quality": documents.optional(documents.whole(1, 100)),
+                }
+            )
+        ),
+    }
+)
+_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(), "label": _LABEL, "truncation": _TRUNCATION}
+_IMAGE_INSTANCE: dict[str, documents.Check] = {"b64": documents.text()}
+_QUALITY = 90
+_BLOCK = 64
+"""Largest number of images that the model computes at once."""
+_OUT_OF_RANGE = re.compile(rf"(\w+) is out of range, (expected [^]\n]*)\] \[{saved_model.INSTANCE}\] \[(\d+)")
+_INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """A checked request.
+
+    Attributes:
+        instances: One object per image.
+        parameters: Defaults of the instances, and the format of the images.
+    """
+
+    instances: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+
+
+class ServedModel:
+    """An exported SavedModel that answers requests. Threads may share it; it answers one request after the other.
+
+    Args:
+        folder: Local folder of the model.
+        origin: Name of the model for messages.
+
+    Attributes:
+        metadata: Numbers that the export stored with the model.
+        has_labels: True if instances may have a label.
+
+    Raises:
+        StorageError: If the folder has no complete model whose files match their hashes, or an older version wrote it.
+    """
+
+    def __init__(self, folder: Path, origin: object):
+        self.metadata = saved_model.read_metadata(LocalLocation(folder))
+        if not self.metadata:
+            raise StorageError(
+                f"{origin} has no complete model whose files match their hashes; export it again, or correct the name."
+            )
+        self._model = saved_model.load(folder)
+        signatures = self._model.signatures
+        self._generate: Any = signatures.get(saved_model.IMAGE)
+        serve = signatures[saved_model.SERVE]
+        inputs = serve.structured_input_signature[1]
+        self._translate: Any = serve if "images" in inputs else None
+        if self._generate is None and self._translate is None:
+            raise StorageError(
+                f"{origin} was exported by an earlier version, without the signature {saved_model.IMAGE}; export it "
+                "again with this version."
+            )
+        self._image_shape = tuple(inputs["images"].shape[1:]) if self._translate is not None else ()
+        self.has_labels = self._generate is not None and "label" in self._generate.structured_input_signature[1]
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, location: Location) -> "ServedModel":
+        """Returns the model in a folder, local or in a bucket.
+
+        Raises:
+            StorageError: If the folder cannot be read, or as for the constructor.
+        """
+        with scratch_folder() as scratch:  # the variables are in memory after the load
+            names = [entry.name for entry in location.entries()]
+            for name in names:
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            location.download({name: scratch / name for name in names})
+            return cls(scratch, location)
+
+    @property
+    def translates(self) -> bool:
+        """True if the model maps images to images."""
+        return self._translate is not None
+
+    def example(self) -> dict[str, Any]:
+        """Returns an instance for a test request."""
+        if self._generate is not None:
+            return {"seed": 0}
+        height, width, channels = (size or 64 for size in self._image_shape)
+        return {"b64": base64.b64encode(png(np.zeros((height, width, channels), np.uint8))).decode()}
+
+    def parse(self, content: bytes, max_instances: int) -> PredictionRequest:
+        """Returns a request.
+
+        Args:
+            content: Body of the request.
+            max_instances: Maximum number of instances.
+
+        Raises:
+            TrainerError: If the request is not JSON, does not fit the schema, or has too many instances.
+        """
+        origin = "the request"
+        value = documents.parse_json(content, origin, _SCHEMA, remedy=_REMEDY)
+        _check_keys("key of the request", value, (_INSTANCES, _PARAMETERS))
+        instances, parameters = value[_INSTANCES], value.get(_PARAMETERS) or {}
+        _check_keys("parameter", parameters, PARAMETERS)
+        if not 1 <= len(instances) <= max_instances:
+            raise DataError(
+                f"the request has {count_of(len(instances), 'instance')}; send 1 to {max_instances} in one request."
+            )
+        schema = _SEED_INSTANCE if self._generate is not None else _IMAGE_INSTANCE
+        instances = [_with_whole_numbers(instance) for instance in instances]
+        for index, instance in enumerate(instances):
+            documents.check_json(instance, _place_of(index), documents.record(schema), remedy=_REMEDY)
+            _check_keys(f"key of instance {index}", instance, schema)
+        entries = [(f"{origin} has parameters.label", parameters)]
+        entries += [(f"{_place_of(index)} has a label", instance) for index, instance in enumerate(instances)]
+        labeled = [place for place, entry in entries if entry.get("label") is not None]
+        if labeled and not self.has_labels:
+            raise DataError(f"{labeled[0]}, but the model has no classes; remove it.")
+        return PredictionRequest(instances, _with_whole_numbers(parameters))
+
+    def predict(self, request: PredictionRequest) -> list[dict[str, Any]]:
+        """Returns one prediction per instance: the image as `b64`, and the seed and the label of the instance.
+
+        Raises:
+            DataError: If a value is out of range, or an image to translate cannot be used.
+        """
+        predictions = []
+        for start in range(0, len(request.instances), _BLOCK):
+            block = request.instances[start : start + _BLOCK]
+            for instance, image in zip(block, self._images(block, request.parameters, start), strict=True):
+                own = {name: instance[name] for name in ("seed", "label") if instance.get(name) is not None}
+                content = _encoded(image, request.parameters)
+                predictions.append({"b64": base64.b64encode(content).decode(), **own})
+        return predictions
+
+    def _images(self, instances: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], start: int) -> list[bytes]:
+        """Returns the images of instances as PNGs. `start` is the index of the first one."""
+        if self._translate is not None:
+            images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
+            with self._lock, without_tf32():
+                return [png(image) for image in self._translate(images=tf.constant(images))["images"].numpy()]
+
+        def column(name: str) -> list[Any]:
+            values = [instance.get(name) for instance in instances]
+            default = parameters.get(name)
+            return [(-1 if default is None else default) if value is None else value for value in values]
+
+        inputs = {"seed": tf.constant(column("seed"), tf.int64)}
+        # A number of hundreds of digits is no float32, and as much out of range as 2.
+        inputs["truncation"] = tf.constant([min(max(value, -2), 2) for value in column("truncation")], tf.float32)
+        if self.has_labels:
+            inputs["label"] = tf.constant(column("label"), tf.int32)
+        try:
+            with self._lock, without_tf32():
+                return self._generate(**inputs)["png_bytes"].numpy().tolist()
+        except tf.errors.InvalidArgumentError as error:
+            match = _OUT_OF_RANGE.search(str(error))
+            if match is None:
+                raise
+            name, expected, index = match[1], match[2], int(match[3])
+            is_own = instances[index].get(name) is not None
+            place = f"{_place_of(start + index)} has {name}" if is_own else f"the request has parameters.{name}"
+            raise DataError(f"{place}={quote(column(name)[index])}, {expected}; correct it.") from None
+
+    def _decoded(self, text: str, index: int) -> np.ndarray:
+        """Returns the image to translate of an instance, uint8 [H, W, C]."""
+        height, width, channels = self._image_shape
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=_INPUT_FORMATS) as image:
+                is_right = image.width in (width, width or image.width) and image.height == (height or image.height)
+                if not is_right or image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{_place_of(index)} has an image of {image.width}x{image.height} pixels, expected "
+                        f"{width or 'any'}x{height or 'any'}; resize it."
+                    )
+                pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
+        except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{_place_of(index)} has b64={quote(text)}, which is not an image; send a PNG, a JPEG or a WebP in "
+                "base64."
+            ) from error
+        return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _place_of(index: int) -> str:
+    """Returns the name of an instance for messages."""
+    return f"instance {index} of the request"
+
+
+def _check_keys(kind: str, value: Mapping[str, Any], known: Any) -> None:
+    for name in value:
+        check_known(kind, name, known)
+
+
+def _with_whole_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with whole numbers such as 3.0, which clients of Vertex AI may send, as integers."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in values.items()
+    }
+
+
+def _encoded(content: bytes, parameters: Mapping[str, Any]) -> bytes:
+    """Returns a PNG in the format of the parameters."""
+    name = parameters.get("format") or "png"
+    if name == "png":
+        return content
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        if name == "jpeg" and image.mode == "RGBA":  # JPEG has no alpha
+            image = place_on_white(image)
+        image.save(buffer, name.upper(), quality=parameters.get("quality") or _QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,145 @@
+"""Fills in the settings that a recipe and its user leave open.
+
+The functions are called in this order, because each of them needs more than those before:
+
+| Settings | Function | Needs |
+|---|---|---|
+| `job_dir` and other paths, `classes` | `resolve` | environment of the job, description of the dataset |
+| `steps`, `schedule_images`, `*_every_steps` | `resolve` | number of images of the dataset |
+| `num_chunks`, `metrics`, `num_metric_samples` | `with_machine_settings` | memory and devices of this machine |
+| `init_from` of a run that resumes | `with_stored_source` in `transfer.py` | stored run |
+| `init_from` with the step of its checkpoint | `with_initial_weights` in `run_state.py` | the other run |
+| `precision`, `jit_compile` | `with_compute_settings` in `trainer.models` | networks, processors of all machines |
+
+A run that resumes takes the settings that depend on the machine or on the processors from its stored config.
+`configure` calls `resolve`. `trainer.training.run` then calls `with_run_settings`, which is `with_machine_settings` and
+`with_stored_source`, and the other functions; a dry run calls `complete` instead.
+"""
+
+import logging
+
+import tensorflow as tf
+
+from trainer import metrics
+from trainer.cloud.vertex.environment import Environment
+from trainer.config import TrainConfig, compatibility
+from trainer.config.choices import JitCompile, MetricSuite, Precision
+from trainer.config.source_run import SourceRun, check_source_run
+from trainer.data import default_num_chunks, describe, num_examples
+from trainer.data.class_selection import with_class_numbers
+from trainer.metrics import inception_weights
+from trainer.models import augment, penalties, traits, with_compute_settings
+from trainer.storage import parse_path, resolve_mount
+from trainer.training.precision import supports_bfloat16
+from trainer.training.run_state import with_initial_weights
+from trainer.training.transfer import with_stored_source
+
+_logger = logging.getLogger(__name__)
+
+
+def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Checks all of a config that needs neither data nor devices, and fills in the settings that were left open.
+
+    Raises:
+        ConfigError: If a name is unknown, or settings do not fit each other or the data.
+    """
+    for name in config.penalties:
+        penalties.check_name(name)
+    if config.augment is not None:
+        augment.check_name(config.augment)
+    compatibility.check(config, traits(config))
+    config = config.without_mounts()
+    job_dir = environment.job_dir if config.job_dir is None else parse_path(config.job_dir)
+    config = config.override(job_dir=job_dir and resolve_mount(job_dir))
+    if config.init_from is not None:
+        config = config.override(init_from=str(SourceRun.parse(config.init_from)))
+    config = with_class_numbers(config)
+    num_workers = environment.cluster.num_workers if environment.cluster else 1
+    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def with_run_settings(config: TrainConfig, environment: Environment, stored: TrainConfig | None = None) -> TrainConfig:
+    """Returns a config with the settings that depend on the machine and on the stored run, and checks its `init_from`.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job.
+        stored: Stored config of the run. None: a new run.
+
+    Raises:
+        ConfigError: If two shards do not fit into memory, or `init_from` cannot be used with the other settings.
+        DataError, StorageError: If the description of the dataset cannot be read.
+    """
+    config = with_stored_source(with_machine_settings(config, environment, stored), stored)
+    check_source_run(config)
+    return config
+
+
+def complete(config: TrainConfig, environment: Environment) -> TrainConfig:
+    """Returns the config that a new run on this machine would record. It reads the run that `init_from` names.
+
+    Raises:
+        CheckpointError: If that run cannot be used.
+        ConfigError: If the networks cannot be built, or two shards do not fit into memory.
+        DataError, StorageError: If the description of the dataset cannot be read.
+    """
+    config, _ = with_initial_weights(with_run_settings(config, environment))
+    info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
+    return with_compute_settings(config, **info.model_arguments, can_use_bfloat16=supports_bfloat16())
+
+
+def with_machine_settings(
+    config: TrainConfig, environment: Environment, stored: TrainConfig | None = None
+) -> TrainConfig:
+    """Returns a config with the settings that were left open because they depend on the machine.
+
+    A resumed run keeps the number of chunks, the metric suite, the number of samples, the precision and the use of XLA
+    that it started with. `trainer.models.with_compute_settings` chooses the last two for a new run, from its networks.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job. A suite that machines of a job or a study may choose differently is not
+            chosen: the cache of weights does not count there.
+        stored: Stored config of the run. None: a new run.
+
+    Raises:
+        ConfigError: If two shards do not fit into memory.
+        DataError, StorageError: If the description of the dataset cannot be read.
+    """
+    previous = stored if stored is not None and _has_same_evaluation(config, stored) else None
+    if config.num_chunks is None:
+        num_chunks = None if stored is None else stored.num_chunks
+        config = config.override(num_chunks=num_chunks or default_num_chunks(config))
+    if stored is not None and config.precision == Precision.AUTO:
+        config = config.override(precision=stored.precision)
+    if stored is not None and config.jit_compile == JitCompile.AUTO:
+        config = config.override(jit_compile=stored.jit_compile)
+    if config.metrics == MetricSuite.AUTO:
+        config = config.override(metrics=previous.suite if previous else _choose_suite(config, environment))
+    if config.has_metrics and config.num_metric_samples is None:
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
+        config = config.override(num_metric_samples=(previous and previous.num_metric_samples) or default)
+    return config
+
+
+def _has_same_evaluation(config: TrainConfig, stored: TrainConfig) -> bool:
+    """Returns whether a config names the datasets of the stored run, and its metric suite or none in particular."""
+    has_same_data = (config.dataset, config.dataset_b) == (stored.dataset, stored.dataset_b)
+    return has_same_data and config.metrics in (MetricSuite.AUTO, stored.metrics)
+
+
+def _choose_suite(config: TrainConfig, environment: Environment) -> str:
+    """Returns the metric suite of a new run with `metrics=auto`."""
+    suite = config.suite
+    is_alone = environment.cluster is None and environment.metric_file is None
+    if suite == MetricSuite.PHOTOS and is_alone and inception_weights.is_cached():
+        suite = MetricSuite.INCEPTION.value
+    num_images = describe(config.dataset, config.padding).with_classes(config.class_numbers).num_examples
+    if num_images < metrics.min_images(suite):
+        _logger.info(
+            f"metrics=auto evaluates nothing, because {suite} needs at least {metrics.min_images(suite)} images and "
+            f"{config.dataset} has {num_images}."
+        )
+        return MetricSuite.NONE.value
+    return suite
