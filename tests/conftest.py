@@ -185,3 +185,13 @@ def tiny_data(gan: GAN, digits: Arrays, num_images: int = 64) -> tuple[np.ndarra
 def values_of(gan: GAN) -> dict[str, np.ndarray]:
     """Returns a copy of all state of a model, by name."""
     return {name: np.array(variable.numpy()) for name, variable in gan.state.items()}
+
+
+def differences(values: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Returns the largest difference of every variable whose bits differ, by name; empty if all are the same."""
+    assert values.keys() == expected.keys()
+    return {
+        name: float(np.abs(value.astype(np.float64) - expected[name].astype(np.float64)).max())
+        for name, value in values.items()
+        if value.tobytes() != expected[name].tobytes()
+    }

@@ -1,5 +1,9 @@
 """All noise is a function of (seed, purpose, step, place in the global batch)."""
 
+import random
+import threading
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,6 +70,55 @@ def test_replicas_share_the_batch_of_one():
 
 def test_the_order_depends_on_the_seed():
     assert (indices(0) != indices(0, seed=6)).any()
+
+
+def initial_weights(seed):
+    with seeded_initialization(seed):
+        network = keras.Sequential([keras.Input((3,)), *(keras.layers.Dense(4) for _ in range(20))])
+    return np.concatenate([weight.numpy().ravel() for weight in network.weights])
+
+
+def test_initial_weights_do_not_depend_on_random_numbers_of_other_threads():
+    expected, is_over = initial_weights(9), threading.Event()
+
+    def draw():
+        while not is_over.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        np.testing.assert_array_equal(initial_weights(9), expected)
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_networks_that_are_made_in_several_threads_have_the_weights_of_their_seeds():
+    seeds = [1, 1, 2, 3]
+    expected, made = [initial_weights(seed) for seed in seeds], {}
+    threads = [
+        threading.Thread(target=lambda index=index, seed=seed: made.update({index: initial_weights(seed)}))
+        for index, seed in enumerate(seeds)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, weights in enumerate(expected):
+        np.testing.assert_array_equal(made[index], weights)
+    assert (expected[1] != expected[2]).any()
+
+
+def test_an_initialization_inside_of_another_one_has_no_effect_on_it():
+    def seeds(inner):
+        with seeded_initialization(9):
+            first = keras.initializers.GlorotUniform().seed
+            if inner:
+                initial_weights(3)
+            return first, keras.initializers.GlorotUniform().seed
+
+    assert seeds(inner=True) == seeds(inner=False)
 
 
 def test_seeded_initialization_leaves_the_process_as_it_was():

@@ -8,11 +8,14 @@ numbers for the global batch.
 import contextlib
 import hashlib
 import random
+import threading
+import types
 from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.random import seed_generator as keras_seeds
 
 from trainer.networks.layers.normal_rows import PHILOX, normal_rows
 
@@ -121,16 +124,35 @@ class StepRng:
         return tf.stack([low, tf.cast(self.step, tf.uint64)])
 
 
+_initialization = threading.local()
+"""The generator of this thread's `seeded_initialization`, as the attribute `generator`."""
+
+
+def _randint(low: int, high: int) -> int:
+    """Draws the seed of an initializer or of a random layer that has none."""
+    generator: random.Random | None = getattr(_initialization, "generator", None)
+    return (generator or random).randint(low, high)
+
+
+# Keras draws these seeds from the module `random`, which all threads share: a thread that draws a number while networks
+# are made, such as that of a request to a bucket, would change their weights. Keras has no public way to replace it.
+keras_seeds.python_random = types.SimpleNamespace(randint=_randint)
+
+
 @contextlib.contextmanager
 def seeded_initialization(seed: int) -> Iterator[None]:
-    """Makes Keras's default initializers a function of `seed`.
+    """Makes Keras's default initializers a function of `seed`, whatever other threads do.
 
     It restores the generators of Python and NumPy. The global seeds of TensorFlow and Keras stay set.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(stream_key(seed, "weights") % 2**31)
+    outer = getattr(_initialization, "generator", None)
+    key = stream_key(seed, "weights") % 2**31
+    keras.utils.set_random_seed(key)
+    _initialization.generator = random.Random(key)
     try:
         yield
     finally:
+        _initialization.generator = outer
         random.setstate(python_state)
         np.random.set_state(numpy_state)
