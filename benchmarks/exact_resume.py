@@ -103,7 +103,7 @@ def prepare(folder: Path) -> None:
         path = pictures / ("a" if number % 4 else "b") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
-    arguments = [f"--source={pictures}", f"--out={folder}", "--image_size=16", "--processes=1", "--shard_mib=0.005"]
+    arguments = [f"--source={pictures}", f"--out={folder}", "--image_size=16", "--num_workers=1", "--shard_mib=0.005"]
     subprocess.run([sys.executable, "-m", "trainer", "prepare", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 

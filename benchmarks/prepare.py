@@ -91,7 +91,7 @@ def start(source: Path, out: Path, index: int, num_replicas: int, log: Path) -> 
         f"--out={out}",
         f"--image_size={_SIZE}",
     ]
-    part = [f"--num_shards={_NUM_SHARDS}", f"--replica={index}", f"--num_replicas={num_replicas}", "--processes=2"]
+    part = [f"--num_shards={_NUM_SHARDS}", f"--replica={index}", f"--num_replicas={num_replicas}", "--num_workers=2"]
     with log.open("ab") as file:
         return subprocess.Popen([*command, *part], stdout=file, stderr=file)
 

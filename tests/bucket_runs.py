@@ -43,7 +43,7 @@ def prepared(pictures, bucket):
         f"--source={bucket}/pictures",
         f"--out={bucket}/set",
         "--image_size=8",
-        "--processes=1",
+        "--num_workers=1",
         "--shard_mib=0.001",
     ]
     assert run("prepare", *flags) == 0

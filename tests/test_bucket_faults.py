@@ -148,7 +148,7 @@ def test_a_full_disk_ends_a_run_and_committed_checkpoints_stay(disk):
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_no_dataset(pictures, disk, tmp_path):
-    prepare = f"{sys.executable} -m trainer prepare --source={pictures} --image_size=64 --processes=1 --out="
+    prepare = f"{sys.executable} -m trainer prepare --source={pictures} --image_size=64 --num_workers=1 --out="
     done = on_a_disk_of(100, disk, f"{prepare}{disk}/set")
     shard = f"{disk}/set/images-00000.tfrecord"
     check_full_disk(done, shard)

@@ -165,7 +165,7 @@ def test_links_to_a_mounted_bucket_name_the_bucket(tmp_path, monkeypatch):
 def test_a_second_prepare_changes_nothing(where, pictures, bucket, tmp_path, capsys):  # noqa: F811
     out = str(tmp_path / "set") if where == "local" else f"{bucket}/set"
     (locate(out) / "images-00000.tfrecord").write_bytes(b"of the first process")
-    flags = [f"--source={pictures}", f"--out={out}", "--image_size=8", "--processes=1"]
+    flags = [f"--source={pictures}", f"--out={out}", "--image_size=8", "--num_workers=1"]
     with hold(locate(out), "out"):
         check_command_refusal(lambda arguments: run("prepare", *arguments), flags, capsys, 1, f"out={out}")
         assert set(files(out)) == {LEASE, "images-00000.tfrecord"}

@@ -34,7 +34,7 @@ def in_bucket(cloud_storage, tmp_path_factory, digits):
 
     name, arrays = new_bucket(), tmp_path_factory.mktemp("arrays") / "digits.npz"
     np.savez(arrays, images=digits.images[:200], labels=digits.labels[:200])
-    assert run("prepare", f"--source={arrays}", f"--out={name}/data/photos", "--processes=1") == 0
+    assert run("prepare", f"--source={arrays}", f"--out={name}/data/photos", "--num_workers=1") == 0
     return name
 
 

@@ -129,7 +129,7 @@ def beam():
 )
 def test_the_runners_of_beam_make_the_same_bytes(options, beam, folder, tmp_path):
     command = ["trainer", "prepare", f"--source={folder}", "--image_size=6,6", "--num_shards=5", "--max_bad_images=1"]
-    command += ["--name=set", "--processes=1"]
+    command += ["--name=set", "--num_workers=1"]
     assert commands.main([*command, f"--out={tmp_path}/expected"]) == 0
     assert commands.main([*command, f"--out={tmp_path}/out", f"--beam_options={options}"]) == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "expected")

@@ -392,7 +392,7 @@ def test_a_killed_decoding_process_is_named(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
 
     check_refusal(
-        lambda: convert_source(tmp_path, tmp_path / "out", 2, kill, image_size=(8, 8)), DataError, "--processes"
+        lambda: convert_source(tmp_path, tmp_path / "out", 2, kill, image_size=(8, 8)), DataError, "--num_workers"
     )
     assert not (tmp_path / "out/dataset.json").exists()
 
@@ -505,7 +505,7 @@ def test_images_of_64_megapixels_are_decoded_in_two_gigabytes(kind, tmp_path):
     subprocess.run([sys.executable, "-c", BOMB, kind], cwd=tmp_path, check=True)
     command = [sys.executable, "-m", "trainer", "prepare", f"--source={name}.zip", "--out=out", "--image_size=8"]
     root = Path(__file__).parents[2]
-    process = subprocess.Popen([*command, "--processes=2"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)})
+    process = subprocess.Popen([*command, "--num_workers=2"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)})
     peak = 0
     while process.poll() is None:
         peak = max(peak, tree_bytes(process.pid))

@@ -63,7 +63,7 @@ def test_what_is_no_file_is_not_replaced_by_the_description(make, folder, tmp_pa
     path.parent.mkdir()
     make(path)
     mode = path.lstat().st_mode
-    argv = ["trainer", "prepare", f"--source={folder}", f"--out={tmp_path}/out", "--processes=1"]
+    argv = ["trainer", "prepare", f"--source={folder}", f"--out={tmp_path}/out", "--num_workers=1"]
     check_command_refusal(commands.main, argv, capsys, 1, str(path))
     assert path.lstat().st_mode == mode and list(path.parent.iterdir()) == [path]
 
@@ -219,7 +219,7 @@ def run(*arguments):
 def test_the_command_writes_a_dataset_and_prints_how_to_train_on_it(folder, tmp_path, capsys):
     (folder / "a" / "empty.png").write_bytes(b"")
     out = tmp_path / "out"
-    flags = [f"--source={folder}", f"--out={out}", "--image_size=4", "--max_bad_images=2", "--processes=1"]
+    flags = [f"--source={folder}", f"--out={out}", "--image_size=4", "--max_bad_images=2", "--num_workers=1"]
     assert run(*flags, "--dry_run") == 0
     output = messages(capsys)
     assert all(fact in output for fact in ("41", "4×4×3", "--resize=crop")) and not out.exists()
@@ -242,7 +242,7 @@ def test_progress_is_shown_while_an_image_takes_long(num_processes, tmp_path, mo
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)
         (tmp_path / f"pictures/{number}.png").write_bytes(buffer.getvalue())
     monkeypatch.setattr(progress, "_SECS_BETWEEN_MESSAGES", 0.02)
-    flags = [f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", f"--processes={num_processes}"]
+    flags = [f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", f"--num_workers={num_processes}"]
     assert run(*flags, "--image_size=2000") == 0
     output = messages(capsys)
     assert "0 of 2 images." in output and re.search(r"1 of 2 images, .*, \d+ s left\.", output)
@@ -250,7 +250,7 @@ def test_progress_is_shown_while_an_image_takes_long(num_processes, tmp_path, mo
 
 def test_the_command_writes_two_domains(folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(f"--source={folder}/a", f"--source_b={folder}/b", f"--out={out}", "--processes=1") == 0
+    assert run(f"--source={folder}/a", f"--source_b={folder}/b", f"--out={out}", "--num_workers=1") == 0
     assert f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b" in messages(capsys)
     assert [len(load(str(out / domain)).images) for domain in "ab"] == [10, 10]
 

@@ -40,7 +40,7 @@ def write_pictures(folder, channels):
 
 
 def prepare(source, out, *flags):
-    flags = [f"--source={source}", f"--out={out}", "--processes=1", "--num_shards=2", *flags]
+    flags = [f"--source={source}", f"--out={out}", "--num_workers=1", "--num_shards=2", *flags]
     assert commands.main(["trainer", "prepare", *flags]) == 0
     return out
 
@@ -104,7 +104,7 @@ def test_a_set_of_pngs_is_described_as_before(tmp_path):
 def test_bytes_depend_on_the_quality_and_not_on_processes(sets, encoding, tmp_path):
     source = write_pictures(tmp_path / "pictures", 3)
     flags = [f"--encoding={encoding}", "--name=set"]
-    stated = prepare(source, tmp_path / "stated", *flags, "--quality=95", "--processes=2")
+    stated = prepare(source, tmp_path / "stated", *flags, "--quality=95", "--num_workers=2")
     lower = prepare(source, tmp_path / "lower", *flags, "--quality=40")
     shards = [digests(out) | {"dataset.json": ""} for out in (sets[encoding, 3], stated, lower)]
     assert shards[0] == shards[1] != shards[2]
@@ -192,7 +192,7 @@ def test_an_interrupted_preparation_makes_shards_of_another_encoding_again(tmp_p
 
 def test_small_images_are_divided_into_shards_by_their_encoded_size(tmp_path):
     source = write_pictures(tmp_path / "pictures", 3)
-    flags = [f"--source={source}", "--image_size=2,2", "--shard_mib=0.001", "--encoding=jpeg", "--processes=1"]
+    flags = [f"--source={source}", "--image_size=2,2", "--shard_mib=0.001", "--encoding=jpeg", "--num_workers=1"]
     assert commands.main(["trainer", "prepare", *flags, f"--out={tmp_path}/out"]) == 0
     shards = read_dataset_spec(locate(tmp_path / "out")).shards
     assert len(shards) > 1 and max(shard.num_bytes for shard in shards) < 3 * 1049

@@ -131,7 +131,7 @@ def test_an_archive_with_a_hostile_member_is_refused(kind, key, work, outside, r
     with pytest.raises(DataError) as caught, open_source(str(work / kind)):
         pass
     check_raised(caught)
-    refused(run("prepare", f"--source={work / kind}", f"--out={work}/set", "--processes=1"))
+    refused(run("prepare", f"--source={work / kind}", f"--out={work}/set", "--num_workers=1"))
     assert [path.name for path in work.iterdir()] == [kind]
 
 
@@ -167,7 +167,7 @@ def test_a_csv_with_a_hostile_path_is_refused(where, key, request, work, outside
     with pytest.raises(DataError) as caught, open_source(source):
         pass
     check_raised(caught)
-    refused(run("prepare", f"--source={source}", f"--out={work}/set", "--processes=1"))
+    refused(run("prepare", f"--source={source}", f"--out={work}/set", "--num_workers=1"))
     assert [path.name for path in work.iterdir()] == ["x.csv"]
 
 

@@ -382,6 +382,6 @@ def test_the_command_tells_what_is_left_out_before_it_writes(tmp_path, capsys):
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (note,) = [record for record in records if record["severity"] == "WARNING"]
     assert "1 .heic" in note["message"] and not (tmp_path / "out").exists()
-    assert commands.main([*command, "--processes=1"]) == 0
+    assert commands.main([*command, "--num_workers=1"]) == 0
     spec = json.loads((tmp_path / "out/dataset.json").read_text())
     assert spec["class_counts"] == [2, 1] and spec["options"]["split"] == ["train", "test"]

@@ -43,7 +43,7 @@ def make_folders(root, inputs="input", images="target", numbers=range(6), names=
 
 
 def prepare(source, out, *flags):
-    flags = [f"--source={source}", f"--out={out}", "--processes=1", *flags]
+    flags = [f"--source={source}", f"--out={out}", "--num_workers=1", *flags]
     assert commands.main(["trainer", "prepare", *flags]) == 0
     return load(str(out))
 
@@ -95,7 +95,7 @@ def test_names_may_differ_in_their_suffix_and_archives_are_read(tmp_path):
             Image.open(tmp_path / f"input/{number}.png").save(tmp_path / f"{number}.bmp")
             archive.write(tmp_path / f"{number}.bmp", f"all/input/{number}.bmp")
             archive.write(tmp_path / f"target/{number}.png", f"all/target/{number}.png")
-    assert_paired(prepare(tmp_path / "pairs.zip", tmp_path / "set", "--paired", "--processes=2"))
+    assert_paired(prepare(tmp_path / "pairs.zip", tmp_path / "set", "--paired", "--num_workers=2"))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -216,14 +216,14 @@ def test_pairs_that_do_not_fit_are_refused(tmp_path, capsys, name):
     files = make_folders(tmp_path / "files")
     if change is not None:
         change(files)
-    argv = ["prepare", f"--source={files}", f"--out={tmp_path / 'set'}", "--processes=1", *flags]
+    argv = ["prepare", f"--source={files}", f"--out={tmp_path / 'set'}", "--num_workers=1", *flags]
     check_command_refusal(commands.main, ["trainer", *argv], capsys, code, *mentions)
     assert not (tmp_path / "set/dataset.json").exists()
 
 
 def test_a_file_that_has_no_two_halves_is_refused(tmp_path, capsys):
     save(tmp_path / "files/0.png", picture(0, 3)[:, :11])
-    argv = [f"--source={tmp_path / 'files'}", f"--out={tmp_path / 'set'}", "--paired=side_by_side", "--processes=1"]
+    argv = [f"--source={tmp_path / 'files'}", f"--out={tmp_path / 'set'}", "--paired=side_by_side", "--num_workers=1"]
     check_command_refusal(commands.main, ["trainer", "prepare", *argv], capsys, 1, "0.png", "11")
 
 

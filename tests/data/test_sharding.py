@@ -18,7 +18,7 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
-from trainer.cli import shard_flags
+from trainer.cli import filter_flags, shard_flags
 from trainer.cloud.vertex.environment import Environment
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
 from trainer.data.loading import load
@@ -247,7 +247,7 @@ def test_an_estimate_from_all_images_equals_the_dataset_and_writes_nothing(folde
     assert result.allows_bad_images(options)
     assert not result.allows_bad_images(dataclasses.replace(options, max_bad_images=0))
     command = ["trainer", "prepare", f"--source={folder}", f"--out={tmp_path}/new", "--image_size=6", "--dry_run"]
-    assert commands.main([*command, "--num_shards=6", "--processes=1"]) == 0
+    assert commands.main([*command, "--num_shards=6", "--num_workers=1"]) == 0
     printed = "".join(capsys.readouterr())
     assert "42 images" in printed and "6 shards" in printed and "cut.png" in printed and "--max_bad" in printed
     assert not (tmp_path / "new").exists()
@@ -292,7 +292,7 @@ def test_pairs_are_duplicates_if_both_images_are_equal(tmp_path):
         for position, number in enumerate(numbers):
             write_picture(tmp_path / "pictures" / name / f"{position}.png", number)
     command = ["trainer", "prepare", f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", "--paired"]
-    assert commands.main([*command, "--drop_duplicates", "--processes=1"]) == 0
+    assert commands.main([*command, "--drop_duplicates", "--num_workers=1"]) == 0
     description = json.loads((tmp_path / "out" / SPEC_NAME).read_text())
     assert description["num_examples"] == 3 and description["options"]["drop_duplicates"] is True
 
@@ -315,14 +315,13 @@ def test_more_shards_than_images_are_refused(num_shards, folder, tmp_path):
 
 @pytest.mark.parametrize("text", ["0.1", "101%", "-1%", "nan%", "1e1%", "", "%", "٣%"])
 def test_a_share_that_is_no_percentage_is_refused(text):
-    check_refusal(lambda: shard_flags.parse_share(text), ConfigError, "max_bad")
-    assert shard_flags.parse_share("0.1%") == pytest.approx(0.001) and shard_flags.parse_share(None) == 0
+    check_refusal(lambda: filter_flags.parse_share(text), ConfigError, "max_bad")
+    assert filter_flags.parse_share("0.1%") == pytest.approx(0.001) and filter_flags.parse_share(None) == 0
 
 
 def part_of(task=None, *, job="7", **flags):
     """The part of a machine with flags, and of a job with a chief, two workers and an evaluator if it has a task."""
     values = absl_flags.FlagValues()
-    absl_flags.DEFINE_integer("processes", None, "Needed for its alias.", flag_values=values)
     shard_flags.define_flags(values)
     values([""] + [f"--{name}={value}" for name, value in flags.items()])
     pools = {"workerpool0": ["a:1"], "workerpool1": ["b:1", "c:1"], "workerpool3": ["d:1"]}
@@ -347,7 +346,7 @@ def test_each_machine_of_a_job_makes_a_part_of_its_own():
 @pytest.mark.slow
 def test_killed_replicas_resume_with_the_same_bytes(folder, expected, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
-    common = [f"--source={folder}", f"--out={out}", f"--num_shards={NUM_SHARDS}", "--processes=1", "--num_replicas=2"]
+    common = [f"--source={folder}", f"--out={out}", f"--num_shards={NUM_SHARDS}", "--num_workers=1", "--num_replicas=2"]
 
     def start(index):
         command = [sys.executable, "-m", "trainer", "prepare", *common, f"--replica={index}"]

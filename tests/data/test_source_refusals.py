@@ -254,7 +254,7 @@ PREPARE = [
     (["--shard_mib=nan"], 2, ("shard_mib=nan", "finite")),
     (["--shard_mib=inf"], 2, ("shard_mib=inf", "finite")),
     (["--shard_mib=1e6"], 2, ("shard_mib=1000000.0", "65,536")),
-    (["--processes=100000"], 2, ("--processes=100000", "256")),
+    (["--num_workers=100000"], 2, ("--num_workers=100000", "256")),
     (["--channels=2"], 2, ("--channels=2", "1 or 3")),
     (["--encoding=avif"], 2, ("--encoding=avif", "jpeg", "webp")),
     (["--encoding=jpeg", "--quality=0"], 2, ("--quality=0", "1")),

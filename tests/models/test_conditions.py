@@ -42,7 +42,7 @@ def write_files(root, rows=None):
     if rows is None:
         rows = [f"{number}.png,{vector_text(vector)}" for number, vector in enumerate(vectors)]
     (root / "table.csv").write_text("\n".join([f"file_name,{','.join(NAMES)}", *rows]))
-    return ["trainer", "prepare", f"--source={root / 'files'}", f"--conditions={root / 'table.csv'}", "--processes=1"]
+    return ["trainer", "prepare", f"--source={root / 'files'}", f"--conditions={root / 'table.csv'}", "--num_workers=1"]
 
 
 @pytest.fixture(scope="module")

@@ -314,7 +314,7 @@ def pictures(tmp_path):
 
 
 def prepare(pictures, out, *flags):
-    return run("prepare", f"--source={pictures}", f"--out={out}", "--image_size=8", "--processes=1", *flags)
+    return run("prepare", f"--source={pictures}", f"--out={out}", "--image_size=8", "--num_workers=1", *flags)
 
 
 @pytest.mark.parametrize("flag", ["--statistics", "--statistics=photos", "--statistics=true"])
@@ -336,7 +336,7 @@ def test_statistics_of_too_few_images_are_refused_and_the_set_is_kept(pictures, 
     for number in range(11, 24):
         (pictures / f"{number}.png").unlink()
     argv = ["trainer", "prepare", f"--source={pictures}", f"--out={tmp_path / 'set'}", "--image_size=8", "--statistics"]
-    assert commands.main([*argv, "--processes=1"]) == 1
+    assert commands.main([*argv, "--num_workers=1"]) == 1
     error = capsys.readouterr().err
     assert all(mention in error for mention in (str(tmp_path / "set"), "11", "12", "--statistics")), error
     assert run("inspect", f"--dataset={tmp_path / 'set'}", "--verify") == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app, conversion_messages as messages, example_flags, shard_flags
+from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags
 from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
 from trainer.cli.progress import ProgressReporter
 from trainer.cloud.vertex.environment import Environment
@@ -35,7 +35,6 @@ SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .t
 or IDX file of arrays; a .csv or .parquet of paths and labels; a .parquet, .tfrecord or WebDataset .tar file of encoded
 images, or a folder of such files; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
 """
-_MAX_PROCESSES = 256
 _AUTO_STATISTICS = {"true": MetricSuite.AUTO.value, "false": None}
 """Suites of the values of --statistics that name none."""
 _STATISTICS_SETTINGS = ("num_metric_samples", "inception_weights")
@@ -72,23 +71,9 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_float(
         "shard_mib", 64.0, "Approximate size of a shard in MiB.", lower_bound=0.001, flag_values=values
     )
-    absl_flags.DEFINE_integer(
-        "max_bad_images",
-        0,
-        "Maximum number of unreadable images to skip, and of files without a partner in pairs of folders.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    absl_flags.DEFINE_integer(
-        "processes",
-        None,
-        "Number of processes that decode images. None: one per CPU core.",
-        lower_bound=1,
-        upper_bound=_MAX_PROCESSES,
-        flag_values=values,
-    )
     example_flags.define_flags(values)
     shard_flags.define_flags(values)
+    filter_flags.define_flags(values)
     _define_statistics_flags(values)
     absl_flags.DEFINE_bool(
         "dry_run",
@@ -171,11 +156,11 @@ def run_command(values: absl_flags.FlagValues) -> None:
         shard_mib=values.shard_mib,
         num_shards=values.num_shards,
         max_bad_images=values.max_bad_images,
-        max_bad_share=shard_flags.parse_share(values.max_bad),
+        max_bad_share=filter_flags.parse_share(values.max_bad),
         min_side=values.min_side,
         max_aspect_ratio=values.max_aspect_ratio,
         drop_duplicates=values.drop_duplicates,
-        num_processes=values.processes,
+        num_processes=values.num_workers,
         bits=values.bits,
         encoding=values.encoding,
         quality=values.quality,
@@ -309,7 +294,7 @@ def _prepare(
 def _beam_shards(
     open_source: Callable[[], AbstractContextManager[Source]], options: "ConversionOptions", out: str, beam_options: Any
 ) -> Callable[["PartConversion", Sequence[int]], None]:
-    """Returns a function that makes shards with Apache Beam. Without `--processes`, each worker decodes by itself."""
+    """Returns a function that makes shards with Apache Beam. Without `--num_workers`, each worker decodes by itself."""
     from trainer.data.prepare import beam_pipeline
 
     options = dataclasses.replace(options, num_processes=options.num_processes or 1)

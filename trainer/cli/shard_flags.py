@@ -1,6 +1,5 @@
-"""Flags of `prepare` for shards, several machines, and images to leave out."""
+"""Flags of `prepare` for shards, processes and machines."""
 
-import re
 from typing import Any
 
 from absl import flags as absl_flags
@@ -10,8 +9,7 @@ from trainer.data.prepare.sharding import MAX_SHARDS, Part
 from trainer.errors import ConfigError, quote
 
 _MAX_REPLICAS = 10_000
-_MAX_ASPECT_RATIO = 65_536.0
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%", re.ASCII)
+_MAX_WORKERS = 256
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -24,7 +22,14 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         upper_bound=MAX_SHARDS,
         flag_values=values,
     )
-    absl_flags.DEFINE_alias("num_workers", "processes", flag_values=values)
+    absl_flags.DEFINE_integer(
+        "num_workers",
+        None,
+        "Number of processes that decode images. None: one per CPU core.",
+        lower_bound=1,
+        upper_bound=_MAX_WORKERS,
+        flag_values=values,
+    )
     absl_flags.DEFINE_integer(
         "replica",
         None,
@@ -45,33 +50,6 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         None,
         "Make the shards with Apache Beam, with these options of a pipeline, such as --runner=DataflowRunner "
         "--project=PROJECT --region=REGION --temp_location=gs://BUCKET/tmp. None: without Beam.",
-        flag_values=values,
-    )
-    absl_flags.DEFINE_string(
-        "max_bad",
-        None,
-        "Maximum share of unreadable images to skip, such as 0.1%. With --max_bad_images, the larger number applies.",
-        flag_values=values,
-    )
-    absl_flags.DEFINE_integer(
-        "min_side",
-        None,
-        "Leave out images whose shorter side has fewer pixels. None: no limit.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    absl_flags.DEFINE_float(
-        "max_aspect_ratio",
-        None,
-        "Leave out images whose longer side is more than this number of times the shorter one. None: no limit.",
-        lower_bound=1.0,
-        upper_bound=_MAX_ASPECT_RATIO,
-        flag_values=values,
-    )
-    absl_flags.DEFINE_bool(
-        "drop_duplicates",
-        False,
-        "Of several images with the same content, use only the first one. This reads the images of equal size twice.",
         flag_values=values,
     )
 
@@ -121,20 +99,3 @@ def parse_beam_options(values: absl_flags.FlagValues, part: Part) -> Any:
 
     paths = (values.out, values.source, values.source_b, values.image_root, values.conditions)
     return beam_pipeline.parse_options(values.beam_options, [path for path in paths if path is not None])
-
-
-def parse_share(text: str | None) -> float:
-    """Returns the share in [0, 1] that a percentage states; 0 without one.
-
-    Raises:
-        ConfigError: If the text is not a percentage from 0% to 100%.
-    """
-    if text is None:
-        return 0.0
-    match = _PERCENT.fullmatch(text.strip())
-    if match is None or float(match[1]) > 100:
-        raise ConfigError(
-            f"max_bad={quote(text)} is not a percentage from 0% to 100%, such as 0.1%; for a number of images, use "
-            "--max_bad_images."
-        )
-    return float(match[1]) / 100

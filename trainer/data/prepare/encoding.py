@@ -75,7 +75,7 @@ def encode_images(
                 names = " or ".join(quote(source.items[index].name) for index in pool.current_images())
                 raise DataError(
                     f"a process was killed while it decoded {names or 'images'}, perhaps because the memory was full; "
-                    "remove the image, or use fewer --processes."
+                    "remove the image, or use fewer --num_workers."
                 ) from error
 
 
