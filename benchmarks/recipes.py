@@ -14,6 +14,7 @@ folder per class:
     python -m trainer prepare --source=cifar10.zip --out=data/cifar32 --image_size=32,32
     python -m trainer prepare --source=cifar10.zip --out=data/cifar64 --image_size=64,64
     python -m trainer prepare --source=flowers.zip --out=data/flowers64 --image_size=64,64
+    python -m trainer prepare --source=flowers.zip --out=data/flowers300 --image_size=64,64 --limit=300
 
 Rows run one after the other, each in its own process. A measured row is not run again unless its recipe has changed; an
 interrupted row resumes from its checkpoint. When the time is over, or on SIGTERM or Ctrl-C, the current row receives
@@ -70,6 +71,7 @@ PHOTOGRAPHS: list[Row] = [
         for name, recipe, flags, why in (
             ("photos_cifar", "photos", (), "`photos` on CIFAR-10 without labels."),
             ("photos_cifar_labels", "photos", ("--model=conditional",), "`photos` on CIFAR-10 with labels."),
+            ("stylegan2_ada_cifar", "stylegan2_ada", (), "`stylegan2_ada` on CIFAR-10 without labels."),
             ("hinge_sn_cifar", "hinge_sn", (), "`hinge_sn` on CIFAR-10."),
             ("dcgan_cifar", "dcgan", (), "`dcgan` on CIFAR-10."),
         )
@@ -80,7 +82,15 @@ PHOTOGRAPHS: list[Row] = [
             ("photos_flowers", "photos", (), "`photos` on 4,317 flowers."),
             ("photos_flowers_seed1", "photos", ("--seed=1",), "`photos_flowers` with another seed."),
             ("photos_flowers_seed2", "photos", ("--seed=2",), "`photos_flowers` with another seed."),
+            ("stylegan2_ada_flowers", "stylegan2_ada", (), "`stylegan2_ada` on the flowers."),
             ("dcgan_paper_flowers", "dcgan_paper", ("--padding=0",), "`dcgan_paper` on the flowers."),
+        )
+    ),
+    *(
+        Row(name, recipe, (), why, "flowers300", core_minutes=_CORE_MINUTES)
+        for name, recipe, why in (
+            ("photos_few", "photos", "`photos` on 300 flowers."),
+            ("fastgan_few", "fastgan", "`fastgan` on 300 flowers."),
         )
     ),
     Row(
