@@ -54,3 +54,10 @@ def test_a_users_settings_decide():
     config = config_of(settings={"global_batch_size": 8, "epochs": 2.0})
     assert (config.global_batch_size, config.steps) == (8, None)
     assert config.penalty_weight == pytest.approx(0.0002 * 256**2 / 8)
+
+
+def test_the_intervals_follow_the_length_that_a_user_gives():
+    for settings in ({"epochs": 4.0}, {"steps": 1250}):
+        config = config_of(settings={"global_batch_size": 16, **settings})
+        assert config.evaluate_every_steps == pytest.approx(125, abs=5)
+        assert config.sample_every_steps == pytest.approx(62, abs=3)

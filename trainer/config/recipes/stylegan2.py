@@ -14,6 +14,8 @@ _SMALLEST, _LARGEST = 32, 1024
 """Sides of images that the automatic settings are for. Smaller and larger images take those of the nearest side."""
 _GROUP_SIZE = 4
 """Images in a group of the minibatch standard deviation."""
+_NUM_EVALUATIONS = 10
+"""Evaluations of a run."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ def stylegan2(context: RecipeContext) -> TrainConfig:
         gamma, half_life, reason = 0.01, 500_000, "the published value for 32x32"
         ema_reason = reason
     images = lookup(_WIDTHS[Size(context.size)].images, side)
-    steps, _ = context.choose_steps(batch, math.ceil(images / batch), f"size={context.size}: {images:,} images")
-    every_steps = max(1, (steps or 1000) // 20)
+    steps, num_steps = context.choose_steps(batch, math.ceil(images / batch), f"size={context.size}: {images:,} images")
     rate, rate_reason = (0.002, "1024x1024 and more") if side >= 1024 else (0.0025, "less than 1024x1024")
     return TrainConfig(
         model="stylegan2",
@@ -76,9 +77,7 @@ def stylegan2(context: RecipeContext) -> TrainConfig:
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
         global_batch_size=batch,
         steps=steps,
-        sample_every_steps=every_steps,
-        checkpoint_every_steps=every_steps,
-        evaluate_every_steps=2 * every_steps,
+        **context.choose_intervals(num_steps, _NUM_EVALUATIONS),
     )
 
 
