@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.architecture_options import DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.cases import Case
 from benchmarks.peers import keras_r3gan
 
 

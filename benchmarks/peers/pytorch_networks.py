@@ -7,7 +7,8 @@ import math
 
 from torch import nn
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.architecture_options import DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.cases import Case
 from benchmarks.peers import pytorch_r3gan
 
 _EPSILON = 1e-3
