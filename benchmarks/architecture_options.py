@@ -1,9 +1,11 @@
-"""Options of the architectures that the peers of the throughput benchmark implement.
+"""Options of the architectures and models that the peers of the throughput benchmark implement.
 
 Legend: `H W C` image shape.
 """
 
 import dataclasses
+
+from trainer.config.image_sizes import nearest_power_of_two, num_halvings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,31 @@ class R3ganOptions:
     def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
         """Returns height and width of the base map."""
         return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stylegan2Options:
+    """Options of the architecture `stylegan2`."""
+
+    channel_base: int
+    max_filters: int
+    mapping_layers: int
+    mapping_units: int
+    group_size: int
+    residual: bool
+
+    def stage_filters(self, image_shape: tuple[int, int, int]) -> list[int]:
+        """Returns the number of channels of each stage, from the image to the base map."""
+        height, width, _ = image_shape
+        side = nearest_power_of_two(height, width)
+        stages = range(num_halvings(height, width) + 1)
+        return [max(1, min(self.channel_base * 2**stage // side, self.max_filters)) for stage in stages]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stylegan2ModelOptions:
+    """Options of the model `stylegan2`."""
+
+    style_mixing: float
+    path_length_weight: float
+    path_length_every_steps: int
