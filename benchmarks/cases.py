@@ -4,13 +4,22 @@ Legend: `B` batch size, `N` images, `H W C` image shape, `Z` latent size, `K` cl
 """
 
 import dataclasses
+import inspect
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.architecture_options import (
+    DcganOptions,
+    MlpOptions,
+    R3ganOptions,
+    Stylegan2ModelOptions,
+    Stylegan2Options,
+)
 from trainer.config import TrainConfig, recipes
 
 
@@ -78,14 +87,15 @@ def _r3gan() -> TrainConfig:
     )
 
 
-def _photos() -> TrainConfig:
-    """Returns the recipe `photos` for two CPU cores."""
-    shape = IMAGE_SHAPES["photos"]
-    return recipes.get("photos", recipes.RecipeContext(image_shape=shape, num_images=50_000, size="small"))
+def _for_two_cores(name: str) -> TrainConfig:
+    """Returns a recipe that depends on images and devices, for two CPU cores. The case has the recipe's name."""
+    context = recipes.RecipeContext(image_shape=IMAGE_SHAPES[name], num_images=50_000, size="small")
+    return recipes.get(name, context)
 
 
 CASES: dict[str, Callable[[], TrainConfig]] = {
-    "photos": _photos,
+    "photos": lambda: _for_two_cores("photos"),
+    "stylegan2": lambda: _for_two_cores("stylegan2"),
     "r3gan": _r3gan,
     "dcgan_paper": lambda: recipes.get("dcgan_paper"),
     "digits": lambda: recipes.get("digits"),
@@ -98,6 +108,7 @@ CASES: dict[str, Callable[[], TrainConfig]] = {
 
 IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
     "photos": (32, 32, 3),
+    "stylegan2": (32, 32, 3),
     "r3gan": (32, 32, 3),
     "dcgan_paper": (64, 64, 3),
 }
@@ -118,67 +129,24 @@ _OMITTED: dict[str, Any] = {
     "ema_half_life_images": 0.0,
 }
 
+Options = DcganOptions | MlpOptions | R3ganOptions | Stylegan2Options
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DcganOptions:
-    """Options of the architecture `dcgan` that the peers implement; all others must have their defaults."""
+_OPTION_CLASSES: dict[str, type[Options]] = {
+    "dcgan": DcganOptions,
+    "mlp": MlpOptions,
+    "r3gan": R3ganOptions,
+    "stylegan2": Stylegan2Options,
+}
+_MODELS: dict[str, tuple[str, ...]] = {
+    "dcgan": ("gan", "conditional"),
+    "mlp": ("gan", "conditional"),
+    "r3gan": ("gan",),
+    "stylegan2": ("stylegan2",),
+}
+"""Models that the peers implement, by architecture."""
 
-    generator_filters: list[int]
-    generator_strides: list[int]
-    generator_activation: str
-    discriminator_filters: list[int]
-    discriminator_batch_norm: str
-    kernel_size: int
-    leaky_slope: float
-    batch_norm_momentum: float
-    dropout: float
-    initializer: str
-    generator_stem: str
-    discriminator_head: str
-
-    def normalizes(self, depth: int) -> bool:
-        """Returns whether batch norm follows convolution number `depth` of the discriminator."""
-        layers = self.discriminator_batch_norm
-        return layers == "all" or (layers == "hidden" and depth > 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MlpOptions:
-    """Options of the architecture `mlp`."""
-
-    generator_units: list[int]
-    discriminator_units: list[int]
-    generator_activation: str
-    discriminator_activation: str
-    leaky_slope: float
-    batch_norm_momentum: float | None
-    dropout: float
-    initializer: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class R3ganOptions:
-    """Options of the architecture `r3gan`. Stages of the generator begin at the base map, those of D at the image."""
-
-    generator_filters: list[int]
-    discriminator_filters: list[int]
-    blocks_per_stage: int
-    expansion: int
-    group_size: int
-
-    def hidden(self, filters: int) -> tuple[int, int]:
-        """Returns the number of channels inside of a block, and the number of groups of its 3×3 convolution."""
-        hidden = filters * self.expansion
-        return hidden, hidden // self.group_size
-
-    def base_size(self, image_shape: tuple[int, int, int], num_stages: int) -> tuple[int, int]:
-        """Returns height and width of the base map."""
-        return image_shape[0] >> (num_stages - 1), image_shape[1] >> (num_stages - 1)
-
-
-Options = DcganOptions | MlpOptions | R3ganOptions
-
-_OPTION_CLASSES: dict[str, type[Options]] = {"dcgan": DcganOptions, "mlp": MlpOptions, "r3gan": R3ganOptions}
+PEERS = ("tf", "keras", "torch")
+"""Names of all peers."""
 
 
 class Contender(Protocol):
@@ -201,7 +169,7 @@ class Case:
     """A config without EMA, augmentation and schedules, and its data in memory.
 
     Attributes:
-        config: Config with complete `architecture_options`.
+        config: Config with complete `architecture_options` and `model_options`.
         images: uint8 array of shape [N, H, W, C]; N is a multiple of the batch size.
         labels: int32 array of shape [N].
         num_classes: K of a conditional config, otherwise 0.
@@ -226,6 +194,24 @@ class Case:
     def options(self) -> Options:
         """All options of the architecture."""
         return _OPTION_CLASSES[self.config.architecture](**self.config.architecture_options)
+
+    @property
+    def model_options(self) -> Stylegan2ModelOptions | None:
+        """All options of the model; None if it has none."""
+        return Stylegan2ModelOptions(**self.config.model_options) if self.config.model == "stylegan2" else None
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the peers that implement the networks."""
+        return ("torch",) if self.config.architecture == "stylegan2" else PEERS
+
+    @property
+    def steps_per_cycle(self) -> int:
+        """Number of steps after which the penalties of both networks repeat."""
+        options, every = self.model_options, self.config.penalty_every_steps if self.config.penalties else 1
+        if options is None or not options.path_length_weight:
+            return every
+        return math.lcm(every, options.path_length_every_steps)
 
     @property
     def float_images(self) -> np.ndarray:
@@ -264,6 +250,7 @@ def from_config(config: TrainConfig, image_shape: tuple[int, int, int] | None = 
 
     config = config.override(
         architecture_options=_complete_options(config),
+        model_options=_complete_model_options(config),
         padding=0 if image_shape else config.padding,
         **_OMITTED,
     )
@@ -286,7 +273,7 @@ def _check_implemented(config: TrainConfig) -> None:
         "discriminator_repeats": config.discriminator_repeats == 1,
         "penalty_every_steps": config.update_order == "alternating" or config.penalty_every_steps == 1,
         "discriminator_updates": config.discriminator_updates == "together",
-        "model": config.model == "gan" or (config.model == "conditional" and config.architecture != "r3gan"),
+        "model": config.model in _MODELS[config.architecture],
     }
     for name, is_implemented in implemented.items():
         if not is_implemented:
@@ -310,3 +297,14 @@ def _complete_options(config: TrainConfig) -> dict[str, Any]:
             f"the peers do not implement the options {', '.join(unsupported)} of {config.architecture}; add them first."
         )
     return {name: value for name, value in (defaults | dict(options)).items() if name in supported}
+
+
+def _complete_model_options(config: TrainConfig) -> dict[str, Any]:
+    """Returns the options of the model, including defaults."""
+    from trainer.models import StyleGAN2
+
+    if config.model != "stylegan2":
+        return dict(config.model_options)
+    parameters = inspect.signature(StyleGAN2).parameters
+    names = [option.name for option in dataclasses.fields(Stylegan2ModelOptions)]
+    return {name: parameters[name].default for name in names} | dict(config.model_options)

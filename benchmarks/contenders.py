@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,6 +43,11 @@ def busy_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / _TICKS_PER_SEC
 
 
+def whole_cycles(num_steps: float, cycle: int) -> int:
+    """Returns the number of steps that is a positive multiple of `cycle` and at least `num_steps`, which is rounded."""
+    return max(1, math.ceil(round(num_steps) / cycle)) * cycle
+
+
 class Worker:
     """A process with a contender that is ready to train.
 
@@ -52,6 +58,8 @@ class Worker:
         precisions: Precisions to choose from: float32, bfloat16, or both.
         seconds: Intended length of a turn.
         num_steps: Number of steps of a turn; 0 for as many as fit into `seconds`.
+        cycle: Number of steps after which lazy penalties repeat. Turns of `seconds` are rounded up to whole cycles, so
+            that each contender has its share of penalties.
 
     Raises:
         RuntimeError: If the process died. The message has the end of its log.
@@ -65,6 +73,7 @@ class Worker:
         precisions: Sequence[str],
         seconds: float,
         num_steps: int = 0,
+        cycle: int = 1,
     ):
         self.name, self._batch_size = name, batch_size
         self._log = folder / f"{name}.log"
@@ -83,7 +92,7 @@ class Worker:
         self.precision: str = ready["precision"]
         self.trials: dict[str, float] = ready["trials"]
         self.num_parameters: list[int] = ready["num_parameters"]
-        self.num_steps = num_steps or max(1, round(seconds * ready["images_per_sec"] / batch_size))
+        self.num_steps = num_steps or whole_cycles(seconds * ready["images_per_sec"] / batch_size, cycle)
         self.turns: list[Turn] = []
 
     @property

@@ -43,7 +43,8 @@ def measure(engine: Engine, batch_size: int, num_steps: int) -> dict[str, Any]:
     """Times steps and products in turn.
 
     Returns:
-        `seconds_per_step`, and under `ours` and `plain` the `seconds` and the `share` of all products of a step.
+        `seconds_per_step`, and under `ours` and `plain` the `seconds` and the `share` of all products of a step. The
+        latter are missing if the networks have no layers that are convolutions or matrix products of Keras.
     """
     empty_function = tf.function(lambda: tf.constant(0.0))
     products: dict[str, list[tuple[float, Callable[[], object]]]] = {
@@ -63,6 +64,8 @@ def measure(engine: Engine, batch_size: int, num_steps: int) -> dict[str, Any]:
     step, overhead = float(np.median(steps)), float(np.median(overheads))
     result: dict[str, Any] = {"seconds_per_step": step}
     for name, calls in products.items():
+        if not calls:
+            continue
         medians = [max(0.0, float(np.median(seconds)) - overhead) for seconds in times[name]]
         total = sum(count * median for (count, _), median in zip(calls, medians, strict=True))
         result[name] = {"seconds": total, "share": total / step}

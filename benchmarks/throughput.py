@@ -10,7 +10,7 @@ Contenders: `tf` is a plain TensorFlow loop like the tutorial's. `keras` is Kera
 `train_step`, the faster of XLA on and off. `torch` is PyTorch, the fastest of its memory formats and optimizer forms,
 then the faster of eager and `torch.compile`, which needs a C++ compiler. Each contender, this package included, also
 chooses the faster precision of `--precisions`. The column `variant` shows the form that won, and the file of `--json`
-the speed of all of them in a trial.
+the speed of all of them in a trial. Only `torch` takes part in the case `stylegan2`.
 
 All train networks of the same shapes (the number of weights is compared) with the same batch size, loss, optimizer and
 phases on the same images, without augmentation, EMA and schedules. Each runs in its own process. Contenders take turns
@@ -23,7 +23,8 @@ processor is repeated. Waiting contenders block on their input; the last line of
 - `ratio to the best`: our median over that of the best peer, then our best round over the best round of any peer.
 - `constant input`: speed of our step with data gather and shuffle, over that of the same step on one constant batch. A
   value of 1 means that the input costs nothing.
-- `bare products`: share of our step that its convolutions and matrix products take; see `products.py`.
+- `bare products`: share of our step that its convolutions and matrix products take; see `products.py`. The case
+  `stylegan2` has no such line, because its layers are not subclasses of Keras's.
 - `checkpoint`: relative cost of a checkpoint every 200 steps, including the wait for the last one.
 """
 
@@ -51,7 +52,6 @@ from trainer.cli import app
 from trainer.errors import ConfigError, quote
 from trainer.registry import check_known
 
-_PEERS = ("tf", "keras", "torch")
 _PRECISIONS = ("float32", "bfloat16")
 _PATIENCE_SECS = 60.0
 _NUM_ATTEMPTS = 3
@@ -68,7 +68,7 @@ def measure(name: str, peers: list[str], values: absl_flags.FlagValues) -> dict[
 
     Args:
         name: Name of the case.
-        peers: Names of the peers.
+        peers: Names of the peers, of which those that do not implement the case are omitted.
         values: Flags of the command.
 
     Returns:
@@ -76,14 +76,16 @@ def measure(name: str, peers: list[str], values: absl_flags.FlagValues) -> dict[
         requested, `checkpoint` (cost of each pair of runs).
     """
     case = cases.get(name)
+    own_peers = [peer for peer in peers if peer in case.peers]
     num_steps = 0 if values.steps == "auto" else int(values.steps)
     with tempfile.TemporaryDirectory() as folder:
         case.save(Path(folder))
 
         def start(contender: str, precisions: list[str]) -> Worker:
-            return Worker(contender, Path(folder), case.batch_size, precisions, values.round_seconds, num_steps)
+            settings = case.batch_size, precisions, values.round_seconds, num_steps, case.steps_per_cycle
+            return Worker(contender, Path(folder), *settings)
 
-        workers = [start(contender, values.precisions) for contender in ("ours", *peers)]
+        workers = [start(contender, values.precisions) for contender in ("ours", *own_peers)]
         workers.append(start("ours-constant", [workers[0].precision]))
         _check_parameters(workers)
         result: dict[str, Any] = {"case": name, "disturbed": _run_rounds(workers, values)}
@@ -207,10 +209,11 @@ def _print_summary(result: dict[str, Any], checkpoint_steps: int) -> None:
         )
     print(f"            constant input: {_median_ratio(speeds['ours'], speeds['ours-constant']):.3f}")
     products = result["products"]
-    print(
-        f"            bare products: {products['ours']['share']:.3f} of a step of "
-        f"{1e3 * products['seconds_per_step']:.1f} ms (with Keras's own kernels {products['plain']['share']:.3f})"
-    )
+    if "ours" in products:
+        print(
+            f"            bare products: {products['ours']['share']:.3f} of a step of "
+            f"{1e3 * products['seconds_per_step']:.1f} ms (with Keras's own kernels {products['plain']['share']:.3f})"
+        )
     if "checkpoint" in result:
         costs = [pair["cost"] for pair in result["checkpoint"]]
         details = ", ".join(f"{pair['cost']:+.1%} with {pair['foreign_cores']:.2f}" for pair in result["checkpoint"])
@@ -234,13 +237,13 @@ def define(values: absl_flags.FlagValues) -> None:
     number = functools.partial(absl_flags.DEFINE_float, flag_values=values)
     names = functools.partial(absl_flags.DEFINE_list, flag_values=values)
     names("cases", list(cases.CASES), f"Cases to measure, from {', '.join(cases.CASES)}.")
-    names("peers", list(_PEERS), "Peers to measure; torch is omitted if it is not installed.")
+    names("peers", list(cases.PEERS), "Peers to measure; torch is omitted if it is not installed.")
     names("precisions", list(_PRECISIONS), "Precisions that contenders choose from.")
     integer("rounds", 7, "Number of turns of every contender.", lower_bound=1)
     absl_flags.DEFINE_string(
         "steps", "auto", "Steps per turn; auto for as many as fit into --round_seconds.", flag_values=values
     )
-    number("round_seconds", 2.5, "Length of a turn in seconds.", lower_bound=0.1)
+    number("round_seconds", 2.5, "Length of a turn in seconds, or more for lazy penalties.", lower_bound=0.1)
     number("quiet", 0.2, "Cores that other programs may use in a turn before its round is repeated.")
     integer("retakes", 20, "Maximum number of repeated rounds per case.", lower_bound=0)
     absl_flags.DEFINE_bool("checkpoint", False, "Also measure the cost of checkpoints.", flag_values=values)
@@ -256,7 +259,7 @@ def act(values: absl_flags.FlagValues) -> None:
     peers = [peer for peer in values.peers if peer != "torch" or is_installed("torch")]
     for kind, names, known in (
         ("case", values.cases, cases.CASES),
-        ("peer", peers, _PEERS),
+        ("peer", peers, cases.PEERS),
         ("precision", values.precisions, _PRECISIONS),
     ):
         for name in names:

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import TINY_FILTERS, TINY_MLP, differences, tiny_config, values_of
 
-from benchmarks import cases, products
+from benchmarks import cases, contenders, products, throughput
 from benchmarks.ours import Engine
 from benchmarks.peers import keras_networks
 from benchmarks.peers.tensorflow_loop import TensorFlowLoop
@@ -57,6 +58,13 @@ CONFIGS = {
         penalties=("r1",),
         penalty_every_steps=2,
     ),
+    "stylegan2": tiny_config(
+        "stylegan2",
+        model="stylegan2",
+        model_options={"path_length_every_steps": 2},
+        penalties=("r1",),
+        penalty_every_steps=2,
+    ),
 }
 
 
@@ -66,6 +74,13 @@ CONFIGS["simultaneous r3gan"] = CONFIGS["r3gan"].override(update_order="simultan
 @pytest.fixture(params=CONFIGS)
 def case(request):
     return cases.from_config(CONFIGS[request.param])
+
+
+@pytest.fixture
+def quick_products(monkeypatch):
+    """Makes the measurement of products short."""
+    monkeypatch.setattr(products, "_SWEEPS", 1)
+    monkeypatch.setattr(products, "_SECONDS_PER_TIMING", 0.0)
 
 
 @pytest.mark.parametrize("name", cases.CASES)
@@ -87,6 +102,7 @@ def test_peers_implement_the_networks_of_every_case(name):
         ),
         ("discriminator_updates", {"discriminator_updates": "separate"}),
         ("model", {"model": "acgan"}),
+        ("model", {"architecture": "stylegan2", "architecture_options": {}}),
     ],
 )
 def test_a_case_that_peers_do_not_implement_is_refused(name, changes):
@@ -102,6 +118,32 @@ def test_a_case_omits_augmentation_ema_and_schedules():
     assert case.image_shape == (8, 12, 3)
     assert (case.config.augment, case.config.ema_half_life_images) == (None, 0.0)
     assert case.config.learning_rate_decay == "none"
+
+
+def test_turns_have_whole_cycles_of_lazy_penalties():
+    assert cases.get("stylegan2").steps_per_cycle == 16
+    lengths = {"path_length_every_steps": 6}
+    both = CONFIGS["stylegan2"].override(penalty_every_steps=4, model_options=lengths)
+    assert cases.from_config(both).steps_per_cycle == 12
+    assert cases.from_config(both.override(penalties=())).steps_per_cycle == 6
+    assert cases.from_config(CONFIGS["ungrouped"]).steps_per_cycle == 2
+    assert cases.from_config(CONFIGS["mlp"]).steps_per_cycle == 1
+    assert [contenders.whole_cycles(steps, 4) for steps in (0.1, 4.2, 4.6, 9.0)] == [4, 4, 8, 12]
+
+
+def test_peers_that_do_not_implement_a_case_are_not_started(monkeypatch):
+    names = []
+
+    class NamedWorker:
+        def __init__(self, name, *args):
+            self.name, self.precision, self.num_parameters = name, "float32", [len(names)]
+            names.append(name)
+
+    monkeypatch.setattr(throughput, "Worker", NamedWorker)
+    values = SimpleNamespace(steps="auto", precisions=["float32"], round_seconds=1.0)
+    with pytest.raises(RuntimeError, match=r"torch has \[1\] weights, but ours has \[0\]"):
+        throughput.measure("stylegan2", list(cases.PEERS), values)
+    assert names == ["ours", "torch", "ours-constant"]
 
 
 def test_our_contender_ends_with_the_bits_of_fit(case):
@@ -125,15 +167,21 @@ def test_every_turn_with_checkpoints_starts_at_step_0_and_commits():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_peer_has_networks_of_our_size_and_trains_them(case, precision, monkeypatch):
-    monkeypatch.setattr(products, "_SWEEPS", 1)
-    monkeypatch.setattr(products, "_SECONDS_PER_TIMING", 0.0)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "stylegan2"])
+def test_a_peer_has_networks_of_our_size_and_trains_them(name, precision, quick_products):
+    case = cases.from_config(CONFIGS[name])
+    assert case.peers == cases.PEERS
     ours, peer = Engine(case, precision), TensorFlowLoop(case, precision)
     assert peer.num_parameters == ours.num_parameters
     assert peer.precision == ours.precision == precision
     peer.run(1)
     shares = products.measure(ours, case.batch_size, num_steps=1)
     assert shares["seconds_per_step"] > 0 and {"ours", "plain"} < set(shares)
+
+
+def test_products_are_omitted_without_layers_of_keras(quick_products):
+    case = cases.from_config(CONFIGS["stylegan2"])
+    assert set(products.measure(Engine(case, "float32"), case.batch_size, num_steps=1)) == {"seconds_per_step"}
 
 
 @pytest.mark.parametrize("name", ["r3gan", "ungrouped"])
@@ -211,7 +259,7 @@ for compiled, eager in zip(*gradients):
 def test_pytorch_peers_have_networks_of_our_size_and_train_them(tmp_path):
     """A process of its own: PyTorch's compiler and TensorFlow do not start in the same one."""
     pytest.importorskip("torch", exc_type=ImportError)
-    names = ["mlp", "conditional dcgan", "paper", "ungrouped", "simultaneous r3gan", "r3gan"]
+    names = ["mlp", "conditional dcgan", "paper", "ungrouped", "stylegan2", "simultaneous r3gan", "r3gan"]
     for name in names:
         (tmp_path / name).mkdir()
         cases.from_config(CONFIGS[name]).save(tmp_path / name)

@@ -3,6 +3,7 @@
 Every module has a function `variants(case, precisions) -> {label: factory}`. A factory returns a
 `benchmarks.cases.Contender`; the worker keeps the fastest variant. A module may also have a function
 `refinements(case, fastest) -> {label: factory}`: further forms of the fastest variant, which take long to build.
+`Case.peers` names the peers that implement a case.
 """
 
 import os

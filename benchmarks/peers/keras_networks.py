@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
+from benchmarks.architecture_options import DcganOptions, MlpOptions, R3ganOptions, Stylegan2Options
+from benchmarks.cases import Case
 from benchmarks.peers import keras_r3gan
 
 
@@ -19,6 +20,8 @@ def build(case: Case) -> tuple[keras.Model, keras.Model]:
     generator = keras.Sequential([keras.Input((case.config.latent_dim + case.num_classes,))])
     discriminator = keras.Sequential([keras.Input((height, width, channels + case.num_classes))])
     options = case.options
+    if isinstance(options, Stylegan2Options):
+        raise NotImplementedError("networks of stylegan2")
     if isinstance(options, R3ganOptions):
         return keras_r3gan.build(case.config.latent_dim, case.image_shape, options)
     if isinstance(options, DcganOptions):

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from benchmarks.cases import R3ganOptions
+from benchmarks.architecture_options import R3ganOptions
 
 _SLOPE = 0.2
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from benchmarks.cases import Case, Contender
 from benchmarks.peers import cpp_compiler, pytorch_networks
+from benchmarks.peers.pytorch_path_length import PathLengthPenalty
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -55,6 +56,7 @@ class PyTorch:
         self._parameters = [list(network.parameters()) for network in networks]
         self._named_parameters = dict(networks[1].named_parameters())
         self.num_parameters = _count(networks[0]), _count(networks[1])
+        self._generator_penalty = _generator_penalty(case, networks[0], settings)
         self._generator, self._discriminator = networks
         self._differentiate = self._differentiate_eagerly
         if settings.compiled:
@@ -92,7 +94,8 @@ class PyTorch:
         real_logits, real_norms = self._logits_and_norms(images, labels, "r1" in names)
         discriminator_loss = discriminator_loss_of(real_logits, fake_logits) + weight / 2 * (real_norms + fake_norms)
         gradients = torch.autograd.grad(discriminator_loss, self._parameters[1], retain_graph=True)
-        self._update(0, torch.autograd.grad(generator_loss_of(real_logits, fake_logits), self._parameters[0]))
+        generator_loss = generator_loss_of(real_logits, fake_logits) + self._generator_penalty(self._num_steps)
+        self._update(0, torch.autograd.grad(generator_loss, self._parameters[0]))
         self._update(1, gradients)
 
     def _alternating_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -111,7 +114,7 @@ class PyTorch:
         if config.loss == "relativistic":
             with torch.no_grad():
                 real_logits = self._discriminate(images, labels)
-        loss = generator_loss_of(real_logits, fake_logits)
+        loss = generator_loss_of(real_logits, fake_logits) + self._generator_penalty(self._num_steps)
         self._update(0, torch.autograd.grad(loss, self._parameters[0]))
 
     def _generate(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,6 +159,22 @@ class PyTorch:
         for parameter, gradient in zip(self._parameters[index], gradients, strict=True):
             parameter.grad = gradient
         self._optimizers[index].step()
+
+
+def _generator_penalty(case: Case, generator: nn.Module, settings: Settings) -> Callable[[int], torch.Tensor | float]:
+    """Returns a function from the step to the generator's penalty, which is 0 for most models."""
+    if case.model_options is None:
+        return lambda step: 0.0
+    num_images = case.batch_size if case.batch_size % 2 else case.batch_size // 2
+    height, width, channels = case.image_shape
+    return PathLengthPenalty(
+        generator,
+        case.model_options,
+        (num_images, case.config.latent_dim),
+        (channels, height, width),
+        settings.precision,
+        compiled=settings.compiled,
+    )
 
 
 def _differentiate_functionally(

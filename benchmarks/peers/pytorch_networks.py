@@ -7,8 +7,9 @@ import math
 
 from torch import nn
 
-from benchmarks.cases import Case, DcganOptions, MlpOptions, R3ganOptions
-from benchmarks.peers import pytorch_r3gan
+from benchmarks.architecture_options import DcganOptions, MlpOptions, R3ganOptions, Stylegan2Options
+from benchmarks.cases import Case
+from benchmarks.peers import pytorch_r3gan, pytorch_stylegan2
 
 _EPSILON = 1e-3
 """Epsilon of batch norm, as in Keras."""
@@ -19,6 +20,9 @@ def build(case: Case) -> tuple[nn.Module, nn.Module]:
     inputs, options = case.config.latent_dim + case.num_classes, case.options
     if isinstance(options, R3ganOptions):
         return pytorch_r3gan.build(inputs, case.image_shape, options)
+    if isinstance(options, Stylegan2Options):
+        assert case.model_options is not None
+        return pytorch_stylegan2.build(inputs, case.image_shape, options, case.model_options)
     if isinstance(options, DcganOptions):
         up = _dcgan_generator(inputs, case.image_shape, options)
         down = _dcgan_discriminator(case.image_shape, case.num_classes, options)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.cases import R3ganOptions
+from benchmarks.architecture_options import R3ganOptions
 
 _SLOPE = 0.2
 
