@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import photograph_table
 from benchmarks.markdown import MISSING, table
 from benchmarks.recipe_records import MEASURED, Record, Row
+from trainer.errors import count_of
 
 RECORDS = Path(__file__).parent / "results/devices"
 """Files that `python -m benchmarks.devices` writes, one per device, size and resolution."""
@@ -40,7 +41,7 @@ def _row_cells(record: Record) -> list[str]:
     facts = record.machine
     memory = record.peak_memory_mib
     return [
-        f"{facts['cpu']}, {facts['cores']} cores",
+        f"{facts['cpu']}, {count_of(facts['cores'], 'core')}",
         str(record.settings.get("size", MISSING)),
         "×".join(map(str, record.image_shape)),
         str(record.batch),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
+from trainer.errors import count_of
 
 _HEADER = (
     *("row", "data", "budget", "images seen", "frechet", "real against real", "precision", "recall"),
@@ -85,7 +86,7 @@ def _cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
         word = f"interrupted at step {record.step:,}"
         return [*start, *[MISSING] * (len(_HEADER) - len(start) - 3), word, MISSING, MISSING]
     if record.core_minutes is not None:
-        start[2] = f"{record.core_minutes:g} core-min on {record.machine['cores']} cores"
+        start[2] = f"{record.core_minutes:g} core-min on {count_of(record.machine['cores'], 'core')}"
     start[1] = f"{record.data}, {'×'.join(map(str, record.image_shape))}"
     close = record.neighbors.get("share_close")
     return [

@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks import device_table, photograph_table
 from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, count_of
 from trainer.storage import RunDirectory, write_atomically
 from trainer.storage.run_directory import sample_grids
 
@@ -126,23 +126,23 @@ def score(record: Record) -> str:
     if record.best is None:
         return ""
     value = number(record.best["metrics"][record.monitor])
-    return f"Scored {record.monitor} {value} in {_duration(record)} on {record.machine['cores']} CPU cores."
+    return f"Scored {record.monitor} {value} in {_duration(record)} on {count_of(record.machine['cores'], 'CPU core')}."
 
 
 def _machines(measured: list[Record]) -> list[str]:
-    """Returns one sentence per machine, with the names of its rows if there are several machines."""
+    """Returns a sentence on the machine of most rows, and one on each other machine with the names of its rows."""
     names_of: dict[str, list[str]] = {}
     for record in measured:
         facts = record.machine
-        words = f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, TensorFlow {facts['tensorflow']}"
+        cores = count_of(facts["cores"], "core")
+        words = f"{facts['cpu']}, {cores}, Python {facts['python']}, TensorFlow {facts['tensorflow']}"
         names_of.setdefault(words, []).append(f"`{record.name}`")
     if not names_of:
         return ["No row is measured yet."]
     dates = sorted(record.date for record in measured)
     when = f"from {dates[0]} to {dates[-1]}" if dates[0] != dates[-1] else f"on {dates[0]}"
-    if len(names_of) == 1:
-        return [f"Measured {when} on {next(iter(names_of))}."]
-    return [f"Measured {when}.", *(f"{', '.join(names)}: on {words}." for words, names in names_of.items())]
+    usual, *others = sorted(names_of, key=lambda words: -len(names_of[words]))
+    return [f"Measured {when} on {usual}.", *(f"On {words}: {', '.join(names_of[words])}." for words in others)]
 
 
 def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:

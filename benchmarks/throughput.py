@@ -49,7 +49,7 @@ from benchmarks.contenders import Worker, busy_seconds
 from benchmarks.machine import is_installed, machine_facts
 from benchmarks.peers import cpp_compiler
 from trainer.cli import app
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, count_of, quote
 from trainer.registry import check_known
 
 _PRECISIONS = ("float32", "bfloat16")
@@ -60,7 +60,7 @@ _NUM_ATTEMPTS = 3
 def describe_machine() -> str:
     """Returns processor, number of cores and versions."""
     cpu, cores, *versions = machine_facts("keras", "torch").items()
-    return f"{cpu[1]}, {cores[1]} cores, {', '.join(f'{name} {version}' for name, version in versions)}"
+    return f"{cpu[1]}, {count_of(cores[1], 'core')}, {', '.join(f'{name} {version}' for name, version in versions)}"
 
 
 def measure(name: str, peers: list[str], values: absl_flags.FlagValues) -> dict[str, Any]:
