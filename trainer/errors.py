@@ -69,7 +69,7 @@ class LeaseError(StorageError):
 
 
 class DocumentError(StorageError, ValueError):
-    """A file of JSON or YAML that is damaged, too large or too deep, or does not have the expected fields."""
+    """A file that is too large for its kind, or JSON or YAML that is damaged, too deep or has unexpected fields."""
 
 
 class NetworkError(TrainerError, ValueError):

@@ -181,6 +181,7 @@ def merge_shards(
         spec = _make_spec(plan, name, [reports[index].shard for index in range(len(plan.shards))])
         _check_counts(plan, reports)
         lease.verify()
+        folder.write_rejected([])
         (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
         folder.delete_reports([])
     return spec, progress
