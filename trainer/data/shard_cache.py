@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
@@ -24,11 +24,12 @@ _MAX_ATTEMPTS = 10
 
 
 @contextlib.contextmanager
-def _explain_os_errors() -> Iterator[None]:
+def _explain_os_errors(path: object = "a file of the dataset or of the cache") -> Iterator[None]:
+    """Explains errors of the system. Some of them, such as those of reading an open file, do not name the file."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{describe_os_error(error, error.filename, 'used')}.") from error
+        raise StorageError(f"{describe_os_error(error, error.filename or path, 'used')}.") from error
 
 
 class ShardCache:
@@ -44,7 +45,7 @@ class ShardCache:
     Args:
         folder: Folder of the dataset.
         cache: Folder of the cache. None: `$XDG_CACHE_HOME/gan-trainer/shards`, or `~/.cache/gan-trainer/shards`.
-        cache_mib: Maximum size of the cache in MiB. 0 keeps only the shards that are in use.
+        cache_mib: Maximum size of the cache in MiB. One shard is kept even if it is larger.
 
     Attributes:
         spec: Description of the dataset.
@@ -83,6 +84,25 @@ class ShardCache:
                 num_bytes = self.path(shard).stat().st_size
                 if num_bytes != shard.num_bytes:
                     raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
+
+    def fetch_ahead(self, shards: Sequence[Shard]) -> Iterator[Shard]:
+        """Returns an iterator over shards that `fetch` has fetched, as many at a time as the cache can hold.
+
+        The first ones are fetched before the function returns. Local shards are all checked before it returns.
+
+        Raises:
+            DataError, StorageError: As `fetch`; also the iterator.
+        """
+        groups = self._group(shards)
+        self.fetch(groups[0])
+
+        def fetch_others() -> Iterator[Shard]:
+            yield from groups[0]
+            for group in groups[1:]:
+                self.fetch(group)
+                yield from group
+
+        return fetch_others()
 
     @_explain_os_errors()
     def read(self, shard: Shard) -> bytes:
@@ -136,6 +156,18 @@ class ShardCache:
     def _is_local(self) -> bool:
         return isinstance(self._folder, LocalLocation)
 
+    def _group(self, shards: Sequence[Shard]) -> list[list[Shard]]:
+        """Returns shards in groups that each fit into the cache, or are one shard. Local shards are one group."""
+        groups: list[list[Shard]] = [[]]
+        num_bytes = 0
+        for shard in shards:
+            num_bytes += shard.num_bytes
+            if groups[-1] and num_bytes > self._max_bytes and not self._is_local:
+                groups.append([])
+                num_bytes = shard.num_bytes
+            groups[-1].append(shard)
+        return groups
+
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
             raise concurrent.futures.CancelledError
@@ -148,7 +180,7 @@ class ShardCache:
         """
         if not path.is_file():  # opening a named pipe would block
             raise FileNotFoundError(path)
-        with path.open("rb") as file:
+        with path.open("rb") as file, _explain_os_errors(path):
             num_bytes = os.fstat(file.fileno()).st_size
             if num_bytes != shard.num_bytes:
                 raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
