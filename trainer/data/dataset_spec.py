@@ -11,7 +11,7 @@ from trainer.data.conditions import vectors_of
 from trainer.data.image_encodings import ENCODINGS, PNG
 from trainer.errors import DataError, MissingError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
-from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
+from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, paths_below, read_json
 from trainer.storage.local import LocalLocation
 
 FORMAT_VERSION = 2
@@ -146,8 +146,8 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
     for shard in spec.shards:
         check_relative_name(shard.file, path, DataError)
         check_sha256(shard.sha256, path, DataError)
-        if isinstance(folder, LocalLocation):
-            path_below(folder.path, shard.file, path, DataError)
+    if isinstance(folder, LocalLocation):
+        paths_below(folder.path, [shard.file for shard in spec.shards], path, DataError)
     return spec
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError, count_of
-from trainer.storage import Location, cache_folder, check_sha256, path_below
+from trainer.storage import Location, cache_folder, check_sha256, paths_below
 from trainer.storage.local import LocalLocation
 from trainer.storage.local_files import describe_os_error
 
@@ -79,9 +79,9 @@ class ShardCache:
         shards = list(shards)
         if not self._is_local:
             self._download(shards)
-        for shard in shards:
+        for shard, path in zip(shards, self._paths(shards), strict=True):
             with contextlib.suppress(FileNotFoundError):  # `read` reports it, or downloads it again
-                num_bytes = self.path(shard).stat().st_size
+                num_bytes = path.stat().st_size
                 if num_bytes != shard.num_bytes:
                     raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
 
@@ -139,13 +139,18 @@ class ShardCache:
 
     def path(self, shard: Shard) -> Path:
         """Returns the path of the local file of a shard, which may not exist yet."""
-        if isinstance(self._folder, LocalLocation):
-            return path_below(self._folder.path, shard.file, self._folder / SPEC_NAME, DataError)
-        return self._cache / f"{check_sha256(shard.sha256, self._folder / SPEC_NAME, DataError)}.tfrecord"
+        return self._paths([shard])[0]
 
     def display_name(self, shard: Shard) -> str:
         """Returns the address of a shard for messages."""
         return str(self._folder / shard.file)
+
+    def _paths(self, shards: Sequence[Shard]) -> list[Path]:
+        """Returns the path of the local file of each shard."""
+        spec = self._folder / SPEC_NAME
+        if isinstance(self._folder, LocalLocation):
+            return paths_below(self._folder.path, [shard.file for shard in shards], spec, DataError)
+        return [self._cache / f"{check_sha256(shard.sha256, spec, DataError)}.tfrecord" for shard in shards]
 
     @functools.cached_property
     def _cache(self) -> Path:
