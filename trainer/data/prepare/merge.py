@@ -232,7 +232,7 @@ def _order_shards(sources: Sequence[MergeSource]) -> tuple[tuple[MergeSource, Sh
     positions: list[tuple[float, int, MergeSource, Shard]] = []
     for number, source in enumerate(sources):
         spec, start = source.files.spec, 0
-        for shard in filter(lambda shard: shard.num_examples, spec.shards):
+        for shard in spec.shards:
             middle = (start + shard.num_examples / 2) / spec.num_examples
             positions.append((middle, number, source, shard))
             start += shard.num_examples

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
+from trainer.data.dataset_spec import SHARD_FIELDS, SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.data.prepare.replica_watch import ReplicaWatch
 from trainer.data.prepare.sharding import Part
 from trainer.errors import DataError, DocumentError, MissingError, StorageError, count_of
@@ -32,13 +32,11 @@ _OWN_FILE = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial|{_REPORT}|\.{_REPORT}\.[a
 """Names of the files of a shard: the shard, its report, and the incomplete files that a killed process leaves."""
 _SPEC_FILE = re.compile(rf"\.({re.escape(SPEC_NAME)}|{re.escape(REJECTED_NAME)})\.[a-z0-9_]{{8}}")
 _REMEDY = "delete it to prepare its shard again"
-_SHARD_FIELDS = {"file": documents.text(), "sha256": documents.text(), "crc32c": documents.text()}
-_SHARD_FIELDS |= {"num_examples": documents.whole(), "num_bytes": documents.whole()}
 _REJECTED_FIELDS = {"name": documents.text(), "reason": documents.text(), "is_filtered": documents.anything}
 _SCHEMA = documents.record(
     {
         "fingerprint": documents.text(),
-        "shard": documents.record(_SHARD_FIELDS),
+        "shard": documents.record(SHARD_FIELDS),
         "class_counts": documents.list_of(documents.whole()),
         "rejected": documents.list_of(documents.record(_REJECTED_FIELDS)),
         "max_value": documents.whole(0, 255),
@@ -100,7 +98,7 @@ class ShardReport:
         """Returns the report in a document that fits the schema."""
         return cls(
             fingerprint=content["fingerprint"],
-            shard=Shard(**{name: content["shard"][name] for name in _SHARD_FIELDS}),
+            shard=Shard.from_json(content["shard"]),
             class_counts=tuple(content["class_counts"]),
             rejected=tuple(
                 Rejected(fields["name"], fields["reason"], bool(fields["is_filtered"]))
