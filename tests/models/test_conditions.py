@@ -306,7 +306,9 @@ def test_the_vectors_of_a_dataset_are_those_of_its_class_names(prepared):
 
 @pytest.mark.parametrize("damaged", ["0,1", "0,1,2,3", "0,1,", "0,1,x", "0,1,nan", "0,1,1e39", ""])
 def test_a_class_name_that_is_no_vector_is_named(damaged):
-    check_refusal(lambda: vectors_of(["0,1,2", damaged, "3,4,5"], NAMES, "the set"), DataError, "the set", repr(damaged))
+    check_refusal(
+        lambda: vectors_of(["0,1,2", damaged, "3,4,5"], NAMES, "the set"), DataError, "the set", repr(damaged)
+    )
 
 
 def test_damaged_vectors_of_a_dataset_are_refused(prepared, tmp_path):

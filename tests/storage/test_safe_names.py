@@ -1,6 +1,7 @@
 """Untrusted names are refused unless they are plain relative names that stay inside their folder."""
 
 import os
+
 import pytest
 from hostile import PLAIN, check_raised, hostile_names, is_clean, name_of
 

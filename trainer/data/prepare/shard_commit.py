@@ -249,9 +249,7 @@ class ShardFolder:
                     other_fingerprints[index % self._part.num_replicas] = report.fingerprint
             # One old report of a machine suffices.
             pending = [
-                index
-                for index in pending[_BLOCK_SIZE:]
-                if index % self._part.num_replicas not in other_fingerprints
+                index for index in pending[_BLOCK_SIZE:] if index % self._part.num_replicas not in other_fingerprints
             ]
         return new_reports, other_fingerprints
 
