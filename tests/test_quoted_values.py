@@ -15,7 +15,7 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
 from trainer.data.datasets import embedded_digits_dir
-from trainer.errors import ConfigError, JobError, TrainerError, count_of, escape, quote, shorten
+from trainer.errors import ConfigError, JobError, TrainerError, count_of, escape, list_some, quote, shorten
 
 VALUES = {
     "long": "x" * 200_000,
@@ -128,6 +128,12 @@ def test_short_values_stay_as_they_are():
 )
 def test_a_number_has_its_noun_in_the_right_form(number, noun, text):
     assert count_of(number, noun) == text
+
+
+@pytest.mark.parametrize(("limit", "text"), [(1, "1, …"), (2, "1, 2, …"), (3, "1, 2, 3"), (4, "1, 2, 3")])
+def test_a_list_shows_that_it_is_not_complete(limit, text):
+    assert list_some([1, 2, 3], limit) == text and list_some(iter("123"), limit) == text
+    assert list_some([], limit) == ""
 
 
 def test_no_message_has_a_plural_of_a_number_in_a_variable():

@@ -1,7 +1,9 @@
 """Exceptions with messages for users: what was received, what is allowed, and what to do."""
 
 import enum
+import itertools
 import re
+from collections.abc import Iterable
 
 
 class ExitCode(enum.IntEnum):
@@ -69,7 +71,7 @@ class LeaseError(StorageError):
 
 
 class DocumentError(StorageError, ValueError):
-    """A file of JSON or YAML that is damaged, too large or too deep, or does not have the expected fields."""
+    """A file that is too large for its kind, or JSON or YAML that is damaged, too deep or has unexpected fields."""
 
 
 class NetworkError(TrainerError, ValueError):
@@ -143,6 +145,12 @@ def count_of(number: int, noun: str) -> str:
     """Returns a number with its noun for a message, such as `1 image`, `2 classes`, and `1,000 images`."""
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def list_some(texts: Iterable[object], limit: int) -> str:
+    """Returns the first texts for a message, separated by commas, and `…` if there are more than `limit`."""
+    first = list(itertools.islice(map(str, texts), limit + 1))
+    return ", ".join([*first[:limit], "…"] if len(first) > limit else first)
 
 
 def shorten(text: str) -> str:

@@ -179,6 +179,7 @@ DESCRIPTIONS = [
     changed_spec("fewer class names than counts", {"class_names": ["a"]}, "1", "3"),
     changed_spec("shape without channels", {"image_shape": [4, 6]}),
     changed_spec("shape of two channels", {"image_shape": [4, 6, 2]}, "image_shape", "[4, 6, 2]"),
+    changed_spec("shard without images", {"shards": [SHARD | {"num_examples": 0}]}, "num_examples", "0"),
     changed_spec("shard without its count", {"shards": [{"file": "x"}]}, "num_examples"),
     *[
         changed_spec(f"shard without {key}", {"shards": [{name: SHARD[name] for name in SHARD if name != key}]}, key)

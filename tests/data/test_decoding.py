@@ -387,6 +387,27 @@ def test_a_temporary_copy_is_deleted_when_it_is_decoded(tmp_path):
         assert not copy.path.exists()
 
 
+@pytest.mark.parametrize("bits", range(1, 8))
+def test_bits_have_the_same_meaning_in_all_files(bits):
+    values = np.arange(2**bits)[np.newaxis]
+    eight, sixteen = (as_file(Image.fromarray(values.astype(kind))) for kind in (np.uint8, np.uint16))
+    target = Target(None, None, 1, "none", bits)
+    np.testing.assert_array_equal(decode(eight, target), decode(sixteen, target))
+    assert decode(eight, target)[0, :, 0].tolist() == [round(value * 255 / values.max()) for value in values[0]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_pixels_of_few_bits_are_white(channels):
+    target = Target(None, None, channels, "none", 1)
+    gray_and_alpha = np.array([[[0, 255], [1, 255], [0, 0], [1, 0], [255, 0]]], np.uint8)
+    assert decode(as_file(Image.fromarray(gray_and_alpha, "LA")), target)[0, :, 0].tolist() == [0, 255, 255, 255, 255]
+    palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 1, 1, 1, 9, 9, 9])
+    assert decode(as_file(palette, transparency=2), target)[0, :, 0].tolist() == [0, 255, 255]
+    too_large = as_file(Image.fromarray(gray_and_alpha + np.array([1, 0], np.uint8), "LA"))
+    check_refusal(lambda: decoding.decode(too_large, target), DataError, "--bits=1", "2")
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8, 10, 12, 16])
 def test_bits_state_the_range_of_values(bits):
     maximum = 2**bits - 1
@@ -397,7 +418,7 @@ def test_bits_state_the_range_of_values(bits):
         if kind == np.uint8 and bits > 8:
             continue
         content = as_file(Image.fromarray(values.astype(kind)))
-        assert np.abs(decode(content, target)[0, :, 0] - np.array(expected)).max() <= 1
+        assert decode(content, target)[0, :, 0].tolist() == expected
         too_large = as_file(Image.fromarray(np.minimum(values + 1, np.iinfo(kind).max).astype(kind)))
         if bits not in (8, 16):
             check_refusal(lambda content=too_large: decoding.decode(content, target), DataError, f"{maximum + 1}")

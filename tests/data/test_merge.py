@@ -13,6 +13,7 @@ from trainer.data import tfrecord_reader
 from trainer.data.dataset_spec import SPEC_NAME, read_dataset_spec
 from trainer.data.loading import load
 from trainer.data.prepare import merge
+from trainer.data.prepare.shard_commit import REJECTED_NAME
 from trainer.data.tfrecord_writer import ShardWriter, write_prepared
 from trainer.errors import ConfigError, DataError, LeaseError
 from trainer.storage import locate
@@ -56,6 +57,8 @@ def digests(folder):
 
 
 def test_the_result_has_all_records_with_classes_by_name(first, second, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / REJECTED_NAME).touch()  # of an earlier dataset
     assert run(tmp_path / "out", first, second) == 0
     assert examples(tmp_path / "out") == sorted(examples(first) + examples(second))
     spec = read_dataset_spec(locate(tmp_path / "out"))

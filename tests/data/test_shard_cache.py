@@ -15,7 +15,7 @@ from refusals import check_refusal
 from trainer.data import tfrecord_reader
 from trainer.data.loading import load
 from trainer.data.shard_cache import ShardCache
-from trainer.data.tfrecord_reader import read_shards
+from trainer.data.tfrecord_reader import read_records, read_shards
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import gcs, locate
@@ -77,6 +77,20 @@ def test_a_full_cache_deletes_the_least_recently_used_shard(remote, tmp_path, do
     assert cached == {shards[0].sha256, shards[2].sha256} and len(downloads) == 3
 
 
+@pytest.mark.parametrize("num_shards", [0, 1, 2, 3, 4])
+def test_the_cache_is_never_larger_than_allowed(num_shards, remote, tmp_path, downloads):
+    shard_bytes = ShardCache(remote).spec.shards[0].num_bytes
+    files = ShardCache(remote, tmp_path / "cache", cache_mib=num_shards * shard_bytes * 1.01 / 2**20)
+    shards, sizes = files.spec.shards, []
+    for read in (read_shards, lambda *arguments: read_records(*arguments, np.arange(12))):
+        batches = []
+        for batch in read(files, shards):
+            batches.append(batch[0] if isinstance(batch, tuple) else batch)
+            sizes.append(len(list((tmp_path / "cache").iterdir())))
+        assert (np.concatenate(batches) == IMAGES).all()
+    assert max(sizes) == max(1, num_shards) and downloads[:4] == [shard.file for shard in shards]
+
+
 def test_a_missing_or_changed_shard_in_a_bucket_is_named(remote, tmp_path):
     files = ShardCache(remote, tmp_path / "cache")
     (remote / files.spec.shards[1].file).write_bytes(b"something else")
@@ -123,7 +137,7 @@ def test_files_of_interrupted_downloads_are_deleted_after_a_day(remote, tmp_path
 
 
 def test_a_shard_that_another_run_deleted_is_downloaded_again(remote, tmp_path, downloads):
-    ours, theirs = (ShardCache(remote, tmp_path / "cache", cache_mib=0) for _ in range(2))
+    ours, theirs = (ShardCache(remote, tmp_path / "cache", cache_mib=mib) for mib in (1, 0))
     shards = ours.spec.shards
     reading = read_shards(ours, shards[:2])
     images = [next(reading)[0]]
@@ -201,6 +215,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, name, number
     monkeypatch.setattr(Path, name, fail)
     facts = ("set-00000-of-00004.tfrecord", os.strerror(number))
     check_refusal(lambda: next(read_shards(files, files.spec.shards)), StorageError, *facts)
+
+
+def test_an_error_that_names_no_file_gets_its_name(tmp_path, monkeypatch):
+    write_prepared(tmp_path, IMAGES, np.arange(12) % 2, ["a", "b"], num_shards=4, **TEXTS)
+    files = ShardCache(locate(tmp_path))
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = files.path(files.spec.shards[0])
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(os, "fstat", fail)
+        check_refusal(lambda: files.read(files.spec.shards[0]), StorageError, str(path))
 
 
 def test_a_cached_shard_of_another_user_is_read(remote, tmp_path, monkeypatch, downloads):

@@ -182,7 +182,7 @@ def test_an_interruption_costs_at_most_the_shard_that_is_being_written(done, fol
     assert digests(tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize("damage", ["shard", "report", "missing", "source", "options"])
+@pytest.mark.parametrize("damage", ["shard", "report", "large report", "missing", "source", "options"])
 def test_a_finished_shard_is_made_again_if_it_is_damaged_or_differs(damage, folder, expected, tmp_path):
     out = tmp_path / "out"
     assert prepare(folder, out, Part(1, 2))[0] is None
@@ -193,6 +193,8 @@ def test_a_finished_shard_is_made_again_if_it_is_damaged_or_differs(damage, fold
             shard.write_bytes(shard.read_bytes()[:-1] + b"x")
         case "report":
             report.write_text("{")
+        case "large report":
+            os.truncate(report, MAX_DOCUMENT_BYTES + 1)
         case "missing":
             shard.unlink()
         case "source":
@@ -223,6 +225,28 @@ def test_rejected_images_are_listed_with_reasons_from_all_replicas(folder, tmp_p
     check_refusal(
         lambda: prepare(folder, tmp_path / "few", **(options | {"max_bad_share": 0.01})), DataError, "cut.png", "1%"
     )
+
+
+def test_a_rejected_file_may_have_a_name_that_is_not_utf_8(folder, tmp_path):
+    name = os.fsdecode(b"cut-\xff.png")
+    (folder / name).write_bytes((folder / "3.png").read_bytes()[:-40])
+    for index in range(NUM_SHARDS - 1, -1, -1):  # the chief comes last
+        spec, _ = prepare(folder, tmp_path / "out", Part(index, NUM_SHARDS), max_bad_images=1)
+    assert spec.num_examples == NUM_IMAGES
+    (line,) = (tmp_path / "out" / REJECTED_NAME).read_text().splitlines()
+    assert json.loads(line)["name"].encode("ascii").startswith(b"cut-\\")
+
+
+def test_an_old_list_of_rejected_images_is_deleted(folder, expected, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / REJECTED_NAME).write_text("{}\n")
+    prepare(folder, tmp_path / "out")
+    assert digests(tmp_path / "out") == expected
+
+
+def test_a_report_that_could_not_be_read_again_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_commit, "MAX_DOCUMENT_BYTES", 100)
+    check_refusal(lambda: prepare(folder, tmp_path / "out"), DataError, "images-00000.tfrecord", "--num_shards")
 
 
 def test_a_shard_without_usable_images_is_left_out(folder, tmp_path):

@@ -1,10 +1,14 @@
 """Transformed datasets: negatives and colors of another dataset."""
 
-import numpy as np
+import hashlib
+import tracemalloc
 
-from trainer.data import describe
+import numpy as np
+import pytest
+
+from trainer.data import describe, transforms
 from trainer.data.loading import load
-from trainer.data.transforms import tint
+from trainer.data.transforms import TRANSFORMS, tint
 
 
 def test_inverted_images_are_negatives_including_their_padding(digits):
@@ -35,3 +39,25 @@ def test_hues_depend_on_the_position_among_the_loaded_images(digits):
 def test_a_class_filter_applies_to_a_transformed_dataset():
     arrays = load("inverted:digits", (3,))
     assert set(arrays.labels) == {3} and len(arrays.images) == 500
+
+
+@pytest.mark.parametrize(("transform", "channels"), [("tinted", 1), ("gray_to_color", 3)])
+def test_a_transform_needs_little_more_memory_than_its_result(transform, channels):
+    images = np.zeros((20_000, 16, 16, channels), np.uint8)
+    tracemalloc.start()
+    result = TRANSFORMS[transform](images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * result.nbytes
+
+
+@pytest.mark.parametrize(
+    ("transform", "channels", "digest"),
+    [("tinted", 1, "1379ada098e8088d"), ("gray_to_color", 3, "2631d7cfa75f282a"), ("inverted", 3, "5d2332136abf9c88")],
+)
+def test_the_bytes_of_transformed_images_stay(transform, channels, digest, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (300, 5, 7, channels), np.uint8)
+    for block_bytes in (1, 10_000, 2**24):
+        monkeypatch.setattr(transforms, "_BLOCK_BYTES", block_bytes)
+        assert hashlib.sha256(TRANSFORMS[transform](images).tobytes()).hexdigest()[:16] == digest
+    assert TRANSFORMS[transform](images[:0]).shape[0] == 0

@@ -15,7 +15,7 @@ from refusals import check_command_refusal, check_refusal
 from trainer import ACGAN, ConditionalGAN, __main__ as commands, task
 from trainer.config.choices import ModelFormat
 from trainer.data import describe
-from trainer.data.conditions import parse_vector, vector_text
+from trainer.data.conditions import parse_vector, vector_text, vectors_of
 from trainer.data.loading import load, load_training_data
 from trainer.data.prepare.sources import conditions
 from trainer.errors import ConfigError, DataError, NetworkError
@@ -295,6 +295,20 @@ def test_conditions_that_do_not_fit_a_model_are_refused(name):
 @pytest.mark.parametrize("labels", [VECTORS[:2], VECTORS[:, :2], [[np.inf] * 3] * 3, [9, 0, 0]], ids=str)
 def test_labels_that_are_no_conditions_are_refused(gan, labels):
     check_refusal(lambda: gan.sample(3, labels=labels), DataError, "labels")
+
+
+def test_the_vectors_of_a_dataset_are_those_of_its_class_names(prepared):
+    info = describe(str(prepared))
+    expected = np.array([parse_vector(name, NAMES, "x") for name in info.class_names], np.float32)
+    np.testing.assert_array_equal(info.conditions, expected)
+    assert info.conditions.dtype == np.float32 and info.conditions is info.conditions
+
+
+@pytest.mark.parametrize("damaged", ["0,1", "0,1,2,3", "0,1,", "0,1,x", "0,1,nan", "0,1,1e39", ""])
+def test_a_class_name_that_is_no_vector_is_named(damaged):
+    check_refusal(
+        lambda: vectors_of(["0,1,2", damaged, "3,4,5"], NAMES, "the set"), DataError, "the set", repr(damaged)
+    )
 
 
 def test_damaged_vectors_of_a_dataset_are_refused(prepared, tmp_path):

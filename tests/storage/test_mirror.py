@@ -1,7 +1,10 @@
 """Changes in a folder are copied to a bucket, and all of them at the end."""
 
+import os
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +92,42 @@ def test_a_file_that_cannot_be_copied_does_not_block_the_others(error, run, tmp_
     monkeypatch.setattr(LocalLocation, "upload", plain)
     mirroring.copy()
     assert (tmp_path / "copy/config.json").exists()
+
+
+def test_folders_may_disappear_while_they_are_listed(run, tmp_path, monkeypatch):
+    (run / "samples/more").mkdir()
+    (run / "samples/more/2.png").touch()
+    plain = os.scandir
+
+    def scandir(folder):
+        if folder == str(run / "samples/more"):
+            shutil.rmtree(folder)
+        return plain(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    Mirror(run, locate(tmp_path / "copy")).copy()
+    assert (tmp_path / "copy/samples/1.png").exists() and not (tmp_path / "copy/samples/more").exists()
+
+
+def test_excluded_and_hidden_folders_are_not_listed(run, tmp_path, monkeypatch):
+    (run / ".model.partial").mkdir()
+    (run / ".model.partial/weights").touch()
+    (run / "samples/checkpoints").mkdir()
+    (run / "samples/checkpoints/2.png").touch()
+    listed, plain = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(Path(folder).name), plain(folder))[1])
+    Mirror(run, locate(tmp_path / "copy"), without=("checkpoints",)).copy(include_slow=True)
+    assert sorted(listed) == ["checkpoints", "logs", "run", "samples"]
+    assert (tmp_path / "copy/samples/checkpoints/2.png").exists()
+    assert not (tmp_path / "copy/.model.partial").exists() and not (tmp_path / "copy/checkpoints").exists()
+
+
+def test_a_deleted_file_is_no_longer_reported(run, trainer_log):
+    with Mirror(run, locate("/dev/null/copy"), without=("checkpoints", "logs", "samples")) as mirroring:
+        mirroring.copy()
+        assert len(trainer_log.messages) == 1
+        (run / "config.json").unlink()
+    assert len(trainer_log.messages) == 1
 
 
 def test_an_object_is_written_at_most_once_per_second(run, bucket, uploads, monkeypatch):

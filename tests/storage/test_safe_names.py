@@ -1,10 +1,12 @@
 """Untrusted names are refused unless they are plain relative names that stay inside their folder."""
 
+import os
+
 import pytest
 from hostile import PLAIN, check_raised, hostile_names, is_clean, name_of
 
 from trainer.errors import CheckpointError, DataError, StorageError, quote
-from trainer.storage import Mirror, check_relative_name, check_sha256, locate, path_below
+from trainer.storage import Mirror, check_relative_name, check_sha256, locate, path_below, paths_below
 
 pytestmark = pytest.mark.usefixtures("outside")
 
@@ -46,6 +48,18 @@ def test_a_link_may_not_lead_out_of_its_folder(work, outside):
         for folder in (work / "run", work / "alias"):
             with pytest.raises(StorageError):
                 path_below(folder, name)
+
+
+def test_a_folder_is_resolved_once_for_many_names(work, outside, monkeypatch):
+    (work / "out").symlink_to(outside)
+    resolved, plain = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: (resolved.append(path), plain(path))[1])
+    names = [f"shards/{number}" for number in range(10)]
+    assert paths_below(work, names) == [work / name for name in names]
+    assert resolved == [work]
+    for name in ("out", "out/secret", "../x"):
+        with pytest.raises(StorageError):
+            paths_below(work, [*names, name])
 
 
 @pytest.mark.parametrize(

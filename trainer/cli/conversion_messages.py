@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from trainer.data.dataset_spec import DatasetSpec
 from trainer.data.prepare.sharding import Part
-from trainer.errors import count_of
+from trainer.errors import count_of, list_some
 
 if TYPE_CHECKING:
     from trainer.data.prepare.convert import ConversionOptions, ConversionPlan, ConversionProgress
@@ -24,12 +24,11 @@ def describe_plan(plan: "ConversionPlan", options: "ConversionOptions") -> str:
     method = f", --resize={target.resize}" if options.image_size else ""
     inputs = "" if plan.input_target is None else f" with inputs of {count_of(plan.input_target.channels, 'channel')}"
     encoding = "" if target.quality is None else f" in {target.encoding} of quality {target.quality}"
-    names = plan.class_names[:_MAX_LISTED_CLASSES]
     duplicates = f"{count_of(len(plan.duplicates), 'duplicate')} left out; " if options.drop_duplicates else ""
     return (
         f"Output: {count_of(len(plan.indices), 'image')} of {target.height}×{target.width}×{target.channels}{inputs}"
         f"{encoding}{method}; {duplicates}classes "
-        f"{', '.join(names)}{', …' if len(plan.class_names) > len(names) else ''}."
+        f"{list_some(plan.class_names, _MAX_LISTED_CLASSES)}."
     )
 
 

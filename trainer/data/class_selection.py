@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trainer.config import TrainConfig
 from trainer.data.datasets import describe
-from trainer.errors import ConfigError, count_of, quote
+from trainer.errors import ConfigError, count_of, list_some, quote
 
 _MAX_LISTED = 20
 
@@ -75,7 +75,7 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
         return number
     text = str(selected)
     nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
-    listed = ", ".join(nearest[:_MAX_LISTED]) + (", …" if len(nearest) > _MAX_LISTED else "")
+    listed = list_some(nearest, _MAX_LISTED)
     if len(class_names) == 1:
         raise ConfigError(f"{setting}={quote(selected)} is not a class of {source}, which has only {listed}; omit it.")
     raise ConfigError(

@@ -4,6 +4,7 @@ A dataset with conditions has a class for each different vector, whose name is t
 Shapes: `M` different vectors, `K` conditions.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,4 +48,9 @@ def vectors_of(class_names: Sequence[str], names: Sequence[str], origin: str) ->
     Raises:
         DataError: If the name of a class is not a vector.
     """
-    return np.array([parse_vector(name, names, origin) for name in class_names], np.float32)
+    if all(name.count(",") == len(names) - 1 for name in class_names):
+        with contextlib.suppress(ValueError), np.errstate(over="ignore"):
+            vectors = np.array([float(part) for part in ",".join(class_names).split(",")], np.float32)
+            if np.isfinite(vectors).all():
+                return vectors.reshape(-1, len(names))
+    return np.array([parse_vector(name, names, origin) for name in class_names], np.float32)  # raises the error

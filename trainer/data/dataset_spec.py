@@ -11,7 +11,7 @@ from trainer.data.conditions import vectors_of
 from trainer.data.image_encodings import ENCODINGS, PNG
 from trainer.errors import DataError, MissingError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
-from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, path_below, read_json
+from trainer.storage import Location, check_json, check_relative_name, check_sha256, documents, paths_below, read_json
 from trainer.storage.local import LocalLocation
 
 FORMAT_VERSION = 2
@@ -19,14 +19,14 @@ _PNG_FORMAT_VERSION = 1
 """Format version of datasets of PNGs, which versions of the package without other encodings can also read."""
 SPEC_NAME = "dataset.json"
 _REMEDY = "prepare the dataset again"
-_SHARD_FIELDS = {
+SHARD_FIELDS = {
     "file": documents.text(),
     "num_examples": documents.whole(),
     "num_bytes": documents.whole(),
     "sha256": documents.text(),
     "crc32c": documents.text(),
 }
-"""Checks of a shard. The form of names and hashes is checked later, with messages of its own."""
+"""Checks of a shard, which may be empty. The form of names and hashes is checked later, with messages of its own."""
 _SCHEMA = documents.record(
     {
         "name": documents.text(),
@@ -37,7 +37,7 @@ _SCHEMA = documents.record(
         "num_examples": documents.whole(),
         "class_names": documents.list_of(documents.text()),
         "class_counts": documents.list_of(documents.whole()),
-        "shards": documents.list_of(documents.record(_SHARD_FIELDS)),
+        "shards": documents.list_of(documents.record(SHARD_FIELDS | {"num_examples": documents.whole(1)})),
         "source": documents.text(),
         "license": documents.text(),
         "attribution": documents.text(),
@@ -53,11 +53,17 @@ class Shard:
     file: str
     """Name of the file in the folder of the dataset."""
     num_examples: int
+    """Number of records. A dataset has no shard without records."""
     num_bytes: int
     sha256: str
     """SHA-256 of the file: 64 lowercase hexadecimal digits."""
     crc32c: str
     """CRC32C of the file in base64, as Cloud Storage reports it."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Shard":
+        """Returns the shard in a document that fits `SHARD_FIELDS`."""
+        return cls(**{name: content[name] for name in SHARD_FIELDS})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,8 +152,8 @@ def read_dataset_spec(folder: Location) -> DatasetSpec:
     for shard in spec.shards:
         check_relative_name(shard.file, path, DataError)
         check_sha256(shard.sha256, path, DataError)
-        if isinstance(folder, LocalLocation):
-            path_below(folder.path, shard.file, path, DataError)
+    if isinstance(folder, LocalLocation):
+        paths_below(folder.path, [shard.file for shard in spec.shards], path, DataError)
     return spec
 
 
@@ -160,7 +166,7 @@ def _from_json(content: dict[str, Any]) -> DatasetSpec:
         num_examples=content["num_examples"],
         class_names=tuple(content["class_names"]),
         class_counts=tuple(content["class_counts"]),
-        shards=tuple(Shard(**{name: shard[name] for name in _SHARD_FIELDS}) for shard in content["shards"]),
+        shards=tuple(map(Shard.from_json, content["shards"])),
         source=content["source"],
         license=content["license"],
         attribution=content["attribution"],

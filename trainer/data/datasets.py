@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import numbers
 import os
 import pathlib
@@ -45,7 +46,7 @@ class DatasetInfo:
     encoding: str | None = None
     """Encoding of the images in the shards. None: a dataset of Keras, or a stacked one."""
 
-    @property
+    @functools.cached_property
     def conditions(self) -> np.ndarray | None:
         """Vector of conditions of each class, float32 [M, K]; None if the classes are no conditions."""
         return vectors_of(self.class_names, self.condition_names, self.name) if self.condition_names else None

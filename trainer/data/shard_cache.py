@@ -8,12 +8,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError, count_of
-from trainer.storage import Location, cache_folder, check_sha256, path_below
+from trainer.storage import Location, cache_folder, check_sha256, paths_below
 from trainer.storage.local import LocalLocation
 from trainer.storage.local_files import describe_os_error
 
@@ -24,11 +24,12 @@ _MAX_ATTEMPTS = 10
 
 
 @contextlib.contextmanager
-def _explain_os_errors() -> Iterator[None]:
+def _explain_os_errors(path: object = "a file of the dataset or of the cache") -> Iterator[None]:
+    """Explains errors of the system. Some of them, such as those of reading an open file, do not name the file."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{describe_os_error(error, error.filename, 'used')}.") from error
+        raise StorageError(f"{describe_os_error(error, error.filename or path, 'used')}.") from error
 
 
 class ShardCache:
@@ -44,7 +45,7 @@ class ShardCache:
     Args:
         folder: Folder of the dataset.
         cache: Folder of the cache. None: `$XDG_CACHE_HOME/gan-trainer/shards`, or `~/.cache/gan-trainer/shards`.
-        cache_mib: Maximum size of the cache in MiB. 0 keeps only the shards that are in use.
+        cache_mib: Maximum size of the cache in MiB. One shard is kept even if it is larger.
 
     Attributes:
         spec: Description of the dataset.
@@ -78,11 +79,30 @@ class ShardCache:
         shards = list(shards)
         if not self._is_local:
             self._download(shards)
-        for shard in shards:
+        for shard, path in zip(shards, self._paths(shards), strict=True):
             with contextlib.suppress(FileNotFoundError):  # `read` reports it, or downloads it again
-                num_bytes = self.path(shard).stat().st_size
+                num_bytes = path.stat().st_size
                 if num_bytes != shard.num_bytes:
                     raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")
+
+    def fetch_ahead(self, shards: Sequence[Shard]) -> Iterator[Shard]:
+        """Returns an iterator over shards that `fetch` has fetched, as many at a time as the cache can hold.
+
+        The first ones are fetched before the function returns. Local shards are all checked before it returns.
+
+        Raises:
+            DataError, StorageError: As `fetch`; also the iterator.
+        """
+        groups = self._group(shards)
+        self.fetch(groups[0])
+
+        def fetch_others() -> Iterator[Shard]:
+            yield from groups[0]
+            for group in groups[1:]:
+                self.fetch(group)
+                yield from group
+
+        return fetch_others()
 
     @_explain_os_errors()
     def read(self, shard: Shard) -> bytes:
@@ -119,13 +139,18 @@ class ShardCache:
 
     def path(self, shard: Shard) -> Path:
         """Returns the path of the local file of a shard, which may not exist yet."""
-        if isinstance(self._folder, LocalLocation):
-            return path_below(self._folder.path, shard.file, self._folder / SPEC_NAME, DataError)
-        return self._cache / f"{check_sha256(shard.sha256, self._folder / SPEC_NAME, DataError)}.tfrecord"
+        return self._paths([shard])[0]
 
     def display_name(self, shard: Shard) -> str:
         """Returns the address of a shard for messages."""
         return str(self._folder / shard.file)
+
+    def _paths(self, shards: Sequence[Shard]) -> list[Path]:
+        """Returns the path of the local file of each shard."""
+        spec = self._folder / SPEC_NAME
+        if isinstance(self._folder, LocalLocation):
+            return paths_below(self._folder.path, [shard.file for shard in shards], spec, DataError)
+        return [self._cache / f"{check_sha256(shard.sha256, spec, DataError)}.tfrecord" for shard in shards]
 
     @functools.cached_property
     def _cache(self) -> Path:
@@ -135,6 +160,18 @@ class ShardCache:
     @property
     def _is_local(self) -> bool:
         return isinstance(self._folder, LocalLocation)
+
+    def _group(self, shards: Sequence[Shard]) -> list[list[Shard]]:
+        """Returns shards in groups that each fit into the cache, or are one shard. Local shards are one group."""
+        groups: list[list[Shard]] = [[]]
+        num_bytes = 0
+        for shard in shards:
+            num_bytes += shard.num_bytes
+            if groups[-1] and num_bytes > self._max_bytes and not self._is_local:
+                groups.append([])
+                num_bytes = shard.num_bytes
+            groups[-1].append(shard)
+        return groups
 
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
@@ -148,7 +185,7 @@ class ShardCache:
         """
         if not path.is_file():  # opening a named pipe would block
             raise FileNotFoundError(path)
-        with path.open("rb") as file:
+        with path.open("rb") as file, _explain_os_errors(path):
             num_bytes = os.fstat(file.fileno()).st_size
             if num_bytes != shard.num_bytes:
                 raise self._changed(shard, f"{count_of(num_bytes, 'byte')}", f"{shard.num_bytes}")

@@ -67,7 +67,7 @@ def read_prepared(files: ShardCache) -> tuple[np.ndarray, np.ndarray]:
 def read_shards(files: ShardCache, shards: Sequence[Shard]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Returns an iterator over the images uint8 [B, H, W, C] and the labels int32 [B] of some shards, batch by batch.
 
-    The files are fetched and their sizes are checked before the function returns.
+    The first files are fetched, and their sizes are checked, before the function returns.
 
     Args:
         files: Local files of the dataset.
@@ -76,9 +76,9 @@ def read_shards(files: ShardCache, shards: Sequence[Shard]) -> Iterator[tuple[np
     Raises:
         DataError, StorageError: As `read_prepared`.
     """
-    files.fetch(shards)
+    fetched = files.fetch_ahead(shards)
     return itertools.chain.from_iterable(
-        _iterate_shard(files, shard, lambda start, stop: np.arange(stop - start)) for shard in shards
+        _iterate_shard(files, shard, lambda start, stop: np.arange(stop - start)) for shard in fetched
     )
 
 
@@ -92,9 +92,8 @@ def read_labels(files: ShardCache, shards: Sequence[Shard]) -> np.ndarray:
     Raises:
         DataError, StorageError: As `read_prepared`.
     """
-    files.fetch(shards)
-    no_images = np.empty(0, np.int64)
-    batches = (batch for shard in shards for batch in _iterate_shard(files, shard, lambda start, stop: no_images))
+    fetched, no_images = files.fetch_ahead(shards), np.empty(0, np.int64)
+    batches = (batch for shard in fetched for batch in _iterate_shard(files, shard, lambda start, stop: no_images))
     return np.concatenate([labels for _, labels in batches])
 
 
@@ -110,8 +109,7 @@ def read_records(files: ShardCache, shards: Sequence[Shard], indices: np.ndarray
         DataError, StorageError: As `read_prepared`.
     """
     offset = 0
-    files.fetch(shards)
-    for shard in shards:
+    for shard in files.fetch_ahead(shards):
 
         def select(start: int, stop: int, offset: int = offset) -> np.ndarray:
             low, high = np.searchsorted(indices, [offset + start, offset + stop])

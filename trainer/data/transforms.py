@@ -4,13 +4,15 @@ Shapes: `N` images, `H W C` height, width and channels.
 """
 
 import colorsys
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from trainer.errors import ConfigError, count_of
 
 _TINT_SEED = 170310593
+_BLOCK_BYTES = 2**18
 
 
 def invert(images: np.ndarray) -> np.ndarray:
@@ -25,15 +27,27 @@ def tint(images: np.ndarray) -> np.ndarray:
     position among `images`: with `--classes`, images have other hues than in the whole dataset.
     """
     hues = (np.random.PCG64(_TINT_SEED).random_raw(len(images)) >> np.uint64(11)) / 2.0**53
-    colors = np.array([colorsys.hsv_to_rgb(hue, 0.9, 1.0) for hue in hues], np.float32)
-    return np.rint(images * colors[:, np.newaxis, np.newaxis, :]).astype(np.uint8)
+    tinted = np.empty((*images.shape[:3], 3), np.uint8)
+    for block in _blocks(images):
+        colors = np.array([colorsys.hsv_to_rgb(hue, 0.9, 1.0) for hue in hues[block]], np.float32)
+        tinted[block] = np.rint(images[block] * colors[:, np.newaxis, np.newaxis, :])
+    return tinted
 
 
 def add_gray_inputs(images: np.ndarray) -> np.ndarray:
     """Returns pairs of gray versions of color images and the images: uint8 [N, H, W, 3] to uint8 [N, H, W, 1 + 3]."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as Pillow converts
-    luma = np.dot(images.astype(np.float32), weights)
-    return np.concatenate([np.rint(luma).astype(np.uint8)[..., np.newaxis], images], axis=-1)
+    pairs = np.empty((*images.shape[:3], 4), np.uint8)
+    for block in _blocks(images):
+        pairs[block, :, :, 0] = np.rint(np.dot(images[block].astype(np.float32), weights))
+        pairs[block, :, :, 1:] = images[block]
+    return pairs
+
+
+def _blocks(images: np.ndarray) -> Iterator[slice]:
+    """Returns slices of images, so that intermediate results take little memory and fit into the processor's cache."""
+    size = max(1, _BLOCK_BYTES // math.prod(images.shape[1:]))
+    return (slice(start, start + size) for start in range(0, len(images), size))
 
 
 TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -17,7 +17,7 @@ from trainer.storage.resolve import (
     without_mount,
 )
 from trainer.storage.run_directory import RunDirectory
-from trainer.storage.safe_names import check_relative_name, check_sha256, path_below
+from trainer.storage.safe_names import check_relative_name, check_sha256, path_below, paths_below
 
 __all__ = [
     "Location",
@@ -39,6 +39,7 @@ __all__ = [
     "parse_json",
     "parse_path",
     "path_below",
+    "paths_below",
     "read_json",
     "read_json_lines",
     "resolve_mount",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import StorageError
+from trainer.errors import DocumentError
 
 SCHEME = "gs://"
 """Scheme of the address of a bucket or an object in it."""
@@ -76,7 +76,7 @@ class Location(abc.ABC):
 
         Raises:
             MissingError: If the file does not exist.
-            StorageError: If the file is larger than `max_bytes`.
+            DocumentError: If the file is larger than `max_bytes`.
         """
 
     @abc.abstractmethod
@@ -113,8 +113,8 @@ class Location(abc.ABC):
         """
 
 
-def too_large(location: object, max_bytes: int) -> StorageError:
+def too_large(location: object, max_bytes: int) -> DocumentError:
     """Returns the error for a file that is larger than what is read of it."""
-    return StorageError(
+    return DocumentError(
         f"{location} has more than {max_bytes:,} bytes, too many for its kind; correct the name, or replace it."
     )

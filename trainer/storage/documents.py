@@ -41,7 +41,8 @@ def read_json(
 
     Raises:
         MissingError: If the file does not exist.
-        StorageError: If the file cannot be read, or is larger than `MAX_DOCUMENT_BYTES`.
+        StorageError: If the file cannot be read.
+        DocumentError: If it is larger than `MAX_DOCUMENT_BYTES`.
         TrainerError: If the content is damaged; an exception of type `error`.
     """
     content = file.read_bytes(max_bytes=MAX_DOCUMENT_BYTES)

@@ -284,7 +284,7 @@ class BucketLocation(Location):
 
 
 class _LimitedBuffer(io.BytesIO):
-    """Memory for the content of an object, which raises StorageError for more than a number of bytes.
+    """Memory for the content of an object, which raises DocumentError for more than a number of bytes.
 
     Args:
         location: Object, for the message.

@@ -2,9 +2,10 @@
 
 import fnmatch
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from trainer.errors import StorageError, count_of, escape
@@ -25,9 +26,9 @@ FileState = tuple[int, int]
 class Mirror:
     """Context manager that copies changed files of a folder, and on exit all remaining changes.
 
-    Deleted local files stay at the destination. Files whose names begin with a dot are skipped, because they are still
-    being written, and links that lead out of the folder. The files are by-products: an error is logged as a warning,
-    and the copy is tried again.
+    Deleted local files stay at the destination. Files and folders whose names begin with a dot are skipped, because
+    they are still being written, and links to folders and links that lead out of the folder. The files are by-products:
+    an error is logged as a warning, and the copy is tried again.
 
     Args:
         folder: Local folder.
@@ -99,18 +100,19 @@ class Mirror:
     def _changed_files(self, include_slow: bool) -> dict[str, FileState]:
         """Returns the state of each file that differs from its copy, by name."""
         changed = {}
-        for path in sorted(self._folder.rglob("*")):
-            name = path.relative_to(self._folder).as_posix()
-            top = name.partition("/")[0]
-            if top in self._without or path.name.startswith(".") or not path.is_file():
-                continue
+        names = sorted(self._list_names())
+        self._failed = {name: self._failed[name] for name in names if name in self._failed}  # others were deleted
+        for name in names:
+            path, top = self._folder / name, name.partition("/")[0]
             try:
+                if not path.is_file():
+                    continue
                 if path.is_symlink():
                     path_below(self._folder, name)
                 state = file_state(path)
             except FileNotFoundError:
                 continue  # deleted meanwhile
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 self._report(name, error)
                 continue
             is_slow = any(fnmatch.fnmatchcase(top, pattern) for pattern in self._slow)
@@ -118,6 +120,16 @@ class Mirror:
             if self._copied.get(name) != state and (include_slow or not must_wait):
                 changed[name] = state
         return changed
+
+    def _list_names(self) -> Iterator[str]:
+        """Yields the names of the files that are copied. Other threads may rename and delete folders meanwhile."""
+        for parent, folders, files in os.walk(self._folder):
+            prefix = Path(parent).relative_to(self._folder)
+            excluded = {*self._without} if prefix == Path() else {}
+            folders[:] = [name for name in folders if name not in excluded and not name.startswith(".")]
+            yield from (
+                (prefix / name).as_posix() for name in files if name not in excluded and not name.startswith(".")
+            )
 
     def _report(self, name: str, error: Exception) -> None:
         """Logs the first error."""

@@ -3,8 +3,10 @@
 An untrusted name must be a relative path without special parts, and must stay inside its folder.
 """
 
+import itertools
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.errors import UNSAFE, StorageError, TrainerError, escape, quote
@@ -53,15 +55,34 @@ def path_below(folder: Path, name: object, origin: object = None, error: type[Tr
     Raises:
         TrainerError: If the name is unsafe or leads out of the folder through a link; an exception of type `error`.
     """
+    return paths_below(folder, [name], origin, error)[0]
+
+
+def paths_below(
+    folder: Path, names: Iterable[object], origin: object = None, error: type[TrainerError] = StorageError
+) -> list[Path]:
+    """Returns the path of each of several untrusted names in their folder, which is resolved only once.
+
+    The arguments and errors are those of `path_below`.
+    """
     origin = folder if origin is None else origin
-    path = folder / check_relative_name(name, origin, error)
     root = os.path.realpath(folder)
-    if os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise error(
-            f"{escape(origin)} names {quote(name)}, which is a link that leads out of {escape(folder)}; "
-            "replace the link by the file or folder itself."
-        )
-    return path
+    paths = []
+    for name in names:
+        relative = check_relative_name(name, origin, error)
+        if _has_link(root, relative) and os.path.commonpath([root, os.path.realpath(f"{root}/{relative}")]) != root:
+            raise error(
+                f"{escape(origin)} names {quote(name)}, which is a link that leads out of {escape(folder)}; "
+                "replace the link by the file or folder itself."
+            )
+        paths.append(folder / relative)
+    return paths
+
+
+def _has_link(root: str, name: str) -> bool:
+    """Returns whether a part of a safe name is a link. Without one, its path stays below the root."""
+    prefixes = itertools.accumulate(name.split("/"), lambda prefix, part: f"{prefix}/{part}", initial=root)
+    return any(map(os.path.islink, itertools.islice(prefixes, 1, None)))
 
 
 def check_sha256(digest: object, origin: object, error: type[TrainerError] = StorageError) -> str:

@@ -13,7 +13,7 @@ from trainer.cloud.jobs.source_package import PROVISIONAL
 from trainer.cloud.jobs.worker_pools import PythonPackage
 from trainer.config import TrainConfig, recipes
 from trainer.config.choices import Resume
-from trainer.errors import ConfigError, MissingError, StorageError, quote, status_of
+from trainer.errors import ConfigError, MissingError, StorageError, list_some, quote, status_of
 from trainer.storage import Location, RunDirectory, is_remote, locate, run_directory, without_mount
 from trainer.storage.lease import LEASE, describe_owner
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
@@ -95,7 +95,7 @@ def _check_folder(folder: str, job: JobFile, pools: Sequence[TrainerPool], accou
         )
     trials = sorted({int(match[1]) for name in names if (match := _TRIAL.fullmatch(name))})
     if trials:
-        shown = ", ".join(map(str, trials[:3])) + (", …" if trials[3:] else "")
+        shown = list_some(trials, 3)
         raise ConfigError(
             f"{folder} has the trials of an earlier study ({shown}), and new ones would have the same numbers; give a "
             f"new folder, such as --base_output_dir={folder}/{JOB_ID}, in which {JOB_ID} becomes a new ID."

@@ -1,6 +1,8 @@
 """Schedule of chunks: which shards of a dataset are in memory at each visit."""
 
+import bisect
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -42,7 +44,7 @@ class ChunkSchedule:
     @functools.cached_property
     def max_chunk_size(self) -> int:
         """Number of images of the largest possible chunk."""
-        return _max_chunk_size(self.shards, self.num_chunks)
+        return _sizes_of_largest(self.shards)[math.ceil(len(self.shards) / self.num_chunks)]
 
 
 def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) -> int:
@@ -61,9 +63,10 @@ def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) ->
     budget = memory_mib * _MIB
     if spec.num_examples * image_bytes <= budget:
         return 1
-    for num_chunks in range(2, len(spec.shards) + 1):
-        if 2 * _max_chunk_size(spec.shards, num_chunks) * image_bytes <= budget:
-            return num_chunks
+    sizes = _sizes_of_largest(spec.shards)
+    max_shards = bisect.bisect_right(sizes, budget, key=lambda size: 2 * size * image_bytes) - 1  # in a chunk
+    if max_shards:
+        return math.ceil(len(spec.shards) / max_shards)
     largest_mib = max(shard.num_examples for shard in spec.shards) * image_bytes / _MIB
     raise ConfigError(
         f"data_memory_mib={memory_mib:g} is less than two shards of {spec.name} need, the largest of which takes "
@@ -72,7 +75,7 @@ def choose_num_chunks(spec: DatasetSpec, memory_mib: float, padding: int = 0) ->
     )
 
 
-def _max_chunk_size(shards: tuple[Shard, ...], num_chunks: int) -> int:
-    """Returns the number of images of the largest possible chunk, whichever shards it contains."""
+def _sizes_of_largest(shards: tuple[Shard, ...]) -> list[int]:
+    """Returns the number of images of the k largest shards together, for each k from 0 to the number of shards."""
     sizes = sorted((shard.num_examples for shard in shards), reverse=True)
-    return sum(sizes[: -(-len(sizes) // num_chunks)])
+    return list(itertools.accumulate(sizes, initial=0))

@@ -23,6 +23,7 @@ from trainer.data.prepare.conversion_plan import (
     plan_conversion,
 )
 from trainer.data.prepare.examples import EncodedExample, encode_examples
+from trainer.data.prepare.pixels import CONVERSION_VERSION
 from trainer.data.prepare.replica_watch import replica_folder
 from trainer.data.prepare.shard_commit import Rejected, ShardFolder, ShardReport, committed_spec, shard_name
 from trainer.data.prepare.sharding import Part, digest_of, shard_bounds
@@ -292,18 +293,11 @@ class PartConversion:
 def conversion_fingerprint(source: Source, plan: ConversionPlan) -> str:
     """Returns the SHA-256 of everything that the bytes of the shards depend on, except the content of the images."""
     indices = plan.indices.tolist()
-    settings = (
-        plan.class_names,
-        source.condition_names,
-        plan.target,
-        plan.input_target,
-        plan.num_shards,
-        PIL.__version__,
-    )
+    settings = plan.class_names, source.condition_names, plan.target, plan.input_target, plan.num_shards
     sources = [source, source.inputs] if isinstance(source, PairedSource) else [source]
     names = (part.items[index].name for part in sources for index in indices)
     sizes = (part.num_bytes(index) for part in sources for index in indices)
-    return digest_of(names, sizes, plan.labels, settings)
+    return digest_of(names, sizes, plan.labels, (settings, CONVERSION_VERSION, PIL.__version__))
 
 
 def _merge_progress(

@@ -181,6 +181,7 @@ def merge_shards(
         spec = _make_spec(plan, name, [reports[index].shard for index in range(len(plan.shards))])
         _check_counts(plan, reports)
         lease.verify()
+        folder.write_rejected([])
         (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
         folder.delete_reports([])
     return spec, progress
@@ -231,7 +232,7 @@ def _order_shards(sources: Sequence[MergeSource]) -> tuple[tuple[MergeSource, Sh
     positions: list[tuple[float, int, MergeSource, Shard]] = []
     for number, source in enumerate(sources):
         spec, start = source.files.spec, 0
-        for shard in filter(lambda shard: shard.num_examples, spec.shards):
+        for shard in spec.shards:
             middle = (start + shard.num_examples / 2) / spec.num_examples
             positions.append((middle, number, source, shard))
             start += shard.num_examples

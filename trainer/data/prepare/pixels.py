@@ -8,6 +8,7 @@
 Images of many pixels are converted in bands, so that intermediate results take little memory.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from trainer.data.image_encodings import PNG
 from trainer.errors import DataError, FilteredImageError
 from trainer.image_io import place_on_white
 
+CONVERSION_VERSION = 2
+"""Version of the conversion. Increase it with every change of the pixels of any image, so that no dataset mixes two."""
 RESIZES = ("crop", "fit", "stretch", "none")
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DEPTHS_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I")
@@ -103,7 +106,7 @@ def is_gray(picture: Image.Image) -> bool:
 
 def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
     """Converts an image to 8-bit gray, RGB or RGBA."""
-    is_bilevel = picture.mode == "1"
+    bits = None if target.bits == 8 or picture.mode == "1" else target.bits
     if picture.mode in _DEPTHS_OF_16_BITS:
         maximum = 2 ** (target.bits or 16) - 1
         return _map_bands(picture, "L", lambda band: _from_16_bits(band, maximum)).convert(_mode(target))
@@ -112,10 +115,15 @@ def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
     if picture.mode == "LAB":  # Pillow converts it only to RGB
         picture = picture.convert("RGB")
     if picture.has_transparency_data and target.channels != 4:
-        picture = _map_bands(picture, "RGB", place_on_white)
+        picture, bits = _map_bands(picture, "RGB", functools.partial(_place_on_white, bits=bits)), None
     if picture.mode != _mode(target):
         picture = picture.convert(_mode(target))
-    return picture if target.bits in (None, 8) or is_bilevel else _from_fewer_bits(picture, target.bits)
+    return picture if bits is None else _from_fewer_bits(picture, bits)
+
+
+def _place_on_white(picture: Image.Image, bits: int | None) -> Image.Image:
+    """Places an image on white, after its values were scaled: white is 255 with any number of bits."""
+    return place_on_white(picture if bits is None else _from_fewer_bits(picture.convert("RGBA"), bits))
 
 
 def _mode(target: Target) -> str:
@@ -139,18 +147,24 @@ def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
             f"has values from {values.min()} to {values.max()}, expected 0 to {maximum}; save it with 8 or 16 bits, "
             "or correct --bits"
         )
-    return Image.fromarray(((values * 255 + maximum // 2) // maximum).astype(np.uint8))
+    return Image.fromarray(_scale(values, maximum))
+
+
+def _scale(values: np.ndarray, maximum: int) -> np.ndarray:
+    """Returns integers in [0, maximum] as the nearest ones in [0, 255], uint8 of the same shape."""
+    return ((values * 255 + maximum // 2) // maximum).astype(np.uint8)
 
 
 def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
-    maximum, largest = 2**bits - 1, int(np.max(picture.getextrema()))
+    """Scales the values of a gray, RGB or RGBA image, except alpha. Invisible pixels may have any values."""
+    maximum, pixels = 2**bits - 1, np.asarray(picture)
+    largest = int((pixels[..., :3] * (pixels[..., 3:] > 0) if picture.mode == "RGBA" else pixels).max())
     if bits > 8:
         raise DataError(f"has 8 bits per channel, or is in color, where only 8 bits are read; omit --bits={bits}")
     if largest > maximum:
         raise DataError(f"has values up to {largest}, but --bits={bits} states {maximum}; correct or omit --bits")
-    return picture.point(
-        [value * 255 // maximum if value <= maximum else 0 for value in range(256)] * len(picture.mode)
-    )
+    table = _scale(np.minimum(np.arange(256), maximum), maximum).tolist()
+    return picture.point(table * 3 + [*range(256)] if picture.mode == "RGBA" else table * len(picture.mode))
 
 
 def _resize(picture: Image.Image, target: Target) -> Image.Image:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from trainer.errors import ConfigError, count_of
+from trainer.errors import ConfigError, count_of, list_some
 from trainer.storage import Location
 from trainer.storage.lease import describe_owner
 
@@ -81,8 +81,7 @@ class ReplicaWatch:
 
 
 def _list_replicas(replicas: Sequence[int]) -> str:
-    listed = ", ".join(map(str, replicas[:_MAX_LISTED])) + (", …" if len(replicas) > _MAX_LISTED else "")
-    return f"{count_of(len(replicas), 'replica')}: {listed}"
+    return f"{count_of(len(replicas), 'replica')}: {list_some(replicas, _MAX_LISTED)}"
 
 
 def replica_folder(out: Location, index: int) -> Location:

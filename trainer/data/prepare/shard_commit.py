@@ -11,13 +11,15 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
-from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
+from trainer.data.dataset_spec import SHARD_FIELDS, SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.data.prepare.replica_watch import ReplicaWatch
 from trainer.data.prepare.sharding import Part
-from trainer.errors import DocumentError, MissingError, StorageError, count_of
+from trainer.errors import DataError, DocumentError, MissingError, StorageError, count_of
 from trainer.storage import Location, StorageEntry, documents, file_crc32c, read_json
+from trainer.storage.documents import MAX_DOCUMENT_BYTES
 from trainer.storage.local import LocalLocation
 
 _logger = logging.getLogger(__name__)
@@ -30,13 +32,11 @@ _OWN_FILE = re.compile(rf"{_SHARD}|\.{_SHARD}\.partial|{_REPORT}|\.{_REPORT}\.[a
 """Names of the files of a shard: the shard, its report, and the incomplete files that a killed process leaves."""
 _SPEC_FILE = re.compile(rf"\.({re.escape(SPEC_NAME)}|{re.escape(REJECTED_NAME)})\.[a-z0-9_]{{8}}")
 _REMEDY = "delete it to prepare its shard again"
-_SHARD_FIELDS = {"file": documents.text(), "sha256": documents.text(), "crc32c": documents.text()}
-_SHARD_FIELDS |= {"num_examples": documents.whole(), "num_bytes": documents.whole()}
 _REJECTED_FIELDS = {"name": documents.text(), "reason": documents.text(), "is_filtered": documents.anything}
 _SCHEMA = documents.record(
     {
         "fingerprint": documents.text(),
-        "shard": documents.record(_SHARD_FIELDS),
+        "shard": documents.record(SHARD_FIELDS),
         "class_counts": documents.list_of(documents.whole()),
         "rejected": documents.list_of(documents.record(_REJECTED_FIELDS)),
         "max_value": documents.whole(0, 255),
@@ -44,6 +44,12 @@ _SCHEMA = documents.record(
     }
 )
 _POLL_SECS = 2.0
+_NUM_THREADS = 8
+"""Number of parallel requests to a bucket."""
+_BLOCK_SIZE = 256
+"""Number of reports that are read before the fingerprints in them are compared."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Rejected(NamedTuple):
@@ -54,6 +60,11 @@ class Rejected(NamedTuple):
     """Reason, which completes a sentence that begins with the name."""
     is_filtered: bool
     """True if a filter of the user rejects the image; False if it cannot be used."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields of a JSON object. Bytes of a file name that are not UTF-8 are escaped."""
+        name, reason = (text.encode(errors="backslashreplace").decode() for text in (self.name, self.reason))
+        return {"name": name, "reason": reason, "is_filtered": self.is_filtered}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +90,7 @@ class ShardReport:
     def to_json(self) -> str:
         """Returns the content of the report's file."""
         return json.dumps(
-            dataclasses.asdict(self) | {"rejected": [rejected._asdict() for rejected in self.rejected]}, indent=1
+            dataclasses.asdict(self) | {"rejected": [rejected.to_json() for rejected in self.rejected]}, indent=1
         )
 
     @classmethod
@@ -87,7 +98,7 @@ class ShardReport:
         """Returns the report in a document that fits the schema."""
         return cls(
             fingerprint=content["fingerprint"],
-            shard=Shard(**{name: content["shard"][name] for name in _SHARD_FIELDS}),
+            shard=Shard.from_json(content["shard"]),
             class_counts=tuple(content["class_counts"]),
             rejected=tuple(
                 Rejected(fields["name"], fields["reason"], bool(fields["is_filtered"]))
@@ -124,12 +135,16 @@ class ShardFolder:
         """
         entries = {entry.name: entry for entry in self._out.entries(recursive=False)}
         shards = {name: index for name in entries if (index := _shard_of(name)) is not None}
-        reports = {}
-        for index in sorted(set(shards.values())):
-            if index < self._num_shards and self._part.owns(index) and _report_name(index) in entries:
-                report = self._read_report(index)
-                if self._is_own(report) and self._has_checksum(report.shard, entries.get(shard_name(index))):
-                    reports[index] = report
+        own = {
+            index
+            for index in shards.values()
+            if index < self._num_shards and self._part.owns(index) and _report_name(index) in entries
+        }
+        reports = {
+            index: report
+            for index, report in self._read_reports(sorted(own)).items()
+            if self._is_own(report) and self._has_checksum(report.shard, entries.get(shard_name(index)))
+        }
         stays = {name for index in reports for name in (shard_name(index), _report_name(index))}
         owned = (
             name
@@ -137,12 +152,25 @@ class ShardFolder:
             if (self._part.owns(index) if index < self._num_shards else self._part.is_chief) and name not in stays
         )
         old = (name for name in entries if self._part.is_chief and _SPEC_FILE.fullmatch(name))
-        self._out.delete(sorted([*owned, *old]))  # a report is deleted before its shard
+        names = [*owned, *old]
+        self._delete(name for name in names if name.startswith("."))  # a report is deleted before its shard
+        self._delete(name for name in names if not name.startswith("."))
         return reports
 
     def commit(self, report: ShardReport, index: int) -> None:
-        """Writes the report of a shard whose file is complete."""
-        (self._out / _report_name(index)).write_bytes(report.to_json().encode())
+        """Writes the report of a shard whose file is complete.
+
+        Raises:
+            DataError: If so many images of the shard are rejected that the report cannot be read again.
+            StorageError: If the report cannot be written.
+        """
+        content = report.to_json().encode()
+        if len(content) > MAX_DOCUMENT_BYTES:
+            raise DataError(
+                f"shard {shard_name(index)} has {count_of(len(report.rejected), 'rejected image')}, too many to list "
+                "in its report; prepare the dataset with a smaller --shard_mib, or with a larger --num_shards."
+            )
+        (self._out / _report_name(index)).write_bytes(content)
 
     def wait_for_all(self, reports: dict[int, ShardReport], check: Callable[[], None]) -> list[ShardReport]:
         """Waits until all machines have finished their shards.
@@ -187,17 +215,20 @@ class ShardFolder:
         return new_reports
 
     def write_rejected(self, rejected: Iterable[Rejected]) -> None:
-        """Writes `rejected.jsonl` if images were rejected."""
-        lines = [
-            json.dumps({"name": name, "reason": reason, "is_filtered": is_filtered})
-            for name, reason, is_filtered in rejected
-        ]
+        """Writes `rejected.jsonl`; without rejected images, deletes the file that an earlier dataset left."""
+        lines = [json.dumps(image.to_json()) for image in rejected]
         if lines:
             (self._out / REJECTED_NAME).write_bytes("".join(f"{line}\n" for line in lines).encode())
+        else:
+            self._out.delete([REJECTED_NAME])
 
     def delete_reports(self, empty_shards: Sequence[str]) -> None:
         """Deletes the reports of a dataset that is committed, and shards without images."""
-        self._out.delete([*map(_report_name, range(self._num_shards)), *empty_shards])
+        self._delete([*map(_report_name, range(self._num_shards)), *empty_shards])
+
+    def _delete(self, names: Iterable[str]) -> None:
+        """Deletes files in any order, several at a time."""
+        _call_in_parallel(lambda name: self._out.delete([name]), names)
 
     def _read_new_reports(self, reports: Mapping[int, ShardReport]) -> tuple[dict[int, ShardReport], dict[int, str]]:
         """Reads the reports that are not in `reports`.
@@ -209,17 +240,23 @@ class ShardFolder:
         names = {entry.name for entry in self._out.entries(recursive=False)}
         new_reports: dict[int, ShardReport] = {}
         other_fingerprints: dict[int, str] = {}
-        for index in range(self._num_shards):
-            replica = index % self._part.num_replicas
-            if index in reports or replica in other_fingerprints or _report_name(index) not in names:
-                continue
-            if (report := self._read_report(index)) is None:
-                continue
-            if self._is_own(report):
-                new_reports[index] = report
-            else:
-                other_fingerprints[replica] = report.fingerprint
+        pending = [index for index in range(self._num_shards) if index not in reports and _report_name(index) in names]
+        while pending:
+            for index, report in self._read_reports(pending[:_BLOCK_SIZE]).items():
+                if self._is_own(report):
+                    new_reports[index] = report
+                else:
+                    other_fingerprints[index % self._part.num_replicas] = report.fingerprint
+            # One old report of a machine suffices.
+            pending = [
+                index for index in pending[_BLOCK_SIZE:] if index % self._part.num_replicas not in other_fingerprints
+            ]
         return new_reports, other_fingerprints
+
+    def _read_reports(self, indices: Sequence[int]) -> dict[int, ShardReport]:
+        """Returns the reports of some shards, without those that are missing or damaged, by the index of the shard."""
+        reports = zip(indices, _call_in_parallel(self._read_report, indices), strict=True)
+        return {index: report for index, report in reports if report is not None}
 
     def _read_report(self, index: int) -> ShardReport | None:
         """Returns the report of a shard; None if it is missing or damaged."""
@@ -233,9 +270,9 @@ class ShardFolder:
         report = ShardReport.from_json(content)
         return report if report.shard.file == shard_name(index) else None
 
-    def _is_own(self, report: ShardReport | None) -> TypeGuard[ShardReport]:
+    def _is_own(self, report: ShardReport) -> bool:
         """Returns whether this is a report of this conversion."""
-        return report is not None and report.fingerprint == self._fingerprint
+        return report.fingerprint == self._fingerprint
 
     def _has_checksum(self, shard: Shard, entry: StorageEntry | None) -> bool:
         """Returns whether the file of a shard is complete."""
@@ -255,6 +292,12 @@ def committed_spec(out: Location, expected: Mapping[str, Any]) -> DatasetSpec | 
     """
     spec = read_dataset_spec(out)
     return spec if all(getattr(spec, name) == value for name, value in expected.items()) else None
+
+
+def _call_in_parallel(action: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Returns the results of an action in the order of the items. The first error cancels the calls that wait."""
+    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="shards") as threads:
+        return list(threads.map(action, items))
 
 
 def shard_name(index: int) -> str:
