@@ -1,5 +1,7 @@
 """In bfloat16, every recipe computes convolutions in bfloat16, and state, statistics, logits and losses in float32."""
 
+import re
+
 import pytest
 import tensorflow as tf
 from test_golden import BATCH, compiled, config_of
@@ -24,6 +26,16 @@ def nodes_of(function):
     """All nodes of a graph and of the functions that it calls."""
     definition = function.get_concrete_function().graph.as_graph_def()
     return [*definition.node, *(node for called in definition.library.function for node in called.node_def)]
+
+
+def discriminators_of(gan):
+    return [network for name, network in gan.networks.items() if name.startswith("discriminator")]
+
+
+def names_of_convolutional_heads(gan):
+    """Names of the convolutions that make logits."""
+    layers = [network.layers[-1] for network in discriminators_of(gan)]
+    return [layer.name for layer in layers if getattr(layer, "filters", None) == 1]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +65,12 @@ def test_a_step_has_its_products_in_bfloat16_and_its_sums_in_float32(name, monke
     assert bool(seen["penalty"]) == bool(config_of(name).penalties)
     assert {variable.dtype for variable in gan.state.values() if "float" in variable.dtype} == {"float32"}
     convolutions = [node for node in nodes if node.op in CONVOLUTIONS]
-    assert convolutions and not [
-        node.name for node in convolutions if node.attr["T"].type != tf.bfloat16.as_datatype_enum
-    ]
+    in_float32 = [node.name for node in convolutions if node.attr["T"].type != tf.bfloat16.as_datatype_enum]
+    heads = names_of_convolutional_heads(gan)
+    assert len(in_float32) < len(convolutions)
+    assert not [name for name in in_float32 if not any(re.search(rf"/{head}(_\d+)?/", name) for head in heads)]
+    logits = [network.outputs[0] for network in discriminators_of(gan)]
+    assert logits and {tensor.dtype for tensor in logits} == {"float32"}
     normalizations = [node for node in nodes if node.op in NORMALIZATIONS]
     assert {node.attr["T"].type for node in normalizations} <= {tf.bfloat16.as_datatype_enum}
     assert {node.attr["U"].type for node in normalizations} <= {tf.float32.as_datatype_enum}

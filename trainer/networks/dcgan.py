@@ -221,14 +221,14 @@ class DCGANDiscriminator:
                 stack.append(Dropout(self.dropout))
             size = (-(-size[0] // stride), -(-size[1] // stride))
         if self.head == "convolution":
-            stack.append(whole_map(1, size, kernel_initializer=create.initializer()))
+            stack.append(whole_map(1, size, kernel_initializer=create.initializer(), dtype="float32"))
             return keras.Sequential(stack, name="discriminator")
         stack.append(keras_layers.Flatten())
         for units in self.dense:
             is_normalized = self.batch_norm != "none"
             stack.append(dense(units, use_bias=not is_normalized, kernel_initializer=create.initializer()))
             stack += self._normalize_and_activate(is_normalized)
-        stack.append(dense(1, kernel_initializer=create.initializer()))
+        stack.append(dense(1, kernel_initializer=create.initializer(), dtype="float32"))
         return keras.Sequential(stack, name="discriminator")
 
     def _normalize_and_activate(self, is_normalized: bool) -> list[keras_layers.Layer]:

@@ -158,7 +158,7 @@ def _discriminator(inputs_shape: tuple[int, int, int], widths: Sequence[int], nu
             name = PART_FEATURES if stage < last else WHOLE_FEATURES
             stages[stage] = keras_layers.Identity(name=name)(stages[stage])
     maps = _convolution_block(stages[last], widths[last], 1)
-    logits = Conv2D(1, 4, use_bias=False, kernel_initializer=_normal())(maps)
+    logits = Conv2D(1, 4, use_bias=False, kernel_initializer=_normal(), dtype="float32")(maps)
     return keras.Model(inputs, logits, name="discriminator")
 
 

@@ -191,7 +191,8 @@ def _patch_discriminator(shape: tuple[int, int, int], filters: int, num_layers: 
         stride = 2 if level < num_layers else 1
         maps = _conv_and_norm(Conv2D, maps, filters * min(2**level, _MAX_WIDENING), 4, stride, initializer)
         maps = get_activation("leaky_relu", _LEAKY_SLOPE)(maps)
-    logits = Conv2D(1, 4, padding="same", kernel_initializer=get_initializer(initializer))(maps)
+    kernel = get_initializer(initializer)
+    logits = Conv2D(1, 4, padding="same", kernel_initializer=kernel, dtype="float32")(maps)
     return keras.Model(images, logits, name="discriminator")
 
 

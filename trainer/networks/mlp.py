@@ -111,7 +111,7 @@ def _discriminator(
         values = create.activation()(values)
         if dropout:
             values = Dropout(dropout)(values)
-    logits = keras_layers.Dense(1, kernel_initializer=create.initializer())(values)
+    logits = keras_layers.Dense(1, kernel_initializer=create.initializer(), dtype="float32")(values)
     return keras.Model(inputs, logits, name="discriminator")
 
 

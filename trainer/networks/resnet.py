@@ -110,7 +110,7 @@ def _discriminator(
         maps = _down_block(maps, block_filters, depth < num_halvings, depth > 0, spectral_norm, create)
     pooled = GlobalSumPooling2D()(keras_layers.ReLU()(maps))
     dense = layer_class(keras_layers.Dense, spectral_norm)
-    logits = dense(1, kernel_initializer=create.initializer())(pooled)
+    logits = dense(1, kernel_initializer=create.initializer(), dtype="float32")(pooled)
     return keras.Model(images, logits, name="discriminator")
 
 
