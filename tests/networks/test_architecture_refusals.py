@@ -32,6 +32,8 @@ def check_build(name, shape, options, *mentions):
         ("upsampling", {"generator_filters": [64]}, "[64]"),
         ("upsampling", {"discriminator_filters": [32, -1]}, "[32, -1]"),
         ("r3gan", {"generator_filters": 16}, "16"),
+        ("fastgan", {"generator_filters": []}, "[]"),
+        ("fastgan", {"discriminator_filters": []}, "[]"),
         ("r3gan", {"discriminator_filters": [8, -8]}, "[8, -8]"),
         # Whole numbers above 0.
         ("dcgan", {"kernel_size": 0}, "0"),
