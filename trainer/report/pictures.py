@@ -23,10 +23,11 @@ _NUM_ATTEMPTS = 4
 
 
 class Pictures:
-    """Encodes PNG files as WebP in data URLs. A file that has not changed is encoded once."""
+    """Encodes PNG files as WebP in data URLs. A file that has not changed since the last page is not encoded again."""
 
     def __init__(self) -> None:
         self._urls: dict[tuple[Path, FileState, int], str | None] = {}
+        self._used = set[tuple[Path, FileState, int]]()
 
     def url(self, path: Path, max_bytes: int = _LARGE_BYTES) -> str | None:
         """Returns a picture as a data URL; None if it cannot be read.
@@ -39,10 +40,16 @@ class Pictures:
             key = (path, file_state(path), max_bytes)
         except OSError:
             return None
+        self._used.add(key)
         if key not in self._urls:
             image = read_grid(path)
             self._urls[key] = None if image is None else _data_url(_encode(image, max_bytes))
         return self._urls[key]
+
+    def end_page(self) -> None:
+        """Drops the pictures that the page does not have."""
+        self._urls = {key: url for key, url in self._urls.items() if key in self._used}
+        self._used.clear()
 
     def grids(self, paths: Mapping[int, Path], best_step: int | None) -> dict[int, str]:
         """Returns data URLs of sample grids by step.

@@ -156,10 +156,12 @@ class RunReport:
             urls = {step: self._pictures.url(path, max_bytes) for step, path in paths.items()}
         else:
             urls = dict(self._pictures.grids(paths, best_grid))
+        neighbors = self._pictures.url(self._directory.neighbors) if num_runs == 1 else None
+        self._pictures.end_page()
         return {
             "grids": [{"step": step, "url": url} for step, url in sorted(urls.items()) if url is not None],
             "best_grid": best_grid,
-            "neighbors": self._pictures.url(self._directory.neighbors) if num_runs == 1 else None,
+            "neighbors": neighbors,
         }
 
     def _cost(self, sessions: list[Session]) -> dict[str, Any]:
