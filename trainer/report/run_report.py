@@ -244,12 +244,9 @@ def _monitor_of(config: Mapping[str, Any]) -> str | None:
 def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
     """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES:
+    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
         return None
-    own_name = name.removeprefix(_METRIC)
-    if isinstance(num_samples, int):
-        own_name = own_name.removesuffix(f"_{metrics.protocol_of(suite, num_samples)}")
-    return metrics.goals(suite).get(own_name)
+    return metrics.goals(suite).get(metrics.without_protocol(name.removeprefix(_METRIC), suite, num_samples))
 
 
 def _plain(value: Any) -> float | None:

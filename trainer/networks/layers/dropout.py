@@ -26,7 +26,7 @@ class Dropout(layers.Layer):
     `discriminator_updates="concatenated"` it does, because a replica's batch is its real images, then its fake ones.
 
     Args:
-        rate: Fraction of elements to set to 0, in [0, 1 - 1/65,536], exact to 1/65,536. The other elements are scaled up.
+        rate: Fraction of elements to set to 0, in [0, 1 - 1/65,536], exact to 1/65,536. The others are scaled up.
 
     Raises:
         ConfigError: If the rate is out of range.
