@@ -13,7 +13,7 @@ from trainer import metrics
 from trainer.errors import CheckpointError, StorageError, count_of
 from trainer.report import page
 from trainer.report.pictures import Pictures, share_of_page
-from trainer.report.scalars import Scalars
+from trainer.report.scalars import MAX_NAMES, Scalars
 from trainer.report.sessions import Session, hours_of_training, sessions_of
 from trainer.report.settings_table import settings_table
 from trainer.storage import RunDirectory, documents, read_json, write_atomically
@@ -192,8 +192,8 @@ class RunReport:
         for name, count in ((METRICS, scalars.num_damaged), (EVENTS, num_damaged_events)):
             if count:
                 yield f"{name} has {count_of(count, 'damaged line')}, which the report leaves out."
-        if scalars.num_names_left_out:
-            yield f"{METRICS} has more than 200 scalars; the others are left out."
+        if scalars.has_more_names:
+            yield f"{METRICS} has more than {MAX_NAMES} scalars; the others are left out."
         if not scalars.num_lines:
             yield "The run has no scalars yet."
 
