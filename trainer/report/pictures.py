@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -51,22 +51,26 @@ class Pictures:
         self._urls = {key: url for key, url in self._urls.items() if key in self._used}
         self._used.clear()
 
-    def grids(self, paths: Mapping[int, Path], best_step: int | None) -> dict[int, str]:
-        """Returns data URLs of sample grids by step.
 
-        If there are too many for a page, every second, fourth, eighth… is taken, with the best and the last one.
+def select_grids(steps: Sequence[int], best_step: int | None) -> list[int]:
+    """Returns the steps of the sample grids that a page has.
 
-        Args:
-            paths: PNG file of each grid, by step.
-            best_step: Step whose grid is always taken.
-        """
-        stride = 1
-        while -(-len(paths) // stride) > MAX_GRIDS:
-            stride *= 2
-        taken = {step for index, step in enumerate(paths) if index % stride == 0} | {*list(paths)[-1:]}
-        max_bytes = _LARGE_BYTES if len(taken) <= _MAX_NUM_LARGE else _SMALL_BYTES
-        urls = {step: self.url(path, max_bytes) for step, path in paths.items() if step in {*taken, best_step}}
-        return {step: url for step, url in urls.items() if url is not None}
+    If there are too many for a page, every second, fourth, eighth… is taken, with the best and the last one.
+
+    Args:
+        steps: Step of each grid, in ascending order.
+        best_step: Step whose grid is always taken.
+    """
+    stride = 1
+    while -(-len(steps) // stride) > MAX_GRIDS:
+        stride *= 2
+    taken = {*steps[::stride], *steps[-1:], best_step}
+    return [step for step in steps if step in taken]
+
+
+def bytes_per_grid(num_grids: int) -> int:
+    """Returns the number of bytes that each grid in the page of one run may have."""
+    return _LARGE_BYTES if num_grids <= _MAX_NUM_LARGE else _SMALL_BYTES
 
 
 def share_of_page(num_pictures: int) -> int:

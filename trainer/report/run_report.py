@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from trainer import metrics
 from trainer.errors import CheckpointError, StorageError, count_of
 from trainer.report import page
-from trainer.report.pictures import Pictures, share_of_page
+from trainer.report.pictures import Pictures, bytes_per_grid, select_grids, share_of_page
 from trainer.report.scalars import MAX_NAMES, Scalars
 from trainer.report.sessions import Session, hours_of_training, sessions_of
 from trainer.report.settings_table import settings_table
@@ -22,23 +22,15 @@ from trainer.storage.run_directory import (
     CONFIG,
     EVENTS,
     METRICS,
-    NEIGHBORS,
     REAL_VS_REAL_EVENT,
-    is_sample_grid,
     read_events,
-    sample_grids,
 )
 
+FILES = frozenset({CONFIG, METRICS, EVENTS})
+"""Names of the files of a run directory that a report always reads. It downloads the pictures that it shows."""
 _NUM_POINTS = 600
 _METRIC = "metric/"
 _SKIPPED = "skipped_updates"
-
-
-class ReportFiles(Container[str]):
-    """Names of the files of a run directory that a report reads."""
-
-    def __contains__(self, name: object) -> bool:
-        return name in (CONFIG, METRICS, EVENTS, NEIGHBORS) or is_sample_grid(name)
 
 
 class RunReport:
@@ -146,20 +138,24 @@ class RunReport:
             yield {**row, "best": best, "best_step": best_step, "real_vs_real": _plain(real_vs_real.get(name))}
 
     def _picture_urls(self, best_step: int | None, num_runs: int) -> dict[str, Any]:
-        paths = sample_grids(self._directory.samples)
+        directory, pictures = self._directory, self._pictures
+        paths = directory.sample_grids()
         best_grid = (
             min(paths, key=lambda step: (abs(step - best_step), -step)) if paths and best_step is not None else None
         )
         if num_runs > 1:
-            paths = {step: path for step, path in paths.items() if step in (best_grid, *list(paths)[-1:])}
+            steps = [step for step in paths if step in (best_grid, *list(paths)[-1:])]
             max_bytes = share_of_page(2 * num_runs)
-            urls = {step: self._pictures.url(path, max_bytes) for step, path in paths.items()}
         else:
-            urls = dict(self._pictures.grids(paths, best_grid))
-        neighbors = self._pictures.url(self._directory.neighbors) if num_runs == 1 else None
-        self._pictures.end_page()
+            steps = select_grids(list(paths), best_grid)
+            max_bytes = bytes_per_grid(len(steps))
+        others = [directory.neighbors] if num_runs == 1 else []
+        directory.download([*(paths[step] for step in steps), *others])
+        urls = {step: pictures.url(paths[step], max_bytes) for step in steps}
+        neighbors = pictures.url(directory.neighbors) if others else None
+        pictures.end_page()
         return {
-            "grids": [{"step": step, "url": url} for step, url in sorted(urls.items()) if url is not None],
+            "grids": [{"step": step, "url": url} for step, url in urls.items() if url is not None],
             "best_grid": best_grid,
             "neighbors": neighbors,
         }
