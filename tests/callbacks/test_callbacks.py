@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 import weakref
 
@@ -217,38 +218,49 @@ def test_import_output_is_suppressed_unless_the_import_fails(capfd):
     assert "reason" in capfd.readouterr().err
 
 
-def test_a_stalled_process_exits_when_its_output_is_closed(tmp_path, monkeypatch):
-    class Ended(BaseException):
-        pass
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("is_absent", [False, True])
+def test_a_stalled_process_exits_when_its_output_is_closed(is_absent, tmp_path, monkeypatch):
+    codes = []
 
     def end(code):
-        raise Ended(code)
+        codes.append(code)
+        raise SystemExit  # ends the thread of the watchdog
 
+    closed = (tmp_path / "log").open("w")
+    closed.close()
     monkeypatch.setattr(watchdog.os, "_exit", end)
-    unread = (tmp_path / "log").open("w")
-    unread.close()
-    monkeypatch.setattr(watchdog.sys, "stderr", unread)
-    with pytest.raises(Ended, match="134"):
-        watchdog.abort("no step has ended")
+    monkeypatch.setattr(watchdog.sys, "stderr", None if is_absent else closed)
+    callbacks.Watchdog(timeout_secs=0.05).on_train_begin()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "watchdog"]:
+        thread.join(10)
+    assert codes == [134]
+
+
+def test_a_stalled_process_writes_the_reason_and_all_stacks(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: None)
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr(watchdog.sys, "stderr", file)
+        watchdog.abort("no step has ended", with_stacks=True)
+    text = (tmp_path / "log").read_text()
+    assert "no step has ended" in text and "test_a_stalled_process_writes" in text
 
 
 def test_the_watchdog_waits_while_blocks_are_computed_and_no_longer(monkeypatch):
-    reasons, dumped = [], []
-    monkeypatch.setattr(watchdog, "abort", lambda reason: (reasons.append(reason), watched._ended.set()))
-    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda **_: dumped.append(1))
+    reasons = []
+    monkeypatch.setattr(watchdog, "abort", lambda reason, **_: (reasons.append(reason), watched._ended.set()))
     watched = callbacks.Watchdog(timeout_secs=0.6)
     slow = ReplicatedFunction(lambda rows: (tf.py_function(lambda x: (time.sleep(0.1), x)[1], [rows], rows.dtype),))
     watched.on_train_begin()
     slow([(np.zeros(1),)] * 15)  # 1.5 s
     assert not reasons
     assert watched._ended.wait(10)
-    assert len(reasons) == 1 and dumped
+    assert len(reasons) == 1
 
 
 def test_the_watchdog_watches_every_fit_that_it_is_passed_to(monkeypatch):
     reasons = []
-    monkeypatch.setattr(watchdog, "abort", lambda reason: (reasons.append(reason), watched._ended.set()))
-    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda **_: None)
+    monkeypatch.setattr(watchdog, "abort", lambda reason, **_: (reasons.append(reason), watched._ended.set()))
     watched = callbacks.Watchdog(timeout_secs=0.2)
     for _ in range(2):
         watched.on_train_begin()

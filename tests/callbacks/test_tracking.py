@@ -1,6 +1,7 @@
 """Trackers: what they receive, that a resumed run continues theirs, and that their errors do not end training."""
 
 import json
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from trainer.errors import ConfigError
 from trainer.image_io import save_grid
 
 MONITOR = "metric/frechet"
+END_SECS = "trainer.callbacks.tracking._END_SECS"
 
 
 class FakeTracker:
@@ -43,17 +45,19 @@ class FakeTracker:
         self._call("end", summary, is_complete)
 
 
-def train(folder, tracker, first=0, last=4, num_steps=4, error=None):
-    """Acts as a run of which a session goes from a step to another one."""
+def train(folder, tracker, first=0, last=4, num_steps=4, error=None, is_preempted=False, has_begun=None):
+    """Acts as a run of which a session goes from a step to another one, with one tracker or several by name."""
     (folder / "samples").mkdir(exist_ok=True, parents=True)
     settings = {"seed": 3, "penalties": ["r1"], "epochs": None}
     files = {"ids": folder / "trackers.json", "samples": folder / "samples", "metrics": folder / "metrics.jsonl"}
-    tracking = Tracking({"fake": tracker}, **files, name="run", settings=settings, monitor=MONITOR)
-    tracking.set_model(SimpleNamespace(step=first, preempted=False))
+    clients = tracker if isinstance(tracker, dict) else {"fake": tracker}
+    tracking = Tracking(clients, **files, name="run", settings=settings, monitor=MONITOR)
+    tracking.set_model(SimpleNamespace(step=first, preempted=is_preempted))
     tracking.set_params({"num_steps": num_steps})
     try:
         with tracking:
             tracking.on_train_begin({})
+            assert has_begun is None or has_begun.wait(10)
             for step in range(first + 1, last + 1):
                 tracking.model.step = step
                 logs = {"loss": 1.0 / step, "text": "x", "bad": float("nan")} | (
@@ -92,12 +96,38 @@ def test_a_tracker_that_fails_is_reported_once_and_no_longer_called(tmp_path, fa
 
 
 def test_training_does_not_wait_for_a_slow_tracker(tmp_path, monkeypatch, trainer_log):
-    monkeypatch.setattr("trainer.callbacks.tracking._END_SECS", 0.1)
+    monkeypatch.setattr(END_SECS, 0.1)
     tracker = FakeTracker()
     tracker.log = lambda scalars, step: time.sleep(2)
     begin = time.monotonic()
     train(tmp_path, tracker)
     assert time.monotonic() - begin < 1.5 and len(trainer_log.messages) == 1
+
+
+@pytest.mark.parametrize("is_preempted", [False, True])
+def test_all_trackers_share_the_time_at_the_end(is_preempted, tmp_path, monkeypatch, trainer_log):
+    monkeypatch.setattr("trainer.callbacks.tracking._PREEMPTED_END_SECS" if is_preempted else END_SECS, 0.5)
+    stuck = threading.Event()
+    clients = {name: FakeTracker() for name in "abc"}
+    for client in clients.values():
+        client.begin = lambda *_: stuck.wait(20)
+    begin = time.monotonic()
+    train(tmp_path, clients, is_preempted=is_preempted)
+    assert 0.5 <= time.monotonic() - begin < 1.0 and len(trainer_log.messages) == 3
+    stuck.set()
+
+
+@pytest.mark.parametrize("is_stuck", [False, True])
+def test_a_full_queue_is_waited_for_at_the_end(is_stuck, tmp_path, monkeypatch, trainer_log):
+    monkeypatch.setattr(END_SECS, 0.5)
+    monkeypatch.setattr("trainer.callbacks.tracking._MAX_PENDING", 5)  # three steps, an image, and the end
+    stuck, has_begun = threading.Event(), threading.Event()
+    tracker = FakeTracker()
+    tracker.begin = lambda *_: (has_begun.set(), stuck.wait(20 if is_stuck else 0.2))
+    train(tmp_path, tracker, last=3, has_begun=has_begun)
+    assert len(trainer_log.messages) == is_stuck
+    assert [call[0] for call in tracker.calls] == ([] if is_stuck else ["log", "log", "image", "log", "end"])
+    stuck.set()
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[]", b'{"fake": 7}', b'{"fake": "a b\\u0000"}'])

@@ -10,15 +10,14 @@ from refusals import check_refusal
 
 from trainer import metrics, models
 from trainer.callbacks import TuningReport, tuning_report
-from trainer.callbacks.tuning_report import tag
 from trainer.cloud.jobs.config_checks import reported_metrics
 from trainer.config import SUITES
 from trainer.errors import StorageError
 from trainer.metrics.real_statistics import RealImages
 
 
-def report(path, *evaluations):
-    callback = TuningReport(path, "3")
+def report(path, *evaluations, suite="digits", num_samples=5000):
+    callback = TuningReport(path, "3", suite=suite, num_samples=num_samples)
     for step, values in evaluations:
         callback.set_model(types.SimpleNamespace(step=step))
         callback.on_train_batch_end(0, {"loss/generator": 1.0, **values})
@@ -65,7 +64,7 @@ def test_lines_that_cannot_be_written_are_written_later(tmp_path, trainer_log):
 
 def test_a_damaged_file_is_continued_and_another_kind_of_file_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"\xff\0\n")
-    callback = TuningReport(tmp_path / "a", "3")
+    callback = TuningReport(tmp_path / "a", "3", suite="digits", num_samples=5000)
     callback.set_model(types.SimpleNamespace(step=1))
     callback.on_train_batch_end(0, {"metric/frechet_digits_5k": 1.0})
     assert json.loads((tmp_path / "a").read_text().splitlines()[-1])["frechet"] == "1.0"
@@ -85,20 +84,22 @@ def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "suite", "num_samples", "expected"),
     [
-        ("metric/frechet_digits_5k", "frechet"),
-        ("metric/kl_stacked_26k", "kl"),
-        ("metric/num_modes_stacked_26k", "num_modes"),
-        ("metric/fid_inception_50k", "fid"),
-        ("metric/kid_std_inception_5k", "kid_std"),
-        ("metric/frechet_photos_512", "frechet"),
-        ("metric/cycle_error_a", "cycle_error_a"),
-        ("metric/conditional_accuracy", "conditional_accuracy"),
+        ("frechet_digits_5k", "digits", 5000, "frechet"),
+        ("frechet_digits_5k", "digits", None, "frechet"),
+        ("num_modes_stacked_26k", "stacked", 26_000, "num_modes"),
+        ("kid_std_inception_50k", "inception", 50_000, "kid_std"),
+        ("frechet_photos_512", "photos", 512, "frechet"),
+        ("cycle_error_a", "cycle", None, "cycle_error_a"),
+        ("conditional_accuracy", "digits", 5000, "conditional_accuracy"),
+        ("error_at_10", "digits", 5000, "error_at_10"),
+        ("frechet_of_1k", None, None, "frechet_of_1k"),
     ],
 )
-def test_a_tag_is_the_name_without_the_suite(name, expected):
-    assert tag(name) == expected
+def test_a_tag_is_the_name_without_the_protocol(name, suite, num_samples, expected, tmp_path):
+    (line,) = report(tmp_path / "metrics", (1, {f"metric/{name}": 1.0}), suite=suite, num_samples=num_samples)
+    assert expected in line
 
 
 def image_metric_names(name, frechet):
@@ -127,10 +128,11 @@ def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     for name, frechet in (("inception", "fid"), ("photos", "frechet")):
         names_of[name] = image_metric_names(name, frechet)
         assert "inception_score" not in reported_metrics(name, None)
+    counts = {"digits": 1000, "stacked": 1000, "inception": 40, "photos": 40}
     for suite, names in names_of.items():
-        reported = set(reported_metrics(suite, None, inception_score=True))
-        assert {tag(f"metric/{name}") for name in names} - {"kid_std"} == reported
-        assert tag(f"metric/{metrics.monitor_name(suite)}") in reported
+        count, reported = counts.get(suite), set(reported_metrics(suite, None, inception_score=True))
+        assert {metrics.without_protocol(name, suite, count) for name in names} - {"kid_std"} == reported
+        assert metrics.without_protocol(metrics.monitor_name(suite, count), suite, count) in reported
     assert names_of.keys() == set(metrics.NAMES) == set(SUITES) and reported_metrics("none", None) == ()
 
 

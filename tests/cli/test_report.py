@@ -10,6 +10,7 @@ from report_runs import content_of, make_run
 
 import trainer.__main__ as commands
 from trainer.storage import locate
+from trainer.storage.gcs import BucketLocation
 
 
 def report(*arguments):
@@ -59,6 +60,32 @@ def test_runs_in_a_bucket_have_reports(tmp_path, bucket):
     assert len(run["pictures"]["grids"]) == 3 and run["sessions"][0]["reason"] == "finished" and run["metrics"]
     assert report(f"--job_dir={bucket}/study", f"--out={tmp_path}/page.html") == 0
     assert len(content_of((tmp_path / "page.html").read_bytes())["runs"]) == 2
+
+
+def test_only_the_pictures_on_the_page_are_downloaded(tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr("trainer.report.pictures.MAX_GRIDS", 3)
+    for number in (1, 2):
+        folder = make_run(tmp_path / str(number), seed=number, grids=(0, 50, 100, 150, 200))
+        (folder / "neighbors.png").write_bytes((folder / "samples/step-00000000.png").read_bytes())
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        locate(f"{bucket}/study/{number}").upload(folder, names)
+    downloaded, plain = [], BucketLocation.download
+
+    def download(self, files, **options):
+        downloaded.extend(files)
+        plain(self, files, **options)
+
+    monkeypatch.setattr(BucketLocation, "download", download)
+    others = ["config.json", "events.jsonl", "metrics.jsonl"]
+    for name, pictures in (
+        ("study/1", ["neighbors.png", *(f"samples/step-00000{step}.png" for step in ("000", "100", "200"))]),
+        ("study", [f"samples/step-00000{step}.png" for step in ("100", "100", "200", "200")]),
+    ):
+        downloaded.clear()
+        assert report(f"--job_dir={bucket}/{name}", f"--out={tmp_path}/page.html") == 0
+        runs = content_of((tmp_path / "page.html").read_bytes())["runs"]
+        assert sorted(downloaded) == sorted([*others * len(runs), *pictures])
+        assert sum(len(run["pictures"]["grids"]) for run in runs) == len(set(pictures) - {"neighbors.png"}) * len(runs)
 
 
 def damaged(folder):

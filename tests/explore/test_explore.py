@@ -7,13 +7,14 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import tiny_gan, tiny_model
+from conftest import tiny_config, tiny_gan, tiny_model
 from PIL import Image
 from refusals import check_refusal
 
 from trainer.errors import ConfigError, DataError
 from trainer.explore.points import MAP_SIZE, Explorer
 from trainer.explore.server import ExploreServer
+from trainer.models import from_config
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,14 @@ def test_the_first_principal_direction_changes_images_most(explorer):
         return np.square(moved[1] - moved[0]).mean()
 
     assert change("0") > change("7") > 0
+
+
+@pytest.mark.parametrize("has_vectors", [False, True])
+def test_principal_directions_change_images_of_models_with_many_labels(has_vectors):
+    vectors = {"conditions": np.linspace(-1, 1, 5000)[:, np.newaxis]} if has_vectors else {}
+    explorer = Explorer(from_config(tiny_config(model="conditional"), (28, 28, 1), 5000, **vectors))
+    moved = [pixels(explorer, {"seed": 1, "principal": {"0": distance}}) for distance in (-2, 2)]
+    assert (moved[0] != moved[1]).any()
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_gan(latent_distribution="uniform"), lambda: tiny_model("infogan")])

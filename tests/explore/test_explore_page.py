@@ -123,3 +123,27 @@ def test_two_fixed_points_are_interpolated_and_an_image_is_saved(open_page, tmp_
     path = Path(tmp_path / "saved.png")
     download.value.save_as(path)
     assert Image.open(path).text["seed"] == "0"
+
+
+def test_moves_of_fixed_points_apply_once_between_them(open_page):
+    page = open_page()
+    slider = page.locator("#sliders input").first
+    slider.fill("3")
+    moved = picture_of(page)
+    for slot in "ab":
+        page.locator(f"#fix-{slot}").click()
+    page.locator("input[value=between]").check()
+    assert picture_of(page) == moved and slider.input_value() == "0"
+    slider.fill("-2")
+    moved_again = picture_of(page)
+    for slot in "ab":
+        page.locator(f"#point-{slot}").click()
+        assert picture_of(page) == moved
+    slider.fill("-2.05")
+    slider.fill("-2")
+    picture_of(page)
+    page.locator("#fix-a").click()
+    page.locator("#share").fill("0")
+    assert picture_of(page) == moved_again and slider.input_value() == "0"
+    page.locator("input[value=seed]").check()
+    assert picture_of(page) == moved and slider.input_value() == "3"

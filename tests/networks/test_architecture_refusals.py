@@ -32,6 +32,8 @@ def check_build(name, shape, options, *mentions):
         ("upsampling", {"generator_filters": [64]}, "[64]"),
         ("upsampling", {"discriminator_filters": [32, -1]}, "[32, -1]"),
         ("r3gan", {"generator_filters": 16}, "16"),
+        ("fastgan", {"generator_filters": []}, "[]"),
+        ("fastgan", {"discriminator_filters": []}, "[]"),
         ("r3gan", {"discriminator_filters": [8, -8]}, "[8, -8]"),
         # Whole numbers above 0.
         ("dcgan", {"kernel_size": 0}, "0"),
@@ -50,6 +52,7 @@ def check_build(name, shape, options, *mentions):
         ("mlp", {"batch_norm_momentum": "x"}, "'x'"),
         ("dcgan", {"batch_norm_momentum": None}, "None"),
         ("upsampling", {"dropout": "x"}, "'x'"),
+        ("upsampling", {"dropout": 0.999999}, "0.999999"),
         ("unet_translator", {"depth": 2, "dropout": 1}, "1"),
         # Words.
         ("mlp", {"initializer": "he_norml"}, "he_norml"),
@@ -121,6 +124,7 @@ def test_an_error_of_a_layer_mentions_the_options():
     ("make", "mentions"),
     [
         (lambda: Dropout(1.5), ("dropout", "1.5")),
+        (lambda: Dropout(0.999999), ("dropout", "0.999999")),
         (lambda: UpsamplingConv2D(8, kernel_size=4), ("UpsamplingConv2D", "kernel_size", "4")),
         (lambda: UpsamplingConv2D(8, kernel_size=3, strides=2), ("UpsamplingConv2D", "strides", "2")),
         (lambda: ImagePool(-1, (2, 3, 1)), ("size", "-1", "0")),

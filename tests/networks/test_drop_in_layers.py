@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from trainer.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout
 from trainer.networks.layers.cpu_kernels import convolutions
+from trainer.networks.layers.dropout import MAX_DROPOUT_RATE
 from trainer.training.optimizers import FusedAdam, clone
 
 
@@ -204,6 +205,11 @@ def test_dropout_drops_its_share_and_scales_the_rest():
     assert abs((outputs == 0).mean() - 0.3) < 0.02
     np.testing.assert_allclose(outputs[outputs != 0], 1 / 0.7, rtol=1e-6)
     np.testing.assert_array_equal(Dropout(0.3)(tf.ones([4, 5]), training=False), np.ones([4, 5]))
+
+
+def test_the_largest_dropout_rate_drops_almost_everything():
+    outputs = Dropout(MAX_DROPOUT_RATE)(tf.ones([200, 50]), training=True).numpy()
+    assert (outputs == 0).mean() > 0.999
 
 
 def test_dropout_masks_differ_from_call_to_call_and_sample_to_sample():

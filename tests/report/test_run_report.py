@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +258,31 @@ def test_of_many_grids_the_best_the_first_and_the_last_are_kept(tmp_path):
     folder = make_run(tmp_path / "run", grids=range(1, 452), evaluations={0: 5.0, 100: 1.0, 200: 2.0})
     steps = [grid["step"] for grid in run_of(folder)["pictures"]["grids"]]
     assert len(steps) <= 202 and {1, 100, 451} <= set(steps)
+
+
+def test_pictures_that_leave_the_page_leave_memory(tmp_path, monkeypatch):
+    encoded, references = [], []
+
+    class Url(str):
+        """A text with weak references."""
+
+    def make_url(content):
+        encoded.append(1)
+        url = Url("data:")
+        references.append(weakref.ref(url))
+        return url
+
+    monkeypatch.setattr("trainer.report.pictures.MAX_GRIDS", 4)
+    monkeypatch.setattr("trainer.report.pictures._data_url", make_url)
+    folder = make_run(tmp_path / "run", grids=(1, 2, 3, 4))
+    report = report_of(folder)
+    report.content()
+    report.content()
+    assert len(encoded) == 4
+    shutil.copy(folder / "samples/step-00000004.png", folder / "samples/step-00000005.png")
+    steps = [grid["step"] for grid in report.content()["pictures"]["grids"]]
+    assert steps == [1, 3, 5] and len(encoded) == 5
+    assert sum(reference() is not None for reference in references) == 3
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):

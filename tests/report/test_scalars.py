@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_runs import write_lines
 
-from trainer.report.scalars import Scalars
+from trainer.report.scalars import MAX_NAMES, Scalars
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -112,7 +112,17 @@ def test_a_file_with_thousands_of_names_is_limited(tmp_path):
     write_lines(tmp_path / "m.jsonl", [*lines, {"step": 4, "x" * 1000: 1}])
     scalars = Scalars(tmp_path / "m.jsonl")
     scalars.update()
-    assert len(scalars.names) == 200 and scalars.num_names_left_out == 3
+    assert len(scalars.names) == MAX_NAMES and scalars.has_more_names
+
+
+@pytest.mark.parametrize("has_more", [False, True])
+def test_events_do_not_count_as_names(has_more, tmp_path):
+    events = {f"event/{number}": 1 for number in range(5)}
+    names = {f"x{number}": 1 for number in range(MAX_NAMES + has_more)}
+    write_lines(tmp_path / "m.jsonl", [{"step": 1, **events, **names}])
+    scalars = Scalars(tmp_path / "m.jsonl")
+    scalars.update()
+    assert len(scalars.names) == MAX_NAMES and scalars.has_more_names == has_more
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])

@@ -27,7 +27,7 @@ class Progress(keras.callbacks.Callback):
     priority = Priority.PROGRESS
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._bar = keras.utils.Progbar(self.params["num_steps"], unit_name="step") if _is_interactive() else None
+        self._bar = _SessionBar(self.model.step, self.params["num_steps"]) if _is_interactive() else None
         self._last_line = self._last_epoch_line = 0.0
         self._epoch_secs: dict[str, float] = {}
 
@@ -55,6 +55,28 @@ class Progress(keras.callbacks.Callback):
                 f"Epoch {epoch + 1} of {self.params['epochs']} took {seconds:.1f} s.",
                 extra=log_fields(self._epoch_secs),
             )
+
+
+class _SessionBar(keras.utils.Progbar):
+    """A bar over all steps of a run, with the time left at the speed of this session, whose clock starts here.
+
+    Args:
+        first_step: Step at which the session begins.
+        num_steps: Number of steps of the run.
+    """
+
+    def __init__(self, first_step: int, num_steps: int):
+        super().__init__(num_steps, unit_name="step")
+        self._latest_step, self._num_session_steps = first_step, 0
+
+    def update(self, current: int, *values: Any, **options: Any) -> None:
+        self._num_session_steps += max(0, current - self._latest_step)  # a rollback decreases the step
+        self._latest_step = current
+        super().update(current, *values, **options)
+
+    def _estimate_step_duration(self, current: int, now: float) -> float:
+        # Private, because no public method sets the number by which the bar divides its time.
+        return super()._estimate_step_duration(self._num_session_steps, now)
 
 
 def _describe(values: Mapping[str, float]) -> list[str]:

@@ -1,5 +1,6 @@
 """Sends what a run logs to experiment trackers."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -7,6 +8,7 @@ import math
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -95,9 +97,9 @@ class Tracking(keras.callbacks.Callback):
         summary = self._summary()
         for worker in self._workers.values():
             worker.send(lambda tracker: tracker.end(summary, is_complete=is_complete))
-        limit = _PREEMPTED_END_SECS if self.model.preempted else _END_SECS
+        deadline = time.monotonic() + (_PREEMPTED_END_SECS if self.model.preempted else _END_SECS)
         for worker in self._workers.values():
-            worker.finish(limit)
+            worker.finish(deadline)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         if not self._has_begun:
@@ -160,20 +162,18 @@ class _Worker:
         except queue.Full:
             self._fail(f"more than {_MAX_PENDING} calls are waiting")
 
-    def finish(self, timeout_secs: float) -> None:
-        """Waits for the calls, at most for some seconds."""
-        try:
-            self._calls.put_nowait(None)
-        except queue.Full:
-            return  # it has failed
-        self._thread.join(timeout_secs)
+    def finish(self, deadline: float) -> None:
+        """Waits for the calls, at most until a time of `time.monotonic`."""
+        if self._has_failed:
+            return
+        with contextlib.suppress(queue.Full):
+            self._calls.put(None, timeout=max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._fail(f"it has not finished after {timeout_secs:g} s")
+            self._fail("it had not finished when the run ended")
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if self._has_failed:
-                continue
+        while (call := self._calls.get()) is not None and not self._has_failed:
             try:
                 call(self._tracker)
             except Exception as error:  # a by-product of any kind must not end a run that took hours

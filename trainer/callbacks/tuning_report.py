@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import keras
 
+from trainer import metrics
 from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
@@ -22,7 +22,6 @@ from trainer.storage.local_files import open_regular
 _logger = logging.getLogger(__name__)
 
 _MAX_LINES = 100
-_SUITE_SUFFIX = re.compile(r"_[a-z]+_\d+k?$")
 
 
 class TuningReport(keras.callbacks.Callback):
@@ -30,14 +29,16 @@ class TuningReport(keras.callbacks.Callback):
 
     Lines that cannot be written are logged as a warning, and written with the next ones or at the end.
 
-    The tag of a metric is its name without the suite: `metric/frechet_digits_5k` is reported as `frechet`. Values that
-    are not finite are not reported.
+    The tag of a metric is its name without the protocol: `metric/frechet_digits_5k` is reported as `frechet`. Values
+    that are not finite are not reported.
 
     Source: the file format of cloudml-hypertune, of which the last 100 lines count.
 
     Args:
         path: Path of the file. A resumed trial appends to it.
         trial: Name of the trial.
+        suite: Suite of the metrics, one of `trainer.metrics.NAMES`. None: the names have no protocol.
+        num_samples: Number of fake images of the suite. None: its default number.
 
     Raises:
         StorageError: If the file cannot be read, or its folder cannot be written.
@@ -45,8 +46,16 @@ class TuningReport(keras.callbacks.Callback):
 
     priority = Priority.LOGS
 
-    def __init__(self, path: str | os.PathLike[str], trial: str):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        trial: str,
+        *,
+        suite: str | None = None,
+        num_samples: int | None = None,
+    ):
         super().__init__()
+        self._suite, self._num_samples = suite, num_samples
         self._path, self._trial = output_path(path), trial
         _check_folder(self._path.parent)
         self._lines = _read_lines(self._path)
@@ -57,14 +66,15 @@ class TuningReport(keras.callbacks.Callback):
             self.on_train_batch_end(0, logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        metrics = {name: value for name, value in (logs or {}).items() if str(name).startswith("metric/")}
-        if not metrics:
+        measured = {name: value for name, value in (logs or {}).items() if str(name).startswith("metric/")}
+        if not measured:
             return
-        for name, value in self._errors.numbers(metrics).items():
+        for name, value in self._errors.numbers(measured).items():
+            tag = self._tag(name)
             if math.isfinite(value):
-                self._lines.append(self._line(tag(name), value))
+                self._lines.append(self._line(tag, value))
             else:
-                _logger.warning(f"{tag(name)} is {value} at step {self.model.step} and is not reported.")
+                _logger.warning(f"{tag} is {value} at step {self.model.step} and is not reported.")
         self._is_written = not self._lines
         self._write()
 
@@ -77,6 +87,13 @@ class TuningReport(keras.callbacks.Callback):
         with self._errors.suppress(self._path):
             write_atomically(self._path, ("\n".join(self._lines[-_MAX_LINES:]) + "\n").encode())
             self._is_written = True
+
+    def _tag(self, name: str) -> str:
+        """Returns the name of a metric in a tuning job: `frechet` for `metric/frechet_digits_5k`."""
+        own_name = name.removeprefix("metric/")
+        if self._suite is None:
+            return own_name
+        return metrics.without_protocol(own_name, self._suite, self._num_samples)
 
     def _line(self, name: str, value: float) -> str:
         return json.dumps(
@@ -113,8 +130,3 @@ def _read_lines(path: Path) -> list[str]:
         raise StorageError(
             f"{path}, where the tuning service reads metrics, cannot be read ({error.strerror}); delete it."
         ) from error
-
-
-def tag(name: str) -> str:
-    """Returns the name of a metric in a tuning job: `frechet` for `metric/frechet_digits_5k`."""
-    return _SUITE_SUFFIX.sub("", name.removeprefix("metric/"))

@@ -27,7 +27,7 @@ LOST_WORKER_ERRORS = (
 class Watchdog(keras.callbacks.Callback):
     """Ends the process if neither a step nor the callbacks finish in time.
 
-    It writes the stacks of all threads to standard error first.
+    It writes the reason and the stacks of all threads to standard error first.
 
     Args:
         timeout_secs: Longest time between two heartbeats: the begin and end of steps, the end of the callbacks, and
@@ -59,8 +59,7 @@ class Watchdog(keras.callbacks.Callback):
     def _watch(self, ended: threading.Event) -> None:
         while not ended.wait(min(1.0, self._timeout / 10)):
             if heartbeat.secs_since_beat() > self._timeout:
-                faulthandler.dump_traceback(all_threads=True)
-                abort(f"no progress for {self._timeout:g} s; the stacks of all threads are above")
+                abort(f"no progress for {self._timeout:g} s", with_stacks=True)
 
 
 class Heartbeat(keras.callbacks.Callback):
@@ -75,11 +74,17 @@ class Heartbeat(keras.callbacks.Callback):
         heartbeat.beat()
 
 
-def abort(reason: str) -> None:
-    """Ends this process at once, so that the job restarts from the last checkpoint."""
+def abort(reason: str, *, with_stacks: bool = False) -> None:
+    """Ends this process at once, so that the job restarts from the last checkpoint.
+
+    Args:
+        reason: Reason, as a part of a sentence.
+        with_stacks: Whether to write the stacks of all threads to standard error, too.
+    """
     try:
-        print(f"error: {reason}; a restart resumes from the last checkpoint.", file=sys.stderr)
-        sys.stderr.flush()
+        print(f"error: {reason}; a restart resumes from the last checkpoint.", file=sys.stderr, flush=True)
+        if with_stacks:
+            faulthandler.dump_traceback(all_threads=True)
         sys.stdout.flush()
     finally:  # also if the streams are closed
         os._exit(ExitCode.LOST_WORKER)

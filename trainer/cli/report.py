@@ -8,8 +8,8 @@ from absl import flags as absl_flags
 from trainer.cli import app
 from trainer.errors import CheckpointError, ConfigError, count_of, quote
 from trainer.logging import print_line
-from trainer.report import comparison
-from trainer.report.run_report import ReportFiles, RunReport
+from trainer.report import comparison, run_report
+from trainer.report.run_report import RunReport
 from trainer.storage import RunDirectory, locate, parse_path
 from trainer.storage.run_directory import CONFIG, REPORT
 
@@ -61,7 +61,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             f"{count_of(len(runs), 'run')} are more than a page can compare; pass at most {comparison.MAX_RUNS}."
         )
     with contextlib.ExitStack() as stack:
-        directories = [stack.enter_context(RunDirectory(run).open(only=ReportFiles())) for run in runs]
+        directories = [stack.enter_context(RunDirectory(run).open(only=run_report.FILES)) for run in runs]
         reports = [RunReport(directory, values.price_per_hour) for directory in directories]
         content = reports[0].render() if len(reports) == 1 else comparison.render(reports)
     out.write_bytes(content)

@@ -36,6 +36,7 @@ MAP_SIZE = 5
 """Number of images in a row and in a column of a map."""
 _NUM_MEASURED = 500
 """Number of images from which the principal directions are computed."""
+_NUM_MEASURED_LABELS = 10
 _MEASURED_SIDE = 16
 _MAX_DISTANCE = 100.0
 _MAX_NESTING = 8
@@ -247,12 +248,16 @@ class Explorer:
         """Principal directions, float32 [D, Z], sorted by how much the images change along them.
 
         They are those directions of latents that correlate with the principal components of images, which are reduced
-        in size. A distance of 1 is one standard deviation of the latents. The mean of each class does not count.
+        in size. A distance of 1 is one standard deviation of the latents. The mean of each label does not count. Few
+        labels are used, in turn, because the mean of few images would be the images themselves.
 
         Source: arXiv 2004.02546, with images in place of features.
         """
         gan, indices = self._gan, np.arange(_NUM_MEASURED)
         latents, labels = gan.latents_of(indices), labels_of(gan, indices, None)
+        if labels is not None:
+            used = list(dict.fromkeys(labels.tolist()))[:_NUM_MEASURED_LABELS]
+            labels = np.array(used, labels.dtype)[indices % len(used)]
         images = np.concatenate([_reduce(block) for block in image_blocks(gan, latents, labels, indices=indices)])
         for label in [None] if labels is None else np.unique(labels):
             members = np.full(len(indices), True) if labels is None else labels == label

@@ -222,6 +222,20 @@ def goals(name: str) -> Mapping[str, Goal]:
     return goals | dict.fromkeys(entry.maximized, "MAXIMIZE")
 
 
+def without_protocol(metric: str, name: str, num_samples: int | None = None) -> str:
+    """Returns the name of a metric without the protocol of its suite: `frechet` for `frechet_digits_5k`.
+
+    Args:
+        metric: Name of the metric. One without this protocol is returned as it is.
+        name: Name of the suite, one of `NAMES`.
+        num_samples: Number of fake images. None: the default number on a machine without a GPU.
+
+    Raises:
+        ConfigError: If the name of the suite is unknown.
+    """
+    return metric.removesuffix(_metric_name(name, "", num_samples))
+
+
 def _metric_name(suite: str, metric: str, num_samples: int | None) -> str:
     """Returns the name of a metric with its protocol, if the suite generates images."""
     num_samples = num_samples or default_num_samples(suite)

@@ -83,11 +83,9 @@ def fastgan(
             "resize or crop the images."
         )
     num_maps, num_discriminator_maps = halvings + 1, num_fastgan_downsamplings(halvings) + 1
-    widths = _channels("generator_filters", generator_filters or _GENERATOR_WIDTHS[:num_maps], num_maps)
+    widths = _channels("generator_filters", generator_filters, _GENERATOR_WIDTHS, num_maps)
     discriminator_widths = _channels(
-        "discriminator_filters",
-        discriminator_filters or _DISCRIMINATOR_WIDTHS[:num_discriminator_maps],
-        num_discriminator_maps,
+        "discriminator_filters", discriminator_filters, _DISCRIMINATOR_WIDTHS, num_discriminator_maps
     )
     base = (height >> halvings, width >> halvings)
     size = latent_dim + condition_size
@@ -213,8 +211,9 @@ def _excite(source: keras.KerasTensor, maps: keras.KerasTensor) -> keras.KerasTe
     return keras_layers.Multiply()([maps, gates])
 
 
-def _channels(option: str, filters: Sequence[int], num_maps: int) -> tuple[int, ...]:
+def _channels(option: str, filters: Sequence[int] | None, default: Sequence[int], num_maps: int) -> tuple[int, ...]:
     """Returns the channels of each map. Maps for which the option has no number have its last one."""
+    filters = default[:num_maps] if filters is None else filters
     check_int_list(option, filters)
     if len(filters) > num_maps:
         raise ConfigError(

@@ -21,7 +21,6 @@ Architecture = Callable[..., Networks]
 
 _Result = TypeVar("_Result")
 
-_OWN_MODULES = "trainer.networks."
 _ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
 _GENERATOR_INPUTS: dict[str, GeneratorInput] = {}
@@ -111,7 +110,7 @@ def build(
     for option in options:
         check_known(f"option of architecture {name}", option, known_options)
     function = _ARCHITECTURES[name]
-    if not options or not function.__module__.startswith(_OWN_MODULES):
+    if not options or is_custom(name):
         return function(image_shape, latent_dim, condition_size, output_activation, **options)
     explain = functools.partial(_blame_options, name, options)
     factories = explain(function)(image_shape, latent_dim, condition_size, output_activation, **options)

@@ -4,6 +4,7 @@ from typing import Any
 
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError
+from trainer.networks.layers.dropout import MAX_DROPOUT_RATE
 
 
 def check_int_list(option: str, values: Any, min_length: int = 1) -> None:
@@ -38,5 +39,5 @@ def check_rates(leaky_slope: Any = 0.0, dropout: Any = 0.0, batch_norm_momentum:
         ConfigError: If one is not a number or is out of range.
     """
     check_number("leaky_slope", leaky_slope)
-    check_number("dropout", dropout, below=1)
+    check_number("dropout", dropout, maximum=MAX_DROPOUT_RATE)
     check_number("batch_norm_momentum", batch_norm_momentum)

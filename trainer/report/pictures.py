@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -23,10 +23,11 @@ _NUM_ATTEMPTS = 4
 
 
 class Pictures:
-    """Encodes PNG files as WebP in data URLs. A file that has not changed is encoded once."""
+    """Encodes PNG files as WebP in data URLs. A file that has not changed since the last page is not encoded again."""
 
     def __init__(self) -> None:
         self._urls: dict[tuple[Path, FileState, int], str | None] = {}
+        self._used = set[tuple[Path, FileState, int]]()
 
     def url(self, path: Path, max_bytes: int = _LARGE_BYTES) -> str | None:
         """Returns a picture as a data URL; None if it cannot be read.
@@ -39,27 +40,37 @@ class Pictures:
             key = (path, file_state(path), max_bytes)
         except OSError:
             return None
+        self._used.add(key)
         if key not in self._urls:
             image = read_grid(path)
             self._urls[key] = None if image is None else _data_url(_encode(image, max_bytes))
         return self._urls[key]
 
-    def grids(self, paths: Mapping[int, Path], best_step: int | None) -> dict[int, str]:
-        """Returns data URLs of sample grids by step.
+    def end_page(self) -> None:
+        """Drops the pictures that the page does not have."""
+        self._urls = {key: url for key, url in self._urls.items() if key in self._used}
+        self._used.clear()
 
-        If there are too many for a page, every second, fourth, eighth… is taken, with the best and the last one.
 
-        Args:
-            paths: PNG file of each grid, by step.
-            best_step: Step whose grid is always taken.
-        """
-        stride = 1
-        while -(-len(paths) // stride) > MAX_GRIDS:
-            stride *= 2
-        taken = {step for index, step in enumerate(paths) if index % stride == 0} | {*list(paths)[-1:]}
-        max_bytes = _LARGE_BYTES if len(taken) <= _MAX_NUM_LARGE else _SMALL_BYTES
-        urls = {step: self.url(path, max_bytes) for step, path in paths.items() if step in {*taken, best_step}}
-        return {step: url for step, url in urls.items() if url is not None}
+def select_grids(steps: Sequence[int], best_step: int | None) -> list[int]:
+    """Returns the steps of the sample grids that a page has.
+
+    If there are too many for a page, every second, fourth, eighth… is taken, with the best and the last one.
+
+    Args:
+        steps: Step of each grid, in ascending order.
+        best_step: Step whose grid is always taken.
+    """
+    stride = 1
+    while -(-len(steps) // stride) > MAX_GRIDS:
+        stride *= 2
+    taken = {*steps[::stride], *steps[-1:], best_step}
+    return [step for step in steps if step in taken]
+
+
+def bytes_per_grid(num_grids: int) -> int:
+    """Returns the number of bytes that each grid in the page of one run may have."""
+    return _LARGE_BYTES if num_grids <= _MAX_NUM_LARGE else _SMALL_BYTES
 
 
 def share_of_page(num_pictures: int) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from trainer import metrics
 from trainer.errors import CheckpointError, StorageError, count_of
 from trainer.report import page
-from trainer.report.pictures import Pictures, share_of_page
-from trainer.report.scalars import Scalars
+from trainer.report.pictures import Pictures, bytes_per_grid, select_grids, share_of_page
+from trainer.report.scalars import MAX_NAMES, Scalars
 from trainer.report.sessions import Session, hours_of_training, sessions_of
 from trainer.report.settings_table import settings_table
 from trainer.storage import RunDirectory, documents, read_json, write_atomically
@@ -22,23 +22,15 @@ from trainer.storage.run_directory import (
     CONFIG,
     EVENTS,
     METRICS,
-    NEIGHBORS,
     REAL_VS_REAL_EVENT,
-    is_sample_grid,
     read_events,
-    sample_grids,
 )
 
+FILES = frozenset({CONFIG, METRICS, EVENTS})
+"""Names of the files of a run directory that a report always reads. It downloads the pictures that it shows."""
 _NUM_POINTS = 600
 _METRIC = "metric/"
 _SKIPPED = "skipped_updates"
-
-
-class ReportFiles(Container[str]):
-    """Names of the files of a run directory that a report reads."""
-
-    def __contains__(self, name: object) -> bool:
-        return name in (CONFIG, METRICS, EVENTS, NEIGHBORS) or is_sample_grid(name)
 
 
 class RunReport:
@@ -146,20 +138,26 @@ class RunReport:
             yield {**row, "best": best, "best_step": best_step, "real_vs_real": _plain(real_vs_real.get(name))}
 
     def _picture_urls(self, best_step: int | None, num_runs: int) -> dict[str, Any]:
-        paths = sample_grids(self._directory.samples)
+        directory, pictures = self._directory, self._pictures
+        paths = directory.sample_grids()
         best_grid = (
             min(paths, key=lambda step: (abs(step - best_step), -step)) if paths and best_step is not None else None
         )
         if num_runs > 1:
-            paths = {step: path for step, path in paths.items() if step in (best_grid, *list(paths)[-1:])}
+            steps = [step for step in paths if step in (best_grid, *list(paths)[-1:])]
             max_bytes = share_of_page(2 * num_runs)
-            urls = {step: self._pictures.url(path, max_bytes) for step, path in paths.items()}
         else:
-            urls = dict(self._pictures.grids(paths, best_grid))
+            steps = select_grids(list(paths), best_grid)
+            max_bytes = bytes_per_grid(len(steps))
+        others = [directory.neighbors] if num_runs == 1 else []
+        directory.download([*(paths[step] for step in steps), *others])
+        urls = {step: pictures.url(paths[step], max_bytes) for step in steps}
+        neighbors = pictures.url(directory.neighbors) if others else None
+        pictures.end_page()
         return {
-            "grids": [{"step": step, "url": url} for step, url in sorted(urls.items()) if url is not None],
+            "grids": [{"step": step, "url": url} for step, url in urls.items() if url is not None],
             "best_grid": best_grid,
-            "neighbors": self._pictures.url(self._directory.neighbors) if num_runs == 1 else None,
+            "neighbors": neighbors,
         }
 
     def _cost(self, sessions: list[Session]) -> dict[str, Any]:
@@ -190,8 +188,8 @@ class RunReport:
         for name, count in ((METRICS, scalars.num_damaged), (EVENTS, num_damaged_events)):
             if count:
                 yield f"{name} has {count_of(count, 'damaged line')}, which the report leaves out."
-        if scalars.num_names_left_out:
-            yield f"{METRICS} has more than 200 scalars; the others are left out."
+        if scalars.has_more_names:
+            yield f"{METRICS} has more than {MAX_NAMES} scalars; the others are left out."
         if not scalars.num_lines:
             yield "The run has no scalars yet."
 
@@ -242,12 +240,9 @@ def _monitor_of(config: Mapping[str, Any]) -> str | None:
 def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
     """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES:
+    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
         return None
-    own_name = name.removeprefix(_METRIC)
-    if isinstance(num_samples, int):
-        own_name = own_name.removesuffix(f"_{metrics.protocol_of(suite, num_samples)}")
-    return metrics.goals(suite).get(own_name)
+    return metrics.goals(suite).get(metrics.without_protocol(name.removeprefix(_METRIC), suite, num_samples))
 
 
 def _plain(value: Any) -> float | None:

@@ -16,7 +16,8 @@ from trainer.storage.local_files import open_regular
 EVENT = "event/"
 """Beginning of the names of events among the scalars, such as a rollback."""
 _LINE = documents.record({"step": documents.whole()})
-_MAX_NAMES = 200
+MAX_NAMES = 200
+"""Maximum number of scalars; later ones are left out."""
 _MAX_NAME_CHARACTERS = 200
 _OWN_NAMES = ("step", "images_seen", "time")
 
@@ -33,7 +34,7 @@ class Scalars:
 
     Attributes:
         num_damaged: Number of damaged lines.
-        num_names_left_out: Number of lines with names beyond the first 200, which are left out.
+        has_more_names: True if the file has more than `MAX_NAMES` scalars.
         events: Lines with an event.
 
     Args:
@@ -82,7 +83,7 @@ class Scalars:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the scalars, without events."""
-        return tuple(name for name in self._columns if not name.startswith(EVENT))
+        return tuple(self._columns)
 
     def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the steps and values of the lines that have a scalar; both are empty if there are none."""
@@ -122,7 +123,7 @@ class Scalars:
         self._steps, self._images, self._times = array("q"), array("d"), array("d")
         self._columns: dict[str, _Column] = {}
         self.events: list[dict[str, float]] = []
-        self.num_damaged = self.num_names_left_out = 0
+        self.num_damaged, self.has_more_names = 0, False
 
     def _continues(self, file: BinaryIO) -> bool:
         """Returns whether the file still has the last line that was read at its place. Lines have their time."""
@@ -142,17 +143,15 @@ class Scalars:
         self._times.append(numbers.get("time", math.nan))
         if any(name.startswith(EVENT) for name in numbers):
             self.events.append(numbers)
-        is_cut = False
         for name, value in numbers.items():
-            if name in _OWN_NAMES:
+            if name in _OWN_NAMES or name.startswith(EVENT):
                 continue
-            if name not in self._columns and len(self._columns) >= _MAX_NAMES:
-                is_cut = True
+            if name not in self._columns and len(self._columns) >= MAX_NAMES:
+                self.has_more_names = True
                 continue
             column = self._columns.setdefault(name, _Column())
             column.rows.append(row)
             column.values.append(value)
-        self.num_names_left_out += is_cut
 
 
 def _numbers(line: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class RunDirectory:
         self._remote = locate(root) if is_remote(root) else None
         self._set_root(Path(self.name))
         self._downloaded: dict[str, FileState] = {}
+        self._absent: frozenset[str] = frozenset()
         self.lease: Lease | None = None
 
     @contextlib.contextmanager
@@ -93,7 +94,8 @@ class RunDirectory:
         """Makes the files of the directory readable while the context is active, except checkpoints in a bucket.
 
         Args:
-            only: Names in the directory to download from a bucket, such as `config.json`. None: all names.
+            only: Names in the directory to download from a bucket, such as `config.json`; `download` reads others.
+                None: all names.
 
         Raises:
             StorageError: If the bucket cannot be read, or has an unsafe name or a very large config, or if a file or
@@ -109,9 +111,32 @@ class RunDirectory:
             names = [entry.name for entry in entries if only is None or entry.name in only]
             if any(entry.name == CONFIG and entry.num_bytes > documents.MAX_DOCUMENT_BYTES for entry in entries):
                 raise too_large(self._remote / CONFIG, documents.MAX_DOCUMENT_BYTES)
-            self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
-            self._downloaded = {name: file_state(self.root / name) for name in names}
+            self._downloaded, self._absent = {}, frozenset(entry.name for entry in entries)
+            self.download(self.root / name for name in names)
             yield self
+
+    def download(self, paths: Iterable[Path]) -> None:
+        """Downloads files that are in the bucket and not yet here. Other paths, and local directories, need none.
+
+        Args:
+            paths: Paths in this directory, whether or not a file exists there.
+
+        Raises:
+            StorageError: If the bucket cannot be read, or has an unsafe name.
+        """
+        names = [path.relative_to(self.root).as_posix() for path in paths]
+        names = [name for name in names if name in self._absent]
+        if self._remote is None or not names:
+            return
+        self._remote.download({name: path_below(self.root, name, self._remote) for name in names})
+        self._downloaded |= {name: file_state(self.root / name) for name in names}
+        self._absent -= set(names)
+
+    def sample_grids(self) -> dict[int, Path]:
+        """Returns the sample grids by step, in ascending order, also those that `download` has yet to read."""
+        names = [name.removeprefix(f"{SAMPLES}/") for name in self._absent if name.startswith(f"{SAMPLES}/")]
+        absent = {int(match[1]): self.samples / name for name in names if (match := _SAMPLE_GRID.fullmatch(name))}
+        return dict(sorted((absent | sample_grids(self.samples)).items()))
 
     @contextlib.contextmanager
     def mirror_changes(self, log_dir: str | None = None) -> Iterator[tuple[Mirror, ...]]:
@@ -249,12 +274,6 @@ def checkpoint_step(name: str) -> int | None:
 def sample_grid_name(step: int) -> str:
     """Returns the file name of the sample grid of a step, such as `step-00001000.png`."""
     return f"step-{step:08d}.png"
-
-
-def is_sample_grid(name: object) -> bool:
-    """Returns whether a name in a run directory is that of a sample grid, such as `samples/step-00001000.png`."""
-    prefix = f"{SAMPLES}/"
-    return isinstance(name, str) and name.startswith(prefix) and bool(_SAMPLE_GRID.fullmatch(name[len(prefix) :]))
 
 
 def sample_grids(folder: Path) -> dict[int, Path]:

@@ -327,7 +327,9 @@ class Run:
             callbacks.Animation(directory.samples),
         ]
         if environment.metric_file is not None:
-            writers.append(callbacks.TuningReport(environment.metric_file, environment.trial_id or "1"))
+            trial, suite = environment.trial_id or "1", config.suite if config.has_metrics else None
+            count = config.num_metric_samples
+            writers.append(callbacks.TuningReport(environment.metric_file, trial, suite=suite, num_samples=count))
         return writers
 
     def _checkpoint(self, mirrors: Sequence[Mirror] = (), *, reads_only: bool = False) -> callbacks.Checkpoint:

@@ -4,15 +4,29 @@ const byId = (id) => document.getElementById(id);
 const STEP_ON_MAP = 0.05;
 const MAX_SLIDERS = 8;
 
-const state = {x: 0.5, y: 0.5, moves: {principal: {}, coordinates: {}}, fixed: {a: null, b: null}, shown: null};
+// The fixed points have their own moves, so those of a place between them start at zero.
+const state = {x: 0.5, y: 0.5, moves: {place: noMoves(), between: noMoves()}, fixed: {a: null, b: null}, shown: null};
 let facts;
 
 function baseName() {
   return document.querySelector("input[name=base]:checked").value;
 }
 
+function noMoves() {
+  return {principal: {}, coordinates: {}};
+}
+
+function movesName() {
+  return baseName() === "between" ? "between" : "place";
+}
+
+function resetMoves() {
+  state.moves[movesName()] = noMoves();
+  makeSliders();
+}
+
 function point() {
-  const moves = structuredClone(state.moves);
+  const moves = structuredClone(state.moves[movesName()]);
   const base = baseName();
   if (base === "between") {
     return {between: [state.fixed.a.point, state.fixed.b.point], share: byId("share").valueAsNumber, ...moves};
@@ -120,10 +134,11 @@ function makeSliders() {
     name.textContent = kind === "principal" ? `Direction ${number + 1}`
       : number < ownLatents ? `Latent ${number}` : `Code ${number - ownLatents}`;
     const input = Object.assign(document.createElement("input"), {type: "range", min: -limit, max: limit, step: 0.05});
-    input.value = state.moves[kind][number] ?? 0;
+    const moves = state.moves[movesName()][kind];
+    input.value = moves[number] ?? 0;
     input.addEventListener("input", () => {
-      if (input.valueAsNumber) state.moves[kind][number] = input.valueAsNumber;
-      else delete state.moves[kind][number];
+      if (input.valueAsNumber) moves[number] = input.valueAsNumber;
+      else delete moves[number];
       update();
     });
     const output = document.createElement("output");
@@ -146,7 +161,10 @@ function fix(slot) {
   button.disabled = false;
   button.title = state.shown.name;
   document.querySelector("input[value=between]").disabled = !(state.fixed.a && state.fixed.b);
-  if (baseName() === "between") update();
+  if (baseName() === "between") {
+    resetMoves();
+    update();
+  }
 }
 
 function save() {
@@ -156,7 +174,12 @@ function save() {
 }
 
 function listen() {
-  for (const input of document.querySelectorAll("input[name=base]")) input.addEventListener("change", () => update());
+  for (const input of document.querySelectorAll("input[name=base]")) {
+    input.addEventListener("change", () => {
+      makeSliders();
+      update();
+    });
+  }
   for (const id of ["seed", "truncates", "truncation", "share", "class", "corners"]) {
     byId(id).addEventListener("input", () => update());
   }
@@ -167,8 +190,7 @@ function listen() {
   byId("kind").addEventListener("change", makeSliders);
   byId("first").addEventListener("input", makeSliders);
   byId("reset").addEventListener("click", () => {
-    state.moves = {principal: {}, coordinates: {}};
-    makeSliders();
+    resetMoves();
     update();
   });
   byId("save").addEventListener("click", save);

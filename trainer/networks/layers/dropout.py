@@ -5,12 +5,15 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from trainer.errors import ConfigError
+from trainer.config.fields import check_number
 from trainer.networks.layers.normal_rows import PHILOX
 from trainer.networks.layers.sample_position import part_of_batch
 
 PER_SAMPLE_SEED = "per_sample_seed"
 """Name of a seed state whose random numbers belong to samples: all replicas get the same seed, at different offsets."""
+
+MAX_DROPOUT_RATE = 1 - 2**-16
+"""Largest rate, because a mask has 16 random bits per element."""
 
 _ELEMENTS_PER_COUNTER = 8  # One counter of the generator gives 128 bits: eight elements of 16 bits.
 
@@ -23,7 +26,7 @@ class Dropout(layers.Layer):
     `discriminator_updates="concatenated"` it does, because a replica's batch is its real images, then its fake ones.
 
     Args:
-        rate: Fraction of elements to set to 0, in [0, 1), exact to 1/65,536. The other elements are scaled up.
+        rate: Fraction of elements to set to 0, in [0, 1 - 1/65,536], exact to 1/65,536. The others are scaled up.
 
     Raises:
         ConfigError: If the rate is out of range.
@@ -31,8 +34,7 @@ class Dropout(layers.Layer):
 
     def __init__(self, rate: float, **kwargs: object):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ConfigError(f"dropout rate={rate} is out of range; give a number from 0 up to, but not including, 1.")
+        check_number("dropout", rate, maximum=MAX_DROPOUT_RATE)
         self.rate = rate
         self.seed_generator = keras.random.SeedGenerator(seed=0, name=PER_SAMPLE_SEED)
         self.built = True
