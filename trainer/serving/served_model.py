@@ -4,7 +4,6 @@ Shapes: `N` instances of a request, `H W C` an image.
 """
 
 import base64
-import binascii
 import io
 import re
 import threading
@@ -17,8 +16,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from trainer.data.prepare.decoding import decode
+from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError, StorageError, count_of, quote
-from trainer.image_io import MAX_PIXELS, place_on_white, png
+from trainer.image_io import place_on_white, png
 from trainer.metrics.float32 import without_tf32
 from trainer.registry import check_known
 from trainer.serving import saved_model
@@ -179,8 +180,8 @@ class ServedModel:
     def _images(self, instances: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], start: int) -> list[bytes]:
         """Returns the images of instances as PNGs. `start` is the index of the first one."""
         if self._translate is not None:
-            images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
-            with self._lock, without_tf32():
+            with self._lock, without_tf32():  # one image is decoded at a time, so that its memory is taken once
+                images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
                 return [png(image) for image in self._translate(images=tf.constant(images))["images"].numpy()]
 
         def column(name: str) -> list[Any]:
@@ -206,25 +207,16 @@ class ServedModel:
             raise DataError(f"{place}={quote(column(name)[index])}, {expected}; correct it.") from None
 
     def _decoded(self, text: str, index: int) -> np.ndarray:
-        """Returns the image to translate of an instance, uint8 [H, W, C]."""
+        """Returns the image to translate of an instance, uint8 [H, W, C], as `prepare` reads it."""
         height, width, channels = self._image_shape
+        target = Target(height, width, channels, "none", allows_constant=True)
         try:
-            with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=_INPUT_FORMATS) as image:
-                is_right = image.width in (width, width or image.width) and image.height == (height or image.height)
-                if not is_right or image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{_place_of(index)} has an image of {image.width}x{image.height} pixels, expected "
-                        f"{width or 'any'}x{height or 'any'}; resize it."
-                    )
-                pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
-        except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(
-                f"{_place_of(index)} has b64={quote(text)}, which is not an image; send a PNG, a JPEG or a WebP in "
-                "base64."
-            ) from error
-        return pixels.reshape(*pixels.shape[:2], channels)
+            picture = decode(base64.b64decode(text, validate=True), target, formats=_INPUT_FORMATS)
+        except DataError as error:
+            raise DataError(f"b64 of {_place_of(index)} {error}.") from error
+        except ValueError as error:
+            raise DataError(f"{_place_of(index)} has b64={quote(text)}, which is not base64; correct it.") from error
+        return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
 def _place_of(index: int) -> str:
