@@ -106,6 +106,7 @@ REFUSED = {
     "text": ({"instances": [{"seed": "1"}]}, "seed"),
     "truth value": ({"instances": [{"seed": True}]}, "seed"),
     "large seed": ({"instances": [{"seed": 2**63}]}, "seed"),
+    "seed of more digits than a file name": ({"instances": [{"seed": 10**8}]}, "100000000"),
     "unknown label": ({"instances": [{"seed": 1, "label": 10}]}, "label"),
     "negative label": ({"instances": [{"seed": 1, "label": -2}]}, "label"),
     "label of the parameters": ({"instances": [{"seed": 1}], "parameters": {"label": 10}}, "label"),

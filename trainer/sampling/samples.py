@@ -15,9 +15,8 @@ import numpy as np
 from trainer.errors import ConfigError, count_of, quote
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models import GAN, ImageTranslator
+from trainer.models.inference import MAX_SEED
 
-MAX_SEED = 10**8 - 1
-"""Largest seed, which has as many digits as the names of files."""
 MAX_SAMPLES = 10**7
 """Largest number of samples of one command."""
 _RANGE = re.compile(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?")

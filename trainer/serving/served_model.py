@@ -21,6 +21,7 @@ from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError, StorageError, count_of, quote
 from trainer.image_io import place_on_white, png
 from trainer.metrics.float32 import without_tf32
+from trainer.models.inference import MAX_SEED
 from trainer.registry import check_known
 from trainer.serving import saved_model
 from trainer.storage import Location, documents, scratch_folder
@@ -47,7 +48,11 @@ _SCHEMA = documents.record(
         ),
     }
 )
-_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(), "label": _LABEL, "truncation": _TRUNCATION}
+_SEED_INSTANCE: dict[str, documents.Check] = {
+    "seed": documents.whole(0, MAX_SEED),
+    "label": _LABEL,
+    "truncation": _TRUNCATION,
+}
 _IMAGE_INSTANCE: dict[str, documents.Check] = {"b64": documents.text()}
 _QUALITY = 90
 _BLOCK = 64
