@@ -87,7 +87,8 @@ def test_64_images_are_one_answer_below_the_limit_of_an_endpoint(server):
 
 @pytest.mark.parametrize(("name", "expected"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP"), (None, "PNG")])
 def test_the_format_of_the_images_is_a_parameter(server, name, expected):
-    _, body = call(server, {"instances": [{"seed": 1}], "parameters": {"format": name, "quality": 70}})
+    quality = None if expected == "PNG" else 70.0
+    _, body = call(server, {"instances": [{"seed": 1}], "parameters": {"format": name, "quality": quality}})
     content = base64.b64decode(body["predictions"][0]["b64"])
     assert Image.open(io.BytesIO(content)).format == expected
 
@@ -117,6 +118,8 @@ REFUSED = {
     "other parameter": ({"instances": [{"seed": 1}], "parameters": {"seed": 3}}, "seed"),
     "parameters of a list": ({"instances": [{"seed": 1}], "parameters": [1]}, "parameters"),
     "format": ({"instances": [{"seed": 1}], "parameters": {"format": "gif"}}, "gif"),
+    "quality of a png": ({"instances": [{"seed": 1}], "parameters": {"format": "png", "quality": 70}}, "quality=70"),
+    "quality of the default": ({"instances": [{"seed": 1}], "parameters": {"quality": 70}}, "quality=70"),
     "quality": ({"instances": [{"seed": 1}], "parameters": {"quality": 101}}, "quality"),
     "signature": ({"instances": [{"seed": 1}], "signature_name": "sample"}, "signature_name"),
     "an image": ({"instances": [{"b64": "aGk="}]}, "seed"),
@@ -349,6 +352,9 @@ def test_a_cyclegan_translates_images(digits, tmp_path):
         ):
             code, body = call(server, {"instances": [instances[0], instance]})
             assert code == 400 and mention in body["error"]
+        for name in ("label", "truncation"):  # they have no effect on a translation
+            code, body = call(server, {"instances": instances, "parameters": {name: 1}})
+            assert code == 400 and name in body["error"]
 
 
 def test_an_image_is_translated_as_generate_translates_its_file(tmp_path):

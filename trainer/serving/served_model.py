@@ -27,34 +27,26 @@ from trainer.serving import saved_model
 from trainer.storage import Location, documents, scratch_folder
 from trainer.storage.local import LocalLocation
 
-PARAMETERS = ("label", "truncation", "format", "quality")
-"""Keys of `parameters`."""
 _INSTANCES, _PARAMETERS = "instances", "parameters"
 _REMEDY = 'send {"instances": [{"seed": 0}]}, as docs/serving.md describes'
-_LABEL = documents.optional(documents.whole(-1, 2**31 - 1))
-_TRUNCATION = documents.optional(documents.number)
+_OF_SAMPLES: dict[str, documents.Check] = {
+    "label": documents.optional(documents.whole(-1, 2**31 - 1)),
+    "truncation": documents.optional(documents.number),
+}
+_OF_FILES: dict[str, documents.Check] = {
+    "format": documents.optional(documents.text("png|jpeg|webp", "png, jpeg or webp")),
+    "quality": documents.optional(documents.whole(1, 100)),
+}
 _SCHEMA = documents.record(
     {
         _INSTANCES: documents.list_of(documents.record({})),
-        _PARAMETERS: documents.optional(
-            documents.record(
-                {
-                    "label": _LABEL,
-                    "truncation": _TRUNCATION,
-                    "format": documents.optional(documents.text("png|jpeg|webp", "png, jpeg or webp")),
-                    "quality": documents.optional(documents.whole(1, 100)),
-                }
-            )
-        ),
+        _PARAMETERS: documents.optional(documents.record({})),
     }
 )
-_SEED_INSTANCE: dict[str, documents.Check] = {
-    "seed": documents.whole(0, MAX_SEED),
-    "label": _LABEL,
-    "truncation": _TRUNCATION,
-}
+_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(0, MAX_SEED), **_OF_SAMPLES}
 _IMAGE_INSTANCE: dict[str, documents.Check] = {"b64": documents.text()}
-_QUALITY = 90
+_PNG, _QUALITY = "png", 90
+"""Format and quality of the images if the parameters do not state them."""
 _BLOCK = 64
 """Largest number of images that the model computes at once."""
 _OUT_OF_RANGE = re.compile(rf"(\w+) is out of range, (expected [^]\n]*)\] \[{saved_model.INSTANCE}\] \[(\d+)")
@@ -144,28 +136,37 @@ class ServedModel:
             max_instances: Maximum number of instances.
 
         Raises:
-            TrainerError: If the request is not JSON, does not fit the schema, or has too many instances.
+            TrainerError: If the request is not JSON, does not fit the schema, has too many instances, or has a
+                parameter without effect on the images.
         """
         origin = "the request"
         value = documents.parse_json(content, origin, _SCHEMA, remedy=_REMEDY)
         _check_keys("key of the request", value, (_INSTANCES, _PARAMETERS))
-        instances, parameters = value[_INSTANCES], value.get(_PARAMETERS) or {}
-        _check_keys("parameter", parameters, PARAMETERS)
+        instances, parameters = value[_INSTANCES], _with_whole_numbers(value.get(_PARAMETERS) or {})
+        known = _OF_FILES if self.translates else _OF_SAMPLES | _OF_FILES
+        schema = documents.record({_PARAMETERS: documents.record(known)})
+        documents.check_json({_PARAMETERS: parameters}, origin, schema, remedy=_REMEDY)
+        _check_keys("parameter", parameters, known)
+        if parameters.get("quality") is not None and (parameters.get("format") or _PNG) == _PNG:
+            raise DataError(
+                f"{origin} has parameters.quality={parameters['quality']}, which has no effect on a {_PNG}; omit it, "
+                "or set parameters.format to jpeg or webp."
+            )
         if not 1 <= len(instances) <= max_instances:
             raise DataError(
                 f"the request has {count_of(len(instances), 'instance')}; send 1 to {max_instances} in one request."
             )
-        schema = _SEED_INSTANCE if self._generate is not None else _IMAGE_INSTANCE
+        keys = _IMAGE_INSTANCE if self.translates else _SEED_INSTANCE
         instances = [_with_whole_numbers(instance) for instance in instances]
         for index, instance in enumerate(instances):
-            documents.check_json(instance, _place_of(index), documents.record(schema), remedy=_REMEDY)
-            _check_keys(f"key of instance {index}", instance, schema)
+            documents.check_json(instance, _place_of(index), documents.record(keys), remedy=_REMEDY)
+            _check_keys(f"key of instance {index}", instance, keys)
         entries = [(f"{origin} has parameters.label", parameters)]
         entries += [(f"{_place_of(index)} has a label", instance) for index, instance in enumerate(instances)]
         labeled = [place for place, entry in entries if entry.get("label") is not None]
         if labeled and not self.has_labels:
             raise DataError(f"{labeled[0]}, but the model has no classes; remove it.")
-        return PredictionRequest(instances, _with_whole_numbers(parameters))
+        return PredictionRequest(instances, parameters)
 
     def predict(self, request: PredictionRequest) -> list[dict[str, Any]]:
         """Returns one prediction per instance: the image as `b64`, and the seed and the label of the instance.
@@ -243,8 +244,8 @@ def _with_whole_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoded(content: bytes, parameters: Mapping[str, Any]) -> bytes:
     """Returns a PNG in the format of the parameters."""
-    name = parameters.get("format") or "png"
-    if name == "png":
+    name = parameters.get("format") or _PNG
+    if name == _PNG:
         return content
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:

@@ -13,7 +13,7 @@ import io
 import mmap
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -98,7 +98,7 @@ def decode(
     content: bytes | Path | TemporaryCopy,
     target: Target,
     reserve: Callable[[int], object] = lambda num_pixels: None,
-    formats: Sequence[str] = _SUPPORTED_FORMATS,
+    formats: tuple[str, ...] = _SUPPORTED_FORMATS,
 ) -> Image.Image:
     """Decodes and resizes one image.
 
@@ -251,7 +251,7 @@ def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
         return count
 
 
-def _open_picture(file: BinaryIO, formats: Sequence[str] = _SUPPORTED_FORMATS) -> Image.Image:
+def _open_picture(file: BinaryIO, formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Image.Image:
     picture = Image.open(file, formats=formats)
     _check_size(picture.width, picture.height)
     if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
@@ -267,7 +267,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def _explain_damage(formats: Sequence[str] = _SUPPORTED_FORMATS) -> Iterator[None]:
+def _explain_damage(formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Iterator[None]:
     """Converts every exception of a decoder to DataError, and ignores warnings."""
     try:
         with warnings.catch_warnings():
