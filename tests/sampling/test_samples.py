@@ -87,6 +87,14 @@ def test_latents_of_an_index_out_of_range_are_refused(index):
     check_refusal(lambda: tiny_gan().latents_of(np.array([0, index])), DataError, str(index), str(MAX_SEED))
 
 
+def test_the_first_images_come_before_the_latents_of_others(monkeypatch):
+    gan, drawn = tiny_gan(), []
+    latents_of = gan.latents_of
+    monkeypatch.setattr(gan, "latents_of", lambda indices, **seed: drawn.extend(indices) or latents_of(indices, **seed))
+    blocks = images_of(gan, Samples(np.arange(1000), None))
+    assert len(next(blocks)) == len(drawn) == 50
+
+
 def test_another_seed_gives_other_images():
     gan = tiny_gan()
     expected = gan.sample(130, seed=5)[0]
