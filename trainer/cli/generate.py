@@ -195,7 +195,10 @@ def _mix(values: absl_flags.FlagValues, out: Location, gan: "GAN", labels: list[
 
     rows, columns = (Samples(seeds[axis], labels[axis], values.seed, values.truncation) for axis in (0, 1))
     images = mixed_images(gan, rows, columns, values.num_coarse)
-    write_grid(out, iter([images]), len(images), len(seeds[1]) + 1)
+    num_columns = len(seeds[1]) + 1
+    count = (len(seeds[0]) + 1) * num_columns
+    with ProgressReporter(count) as reporter:
+        write_grid(out, reporter.follow(images), count, num_columns)
     return f"a grid of {count_of(len(seeds[0]), 'row')} and {count_of(len(seeds[1]), 'column')} of mixed styles"
 
 
