@@ -160,7 +160,7 @@ def _write_images(out: Location, kind: str, gan: "GAN", samples: "Samples", *, h
 def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -> str:
     """Writes a walk through samples. Returns what was written."""
     from trainer.sampling import walk
-    from trainer.sampling.animation import FRAMES_PER_SEC, write_animation
+    from trainer.sampling.animation import FRAMES_PER_SEC, check_num_pixels, write_animation
 
     num_samples, num_frames = len(samples.indices), round(duration_secs * FRAMES_PER_SEC)
     if not 2 <= num_samples <= num_frames:
@@ -170,6 +170,8 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
             "--num_images, or --walk."
         )
     path = walk.path_through(gan, samples)
+    _, height, width, _ = next(path.images(np.zeros(1))).shape
+    check_num_pixels(out, num_frames, height, width)
     with ProgressReporter(walk.num_images(num_samples, num_frames)) as reporter:
         positions = walk.frame_positions(lambda points: reporter.follow(path.images(points)), num_samples, num_frames)
         write_animation(out, reporter.follow(path.images(positions)))
