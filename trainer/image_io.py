@@ -133,8 +133,8 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
 def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> list[Path]:
     """Writes an endless GIF of grids with captions. If no grid can be read, it writes nothing.
 
-    Only one image is in memory at a time. Images of more than a megapixel are reduced. All frames have the size of the
-    first one.
+    Grids are read one after the other, but Pillow keeps the frames in memory until the file is complete, so that images
+    of more than a megapixel are reduced. All frames have the size of the first one.
 
     Args:
         path: GIF file to write.

@@ -203,6 +203,13 @@ def test_a_walk_visits_an_image_per_second_by_default(restored, tmp_path, capsys
         assert animation.n_frames == 80
 
 
+def test_a_walk_that_takes_too_much_memory_is_refused_before_it_is_measured(restored, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("trainer.sampling.animation._MAX_PIXELS", 79 * 132 * 132)
+    monkeypatch.setattr("trainer.sampling.walk.frame_positions", lambda *_: pytest.fail("the walk is measured"))
+    command = argv("gan", f"{tmp_path}/x.gif", "--walk=3.2")
+    check_command_refusal(commands.main, command, capsys, 2, "x.gif", "80", ".mp4")
+
+
 def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.sampling.projection.NUM_STEPS", 3)
     Image.effect_noise((50, 31), 40).save(tmp_path / "photo.jpg")

@@ -173,7 +173,7 @@ def test_random_images_of_an_endpoint_are_not_compared(service, model_dir, monke
     predict = ServedModel.predict
 
     def predict_at_random(self, request):
-        seed = np.random.default_rng().integers(2**31)
+        seed = np.random.default_rng().integers(10**8)
         return predict(self, PredictionRequest([{"seed": int(seed)}], {}))
 
     monkeypatch.setattr(ServedModel, "predict", predict_at_random)

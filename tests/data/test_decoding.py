@@ -115,6 +115,19 @@ def test_the_exif_orientation_is_applied():
     assert small.shape == (64, 32, 3)
 
 
+def test_an_image_of_another_size_is_refused_before_its_pixels_are_decoded():
+    def reserve(num_pixels):
+        raise AssertionError("the pixels are decoded")
+
+    target = Target(6, 7, 3, "none")
+    check_refusal(lambda: decoding.decode(as_file(halves()), target, reserve), DataError, "6×8", "6×7")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rotated = as_file(halves(), exif=exif)
+    assert decode(rotated, Target(8, 6, 3, "none")).shape == (8, 6, 3)
+    check_refusal(lambda: decode(rotated, Target(6, 8, 3, "none")), DataError, "8×6")
+
+
 def test_the_first_frame_of_an_animation_is_used():
     frames = [halves(), halves(left=GREEN, right=RED)]
     for kind in ("GIF", "WEBP", "PNG"):

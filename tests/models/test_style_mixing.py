@@ -7,12 +7,14 @@ import tensorflow as tf
 from conftest import TINY_ARCHITECTURES, tiny_data, tiny_gan, tiny_model, values_of
 from refusals import check_refusal
 
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.models import ConditionalStyleGAN2
 from trainer.models.stylegan2 import path_lengths
 from trainer.networks.stylegan2 import MAPPING, STYLES, SYNTHESIS
 from trainer.sampling.mixing import mixed_images, parse_seed_pair
-from trainer.sampling.samples import Samples
+from trainer.sampling.outputs import write_grid
+from trainer.sampling.samples import Samples, images_of
+from trainer.storage import locate
 from trainer.training.rng import StepRng
 
 BATCH = 4
@@ -106,12 +108,41 @@ def test_mixed_images_have_the_coarse_and_the_fine_styles(trained):
     gan = trained[0]
     rows, columns = (Samples(seeds, np.array([1, 2])) for seeds in parse_seed_pair("0,1:2,3"))
     all_fine, all_coarse = (
-        mixed_images(gan, rows, columns, count).reshape(3, 3, 12, 12, 1) for count in (0, gan.num_styles)
+        np.concatenate([*mixed_images(gan, rows, columns, count)]).reshape(3, 3, 12, 12, 1)
+        for count in (0, gan.num_styles)
     )
     np.testing.assert_array_equal(all_fine[1:, 1:], np.broadcast_to(all_fine[1:, :1], (2, 2, 12, 12, 1)))
     np.testing.assert_array_equal(all_coarse[1:, 1:], np.broadcast_to(all_coarse[:1, 1:], (2, 2, 12, 12, 1)))
     assert (all_fine[1:, 1:] != all_coarse[1:, 1:]).any()
     check_refusal(lambda: mixed_images(gan, rows, columns, gan.num_styles + 1), ConfigError, "num_coarse")
+
+
+def test_a_grid_of_many_blocks_has_the_images_of_one_call(trained):
+    gan = trained[0]
+    rows, columns = (Samples(seeds, seeds.astype(np.int32) % 10) for seeds in parse_seed_pair("0-6:7-15"))
+    grid = np.concatenate([*mixed_images(gan, rows, columns, None)]).reshape(8, 10, 12, 12, 1)
+    of_rows, of_columns = np.divmod(np.arange(63), 9)
+    chosen = [(samples.latents(gan), samples.labels) for samples in (columns, rows)]
+    (coarse, coarse_labels), (fine, fine_labels) = chosen
+    expected = gan.mix_styles(
+        (coarse[of_columns], fine[of_rows]), (coarse_labels[of_columns], fine_labels[of_rows])
+    ).reshape(7, 9, 12, 12, 1)
+    np.testing.assert_array_equal(grid[1:, 1:], expected)
+    assert not grid[0, 0].any()
+    for edge, samples in ((grid[0, 1:], columns), (grid[1:, 0], rows)):
+        np.testing.assert_array_equal(edge, np.concatenate([*images_of(gan, samples)]))
+
+
+def test_a_grid_of_mixed_styles_that_is_too_large_is_refused_before_the_work(trained, monkeypatch, tmp_path):
+    gan, generated = trained[0], []
+    monkeypatch.setattr(gan, "sample_latents", generated.append)
+    seeds = parse_seed_pair("0-999:0-999")
+    rows, columns = (Samples(axis, np.zeros(len(axis), np.int32)) for axis in seeds)
+    act = lambda: write_grid(  # noqa: E731
+        locate(tmp_path / "x.png"), mixed_images(gan, rows, columns, None), 1001**2, 1001
+    )
+    check_refusal(act, DataError, "1,002,001")
+    assert not generated
 
 
 def test_training_mixes_the_requested_share_of_images():

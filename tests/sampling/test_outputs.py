@@ -12,7 +12,7 @@ from refusals import check_refusal
 
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.sampling import outputs
-from trainer.sampling.animation import check_encoder, write_animation
+from trainer.sampling.animation import check_encoder, check_num_pixels, write_animation
 from trainer.storage import locate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 6, 5, 3)).astype(np.uint8)
@@ -170,6 +170,15 @@ def test_images_of_128_pixels_or_more_keep_their_size(tmp_path):
     write_animation(locate(tmp_path / "x.webp"), iter([np.zeros((2, 128, 130, 3), np.uint8)]))
     with Image.open(tmp_path / "x.webp") as animation:
         assert animation.size == (130, 128)
+
+
+@pytest.mark.parametrize(("num_frames", "side"), [(475, 1024), (1900, 512), (15_000, 28), (15_000, 181)])
+def test_a_gif_or_webp_that_takes_too_much_memory_is_refused(num_frames, side):
+    for name in ("x.gif", "x.webp"):
+        check_num_pixels(locate(name), num_frames, side, side)
+        many = 10 * num_frames
+        check_refusal(lambda: check_num_pixels(locate(name), many, side, side), ConfigError, name, f"{many:,}", ".mp4")  # noqa: B023
+    check_num_pixels(locate("x.mp4"), many, side, side)
 
 
 def test_an_mp4_without_its_encoder_is_refused_with_the_command_to_install_it(monkeypatch):

@@ -7,7 +7,8 @@ from conftest import ActiveDropout, tiny_gan, tiny_model
 from refusals import check_refusal
 
 from trainer.errors import ConfigError, DataError
-from trainer.sampling.samples import MAX_SEED, Samples, check_num_samples, images_of, labels_of, parse_seeds
+from trainer.models.inference import MAX_SEED
+from trainer.sampling.samples import Samples, check_num_samples, images_of, labels_of, parse_seeds
 
 SEEDS = np.array([129, 3, 50, 49, 0, 61])
 
@@ -79,6 +80,19 @@ def test_a_seed_is_the_same_image_in_every_list(gan):
         if labels is not None:
             assert labels_of(gan, seeds, None).tolist() == labels[seeds].tolist()
     np.testing.assert_array_equal(images(gan, np.arange(130)), expected)
+
+
+@pytest.mark.parametrize("index", [-1, MAX_SEED + 1, 2**32])
+def test_latents_of_an_index_out_of_range_are_refused(index):
+    check_refusal(lambda: tiny_gan().latents_of(np.array([0, index])), DataError, str(index), str(MAX_SEED))
+
+
+def test_the_first_images_come_before_the_latents_of_others(monkeypatch):
+    gan, drawn = tiny_gan(), []
+    latents_of = gan.latents_of
+    monkeypatch.setattr(gan, "latents_of", lambda indices, **seed: drawn.extend(indices) or latents_of(indices, **seed))
+    blocks = images_of(gan, Samples(np.arange(1000), None))
+    assert len(next(blocks)) == len(drawn) == 50
 
 
 def test_another_seed_gives_other_images():

@@ -19,6 +19,7 @@ from refusals import check_command_refusal
 from trainer import __main__ as commands, metrics, task
 from trainer.callbacks import Animation, Checkpoint
 from trainer.image_io import tile
+from trainer.models.inference import MAX_SEED
 from trainer.serving import formats, saved_model
 from trainer.storage import RunDirectory, locate
 from trainer.training import restore
@@ -278,6 +279,16 @@ def test_a_model_of_some_classes_accepts_only_these_labels(tmp_path):
     for label in (-2, 4, 9):
         with pytest.raises(tf.errors.InvalidArgumentError, match="label.*-1, 3, 7"):
             sample(label=tf.constant([label]), **ask)
+
+
+def test_a_model_refuses_seeds_that_generate_refuses(tmp_path):
+    saved_model.save(tiny_model("gan"), tmp_path / "model", 1)
+    image = tf.saved_model.load(str(tmp_path / "model")).signatures["image"]
+    ask = lambda seed: image(seed=tf.constant([0, seed], tf.int64), truncation=tf.constant([-1.0, -1.0]))  # noqa: E731
+    assert ask(MAX_SEED)["png_bytes"].shape == (2,)
+    for seed in (-1, MAX_SEED + 1, 2**32):  # the generator counts samples in 32 bits
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"seed.*{MAX_SEED}"):
+            ask(seed)
 
 
 def test_a_model_is_saved_from_two_replicas(two_replicas, tmp_path):

@@ -96,6 +96,16 @@ def test_a_wrong_model_is_refused(name, tmp_path, monkeypatch):
     check_refusal(lambda: formats.write(gan, ModelFormat.KERAS, tmp_path / "model", 1), error, "keras", mention)
 
 
+def test_the_search_for_random_layers_traces_the_generator_once(tmp_path, monkeypatch):
+    gan, traces = gan_of(CASES["cgan"]), []
+    generate = gan.generate
+    monkeypatch.setattr(gan, "generate", lambda *arguments: traces.append(arguments) or generate(*arguments))
+    monkeypatch.setitem(formats._FORMATS, ModelFormat.KERAS, entry(write=fail(RuntimeError("the search has ended"))))
+    write = functools.partial(formats.write, gan, ModelFormat.KERAS, tmp_path / "model", 1)
+    check_refusal(write, NetworkError, "the search has ended")
+    assert len(traces) == 1
+
+
 @keras.saving.register_keras_serializable("tests")
 class Noise(keras.layers.Layer):
     """A random layer that is active during inference."""

@@ -14,14 +14,17 @@ import time
 import numpy as np
 import pytest
 from conftest import TINY_MODELS, tiny_config, tiny_model
-from PIL import Image
+from PIL import ExifTags, Image
 from refusals import check_command_refusal, check_refusal
 
 from trainer.cli import serve
+from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.data.prepare.sources.base import NO_LABELS
 from trainer.errors import TrainerError
 from trainer.image_io import png
 from trainer.models import from_config
 from trainer.sampling.samples import Samples, images_of, labels_of
+from trainer.sampling.translation import ImagesToTranslate
 from trainer.serving import saved_model, served_model, server as server_module
 from trainer.serving.served_model import ServedModel
 from trainer.serving.server import PredictionServer, ServerSettings
@@ -84,7 +87,8 @@ def test_64_images_are_one_answer_below_the_limit_of_an_endpoint(server):
 
 @pytest.mark.parametrize(("name", "expected"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP"), (None, "PNG")])
 def test_the_format_of_the_images_is_a_parameter(server, name, expected):
-    _, body = call(server, {"instances": [{"seed": 1}], "parameters": {"format": name, "quality": 70}})
+    quality = None if expected == "PNG" else 70.0
+    _, body = call(server, {"instances": [{"seed": 1}], "parameters": {"format": name, "quality": quality}})
     content = base64.b64decode(body["predictions"][0]["b64"])
     assert Image.open(io.BytesIO(content)).format == expected
 
@@ -103,6 +107,7 @@ REFUSED = {
     "text": ({"instances": [{"seed": "1"}]}, "seed"),
     "truth value": ({"instances": [{"seed": True}]}, "seed"),
     "large seed": ({"instances": [{"seed": 2**63}]}, "seed"),
+    "seed of more digits than a file name": ({"instances": [{"seed": 10**8}]}, "100000000"),
     "unknown label": ({"instances": [{"seed": 1, "label": 10}]}, "label"),
     "negative label": ({"instances": [{"seed": 1, "label": -2}]}, "label"),
     "label of the parameters": ({"instances": [{"seed": 1}], "parameters": {"label": 10}}, "label"),
@@ -113,6 +118,8 @@ REFUSED = {
     "other parameter": ({"instances": [{"seed": 1}], "parameters": {"seed": 3}}, "seed"),
     "parameters of a list": ({"instances": [{"seed": 1}], "parameters": [1]}, "parameters"),
     "format": ({"instances": [{"seed": 1}], "parameters": {"format": "gif"}}, "gif"),
+    "quality of a png": ({"instances": [{"seed": 1}], "parameters": {"format": "png", "quality": 70}}, "quality=70"),
+    "quality of the default": ({"instances": [{"seed": 1}], "parameters": {"quality": 70}}, "quality=70"),
     "quality": ({"instances": [{"seed": 1}], "parameters": {"quality": 101}}, "quality"),
     "signature": ({"instances": [{"seed": 1}], "signature_name": "sample"}, "signature_name"),
     "an image": ({"instances": [{"b64": "aGk="}]}, "seed"),
@@ -333,16 +340,40 @@ def test_a_cyclegan_translates_images(digits, tmp_path):
         np.testing.assert_array_equal(np.stack(images(body["predictions"])), gan.translate(photos, "b")[..., 0])
         assert call(server, {"instances": [model.example()]})[0] == 200
         large = base64.b64encode(png(np.zeros((13, 12, 1), np.uint8))).decode()
+        Image.fromarray(photos[0][..., 0]).save(gif := io.BytesIO(), "GIF")
         for instance, mention in (
-            ({"b64": large}, "instance 1 of the request has an image of 12x13"),
-            ({"b64": "aGk="}, "instance 1 of the request has b64="),
-            ({"b64": "é"}, "b64"),
+            ({"b64": large}, "instance 1 of the request is 13×12"),
+            ({"b64": "aGk="}, "instance 1 of the request is not an image"),
+            ({"b64": base64.b64encode(gif.getvalue()).decode()}, "PNG, JPEG, WEBP"),
+            ({"b64": "é"}, "instance 1 of the request has b64='é'"),
             ({"b64": instances[0]["b64"][:80]}, "b64"),
             ({"seed": 1}, "b64"),
             (instances[0] | {"label": 1}, "label"),
         ):
             code, body = call(server, {"instances": [instances[0], instance]})
             assert code == 400 and mention in body["error"]
+        for name in ("label", "truncation"):  # they have no effect on a translation
+            code, body = call(server, {"instances": instances, "parameters": {name: 1}})
+            assert code == 400 and name in body["error"]
+
+
+def test_an_image_is_translated_as_generate_translates_its_file(tmp_path):
+    gan = from_config(tiny_config(**TINY_MODELS["cyclegan"], model="cyclegan"), (12, 12, 3), 10)
+    saved_model.save(gan, tmp_path / "model", 1)
+    model = ServedModel.load(locate(tmp_path / "model"))
+    pixels, exif = np.random.default_rng(0).integers(0, 256, (12, 12, 4), np.uint8), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (tmp_path / "files").mkdir()
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "files/a.png")  # 16 bits
+    Image.fromarray(pixels).save(tmp_path / "files/b.png")  # colors under transparent pixels
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "files/c.jpg", exif=exif)
+    Image.new("RGB", (12, 12), "red").save(tmp_path / "files/d.webp")
+    with open_source(str(tmp_path / "files"), SourceOptions(label_field=NO_LABELS)) as source:
+        expected = np.concatenate([*ImagesToTranslate("files", source, gan, "none", tmp_path).translations()])
+    contents = [path.read_bytes() for path in sorted((tmp_path / "files").iterdir())]
+    body = {"instances": [{"b64": base64.b64encode(content).decode()} for content in contents]}
+    answer = model.predict(model.parse(json.dumps(body).encode(), 4))
+    assert np.abs(np.stack(images(answer)).astype(int) - expected).max() <= 1
 
 
 def test_a_label_for_a_model_without_classes_is_refused(tmp_path):

@@ -34,8 +34,8 @@ All formats but savedmodel compute in float32, and do not check labels. The writ
 A SavedModel has these inputs in the signature serving_default, and two other signatures, except for models that
 translate images (CycleGAN, pix2pix):
 
-  image            seed: int64 [N]; truncation: float32 [N] in [0, 1], or -1 for none; with classes, label: int32 [N] in
-                   [-1, K-1], where -1 stands for each class in turn
+  image            seed: int64 [N] in [0, 99999999]; truncation: float32 [N] in [0, 1], or -1 for none; with classes,
+                   label: int32 [N] in [-1, K-1], where -1 stands for each class in turn
                    -> png_bytes: string [N], each the image that `generate --seeds` writes
   sample           seed: int64 [N]; number: int32 [N] in [1, 64]; with classes, label: int32 [N] in
                    [-1, K-1]

@@ -160,7 +160,7 @@ def _write_images(out: Location, kind: str, gan: "GAN", samples: "Samples", *, h
 def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -> str:
     """Writes a walk through samples. Returns what was written."""
     from trainer.sampling import walk
-    from trainer.sampling.animation import FRAMES_PER_SEC, write_animation
+    from trainer.sampling.animation import FRAMES_PER_SEC, check_num_pixels, write_animation
 
     num_samples, num_frames = len(samples.indices), round(duration_secs * FRAMES_PER_SEC)
     if not 2 <= num_samples <= num_frames:
@@ -170,6 +170,8 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
             "--num_images, or --walk."
         )
     path = walk.path_through(gan, samples)
+    _, height, width, _ = next(path.images(np.zeros(1))).shape
+    check_num_pixels(out, num_frames, height, width)
     with ProgressReporter(walk.num_images(num_samples, num_frames)) as reporter:
         positions = walk.frame_positions(lambda points: reporter.follow(path.images(points)), num_samples, num_frames)
         write_animation(out, reporter.follow(path.images(positions)))
@@ -195,7 +197,10 @@ def _mix(values: absl_flags.FlagValues, out: Location, gan: "GAN", labels: list[
 
     rows, columns = (Samples(seeds[axis], labels[axis], values.seed, values.truncation) for axis in (0, 1))
     images = mixed_images(gan, rows, columns, values.num_coarse)
-    write_grid(out, iter([images]), len(images), len(seeds[1]) + 1)
+    num_columns = len(seeds[1]) + 1
+    count = (len(seeds[0]) + 1) * num_columns
+    with ProgressReporter(count) as reporter:
+        write_grid(out, reporter.follow(images), count, num_columns)
     return f"a grid of {count_of(len(seeds[0]), 'row')} and {count_of(len(seeds[1]), 'column')} of mixed styles"
 
 

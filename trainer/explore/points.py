@@ -26,8 +26,9 @@ from trainer.config.choices import LatentDistribution
 from trainer.errors import ConfigError, DataError
 from trainer.image_io import png
 from trainer.models import GAN, ImageTranslator
+from trainer.models.inference import MAX_SEED
 from trainer.sampling.outputs import image_names
-from trainer.sampling.samples import MAX_SEED, Samples, image_blocks, labels_of
+from trainer.sampling.samples import Samples, image_blocks, labels_of
 from trainer.sampling.walk import interpolate, interpolate_labels
 from trainer.storage import documents
 

@@ -17,6 +17,8 @@ from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
 from trainer.training.rng import StepRng, seed_states
 
+MAX_SEED = 10**8 - 1
+"""Largest index of a sample, which is the seed of its image. It has as many digits as the names of files."""
 _TRUNCATION_LIMIT = 2.0
 
 
@@ -89,13 +91,19 @@ class InferenceMixin:
         """Returns the latents of single samples: those that `sample` uses for the images with these indices.
 
         Args:
-            indices: Indices of the samples from 0 up, integers [N] in any order.
+            indices: Indices of the samples in [0, `MAX_SEED`], integers [N] in any order.
             seed: Seed of the latents; None for the seed of the run.
 
         Returns:
             Latents float32 [N, Z].
+
+        Raises:
+            DataError: If an index is out of range.
         """
         seed = self._resolve_seed(seed)
+        for index in (np.min(indices), np.max(indices)):
+            if not 0 <= index <= MAX_SEED:
+                raise DataError(f"indices has {index}, expected 0 to {MAX_SEED}; choose other samples.")
         blocks, rows = np.divmod(np.asarray(indices), BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
         latents = [

@@ -142,6 +142,14 @@ class StyleGAN2(GAN):
         Raises:
             ConfigError: If the model is not compiled, or `num_coarse` is out of range.
         """
+        return self.style_mixer(num_coarse)(self.image_range, *latents, *labels, seed=self.seed)
+
+    def style_mixer(self, num_coarse: int | None = None) -> Sampler:
+        """Returns the sampler of `mix_styles`, which takes coarse latents, fine latents, and the labels of both.
+
+        Raises:
+            ConfigError: As for `mix_styles`.
+        """
         self.require_compiled()
         num_styles = self.num_styles
         count = num_styles // 2 if num_coarse is None else num_coarse
@@ -157,7 +165,7 @@ class StyleGAN2(GAN):
             ]
             return network.get_layer(SYNTHESIS)(tf.concat(parts, axis=1), training=False)
 
-        return Sampler(generate, self.networks.values())(self.image_range, *latents, *labels, seed=self.seed)
+        return Sampler(generate, self.networks.values())
 
     @property
     def num_styles(self) -> int:

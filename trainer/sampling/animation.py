@@ -19,6 +19,8 @@ from trainer.storage import Location, scratch_folder
 FRAMES_PER_SEC = 25
 _FRAME_MS = 1000 // FRAMES_PER_SEC
 _MIN_SIDE = 128
+_MAX_PIXELS = 500_000_000
+"""Largest number of pixels in all frames of a GIF or WebP, which Pillow keeps in memory until the file is complete."""
 _MP4_QUALITY = "16"
 """Constant rate factor of H.264, at which almost no difference can be seen."""
 
@@ -36,8 +38,30 @@ def check_encoder(out: Location) -> None:
         )
 
 
+def check_num_pixels(out: Location, num_frames: int, height: int, width: int) -> None:
+    """Rejects a GIF or WebP whose frames take too much memory. An MP4 has no limit, because it is streamed.
+
+    Args:
+        out: File to write.
+        num_frames: Number of frames.
+        height: Height of a frame in pixels, before small frames are enlarged.
+        width: Width of a frame in pixels, before small frames are enlarged.
+
+    Raises:
+        ConfigError: If the frames together have too many pixels.
+    """
+    num_pixels = num_frames * height * width * _enlargement(height, width) ** 2
+    if num_pixels > _MAX_PIXELS and not out.name.endswith(".mp4"):
+        raise ConfigError(
+            f"out={out} would have {num_pixels:,} pixels in {num_frames:,} frames, more than the {_MAX_PIXELS:,} of a "
+            ".gif or a .webp, whose frames are in memory together; write a .mp4, or fewer seconds."
+        )
+
+
 def write_animation(out: Location, blocks: Iterator[np.ndarray]) -> None:
     """Writes frames of 40 ms, completely or not at all. Small frames are enlarged by a whole factor.
+
+    Only the frames of an MP4 are written one after the other; those of a GIF or WebP are in memory together.
 
     Args:
         out: File whose name ends in `.gif`, `.webp` or `.mp4`.
@@ -55,12 +79,16 @@ def write_animation(out: Location, blocks: Iterator[np.ndarray]) -> None:
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
     """Enlarges an image to at least 128 pixels on its shorter side, without new colors."""
-    factor = max(1, -(-_MIN_SIDE // min(image.shape[:2])))
+    factor = _enlargement(*image.shape[:2])
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def _enlargement(height: int, width: int) -> int:
+    return max(1, -(-_MIN_SIDE // min(height, width)))
+
+
 def _encode(extension: str, frames: Iterator[np.ndarray]) -> bytes:
-    """Returns the bytes of a GIF or WebP. Frames are read one after the other."""
+    """Returns the bytes of a GIF or WebP. Pillow keeps all frames in memory."""
     pictures = (Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames)
     buffer = io.BytesIO()
     # A lossy WebP jumps at its key frames.

@@ -1,10 +1,15 @@
 """Style mixing: images with the coarse styles of some samples and the fine styles of others."""
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 
 from trainer.errors import ConfigError, quote
 from trainer.models import GAN, StyleGAN2
-from trainer.sampling.samples import Samples, check_num_samples, images_of, parse_seeds
+from trainer.models.sampler import Sampler
+from trainer.networks.stylegan2 import SYNTHESIS
+from trainer.sampling.samples import Samples, check_num_samples, images_of, padded_blocks, parse_seeds
 
 
 def parse_seed_pair(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +29,7 @@ def parse_seed_pair(text: str) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-def mixed_images(gan: GAN, rows: Samples, columns: Samples, num_coarse: int | None) -> np.ndarray:
+def mixed_images(gan: GAN, rows: Samples, columns: Samples, num_coarse: int | None) -> Iterator[np.ndarray]:
     """Returns a grid of mixed images, with the images of the columns above and those of the rows at the left.
 
     Args:
@@ -34,7 +39,8 @@ def mixed_images(gan: GAN, rows: Samples, columns: Samples, num_coarse: int | No
         num_coarse: Number of layers with coarse styles; None for half of them.
 
     Returns:
-        Images uint8 [(rows + 1) * (columns + 1), H, W, C], row by row, beginning with a black one.
+        Blocks of the (rows + 1) * (columns + 1) images uint8 [B, H, W, C], row by row. The first block is a black
+        image, which takes no computation.
 
     Raises:
         ConfigError: If the model has no styles, or not as many.
@@ -43,19 +49,26 @@ def mixed_images(gan: GAN, rows: Samples, columns: Samples, num_coarse: int | No
         raise ConfigError(
             f"--mix_styles needs a StyleGAN2, and the run is a {type(gan).__name__}, which has no styles; omit it."
         )
-    num_rows, num_columns = len(rows.indices), len(columns.indices)
-    of_rows, of_columns = np.repeat(np.arange(num_rows), num_columns), np.tile(np.arange(num_columns), num_rows)
-    inputs = [
-        (samples.latents(gan)[index], None if samples.labels is None else samples.labels[index])
-        for samples, index in ((columns, of_columns), (rows, of_rows))
-    ]
-    (coarse, coarse_labels), (fine, fine_labels) = inputs
-    mixed = gan.mix_styles((coarse, fine), (coarse_labels, fine_labels), num_coarse)
-    first_row, first_column = (np.concatenate([*images_of(gan, samples)]) for samples in (columns, rows))
-    grid = np.zeros((num_rows + 1, num_columns + 1, *mixed.shape[1:]), np.uint8)
-    grid[0, 1:], grid[1:, 0], grid[1:, 1:] = (
-        first_row,
-        first_column,
-        mixed.reshape(num_rows, num_columns, *mixed.shape[1:]),
-    )
-    return grid.reshape(-1, *mixed.shape[1:])
+    return _grid_blocks(gan, rows, columns, gan.style_mixer(num_coarse))
+
+
+def _grid_blocks(gan: StyleGAN2, rows: Samples, columns: Samples, mix: Sampler) -> Iterator[np.ndarray]:
+    yield np.zeros((1, *gan.ema_generator.get_layer(SYNTHESIS).output_shape[1:]), np.uint8)
+    yield from images_of(gan, columns)
+    mixed = _mixed_blocks(gan, rows, columns, mix)
+    first_column, others = (itertools.chain.from_iterable(blocks) for blocks in (images_of(gan, rows), mixed))
+    for image in first_column:
+        yield np.stack([image, *itertools.islice(others, len(columns.indices))])
+
+
+def _mixed_blocks(gan: StyleGAN2, rows: Samples, columns: Samples, mix: Sampler) -> Iterator[np.ndarray]:
+    """Yields the mixed images, uint8 [B, H, W, C], row by row."""
+    coarse, fine = columns.latents(gan), rows.latents(gan)
+    for number, (positions, count) in enumerate(padded_blocks(len(fine) * len(coarse))):
+        of_rows, of_columns = np.divmod(positions, len(coarse))
+        labels = (
+            None if samples.labels is None else samples.labels[chosen]
+            for samples, chosen in ((columns, of_columns), (rows, of_rows))
+        )
+        latents = coarse[of_columns], fine[of_rows]
+        yield mix(gan.image_range, *latents, *labels, seed=gan.seed, first_block=number)[:count]

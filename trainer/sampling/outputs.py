@@ -46,7 +46,7 @@ def write_grid(out: Location, blocks: Iterator[np.ndarray], num_images: int, col
         if num_pixels > MAX_PIXELS:
             raise DataError(
                 f"a grid of {count_of(num_images, 'image')} has {num_pixels:,} pixels, more than {MAX_PIXELS:,}; "
-                "generate fewer images, or write a folder, a .zip or a .npz."
+                "generate fewer images, or, if the images are single samples, write a folder, a .zip or a .npz."
             )
         collected.append(block)
     out.write_bytes(png(tile(np.concatenate(collected), columns)))

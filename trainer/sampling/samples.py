@@ -15,9 +15,8 @@ import numpy as np
 from trainer.errors import ConfigError, count_of, quote
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models import GAN, ImageTranslator
+from trainer.models.inference import MAX_SEED
 
-MAX_SEED = 10**8 - 1
-"""Largest seed, which has as many digits as the names of files."""
 MAX_SAMPLES = 10**7
 """Largest number of samples of one command."""
 _RANGE = re.compile(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?")
@@ -44,8 +43,8 @@ class Samples:
         latents = gan.latents_of(self.indices, seed=self.seed)
         return latents if self.truncation is None else gan.truncate_latents(latents, self.truncation)
 
-    def rows(self, rows: slice) -> "Samples":
-        """Returns some of the samples."""
+    def rows(self, rows: np.ndarray) -> "Samples":
+        """Returns some of the samples, by their positions."""
         labels = None if self.labels is None else self.labels[rows]
         return Samples(self.indices[rows], labels, self.seed, self.truncation)
 
@@ -129,7 +128,10 @@ def images_of(gan: GAN, samples: Samples) -> Iterator[np.ndarray]:
         images, _ = gan.sample(int(samples.indices.max()) + 1, seed=samples.seed)
         yield images[samples.indices]
         return
-    yield from image_blocks(gan, samples.latents(gan), samples.labels, indices=samples.indices, seed=samples.seed)
+    for rows, count in padded_blocks(len(samples.indices)):
+        block = samples.rows(rows)
+        latents = block.latents(gan)
+        yield gan.images_from(latents, block.labels, indices=block.indices, seed=samples.seed)[:count]
 
 
 def image_blocks(
@@ -140,13 +142,18 @@ def image_blocks(
     indices: np.ndarray | None = None,
     seed: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields the images of latents, uint8 [B, H, W, C], block by block. Arguments as for `GAN.images_from`.
-
-    The last block is filled up, so that an image has the same bits wherever it is in a list of at least one block.
-    """
-    for start in range(0, len(latents), BLOCK_SIZE):
-        stop = min(start + BLOCK_SIZE, len(latents))
-        end = stop if len(latents) < BLOCK_SIZE else start + BLOCK_SIZE
-        rows = np.minimum(np.arange(start, end), stop - 1)
+    """Yields the images of latents, uint8 [B, H, W, C], block by block. Arguments as for `GAN.images_from`."""
+    for rows, count in padded_blocks(len(latents)):
         block_labels, block_indices = (None if array is None else array[rows] for array in (labels, indices))
-        yield gan.images_from(latents[rows], block_labels, indices=block_indices, seed=seed)[: stop - start]
+        yield gan.images_from(latents[rows], block_labels, indices=block_indices, seed=seed)[:count]
+
+
+def padded_blocks(num_rows: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the rows of each block, int64 [B], and the number of them that count.
+
+    The last row fills up the last block, so that an image has the same bits wherever it is in a list of at least one
+    block.
+    """
+    size = min(num_rows, BLOCK_SIZE)
+    for start in range(0, num_rows, BLOCK_SIZE):
+        yield np.minimum(np.arange(start, start + size), num_rows - 1), min(size, num_rows - start)

@@ -85,8 +85,9 @@ def write(
     entry = _FORMATS[model_format]
     is_saved_model = entry is _SAVED_MODEL
     inputs = _inputs_to_compare(gan)
-    expected = _images_of(gan, inputs)
-    is_random = bool((_images_of(gan, inputs) != expected).any())
+    generate = _compiled_generator(gan)
+    expected = generate(inputs)
+    is_random = bool((generate(inputs) != expected).any())
     if is_random and not is_saved_model:
         raise NetworkError(
             f"the generator has random layers that are active during inference, which format={model_format} does not "
@@ -135,12 +136,17 @@ def _inputs_to_compare(gan: GAN) -> dict[str, np.ndarray]:
     return inputs if labels is None else inputs | {"labels": labels}
 
 
-def _images_of(gan: GAN, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _compiled_generator(gan: GAN) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Returns a function of inputs by name that returns images. Rejects weights that are not finite."""
     module = saved_model.export_module(gan)
     convert = tf.function(module.convert, autograph=False).get_concrete_function(*module.inputs)
     saved_model.check_finite(convert.variables)
-    with without_tf32():
-        return convert(**{name: tf.constant(value) for name, value in inputs.items()}).numpy()
+
+    def generate(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        with without_tf32():
+            return convert(**{name: tf.constant(value) for name, value in inputs.items()}).numpy()
+
+    return generate
 
 
 def _portable_function(gan: GAN) -> tuple[tf.Module, Any]:

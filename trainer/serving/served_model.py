@@ -4,7 +4,6 @@ Shapes: `N` instances of a request, `H W C` an image.
 """
 
 import base64
-import binascii
 import io
 import re
 import threading
@@ -17,38 +16,37 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from trainer.data.prepare.decoding import decode
+from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError, StorageError, count_of, quote
-from trainer.image_io import MAX_PIXELS, place_on_white, png
+from trainer.image_io import place_on_white, png
 from trainer.metrics.float32 import without_tf32
+from trainer.models.inference import MAX_SEED
 from trainer.registry import check_known
 from trainer.serving import saved_model
 from trainer.storage import Location, documents, scratch_folder
 from trainer.storage.local import LocalLocation
 
-PARAMETERS = ("label", "truncation", "format", "quality")
-"""Keys of `parameters`."""
 _INSTANCES, _PARAMETERS = "instances", "parameters"
 _REMEDY = 'send {"instances": [{"seed": 0}]}, as docs/serving.md describes'
-_LABEL = documents.optional(documents.whole(-1, 2**31 - 1))
-_TRUNCATION = documents.optional(documents.number)
+_OF_SAMPLES: dict[str, documents.Check] = {
+    "label": documents.optional(documents.whole(-1, 2**31 - 1)),
+    "truncation": documents.optional(documents.number),
+}
+_OF_FILES: dict[str, documents.Check] = {
+    "format": documents.optional(documents.text("png|jpeg|webp", "png, jpeg or webp")),
+    "quality": documents.optional(documents.whole(1, 100)),
+}
 _SCHEMA = documents.record(
     {
         _INSTANCES: documents.list_of(documents.record({})),
-        _PARAMETERS: documents.optional(
-            documents.record(
-                {
-                    "label": _LABEL,
-                    "truncation": _TRUNCATION,
-                    "format": documents.optional(documents.text("png|jpeg|webp", "png, jpeg or webp")),
-                    "quality": documents.optional(documents.whole(1, 100)),
-                }
-            )
-        ),
+        _PARAMETERS: documents.optional(documents.record({})),
     }
 )
-_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(), "label": _LABEL, "truncation": _TRUNCATION}
+_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(0, MAX_SEED), **_OF_SAMPLES}
 _IMAGE_INSTANCE: dict[str, documents.Check] = {"b64": documents.text()}
-_QUALITY = 90
+_PNG, _QUALITY = "png", 90
+"""Format and quality of the images if the parameters do not state them."""
 _BLOCK = 64
 """Largest number of images that the model computes at once."""
 _OUT_OF_RANGE = re.compile(rf"(\w+) is out of range, (expected [^]\n]*)\] \[{saved_model.INSTANCE}\] \[(\d+)")
@@ -138,28 +136,37 @@ class ServedModel:
             max_instances: Maximum number of instances.
 
         Raises:
-            TrainerError: If the request is not JSON, does not fit the schema, or has too many instances.
+            TrainerError: If the request is not JSON, does not fit the schema, has too many instances, or has a
+                parameter without effect on the images.
         """
         origin = "the request"
         value = documents.parse_json(content, origin, _SCHEMA, remedy=_REMEDY)
         _check_keys("key of the request", value, (_INSTANCES, _PARAMETERS))
-        instances, parameters = value[_INSTANCES], value.get(_PARAMETERS) or {}
-        _check_keys("parameter", parameters, PARAMETERS)
+        instances, parameters = value[_INSTANCES], _with_whole_numbers(value.get(_PARAMETERS) or {})
+        known = _OF_FILES if self.translates else _OF_SAMPLES | _OF_FILES
+        schema = documents.record({_PARAMETERS: documents.record(known)})
+        documents.check_json({_PARAMETERS: parameters}, origin, schema, remedy=_REMEDY)
+        _check_keys("parameter", parameters, known)
+        if parameters.get("quality") is not None and (parameters.get("format") or _PNG) == _PNG:
+            raise DataError(
+                f"{origin} has parameters.quality={parameters['quality']}, which has no effect on a {_PNG}; omit it, "
+                "or set parameters.format to jpeg or webp."
+            )
         if not 1 <= len(instances) <= max_instances:
             raise DataError(
                 f"the request has {count_of(len(instances), 'instance')}; send 1 to {max_instances} in one request."
             )
-        schema = _SEED_INSTANCE if self._generate is not None else _IMAGE_INSTANCE
+        keys = _IMAGE_INSTANCE if self.translates else _SEED_INSTANCE
         instances = [_with_whole_numbers(instance) for instance in instances]
         for index, instance in enumerate(instances):
-            documents.check_json(instance, _place_of(index), documents.record(schema), remedy=_REMEDY)
-            _check_keys(f"key of instance {index}", instance, schema)
+            documents.check_json(instance, _place_of(index), documents.record(keys), remedy=_REMEDY)
+            _check_keys(f"key of instance {index}", instance, keys)
         entries = [(f"{origin} has parameters.label", parameters)]
         entries += [(f"{_place_of(index)} has a label", instance) for index, instance in enumerate(instances)]
         labeled = [place for place, entry in entries if entry.get("label") is not None]
         if labeled and not self.has_labels:
             raise DataError(f"{labeled[0]}, but the model has no classes; remove it.")
-        return PredictionRequest(instances, _with_whole_numbers(parameters))
+        return PredictionRequest(instances, parameters)
 
     def predict(self, request: PredictionRequest) -> list[dict[str, Any]]:
         """Returns one prediction per instance: the image as `b64`, and the seed and the label of the instance.
@@ -179,8 +186,8 @@ class ServedModel:
     def _images(self, instances: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any], start: int) -> list[bytes]:
         """Returns the images of instances as PNGs. `start` is the index of the first one."""
         if self._translate is not None:
-            images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
-            with self._lock, without_tf32():
+            with self._lock, without_tf32():  # one image is decoded at a time, so that its memory is taken once
+                images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
                 return [png(image) for image in self._translate(images=tf.constant(images))["images"].numpy()]
 
         def column(name: str) -> list[Any]:
@@ -206,25 +213,16 @@ class ServedModel:
             raise DataError(f"{place}={quote(column(name)[index])}, {expected}; correct it.") from None
 
     def _decoded(self, text: str, index: int) -> np.ndarray:
-        """Returns the image to translate of an instance, uint8 [H, W, C]."""
+        """Returns the image to translate of an instance, uint8 [H, W, C], as `prepare` reads it."""
         height, width, channels = self._image_shape
+        target = Target(height, width, channels, "none", allows_constant=True)
         try:
-            with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=_INPUT_FORMATS) as image:
-                is_right = image.width in (width, width or image.width) and image.height == (height or image.height)
-                if not is_right or image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{_place_of(index)} has an image of {image.width}x{image.height} pixels, expected "
-                        f"{width or 'any'}x{height or 'any'}; resize it."
-                    )
-                pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
-        except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(
-                f"{_place_of(index)} has b64={quote(text)}, which is not an image; send a PNG, a JPEG or a WebP in "
-                "base64."
-            ) from error
-        return pixels.reshape(*pixels.shape[:2], channels)
+            picture = decode(base64.b64decode(text, validate=True), target, formats=_INPUT_FORMATS)
+        except DataError as error:
+            raise DataError(f"b64 of {_place_of(index)} {error}.") from error
+        except ValueError as error:
+            raise DataError(f"{_place_of(index)} has b64={quote(text)}, which is not base64; correct it.") from error
+        return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
 def _place_of(index: int) -> str:
@@ -246,8 +244,8 @@ def _with_whole_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoded(content: bytes, parameters: Mapping[str, Any]) -> bytes:
     """Returns a PNG in the format of the parameters."""
-    name = parameters.get("format") or "png"
-    if name == "png":
+    name = parameters.get("format") or _PNG
+    if name == _PNG:
         return content
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainer.data.prepare.pixels import Target, check_filters, fit_to_target, is_gray
+from trainer.data.prepare.pixels import Target, check_dimensions, fit_to_target, is_gray
 from trainer.errors import ConfigError, DataError, FilteredImageError, escape
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage.local_files import open_regular
@@ -95,7 +95,10 @@ class Encoded(NamedTuple):
 
 
 def decode(
-    content: bytes | Path | TemporaryCopy, target: Target, reserve: Callable[[int], object] = lambda num_pixels: None
+    content: bytes | Path | TemporaryCopy,
+    target: Target,
+    reserve: Callable[[int], object] = lambda num_pixels: None,
+    formats: tuple[str, ...] = _SUPPORTED_FORMATS,
 ) -> Image.Image:
     """Decodes and resizes one image.
 
@@ -103,6 +106,7 @@ def decode(
         content: Bytes or path of a file in one of `FORMATS`.
         target: Format of the result.
         reserve: Function that is called with the number of pixels before their memory is taken. It may wait.
+        formats: Keys of `FORMATS` that are accepted.
 
     Returns:
         An image in 8-bit gray, RGB or RGBA.
@@ -110,9 +114,9 @@ def decode(
     Raises:
         DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
     """
-    with _explain_damage(), open_content(content) as file:
-        picture = _open_picture(file)
-        check_filters(picture.width, picture.height, target)
+    with _explain_damage(formats), open_content(content) as file:
+        picture = _open_picture(file, formats)
+        check_dimensions(picture.width, picture.height, target)
         num_pixels = picture.width * picture.height
         if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
@@ -139,7 +143,7 @@ def encode(
             if isinstance(content, DataError):
                 raise content
             if isinstance(content, np.ndarray):
-                check_filters(content.shape[1], content.shape[0], target)
+                check_dimensions(content.shape[1], content.shape[0], target)
                 reserve(content.shape[0] * content.shape[1])
                 picture = fit_to_target(_from_array(content), target)
             else:
@@ -247,8 +251,8 @@ def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
         return count
 
 
-def _open_picture(file: BinaryIO) -> Image.Image:
-    picture = Image.open(file, formats=_SUPPORTED_FORMATS)
+def _open_picture(file: BinaryIO, formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Image.Image:
+    picture = Image.open(file, formats=formats)
     _check_size(picture.width, picture.height)
     if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
         raise DataError(f"is a JPEG of {_MAX_SCANS} or more scans, which takes long to decode; save it again")
@@ -263,7 +267,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def _explain_damage() -> Iterator[None]:
+def _explain_damage(formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Iterator[None]:
     """Converts every exception of a decoder to DataError, and ignores warnings."""
     try:
         with warnings.catch_warnings():
@@ -272,7 +276,7 @@ def _explain_damage() -> Iterator[None]:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"is not an image in one of the formats {', '.join(_SUPPORTED_FORMATS)}; convert it") from error
+        raise DataError(f"is not an image in one of the formats {', '.join(formats)}; convert it") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"has more than {MAX_PIXELS:,} pixels; make it smaller") from error
     except MemoryError as error:

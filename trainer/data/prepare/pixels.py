@@ -60,21 +60,25 @@ class Target:
     quality: int | None = None
 
 
-def check_filters(width: int, height: int, target: Target) -> None:
+def check_dimensions(width: int, height: int, target: Target) -> None:
     """Checks the size of an image, before its pixels are decoded.
 
     Raises:
         FilteredImageError: If the target leaves out images of this size.
+        DataError: If the target accepts only its own size, which the image has in no orientation.
     """
-    if target.side is not None:
-        width //= 2
-    shorter, longer = sorted((width, height))
+    num_parts = 1 if target.side is None else 2
+    shorter, longer = sorted((width // num_parts, height))
     if target.min_side is not None and shorter < target.min_side:
         raise FilteredImageError(f"is {height}×{width}, and --min_side={target.min_side} leaves out smaller images")
     if target.max_aspect_ratio is not None and longer > target.max_aspect_ratio * shorter:
         raise FilteredImageError(
             f"is {height}×{width}, and --max_aspect_ratio={target.max_aspect_ratio:g} leaves out longer images"
         )
+    if target.resize == "none" and not (
+        _has_size(width // num_parts, height, target) or _has_size(height // num_parts, width, target)
+    ):
+        raise _wrong_size(width // num_parts, height, target)
 
 
 def fit_to_target(picture: Image.Image, target: Target) -> Image.Image:
@@ -168,20 +172,28 @@ def _from_fewer_bits(picture: Image.Image, bits: int) -> Image.Image:
 
 
 def _resize(picture: Image.Image, target: Target) -> Image.Image:
-    if target.height is None or target.width is None or picture.size == (target.width, target.height):
+    if _has_size(picture.width, picture.height, target):
         return picture
+    if target.resize == "none" or target.height is None or target.width is None:
+        raise _wrong_size(picture.width, picture.height, target)
     size = (target.width, target.height)
     match target.resize:
-        case "none":
-            raise DataError(
-                f"is {picture.height}×{picture.width}, expected {target.height}×{target.width}; resize it with "
-                "--image_size=H,W and --resize=crop, fit or stretch"
-            )
         case "crop":
             return ImageOps.fit(_shrink(picture, size), size, Image.Resampling.LANCZOS)
         case "fit":
             return ImageOps.pad(_shrink(picture, size), size, Image.Resampling.LANCZOS, color=0)
     return _shrink(picture, size).resize(size, Image.Resampling.LANCZOS)
+
+
+def _has_size(width: int, height: int, target: Target) -> bool:
+    return target.width in (None, width) and target.height in (None, height)
+
+
+def _wrong_size(width: int, height: int, target: Target) -> DataError:
+    return DataError(
+        f"is {height}×{width}, expected {target.height or 'any'}×{target.width or 'any'}; resize it, or pass "
+        "--image_size=H,W and --resize=crop, fit or stretch to prepare"
+    )
 
 
 def _shrink(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
