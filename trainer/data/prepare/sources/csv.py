@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from trainer.data.field_names import LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
 
@@ -36,7 +38,8 @@ class ListedSource(FilesSource):
             describe: Function that returns the name of a row for messages, from its number.
 
         Raises:
-            DataError: If a path or a class is missing, or an image is outside the folder.
+            DataError: If a path or a class is missing, an image is outside the folder, or an image has two classes.
+            StorageError: If the sizes of the images cannot be read.
         """
         self._folder = folder
         for number, path, label in rows:
@@ -46,9 +49,14 @@ class ListedSource(FilesSource):
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.notes = describe_classes(self.class_names, len(rows))
         self.items = [Item(_relative_name(path, folder, describe(row)), labels[label]) for row, path, label in rows]
-
-    def _location(self, index: int) -> Location:
-        return self._folder / self.items[index].name
+        label_of: dict[str, int] = {}
+        for (row, _, label), item in zip(rows, self.items, strict=True):
+            if (other := label_of.setdefault(item.name, item.label)) != item.label:
+                raise DataError(
+                    f"{describe(row)} has the class {quote(label)} for {quote(item.name)}, which has the class "
+                    f"{quote(self.class_names[other])} before; keep one."
+                )
+        self._sizes = _read_sizes(folder, [item.name for item in self.items])
 
 
 class CsvSource(ListedSource):
@@ -65,11 +73,29 @@ class CsvSource(ListedSource):
 
     Raises:
         DataError: If the file is not such a CSV file, or an image is outside the folder; the message includes the line.
-        StorageError: If the file cannot be read, or is too large.
+        StorageError: If the file or the sizes of the images cannot be read, or the file is too large.
     """
 
     def __init__(self, table: Path, folder: Location, options: SourceOptions):
         self._set_items(_read_rows(table, options), folder, lambda line: f"line {line} of {table}")
+
+
+def _read_sizes(folder: Location, names: Sequence[str]) -> np.ndarray:
+    """Returns the size in bytes of each file, int64 [N]; 0 if it does not exist, which is an error once it is read."""
+    if isinstance(folder, LocalLocation):
+        sizes = (_size_of(folder / name) for name in names)
+    else:
+        wanted = set(names)
+        found = {entry.name: entry.num_bytes for entry in folder.entries() if entry.name in wanted}
+        sizes = (found.get(name, 0) for name in names)
+    return np.fromiter(sizes, np.int64, len(names))
+
+
+def _size_of(file: Location) -> int:
+    try:
+        return file.num_bytes()
+    except MissingError:
+        return 0
 
 
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:

@@ -33,7 +33,9 @@ class ParquetPathsSource(ListedSource):
 
     Raises:
         ConfigError: If several columns may contain the paths or the labels.
-        DataError: If pyarrow is not installed, a file is damaged or too large, or an image is outside the folder.
+        DataError: If pyarrow is not installed, a file is damaged or too large, an image is outside the folder, or
+            an image has two classes.
+        StorageError: If the sizes of the images cannot be read.
     """
 
     expected_content = "rows"
