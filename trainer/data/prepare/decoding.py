@@ -57,6 +57,8 @@ _SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
 
 _MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Bytes of which a PNG with an orientation contains at least one."""
+_SCALES = (8, 4, 2)
+"""Factors by which the decoder of JPEG can shrink an image."""
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 """Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
@@ -309,6 +311,11 @@ def _orientation(picture: Image.Image) -> int:
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
     """Makes the decoder shrink a JPEG by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0) * (1 if target.side is None else 2), int(target.height or 0)
+    divided = picture.width
     if _is_rotated(picture):
-        width, height = height, width
-    picture.draft(None, (2 * width, 2 * height))
+        width, height, divided = height, width, picture.height
+    most = min(picture.width // (2 * width), picture.height // (2 * height))
+    for scale in _SCALES:
+        if scale <= most and (target.side is None or divided % (2 * scale) == 0):  # both halves have whole pixels
+            picture.draft(None, (picture.width // scale, picture.height // scale))
+            return
