@@ -254,6 +254,16 @@ REFUSED_RECORDS = {
         f"a length of {length}": (record(b"x" * 9, length), DataError, ("record 0",))
         for length in (2**30, 2**36, 2**62)
     },
+    "a label in Latin-1": (
+        record(example(image=IMAGES[0], label=b"caf")) + record(example(image=IMAGES[1], label=b"caf\xe9")),
+        DataError,
+        ("record 1", "'label'"),
+    ),
+    "a class text in Latin-1": (
+        record(example(image__encoded=IMAGES[0], image__class__label=1, image__class__text=b"caf\xe8")),
+        DataError,
+        ("record 0", "image/class/text"),
+    ),
     "a long length in gzip": (gzip.compress(record(b"x" * 9, 2**40)), DataError, ("record 0",)),
 }
 
