@@ -163,16 +163,25 @@ def idx(array):
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
+@pytest.mark.parametrize("labels_ending", ["", ".gz"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending):
-    pack = gzip.compress if ending else bytes
-    (tmp_path / f"train-images-idx3-ubyte{ending}").write_bytes(pack(idx(IMAGES)))
-    (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(pack(idx(LABELS)))
+def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending, labels_ending):
+    for name, end, array in (("images-idx3", ending, IMAGES), ("labels-idx1", labels_ending, LABELS)):
+        (tmp_path / f"train-{name}-ubyte{end}").write_bytes((gzip.compress if end else bytes)(idx(array)))
     (locate(bucket) / "mnist").upload(tmp_path, [path.name for path in tmp_path.iterdir()])
     for folder in (str(tmp_path), f"{bucket}/mnist"):
         with open_source(f"{folder}/train-images-idx3-ubyte{ending}") as source:
             assert [item.label for item in source.items] == LABELS.tolist()
-            assert (source.read(4)[..., 0] == IMAGES[4]).all()
+            assert (source.read(4)[..., 0] == IMAGES[4]).all() and not any("labels" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "x.idx"])
+def test_idx_files_without_labels_are_one_class_which_is_told(tmp_path, name):
+    (tmp_path / name).write_bytes(idx(IMAGES))
+    with open_source(str(tmp_path / name)) as source:
+        assert source.class_names == ("0",) and any("without labels" in note for note in source.notes)
+    with open_source(str(tmp_path / name), SourceOptions(label_field="none")) as source:
+        assert source.class_names == ("0",) and not source.notes
 
 
 def test_a_csv_lists_images_and_their_classes(folder):
