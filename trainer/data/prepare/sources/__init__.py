@@ -90,8 +90,9 @@ def open_source(name: str, options: SourceOptions | None = None) -> Iterator[Sou
 
 def _check_class_names(source: str, class_names: Sequence[str]) -> None:
     """Rejects names that `dataset.json` cannot store, such as folders in another encoding, and equal ones."""
+    numbers: dict[str, int] = {}
     for number, class_name in enumerate(class_names):
-        if (first := class_names.index(class_name)) != number:
+        if (first := numbers.setdefault(class_name, number)) != number:
             raise DataError(
                 f"{source} has the name {quote(class_name)} for the classes {first} and {number}; rename one of them, "
                 f"or pass --label_field={NO_LABELS}."
