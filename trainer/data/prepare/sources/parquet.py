@@ -142,10 +142,11 @@ def _read_records(
             )
         row = 0
         for group in range(file.num_row_groups):
-            num_bytes = max(1, file.metadata.row_group(group).total_byte_size)
-            if num_bytes > MAX_RECORD_BYTES * max(1, file.metadata.row_group(group).num_rows):
+            metadata = file.metadata.row_group(group)
+            row_bytes = metadata.total_byte_size // max(1, metadata.num_rows)
+            if row_bytes > MAX_RECORD_BYTES:
                 raise DataError(f"{file_name} has images of more than {MAX_RECORD_BYTES:,} bytes; make them smaller.")
-            batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // num_bytes))
+            batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // max(1, row_bytes)))
             for batch in file.iter_batches(batch_size, row_groups=[group], columns=columns):
                 labels = batch.column(label_column) if label_column else [None] * len(batch)
                 for image, label in zip(batch.column(image_column), labels, strict=True):
