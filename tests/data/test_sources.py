@@ -341,10 +341,18 @@ def test_natural_order_sorts_numbers_by_value():
     ordered = ["2a", "10", "٣٣", "", "a2", "a010", "a10/1", "a10b", "a", "ab", "b/9.png", "b/10.png", "²"]
     names = sorted(ordered)
     assert names != ordered == sorted(names, key=natural_sort_key)
-
+    long = ["9" * 4999, "1" + "0" * 4999, "0" * 5000 + "1" + "0" * 5000]
+    assert sorted(reversed(long), key=natural_sort_key) == long  # int() takes at most 4,300 digits
 
 def test_a_natural_sort_key_has_words_and_not_letters():
     assert len(natural_sort_key("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
+
+
+def test_classes_of_equal_numbers_keep_the_order_of_the_source(folder):
+    labels = ["0001", "1", "001", "00001", "01", "000001"]
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"a/2.PNG{label},{label}\n" for label in labels))
+    with open_source(str(folder / "list.csv")) as source:
+        assert list(source.class_names) == labels
 
 
 def test_temporary_files_of_a_source_are_deleted(folder, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ class ListedSource(FilesSource):
         for number, path, label in rows:
             if not path or not label:
                 raise DataError(f"{describe(number)} has no {'label' if path else 'path'}; fill it in.")
-        self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
+        self.class_names = tuple(sorted(dict.fromkeys(label for _, _, label in rows), key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.notes = describe_classes(self.class_names, len(rows))
         self.items = [Item(_relative_name(path, folder, describe(row)), labels[label]) for row, path, label in rows]
