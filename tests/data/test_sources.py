@@ -344,6 +344,7 @@ def test_natural_order_sorts_numbers_by_value():
     long = ["9" * 4999, "1" + "0" * 4999, "0" * 5000 + "1" + "0" * 5000]
     assert sorted(reversed(long), key=natural_sort_key) == long  # int() takes at most 4,300 digits
 
+
 def test_a_natural_sort_key_has_words_and_not_letters():
     assert len(natural_sort_key("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
 
