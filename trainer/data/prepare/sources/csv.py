@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.field_names import LABEL_NAMES
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
 from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
-
-PATH_COLUMNS = ("path", "file", "filename", "image")
-"""Names of the columns that may contain the paths of images, in lower case."""
 
 
 class ListedSource(FilesSource):
@@ -62,7 +59,7 @@ class ListedSource(FilesSource):
 class CsvSource(ListedSource):
     """Images that a CSV file with a header lists.
 
-    The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label`, or
+    The column `path`, or another one of `PATH_NAMES`, contains the paths of the images. The optional column `label`, or
     another one of `LABEL_NAMES`, contains their classes. Paths are relative to a folder and stay inside it. They may
     begin with the name of that folder, local or `gs://`.
 
@@ -102,14 +99,14 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     rows = read_csv(LocalLocation(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
     _, header = next(rows, (0, []))
-    columns = {column.strip().lower(): index for index, column in enumerate(header)}
-    path_column = _choose_column(columns, "image_field", options.image_field, PATH_COLUMNS, table)
+    columns = {column.strip(): index for index, column in enumerate(header)}
+    path_column = _choose_column(columns, "image_field", options.image_field, PATH_NAMES, table)
     label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
         received = quote(", ".join(columns)) if columns else "(none)"
         raise DataError(
-            f"{table} has the columns {received}, expected {', '.join(PATH_COLUMNS[:-1])} or "
-            f"{PATH_COLUMNS[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
+            f"{table} has the columns {received}, expected {', '.join(PATH_NAMES[:-1])} or "
+            f"{PATH_NAMES[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
             "correct its first line."
         )
     return [
@@ -129,11 +126,11 @@ def _choose_column(
     """Returns the column that the user names, else the first of the usual ones; None if there is none."""
     if wanted == NO_LABELS:
         return None
-    if wanted is not None and wanted.strip().lower() not in columns:
+    name = find_name(usual if wanted is None else [wanted], columns)
+    if wanted is not None and name is None:
         listed = ", ".join(map(quote, columns)) or "(none)"
         raise ConfigError(f"{setting}={quote(wanted)} is not a column of {table}, which has {listed}; choose one.")
-    names = usual if wanted is None else [wanted.strip().lower()]
-    return next((columns[name] for name in names if name in columns), None)
+    return None if name is None else columns[name]
 
 
 def _relative_name(name: str, folder: Location, origin: str) -> str:
