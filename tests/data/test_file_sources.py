@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -128,3 +129,16 @@ def test_an_image_that_a_list_has_twice_needs_one_class(kind, tmp_path):
     columns["label"][2] = "dog"
     name = write_list(locate(str(tmp_path)), kind, columns)
     check_refusal(lambda: open_source(name).__enter__(), DataError, "a.png", "cat", "dog")
+
+
+def test_an_archive_that_the_system_cannot_read_has_no_bad_images(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("a.png", FILES["a.png"])
+
+    def pread(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with open_source(str(tmp_path / "set.zip")) as source:
+        monkeypatch.setattr(os, "pread", pread)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            list(encode_images(source, [0], AS_IT_IS, 1, tmp_path))
