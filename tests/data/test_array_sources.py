@@ -212,6 +212,26 @@ def test_arrays_with_several_readings_are_refused(save, key):
     check_refusal(lambda: read(save(arrays), **options), error, *facts)
 
 
+def test_the_headers_of_many_arrays_take_little_memory(tmp_path):
+    arrays = {f"array_{number}": np.zeros(2**20, np.uint8) for number in range(40)}
+    write_npz_compressed(tmp_path / "set.npz", arrays | {"x": GRAY})
+    tracemalloc.start()
+    try:
+        assert len(read(tmp_path / "set.npz")[0]) == len(GRAY)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_each_of_many_images_may_have_its_own_class(tmp_path):
+    names = [f"class {number}" for number in range(40_000)]
+    write_npz(tmp_path / "set.npz", {"x": np.arange(len(names) * 4, dtype=np.uint8).reshape(-1, 2, 2), "y": names})
+    start = time.monotonic()
+    with open_source(str(tmp_path / "set.npz")) as source:
+        assert source.class_names == tuple(names)
+    assert time.monotonic() - start < 8
+
+
 def test_a_choice_by_shape_and_other_splits_are_told(save):
     notes = read(save({"faces": COLOR, "who": CLASSES}))[2]
     assert "'faces'" in notes and "'who'" in notes

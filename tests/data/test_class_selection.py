@@ -1,9 +1,12 @@
 """Classes by name or number."""
 
+import time
+
 import pytest
 from refusals import check_refusal
 
 from trainer.data.class_selection import select_classes
+from trainer.data.datasets import DatasetInfo
 from trainer.errors import ConfigError
 
 NAMES = ("1", "2", "10", "cat", "dog")
@@ -60,3 +63,12 @@ def test_a_name_that_is_also_the_number_of_its_class_is_not_ambiguous():
 
 def test_an_unknown_class_is_quoted():
     check_refusal(lambda: select_classes(("a\nb",), NAMES, "pets"), ConfigError, repr("a\nb"))
+
+
+def test_many_classes_are_selected_in_one_pass():
+    names = tuple(f"class {number}" for number in range(50_000))
+    info = DatasetInfo("pets", (4, 4, 3), (1,) * len(names), names)
+    start = time.monotonic()
+    assert select_classes(names[::-1], names, "pets") == tuple(range(len(names)))[::-1]
+    assert info.with_classes(range(1, len(names))).num_examples == len(names) - 1
+    assert time.monotonic() - start < 5

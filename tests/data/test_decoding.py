@@ -436,3 +436,30 @@ def test_bits_state_the_range_of_values(bits):
         if bits not in (8, 16):
             check_refusal(lambda content=too_large: decoding.decode(content, target), DataError, f"{maximum + 1}")
     assert decode(as_file(halves("1", 1, 0)), target).max() == 255
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("width", [2000, 2002, 2004, 2010, 2016, 2048])
+def test_a_large_jpeg_of_even_width_has_two_halves(width, orientation):
+    picture, exif = halves(size=(width, 1000)), Image.Exif()
+    exif[0x0112] = orientation
+    if orientation == 6:
+        picture = picture.transpose(Image.Transpose.ROTATE_90)
+    content = as_file(picture, "JPEG", quality=95, exif=exif)
+    for side, color in {"left": RED, "right": GREEN}.items():
+        array = decode(content, Target(64, 64, 3, "stretch", allows_constant=True, side=side))
+        assert np.abs(array[:, 2:-2].astype(int) - color).max() <= 4  # the edge between the halves is blurred
+
+
+@pytest.mark.parametrize("width", [2001, 2003, 2005, 2011])
+def test_a_large_jpeg_of_odd_width_has_no_two_halves(width):
+    content, target = as_file(halves(size=(width, 1000)), "JPEG"), Target(64, 64, 3, "crop", side="left")
+    check_refusal(lambda: decode(content, target), DataError, f"{width} pixels")
+
+
+def test_a_jpeg_is_shrunk_while_it_is_decoded():
+    for width, side, num_pixels in ((2048, None, 256 * 128), (2048, "left", 256 * 128), (2002, "left", 2002 * 1000)):
+        reserved = []
+        content = as_file(halves(size=(width, 1024 if width == 2048 else 1000)), "JPEG")
+        decoding.decode(content, Target(64, 64, 3, "crop", allows_constant=True, side=side), reserved.append)
+        assert reserved == [num_pixels]

@@ -169,6 +169,21 @@ def test_parquet_files_with_several_readings_are_refused(tmp_path, key):
     check_refusal(lambda: read(path), error, *facts)
 
 
+def test_a_large_group_of_rows_is_read_in_batches_of_several_rows(tmp_path, monkeypatch):
+    images = [image(seed) for seed in range(60)]
+    path = write_parquet(tmp_path / "set.parquet", {"image": images})
+    num_bytes, sizes = pq.ParquetFile(path).metadata.row_group(0).total_byte_size, []
+    read_batches = pq.ParquetFile.iter_batches
+
+    def iter_batches(file, batch_size, **options):
+        sizes.append(batch_size)
+        return read_batches(file, batch_size, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
+    monkeypatch.setattr("trainer.data.prepare.sources.parquet._MAX_BATCH_BYTES", num_bytes // 8)
+    assert read(path)[0] == images and sizes == [7]
+
+
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"hello", lambda content: b""])
 def test_damaged_parquet_files_are_refused(tmp_path, damage):
     path = write_parquet(tmp_path / "set.parquet", {"image": IMAGES})
@@ -254,6 +269,16 @@ REFUSED_RECORDS = {
         f"a length of {length}": (record(b"x" * 9, length), DataError, ("record 0",))
         for length in (2**30, 2**36, 2**62)
     },
+    "a label in Latin-1": (
+        record(example(image=IMAGES[0], label=b"caf")) + record(example(image=IMAGES[1], label=b"caf\xe9")),
+        DataError,
+        ("record 1", "'label'"),
+    ),
+    "a class text in Latin-1": (
+        record(example(image__encoded=IMAGES[0], image__class__label=1, image__class__text=b"caf\xe8")),
+        DataError,
+        ("record 0", "image/class/text"),
+    ),
     "a long length in gzip": (gzip.compress(record(b"x" * 9, 2**40)), DataError, ("record 0",)),
 }
 

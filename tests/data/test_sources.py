@@ -9,13 +9,16 @@ import types
 import zipfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from refusals import check_refusal
 
-from trainer.data.field_names import LABEL_NAMES
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import natural_sort_key
+from trainer.data.prepare.sources.conditions import ConditionedSource
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
 
@@ -163,16 +166,25 @@ def idx(array):
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
+@pytest.mark.parametrize("labels_ending", ["", ".gz"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending):
-    pack = gzip.compress if ending else bytes
-    (tmp_path / f"train-images-idx3-ubyte{ending}").write_bytes(pack(idx(IMAGES)))
-    (tmp_path / f"train-labels-idx1-ubyte{ending}").write_bytes(pack(idx(LABELS)))
+def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending, labels_ending):
+    for name, end, array in (("images-idx3", ending, IMAGES), ("labels-idx1", labels_ending, LABELS)):
+        (tmp_path / f"train-{name}-ubyte{end}").write_bytes((gzip.compress if end else bytes)(idx(array)))
     (locate(bucket) / "mnist").upload(tmp_path, [path.name for path in tmp_path.iterdir()])
     for folder in (str(tmp_path), f"{bucket}/mnist"):
         with open_source(f"{folder}/train-images-idx3-ubyte{ending}") as source:
             assert [item.label for item in source.items] == LABELS.tolist()
-            assert (source.read(4)[..., 0] == IMAGES[4]).all()
+            assert (source.read(4)[..., 0] == IMAGES[4]).all() and not any("labels" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "x.idx"])
+def test_idx_files_without_labels_are_one_class_which_is_told(tmp_path, name):
+    (tmp_path / name).write_bytes(idx(IMAGES))
+    with open_source(str(tmp_path / name)) as source:
+        assert source.class_names == ("0",) and any("without labels" in note for note in source.notes)
+    with open_source(str(tmp_path / name), SourceOptions(label_field="none")) as source:
+        assert source.class_names == ("0",) and not source.notes
 
 
 def test_a_csv_lists_images_and_their_classes(folder):
@@ -244,6 +256,21 @@ def test_tables_may_have_other_separators_and_line_ends(key, name, folder):
 def test_a_table_without_paths_is_refused_with_its_columns(header, tmp_path):
     (tmp_path / "x.csv").write_text(f"{header}\na.png|b\n")
     check_refusal(lambda: open_source(str(tmp_path / "x.csv")).__enter__(), DataError, "x.csv", header.split(";")[0])
+
+
+@pytest.mark.parametrize("name", [*PATH_NAMES, "File_Name", " PATH "])
+@pytest.mark.parametrize("use", ["source", "parquet", "folder", "conditions"])
+def test_columns_of_paths_have_the_usual_names_in_every_table(name, use, folder):
+    rows = "".join(f"{path},{index}\n" for index, path in enumerate(FILES))
+    (folder / "metadata.csv").write_text(f"{name},label\n{rows}")
+    table = str(folder / "metadata.csv")
+    if use == "parquet":
+        table = str(folder / "list.parquet")
+        pq.write_table(pa.table({name: list(FILES), "label": range(len(FILES))}), table)
+    with open_source(str(folder) if use in ("folder", "conditions") else table) as source:
+        conditioned = ConditionedSource(source, table) if use == "conditions" else source
+        named = {item.name: conditioned.class_names[item.label] for item in conditioned.items}
+    assert named == {path: str(index) for index, path in enumerate(FILES)}
 
 
 @pytest.mark.parametrize("name", LABEL_NAMES)
@@ -332,10 +359,19 @@ def test_natural_order_sorts_numbers_by_value():
     ordered = ["2a", "10", "٣٣", "", "a2", "a010", "a10/1", "a10b", "a", "ab", "b/9.png", "b/10.png", "²"]
     names = sorted(ordered)
     assert names != ordered == sorted(names, key=natural_sort_key)
+    long = ["0" * 5000 + "1" + "0" * 5000, "1" + "0" * 4999, "9" * 4999]
+    assert sorted(long, key=natural_sort_key) == long[::-1]  # int() takes at most 4,300 digits
 
 
 def test_a_natural_sort_key_has_words_and_not_letters():
     assert len(natural_sort_key("train/class_0012/images/ILSVRC2012_val_00012345.JPEG")) == 7
+
+
+def test_classes_of_equal_numbers_keep_the_order_of_the_source(folder):
+    labels = ["0001", "1", "001", "00001", "01", "000001"]
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"a/2.PNG{label},{label}\n" for label in labels))
+    with open_source(str(folder / "list.csv")) as source:
+        assert list(source.class_names) == labels
 
 
 def test_temporary_files_of_a_source_are_deleted(folder, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainer.config import TrainConfig
 from trainer.data.datasets import describe
@@ -35,14 +35,17 @@ def select_classes(classes: Sequence[int | str], class_names: Sequence[str], sou
     Raises:
         ConfigError: If a name or number is unknown or ambiguous, or a class is selected twice.
     """
-    numbers = tuple(class_number(selected, class_names, source, "classes") for selected in classes)
-    for number in numbers:
-        if numbers.count(number) > 1:
+    by_name = _numbers_by_name(class_names)
+    numbers: dict[int, None] = {}
+    for selected in classes:
+        number = _class_number(selected, by_name, class_names, source, "classes")
+        if number in numbers:
             raise ConfigError(
                 f"classes={quote(','.join(map(str, classes)))} has class {quote(class_names[number])} twice; give each "
                 "class once."
             )
-    return numbers
+        numbers[number] = None
+    return tuple(numbers)
 
 
 def class_number(selected: int | str, class_names: Sequence[str], source: str, setting: str) -> int:
@@ -60,15 +63,26 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
     Raises:
         ConfigError: If the name or number is unknown or ambiguous.
     """
-    by_name = class_names.index(str(selected)) if selected in class_names else None
+    return _class_number(selected, _numbers_by_name(class_names), class_names, source, setting)
+
+
+def _numbers_by_name(class_names: Sequence[str]) -> dict[str, int]:
+    """Returns the number of each class, of equal names the first one."""
+    return {name: number for number, name in reversed(list(enumerate(class_names)))}
+
+
+def _class_number(
+    selected: int | str, numbers: Mapping[str, int], class_names: Sequence[str], source: str, setting: str
+) -> int:
+    by_name = numbers.get(selected) if isinstance(selected, str) else None
     by_number = int(selected) if isinstance(selected, int) or re.fullmatch("[0-9]{1,18}", selected) else None
     if by_number is not None and not 0 <= by_number < len(class_names):
         by_number = None
     if by_name is not None and by_number is not None and by_name != by_number:
         raise ConfigError(
             f"{setting}={quote(selected)} is ambiguous: it is the name of class {by_name} of {source} and the number "
-            f"of class {quote(class_names[by_number])}; pass {_number_text(by_name, class_names)} for the class with "
-            f"this name, or {_number_text(by_number, class_names)} for the class with this number."
+            f"of class {quote(class_names[by_number])}; pass {_number_text(by_name, numbers)} for the class with "
+            f"this name, or {_number_text(by_number, numbers)} for the class with this number."
         )
     number = by_number if by_name is None else by_name
     if number is not None:
@@ -84,9 +98,9 @@ def class_number(selected: int | str, class_names: Sequence[str], source: str, s
     )
 
 
-def _number_text(number: int, class_names: Sequence[str]) -> str:
+def _number_text(number: int, numbers: Mapping[str, int]) -> str:
     """Returns a class number with as many zeros before it as it takes to differ from all class names."""
     text = str(number)
-    while text in class_names and class_names.index(text) != number:
+    while numbers.get(text, number) != number:
         text = f"0{text}"
     return text

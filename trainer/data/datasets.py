@@ -95,6 +95,7 @@ class DatasetInfo:
             return self
         if not classes:
             raise ConfigError("classes is empty, expected at least one class; omit it to keep all classes.")
+        kept: set[int] = set()
         for label in classes:
             if not isinstance(label, numbers.Integral) or not 0 <= label < self.num_classes:
                 raise ConfigError(
@@ -102,9 +103,10 @@ class DatasetInfo:
                     "give numbers "
                     f"from 0 to {self.num_classes - 1}."
                 )
-            if classes.count(label) > 1:
+            if label in kept:
                 raise ConfigError(f"classes={','.join(map(str, classes))} has {label} twice; give each class once.")
-        counts = tuple(count if label in classes else 0 for label, count in enumerate(self.class_counts))
+            kept.add(label)
+        counts = tuple(count if label in kept else 0 for label, count in enumerate(self.class_counts))
         if not sum(counts):
             raise ConfigError(
                 f"classes={','.join(map(str, classes))} selects no image of {self.name}, expected at least one; "

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainer.data.prepare.pixels import Target, check_dimensions, fit_to_target, is_gray
-from trainer.errors import ConfigError, DataError, FilteredImageError, escape
+from trainer.errors import ConfigError, DataError, FilteredImageError, StorageError, TrainerError, escape
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
-from trainer.storage.local_files import open_regular
+from trainer.storage.local_files import SYSTEM_REMEDIES, describe_os_error, open_regular
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -57,6 +57,8 @@ _SUPPORTED_FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)
 
 _MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Bytes of which a PNG with an orientation contains at least one."""
+_SCALES = (8, 4, 2)
+"""Factors by which the decoder of JPEG can shrink an image."""
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 """Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
@@ -113,8 +115,9 @@ def decode(
 
     Raises:
         DataError: If the image cannot be used. The message completes a sentence that begins with the image's name.
+        StorageError: If the system cannot read the file, which may be intact.
     """
-    with _explain_damage(formats), open_content(content) as file:
+    with _explain_damage(content, formats), open_content(content) as file:
         picture = _open_picture(file, formats)
         check_dimensions(picture.width, picture.height, target)
         num_pixels = picture.width * picture.height
@@ -137,9 +140,12 @@ def encode(
         target: Format of the result.
         content: Image, or the error of reading it.
         reserve: As for `decode`.
+
+    Raises:
+        StorageError: As `decode`.
     """
     try:
-        with _explain_damage():
+        with _explain_damage(content):
             if isinstance(content, DataError):
                 raise content
             if isinstance(content, np.ndarray):
@@ -182,11 +188,11 @@ def read_shape(content: Content) -> tuple[int, int, int]:
         content: Image.
 
     Raises:
-        DataError: As `decode`.
+        DataError, StorageError: As `decode`.
     """
     if isinstance(content, np.ndarray):
         return content.shape[0], content.shape[1], content.shape[2]
-    with _explain_damage(), open_content(content) as file:
+    with _explain_damage(content), open_content(content) as file:
         picture = _open_picture(file)
         width, height = picture.size
         is_plain_png = picture.format == "PNG" and not any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF)
@@ -216,8 +222,9 @@ def open_content(content: bytes | Path | TemporaryCopy) -> BinaryIO:
     """Opens an image file for reading, and deletes it if it is a temporary copy.
 
     Raises:
-        DataError: If the file cannot be read, is not a regular file, is empty, or is too large. The message completes a
+        DataError: If the file does not exist, is not a regular file, is empty, or is too large. The message completes a
             sentence that begins with its name.
+        StorageError: If the system cannot read the file, which may be intact.
     """
     if isinstance(content, bytes):
         check_file_size(len(content))
@@ -226,6 +233,7 @@ def open_content(content: bytes | Path | TemporaryCopy) -> BinaryIO:
     try:
         file = open_regular(path, "rb", follow_links=True)
     except (OSError, ValueError) as error:  # a ValueError for a name with a NUL
+        _check_system(error, path)
         raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if isinstance(content, TemporaryCopy):
         path.unlink()
@@ -235,6 +243,12 @@ def open_content(content: bytes | Path | TemporaryCopy) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _check_system(error: Exception, path: object) -> None:
+    """Raises StorageError for an error of the disk, of permissions, or of limits, which may concern intact images."""
+    if isinstance(error, OSError) and error.errno in SYSTEM_REMEDIES:
+        raise StorageError(f"{describe_os_error(error, path, 'read')}.") from error
 
 
 def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
@@ -267,13 +281,13 @@ def _check_size(width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def _explain_damage(formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Iterator[None]:
-    """Converts every exception of a decoder to DataError, and ignores warnings."""
+def _explain_damage(content: Content | DataError, formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Iterator[None]:
+    """Converts every exception of a decoder to DataError, and ignores warnings. Errors of the system stay errors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the size, which is checked here, and about odd metadata
             yield
-    except DataError:
+    except TrainerError:
         raise
     except UnidentifiedImageError as error:
         raise DataError(f"is not an image in one of the formats {', '.join(formats)}; convert it") from error
@@ -282,6 +296,7 @@ def _explain_damage(formats: tuple[str, ...] = _SUPPORTED_FORMATS) -> Iterator[N
     except MemoryError as error:
         raise DataError("needs more memory than is available; make it smaller") from error
     except Exception as error:  # the decoders raise exceptions of any type for damaged files
+        _check_system(error, getattr(content, "path", content if isinstance(content, Path) else "an image"))
         reason = escape(error)[:80] or type(error).__name__
         raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
 
@@ -300,6 +315,11 @@ def _orientation(picture: Image.Image) -> int:
 def _shrink_while_decoding(picture: Image.Image, target: Target) -> None:
     """Makes the decoder shrink a JPEG by up to 8 on each side, but not below twice the target size."""
     width, height = int(target.width or 0) * (1 if target.side is None else 2), int(target.height or 0)
+    divided = picture.width
     if _is_rotated(picture):
-        width, height = height, width
-    picture.draft(None, (2 * width, 2 * height))
+        width, height, divided = height, width, picture.height
+    most = min(picture.width // (2 * width), picture.height // (2 * height))
+    for scale in _SCALES:
+        if scale <= most and (target.side is None or divided % (2 * scale) == 0):  # both halves have whole pixels
+            picture.draft(None, (picture.width // scale, picture.height // scale))
+            return

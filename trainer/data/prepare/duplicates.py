@@ -40,7 +40,7 @@ def drop_duplicates(source: Source, indices: np.ndarray) -> tuple[np.ndarray, tu
         The indices of the images that stay, int64, in ascending order; and the images that are left out.
 
     Raises:
-        StorageError: If the disk for temporary files is full.
+        StorageError: If a bucket or a disk cannot be read, or the disk for temporary files is full.
     """
     sources = [source]
     if isinstance(source, PairedSource) and source.image_side is None:  # else the input is in the same file

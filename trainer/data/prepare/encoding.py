@@ -44,6 +44,7 @@ def encode_images(
 
     Raises:
         DataError: If a decoding process was killed.
+        StorageError: If an image cannot be read for a reason that is not in the image.
     """
     num_processes = num_processes or len(os.sched_getaffinity(0))
 
@@ -89,7 +90,7 @@ def read_content(source: Source, index: int, scratch: Path) -> Content:
 
     Raises:
         DataError: If the image cannot be read. The message completes a sentence that begins with the image's name.
-        StorageError: If the disk of `scratch` is full.
+        StorageError: If a bucket cannot be read, or the disk of `scratch` is full.
     """
     path = source.path(index)
     if path is not None:

@@ -13,7 +13,7 @@ from trainer.data.prepare.sources.base import NO_LABELS, Item, Source, SourceOpt
 from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
 from trainer.data.prepare.sources.hdf5 import Hdf5Source
-from trainer.data.prepare.sources.idx import IdxSource, labels_file_name
+from trainer.data.prepare.sources.idx import IdxSource, find_labels
 from trainer.data.prepare.sources.listing import is_hidden, is_image
 from trainer.data.prepare.sources.numpy_files import NpySource, NpzSource
 from trainer.data.prepare.sources.parquet import ParquetSource, has_images
@@ -90,8 +90,9 @@ def open_source(name: str, options: SourceOptions | None = None) -> Iterator[Sou
 
 def _check_class_names(source: str, class_names: Sequence[str]) -> None:
     """Rejects names that `dataset.json` cannot store, such as folders in another encoding, and equal ones."""
+    numbers: dict[str, int] = {}
     for number, class_name in enumerate(class_names):
-        if (first := class_names.index(class_name)) != number:
+        if (first := numbers.setdefault(class_name, number)) != number:
             raise DataError(
                 f"{source} has the name {quote(class_name)} for the classes {first} and {number}; rename one of them, "
                 f"or pass --label_field={NO_LABELS}."
@@ -117,9 +118,8 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
         return CsvSource(_local_file(location, scratch), folder, options)
     if _IDX.fullmatch(location.name):
         _check_options(IdxSource, name, options)
-        labels = location.parent / labels_file_name(location.name)
-        has_labels = labels.name != location.name and labels.exists()
-        labels_path = _local_file(labels, scratch) if has_labels and options.label_field != NO_LABELS else None
+        labels = None if options.label_field == NO_LABELS else find_labels(location)
+        labels_path = None if labels is None else _local_file(labels, scratch)
         return IdxSource(_local_file(location, scratch), labels_path, scratch, options)
     if _TAR.fullmatch(location.name):
         return _open_tar(_local_file(location, scratch), name, scratch, options)

@@ -12,14 +12,13 @@ from typing import BinaryIO
 import numpy as np
 
 from trainer.data.prepare.decoding import FORMATS, MAX_FILE_BYTES
-from trainer.errors import DataError, StorageError, TrainerError
+from trainer.errors import DataError, MissingError, TrainerError
 from trainer.storage import Location
 from trainer.storage.local import LocalLocation
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Suffixes of image files, in upper or lower case."""
 _BLOCK_BYTES = 2**20
-_UNKNOWN_BYTES = 2**24
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -86,7 +85,9 @@ class Source(abc.ABC):
         """Returns the bytes of the file of an item, or its pixels: uint8 [H, W, C] in [0, 255].
 
         Raises:
-            DataError: If the item cannot be read. The message completes a sentence that begins with the item's name.
+            DataError: If the item is missing or damaged. The message completes a sentence that begins with the item's
+                name.
+            StorageError: If a bucket cannot be read.
         """
 
     def path(self, index: int) -> Path | None:
@@ -101,7 +102,7 @@ class Source(abc.ABC):
         """Writes the file of an item to a local file, with little memory.
 
         Raises:
-            DataError: As `read`.
+            DataError, StorageError: As `read`.
         """
         raise NotImplementedError
 
@@ -171,42 +172,60 @@ class OneFileSource(Source):
 
 
 class FilesSource(Source):
-    """Base class of sources whose items are separate files, local or in a bucket."""
+    """Base class of sources whose items are separate files, local or in a bucket.
+
+    A subclass sets `_folder`, which contains the file of each item by the name of the item, and `_sizes`, int64 [N],
+    the size of each file in bytes.
+    """
 
     has_files = True
-
-    @abc.abstractmethod
-    def _location(self, index: int) -> Location:
-        """Returns the location of an item."""
+    _folder: Location
+    _sizes: np.ndarray
 
     def path(self, index: int) -> Path | None:
         location = self._location(index)
         return location.path if isinstance(location, LocalLocation) else None
 
     def num_bytes(self, index: int) -> int:
-        return _UNKNOWN_BYTES
+        return int(self._sizes[index])
 
     def read(self, index: int) -> bytes:
-        return read_file(self._location(index), MAX_FILE_BYTES)
+        return read_file(self._location(index), self.num_bytes(index), MAX_FILE_BYTES)
 
     def copy(self, index: int, target: Path) -> None:
         location = self._location(index)
-        try:
+        with _explain_missing():
             location.parent.download({location.name: target})
-        except StorageError as error:
-            raise DataError(f"cannot be read ({error})") from error
+
+    def _location(self, index: int) -> Location:
+        return self._folder / self.items[index].name
 
 
-def read_file(location: Location, max_bytes: int) -> bytes:
+def read_file(location: Location, num_bytes: int, max_bytes: int) -> bytes:
     """Returns the content of a file, local or in a bucket.
 
+    Args:
+        location: File.
+        num_bytes: Size of the file in bytes when it was listed.
+        max_bytes: Maximum size of the file in bytes.
+
     Raises:
-        DataError: If the file cannot be read, or is too large. The message completes a sentence that begins with its
-            name.
+        DataError: If the file does not exist any more, or is too large. The message completes a sentence that begins
+            with its name.
+        StorageError: If the file cannot be read, which is not a problem of the file.
     """
-    try:
+    if num_bytes > max_bytes:
+        raise DataError(f"has {num_bytes:,} bytes, more than the allowed {max_bytes:,}; make it smaller")
+    with _explain_missing():
         return location.read_bytes(max_bytes=max_bytes)
-    except StorageError as error:
+
+
+@contextlib.contextmanager
+def _explain_missing() -> Iterator[None]:
+    """Converts the error for a missing file to a DataError. Other errors of the storage may concern intact files."""
+    try:
+        yield
+    except MissingError as error:
         raise DataError(f"cannot be read ({error})") from error
 
 
@@ -222,7 +241,15 @@ def explain_errors(problem: str, remedy: str) -> Iterator[None]:
         raise DataError(f"{problem} ({reason}); {remedy}.") from error
 
 
-def natural_sort_key(name: str) -> tuple[int | str, ...]:
-    """Returns a sort key that puts 9 before 10, and numbers before words."""
+def natural_sort_key(name: str) -> tuple[tuple[int, str] | str, ...]:
+    """Returns a sort key that puts 9 before 10, and numbers before words. Names such as 1 and 01 have equal keys."""
     parts = _NUMBER.split(f"{name}\0")  # the end counts as a letter, so that numbers come before it
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
+    return tuple(_number_key(part) if index % 2 else part for index, part in enumerate(parts))
+
+
+def _number_key(digits: str) -> tuple[int, str]:
+    """Returns a sort key that orders decimal digits by their value; int() rejects thousands of digits."""
+    if not digits.isascii():
+        digits = "".join(str(int(digit)) for digit in digits)
+    significant = digits.lstrip("0")
+    return len(significant), significant

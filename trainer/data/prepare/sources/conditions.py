@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainer.data.conditions import parse_vector, vector_text
+from trainer.data.field_names import PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import SelectedSource, Source
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
 from trainer.errors import DataError, count_of, quote
 from trainer.storage import documents, locate
 
-_PATH_COLUMNS = ("file_name", "path", "file", "filename", "image", "image_id")
 _LARGEST = 10.0
 """Absolute value from which a note advises to scale a condition."""
 _MAX_LISTED = 10
@@ -71,12 +71,13 @@ def _read_rows(table: str) -> tuple[tuple[str, ...], Mapping[str, tuple[float, .
     rows = read_csv(locate(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
     _, header = next(rows, (0, []))
     columns = [column.strip() for column in header]
-    path_column = next((columns.index(name) for name in _PATH_COLUMNS if name in columns), None)
+    path_column = None if (name := find_name(PATH_NAMES, columns)) is None else columns.index(name)
     names = tuple(column for index, column in enumerate(columns) if index != path_column)
     if path_column is None or not names or "" in names or len(set(names)) < len(names):
         raise DataError(
-            f"{table} has the columns {', '.join(map(quote, columns)) or '(none)'}, expected {_PATH_COLUMNS[0]} and "
-            "one column of numbers with its own name for each condition; correct its first line."
+            f"{table} has the columns {', '.join(map(quote, columns)) or '(none)'}, expected "
+            f"{', '.join(PATH_NAMES[:-1])} or {PATH_NAMES[-1]}, and one column of numbers with its own name for each "
+            "condition; correct its first line."
         )
     vectors: dict[str, tuple[float, ...]] = {}
     for line, row in rows:

@@ -4,16 +4,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from trainer.data.field_names import LABEL_NAMES
+import numpy as np
+
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
-from trainer.errors import ConfigError, DataError, quote
+from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
-
-PATH_COLUMNS = ("path", "file", "filename", "image")
-"""Names of the columns that may contain the paths of images, in lower case."""
 
 
 class ListedSource(FilesSource):
@@ -36,25 +35,31 @@ class ListedSource(FilesSource):
             describe: Function that returns the name of a row for messages, from its number.
 
         Raises:
-            DataError: If a path or a class is missing, or an image is outside the folder.
+            DataError: If a path or a class is missing, an image is outside the folder, or an image has two classes.
+            StorageError: If the sizes of the images cannot be read.
         """
         self._folder = folder
         for number, path, label in rows:
             if not path or not label:
                 raise DataError(f"{describe(number)} has no {'label' if path else 'path'}; fill it in.")
-        self.class_names = tuple(sorted({label for _, _, label in rows}, key=natural_sort_key))
+        self.class_names = tuple(sorted(dict.fromkeys(label for _, _, label in rows), key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.notes = describe_classes(self.class_names, len(rows))
         self.items = [Item(_relative_name(path, folder, describe(row)), labels[label]) for row, path, label in rows]
-
-    def _location(self, index: int) -> Location:
-        return self._folder / self.items[index].name
+        label_of: dict[str, int] = {}
+        for (row, _, label), item in zip(rows, self.items, strict=True):
+            if (other := label_of.setdefault(item.name, item.label)) != item.label:
+                raise DataError(
+                    f"{describe(row)} has the class {quote(label)} for {quote(item.name)}, which has the class "
+                    f"{quote(self.class_names[other])} before; keep one."
+                )
+        self._sizes = _read_sizes(folder, [item.name for item in self.items])
 
 
 class CsvSource(ListedSource):
     """Images that a CSV file with a header lists.
 
-    The column `path` (or `file`, `filename`, `image`) contains the paths of the images. The optional column `label`, or
+    The column `path`, or another one of `PATH_NAMES`, contains the paths of the images. The optional column `label`, or
     another one of `LABEL_NAMES`, contains their classes. Paths are relative to a folder and stay inside it. They may
     begin with the name of that folder, local or `gs://`.
 
@@ -65,25 +70,43 @@ class CsvSource(ListedSource):
 
     Raises:
         DataError: If the file is not such a CSV file, or an image is outside the folder; the message includes the line.
-        StorageError: If the file cannot be read, or is too large.
+        StorageError: If the file or the sizes of the images cannot be read, or the file is too large.
     """
 
     def __init__(self, table: Path, folder: Location, options: SourceOptions):
         self._set_items(_read_rows(table, options), folder, lambda line: f"line {line} of {table}")
 
 
+def _read_sizes(folder: Location, names: Sequence[str]) -> np.ndarray:
+    """Returns the size in bytes of each file, int64 [N]; 0 if it does not exist, which is an error once it is read."""
+    if isinstance(folder, LocalLocation):
+        sizes = (_size_of(folder / name) for name in names)
+    else:
+        wanted = set(names)
+        found = {entry.name: entry.num_bytes for entry in folder.entries() if entry.name in wanted}
+        sizes = (found.get(name, 0) for name in names)
+    return np.fromiter(sizes, np.int64, len(names))
+
+
+def _size_of(file: Location) -> int:
+    try:
+        return file.num_bytes()
+    except MissingError:
+        return 0
+
+
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     rows = read_csv(LocalLocation(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
     _, header = next(rows, (0, []))
-    columns = {column.strip().lower(): index for index, column in enumerate(header)}
-    path_column = _choose_column(columns, "image_field", options.image_field, PATH_COLUMNS, table)
+    columns = {column.strip(): index for index, column in enumerate(header)}
+    path_column = _choose_column(columns, "image_field", options.image_field, PATH_NAMES, table)
     label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
         received = quote(", ".join(columns)) if columns else "(none)"
         raise DataError(
-            f"{table} has the columns {received}, expected {', '.join(PATH_COLUMNS[:-1])} or "
-            f"{PATH_COLUMNS[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
+            f"{table} has the columns {received}, expected {', '.join(PATH_NAMES[:-1])} or "
+            f"{PATH_NAMES[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
             "correct its first line."
         )
     return [
@@ -103,11 +126,11 @@ def _choose_column(
     """Returns the column that the user names, else the first of the usual ones; None if there is none."""
     if wanted == NO_LABELS:
         return None
-    if wanted is not None and wanted.strip().lower() not in columns:
+    name = find_name(usual if wanted is None else [wanted], columns)
+    if wanted is not None and name is None:
         listed = ", ".join(map(quote, columns)) or "(none)"
         raise ConfigError(f"{setting}={quote(wanted)} is not a column of {table}, which has {listed}; choose one.")
-    names = usual if wanted is None else [wanted.strip().lower()]
-    return next((columns[name] for name in names if name in columns), None)
+    return None if name is None else columns[name]
 
 
 def _relative_name(name: str, folder: Location, origin: str) -> str:

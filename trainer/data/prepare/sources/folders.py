@@ -21,24 +21,19 @@ class FolderSource(FilesSource):
         options: Options of the source.
 
     Raises:
-        DataError: If only some of the images have a class, or a file with labels cannot be read.
+        DataError: If only some of the images have a class, or a file with labels is damaged.
+        StorageError: If a file with labels cannot be read.
     """
 
     def __init__(self, folder: Location, sizes: Mapping[str, int], options: SourceOptions):
         self._folder = folder
 
         def read(name: str) -> bytes:
-            return read_file(folder / name, MAX_METADATA_BYTES)
+            return read_file(folder / name, sizes[name], MAX_METADATA_BYTES)
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
         self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes
         self._sizes = np.fromiter((sizes[item.name] for item in self.items), np.int64, len(self.items))
-
-    def num_bytes(self, index: int) -> int:
-        return int(self._sizes[index])
-
-    def _location(self, index: int) -> Location:
-        return self._folder / self.items[index].name
 
     def _subfolders(self, prefix: str) -> Iterator[str]:
         if isinstance(self._folder, LocalLocation):

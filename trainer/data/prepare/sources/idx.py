@@ -16,8 +16,10 @@ from trainer.data.prepare.sources.arrays import (
 from trainer.data.prepare.sources.base import SourceOptions
 from trainer.data.prepare.sources.fields import as_classes, count_bytes
 from trainer.errors import DataError, count_of
+from trainer.storage import Location
 
 _UINT8 = 0x08
+_GZIP = ".gz"
 
 
 class IdxSource(ArraySource):
@@ -43,12 +45,23 @@ class IdxSource(ArraySource):
         if labels is not None:
             stored = _unpack(labels, scratch / "labels.idx", dimensions=(1,), num_labels=num_images)
             values = np.fromfile(stored.path, np.uint8, num_images, offset=stored.offset)
-        super().__init__(array, *as_classes(values, num_images, None, path.name), options.image_range)
+        notes = [] if labels is not None or options.label_field is not None else [f"{path.name}: without labels."]
+        super().__init__(array, *as_classes(values, num_images, None, path.name), options.image_range, notes)
 
 
-def labels_file_name(name: str) -> str:
-    """Returns the name of the label file for an IDX file of images, by the naming of MNIST."""
-    return name.replace("images", "labels").replace("idx3", "idx1")
+def find_labels(images: Location) -> Location | None:
+    """Returns the file of labels beside an IDX file of images, by the naming of MNIST; None if there is none.
+
+    Either file may be a gzip file. A file of labels with the same ending as the images is preferred.
+
+    Raises:
+        StorageError: If a bucket cannot be read.
+    """
+    name = images.name.replace("images", "labels").replace("idx3", "idx1")
+    other = name.removesuffix(_GZIP) if name.endswith(_GZIP) else f"{name}{_GZIP}"
+    if name == images.name:
+        return None
+    return next((file for file in (images.parent / name, images.parent / other) if file.exists()), None)
 
 
 def _unpack(path: Path, target: Path, dimensions: tuple[int, ...], num_labels: int | None) -> StoredArray:
@@ -62,7 +75,7 @@ def _unpack(path: Path, target: Path, dimensions: tuple[int, ...], num_labels: i
     """
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-    if path.name.endswith(".gz") and not is_gzip:
+    if path.name.endswith(_GZIP) and not is_gzip:
         raise DataError(f"{path} is not a gzip file, despite its name; rename it without .gz.")
     try:
         with gzip.open(path) if is_gzip else path.open("rb") as file:

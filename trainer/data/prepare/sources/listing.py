@@ -119,7 +119,7 @@ def list_images(
     else:
         class_of = _classes_of_folders(paths, flat_class)
         notes += _describe_folders(paths, others, subfolders)
-    class_names = tuple(sorted(set(class_of.values()), key=natural_sort_key))
+    class_names = tuple(sorted(dict.fromkeys(class_of.values()), key=natural_sort_key))
     notes += describe_classes(class_names, len(paths))
     numbers = {name: label for label, name in enumerate(class_names)}
     names_of_class: list[list[str]] = [[] for _ in class_names]

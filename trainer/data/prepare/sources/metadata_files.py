@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.dataset_spec import SPEC_NAME
-from trainer.data.field_names import LABEL_NAMES
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
 from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, read_csv
 from trainer.errors import DataError, quote
 from trainer.storage import check_json, documents, parse_json
@@ -25,7 +25,6 @@ MAX_METADATA_BYTES = MAX_TABLE_BYTES
 _REMEDY = "correct the file, or pass --label_field=none to ignore it"
 _Pairs = list[tuple[str, str]]
 """Path and class of each image."""
-_FILE_COLUMN = "file_name"
 
 
 def is_metadata(name: str) -> bool:
@@ -122,24 +121,25 @@ def _check_size(content: bytes, max_bytes: int, name: str) -> None:
 
 
 def _from_rows(rows: Iterator[tuple[int, Mapping[str, Any]]], name: str, label_field: str | None) -> _Pairs | None:
-    """Returns the paths and classes of rows with the column `file_name`."""
+    """Returns the paths and classes of rows with columns of both."""
     first = next(rows, None)
-    if first is None or _FILE_COLUMN not in first[1]:
+    columns = {} if first is None else first[1]
+    path_column = find_name(PATH_NAMES, columns)
+    if first is None or path_column is None:
         return None
-    columns = first[1]
     if label_field is not None and label_field not in columns:
         raise DataError(
             f"{name} has no column label_field={quote(label_field)}, but {', '.join(map(quote, columns))}; choose one."
         )
-    column = label_field or next((column for column in LABEL_NAMES if column in columns), None)
+    column = label_field or find_name(LABEL_NAMES, columns)
     if column is None:
         return None
     pairs = []
     for number, row in itertools.islice(itertools.chain([first], rows), MAX_ROWS + 1):
-        path, label = row.get(_FILE_COLUMN), row.get(column)
+        path, label = row.get(path_column), row.get(column)
         if not isinstance(path, str) or not isinstance(label, (str, int)) or not str(label).strip():
             raise DataError(
-                f"{name} has {_FILE_COLUMN}={quote(path)} and {column}={quote(label)} in line {number}, expected a "
+                f"{name} has {path_column}={quote(path)} and {column}={quote(label)} in line {number}, expected a "
                 "path and a class; correct the line."
             )
         pairs.append((path, str(label).strip()))

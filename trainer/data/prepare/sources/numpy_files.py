@@ -81,9 +81,11 @@ class NpzSource(ArraySource):
             def open_member(name: str) -> MemberReader:
                 return archive.open(members[name], f"{quote(name)} in {path.name}")
 
-            files = {name: open_member(name) for name in members}
-            arrays = {name: _read_header(file, file.name)[0] for name, file in files.items()}
-            chosen = choose_fields(arrays, options, path.name)
+            def read_info(name: str) -> ArrayInfo:
+                file = open_member(name)  # it has an unpacked block, and is not kept
+                return _read_header(file, file.name)[0]
+
+            chosen = choose_fields({name: read_info(name) for name in members}, options, path.name)
             array = _unpack(open_member(chosen.images), scratch / "images.npy", path.name)
             class_names, labels = None, np.zeros(array.shape[0], np.int64)
             if chosen.class_names is not None:

@@ -108,6 +108,18 @@ def _choose_image_column(schema: Any, options: SourceOptions, name: str) -> str:
 def choose_label_column(
     schema: Any, class_columns: Mapping[str, object], image_column: str, options: SourceOptions, name: str
 ) -> str | None:
+    """Returns the name of the column with the labels; None if there is none, or if the user wants no labels.
+
+    Args:
+        schema: Columns of the file.
+        class_columns: Class names of the columns of classes, by column.
+        image_column: Column with the images, or with their paths.
+        options: Options of the source.
+        name: Name of the source, for messages.
+
+    Raises:
+        ConfigError: If the user names no column of the file, or several columns may contain the labels.
+    """
     columns = [field.name for field in schema if field.name != image_column]
     if options.label_field == NO_LABELS:
         return None
@@ -142,10 +154,11 @@ def _read_records(
             )
         row = 0
         for group in range(file.num_row_groups):
-            num_bytes = max(1, file.metadata.row_group(group).total_byte_size)
-            if num_bytes > MAX_RECORD_BYTES * max(1, file.metadata.row_group(group).num_rows):
+            metadata = file.metadata.row_group(group)
+            row_bytes = metadata.total_byte_size // max(1, metadata.num_rows)
+            if row_bytes > MAX_RECORD_BYTES:
                 raise DataError(f"{file_name} has images of more than {MAX_RECORD_BYTES:,} bytes; make them smaller.")
-            batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // num_bytes))
+            batch_size = min(_MAX_BATCH_SIZE, max(1, _MAX_BATCH_BYTES // max(1, row_bytes)))
             for batch in file.iter_batches(batch_size, row_groups=[group], columns=columns):
                 labels = batch.column(label_column) if label_column else [None] * len(batch)
                 for image, label in zip(batch.column(image_column), labels, strict=True):
@@ -179,4 +192,5 @@ def _as_record(image: Any, label: Any, label_column: str | None, name: str) -> t
 
 
 def explain_parquet_errors(name: str) -> contextlib.AbstractContextManager[None]:
+    """Returns a context that converts any error of pyarrow to a DataError. `name` is the file, for messages."""
     return explain_errors(f"{name} is not a readable Parquet file", "copy or save it again")

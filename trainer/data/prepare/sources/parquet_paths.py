@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.data.field_names import PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import SourceOptions
-from trainer.data.prepare.sources.csv import PATH_COLUMNS, ListedSource
+from trainer.data.prepare.sources.csv import ListedSource
 from trainer.data.prepare.sources.fields import choose_field
 from trainer.data.prepare.sources.parquet import (
     choose_label_column,
@@ -33,7 +34,9 @@ class ParquetPathsSource(ListedSource):
 
     Raises:
         ConfigError: If several columns may contain the paths or the labels.
-        DataError: If pyarrow is not installed, a file is damaged or too large, or an image is outside the folder.
+        DataError: If pyarrow is not installed, a file is damaged or too large, an image is outside the folder, or
+            an image has two classes.
+        StorageError: If the sizes of the images cannot be read.
     """
 
     expected_content = "rows"
@@ -67,12 +70,12 @@ def _choose_path_column(schema: Any, options: SourceOptions, name: str) -> str:
     import pyarrow as pa
 
     texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    fitting = [column for column in texts if column.lower() in PATH_COLUMNS]
+    fitting = [column for column in texts if find_name(PATH_NAMES, [column]) is not None]
     column = choose_field("image_field", options.image_field, texts, fitting, f"the columns of texts of {name}")
     if column is None:
         raise DataError(
             f"{name} has the columns {', '.join(quote(field.name) for field in schema)}, expected one of encoded "
-            f"images (binary, or a struct with `bytes`), or of paths ({', '.join(PATH_COLUMNS)}); rename it, or choose "
+            f"images (binary, or a struct with `bytes`), or of paths ({', '.join(PATH_NAMES)}); rename it, or choose "
             "it with --image_field."
         )
     return column

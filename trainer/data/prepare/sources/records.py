@@ -80,7 +80,7 @@ def _number_labels(
             "all labels as integers or all as texts."
         )
     if kinds == {str}:
-        names = tuple(sorted(set(map(str, labels)), key=natural_sort_key))
+        names = tuple(sorted(dict.fromkeys(map(str, labels)), key=natural_sort_key))
         numbers = {label: number for number, label in enumerate(names)}
         return np.array([numbers[str(label)] for label in labels], np.int64), names
     if kinds <= {type(None)}:

@@ -55,7 +55,7 @@ class TfrecordSource(RecordSource):
             for file_name, index, features in itertools.chain([first], examples):
                 content, label = _as_record(file_name, index, features, fields[0], fields[1])
                 if isinstance(text := features.get(_TEXT_FEATURE), bytes) and fields[1] == _NUMBER_FEATURE:
-                    texts.setdefault(label, set()).add(text.decode(errors="replace"))
+                    texts.setdefault(label, set()).add(_decode(text, _TEXT_FEATURE, index, file_name))
                 yield content, label
 
         self._store(records(), None, scratch, name, notes)
@@ -130,4 +130,15 @@ def _as_record(
             f"record {index} of {file_name} has the label {quote(label)} in {quote(label_feature)}, expected an "
             f"integer or a text; correct it, or pass --label_field={NO_LABELS}."
         )
-    return content, label.decode(errors="replace") if isinstance(label, bytes) else label
+    return content, _decode(label, label_feature, index, file_name) if isinstance(label, bytes) else label
+
+
+def _decode(text: bytes, feature: str, index: int, file_name: str) -> str:
+    """Returns a text of a record. Texts that are not UTF-8 are rejected: replaced letters could make them equal."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"record {index} of {file_name} has the text {quote(text)} in {quote(feature)}, which is not UTF-8; save "
+            f"it in UTF-8, or pass --label_field={NO_LABELS}."
+        ) from error

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 from trainer.data.prepare.sources.decompression import MAX_DICTIONARY_BYTES
 from trainer.errors import DataError, TrainerError, escape
+from trainer.storage.local_files import SYSTEM_REMEDIES
 
 _BLOCK_BYTES = 2**20
 _LOCAL_HEADER_BYTES = 30
@@ -66,6 +67,7 @@ class ZipReader:
         Raises:
             DataError: If the content is damaged, encrypted, or in an unknown format. The message completes a sentence
                 that begins with the name of the member.
+            OSError: If the system cannot read the file, which may be intact.
         """
         remaining, checksum = member.file_size, 0
         try:
@@ -78,6 +80,8 @@ class ZipReader:
         except DataError:
             raise
         except Exception as error:  # the decompressors raise exceptions of several types
+            if isinstance(error, OSError) and error.errno in SYSTEM_REMEDIES:
+                raise  # the archive may be intact
             raise DataError(
                 f"cannot be unpacked ({escape(error)[:80]}); the archive is damaged, encrypted or in an unknown format"
             ) from error
