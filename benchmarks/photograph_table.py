@@ -30,7 +30,9 @@ _COLUMNS = """
   reaches about this value.
 - **close to training images**: share of samples that are closer to a training image than 99% of the training images
   are to each other. The last column shows samples, each with its nearest training images.
-- **memory**: largest resident memory of the process."""
+- **memory**: largest resident memory of the process.
+- **wall time**: duration of the whole command. † marks a row during which other programs used more than a fifth of a
+  core, or for which this is unknown."""
 _CURVE_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SEED = re.compile(r"--seed=\d+")
 
@@ -100,7 +102,7 @@ def _cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
         MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
         record.precision or MISSING,
         MISSING if record.peak_memory_mib is None else f"{record.peak_memory_mib / 1024:.1f} GiB",
-        f"{record.seconds / 60:.0f} min",
+        f"{record.seconds / 60:.0f} min" + "†" * record.was_disturbed,
         "; ".join(filter(None, [record.outcome, record.stale(row)])),
         *(_picture(name, pictures) for name in (row.name, f"{row.name}-neighbors")),
     ]

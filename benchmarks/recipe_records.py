@@ -25,6 +25,9 @@ _NUM_EVALUATIONS = 10
 _CHOSEN_BY_MACHINE = ("precision", "jit_compile")
 """Settings whose value `auto` stands for any other one."""
 
+_QUIET_CORES = 0.2
+"""Number of cores of other programs above which a run counts as disturbed."""
+
 MEASURED = ("finished", "diverged", "collapsed")
 """Outcomes of complete measurements."""
 
@@ -237,6 +240,12 @@ class Record:
         """Largest memory of all parts; None if unknown."""
         known = [part["peak_memory_mib"] for part in self.parts if part.get("peak_memory_mib")]
         return max(known, default=None)
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether other programs used the processor during the run, or this is unknown."""
+        known = [part["other_cores"] for part in self.parts if part["other_cores"] is not None]
+        return len(known) < len(self.parts) or max(known, default=0.0) > _QUIET_CORES
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Record | None":

@@ -15,8 +15,6 @@ from trainer.storage.run_directory import sample_grids
 
 BEGIN = "<!-- The part up to the next mark is written by: python -m benchmarks.recipes --table -->"
 END = "<!-- The written part ends here. -->"
-QUIET_CORES = 0.2
-"""Number of cores of other programs above which a wall time is marked."""
 
 _HEADER = (
     "row",
@@ -156,7 +154,7 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
     outcome = "; ".join(filter(None, [record.outcome, record.stale(row)]))
     return [
         *start,
-        _wall_time(record),
+        _duration(record) + "†" * record.was_disturbed,
         _frechet(record),
         _value(record, "precision_"),
         _value(record, "recall_"),
@@ -171,11 +169,6 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
 
 def _duration(record: Record) -> str:
     return f"{record.seconds:.0f} s" if record.seconds < 600 else f"{record.seconds / 60:.0f} min"
-
-
-def _wall_time(record: Record) -> str:
-    known = [part["other_cores"] for part in record.parts if part["other_cores"] is not None]
-    return _duration(record) + "†" * (len(known) < len(record.parts) or max(known, default=0.0) > QUIET_CORES)
 
 
 def _metric(record: Record, prefix: str) -> str | None:
