@@ -146,7 +146,10 @@ def test_peers_that_do_not_implement_a_case_are_not_started(monkeypatch):
     assert names == ["ours", "torch", "ours-constant"]
 
 
-def test_our_contender_ends_with_the_bits_of_fit(case):
+# Two traces of StyleGAN2's step may round sums of gradients differently.
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "stylegan2"])
+def test_our_contender_ends_with_the_bits_of_fit(name):
+    case = cases.from_config(CONFIGS[name])
     gan = from_config(case.config, case.image_shape, case.num_classes)
     gan.fit(case.images, case.labels if gan.takes_targets else None, batch_size=case.batch_size, steps=3, verbose=0)
     ends = []
