@@ -243,7 +243,7 @@ class Record:
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether other programs used the processor during the run, or this is unknown."""
+        """True if other programs used more than a fifth of a core during the run, or if their use is unknown."""
         known = [part["other_cores"] for part in self.parts if part["other_cores"] is not None]
         return len(known) < len(self.parts) or max(known, default=0.0) > _QUIET_CORES
 

@@ -83,8 +83,8 @@ def _read_sizes(folder: Location, names: Sequence[str]) -> np.ndarray:
         sizes = (_size_of(folder / name) for name in names)
     else:
         wanted = set(names)
-        found = {entry.name: entry.num_bytes for entry in folder.entries() if entry.name in wanted}
-        sizes = (found.get(name, 0) for name in names)
+        size_of = {entry.name: entry.num_bytes for entry in folder.entries() if entry.name in wanted}
+        sizes = (size_of.get(name, 0) for name in names)
     return np.fromiter(sizes, np.int64, len(names))
 
 
