@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from trainer.errors import NetworkError
 from trainer.networks.layers import PER_SAMPLE_SEED, micro_batch
+from trainer.training import graph_names as graph_names  # gives layers their names in graphs
 from trainer.training.plan import Losses, Phase, PhaseGroup, StepPlan, buffers_of
 from trainer.training.rng import StepRng, seed_states
 
