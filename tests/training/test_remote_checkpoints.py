@@ -105,6 +105,17 @@ def test_a_kill_at_any_file_loses_one_interval_at_most(machine, remote, killed_a
     assert killed_after(18, life)
 
 
+@pytest.mark.parametrize("num_calls", range(9, 12))  # three files each of three checkpoints, then three deletions
+def test_a_finished_run_deletes_what_a_kill_in_its_last_deletion_left(machine, remote, killed_after, num_calls):
+    store = machine()
+    assert not killed_after(num_calls, lambda: [save(store, step) for step in (1, 2, 3)])
+    again = machine()
+    assert again.restore(state_of()).step == 3 and again.has_leftovers(3)
+    again.clean(3, 3)
+    assert not machine().has_leftovers(3)
+    assert {int(entry.name[5:13]) for entry in remote.entries()} == {2, 3}
+
+
 def test_damage_in_the_bucket_is_named_and_the_older_one_taken(machine, remote):
     first = machine()
     save(first, 1)

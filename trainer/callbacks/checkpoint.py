@@ -135,6 +135,8 @@ class Checkpoint(Periodic):
             self._save({})
         with stopwatch.measured(Activity.CHECKPOINTS):
             self.store.wait()
+            if not self._reads_only and self._saved_step >= 0:
+                self.store.clean(self._saved_step, self.model.divergence.last_applied_step(self._saved_step))
 
     def find_rollback_step(self, last: int) -> int:
         """Returns the step of the checkpoint to return to after a divergence.

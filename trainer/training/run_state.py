@@ -19,7 +19,8 @@ from trainer.training import transfer
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
-from trainer.training.stored_run import StoredRun
+from trainer.training.checkpoint.store import CheckpointStore
+from trainer.training.stored_run import StoredRun, monitor_of
 from trainer.training.transfer import InitialWeights
 
 _logger = logging.getLogger(__name__)
@@ -216,6 +217,26 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
         return True
     destinations = [LocalLocation(directory.model), *directory.model_destinations(environment.model_dir)]
     return all(saved_model.read_metadata(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
+
+
+def has_leftovers(step: int, directory: RunDirectory, stored: StoredRun) -> bool:
+    """Returns whether a process was killed before it deleted the older checkpoints of a finished run.
+
+    Args:
+        step: Step of the newest checkpoint.
+        directory: Open run directory.
+        stored: Stored config and history, which state the checkpoints that the process would have kept.
+    """
+    config = stored.config
+    store = CheckpointStore(
+        directory.checkpoints,
+        every_steps=config.checkpoint_every_steps,
+        max_to_keep=config.max_to_keep,
+        best=monitor_of(config),
+        fingerprints=stored.history,
+        remote=directory.remote_checkpoints,
+    )
+    return store.has_leftovers(step)
 
 
 def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ class RemoteCheckpoints:
     Attributes:
         location: Folder of the checkpoints.
         steps: Steps of the committed checkpoints.
+        has_leftovers: Whether there are files of interrupted uploads and deletions.
 
     Raises:
         StorageError: If the folder cannot be listed, or a name in it is not a plain relative name.
@@ -34,6 +35,20 @@ class RemoteCheckpoints:
         self.steps = {step for step, names in files.items() if MANIFEST in names}
         self._orphans = set(files) - self.steps
 
+    @property
+    def has_leftovers(self) -> bool:
+        return bool(self._orphans)
+
+    def remove_leftovers(self) -> None:
+        """Deletes the files of interrupted uploads and deletions.
+
+        Raises:
+            StorageError: If they cannot be deleted.
+        """
+        for step in self._orphans:
+            self._clear(self._folder(step))
+        self._orphans.clear()
+
     def publish(self, folder: Path, step: int, before_commit: Callable[[], None] = lambda: None) -> None:
         """Uploads a committed checkpoint. Leftovers of interrupted uploads and deletions are removed first.
 
@@ -45,9 +60,8 @@ class RemoteCheckpoints:
         Raises:
             StorageError: If the checkpoint cannot be written; then it has no manifest.
         """
-        for orphan in self._orphans | {step}:
-            self._clear(self._folder(orphan))
-        self._orphans.clear()
+        self._orphans.add(step)
+        self.remove_leftovers()
         destination = self._folder(step)
         names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
         destination.upload(folder, names, only_new=True)

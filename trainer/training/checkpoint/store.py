@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -53,6 +54,7 @@ class CheckpointStore(CommittedCheckpoints):
         self._verify_lease = verify_lease or (lambda: None)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._is_clean = False
 
     def save(
         self,
@@ -129,6 +131,35 @@ class CheckpointStore(CommittedCheckpoints):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def has_leftovers(self, newest: int) -> bool:
+        """Returns whether a process was killed after it committed the newest checkpoint and before it deleted others.
+
+        Args:
+            newest: Step of the newest checkpoint.
+        """
+        has_files = any(self._temporary_folders()) if self._remote is None else self._remote.has_leftovers
+        return has_files or bool(self._superfluous(newest, newest))
+
+    def clean(self, newest: int, last_applied_step: int) -> None:
+        """Waits until the last checkpoint is committed, and deletes what a killed process has left.
+
+        Args:
+            newest: Step of the newest checkpoint.
+            last_applied_step: As in `save`.
+
+        Raises:
+            CheckpointError: If the last checkpoint could not be written.
+            StorageError: If files in a bucket cannot be deleted.
+        """
+        self.wait()
+        if self._is_clean:
+            return
+        self._verify_lease()
+        self._remove_temporary_folders()
+        if self._remote is not None:
+            self._remote.remove_leftovers()
+        self._retain(newest, last_applied_step)
 
     def restore(
         self,
@@ -224,7 +255,7 @@ class CheckpointStore(CommittedCheckpoints):
         temporary = self._temporary(step)
         with self._errors_of(step):
             self._verify_lease()
-            self._remove_leftovers()
+            self._remove_temporary_folders()
             temporary.mkdir(parents=True)
             state_file.write(temporary, snapshot, manifest)
             if self._remote is None:
@@ -253,23 +284,27 @@ class CheckpointStore(CommittedCheckpoints):
             ) from error
 
     def _retain(self, newest: int, last_applied_step: int) -> None:
-        """Deletes checkpoints of this run, except the newest ones, the best one, and those for rollbacks.
+        """Deletes the superfluous checkpoints of this run."""
+        for number in self._superfluous(newest, last_applied_step):
+            self._delete(number)
+        self._is_clean = True
+
+    def _superfluous(self, newest: int, last_applied_step: int) -> set[int]:
+        """Returns the steps of all checkpoints but the newest ones, the best one, and those for rollbacks.
 
         A rollback must not depend on when SIGTERM has added checkpoints. Therefore the last regular checkpoint stays,
         also the last one before consecutive skipped steps.
 
-        Of newer ones, those that were damaged are deleted. What does not belong to the run stays: links, and
-        checkpoints of other runs.
+        Newer ones are superfluous if they were damaged. What does not belong to the run stays: links, and checkpoints
+        of other runs.
         """
         manifests = self._own_manifests()
-        to_keep = {
+        return set(manifests) - {
             *(number for number in manifests if number > newest and number not in self._damaged),
             *sorted(number for number in manifests if number <= newest)[-self._max_to_keep :],
             *(number for _, number in sorted(self._evaluated(manifests))[:1]),
             *(max(self._regular(manifests, last), default=newest) for last in (last_applied_step, newest)),
         }
-        for number in set(manifests) - to_keep:
-            self._delete(number)
 
     def _regular(self, steps: Iterable[int], last: int) -> list[int]:
         """The steps up to `last` of regular checkpoints, which do not depend on when a run is interrupted."""
@@ -282,11 +317,15 @@ class CheckpointStore(CommittedCheckpoints):
         (self.folder(step) / MANIFEST).unlink(missing_ok=True)
         remove(self.folder(step))
 
-    def _remove_leftovers(self) -> None:
+    def _remove_temporary_folders(self) -> None:
         """Deletes temporary folders of interrupted commits."""
+        for path in self._temporary_folders():
+            remove(path)
+
+    def _temporary_folders(self) -> Iterator[Path]:
         for path in self.directory.glob(f"{PARTIAL[0]}*{PARTIAL[1]}"):
             if checkpoint_step(path.name.removeprefix(PARTIAL[0]).removesuffix(PARTIAL[1])) is not None:
-                remove(path)
+                yield path
 
 
 def _reason(error: Exception) -> str:
