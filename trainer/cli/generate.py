@@ -153,7 +153,7 @@ def _write_images(out: Location, kind: str, gan: "GAN", samples: "Samples", *, h
             has_columns = gan.num_classes and has_class_columns and gan.conditions is None
             outputs.write_grid(out, images, count, len(gan.classes) if has_columns else math.ceil(count**0.5))
         else:
-            outputs.write_arrays(out, images, samples.labels)
+            outputs.write_arrays(out, images, count, samples.labels)
     return count_of(count, "image")
 
 
