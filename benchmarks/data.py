@@ -42,7 +42,8 @@ def measure_fetch(folder: Path, num_shards: int, num_rounds: int) -> None:
     from trainer.data.shard_cache import ShardCache
     from trainer.data.tfrecord_writer import describe_shard
     from trainer.storage import locate
-    from trainer.storage.gcs import NUM_THREADS, client
+    from trainer.storage.gcs import client
+    from trainer.storage.parallel import NUM_THREADS
     from trainer.testing.bucket_server import bucket_server, new_bucket
 
     names = [f"images-{number:05d}.tfrecord" for number in range(num_shards)]

@@ -210,7 +210,7 @@ def _evaluate(images: Path, plan: Plan, log: Path) -> dict[str, Any]:
         raise TrainerError(f"evaluate exited with code {usage.exit_code}; see {log}.")
     evaluation = json.loads(output.read_text())
     output.unlink()
-    return {"metrics": evaluation["metrics"], "real_against_real": evaluation["real_against_real"]}
+    return {"metrics": evaluation["metrics"], "real_vs_real": evaluation["real_vs_real"]}
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -245,7 +245,7 @@ def table(measured: list[dict[str, Any]]) -> str:
                 ", ".join(curve),
             )
         )
-    real = _metric(measured[0]["moments"][-1], "frechet", "real_against_real")
+    real = _metric(measured[0]["moments"][-1], "frechet", "real_vs_real")
     return "\n".join([*markdown.table(header, rows), "", f"Real against real images: {real:.3g}."])
 
 

@@ -127,7 +127,7 @@ def _best_and_end(record: Record, prefix: str) -> str:
 
 
 def _real_vs_real(record: Record) -> str:
-    values = record.real_against_real
+    values = record.real_vs_real
     return next((number(value) for name, value in values.items() if name.startswith("frechet_")), MISSING)
 
 

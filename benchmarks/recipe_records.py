@@ -195,7 +195,7 @@ class Record:
         version: Version of the trainer.
         settings: `Row.settings` at the time of the run.
         core_minutes: Budget of the row; None for the number of steps of the recipe.
-        real_against_real: Metrics of real images against other real images; empty if they were not measured.
+        real_vs_real: Metrics of real images against other real images; empty if they were not measured.
         neighbors: Share of samples that are close to a training image, and its threshold; empty if not measured.
         precision: Precision of the networks; None if unknown.
     """
@@ -221,7 +221,7 @@ class Record:
     version: str
     settings: dict[str, Any]
     core_minutes: float | None = None
-    real_against_real: dict[str, float] = dataclasses.field(default_factory=dict)
+    real_vs_real: dict[str, float] = dataclasses.field(default_factory=dict)
     neighbors: dict[str, Any] = dataclasses.field(default_factory=dict)
     precision: str | None = None
 

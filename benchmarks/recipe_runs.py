@@ -106,7 +106,7 @@ class Run:
         """Evaluates the best checkpoint of a finished run again, and writes a picture of nearest training images.
 
         Returns:
-            The output of `python -m trainer evaluate`: `metrics`, `real_against_real`, `neighbors` and more.
+            The output of `python -m trainer evaluate`: `metrics`, `real_vs_real`, `neighbors` and more.
 
         Raises:
             TrainerError: If the command failed.

@@ -176,7 +176,7 @@ def is_measured(row: Row) -> bool:
     record = Record.load(RESULTS.records, row.name)
     if record is None or record.outcome not in MEASURED or row.missing or record.changed(row):
         return False
-    return row.prepared is None or record.best is None or bool(record.real_against_real)
+    return row.prepared is None or record.best is None or bool(record.real_vs_real)
 
 
 def measure(row: Row, runs: Path, is_over: Callable[[], bool]) -> Record:
@@ -205,7 +205,7 @@ def _with_comparison(record: Record, run: Run, picture: Path) -> Record:
         evaluation = run.compare(full)
         recipe_table.reduce(full, picture)
     neighbors = {name: value for name, value in evaluation["neighbors"].items() if name != "picture"}
-    return dataclasses.replace(record, real_against_real=evaluation["real_against_real"], neighbors=neighbors)
+    return dataclasses.replace(record, real_vs_real=evaluation["real_vs_real"], neighbors=neighbors)
 
 
 def write_table(data_dir: Path | None = None, runs: Path | None = None) -> None:

@@ -62,7 +62,7 @@ def commands(monkeypatch):
         step = int(flag(command, "images").rpartition("-")[2].removesuffix(".npz"))
         metrics = {"frechet_photos_5k": 1000 / step, "precision_photos_5k": 0.5, "recall_photos_5k": 0.25}
         real = {"frechet_photos_5k": 0.2}
-        output.write(json.dumps({"metrics": metrics, "real_against_real": real}).encode())
+        output.write(json.dumps({"metrics": metrics, "real_vs_real": real}).encode())
         return budget.Usage(0, 1.0, 1.0, 1.0)
 
     monkeypatch.setattr(budget, "run_checked", run_checked)

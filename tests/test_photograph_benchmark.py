@@ -146,7 +146,7 @@ def test_a_row_on_photographs_leaves_real_images_memory_and_pictures(results, tm
     assert record is not None and (record.outcome, record.steps, record.core_minutes) == ("finished", 20, 1.0)
     assert len(record.evaluations) == 10 and record.peak_memory_mib > 100
     assert record.parts[0]["processor_seconds"] > 1
-    assert record.real_against_real["frechet_photos_20"] >= 0 and 0 <= record.neighbors["share_close"] <= 1
+    assert record.real_vs_real["frechet_photos_20"] >= 0 and 0 <= record.neighbors["share_close"] <= 1
     assert {path.name for path in results.thumbnails.iterdir()} == {"noise.png", "noise-neighbors.png"}
     page = results.page.read_text()
     assert "(images/recipes/noise.png)" in page and "(images/recipes/noise-neighbors.png)" in page
@@ -163,7 +163,7 @@ def test_the_page_shows_photographs_first_with_their_curves(row, tmp_path):
         row,
         tmp_path,
         [(9.0, 0.5, 0.4), (3.0, 0.6, 0.5), (4.0, 0.6, 0.5)],
-        real_against_real={"frechet_photos_20": 0.25, "precision_photos_20": 0.9},
+        real_vs_real={"frechet_photos_20": 0.25, "precision_photos_20": 0.9},
         neighbors={"share_close": 0.015},
     )
     page = recipe_table.render([(row, record), (missing, None), (digits, None)], {"noise", "noise-neighbors"})

@@ -130,7 +130,7 @@ def test_evaluate_prints_metrics_and_those_of_real_images(finished, capsys):
     logged = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert printed["step"] == 6
     assert printed["metrics"]["frechet_digits_5k"] == pytest.approx(logged["metric/frechet_digits_5k"], rel=1e-6)
-    assert printed["real_against_real"]["frechet_digits_5k"] < 1
+    assert printed["real_vs_real"]["frechet_digits_5k"] < 1
 
 
 def test_a_run_with_more_steps_ends_with_the_bits_of_a_longer_run(tmp_path):

@@ -132,7 +132,7 @@ def test_the_same_images_have_the_same_metrics_from_every_source(write, referenc
     for name, value in expected["metrics"].items():
         if not name.startswith("kid"):  # whose subsets are other ones in another order, unless they are all images
             assert result["metrics"][name] == pytest.approx(value, rel=1e-6), name
-    assert result["real_against_real"] == expected["real_against_real"]
+    assert result["real_vs_real"] == expected["real_vs_real"]
     assert result["protocol"] == expected["protocol"]
     assert result["protocol"]["weights_sha256"] == "ab" * 32
     assert (result["protocol"]["num_images"], result["protocol"]["num_real_images"]) == (40, 40)
@@ -223,7 +223,7 @@ def test_the_table_has_all_values(tmp_path, capsys):
     assert all(len(line) <= 100 or str(tmp_path) in line for line in table.splitlines())
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if "_photos_40" in line}
     assert rows == {
-        name: [f"{value:.4g}", f"{result['real_against_real'][name]:.4g}"] for name, value in result["metrics"].items()
+        name: [f"{value:.4g}", f"{result['real_vs_real'][name]:.4g}"] for name, value in result["metrics"].items()
     }
     assert "{" not in table and str(images) in table and "ab" * 32 in table
 
@@ -283,7 +283,7 @@ def run(tmp_path_factory):
 def test_a_run_is_measured_with_the_same_keys_and_its_protocol(run, tmp_path, capsys):
     flags = f"--job_dir={run}", "--metrics=photos", "--num_metric_samples=50"
     result = measured(capsys, *flags)
-    assert {"step", "metrics", "real_against_real", "protocol"} == set(result)
+    assert {"step", "metrics", "real_vs_real", "protocol"} == set(result)
     assert result["step"] == 2 and set(result["metrics"]) == {f"{name}_photos_50" for name in NAMES}
     expected = {"metrics": "photos", "num_images": 50, "num_real_images": 40, "image_shape": [16, 16, 3]}
     assert expected.items() <= result["protocol"].items()

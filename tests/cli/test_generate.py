@@ -15,6 +15,9 @@ from PIL import Image
 from refusals import check_command_refusal
 
 from trainer import __main__ as commands, task
+from trainer.metrics.extraction import BLOCK_SIZE
+from trainer.sampling.samples import Samples
+from trainer.sampling.traversal import traversal_images
 from trainer.storage import locate
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +199,15 @@ def test_a_traversal_has_a_row_per_code_and_category(restored, tmp_path):
             assert grid.size == (10 * 14 + 2, rows * 14 + 2)
 
 
+def test_the_images_of_a_traversal_do_not_depend_on_the_blocks(restored):
+    gan, samples = restored["infogan"], Samples(np.array([7, 3, 60]), None)
+    blocks, count = traversal_images(gan, samples, [4, 0, 1])
+    inputs = [gan.traversal(latents[np.newaxis], np.array([4, 0, 1]), 10) for latents in samples.latents(gan)]
+    latents, labels = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
+    assert count == len(latents) == 180
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), gan.images_from(latents, labels))
+
+
 def test_a_walk_visits_an_image_per_second_by_default(restored, tmp_path, capsys):
     assert commands.main(argv("gan", f"{tmp_path}/x.webp", "--walk=3.2")) == 0
     assert "3 images" in capsys.readouterr().out
@@ -208,6 +220,28 @@ def test_a_walk_that_takes_too_much_memory_is_refused_before_it_is_measured(rest
     monkeypatch.setattr("trainer.sampling.walk.frame_positions", lambda *_: pytest.fail("the walk is measured"))
     command = argv("gan", f"{tmp_path}/x.gif", "--walk=3.2")
     check_command_refusal(commands.main, command, capsys, 2, "x.gif", "80", ".mp4")
+
+
+@pytest.mark.parametrize(
+    ("model", "out", "flags", "code"),
+    [
+        ("gan", "x.png", ["--num_images=100000"], 1),
+        ("infogan", "x.png", ["--traversal", "--num_images=100000"], 1),
+        ("gan", "x.gif", ["--walk=400", "--num_images=10000"], 2),
+    ],
+    ids=["grid", "traversal", "walk"],
+)
+def test_a_file_that_would_be_too_large_is_refused_after_at_most_one_block(
+    restored, tmp_path, monkeypatch, capsys, model, out, flags, code
+):
+    def latents_of(indices, **arguments):
+        assert len(indices) <= BLOCK_SIZE, "the latents of all images are computed"
+        return type(gan).latents_of(gan, indices, **arguments)
+
+    gan = restored[model]
+    monkeypatch.setattr(gan, "latents_of", latents_of)
+    monkeypatch.setattr("trainer.sampling.animation._MAX_PIXELS", 79 * 132 * 132)
+    check_command_refusal(commands.main, argv(model, f"{tmp_path}/{out}", *flags), capsys, code, "000")
 
 
 def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):

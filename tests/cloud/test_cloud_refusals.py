@@ -407,6 +407,9 @@ ARGS = [
         (["--dataset_b=digits"], ("model=conditional", "dataset_b=digits")),
         (["--recipe=cyclegan", "--balance_classes"], ("balance_classes",)),
         (["--recipe=cyclegan", "--architecture=mlp"], ("model=cyclegan", "architecture")),
+        (["--model=fastgan"], ("model=fastgan", "architecture=dcgan", "one of fastgan.")),
+        (["--model=stylegan2"], ("model=stylegan2", "architecture=dcgan", "one of stylegan2.")),
+        (["--recipe=infogan", "--architecture=stylegan2", "--architecture_options={}"], ("model=infogan", "stylegan2")),
         (["--metrics=cycle"], ("metrics=cycle", "model=conditional")),
         (
             ["--discriminator_repeats=2"],

@@ -8,7 +8,8 @@ from refusals import check_refusal
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags, recipes
 from trainer.errors import ConfigError
-from trainer.models import ConditionalGAN, from_config
+from trainer.models import MODELS, ConditionalGAN, from_config
+from trainer.models.fastgan import FastGAN
 from trainer.training import complete_config
 
 
@@ -123,6 +124,17 @@ CYCLE = {"model": "cyclegan", "architecture": "unet_translator", "dataset_b": "i
         ({"dataset_b": "digits"}, ("model", "gan", "dataset_b", "digits")),
         ({"model": "cyclegan", "dataset_b": "digits"}, ("model", "cyclegan", "mlp", "unet_translator")),
         ({"architecture": "unet_translator"}, ("model", "gan", "unet_translator", "mlp")),
+        ({"model": "fastgan", "architecture": "dcgan"}, ("model=fastgan", "architecture=dcgan", "one of fastgan.")),
+        (
+            {"model": "stylegan2", "architecture": "r3gan"},
+            ("model=stylegan2", "architecture=r3gan", "one of stylegan2."),
+        ),
+        (
+            {"model": "stylegan2_conditional", "architecture": "fastgan"},
+            ("model=stylegan2_conditional", "architecture=fastgan", "one of stylegan2."),
+        ),
+        ({"model": "infogan", "architecture": "stylegan2"}, ("model=infogan", "architecture=stylegan2", "mlp")),
+        ({"model": "acgan", "architecture": "fastgan"}, ("model=acgan", "architecture=fastgan", "dcgan")),
         ({"metrics": "cycle"}, ("metrics", "cycle", "model", "gan", "digits")),
         ({"model": "cyclegan", "metrics": "stacked"}, ("metrics", "stacked", "model", "cyclegan")),
         ({"model": "cyclegan", "metrics": "photos"}, ("metrics", "photos", "model", "cyclegan")),
@@ -162,6 +174,14 @@ CYCLE = {"model": "cyclegan", "architecture": "unet_translator", "dataset_b": "i
 )
 def test_settings_that_do_not_fit_each_other_are_refused(changes, mentions):
     check_refusal(resolve(**changes), ConfigError, *mentions)
+
+
+def test_models_and_architectures_of_users_may_have_any_parts(monkeypatch):
+    own = type("Own", (FastGAN,), {"__module__": "own"})
+    monkeypatch.setitem(MODELS._members, "own", own)
+    resolve(model="own")()
+    monkeypatch.setattr("trainer.networks.registry.is_custom", lambda name: name == "mlp")
+    resolve(model="fastgan")()
 
 
 def test_building_a_gan_checks_combinations_too():

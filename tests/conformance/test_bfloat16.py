@@ -1,16 +1,21 @@
 """In bfloat16, every recipe computes convolutions in bfloat16, and state, statistics, logits and losses in float32."""
 
 import re
+from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
+from conftest import TINY_ARCHITECTURES
 from test_golden import BATCH, compiled, config_of
 
+from trainer import networks
 from trainer.config import recipes
 from trainer.models.step_plan import step_plan
 from trainer.models.weighted_penalties import WeightedPenalties
 from trainer.training.step import TrainStep
 
+ROOT = Path(__file__).parents[2]
 FAST = {"digits", "r1"}
 """Recipes that are also tested in the fast tier."""
 CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
@@ -37,6 +42,24 @@ def name_convolutional_heads(gan, name):
     for network in discriminators_of(gan):
         if getattr(network.layers[-1], "filters", None) == 1:
             network.layers[-1].name = name
+
+
+@pytest.fixture
+def bfloat16():
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy(previous)
+
+
+def test_the_docs_list_the_generators_that_make_images_in_float32(bfloat16):
+    (listed,) = re.findall(r"The generators of (.*?) make images in float32", (ROOT / "docs/precision.md").read_text())
+    types = {
+        name: networks.build(name, (32, 32, 3), 8, 0, "tanh", options)["generator"]().outputs[0].dtype
+        for name, options in TINY_ARCHITECTURES.items()
+    }
+    assert set(types.values()) == {"float32", "bfloat16"}
+    assert re.findall("`(.*?)`", listed) == sorted(name for name, dtype in types.items() if dtype == "float32")
 
 
 @pytest.mark.parametrize(

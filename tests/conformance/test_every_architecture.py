@@ -12,6 +12,9 @@ from refusals import check_refusal
 
 from trainer import networks
 from trainer.errors import ConfigError
+from trainer.networks import NetworkPart
+from trainer.networks.fastgan import PART_FEATURES, WHOLE_FEATURES
+from trainer.networks.stylegan2 import MAPPING, STYLES, SYNTHESIS
 from trainer.training.rng import seeded_initialization
 
 SHAPES = [(28, 28, 1), (32, 32, 3), (20, 12, 3)]
@@ -33,6 +36,18 @@ def draw(*shape):
 
 def test_every_architecture_has_tiny_options_and_no_other():
     assert set(TINY_ARCHITECTURES) == set(networks.names()), "add the tiny options to tests/conftest.py"
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_networks_have_the_stated_parts_and_no_other(name):
+    generator, discriminator = build(name, SHAPES[0], 0)
+    layers, other_layers = ({layer.name for layer in network.layers} for network in (generator, discriminator))
+    has_part = {
+        NetworkPart.DENSE_OUTPUT: isinstance(discriminator.layers[-1], keras.layers.Dense),
+        NetworkPart.FEATURE_MAPS: {PART_FEATURES, WHOLE_FEATURES} <= other_layers,
+        NetworkPart.STYLES: {MAPPING, STYLES, SYNTHESIS} <= layers,
+    }
+    assert {part: not networks.lacks(name, part) for part in NetworkPart} == has_part
 
 
 @pytest.mark.parametrize("condition_size", [0, K])

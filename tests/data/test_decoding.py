@@ -1,5 +1,6 @@
 """Decoding of image files by the documented rules."""
 
+import functools
 import io
 import os
 import resource
@@ -18,7 +19,7 @@ from trainer.data.prepare import decoding, pixels
 from trainer.data.prepare.decoding import read_shape
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources.base import IMAGE_SUFFIXES
-from trainer.errors import DataError
+from trainer.errors import DataError, FilteredImageError
 
 RED, GREEN = (200, 30, 40), (10, 180, 60)
 AS_IT_IS = Target(None, None, 3, "none")
@@ -126,6 +127,31 @@ def test_an_image_of_another_size_is_refused_before_its_pixels_are_decoded():
     rotated = as_file(halves(), exif=exif)
     assert decode(rotated, Target(8, 6, 3, "none")).shape == (8, 6, 3)
     check_refusal(lambda: decode(rotated, Target(6, 8, 3, "none")), DataError, "8×6")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_sizes_are_checked_after_the_orientation_is_applied(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tall, wide = (as_file(halves(size=size), kind, exif=exif) for size in ((20, 40), (40, 20)))  # 20x40 and 40x20
+    target = functools.partial(Target, 8, 8, 3, "crop", allows_constant=True)
+    for settings, accepted, refused in (
+        ({"side": "left", "min_side": 20}, tall, wide),
+        ({"side": "right", "max_aspect_ratio": 1.5}, tall, wide),
+        ({"min_side": 20}, wide, None),
+    ):
+        assert decode(accepted, target(**settings)).shape == (8, 8, 3)
+        if refused is not None:
+            check_refusal(lambda: decode(refused, target(**settings)), FilteredImageError, "40×20")  # noqa: B023
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
+def test_a_rotated_image_of_another_size_is_refused_before_its_pixels_are_decoded(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content, reserved = as_file(halves(), kind, exif=exif), []
+    check_refusal(lambda: decoding.decode(content, Target(6, 8, 3, "none"), reserved.append), DataError, "8×6")
+    assert reserved == []
 
 
 def test_the_first_frame_of_an_animation_is_used():

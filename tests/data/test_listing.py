@@ -177,6 +177,10 @@ TOLD = {
     "pickles": (images("1.png") | {"x.pkl": b""}, ("1 .pkl", "numpy.savez")),
     "hidden images": (images("a/1.png", ".cache/2.png", "a/.3.png"), ("Hidden images", ": 2.")),
     "class names that differ in case": (images("Cat/1.png", "cat/2.png"), ("'Cat' and 'cat'",)),
+    "more class names that differ in case than are listed": (
+        images(*(f"{name}{n}/{n}.png" for n in range(9) for name in ("Cat", "cat"))),
+        ("'Cat7' and 'cat7', …",),
+    ),
     "class names that differ in spaces": (images("cat /1.png", "cat/2.png"), ("'cat' and 'cat '",)),
     "class names that differ in encoding": (images("caf\u00e9/1.png", "cafe\u0301/2.png"), ("'caf\u00e9'",)),
     "an empty class": (images("a/1.png", "b/2.png") | {"c/": b""}, ("'c'",)),

@@ -18,7 +18,7 @@ from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_reader import read_records, read_shards
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError, StorageError
-from trainer.storage import gcs, locate
+from trainer.storage import locate
 from trainer.storage.gcs import BucketLocation
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
@@ -243,7 +243,7 @@ def test_a_cached_shard_of_another_user_is_read(remote, tmp_path, monkeypatch, d
 
 def test_a_cancelled_reader_downloads_no_further_shard(remote, tmp_path, monkeypatch):
     closing, plain = threading.Event(), storage.Blob.download_to_filename
-    monkeypatch.setattr(gcs, "NUM_THREADS", 1)
+    monkeypatch.setattr("trainer.storage.parallel.NUM_THREADS", 1)
     monkeypatch.setattr(storage.Blob, "download_to_filename", lambda *a, **how: (closing.set(), plain(*a, **how)))
     files = ShardCache(remote, tmp_path / "cache")
     with pytest.raises(CancelledError):

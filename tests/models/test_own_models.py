@@ -146,11 +146,14 @@ def test_weights_and_the_generator_are_saved(digits, tmp_path):
 
 
 def test_a_fit_with_nothing_left_to_train_is_a_warning(digits, caplog):
+    def own_records():  # TensorFlow warns if earlier tests of the process have traced several steps
+        return [record for record in caplog.records if record.name.startswith("trainer")]
+
     gan = compiled(EncodingGAN)
     gan.fit(digits.images[:64], epochs=1, **BATCH)
-    assert not caplog.records
+    assert not own_records()
     gan.fit(digits.images[:64], epochs=1, **BATCH)
-    (record,) = caplog.records
+    (record,) = own_records()
     assert record.levelname == "WARNING" and "epochs" in record.getMessage() and "4" in record.getMessage()
     gan.fit(digits.images[:64], epochs=2, **BATCH)
     assert gan.step == 8

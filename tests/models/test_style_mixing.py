@@ -7,8 +7,9 @@ import tensorflow as tf
 from conftest import TINY_ARCHITECTURES, tiny_data, tiny_gan, tiny_model, values_of
 from refusals import check_refusal
 
+from trainer import networks
 from trainer.errors import ConfigError, DataError, NetworkError
-from trainer.models import ConditionalStyleGAN2
+from trainer.models import ConditionalStyleGAN2, StyleGAN2
 from trainer.models.stylegan2 import path_lengths
 from trainer.networks.stylegan2 import MAPPING, STYLES, SYNTHESIS
 from trainer.sampling.mixing import mixed_images, parse_seed_pair
@@ -177,16 +178,21 @@ def test_lazy_regularization_corrects_the_optimizer_of_the_generator():
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "named"),
+    ("settings", "named"),
     [
-        ({"architecture": "mlp", "architecture_options": TINY_ARCHITECTURES["mlp"]}, NetworkError, "stylegan2"),
-        ({"model_options": {"style_mixing": 1.5}}, ConfigError, "style_mixing"),
-        ({"model_options": {"path_length_weight": -1}}, ConfigError, "path_length_weight"),
-        ({"model_options": {"path_length_every_steps": 0.5}}, ConfigError, "path_length_every_steps"),
+        ({"architecture": "mlp", "architecture_options": TINY_ARCHITECTURES["mlp"]}, "stylegan2"),
+        ({"model_options": {"style_mixing": 1.5}}, "style_mixing"),
+        ({"model_options": {"path_length_weight": -1}}, "path_length_weight"),
+        ({"model_options": {"path_length_every_steps": 0.5}}, "path_length_every_steps"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, error, named):
-    check_refusal(lambda: tiny_model("stylegan2", **settings), error, named)
+def test_settings_that_do_not_fit_are_refused(settings, named):
+    check_refusal(lambda: tiny_model("stylegan2", **settings), ConfigError, named)
+
+
+def test_a_generator_without_styles_is_refused():
+    gan = StyleGAN2(4, networks=networks.build("mlp", (8, 8, 1), 4, 0, "tanh", TINY_ARCHITECTURES["mlp"]))
+    check_refusal(gan.compile, NetworkError, "mapping", "stylegan2")
 
 
 @pytest.mark.parametrize("text", ["0-3", "0:1:2", "a:1", "1:", "5-3:1"])

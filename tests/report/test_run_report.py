@@ -38,13 +38,15 @@ def run_of(folder, **arguments):
 
 
 def test_the_best_value_its_grid_and_the_value_of_real_images_are_shown(tmp_path):
-    real_vs_real = {"event": "floor", "time": START, "step": 0, "values": {MONITOR: 0.25}}
+    real_vs_real = {"event": "real_vs_real", "time": START, "step": 0, "values": {MONITOR: 0.25}}
     run = run_of(make_run(tmp_path / "run", grids=(0, 90, 200), events=[start_at(START), real_vs_real]))
     (row,) = run["metrics"]
     assert (row["first"], row["last"], row["best"], row["best_step"], row["real_vs_real"]) == (500, 30, 20, 100, 0.25)
     assert run["monitor"] == MONITOR and run["best_step"] == 100
     assert run["pictures"]["best_grid"] == 90
     assert [grid["step"] for grid in run["pictures"]["grids"]] == [0, 90, 200]
+    earlier = run_of(make_run(tmp_path / "earlier", events=[start_at(START), real_vs_real | {"event": "floor"}]))
+    assert earlier["metrics"][0]["real_vs_real"] is None  # the name of the event in earlier runs
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import weakref
 import zipfile
 from functools import partial
 
@@ -74,19 +75,35 @@ def test_an_archive_has_the_files_of_the_folder_and_always_the_same_bytes(place)
 
 @pytest.mark.parametrize("labels", [None, np.arange(7, dtype=np.int32)], ids=["no labels", "labels"])
 def test_arrays_have_the_images_and_labels(place, labels):
-    outputs.write_arrays(place / "x.npz", blocks(), labels)
-    outputs.write_arrays(place / "x.npy", blocks(), labels)
+    outputs.write_arrays(place / "x.npz", blocks(), 7, labels)
+    outputs.write_arrays(place / "x.npy", blocks(), 7, labels)
     np.testing.assert_array_equal(np.load(io.BytesIO((place / "x.npy").read_bytes())), IMAGES)
     with np.load(io.BytesIO((place / "x.npz").read_bytes())) as arrays:
         np.testing.assert_array_equal(arrays["x"], IMAGES)
         assert arrays.files == (["x"] if labels is None else ["x", "y"])
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_arrays_are_never_in_memory_all_at_once(tmp_path, name):
+    def images():
+        for image in IMAGES:
+            block = image[np.newaxis].copy()
+            living.append(weakref.ref(block))
+            assert sum(reference() is not None for reference in living) <= 3
+            yield block
+
+    living = []
+    outputs.write_arrays(locate(tmp_path / name), images(), len(IMAGES), None)
+    with open(tmp_path / name, "rb") as file:
+        loaded = np.load(file)
+        np.testing.assert_array_equal(loaded if name == "x.npy" else loaded["x"], IMAGES)
+
+
 WRITERS = {
     "folder": lambda place, images: write_folder(place / "samples", images),
     "zip": lambda place, images: outputs.write_archive(place / "x.zip", images, NAMES),
-    "npz": lambda place, images: outputs.write_arrays(place / "x.npz", images, None),
-    "npy": lambda place, images: outputs.write_arrays(place / "x.npy", images, None),
+    "npz": lambda place, images: outputs.write_arrays(place / "x.npz", images, 7, None),
+    "npy": lambda place, images: outputs.write_arrays(place / "x.npy", images, 7, None),
     "png": lambda place, images: outputs.write_grid(place / "x.png", images, 7, 3),
     "gif": lambda place, images: write_animation(place / "x.gif", images),
     "webp": lambda place, images: write_animation(place / "x.webp", images),

@@ -25,9 +25,9 @@ class SessionLog(keras.callbacks.Callback):
     """Appends events of a `fit` to a file. Use it as a context manager around `fit`; its end is the end of the session.
 
     Lines `{"event", "time", "step", ...}`: `start` with facts; `progress` once per minute, which shows how long a
-    killed process ran; `floor` with the metrics of real images, after the first evaluation of a run; `end` with the
-    reason, the seconds by activity, and the peak of the memory in bytes. Unlike `metrics.jsonl`, the file keeps all its
-    lines when a run resumes.
+    killed process ran; `real_vs_real` with the metrics of real images, after the first evaluation of a run; `end` with
+    the reason, the seconds by activity, and the peak of the memory in bytes. Unlike `metrics.jsonl`, the file keeps all
+    its lines when a run resumes.
 
     The logs of the last step get the resource figures, too: `resources/ACTIVITY_secs`, up to this step, and
     `resources/MEMORY_peak_bytes`.

@@ -224,7 +224,7 @@ def _evaluate(subject: _Subject, num_rows: int | None, picture: Location | None)
     return {
         **subject.facts,
         "metrics": values,
-        "real_against_real": suite.real_vs_real(),
+        "real_vs_real": suite.real_vs_real(),
         "protocol": {**_protocol(subject, suite), **subject.protocol},
         **neighbors,
     }
@@ -293,7 +293,7 @@ def _select(blocks: Iterator[np.ndarray], indices: Container[int]) -> dict[int, 
 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields the lines of the output as a table."""
-    real = result["real_against_real"]
+    real = result["real_vs_real"]
     width = max(map(len, [*result["metrics"], *result["protocol"], *result.get("neighbors", ())]))
     yield f"{'metric':{width}}  {'value':>10}  {'real against real':>17}"
     for name, value in result["metrics"].items():

@@ -153,7 +153,7 @@ def _write_images(out: Location, kind: str, gan: "GAN", samples: "Samples", *, h
             has_columns = gan.num_classes and has_class_columns and gan.conditions is None
             outputs.write_grid(out, images, count, len(gan.classes) if has_columns else math.ceil(count**0.5))
         else:
-            outputs.write_arrays(out, images, samples.labels)
+            outputs.write_arrays(out, images, count, samples.labels)
     return count_of(count, "image")
 
 
@@ -161,6 +161,7 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
     """Writes a walk through samples. Returns what was written."""
     from trainer.sampling import walk
     from trainer.sampling.animation import FRAMES_PER_SEC, check_num_pixels, write_animation
+    from trainer.sampling.samples import images_of
 
     num_samples, num_frames = len(samples.indices), round(duration_secs * FRAMES_PER_SEC)
     if not 2 <= num_samples <= num_frames:
@@ -169,9 +170,9 @@ def _walk(out: Location, duration_secs: float, gan: "GAN", samples: "Samples") -
             f"most one in each frame, but {count_of(num_samples, 'image')} were requested; change --seeds, "
             "--num_images, or --walk."
         )
-    path = walk.path_through(gan, samples)
-    _, height, width, _ = next(path.images(np.zeros(1))).shape
+    _, height, width, _ = next(images_of(gan, samples.rows(np.arange(1)))).shape
     check_num_pixels(out, num_frames, height, width)
+    path = walk.path_through(gan, samples)
     with ProgressReporter(walk.num_images(num_samples, num_frames)) as reporter:
         positions = walk.frame_positions(lambda points: reporter.follow(path.images(points)), num_samples, num_frames)
         write_animation(out, reporter.follow(path.images(positions)))

@@ -3,7 +3,7 @@
 `resolve` in `trainer.training.complete_config` applies them before it reads data, and `submit` before it sends a job.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,10 @@ class Traits:
     """True if adding a constant to all outputs of the discriminator does not change the loss."""
     generator_inputs: Mapping[str, str]
     """Input of each architecture's generator: `latents` or `images`."""
+    needed_part: str = ""
+    """Part of the networks that the model uses and not all architectures have, for messages; empty for none."""
+    architectures_without_part: Collection[str] = ()
+    """Architectures whose networks are known not to have this part."""
 
 
 def check(config: TrainConfig, traits: Traits) -> None:
@@ -53,7 +57,7 @@ def check(config: TrainConfig, traits: Traits) -> None:
         )
     if config.balance_classes and config.dataset_b is not None and not traits.takes_pairs:
         raise ConfigError("balance_classes=True needs labels, which model=cyclegan does not use; remove it.")
-    check_architecture(config, translates=traits.translates, generator_inputs=traits.generator_inputs)
+    check_architecture(config, traits)
     check_updates(
         config.update_order,
         config.discriminator_updates,
@@ -143,19 +147,28 @@ def check_labels(config: TrainConfig, num_classes: int) -> None:
         )
 
 
-def check_architecture(config: TrainConfig, *, translates: bool, generator_inputs: Mapping[str, str]) -> None:
-    """Checks that the architecture's generator takes the input that the model provides.
+def check_architecture(config: TrainConfig, traits: Traits) -> None:
+    """Checks that the architecture's generator takes the input that the model provides, and its networks have the part
+    that the model uses.
 
     Raises:
-        ConfigError: If it takes another input. The message lists the architectures that fit.
+        ConfigError: If the architecture does not fit the model. The message lists the architectures that fit.
     """
-    required = "images" if translates else "latents"
-    if generator_inputs[config.architecture] != required:
-        names = ", ".join(name for name, kind in generator_inputs.items() if kind == required)
-        raise ConfigError(
-            f"model={config.model} needs an architecture that maps {required} to images, but "
-            f"architecture={config.architecture} maps {generator_inputs[config.architecture]}; choose one of {names}."
+    required, received = "images" if traits.translates else "latents", traits.generator_inputs[config.architecture]
+    if received != required:
+        problem = (
+            f"an architecture that maps {required} to images, but architecture={config.architecture} maps {received}"
         )
+    elif config.architecture in traits.architectures_without_part:
+        problem = f"{traits.needed_part}, which architecture={config.architecture} does not have"
+    else:
+        return
+    fitting = ", ".join(
+        name
+        for name, kind in traits.generator_inputs.items()
+        if kind == required and name not in traits.architectures_without_part
+    )
+    raise ConfigError(f"model={config.model} needs {problem}; choose one of {fitting}.")
 
 
 def check_updates(

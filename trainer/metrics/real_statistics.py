@@ -22,9 +22,9 @@ from trainer.metrics.moments import Moments
 from trainer.metrics.pairwise import NUM_NEIGHBORS, SelfStats
 from trainer.storage import Location
 
-_VERSION = 1
-"""Version of the computation. Statistics of another version are not used."""
-_REAL_VS_REAL = "floor"
+_VERSION = 2
+"""Version of the computation and of the file. Statistics of another version are not used."""
+_REAL_VS_REAL = "real_vs_real"
 """Name in stored files of the metrics of real images against other real images."""
 _REAL_VS_REAL_NAMES = (
     *("frechet", "kid", "kid_std", "precision", "recall", "density", "coverage"),

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainer.errors import NetworkError
 from trainer.models.conditional import ConditionalGAN
+from trainer.networks import NetworkPart
 
 
 class AuxiliaryHeadGAN(ConditionalGAN):
@@ -22,6 +23,8 @@ class AuxiliaryHeadGAN(ConditionalGAN):
     Raises:
         NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer.
     """
+
+    needed_part = NetworkPart.DENSE_OUTPUT
 
     head = ""
     """Name of the head among the networks."""

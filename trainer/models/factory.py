@@ -177,15 +177,18 @@ def traits(config: TrainConfig) -> Traits:
         ConfigError: If a part is unknown.
     """
     networks.check_name(config.architecture)
-    loss = losses.get(config.loss)
+    loss, kind = losses.get(config.loss), MODELS[config.model]
+    part = kind.needed_part if is_from_package(kind) else None  # a user's class may build networks of its own
     return Traits(
-        translates=issubclass(MODELS[config.model], ImageTranslator),
-        takes_pairs=issubclass(MODELS[config.model], Pix2Pix),
-        allows_separate_updates=MODELS[config.model].allows_separate_updates,
+        translates=issubclass(kind, ImageTranslator),
+        takes_pairs=issubclass(kind, Pix2Pix),
+        allows_separate_updates=kind.allows_separate_updates,
         loss=config.loss,
         loss_is_separable=loss.is_separable,
         loss_is_shift_invariant=loss.is_shift_invariant,
         generator_inputs={name: networks.generator_input(name) for name in networks.names()},
+        needed_part=part.value if part else "",
+        architectures_without_part=[name for name in networks.names() if part and networks.lacks(name, part)],
     )
 
 
@@ -204,7 +207,7 @@ def create_gan(
     """
     kind = MODELS[config.model]
     model_traits = traits(config)
-    check_architecture(config, translates=model_traits.translates, generator_inputs=model_traits.generator_inputs)
+    check_architecture(config, model_traits)
     check_pairs(config, takes_pairs=model_traits.takes_pairs, input_channels=input_channels)
     for option in config.model_options:
         check_known(f"option of model {config.model}", option, model_options(config.model))

@@ -17,6 +17,7 @@ from trainer.errors import NetworkError
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
 from trainer.models.validation import per_example
+from trainer.networks import NetworkPart
 from trainer.networks.fastgan import PART_FEATURES, WHOLE_FEATURES, decoder
 
 _MAX_DECODED_SIDE = 128
@@ -40,6 +41,8 @@ class FastGAN(GAN):
         ConfigError: If the weight is negative or not a number.
         NetworkError: If the discriminator is not that of the architecture `fastgan`.
     """
+
+    needed_part = NetworkPart.FEATURE_MAPS
 
     allows_separate_updates = False  # the decoders have no loss in an update without real images
 

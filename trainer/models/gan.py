@@ -48,6 +48,7 @@ from trainer.models.validation import (
     trained_variables,
 )
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
+from trainer.networks import NetworkPart
 from trainer.training import transfer
 from trainer.training.device_loop import DeviceLoop
 from trainer.training.loop import TrainingLoop
@@ -102,6 +103,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     allows_separate_updates = True
     """True if `discriminator_updates` may be `separate`."""
+
+    needed_part: NetworkPart | None = None
+    """Part of the networks that the model uses and not all architectures have; None for no such part."""
 
     optimizer_groups: Mapping[str, tuple[str, ...]] = {
         "discriminator": ("discriminator",),

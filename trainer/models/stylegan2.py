@@ -18,6 +18,7 @@ from trainer.models.conditional import ConditionalGAN
 from trainer.models.gan import GAN
 from trainer.models.sampler import Sampler
 from trainer.models.validation import check_takes_latents
+from trainer.networks import NetworkPart
 from trainer.networks.stylegan2 import MAPPING, STYLES, SYNTHESIS
 from trainer.training.plan import Losses, Metrics
 from trainer.training.rng import StepRng
@@ -49,6 +50,8 @@ class StyleGAN2(GAN):
     Raises:
         ConfigError: If a number is out of range.
     """
+
+    needed_part = NetworkPart.STYLES
 
     def __init__(
         self,

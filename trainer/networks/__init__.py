@@ -2,12 +2,14 @@
 
 from trainer.networks.registry import (
     GeneratorInput,
+    NetworkPart,
     Networks,
     build,
     check_name,
     default_options,
     generator_input,
     is_custom,
+    lacks,
     names,
     register_architecture,
 )
@@ -25,12 +27,14 @@ from trainer.networks import (  # isort: skip  (importing a module registers its
 
 __all__ = [
     "GeneratorInput",
+    "NetworkPart",
     "Networks",
     "build",
     "check_name",
     "default_options",
     "generator_input",
     "is_custom",
+    "lacks",
     "names",
     "register_architecture",
 ]

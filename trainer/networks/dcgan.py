@@ -19,11 +19,11 @@ from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory, crop_layers
 from trainer.networks.layers import Conv2D, Conv2DTranspose, Dropout, WholeMapConv2D, layer_class
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_positive_ints, check_rates
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.DENSE_OUTPUT])
 def dcgan(
     image_shape: tuple[int, int, int],
     latent_dim: int,

@@ -36,7 +36,7 @@ from trainer.networks.layers import (
     NoiseInjection,
     UpsamplingConv2D,
 )
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list
 
 PART_FEATURES, WHOLE_FEATURES = "part_features", "whole_features"
@@ -55,7 +55,7 @@ _GATE_SLOPE = 0.1
 _GATE_SIZE = (4, 4)
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.FEATURE_MAPS])
 def fastgan(
     image_shape: tuple[int, int, int],
     latent_dim: int,

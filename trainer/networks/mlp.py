@@ -13,11 +13,11 @@ from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory
 from trainer.networks.layers import Dropout
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_rates
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.DENSE_OUTPUT])
 def mlp(
     image_shape: tuple[int, int, int],
     latent_dim: int,

@@ -37,14 +37,14 @@ from trainer.errors import ConfigError
 from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, Upsample
 from trainer.networks.layers.label_projection import projection_discriminator
 from trainer.networks.layers.leaky_relu import SLOPE, leaky_relu
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_positive_ints
 
 _ACTIVATION_GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 _DEFAULT_FILTERS = (8, 16, 64)
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.DENSE_OUTPUT])
 def r3gan(
     image_shape: tuple[int, int, int],
     latent_dim: int,

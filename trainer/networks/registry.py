@@ -1,9 +1,10 @@
 """The registry of architectures: functions from an image shape and options to the factories of networks."""
 
+import enum
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import keras
@@ -19,11 +20,21 @@ GeneratorInput = Literal["latents", "images"]
 
 Architecture = Callable[..., Networks]
 
+
+class NetworkPart(enum.Enum):
+    """Part of the networks that some models use and not all architectures have, with its description in messages."""
+
+    DENSE_OUTPUT = "a discriminator that ends in a dense layer"
+    FEATURE_MAPS = "a discriminator with named feature maps"
+    STYLES = "a generator with styles"
+
+
 _Result = TypeVar("_Result")
 
 _ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
 _GENERATOR_INPUTS: dict[str, GeneratorInput] = {}
+_PARTS: dict[str, frozenset[NetworkPart]] = {}
 
 
 @overload
@@ -31,11 +42,16 @@ def register_architecture(function: Architecture) -> Architecture: ...
 
 
 @overload
-def register_architecture(*, generator_input: GeneratorInput) -> Callable[[Architecture], Architecture]: ...
+def register_architecture(
+    *, generator_input: GeneratorInput = "latents", parts: Collection[NetworkPart] = ()
+) -> Callable[[Architecture], Architecture]: ...
 
 
 def register_architecture(
-    function: Architecture | None = None, *, generator_input: GeneratorInput = "latents"
+    function: Architecture | None = None,
+    *,
+    generator_input: GeneratorInput = "latents",
+    parts: Collection[NetworkPart] = (),
 ) -> Architecture | Callable[[Architecture], Architecture]:
     """Registers an architecture under the name of its function.
 
@@ -50,10 +66,14 @@ def register_architecture(
     - `output_activation`: Activation of the generator's output: tanh, sigmoid or relu.
 
     It raises ConfigError if an option cannot be used.
+
+    The architectures of this package state the `parts` that their networks have with the default options. For other
+    architectures, a model looks for the parts when the networks are built.
     """
 
     def register(function: Architecture) -> Architecture:
         _GENERATOR_INPUTS[function.__name__] = generator_input
+        _PARTS[function.__name__] = frozenset(parts)
         return _ARCHITECTURES.add(function.__name__, function)
 
     return register if function is None else register(function)
@@ -76,6 +96,15 @@ def generator_input(name: str) -> GeneratorInput:
     """
     check_name(name)
     return _GENERATOR_INPUTS[name]
+
+
+def lacks(name: str, part: NetworkPart) -> bool:
+    """Returns whether an architecture of this package has networks without a part. False for other architectures.
+
+    Raises:
+        ConfigError: If the architecture is unknown.
+    """
+    return not is_custom(name) and part not in _PARTS[name]
 
 
 def default_options(name: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory, crop_layers
 from trainer.networks.layers import Conv2D, GlobalSumPooling2D, PoolingConv2D, UpsamplingConv2D, layer_class
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_rates
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.DENSE_OUTPUT])
 def resnet(
     image_shape: tuple[int, int, int],
     latent_dim: int,

@@ -46,7 +46,7 @@ from trainer.networks.layers import (
 )
 from trainer.networks.layers.label_projection import projection_discriminator
 from trainer.networks.layers.resampling import filter_maps
-from trainer.networks.registry import Networks, register_architecture
+from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_positive_ints
 
 MAPPING, STYLES, SYNTHESIS = "mapping", "styles", "synthesis"
@@ -56,7 +56,7 @@ MINIBATCH_STD = "minibatch_std"
 _MAPPING_RATE = 0.01
 
 
-@register_architecture
+@register_architecture(parts=[NetworkPart.STYLES])
 def stylegan2(
     image_shape: tuple[int, int, int],
     latent_dim: int,

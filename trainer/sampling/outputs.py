@@ -6,13 +6,12 @@ Shapes: `N` images, `B` images of a block, `H W C` an image.
 """
 
 import contextlib
-import io
 import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -52,15 +51,23 @@ def write_grid(out: Location, blocks: Iterator[np.ndarray], num_images: int, col
     out.write_bytes(png(tile(np.concatenate(collected), columns)))
 
 
-def write_arrays(out: Location, blocks: Iterator[np.ndarray], labels: np.ndarray | None) -> None:
-    """Writes a .npy of images uint8 [N, H, W, C]; or a .npz of them as `x`, and of the labels, if there are any."""
-    images, buffer = np.concatenate(list(blocks)), io.BytesIO()
-    if out.name.endswith(".npy"):
-        np.save(buffer, images)
-    else:
-        arrays: dict[str, Any] = {"x": images} if labels is None else {"x": images, "y": labels}
-        np.savez_compressed(buffer, **arrays)
-    out.write_bytes(buffer.getvalue())
+def write_arrays(out: Location, blocks: Iterator[np.ndarray], num_images: int, labels: np.ndarray | None) -> None:
+    """Writes a .npy of images uint8 [N, H, W, C]; or a .npz of them as `x`, and of the labels, if there are any.
+
+    The images are written block by block and are never in memory all at once.
+    """
+    with scratch_folder() as scratch:
+        if out.name.endswith(".npy"):
+            with (scratch / out.name).open("wb") as file:
+                _write_images(file, blocks, num_images)
+        else:
+            with zipfile.ZipFile(scratch / out.name, "w", zipfile.ZIP_DEFLATED) as archive:
+                with archive.open("x.npy", "w", force_zip64=True) as member:
+                    _write_images(member, blocks, num_images)
+                if labels is not None:
+                    with archive.open("y.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, labels, allow_pickle=False)
+        out.parent.upload(scratch, [out.name])
 
 
 def write_archive(out: Location, blocks: Iterator[np.ndarray], names: Sequence[str]) -> None:
@@ -129,6 +136,17 @@ def _staging_folder(out: Location) -> Iterator[Path]:
         if is_new:
             with contextlib.suppress(OSError):  # it has files
                 out.path.rmdir()
+
+
+def _write_images(file: IO[bytes], blocks: Iterator[np.ndarray], num_images: int) -> None:
+    """Writes blocks of images uint8 [B, H, W, C] as one array [N, H, W, C] in the format of .npy."""
+    first = next(blocks)
+    shape, description = (num_images, *first.shape[1:]), np.lib.format.dtype_to_descr(first.dtype)
+    header = {"descr": description, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(first.tobytes())
+    for block in blocks:
+        file.write(block.tobytes())
 
 
 def _images(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -11,7 +11,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +25,9 @@ from trainer.errors import MISSING_CREDENTIALS, MissingError, StorageError
 from trainer.storage.base import SCHEME, Location, StorageEntry, too_large
 from trainer.storage.local_files import base64_crc32c, describe_os_error, file_crc32c
 from trainer.storage.object_listing import list_objects
+from trainer.storage.parallel import call_in_parallel
 from trainer.storage.safe_names import check_relative_name
 
-NUM_THREADS = 8
-"""Number of parallel transfers; a client keeps ten connections open."""
 _TIMEOUT_SECS = 60
 _SHORT_TIMEOUT_SECS = 5
 _RETRY = DEFAULT_RETRY.with_timeout(120.0)
@@ -168,10 +166,10 @@ class BucketLocation(Location):
                 check()
             (self / check_relative_name(name, self))._download_to(files[name])
 
-        _call_in_parallel(fetch, list(files))
+        call_in_parallel(fetch, list(files))
 
     def upload(self, folder: Path, names: Sequence[str], *, only_new: bool = False) -> None:
-        _call_in_parallel(lambda name: (self / name)._upload_from(folder / name, only_new), names)
+        call_in_parallel(lambda name: (self / name)._upload_from(folder / name, only_new), names)
 
     def missing_permissions(self, permissions: Sequence[str]) -> list[str]:
         """Returns those of the permissions on the bucket that this account does not have."""
@@ -319,18 +317,6 @@ def _upload_settings(only_new: bool) -> dict[str, object]:
     """Returns the settings of an upload, which writes a whole object and so can be retried safely."""
     condition = {"if_generation_match": 0} if only_new else {}
     return {"checksum": "crc32c", "retry": _RETRY, "timeout": _TIMEOUT_SECS, **condition}
-
-
-def _call_in_parallel(action: Callable[[str], None], names: Sequence[str]) -> None:
-    """Calls an action for every name in parallel. Raises the first error after the running calls have ended."""
-    with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="bucket") as threads:
-        futures = [threads.submit(action, name) for name in names]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
 
 
 def principal() -> str:

@@ -24,7 +24,7 @@ from trainer.storage.safe_names import path_below
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
-REAL_VS_REAL_EVENT = "floor"
+REAL_VS_REAL_EVENT = "real_vs_real"
 """Event with the metrics of real images against other real images."""
 REPORT = "report.html"
 NEIGHBORS = "neighbors.png"

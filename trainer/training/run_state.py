@@ -80,6 +80,7 @@ def check_resumable(
     _check_identity(config, stored.config, directory)
     history = _known_history(config, stored.history)
     checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
+    # `restore` hashes the files again right before it reads them, because loading the data in between may take minutes.
     manifest, _ = checkpoints.find()
     if manifest is not None and config.init_from != stored.config.init_from:
         raise CheckpointError(

@@ -119,16 +119,19 @@ def decode(
     """
     with _explain_damage(content, formats), open_content(content) as file:
         picture = _open_picture(file, formats)
-        check_dimensions(picture.width, picture.height, target)
+        size = _size_in_header(picture, file)
+        if size is not None:
+            check_dimensions(*size, target)
         num_pixels = picture.width * picture.height
         if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
             _shrink_while_decoding(picture, target)
         if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
             num_pixels = picture.width * picture.height
         reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
-        picture.load()
-        transposition = _TRANSPOSITIONS.get(_orientation(picture))
-        return fit_to_target(picture if transposition is None else picture.transpose(transposition), target)
+        picture = _load_upright(picture)
+        if size is None:
+            check_dimensions(*picture.size, target)
+        return fit_to_target(picture, target)
 
 
 def encode(
@@ -194,10 +197,7 @@ def read_shape(content: Content) -> tuple[int, int, int]:
         return content.shape[0], content.shape[1], content.shape[2]
     with _explain_damage(content), open_content(content) as file:
         picture = _open_picture(file)
-        width, height = picture.size
-        is_plain_png = picture.format == "PNG" and not any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF)
-        if not is_plain_png and _is_rotated(picture):
-            width, height = height, width
+        width, height = _size_in_header(picture, file) or _load_upright(picture).size
         return height, width, 1 if is_gray(picture) else 3
 
 
@@ -299,6 +299,23 @@ def _explain_damage(content: Content | DataError, formats: tuple[str, ...] = _SU
         _check_system(error, getattr(content, "path", content if isinstance(content, Path) else "an image"))
         reason = escape(error)[:80] or type(error).__name__
         raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
+
+
+def _size_in_header(picture: Image.Image, file: BinaryIO) -> tuple[int, int] | None:
+    """Returns the width and height after the EXIF orientation is applied, without loading the pixels.
+
+    None: a PNG with EXIF data, which may be after the pixels.
+    """
+    if picture.format == "PNG":
+        return None if any(_count(file, mark, 1) for mark in _MARKS_OF_EXIF) else picture.size
+    return picture.size[::-1] if _is_rotated(picture) else picture.size
+
+
+def _load_upright(picture: Image.Image) -> Image.Image:
+    """Loads the pixels and applies the EXIF orientation."""
+    picture.load()
+    transposition = _TRANSPOSITIONS.get(_orientation(picture))
+    return picture if transposition is None else picture.transpose(transposition)
 
 
 def _is_rotated(picture: Image.Image) -> bool:

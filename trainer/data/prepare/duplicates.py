@@ -4,7 +4,6 @@ The first image in the order of the source stays, so that the result depends onl
 machines. Only images of equal size can have the same content, so that only those are read.
 """
 
-import concurrent.futures
 import hashlib
 import logging
 from pathlib import Path
@@ -18,8 +17,8 @@ from trainer.data.prepare.sources import Source
 from trainer.data.prepare.sources.pairs import PairedSource
 from trainer.errors import DataError, count_of, quote
 from trainer.storage import scratch_folder
+from trainer.storage.parallel import call_in_parallel
 
-_NUM_THREADS = 8
 _NUM_SUBMITTED = 1024
 """Number of images that are submitted to the threads at a time."""
 _BLOCK_BYTES = 2**20
@@ -71,10 +70,12 @@ def _reason(source: Source, index: int, original: int) -> str:
 def _digests(sources: list[Source], indices: list[int]) -> np.ndarray:
     """Returns a digest of the content of each image, bytes [N]; empty if an image cannot be read."""
     digests = np.zeros(len(indices), f"S{_DIGITS}")
-    with scratch_folder() as scratch, concurrent.futures.ThreadPoolExecutor(_NUM_THREADS) as threads:
+    with scratch_folder() as scratch:
         for start in range(0, len(indices), _NUM_SUBMITTED):
             block = indices[start : start + _NUM_SUBMITTED]
-            digests[start : start + len(block)] = [*threads.map(lambda index: _digest(sources, index, scratch), block)]
+            digests[start : start + len(block)] = call_in_parallel(
+                lambda index: _digest(sources, index, scratch), block
+            )
     return digests
 
 

@@ -61,24 +61,22 @@ class Target:
 
 
 def check_dimensions(width: int, height: int, target: Target) -> None:
-    """Checks the size of an image, before its pixels are decoded.
+    """Checks the size of an image after its EXIF orientation is applied, if possible before its pixels are decoded.
 
     Raises:
         FilteredImageError: If the target leaves out images of this size.
-        DataError: If the target accepts only its own size, which the image has in no orientation.
+        DataError: If the target accepts only its own size, which is another one.
     """
-    num_parts = 1 if target.side is None else 2
-    shorter, longer = sorted((width // num_parts, height))
+    part_width = width if target.side is None else width // 2
+    shorter, longer = sorted((part_width, height))
     if target.min_side is not None and shorter < target.min_side:
         raise FilteredImageError(f"is {height}×{width}, and --min_side={target.min_side} leaves out smaller images")
     if target.max_aspect_ratio is not None and longer > target.max_aspect_ratio * shorter:
         raise FilteredImageError(
             f"is {height}×{width}, and --max_aspect_ratio={target.max_aspect_ratio:g} leaves out longer images"
         )
-    if target.resize == "none" and not (
-        _has_size(width // num_parts, height, target) or _has_size(height // num_parts, width, target)
-    ):
-        raise _wrong_size(width // num_parts, height, target)
+    if target.resize == "none" and not _has_size(part_width, height, target):
+        raise _wrong_size(part_width, height, target)
 
 
 def fit_to_target(picture: Image.Image, target: Target) -> Image.Image:

@@ -11,8 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from trainer.data.dataset_spec import SHARD_FIELDS, SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.data.prepare.replica_watch import ReplicaWatch
@@ -21,6 +20,7 @@ from trainer.errors import DataError, DocumentError, MissingError, StorageError,
 from trainer.storage import Location, StorageEntry, documents, file_crc32c, read_json
 from trainer.storage.documents import MAX_DOCUMENT_BYTES
 from trainer.storage.local import LocalLocation
+from trainer.storage.parallel import call_in_parallel
 
 _logger = logging.getLogger(__name__)
 
@@ -44,12 +44,8 @@ _SCHEMA = documents.record(
     }
 )
 _POLL_SECS = 2.0
-_NUM_THREADS = 8
-"""Number of parallel requests to a bucket."""
 _BLOCK_SIZE = 256
 """Number of reports that are read before the fingerprints in them are compared."""
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class Rejected(NamedTuple):
@@ -228,7 +224,7 @@ class ShardFolder:
 
     def _delete(self, names: Iterable[str]) -> None:
         """Deletes files in any order, several at a time."""
-        _call_in_parallel(lambda name: self._out.delete([name]), names)
+        call_in_parallel(lambda name: self._out.delete([name]), names)
 
     def _read_new_reports(self, reports: Mapping[int, ShardReport]) -> tuple[dict[int, ShardReport], dict[int, str]]:
         """Reads the reports that are not in `reports`.
@@ -255,7 +251,7 @@ class ShardFolder:
 
     def _read_reports(self, indices: Sequence[int]) -> dict[int, ShardReport]:
         """Returns the reports of some shards, without those that are missing or damaged, by the index of the shard."""
-        reports = zip(indices, _call_in_parallel(self._read_report, indices), strict=True)
+        reports = zip(indices, call_in_parallel(self._read_report, indices), strict=True)
         return {index: report for index, report in reports if report is not None}
 
     def _read_report(self, index: int) -> ShardReport | None:
@@ -292,12 +288,6 @@ def committed_spec(out: Location, expected: Mapping[str, Any]) -> DatasetSpec | 
     """
     spec = read_dataset_spec(out)
     return spec if all(getattr(spec, name) == value for name, value in expected.items()) else None
-
-
-def _call_in_parallel(action: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """Returns the results of an action in the order of the items. The first error cancels the calls that wait."""
-    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="shards") as threads:
-        return list(threads.map(action, items))
 
 
 def shard_name(index: int) -> str:

@@ -9,7 +9,7 @@ from trainer.data.conditions import parse_vector, vector_text
 from trainer.data.field_names import PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import SelectedSource, Source
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
-from trainer.errors import DataError, count_of, quote
+from trainer.errors import DataError, count_of, list_some, quote
 from trainer.storage import documents, locate
 
 _LARGEST = 10.0
@@ -102,7 +102,7 @@ def _describe_missing(missing: Sequence[str], table: str, max_missing: int, *, h
     """Returns a sentence about images without conditions. Rejects too many of them."""
     if not missing:
         return []
-    listed = ", ".join(map(quote, missing[:_MAX_LISTED])) + (", …" if len(missing) > _MAX_LISTED else "")
+    listed = list_some(map(quote, missing), _MAX_LISTED)
     text = f"{table} has no conditions of {count_of(len(missing), 'image')}: {listed}"
     if len(missing) > max_missing or not has_any:
         raise DataError(f"{text}. Add lines, remove images, or allow more than --max_bad_images={max_missing}.")

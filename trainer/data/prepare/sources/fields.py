@@ -8,7 +8,7 @@ import numpy as np
 from trainer.data.field_names import IMAGE_NAMES, LABEL_NAMES
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, natural_sort_key
 from trainer.data.prepare.sources.splits import choose_splits, without_split
-from trainer.errors import ConfigError, DataError, count_of, quote
+from trainer.errors import ConfigError, DataError, count_of, list_some, quote
 
 _IMAGE_WORDS = (*IMAGE_NAMES, "arr_0")
 """Names of images, preferred among several arrays whose shape fits."""
@@ -119,8 +119,8 @@ def choose_field(
 
 def describe_fields(arrays: Mapping[str, ArrayInfo]) -> str:
     """Returns a list of arrays with their types and shapes."""
-    listed = [f"{quote(name)} {info.dtype} {list(info.shape)}" for name, info in list(arrays.items())[:_MAX_LISTED]]
-    return (", ".join(listed) + (", …" if len(arrays) > _MAX_LISTED else "")) or "no arrays"
+    described = (f"{quote(name)} {info.dtype} {list(info.shape)}" for name, info in arrays.items())
+    return list_some(described, _MAX_LISTED) or "no arrays"
 
 
 def describe_choice(source: str, images: str, labels: str | None) -> str:

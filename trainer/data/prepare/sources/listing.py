@@ -12,7 +12,7 @@ from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, S
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
-from trainer.errors import ConfigError, DataError, count_of, escape, quote
+from trainer.errors import ConfigError, DataError, count_of, escape, list_some, quote
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 DATA_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".parquet", ".tfrecord", ".csv")
@@ -138,7 +138,7 @@ def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
     same = [f"{' and '.join(map(quote, names))}" for names in spellings.values() if len(names) > 1]
     if same:
         notes.append(
-            f"These classes differ only in case, spaces or the encoding of letters: {', '.join(same[:_MAX_LISTED])}; "
+            f"These classes differ only in case, spaces or the encoding of letters: {list_some(same, _MAX_LISTED)}; "
             "rename them if they are the same class."
         )
     if num_images >= _MIN_IMAGES_FOR_CLASS_NOTES and 2 * len(class_names) > num_images:
@@ -249,13 +249,13 @@ def _describe_folders(paths: _Paths, others: Sequence[str], subfolders: Callable
         folders.update(name for name in subfolders("/".join(prefix)) if not is_hidden(name))
     empty = sorted(folders - classes)
     if empty:
-        notes.append(f"These folders have no images and are not classes: {_shorten(map(quote, empty))}.")
+        notes.append(f"These folders have no images and are not classes: {list_some(map(quote, empty), _MAX_LISTED)}.")
     inner = collections.Counter("/".join(path[:2]) for path in paths.values() if len(path) > 2)
     if inner:
         notes.append(
-            f"The classes are the folders {_shorten(map(quote, sorted(classes)))}; the "
-            f"{count_of(len(inner), 'folder')} in them, "
-            f"such as {quote(next(iter(inner)))}, are not classes. To use those, pass their parent as --source."
+            f"The classes are the folders {list_some(map(quote, sorted(classes)), _MAX_LISTED)}; the "
+            f"{count_of(len(inner), 'folder')} in them, such as {quote(next(iter(inner)))}, are not classes. To use "
+            "those, pass their parent as --source."
         )
     return notes
 
@@ -266,8 +266,8 @@ def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
     if not skipped:
         return []
     counts = collections.Counter(escape(PurePosixPath(name).suffix.lower()) or "without a suffix" for name in skipped)
-    listed = [f"{count:,} {suffix}" for suffix, count in counts.most_common()]
-    text = f"Skipped {len(skipped):,} of {count_of(len(skipped) + num_images, 'file')}: {_shorten(listed)}."
+    listed = list_some((f"{count:,} {suffix}" for suffix, count in counts.most_common()), _MAX_LISTED)
+    text = f"Skipped {len(skipped):,} of {count_of(len(skipped) + num_images, 'file')}: {listed}."
     if counts.keys() & set(_OTHER_IMAGE_SUFFIXES):
         text += " To use pictures in these formats, convert them to PNG or JPEG."
     if counts.keys() & set(ARCHIVE_SUFFIXES):
@@ -277,11 +277,6 @@ def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
     if any(map(is_pickle, skipped)):
         text += f" Some are {PICKLE_ADVICE}."
     return [text]
-
-
-def _shorten(texts: Iterable[str]) -> str:
-    texts = list(texts)
-    return ", ".join(texts[:_MAX_LISTED]) + (", …" if len(texts) > _MAX_LISTED else "")
 
 
 def _split_path(name: str) -> list[str]:

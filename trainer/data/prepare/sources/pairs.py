@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from trainer.data.prepare.sources.base import Item, SelectedSource, Source
-from trainer.errors import ConfigError, DataError, count_of, quote
+from trainer.errors import ConfigError, DataError, count_of, list_some, quote
 
 SIDES = ("left", "right")
 """Halves of a file in which an input and an image are side by side."""
@@ -73,15 +73,17 @@ def pair_folders(source: Source, name: str, input_folder: str | None = None, max
     """
     folders = source.class_names
     if len(folders) != 2:
+        listed = list_some(map(quote, folders), _MAX_LISTED)
         raise DataError(
-            f"{name} has {count_of(len(folders), 'folder')} ({_list(folders)}), expected two, such as input and "
-            "target, with files of equal names; move the files, or pass --paired=side_by_side for files with both "
-            "images."
+            f"{name} has {count_of(len(folders), 'folder')} ({listed}), expected two, such as input and target, with "
+            "files of equal names; move the files, or pass --paired=side_by_side for files with both images."
         )
     if input_folder is None:
         input_folder = next((folder for folder in folders if folder.lower() in _INPUT_NAMES), folders[0])
     if input_folder not in folders:
-        raise ConfigError(f"input={quote(input_folder)} is not a folder of {name}; give {_list(folders, ' or ')}.")
+        raise ConfigError(
+            f"input={quote(input_folder)} is not a folder of {name}; give {' or '.join(map(quote, folders))}."
+        )
     input_label = folders.index(input_folder)
     inputs, images = (_indices_by_key(source, label) for label in (input_label, 1 - input_label))
     keys = [key for key in images if key in inputs]
@@ -95,7 +97,7 @@ def pair_folders(source: Source, name: str, input_folder: str | None = None, max
     if unpaired:
         text = (
             f"{name} has {count_of(len(unpaired), 'file')} without a partner of the same name in the other folder: "
-            f"{_list(unpaired)}"
+            f"{list_some(map(quote, unpaired), _MAX_LISTED)}"
         )
         if len(unpaired) > max_unpaired or not keys:
             raise DataError(f"{text}. Add or remove files, or allow more than --max_bad_images={max_unpaired}.")
@@ -130,8 +132,3 @@ def _key(item: Item, folder: str) -> str:
     if folder in parts[:-1]:
         parts.remove(folder)
     return "/".join(parts)
-
-
-def _list(names: Sequence[str], separator: str = ", ") -> str:
-    listed = separator.join(map(quote, names[:_MAX_LISTED]))
-    return listed + (f" and {len(names) - _MAX_LISTED:,} more" if len(names) > _MAX_LISTED else "")

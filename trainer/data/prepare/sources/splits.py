@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from trainer.errors import ConfigError, count_of, escape, quote
+from trainer.errors import ConfigError, count_of, escape, list_some, quote
 
 _SPLIT_WORD = r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?"
 _SPLIT_FOLDER = re.compile(rf"(?:{_SPLIT_WORD})[ _-]?(?:a|b|set|data|images)?", re.IGNORECASE)
@@ -66,8 +66,7 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
 
 def describe_counts(counts: Mapping[str, int], unit: str) -> str:
     """Returns a list such as `train (60,000 images), test (10,000 images)`."""
-    listed = [f"{escape(name)} ({count_of(count, unit)})" for name, count in list(counts.items())[:_MAX_LISTED]]
-    return ", ".join(listed) + (", …" if len(counts) > _MAX_LISTED else "")
+    return list_some((f"{escape(name)} ({count_of(count, unit)})" for name, count in counts.items()), _MAX_LISTED)
 
 
 def select_files(names: Iterable[str], wanted: Sequence[str], source: str) -> tuple[list[str], list[str]]:
