@@ -268,8 +268,10 @@ class KerasLoss(AdversarialLoss):
                 "remove it."
             )
         self._function = function
+        self._call = function.call if isinstance(function, keras.losses.Loss) else function
         self.from_logits = _from_logits(function)
         self.decision_threshold = 0.0 if self.from_logits or _is_hinge(function) else 0.5
+        self._check_takes_targets()
         self._check_reads_outputs()
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
@@ -284,6 +286,20 @@ class KerasLoss(AdversarialLoss):
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the probability of being real if D returns logits, else D's output."""
         return tf.sigmoid(logits) if self.from_logits else logits
+
+    def _check_takes_targets(self) -> None:
+        """Rejects functions that cannot be called with targets and predictions."""
+        try:
+            signature = inspect.signature(self._call)
+        except ValueError:  # some functions of C have none
+            return
+        try:
+            signature.bind(None, None)
+        except TypeError as error:
+            raise NetworkError(
+                f"the Keras loss {_name_of(self._function)} cannot be called with two arguments ({error}); define it "
+                "as a function of (y_true, y_pred), or subclass AdversarialLoss for losses of another form."
+            ) from error
 
     def _check_reads_outputs(self) -> None:
         """Rejects losses that one number per image does not change, such as those over the probabilities of classes."""
@@ -305,9 +321,8 @@ class KerasLoss(AdversarialLoss):
             )
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
-        call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
         rows = tf.reshape(outputs, [-1, 1])
-        values = tf.convert_to_tensor(call(tf.fill(tf.shape(rows), target), rows))
+        values = tf.convert_to_tensor(self._call(tf.fill(tf.shape(rows), target), rows))
         if values.shape.rank == 0 or values.shape.num_elements() not in (None, rows.shape[0]):
             raise NetworkError(
                 f"the Keras loss {_name_of(self._function)} returns shape {tuple(values.shape)} for {rows.shape[0]} "
