@@ -246,7 +246,8 @@ def test_long_settings_take_one_line_until_their_run_is_expanded(open_page, tmp_
 def test_a_narrow_page_breaks_no_word_in_the_names_of_settings_and_no_short_cell(open_page, tmp_path):
     page = open_page(page_of(make_run(tmp_path / "run")), width=390)
     page.locator("details summary").first.click()
-    count_lines = """nodes => nodes.flatMap(node => [...node.childNodes]).filter(node => node.nodeType === Node.TEXT_NODE)
+    count_lines = """nodes => nodes.flatMap(node => [...node.childNodes])
+      .filter(node => node.nodeType === Node.TEXT_NODE)
       .map(text => {
         const range = document.createRange();
         range.selectNode(text);
