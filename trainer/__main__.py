@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from trainer import signals
+from trainer import __version__, signals
 from trainer.errors import quote
+from trainer.registry import did_you_mean
 
 _COMMANDS = {
     "train": ("trainer.cli.train", "train a GAN"),
@@ -31,7 +32,7 @@ _SCRIPT = "gan-trainer"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code; without a command, lists the commands.
+    """Runs a command and returns its exit code; without a command, lists the commands. `--version` prints the version.
 
     Args:
         argv: Program, command and arguments. None for the process's own.
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in _COMMANDS:
         module = importlib.import_module(_COMMANDS[command][0])
         return module.main([f"{program} {command}", *argv[2:]])
+    if command == "--version":
+        print(f"{_SCRIPT} {__version__}")
+        return 0
     lines = [f"  {name:<10}{summary}" for name, (_, summary) in _COMMANDS.items()]
     usage = "\n".join(
         [f"{program} COMMAND [FLAGS]", "", "Commands:", *lines, "", f"{program} COMMAND --help lists flags."]
@@ -50,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from trainer.cli import app
 
         return app.run([program, _HELP[0]], usage, lambda values: None, lambda values: None)
-    print(f"error: {quote(command)} is not a command.\n{usage}", file=sys.stderr)
+    advice = did_you_mean(command, _COMMANDS, "choose one of these.")
+    print(f"error: {quote(command)} is not a command; {advice}\n\n{usage}", file=sys.stderr)
     return 2
 
 

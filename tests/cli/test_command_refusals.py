@@ -3,11 +3,14 @@
 import errno
 import json
 import os
+import shlex
 
+import numpy as np
 import pytest
 from conftest import TINY_MLP
 from refusals import check_command_refusal
 
+import trainer
 import trainer.__main__ as commands
 from trainer import task
 
@@ -34,11 +37,11 @@ def content(folder):
 @pytest.mark.parametrize(
     ("flags", "mentions"),
     [
-        (["--setps=3"], ("setps", "steps")),
+        (["--setps=3"], ("setps", "--steps")),
         (["--nobalance_classes=1"], ("nobalance_classes=1",)),
         (["--recipe=json:loads"], ("recipe", "json:loads", "TrainConfig")),
         (["--recipe=os:urandom"], ("recipe", "os:urandom", "TrainConfig")),
-        (["--job_dir"], ("job_dir",)),
+        (["--job_dir"], ("--job_dir=",)),
         (["--steps=3.5"], ("steps", "3.5")),
         (["steps=3"], ("steps=3", "--")),
         (["--recipe=vanila"], ("recipe", "vanila", "vanilla")),
@@ -66,6 +69,29 @@ def test_bad_flags_exit_with_2_and_leave_no_run(flags, mentions, tmp_path, capsy
     argv = ["task", f"--job_dir={tmp_path / 'run'}", *TINY, *flags]
     check_command_refusal(task.main, argv, capsys, 2, *mentions)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["prepare", "inspect", "evaluate", "generate", "export", "report", "explore"])
+def test_a_path_without_a_flag_is_named_before_missing_flags(command, capsys):
+    check_command_refusal(commands.main, ["trainer", command, "my photos"], capsys, 2, "my photos", "--name=value")
+
+
+def test_an_unknown_command_suggests_the_nearest_one(capsys):
+    assert commands.main(["trainer", "trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys):
+    assert commands.main(["trainer", "--version"]) == 0
+    assert capsys.readouterr().out.split() == ["gan-trainer", trainer.__version__]
+
+
+def test_the_next_command_after_prepare_quotes_paths(tmp_path, capsys):
+    rng, source, out = np.random.default_rng(0), tmp_path / "pixels.npy", tmp_path / "my photos"
+    np.save(source, rng.integers(0, 256, (4, 8, 8, 1), np.uint8))
+    assert commands.main(["trainer", "prepare", f"--source={source}", f"--out={out}"]) == 0
+    command = json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
+    assert shlex.split(command)[-2:] == [f"--dataset={out}", "--job_dir=runs/my photos"]
 
 
 COMMANDS = ("train", "prepare", "merge", "inspect", "evaluate", "generate", "export", "local", "submit", "jobs")

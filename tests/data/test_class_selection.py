@@ -41,6 +41,11 @@ def test_the_nearest_class_is_listed_first():
     assert all(message.index("cat") < message.index(name) for name in ("dog", "10"))
 
 
+def test_the_classes_of_a_message_have_their_numbers():
+    names = ["daisy", "dandelion", "rose"]
+    check_refusal(lambda: select_classes(("roses",), names, "data/flowers"), ConfigError, "rose (2), daisy (0)")
+
+
 def test_a_class_selected_twice_is_refused():
     check_refusal(lambda: select_classes(("cat", 3), NAMES, "pets"), ConfigError, "classes", "cat")
 

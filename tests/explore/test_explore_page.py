@@ -147,3 +147,17 @@ def test_moves_of_fixed_points_apply_once_between_them(open_page):
     assert picture_of(page) == moved_again and slider.input_value() == "0"
     page.locator("input[value=seed]").check()
     assert picture_of(page) == moved and slider.input_value() == "3"
+
+
+@pytest.mark.parametrize("base", ["seed", "corners"])
+def test_a_bad_seed_is_explained_and_not_sent(open_page, base):
+    page, sent = open_page(), []
+    page.locator(f"input[value={base}]").check()
+    before = picture_of(page)
+    page.on("request", lambda request: sent.append(request.url))
+    for text in ("", "-1", "1.5", "100000000"):
+        page.locator(f"[data-base={base}] input").first.fill(text)
+        assert "from 0 to 99999999" in page.locator("#status").inner_text()
+    assert picture_of(page) == before and sent == []
+    page.locator(f"[data-base={base}] input").first.fill("11")
+    assert picture_of(page) != before and page.locator("#status").inner_text() == ""

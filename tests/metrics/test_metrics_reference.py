@@ -68,6 +68,14 @@ def test_the_metrics_equal_an_independent_implementation(
     assert all(type(value) is float for value in values.values())
 
 
+def test_the_kernel_distance_of_subsets_of_all_samples_has_no_deviation():
+    random = np.random.Generator(np.random.PCG64(6))
+    real, fake = (random.normal(size=(203, 20)).astype(np.float32) for _ in range(2))
+    subsets = [random_subsets(203, 203, seed) for seed in (0, 1)]
+    values = compare(feature_statistics(real, "real", subsets[0]), feature_statistics(fake, "fake", subsets[1]))
+    assert values["kid_std"] == 0.0 != values["kid"]
+
+
 @pytest.mark.parametrize("max_pairs", [25 * 25, 10_000])
 def test_samples_that_are_equal_have_distance_zero(max_pairs, monkeypatch):
     monkeypatch.setattr(pairwise, "_MAX_PAIRS", max_pairs)

@@ -256,7 +256,7 @@ def _(scene):
     assert gan.step == 6 and gan.divergence.num_rollbacks == 0
 
 
-REFUSED["What is no callback"] = lambda scene: refused(
+REFUSED["An object that is no callback"] = lambda scene: refused(
     lambda: scene.fit(callbacks=[callbacks.History]), ConfigError, "callbacks[0]", "History"
 )
 

@@ -10,7 +10,7 @@ from keras import Sequential, layers
 from refusals import check_refusal
 
 from trainer import GAN
-from trainer.errors import NetworkError
+from trainer.errors import DataError, NetworkError
 from trainer.models import losses
 from trainer.models.validation import check_expects, check_reaches
 
@@ -90,11 +90,47 @@ def test_a_generator_must_reach_the_range_of_the_images():
         check_reaches(network, (-1.0, 1.0))
 
 
-def sigmoid_gan(loss="non_saturating", **settings):
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_a_generator_that_makes_no_negative_values_is_refused_for_images_with_them(activation):
+    network = ending(layers.Dense(1, activation))
+    check_refusal(lambda: check_reaches(network, (-1.0, 1.0)), NetworkError, "generator", activation, "-1")
+    check_reaches(network, (0.0, 1.0))
+
+
+def test_a_tanh_for_images_without_negative_values_logs_a_warning(caplog):
+    tanh = ending(layers.Dense(1, "tanh"))
+    check_reaches(tanh, (-1.0, 1.0))
+    assert not caplog.records
+    check_reaches(tanh, (0.0, 1.0))
+    assert all(word in caplog.text for word in ("tanh", "from 0 to 1", "-1..1"))
+
+
+def test_a_generator_with_two_outputs_is_refused():
+    latents = keras.Input((6,))
+    image = layers.Reshape((2, 2, 1))(layers.Dense(4, "tanh")(latents))
+    gan = sigmoid_gan(generator=lambda: keras.Model(latents, [image, layers.Identity()(image)]))
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    check_refusal(lambda: gan.fit(images, batch_size=2, verbose=0), NetworkError, "generator", "output")
+
+
+def test_a_loss_that_does_not_take_targets_and_predictions_is_refused():
+    for function in (lambda predictions: predictions, lambda real, fake, weights: real):
+        check_refusal(functools.partial(losses.get, function), NetworkError, "<lambda>", "y_true, y_pred")
+    losses.get(lambda target, output, weight=1.0: weight * (target - output))
+
+
+def test_the_first_image_with_a_value_that_is_not_finite_is_named():
+    images = np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 2, 2, 1)
+    images[2, 1, 0, 0] = np.nan
+    gan = sigmoid_gan()
+    check_refusal(lambda: gan.fit(images, batch_size=2, verbose=0), DataError, "x[2]")
+
+
+def sigmoid_gan(loss="non_saturating", generator=None, **settings):
     """A GAN whose generator ends in a sigmoid and its discriminator in a logit."""
     pixels = layers.Dense(4, "sigmoid"), layers.Reshape((2, 2, 1))
     networks = {
-        "generator": lambda: ending(*pixels),
+        "generator": generator or (lambda: ending(*pixels)),
         "discriminator": lambda: Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1)]),
     }
     gan = GAN(6, networks=networks, **settings)

@@ -241,3 +241,18 @@ def test_long_settings_take_one_line_until_their_run_is_expanded(open_page, tmp_
     page.keyboard.press("Enter")
     assert json.loads(cell.inner_text()) in options and cell.get_attribute("title") == cell.inner_text()
     assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+
+
+def test_a_narrow_page_breaks_no_word_in_the_names_of_settings_and_no_short_cell(open_page, tmp_path):
+    page = open_page(page_of(make_run(tmp_path / "run")), width=390)
+    page.locator("details summary").first.click()
+    count_lines = """nodes => nodes.flatMap(node => [...node.childNodes])
+      .filter(node => node.nodeType === Node.TEXT_NODE)
+      .map(text => {
+        const range = document.createRange();
+        range.selectNode(text);
+        return range.getClientRects().length;
+      })"""
+    for cells in ("th code", "td:has-text('lower is better')"):
+        lines = page.locator(cells).evaluate_all(count_lines)
+        assert lines and set(lines) == {1}, cells

@@ -11,9 +11,11 @@ from conftest import tiny_model
 from hostile import tree
 from refusals import check_refusal
 
-from trainer.errors import DivergenceError
+from trainer.errors import DivergenceError, StorageError
 from trainer.serving import saved_model
+from trainer.serving.served_model import ServedModel
 from trainer.storage import locate
+from trainer.storage.local import LocalLocation
 
 METADATA = "assets.extra/run.json"
 DATA = "variables/variables.data-00000-of-00001"
@@ -110,3 +112,16 @@ def test_a_finished_run_replaces_a_damaged_model(tmp_path):
     assert train("digits", tmp_path / "run", *flags) == 0
     assert tf.saved_model.load(str(model)).signatures
     assert saved_model.read_metadata(locate(model))["step"] == 2
+
+
+def test_the_directory_of_a_run_is_refused_with_the_path_of_its_model(model, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    check_refusal(
+        lambda: ServedModel.load(LocalLocation(tmp_path)), StorageError, str(tmp_path), str(tmp_path / "model")
+    )
+
+
+@pytest.mark.parametrize("name", ["generator.keras", "generator.onnx", "generator.tflite"])
+def test_a_model_in_another_format_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"content")
+    check_refusal(lambda: ServedModel.load(LocalLocation(tmp_path)), StorageError, str(tmp_path), name, "savedmodel")

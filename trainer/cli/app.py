@@ -13,6 +13,7 @@ from typing import TextIO
 from absl import flags
 
 from trainer import signals
+from trainer.config.fields import join_words
 from trainer.config.flags import explain, with_underscores
 from trainer.errors import ConfigError, ExitCode, TrainerError, escape, quote, shorten
 from trainer.logging import discard_output, install_handler, is_terminal, log_fields, prepare_streams
@@ -40,7 +41,7 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
     """
     file = locate(name)
     if PurePosixPath(file.name).suffix not in kinds:
-        raise ConfigError(f"--{flag}={name} has an unknown extension; write {' or '.join(kinds.values())}.")
+        raise ConfigError(f"--{flag}={name} has an unknown extension; write {join_words([*kinds.values()])}.")
     if isinstance(file, LocalLocation):
         _check_parent(flag, file)
         if file.path.exists() and not file.path.is_file():
@@ -164,6 +165,8 @@ def _parse(argv: Sequence[str], values: flags.FlagValues, takes_words: bool) -> 
     """Parses the flags, and returns the other arguments. The arguments are those of `run`."""
     values.set_gnu_getopt(takes_words)  # flags may follow other arguments
     arguments = [argv[0], *(with_underscores(argument) for argument in argv[1:])]
+    if not takes_words and len(argv) > 1 and not argv[1].startswith("-"):  # before absl misses required flags
+        raise _not_a_flag(argv[1])
     try:
         words = values(arguments)[1:]
     except flags.Error:
@@ -175,8 +178,12 @@ def _parse(argv: Sequence[str], values: flags.FlagValues, takes_words: bool) -> 
         if isinstance(value, float) and not math.isfinite(value):  # absl's bounds accept NaN
             raise ConfigError(f"--{name}={value} is not a finite number; give a number, such as 0.5.")
     if words and not takes_words:
-        raise ConfigError(f"{quote(words[0])} is not a flag; write flags as --name=value.")
+        raise _not_a_flag(words[0])
     return words
+
+
+def _not_a_flag(word: str) -> ConfigError:
+    return ConfigError(f"{quote(word)} is not a flag; write flags as --name=value.")
 
 
 def _has_reader(stream: TextIO) -> bool:

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import secrets
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,8 @@ def _check_instances(resource: Resource, name: str, instances: Sequence[dict[str
 def _command(client: ModelClient, job: Resource, out: Location) -> str:
     endpoint = client.endpoint
     number = job.name.rpartition("/")[2]
-    return f"python -m trainer batch --job={number} --out={out} --project={endpoint.project} --region={endpoint.region}"
+    out_flag = shlex.quote(f"--out={out}")
+    return f"python -m trainer batch --job={number} {out_flag} --project={endpoint.project} --region={endpoint.region}"
 
 
 def _collect(client: ModelClient, job: Resource, out: Location) -> None:

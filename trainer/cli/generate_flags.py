@@ -6,6 +6,7 @@ from absl import flags as absl_flags
 
 from trainer.cli import app
 from trainer.config import flags as config_flags
+from trainer.config.fields import join_words
 from trainer.errors import ConfigError, quote
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
@@ -154,10 +155,10 @@ def parse_out(text: str, mode: str) -> tuple[Location, str]:
     is_existing = isinstance(out, LocalLocation) and out.path.is_dir() and suffix not in _IMAGES | _ANIMATIONS
     if text.endswith("/") or not suffix or is_existing:
         if FOLDER not in kinds:
-            raise ConfigError(f"--out={text} is a folder; with --{mode}, write {' or '.join(kinds.values())}.")
+            raise ConfigError(f"--out={text} is a folder; with --{mode}, write {join_words([*kinds.values()])}.")
         return app.output_folder("out", text), FOLDER
     if suffix in _ANIMATIONS and not mode:
         raise ConfigError(f"--out={text} is an animation; pass --walk=SECONDS too, or write a .png.")
     if mode and suffix not in kinds:
-        raise ConfigError(f"--out={text} does not fit --{mode}; write {' or '.join(kinds.values())}.")
+        raise ConfigError(f"--out={text} does not fit --{mode}; write {join_words([*kinds.values()])}.")
     return app.output_file("out", text, kinds), suffix

@@ -1,6 +1,7 @@
 """The `merge` command."""
 
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
@@ -57,7 +58,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
             spec, progress = merge_shards(plan, folder, values.name or folder.name, scratch, on_progress)
     messages.log_result(spec, progress, out)
     training_flags = example_flags.training_flags(bool(spec.input_channels), bool(spec.condition_names))
-    _logger.info(f"To train: python -m trainer.task {training_flags} --dataset={out} --job_dir=runs/{folder.name}")
+    paths = shlex.join([f"--dataset={out}", f"--job_dir=runs/{folder.name}"])
+    _logger.info(f"To train: python -m trainer.task {training_flags} {paths}")
 
 
 def main(argv: list[str]) -> int:

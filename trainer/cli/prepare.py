@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -175,16 +176,18 @@ def run_command(values: absl_flags.FlagValues) -> None:
     if values.source_b is None:
         _prepare(values.source, out, options, part, beam_options, values)
         flags = example_flags.training_flags(example_flags.is_paired(values), values.conditions is not None)
-        training_flags = f"{flags} --dataset={out}"
+        training_flags = f"{flags} {shlex.quote(f'--dataset={out}')}"
     else:
         _prepare(values.source, f"{out}/a", options, part, beam_options, values)
         _prepare(values.source_b, f"{out}/b", options, part, beam_options, values)
-        training_flags = f"--recipe=cyclegan --dataset={out}/a --dataset_b={out}/b"
+        datasets = shlex.join([f"--dataset={out}/a", f"--dataset_b={out}/b"])
+        training_flags = f"--recipe=cyclegan {datasets}"
     if values.dry_run or not part.is_chief:
         return
     if statistics_config is not None:
         _compute_statistics(statistics_config)
-    _logger.info(f"To train: python -m trainer.task {training_flags} --job_dir=runs/{locate(out).name}")
+    job_dir = shlex.quote(f"--job_dir=runs/{locate(out).name}")
+    _logger.info(f"To train: python -m trainer.task {training_flags} {job_dir}")
 
 
 def main(argv: list[str]) -> int:

@@ -91,7 +91,7 @@ def _has_type(value: Any, hint: Any) -> bool:
 def _describe_type(hint: Any) -> str:
     """Returns the annotation of a setting in words."""
     if isinstance(hint, types.UnionType):
-        return _join_words([_describe_type(member) for member in typing.get_args(hint)])
+        return join_words([_describe_type(member) for member in typing.get_args(hint)])
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "none"}
     words |= {tuple: "a list of words or numbers", Mapping: "a JSON object"}
     return words[typing.get_origin(hint) or hint]
@@ -110,7 +110,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """
     allowed = list(choices)
     if value not in allowed:
-        raise ConfigError(f"{name}={quote(plain(value))} is unknown; choose {_join_words(allowed)}.")
+        raise ConfigError(f"{name}={quote(plain(value))} is unknown; choose {join_words(allowed)}.")
 
 
 def check_number(
@@ -159,7 +159,7 @@ def check_seed(seed: Any) -> None:
     check_number("seed", seed, whole=True, minimum=-(2**63), maximum=2**63 - 1)
 
 
-def _join_words(words: list[Any]) -> str:
+def join_words(words: list[Any]) -> str:
     """Returns words as a list in prose: `a, b or c`."""
     texts = [str(word).lower() if isinstance(word, bool) else str(word) for word in words]
     return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

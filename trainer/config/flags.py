@@ -9,9 +9,10 @@ from typing import Any
 
 from absl import flags
 
+from trainer.config.fields import join_words
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError, quote
-from trainer.registry import did_you_mean
+from trainer.registry import nearest_name
 from trainer.storage import documents, parse_json
 
 _MAX_NAME_LENGTH = 100
@@ -135,8 +136,11 @@ def explain(error: flags.Error, values: flags.FlagValues) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname == "help":
             return "--help takes no value; write --help alone."
-        advice = did_you_mean(error.flagname, list(values), "--help lists the flags.")
-        return f"--{error.flagname} is not a flag; {advice}"
+        nearest = nearest_name(error.flagname, list(values))
+        question = f"did you mean --{nearest}? " if nearest else ""
+        return f"--{error.flagname} is not a flag; {question}--help lists the flags."
+    if (match := re.match(r"Missing value for flag --?(\w+)$", str(error))) and match[1] in values:
+        return f"--{match[1]} has no value; write --{match[1]}=VALUE."
     match = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
     if match is None or match[1] not in values:
         return f"{' '.join(str(error).split()).rstrip('.')}; write --name=value."
@@ -144,7 +148,7 @@ def explain(error: flags.Error, values: flags.FlagValues) -> str:
     if values[name].value is None and value == "None":
         return f"--{name} is missing; write --{name}=VALUE."
     parser = values[name].parser
-    choices = " or ".join(parser.enum_values) if isinstance(parser, flags.EnumParser) else "true or false"
+    choices = join_words(parser.enum_values if isinstance(parser, flags.EnumParser) else ["true", "false"])
     expected = parser.syntactic_help or choices
     return f"--{name}={quote(value)[1:-1]} does not fit; --{name} takes {expected}."
 

@@ -88,13 +88,15 @@ def _class_number(
     if number is not None:
         return number
     text = str(selected)
-    nearest = sorted(class_names, key=lambda name: -difflib.SequenceMatcher(None, text, name).ratio())
-    listed = list_some(nearest, _MAX_LISTED)
     if len(class_names) == 1:
-        raise ConfigError(f"{setting}={quote(selected)} is not a class of {source}, which has only {listed}; omit it.")
+        raise ConfigError(
+            f"{setting}={quote(selected)} is not a class of {source}, which has only {class_names[0]}; omit it."
+        )
+    nearest = sorted(enumerate(class_names), key=lambda pair: -difflib.SequenceMatcher(None, text, pair[1]).ratio())
+    listed = list_some((f"{name} ({number})" for number, name in nearest), _MAX_LISTED)
     raise ConfigError(
         f"{setting}={quote(selected)} is not one of the {count_of(len(class_names), 'class')} of {source}; give a "
-        f"name or a number from 0 to {len(class_names) - 1}: {listed}."
+        f"name or its number, from 0 to {len(class_names) - 1}: {listed}."
     )
 
 

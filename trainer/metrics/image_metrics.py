@@ -31,8 +31,7 @@ class ImageMetrics(Suite):
     are comparable if the names, the real images and `weights_sha256` are equal.
 
     The kernel distance is the mean over 100 random subsets of 1,000 real and 1,000 fake images, or as many as there
-    are real images. `kid_std` is the standard deviation over these subsets. If all subsets contain all images, it is 0
-    up to rounding.
+    are real images. `kid_std` is the standard deviation over these subsets. If all subsets contain all images, it is 0.
     """
 
     num_samples: int

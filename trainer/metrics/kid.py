@@ -10,6 +10,8 @@ NUM_SUBSETS = 100
 """Number of subsets over which the image metrics average."""
 MAX_SUBSET_SIZE = 1000
 """Number of samples of a subset of a set that is large enough."""
+_ROUNDING = 1e-12
+"""Deviation, as a share of the kernel's mean, up to which subsets count as equal."""
 
 
 class KernelDistance(NamedTuple):
@@ -18,7 +20,7 @@ class KernelDistance(NamedTuple):
     mean: float
     """Mean over the subsets."""
     deviation: float
-    """Standard deviation over the subsets; 0 for a single one."""
+    """Standard deviation over the subsets; 0 for a single one, and for several with the same samples."""
 
 
 def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> KernelDistance:
@@ -30,7 +32,9 @@ def kid_from_stats(real: SelfStats, fake: SelfStats, cross: CrossStats) -> Kerne
     Source: arXiv 1801.01401, section 4.
     """
     distances = real.kernel_means + fake.kernel_means - 2.0 * cross.kernel_means
-    return KernelDistance(float(distances.mean()), float(distances.std()))
+    deviation = float(distances.std())
+    is_rounding = deviation <= _ROUNDING * float(np.abs(cross.kernel_means).max())
+    return KernelDistance(float(distances.mean()), 0.0 if is_rounding else deviation)
 
 
 def random_subsets(num_samples: int, size: int, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 Shapes: `N` images, `H W C` an image, `K` classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +44,10 @@ def read_images(
     low = min(float(array.min()) for array in floats)
     high = max(float(array.max()) for array in floats)
     if not np.isfinite(low + high):
-        raise DataError(f"{names} has values that are not finite; remove them before training.")
+        raise DataError(
+            f"{names} has values that are not finite, first in {_first_not_finite(domains, images)}; remove or replace "
+            "them before training."
+        )
     if user_range:
         _check_user_range(low, high, user_range, names)
         return images, user_range
@@ -58,6 +61,16 @@ def read_images(
             "model."
         )
     return images, image_range
+
+
+def _first_not_finite(domains: Mapping[str, object], images: Sequence[np.ndarray]) -> str:
+    """Returns the name of the first image with a value that is not finite, such as `x[3]`."""
+    return next(
+        f"{name}[{number}]"
+        for name, array in zip(domains, images, strict=True)
+        for number, image in enumerate(array)
+        if not np.isfinite(image).all()
+    )
 
 
 def as_images(x: object, name: str = "x", user_range: Range | None = None) -> np.ndarray:

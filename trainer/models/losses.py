@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from trainer.errors import ConfigError, NetworkError
+from trainer.models.keras_losses import call_of, check_takes_targets, from_logits_of, is_hinge, name_of
 from trainer.registry import Registry
 
 
@@ -264,12 +265,14 @@ class KerasLoss(AdversarialLoss):
     def __init__(self, function: Callable[..., Any]):
         if getattr(function, "reduction", None) == "sum":
             raise NetworkError(
-                f"the Keras loss {_name_of(function)} has reduction=sum, but losses are averaged over the batch; "
+                f"the Keras loss {name_of(function)} has reduction=sum, but losses are averaged over the batch; "
                 "remove it."
             )
-        self._function = function
-        self.from_logits = _from_logits(function)
-        self.decision_threshold = 0.0 if self.from_logits or _is_hinge(function) else 0.5
+        check_takes_targets(function)
+        self._name = name_of(function)
+        self._call = call_of(function)
+        self.from_logits = from_logits_of(function)
+        self.decision_threshold = 0.0 if self.from_logits or is_hinge(function) else 0.5
         self._check_reads_outputs()
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
@@ -299,44 +302,21 @@ class KerasLoss(AdversarialLoss):
             is_constant = True
         if is_constant:
             raise NetworkError(
-                f"the Keras loss {_name_of(self._function)} does not depend on the one number per image that the "
+                f"the Keras loss {self._name} does not depend on the one number per image that the "
                 "discriminator returns, so that nothing would be learned; use a loss on one number, such as "
                 "keras.losses.BinaryCrossentropy(from_logits=True)."
             )
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
-        call = self._function.call if isinstance(self._function, keras.losses.Loss) else self._function
         rows = tf.reshape(outputs, [-1, 1])
-        values = tf.convert_to_tensor(call(tf.fill(tf.shape(rows), target), rows))
+        values = tf.convert_to_tensor(self._call(tf.fill(tf.shape(rows), target), rows))
         if values.shape.rank == 0 or values.shape.num_elements() not in (None, rows.shape[0]):
             raise NetworkError(
-                f"the Keras loss {_name_of(self._function)} returns shape {tuple(values.shape)} for {rows.shape[0]} "
+                f"the Keras loss {self._name} returns shape {tuple(values.shape)} for {rows.shape[0]} "
                 "predictions, expected one number each; do not average over the batch."
             )
         return tf.reshape(values, tf.shape(outputs))
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
 def _is_constant(values: tf.Tensor) -> bool:
     return float(tf.reduce_max(values) - tf.reduce_min(values)) < _MIN_DIFFERENCE
-
-
-def _is_hinge(function: Callable[..., Any]) -> bool:
-    """Returns whether a Keras loss treats the target 0 as -1."""
-    hinges = keras.losses.Hinge, keras.losses.SquaredHinge
-    return isinstance(function, hinges) or function in (keras.losses.hinge, keras.losses.squared_hinge)
-
-
-def _from_logits(function: Callable[..., Any]) -> bool | None:
-    """Returns the `from_logits` of a Keras loss; None if it has no such argument."""
-    keywords = getattr(function, "_fn_kwargs", None) or getattr(function, "keywords", None) or {}
-    if "from_logits" in keywords:
-        return bool(keywords["from_logits"])
-    if hasattr(function, "from_logits"):
-        return bool(function.from_logits)
-    target = function.call if isinstance(function, keras.losses.Loss) else function
-    parameter = inspect.signature(target).parameters.get("from_logits")
-    return None if parameter is None else bool(parameter.default)

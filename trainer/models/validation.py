@@ -3,6 +3,8 @@
 Shapes: `B` images of a replica, `P` patches, `Z` latent size, `K` classes.
 """
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +17,8 @@ from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.models.losses import AdversarialLoss
 from trainer.networks.layers import EqualizedConv2D, ModulatedConv2D
 
+_logger = logging.getLogger(__name__)
+
 _CONVOLUTIONS = (
     *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
     *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
@@ -25,7 +29,11 @@ _OWN_CONVOLUTIONS = EqualizedConv2D, ModulatedConv2D
 _ACTIVATED_LAYERS = keras.layers.Activation, keras.layers.Dense, *_CONVOLUTIONS
 _RESHAPING_LAYERS = keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Identity
 _POLICIES: dict[str, str] = {Precision.FLOAT32: "float32", Precision.BFLOAT16: "mixed_bfloat16"}
-_OUTPUT_RANGES = {keras.activations.sigmoid: (0.0, 1.0), keras.activations.tanh: (-1.0, 1.0)}
+_OUTPUT_RANGES = {
+    **dict.fromkeys((keras.activations.sigmoid, keras.activations.hard_sigmoid), (0.0, 1.0)),
+    **dict.fromkeys((keras.activations.tanh, keras.activations.softsign), (-1.0, 1.0)),
+    **dict.fromkeys((keras.activations.relu, keras.activations.softplus), (0.0, math.inf)),
+}
 
 
 Shape = tuple[int | None, ...]
@@ -170,7 +178,10 @@ def check_expects(loss: AdversarialLoss, discriminator: keras.layers.Layer) -> N
 
 
 def check_reaches(generator: keras.layers.Layer, image_range: tuple[float, float]) -> None:
-    """Rejects a generator that ends in a sigmoid or tanh if images have values outside of its range."""
+    """Rejects a generator whose last activation cannot reach all values of the images.
+
+    A tanh for images from 0 to 1 reaches them, but also makes values that no image has: the function logs a warning.
+    """
     last = _last_activation(generator)
     if last is None or last not in _OUTPUT_RANGES:
         return
@@ -180,6 +191,11 @@ def check_reaches(generator: keras.layers.Layer, image_range: tuple[float, float
             f"the generator ends in {last.__name__}, from {low:g} to {high:g}, but the images are from "
             f"{image_range[0]:g} to {image_range[1]:g}; change that activation, or the range of the images: "
             "image_range for uint8 images, the values themselves for float images."
+        )
+    if low < 0 <= image_range[0]:
+        _logger.warning(
+            f"The generator ends in {last.__name__}, from {low:g} to {high:g}, but the images are from "
+            f"{image_range[0]:g} to {image_range[1]:g}; end it in a sigmoid, or scale the images to {low:g}..{high:g}."
         )
 
 
@@ -219,7 +235,10 @@ def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...]
             f"with one keras.Input({shape}), or use ConditionalGAN for labels."
         )
     if expected and len(expected[0]) == len(shape) and not matches(expected[0], shape):
-        raise DataError(f"x has images of shape {shape}, but the discriminator takes {expected[0]}.")
+        raise DataError(
+            f"x has images of shape {shape}, but the discriminator takes {expected[0]}; start it with "
+            f"keras.Input({shape}), or change the shape of x."
+        )
 
 
 def matches(expected: Shape, actual: Shape) -> bool:
@@ -233,6 +252,11 @@ def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
     fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
     if fake == (*real, 1):
         raise DataError(f"x has images of shape {real}, but the generator makes {fake}; pass x[..., numpy.newaxis].")
+    if fake[1:] == real:  # Keras's list of several outputs as one tensor
+        raise NetworkError(
+            f"the generator makes several images of shape {real} for the latents of one image; return a keras.Model "
+            "with one output."
+        )
     if fake != real:
         raise NetworkError(
             f"the generator makes images of shape {fake}, but x has images of shape {real}; change the last layers of "

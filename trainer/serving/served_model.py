@@ -26,6 +26,7 @@ from trainer.registry import check_known
 from trainer.serving import saved_model
 from trainer.storage import Location, documents, scratch_folder
 from trainer.storage.local import LocalLocation
+from trainer.storage.run_directory import MODEL
 
 _INSTANCES, _PARAMETERS = "instances", "parameters"
 _REMEDY = 'send {"instances": [{"seed": 0}]}, as docs/serving.md describes'
@@ -64,6 +65,23 @@ class PredictionRequest:
 
     instances: Sequence[Mapping[str, Any]]
     parameters: Mapping[str, Any]
+
+
+_OTHER_FORMATS = ".keras", ".onnx", ".tflite"
+"""Ends of the names of exported models that cannot be served."""
+
+
+def _check_is_saved_model(location: Location, names: Sequence[str]) -> None:
+    """Rejects a folder whose files are those of a run, or of a model in another format."""
+    if saved_model.SAVED_MODEL in names:
+        return
+    if f"{MODEL}/{saved_model.SAVED_MODEL}" in names:
+        raise StorageError(f"{location} is the directory of a run; give the model in it, {location / MODEL}.")
+    other = next((name for name in names if name.endswith(_OTHER_FORMATS)), None)
+    if other is not None:
+        raise StorageError(
+            f"{location} has {other}, but only a SavedModel can be served; export one with --format=savedmodel."
+        )
 
 
 class ServedModel:
@@ -111,6 +129,7 @@ class ServedModel:
         """
         with scratch_folder() as scratch:  # the variables are in memory after the load
             names = [entry.name for entry in location.entries()]
+            _check_is_saved_model(location, names)  # before large files of another kind are copied
             for name in names:
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             location.download({name: scratch / name for name in names})

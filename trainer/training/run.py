@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 
@@ -239,8 +240,9 @@ class Run:
         if self._exported_step is not None:
             _logger.info(f"SavedModel of step {self._exported_step}: {display_path(directory.model)}.")
         recipe = self._config.recipe
-        flag = f" --recipe={recipe}" if recipes.is_custom(recipe) and is_remote(directory.name) else ""
-        _logger.info(f"Generate more: python -m trainer generate --job_dir={directory.name}{flag} --out=grid.png")
+        flags = [f"--recipe={recipe}"] if recipes.is_custom(recipe) and is_remote(directory.name) else []
+        command = shlex.join(["generate", f"--job_dir={directory.name}", *flags, "--out=grid.png"])
+        _logger.info(f"Generate more: python -m trainer {command}")
 
     @contextlib.contextmanager
     def cluster_failures_abort(self) -> Iterator[None]:

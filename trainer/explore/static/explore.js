@@ -42,6 +42,16 @@ function corners() {
   return [...byId("corners").querySelectorAll("input")].map((input) => input.valueAsNumber);
 }
 
+function inputProblem() {
+  const isInvalid = document.querySelector(`[data-base=${baseName()}] input:invalid`) !== null;
+  return isInvalid ? `Enter a seed: a whole number from 0 to ${facts.max_seed}.` : "";
+}
+
+function showStatus(text, isProblem = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("problem", isProblem);
+}
+
 // Sends at most one request at a time. While one is under way, only the newest of the others is kept.
 class Requests {
   constructor(address, show) {
@@ -55,7 +65,7 @@ class Requests {
     this.next = content;
     if (this.isBusy) return;
     this.isBusy = true;
-    byId("status").textContent = "Generating…";
+    showStatus("Generating…");
     let problem = "";
     while (this.next !== null) {
       const sent = this.next;
@@ -70,7 +80,7 @@ class Requests {
       }
     }
     this.isBusy = false;
-    byId("status").textContent = problem;
+    showStatus(inputProblem() || problem, true);
   }
 }
 
@@ -103,11 +113,15 @@ function update(changesMap = true) {
   byId("choices").hidden = base === "between";
   byId("truncation").disabled = !byId("truncates").checked;
   for (const row of document.querySelectorAll(".slider")) {
-    row.querySelector("output").textContent = row.querySelector("input").valueAsNumber.toFixed(2);
+    row.querySelector("output").textContent = row.querySelector("input[type=range]").valueAsNumber.toFixed(2);
   }
   byId("marker").style.left = `${100 * state.x}%`;
   byId("marker").style.top = `${100 * state.y}%`;
   byId("place").textContent = `x ${state.x.toFixed(2)}, y ${state.y.toFixed(2)}`;
+  if (inputProblem()) {
+    showStatus(inputProblem(), true);
+    return;
+  }
   const current = point();
   images.send(current);
   if (base === "corners" && changesMap) maps.send(current);

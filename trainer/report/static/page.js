@@ -46,7 +46,7 @@ function section(title, ...children) {
 function table(headings, rows, caption) {
   const head = headings.map((heading) => element("th", {scope: "col", class: heading.isNumber && "number"}, heading.text));
   const body = rows.map((row) => element("tr", {class: row.isChanged && "changed"}, row.cells.map((cell, index) =>
-    element(index ? "td" : "th", {scope: !index && "row", class: headings[index].isNumber && "number"}, cell))));
+    element(index ? "td" : "th", {scope: !index && "row", class: headings[index].isNumber ? "number" : headings[index].isShort && "short"}, cell))));
   return element("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": caption},
     element("table", {}, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));
 }
@@ -348,7 +348,7 @@ function runCharts(run) {
 }
 
 function groupTitle(group) {
-  return {loss: "Losses", images_per_sec: "Throughput in images per second", penalty: "Penalties"}[group] || shortName(group);
+  return {loss: "Losses", images_per_sec: "Throughput in images per second", penalty: "Penalties", accuracy: "Accuracy", score: "Mean output of the discriminator"}[group] || shortName(group);
 }
 
 function picture(url, alt) {
@@ -406,17 +406,22 @@ function bestGrid(run) {
 function metricTable(run) {
   if (!run.metrics.length) return element("p", {class: "muted"}, "The run has not been evaluated yet.");
   const goals = {MINIMIZE: "lower is better", MAXIMIZE: "higher is better"};
-  const headings = [{text: "Metric"}, ...["First", "Last", "Best", "At step", "Real images"].map((text) => ({text, isNumber: true})), {text: "Goal"}];
-  const rows = run.metrics.map((row) => ({cells: [shortName(row.name) + (row.name === run.monitor ? " ★" : ""), number(row.first), number(row.last),
+  const headings = [{text: "Metric"}, ...["First", "Last", "Best", "At step", "Real images"].map((text) => ({text, isNumber: true})), {text: "Goal", isShort: true}];
+  const rows = run.metrics.map((row) => ({cells: [shortName(row.name) + (row.name === run.monitor ? "\u00a0★" : ""), number(row.first), number(row.last),
     number(row.best), number(row.best_step), number(row.real_vs_real), goals[row.goal] || "–"]}));
   return [table(headings, rows, "Metrics"), element("p", {class: "muted"},
     "★ selects the best checkpoint. Real images are compared with other real images: a perfect generator reaches about this value.")];
 }
 
+// The parts of a name with places between them where a line may break.
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, index) => index ? [element("wbr"), part] : [part]);
+}
+
 function settingsTable(run) {
   const headings = [{text: "Setting"}, {text: "Value"}, {text: "Recipe"}];
   const rows = (settings) => settings.map((row) => ({isChanged: row.differs, cells: [
-    element("code", {}, row.name), element("code", {}, row.value), row.differs ? element("span", {}, "changed from ", element("code", {}, row.recipe)) : row.recipe === null ? "unknown" : "same"]}));
+    element("code", {}, breakable(row.name)), element("code", {}, row.value), row.differs ? element("span", {}, "changed from ", element("code", {}, row.recipe)) : row.recipe === null ? "unknown" : "same"]}));
   const changed = run.settings.filter((row) => row.differs);
   const isKnown = run.settings.some((row) => row.recipe !== null);
   const summary = !isKnown ? `The settings of the recipe ${run.recipe} are not known here, so that differences are not marked.`
@@ -436,7 +441,7 @@ function timeline(run) {
     shape("title", {}, `Session ${index + 1}: ${session.reason}`)));
   const chart = shape("svg", {viewBox: "0 0 1000 40", role: "img", "aria-label": `Timeline of ${sessions.length} sessions`},
     shape("line", {x1: 10, x2: 990, y1: 19, y2: 19, stroke: themeColor("line"), "stroke-width": 3, "stroke-dasharray": "4 5"}), bars);
-  const headings = [{text: "Session"}, {text: "Start"}, {text: "Length"}, {text: "Steps"}, {text: "Devices", isNumber: true}, {text: "End"}, {text: "Repeated steps", isNumber: true}];
+  const headings = [{text: "Session"}, {text: "Start", isShort: true}, {text: "Length", isShort: true}, {text: "Steps", isShort: true}, {text: "Devices", isNumber: true}, {text: "End"}, {text: "Repeated steps", isNumber: true}];
   const rows = sessions.map((session, index) => ({cells: [String(index + 1), date(session.start), duration(session.hours),
     `${number(session.first_step)} to ${number(session.last_step)}`, number(session.num_devices), session.reason, number(session.lost_steps)]}));
   return [chart, table(headings, rows, "Sessions")];
