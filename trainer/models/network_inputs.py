@@ -37,7 +37,9 @@ def check_latent_dim(latent_dim: int | None, input_dim: int | None) -> int:
     Raises:
         ConfigError: If both or none are set, or it is not a whole number from 1 up.
     """
-    if (latent_dim is None) == (input_dim is None):
+    if latent_dim is None and input_dim is None:
+        raise ConfigError("the number of latent variables is missing; pass latent_dim=128, or input_dim=128.")
+    if latent_dim is not None and input_dim is not None:
         raise ConfigError(
             f"latent_dim={latent_dim!r} and input_dim={input_dim!r} are names of the same size; pass exactly one."
         )
