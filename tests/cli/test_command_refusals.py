@@ -283,11 +283,12 @@ def test_a_bad_output_is_refused_before_the_work(out, mentions, never_restored, 
     check_command_refusal(commands.main, generate("run", out), capsys, 2, "out", out, *mentions)
 
 
-@pytest.mark.parametrize("name", ["grid.png", "samples.npz"])
+@pytest.mark.parametrize("name", ["grid.png", "samples.npz", "samples.zip"])
 def test_an_output_that_cannot_be_written_after_all_is_refused(name, finished, tmp_path, monkeypatch, capsys):
-    def full(path, content):
+    def full(first, second):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("trainer.storage.local.write_atomically", full)
+    monkeypatch.setattr("trainer.storage.local.shutil.copyfile", full)
     mentions = (str(tmp_path / name), "No space left")
     check_command_refusal(commands.main, generate(finished, tmp_path / name), capsys, 1, *mentions)

@@ -37,10 +37,7 @@ from trainer.training.run_state import (
     EVALUATION,
     check_machine,
     check_resumable,
-    describe_end,
-    has_leftovers,
-    has_model,
-    is_finished,
+    is_complete,
     model_card,
     resumed_history,
     shared_fingerprint,
@@ -80,15 +77,8 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         stored = stored_run(directory)
         config = with_run_settings(config, environment, None if stored is None else stored.config)
         manifest = check_resumable(config, directory, stored)
-        if stored is not None and manifest is not None and is_finished(manifest, config):
-            if not has_model(manifest.step, config, directory, environment):
-                unfinished = "its model is missing or damaged; exporting it."
-            elif has_leftovers(manifest.step, directory, stored):
-                unfinished = "a killed process has left files of older checkpoints; deleting them."
-            else:
-                _logger.info(f"The run in {directory.name} {describe_end(manifest, config)}")
-                return
-            _logger.info(f"The run in {directory.name} is at step {manifest.step}, but {unfinished}")
+        if is_complete(config, directory, environment, stored, manifest):
+            return
         config, weights = with_initial_weights(config, stored, manifest)
         run = Run(config, directory, environment, stored, manifest, weights)
         run.prepare()

@@ -184,7 +184,36 @@ def _known_history(config: TrainConfig, history: RunHistory) -> RunHistory:
     return RunHistory() if config.allow_config_change and not is_recorded else history
 
 
-def is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
+def is_complete(
+    config: TrainConfig,
+    directory: RunDirectory,
+    environment: Environment,
+    stored: StoredRun | None,
+    manifest: CheckpointManifest | None,
+) -> bool:
+    """Returns whether nothing is left to do for a run, and logs what a finished run lacks.
+
+    Args:
+        config: Resolved config.
+        directory: Open run directory.
+        environment: Environment of the job.
+        stored: Stored config and history of the run; None without a run.
+        manifest: Manifest that `check_resumable` returned.
+    """
+    if stored is None or manifest is None or not _is_finished(manifest, config):
+        return False
+    if not has_model(manifest.step, config, directory, environment):
+        lack = "its model is missing or damaged; exporting it."
+    elif _has_leftovers(manifest.step, directory, stored):
+        lack = "a killed process has left files of older checkpoints; deleting them."
+    else:
+        _logger.info(f"The run in {directory.name} {_describe_end(manifest, config)}")
+        return True
+    _logger.info(f"The run in {directory.name} is at step {manifest.step}, but {lack}")
+    return False
+
+
+def _is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
     """Returns whether a run whose newest checkpoint has this manifest takes no more steps.
 
     It has taken all steps, or its generator has collapsed and `config.stop_on_collapse` is True; and SIGTERM has not
@@ -195,7 +224,7 @@ def is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
     return manifest.step >= (config.steps or 0) or (config.stop_on_collapse and _is_collapsed(manifest))
 
 
-def describe_end(manifest: CheckpointManifest, config: TrainConfig) -> str:
+def _describe_end(manifest: CheckpointManifest, config: TrainConfig) -> str:
     """Returns the end of a sentence about a finished run, with what to do to continue it."""
     if manifest.step >= (config.steps or 0):
         return f"is finished at step {manifest.step}. Nothing was changed; specify more --steps to continue it."
@@ -220,7 +249,7 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
     return all(saved_model.read_metadata(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
 
 
-def has_leftovers(step: int, directory: RunDirectory, stored: StoredRun) -> bool:
+def _has_leftovers(step: int, directory: RunDirectory, stored: StoredRun) -> bool:
     """Returns whether a process was killed before it deleted the older checkpoints of a finished run.
 
     Args:
