@@ -255,7 +255,7 @@ PREPARE = [
     (["--shard_mib=inf"], 2, ("shard_mib=inf", "finite")),
     (["--shard_mib=1e6"], 2, ("shard_mib=1000000.0", "65,536")),
     (["--num_workers=100000"], 2, ("--num_workers=100000", "256")),
-    (["--channels=2"], 2, ("--channels=2", "1 or 3")),
+    (["--channels=2"], 2, ("--channels=2", "1, 3")),
     (["--encoding=avif"], 2, ("--encoding=avif", "jpeg", "webp")),
     (["--encoding=jpeg", "--quality=0"], 2, ("--quality=0", "1")),
     (["--encoding=webp", "--quality=101"], 2, ("--quality=101", "100")),
