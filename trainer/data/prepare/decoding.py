@@ -119,7 +119,7 @@ def decode(
     """
     with _explain_damage(content, formats), open_content(content) as file:
         picture = _open_picture(file, formats)
-        size = _size_in_header(picture, file)
+        size = _size_in_header(picture, file) if target.limits_size else None
         if size is not None:
             check_dimensions(*size, target)
         num_pixels = picture.width * picture.height

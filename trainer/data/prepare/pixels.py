@@ -59,6 +59,11 @@ class Target:
     encoding: str = PNG
     quality: int | None = None
 
+    @property
+    def limits_size(self) -> bool:
+        """True if `check_dimensions` does not accept images of every size."""
+        return self.resize == "none" or self.min_side is not None or self.max_aspect_ratio is not None
+
 
 def check_dimensions(width: int, height: int, target: Target) -> None:
     """Checks the size of an image after its EXIF orientation is applied, if possible before its pixels are decoded.
