@@ -27,6 +27,8 @@ CASES = {
     "r3gan_conditional": {"model": "conditional", "architecture": "r3gan"},
     "cyclegan": {"model": "cyclegan", "architecture": "resnet_translator"},
     "unet": {"model": "cyclegan", "architecture": "unet_translator"},
+    "stylegan2": {"model": "stylegan2", "architecture": "stylegan2"},
+    "fastgan": {"model": "fastgan", "architecture": "fastgan"},
 }
 FAST = {("digits", "keras"), ("cgan", "onnx"), ("cgan", "litert"), ("r3gan", "keras")}
 
