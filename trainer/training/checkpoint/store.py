@@ -142,17 +142,16 @@ class CheckpointStore(CommittedCheckpoints):
         return has_files or bool(self._superfluous(newest, newest))
 
     def clean(self, newest: int, last_applied_step: int) -> None:
-        """Waits until the last checkpoint is committed, and deletes what a killed process has left.
+        """Deletes what a killed process has left, unless this process has committed a checkpoint. Call `wait` first.
 
         Args:
             newest: Step of the newest checkpoint.
             last_applied_step: As in `save`.
 
         Raises:
-            CheckpointError: If the last checkpoint could not be written.
+            LeaseError: If another process writes the run directory.
             StorageError: If files in a bucket cannot be deleted.
         """
-        self.wait()
         if self._is_clean:
             return
         self._verify_lease()
