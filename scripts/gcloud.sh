@@ -16,30 +16,36 @@ run() {
     fi
 }
 
-# render CONFIG REGION: prints the job file with the values of its variables, which come from the environment and .env.
-render() {
+# trainer ARGUMENT...: runs a command of this package.
+trainer() {
     local root python
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     python=$root/.venv/bin/python
     [ -x "$python" ] || python=${PYTHON:-python3}
-    PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$python" -m trainer submit --config="$1" --region="$2" --render
+    PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$python" -m trainer "$@"
 }
 
 # submit KIND CONFIG [REGION [CONFIG [NAME]]]
+#   The rendered file has the values of the variables. Its first line is the command of gcloud that sends it, with the
+#   name, the labels, the key, and the project as flags, and --config=FILE at the end.
 submit() {
-    local kind=$1 config=$2 rendered
+    local kind=$1 config=$2 rendered command render
     shift 2
     { [ $# -ge 1 ] && [ $# -le 3 ]; } || fail "expected REGION [CONFIG [NAME]], got $# arguments; $0 --help shows how to call it"
     config=${2:-$(dirname "${BASH_SOURCE[0]}")/../$config}
     [ -f "$config" ] || fail "$config does not exist; name the file of a job"
     rendered=$(mktemp "${TMPDIR:-/tmp}/gan-trainer-XXXXXX")
     trap "rm -f '$rendered'" EXIT
+    render=(submit --config="$config" --region="$1" ${3:+"--display_name=$3"} --render)
+    trainer "${render[@]}" >"$rendered"
+    IFS= read -r command <"$rendered"
+    eval "set -- ${command#\# }" # Python has quoted the words for a shell
+    [ "${*:1:3}" = "gcloud ai $kind" ] || fail "$config is not a file for gcloud ai $kind; use the other script"
     if [ "$dry_run" = yes ]; then
-        run python -m trainer submit --config="$config" --region="$1" --render ">$rendered"
-    else
-        render "$config" "$1" >"$rendered"
+        echo "$(run python -m trainer "${render[@]}") > job.yaml"
+        rendered=job.yaml
     fi
-    run gcloud ai "$kind" create --region="$1" --display-name="${3:-gan-trainer}" --config="$rendered"
+    run "${@:1:$#-1}" --config="$rendered"
 }
 
 dry_run=no

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sends a hyperparameter tuning job with gcloud: scripts/submit_tuning_job.sh [--dry_run] REGION [CONFIG [NAME]]
-#   CONFIG defaults to scripts/tuning.yaml, and NAME to gan-trainer. --dry_run prints the command and runs nothing.
-#   python -m trainer submit does the same without gcloud, and first checks the flags of the trainer.
+#   CONFIG defaults to scripts/tuning.yaml, and NAME to the displayName in it, or else to gan-trainer. The project, the
+#   bucket, and other variables come from the environment or from .env. --dry_run prints the commands and sends nothing.
+#   python -m trainer submit does the same without gcloud, and also checks the data and the buckets.
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
 

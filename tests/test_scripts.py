@@ -5,9 +5,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from shell_commands import gcloud_errors
 
@@ -17,12 +19,15 @@ IMAGE = "us-central1-docker.pkg.dev/my-project/gan/trainer:latest"
 CLOUD_BUILD = "gcloud builds submit --config=scripts/cloudbuild.yaml"
 
 
-def call(tmp_path, script, *arguments, programs=()):
-    """Runs a script where these programs are installed beside the usual ones, each of which would fail."""
+def call(tmp_path, script, *arguments, programs=(), rendered=""):
+    """Runs a script where these programs are installed beside the usual ones, each of which would fail.
+
+    Python prints `rendered`, as if it were the job file for gcloud.
+    """
     for name in ("bash", "cat", "dirname", "mktemp", "rm", "sed"):
         (tmp_path / name).symlink_to(shutil.which(name))
-    for name, code in {**dict.fromkeys(programs, 99), "python": 0}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+    for name, text in {**dict.fromkeys(programs, "exit 99"), "python": f"cat <<'END'\n{rendered}END"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     shutil.copytree(SCRIPTS, tmp_path / "copy/scripts")  # without the .venv that a checkout may have
     shutil.copy(ROOT / "config.yaml", tmp_path / "copy")
@@ -32,34 +37,14 @@ def call(tmp_path, script, *arguments, programs=()):
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "programs", "printed"),
+    ("arguments", "programs", "printed"),
     [
         (
-            "submit_custom_job.sh",
-            ["us-central1"],
-            ["gcloud"],
-            "gcloud ai custom-jobs create --region=us-central1 --display-name=gan-trainer --config=FILE\n",
-        ),
-        (
-            "submit_custom_job.sh",
-            ["us-central1", str(SCRIPTS / "multi_worker.yaml"), "mine"],
-            ["gcloud"],
-            "gcloud ai custom-jobs create --region=us-central1 --display-name=mine --config=FILE\n",
-        ),
-        (
-            "submit_tuning_job.sh",
-            ["us-central1"],
-            ["gcloud"],
-            "gcloud ai hp-tuning-jobs create --region=us-central1 --display-name=gan-trainer --config=FILE\n",
-        ),
-        (
-            "build_image.sh",
             [IMAGE],
             ["gcloud", "docker"],
             f"{CLOUD_BUILD} --substitutions=_IMAGE={IMAGE}\\,_REQUIREMENTS=requirements-cuda.lock .\n",
         ),
         (
-            "build_image.sh",
             ["--cpu", IMAGE],
             ["docker"],
             f"docker build --platform=linux/amd64 --build-arg=REQUIREMENTS=requirements.lock --tag={IMAGE} .\n"
@@ -67,18 +52,77 @@ def call(tmp_path, script, *arguments, programs=()):
         ),
     ],
 )
-def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path, script, arguments, programs, printed):
-    done = call(tmp_path, script, "--dry_run", *arguments, programs=programs)
-    assert (done.returncode, done.stderr) == (0, "")
-    *renderings, command = re.sub(r"/[\w./-]*/gan-trainer-\w{6}", "FILE", done.stdout).splitlines(keepends=True)
-    if "submit" in script:
-        assert command == printed and len(renderings) == 1
-        assert "-m trainer submit --config=" in renderings[0] and " --render " in renderings[0]
-    else:
-        assert "".join([*renderings, command]) == printed
+def test_a_dry_run_prints_the_command_and_runs_nothing(tmp_path, arguments, programs, printed):
+    done = call(tmp_path, "build_image.sh", "--dry_run", *arguments, programs=programs)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", printed)
     (tmp_path / "real").mkdir()
-    real = call(tmp_path / "real", script, *arguments, programs=programs)
+    real = call(tmp_path / "real", "build_image.sh", *arguments, programs=programs)
     assert real.returncode == 99
+
+
+GCLOUD_COMMAND = ["gcloud", "ai", "hp-tuning-jobs", "create", "--project=p", "--display-name=it's $mine"]
+RENDERED = f"# {shlex.join([*GCLOUD_COMMAND, '--config=FILE'])}\nstudySpec: {{}}\n"
+
+
+def test_a_dry_run_of_a_job_prints_commands_that_can_be_pasted(tmp_path):
+    arguments = ("--dry_run", "us-central1", str(SCRIPTS / "tuning.yaml"), "it's $mine")
+    done = call(tmp_path, "submit_tuning_job.sh", *arguments, programs=["gcloud"], rendered=RENDERED)
+    assert (done.returncode, done.stderr) == (0, "")
+    render, send = map(shlex.split, done.stdout.splitlines())
+    assert render[:4] == ["python", "-m", "trainer", "submit"] and render[-3:] == ["--render", ">", "job.yaml"]
+    assert "--display_name=it's $mine" in render and "> job.yaml" in done.stdout
+    assert send == [*GCLOUD_COMMAND, "--config=job.yaml"]
+
+
+def test_a_script_refuses_the_file_of_another_kind_of_job(tmp_path):
+    done = call(tmp_path, "submit_custom_job.sh", "us-central1", programs=["gcloud"], rendered=RENDERED)
+    assert done.returncode == 2 and "config.yaml" in done.stderr and "custom-jobs" in done.stderr
+
+
+WHOLE_JOB = {
+    "displayName": "of the file",
+    "labels": {"team": "vision", "cost": "7"},
+    "encryptionSpec": {"kmsKeyName": "projects/my-prod/locations/us-central1/keyRings/r/cryptoKeys/k"},
+    "jobSpec": {
+        "workerPoolSpecs": [
+            {
+                "replicaCount": 1,
+                "machineSpec": {"machineType": "n1-standard-4"},
+                "containerSpec": {"imageUri": "image", "args": ["--recipe=digits"]},
+            }
+        ],
+        "baseOutputDirectory": {"outputUriPrefix": "gs://${BUCKET}/run"},
+    },
+}
+
+
+@pytest.mark.parametrize(("names", "name"), [([], "of the file"), (["it's mine"], "it's mine")])
+def test_gcloud_gets_the_key_the_labels_the_name_and_the_project_of_a_job(tmp_path, names, name):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(WHOLE_JOB, sort_keys=False))
+    (tmp_path / "gcloud").write_text(
+        f"""#!/bin/sh
+printf '%s\n' "$@" >{tmp_path}/call
+for last; do :; done
+cat "${{last#--config=}}" >{tmp_path}/sent.yaml
+"""
+    )
+    (tmp_path / "gcloud").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    environ |= {"PROJECT": "my-prod", "BUCKET": "bkt"}
+    command = ["bash", SCRIPTS / "submit_custom_job.sh", "us-central1", "job.yaml", *names]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *called, config = (tmp_path / "call").read_text().splitlines()
+    assert called[:3] == ["ai", "custom-jobs", "create"] and config.startswith("--config=")
+    assert sorted(called[3:]) == sorted(
+        [
+            *("--project=my-prod", "--region=us-central1", f"--display-name={name}", "--labels=team=vision,cost=7"),
+            f"--kms-key={WHOLE_JOB['encryptionSpec']['kmsKeyName']}",
+        ]
+    )
+    sent = yaml.safe_load((tmp_path / "sent.yaml").read_text())
+    assert sent == WHOLE_JOB["jobSpec"] | {"baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run"}}
+    assert not Path(config.partition("=")[2]).exists()
 
 
 @pytest.mark.parametrize(

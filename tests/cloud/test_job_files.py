@@ -1,6 +1,7 @@
 """Job files on disk, such as those of this repository."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from absl import flags as absl_flags
 from refusals import check_refusal
 
 from trainer import __version__
-from trainer.cloud.jobs import job_spec
+from trainer.cloud.jobs import job_spec, variables
 from trainer.cloud.jobs.job_spec import JobSpec, TuningSpec
 from trainer.config import flags, recipes
 from trainer.config.train_config import TrainConfig
@@ -17,6 +18,7 @@ from trainer.errors import ConfigError, StorageError
 
 ROOT = Path(__file__).parents[2]
 FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
+ALL_FILES = [path for path in (ROOT / "config.yaml", *ROOT.glob("scripts/*.yaml")) if "PoolSpecs" in path.read_text()]
 VERTEX_SAMPLE = """
 studySpec:
   metrics: [{metricId: frechet, goal: MINIMIZE}]
@@ -109,6 +111,12 @@ def test_config_yaml_has_two_accelerators_on_spot(yaml):
 def test_all_machines_of_a_job_run_the_same_program(yaml):
     chief, workers = job_spec.read(ROOT / "scripts/multi_worker.yaml").pools
     assert (chief.role, workers.role) == ("chief", "worker") and chief.program == workers.program
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.name)
+def test_a_job_in_another_region_uses_nothing_of_the_default_one(yaml, path):
+    content = variables.expand(yaml.safe_load(path.read_text()), {"REGION": "europe-west4"})
+    assert "europe-west4-docker.pkg.dev" in json.dumps(content) and "us-central1" not in json.dumps(content)
 
 
 def test_the_python_package_is_named_as_built(yaml):
