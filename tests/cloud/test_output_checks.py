@@ -2,6 +2,7 @@
 
 import json
 import os
+from hashlib import sha256
 
 import pytest
 from local_vertex import local_service
@@ -18,6 +19,7 @@ pytest.importorskip("yaml")
 
 SEED = {"parameterId": "seed", "integerValueSpec": {"minValue": 1, "maxValue": 9}}
 STEPS = "--steps=10"
+OWN_ACCOUNT = "ci@p.iam.gserviceaccount.com"
 
 
 @pytest.fixture
@@ -40,14 +42,16 @@ def send(service, bucket, tmp_path, capsys):
     return run
 
 
-def store_run(folder, *args, step=None, has_model=False):
-    """Writes the files of a run that the checks read: its config, and the name of its newest manifest."""
+def store_run(folder, *args, step=None, exported_at=None):
+    """Writes the files of a run that the checks read: its config, the name of its newest manifest, and its model."""
     config = parse_args(args, "here").config
     document = config_document(config, RunHistory.start({"config": config.fingerprint}))
     locate(f"{folder}/config.json").write_bytes(document)
     if step is not None:
         locate(f"{folder}/checkpoints/step-{step:08}/MANIFEST.json").write_bytes(b"{}")
-    if has_model:
+    if exported_at is not None:
+        metadata = {"exported_at_step": exported_at, "sha256": {"saved_model.pb": sha256(b"model").hexdigest()}}
+        locate(f"{folder}/model/assets.extra/run.json").write_bytes(json.dumps(metadata).encode())
         locate(f"{folder}/model/saved_model.pb").write_bytes(b"model")
 
 
@@ -63,6 +67,16 @@ def test_a_job_is_sent_to_an_empty_folder_or_to_its_own_run(send, service, bucke
     assert send("--recipe=mine:own", STEPS)[0] == 2  # another recipe
     assert send(STEPS, "--seed=7", "--allow_config_change")[0] == 0
     assert len(service.jobs) == 6
+
+
+def test_a_run_without_the_model_of_its_last_step_may_export_it(send, service, bucket):
+    store_run(f"{bucket}/run", STEPS, step=20, exported_at=10)  # the extended run was killed before its export
+    assert send("--steps=20")[0] == 0
+    store_run(f"{bucket}/run", STEPS, step=20, exported_at=20)
+    locate(f"{bucket}/run/model").delete(["saved_model.pb"])  # the upload, which ends with this file, was killed
+    assert send("--steps=20")[0] == 0
+    assert send("--steps=20", "--noexport_model")[0] == 2
+    assert len(service.jobs) == 2
 
 
 def test_files_of_a_run_that_ended_early_are_no_obstacle(send, bucket):
@@ -91,7 +105,7 @@ def test_a_folder_that_another_process_writes_is_refused(send, service, bucket):
     ],
 )
 def test_a_folder_with_a_run_that_would_not_resume_is_refused(send, service, bucket, args, mentions):
-    store_run(f"{bucket}/run", STEPS, step=10, has_model=True)
+    store_run(f"{bucket}/run", STEPS, step=10, exported_at=10)
     content = changed(RIGHT, scheduling={"disableRetries": True})
     code, _, error = send(*args, content=content)
     assert code == 2 and not service.requests
@@ -140,8 +154,9 @@ def test_a_package_that_does_not_exist_is_refused(send, service, bucket):
     assert send(content=content)[0] == 0
 
 
-@pytest.mark.parametrize(("account", "code"), [(None, 1), ("gan@p.iam.gserviceaccount.com", 0)])
+@pytest.mark.parametrize(("account", "code"), [(None, 0), ("gan@p.iam.gserviceaccount.com", 0), (OWN_ACCOUNT, 1)])
 def test_a_bucket_that_cannot_be_written(send, service, bucket, monkeypatch, account, code):
+    monkeypatch.setattr(gcs, "principal", lambda: OWN_ACCOUNT)
     monkeypatch.setattr(gcs.BucketLocation, "missing_permissions", lambda self, names: ["storage.objects.create"])
     flags = [f"--service_account={account}"] if account else []
     received, messages, error = send(STEPS, flags=flags)

@@ -14,6 +14,7 @@ from trainer.cloud.jobs.worker_pools import PythonPackage
 from trainer.config import TrainConfig, recipes
 from trainer.config.choices import Resume
 from trainer.errors import ConfigError, MissingError, StorageError, list_some, quote, status_of
+from trainer.logging import quiet_import
 from trainer.storage import Location, RunDirectory, is_remote, locate, run_directory, without_mount
 from trainer.storage.lease import LEASE, describe_owner
 from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
@@ -101,7 +102,7 @@ def _check_folder(folder: str, job: JobFile, pools: Sequence[TrainerPool], accou
             f"new folder, such as --base_output_dir={folder}/{JOB_ID}, in which {JOB_ID} becomes a new ID."
         )
     if isinstance(job, JobSpec) and run_directory.CONFIG in names:
-        _check_run(folder, names, pools[0].args.config, _known_settings(pools[0]))
+        _check_run(folder, pools[0].args.config, _known_settings(pools[0]))
         return
     foreign = [name for name in names if not run_directory.is_early_file(name)]
     if foreign:
@@ -112,7 +113,12 @@ def _check_folder(folder: str, job: JobFile, pools: Sequence[TrainerPool], accou
 
 
 def _check_permissions(location: Location, account: str | None) -> None:
-    """Rejects a bucket that the job's account cannot write. Only the permissions of this account can be read."""
+    """Rejects a bucket that the job's account cannot write. Only the permissions of this account can be read.
+
+    Args:
+        location: Output folder.
+        account: Service account of the job. None: Vertex AI's agent, or the default that the project has set.
+    """
     from trainer.storage.gcs import BucketLocation, principal  # Google's SDK takes a while to import
 
     if not isinstance(location, BucketLocation):
@@ -125,19 +131,18 @@ def _check_permissions(location: Location, account: str | None) -> None:
     if not missing:
         return
     problem = f"{own_account} lacks {', '.join(missing)} on the bucket {location.bucket}"
-    if account is not None and account != own_account:
-        _logger.warning(
-            f"{problem}. The job runs as {account}, whose permissions cannot be checked from here: it needs "
-            "roles/storage.objectUser."
+    if account == own_account:
+        raise StorageError(
+            f"{problem}, so that the output cannot be written; grant roles/storage.objectUser on it, or give the "
+            "--service_account that has it."
         )
-        return
-    raise StorageError(
-        f"{problem}, so that the output cannot be written; grant roles/storage.objectUser on it, or give the "
-        "--service_account that has it."
+    _logger.warning(
+        f"{problem}. The job runs as {account or 'the default account of Vertex AI'}, whose permissions cannot be "
+        "checked from here: it needs roles/storage.objectUser."
     )
 
 
-def _check_run(folder: str, names: Collection[str], config: TrainConfig, known: Collection[str]) -> None:
+def _check_run(folder: str, config: TrainConfig, known: Collection[str]) -> None:
     """Rejects a run that the job would not resume: one of other settings, and one that is finished."""
     directory = RunDirectory(folder)
     with directory.open(only=[run_directory.CONFIG]):
@@ -161,12 +166,19 @@ def _check_run(folder: str, names: Collection[str], config: TrainConfig, known: 
     if config.resume == Resume.NEVER:
         raise ConfigError(f"{folder} has a run at step {step}, but the args have --resume=never; give another folder.")
     steps = config.steps if "steps" in known or "epochs" in known else stored.config.steps
-    has_model = any(name.startswith(f"{run_directory.MODEL}/") for name in names) or not config.export_model
-    if steps is not None and step >= steps and has_model:
+    if steps is not None and step >= steps and (not config.export_model or _has_model(folder, step)):
         raise ConfigError(
             f"{folder} has a run that is finished at step {step}; pass more --steps to continue it, or give another "
             "folder, with --base_output_dir or in the file."
         )
+
+
+def _has_model(folder: str, step: int) -> bool:
+    """Returns whether a run has exported its model at a step, as the trainer checks it."""
+    with quiet_import():
+        from trainer.serving import saved_model
+    metadata = saved_model.read_metadata(locate(folder) / run_directory.MODEL)
+    return metadata.get(saved_model.EXPORTED_AT) == step
 
 
 def _known_settings(pool: TrainerPool) -> set[str]:
