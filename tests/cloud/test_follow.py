@@ -15,7 +15,7 @@ from submissions import (
     states,
 )
 
-from trainer.cloud.vertex import follow, logs, sdk
+from trainer.cloud.vertex import follow, logs, polling, sdk
 from trainer.testing.vertex_service import FOREIGN_RESPONSE, NO_RESPONSE, ServiceError
 
 pytest.importorskip("yaml")
@@ -203,7 +203,7 @@ def test_an_unreachable_job_is_not_reported_as_ended(blocked, send, monkeypatch,
         blocked.fail(code, times=99)
 
     monkeypatch.setattr(follow, "_sleep", sleep)
-    monkeypatch.setattr(follow, "_MAX_FAILED_POLLS", 3)
+    monkeypatch.setattr(polling, "_MAX_FAILED_POLLS", 3)
     exit_code, messages, error = send(RIGHT, "--wait")
     assert exit_code == 4 and len(pauses) == num_polls
     check_error(error, mention, f"python -m trainer jobs describe {JOB_NAME}")

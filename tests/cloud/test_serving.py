@@ -15,7 +15,7 @@ from refusals import check_command_refusal
 
 from trainer import task
 from trainer.cli import batch, deploy
-from trainer.cloud.vertex import models, sdk
+from trainer.cloud.vertex import models, polling, sdk
 from trainer.errors import StorageError
 from trainer.image_io import png
 from trainer.sampling.samples import Samples, images_of, labels_of
@@ -23,7 +23,7 @@ from trainer.serving import saved_model
 from trainer.serving.served_model import PredictionRequest, ServedModel
 from trainer.serving.server import PredictionServer, ServerSettings
 from trainer.storage import locate
-from trainer.testing.vertex_service import VertexService
+from trainer.testing.vertex_service import ServiceError, VertexService
 
 IMAGE = "us-central1-docker.pkg.dev/my-project/gan/trainer:latest"
 PLACE = ("--project=my-project", "--region=us-central1")
@@ -195,6 +195,46 @@ def test_a_short_outage_of_the_service_is_survived(service, model_dir):
     assert run_deploy(model_dir) == 0
 
 
+@pytest.fixture
+def after(service, monkeypatch):
+    """Lets the service do something right after it has changed a resource, and before it answers."""
+
+    def install(method, act):
+        change = getattr(service.registry, method)
+
+        def changed(*arguments):
+            answer = change(*arguments)
+            act()
+            return answer
+
+        monkeypatch.setattr(service.registry, method, changed)
+
+    monkeypatch.setattr(sdk, "_RETRY_SECS", 0.0)
+    return install
+
+
+def lose_answer():
+    raise ServiceError(503, "no")
+
+
+def test_a_longer_outage_during_a_deployment_is_survived(service, model_dir, after):
+    after("_deploy", lambda: service.fail(503, times=9))
+    assert run_deploy(model_dir) == 0
+
+
+def test_an_unknown_end_of_a_deployment_names_its_operation(service, model_dir, after, monkeypatch, capsys):
+    monkeypatch.setattr(polling, "_MAX_FAILED_POLLS", 3)
+    after("_deploy", lambda: service.fail(503, times=999))
+    argv = ["deploy", f"--model_dir={model_dir}", f"--image={IMAGE}", *PLACE]
+    check_command_refusal(deploy.main, argv, capsys, 4, "operations/3", "console")
+
+
+def test_a_deployment_whose_answer_was_lost_is_not_simply_repeated(service, model_dir, after, capsys):
+    after("_deploy", lose_answer)
+    argv = ["deploy", f"--model_dir={model_dir}", f"--image={IMAGE}", *PLACE]
+    check_command_refusal(deploy.main, argv, capsys, 1, "unavailable", "console")
+
+
 def test_ctrl_c_says_that_the_deployment_continues(service, model_dir, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -290,6 +330,29 @@ def test_a_batch_writes_the_images_of_seeds_to_a_bucket(registered, exported_gan
     assert job["manualBatchTuningParameters"]["batchSize"] == 8 and job["model"].endswith("models/100")
     check_images(exported_gan, locate(f"{bucket}/images"), np.array([3, *range(70, 80)]), None, 0.5)
     assert "11 images" in capsys.readouterr().out
+
+
+def test_a_longer_outage_during_a_batch_is_survived(registered, bucket, after):
+    after("_create_batch", lambda: registered.fail(503, times=9))
+    assert batch.main(["batch", "--model=photos", "--num_images=2", f"--out={bucket}/images", *PLACE]) == 0
+    assert len(images(locate(f"{bucket}/images"))) == 2 and len(registered.registry.batches) == 1
+
+
+def test_an_unknown_state_of_a_batch_names_the_command_that_collects_it(registered, bucket, after, monkeypatch, capsys):
+    monkeypatch.setattr(polling, "_MAX_FAILED_POLLS", 3)
+    after("_create_batch", lambda: registered.fail(503, times=999))
+    argv = ["batch", "--model=photos", "--num_images=2", f"--out={bucket}/images", *PLACE]
+    check_command_refusal(batch.main, argv, capsys, 4, "batchPredictionJobs/500", "batch --job=500")
+
+
+def test_a_batch_whose_answer_was_lost_is_named(registered, bucket, after, capsys):
+    after("_create_batch", lose_answer)
+    argv = ["batch", "--model=photos", "--num_images=2", f"--out={bucket}/images", *PLACE]
+    capsys.readouterr()
+    assert batch.main(argv) == 1
+    ((_, job),) = registered.registry.batches.items()
+    error = capsys.readouterr().err
+    assert job["displayName"] in error and "--job" in error and "jobs list" not in error
 
 
 def test_a_batch_of_labels_is_collected_into_a_local_folder_later(registered, exported_gan, bucket, tmp_path, capsys):
@@ -397,6 +460,7 @@ def test_a_dry_run_of_a_batch_sends_nothing(service, bucket, capsys):
         ([], 2, ("model", "job")),
         (["--model=m", "--job=1"], 2, ("model", "job")),
         (["--job=1", "--seeds=1"], 2, ("seeds", "job")),
+        (["--job=1", "--nowait"], 2, ("wait", "job")),
         (["--job=1", f"--kms_key={KEY}"], 2, ("kms_key", "job")),
         (["--model=m", "--seeds=1", "--num_images=2"], 2, ("seeds", "num_images")),
         (["--model=m", "--seeds=9-1"], 2, ("seeds", "9-1")),

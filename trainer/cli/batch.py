@@ -2,11 +2,9 @@
 
 import base64
 import binascii
-import datetime
 import json
 import logging
 import re
-import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +14,8 @@ from absl import flags as absl_flags
 
 from trainer.cli import app, serving_flags
 from trainer.cloud.jobs import output_checks
+from trainer.cloud.jobs.overrides import new_job_id
+from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.models import ModelClient, Resource
 from trainer.errors import ConfigError, DataError, DocumentError, Interrupted, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, print_line, quiet_import
@@ -37,7 +37,7 @@ _MAX_ERROR_CHARACTERS = 300
 _JOB_NAME = re.compile(r"([^/]+/){4}batchPredictionJobs/\d+|\d+")
 _MODEL_NAME = re.compile(r"[^@]+(@(\d+|[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]))?")
 _FLAGS_OF_A_NEW_JOB = (
-    *("seeds", "num_images", "labels", "truncation", "staging", "batch_size", "num_machines", "dry_run"),
+    *("seeds", "num_images", "labels", "truncation", "staging", "batch_size", "num_machines", "dry_run", "wait"),
     *("machine_type", "accelerator_type", "accelerator_count", "service_account", "kms_key"),
 )
 _REMEDY = "run the job again"
@@ -102,7 +102,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     install_handler(uses_stderr=values.dry_run)
     service = serving_flags.endpoint_of(values)
     out = app.output_folder("out", values.out)
-    _check_flags(values)
+    _check_flags(values, service)
     with quiet_import():
         from trainer.sampling import outputs
     if values.job:
@@ -111,7 +111,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         return
     instances = _instances(values)
     outputs.check_folder(out, _names(instances))
-    name = f"gan-images-{datetime.datetime.now(datetime.timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    name = f"gan-images-{new_job_id()}"
     staging = f"{(values.staging or f'{out}/.batch').rstrip('/')}/{name}"
     body = _job_of(values, name, staging)
     if values.dry_run:
@@ -125,10 +125,10 @@ def run_command(values: absl_flags.FlagValues) -> None:
     (locate(staging) / _INSTANCES).write_bytes(content.encode())
     job = client.create_batch(body)
     _logger.info(f"Created {job.name} for {count_of(len(instances), 'image')}.", extra=log_fields({"job": job.name}))
+    advice = "If this command ends early, write the images with" if values.wait else "To write its images"
+    _logger.info(f"{advice}: {_command(client, job, out)}")
     if values.wait:
         _collect(client, job, out)
-    else:
-        _logger.info(f"To write its images: {_command(client, job, out)}")
 
 
 def main(argv: list[str]) -> int:
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
     return app.run(argv, _USAGE, define_flags, run_command)
 
 
-def _check_flags(values: absl_flags.FlagValues) -> None:
+def _check_flags(values: absl_flags.FlagValues, service: Endpoint) -> None:
     if bool(values.job) == bool(values.model):
         raise ConfigError("give either --model, to run a job, or --job, to write the images of one.")
     if values.job:
@@ -151,7 +151,7 @@ def _check_flags(values: absl_flags.FlagValues) -> None:
             f"--model={quote(values.model)} is not a model; give its number or display name, or MODEL@VERSION, where "
             "VERSION is a number or an alias."
         )
-    serving_flags.check_service(values)
+    serving_flags.check_service(values, service)
     if values.staging is not None:
         parse_path(values.staging)
     if values.seeds is not None and values["num_images"].present:
@@ -276,12 +276,11 @@ def _collect(client: ModelClient, job: Resource, out: Location) -> None:
     """Waits for a job, and writes its images."""
     from trainer.sampling import outputs
 
+    advice = f"to write its images, run {_command(client, job, out)}"
     try:
-        job = client.await_batch(job, lambda job: _logger.info(f"{job.name} is {job.state}."))
+        job = client.await_batch(job, lambda job: _logger.info(f"{job.name} is {job.state}."), f"{advice}.")
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; the job continues; to write its images, run {_command(client, job, out)}."
-        ) from None
+        raise Interrupted(f"interrupted; the job continues; {advice}.") from None
     check_json(job.raw, f"the batch prediction job {job.name}", _JOB, remedy="give a job that this command has created")
     (uri,) = job.raw["inputConfig"]["gcsSource"]["uris"]
     instances = [_parse_line(line, uri, _INSTANCE) for line in locate(uri).read_bytes().splitlines()]

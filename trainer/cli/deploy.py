@@ -80,7 +80,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     install_handler(uses_stderr=values.dry_run)
     service = serving_flags.endpoint_of(values)
     model_dir = _check_flags(values)
-    serving_flags.check_service(values)
+    serving_flags.check_service(values, service)
     labels = parse_labels(values.labels)
     check_labels(labels, "--labels")
     deployment = _deployment_of(values)

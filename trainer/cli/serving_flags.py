@@ -45,10 +45,14 @@ def endpoint_of(values: absl_flags.FlagValues) -> Endpoint:
     )
 
 
-def check_service(values: absl_flags.FlagValues) -> None:
+def check_service(values: absl_flags.FlagValues, endpoint: Endpoint) -> None:
     """Rejects machines and names of resources that Vertex AI would reject, and warns of unknown machines.
 
     The tables of machines are those of training, which differ little from those of prediction.
+
+    Args:
+        values: Values of the flags.
+        endpoint: Project and region, from `endpoint_of`.
 
     Raises:
         ConfigError: If there is a violation.
@@ -70,11 +74,10 @@ def check_service(values: absl_flags.FlagValues) -> None:
         raise ConfigError(f"--machine_type {problem.text}")
     if problem is not None:
         _logger.warning(f"--machine_type {problem.text}")
-    _, region = variables.project_and_region(values.project, values.region)
     for key, name in (("serviceAccount", "service_account"), ("encryptionSpec.kmsKeyName", "kms_key")):
         resource = values[name].value
         if resource is not None:
-            check_resource(key, resource, f"--{name}", region)
+            check_resource(key, resource, f"--{name}", endpoint.known_region)
 
 
 def machine_of(values: absl_flags.FlagValues) -> dict[str, Any]:

@@ -9,18 +9,20 @@ from http import HTTPStatus
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import MISSING_CREDENTIALS, JobError
 
+TRY_AGAIN = "try again."
 _MAX_REASON_CHARACTERS = 600
 _UNAUTHORIZED = f"Vertex AI rejected the request (401): {MISSING_CREDENTIALS}"
 
 
 @contextlib.contextmanager
-def translate_errors(endpoint: Endpoint, *, job_name: str | None = None, is_create: bool = False) -> Iterator[None]:
+def translate_errors(endpoint: Endpoint, *, job_name: str | None = None, advice: str = TRY_AGAIN) -> Iterator[None]:
     """Turns errors of Google's libraries into `JobError`.
 
     Args:
         endpoint: Server of the call.
         job_name: Name of the job that the call reads or changes. None: the call is not about one job.
-        is_create: Whether the call creates a job, which may exist although the answer was lost.
+        advice: What to do after an error that may pass. A call that must not be repeated may have succeeded although
+            the answer was lost.
     """
     import requests
     from google.api_core import exceptions as api
@@ -33,9 +35,9 @@ def translate_errors(endpoint: Endpoint, *, job_name: str | None = None, is_crea
         except api.RetryError as error:
             raise (error.cause or error) from None
     except (api.GoogleAPICallError, api.RetryError) as error:
-        raise JobError(_describe_error(error, endpoint, job_name, is_create)) from error
+        raise JobError(_describe_error(error, endpoint, job_name, advice)) from error
     except auth.TransportError as error:
-        raise JobError(_describe_unreachable(endpoint, is_create)) from error
+        raise JobError(_describe_unreachable(endpoint, advice)) from error
     except auth.InvalidOperation as error:  # anonymous credentials cannot be refreshed after a 401
         raise JobError(_UNAUTHORIZED) from error
     except auth.GoogleAuthError as error:
@@ -43,10 +45,10 @@ def translate_errors(endpoint: Endpoint, *, job_name: str | None = None, is_crea
     except (parse_error, requests.exceptions.JSONDecodeError) as error:
         raise JobError(
             f"{endpoint.url} returned an answer that is not Vertex AI's; check for a proxy or a login page of the "
-            f"network, and {_retry_advice(is_create)}"
+            f"network, and {advice}"
         ) from error
     except requests.exceptions.RequestException as error:
-        raise JobError(_describe_unreachable(endpoint, is_create)) from error
+        raise JobError(_describe_unreachable(endpoint, advice)) from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -62,7 +64,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, (*busy, *dropped))
 
 
-def _describe_error(error: Exception, endpoint: Endpoint, job_name: str | None, is_create: bool) -> str:
+def _describe_error(error: Exception, endpoint: Endpoint, job_name: str | None, advice: str) -> str:
     """Returns one sentence: what the service reported, and what to do."""
     code, reason = getattr(error, "code", None), _reason(error)
     where = f"project={endpoint.project} region={endpoint.region}"
@@ -85,19 +87,13 @@ def _describe_error(error: Exception, endpoint: Endpoint, job_name: str | None, 
         case HTTPStatus.TOO_MANY_REQUESTS:
             return f"Vertex AI reports an exhausted quota in {where} ({reason}); wait, or request more quota."
         case HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.GATEWAY_TIMEOUT:
-            return f"Vertex AI is unavailable in {where} ({reason}); {_retry_advice(is_create)}"
+            return f"Vertex AI is unavailable in {where} ({reason}); {advice}"
         case _:
-            return f"Vertex AI failed in {where} ({type(error).__name__}: {reason}); {_retry_advice(is_create)}"
+            return f"Vertex AI failed in {where} ({type(error).__name__}: {reason}); {advice}"
 
 
-def _describe_unreachable(endpoint: Endpoint, is_create: bool) -> str:
-    return f"{endpoint.url} cannot be reached; check --region and the network, and {_retry_advice(is_create)}"
-
-
-def _retry_advice(is_create: bool) -> str:
-    if is_create:
-        return "check with python -m trainer jobs list whether the job exists before you submit it again."
-    return "try again."
+def _describe_unreachable(endpoint: Endpoint, advice: str) -> str:
+    return f"{endpoint.url} cannot be reached; check --region and the network, and {advice}"
 
 
 def _reason(error: Exception) -> str:

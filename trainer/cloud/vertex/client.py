@@ -114,7 +114,8 @@ class JobClient:
             retries: Whether to try again for a while if the service reports an exhausted quota.
         """
         message = self.to_message(kind, body)
-        with translate_errors(self.endpoint, is_create=True):
+        advice = "check with python -m trainer jobs list whether the job exists before you submit it again."
+        with translate_errors(self.endpoint, advice=advice):
             request = {"parent": self.endpoint.parent, kind.method_suffix: message}
             return _to_job(self._call("create", kind, request, retries=retries), kind)
 

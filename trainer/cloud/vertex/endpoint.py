@@ -66,6 +66,11 @@ class Endpoint:
         return f"projects/{self.project}/locations/{self.region}"
 
     @property
+    def known_region(self) -> str | None:
+        """The region. None: it is a placeholder."""
+        return None if self.region == "REGION" else self.region
+
+    @property
     def url(self) -> str:
         """URL of the server, without a path."""
         return self.api_endpoint or f"https://{self.region}-aiplatform.googleapis.com"

@@ -4,9 +4,9 @@ import logging
 import time
 from typing import NoReturn
 
-from trainer.cloud.vertex.api_errors import is_transient
 from trainer.cloud.vertex.client import Job, JobClient
 from trainer.cloud.vertex.logs import JobLog, LogEntry
+from trainer.cloud.vertex.polling import poll
 from trainer.errors import ExitCode, Interrupted, JobError
 from trainer.logging import is_terminal, log_fields
 
@@ -15,8 +15,6 @@ _logger = logging.getLogger(__name__)
 _POLL_SECS = 10.0
 _SECOND_INTERRUPT_SECS = 2.0
 """Time for a second Ctrl-C, which cancels the job."""
-_MAX_FAILED_POLLS = 60
-"""Failures of the service in a row that are tolerated. Each may take up to a minute and a half."""
 _LOG_DELAY_SECS = 5.0
 """Time that the last entries of a job need to arrive in its log."""
 _sleep = time.sleep
@@ -105,27 +103,9 @@ def _describe(job: Job) -> dict[str, str]:
 
 
 def _poll(client: JobClient, job: Job) -> Job:
-    """Returns the job after a pause, or after several if the service is unavailable for a while.
-
-    Raises:
-        JobError: If the service stays unavailable or rejects the call.
-    """
-    failed_polls = 0
-    while True:
-        _sleep(_POLL_SECS)
-        try:
-            return client.get(job.name)
-        except JobError as error:
-            failed_polls, problem = failed_polls + 1, f"{error}".rstrip(".")
-            can_retry = isinstance(error.__cause__, Exception) and is_transient(error.__cause__)
-            if failed_polls == _MAX_FAILED_POLLS or not can_retry:
-                raise JobError(
-                    f"{job.name} may still be running, but its state cannot be read ({problem}); check it with "
-                    f"python -m trainer jobs describe {job.name} before you submit it again.",
-                    ExitCode.JOB_UNKNOWN,
-                ) from error
-            if failed_polls == 1:
-                _logger.warning(f"The state of {job.name} cannot be read at the moment ({problem}). Trying again.")
+    """Returns the job after a pause. The errors are those of `poll`."""
+    advice = f"check it with python -m trainer jobs describe {job.name} before you submit it again."
+    return poll(lambda: client.get(job.name), lambda: _sleep(_POLL_SECS), job.name, advice)
 
 
 def _open_log(client: JobClient, job: Job) -> JobLog | None:

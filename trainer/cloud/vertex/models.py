@@ -1,5 +1,6 @@
 """Client of Vertex AI's model registry, endpoints and batch predictions."""
 
+import functools
 import importlib
 import json
 import re
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.cloud.vertex import sdk
-from trainer.cloud.vertex.api_errors import translate_errors
+from trainer.cloud.vertex.api_errors import TRY_AGAIN, translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
+from trainer.cloud.vertex.polling import poll
 from trainer.errors import ConfigError, JobError, quote
 
 _PREDICT_SECS = 120.0
@@ -18,6 +20,8 @@ _OPERATION_SECS = 3600.0
 _FIRST_POLL_SECS, _MAX_POLL_SECS = 1.0, 20.0
 """Intervals at which the state of an operation is read."""
 _BATCH_POLL_SECS = 15.0
+_NO_REPEAT_ADVICE = "see in the console whether it was done before you run the command again."
+"""Advice after an error of a call that changes something, and that may have succeeded."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Resource:
 class ModelClient:
     """Models, endpoints and batch predictions of a project in a region.
 
-    Every method raises `JobError`, one sentence, for an error of the service. The constructor raises the errors of
-    `sdk.connect`.
+    Every method raises `JobError`, one sentence, for an error of the service. A state that is read again and again may
+    be unavailable for a while. The constructor raises the errors of `sdk.connect`.
     """
 
     def __init__(self, endpoint: Endpoint):
@@ -120,7 +124,11 @@ class ModelClient:
         """Creates a batch prediction job from its JSON."""
         request = {"parent": self.endpoint.parent, "batchPredictionJob": body}
         method = self._jobs.create_batch_prediction_job
-        raw = sdk.to_json(self._call(method, "CreateBatchPredictionJobRequest", request))
+        advice = (
+            f"see in the console whether the batch prediction {body['displayName']} exists before you run the command "
+            "again; if it does, write its images with --job."
+        )
+        raw = sdk.to_json(self._call(method, "CreateBatchPredictionJobRequest", request, advice=advice))
         return Resource(raw["name"], raw)
 
     def get_batch(self, name: str) -> Resource:
@@ -130,15 +138,16 @@ class ModelClient:
         raw = sdk.to_json(self._call(method, "GetBatchPredictionJobRequest", {"name": full_name}, is_repeatable=True))
         return Resource(raw["name"], raw)
 
-    def await_batch(self, job: Resource, on_state: Callable[[Resource], None]) -> Resource:
+    def await_batch(self, job: Resource, on_state: Callable[[Resource], None], advice: str) -> Resource:
         """Waits until a batch prediction job ends, and returns it.
 
         Args:
             job: Job.
             on_state: Function that is called for each new state.
+            advice: What to do if the state can no longer be read, for the message of the error.
 
         Raises:
-            JobError: If the job does not succeed.
+            JobError: If the job does not succeed, or its state can no longer be read.
         """
         last_state = ""
         while True:
@@ -147,8 +156,8 @@ class ModelClient:
                 on_state(job)
             if job.state in sdk.FINAL_STATES:
                 break
-            time.sleep(_BATCH_POLL_SECS)
-            job = self.get_batch(job.name)
+            name = job.name
+            job = poll(functools.partial(self.get_batch, name), lambda: time.sleep(_BATCH_POLL_SECS), name, advice)
         if job.state not in ("SUCCEEDED", "PARTIALLY_SUCCEEDED"):
             reason = job.raw.get("error", {}).get("message", "the service gives no reason").rstrip(".")
             raise JobError(f"{job.name} ended as {job.state}: {quote(reason)}; see its page in the console.")
@@ -194,14 +203,17 @@ class ModelClient:
                     f"{operation.name} has not ended after {_OPERATION_SECS / 60:.0f} minutes; see it in the console "
                     "before you repeat it."
                 )
-            time.sleep(pause)
+            wait, name = functools.partial(time.sleep, pause), operation.name
             pause = min(2 * pause, _MAX_POLL_SECS)
-            with translate_errors(self.endpoint):
-                operation = self._operations.get_operation(operation.name, retry=sdk.retry(is_repeatable=True))
-        with translate_errors(self.endpoint):
+            operation = poll(functools.partial(self._get_operation, name), wait, name, _NO_REPEAT_ADVICE)
+        with translate_errors(self.endpoint, advice=_NO_REPEAT_ADVICE):
             if operation.HasField("error"):
                 raise api.from_grpc_status(operation.error.code, operation.error.message)
         return importlib.import_module("google.protobuf.json_format").MessageToDict(operation.response)
+
+    def _get_operation(self, name: str) -> Any:
+        with translate_errors(self.endpoint):
+            return self._operations.get_operation(name, retry=sdk.retry(is_repeatable=True))
 
     def _call(
         self,
@@ -210,9 +222,19 @@ class ModelClient:
         body: Mapping[str, Any],
         *,
         is_repeatable: bool = False,
+        advice: str = _NO_REPEAT_ADVICE,
         timeout: float = sdk.TIMEOUT_SECS,
     ) -> Any:
-        """Calls a method with the JSON of its request. `is_repeatable` is that of `sdk.retry`."""
+        """Calls a method with the JSON of its request.
+
+        Args:
+            method: Method of a client of the SDK.
+            message_class: Class of the request.
+            body: The request as JSON.
+            is_repeatable: As in `sdk.retry`.
+            advice: What to do after an error that may pass, if the call is not repeatable.
+            timeout: Time limit of the call in seconds.
+        """
         request = sdk.to_message(message_class, body, "flags")
-        with translate_errors(self.endpoint):
+        with translate_errors(self.endpoint, advice=TRY_AGAIN if is_repeatable else advice):
             return method(request=request, retry=sdk.retry(is_repeatable=is_repeatable), timeout=timeout)
