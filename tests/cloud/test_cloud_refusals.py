@@ -440,6 +440,15 @@ MACHINES = [
     ("no_output_folder", JOB, ("baseOutputDirectory", "--job_dir")),
     ("evaluator", job(pool(), {}, {}, pool()), ("workerPoolSpecs[3]",)),
     *(
+        (f"lease_on_several_machines_{number}", job(*pools), (path, "--wait_for_lease"))
+        for number, (pools, path) in enumerate(
+            [
+                ((pool("--wait_for_lease"), pool("--wait_for_lease", count=2)), CHIEF),
+                ((pool(), pool("--wait_for_lease")), WORKERS),
+            ]
+        )
+    ),
+    *(
         (f"machines_with_{chief}_and_{worker}", job(pool(*chief), pool(*worker)), (WORKERS, *mentions))
         for chief, worker, mentions in [
             (["--recipe=dcgan"], [], ("recipe=digits", "recipe=dcgan")),

@@ -34,6 +34,12 @@ def test_an_evaluator_may_be_another_program():
     check_refusal(lambda: check(job(pool(batch, machine=GPUS), {}, {}, other)), ConfigError, CHIEF, "5")
 
 
+def test_a_program_that_is_not_the_trainer_needs_no_output_folder():
+    prepare = changed(pool("--out=gs://bkt/x"), containerSpec__command=["python", "-m", "trainer", "prepare"])
+    check(changed(job(prepare), baseOutputDirectory=...))
+    check(changed(TUNING, trialJobSpec=changed(job(prepare), baseOutputDirectory=...)))
+
+
 @pytest.mark.parametrize(
     ("chief", "worker"),
     [

@@ -37,13 +37,16 @@ def check_consistency(pools: Sequence[TrainerPool]) -> None:
         pools: Pool of the chief, then the pool of the workers if there is one.
 
     Raises:
-        ConfigError: If the settings differ, the strategy does not fit the number of machines, or the devices do not
-            divide the batch.
+        ConfigError: If the settings differ, one of several machines waits for a lease, the strategy does not fit the
+            number of machines, or the devices do not divide the batch.
     """
     for other in pools[1:]:
         _check_equal_settings(pools[0], other)
     num_machines = sum(pool.pool.replica_count for pool in pools)
     for pool in pools:
+        if num_machines > 1 and pool.args.waits_for_lease:
+            problem = "have --wait_for_lease, which is for a job of one machine, because the others do not wait"
+            fail(pool.path, f"{problem}; remove it.")
         try:
             check_strategy(pool.args.config.strategy, num_machines)
             for count in _divisors(pool, pools):

@@ -88,7 +88,9 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
             check_output_folder(job_dir, f"{path}, --job_dir")
     if job.base_output_uri is not None:
         check_output_folder(job.base_output_uri, f"{prefix}baseOutputDirectory.outputUriPrefix")
-    if job.base_output_uri is None and job_dir is None and (is_tuning or not is_local):
+    # A local study writes its own files to the folder, whatever its trials run.
+    loses_results = is_tuning if is_local else any(trainer_args(pool.program) is not None for pool in job.pools)
+    if job.base_output_uri is None and job_dir is None and loses_results:
         alternative = "" if is_tuning else ", or add --job_dir=gs://BUCKET/NAME to the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so the results would be lost; give it{alternative}.")
 
