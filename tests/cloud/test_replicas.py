@@ -9,7 +9,7 @@ import pytest
 from refusals import check_refusal
 from specs import CONTAINER, JOB, PACKAGE, POOL, changed
 
-from trainer.cloud.emulator.replicas import free_ports, num_replicas, plan, replace_args, without_packages
+from trainer.cloud.emulator.replicas import free_ports, num_replicas, plan, without_packages
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.vertex.environment import Environment
 from trainer.errors import ConfigError
@@ -130,11 +130,6 @@ def test_packages_run_the_module_that_they_name():
     assert plan(here, ports=[1], job_id="7")[0].package_uris == ()
 
 
-def test_args_replace_those_of_every_pool():
-    job = replace_args(job_spec.parse(SEVERAL), ["--b"])
-    assert {replica.command[3:] for replica in plan(job, ports=range(4), job_id="7")} == {("--b",)}
-
-
 @pytest.mark.parametrize(
     ("machine", "container", "gpus", "added"),
     [
@@ -144,6 +139,7 @@ def test_args_replace_those_of_every_pool():
         (L4, {"args": ["--num_virtual_devices=4"]}, [], []),
         (L4, {"args": ["--num-virtual-devices", "4"]}, [], []),
         (L4, {"command": ["python", "-m", "mine.train"]}, [], []),
+        (L4, {"command": ["python", "-m", "trainer"], "args": ["train", "--a"]}, [], ["--num_virtual_devices=2"]),
     ],
 )
 def test_virtual_devices_replace_missing_accelerators(machine, container, gpus, added):

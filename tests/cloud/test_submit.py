@@ -56,6 +56,16 @@ def package(monkeypatch):
     monkeypatch.setattr(source_package, "_build", lambda project: ("gan_trainer-0.1.0.tar.gz", b"package"))
 
 
+@pytest.mark.parametrize("flag", ["--dry_run", "--render"])
+def test_the_cost_per_hour_is_printed_beside_the_result(file, tmp_path, capsys, flag):
+    header = "region,name,strategy,price_per_hour,currency,date"
+    (tmp_path / "prices.csv").write_text(f"{header}\nus-east1,n1-standard-4,,0.5,USD,2026-01-31\n")
+    argv = ["submit", f"--config={file(RIGHT)}", flag, f"--price_table={tmp_path}/prices.csv"]
+    assert submit.main([*argv, "--project=p", "--region=us-east1"]) == 0
+    printed = capsys.readouterr()
+    assert "0.50 USD" in json.loads(printed.err)["message"] and "USD" not in printed.out
+
+
 @pytest.mark.parametrize("name", [*FILES, "scripts/prepare.yaml"])
 def test_the_request_of_each_file_equals_the_golden_one(dry_run, package, name):
     flags = ["--project=my-project", "--region=us-central1", "--staging_bucket=gs://mine"]

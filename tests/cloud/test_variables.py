@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
-from refusals import check_refusal
+from refusals import check_command_refusal, check_refusal
 from specs import JOB, TUNING, changed
 
-from trainer.cli import submit
-from trainer.cloud.jobs import variables
+from trainer.cli import local, submit
+from trainer.cloud.jobs import source_package, variables
 from trainer.errors import ConfigError, StorageError
 from trainer.testing.vertex_service import JOB_MESSAGES, VertexService
 
@@ -22,6 +22,7 @@ yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
 FILES = ("config.yaml", "scripts/multi_worker.yaml", "scripts/python_package.yaml", "scripts/tuning.yaml")
 OUTPUT = {"baseOutputDirectory": {"outputUriPrefix": "gs://bkt/run"}}
+OUTPUT_URI = "baseOutputDirectory__outputUriPrefix"
 RIGHT = JOB | OUTPUT
 SWEEP = changed(
     TUNING,
@@ -86,6 +87,19 @@ def test_a_bad_file_of_variables_is_refused_without_its_secrets(tmp_path, monkey
     check_refusal(lambda: variables.read_values({}, f"{tmp_path}/env"), ConfigError, f"{tmp_path}/env")
     (tmp_path / "env").write_text("BUCKET=gs://mine")
     check_refusal(lambda: variables.read_values({}, f"{tmp_path}/env"), ConfigError, "BUCKET", "gs://mine")
+
+
+def test_a_variable_that_a_file_does_not_use_may_belong_to_another_program(body, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUN", "my run")
+    monkeypatch.setenv("BUCKET", "gs://mine")
+    assert variables.project_and_region("my-project", None)[0] == "my-project"
+    assert body(RIGHT)["jobSpec"] == RIGHT
+    (tmp_path / "job.json").write_text(json.dumps(RIGHT))
+    assert local.main(["local", f"--config={tmp_path}/job.json", "--dry_run"]) == 0
+    (tmp_path / "job.json").write_text(json.dumps(changed(RIGHT, **{OUTPUT_URI: "gs://bkt/${RUN:-x}"})))
+    for main in (local.main, submit.main):
+        argv = [main.__module__, f"--config={tmp_path}/job.json", "--dry_run"]
+        check_command_refusal(main, argv, capsys, 2, "RUN", "my run")
 
 
 def test_values_defaults_and_escapes():
@@ -161,12 +175,14 @@ def test_a_rendered_file_gives_the_same_request(rendered, body, name):
     assert body(content) == original
 
 
-def test_a_package_to_build_cannot_be_rendered(tmp_path, capsys):
+@pytest.mark.parametrize("flags", [(), ("--staging_bucket=gs://mine",)])
+def test_a_package_to_build_cannot_be_rendered_and_is_not_built(tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.setattr(source_package, "_build", None)
     package = {"executorImageUri": "image", "pythonModule": "trainer.task", "args": []}
     content = changed(RIGHT, workerPoolSpecs__0__containerSpec=..., workerPoolSpecs__0__pythonPackageSpec=package)
     (tmp_path / "job.json").write_text(json.dumps(content))
-    assert submit.main(["submit", f"--config={tmp_path}/job.json", "--render", *SETTINGS]) == 2
-    assert "packageUris" in capsys.readouterr().err
+    argv = ["submit", f"--config={tmp_path}/job.json", "--render", *SETTINGS, *flags]
+    check_command_refusal(submit.main, argv, capsys, 2, "packageUris", "gcloud")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -19,7 +19,6 @@ from trainer.cloud.emulator.replicas import (
     free_ports,
     num_replicas,
     plan,
-    replace_args,
     without_packages,
 )
 from trainer.cloud.emulator.restart_policy import GRACE_SECS, MAX_RESTARTS, RestartPolicy
@@ -102,14 +101,19 @@ def run_command(values: absl_flags.FlagValues) -> None:
             f"--preempt_every_secs={preempt_every_secs:g} is not a positive number of seconds; leave it out for no "
             "preemptions."
         )
-    settings = variables.read_values(variables.flag_values(values), values.env_file)
     folder = parse_output_folder(values.base_output_dir, is_local=True)
-    overrides = Overrides(spec={"baseOutputDirectory": folder}, job_id=new_job_id())
+    args = arguments.split_lists(values.args)
+    overrides = Overrides(args=args, spec={"baseOutputDirectory": folder}, job_id=new_job_id())
 
     def change(content: Any) -> Any:
-        return source_package.for_local_job(variables.expand(overrides.apply(content), settings))
+        content = overrides.apply(content)
+        names = variables.used_in(content)
+        settings = variables.read_values(variables.flag_values(values), values.env_file, names=names)
+        return source_package.for_local_job(variables.expand(content, settings))
 
-    job = _with_flags(job_spec.read(values.config, is_local=True, change=change), values)
+    job = job_spec.read(values.config, is_local=True, change=change)
+    if values.no_venv:
+        job = _without_packages(job)
     with job_spec.errors_of_file(values.config):
         check_job(job, is_local=True)
         replicas = _plan_first_trial(job) if isinstance(job, TuningSpec) else _plan_replicas(job)
@@ -209,14 +213,11 @@ def _restart_policy(job: JobSpec, values: absl_flags.FlagValues) -> RestartPolic
     )
 
 
-def _with_flags(job: JobFile, values: absl_flags.FlagValues) -> JobFile:
-    """Returns the job, or the study with the job of its trials, after applying the flags."""
+def _without_packages(job: JobFile) -> JobFile:
+    """Returns the job, or the study, without packages to install."""
     if isinstance(job, TuningSpec):
-        return replace(job, trial=cast(JobSpec, _with_flags(job.trial, values)))
-    args = arguments.split_lists(values.args)
-    if args is not None:
-        job = replace_args(job, args)
-    return without_packages(job) if values.no_venv else job
+        return replace(job, trial=without_packages(job.trial))
+    return without_packages(job)
 
 
 def _visible_gpus() -> Sequence[str]:

@@ -36,8 +36,7 @@ ${PROJECT}, ${BUCKET}, ${REGION} and ${RUN}, which flags, the environment, or th
 """
 _PLACEHOLDER_BUCKET = "gs://BUCKET"
 """Bucket of the package in the output of a dry run without `--staging_bucket`."""
-_DATASET_SETTINGS = {"dataset", "dataset_b"}
-_FILE_SETTINGS = _DATASET_SETTINGS | {"inception_weights"}
+_FILE_SETTINGS = {"dataset", "dataset_b", "inception_weights"}
 _DATA_SETTINGS = _FILE_SETTINGS | {
     *("classes", "padding", "global_batch_size", "model", "metrics"),
     *("recipe", "size", "architecture"),
@@ -94,20 +93,17 @@ def run_command(values: absl_flags.FlagValues) -> None:
     install_handler(uses_stderr=values.dry_run or values.render)
     if values.dry_run and values.render:
         raise ConfigError("--dry_run and --render print different things; pass one of them.")
-    settings = variables.read_values(_variable_flags(values), values.env_file)
-    endpoints = _endpoints(values, settings)
+    endpoints = _endpoints(values)
     prices = read_price_table(values.price_table)
-    job, request, packages, pools = _read_job(values, settings, endpoints[0].region if len(endpoints) == 1 else None)
+    job, request, packages, pools = _read_job(values, endpoints[0].known_region if len(endpoints) == 1 else None)
+    if prices is not None and (values.dry_run or values.render):
+        for endpoint in endpoints:
+            _logger.info(prices.describe_cost(request.body, endpoint.region))
     if values.dry_run:
         print_json(request.to_http(endpoints[0]))
         return
     job_request.check_placeholders(request.body)
     if values.render:
-        if packages:
-            raise ConfigError(
-                "gcloud needs a package that is already in a bucket, but packageUris has none; copy the package there "
-                "and name it in packageUris."
-            )
         print(job_request.render(job, request, endpoints[0]), end="")
         return
     regions.check_regions(request.body, endpoints)
@@ -133,8 +129,9 @@ def _variable_flags(values: absl_flags.FlagValues) -> dict[str, str | None]:
     return variables.flag_values(values) | {"region": names[0] if names else None}
 
 
-def _endpoints(values: absl_flags.FlagValues, settings: Mapping[str, str]) -> list[Endpoint]:
+def _endpoints(values: absl_flags.FlagValues) -> list[Endpoint]:
     """Returns the endpoints of the flags, or of the variables with the same names."""
+    settings = variables.read_values(_variable_flags(values), values.env_file, names=variables.ENDPOINT_NAMES)
     is_printed, alternative = values.dry_run or values.render, "print the request with --dry_run"
     return [
         endpoint_flags.resolve(values, settings.get("PROJECT"), region, is_printed=is_printed, alternative=alternative)
@@ -143,25 +140,36 @@ def _endpoints(values: absl_flags.FlagValues, settings: Mapping[str, str]) -> li
 
 
 def _read_job(
-    values: absl_flags.FlagValues, settings: Mapping[str, str], region: str | None
+    values: absl_flags.FlagValues, region: str | None
 ) -> tuple[JobFile, job_request.Request, list[source_package.Package], Sequence[TrainerPool]]:
     """Reads and checks the job file.
+
+    Args:
+        values: Values of the flags.
+        region: Region of the job. None: not known.
 
     Returns:
         The job, its request, the packages to upload before it is sent, and the pools that run the trainer.
     """
     content = read_yaml(values.config)
-    default_bucket = _PLACEHOLDER_BUCKET if values.dry_run else None
+    default_bucket = _PLACEHOLDER_BUCKET if values.dry_run or values.render else None
     staging_bucket = default_bucket if values.staging_bucket is None else parse_path(values.staging_bucket)
     overrides = _overrides(values)
     with job_spec.errors_of_file(values.config):
         content = overrides.apply(content)
+        names = variables.used_in(content)
+        settings = variables.read_values(_variable_flags(values), values.env_file, names=names)
         if not values.dry_run:
             variables.check_set(content, settings)
         content = variables.expand(content, settings)
         content, sources = source_package.with_provisional_uris(content, staging_bucket)
+        if values.render and sources:
+            raise ConfigError(
+                "packageUris has no package that is already in a bucket, which gcloud needs; copy the package there, "
+                "and name it in packageUris."
+            )
         job = job_spec.parse(content)
-        pools = check_job(job, region=None if region == "REGION" else region)
+        pools = check_job(job, region=region)
     _check_data(values.config, _data_configs(pools), in_buckets=False)
     request = job_request.create_request(job, values.display_name)
     packages = source_package.collect_packages(

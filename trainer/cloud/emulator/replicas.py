@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from trainer.cloud.jobs.arguments import trainer_args
 from trainer.cloud.jobs.job_spec import JobSpec
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.worker_pools import TRAINER, Container, Pool, PythonPackage
@@ -85,7 +86,7 @@ def plan(
     replicas: list[Replica] = []
     for pool in job.pools:
         program = _get_program(pool)
-        args = program.args + (_virtual_device_flags(program, pool) if needs_virtual_devices else ())
+        args = program.args + (_virtual_device_flags(pool) if needs_virtual_devices else ())
         for index in range(pool.replica_count):
             environment = {
                 "CLOUD_ML_JOB_ID": job_id,
@@ -120,11 +121,6 @@ def free_ports(count: int) -> tuple[int, ...]:
         for listener in sockets:
             listener.bind(("127.0.0.1", 0))
         return tuple(listener.getsockname()[1] for listener in sockets)
-
-
-def replace_args(job: JobSpec, args: Sequence[str]) -> JobSpec:
-    """Returns a job in which these args replace those of every pool, like gcloud's --args."""
-    return _change_programs(job, lambda program: replace(program, args=tuple(args)))
 
 
 def append_args(job: JobSpec, args: Sequence[str]) -> JobSpec:
@@ -210,9 +206,11 @@ def _assign_gpus(job: JobSpec, gpus: Sequence[str]) -> tuple[bool, list[dict[str
     return False, [{"CUDA_VISIBLE_DEVICES": names or "-1"} for names in visible]
 
 
-def _virtual_device_flags(program: Program, pool: Pool) -> tuple[str, ...]:
+def _virtual_device_flags(pool: Pool) -> tuple[str, ...]:
     """Returns the flag that splits the CPU, for a trainer with several accelerators that does not set it itself."""
-    names = (arg.partition("=")[0].replace("-", "_").lstrip("_") for arg in program.args)
-    if program.module != TRAINER or pool.accelerator_count <= 1 or "num_virtual_devices" in names:
+    args = trainer_args(pool.program)
+    if args is None or pool.accelerator_count <= 1:
+        return ()
+    if "num_virtual_devices" in (arg.partition("=")[0].replace("-", "_").lstrip("_") for arg in args):
         return ()
     return (f"--num_virtual_devices={pool.accelerator_count}",)

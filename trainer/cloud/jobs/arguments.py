@@ -16,6 +16,8 @@ ARGS_HELP = (
     "Comma-separated args that replace those of every pool, as in gcloud; if an arg contains a comma: ^:^ONE:TWO."
 )
 """Help text of the flag --args, which `split_list` reads."""
+_STARTS = ((TRAINER,), ("-m", "trainer", "train"), ("gan-trainer", "train"))
+"""Words of a command line that start the trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +139,17 @@ def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
     """
     if isinstance(program, PythonPackage):
         is_own_package = any(uri.rpartition("/")[2].startswith(PACKAGE) for uri in program.package_uris)
-        is_trainer = program.python_module == TRAINER and (is_own_package or not program.package_uris)
-        return program.args if is_trainer else None
-    words = (*program.command, *program.args)
-    if TRAINER in words:
-        return words[words.index(TRAINER) + 1 :]
-    return None if program.command else program.args
+        if program.package_uris and not is_own_package:
+            return None
+        return _args_after_trainer(("-m", program.python_module, *program.args))
+    args = _args_after_trainer((*program.command, *program.args))
+    return program.args if args is None and not program.command else args
+
+
+def _args_after_trainer(words: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns the words after the one that starts the trainer, or None if none does."""
+    for index in range(len(words)):
+        for start in _STARTS:
+            if tuple(words[index : index + len(start)]) == start:
+                return tuple(words[index + len(start) :])
+    return None

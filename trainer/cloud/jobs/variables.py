@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ _VARIABLES: Mapping[str, _Variable] = {
 }
 NAMES = tuple(_VARIABLES)
 """Names of the variables."""
+ENDPOINT_NAMES = ("PROJECT", "REGION")
+"""Names of the variables that commands use without a job file."""
 FLAGS: Mapping[str, str] = {
     "bucket": "Value of ${BUCKET} in the file. None: the environment variable BUCKET, else that of --env_file.",
     "run": "Value of ${RUN} in the file, which the output folder ends with. None: as for --bucket.",
@@ -49,7 +51,9 @@ def flag_values(values: absl_flags.FlagValues) -> dict[str, str | None]:
     return {name.lower(): values[name.lower()].value for name in NAMES}
 
 
-def read_values(flags: Mapping[str, str | None], env_file: str | None = None) -> dict[str, str]:
+def read_values(
+    flags: Mapping[str, str | None], env_file: str | None = None, *, names: Collection[str] = NAMES
+) -> dict[str, str]:
     """Returns the values of the variables: from flags, else from the environment, else from a file.
 
     An empty value counts as unset.
@@ -57,6 +61,7 @@ def read_values(flags: Mapping[str, str | None], env_file: str | None = None) ->
     Args:
         flags: Values of the flags by name, such as `bucket`; None if a flag is not set.
         env_file: File with lines `NAME=VALUE`; other names are ignored. None: `ENV_FILE`, if it exists.
+        names: Variables to read. Of others, which may belong to another program, only the flags count.
 
     Raises:
         ConfigError: If a value is malformed.
@@ -66,6 +71,8 @@ def read_values(flags: Mapping[str, str | None], env_file: str | None = None) ->
     values = {}
     for name, variable in _VARIABLES.items():
         flag = flags.get(name.lower())
+        if name not in names and not flag:
+            continue
         sources = (
             (f"--{name.lower()}", flag),
             (f"the environment variable {name}", os.environ.get(name)),
@@ -86,7 +93,7 @@ def project_and_region(project: str | None, region: str | None) -> tuple[str | N
     Raises:
         ConfigError, StorageError: As `read_values`.
     """
-    values = read_values({"project": project, "region": region})
+    values = read_values({"project": project, "region": region}, names=ENDPOINT_NAMES)
     return values.get("PROJECT"), values.get("REGION")
 
 
@@ -118,27 +125,35 @@ def expand(content: Any, values: Mapping[str, str]) -> Any:
     return _map_texts(content, lambda text: _REFERENCE.sub(replace, text))
 
 
+def used_in(content: Any) -> dict[str, bool]:
+    """Returns the names of the variables in a file, and for each whether it needs a value, because it has no default.
+
+    Raises:
+        ConfigError: If a variable is unknown.
+    """
+    names: dict[str, bool] = {}
+
+    def collect(text: str) -> str:
+        for match in _REFERENCE.finditer(text):
+            name, default = match.groups()
+            if not match[0].startswith("$$"):
+                _check_name(name, match[0])
+                names[name] = names.get(name, False) or default is None
+        return text
+
+    _map_texts(content, collect)
+    return names
+
+
 def check_set(content: Any, values: Mapping[str, str]) -> None:
     """Rejects a file with a variable that has neither a value nor a default.
 
     Raises:
         ConfigError: If there is such a variable, or an unknown one.
     """
-    missing: dict[str, None] = {}
-
-    def collect(text: str) -> str:
-        for match in _REFERENCE.finditer(text):
-            name, default = match.groups()
-            if match[0].startswith("$$"):
-                continue
-            _check_name(name, match[0])
-            if default is None and name not in values:
-                missing[name] = None
-        return text
-
-    _map_texts(content, collect)
+    missing = [name for name, needs_value in used_in(content).items() if needs_value and name not in values]
     if missing:
-        raise ConfigError(unset_message(list(missing)))
+        raise ConfigError(unset_message(missing))
 
 
 def unset_message(names: list[str]) -> str:
