@@ -1,6 +1,7 @@
 """The `local` command: from a job file to an exit code."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -125,6 +126,12 @@ def test_a_dry_run_shows_the_processes_of_each_file(file, capsys):
 def test_args_are_written_as_for_gcloud(flags, args, local):
     code, out, _ = local(MINE, "--dry_run", *flags)
     assert code == 0 and json.loads(out)[0]["command"][3:] == args
+
+
+def test_args_of_the_flag_may_contain_variables(local):
+    content = changed(MINE, workerPoolSpecs__1=changed(POOL, containerSpec=MODULE | {"args": ["--b"]}))
+    code, out, _ = local(content, "--dry_run", "--args=--a=gs://${BUCKET}/${RUN:-x}", "--bucket=mine")
+    assert code == 0 and [shown["command"][3:] for shown in json.loads(out)] == [["--a=gs://mine/x"]] * 2
 
 
 @pytest.mark.parametrize("flags", [["--base_output_dir=/"], []])
@@ -298,6 +305,19 @@ def test_a_job_ends_when_its_output_is_closed(tmp_path):
         process.stdout.close()
         assert "SIGPIPE" in process.stderr.read()
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_job_ends_with_one_sentence_when_its_output_cannot_be_written(tmp_path):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(MINE))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/job.py").write_text("import time\nwhile True: print('line'); time.sleep(.01)")
+    command = [sys.executable, "-m", "trainer", "local", "--config=job.yaml"]
+    environ = {"PYTHONPATH": f"{REPOSITORY}", "PATH": "/usr/bin:/bin"}
+    with Path("/dev/full").open("w") as stdout:
+        done = subprocess.run(command, cwd=tmp_path, env=environ, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert os.strerror(errno.ENOSPC) in done.stderr
 
 
 @pytest.mark.slow

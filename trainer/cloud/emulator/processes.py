@@ -144,14 +144,15 @@ class ReplicaOutput:
     Args:
         names: Names of all replicas.
         label: Text before each name.
-        on_broken_pipe: Function that is called when nothing reads standard output any longer.
+        on_error: Function that receives the error if standard output cannot be written, because nothing reads it any
+            longer or a disk is full. Later lines are discarded.
     """
 
-    def __init__(self, names: Sequence[str], label: str = "", on_broken_pipe: Callable[[], None] = lambda: None):
+    def __init__(self, names: Sequence[str], label: str = "", on_error: Callable[[OSError], None] = lambda error: None):
         self._label = label
         self._width = max(map(len, names), default=0)
         self._colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
-        self._on_broken_pipe = on_broken_pipe
+        self._on_error = on_error
 
     def write_line(self, name: str, line: str) -> None:
         """Writes a line of a replica."""
@@ -160,9 +161,9 @@ class ReplicaOutput:
             try:
                 sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
-            except BrokenPipeError:
+            except OSError as error:
                 discard_output()
-                self._on_broken_pipe()
+                self._on_error(error)
 
     def _to_terminal(self, name: str, line: str) -> str:
         """Returns a line for a terminal. A JSON log entry appears as severity and message."""

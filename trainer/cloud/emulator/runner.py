@@ -33,6 +33,8 @@ _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_POLL_SECS = 0.5
 """Interval at which the caller's `stop` event is checked."""
 _KILLED = SIGNAL_OFFSET + signal.SIGKILL
+_Interruption = signal.Signals | OSError
+"""A signal, or an error of standard output, that ends the job."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ def run(
 
     Raises:
         JobError: If the job failed or exceeded its time limit.
-        JobStopped: If the job was stopped by SIGTERM, by `stop`, or because nothing reads its output any longer.
+        JobStopped: If the job was stopped by SIGTERM, by `stop`, or because its output cannot be written.
         KeyboardInterrupt: If the user pressed Ctrl-C.
     """
     job = _JobRunner(replicas, policy, label, stop or threading.Event(), start, clock)
@@ -98,9 +100,9 @@ class _JobRunner:
         self.preemptions = PreemptionStats()
         self._replicas, self._policy, self._start_process, self._clock = replicas, policy, start, clock
         # A signal handler may write to a SimpleQueue.
-        self._events: queue.SimpleQueue[ReplicaProcess | signal.Signals] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[ReplicaProcess | _Interruption] = queue.SimpleQueue()
         names = [replica.name for replica in replicas]
-        self._output = ReplicaOutput(names, label, lambda: self._events.put(signal.SIGPIPE))
+        self._output = ReplicaOutput(names, label, self._events.put)
         self._label, self._stop_event = label, stop
         self._processes: dict[str, ReplicaProcess] = {}
         self._num_preemptions: Counter[str] = Counter()
@@ -108,7 +110,7 @@ class _JobRunner:
         """Number of stops of each replica since the last start of the whole job."""
         self._num_job_retries = 0
         self._oom_counter = OomCounter()
-        self._interruption: signal.Signals | None = None
+        self._interruption: _Interruption | None = None
         self._random = random.Random(policy.seed)
         self._preempted: ReplicaProcess | None = None
         self._preempted_at = 0.0
@@ -130,7 +132,7 @@ class _JobRunner:
     def _handle_next_event(self) -> bool:
         """Waits for an event or a deadline and handles it. Returns whether the chief has succeeded."""
         event = self._next_event(min(self._kill_at, self._preempt_at, self._timeout_at))
-        if isinstance(event, signal.Signals):
+        if isinstance(event, _Interruption):
             self._interruption = event
         elif event is not None and self._processes.get(event.replica.name) is event and self._handle_exit(event):
             return True
@@ -140,7 +142,7 @@ class _JobRunner:
         self._handle_deadlines()
         return False
 
-    def _next_event(self, deadline: float) -> ReplicaProcess | signal.Signals | None:
+    def _next_event(self, deadline: float) -> ReplicaProcess | _Interruption | None:
         """Returns the next event. None: the deadline has passed."""
         while True:
             remaining = max(0.0, deadline - self._clock())
@@ -272,8 +274,8 @@ class _JobRunner:
         deadline = self._clock() + self._policy.grace_secs
         while any(process.is_alive for process in processes):
             event = self._next_event(deadline)
-            is_second_interruption = isinstance(event, signal.Signals) and self._interruption is not None
-            if isinstance(event, signal.Signals):
+            is_second_interruption = isinstance(event, _Interruption) and self._interruption is not None
+            if isinstance(event, _Interruption):
                 self._interruption = event
             if event is None or is_second_interruption:
                 for process in processes:
@@ -298,7 +300,14 @@ def _forward_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _raise_interruption(interruption: signal.Signals) -> None:
+def _raise_interruption(interruption: _Interruption) -> None:
     if interruption == signal.SIGINT:
         raise KeyboardInterrupt
+    if isinstance(interruption, BrokenPipeError):
+        interruption = signal.SIGPIPE
+    if isinstance(interruption, OSError):
+        raise JobStopped(
+            f"the job was stopped because its output cannot be written ({interruption.strerror}); free space or "
+            "redirect the output elsewhere, and run the same command again."
+        ) from interruption
     raise JobStopped(f"the job was stopped by {interruption.name}.", SIGNAL_OFFSET + interruption)
