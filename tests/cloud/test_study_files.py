@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from refusals import check_refusal
@@ -105,6 +106,64 @@ def test_a_changed_study_does_not_resume(tmp_path):
     spec = job(RATE, count=2, algorithm="RANDOM_SEARCH")
     mentions = ("studySpec", f"{tmp_path}/trials.json", "algorithm", "parameters")
     check_refusal(lambda: run(spec, tmp_path, no_trial), ConfigError, *mentions)
+
+
+RATE_OF_ONE = {"parameterId": "rate", "value": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "mentions"),
+    [
+        ([], ("'rate'",)),
+        ([RATE_OF_ONE], ("'units'",)),
+        ([RATE_OF_ONE | {"value": 2}, ("units", 2), ("loss", "hinge")], ("'rate'=2",)),
+        ([RATE_OF_ONE | {"value": 1e-6}, ("units", 2), ("loss", "hinge")], ("'rate'=1e-06",)),
+        ([RATE_OF_ONE, ("units", 2.5), ("loss", "hinge")], ("'units'=2.5",)),
+        ([RATE_OF_ONE, ("units", 10**400), ("loss", "hinge")], ("'units'",)),
+        ([RATE_OF_ONE, ("units", True), ("loss", "hinge")], ("'units'=True",)),
+        ([RATE_OF_ONE, ("units", 2), ("loss", "other")], ("'loss'='other'",)),
+        ([RATE_OF_ONE, ("units", 2), ("loss", "wasserstein")], ("'penalty_weight'",)),
+        ([RATE_OF_ONE, ("units", 2), ("loss", "hinge"), ("penalty_weight", 2)], ("'penalty_weight'=2",)),
+    ],
+)
+@pytest.mark.parametrize("state", ["SUCCEEDED", "ACTIVE"])
+def test_edited_parameters_of_a_trial_are_refused(values, mentions, state, tmp_path):
+    spec = job(LOG_RATE, UNITS, CONDITIONAL, count=2)
+    run(replace(spec, max_trial_count=1), tmp_path)
+    content = written(tmp_path)
+    content["trials"][0] |= {
+        "state": state,
+        "parameters": [one if isinstance(one, dict) else {"parameterId": one[0], "value": one[1]} for one in values],
+    }
+    (tmp_path / "trials.json").write_text(json.dumps(content))
+    check_refusal(lambda: run(spec, tmp_path, no_trial), StorageError, "trials.json", *mentions)
+    assert written(tmp_path) == content
+
+
+def test_a_value_that_rounding_moved_out_of_the_bounds_is_accepted(tmp_path):
+    run(job(count=1), tmp_path)
+    content = written(tmp_path)
+    content["trials"][0]["parameters"] = [{"parameterId": "rate", "value": 1e-5 * (1 - 1e-15)}]
+    (tmp_path / "trials.json").write_text(json.dumps(content))
+    assert len(run(job(count=2), tmp_path).trials) == 2
+
+
+def test_a_trial_that_was_deleted_from_the_file_costs_no_other_trial(tmp_path):
+    run(job(count=3), tmp_path)
+    content = written(tmp_path)
+    del content["trials"][1]
+    (tmp_path / "trials.json").write_text(json.dumps(content))
+    run(job(count=3), tmp_path)
+    assert [trial["id"] for trial in written(tmp_path)["trials"]] == ["1", "3", "4"]
+    assert written(tmp_path)["trials"][:2] == content["trials"]
+
+
+def test_two_trials_of_one_number_are_refused(tmp_path):
+    run(job(count=2), tmp_path)
+    content = written(tmp_path)
+    content["trials"][1]["id"] = "1"
+    (tmp_path / "trials.json").write_text(json.dumps(content))
+    check_refusal(lambda: run(job(count=3), tmp_path, no_trial), StorageError, "trials.json", "1")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"studySpec": {}, "trials": [{}]}'])

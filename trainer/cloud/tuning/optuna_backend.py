@@ -161,14 +161,14 @@ def _grid(parameters: tuple[_NamedParameter, ...]) -> Iterator[dict[str, Value]]
 
 
 def _mirror(parameter: Parameter, value: Value) -> Value:
-    """Converts a value to the one in Optuna, or back.
+    """Converts a value to the one in Optuna, or back. A number that rounding has moved out of the bounds is clipped.
 
     Optuna has no reverse logarithmic scale. Such a parameter has a logarithmic scale there, with its range reversed.
     """
-    if parameter.scale != "reverse_log" or parameter.bounds is None or isinstance(value, str):
+    if parameter.bounds is None or isinstance(value, str):
         return value
     low, high = parameter.bounds
-    return min(max(low + high - value, low), high)
+    return min(max(low + high - value if parameter.scale == "reverse_log" else value, low), high)
 
 
 def _distribution(parameter: Parameter) -> Any:

@@ -1,9 +1,9 @@
 """Runs a hyperparameter tuning job on this machine: the same study as on Vertex AI, with trials of the caller."""
 
-import datetime
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from trainer.cloud.tuning.study_report import Study
 from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
 from trainer.cloud.vertex.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
+from trainer.logging import to_rfc3339
 from trainer.storage import is_remote, locate, parse_path, path_below, scratch_folder
 from trainer.storage.lease import BY_PRODUCT_AGE_SECS, Lease, hold
 
@@ -161,14 +162,14 @@ class _StudyRunner:
         """Returns the record of a new trial. None: the study has no further trials."""
         if len(self.records) >= self._spec.max_trial_count or self._is_grid_exhausted:
             return None
-        trial_id = str(len(self.records) + 1)
+        trial_id = str(max(map(int, self.records), default=0) + 1)  # an earlier trial may have been deleted
         parameters = self._suggester.ask(trial_id)
         if parameters is None:
             self._is_grid_exhausted = True
             max_trials = self._spec.max_trial_count
             _logger.info(f"The grid has {len(self.records)} points, fewer than maxTrialCount={max_trials}.")
             return None
-        return TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=_now())
+        return TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=to_rfc3339(time.time()))
 
     def _update(self, trial: Trial) -> None:
         """Reads the new measurements of a trial, and stops the trial if they are too bad."""
@@ -192,7 +193,7 @@ class _StudyRunner:
             trial.stop.set()
 
     def _finish(self, trial: Trial, code: int) -> None:
-        record = replace(self.records[trial.id], end_time=_now())
+        record = replace(self.records[trial.id], end_time=to_rfc3339(time.time()))
         final = trial_store.select_measurement(record.measurements, self._spec.study)
         reason = f"exit code {code}" if code and not trial.stop.is_set() else None
         if final is None and reason is None:
@@ -237,7 +238,3 @@ def _log_differences(spec: StudySpec) -> None:
         _logger.info("A local study compares trials at the same step, not after the same time.")
     if "studyStoppingConfig" in raw:
         _logger.info("A local study ignores studyStoppingConfig and ends after maxTrialCount trials.")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")

@@ -17,6 +17,8 @@ State = Literal["REQUESTED", "ACTIVE", "STOPPING", "SUCCEEDED", "INFEASIBLE"]
 
 FILE_NAME = "trials.json"
 _ID = re.compile(r"[1-9][0-9]{0,8}")
+_ROUNDING = 1e-9
+"""Relative error of a number that Optuna has suggested on a logarithmic scale."""
 _OPTIONAL_NUMBER = documents.optional(documents.numeric)
 _MEASUREMENT = documents.record(
     {
@@ -147,8 +149,8 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
 
     Raises:
         ConfigError: If the file belongs to another study, or is not the file of a study.
-        StorageError: If it is a folder, a pipe or a device, if the ID of a trial is not a number, or if the study does
-            not allow one of its parameters.
+        StorageError: If it is a folder, a pipe or a device, if the ID of a trial is not a number or occurs twice, or if
+            its parameters are not those that the study requires and allows.
     """
     check_new_file(file)
     if not file.exists():
@@ -163,9 +165,13 @@ def read(file: Location, spec: TuningSpec) -> dict[str, TrialRecord]:
             "another folder."
         )
     _check_args(content.get(_ARGS), spec, file)
+    by_id: dict[str, TrialRecord] = {}
     for record in records:
         _check(record, spec.study, file)
-    return {record.id: record for record in records}
+        if record.id in by_id:
+            raise StorageError(f"{file} has two trials with the ID {record.id}; correct the file.")
+        by_id[record.id] = record
+    return by_id
 
 
 def _args(spec: TuningSpec) -> list[list[str]]:
@@ -193,20 +199,36 @@ def _check(record: TrialRecord, study: StudySpec, file: Location) -> None:
         raise StorageError(
             f"{file} has a trial with the ID {quote(record.id)}, which is not a number; correct the file."
         )
-    for name, value in record.parameters.items():
-        specs = [parameter for parameter in study.all_parameters() if parameter.parameter_id == name]
-        if not any(_allows(parameter, value) for parameter in specs):
-            raise StorageError(
-                f"{file} has a trial with {quote(name)}={quote(value)}, which the parameters of studySpec do not "
-                "allow; correct the file, or give the study another folder."
-            )
+    rest, active, problem = dict[str, Any](record.parameters), list(study.parameters), ""
+    while active and not problem:
+        parameter = active.pop(0)
+        name = parameter.parameter_id
+        if name not in rest:
+            problem = f"without {quote(name)}, which the parameters of studySpec require"
+        elif not _allows(parameter, value := rest.pop(name)):
+            problem = f"with {quote(name)}={quote(value)}, which the parameters of studySpec do not allow"
+        else:
+            active += [child.parameter for child in parameter.children if value in child.parent_values]
+    if rest and not problem:
+        name, value = next(iter(rest.items()))
+        problem = f"with {quote(name)}={quote(value)}, which studySpec does not have or which its parent excludes"
+    if problem:
+        raise StorageError(
+            f"{file} has a trial {record.id} {problem}; correct the file, or give the study another folder."
+        )
 
 
 def _allows(parameter: Parameter, value: object) -> bool:
-    """Returns whether a parameter may have a value. Numbers may be outside of the bounds because of rounding."""
-    if isinstance(value, str) or parameter.bounds is None:
-        return isinstance(value, str | float | int) and value in parameter.values
-    return isinstance(value, float | int) and not isinstance(value, bool) and -1e308 < value < 1e308
+    """Returns whether a trial may have a value. Rounding may have moved a number out of the bounds."""
+    if isinstance(value, bool) or not isinstance(value, str | float | int):
+        return False
+    if parameter.bounds is not None and not isinstance(value, str):
+        low, high = parameter.bounds
+        tolerance = _ROUNDING * max(abs(low), abs(high))
+        if not low - tolerance <= value <= high + tolerance:
+            return False
+        value = min(max(value, low), high)
+    return parameter.allows(value)
 
 
 def _format_value(value: Value) -> str:
