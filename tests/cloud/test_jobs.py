@@ -179,6 +179,21 @@ def test_following_a_log_prints_each_entry_once_until_the_job_ends(service, run,
     assert any("CANCELLED" in message for message, _ in messages(out))
 
 
+def test_following_the_last_entry_of_a_busy_second_prints_only_new_ones(service, run, monkeypatch):
+    for number in range(7):
+        service.write(STUDY, f"{number}", f"2026-01-31T12:00:00.{number}Z")
+
+    def sleep(secs):
+        service.write(STUDY, "late", "2026-01-31T12:00:00.65Z")
+        service.write(STUDY, "new", "2026-01-31T12:00:04Z")
+        service.cancel(STUDY)
+
+    monkeypatch.setattr(follow, "_sleep", sleep)
+    code, out, _ = run("logs", STUDY, "--follow", "--tail=1")
+    texts = [message.partition(" | ")[2] for message, _ in messages(out) if " | " in message]
+    assert code == 0 and sorted(set(texts)) == ["6", "late", "new"]
+
+
 def test_an_incomplete_log_is_an_error(service, capsys, monkeypatch):
     def refuse(body):
         raise ServiceError(503, "no")

@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +16,8 @@ SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICA
 _SERVICE_URL = "https://logging.googleapis.com"
 _SCOPE = "https://www.googleapis.com/auth/logging.read"
 _PAGE_SIZE = 1000
+_NUM_EARLIER = 100
+"""Number of entries to read beyond the last ones, most often all earlier ones of the same second."""
 _TIMEOUT_SECS = 60.0
 _MAX_DELAY_SECS = 60.0
 """Longest delay of an entry behind entries with a newer timestamp."""
@@ -106,19 +108,19 @@ class JobLog:
         self.is_complete = False
         newest: list[Mapping[str, Any]] = []
         page_token = ""
-        while page := self._list("desc", min(count, _PAGE_SIZE), page_token):
+        while page := self._list("desc", min(count + _NUM_EARLIER, _PAGE_SIZE), page_token):
             newest += page.get("entries", ())
             page_token = page.get("nextPageToken", "")
-            if len(newest) >= count or not page_token:
+            if not page_token or _reaches_second_before(newest, count):
                 self.is_complete = True
                 break
         if not self.is_complete:
             return []
-        newest = newest[:count][::-1]
+        # `new_entries` reads whole seconds. The earlier entries of the first one are known, too.
         self._recent = {raw["insertId"]: raw["timestamp"] for raw in newest}
-        self._start_time = _truncate_to_seconds(newest[0]["timestamp"]) if newest else ""
+        self._start_time = _truncate_to_seconds(newest[:count][-1]["timestamp"]) if newest else ""
         self._forget_old()
-        return [_to_entry(raw) for raw in newest]
+        return [_to_entry(raw) for raw in newest[:count][::-1]]
 
     def _forget_old(self) -> None:
         """Moves the start of the next call, and forgets the entries before it."""
@@ -173,6 +175,14 @@ def _to_entry(raw: Mapping[str, Any]) -> LogEntry:
         time=raw.get("timestamp", ""),
         message=str(payload.get("message") or raw.get("textPayload") or payload).rstrip(),
     )
+
+
+def _reaches_second_before(newest: Sequence[Mapping[str, Any]], count: int) -> bool:
+    """Returns whether entries, newest first, contain one of an earlier second than each of the first `count` ones."""
+    if len(newest) <= count:
+        return False
+    first, last = (_truncate_to_seconds(raw["timestamp"]) for raw in (newest[count - 1], newest[-1]))
+    return last < first
 
 
 def _truncate_to_seconds(time: str) -> str:
