@@ -120,6 +120,13 @@ def test_a_resource_of_one_region_is_refused(service, send, content):
     check_error(error, TENSORBOARD, REGIONS[0], REGIONS[2])
 
 
+@pytest.mark.parametrize("content", [RIGHT, TUNED])
+def test_a_persistent_resource_is_refused_because_it_is_in_one_region(service, send, content):
+    code, _, error = send(content, "--persistent_resource=mine")
+    assert code == 2 and not service.requests
+    check_error(error, "persistentResourceId", "'mine'", "--regions")
+
+
 def test_one_region_in_the_list_is_like_region(service, tmp_path, capsys, monkeypatch):
     use(service, monkeypatch)
     (tmp_path / "job.json").write_text(

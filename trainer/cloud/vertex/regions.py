@@ -52,6 +52,12 @@ def check_regions(body: Mapping[str, Any], endpoints: Sequence[Endpoint]) -> Non
     address = endpoints[0].api_endpoint
     if address and not endpoints[0].is_anonymous:
         raise ConfigError(f"--regions has several regions, but api_endpoint={address} is that of one; remove one flag.")
+    spec = body.get("trialJobSpec") or body.get("jobSpec") or {}
+    if resource := spec.get("persistentResourceId"):
+        raise ConfigError(
+            f"--regions has several regions, but persistentResourceId={quote(resource)} is in one region; remove it "
+            "from the job, or submit to that region only."
+        )
     for name, location in _LOCATION.findall(json.dumps(body)):
         others = [endpoint.region for endpoint in endpoints if endpoint.region != location]
         raise ConfigError(
