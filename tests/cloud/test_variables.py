@@ -175,6 +175,12 @@ def test_a_rendered_file_gives_the_same_request(rendered, body, name):
     assert body(content) == original
 
 
+def test_the_name_of_the_flag_replaces_that_of_a_rendered_study(rendered, tmp_path):
+    (tmp_path / "job.json").write_text(json.dumps({"displayName": "old", **SWEEP}))
+    text = rendered(tmp_path / "job.json", "--display_name=mine")
+    assert "--display-name=mine" in text and yaml.safe_load(text)["displayName"] == "mine"
+
+
 @pytest.mark.parametrize("flags", [(), ("--staging_bucket=gs://mine",)])
 def test_a_package_to_build_cannot_be_rendered_and_is_not_built(tmp_path, capsys, monkeypatch, flags):
     monkeypatch.setattr(source_package, "_build", None)

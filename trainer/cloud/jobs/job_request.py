@@ -67,9 +67,9 @@ def render(job: JobFile, request: Request, endpoint: Endpoint) -> str:
     whole, body = _whole_job(job), request.body
     flags = {"project": endpoint.project, "region": endpoint.region, "display-name": body["displayName"]}
     flags = {name: value for name, value in flags.items() if value != name.upper()}
-    content: Any = dict(whole)
+    content: Any = {key: body[key] for key in whole}  # with another name, if a flag gives one
     if is_custom:
-        content = whole["jobSpec"]
+        content = body["jobSpec"]
         labels = whole.get("labels")
         key = whole.get("encryptionSpec", {}).get("kmsKeyName")
         flags |= {"labels": ",".join(f"{name}={value}" for name, value in labels.items())} if labels else {}
