@@ -153,7 +153,14 @@ def test_a_trial_that_was_deleted_from_the_file_costs_no_other_trial(tmp_path):
     content = written(tmp_path)
     del content["trials"][1]
     (tmp_path / "trials.json").write_text(json.dumps(content))
-    run(job(count=3), tmp_path)
+    ran = []
+
+    def run_once(trial):
+        assert not ran
+        ran.append(trial.id)
+        return bowl(trial)
+
+    run(job(count=3), tmp_path, run_once)
     assert [trial["id"] for trial in written(tmp_path)["trials"]] == ["1", "3", "4"]
     assert written(tmp_path)["trials"][:2] == content["trials"]
 
