@@ -10,7 +10,8 @@ from trainer import networks
 from trainer.errors import NetworkError
 from trainer.models.weight_limit import without_weights
 from trainer.networks.layers import EqualizedConv2D, EqualizedDense, MinibatchStd, ModulatedConv2D, NoisyActivation
-from trainer.networks.layers.resampling import filter_maps
+from trainer.networks.layers.modulation import _fixed_noise
+from trainer.networks.layers.resampling import _filter_matrix, _resample, filter_maps
 from trainer.networks.stylegan2 import VectorNormalization
 
 PUBLISHED = {"channel_base": 16384, "max_filters": 512, "mapping_layers": 8, "mapping_units": 512}
@@ -39,6 +40,7 @@ def naive_modulated(layer, maps, styles):
         kernel = layer.kernel.numpy() * np.prod(layer.kernel.shape[:3]) ** -0.5 * scale[:, np.newaxis]
         if layer.demodulates:
             kernel /= np.sqrt(np.sum(kernel**2, axis=(0, 1, 2)) + 1e-8)
+        kernel *= layer.gain
         if layer.doubles:
             sparse = np.zeros((1, *(2 * size - 1 for size in image.shape[:2]), image.shape[2]), np.float32)
             sparse[:, ::2, ::2] = image
@@ -50,7 +52,16 @@ def naive_modulated(layer, maps, styles):
     return np.stack(results)
 
 
-@pytest.mark.parametrize(("size", "settings"), [(3, {}), (3, {"doubles": True}), (1, {"demodulates": False})])
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        (3, {}),
+        (3, {"doubles": True, "gain": 2.0}),
+        (1, {"gain": 2.0}),
+        (1, {"demodulates": False, "gain": 2.0}),
+        (3, {"demodulates": False}),
+    ],
+)
 def test_a_modulated_convolution_equals_one_with_a_kernel_per_image(size, settings):
     keras.utils.set_random_seed(0)
     layer = ModulatedConv2D(5, size, 1, **settings)
@@ -70,6 +81,40 @@ def test_maps_are_filtered_by_1_3_3_1(up, down, padding):
     maps = normal(2, 6, 4, 3)
     expected = filtered(maps.numpy(), up, padding)[:, ::down, ::down]
     np.testing.assert_allclose(filter_maps(maps, up, down, padding), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (2, 2), (0, 3)])
+def test_the_derivatives_of_the_filter_are_those_of_its_matrices(padding):
+    maps, upstream = normal(2, 6, 4, 3), normal(2, *(size + sum(padding) - 3 for size in (6, 4)), 3, seed=1)
+
+    def derivatives(function):
+        with tf.GradientTape() as outer:
+            outer.watch([maps, upstream])
+            with tf.GradientTape() as tape:
+                tape.watch(maps)
+                outputs = function(maps)
+            gradient = tape.gradient(outputs, maps, upstream)
+        return [outputs, gradient, outer.gradient(gradient, upstream, maps)]
+
+    def matrices(maps):
+        return _resample(maps, *(_filter_matrix(size, 1, 1, padding) for size in (6, 4)))
+
+    for value, expected in zip(
+        derivatives(lambda maps: filter_maps(maps, 1, 1, padding)), derivatives(matrices), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_activation_equals_its_definition():
+    keras.utils.set_random_seed(0)
+    layer = NoisyActivation(3)
+    layer.build((None, 4, 6, 2))
+    layer.strength.assign(0.3)
+    layer.bias.assign([0.1, -0.2])
+    maps = normal(5, 4, 6, 2)
+    noise = _fixed_noise(3, 24).reshape(1, 4, 6, 1)
+    expected = 2**0.5 * tf.nn.leaky_relu(maps + 0.3 * noise + tf.constant([0.1, -0.2]), 0.2)
+    np.testing.assert_allclose(layer(2**0.5 * maps), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_start_with_a_variance_of_one_and_an_equalized_rate():

@@ -44,6 +44,7 @@ from trainer.networks.layers import (
     NoisyActivation,
     StyleAverage,
 )
+from trainer.networks.layers.equalized import ACTIVATION_GAIN
 from trainer.networks.layers.label_projection import projection_discriminator
 from trainer.networks.layers.resampling import filter_maps
 from trainer.networks.registry import NetworkPart, Networks, register_architecture
@@ -149,7 +150,7 @@ def _synthesis(image_shape: tuple[int, int, int], stages: Sequence[int], style_s
     for stage, filters in enumerate(stages):
         for index in (2 * stage - 1, 2 * stage):
             if index >= 0:
-                maps = ModulatedConv2D(filters, 3, index, doubles=index % 2 == 1)([maps, styles])
+                maps = ModulatedConv2D(filters, 3, index, doubles=index % 2 == 1, gain=ACTIVATION_GAIN)([maps, styles])
                 maps = NoisyActivation(index)(maps)
         added = ModulatedConv2D(image_shape[2], 1, 2 * stage + 1, demodulates=False)([maps, styles])
         image = ImageSum(dtype="float32")([added] if image is None else [added, image])

@@ -14,12 +14,9 @@ from keras import layers
 from trainer.networks.layers.leaky_relu import leaky_relu
 from trainer.networks.layers.resampling import filter_maps
 
-_ACTIVATION_GAIN = 2**0.5
-
-
-def activate(inputs: tf.Tensor) -> tf.Tensor:
-    """Applies a leaky ReLU of slope 0.2, and the gain sqrt(2) that preserves the variance."""
-    return leaky_relu(inputs) * tf.cast(_ACTIVATION_GAIN, inputs.dtype)
+ACTIVATION_GAIN = 2**0.5
+"""Gain that preserves the variance in a leaky ReLU. The layers multiply kernels and biases by it, which changes nothing
+else, because a leaky ReLU of a positive multiple is that multiple of the leaky ReLU; a pass over the maps is saved."""
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor, *, up: bool = False, down: bool = False) -> tf.Tensor:
@@ -38,11 +35,10 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, *, up: bool = False, down: bo
         # Three of four pixels between which the filter averages are zeros, hence the factor.
         transposed = tf.transpose(kernel * tf.cast(4.0, kernel.dtype), [0, 1, 3, 2])
         return filter_maps(tf.nn.conv2d_transpose(inputs, transposed, shape, 2, "VALID"), 1, 1, (1, 1))
-    if size == 1:
-        maps = filter_maps(inputs, 1, 2, (1, 1)) if down else inputs
-        height, width = maps.shape[1:3]
-        pixels = tf.matmul(tf.reshape(maps, [-1, channels]), kernel[0, 0])  # faster than a convolution on a CPU
-        return tf.reshape(pixels, [-1, height, width, filters])
+    if down and size == 1:
+        pixels = tf.reshape(filter_maps(inputs, 1, 2, (1, 1)), [-1, channels])
+        pixels = tf.matmul(pixels, kernel[0, 0])  # faster than a convolution on a CPU
+        return tf.reshape(pixels, [-1, height // 2, width // 2, filters])
     if down:
         return tf.nn.conv2d(filter_maps(inputs, 1, 1, (2, 2)), kernel, 2, "VALID")
     return tf.nn.conv2d(inputs, kernel, 1, "SAME")
@@ -55,7 +51,7 @@ class EqualizedDense(layers.Layer):
     Args:
         units: Number of outputs.
         rate_multiplier: Factor of the learning rate of kernel and bias.
-        activates: Whether to apply `activate`.
+        activates: Whether to apply a leaky ReLU of slope 0.2 with the gain `ACTIVATION_GAIN`.
         **kwargs: Arguments of Keras's `Layer`.
     """
 
@@ -70,11 +66,11 @@ class EqualizedDense(layers.Layer):
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias", autocast=False)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        scale = self.rate_multiplier * inputs.shape[-1] ** -0.5
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel) * scale, inputs.dtype)
-        bias = tf.cast(tf.convert_to_tensor(self.bias) * self.rate_multiplier, inputs.dtype)
+        rate = self.rate_multiplier * (ACTIVATION_GAIN if self.activates else 1.0)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel) * (rate * inputs.shape[-1] ** -0.5), inputs.dtype)
+        bias = tf.cast(tf.convert_to_tensor(self.bias) * rate, inputs.dtype)
         outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
-        return activate(outputs) if self.activates else outputs
+        return leaky_relu(outputs) if self.activates else outputs
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (input_shape[0], self.units)
@@ -92,7 +88,7 @@ class EqualizedConv2D(layers.Layer):
         filters: Number of output channels.
         kernel_size: Side of the kernel: 1 or 3.
         halves: Whether to filter and halve the maps.
-        activates: Whether to add a bias and apply `activate`.
+        activates: Whether to add a bias and apply a leaky ReLU of slope 0.2 with the gain `ACTIVATION_GAIN`.
         **kwargs: Arguments of Keras's `Layer`.
     """
 
@@ -108,12 +104,12 @@ class EqualizedConv2D(layers.Layer):
             self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias", autocast=False)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        kernel = tf.convert_to_tensor(self.kernel)
-        kernel = tf.cast(kernel * math.prod(kernel.shape[:3]) ** -0.5, inputs.dtype)
+        kernel, gain = tf.convert_to_tensor(self.kernel), ACTIVATION_GAIN if self.activates else 1.0
+        kernel = tf.cast(kernel * (gain * math.prod(kernel.shape[:3]) ** -0.5), inputs.dtype)
         outputs = convolve(inputs, kernel, down=self.halves)
         if not self.activates:
             return outputs
-        return activate(tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias), outputs.dtype)))
+        return leaky_relu(tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias) * gain, outputs.dtype)))
 
     def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         batch, height, width, _ = input_shape

@@ -1,13 +1,15 @@
 """Resampling by a factor of two with binomial filters, as products with small constant matrices.
 
 A matrix product is a single pass over memory, and so are its derivatives of every order. Slices and sums take twice as
-long, and so does a depthwise convolution. `Upsample` and `Downsample` have the filter [1, 2, 1] and repeat edge pixels,
-so a constant map stays constant. `filter_maps` has the filter [1, 3, 3, 1] of StyleGAN2 and pads with zeros.
+long. `Upsample` and `Downsample` have the filter [1, 2, 1] and repeat edge pixels, so a constant map stays constant.
+`filter_maps` has the filter [1, 3, 3, 1] of StyleGAN2 and pads with zeros; on a CPU, it filters maps without a change
+of size by a depthwise convolution.
 
 Shapes: `B` images, `H W` map size, `C` channels.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -77,8 +79,26 @@ def filter_maps(maps: tf.Tensor, up: int, down: int, padding: tuple[int, int]) -
     Returns:
         Maps [B, h, w, C] with h = (H * up + padding - 3) / down, rounded up, and w in the same way.
     """
+    if up == down == 1 and not tf.config.list_physical_devices("GPU"):
+        return _smooth(maps, padding)
     height, width = maps.shape[1:3]
     return _resample(maps, *(_filter_matrix(size, up, down, padding) for size in (height, width)))
+
+
+def _smooth(maps: tf.Tensor, padding: tuple[int, int]) -> tf.Tensor:
+    """Applies the filter to maps [B, H, W, C].
+
+    Its derivative is the same filter with the opposite padding, which takes a fraction of the time of TensorFlow's.
+    """
+    taps = np.array([1, 3, 3, 1], np.float32) / 8
+    kernel = np.repeat(np.outer(taps, taps)[..., np.newaxis, np.newaxis], maps.shape[3], axis=2)
+
+    @tf.custom_gradient
+    def smooth(maps: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        outputs = tf.nn.depthwise_conv2d(maps, tf.constant(kernel, maps.dtype), [1, 1, 1, 1], [[0, 0], padding, padding, [0, 0]])
+        return outputs, lambda upstream: _smooth(upstream, (3 - padding[0], 3 - padding[1]))
+
+    return smooth(maps)
 
 
 @functools.cache
