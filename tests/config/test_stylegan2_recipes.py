@@ -33,6 +33,8 @@ def test_settings_by_resolution_are_the_published_ones(side, devices, batch, rat
 
 def test_the_group_size_divides_the_batch_of_a_device():
     assert config_of(side=1024, num_devices=1).architecture_options["group_size"] == 4
+    assert config_of(side=32, num_devices=1).architecture_options["group_size"] == 32
+    assert config_of(side=32, num_devices=4).architecture_options["group_size"] == 16
     assert config_of(num_images=6).architecture_options["group_size"] == 2
     assert config_of(side=1024, num_devices=64).architecture_options["group_size"] == 1
 

@@ -43,6 +43,8 @@ def small_options(config):
         return {name: value for name, value in tiny.items() if name != "dropout"} | options
     for name, value in widths.items():
         options[name] = narrow(value) if isinstance(value, int) else [narrow(width) for width in value]
+    if config.architecture == "stylegan2":
+        options["group_size"] = min(options["group_size"], BATCH)
     return options
 
 

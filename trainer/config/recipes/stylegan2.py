@@ -12,7 +12,7 @@ from trainer.config.recipes.registry import register_recipe
 
 _SMALLEST, _LARGEST = 32, 1024
 """Sides of images that the automatic settings are for. Smaller and larger images take those of the nearest side."""
-_GROUP_SIZE = 4
+_GROUP_SIZE, _GROUP_SIZE_OF_SMALLEST = 4, 32
 """Images in a group of the minibatch standard deviation."""
 _NUM_EVALUATIONS = 10
 """Evaluations of a run."""
@@ -120,12 +120,13 @@ def _choose_networks(context: RecipeContext, side: int, batch: int) -> dict[str,
     # Half of the channels from 64 to 256 pixels, as published; at least 8 at the image.
     published = 32768 if side >= 512 or side == _SMALLEST else 16384
     base = max(published // widths.divisor, 8 * side)
+    group_size = _GROUP_SIZE_OF_SMALLEST if side == _SMALLEST else _GROUP_SIZE
     options = {
         "channel_base": base,
         "max_filters": widths.max_filters,
         "mapping_layers": 2,
         "mapping_units": widths.max_filters,
-        "group_size": math.gcd(batch // context.num_devices, _GROUP_SIZE),
+        "group_size": math.gcd(batch // context.num_devices, group_size),
         "residual": side != _SMALLEST,
     }
     return context.choose(

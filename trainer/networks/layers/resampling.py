@@ -95,7 +95,9 @@ def _smooth(maps: tf.Tensor, padding: tuple[int, int]) -> tf.Tensor:
 
     @tf.custom_gradient
     def smooth(maps: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        outputs = tf.nn.depthwise_conv2d(maps, tf.constant(kernel, maps.dtype), [1, 1, 1, 1], [[0, 0], padding, padding, [0, 0]])
+        outputs = tf.nn.depthwise_conv2d(
+            maps, tf.constant(kernel, maps.dtype), [1, 1, 1, 1], [[0, 0], padding, padding, [0, 0]]
+        )
         return outputs, lambda upstream: _smooth(upstream, (3 - padding[0], 3 - padding[1]))
 
     return smooth(maps)
