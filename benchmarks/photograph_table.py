@@ -22,10 +22,11 @@ _HEADER = (
     ),
 )
 _COLUMNS = """
-- **budget**: minutes of processor time for start and training, times cores. Two short runs show how many steps fit.
-  Evaluations and sample grids come on top and are part of the wall time.
+- **budget**: minutes of processor time for start and training, times cores. Two short runs show how many steps fit,
+  and the commands below have this number. Evaluations and sample grids come on top and are part of the wall time.
 - **frechet, precision, recall**: metrics of the suite [`photos`](metrics.md#the-suite-photos), at the best checkpoint.
-  `end` is the value at the last step, if it differs by more than a tenth.
+  `end` is the value at the last step, if it differs by more than a tenth. The protocol, such as `photos_5k`, ends in
+  the number of samples: compare rows only if protocol and data are equal.
 - **real against real**: Fréchet distance of one half of the real images from the other half. A perfect generator
   reaches about this value.
 - **close to training images**: share of samples that are closer to a training image than 99% of the training images
@@ -61,12 +62,15 @@ def spread(rows: Sequence[tuple[Row, Record | None]]) -> list[str]:
     for row, record in rows:
         if record is not None and record.outcome in MEASURED and record.best is not None:
             flags = tuple(flag for flag in row.flags if not _SEED.fullmatch(flag))
-            groups.setdefault((row.recipe, flags, row.prepared, row.init_from), []).append((row, record))
+            key = (row.recipe, flags, row.prepared, row.init_from, _protocol(record))
+            groups.setdefault(key, []).append((row, record))
     cells = []
     for group in groups.values():
         if len(group) > 1:
-            names = ("frechet", "precision", "recall")
-            values = [_spread([_value(record, name) for _, record in group]) for name in names]
+            frechet, *others = (
+                _spread([_value(record, name) for _, record in group]) for name in ("frechet", "precision", "recall")
+            )
+            values = [f"{frechet}{_protocol(group[0][1])}", *others]
             cells.append([f"`{group[0][0].name}`", str(len(group)), *values])
     header = ("row", "seeds", "frechet, mean ± standard deviation (range)", "precision", "recall")
     sentence = "Other seeds of a row, whose names end in `_seed1` and `_seed2`, are only in this table."
@@ -94,7 +98,7 @@ def _cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
     return [
         *start,
         f"{record.step * record.batch:,}",
-        _best_and_end(record, "frechet"),
+        f"{_best_and_end(record, 'frechet')}{_protocol(record)}",
         _real_vs_real(record),
         _best_and_end(record, "precision"),
         _best_and_end(record, "recall"),
@@ -112,17 +116,29 @@ def _picture(name: str, pictures: set[str]) -> str:
     return f"![{name}](images/recipes/{name}.png)" if name in pictures else MISSING
 
 
+def _metric(record: Record, prefix: str) -> str | None:
+    """Returns the name of a metric, such as `frechet_photos_5k`; None if it was not measured."""
+    metrics = {} if record.best is None else record.best["metrics"]
+    return next((name for name in metrics if name.startswith(f"{prefix}_")), None)
+
+
+def _protocol(record: Record) -> str:
+    """Returns the protocol of the metrics for a cell of the table, such as ` `photos_5k``; empty without metrics."""
+    name = _metric(record, "frechet")
+    return "" if name is None else f" `{name.removeprefix('frechet_')}`"
+
+
 def _value(record: Record, prefix: str) -> float | None:
     """Returns a metric at the best checkpoint."""
-    metrics = {} if record.best is None else record.best["metrics"]
-    return next((value for name, value in metrics.items() if name.startswith(f"{prefix}_")), None)
+    name = _metric(record, prefix)
+    return None if name is None or record.best is None else record.best["metrics"][name]
 
 
 def _best_and_end(record: Record, prefix: str) -> str:
-    best = _value(record, prefix)
-    if best is None or record.final is None:
+    name, best = _metric(record, prefix), _value(record, prefix)
+    if name is None or best is None or record.final is None:
         return MISSING
-    end = next(value for name, value in record.final["metrics"].items() if name.startswith(f"{prefix}_"))
+    end = record.final["metrics"][name]
     return number(best) + (f" (end {number(end)})" if abs(end - best) > 0.1 * abs(best) else "")
 
 
@@ -133,8 +149,11 @@ def _real_vs_real(record: Record) -> str:
 
 def _curves(measured: list[Record]) -> list[str]:
     """Returns a table of the Fréchet distance over time, with the minutes of each evaluation."""
-    header = ["frechet after", *(f"{share:.0%} of the time" for share in _CURVE_SHARES)]
-    cells = [[f"`{record.name}`", *(_point(record, share) for share in _CURVE_SHARES)] for record in measured]
+    header = ["frechet after", "protocol", *(f"{share:.0%} of the time" for share in _CURVE_SHARES)]
+    cells = [
+        [f"`{record.name}`", _protocol(record).strip() or MISSING, *(_point(record, share) for share in _CURVE_SHARES)]
+        for record in measured
+    ]
     sentence = "Fréchet distance at the last evaluation before a share of the whole time:"
     return ["", sentence, "", *table(header, cells)] if cells else []
 

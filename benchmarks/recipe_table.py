@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks import device_table, photograph_table
+from benchmarks import device_table, photograph_table, recipe_list
 from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
 from trainer.errors import ConfigError, count_of
@@ -37,7 +37,7 @@ _THUMBNAIL_BYTES = 20_000
 
 
 def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | None]]) -> None:
-    """Replaces the table on the page.
+    """Replaces the tables on the page: the list of all recipes, and the results.
 
     Raises:
         ConfigError: If the page has no markers.
@@ -47,8 +47,9 @@ def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | Non
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ConfigError(f"{page} has no markers for the table; add the lines {BEGIN!r} and {END!r}.")
-    table = render(rows, {path.stem for path in thumbnails.glob("*.png")})
-    write_atomically(page, f"{before}{BEGIN}\n\n{table}\n{END}{after}".encode())
+    lines = "\n".join(recipe_list.render(rows))
+    tables = render(rows, {path.stem for path in thumbnails.glob("*.png")})
+    write_atomically(page, f"{before}{BEGIN}\n\n{lines}\n\n{tables}\n{END}{after}".encode())
 
 
 def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
@@ -64,7 +65,7 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
     photographs = [(row, record) for row, record in rows if row.prepared is not None and record is not None]
     has_other_seed = photograph_table.has_other_seed
     others = [(row, record) for row, record in rows if row.prepared is None and (record or not has_other_seed(row))]
-    lines = [*_machines(measured), ""]
+    lines = ["## Machines", "", *_machines(measured), ""]
     if photographs:
         lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
         lines += [*(_note(row, record) for row, record in photographs), ""]
@@ -76,7 +77,8 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
         lines += ["## Digits", ""]
     shown = [(row, record) for row, record in others if not has_other_seed(row)]
     lines += table(_HEADER, [_cells(row, record, row.name in thumbnails) for row, record in shown])
-    lines += ["", *(_note(row, record) for row, record in others), *_curves([r for _, r in others if r in measured])]
+    lines += ["", *(_note(row, record) for row, record in others if _has_note(row, record))]
+    lines += _curves([record for _, record in others if record in measured])
     return "\n".join(lines) + "\n"
 
 
@@ -224,7 +226,14 @@ def _point(record: Record, seconds: float) -> str:
     return " / ".join(number(earlier[-1]["metrics"][name]) for name in (modes, divergence) if name)
 
 
+def _has_note(row: Row, record: Record | None) -> bool:
+    """Returns whether a row is more than its recipe without flags, which the list of all recipes describes."""
+    return bool(row.flags) or row.name != row.recipe or bool(record is not None and record.sentence)
+
+
 def _note(row: Row, record: Record | None) -> str:
+    """Returns the purpose of a row and its command: the one that was measured, with its steps, if there is a record."""
     what = row.why or row.recipe
+    command = row.command if record is None else record.command
     sentence = f" {record.outcome.capitalize()}: {record.sentence}" if record is not None and record.sentence else ""
-    return f"- `{row.name}`: {what}{'' if what.endswith('.') else '.'}{sentence}<br>`{row.command}`"
+    return f"- `{row.name}`: {what}{'' if what.endswith('.') else '.'}{sentence}<br>`{command}`"

@@ -1,6 +1,6 @@
 """Registers a loss and an architecture, and trains a config that uses both.
 
-Run `python examples/own_loss_and_network.py`. To train it as a run with checkpoints and samples, name `my_recipe`:
+Run `python examples/own_loss_and_network.py`. The samples go to runs/own_loss/samples. To train a run with checkpoints:
 `cd examples && python -m trainer.task --recipe=own_loss_and_network:my_recipe --job_dir=runs/mine`.
 """
 
@@ -8,7 +8,7 @@ import os
 
 import tensorflow as tf
 
-from trainer import TrainConfig, networks
+from trainer import TrainConfig, callbacks, networks
 from trainer.data.loading import load
 from trainer.models import from_config, losses
 
@@ -35,4 +35,5 @@ def my_recipe() -> TrainConfig:
 
 if __name__ == "__main__":
     gan = from_config(my_recipe(), image_shape=(28, 28, 1), num_classes=10)
-    gan.fit(load("digits").images, batch_size=64, steps=int(os.environ.get("STEPS", "600")))
+    samples = callbacks.SampleGrid("runs/own_loss/samples")
+    gan.fit(load("digits").images, batch_size=64, steps=int(os.environ.get("STEPS", "600")), callbacks=samples)

@@ -1,22 +1,20 @@
 """Trains a GAN in two parts, shows that it ends with the weights of one uninterrupted run, and writes samples.
 
-Run `python examples/resume_and_sample.py`. The files go to runs/resume. STEPS sets the number of steps.
+Run `python examples/resume_and_sample.py`. The samples go to runs/resume. STEPS sets the number of steps.
 """
 
 import os
-from pathlib import Path
+import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer import GAN, networks
-from trainer.callbacks import Checkpoint
+from trainer.callbacks import Checkpoint, SampleGrid
 from trainer.data.loading import load
-from trainer.image_io import save_grid
 
 STEPS = int(os.environ.get("STEPS", "400"))
-FOLDER = Path("runs/resume")
 UNITS = {"generator_units": [128], "discriminator_units": [128]}
 
 tf.config.experimental.enable_op_determinism()  # the commands of the package do this, too
@@ -30,10 +28,10 @@ def train(steps: int, *callbacks: keras.callbacks.Callback) -> GAN:
     return gan
 
 
-train(STEPS // 2, Checkpoint(FOLDER / "checkpoints"))  # the first part; a kill would look the same
-resumed = train(STEPS, Checkpoint(FOLDER / "checkpoints"))
+with tempfile.TemporaryDirectory() as checkpoints:
+    train(STEPS // 2, Checkpoint(checkpoints))  # the first part; a kill would look the same
+    resumed = train(STEPS, Checkpoint(checkpoints), SampleGrid("runs/resume", every_steps=0))
 uninterrupted = train(STEPS)
 for name, variable in uninterrupted.state.items():
     np.testing.assert_array_equal(variable.numpy(), resumed.state[name].numpy())
-save_grid(FOLDER / "samples.png", resumed.sample_grid(rows=5, columns=10))
 print(f"Both GANs have the same weights at step {resumed.step}.")

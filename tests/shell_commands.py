@@ -77,9 +77,9 @@ def check(command: str, folder: Path) -> None:
     if ">" in words:
         words = words[: words.index(">")]
     match words:
-        case ["python" | ".venv/bin/python", "-m", "trainer", name, *arguments]:
+        case ["python", "-m", "trainer", name, *arguments]:
             _check_trainer(name, arguments, folder)
-        case ["python" | ".venv/bin/python", "-m", "trainer.task", *arguments]:
+        case ["python", "-m", "trainer.task", *arguments]:
             _check_trainer("train", arguments, folder)
         case ["./scripts/train_local.sh", *arguments]:
             _check_trainer("train", arguments, folder)
@@ -93,7 +93,15 @@ def check(command: str, folder: Path) -> None:
             _check_gcloud(rest)
         case ["sed", *rest]:
             _check_sed(rest, folder)
-        case ["pip" | ".venv/bin/pip", "install", "-e", package]:
+        case ["source", ".venv/bin/activate"]:
+            pass
+        case ["python", "-c", code]:
+            compile(code, command, "exec")
+        case ["curl", "http://localhost:8080/predict", "-o", _, "-d", body]:
+            assert isinstance(json.loads(body)["instances"], list), command
+        case ["pip", "install", "tensorflow[and-cuda]"]:
+            assert '"tensorflow>=' in (ROOT / "setup.py").read_text()
+        case ["pip", "install", "-e", package]:
             extra = re.fullmatch(r"\.\[(\w+)\]", package)[1]
             assert f'"{extra}": ' in (ROOT / "setup.py").read_text(), package
         case ["python", "-m", "build", "--sdist"]:

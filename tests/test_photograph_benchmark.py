@@ -169,9 +169,17 @@ def test_the_page_shows_photographs_first_with_their_curves(row, tmp_path):
     page = recipe_table.render([(row, record), (missing, None), (digits, None)], {"noise", "noise-neighbors"})
     lines = page.splitlines()
     (line,) = [line for line in lines if line.startswith("| `noise` | noise, 16×16×3")]
-    for text in ("3 (end 4)", "0.25", "1.5%", "2.0 GiB", "1 core-min", "images/recipes/noise-neighbors.png"):
+    for text in (
+        "3 (end 4) `photos_20`",
+        "0.25",
+        "1.5%",
+        "2.0 GiB",
+        "1 core-min",
+        "images/recipes/noise-neighbors.png",
+    ):
         assert text in line
-    (curve,) = [line for line in lines if line.startswith("| `noise` |") and "min)" in line]
+    assert f"`{record.command}`" in page and "--steps=10" in record.command and str(tmp_path) not in page
+    (curve,) = [line for line in lines if line.startswith("| `noise` | `photos_20` |") and "min)" in line]
     assert "9 (2 min)" in curve and "3 (3 min)" in curve and "4 (5 min)" in curve
     assert page.index("`noise`") < page.index("| `digits`")
     assert "**budget**" in page and "`missing`" not in page
@@ -188,6 +196,9 @@ def test_seeds_of_a_row_have_a_mean_and_a_range_and_no_rows_of_their_own(row, tm
     line = photograph_table.spread(recorded)[2]
     assert "`noise`" in line and "| 3 |" in line and "3 ± 1 (2 to 4)" in line
     assert photograph_table.spread(recorded[:1]) == []
+    other = {"step": 1, "seconds": 1.0, "metrics": {"frechet_photos_1k": 9.0}}
+    other_protocol = dataclasses.replace(recorded[0][1], monitor="frechet_photos_1k", evaluations=[other])
+    assert photograph_table.spread([*recorded, (seeds[0], other_protocol)])[2] == line
     assert not any("`noise1`" in line for line in photograph_table.render(recorded, set()))
 
 

@@ -1,12 +1,15 @@
 """Examples, commands, links, and names in README, CONTRIBUTING and docs work."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from shell_commands import check, commands
 from test_layers import LAYERS
 
+import trainer
+from trainer import models
 from trainer.config import recipes
 
 ROOT = Path(__file__).parent.parent
@@ -40,13 +43,36 @@ def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(tmp_path, mo
     exec(compile(use, "README.md", "exec"), names)
     assert names["gan"].step == 3 * (5000 // 64)
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("generator.keras", "gan.weights.h5", "samples", "metrics.jsonl", "checkpoints")
+        *("grid.png", "generator.keras", "gan.weights.h5", "samples", "metrics.jsonl", "checkpoints")
     }
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.names() if not recipes.takes_context(name)])
+@pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_in_the_table(name):
     assert f"| `{name}` |" in RECIPES
+
+
+def test_the_recipe_with_a_context_runs_as_printed_and_keeps_its_reason():
+    (example,) = re.findall(r"```python\n(# my_photos.py\n.*?)```", RECIPES, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "my_photos.py", "exec"), names)
+    for settings in ({}, {"generator_learning_rate": 1e-3}):
+        context = recipes.RecipeContext(image_shape=(32, 32, 3), num_images=1000, settings=settings)
+        config = names["hinge_photos"](context).override(**settings)
+        assert config.loss == "hinge" and config.discriminator_learning_rate == 2 * config.generator_learning_rate
+        assert "twice" in context.reasons["discriminator_learning_rate"]
+
+
+def test_the_settings_page_is_what_its_script_writes():
+    script = runpy.run_path(str(ROOT / "scripts/write_settings_page.py"))
+    assert script["updated"](PAGES["docs/settings.md"]) == PAGES["docs/settings.md"]
+
+
+def test_every_model_can_be_imported_from_the_package():
+    for name in models.MODELS.names():
+        kind = models.MODELS[name]
+        if kind.__module__.startswith("trainer."):
+            assert getattr(trainer, kind.__name__) is kind and kind.__name__ in trainer.__all__
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -12,7 +12,7 @@ from conftest import TINY_MLP, tiny_gan
 from PIL import Image
 from refusals import check_command_refusal, check_refusal
 
-from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
+from benchmarks import recipe_list, recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
 from trainer import task
 from trainer.cloud.vertex.environment import Environment
@@ -292,6 +292,14 @@ def test_the_page_is_what_its_generator_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "RESULTS", dataclasses.replace(paths, page=copy))
     benchmark.write_table()
     assert copy.read_text() == paths.page.read_text()
+
+
+def test_every_recipe_is_listed_with_a_row_or_a_page():
+    recorded = [(row, Record.load(benchmark.ResultPaths().records, row.name)) for row in benchmark.rows()]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in recipe_list.render(recorded)[4:]]
+    assert [row[0].strip("`") for row in rows] == recipes.names()
+    for name, description, measured, page in rows:
+        assert description == recipes.summary(name.strip("`")) and (measured, page) != ("–", "–"), name
 
 
 def test_a_page_without_markers_is_refused(tmp_path):

@@ -76,6 +76,13 @@ def test_a_recall_below_half_of_its_peak_raises_the_alarm(recalls, alarms):
     assert [index for index, recall in enumerate(recalls) if evaluate(alarm, model, 50, recall)] == alarms
 
 
+def test_a_recall_counts_only_after_the_generator_was_better_than_the_untrained_one():
+    alarm, model = start(500)
+    assert not any(evaluate(alarm, model, value, recall) for value, recall in [(600, 0.3), (700, 0.1), (400, 0.1)])
+    assert not evaluate(alarm, model, 300, 0.2)
+    assert evaluate(alarm, model, 300, 0.09)
+
+
 def test_executions_without_an_evaluation_change_nothing():
     alarm, model = start(100)
     evaluate(alarm, model, 20, 0.5)

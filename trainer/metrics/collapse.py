@@ -13,8 +13,9 @@ _MIN_PEAK = 0.1
 class CollapseRule:
     """A metric that is at least twice its best in two evaluations in a row, or a recall below half its peak.
 
-    The best and the peak are those of earlier evaluations after the first step. Before the metric is lower than that
-    of the untrained generator there is nothing to lose, and no collapse. A value that is not finite counts as bad.
+    The best and the peak are those of earlier evaluations after the first step. They begin when the metric is lower
+    than that of the untrained generator: before that there is nothing to lose, and no collapse. A value that is not
+    finite counts as bad.
 
     Args:
         metric: Name of a metric from 0 up whose smallest value is the best.
@@ -24,7 +25,7 @@ class CollapseRule:
         best: Smallest value of the metric; infinity before the first.
         untrained: Value of the metric before the first step; infinity if unknown.
         num_bad: Number of bad evaluations in a row until now.
-        peak: Largest recall.
+        peak: Largest recall; 0 before the first best value.
     """
 
     def __init__(self, metric: str, recall: str | None = None):
@@ -43,7 +44,7 @@ class CollapseRule:
         problem = ""
         if self.num_bad >= _NUM_BAD_EVALUATIONS:
             problem = f"{self._metric} is {value:.4g} and was {best:.4g} at its best"
-        if recall is not None:
+        if recall is not None and math.isfinite(self.best):
             self.peak = max(peak, recall)
             if peak >= _MIN_PEAK and not recall >= _MIN_RECALL_RATIO * peak:
                 problem = problem or f"{self._recall} is {recall:.4g} and was {peak:.4g} at its peak"

@@ -67,7 +67,7 @@ def dcgan(
         discriminator_head: Layer that makes the logit: `dense`, or a `convolution` as large as the last map.
         spectral_norm: True for spectral normalization of all kernels of the discriminator.
         kernel_size: Kernel size of all convolutions.
-        leaky_slope: Slope of leaky_relu below 0, in both networks.
+        leaky_slope: Factor of leaky_relu below 0, in both networks.
         batch_norm_momentum: Momentum of the moving moments.
         dropout: Dropout rate after each convolution of the discriminator, in [0, 1).
         initializer: Initializer of all kernels: `normal_02` for N(0, 0.02), or a Keras name.

@@ -43,7 +43,7 @@ def mlp(
         discriminator_units: Units of the discriminator's hidden layers.
         generator_activation: Hidden activation, relu or leaky_relu.
         discriminator_activation: Hidden activation, relu or leaky_relu.
-        leaky_slope: Slope of leaky_relu below 0.
+        leaky_slope: Factor of leaky_relu below 0.
         batch_norm_momentum: Momentum of batch normalization after each hidden layer of the generator; None for no
             batch normalization.
         dropout: Dropout rate after each hidden layer of the discriminator, in [0, 1).

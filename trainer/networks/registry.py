@@ -107,9 +107,18 @@ def lacks(name: str, part: NetworkPart) -> bool:
     return not is_custom(name) and part not in _PARTS[name]
 
 
+def get(name: str) -> Architecture:
+    """Returns the function of an architecture.
+
+    Raises:
+        ConfigError: If the name is unknown. The message suggests the closest name.
+    """
+    return _ARCHITECTURES[name]
+
+
 def default_options(name: str) -> dict[str, Any]:
     """Returns the options of an architecture with their defaults."""
-    parameters = inspect.signature(_ARCHITECTURES[name]).parameters.values()
+    parameters = inspect.signature(get(name)).parameters.values()
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
 
 

@@ -50,7 +50,7 @@ def upsampling(
         discriminator_filters: Channels of each convolution of stride 2.
         discriminator_activation: Hidden activation, relu or leaky_relu.
         discriminator_kernel_size: Kernel size of the discriminator's convolutions.
-        leaky_slope: Slope of leaky_relu below 0, in both networks.
+        leaky_slope: Factor of leaky_relu below 0, in both networks.
         batch_norm_momentum: Momentum of the generator's moving moments.
         dropout: Dropout rate after each convolution of the discriminator, in [0, 1).
         initializer: Initializer of all kernels: `normal_02` for N(0, 0.02), or a Keras name.

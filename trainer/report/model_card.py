@@ -111,7 +111,7 @@ inputs = {{
 images = generator(**{{name: tf.constant(value) for name, value in inputs.items()}})["images"].numpy()""",
     ModelFormat.KERAS: """import keras
 import numpy as np
-import trainer.networks  # defines the layers; it is in the package gan-trainer
+import trainer  # defines the layers; it is in the package gan-trainer
 
 generator = keras.saving.load_model("generator.keras")
 inputs = {{

@@ -102,7 +102,7 @@ def ada(
     image_range: tuple[float, float] = (-1.0, 1.0),
     policy: Sequence[str] = ("blit", "geom", "color"),
 ) -> tf.Tensor:
-    """Flips, rotates, shifts, scales and recolors images, with the probability of `adapted_probability`.
+    """Flips, rotates, shifts, scales and recolors images.
 
     Args:
         images: float32 [B, H, W, C] in `image_range`, with C of 1, 3 or 4 (with alpha, which has no colors).
