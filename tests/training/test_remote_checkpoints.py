@@ -111,9 +111,9 @@ def test_a_finished_run_deletes_what_a_kill_in_its_last_deletion_left(machine, r
     store = machine()
     assert not killed_after(num_calls, lambda: [save(store, step) for step in (1, 2, 3)])
     again = machine()
-    assert again.restore(state_of()).step == 3 and again.has_leftovers(3)
+    assert again.restore(state_of()).step == 3 and again.has_leftovers(3, 3)
     again.clean(3, 3)
-    assert not machine().has_leftovers(3)
+    assert not machine().has_leftovers(3, 3)
     assert {int(entry.name[5:13]) for entry in remote.entries()} == {2, 3}
 
 

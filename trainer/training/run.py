@@ -37,6 +37,7 @@ from trainer.training.run_state import (
     EVALUATION,
     check_machine,
     check_resumable,
+    delete_leftovers,
     is_complete,
     model_card,
     resumed_history,
@@ -77,7 +78,8 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         stored = stored_run(directory)
         config = with_run_settings(config, environment, None if stored is None else stored.config)
         manifest = check_resumable(config, directory, stored)
-        if is_complete(config, directory, environment, stored, manifest):
+        if stored is not None and manifest is not None and is_complete(config, directory, environment, manifest):
+            delete_leftovers(directory, stored, manifest.step)
             return
         config, weights = with_initial_weights(config, stored, manifest)
         run = Run(config, directory, environment, stored, manifest, weights)

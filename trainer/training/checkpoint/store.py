@@ -131,14 +131,15 @@ class CheckpointStore(CommittedCheckpoints):
         if pending is not None:
             pending.result()
 
-    def has_leftovers(self, newest: int) -> bool:
+    def has_leftovers(self, newest: int, last_applied_step: int) -> bool:
         """Returns whether a process was killed after it committed the newest checkpoint and before it deleted others.
 
         Args:
             newest: Step of the newest checkpoint.
+            last_applied_step: As in `save`.
         """
         has_files = any(self._temporary_folders()) if self._remote is None else self._remote.has_leftovers
-        return has_files or bool(self._superfluous(newest, newest))
+        return has_files or bool(self._superfluous(newest, last_applied_step))
 
     def clean(self, newest: int, last_applied_step: int) -> None:
         """Deletes what a killed process has left, unless this process has committed a checkpoint. Call `wait` first.
