@@ -89,6 +89,11 @@ class Checkpoint(Periodic):
         self._saved_step = -1
         self.is_restored = False
 
+    @property
+    def saved_step(self) -> int:
+        """Step of the newest checkpoint that this machine has restored or saved; -1 if there is none."""
+        return self._saved_step
+
     def restore(self, model: keras.Model) -> None:
         """Restores the newest valid checkpoint into a model.
 
