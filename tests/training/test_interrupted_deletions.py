@@ -59,7 +59,9 @@ def test_a_run_whose_last_updates_were_skipped_is_finished(tmp_path, monkeypatch
     """It keeps the checkpoint of step 2, to which a longer run may roll back."""
     create, command = training_run.from_config, ["task", *FLAGS, f"--job_dir={tmp_path}"]
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "from_config", lambda *args, **settings: break_updates(create(*args, **settings), [3]))
+        patch.setattr(
+            training_run, "from_config", lambda *args, **settings: break_updates(create(*args, **settings), [3])
+        )
         assert task.main(command) == 0
     expected = names_of_checkpoints(tmp_path)
     assert {name.partition("/")[0] for name in expected} == {"step-00000002", "step-00000004"}

@@ -28,7 +28,8 @@ LOST_WORKER_ERRORS = (
 class Watchdog(keras.callbacks.Callback):
     """Ends the process if neither a step nor the callbacks finish in time.
 
-    Use it as a context around `fit`, so that it ends with an exception, too. It writes the reason and the stacks of all threads to standard error first.
+    Use it as a context around `fit`, so that it also ends with an exception. It writes the reason and the stacks of all
+    threads to standard error first.
 
     Args:
         timeout_secs: Longest time between two heartbeats: the begin and end of steps, the end of the callbacks, and

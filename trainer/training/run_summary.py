@@ -53,7 +53,9 @@ def describe_saved(step: int, saved_step: int, folder: str) -> str:
     """
     if saved_step == step:
         return f"the state is committed in {folder}"
-    newest = "there is no checkpoint" if saved_step < 0 else f"the newest checkpoint in {folder} is of step {saved_step}"
+    newest = (
+        "there is no checkpoint" if saved_step < 0 else f"the newest checkpoint in {folder} is of step {saved_step}"
+    )
     return f"its state is not finite, and {newest}"
 
 

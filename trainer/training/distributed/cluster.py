@@ -139,7 +139,9 @@ def _check_groups(variable: str, groups: dict[str, list[str]]) -> None:
         raise ConfigError(f"{variable} lists no machine that trains; add a chief.")
     for address in (*chief, *workers):
         if not 1 <= int(address.rpartition(":")[2]) <= _MAX_PORT:
-            raise ConfigError(f"{variable} lists {quote(address)}, whose port is not from 1 to {_MAX_PORT}; correct it.")
+            raise ConfigError(
+                f"{variable} lists {quote(address)}, whose port is not from 1 to {_MAX_PORT}; correct it."
+            )
     address, count = collections.Counter((*chief, *workers)).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"{variable} lists {quote(address)} {count} times; give each machine its own address.")
