@@ -4,10 +4,12 @@ import dataclasses
 import json
 import types
 
+import keras
 import pytest
 from conftest import tiny_gan
 
 from trainer import callbacks
+from trainer.callbacks.order import Priority
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.store import CheckpointStore
 
@@ -155,14 +157,23 @@ class Suite:
 VALUES = {0: 9.0, 2: 4.0, 4: 8.5, 6: 8.5, 8: 8.5}
 
 
-def fit(digits, folder, *, stop, steps=8, max_to_keep=3):
+class RateLog(keras.callbacks.Callback):
+    """Adds a value to the logs at the beginning, before other callbacks read them."""
+
+    priority = Priority.FIRST
+
+    def on_train_begin(self, logs=None):
+        logs["learning_rate"] = 1e-4
+
+
+def fit(digits, folder, *, stop, steps=8, max_to_keep=3, more=()):
     """Trains a tiny GAN whose metric collapses at step 6. Returns the GAN and the lines of its metrics."""
     alarm, gan = callbacks.CollapseAlarm(MONITOR, None, stop), tiny_gan("mlp")
     checkpoint = callbacks.Checkpoint(
         folder / "checkpoints", 2, best=MONITOR, callback_states={"collapse": alarm}, max_to_keep=max_to_keep
     )
     evaluation = callbacks.Evaluation(Suite(VALUES), every_steps=2)
-    active = [checkpoint, callbacks.MetricsLog(folder / "metrics.jsonl"), alarm, evaluation]
+    active = [checkpoint, callbacks.MetricsLog(folder / "metrics.jsonl"), alarm, evaluation, *more]
     gan.fit(digits.images, batch_size=16, steps=steps, steps_per_execution=2, callbacks=active, verbose=0)
     return gan, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -185,6 +196,15 @@ def test_a_stopped_run_stays_stopped_until_it_is_continued_on_purpose(digits, tm
     assert fit(digits, tmp_path, stop=True)[0].step == 6
     assert fit(digits, tmp_path, stop=True)[0].step == 6
     assert fit(digits, tmp_path, stop=False)[0].step == 8
+
+
+def test_values_of_other_callbacks_are_no_evaluation_of_a_resumed_run(digits, tmp_path):
+    fit(digits, tmp_path, stop=True)
+    path = tmp_path / "checkpoints/step-00000006/MANIFEST.json"
+    content = path.read_bytes()
+    assert b"metric/frechet" in content
+    assert fit(digits, tmp_path, stop=True, more=[RateLog()])[0].step == 6
+    assert path.read_bytes() == content
 
 
 def test_manifests_without_states_of_callbacks_keep_their_form():

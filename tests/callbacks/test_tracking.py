@@ -256,9 +256,17 @@ def test_vertex_gets_parameters_curves_and_the_summary(tmp_path, monkeypatch):
     assert [call[1].name for call in calls if call[0] == "update_state"] == ["CANCELLED", "COMPLETE"]
 
 
-def test_a_trial_writes_its_settings_for_the_hparams_of_tensorboard(tmp_path):
+@pytest.mark.parametrize("is_preempted", [False, True])
+def test_a_run_that_a_callback_stopped_is_complete_for_its_tracker(tmp_path, is_preempted):
+    tracker = FakeTracker()
+    train(tmp_path, tracker, last=2, is_preempted=is_preempted)
+    assert tracker.calls[-1][0] == "end" and tracker.calls[-1][2] is not is_preempted
+
+
+@pytest.mark.parametrize(("step", "is_preempted"), [(4, False), (4, True), (2, False), (2, True)])
+def test_a_trial_writes_its_settings_for_the_hparams_of_tensorboard(tmp_path, step, is_preempted):
     log = EventLog(tmp_path, {"latent_dim": 8, "loss": "hinge", "balance_classes": True}, MONITOR)
-    log.set_model(SimpleNamespace(step=4))
+    log.set_model(SimpleNamespace(step=step, preempted=is_preempted))
     log.set_params({"num_steps": 4})
     log.on_train_begin({})
     log.on_train_batch_end(0, {MONITOR: 2.0})
@@ -275,4 +283,7 @@ def test_a_trial_writes_its_settings_for_the_hparams_of_tensorboard(tmp_path):
     assert hparams["balance_classes"].bool_value is True
     (metric,) = content("_hparams_/experiment").experiment.metric_infos
     assert metric.name.tag == MONITOR
-    assert content("_hparams_/session_end_info").session_end_info.status == 1
+    if is_preempted and step < 4:
+        assert "_hparams_/session_end_info" not in values
+    else:
+        assert content("_hparams_/session_end_info").session_end_info.status == 1

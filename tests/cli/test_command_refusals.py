@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -154,6 +155,17 @@ def test_the_directory_of_another_run_is_refused_and_kept(flags, mentions, finis
     base = [*TINY, "--recipe=cgan", "--architecture=mlp"]
     check_command_refusal(task.main, ["task", f"--job_dir={finished}", *base, *flags], capsys, 1, *mentions)
     assert content(finished) == before
+
+
+def test_checkpoints_without_a_config_are_resumed_unless_resume_is_never(finished, tmp_path, capsys):
+    job_dir = shutil.copytree(finished, tmp_path / "run")
+    (job_dir / "config.json").unlink()
+    before, flags = content(job_dir), [*TINY, "--recipe=cgan", "--architecture=mlp", "--steps=3"]
+    command = ["task", f"--job_dir={job_dir}", *flags]
+    check_command_refusal(task.main, [*command, "--resume=never"], capsys, 1, str(job_dir), "never", "2")
+    assert content(job_dir) == before
+    assert task.main(command) == 0
+    assert "Resumed at step 2" in capsys.readouterr().out and (job_dir / "config.json").exists()
 
 
 @pytest.mark.parametrize(

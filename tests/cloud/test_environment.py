@@ -179,6 +179,9 @@ REFUSED = [
     ({"TF_CONFIG": tf_config({"workerpool0": ["a:1"]})}, ("TF_CONFIG", "'workerpool0'", "chief")),
     ({"TF_CONFIG": tf_config({"chief": "a:1"})}, ("TF_CONFIG", 'chief="a:1"', "list")),
     ({"TF_CONFIG": tf_config({"chief": ["a"]})}, ("TF_CONFIG", 'chief[0]="a"', "HOST:PORT")),
+    ({"TF_CONFIG": tf_config({"chief": ["a:65536"]})}, ("TF_CONFIG", "a:65536", "65535")),
+    ({"TF_CONFIG": tf_config({"chief": ["a:1"], "worker": ["b:99999"]})}, ("TF_CONFIG", "b:99999", "65535")),
+    ({"CLUSTER_SPEC": cluster_spec({"workerpool0": ["a:0"]})}, ("CLUSTER_SPEC", "a:0", "65535")),
     ({"TF_CONFIG": tf_config({"chief": ["a:1", "b:1"]})}, ("TF_CONFIG", "a:1, b:1")),
     ({"TF_CONFIG": tf_config({"chief": ["a:1"], "master": ["b:1"]})}, ("TF_CONFIG", "a:1, b:1")),
     (

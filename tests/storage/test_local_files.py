@@ -73,7 +73,8 @@ def test_leftovers_of_a_killed_process_are_removed_at_the_next_start(temporary_f
 def make_run(folder):
     """Creates the folders of a run and returns the names of files that are written atomically."""
     (folder / "samples").mkdir(parents=True)
-    return "config.json", "metrics.jsonl", "samples/step-00000004.png", "samples/progression.gif"
+    names = "config.json", "metrics.jsonl", "report.html", "trackers.json"
+    return *names, "samples/step-00000004.png", "samples/progression.gif"
 
 
 def test_the_files_of_running_processes_and_of_others_stay(temporary_folder, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A checkpoint is committed by its manifest, and nothing that differs from what was written is ever loaded."""
 
 import errno
+import math
 import os
 import random
 import shutil
@@ -97,6 +98,17 @@ def test_the_best_is_the_best_checkpoint_that_verifies(store):
     assert len(problems) == 1 and "step-00000003/state.data-" in problems[0]
     damage(store, 2), damage(store, 1)
     assert store.find_best()[0] is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
+@pytest.mark.parametrize("position", range(3))
+def test_a_metric_that_is_not_finite_is_never_the_best(store, bad, position):
+    values = [3.0, 2.0]
+    values.insert(position, bad)
+    for step, value in enumerate(values, start=1):
+        save(store, step, frechet=value)
+    assert store.best_value() == 2.0
+    assert store.find_best()[0].metrics == {"metric/frechet": 2.0}
 
 
 def test_a_damaged_checkpoint_is_not_counted_among_the_newest(tmp_path):

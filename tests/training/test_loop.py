@@ -1,6 +1,8 @@
 """Windows, their boundaries, and the request to stop."""
 
+import contextlib
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -11,9 +13,14 @@ import keras
 import numpy as np
 import pytest
 from conftest import tiny_gan, values_of
+from refusals import check_refusal
 
+from trainer import signals
+from trainer.callbacks import Checkpoint
+from trainer.errors import ConfigError
 from trainer.models.step_plan import step_plan
 from trainer.training.device_loop import DeviceLoop
+from trainer.training.preemption import Preemption
 
 
 def boundaries(digits, callbacks=(), start=0, **settings):
@@ -109,6 +116,39 @@ def test_fit_continues_after_a_request_to_stop(digits):
     assert gan.step == 3 and not gan.preempted
 
 
+@pytest.mark.parametrize("is_before", [True, False])
+@pytest.mark.parametrize(("call", "raises"), [*((call, False) for call in range(4)), (0, True), (1, True), (2, True)])
+def test_sigterm_is_not_lost_while_its_handler_changes(monkeypatch, call, is_before, raises):
+    """Signals arrive around each of the four calls that set the handler and the descriptor, and set them back."""
+    received, calls, preemption = [], itertools.count(), Preemption()
+
+    def handle(number, frame):
+        received.append(number)
+        if raises:
+            raise signals.Terminated
+
+    def disturbed(plain):
+        def change(*arguments, **settings):
+            is_now = next(calls) == call
+            if is_now and is_before:
+                signal.raise_signal(signal.SIGTERM)
+            result = plain(*arguments, **settings)
+            if is_now and not is_before:
+                signal.raise_signal(signal.SIGTERM)
+            return result
+
+        return change
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    with monkeypatch.context() as patch, contextlib.suppress(signals.Terminated):
+        for name in ("signal", "set_wakeup_fd"):
+            patch.setattr(signal, name, disturbed(getattr(signal, name)))
+        with preemption.listen(True):
+            pass
+    assert signal.signal(signal.SIGTERM, previous) is handle and signal.set_wakeup_fd(-1) == -1
+    assert next(calls) > call and (received or preemption.requested)
+
+
 @pytest.mark.parametrize(("steps", "ends"), [(3, [3]), (10, [10]), (15, [10, 15])])
 def test_the_history_has_the_mean_of_an_epoch_that_was_not_finished(digits, steps, ends):
     seen, ended = [], []
@@ -122,3 +162,9 @@ def test_the_history_has_the_mean_of_an_epoch_that_was_not_finished(digits, step
     np.testing.assert_allclose(history.history["loss/generator"], [np.mean(seen[a:b]) for a, b in parts], rtol=1e-5)
     assert history.epoch == list(range(len(ends)))
     assert ended == list(range(steps // 10))
+
+
+def test_a_second_callback_with_checkpoints_is_refused(digits, tmp_path):
+    active = [Checkpoint(tmp_path / name) for name in "ab"]
+    check_refusal(lambda: boundaries(digits, active, steps=1), ConfigError, "callbacks", "2", "Checkpoint")
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,8 @@ from refusals import check_refusal
 from trainer.errors import CheckpointError, StorageError
 from trainer.storage import locate
 from trainer.storage.gcs import BucketLocation
-from trainer.training.checkpoint.manifest import MANIFEST
+from trainer.training.checkpoint import state_file
+from trainer.training.checkpoint.manifest import MANIFEST, verify
 from trainer.training.checkpoint.store import CheckpointStore
 
 
@@ -110,9 +111,9 @@ def test_a_finished_run_deletes_what_a_kill_in_its_last_deletion_left(machine, r
     store = machine()
     assert not killed_after(num_calls, lambda: [save(store, step) for step in (1, 2, 3)])
     again = machine()
-    assert again.restore(state_of()).step == 3 and again.has_leftovers(3)
+    assert again.restore(state_of()).step == 3 and again.has_leftovers(3, 3)
     again.clean(3, 3)
-    assert not machine().has_leftovers(3)
+    assert not machine().has_leftovers(3, 3)
     assert {int(entry.name[5:13]) for entry in remote.entries()} == {2, 3}
 
 
@@ -151,3 +152,56 @@ def test_metrics_that_are_added_reach_the_bucket_before_this_machine(machine, ki
     assert [each.find(1)[0].metrics["metric/x"] for each in (store, machine())] == [3.0, 3.0]
     assert killed_after(1, lambda: store.amend(1, {"metric/x": 0.5}, {}, 1))
     assert [each.find(1)[0].metrics["metric/x"] for each in (store, machine())] == [0.5, 0.5]
+
+
+def test_a_machine_that_only_reads_rolls_back_while_the_chief_deletes(machine, monkeypatch):
+    chief, state, load = machine(), state_of(), state_file.load
+    for step in (1, 2):
+        save(chief, step, x=1.0)
+    worker = machine()
+    assert worker.restore(state).step == 2
+
+    def deleted_meanwhile(*arguments, **settings):
+        load(*arguments, **settings)
+        chief._delete(3)
+
+    save(chief, 3, x=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(state_file, "load", deleted_meanwhile)
+        assert worker.roll_back(1, state, {}, reads_only=True).step == 1
+    assert not worker.folder(2).exists() and worker.best_value() == 1.0
+
+
+@pytest.mark.parametrize("num_calls", range(6))  # two manifests, a list, and three files of the better checkpoint
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_skipped(machine, monkeypatch, num_calls):
+    chief, left = machine(), itertools.count(num_calls, -1)
+    save(chief, 1, x=3.0)
+    save(chief, 2, x=1.0)
+
+    def counted(plain):
+        def call(*arguments, **settings):
+            if next(left) == 0:
+                chief._remote.delete(2)
+            return plain(*arguments, **settings)
+
+        return call
+
+    reader = machine()
+    for name in ("entries", "read_bytes", "_download_to"):
+        monkeypatch.setattr(BucketLocation, name, counted(getattr(BucketLocation, name)))
+    manifest, _ = reader.find_best()
+    assert next(left) < 0
+    assert manifest.step == 1 and verify(reader.folder(1)) == (manifest, "")
+
+
+def test_a_manifest_in_the_bucket_is_read_once(machine, monkeypatch):
+    first, read, plain = machine(), [], BucketLocation.read_bytes
+    for step in (1, 2, 3):
+        save(first, step, x=float(step))
+    second = machine()
+    monkeypatch.setattr(BucketLocation, "read_bytes", lambda self: (read.append(self.parent.name), plain(self))[1])
+    assert second.restore(state_of()).step == 3 and second.best_value() == 1.0
+    save(second, 4, x=4.0)
+    save(second, 5, x=5.0)
+    assert sorted(read) == ["step-00000001", "step-00000002", "step-00000003"]
+    assert second.steps() == machine().steps() == [1, 4, 5]

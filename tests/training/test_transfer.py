@@ -121,6 +121,15 @@ def test_a_run_with_a_checkpoint_keeps_its_source_and_its_frozen_layers(work, be
     assert state_of(job_dir, 4) == state_of(begun[0], 4)
 
 
+def test_the_advice_about_another_source_does_not_lead_into_a_second_refusal(work, begun, tmp_path, capsys):
+    job_dir, messages = shutil.copytree(begun[0], tmp_path / "run"), []
+    argv = ["trainer", "train", *FLAGS, f"--dataset={work / 'b'}", f"--job_dir={job_dir}", f"--init_from={work}/source"]
+    for flags in ([], ["--allow_config_change"]):
+        assert commands.main([*argv, "--seed=3", "--steps=8", *flags]) == 1
+        messages.append(capsys.readouterr().err)
+    assert messages[0] == messages[1]
+
+
 @pytest.fixture
 def killed(work, begun, tmp_path):
     """The directory of a run that was killed before its first checkpoint, and its flags. The other run is back."""

@@ -9,6 +9,7 @@ import keras
 
 from trainer import stopwatch
 from trainer.callbacks.by_products import WriteErrors, output_path
+from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
 from trainer.stopwatch import Activity
@@ -38,7 +39,7 @@ class Animation(keras.callbacks.Callback):
 
     @stopwatch.measured(Activity.SAMPLES)
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self.model.preempted and self.model.step < self.params["num_steps"]:
+        if is_interrupted(self.model, self.params["num_steps"]):
             return
         grids = [(step, path) for step, path in sample_grids(self._directory).items() if step <= self.model.step]
         if len(grids) < 2:

@@ -1,6 +1,7 @@
 """Checkpoints of a run during training."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -84,9 +85,14 @@ class Checkpoint(Periodic):
         self._mirrors, self._reads_only = mirrors, reads_only
         self._callback_states = dict(callback_states or {})
         self._best_name = best
-        self._best_value = float("inf")
+        self._best_value = math.inf
         self._saved_step = -1
         self.is_restored = False
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the newest checkpoint that this machine has restored or saved; -1 if there is none."""
+        return self._saved_step
 
     def restore(self, model: keras.Model) -> None:
         """Restores the newest valid checkpoint into a model.
@@ -113,13 +119,13 @@ class Checkpoint(Periodic):
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        if logs and self.model.step > 0:  # the evaluation of this step, which an earlier process has abandoned
+        if self.model.step > 0 and _metrics(logs):  # an evaluation that an earlier process has abandoned
             self.on_train_batch_end(0, logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        metrics = {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
-        value = metrics.get(self._best_name or "", float("inf"))
-        is_best = value < self._best_value
+        metrics = _metrics(logs)
+        value = metrics.get(self._best_name or "", math.inf)
+        is_best = math.isfinite(value) and value < self._best_value
         is_saved = self.model.step == self._saved_step
         if not (is_saved or self.is_due or (is_best and self._is_finite())):
             return
@@ -203,6 +209,11 @@ class Checkpoint(Periodic):
         else:
             self.store.save(model.state, model.step, metrics, model.initial_settings, states, last_applied_step)
             self._saved_step = model.step
+
+
+def _metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Returns the metrics of an evaluation, by name; empty without one."""
+    return {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
 
 
 class Restore(keras.callbacks.Callback):

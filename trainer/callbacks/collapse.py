@@ -38,11 +38,6 @@ class CollapseAlarm(keras.callbacks.Callback):
         self._monitor, self._recall, self._stop = monitor, recall, stop
         self.set_state({})
 
-    @property
-    def is_collapsed(self) -> bool:
-        """True if the last evaluation was part of a collapse."""
-        return self._is_collapsed
-
     def get_state(self) -> dict[str, float]:
         """Returns the numbers on which later alarms depend, by name.
 
@@ -67,10 +62,11 @@ class CollapseAlarm(keras.callbacks.Callback):
         self._is_collapsed = bool(state.get("is_collapsed", 0.0))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        values = numbers(logs or {})
         if self.model.step == 0:
             self.set_state({})
-            self._rule.untrained = numbers(logs or {}).get(self._monitor, math.inf)
-        elif logs:  # the evaluation of this step, which an earlier process has abandoned
+            self._rule.untrained = values.get(self._monitor, math.inf)
+        elif self._monitor in values:  # the evaluation of this step, which an earlier process has abandoned
             self.on_train_batch_end(0, logs)
         elif self._is_collapsed and self._stop:
             self.model.stop_training = True

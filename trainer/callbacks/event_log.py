@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api, api_pb2, summary as hparams_summary
 
 from trainer.callbacks.by_products import WriteErrors, output_path
+from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.order import Priority
 
 _RETRY_SECS = 60.0
@@ -113,6 +114,6 @@ class EventLog(keras.callbacks.Callback):
         self._events.scalars(logs or {}, self.model.step)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self._hparams is not None and self.model.step >= self.params["num_steps"]:
+        if self._hparams is not None and not is_interrupted(self.model, self.params["num_steps"]):
             self._events.protos([hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS)])
         self._events.close()

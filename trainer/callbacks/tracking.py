@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from trainer.callbacks.by_products import numbers
+from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.order import Priority
 from trainer.callbacks.trackers import Parameter, Tracker, create
 from trainer.config import TrainConfig
@@ -93,7 +94,7 @@ class Tracking(keras.callbacks.Callback):
     ) -> None:
         if not self._has_begun:
             return
-        is_complete = kind is None and self.model.step >= self.params["num_steps"]
+        is_complete = kind is None and not is_interrupted(self.model, self.params["num_steps"])
         summary = self._summary()
         for worker in self._workers.values():
             worker.send(lambda tracker: tracker.end(summary, is_complete=is_complete))
@@ -170,7 +171,7 @@ class _Worker:
             self._calls.put(None, timeout=max(0.0, deadline - time.monotonic()))
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._fail("it had not finished when the run ended")
+            self._fail("it had not finished when the run ended", "Training has ended without it")
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None and not self._has_failed:
@@ -179,12 +180,12 @@ class _Worker:
             except Exception as error:  # a by-product of any kind must not end a run that took hours
                 self._fail(f"{type(error).__name__}: {escape(error)}")
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, effect: str = "Training continues without it") -> None:
         if not self._has_failed:
             self._has_failed = True
             _logger.warning(
-                f"The tracker {self._name} failed ({reason}). Training continues without it; correct the cause and "
-                "resume the run to track it again."
+                f"The tracker {self._name} failed ({reason}). {effect}; correct the cause and resume the run to track "
+                "it again."
             )
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import keras
@@ -27,7 +28,8 @@ LOST_WORKER_ERRORS = (
 class Watchdog(keras.callbacks.Callback):
     """Ends the process if neither a step nor the callbacks finish in time.
 
-    It writes the reason and the stacks of all threads to standard error first.
+    Use it as a context around `fit`, so that it also ends with an exception. It writes the reason and the stacks of all
+    threads to standard error first.
 
     Args:
         timeout_secs: Longest time between two heartbeats: the begin and end of steps, the end of the callbacks, and
@@ -40,6 +42,14 @@ class Watchdog(keras.callbacks.Callback):
         super().__init__()
         self._timeout = timeout_secs
         self._ended = threading.Event()
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         heartbeat.beat()

@@ -424,8 +424,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             an epoch.
 
         Raises:
-            ConfigError: If the model is not compiled, a number is out of range, the batch is larger than the data, or
-                the replicas do not divide it.
+            ConfigError: If the model is not compiled, a number is out of range, the batch is larger than the data, the
+                replicas do not divide it, or there are several `Checkpoint` callbacks.
             DataError: If `x` and `y` do not fit each other or the model.
             NetworkError: If the networks do not fit the data, or a variable gets no gradient.
             DivergenceError: If losses or gradients are not finite in too many steps, and there is no earlier checkpoint

@@ -182,7 +182,7 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
-        remove_leftovers(self.root, "|".join(map(re.escape, (CONFIG, METRICS, REPORT))))
+        remove_leftovers(self.root, "|".join(map(re.escape, (CONFIG, METRICS, REPORT, TRACKERS))))
         remove_leftovers(self.samples, f"{_SAMPLE_GRID.pattern}|{re.escape(PROGRESSION)}")
         shutil.rmtree(self._partial_model, ignore_errors=True)
 

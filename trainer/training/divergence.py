@@ -17,6 +17,9 @@ MAX_ROLLBACKS = 3
 STATE_NAME = "divergence"
 """Name of this part of a model's state. Checkpoints of earlier versions do not have it; then it begins with zeros."""
 
+SKIPS = f"{STATE_NAME}/000/skips"
+"""Name of the last skipped steps in a model's state."""
+
 _MAX_CONSECUTIVE, _WINDOW = 5, 1000
 _NUM_SKIPS = _WINDOW // 100 + 1
 """Number of remembered skipped steps: one more than one percent of the window."""
@@ -39,8 +42,7 @@ class DivergenceState:
     @property
     def variables(self) -> Mapping[str, keras.Variable]:
         """The state by name."""
-        variables = enumerate((self.skips, self.rollbacks))
-        return {f"{STATE_NAME}/{index:03d}/{variable.name}": variable for index, variable in variables}
+        return {SKIPS: self.skips, f"{STATE_NAME}/001/rollbacks": self.rollbacks}
 
     @property
     def num_rollbacks(self) -> int:
@@ -66,13 +68,23 @@ class DivergenceState:
         Args:
             step: Number of steps taken.
         """
-        for skip in reversed(self.skips.numpy().tolist()):
-            if skip == 0 or skip != step:
-                break
-            step -= 1
-        return step
+        return last_applied_step(self.skips.numpy(), step)
 
     def restart(self, num_rollbacks: int) -> None:
         """Forgets the skipped steps, after a rollback."""
         self.skips.assign(np.zeros(_NUM_SKIPS, np.int64))
         self.rollbacks.assign(num_rollbacks)
+
+
+def last_applied_step(skips: np.ndarray, step: int) -> int:
+    """Returns the number of steps before the consecutive skipped steps that end at `step`; without any, `step`.
+
+    Args:
+        skips: Last skipped steps, as in `DivergenceState`, int64 [11].
+        step: Number of steps taken.
+    """
+    for skip in reversed(skips.tolist()):
+        if skip == 0 or skip != step:
+            break
+        step -= 1
+    return step

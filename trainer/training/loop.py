@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ import numpy as np
 from trainer import signals, stopwatch
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import Loader
-from trainer.errors import DIVERGENCE_ADVICE, DivergenceError
+from trainer.errors import DIVERGENCE_ADVICE, ConfigError, DivergenceError
 from trainer.logging import log_fields
 from trainer.stopwatch import Activity
 from trainer.training.device_loop import DeviceLoop
@@ -45,6 +45,19 @@ class RollbackListener(Protocol):
     def on_rollback(self, event: Mapping[str, int]) -> None:
         """Acts after a rollback. `event` has the numbers `diverged_at_step` and `rollbacks`."""
         ...
+
+
+def _only_saver(callbacks: Sequence[keras.callbacks.Callback]) -> RollbackCallback | None:
+    """Returns the callback with checkpoints; None if there is none.
+
+    Raises:
+        ConfigError: If there are several, which would restore and delete each other's states.
+    """
+    savers = [callback for callback in callbacks if isinstance(callback, RollbackCallback)]
+    if len(savers) > 1:
+        names = ", ".join(type(saver).__name__ for saver in savers)
+        raise ConfigError(f"callbacks has {len(savers)} callbacks with checkpoints ({names}); pass one of them.")
+    return savers[0] if savers else None
 
 
 class _LogsRecorder(keras.callbacks.Callback):
@@ -96,6 +109,9 @@ class TrainingLoop:
         global_batch_size: Images per step, for `images_per_sec`.
         steps_per_execution: Largest number of steps in one execution.
         preemption: Source of requests to stop.
+
+    Raises:
+        ConfigError: If several callbacks have checkpoints.
     """
 
     def __init__(
@@ -113,6 +129,7 @@ class TrainingLoop:
         self._model, self._make_device_loop, self._loader = model, make_device_loop, loader
         self._callbacks, self._preemption = callbacks, preemption
         self._num_steps, self._global_batch_size = num_steps, global_batch_size
+        self._saver = _only_saver(callbacks.callbacks)
         self._recorder = _LogsRecorder()
         callbacks.callbacks.append(self._recorder)
         intervals = [getattr(source, "every_steps", 0) for source in (loader, *callbacks.callbacks)]
@@ -172,7 +189,7 @@ class TrainingLoop:
     def _roll_back(self, device_loop: DeviceLoop, error: DivergenceError) -> None:
         """Returns to the last checkpoint before the skipped steps, on all machines to the same one.
 
-        Every `RollbackCallback` is asked for one. Afterwards, every `RollbackListener` is called.
+        The `RollbackCallback` is asked for one. Afterwards, every `RollbackListener` is called.
 
         Raises:
             DivergenceError: The given error, if there is no such checkpoint, or if the run has returned too often.
@@ -180,19 +197,17 @@ class TrainingLoop:
         model, step = self._model, self._model.step
         num_rollbacks = model.divergence.num_rollbacks + 1
         last_applied_step = min(model.divergence.last_applied_step(step), step - 1)
-        savers = [callback for callback in self._callbacks.callbacks if isinstance(callback, RollbackCallback)]
         reason = str(error).partition(";")[0].rstrip(".")
-        if not savers:
+        if self._saver is None:
             raise error
-        target = device_loop.maximum(max(saver.find_rollback_step(last_applied_step) for saver in savers))
+        target = device_loop.maximum(self._saver.find_rollback_step(last_applied_step))
         if target == 0:
             raise error
         if num_rollbacks > MAX_ROLLBACKS:
             raise DivergenceError(
                 f"{reason}, also after {MAX_ROLLBACKS} rollbacks; earlier checkpoints remain: {DIVERGENCE_ADVICE}."
             ) from error
-        for saver in savers:
-            saver.roll_back(target)
+        self._saver.roll_back(target)
         model.divergence.restart(num_rollbacks)
         _logger.warning(
             f"{reason}; the run continues from the checkpoint of step {target} with other random numbers (rollback "

@@ -67,15 +67,19 @@ class Preemption:
     def _installed(self) -> Iterator[None]:
         self._read, write = socket.socketpair()
         write.setblocking(False)
-        previous_handler = signal.signal(signal.SIGTERM, self._handle)
-        previous_descriptor = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         watch = threading.Thread(target=self._watch, name="preemption", daemon=True)
         watch.start()
+        previous_descriptor = -1
         try:
-            yield
+            previous_descriptor = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+            # Only while the descriptor is set: without it, this handler would lose a signal.
+            previous_handler = signal.signal(signal.SIGTERM, self._handle)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGTERM, previous_handler)
         finally:
             signal.set_wakeup_fd(previous_descriptor)
-            signal.signal(signal.SIGTERM, previous_handler)
             write.close()  # ends the watching thread
             watch.join()  # its last action must not reach the next `fit`, which may use the same compiled step
 

@@ -11,6 +11,7 @@ import keras
 
 from trainer import callbacks, metrics, signals
 from trainer.callbacks.checkpoint import StatefulCallback
+from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
@@ -37,6 +38,7 @@ from trainer.training.run_state import (
     EVALUATION,
     check_machine,
     check_resumable,
+    delete_leftovers,
     is_complete,
     model_card,
     resumed_history,
@@ -44,7 +46,7 @@ from trainer.training.run_state import (
     source_fingerprint,
     with_initial_weights,
 )
-from trainer.training.run_summary import describe_change, describe_start, describe_transfer, facts
+from trainer.training.run_summary import describe_change, describe_saved, describe_start, describe_transfer, facts
 from trainer.training.stored_run import StoredRun, config_document, monitor_of, stored_run
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         CheckpointError: If the run directory cannot be written, or contains another run.
         LeaseError: If another process writes the run directory.
         DivergenceError: If a loss or a weight is not finite.
-        Preempted: If SIGTERM stopped training; the state is committed.
+        Preempted: If SIGTERM stopped training.
     """
     check_machine(environment, waits_for_lease)
     with contextlib.ExitStack() as stack:
@@ -77,12 +79,13 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         stored = stored_run(directory)
         config = with_run_settings(config, environment, None if stored is None else stored.config)
         manifest = check_resumable(config, directory, stored)
-        if is_complete(config, directory, environment, stored, manifest):
+        if stored is not None and manifest is not None and is_complete(config, directory, environment, manifest):
+            delete_leftovers(directory, stored, manifest.step)
             return
         config, weights = with_initial_weights(config, stored, manifest)
         run = Run(config, directory, environment, stored, manifest, weights)
-        run.prepare()
         with run.cluster_failures_abort():
+            run.prepare()
             run.fit()
             signals.check()
             run.export()
@@ -129,7 +132,7 @@ class Run:
     def _was_interrupted(self) -> bool:
         """True if SIGTERM has stopped training before the last step, or an evaluation."""
         is_pending = self._evaluation is not None and self._evaluation.is_pending
-        return is_pending or (self._gan.preempted and self._gan.step < (self._config.steps or 0))
+        return is_pending or is_interrupted(self._gan, self._config.steps or 0)
 
     def prepare(self) -> None:
         """Finds the weights for metrics, creates the strategy, loads the data, and builds and compiles the GAN."""
@@ -168,20 +171,24 @@ class Run:
         if self._environment.writes:
             self._fit_and_write()
         else:
-            self._fit([*self._evaluators(), self._checkpoint(reads_only=True)], verbose=0)
+            evaluators = self._evaluators()
+            self._checkpoint = self._make_checkpoint(reads_only=True)
+            self._fit([*evaluators, self._checkpoint], verbose=0)
 
     def synchronize(self) -> None:
         """Waits until all machines have finished.
 
         Raises:
-            Preempted: If SIGTERM stopped training before the last step, or an evaluation; the state is committed.
+            Preempted: If SIGTERM stopped training before the last step, or an evaluation.
         """
+        saved_step = self._checkpoint.saved_step
         if self._is_distributed:
-            consensus.gather_per_replica(self._strategy, self._gan.step)
+            saved_step = max(consensus.gather_per_replica(self._strategy, saved_step))
         if self._was_interrupted:
+            folder = self._directory.display_path(self._directory.checkpoints)
             raise Preempted(
-                f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; the state is committed in "
-                f"{self._directory.display_path(self._directory.checkpoints)}; run the same command again to resume."
+                f"stopped by SIGTERM at step {self._gan.step} of {self._config.steps}; "
+                f"{describe_saved(self._gan.step, saved_step, folder)}; run the same command again to resume."
             )
 
     def export(self) -> None:
@@ -193,12 +200,12 @@ class Run:
             return
         gan, directory = self._gan, self._directory
         assert directory.lease is not None
-        manifest, problems = self._store.find_best()
+        manifest, problems = self._checkpoint.store.find_best()
         for problem in problems:
             _logger.warning(f"Skipped a better checkpoint: {problem}.")
         step = gan.step if manifest is None else manifest.step
         if step != gan.step:
-            load(self._store.folder(step), gan.state)
+            load(self._checkpoint.store.folder(step), gan.state)
         directory.lease.verify()
         card = model_card(gan, directory, step)
         saved_model.save(gan, directory.model, step, exported_at_step=gan.step, other_files=card)
@@ -250,8 +257,7 @@ class Run:
         is_fast = supports_bfloat16()
         if not self._is_distributed:
             return is_fast
-        with self.cluster_failures_abort():
-            return min(consensus.gather_per_replica(self._strategy, int(is_fast))) > 0
+        return min(consensus.gather_per_replica(self._strategy, int(is_fast))) > 0
 
     def _fit_and_write(self) -> None:
         directory = self._directory
@@ -263,8 +269,7 @@ class Run:
         for sentence in describe_transfer(self._config, frozen_layers(self._gan.networks)):
             _logger.info(sentence)
         with directory.mirror_changes(self._environment.tensorboard_log_dir) as mirrors:
-            checkpoint = self._checkpoint(mirrors)
-            self._store = checkpoint.store
+            self._checkpoint = checkpoint = self._make_checkpoint(mirrors)
             checkpoint.restore(self._gan)  # rejects a run that does not fit before anything of it is overwritten
             directory.write_config(config_document(self._config, self._history))
             session = callbacks.SessionLog(
@@ -283,21 +288,23 @@ class Run:
 
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
-        if self._is_distributed:
-            active = [callbacks.Watchdog(config.worker_timeout_secs), callbacks.Heartbeat(), *active]
         uses_targets = self._gan.takes_targets or config.balance_classes
-        self._gan.fit(
-            self._data.x,
-            self._data.y if uses_targets else None,
-            batch_size=config.global_batch_size,
-            steps=config.steps,
-            steps_per_execution=config.steps_per_execution,
-            balance_classes=config.balance_classes,
-            horizontal_flips=config.horizontal_flips,
-            callbacks=active,
-            verbose=verbose,
-            handle_sigterm=True,
-        )
+        with contextlib.ExitStack() as stack:
+            if self._is_distributed:
+                watchdog = stack.enter_context(callbacks.Watchdog(config.worker_timeout_secs))
+                active = [watchdog, callbacks.Heartbeat(), *active]
+            self._gan.fit(
+                self._data.x,
+                self._data.y if uses_targets else None,
+                batch_size=config.global_batch_size,
+                steps=config.steps,
+                steps_per_execution=config.steps_per_execution,
+                balance_classes=config.balance_classes,
+                horizontal_flips=config.horizontal_flips,
+                callbacks=active,
+                verbose=verbose,
+                handle_sigterm=True,
+            )
 
     def _evaluators(self) -> list[keras.callbacks.Callback]:
         """The callbacks that evaluate. All machines have them, because all machines compute the metrics."""
@@ -326,7 +333,7 @@ class Run:
             writers.append(callbacks.TuningReport(environment.metric_file, trial, suite=suite, num_samples=count))
         return writers
 
-    def _checkpoint(self, mirrors: Sequence[Mirror] = (), *, reads_only: bool = False) -> callbacks.Checkpoint:
+    def _make_checkpoint(self, mirrors: Sequence[Mirror] = (), *, reads_only: bool = False) -> callbacks.Checkpoint:
         config, directory = self._config, self._directory
         return callbacks.Checkpoint(
             directory.checkpoints,

@@ -16,6 +16,7 @@ from trainer.serving import saved_model
 from trainer.storage import RunDirectory
 from trainer.storage.local import LocalLocation
 from trainer.training import transfer
+from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
@@ -75,24 +76,25 @@ def check_resumable(
     Raises:
         CheckpointError: If the run has other settings, or there is one although `config.resume` is `never`.
     """
-    if stored is None:
-        return None
-    _check_identity(config, stored.config, directory)
-    history = _known_history(config, stored.history)
+    if stored is None and config.resume != Resume.NEVER:
+        return None  # checkpoints without a config are resumed if their fingerprints match
+    history = RunHistory() if stored is None else _known_history(config, stored.history)
     checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
+    step = max(checkpoints.steps(), default=None)
+    if stored is not None:
+        if step is not None and config.init_from != stored.config.init_from:
+            raise CheckpointError(
+                f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which is at step "
+                f"{step} and began with init_from={stored.config.init_from}; omit it, or use another job_dir."
+            )
+        _check_identity(config, stored.config, directory)
+    if step is not None and config.resume == Resume.NEVER:
+        raise CheckpointError(
+            f"job_dir={directory.name} contains a run at step {step} and resume=never; give another job_dir, or "
+            "--resume=auto to resume it."
+        )
     # `restore` hashes the files again right before it reads them, because loading the data in between may take minutes.
-    manifest, _ = checkpoints.find()
-    if manifest is not None and config.init_from != stored.config.init_from:
-        raise CheckpointError(
-            f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which is at step "
-            f"{manifest.step} and began with init_from={stored.config.init_from}; omit it, or use another job_dir."
-        )
-    if manifest is not None and config.resume == Resume.NEVER:
-        raise CheckpointError(
-            f"job_dir={directory.name} contains a run at step {manifest.step} and resume=never; give another job_dir, "
-            "or --resume=auto to resume it."
-        )
-    return manifest
+    return checkpoints.find()[0]
 
 
 def with_initial_weights(
@@ -185,32 +187,55 @@ def _known_history(config: TrainConfig, history: RunHistory) -> RunHistory:
 
 
 def is_complete(
-    config: TrainConfig,
-    directory: RunDirectory,
-    environment: Environment,
-    stored: StoredRun | None,
-    manifest: CheckpointManifest | None,
+    config: TrainConfig, directory: RunDirectory, environment: Environment, manifest: CheckpointManifest
 ) -> bool:
-    """Returns whether nothing is left to do for a run, and logs what a finished run lacks.
+    """Returns whether a run takes no more steps and has its model, and logs it, or that the model is missing.
 
     Args:
         config: Resolved config.
         directory: Open run directory.
         environment: Environment of the job.
-        stored: Stored config and history of the run; None without a run.
         manifest: Manifest that `check_resumable` returned.
     """
-    if stored is None or manifest is None or not _is_finished(manifest, config):
+    if not _is_finished(manifest, config):
         return False
-    if not has_model(manifest.step, config, directory, environment):
-        lack = "its model is missing or damaged; exporting it."
-    elif _has_leftovers(manifest.step, directory, stored):
-        lack = "a killed process has left files of older checkpoints; deleting them."
-    else:
+    if has_model(manifest.step, config, directory, environment):
         _logger.info(f"The run in {directory.name} {_describe_end(manifest, config)}")
         return True
-    _logger.info(f"The run in {directory.name} is at step {manifest.step}, but {lack}")
+    _logger.info(
+        f"The run in {directory.name} is at step {manifest.step}, but its model is missing or damaged; exporting it."
+    )
     return False
+
+
+def delete_leftovers(directory: RunDirectory, stored: StoredRun, step: int) -> None:
+    """Deletes the older checkpoints of a finished run that a process had not deleted when it was killed.
+
+    Args:
+        directory: Open run directory. Without its lease, nothing is deleted.
+        stored: Stored config and history, which state the checkpoints that the process would have kept.
+        step: Step of the newest checkpoint, which `check_resumable` has found.
+
+    Raises:
+        LeaseError: If another process writes the run directory.
+        StorageError: If files in a bucket cannot be deleted.
+    """
+    if directory.lease is None:
+        return
+    config = stored.config
+    store = CheckpointStore(
+        directory.checkpoints,
+        every_steps=config.checkpoint_every_steps,
+        max_to_keep=config.max_to_keep,
+        best=monitor_of(config),
+        fingerprints=stored.history,
+        remote=directory.remote_checkpoints,
+        verify_lease=directory.lease.verify,
+    )
+    last_applied_step = state_file.last_applied_step(store.folder(step), step)
+    if store.has_leftovers(step, last_applied_step):
+        store.clean(step, last_applied_step)
+        _logger.info(f"Deleted files of older checkpoints in {directory.name} that a killed process has left.")
 
 
 def _is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
@@ -227,9 +252,9 @@ def _is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
 def _describe_end(manifest: CheckpointManifest, config: TrainConfig) -> str:
     """Returns the end of a sentence about a finished run, with what to do to continue it."""
     if manifest.step >= (config.steps or 0):
-        return f"is finished at step {manifest.step}. Nothing was changed; specify more --steps to continue it."
+        return f"is finished at step {manifest.step}; specify more --steps to continue it."
     return (
-        f"stopped at step {manifest.step} of {config.steps} because its generator collapsed. Nothing was changed; pass "
+        f"stopped at step {manifest.step} of {config.steps} because its generator collapsed; pass "
         "--nostop_on_collapse to continue it."
     )
 
@@ -247,26 +272,6 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
         return True
     destinations = [LocalLocation(directory.model), *directory.model_destinations(environment.model_dir)]
     return all(saved_model.read_metadata(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
-
-
-def _has_leftovers(step: int, directory: RunDirectory, stored: StoredRun) -> bool:
-    """Returns whether a process was killed before it deleted the older checkpoints of a finished run.
-
-    Args:
-        step: Step of the newest checkpoint.
-        directory: Open run directory.
-        stored: Stored config and history, which state the checkpoints that the process would have kept.
-    """
-    config = stored.config
-    store = CheckpointStore(
-        directory.checkpoints,
-        every_steps=config.checkpoint_every_steps,
-        max_to_keep=config.max_to_keep,
-        best=monitor_of(config),
-        fingerprints=stored.history,
-        remote=directory.remote_checkpoints,
-    )
-    return store.has_leftovers(step)
 
 
 def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]:

@@ -43,6 +43,22 @@ def describe_start(
     )
 
 
+def describe_saved(step: int, saved_step: int, folder: str) -> str:
+    """Returns a part of a sentence: what was saved of a run that SIGTERM has stopped.
+
+    Args:
+        step: Step at which it stopped.
+        saved_step: Step of the newest checkpoint, an earlier one if the state is not finite; -1 if there is none.
+        folder: Folder of the checkpoints.
+    """
+    if saved_step == step:
+        return f"the state is committed in {folder}"
+    newest = (
+        "there is no checkpoint" if saved_step < 0 else f"the newest checkpoint in {folder} is of step {saved_step}"
+    )
+    return f"its state is not finite, and {newest}"
+
+
 def describe_choices(values: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
     """Returns a table of the settings that a recipe chose: one line per setting, with its value and the reason.
 

@@ -1,11 +1,12 @@
 """The committed checkpoints of a run, on this machine and in a bucket: which there are, and which are valid."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainer.errors import CheckpointError, quote
+from trainer.errors import CheckpointError, MissingError, quote
 from trainer.storage import Location, local_path
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
 from trainer.training.checkpoint.manifest import (
@@ -86,22 +87,28 @@ class CommittedCheckpoints:
         return min(self._evaluated(), default=(float("inf"), 0))[0]
 
     def _evaluated(self, manifests: Mapping[int, CheckpointManifest | None] | None = None) -> list[tuple[float, int]]:
-        """The metric `best` and the step of each evaluated checkpoint."""
+        """The metric `best` and the step of each checkpoint with a finite value of it."""
+        if self._best is None:
+            return []
         return [
-            (manifest.metrics[self._best], step)
-            for step, manifest in (self._own_manifests() if manifests is None else manifests).items()
-            if manifest is not None and self._best in manifest.metrics and step not in self._damaged
+            (value, step)
+            for step, manifest in (self._own_manifests(self.steps()) if manifests is None else manifests).items()
+            if manifest is not None and step not in self._damaged
+            if math.isfinite(value := manifest.metrics.get(self._best, math.nan))
         ]
 
-    def _own_manifests(self) -> dict[int, CheckpointManifest | None]:
-        """The manifests of all checkpoints that belong to this run, by step; None for a missing or damaged one."""
+    def _own_manifests(self, steps: Iterable[int]) -> dict[int, CheckpointManifest | None]:
+        """The manifests of those checkpoints that belong to this run, by step; None for a missing or damaged one.
+
+        A checkpoint in the bucket that another process has deleted after this one listed it is left out.
+        """
         manifests: dict[int, CheckpointManifest | None] = {}
-        for step in self.steps():
+        for step in steps:
             if not self._is_folder(step):
                 continue
             try:
                 manifest = self._manifest(step)
-            except NewerFormatError:
+            except (NewerFormatError, MissingError):
                 continue
             except (OSError, ValueError):
                 manifests[step] = None
@@ -141,9 +148,11 @@ class CommittedCheckpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints in ascending order, by the names of their folders."""
+        return sorted(self._local_steps() | (set() if self._remote is None else self._remote.steps))
+
+    def _local_steps(self) -> set[int]:
         names = {path.name for path in self.directory.glob("step-*")}
-        local = {step for name in names if (step := checkpoint_step(name)) is not None}
-        return sorted(local if self._remote is None else local | self._remote.steps)
+        return {step for name in names if (step := checkpoint_step(name)) is not None}
 
     def folder(self, step: int) -> Path:
         """Returns the local folder of a checkpoint."""

@@ -1,9 +1,10 @@
 """Checkpoints in a bucket. Files are uploaded first; the manifest, written last, commits the checkpoint."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, MissingError
 from trainer.storage import Location, path_below
 from trainer.storage.run_directory import checkpoint_name, checkpoint_step
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest
@@ -34,6 +35,7 @@ class RemoteCheckpoints:
                 files.setdefault(step, set()).add(file)
         self.steps = {step for step, names in files.items() if MANIFEST in names}
         self._orphans = set(files) - self.steps
+        self._manifests: dict[int, bytes] = {}
 
     @property
     def has_leftovers(self) -> bool:
@@ -67,6 +69,7 @@ class RemoteCheckpoints:
         destination.upload(folder, names, only_new=True)
         before_commit()
         (destination / MANIFEST).write_bytes((folder / MANIFEST).read_bytes(), only_new=True)
+        self._manifests.pop(step, None)
         self.steps.add(step)
 
     def replace_manifest(self, step: int, content: bytes) -> None:
@@ -76,9 +79,12 @@ class RemoteCheckpoints:
             StorageError: If it cannot be written; then the previous one remains.
         """
         (self._folder(step) / MANIFEST).write_bytes(content)
+        self._manifests.pop(step, None)
 
     def fetch(self, step: int, folder: Path) -> None:
         """Downloads the manifest of a checkpoint and the files that it lists. It does not verify them.
+
+        Files that another process deletes meanwhile are left out.
 
         Raises:
             CheckpointError: If a file name in the manifest is not a plain relative name.
@@ -89,22 +95,26 @@ class RemoteCheckpoints:
         folder.mkdir(parents=True, exist_ok=True)
         if MANIFEST not in names:
             return
-        content = (source / MANIFEST).read_bytes()
-        (folder / MANIFEST).write_bytes(content)
-        try:
-            listed = CheckpointManifest.from_bytes(content, source).files
-        except ValueError:
-            return
-        targets = {name: path_below(folder, name, source / MANIFEST, CheckpointError) for name in listed}
-        source.download({name: path for name, path in targets.items() if name in names})
+        with contextlib.suppress(MissingError):  # verification names the missing file
+            content = (source / MANIFEST).read_bytes()
+            (folder / MANIFEST).write_bytes(content)
+            try:
+                listed = CheckpointManifest.from_bytes(content, source).files
+            except ValueError:
+                return
+            targets = {name: path_below(folder, name, source / MANIFEST, CheckpointError) for name in listed}
+            source.download({name: path for name, path in targets.items() if name in names})
 
     def manifest(self, step: int) -> bytes:
-        """Returns the content of a checkpoint's manifest.
+        """Returns the content of a checkpoint's manifest, which is read once and kept, because one process writes it.
 
         Raises:
+            MissingError: If it does not exist.
             StorageError: If it cannot be read.
         """
-        return (self._folder(step) / MANIFEST).read_bytes()
+        if step not in self._manifests:
+            self._manifests[step] = (self._folder(step) / MANIFEST).read_bytes()
+        return self._manifests[step]
 
     def delete(self, step: int) -> None:
         """Deletes a checkpoint, its manifest first.
@@ -113,6 +123,7 @@ class RemoteCheckpoints:
             StorageError: If it cannot be deleted.
         """
         self._clear(self._folder(step))
+        self._manifests.pop(step, None)
         self.steps.discard(step)
 
     def _folder(self, step: int) -> Location:

@@ -111,6 +111,14 @@ def load(folder: Path, state: Mapping[str, keras.Variable], *, unchanged: Collec
             variable.assign(np.zeros(variable.shape, variable.dtype) if name in added else reader.get_tensor(name))
 
 
+def last_applied_step(folder: Path, step: int) -> int:
+    """Returns the last step before the consecutive skipped steps that end at `step`, by a verified checkpoint of it."""
+    reader = open_checkpoint(folder)
+    if not reader.has_tensor(divergence.SKIPS):
+        return step
+    return divergence.last_applied_step(reader.get_tensor(divergence.SKIPS), step)
+
+
 def open_checkpoint(folder: Path) -> Any:
     """Returns TensorFlow's reader of the tensors of a verified checkpoint, by the names of the state."""
     return tf.train.load_checkpoint(str(folder / _PREFIX))

@@ -16,7 +16,6 @@ from trainer.storage.run_directory import checkpoint_step
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.committed import PARTIAL, CommittedCheckpoints, remove
 from trainer.training.checkpoint.manifest import MANIFEST, CheckpointManifest, read_manifest
-from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
 
 
@@ -132,14 +131,15 @@ class CheckpointStore(CommittedCheckpoints):
         if pending is not None:
             pending.result()
 
-    def has_leftovers(self, newest: int) -> bool:
+    def has_leftovers(self, newest: int, last_applied_step: int) -> bool:
         """Returns whether a process was killed after it committed the newest checkpoint and before it deleted others.
 
         Args:
             newest: Step of the newest checkpoint.
+            last_applied_step: As in `save`.
         """
         has_files = any(self._temporary_folders()) if self._remote is None else self._remote.has_leftovers
-        return has_files or bool(self._superfluous(newest, newest))
+        return has_files or bool(self._superfluous(newest, last_applied_step))
 
     def clean(self, newest: int, last_applied_step: int) -> None:
         """Deletes what a killed process has left, unless this process has committed a checkpoint. Call `wait` first.
@@ -232,8 +232,6 @@ class CheckpointStore(CommittedCheckpoints):
         Raises:
             CheckpointError: If the checkpoint is not valid on this machine.
         """
-        if reads_only and self._remote is not None:
-            self._remote = RemoteCheckpoints(self._remote.location)
         manifest, problems = self._first([step])
         if manifest is None:
             raise CheckpointError(
@@ -244,9 +242,9 @@ class CheckpointStore(CommittedCheckpoints):
             state[name].assign(settings[name])
         if not reads_only:
             self._verify_lease()
-        for number in self._own_manifests():
-            if number > step:
-                self._delete(number, in_bucket=not reads_only)
+        steps = self._local_steps() if reads_only else self.steps()
+        for number in self._own_manifests(number for number in steps if number > step):
+            self._delete(number, in_bucket=not reads_only)
         return manifest
 
     def _commit(self, snapshot: dict[str, tf.Tensor], manifest: CheckpointManifest, last_applied_step: int) -> None:
@@ -297,7 +295,7 @@ class CheckpointStore(CommittedCheckpoints):
         Newer ones are superfluous if they were damaged. What does not belong to the run stays: links, and checkpoints
         of other runs.
         """
-        manifests = self._own_manifests()
+        manifests = self._own_manifests(self.steps())
         return set(manifests) - {
             *(number for number in manifests if number > newest and number not in self._damaged),
             *sorted(number for number in manifests if number <= newest)[-self._max_to_keep :],

@@ -26,6 +26,7 @@ _ROLES: dict[str, dict[str, str]] = {
 _ADDRESS = documents.text(r"\S{1,255}:[0-9]{1,5}", "HOST:PORT")
 _SCHEMA = documents.record({"cluster": documents.optional(documents.map_of(documents.list_of(_ADDRESS)))})
 _TASK = documents.record({"task": documents.record({"type": documents.text(), "index": documents.numeric})})
+_MAX_PORT = 65535
 _REMEDY = 'correct it, as in {"cluster": {...}, "task": {...}}, or unset it to train on one machine'
 
 
@@ -136,6 +137,11 @@ def _check_groups(variable: str, groups: dict[str, list[str]]) -> None:
         )
     if not chief and not workers:
         raise ConfigError(f"{variable} lists no machine that trains; add a chief.")
+    for address in (*chief, *workers):
+        if not 1 <= int(address.rpartition(":")[2]) <= _MAX_PORT:
+            raise ConfigError(
+                f"{variable} lists {quote(address)}, whose port is not from 1 to {_MAX_PORT}; correct it."
+            )
     address, count = collections.Counter((*chief, *workers)).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"{variable} lists {quote(address)} {count} times; give each machine its own address.")
