@@ -33,6 +33,7 @@ from trainer.models.keras_methods import (
     KerasMethodsMixin,
     as_callbacks,
     check_arguments,
+    check_effects,
     check_not_compiled,
     check_overrides,
 )
@@ -173,7 +174,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     @property
     def generator_penalty_every_steps(self) -> int:
-        """Steps between two of the model's own penalties of the generator; 1 if it has none."""
+        """Steps from one of the model's own penalties of the generator to the next; 1 if it has none."""
         return 1
 
     @property
@@ -301,7 +302,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             discriminator_repeats: Discriminator updates per step.
             penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`; one or several.
             penalty_weight: Weight of each penalty; a number or a function of the step.
-            penalty_every_steps: Steps between two penalties.
+            penalty_every_steps: Steps from one penalty to the next.
             augment: Name in `trainer.augment`; None for no augmentation.
             augment_probability: Probability of each transformation; a number, a function of the step, or None to adapt
                 it.
@@ -325,7 +326,11 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             NetworkError: If networks, loss and optimizers do not fit each other.
         """
         check_not_compiled(self)
-        check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
+        parameters = inspect.signature(GAN.compile).parameters
+        check_arguments("compile", keras_arguments, parameters)
+        check_effects(parameters, "augment", augment, augment_probability=augment_probability)
+        weights = {"penalty_weight": penalty_weight, "penalty_every_steps": penalty_every_steps}
+        check_effects(parameters, "penalties", penalties, **weights)
         self._check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(
             loss,

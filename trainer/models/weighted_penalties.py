@@ -19,8 +19,8 @@ class WeightedPenalties:
     Args:
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
-        every_steps: Steps between two penalties. At k steps, a penalty has k times its weight (lazy regularization,
-            arXiv 1912.04958, section 3.1).
+        every_steps: Steps from one penalty to the next. At k steps, a penalty has k times its weight (lazy
+            regularization, arXiv 1912.04958, section 3.1).
     """
 
     def __init__(self, penalties: Sequence[str | Penalty], weight: schedules.ScheduleLike, every_steps: int):
