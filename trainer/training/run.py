@@ -285,7 +285,7 @@ class Run:
         config = self._config
         if self._is_distributed:
             active = [callbacks.Watchdog(config.worker_timeout_secs), callbacks.Heartbeat(), *active]
-        uses_targets = self._gan.takes_targets or config.balance_classes
+        uses_targets = (self._gan.takes_targets and self._gan.uses_labels) or config.balance_classes
         self._gan.fit(
             self._data.x,
             self._data.y if uses_targets else None,
