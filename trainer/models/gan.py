@@ -24,7 +24,7 @@ from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import NetworkError
 from trainer.models import compiled_state, initial_weights
 from trainer.models.arrays import read_images
-from trainer.models.augmenter import Augmenter
+from trainer.models.augmenter import create_augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.discriminator_passes import PassInputs
@@ -33,7 +33,6 @@ from trainer.models.keras_methods import (
     KerasMethodsMixin,
     as_callbacks,
     check_arguments,
-    check_effects,
     check_not_compiled,
     check_overrides,
 )
@@ -329,11 +328,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             NetworkError: If networks, loss and optimizers do not fit each other.
         """
         check_not_compiled(self)
-        parameters = inspect.signature(GAN.compile).parameters
-        check_arguments("compile", keras_arguments, parameters)
-        check_effects(parameters, "augment", augment, augment_probability=augment_probability)
-        weights = {"penalty_weight": penalty_weight, "penalty_every_steps": penalty_every_steps}
-        check_effects(parameters, "penalties", penalties, **weights)
+        check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
         self._check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(
             loss,
@@ -341,7 +336,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             penalties=penalties,
             weight=penalty_weight,
             every_steps=penalty_every_steps,
-            augmenter=Augmenter(augment, augment_probability, self.image_range) if augment else None,
+            augmenter=create_augmenter(augment, augment_probability, self.image_range),
         )
         strategy = strategy or tf.distribute.get_strategy()
         networks = compiled_state.build_networks(

@@ -1,6 +1,5 @@
 """Methods and arguments of `keras.Model` that a GAN has no use for, each with what to use instead."""
 
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NoReturn
@@ -72,27 +71,6 @@ def check_arguments(method: str, extra: Mapping[str, Any], parameters: Iterable[
             is_plain = isinstance(value, (bool, int, float, str))
             received = f"={quote(value)}" if is_plain else f" of type {type(value).__name__}"
             raise ConfigError(f"{method} does not support {name}{received}; {advice}.")
-
-
-def check_effects(parameters: Mapping[str, inspect.Parameter], need: str, value: Any, **arguments: Any) -> None:
-    """Rejects arguments of `compile` without effect, unless they are defaults.
-
-    Args:
-        parameters: Parameters of `compile`, by name.
-        need: Name of the argument that the others need.
-        value: Its value, which is empty if it is not set.
-        **arguments: Values of the others, by name.
-
-    Raises:
-        ConfigError: If there is such an argument.
-    """
-    if value:
-        return
-    for name, argument in arguments.items():
-        is_plain = argument is None or isinstance(argument, (bool, int, float, str))
-        if not is_plain or argument != parameters[name].default:
-            received = f"={quote(argument)}" if is_plain else f" of type {type(argument).__name__}"
-            raise ConfigError(f"{name}{received} has no effect without {need}; omit it, or set both.")
 
 
 def check_overrides(kind: type[keras.Model]) -> None:
