@@ -127,6 +127,8 @@ def compiled(**settings):
         row("no lazy penalty", lambda: compiled(penalty_every_steps=4), ConfigError, "penalty_every_steps=4"),
         row("augmentation", lambda: compiled(augment=lambda images: images), ConfigError, "augmentation", "ada"),
         row("penalty", lambda: compiled(penalties=[3]), ConfigError, "3", "penalty"),
+        row("cross-entropy of Keras", lambda: compiled(loss="bce"), ConfigError, "bce", "non_saturating"),
+        row("other loss of Keras", lambda: compiled(loss="mae"), ConfigError, "mae", "hinge", "mean_absolute_error"),
         row("loss of Keras", lambda: compiled(loss="mse"), ConfigError, "mse", "keras.losses.mean_squared_error"),
         *(
             row(f"classes={value!r}", lambda value=value: ConditionalGAN(4, 3, classes=value), ConfigError, "classes")

@@ -8,10 +8,13 @@ from conftest import tiny_gan, values_of
 from keras import layers
 from refusals import check_refusal
 
+import trainer
 from trainer import CycleGAN, InfoGAN, callbacks
 from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.image_io import tile
 from trainer.metrics.cycle import CycleMetrics
+from trainer.models import MODELS
+from trainer.registry import is_from_package
 from trainer.training.rng import StepRng
 
 
@@ -23,6 +26,11 @@ class Translator(CycleGAN):
 
     def get_discriminator(self):
         return keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(1, 3, 2, padding="same")])
+
+
+def test_every_model_of_the_package_is_a_public_name():
+    for kind in filter(is_from_package, map(MODELS.__getitem__, MODELS.names())):
+        assert getattr(trainer, kind.__name__) is kind and kind.__name__ in trainer.__all__
 
 
 @pytest.fixture(scope="module")

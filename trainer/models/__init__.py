@@ -4,6 +4,7 @@ from trainer.models.acgan import ACGAN
 from trainer.models.conditional import ConditionalGAN
 from trainer.models.cyclegan import CycleGAN
 from trainer.models.factory import MODELS, from_config, register_model, traits, with_compute_settings
+from trainer.models.fastgan import FastGAN
 from trainer.models.gan import GAN
 from trainer.models.infogan import InfoGAN
 from trainer.models.pix2pix import Pix2Pix
@@ -17,6 +18,7 @@ __all__ = [
     "ConditionalGAN",
     "ConditionalStyleGAN2",
     "CycleGAN",
+    "FastGAN",
     "ImageTranslator",
     "InfoGAN",
     "Pix2Pix",
