@@ -75,8 +75,9 @@ KINDS = {
     ],
     "wgan_gp": [*_DENSE, "--loss=wasserstein", "--penalties=gradient_penalty", "--discriminator_repeats=3"],
     "schedules": [
-        *(*_DENSE, "--learning_rate_decay=linear", "--beta_2_end=0.9", "--ema_schedule=cosine", "--penalties=r1"),
-        *("--penalty_weight_end=1", "--augment=diffaugment", "--augment_probability_end=0.1", "--optimizer=adam"),
+        *(*_DENSE, "--learning_rate_decay=linear", "--beta_2_end=0.9", "--penalties=r1", "--penalty_weight_end=1"),
+        *("--ema_schedule=cosine", "--ema_half_life_images=1000", "--augment=diffaugment", "--optimizer=adam"),
+        "--augment_probability_end=0.1",
     ],
     "streams": [*_DENSE, f"--dataset={_DATASET}", "--num_chunks=3", "--horizontal_flips", "--balance_classes"],
     "bfloat16": [*_convolutional(dropout=0.3, discriminator_batch_norm="all"), "--precision=bfloat16"],

@@ -193,3 +193,10 @@ def test_a_failing_import_in_a_recipe_module_is_shown(tmp_path, monkeypatch):
     (tmp_path / "broken_recipe.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     check_refusal(lambda: recipes.get("broken_recipe:mine"), ModuleNotFoundError, "no_such_dependency")
+
+
+def test_a_run_whose_recipe_is_in_no_package_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "plain_module.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    act = lambda: recipes.import_module("plain_module.recipe:mine", tmp_path / "run")  # noqa: E731
+    check_refusal(act, ConfigError, "plain_module.recipe")

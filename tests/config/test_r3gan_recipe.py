@@ -113,3 +113,11 @@ def test_the_networks_have_the_number_of_weights_of_their_layers(resolution, con
     factories = networks.build("r3gan", shape, LATENTS, condition_size, "tanh", options)
     counts = tuple(factories[name]().count_params() for name in ("generator", "discriminator"))
     assert counts == expected_weights(FILTERS[resolution], condition_size)
+
+
+def test_choices_follow_the_architecture_and_the_probability_of_the_user():
+    config = recipe((32, 32, 3), architecture="dcgan")
+    assert (config.architecture, config.architecture_options) == ("dcgan", {})
+    config = recipe((32, 32, 3), augment_probability=0.6)
+    assert (config.augment, config.augment_probability, config.augment_probability_end) == ("ada", 0.6, None)
+    assert recipe((32, 32, 3), augment=None).augment_probability_end is None

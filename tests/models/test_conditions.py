@@ -115,6 +115,15 @@ def test_r3gan_embeds_conditions_linearly():
     np.testing.assert_allclose(two - zero, 2 * (one - zero), rtol=1e-3, atol=1e-5)
 
 
+def test_stylegan2_trains_with_conditions():
+    config = tiny_config("stylegan2", model="stylegan2_conditional", global_batch_size=4)
+    gan = from_config(config, (12, 12, 1), 3, conditions=VECTORS, class_counts=COUNTS)
+    images = RNG.integers(0, 256, (8, 12, 12, 1), np.uint8)
+    gan.fit(images, np.arange(8) % 3, batch_size=4, steps=1, verbose=0)
+    by_label, labels = gan.sample(3, labels=[0, 1, 2], seed=1)
+    np.testing.assert_array_equal(gan.sample(3, labels=VECTORS[labels], seed=1)[0], by_label)
+
+
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "r3gan"])
 def test_a_single_condition_has_an_effect(architecture):
     options = {name: value for name, value in TINY_ARCHITECTURES[architecture].items() if name != "dropout"}

@@ -121,8 +121,14 @@ def compiled(**settings):
             for value in values
         ),
         row("weight", lambda: compiled(augment="ada", augment_probability="x"), ConfigError, "augment_probability"),
+        row("no augmentation", lambda: compiled(augment_probability=None), ConfigError, "augment_probability=None"),
+        row("no penalty", lambda: compiled(penalty_weight=5.0), ConfigError, "penalty_weight=5.0", "penalties"),
+        row("no penalties", lambda: compiled(penalty_weight=lambda step: 5.0, penalties=()), ConfigError, "penalties"),
+        row("no lazy penalty", lambda: compiled(penalty_every_steps=4), ConfigError, "penalty_every_steps=4"),
         row("augmentation", lambda: compiled(augment=lambda images: images), ConfigError, "augmentation", "ada"),
         row("penalty", lambda: compiled(penalties=[3]), ConfigError, "3", "penalty"),
+        row("cross-entropy of Keras", lambda: compiled(loss="bce"), ConfigError, "bce", "non_saturating"),
+        row("other loss of Keras", lambda: compiled(loss="mae"), ConfigError, "mae", "hinge", "mean_absolute_error"),
         row("loss of Keras", lambda: compiled(loss="mse"), ConfigError, "mse", "keras.losses.mean_squared_error"),
         *(
             row(f"classes={value!r}", lambda value=value: ConditionalGAN(4, 3, classes=value), ConfigError, "classes")

@@ -8,10 +8,13 @@ from conftest import tiny_gan, values_of
 from keras import layers
 from refusals import check_refusal
 
+import trainer
 from trainer import CycleGAN, InfoGAN, callbacks
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.image_io import tile
 from trainer.metrics.cycle import CycleMetrics
+from trainer.models import MODELS
+from trainer.registry import is_from_package
 from trainer.training.rng import StepRng
 
 
@@ -23,6 +26,11 @@ class Translator(CycleGAN):
 
     def get_discriminator(self):
         return keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(1, 3, 2, padding="same")])
+
+
+def test_every_model_of_the_package_is_a_public_name():
+    for kind in filter(is_from_package, map(MODELS.__getitem__, MODELS.names())):
+        assert getattr(trainer, kind.__name__) is kind and kind.__name__ in trainer.__all__
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,32 @@ def test_a_cyclegan_trains_on_two_domains_of_different_numbers(translator):
     logged = {"loss/cycle_a", "loss/cycle_b", "loss/identity_a", "accuracy/real_a", "score/fake_b", "loss/generator"}
     assert logged <= set(history)
     assert 0 < np.asarray(gan.networks["pool_a"].filled.value).sum() <= 4
+
+
+@pytest.mark.parametrize("updates", ["together", "separate"])
+def test_each_fake_image_enters_the_pool_once(domains, updates):
+    gan = Translator(pool_size=20)
+    gan.compile("adam", discriminator_updates=updates)
+    gan.fit(*domains, batch_size=8, steps=1, verbose=0)
+    assert [int(np.sum(gan.networks[f"pool_{domain}"].filled.value)) for domain in "ab"] == [8, 8]
+
+
+def any_size(**options):
+    """Returns the compiled model of `Translator` for images of any size."""
+    gan = Translator(**options)
+    gan.get_generator = lambda: keras.Sequential(
+        [keras.Input((None, None, 1)), layers.Conv2D(1, 3, padding="same", activation="tanh")]
+    )
+    gan.get_discriminator = lambda: keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(1, 3, 2)])
+    gan.compile("adam")
+    return gan
+
+
+def test_a_cyclegan_without_a_pool_takes_images_of_any_size(domains):
+    gan = any_size(pool_size=0)
+    gan.fit(*domains, batch_size=8, steps=1, verbose=0)
+    assert gan.translate(domains[0][:2]).shape == (2, 8, 8, 1)
+    check_refusal(lambda: any_size(), NetworkError, "pool_size=0", "(None, None, 1)")
 
 
 def test_a_cyclegan_shows_there_and_back_of_both_domains(translator, domains):

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ from conftest import tiny_config, tiny_model
 from PIL import Image
 from refusals import check_refusal
 
-from trainer import __main__ as commands, task
+from trainer import Pix2Pix, __main__ as commands, task
 from trainer.config import compatibility, recipes
 from trainer.config.compatibility import check_metrics
 from trainer.data.loading import load
@@ -29,6 +30,7 @@ from trainer.training.rng import StepRng
 
 RNG = np.random.default_rng(0)
 INPUTS, IMAGES = RNG.integers(0, 256, (2, 20, 12, 12, 1), np.uint8)
+JOINED, LABELS = np.concatenate([INPUTS, IMAGES], axis=-1), np.arange(20) % 5
 
 
 @pytest.fixture(scope="module")
@@ -299,11 +301,33 @@ def test_settings_that_do_not_fit_pairs_are_refused(name):
         (INPUTS, IMAGES / np.float32(255), ("uint8", "float32")),
         (INPUTS, np.concatenate([IMAGES, IMAGES], -1), ("(12, 12, 3)", "(12, 12, 2)")),
         (INPUTS, None, ("(12, 12, 1)", "(12, 12, 2)")),
+        (JOINED, LABELS, ("labels", "Pix2Pix")),
+        (JOINED, np.eye(5)[LABELS], ("labels", "Pix2Pix")),
     ],
-    ids=["number", "size", "dtype", "channels", "inputs alone"],
+    ids=["number", "size", "dtype", "channels", "inputs alone", "labels", "one-hot labels"],
 )
 def test_data_that_is_no_pairs_is_refused(gan, x, y, mentions):
     check_refusal(lambda: gan.fit(x, y, batch_size=4, steps=2, verbose=0), DataError, *mentions)
+
+
+def test_labels_of_pairs_balance_classes():
+    gan = tiny_model("pix2pix")
+    gan.fit(JOINED, LABELS, batch_size=4, steps=1, balance_classes=True, verbose=0)
+    assert gan.step == 1
+
+
+def test_networks_for_images_of_any_size_train():
+    gan = Pix2Pix(
+        networks={
+            "generator": lambda: keras.Sequential(
+                [keras.Input((None, None, 1)), keras.layers.Conv2D(1, 3, padding="same", activation="tanh")]
+            ),
+            "discriminator": lambda: keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(1, 3, 2)]),
+        }
+    )
+    gan.compile("adam")
+    gan.fit(INPUTS, IMAGES, batch_size=4, steps=1, verbose=0)
+    assert gan.sample(3)[0].shape == (3, 12, 12, 1)
 
 
 # End to end.

@@ -149,6 +149,16 @@ def test_a_translator_gives_the_translations_of_its_images(digits, two_replicas)
         assert set(CycleMetrics(a, b).measure(gan)) == {"cycle_error", "cycle_error_a", "cycle_error_b"}
 
 
+def test_dropout_in_samples_does_not_depend_on_the_number_of_replicas(digits, two_replicas):
+    a, b = digits.images[:100, 8:20, 8:20], 255 - digits.images[:100, 8:20, 8:20]
+    for strategy in (None, two_replicas):
+        gan = tiny_model("pix2pix", strategy)
+        gan.set_grid_images(a, b)
+        (pixels, _), _ = gan.sample_features(100, pixels_and_sums)
+        np.testing.assert_array_equal(pixels, gan.sample(100)[0])
+        assert (pixels != gan.sample(100, seed=9)[0]).any()
+
+
 def test_a_scope_of_the_users_does_not_matter(two_replicas):
     gan = tiny_gan(strategy=two_replicas)
     (expected, _), _ = gan.sample_features(60, pixels_and_sums)

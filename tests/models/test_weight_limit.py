@@ -10,7 +10,8 @@ from refusals import check_command_refusal, check_refusal
 from trainer import GAN, TrainConfig, task
 from trainer.errors import ConfigError, NetworkError
 from trainer.models import from_config
-from trainer.models.weight_limit import limited_weights
+from trainer.models.weight_limit import limited_weights, without_weights
+from trainer.networks.mlp import DenseWithPlanes
 
 
 def build(image_shape=(28, 28, 1), **settings):
@@ -81,6 +82,19 @@ def test_the_limit_itself_is_allowed_and_averages_count():
     assert tiny_gan(ema_half_life_images=64.0, max_weights=num_weights + 10).networks  # seeds of layers count, too
     with pytest.raises(NetworkError):
         tiny_gan(ema_half_life_images=64.0, max_weights=num_weights - 1)
+
+
+def test_numbers_that_a_layer_draws_and_does_not_keep_are_limited():
+    def act():
+        with limited_weights(1000):  # the layer keeps 535 weights
+            DenseWithPlanes(5, 12, never)([np.zeros((1, 6), "f"), np.zeros((1, 100), "f")])
+
+    check_refusal(act, NetworkError, "6,030", "max_weights=1,000")
+
+
+def test_a_network_without_weights_draws_nothing():
+    with without_weights():
+        DenseWithPlanes(5, 12, never).build([(None, 6), (None, 100)])
 
 
 def test_other_errors_pass_through():

@@ -50,6 +50,8 @@ def check_build(name, shape, options, *mentions):
         ("mlp", {"dropout": "x"}, "'x'"),
         ("mlp", {"leaky_slope": "x"}, "'x'"),
         ("mlp", {"batch_norm_momentum": "x"}, "'x'"),
+        ("mlp", {"batch_norm_momentum": 9}, "9"),
+        ("dcgan", {"batch_norm_momentum": 1}, "1"),
         ("dcgan", {"batch_norm_momentum": None}, "None"),
         ("upsampling", {"dropout": "x"}, "'x'"),
         ("upsampling", {"dropout": 0.999999}, "0.999999"),

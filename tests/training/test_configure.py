@@ -205,6 +205,69 @@ def test_settings_that_do_not_fit_the_data_are_refused(settings, mentions):
     check_refusal(lambda: configure("photos", settings, Environment()), ConfigError, *mentions)
 
 
+CHANGES_WITHOUT_EFFECT = {
+    "penalty": ("vanilla", {"penalty_weight": 5.0}, "penalties"),
+    "lazy penalty": ("vanilla", {"penalty_every_steps": 16}, "penalties"),
+    "penalty that is turned off": ("r3gan_digits", {"penalties": (), "penalty_weight_end": 5.0}, "penalties"),
+    "penalty of a context": ("photos", {"penalties": (), "penalty_weight": 5.0}, "penalties"),
+    "augmentation": ("vanilla", {"augment_probability": 0.5}, "augment"),
+    "adaptive augmentation": ("vanilla", {"augment_probability": None}, "augment"),
+    "end of the augmentation": ("photos", {"augment": None, "augment_probability_end": 0.5}, "augment"),
+    "end of an adaptive probability": ("stylegan2_ada", {"augment_probability_end": 0.5}, "augment_probability"),
+    "decay": ("vanilla", {"learning_rate_end": 0.1}, "learning_rate_decay"),
+    "start of the decay": ("vanilla", {"learning_rate_decay_begin": 0.1}, "learning_rate_decay"),
+    "beta": ("vanilla", {"optimizer": "rmsprop", "beta_1": 0.2}, "optimizer=adam"),
+    "schedule of beta": ("gan_rmsprop", {"beta_2_end": 0.9}, "optimizer=adam"),
+    "moving average": ("vanilla", {"ema_schedule": "cosine"}, "ema_half_life_images"),
+    "schedules": ("vanilla", {"schedule_images": 100}, "schedule"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES_WITHOUT_EFFECT)
+def test_a_setting_without_effect_is_refused(photos, name, tmp_path):
+    recipe, settings, need = CHANGES_WITHOUT_EFFECT[name]
+    data = {"dataset": photos, "job_dir": f"{tmp_path}/run", "global_batch_size": 8}
+    setting = [*settings][-1]
+    mentions = f"{setting}={settings[setting]}", need
+    check_refusal(lambda: configure(recipe, settings | data, Environment()), ConfigError, *mentions)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("r3gan_digits", {"penalties": ()}),  # the recipe's penalty_weight then has no effect
+        ("r3gan_digits", {"penalties": (), "penalty_weight": 1.0}),
+        ("vanilla", {"penalty_weight": 10.0, "augment_probability": 1.0, "learning_rate_end": 0.0}),
+        ("vanilla", {"penalties": ("r1",), "penalty_weight": 5.0}),
+        ("vanilla", {"augment": "ada", "augment_probability": None}),
+        ("stylegan2_ada", {"augment_probability": 0.0, "augment_probability_end": 0.5}),
+        ("photos", {"augment": None, "penalties": (), "learning_rate_decay": "none"}),
+    ],
+)
+def test_settings_of_the_recipe_and_defaults_need_no_effect(photos, tmp_path, recipe, settings):
+    data = {"dataset": photos, "job_dir": f"{tmp_path}/run", "global_batch_size": 8}
+    config = configure(recipe, settings | data, Environment())
+    assert {name: getattr(config, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("recipe", ["vanilla", "photos"])
+def test_a_resumed_run_keeps_a_setting_without_effect(photos, tmp_path, recipe):
+    settings = {"dataset": photos, "job_dir": f"{tmp_path}", "global_batch_size": 8, "penalties": ()}
+    config = configure(recipe, settings, Environment()).override(penalty_weight=5.0)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert configure(recipe, settings | {"penalty_weight": 5.0}, Environment()) == config
+    if recipe == "vanilla":
+        changed = settings | {"penalty_weight": 6.0}
+        check_refusal(lambda: configure(recipe, changed, Environment()), ConfigError, "penalty_weight=6.0")
+
+
+def test_a_trial_logs_a_setting_without_effect(photos, tmp_path, trainer_log):
+    settings = {"dataset": photos, "job_dir": f"{tmp_path}/run", "penalty_weight": 5.0, "global_batch_size": 8}
+    trial = Environment(trial_id="1", metric_file="/tmp/output.metrics")
+    assert configure("vanilla", settings, trial).penalty_weight == 5.0
+    assert "penalty_weight=5.0" in trainer_log.text
+
+
 class Driver:
     """The functions of NVIDIA's driver that state the memory of GPUs."""
 

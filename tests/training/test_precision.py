@@ -217,7 +217,7 @@ def flags_of(job_dir, steps):
     return [
         *("--recipe=dcgan", f"--architecture_options={options}", "--latent_dim=8", "--global_batch_size=8"),
         *("--metrics=none", "--noexport_model", "--strategy=one_device", "--sample_every_steps=0"),
-        *(f"--steps={steps}", f"--job_dir={job_dir}", "--ema_half_life_images=20", "--schedule_images=64"),
+        *(f"--steps={steps}", f"--job_dir={job_dir}", "--ema_half_life_images=20"),
     ]
 
 

@@ -202,8 +202,8 @@ class Counts(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2])
-def test_whole_numbers_and_booleans_are_buffers_too(digits, two_replicas, num_replicas, tmp_path):
+@pytest.mark.parametrize(("num_replicas", "num_parts"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_whole_numbers_and_booleans_are_buffers_too(digits, two_replicas, num_replicas, num_parts, tmp_path):
     def counting():
         numbers = keras.layers.Normalization(axis=None)
         numbers.adapt(np.arange(8.0))
@@ -212,7 +212,8 @@ def test_whole_numbers_and_booleans_are_buffers_too(digits, two_replicas, num_re
 
     gan = uncompiled_gan()
     gan.set_network_factories({"discriminator": counting})
-    gan.compile(optimizer="adam", strategy=two_replicas if num_replicas == 2 else None, jit_compile=False)
+    strategy = two_replicas if num_replicas == 2 else None
+    gan.compile(optimizer="adam", strategy=strategy, jit_compile=False, accumulate_steps=num_parts)
     after = train(gan, digits, steps=2, callbacks=[Checkpoint(tmp_path)])
     found = {name.rpartition("/")[2]: value for name, value in after.items() if value.dtype.kind in "ib"}
     assert int(found["calls"]) == 2 * 2  # on real and on fake images

@@ -3,11 +3,19 @@
 `resolve` in `trainer.training.complete_config` applies them before it reads data, and `submit` before it sends a job.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config.choices import SUITES, DiscriminatorUpdates, MetricSuite, StrategyName, UpdateOrder
+from trainer.config.choices import (
+    SUITES,
+    DiscriminatorUpdates,
+    LearningRateDecay,
+    MetricSuite,
+    OptimizerName,
+    StrategyName,
+    UpdateOrder,
+)
 from trainer.config.fields import check_choice, check_number
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
@@ -17,6 +25,33 @@ _TRANSLATED: dict[str, str] = {
     MetricSuite.PAIRED: "outputs of pairs",
 }
 """Images that the suites for image translation measure."""
+_NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[TrainConfig], bool]], ...] = (
+    (
+        ("penalty_weight", "penalty_weight_end", "penalty_every_steps"),
+        "penalties",
+        lambda config: bool(config.penalties),
+    ),
+    (
+        ("augment_probability_end",),
+        "a number as augment_probability",
+        lambda config: config.augment_probability is not None,
+    ),
+    (("augment_probability", "augment_probability_end"), "augment", lambda config: config.augment is not None),
+    (
+        ("learning_rate_end", "learning_rate_decay_begin"),
+        "learning_rate_decay",
+        lambda config: config.learning_rate_decay != LearningRateDecay.NONE,
+    ),
+    (
+        ("beta_1", "beta_2", "beta_2_end"),
+        f"optimizer={OptimizerName.ADAM}",
+        lambda config: config.optimizer == OptimizerName.ADAM,
+    ),
+    (("ema_schedule",), "ema_half_life_images", lambda config: config.ema_half_life_images > 0),
+    (("schedule_images",), "a schedule, such as learning_rate_decay", lambda config: config.has_schedule),
+)
+"""Settings that have an effect only together with others: their names, what they need, and whether a config has it. Of
+two needs of a setting, messages name the later one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +109,14 @@ def check(config: TrainConfig, traits: Traits) -> None:
         is_separable=traits.loss_is_separable,
         is_shift_invariant=traits.loss_is_shift_invariant,
     )
+
+
+def settings_without_effect(config: TrainConfig) -> dict[str, str]:
+    """Returns the names of the settings that the other settings make useless, with what each of them needs.
+
+    A recipe may have such settings, and so does a config whose user has turned off a penalty or a schedule of it.
+    """
+    return {name: need for names, need, is_met in _NEEDS if not is_met(config) for name in names}
 
 
 def check_metrics(config: TrainConfig, traits: Traits | None = None) -> None:

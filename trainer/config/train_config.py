@@ -155,7 +155,7 @@ class TrainConfig(Settings):
             steps = max(1, round(self.epochs * steps_per_epoch))
         values: dict[str, Any] = {"steps": steps}
         values["job_dir"] = self.job_dir or f"runs/{self.recipe.rpartition(':')[2]}"
-        if self._has_schedule and self.schedule_images is None:
+        if self.has_schedule and self.schedule_images is None:
             values["schedule_images"] = steps * self.global_batch_size
         for action in ("sample", "checkpoint"):
             every_epochs = getattr(self, f"{action}_every_epochs")
@@ -165,7 +165,8 @@ class TrainConfig(Settings):
         return dataclasses.replace(self, **values)
 
     @property
-    def _has_schedule(self) -> bool:
+    def has_schedule(self) -> bool:
+        """True if a setting changes during the run, until `schedule_images`."""
         ends = (self.beta_2_end, self.penalty_weight_end, self.augment_probability_end)
         return (
             self.learning_rate_decay != LearningRateDecay.NONE

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from trainer.models import augment
+from trainer.models.validation import check_no_effect
 from trainer.networks.layers import part_of_batch
 from trainer.training import schedules
 from trainer.training.rng import StepRng
@@ -84,3 +85,17 @@ class Augmenter(keras.layers.Layer):
         self.probability.assign(tf.where(is_due, adapted, self.probability.value))
         self.sign_sum.assign(tf.where(is_due, 0.0, self.sign_sum.value))
         self.num_batches.assign(tf.where(is_due, 0.0, self.num_batches.value))
+
+
+def create_augmenter(
+    name: str | None, probability: schedules.ScheduleLike | None, image_range: tuple[float, float]
+) -> Augmenter | None:
+    """Returns the augmenter for the arguments of `GAN.compile`; None without an augmentation.
+
+    Raises:
+        ConfigError: As for `Augmenter`, or if a probability is given without an augmentation.
+    """
+    if name:
+        return Augmenter(name, probability, image_range)
+    check_no_effect("augment", augment_probability=(probability, 1.0))
+    return None

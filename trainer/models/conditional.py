@@ -197,7 +197,7 @@ class ConditionalGAN(GAN):
             find_label_input("discriminator", self.discriminator, shape, self.label_size)
             if self.conditions is not None:
                 self._check_takes_vectors("discriminator", shape)
-                self._check_takes_vectors("generator", (self.latent_size,))
+                self._check_takes_vectors("generator", (self.network_latent_size,))
         else:
             super().check_image_shape(shape)
 

@@ -23,7 +23,7 @@ from trainer.models.discriminator_passes import PassInputs
 from trainer.models.objective import LossOutput
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_built, check_same_shape, input_shapes, per_example
+from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
 from trainer.networks.layers import ImagePool
 from trainer.registry import check_known
 from trainer.training.plan import Losses, Metrics
@@ -85,6 +85,11 @@ class CycleGAN(ImageTranslator):
                 "CycleGAN needs the image size of its generator; make the generator a Sequential or functional model."
             )
         shape = networks["generator_ab"].outputs[0].shape[1:]
+        if self.pool_size and None in shape:
+            raise NetworkError(
+                f"the image pool needs the size of the images, but the generator makes images of shape {tuple(shape)}; "
+                "start it with keras.Input((height, width, channels)), or pass pool_size=0."
+            )
         return networks | {f"pool_{domain}": ImagePool(self.pool_size, tuple(shape)) for domain in "ab"}
 
     def forward(
@@ -126,7 +131,9 @@ class CycleGAN(ImageTranslator):
         inputs = PassInputs(discriminate, discriminator, (real, None), (fake, None), rng)
         discriminator_phases = tuple(phase for phase in phases if phase != "generator")
         if discriminator_phases:
-            pooled = self.networks[f"pool_{domain}"](fake, rng.uniform("pool", 2), training=True)
+            # A phase on real images alone leaves the pool as it is, so that each fake image enters it once.
+            uses_fake = self.objective.discriminator_update.phase_of("fake") in discriminator_phases
+            pooled = self.networks[f"pool_{domain}"](fake, rng.uniform("pool", 2), training=uses_fake)
             yield self.objective(dataclasses.replace(inputs, fake=(pooled, None)), discriminator_phases)
         if "generator" in phases:
             yield self.objective(inputs, ("generator",))
@@ -203,5 +210,5 @@ class CycleGAN(ImageTranslator):
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = input_shapes(self.networks["generator_ab"])[0]
-        if expected != shape:
+        if not matches(expected, shape):
             raise DataError(f"x has images of shape {shape}, but the generators take {expected}.")

@@ -116,11 +116,7 @@ def from_config(
         update_order=config.update_order,
         discriminator_updates=config.discriminator_updates,
         discriminator_repeats=config.discriminator_repeats,
-        penalties=config.penalties,
-        penalty_weight=_scheduled(config, config.penalty_weight, config.penalty_weight_end),
-        penalty_every_steps=config.penalty_every_steps,
-        augment=config.augment,
-        augment_probability=_scheduled(config, config.augment_probability, config.augment_probability_end),
+        **_regularization(config),
         ema_half_life_images=_half_life(config),
         jit_compile=_JIT_COMPILE[config.jit_compile],
         precision=config.precision,
@@ -291,6 +287,19 @@ def _optimizer(config: TrainConfig, phase: str, every: int) -> keras.optimizers.
     if config.beta_2_end is not None:
         beta_2 = Ramp(beta_2, config.beta_2_end**correction, updates)
     return keras.optimizers.Adam(learning_rate, beta_1=config.beta_1**correction, beta_2=beta_2, epsilon=config.epsilon)
+
+
+def _regularization(config: TrainConfig) -> dict[str, Any]:
+    """Returns the penalties and the augmentation, with those settings of a recipe that have an effect."""
+    arguments: dict[str, Any] = {}
+    if config.penalties:
+        weight = _scheduled(config, config.penalty_weight, config.penalty_weight_end)
+        every = config.penalty_every_steps
+        arguments |= {"penalties": config.penalties, "penalty_weight": weight, "penalty_every_steps": every}
+    if config.augment is not None:
+        probability = _scheduled(config, config.augment_probability, config.augment_probability_end)
+        arguments |= {"augment": config.augment, "augment_probability": probability}
+    return arguments
 
 
 def _scheduled(config: TrainConfig, start: float | None, end: float | None) -> Any:

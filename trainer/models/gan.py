@@ -24,7 +24,7 @@ from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import NetworkError
 from trainer.models import compiled_state, initial_weights
 from trainer.models.arrays import read_images
-from trainer.models.augmenter import Augmenter
+from trainer.models.augmenter import create_augmenter
 from trainer.models.compiled_state import CompiledMixin, CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.discriminator_passes import PassInputs
@@ -101,6 +101,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     takes_targets = False
     """True if `fit` takes `y`: labels, or images of a second domain or of pairs."""
 
+    uses_labels = True
+    """False if `fit` takes images as `y`, and labels in place of them only with `balance_classes`."""
+
     allows_separate_updates = True
     """True if `discriminator_updates` may be `separate`."""
 
@@ -173,7 +176,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     @property
     def generator_penalty_every_steps(self) -> int:
-        """Steps between two of the model's own penalties of the generator; 1 if it has none."""
+        """Steps from one of the model's own penalties of the generator to the next; 1 if it has none."""
         return 1
 
     @property
@@ -301,7 +304,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             discriminator_repeats: Discriminator updates per step.
             penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`; one or several.
             penalty_weight: Weight of each penalty; a number or a function of the step.
-            penalty_every_steps: Steps between two penalties.
+            penalty_every_steps: Steps from one penalty to the next.
             augment: Name in `trainer.augment`; None for no augmentation.
             augment_probability: Probability of each transformation; a number, a function of the step, or None to adapt
                 it.
@@ -333,7 +336,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             penalties=penalties,
             weight=penalty_weight,
             every_steps=penalty_every_steps,
-            augmenter=Augmenter(augment, augment_probability, self.image_range) if augment else None,
+            augmenter=create_augmenter(augment, augment_probability, self.image_range),
         )
         strategy = strategy or tf.distribute.get_strategy()
         networks = compiled_state.build_networks(

@@ -75,6 +75,9 @@ class AdversarialLoss:
 _MIN_DIFFERENCE = 1e-5
 """Minimum difference between the losses of different outputs of the discriminator, far above rounding errors."""
 
+_SAME_LOSSES = {"binary_crossentropy": "non_saturating"}
+"""Names of registered losses that are a loss of Keras with another name."""
+
 _LOSSES: Registry[type[AdversarialLoss]] = Registry("loss")
 names, check_name = _LOSSES.names, _LOSSES.check_name
 
@@ -95,7 +98,12 @@ def get(identifier: str | AdversarialLoss | type | Callable[..., Any]) -> Advers
     if isinstance(identifier, str):
         if identifier not in _LOSSES.names() and (function := _keras_loss(identifier)):
             get(getattr(keras.losses, function))  # rejects a loss that no GAN can use
-            raise ConfigError(f"loss={identifier} is a name of Keras; pass the function keras.losses.{function}.")
+            own = _SAME_LOSSES.get(function, function)
+            choice = f"write {own}" if own in _LOSSES.names() else f"choose one of {', '.join(_LOSSES.names())}"
+            raise ConfigError(
+                f"loss={identifier} is a name of Keras; {choice}, or pass the function keras.losses.{function} to "
+                "GAN.compile."
+            )
         return _LOSSES[identifier]()
     if isinstance(identifier, type) and issubclass(identifier, (AdversarialLoss, keras.losses.Loss)):
         return get(_instance_of(identifier))

@@ -94,7 +94,7 @@ class Objective:
         updates: Name of a strategy in `trainer.models.discriminator_updates`.
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
-        every_steps: Steps between two penalties, which then have as many times their weight.
+        every_steps: Steps from one penalty to the next, which then have as many times their weight.
         augmenter: Augmentation of what the discriminator sees; None for none. Penalties use the gradients with respect
             to the images before augmentation.
 

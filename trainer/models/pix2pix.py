@@ -20,7 +20,7 @@ from trainer.models.arrays import as_array, read_images
 from trainer.models.discriminator_passes import PassInputs
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_built, check_same_shape, input_shapes, per_example
+from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
 from trainer.training.plan import Losses, Metrics
 from trainer.training.rng import StepRng
 
@@ -44,6 +44,8 @@ class Pix2Pix(ImageTranslator):
     Raises:
         ConfigError: If the weight or the jitter is negative or not a number.
     """
+
+    uses_labels = False
 
     def __init__(self, latent_dim: int | None = None, *, l1_weight: float = 100.0, jitter: int = 0, **settings: Any):
         super().__init__(latent_dim, **settings)
@@ -127,7 +129,7 @@ class Pix2Pix(ImageTranslator):
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
         expected = input_shapes(self.discriminator)[0]
-        if expected != shape:
+        if not matches(expected, shape):
             raise DataError(
                 f"x and y have pairs of shape {shape}, but the discriminator takes {expected}, with "
                 f"{self.input_channels} channels of the input first."

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from trainer.metrics.extraction import BLOCK_SIZE, Block, ReplicatedFunction, blocks_of
 from trainer.metrics.float32 import without_tf32
+from trainer.networks.layers import separate_batch
 from trainer.training.rng import StepRng, seed_states
 
 Function = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
@@ -101,7 +102,7 @@ class Sampler:
             remaining = iter(tensors)
             arguments = [None if missing else next(remaining) for missing in is_missing]
             state = zip(self._seed_states, tf.unstack(seeds[0], len(self._seed_states)), strict=True)
-            with keras.StatelessScope([(variable, seed) for variable, seed in state]):
+            with keras.StatelessScope([(variable, seed) for variable, seed in state]), separate_batch():
                 images = self._generate(*arguments)
             return function(as_bytes(images, image_range))
 

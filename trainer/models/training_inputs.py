@@ -9,7 +9,7 @@ from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
 from trainer.errors import DataError
-from trainer.models.arrays import as_classes
+from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
 from trainer.models.validation import check_reaches, names_with_role
@@ -17,6 +17,8 @@ from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
 
 _MAX_EPOCHS = 1e9
+_MAX_LABEL_RANK = 2
+"""Dimensions of one-hot labels. Images have more."""
 
 
 def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
@@ -74,6 +76,11 @@ def _check_targets(gan: Any, x: Any, y: Any, balance_classes: bool) -> None:
     if not (gan.takes_targets or balance_classes):
         raise DataError(
             f"y has no effect, because {type(gan).__name__} learns without labels; omit y, or use ConditionalGAN."
+        )
+    if not (gan.uses_labels or balance_classes) and as_array(y, "y").ndim <= _MAX_LABEL_RANK:
+        raise DataError(
+            f"labels as y have no effect, because {type(gan).__name__} learns without them; pass images as y, or omit "
+            "it if x has pairs."
         )
 
 

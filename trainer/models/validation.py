@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer.config.choices import Precision
 from trainer.config.fields import check_choice
-from trainer.errors import ConfigError, DataError, NetworkError
+from trainer.errors import ConfigError, DataError, NetworkError, quote
 from trainer.models.losses import AdversarialLoss
 from trainer.networks.layers import EqualizedConv2D, ModulatedConv2D
 
@@ -64,6 +64,23 @@ def policy_of(precision: str | None) -> str:
             "compile."
         )
     return policy
+
+
+def check_no_effect(need: str, **arguments: tuple[Any, Any]) -> None:
+    """Rejects arguments of `GAN.compile` that have no effect, because the argument `need` is not set.
+
+    Args:
+        need: Name of the missing argument.
+        **arguments: Value and default of each argument, by name. Defaults are accepted.
+
+    Raises:
+        ConfigError: If a value is not the default.
+    """
+    for name, (value, default) in arguments.items():
+        is_plain = value is None or isinstance(value, (bool, int, float, str))
+        if not is_plain or value != default:
+            received = f"={quote(value)}" if is_plain else f" of type {type(value).__name__}"
+            raise ConfigError(f"{name}{received} has no effect without {need}; omit it, or set both.")
 
 
 def input_shapes(network: keras.layers.Layer) -> list[Shape]:

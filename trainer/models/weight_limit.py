@@ -13,6 +13,7 @@ from keras.src.backend.common import global_state
 
 from trainer.config.settings import Settings
 from trainer.errors import NetworkError
+from trainer.networks.drawing_limit import limited_drawing
 
 DEFAULT_MAX_WEIGHTS = Settings.max_weights
 
@@ -24,7 +25,8 @@ _BYTES_PER_WEIGHT = 16
 def limited_weights(max_weights: int) -> Iterator[None]:
     """Limits the number of weights of the variables that are made in this context.
 
-    A variable that would exceed the limit is rejected before its initial value is computed.
+    A variable that would exceed the limit is rejected before its initial value is computed, and so is a layer that
+    draws more random numbers at once for initial values.
 
     Raises:
         NetworkError: If the variables have more weights than `max_weights`.
@@ -46,8 +48,18 @@ def limited_weights(max_weights: int) -> Iterator[None]:
             raise refusal
         return next_creator(**settings)
 
+    def check_draw(layer: str, count: int) -> None:
+        nonlocal refusal
+        if count > max_weights:
+            refusal = NetworkError(
+                f"the layer {layer} draws {count:,} random numbers at once for its initial weights, but "
+                f"max_weights={max_weights:,}; make networks or images smaller, give fewer classes, or raise "
+                "max_weights."
+            )
+            raise refusal
+
     try:
-        with tf.variable_creator_scope(create):
+        with tf.variable_creator_scope(create), limited_drawing(check_draw):
             yield
     except Exception:
         _forget_pending_variables()

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.penalties import Penalty, get as get_penalty
-from trainer.models.validation import as_losses
+from trainer.models.validation import as_losses, check_no_effect
 from trainer.training import schedules
 
 
@@ -19,13 +19,18 @@ class WeightedPenalties:
     Args:
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
-        every_steps: Steps between two penalties. At k steps, a penalty has k times its weight (lazy regularization,
-            arXiv 1912.04958, section 3.1).
+        every_steps: Steps from one penalty to the next. At k steps, a penalty has k times its weight (lazy
+            regularization, arXiv 1912.04958, section 3.1).
+
+    Raises:
+        ConfigError: If a penalty is unknown, the weight is out of range, or a setting is given without penalties.
     """
 
     def __init__(self, penalties: Sequence[str | Penalty], weight: schedules.ScheduleLike, every_steps: int):
         schedules.check("penalty_weight", weight)
         self._penalties = _by_name(penalties)
+        if not self._penalties:
+            check_no_effect("penalties", penalty_weight=(weight, 10.0), penalty_every_steps=(every_steps, 1))
         self._weight, self._every_steps = schedules.get(weight), every_steps
 
     def __bool__(self) -> bool:

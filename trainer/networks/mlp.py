@@ -12,6 +12,7 @@ from keras import layers as keras_layers
 from trainer.config.fields import check_choice
 from trainer.errors import ConfigError
 from trainer.networks.building_blocks import LayerFactory
+from trainer.networks.drawing_limit import check_drawing
 from trainer.networks.layers import Dropout
 from trainer.networks.registry import NetworkPart, Networks, register_architecture
 from trainer.networks.validation import check_int_list, check_rates
@@ -126,7 +127,7 @@ class DenseWithPlanes(keras_layers.Layer):
     Args:
         units: Size of the output.
         num_pixels: Number of pixels of a plane.
-        initializer: Initializer of all weights of the layer, including those of the planes.
+        initializer: Initializer of all weights of the layer, including those of the planes. It draws all at once.
     """
 
     def __init__(self, units: int, num_pixels: int, initializer: Any, **kwargs: Any):
@@ -144,11 +145,23 @@ class DenseWithPlanes(keras_layers.Layer):
 
     def build(self, shapes: Sequence[tuple[int | None, int]]) -> None:
         (_, size), (_, num_labels) = shapes
-        values = tf.convert_to_tensor(self._initializer((size + self._num_pixels * num_labels, self.units)))
-        plane_values = tf.reshape(values[size:], [self._num_pixels, num_labels, self.units])
-        for name, initial in (("kernel", values[:size]), ("label_kernel", tf.reduce_mean(plane_values, axis=0))):
-            initializer = keras.initializers.Constant(initial.numpy())
-            setattr(self, name, self.add_weight(shape=initial.shape, initializer=initializer, name=name))
+        shape = size + self._num_pixels * num_labels, self.units
+
+        def draw(dtype: Any) -> tf.Tensor:
+            """Returns the same weights in each call, of the image and of the planes."""
+            check_drawing(self.name, math.prod(shape))
+            return tf.convert_to_tensor(self._initializer(shape, dtype=dtype))
+
+        def mean_of_planes(_: Any, dtype: Any = None) -> tf.Tensor:
+            return tf.reduce_mean(tf.reshape(draw(dtype)[size:], [self._num_pixels, num_labels, self.units]), axis=0)
+
+        # Keras draws only when a variable gets its value: not for networks without weights.
+        self.kernel = self.add_weight(
+            shape=(size, self.units), initializer=lambda _, dtype=None: draw(dtype)[:size], name="kernel"
+        )
+        self.label_kernel = self.add_weight(
+            shape=(num_labels, self.units), initializer=mean_of_planes, name="label_kernel"
+        )
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -40,4 +40,4 @@ def check_rates(leaky_slope: Any = 0.0, dropout: Any = 0.0, batch_norm_momentum:
     """
     check_number("leaky_slope", leaky_slope)
     check_number("dropout", dropout, maximum=MAX_DROPOUT_RATE)
-    check_number("batch_norm_momentum", batch_norm_momentum)
+    check_number("batch_norm_momentum", batch_norm_momentum, below=1)

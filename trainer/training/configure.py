@@ -8,10 +8,11 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.cloud.vertex.environment import Environment
-from trainer.config import TrainConfig, recipes
+from trainer.config import TrainConfig, compatibility, recipes
 from trainer.config.choices import StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
+from trainer.errors import ConfigError
 from trainer.logging import log_fields
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG
@@ -47,12 +48,14 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
     """
     recipes.check_settings(recipe, settings)
     if not recipes.takes_context(recipe):
-        return resolve(recipes.get(recipe).override(**settings), environment)
+        base = recipes.get(recipe)
+        config = resolve(base.override(**settings), environment)
+        _check_effects(config, settings, base, environment)
+        return config
     context = create_context(settings, environment)
     derived = recipes.get(recipe, context).override(**settings)
     config = resolve(derived, environment)
-    with RunDirectory(str(config.job_dir)).open(only={CONFIG}) as directory:
-        stored = stored_config(directory)
+    stored = _read_stored(config)
     if stored is not None and stored.recipe == recipe:
         stored_settings = _stored_settings(stored, settings)
         _logger.info(
@@ -60,6 +63,7 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
             f"{', '.join(sorted(settings))}."
         )
         return resolve(derived.override(**stored_settings), environment)
+    _check_effects(config, settings, TrainConfig(), environment)
     values = {name: getattr(config, name) for name in context.reasons}
     _logger.info(
         f"The recipe {recipe} chose {len(values)} settings. A flag replaces each of them.",
@@ -93,6 +97,43 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
         size=config.size,
         settings=settings,
     )
+
+
+def _read_stored(config: TrainConfig) -> TrainConfig | None:
+    with RunDirectory(str(config.job_dir)).open(only={CONFIG}) as directory:
+        return stored_config(directory)
+
+
+def _check_effects(
+    config: TrainConfig, settings: Mapping[str, Any], base: TrainConfig, environment: Environment
+) -> None:
+    """Checks that the settings that a user gives have an effect.
+
+    Settings with the values of the recipe, of `TrainConfig`, or of the run to resume pass. In a trial, of which a study
+    may vary both a setting and what it needs, the others are logged.
+
+    Args:
+        config: Resolved config.
+        settings: Settings that the user gives.
+        base: Config of the recipe, or that of no recipe if the recipe's values depend on those of the user.
+        environment: Environment of the job.
+
+    Raises:
+        ConfigError: If a setting has no effect.
+    """
+    needs = compatibility.settings_without_effect(config)
+    names = [name for name in settings if name in needs and not _has_value_of(config, name, base, TrainConfig())]
+    stored = _read_stored(config) if names else None
+    for name in names:
+        if stored is None or not _has_value_of(config, name, stored):
+            message = f"{name}={getattr(config, name)} has no effect without {needs[name]}"
+            if environment.metric_file is None:
+                raise ConfigError(f"{message}; omit it, or set both.")
+            _logger.warning(f"{message}; vary it only in trials that have both.")
+
+
+def _has_value_of(config: TrainConfig, name: str, *others: TrainConfig) -> bool:
+    return any(getattr(config, name) == getattr(other, name) for other in others)
 
 
 def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

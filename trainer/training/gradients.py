@@ -66,15 +66,27 @@ def gradient_function(
 
     if plan.accumulate_steps == 1:
         return compute_gradients
-    return _accumulated(compute_gradients, plan.accumulate_steps, buffers)
+    merged = [variable if id(variable) in owned and is_summed(variable) else None for variable in buffers]
+    return _accumulated(compute_gradients, plan.accumulate_steps, merged)
+
+
+def is_summed(buffer: keras.Variable) -> bool:
+    """Returns whether the values of replicas or micro-batches are summed to merge them."""
+    dtype = tf.as_dtype(buffer.dtype)
+    return dtype.is_floating or (buffer.aggregation == "sum" and not dtype.is_bool)
 
 
 def _accumulated(
-    compute_gradients: Callable[..., Any], num_parts: int, buffers: list[keras.Variable]
+    compute_gradients: Callable[..., Any], num_parts: int, merged: list[keras.Variable | None]
 ) -> Callable[..., Any]:
     """Returns a function that runs `compute_gradients` on one micro-batch after another.
 
     It adds gradients and logs. Every micro-batch starts with the same buffers, which are merged as those of replicas.
+
+    Args:
+        compute_gradients: Function to run.
+        num_parts: Number of micro-batches.
+        merged: Buffers whose values are summed, or averaged; None for those that keep the value of the first part.
     """
 
     def accumulate(
@@ -93,22 +105,23 @@ def _accumulated(
             return compiled(*parts, step, replica, repeat, values, tf.convert_to_tensor(part))
 
         first = run(0)
+        num_others = len(tf.nest.flatten(first)) - len(merged)
+        is_added = [True] * num_others + [buffer is not None for buffer in merged]
 
         def add(part: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             terms = tf.nest.flatten(run(part))
-            return part + 1, [
-                total + term if total.dtype.is_floating else total for total, term in zip(sums, terms, strict=True)
-            ]
+            pairs = zip(sums, terms, is_added, strict=True)
+            return part + 1, [total + term if adds else total for total, term, adds in pairs]
 
         _, sums = tf.while_loop(
             lambda part, _: part < num_parts, add, (tf.constant(1), tf.nest.flatten(first)), parallel_iterations=1
         )
         gradients, logs, after = tf.nest.pack_sequence_as(first, sums)
-        merged = [
-            total / num_parts if buffer.aggregation != "sum" and total.dtype.is_floating else total
-            for buffer, total in zip(buffers, after, strict=True)
+        new_values = [
+            total / num_parts if buffer is not None and buffer.aggregation != "sum" else total
+            for buffer, total in zip(merged, after, strict=True)
         ]
-        return gradients, logs, merged
+        return gradients, logs, new_values
 
     return accumulate
 

@@ -26,7 +26,7 @@ from trainer.data.pipeline.batching import BatchSlice, Chunk, Tensors, flip_hori
 from trainer.training import optimizers
 from trainer.training.distributed import collectives
 from trainer.training.distributed.host_shard import order_key
-from trainer.training.gradients import gradient_function
+from trainer.training.gradients import gradient_function, is_summed
 from trainer.training.plan import Ema, PhaseGroup, StepPlan, buffers_of
 from trainer.training.rng import StepRng
 
@@ -171,7 +171,7 @@ class TrainStep:
 
         Buffers of a network keep their initial values if all of its updates were skipped.
         """
-        summed = [index for index, variable in enumerate(self._buffers) if _is_summed(variable)]
+        summed = [index for index, variable in enumerate(self._buffers) if is_summed(variable)]
         stop, *totals = collectives.all_reduce_sum([stop, *(buffers[index] for index in summed)])
         if self._num_replicas == 1:
             return [stop, *buffers]
@@ -216,9 +216,3 @@ def discarded_updates(*networks: keras.layers.Layer) -> Iterator[None]:
     state = [variable for network in networks for variable in network.variables if not variable.trainable]
     with keras.StatelessScope([(variable, variable.value) for variable in state]):
         yield
-
-
-def _is_summed(buffer: keras.Variable) -> bool:
-    """Returns whether the values of replicas are summed to merge them."""
-    dtype = tf.as_dtype(buffer.dtype)
-    return dtype.is_floating or (buffer.aggregation == "sum" and not dtype.is_bool)

@@ -12,6 +12,8 @@ Value = TypeVar("Value")
 
 _MEDIUM_GIB, _LARGE_GIB = 14, 36
 """Smallest memory of a GPU for a size. GPUs sold with 16 and 40 GB state a little less."""
+SMALL_RUN_IMAGES: Mapping[int, int] = {32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000}
+"""Images that a run of size small shows, by the side of an image; see `lookup`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,10 @@ class RecipeContext:
             return self.settings[name]
         self.reasons[name] = reason
         return value
+
+    def keeps(self, name: str, value: Any) -> bool:
+        """Returns whether a setting has the recipe's value, on which a choice depends: the user gives no other."""
+        return self.settings.get(name, value) == value
 
     def choose_steps(self, batch: int, steps: int, reason: str) -> tuple[int | None, int]:
         """Returns the setting `steps`, and the number of steps of the run, at least 1.

@@ -40,7 +40,8 @@ def fastgan(context: RecipeContext) -> TrainConfig:
     """FastGAN for 50 to 1,000 images: skip-layer excitation, a reconstructing discriminator, DiffAugment.
 
     Source: arXiv 2101.04775: hinge loss, Adam 2e-4 (.5, .999), batch 8, EMA of decay .999, widths of its networks on a
-    GPU. The reconstruction loss is L1 instead of a perceptual one. `--size=small` is measured in docs/recipes.md.
+    GPU. Differences: the reconstruction loss is L1 instead of a perceptual one, and DiffAugment also cuts boxes out.
+    `--size=small` is measured in docs/recipes.md.
     """
     choose, preset = context.choose, _PRESETS[Size(context.size)]
     size = max(1, min(_BATCH, context.num_images) // context.num_devices) * context.num_devices
@@ -70,7 +71,7 @@ def fastgan(context: RecipeContext) -> TrainConfig:
 
 
 def _choose_networks(context: RecipeContext, width: int) -> dict[str, list[int]]:
-    if context.settings.get("architecture", "fastgan") != "fastgan":
+    if not context.keeps("architecture", "fastgan"):
         return {}
     halvings = num_halvings(*context.image_shape[:2])
     first = max(0, len(_DISCRIMINATOR_MULTIPLIERS) - 1 - num_fastgan_downsamplings(halvings))

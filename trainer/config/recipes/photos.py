@@ -8,8 +8,8 @@ from typing import Any
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
 from trainer.config.image_sizes import num_halvings
-from trainer.config.recipes.context import RecipeContext, lookup, round_to_two_digits
-from trainer.config.recipes.r3gan import PAPER_SETTINGS
+from trainer.config.recipes.context import SMALL_RUN_IMAGES, RecipeContext, lookup, round_to_two_digits
+from trainer.config.recipes.r3gan import PAPER_SETTINGS, growing_augmentation
 from trainer.config.recipes.registry import register_recipe
 from trainer.errors import ConfigError, count_of
 
@@ -66,7 +66,7 @@ _PRESETS = {
         blocks=1,
         learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
-        images={32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000},
+        images=SMALL_RUN_IMAGES,
         num_evaluations=10,
         augmentation=((200, 0.4),),  # it takes a large part of the time
     ),
@@ -129,7 +129,7 @@ def photos(context: RecipeContext) -> TrainConfig:
 
 
 def _choose_networks(context: RecipeContext, preset: _SizePreset) -> dict[str, Any]:
-    if context.settings.get("architecture", PAPER_SETTINGS["architecture"]) != PAPER_SETTINGS["architecture"]:
+    if not context.keeps("architecture", PAPER_SETTINGS["architecture"]):
         return {}
     height, width, _ = context.image_shape
     halvings, first = _count_halvings(context), lookup(preset.filters, context.resolution)
@@ -218,10 +218,7 @@ def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: in
     reason = f"each image is shown {count_of(round(passes), 'time')}"
     is_wanted = {"augment_probability", "augment_probability_end"} & set(context.settings)
     augment = context.choose("augment", "ada" if end or is_wanted else None, reason)
-    if augment is None or "augment_probability" in context.settings:
-        return {"augment": augment}
-    probability = context.choose("augment_probability_end", end or preset.augmentation[-1][1], reason)
-    return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
+    return growing_augmentation(context, augment, end or preset.augmentation[-1][1], reason)
 
 
 def _choose_intervals(context: RecipeContext, preset: _SizePreset, steps: int) -> dict[str, Any]:

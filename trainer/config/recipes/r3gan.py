@@ -79,18 +79,18 @@ def r3gan(context: RecipeContext) -> TrainConfig:
     filters = [lookup(_FILTERS, side) for side in sides]
     batch = choose("global_batch_size", preset.batch, reason)
     weight = choose("penalty_weight", preset.penalty_weight, reason)
+    options: dict[str, Any] = {}
+    if context.keeps("architecture", PAPER_SETTINGS["architecture"]):
+        options = {"generator_filters": filters[::-1], "discriminator_filters": filters}
+        options = choose("architecture_options", options, reason)
     return TrainConfig(
         **PAPER_SETTINGS,
-        architecture_options=choose(
-            "architecture_options", {"generator_filters": filters[::-1], "discriminator_filters": filters}, reason
-        ),
+        architecture_options=options,
         penalty_weight=weight,
         penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
         generator_learning_rate=2e-4,
         discriminator_learning_rate=2e-4,
-        augment="ada",
-        augment_probability=0.0,
-        augment_probability_end=choose("augment_probability_end", preset.augment_probability, reason),
+        **growing_augmentation(context, context.settings.get("augment", "ada"), preset.augment_probability, reason),
         horizontal_flips=True,
         ema_half_life_images=choose("ema_half_life_images", preset.ema_half_life_images, reason),
         global_batch_size=batch,
@@ -99,6 +99,21 @@ def r3gan(context: RecipeContext) -> TrainConfig:
         checkpoint_every_steps=1000,
         evaluate_every_steps=4000,
     )
+
+
+def growing_augmentation(context: RecipeContext, augment: str | None, end: float, reason: str) -> dict[str, Any]:
+    """Returns the settings of an augmentation whose probability grows from 0, unless the user gives a probability.
+
+    Args:
+        context: Facts and settings of the run.
+        augment: Augmentation; None for none.
+        end: Probability at the end.
+        reason: Reason for this probability, without a period at its end.
+    """
+    if augment is None or "augment_probability" in context.settings:
+        return {"augment": augment}
+    probability = context.choose("augment_probability_end", end, reason)
+    return {"augment": augment, "augment_probability": 0.0, "augment_probability_end": probability}
 
 
 @register_recipe

@@ -204,6 +204,8 @@ def _check_outside(name: str, run_directory: Path, copied_folder: Path | None) -
             spec = importlib.util.find_spec(".".join(parts[:count]))  # imports the parent packages, already checked
         except ValueError:  # an imported module without a spec
             continue
+        except ModuleNotFoundError:  # the module before is no package, or one of its imports does not exist
+            return
         if spec is None:
             return
         for path in (spec.origin if spec.has_location else None, *(spec.submodule_search_locations or ())):

@@ -71,7 +71,7 @@ def hinge_sn() -> TrainConfig:
 def r1() -> TrainConfig:
     """Non-saturating loss with an R1 penalty, the standard remedy for diverging training.
 
-    Source: arXiv 1801.04406; gamma is about .0002 * 28² / 64.
+    Source: arXiv 1801.04406, whose gamma is 10; here .05 for small images.
     Scored frechet_digits_5k 5.94 in 248 s on 2 CPU cores.
     """
     return TrainConfig(

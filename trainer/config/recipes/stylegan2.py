@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.config import TrainConfig
 from trainer.config.choices import Size
-from trainer.config.recipes.context import RecipeContext, lookup
+from trainer.config.recipes.context import SMALL_RUN_IMAGES, RecipeContext, lookup
 from trainer.config.recipes.registry import register_recipe
 
 _SMALLEST, _LARGEST = 32, 1024
@@ -34,7 +34,7 @@ class _Widths:
 
 
 _WIDTHS = {
-    Size.SMALL: _Widths(32, 64, {32: 1_000_000, 64: 400_000, 128: 100_000, 256: 25_000}),
+    Size.SMALL: _Widths(32, 64, SMALL_RUN_IMAGES),
     Size.MEDIUM: _Widths(2, 256, {32: 5_000_000}),
     Size.LARGE: _Widths(1, 512, {32: 25_000_000}),
 }
@@ -114,7 +114,7 @@ def _choose_batch(context: RecipeContext, side: int) -> int:
 
 def _choose_networks(context: RecipeContext, side: int, batch: int) -> dict[str, Any]:
     """Returns the widths, and a group size that divides the batch of a device."""
-    if context.settings.get("architecture", "stylegan2") != "stylegan2":
+    if not context.keeps("architecture", "stylegan2"):
         return {}
     widths = _WIDTHS[Size(context.size)]
     # Half of the channels from 64 to 256 pixels, as published; at least 8 at the image.

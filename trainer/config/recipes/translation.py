@@ -20,7 +20,7 @@ _NUM_EVALUATIONS, _GRIDS_PER_EVALUATION = 10, 2
 
 @register_recipe
 def cyclegan() -> TrainConfig:
-    """CycleGAN: two unpaired domains, ResNet generators, 70×70 PatchGAN, cycle 10, identity 5, image pool of 50.
+    """CycleGAN: two unpaired domains, ResNet generators, PatchGAN, cycle 10, identity 5, image pool of 50.
 
     Source: arXiv 1703.10593: mean squared error, Adam 2e-4 with beta_1 .5, constant in the first half and then
     decreasing linearly to 0. Translates between digits and their negatives with smaller networks than the paper's. For
@@ -92,7 +92,7 @@ def _choose_unet(context: RecipeContext) -> dict[str, Any]:
     Raises:
         ConfigError: If a side is odd.
     """
-    if context.settings.get("architecture", "unet_translator") != "unet_translator":
+    if not context.keeps("architecture", "unet_translator"):
         return {}
     height, width, _ = context.image_shape
     common = math.gcd(height, width)

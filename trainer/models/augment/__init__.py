@@ -42,6 +42,9 @@ def register_augmentation(function: Callable[..., tf.Tensor]) -> Callable[..., t
     probability that each of its transformations is applied to an image), then `image_range` (low, high) and its own
     options as keyword arguments with defaults. It returns float32 [B, H, W, C], with exactly the same values for images
     that no transformation is applied to.
+
+    `GAN.compile` and `--augment` leave the options at their defaults. To use others, register a function that calls
+    this one with them, such as `diffaugment` with `policy=("color", "translation")`.
     """
     return _AUGMENTATIONS.add(function.__name__, function)
 

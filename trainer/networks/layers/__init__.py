@@ -22,7 +22,7 @@ from trainer.networks.layers.noise import NoiseInjection
 from trainer.networks.layers.padding import ReflectionPadding2D
 from trainer.networks.layers.pooling import AdaptiveAveragePooling2D, GlobalSumPooling2D
 from trainer.networks.layers.resampling import Downsample, Upsample
-from trainer.networks.layers.sample_position import micro_batch, part_of_batch
+from trainer.networks.layers.sample_position import micro_batch, part_of_batch, separate_batch
 from trainer.networks.layers.spectral_norm import (
     SpectralConv2D,
     SpectralDense,
@@ -63,4 +63,5 @@ __all__ = [
     "layer_class",
     "micro_batch",
     "part_of_batch",
+    "separate_batch",
 ]

@@ -13,6 +13,7 @@ import tensorflow as tf
 _MICRO_BATCH: contextvars.ContextVar[tuple[tf.Tensor | int, int]] = contextvars.ContextVar(
     "micro_batch", default=(0, 1)
 )
+_IS_ALONE: contextvars.ContextVar[bool] = contextvars.ContextVar("is_alone", default=False)
 
 
 @contextlib.contextmanager
@@ -30,8 +31,20 @@ def micro_batch(index: tf.Tensor | int, count: int) -> Iterator[None]:
         _MICRO_BATCH.reset(token)
 
 
+@contextlib.contextmanager
+def separate_batch() -> Iterator[None]:
+    """Runs the passes of this context on a whole batch, although other replicas run others, with seeds of their own."""
+    token = _IS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _IS_ALONE.reset(token)
+
+
 def part_of_batch() -> tuple[tf.Tensor, int]:
     """Returns the index of this pass's part of the global batch, int32 [], and the number of parts of the batch."""
+    if _IS_ALONE.get():
+        return tf.zeros([], tf.int32), 1
     context = tf.distribute.get_replica_context()
     index, count = _MICRO_BATCH.get()
     replica = tf.convert_to_tensor(context.replica_id_in_sync_group, tf.int32)
