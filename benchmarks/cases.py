@@ -149,6 +149,10 @@ PEERS = ("tf", "keras", "torch")
 """Names of all peers."""
 
 
+class VariantError(Exception):
+    """A variant of a contender cannot run on this machine."""
+
+
 class Contender(Protocol):
     """An implementation of a case that is ready to train.
 

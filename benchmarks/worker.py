@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, Contender
+from benchmarks.cases import Case, Contender, VariantError
 
 _WARM_UP_STEPS = 2
 _STEPS_PER_UNTIMED_STEP = 8
@@ -53,16 +53,20 @@ def _seconds(contender: Contender, num_steps: int) -> float:
 
 
 def _steps_per_sec(contenders: dict[str, Contender]) -> dict[str, float]:
-    """Returns the best speed of each contender, from trials in turn."""
+    """Returns the best speed of each contender that runs, from trials in turn."""
     num_steps = {}
     for label, contender in contenders.items():
-        contender.run(_WARM_UP_STEPS)
+        try:
+            contender.run(_WARM_UP_STEPS)
+        except VariantError as error:
+            print(f"{label} is omitted: {error}", file=sys.stderr, flush=True)
+            continue
         secs_per_step = _seconds(contender, _WARM_UP_STEPS) / _WARM_UP_STEPS
         num_steps[label] = max(1, round(_TRIAL_SECONDS / secs_per_step))
-    best = dict.fromkeys(contenders, 0.0)
+    best = dict.fromkeys(num_steps, 0.0)
     for _ in range(_TRIALS):
-        for label, contender in contenders.items():
-            best[label] = max(best[label], num_steps[label] / _seconds(contender, num_steps[label]))
+        for label, count in num_steps.items():
+            best[label] = max(best[label], count / _seconds(contenders[label], count))
     return best
 
 

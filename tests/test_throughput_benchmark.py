@@ -4,15 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import TINY_FILTERS, TINY_MLP, differences, tiny_config, values_of
 
-from benchmarks import cases, contenders, products, throughput
+from benchmarks import cases, contenders, products, throughput, worker
 from benchmarks.ours import Engine
-from benchmarks.peers import keras_networks
+from benchmarks.peers import keras_fit, keras_networks
 from benchmarks.peers.tensorflow_loop import TensorFlowLoop
 from trainer.models import from_config
 
@@ -179,6 +182,30 @@ def test_a_peer_has_networks_of_our_size_and_trains_them(name, precision, quick_
     peer.run(1)
     shares = products.measure(ours, case.batch_size, num_steps=1)
     assert shares["seconds_per_step"] > 0 and {"ours", "plain"} < set(shares)
+
+
+def test_a_variant_that_cannot_run_is_omitted(capsys):
+    class Broken:
+        def run(self, num_steps):
+            raise cases.VariantError("no kernel")
+
+    class Working:
+        def run(self, num_steps):
+            time.sleep(0.01 * num_steps)
+
+    assert set(worker._steps_per_sec({"broken": Broken(), "working": Working()})) == {"working"}
+    assert "broken" in capsys.readouterr().err
+
+
+def test_a_step_that_keras_cannot_run_is_an_error_and_no_wait(monkeypatch):
+    def step(self, images, labels):
+        loss = tf.debugging.check_numerics(tf.reduce_mean(images) / 0.0, "not finite")
+        return loss, loss
+
+    keras.utils.set_random_seed(0)
+    monkeypatch.setattr(keras_fit.PlainGAN, "step", step)
+    with pytest.raises(cases.VariantError):
+        keras_fit.KerasFit(cases.get("small"), "float32", jit_compile=False).run(1)
 
 
 def test_products_are_omitted_without_layers_of_keras(quick_products):

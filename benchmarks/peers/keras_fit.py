@@ -8,7 +8,7 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from benchmarks.cases import Case, Contender
+from benchmarks.cases import Case, Contender, VariantError
 from benchmarks.peers.plain_keras import PlainGAN
 
 
@@ -37,7 +37,7 @@ class _StepGate(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.requested: queue.Queue[int] = queue.Queue()
-        self.done: queue.Queue[None] = queue.Queue()
+        self.done: queue.Queue[Exception | None] = queue.Queue()
         self._remaining = 0
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
@@ -60,13 +60,33 @@ class KerasFit:
         self._gate = _StepGate()
         model = _Model(gan)
         model.compile(jit_compile=jit_compile)
-        arguments = {"batch_size": case.batch_size, "epochs": 10**9, "verbose": 0, "callbacks": [self._gate]}
-        data = (case.float_images, case.labels)
-        threading.Thread(target=model.fit, args=data, kwargs=arguments, daemon=True).start()
+        threading.Thread(target=self._fit, args=(model, case), daemon=True).start()
 
     def run(self, num_steps: int) -> None:
+        """Takes some steps.
+
+        Raises:
+            VariantError: If TensorFlow cannot compile the step.
+        """
         self._gate.requested.put(num_steps)
-        self._gate.done.get()
+        error = self._gate.done.get()
+        if isinstance(error, tf.errors.OpError):
+            raise VariantError(error.message.partition("\n")[0]) from error
+        if error is not None:
+            raise error
+
+    def _fit(self, model: _Model, case: Case) -> None:
+        try:
+            model.fit(
+                case.float_images,
+                case.labels,
+                batch_size=case.batch_size,
+                epochs=10**9,
+                verbose=0,
+                callbacks=[self._gate],
+            )
+        except Exception as error:  # `run` raises it in the thread that waits
+            self._gate.done.put(error)
 
 
 def variants(case: Case, precisions: Sequence[str]) -> dict[str, Callable[[], Contender]]:
