@@ -434,6 +434,11 @@ ARGS = [
         (["--init_from=s3://b/x"], ("s3://b/x",)),
         (["--job_dir=gs://bkt/x", "--init_from=gs://bkt/x@4"], ("init_from=gs://bkt/x@4", "job_dir=gs://bkt/x")),
         (["--freeze_discriminator_layers=2"], ("freeze_discriminator_layers=2", "init_from")),
+        (["--recipe=dcgan", "--penalty_weight=5"], ("penalty_weight=5", "penalties")),
+        (
+            ["--recipe=photos", "--dataset=gs://bkt/x", "--learning_rate_decay=none", "--learning_rate_end=1e-5"],
+            ("learning_rate_end", "learning_rate_decay"),
+        ),
     ]
 ]
 MACHINES = [

@@ -111,12 +111,26 @@ def check(config: TrainConfig, traits: Traits) -> None:
     )
 
 
-def settings_without_effect(config: TrainConfig) -> dict[str, str]:
-    """Returns the names of the settings that the other settings make useless, with what each of them needs.
+def describe_settings_without_effect(
+    config: TrainConfig, names: Collection[str], *others: TrainConfig | None
+) -> list[str]:
+    """Returns a clause for each setting that the other settings make useless, with what it needs.
 
-    A recipe may have such settings, and so does a config whose user has turned off a penalty or a schedule of it.
+    Args:
+        config: Config of a user.
+        names: Names of the settings that the user gives. A recipe may have other settings without effect, and so does a
+            config whose user has turned off a penalty or a schedule of it.
+        *others: Configs whose values pass, such as that of the recipe.
     """
-    return {name: need for names, need, is_met in _NEEDS if not is_met(config) for name in names}
+    clauses = {
+        name: f"{name}={getattr(config, name)} has no effect without {need}"
+        for settings, need, is_met in _NEEDS
+        if not is_met(config)
+        for name in settings
+        if name in names
+        if not any(other is not None and getattr(config, name) == getattr(other, name) for other in others)
+    }
+    return list(clauses.values())
 
 
 def check_metrics(config: TrainConfig, traits: Traits | None = None) -> None:

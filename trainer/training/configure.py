@@ -121,19 +121,13 @@ def _check_effects(
     Raises:
         ConfigError: If a setting has no effect.
     """
-    needs = compatibility.settings_without_effect(config)
-    names = [name for name in settings if name in needs and not _has_value_of(config, name, base, TrainConfig())]
-    stored = _read_stored(config) if names else None
-    for name in names:
-        if stored is None or not _has_value_of(config, name, stored):
-            message = f"{name}={getattr(config, name)} has no effect without {needs[name]}"
-            if environment.metric_file is None:
-                raise ConfigError(f"{message}; omit it, or set both.")
-            _logger.warning(f"{message}; vary it only in trials that have both.")
-
-
-def _has_value_of(config: TrainConfig, name: str, *others: TrainConfig) -> bool:
-    return any(getattr(config, name) == getattr(other, name) for other in others)
+    if not compatibility.describe_settings_without_effect(config, settings, base, TrainConfig()):
+        return
+    accepted = base, TrainConfig(), _read_stored(config)
+    for clause in compatibility.describe_settings_without_effect(config, settings, *accepted):
+        if environment.metric_file is None:
+            raise ConfigError(f"{clause}; omit it, or set both.")
+        _logger.warning(f"{clause}; vary it only in trials that have both.")
 
 
 def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from trainer.cloud.jobs.worker_pools import PACKAGE, TRAINER, Container, PythonPackage
-from trainer.config import TrainConfig, flags as config_flags, recipes
+from trainer.config import TrainConfig, compatibility, flags as config_flags, recipes
 from trainer.config.choices import Size
 from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
@@ -40,7 +40,7 @@ class ParsedArgs:
         return ":" in self.config.recipe
 
 
-def check_args(args: Sequence[str], path: str) -> ParsedArgs:
+def check_args(args: Sequence[str], path: str, *, is_trial: bool = False) -> ParsedArgs:
     """Parses args and applies all checks of the trainer that need no data.
 
     A custom recipe may register losses, architectures and models, so with one every name is accepted.
@@ -48,6 +48,7 @@ def check_args(args: Sequence[str], path: str) -> ParsedArgs:
     Args:
         args: Arguments of `python -m trainer.task`.
         path: Path to the args in the file, for error messages.
+        is_trial: Whether the args are those of a trial, in which settings may have no effect.
 
     Raises:
         ConfigError: If a flag, a recipe or a registered name is unknown, a value does not fit its flag, or settings do
@@ -60,9 +61,20 @@ def check_args(args: Sequence[str], path: str) -> ParsedArgs:
         from trainer.cloud.jobs import config_checks
     try:
         config_checks.check_config(parsed.config)
+        if not is_trial:
+            _check_effects(parsed)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return parsed
+
+
+def _check_effects(parsed: ParsedArgs) -> None:
+    """Checks that the flags of a registered recipe have an effect, or the values of the recipe."""
+    recipe = parsed.config.recipe
+    accepted = TrainConfig(), None if recipes.takes_context(recipe) else recipes.get(recipe)
+    clauses = compatibility.describe_settings_without_effect(parsed.config, parsed.flags, *accepted)
+    if clauses:
+        raise ConfigError(f"{clauses[0]}; omit it, or set both.")
 
 
 def parse_args(args: Sequence[str], path: str) -> ParsedArgs:

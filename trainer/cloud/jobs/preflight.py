@@ -127,7 +127,8 @@ def _check_trainer_args(job: JobSpec, prefix: str, trial: Mapping[str, Value]) -
         args, path = trainer_args(pool.program), _args_path(pool, prefix)
         if args is not None:
             path += f" with {' '.join(flags)}" if flags else ""
-            trainer_pools.append(TrainerPool(pool=pool, args=check_args([*args, *flags], path), path=path))
+            parsed = check_args([*args, *flags], path, is_trial=bool(trial))
+            trainer_pools.append(TrainerPool(pool=pool, args=parsed, path=path))
     if len(trainer_pools) == len([pool for pool in job.pools if pool.role != "evaluator"]):
         check_consistency(trainer_pools)
     return trainer_pools
