@@ -1,8 +1,8 @@
 """Prepares a folder of images, trains on it, and writes a grid of samples.
 
 Run `python examples/train_on_a_folder.py FOLDER`. The prepared set and the run go to runs/folder; run the script again
-to resume. STEPS sets the number of steps: 20 show that everything works, and a later, larger number continues the run.
-Without it, the recipe chooses the number: half an hour is its aim for two CPU cores, and it takes longer on a GPU.
+to resume. The recipe chooses the number of steps, for about half an hour on two CPU cores, and for longer on a GPU.
+STEPS=20 shows that everything works. Then delete runs/folder/run, because a run keeps its schedules and intervals.
 """
 
 import os

@@ -167,7 +167,9 @@ class _StudyRunner:
         if parameters is None:
             self._is_grid_exhausted = True
             max_trials = self._spec.max_trial_count
-            _logger.info(f"The grid has {len(self.records)} points, fewer than maxTrialCount={max_trials}.")
+            _logger.info(
+                f"The grid has no further points after {len(self.records)} trials, fewer than maxTrialCount={max_trials}."
+            )
             return None
         return TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=to_rfc3339(time.time()))
 

@@ -211,7 +211,9 @@ def _check(record: TrialRecord, study: StudySpec, file: Location) -> None:
             active += [child.parameter for child in parameter.children if value in child.parent_values]
     if rest and not problem:
         name, value = next(iter(rest.items()))
-        problem = f"with {quote(name)}={quote(value)}, which studySpec does not have or which its parent excludes"
+        is_known = name in {parameter.parameter_id for parameter in study.all_parameters()}
+        reason = "the other parameters of the trial exclude" if is_known else "studySpec does not have"
+        problem = f"with {quote(name)}={quote(value)}, which {reason}"
     if problem:
         raise StorageError(
             f"{file} has a trial {record.id} {problem}; correct the file, or give the study another folder."

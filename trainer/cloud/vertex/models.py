@@ -206,7 +206,7 @@ class ModelClient:
             wait, name = functools.partial(time.sleep, pause), operation.name
             pause = min(2 * pause, _MAX_POLL_SECS)
             operation = poll(functools.partial(self._get_operation, name), wait, name, _NO_REPEAT_ADVICE)
-        with translate_errors(self.endpoint, advice=_NO_REPEAT_ADVICE):
+        with translate_errors(self.endpoint, advice="correct the cause, and run the command again."):
             if operation.HasField("error"):
                 raise api.from_grpc_status(operation.error.code, operation.error.message)
         return importlib.import_module("google.protobuf.json_format").MessageToDict(operation.response)
