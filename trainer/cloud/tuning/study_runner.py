@@ -166,9 +166,9 @@ class _StudyRunner:
         parameters = self._suggester.ask(trial_id)
         if parameters is None:
             self._is_grid_exhausted = True
-            max_trials = self._spec.max_trial_count
             _logger.info(
-                f"The grid has no further points after {len(self.records)} trials, fewer than maxTrialCount={max_trials}."
+                f"The grid has no further points after {len(self.records)} trials, fewer than maxTrialCount="
+                f"{self._spec.max_trial_count}."
             )
             return None
         return TrialRecord(id=trial_id, state="ACTIVE", parameters=parameters, start_time=to_rfc3339(time.time()))
