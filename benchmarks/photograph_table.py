@@ -123,7 +123,7 @@ def _metric(record: Record, prefix: str) -> str | None:
 
 
 def _protocol(record: Record) -> str:
-    """Returns the protocol of the metrics for a cell of the table, such as ` `photos_5k``; empty without metrics."""
+    """Returns the protocol of the metrics, such as photos_5k, as code after a space; empty without metrics."""
     name = _metric(record, "frechet")
     return "" if name is None else f" `{name.removeprefix('frechet_')}`"
 

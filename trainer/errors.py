@@ -108,7 +108,7 @@ class JobStopped(JobError):
 
 
 class Preempted(TrainerError):
-    """Training that stopped on SIGTERM after committing a checkpoint."""
+    """Training that stopped on SIGTERM."""
 
     exit_code = ExitCode.PREEMPTED
 

@@ -94,7 +94,7 @@ def compiled(name, **changes):
     gan = from_config(config, image_shape, info.num_classes, input_channels=info.input_channels)
     if isinstance(gan, CycleGAN):
         targets, _ = some_images(config.dataset_b, None, config.padding)
-    return gan, (images, targets if gan.takes_targets and gan.uses_labels else None)
+    return gan, (images, targets if gan.takes_targets and not gan.ignores_labels else None)
 
 
 def trace_of(name):

@@ -310,6 +310,12 @@ def test_data_that_is_no_pairs_is_refused(gan, x, y, mentions):
     check_refusal(lambda: gan.fit(x, y, batch_size=4, steps=2, verbose=0), DataError, *mentions)
 
 
+def test_images_may_be_a_dataset():
+    gan = tiny_model("pix2pix")
+    gan.fit(INPUTS, tf.data.Dataset.from_tensor_slices(IMAGES).batch(3), batch_size=4, steps=1, verbose=0)
+    assert gan.step == 1
+
+
 def test_labels_of_pairs_balance_classes():
     gan = tiny_model("pix2pix")
     gan.fit(JOINED, LABELS, batch_size=4, steps=1, balance_classes=True, verbose=0)

@@ -105,16 +105,17 @@ def test_the_derivatives_of_the_filter_are_those_of_its_matrices(padding):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_activation_equals_its_definition():
+@pytest.mark.parametrize(("settings", "gain"), [({}, 1), ({"scales_maps": False}, 2**0.5)])
+def test_an_activation_equals_its_definition(settings, gain):
     keras.utils.set_random_seed(0)
-    layer = NoisyActivation(3)
+    layer = NoisyActivation(3, **settings)
     layer.build((None, 4, 6, 2))
     layer.strength.assign(0.3)
     layer.bias.assign([0.1, -0.2])
     maps = normal(5, 4, 6, 2)
     noise = _fixed_noise(3, 24).reshape(1, 4, 6, 1)
     expected = 2**0.5 * tf.nn.leaky_relu(maps + 0.3 * noise + tf.constant([0.1, -0.2]), 0.2)
-    np.testing.assert_allclose(layer(2**0.5 * maps), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer(gain * maps), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_start_with_a_variance_of_one_and_an_equalized_rate():

@@ -256,9 +256,8 @@ def test_a_resumed_run_keeps_a_setting_without_effect(photos, tmp_path, recipe):
     config = configure(recipe, settings, Environment()).override(penalty_weight=5.0)
     (tmp_path / "config.json").write_text(config.to_json())
     assert configure(recipe, settings | {"penalty_weight": 5.0}, Environment()) == config
-    if recipe == "vanilla":
-        changed = settings | {"penalty_weight": 6.0}
-        check_refusal(lambda: configure(recipe, changed, Environment()), ConfigError, "penalty_weight=6.0")
+    changed = settings | {"penalty_weight": 6.0}
+    check_refusal(lambda: configure(recipe, changed, Environment()), ConfigError, "penalty_weight=6.0")
 
 
 def test_a_trial_logs_a_setting_without_effect(photos, tmp_path, trainer_log):

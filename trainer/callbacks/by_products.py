@@ -21,6 +21,11 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in named.items() if value is not None}
 
 
+def metric_values(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Returns the metrics of an evaluation in logs, by name; empty without one."""
+    return {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
+
+
 def output_path(path: str | os.PathLike[str]) -> Path:
     """Returns the local path of the output of a callback.
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import keras
 
 from trainer import stopwatch
-from trainer.callbacks.by_products import numbers
+from trainer.callbacks.by_products import metric_values
 from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
@@ -119,11 +119,11 @@ class Checkpoint(Periodic):
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self.model.step > 0 and _metrics(logs):  # an evaluation that an earlier process has abandoned
+        if self.model.step > 0 and metric_values(logs):  # an evaluation that an earlier process has abandoned
             self.on_train_batch_end(0, logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        metrics = _metrics(logs)
+        metrics = metric_values(logs)
         value = metrics.get(self._best_name or "", math.inf)
         is_best = math.isfinite(value) and value < self._best_value
         is_saved = self.model.step == self._saved_step
@@ -209,11 +209,6 @@ class Checkpoint(Periodic):
         else:
             self.store.save(model.state, model.step, metrics, model.initial_settings, states, last_applied_step)
             self._saved_step = model.step
-
-
-def _metrics(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Returns the metrics of an evaluation, by name; empty without one."""
-    return {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
 
 
 class Restore(keras.callbacks.Callback):

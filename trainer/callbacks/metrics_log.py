@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from trainer.callbacks.by_products import WriteErrors, output_path
+from trainer.callbacks.by_products import WriteErrors, metric_values, output_path
 from trainer.callbacks.order import Priority
 from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
@@ -50,6 +50,8 @@ class MetricsLog(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._unwritten = b""
         num_damaged = 0
+        # In a resumed run, the metrics are those of an evaluation that an earlier process has abandoned.
+        values = metric_values(logs) if self.model.step else dict(logs or {})
         with self._errors.suppress(self._path):
             lines, num_damaged = read_metrics(self._path)
             if num_damaged:
@@ -59,17 +61,17 @@ class MetricsLog(keras.callbacks.Callback):
             lines = [
                 line for line in lines if line["step"] < step or (line["step"] == step > 0 and _ROLLBACK not in line)
             ]
-            if logs and lines and lines[-1]["step"] == step:  # an evaluation that an earlier process has abandoned
-                lines[-1] = self._errors.numbers(logs) | lines[-1]
-                logs = None
+            if values and lines and lines[-1]["step"] == step:
+                lines[-1] = values | lines[-1]
+                values = {}
             self._rewrite(lines)
         if num_damaged:
             _logger.warning(
                 f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "
                 f"kept, and the damaged file is now {self._damaged_path.name}."
             )
-        if logs:
-            self._append(logs)
+        if values:
+            self._append(values)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._append(logs or {})

@@ -101,8 +101,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     takes_targets = False
     """True if `fit` takes `y`: labels, or images of a second domain or of pairs."""
 
-    uses_labels = True
-    """False if `fit` takes images as `y`, and labels in place of them only with `balance_classes`."""
+    ignores_labels = False
+    """True if labels as `y` of `fit` serve only `balance_classes`."""
 
     allows_separate_updates = True
     """True if `discriminator_updates` may be `separate`."""

@@ -45,7 +45,7 @@ class Pix2Pix(ImageTranslator):
         ConfigError: If the weight or the jitter is negative or not a number.
     """
 
-    uses_labels = False
+    ignores_labels = True
 
     def __init__(self, latent_dim: int | None = None, *, l1_weight: float = 100.0, jitter: int = 0, **settings: Any):
         super().__init__(latent_dim, **settings)

@@ -44,7 +44,10 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
         _check_images(gan, x.image_shape, gan.image_range)
         host_shard = _host_shard(gan.compiled_state, batch_size)
         return StreamingLoader(x, gan.make_chunk, batch_size, balance_classes, host_shard)
+    has_targets = y is not None
     x, y = read_pair(x, y, _image_rank(gan))
+    if has_targets and not balance_classes:
+        _check_no_labels(gan, y)
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
@@ -77,7 +80,11 @@ def _check_targets(gan: Any, x: Any, y: Any, balance_classes: bool) -> None:
         raise DataError(
             f"y has no effect, because {type(gan).__name__} learns without labels; omit y, or use ConditionalGAN."
         )
-    if not (gan.uses_labels or balance_classes) and as_array(y, "y").ndim <= _MAX_LABEL_RANK:
+
+
+def _check_no_labels(gan: Any, y: Any) -> None:
+    """Rejects labels for a GAN that takes only images as `y`."""
+    if gan.ignores_labels and as_array(y, "y").ndim <= _MAX_LABEL_RANK:
         raise DataError(
             f"labels as y have no effect, because {type(gan).__name__} learns without them; pass images as y, or omit "
             "it if x has pairs."

@@ -18,7 +18,7 @@ def limited_drawing(check: Callable[[str, int], None]) -> Iterator[None]:
 
 
 def check_drawing(layer: str, count: int) -> None:
-    """Checks that a layer may draw as many random numbers at once.
+    """Checks that a layer may draw `count` random numbers at once.
 
     Raises:
         NetworkError: If the limit of the context is lower.

@@ -151,7 +151,7 @@ def _synthesis(image_shape: tuple[int, int, int], stages: Sequence[int], style_s
         for index in (2 * stage - 1, 2 * stage):
             if index >= 0:
                 maps = ModulatedConv2D(filters, 3, index, doubles=index % 2 == 1, gain=ACTIVATION_GAIN)([maps, styles])
-                maps = NoisyActivation(index)(maps)
+                maps = NoisyActivation(index, scales_maps=False)(maps)
         added = ModulatedConv2D(image_shape[2], 1, 2 * stage + 1, demodulates=False)([maps, styles])
         image = ImageSum(dtype="float32")([added] if image is None else [added, image])
     return keras.Model(styles, image, name=SYNTHESIS)

@@ -62,7 +62,9 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
             f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
             f"{', '.join(sorted(settings))}."
         )
-        return resolve(derived.override(**stored_settings), environment)
+        config = resolve(derived.override(**stored_settings), environment)
+        _check_effects(config, settings, TrainConfig(), environment)
+        return config
     _check_effects(config, settings, TrainConfig(), environment)
     values = {name: getattr(config, name) for name in context.reasons}
     _logger.info(
@@ -109,8 +111,8 @@ def _check_effects(
 ) -> None:
     """Checks that the settings that a user gives have an effect.
 
-    Settings with the values of the recipe, of `TrainConfig`, or of the run to resume pass. In a trial, of which a study
-    may vary both a setting and what it needs, the others are logged.
+    Settings with the values of the recipe, of `TrainConfig`, or of the run to resume pass. In a trial, settings without
+    effect are only logged, because a study may vary what they need.
 
     Args:
         config: Resolved config.

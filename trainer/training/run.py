@@ -288,7 +288,7 @@ class Run:
 
     def _fit(self, active: list[keras.callbacks.Callback], verbose: str | int = "auto") -> None:
         config = self._config
-        uses_targets = (self._gan.takes_targets and self._gan.uses_labels) or config.balance_classes
+        uses_targets = (self._gan.takes_targets and not self._gan.ignores_labels) or config.balance_classes
         with contextlib.ExitStack() as stack:
             if self._is_distributed:
                 watchdog = stack.enter_context(callbacks.Watchdog(config.worker_timeout_secs))

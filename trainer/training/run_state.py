@@ -84,14 +84,15 @@ def check_resumable(
     if stored is not None:
         if step is not None and config.init_from != stored.config.init_from:
             raise CheckpointError(
-                f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which is at step "
-                f"{step} and began with init_from={stored.config.init_from}; omit it, or use another job_dir."
+                f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which has a "
+                f"checkpoint of step {step} and began with init_from={stored.config.init_from}; omit it, or use "
+                "another job_dir."
             )
         _check_identity(config, stored.config, directory)
     if step is not None and config.resume == Resume.NEVER:
         raise CheckpointError(
-            f"job_dir={directory.name} contains a run at step {step} and resume=never; give another job_dir, or "
-            "--resume=auto to resume it."
+            f"job_dir={directory.name} contains a checkpoint of step {step} and resume=never; give another job_dir, or "
+            "--resume=auto to resume its run."
         )
     # `restore` hashes the files again right before it reads them, because loading the data in between may take minutes.
     return checkpoints.find()[0]

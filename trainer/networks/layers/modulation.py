@@ -101,19 +101,21 @@ class ModulatedConv2D(layers.Layer):
 class NoisyActivation(layers.Layer):
     """Adds noise of a learned strength and a bias to maps [B, H, W, C], and applies a leaky ReLU of slope 0.2.
 
-    Noise and bias are multiplied by `ACTIVATION_GAIN`, as the layer before, of this `gain`, has multiplied the maps.
+    All are multiplied by `ACTIVATION_GAIN`. The layer before may do it for the maps, which saves a pass over them.
 
     In training, the noise N(0, 1) of an image is a function of the step and of its position in the global batch. In
     inference, it is the same for all images: a function of `noise_seed` and the size of the map.
 
     Args:
         noise_seed: Seed of the noise in inference.
+        scales_maps: Whether to multiply the maps by `ACTIVATION_GAIN`. False if they come from a `ModulatedConv2D` with
+            this `gain`.
         **kwargs: Arguments of Keras's `Layer`.
     """
 
-    def __init__(self, noise_seed: int, **kwargs: Any):
+    def __init__(self, noise_seed: int, *, scales_maps: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
-        self.noise_seed = noise_seed
+        self.noise_seed, self.scales_maps = noise_seed, scales_maps
         self.seed_generator = keras.random.SeedGenerator(seed=0, name=PER_SAMPLE_SEED)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
@@ -127,7 +129,8 @@ class NoisyActivation(layers.Layer):
         else:
             noise = tf.constant(_fixed_noise(self.noise_seed, height * width))
         added = self._scaled_noise_and_bias(tf.reshape(noise, [-1]), inputs.dtype)
-        return leaky_relu(inputs + tf.reshape(added, [-1, *inputs.shape[1:]]))
+        maps = inputs * tf.cast(ACTIVATION_GAIN, inputs.dtype) if self.scales_maps else inputs
+        return leaky_relu(maps + tf.reshape(added, [-1, *inputs.shape[1:]]))
 
     def _scaled_noise_and_bias(self, noise: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns `ACTIVATION_GAIN * (strength * noise + bias)` for the noise of N pixels: [N, C].
@@ -143,7 +146,7 @@ class NoisyActivation(layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"noise_seed": self.noise_seed}
+        return super().get_config() | {"noise_seed": self.noise_seed, "scales_maps": self.scales_maps}
 
 
 @keras.saving.register_keras_serializable("trainer")

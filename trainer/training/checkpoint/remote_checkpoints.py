@@ -17,7 +17,6 @@ class RemoteCheckpoints:
         remote: Folder of the checkpoints.
 
     Attributes:
-        location: Folder of the checkpoints.
         steps: Steps of the committed checkpoints.
         has_leftovers: Whether there are files of interrupted uploads and deletions.
 
@@ -26,7 +25,7 @@ class RemoteCheckpoints:
     """
 
     def __init__(self, remote: Location):
-        self.location = remote
+        self._location = remote
         files: dict[int, set[str]] = {}
         for entry in remote.entries():
             folder, _, file = entry.name.partition("/")
@@ -127,7 +126,7 @@ class RemoteCheckpoints:
         self.steps.discard(step)
 
     def _folder(self, step: int) -> Location:
-        return self.location / checkpoint_name(step)
+        return self._location / checkpoint_name(step)
 
     def _clear(self, folder: Location) -> None:
         names = [entry.name for entry in folder.entries()]
