@@ -50,8 +50,8 @@ class MetricsLog(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._unwritten = b""
         num_damaged = 0
-        # In a resumed run, the metrics are those of an evaluation that an earlier process has abandoned.
-        values = metric_values(logs) if self.model.step else dict(logs or {})
+        # In a resumed run, metrics are those of an evaluation that an earlier process has abandoned.
+        values = self._errors.numbers(logs or {}) if self.model.step == 0 or metric_values(logs) else {}
         with self._errors.suppress(self._path):
             lines, num_damaged = read_metrics(self._path)
             if num_damaged:
