@@ -124,13 +124,10 @@ def describe_change(path: Path, metric: str) -> str:
     if not lines:
         return ""
     first, best = lines[0], min(lines, key=lambda line: line[metric])
-    change = "not lower"
-    if 0 < best[metric] < first[metric]:
-        change = f"{first[metric] / best[metric]:.3g} times lower"
-    return (
-        f"{metric.removeprefix('metric/')} went from {first[metric]:.4g} at step {first['step']} to {best[metric]:.4g} "
-        f"at step {best['step']}: {change}."
-    )
+    name, start = metric.removeprefix("metric/"), f"{first[metric]:.4g} at step {first['step']}"
+    if best is first:
+        return f"{name} has not fallen below its first value, {start}."
+    return f"{name} fell from {start} to {best[metric]:.4g} at step {best['step']}."
 
 
 def _num_weights(networks: Mapping[str, keras.layers.Layer]) -> dict[str, int]:
