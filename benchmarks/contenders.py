@@ -91,6 +91,7 @@ class Worker:
         self.label: str = ready["label"]
         self.precision: str = ready["precision"]
         self.trials: dict[str, float] = ready["trials"]
+        self.omitted: dict[str, str] = ready["omitted"]
         self.num_parameters: list[int] = ready["num_parameters"]
         self.num_steps = num_steps or whole_cycles(seconds * ready["images_per_sec"] / batch_size, cycle)
         self.turns: list[Turn] = []

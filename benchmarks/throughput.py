@@ -93,6 +93,7 @@ def measure(name: str, peers: list[str], values: absl_flags.FlagValues) -> dict[
             worker.name: {
                 "label": worker.label,
                 "trials": worker.trials,
+                "omitted": worker.omitted,
                 "turns": [dataclasses.asdict(turn) for turn in worker.turns],
             }
             for worker in workers
@@ -193,6 +194,8 @@ def _print_rows(case: str, workers: list[Worker]) -> None:
             f"{_spread(speeds):>7.1%} {_median_ratio(ours, speeds):>8.3f}  {worker.label}",
             flush=True,
         )
+        for label, reason in worker.omitted.items():
+            print(f"            omitted, because it cannot run: {label}: {reason}", flush=True)
 
 
 def _print_summary(result: dict[str, Any], checkpoint_steps: int) -> None:

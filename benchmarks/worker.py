@@ -2,9 +2,9 @@
 
 The worker builds the contender for the case in FOLDER, keeps the fastest of its variants in the given precisions
 (separated by commas) and prints `{"label": ..., "precision": ..., "num_parameters": [...], "images_per_sec": ...,
-"trials": {label: images per second, ...}}`. Its answer to `{"steps": N}` is `{"seconds": ...}`,
-measured after some untimed steps that warm the caches. Its answer to `{"products": N}` is the result of
-`products.measure`.
+"trials": {label: images per second, ...}, "omitted": {label: reason, ...}}`. Its answer to `{"steps": N}` is
+`{"seconds": ...}`, measured after some untimed steps that warm the caches. Its answer to `{"products": N}` is the
+result of `products.measure`.
 """
 
 import importlib
@@ -52,14 +52,14 @@ def _seconds(contender: Contender, num_steps: int) -> float:
     return time.perf_counter() - started
 
 
-def _steps_per_sec(contenders: dict[str, Contender]) -> dict[str, float]:
-    """Returns the best speed of each contender that runs, from trials in turn."""
+def _steps_per_sec(contenders: dict[str, Contender], omitted: dict[str, str]) -> dict[str, float]:
+    """Returns the best speed of each contender that runs, from trials in turn, and adds reasons to `omitted`."""
     num_steps = {}
     for label, contender in contenders.items():
         try:
             contender.run(_WARM_UP_STEPS)
         except VariantError as error:
-            print(f"{label} is omitted: {error}", file=sys.stderr, flush=True)
+            omitted[label] = str(error)
             continue
         secs_per_step = _seconds(contender, _WARM_UP_STEPS) / _WARM_UP_STEPS
         num_steps[label] = max(1, round(_TRIAL_SECONDS / secs_per_step))
@@ -70,17 +70,20 @@ def _steps_per_sec(contenders: dict[str, Contender]) -> dict[str, float]:
     return best
 
 
-def _fastest(name: str, case: Case, precisions: Sequence[str]) -> tuple[str, Contender, dict[str, float]]:
-    """Returns label and contender of the fastest variant, and the steps per second of all."""
+def _fastest(
+    name: str, case: Case, precisions: Sequence[str]
+) -> tuple[str, Contender, dict[str, float], dict[str, str]]:
+    """Returns label and contender of the fastest variant, the steps per second of all, and why others do not run."""
+    omitted: dict[str, str] = {}
     built = {label: make() for label, make in _variants(name, case, precisions).items()}
-    speeds = _steps_per_sec(built)
+    speeds = _steps_per_sec(built, omitted)
     fastest = max(speeds, key=speeds.__getitem__)
     if refined := {label: make() for label, make in _refinements(name, case, built[fastest]).items()}:
         finalists = {fastest: built[fastest], **refined}
-        final_speeds = _steps_per_sec(finalists)
+        final_speeds = _steps_per_sec(finalists, omitted)
         fastest = max(final_speeds, key=final_speeds.__getitem__)
         built, speeds = finalists, speeds | final_speeds
-    return fastest, built[fastest], speeds
+    return fastest, built[fastest], speeds, omitted
 
 
 def _answer(request: dict[str, int], contender: Any, case: Case) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # so that output of libraries is not read as a reply
     case = Case.load(Path(folder))
-    label, contender, speeds = _fastest(name, case, precisions.split(","))
+    label, contender, speeds, omitted = _fastest(name, case, precisions.split(","))
     trials = {variant: speed * case.batch_size for variant, speed in speeds.items()}
     ready = {
         "label": label,
@@ -106,6 +109,7 @@ def main() -> None:
         "num_parameters": contender.num_parameters,
         "images_per_sec": trials[label],
         "trials": trials,
+        "omitted": omitted,
     }
     print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:

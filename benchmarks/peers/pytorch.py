@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.cases import Case, Contender
+from benchmarks.cases import Case, Contender, VariantError
 from benchmarks.peers import cpp_compiler, pytorch_networks
 from benchmarks.peers.pytorch_path_length import PathLengthPenalty
 
@@ -76,8 +76,18 @@ class PyTorch:
         self._num_steps = 0
 
     def run(self, num_steps: int) -> None:
+        """Takes some steps.
+
+        Raises:
+            VariantError: If the code that `torch.compile` has made does not fit its own assumptions.
+        """
         for images, labels in itertools.islice(self._batches, num_steps):
-            self._step(images, labels)
+            try:
+                self._step(images, labels)
+            except AssertionError as error:
+                if not self.settings.compiled:
+                    raise
+                raise VariantError(str(error).partition("\n")[0]) from error
             self._num_steps += 1
         if _DEVICE == "cuda":
             torch.cuda.synchronize()
