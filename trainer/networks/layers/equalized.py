@@ -15,8 +15,9 @@ from trainer.networks.layers.leaky_relu import leaky_relu
 from trainer.networks.layers.resampling import filter_maps
 
 ACTIVATION_GAIN = 2**0.5
-"""Gain that preserves the variance in a leaky ReLU. The layers multiply kernels and biases by it, which changes nothing
-else, because a leaky ReLU of a positive multiple is that multiple of the leaky ReLU; a pass over the maps is saved."""
+"""Gain of a leaky ReLU, which preserves the variance. The layers multiply kernels and biases by it, not the outputs.
+The result is the same, because a leaky ReLU of a positive multiple is that multiple of the leaky ReLU, and a pass over
+the maps is saved."""
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor, *, up: bool = False, down: bool = False) -> tf.Tensor:

@@ -79,7 +79,9 @@ class ModulatedConv2D(layers.Layer):
         return outputs * tf.cast(self.gain * tf.math.rsqrt(squares + 1e-8), dtype)[:, tf.newaxis, tf.newaxis]
 
     def _scaled_kernel(self) -> tf.Tensor:
-        """Returns the kernel with an equalized learning rate, float32. Demodulation would undo the gain."""
+        """Returns the kernel with an equalized learning rate, float32; with the gain, which demodulation would undo,
+        only without demodulation.
+        """
         kernel = tf.convert_to_tensor(self.kernel)
         return kernel * (math.prod(kernel.shape[:3]) ** -0.5 * (1.0 if self.demodulates else self.gain))
 
@@ -101,15 +103,16 @@ class ModulatedConv2D(layers.Layer):
 class NoisyActivation(layers.Layer):
     """Adds noise of a learned strength and a bias to maps [B, H, W, C], and applies a leaky ReLU of slope 0.2.
 
-    All are multiplied by `ACTIVATION_GAIN`. The layer before may do it for the maps, which saves a pass over them.
+    Maps, noise and bias are multiplied by `ACTIVATION_GAIN`. If a preceding layer has already multiplied the maps, pass
+    `scales_maps=False`, which saves a pass over them.
 
     In training, the noise N(0, 1) of an image is a function of the step and of its position in the global batch. In
     inference, it is the same for all images: a function of `noise_seed` and the size of the map.
 
     Args:
         noise_seed: Seed of the noise in inference.
-        scales_maps: Whether to multiply the maps by `ACTIVATION_GAIN`. False if they come from a `ModulatedConv2D` with
-            this `gain`.
+        scales_maps: Whether to multiply the maps by `ACTIVATION_GAIN`. Pass False after a `ModulatedConv2D` with
+            `gain=ACTIVATION_GAIN`.
         **kwargs: Arguments of Keras's `Layer`.
     """
 
@@ -135,7 +138,7 @@ class NoisyActivation(layers.Layer):
     def _scaled_noise_and_bias(self, noise: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         """Returns `ACTIVATION_GAIN * (strength * noise + bias)` for the noise of N pixels: [N, C].
 
-        One matrix product makes them, which takes less time than an addition for each.
+        This is one matrix product, which takes less time than two additions.
         """
         strength, bias = (tf.convert_to_tensor(weight) * ACTIVATION_GAIN for weight in (self.strength, self.bias))
         factors = tf.stack([tf.repeat(strength, bias.shape[0]), bias])

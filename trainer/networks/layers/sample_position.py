@@ -33,7 +33,7 @@ def micro_batch(index: tf.Tensor | int, count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def separate_batch() -> Iterator[None]:
-    """Treats the passes of this context as a whole batch with its own seeds, not as a part of the global batch."""
+    """Treats each pass in this context as a whole batch with its own seeds, not as a part of the global batch."""
     token = _IS_ALONE.set(True)
     try:
         yield
