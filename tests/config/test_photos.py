@@ -99,12 +99,10 @@ def test_the_suggested_size_is_always_accepted():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_batches_fall_and_the_penalty_grows_with_the_resolution(size):
+def test_batches_fall_with_the_resolution(size):
     plans = [plan(side, num_images=10**6, size=size) for side in SIDES]
     batches = [config.global_batch_size for config in plans]
     assert batches == sorted(batches, reverse=True) and batches[-1] < batches[0]
-    weights = [config.penalty_weight for config in plans]
-    assert weights == sorted(weights) and weights[0] < weights[-1]
     widths = [config.architecture_options["discriminator_filters"][0] for config in plans]
     assert widths == sorted(widths, reverse=True) and all(width % 8 == 0 for width in widths)
     assert all(config.steps * config.global_batch_size <= 20.2e6 for config in plans)
@@ -128,11 +126,11 @@ def test_large_networks_have_the_width_of_the_paper(side):
     assert filters[-1] == 768
 
 
-@pytest.mark.parametrize(("size", "side"), [*itertools.product(SIZES, SIDES)])
-def test_gamma_is_proportional_to_pixels_over_batch(size, side):
-    config = plan(side, size=size)
+@pytest.mark.parametrize(("size", "side"), [*itertools.product(["medium", "large"], SIDES)])
+def test_gamma_of_sizes_for_gpus_is_proportional_to_pixels_over_batch(size, side):
+    config, reference = plan(side, size=size), plan(64, size="medium")
     unit = config.penalty_weight * config.global_batch_size / side**2
-    assert unit == pytest.approx(plan(64).penalty_weight * plan(64).global_batch_size / 64**2, rel=0.01)
+    assert unit == pytest.approx(reference.penalty_weight * reference.global_batch_size / 64**2, rel=0.01)
     assert config.penalty_weight_end == pytest.approx(config.penalty_weight / 10)
     half = plan(side, size=size, settings={"global_batch_size": config.global_batch_size * 2})
     assert half.penalty_weight == pytest.approx(config.penalty_weight / 2, rel=0.01)
@@ -212,7 +210,7 @@ def test_labels_count_only_when_asked_for(model):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"global_batch_size": 16}, {"penalty_weight": 16.0, "penalty_weight_end": 1.6}),
+        ({"global_batch_size": 16}, {"penalty_weight": 0.2, "penalty_weight_end": 0.02}),
         ({"penalty_weight": 5.0}, {"penalty_weight_end": 0.5}),
         ({"steps": 1000}, {"ema_half_life_images": 800, "evaluate_every_steps": 100, "checkpoint_every_steps": 25}),
         ({"epochs": 4.0}, {"steps": None, "ema_half_life_images": 500, "augment": None}),

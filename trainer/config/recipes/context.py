@@ -66,6 +66,10 @@ class RecipeContext:
         """Returns whether a setting has the recipe's value, on which a choice depends: the user gives no other."""
         return self.settings.get(name, value) == value
 
+    def choose_penalty_weight_end(self, weight: float) -> float:
+        """Returns the penalty weight at the end of a run that begins with `weight`: a tenth of it, as in R3GAN."""
+        return self.choose("penalty_weight_end", float(f"{weight / 10:.3g}"), "a tenth of penalty_weight")
+
     def choose_steps(self, batch: int, steps: int, reason: str) -> tuple[int | None, int]:
         """Returns the setting `steps`, and the number of steps of the run, at least 1.
 

@@ -18,8 +18,8 @@ _MIN_SIDE, _MAX_SIDE, _MIN_UNIT = 8, 1024, 4
 _MAX_BASE = 16
 """Largest smaller side of the networks' base map."""
 _GAMMA = 0.0625
-"""Penalty weight at the start, times the batch, over the pixels of an image. R3GAN's values are 0.025 for CIFAR-10,
-0.125 for FFHQ at 64×64, and 0.59 for FFHQ at 256×256."""
+"""Penalty weight of sizes for GPUs at the start, times the batch, over the pixels of an image. R3GAN's values are 0.025
+for CIFAR-10, 0.125 for FFHQ at 64×64, and 0.59 for FFHQ at 256×256."""
 _EMA_SHARE = 1 / 40
 """Half-life of the EMA over the images of the run: R3GAN's 500,000 of 20 million."""
 _MIN_IMAGES, _MAX_PASSES = 1_000_000, 1000
@@ -46,6 +46,7 @@ class _SizePreset:
             checkpoints.
         augmentation: Smallest number of times that a run shows each image, and the probability of augmentation at its
             end, in descending order.
+        penalty_weight: Weight of R1 and R2 at the start. None: by pixels over batch; see `_GAMMA`.
     """
 
     filters: Mapping[int, tuple[int, ...]]
@@ -55,6 +56,7 @@ class _SizePreset:
     images: Mapping[int, int]
     num_evaluations: int
     augmentation: tuple[tuple[int, float], ...] = ((400, 0.6), (100, 0.4), (25, 0.2))
+    penalty_weight: Mapping[int, float] | None = None
 
 
 _PRESETS = {
@@ -69,6 +71,7 @@ _PRESETS = {
         images=SMALL_RUN_IMAGES,
         num_evaluations=10,
         augmentation=((200, 0.4),),  # it takes a large part of the time
+        penalty_weight={32: 1.0, 64: 0.2},  # the best measured ones; more keeps a small discriminator from learning
     ),
     Size.MEDIUM: _SizePreset(
         filters={
@@ -111,12 +114,12 @@ def photos(context: RecipeContext) -> TrainConfig:
     steps, images = _choose_length(context, preset, batch)
     if context.num_classes > 1:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
-    weight, rate = _choose_penalty(context, batch), f"size={context.size}"
+    weight, rate = _choose_penalty(context, preset, batch), f"size={context.size}"
     return TrainConfig(
         **PAPER_SETTINGS,
         architecture_options=_choose_networks(context, preset),
         penalty_weight=weight,
-        penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
+        penalty_weight_end=context.choose_penalty_weight_end(weight),
         generator_learning_rate=choose("generator_learning_rate", preset.learning_rate, rate),
         discriminator_learning_rate=choose("discriminator_learning_rate", preset.learning_rate, rate),
         ema_half_life_images=choose("ema_half_life_images", round(images * _EMA_SHARE), "a fortieth of the run"),
@@ -201,10 +204,14 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
     return steps, (steps or 1) * batch
 
 
-def _choose_penalty(context: RecipeContext, batch: int) -> float:
-    height, width, _ = context.image_shape
-    weight = float(f"{_GAMMA * height * width / batch:.3g}")
-    return context.choose("penalty_weight", weight, f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch")
+def _choose_penalty(context: RecipeContext, preset: _SizePreset, batch: int) -> float:
+    if preset.penalty_weight is not None:
+        weight, reason = lookup(preset.penalty_weight, context.resolution), f"size={context.size}: measured"
+    else:
+        height, width, _ = context.image_shape
+        weight = float(f"{_GAMMA * height * width / batch:.3g}")
+        reason = f"{_GAMMA}*{height}*{width}/{batch}: gamma, by pixels over batch"
+    return context.choose("penalty_weight", weight, reason)
 
 
 def _choose_augmentation(context: RecipeContext, preset: _SizePreset, images: int) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def r3gan(context: RecipeContext) -> TrainConfig:
         **PAPER_SETTINGS,
         architecture_options=options,
         penalty_weight=weight,
-        penalty_weight_end=choose("penalty_weight_end", weight / 10, "a tenth of penalty_weight"),
+        penalty_weight_end=context.choose_penalty_weight_end(weight),
         generator_learning_rate=2e-4,
         discriminator_learning_rate=2e-4,
         **growing_augmentation(context, context.settings.get("augment", "ada"), preset.augment_probability, reason),
