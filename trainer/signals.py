@@ -33,7 +33,8 @@ _received: list[int] = []
 def raised() -> Iterator[None]:
     """Makes the signals raise `KeyboardInterrupt` and `Terminated` in the main thread while the context is active.
 
-    Signals that are ignored, such as SIGHUP by nohup, stay ignored. In other threads, the context has no effect.
+    Signals that are ignored, such as SIGHUP by nohup, stay ignored. In other threads, the context has no effect. An
+    error that leaves the context after a signal is replaced by the exception of the signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,6 +45,10 @@ def raised() -> Iterator[None]:
             if handler != signal.SIG_IGN:
                 signal.signal(number, _raise)
         yield
+    except Exception as error:
+        if _received:  # a library replaced the exception of the signal by its own, as some modules do on import
+            raise _exception(_received[0]) from error
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler or signal.SIG_DFL)

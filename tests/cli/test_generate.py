@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY_MLP, tiny_config, tiny_gan, tiny_model
+from hostile import tree
 from PIL import Image
 from refusals import check_command_refusal
 
@@ -180,6 +181,31 @@ def test_images_that_cannot_be_translated_are_refused(restored, tmp_path, capsys
     flags = argv("cyclegan", f"{tmp_path}/out/", f"--images={tmp_path}/files")
     check_command_refusal(commands.main, flags, capsys, 1, *mentions)
     assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize(
+    ("images", "out"),
+    [
+        ("files", "files/"),
+        ("files", "link/"),
+        ("nested", "nested/inner/"),
+        ("files.csv", "files/"),
+        ("files.zip", "files.zip"),
+    ],
+)
+def test_translations_do_not_replace_their_images(restored, tmp_path, digits, capsys, images, out):
+    for folder in ("files", "nested/inner"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number, image in enumerate(digits.images[:2, 8:20, 8:20, 0]):
+            Image.fromarray(image).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "link").symlink_to("files")
+    (tmp_path / "files.csv").write_text("path,label\nfiles/0.png,a\nfiles/1.png,b\n")
+    with zipfile.ZipFile(tmp_path / "files.zip", "w") as archive:
+        archive.write(tmp_path / "files/0.png", "0.png")
+    before = tree(tmp_path)
+    flags = argv("cyclegan", f"{tmp_path}/{out}", f"--images={tmp_path}/{images}")
+    check_command_refusal(commands.main, flags, capsys, 2, "out", "images")
+    assert tree(tmp_path) == before
 
 
 def test_a_cyclegan_translates_its_images(restored, tmp_path, digits):

@@ -40,6 +40,18 @@ def test_several_runs_are_compared(tmp_path):
     assert [run["name"] for run in content["runs"]] == [f"{tmp_path}/{name}" for name in ("b", "a", "b c")]
 
 
+def test_a_run_is_compared_once_whichever_way_its_path_is_written(tmp_path, bucket):
+    folder = make_run(tmp_path / "study/1")
+    (tmp_path / "link").symlink_to("study/1")
+    spellings = ("study/1", "study/1/", "study/../study/1", "link", "study")
+    flags = [f"--job_dir={tmp_path}/{name}" for name in spellings]
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    locate(f"{bucket}/run").upload(folder, names)
+    assert report(*flags, f"--job_dir={bucket}/run", f"--job_dir={bucket}/run/", f"--out={tmp_path}/page.html") == 0
+    content = content_of((tmp_path / "page.html").read_bytes())
+    assert [run["name"] for run in content["runs"]] == [f"{tmp_path}/study/1", f"{bucket}/run"]
+
+
 def test_the_runs_of_a_study_are_compared_in_the_order_of_their_numbers(tmp_path):
     for number in (10, 9, 1):
         make_run(tmp_path / f"study/{number}", seed=number)
@@ -114,6 +126,7 @@ REFUSED = {
     "one missing of two": (["--job_dir={0}/run", "--job_dir={0}/missing", "--out={0}/x.html"], 1, ("job_dir",)),
     "several without out": (["--job_dir={0}/run", "--job_dir={0}/damaged"], 2, ("--out",)),
     "an unknown extension": (["--job_dir={0}/run", "--out={0}/x.pdf"], 2, ("out", "x.pdf")),
+    "below a file": (["--job_dir={0}/run", "--out={0}/run/config.json/x.html"], 2, ("{0}/run/config.json", " a file")),
     "a folder that does not exist": (["--job_dir={0}/run", "--out={0}/no/x.html"], 2, ("out", "{0}/no")),
     "a damaged config": (["--job_dir={0}/damaged"], 1, ("config.json",)),
     "scalars that are a pipe": (["--job_dir={0}/pipe"], 1, ("metrics.jsonl",)),

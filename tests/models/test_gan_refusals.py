@@ -147,6 +147,8 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
     [
         row("channels", lambda: fit(tiny_gan(), np.zeros((20, 28, 28, 3))), DataError, "(28, 28, 3)", "(28, 28, 1)"),
         row("no channels", lambda: fit(small_gan(), SMALL_IMAGES[..., 0]), DataError, "(2, 2)", "(2, 2, 1)", "newaxis"),
+        row("one image", lambda: fit(small_gan(), SMALL_IMAGES[0]), DataError, "one image", "(2, 2, 1)"),
+        row("a tuple of images", lambda: fit(small_gan(), (SMALL_IMAGES,)), DataError, str((1, *SMALL_IMAGES.shape))),
         row("nan", lambda: fit(tiny_gan(), np.full(IMAGES.shape, np.nan)), DataError, "x", "finite"),
         row("no numbers", lambda: fit(tiny_gan(), ["a", "b"]), DataError, "x", "<U1"),
         row("too few", lambda: fit(tiny_gan(), batch_size=64), ConfigError, "batch_size", "64", "20"),
@@ -169,7 +171,11 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
                 DataError,
                 "3",
             )
-            for name, act in (("call", GAN.__call__), ("predict", GAN.predict_on_batch))
+            for name, act in (
+                ("call", GAN.__call__),
+                ("predict_on_batch", GAN.predict_on_batch),
+                ("predict", lambda gan, latents: gan.predict(latents, verbose=0)),
+            )
             for shape in ((2, 4), (2, 2, 2, 1), (2,))
         ),
         row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),

@@ -13,6 +13,7 @@ from refusals import check_refusal
 
 from trainer.callbacks import Checkpoint
 from trainer.config import TrainConfig
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import CheckpointError
 from trainer.models import from_config
 from trainer.training.checkpoint.manifest import MANIFEST
@@ -348,6 +349,31 @@ def resume(bases, folder, name, value):
         del settings["noexport_model"]
     settings |= EVALUATED.get(name, {})
     return train(job_dir, settings | {"steps": 4, "allow_config_change": True}), job_dir, reference
+
+
+def test_another_spelling_of_a_path_is_the_same_setting(tmp_path, monkeypatch, digits, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    texts = {"source": "", "license": "", "attribution": ""}
+    for name, part in (("set", slice(16)), ("other", slice(16, 32))):
+        names = [str(number) for number in range(10)]
+        write_prepared(tmp_path / name, digits.images[part], digits.labels[part], names, name=name, **texts)
+    (tmp_path / "link").symlink_to("set")
+    settings = {name: value for name, value in FLAGS.items() if name != "dataset"}
+    assert train(tmp_path / "source", settings | {"dataset": "inverted:set", "steps": 1}) == 0
+    begin = settings | {"dataset": "inverted:set", "init_from": "source"}
+    assert train(tmp_path / "run", begin | {"steps": 1}) == 0
+    spellings = ("set/", "./set", str(tmp_path / "set"), "~/set", "link")
+    for steps, path in enumerate(spellings, start=2):
+        changes = {"dataset": f"inverted:{path}", "init_from": path.replace("set", "source").replace("link", "source/")}
+        assert train(tmp_path / "run", settings | changes | {"steps": steps}) == 0
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    assert (stored["dataset"], stored["init_from"], stored["steps"]) == ("inverted:set", "source@1", 6)
+    assert [revision["from_step"] for revision in stored["fingerprints"]] == [0]
+    capsys.readouterr()
+    for changes in ({"dataset": "set"}, {"dataset": "inverted:other"}, {"dataset": "digits"}):
+        assert train(tmp_path / "run", begin | changes | {"steps": 9}) == 1
+        assert "dataset=" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -71,6 +71,8 @@ def _check_parent(flag: str, location: LocalLocation) -> None:
     """Rejects a local file or folder that cannot be created or replaced."""
     folder = location.path if location.path.is_dir() else location.path.parent
     if not folder.is_dir():
+        if file := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+            raise ConfigError(f"--{flag}={location} is below {file}, which is a file; give another path.")
         raise ConfigError(f"--{flag}={location} is in a folder that does not exist; create {folder} first.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"--{flag}={location} is in a folder that is not writable; give another one.")

@@ -227,6 +227,7 @@ def _translate(values: absl_flags.FlagValues, out: Location, kind: str, config: 
     from trainer.sampling import outputs, translation
 
     with translation.open_images(values.images, gan, config) as images:
+        images.check_output(values.out)
         names = images.output_names()
         if kind == FOLDER:
             outputs.check_folder(out, names)

@@ -1,5 +1,6 @@
 """The `prepare` command."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -10,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags
+from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags, statistics_flags
 from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
 from trainer.cli.progress import ProgressReporter
 from trainer.cloud.vertex.environment import Environment
-from trainer.config import TrainConfig, flags as config_flags
-from trainer.config.choices import ImageRange, MetricSuite
+from trainer.config.choices import ImageRange
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import Source, SourceOptions
-from trainer.errors import ConfigError, DataError, count_of, quote
+from trainer.errors import count_of
 from trainer.logging import quiet_import
-from trainer.metrics import inception_weights
 from trainer.storage import locate, parse_path
 
 _logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from trainer.data.prepare.conversion_plan import ConversionPlan
     from trainer.data.prepare.convert import ConversionOptions, PartConversion
 
 _USAGE = """Prepares a dataset from images, for training with --dataset=FOLDER.
@@ -36,9 +36,6 @@ SOURCE is a folder of images, flat or with one subfolder per class; a .zip or .t
 or IDX file of arrays; a .csv or .parquet of paths and labels; a .parquet, .tfrecord or WebDataset .tar file of encoded
 images, or a folder of such files; or tfds:NAME. SOURCE and FOLDER are local or gs://BUCKET/NAME.
 """
-_AUTO_STATISTICS = {"true": MetricSuite.AUTO.value, "false": None}
-"""Suites of the values of --statistics that name none."""
-_STATISTICS_SETTINGS = ("num_metric_samples", "inception_weights")
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -75,7 +72,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     example_flags.define_flags(values)
     shard_flags.define_flags(values)
     filter_flags.define_flags(values)
-    _define_statistics_flags(values)
+    statistics_flags.define(values)
     absl_flags.DEFINE_bool(
         "dry_run",
         False,
@@ -129,19 +126,6 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("name", None, "Name of the dataset. None: the name of its folder.", flag_values=values)
 
 
-def _define_statistics_flags(values: absl_flags.FlagValues) -> None:
-    statistics = absl_flags.EnumFlag(
-        "statistics",
-        "false",
-        "Also compute the statistics of the images that metrics compare with, so that no run has to: --statistics for "
-        "the suite that --metrics=auto chooses, or --statistics=SUITE.",
-        [*_AUTO_STATISTICS, MetricSuite.INCEPTION.value, MetricSuite.PHOTOS.value],
-    )
-    statistics.boolean = True  # --statistics without a value is --statistics=true
-    absl_flags.DEFINE_flag(statistics, values)
-    config_flags.define_config(values, _STATISTICS_SETTINGS)
-
-
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prepares one source, or one per domain."""
     with quiet_import():
@@ -170,22 +154,19 @@ def run_command(values: absl_flags.FlagValues) -> None:
     part = shard_flags.part_of(values, Environment.read())
     beam_options = shard_flags.parse_beam_options(values, part)
     out = parse_path(values.out).rstrip("/")
-    statistics_config = _statistics_config(out, values)
-    if values.source_b is not None:
-        parse_path(values.source_b)  # before the images of the first domain are prepared
+    statistics_config = statistics_flags.parse_config(out, values)
     if values.source_b is None:
-        _prepare(values.source, out, options, part, beam_options, values)
+        domains = [(values.source, out)]
         flags = example_flags.training_flags(example_flags.is_paired(values), values.conditions is not None)
         training_flags = f"{flags} {shlex.quote(f'--dataset={out}')}"
     else:
-        _prepare(values.source, f"{out}/a", options, part, beam_options, values)
-        _prepare(values.source_b, f"{out}/b", options, part, beam_options, values)
-        datasets = shlex.join([f"--dataset={out}/a", f"--dataset_b={out}/b"])
-        training_flags = f"--recipe=cyclegan {datasets}"
+        domains = [(values.source, f"{out}/a"), (values.source_b, f"{out}/b")]
+        training_flags = f"--recipe=cyclegan {shlex.join([f'--dataset={out}/a', f'--dataset_b={out}/b'])}"
+    _prepare(domains, options, part, beam_options, values)
     if values.dry_run or not part.is_chief:
         return
     if statistics_config is not None:
-        _compute_statistics(statistics_config)
+        statistics_flags.compute(statistics_config)
     job_dir = shlex.quote(f"--job_dir=runs/{locate(out).name}")
     _logger.info(f"To train: python -m trainer.task {training_flags} {job_dir}")
 
@@ -195,58 +176,55 @@ def main(argv: list[str]) -> int:
     return app.run(argv, _USAGE, define_flags, run_command)
 
 
-def _statistics_config(out: str, values: absl_flags.FlagValues) -> TrainConfig | None:
-    """Returns the config of the statistics to compute, after its weights were found; None to compute none."""
-    suite = _AUTO_STATISTICS.get(values.statistics, values.statistics)
-    if suite is None:
-        return None
-    if values.source_b is not None:
-        raise ConfigError(
-            f"statistics={values.statistics} does not work with source_b={quote(values.source_b)}, because the metrics "
-            "of two domains have no statistics; remove one of them."
-        )
-    if suite == MetricSuite.AUTO:
-        has_weights = values.inception_weights is not None or inception_weights.is_cached()
-        suite = MetricSuite.INCEPTION if has_weights else MetricSuite.PHOTOS
-    if suite == MetricSuite.INCEPTION:
-        inception_weights.find(values.inception_weights)
-    settings: dict[str, Any] = {name: values[name].value for name in _STATISTICS_SETTINGS}
-    return TrainConfig(dataset=out, metrics=suite, **settings)
+@dataclasses.dataclass(frozen=True)
+class _PlannedDomain:
+    """An open source, and the dataset that it becomes."""
 
-
-def _compute_statistics(config: TrainConfig) -> None:
-    """Stores the statistics of a prepared dataset in its folder."""
-    with quiet_import():
-        from trainer import metrics
-        from trainer.data.datasets import describe
-        from trainer.data.loading import load_training_data
-        from trainer.training.complete_config import with_machine_settings
-        from trainer.training.metric_suite import create_suite
-
-    num_images, minimum = describe(config.dataset).num_examples, metrics.min_images(config.metrics)
-    if num_images < minimum:
-        raise DataError(
-            f"{config.dataset} is written, but has {count_of(num_images, 'image')}, and statistics need at least "
-            f"{minimum}; use it without --statistics, or prepare more images."
-        )
-    config = with_machine_settings(config, Environment())
-    extractor = metrics.get_extractor(config.metrics, config.inception_weights)
-    create_suite(config, load_training_data(config), extractor).real_vs_real()
+    name: str
+    out: str
+    source_options: SourceOptions
+    open_source: Callable[[], AbstractContextManager[Source]]
+    source: Source
+    plan: "ConversionPlan"
 
 
 def _prepare(
-    source_name: str,
-    out: str,
+    domains: Sequence[tuple[str, str]],
     options: "ConversionOptions",
     part: Part,
     beam_options: Any,
     values: absl_flags.FlagValues,
 ) -> None:
-    from trainer.data.prepare import convert
-    from trainer.data.prepare.estimate import estimate_conversion
+    """Prepares the sources of all domains, after each of them was opened and planned.
 
-    if values.dry_run:
-        convert.check_is_new(locate(out))
+    An interruption leaves the first domain without the second one, or a dataset without statistics. The same command
+    then keeps what is finished.
+
+    Args:
+        domains: Name of the source and folder of the dataset, by domain.
+        options: Options of the conversion.
+        part: Shards that this machine makes.
+        beam_options: Options of Apache Beam; None: without it.
+        values: Flags.
+    """
+    from trainer.data.prepare import convert
+
+    has_more_work = values.statistics != "false" and not values.dry_run
+    if part.num_replicas == 1 and not has_more_work:
+        for _, out in domains if values.dry_run else domains[-1:]:
+            convert.check_is_new(locate(out))
+    keeps_finished = has_more_work or len(domains) > 1
+    with contextlib.ExitStack() as stack:
+        planned = [_plan(name, out, options, values, stack) for name, out in domains]
+        for domain in planned:
+            _convert(domain, options, part, beam_options, values, keeps_finished)
+
+
+def _plan(
+    name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues, stack: contextlib.ExitStack
+) -> _PlannedDomain:
+    from trainer.data.prepare import convert
+
     source_options = SourceOptions(
         image_root=values.image_root,
         split=tuple(values.split or ()),
@@ -254,40 +232,53 @@ def _prepare(
         label_field=values.label_field,
         image_range=values.image_range,
     )
-    open_source = functools.partial(
-        example_flags.open_examples, source_name, source_options, example_flags.description_of(values)
-    )
-    with open_source() as source:
-        kind = "pair" if example_flags.is_paired(values) else "image"
-        _logger.info(
-            f"{source_name} has {count_of(len(source.items), kind)} in {count_of(len(source.class_names), 'class')}."
+    description = example_flags.description_of(values)
+    open_source = functools.partial(example_flags.open_examples, name, source_options, description)
+    source = stack.enter_context(open_source())
+    kind = "pair" if example_flags.is_paired(values) else "image"
+    num_items, num_classes = count_of(len(source.items), kind), count_of(len(source.class_names), "class")
+    _logger.info(f"{name} has {num_items} in {num_classes}.")
+    for note in source.notes:
+        _logger.warning(note)
+    plan = convert.plan_conversion(source, options)
+    _logger.info(messages.describe_plan(plan, options))
+    return _PlannedDomain(name, out, source_options, open_source, source, plan)
+
+
+def _convert(
+    domain: _PlannedDomain,
+    options: "ConversionOptions",
+    part: Part,
+    beam_options: Any,
+    values: absl_flags.FlagValues,
+    keeps_finished: bool,
+) -> None:
+    from trainer.data.prepare import convert
+    from trainer.data.prepare.estimate import estimate_conversion
+
+    source, plan, out = domain.source, domain.plan, domain.out
+    if values.dry_run:
+        messages.log_estimate(estimate_conversion(source, plan, options), plan, options, part)
+        return
+    metadata = {
+        "name": values.name or locate(out).name,
+        "source": domain.name,
+        "license": "",
+        "attribution": "",
+        "condition_names": source.condition_names,
+        "options": {
+            **convert.describe_options(options, plan),
+            **_stated_options(domain.source_options),
+            **example_flags.stated_options(values),
+        },
+    }
+    make_shards = None if beam_options is None else _beam_shards(domain.open_source, options, out, beam_options)
+    with (
+        contextlib.nullcontext(lambda progress: None) if make_shards else ProgressReporter(len(plan.indices)) as report
+    ):
+        spec, progress = convert.convert_part(
+            *(source, plan, options, locate(out), metadata, report, part), make_shards, keeps_finished
         )
-        for note in source.notes:
-            _logger.warning(note)
-        plan = convert.plan_conversion(source, options)
-        _logger.info(messages.describe_plan(plan, options))
-        if values.dry_run:
-            messages.log_estimate(estimate_conversion(source, plan, options), plan, options, part)
-            return
-        metadata = {
-            "name": values.name or locate(out).name,
-            "source": source_name,
-            "license": "",
-            "attribution": "",
-            "condition_names": source.condition_names,
-            "options": {
-                **convert.describe_options(options, plan),
-                **_stated_options(source_options),
-                **example_flags.stated_options(values),
-            },
-        }
-        arguments = source, plan, options, locate(out), metadata
-        if beam_options is not None:
-            make_shards = _beam_shards(open_source, options, out, beam_options)
-            spec, progress = convert.convert_part(*arguments, lambda progress: None, part, make_shards)
-        else:
-            with ProgressReporter(len(plan.indices)) as on_progress:
-                spec, progress = convert.convert_part(*arguments, on_progress, part)
     if spec is None:
         _logger.info(f"Replica {part.index} of {part.num_replicas} has finished its shards of {out}.")
         return

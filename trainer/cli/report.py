@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Iterable
 
 from absl import flags as absl_flags
 
@@ -10,7 +11,7 @@ from trainer.errors import CheckpointError, ConfigError, count_of, quote
 from trainer.logging import print_line
 from trainer.report import comparison, run_report
 from trainer.report.run_report import RunReport
-from trainer.storage import RunDirectory, locate, parse_path
+from trainer.storage import RunDirectory, locate, parse_path, place_of
 from trainer.storage.run_directory import CONFIG, REPORT
 
 _USAGE = """Writes a page about a run, or a page that compares several runs: one HTML file that needs no network.
@@ -48,14 +49,14 @@ def define_flags(values: absl_flags.FlagValues) -> None:
 
 def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the page."""
-    names = list(dict.fromkeys(parse_path(name) for name in values.job_dir))
+    names = _distinct(parse_path(name) for name in values.job_dir)
     if values.out is not None:
         out = app.output_file("out", values.out, {".html": "a .html"})
     elif len(names) == 1:
         out = locate(names[0]) / REPORT
     else:
         raise ConfigError(f"--out is missing; pass --out=comparison.html to compare {count_of(len(names), 'run')}.")
-    runs = [run for name in names for run in _runs_in(name)]
+    runs = _distinct(run for name in names for run in _runs_in(name))
     if len(runs) > comparison.MAX_RUNS:
         raise ConfigError(
             f"{count_of(len(runs), 'run')} are more than a page can compare; pass at most {comparison.MAX_RUNS}."
@@ -71,6 +72,14 @@ def run_command(values: absl_flags.FlagValues) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command and returns its exit code."""
     return app.run(argv, _USAGE, define_flags, run_command)
+
+
+def _distinct(paths: Iterable[str]) -> list[str]:
+    """Returns paths without those that are another spelling of an earlier one."""
+    places: dict[str, str] = {}
+    for path in paths:
+        places.setdefault(place_of(path), path)
+    return list(places.values())
 
 
 def _runs_in(name: str) -> list[str]:

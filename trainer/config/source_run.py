@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
-from trainer.storage import is_remote, locate, parse_path, without_mount
+from trainer.storage import parse_path, place_of, without_mount
 
 _BEST = "best"
 _CHECKPOINT = re.compile(f"{_BEST}|latest|[0-9]{{1,18}}")
@@ -53,11 +53,12 @@ class SourceRun:
 
     def may_be(self, other: "SourceRun") -> bool:
         """Returns whether `other`, the checkpoint of a step, can be the checkpoint that this value has chosen."""
-        return self.path == other.path and (not self.has_step or self.checkpoint == other.checkpoint)
+        is_same_run = place_of(self.path) == place_of(other.path)
+        return is_same_run and (not self.has_step or self.checkpoint == other.checkpoint)
 
     def is_inside(self, folder: str) -> bool:
         """Returns whether the run is in a folder or is the folder itself."""
-        return f"{_place(self.path)}/".startswith(f"{_place(folder)}/")
+        return f"{place_of(self.path)}/".startswith(f"{place_of(folder)}/")
 
 
 def check_source_run(config: TrainConfig) -> None:
@@ -80,9 +81,3 @@ def check_source_run(config: TrainConfig) -> None:
             f"init_from={config.init_from} is in the run's own job_dir={config.job_dir}; omit it to resume that run, "
             "or choose another job_dir for a new one."
         )
-
-
-def _place(path: str) -> str:
-    """Returns a path in a form in which equal places are equal."""
-    path = without_mount(path)
-    return str(locate(path)).rstrip("/") if is_remote(path) else os.path.realpath(parse_path(path)).rstrip("/")

@@ -21,7 +21,7 @@ from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
 from trainer.errors import ConfigError, count_of, quote
 from trainer.registry import did_you_mean
-from trainer.storage import Location, is_remote, locate
+from trainer.storage import Location, is_remote, locate, place_of
 from trainer.storage.local import LocalLocation
 
 _PREPARE_FIRST = "prepare images with python -m trainer prepare --source=IMAGES --out=FOLDER, and give that FOLDER"
@@ -236,6 +236,21 @@ def root_source(name: str) -> str:
     """Returns the dataset without prefixes that a dataset is made from: `digits` for `inverted:tinted:digits`."""
     source = stacked.source_name(name) if name.startswith(stacked.PREFIX) else transforms.split_transform(name)[1]
     return name if source == name else root_source(source)
+
+
+def is_same_dataset(name: str | None, other: str | None) -> bool:
+    """Returns whether two names are the same dataset: equal ones, or two spellings of the path of one folder.
+
+    Raises:
+        ConfigError: If a path is malformed.
+    """
+    if name is None or other is None or name == other:
+        return name == other
+    sources = [root_source(value) for value in (name, other)]
+    prefixes = [value.removesuffix(source) for value, source in zip((name, other), sources, strict=True)]
+    if prefixes[0] != prefixes[1] or any(source in NAMES for source in sources):
+        return False
+    return place_of(sources[0]) == place_of(sources[1])
 
 
 def prepared_folder(name: str) -> Location:

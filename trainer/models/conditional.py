@@ -142,18 +142,6 @@ class ConditionalGAN(GAN):
             labels = tf.cast(labels, tf.float32)
         return self.generate(tf.convert_to_tensor(latents), labels, self.ema_generator, training)
 
-    def predict(self, x: Any, *arguments: Any, **settings: Any) -> Any:
-        """Returns images float [N, H, W, C] for (latents, labels) as `call` takes them, or for batches of such pairs.
-
-        Raises:
-            DataError: If `x` is no such pair, or if a label is no class. In batches, Keras reports wrong labels.
-        """
-        return super().predict(self._check_inputs(x), *arguments, **settings)
-
-    def predict_on_batch(self, x: Any) -> Any:
-        """Returns images for one batch. Its argument and errors are those of `predict`."""
-        return super().predict_on_batch(self._check_inputs(x))
-
     def _check_inputs(self, inputs: Any) -> Any:
         """Returns latents and labels, checked if their values are known, or batches unchanged."""
         is_pair = isinstance(inputs, (tuple, list)) and len(inputs) == 2

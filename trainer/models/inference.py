@@ -34,6 +34,28 @@ class InferenceMixin:
         check_latents(latents, self.latent_size, self.network_latent_size)
         return self.generate(latents, None, self.ema_generator, training)
 
+    def predict(self: Any, x: Any, *arguments: Any, **settings: Any) -> Any:
+        """Returns images float [N, H, W, C] for inputs as `call` takes them, or for batches of them.
+
+        Raises:
+            ConfigError: If the model is not compiled.
+            DataError: If latents have another shape, or the model takes labels, and `x` is no pair of latents and
+                labels or a label is no class. In batches, Keras reports wrong values.
+        """
+        self.require_compiled()
+        return super().predict(self._check_inputs(x), *arguments, **settings)  # type: ignore[misc]
+
+    def predict_on_batch(self: Any, x: Any) -> Any:
+        """Returns images for one batch. Its argument and errors are those of `predict`."""
+        self.require_compiled()
+        return super().predict_on_batch(self._check_inputs(x))  # type: ignore[misc]
+
+    def _check_inputs(self: Any, inputs: Any) -> Any:
+        """Returns inputs, checked if they are an array of latents. Models with another `call` take other inputs."""
+        if hasattr(inputs, "shape") and type(self).call is InferenceMixin.call:
+            check_latents(inputs, self.latent_size, self.network_latent_size)
+        return inputs
+
     @property
     def ema_generator(self: Any) -> keras.Model:
         """The generator for sampling: the EMA of the generator, or the generator itself if there is no EMA."""

@@ -8,11 +8,11 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
-from trainer.errors import DataError
+from trainer.errors import DataError, count_of
 from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
-from trainer.models.validation import check_reaches, names_with_role
+from trainer.models.validation import Shape, check_reaches, names_with_role
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
 
@@ -51,6 +51,7 @@ def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
+    _check_rank(gan, chunk.images.shape)
     check_batch(batch_size, chunk.max_batch_size, num_replicas, "batch_size")
     _check_images(gan, chunk.images.shape[1:], chunk.image_range)
     _set_image_range(gan, chunk.image_range)
@@ -93,9 +94,29 @@ def _check_no_labels(gan: Any, y: Any) -> None:
 
 def _image_rank(gan: Any) -> int | None:
     """Number of dimensions of an image that the networks make; None if it is not known."""
+    shape = _image_shape(gan)
+    return None if shape is None else len(shape)
+
+
+def _image_shape(gan: Any) -> Shape | None:
+    """Shape of an image that the networks make; None if it is not known."""
     names = names_with_role("generator", gan.optimizer_groups["generator"])
     tensors = getattr(gan.networks[names[0]], "outputs", None) if names else None
-    return len(tensors[0].shape) - 1 if tensors else None
+    return tuple(tensors[0].shape[1:]) if tensors else None
+
+
+def _check_rank(gan: Any, shape: tuple[int, ...]) -> None:
+    """Rejects one image in place of several ones, and an axis too many. The shape is that of all images."""
+    expected = _image_shape(gan)
+    if expected is None:
+        return
+    if shape == expected:
+        raise DataError(f"x is one image of shape {shape}; pass several images, as an array [N, H, W, C].")
+    if len(shape) > len(expected) + 1 and shape[-len(expected) :] == expected:
+        raise DataError(
+            f"x has the shape {shape}, but images of shape {expected} are an array of "
+            f"{count_of(len(expected) + 1, 'dimension')}; pass an array [N, H, W, C]."
+        )
 
 
 def _set_image_range(gan: Any, image_range: tuple[float, float]) -> None:

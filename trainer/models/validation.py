@@ -268,7 +268,10 @@ def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
     """Rejects a generator whose images do not have the shape of the data."""
     fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
     if fake == (*real, 1):
-        raise DataError(f"x has images of shape {real}, but the generator makes {fake}; pass x[..., numpy.newaxis].")
+        raise DataError(
+            f"x has images of shape {real}, but the generator makes {fake}; add an axis for the channels: for arrays "
+            "and lists, pass numpy.asarray(x)[..., numpy.newaxis]."
+        )
     if fake[1:] == real:  # Keras's list of several outputs as one tensor
         raise NetworkError(
             f"the generator makes several images of shape {real} for the latents of one image; return a keras.Model "

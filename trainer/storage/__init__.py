@@ -13,6 +13,7 @@ from trainer.storage.resolve import (
     local_path,
     locate,
     parse_path,
+    place_of,
     resolve_mount,
     without_mount,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "parse_path",
     "path_below",
     "paths_below",
+    "place_of",
     "read_json",
     "read_json_lines",
     "resolve_mount",

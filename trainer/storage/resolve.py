@@ -19,6 +19,7 @@ __all__ = [
     "local_path",
     "locate",
     "parse_path",
+    "place_of",
     "resolve_mount",
     "without_mount",
 ]
@@ -131,6 +132,16 @@ def resolve_mount(path: str) -> str:
     """
     resolved = path if is_remote(path) else without_mount(os.path.realpath(path))
     return resolved if is_remote(resolved) else path
+
+
+def place_of(path: str | os.PathLike[str]) -> str:
+    """Returns a path in the form that all spellings of one place have: without links, `.`, and slashes at its end.
+
+    Raises:
+        ConfigError: If the path is malformed; see `parse_path`.
+    """
+    text = without_mount(os.fspath(path))
+    return (str(locate(text)) if is_remote(text) else os.path.realpath(parse_path(text))).rstrip("/")
 
 
 def local_path(path: str | os.PathLike[str], advice: str = "give a local path") -> Path:

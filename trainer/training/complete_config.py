@@ -6,14 +6,15 @@ The functions are called in this order, because each of them needs more than tho
 |---|---|---|
 | `job_dir` and other paths, `classes` | `resolve` | environment of the job, description of the dataset |
 | `steps`, `schedule_images`, `*_every_steps` | `resolve` | number of images of the dataset |
+| `dataset`, `dataset_b` of a run that resumes | `with_stored_datasets` | stored run |
 | `num_chunks`, `metrics`, `num_metric_samples` | `with_machine_settings` | memory and devices of this machine |
 | `init_from` of a run that resumes | `with_stored_source` in `transfer.py` | stored run |
 | `init_from` with the step of its checkpoint | `with_initial_weights` in `run_state.py` | the other run |
 | `precision`, `jit_compile` | `with_compute_settings` in `trainer.models` | networks, processors of all machines |
 
 A run that resumes takes the settings that depend on the machine or on the processors from its stored config.
-`configure` calls `resolve`. `trainer.training.run` then calls `with_run_settings`, which is `with_machine_settings` and
-`with_stored_source`, and the other functions; a dry run calls `complete` instead.
+`configure` calls `resolve`. `trainer.training.run` then calls `with_run_settings`, which is `with_stored_datasets`,
+`with_machine_settings` and `with_stored_source`, and the other functions; a dry run calls `complete` instead.
 """
 
 import logging
@@ -27,6 +28,7 @@ from trainer.config.choices import JitCompile, MetricSuite, Precision
 from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import default_num_chunks, describe, num_examples
 from trainer.data.class_selection import with_class_numbers
+from trainer.data.datasets import is_same_dataset
 from trainer.metrics import inception_weights
 from trainer.models import augment, penalties, traits, with_compute_settings
 from trainer.storage import parse_path, resolve_mount
@@ -70,7 +72,8 @@ def with_run_settings(config: TrainConfig, environment: Environment, stored: Tra
         ConfigError: If two shards do not fit into memory, or `init_from` cannot be used with the other settings.
         DataError, StorageError: If the description of the dataset cannot be read.
     """
-    config = with_stored_source(with_machine_settings(config, environment, stored), stored)
+    config = with_machine_settings(with_stored_datasets(config, stored), environment, stored)
+    config = with_stored_source(config, stored)
     check_source_run(config)
     return config
 
@@ -86,6 +89,19 @@ def complete(config: TrainConfig, environment: Environment) -> TrainConfig:
     config, _ = with_initial_weights(with_run_settings(config, environment))
     info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
     return with_compute_settings(config, **info.model_arguments, can_use_bfloat16=supports_bfloat16())
+
+
+def with_stored_datasets(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
+    """Returns a config with the spelling of the datasets that its run has stored, if it names the same folders.
+
+    Args:
+        config: Config with which the run resumes.
+        stored: Stored config of the run. None: a new run.
+    """
+    for name in ("dataset", "dataset_b") if stored is not None else ():
+        if is_same_dataset(getattr(config, name), getattr(stored, name)):
+            config = config.override(**{name: getattr(stored, name)})
+    return config
 
 
 def with_machine_settings(

@@ -16,7 +16,7 @@ from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
 from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
 from trainer.data.loading import TrainingData, load_training_data
-from trainer.errors import Preempted, TrainerError
+from trainer.errors import Preempted, TrainerError, count_of
 from trainer.logging import log_fields
 from trainer.metrics.suite import Suite
 from trainer.models import GAN, ImageTranslator, from_config, initial_weights, with_compute_settings
@@ -220,7 +220,7 @@ class Run:
             return
         directory, seconds = self._directory, time.monotonic() - self._started
         _logger.info(
-            f"Done: {self._gan.step:,} steps; this command took {seconds:.0f} s.",
+            f"Done: {count_of(self._gan.step, 'step')}; this command took {seconds:.0f} s.",
             extra=log_fields({"seconds": seconds}),
         )
         monitor = monitor_of(self._config)

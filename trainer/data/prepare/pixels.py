@@ -195,7 +195,7 @@ def _has_size(width: int, height: int, target: Target) -> bool:
 def _wrong_size(width: int, height: int, target: Target) -> DataError:
     return DataError(
         f"is {height}×{width}, expected {target.height or 'any'}×{target.width or 'any'}; resize it, or pass "
-        "--image_size=H,W and --resize=crop, fit or stretch to prepare"
+        "--image_size=H,W and --resize=crop, fit or stretch"
     )
 
 
