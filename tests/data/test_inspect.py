@@ -43,6 +43,19 @@ def test_a_dataset_is_described_and_drawn(folder, tmp_path, capsys):
     assert (sheet[2 + 6 : 6 + 6, 2 + 8 : 8 + 8] == IMAGES[4]).all()  # second row, second column: class b's second one
 
 
+@pytest.mark.parametrize(("num_classes", "num_rows"), [(1, 3), (2, 2 + 2), (6, 6)])
+def test_a_contact_sheet_has_several_rows_of_few_classes(num_classes, num_rows, tmp_path):
+    names = [f"class {number}" for number in range(num_classes)]
+    texts = {"name": "toy", "source": "", "license": "", "attribution": ""}
+    write_prepared(tmp_path / "set", IMAGES, np.arange(30) % num_classes, names, **texts)
+    assert inspect(f"--dataset={tmp_path}/set", f"--contact_sheet={tmp_path}/sheet.png") == 0
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (num_rows * 6 + 2, 10 * 8 + 2, 3)
+    tiles = sheet[2:, 2:].reshape(num_rows, 6, 10, 8, 3)[:, :4, :, :6].swapaxes(1, 2)
+    shown = {tile.tobytes() for tile in tiles.reshape(-1, 4, 6, 3)}
+    assert sum(image.tobytes() in shown for image in IMAGES) == 30
+
+
 def test_damage_is_found_with_verify(folder, capsys):
     last = folder / "toy-00002-of-00003.tfrecord"
     last.write_bytes(last.read_bytes()[:-1] + b"x")

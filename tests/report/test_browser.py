@@ -180,6 +180,11 @@ def test_the_table_of_a_comparison_is_sorted_by_buttons(open_page, tmp_path):
         assert order() == expected and heading.get_attribute("aria-sort") == direction
     assert page.locator("#parallel path").count() == 3
     assert page.locator("#parallel path.best").get_attribute("aria-label").startswith("b:")
+    assert page.locator("#parallel > text ~ path").count() == 0  # no line covers a text
+    texts, frame = page.locator("#parallel text"), page.locator("#parallel").bounding_box()
+    boxes = [texts.nth(index).bounding_box() for index in range(texts.count())]
+    assert min(box["x"] for box in boxes) >= frame["x"]
+    assert max(box["x"] + box["width"] for box in boxes) <= frame["x"] + frame["width"]
 
 
 @pytest.mark.parametrize("kind", ["run", "comparison"])

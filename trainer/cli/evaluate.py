@@ -68,7 +68,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("images", None, "Images to measure in place of a run.", flag_values=values)
     absl_flags.DEFINE_string("against", None, "Images to compare with --images.", flag_values=values)
     define_image_size(values, "None: all images must have the same size, which is that of the dataset if there is one.")
-    define_resize(values, None, "None: the method of the dataset, or crop.")
+    define_resize(values, None, "Without the flag: the method of the dataset, or crop.")
     absl_flags.DEFINE_integer(
         "max_bad_images", 0, "Maximum number of unreadable images to skip.", lower_bound=0, flag_values=values
     )

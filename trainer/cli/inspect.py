@@ -16,7 +16,8 @@ _USAGE = """Describes a dataset as JSON: number of images, shape, classes, and s
   {command} --dataset=NAME|DIRECTORY|gs://BUCKET/NAME [--verify] [--contact_sheet=FILE.png]
 """
 _COLUMNS = 10
-_MAX_ROWS = 20
+_MAX_CLASSES = 20
+_ROWS_OF_ALL_CLASSES = 10
 
 
 def define_flags(values: absl_flags.FlagValues) -> None:
@@ -30,7 +31,8 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "contact_sheet",
         None,
-        f"Contact sheet to write: a local or gs:// .png file with {_COLUMNS} images per class.",
+        f"Contact sheet to write: a local or gs:// .png file with about {_COLUMNS * _ROWS_OF_ALL_CLASSES} images, or "
+        f"{_COLUMNS} per class if there are many classes.",
         flag_values=values,
     )
 
@@ -44,12 +46,12 @@ def run_command(values: absl_flags.FlagValues) -> None:
         from trainer.data.loading import open_batches
 
     info, batches = open_batches(values.dataset, None if values.verify else 1)
-    num_rows = 1 if info.condition_names else info.num_classes
-    pixels = _PixelStats(info.image_shape, num_rows)
+    num_classes = 1 if info.condition_names else info.num_classes
+    pixels = _PixelStats(info.image_shape, num_classes)
     height, width, _ = info.image_shape
-    inputs = _PixelStats((height, width, info.input_channels), num_rows) if info.input_channels else None
+    inputs = _PixelStats((height, width, info.input_channels), num_classes) if info.input_channels else None
     for images, labels in batches:
-        if info.condition_names:  # one row
+        if info.condition_names:  # shown like one class
             labels = np.zeros_like(labels)
         pixels.add(images[..., info.input_channels :], labels)
         if inputs is not None:
@@ -98,9 +100,9 @@ def _contact_sheet(parts: Sequence["_PixelStats"]) -> np.ndarray:
     """Returns a grid, uint8 [height, width, C], of the first images of each class.
 
     Args:
-        parts: Images; or inputs and images, which have a row each, one below the other.
+        parts: Images; or inputs and images, whose rows alternate.
     """
-    rows = [np.stack(row) for class_rows in zip(*(part.rows() for part in parts), strict=True) for row in class_rows]
+    rows = [np.stack(row) for part_rows in zip(*(part.rows() for part in parts), strict=True) for row in part_rows]
     if len(parts) > 1:
         rows = [as_color(row) for row in rows]
     return tile(np.concatenate(rows), _COLUMNS)
@@ -119,7 +121,8 @@ class _PixelStats:
         self._sums, self._squares, self._num_images = np.zeros(channels), np.zeros(channels), 0
         self._min, self._max = 255, 0
         self._black_image = np.zeros(image_shape, np.uint8)
-        self._rows: list[list[np.ndarray]] = [[] for _ in range(min(num_classes, _MAX_ROWS))]
+        self._first: list[list[np.ndarray]] = [[] for _ in range(min(num_classes, _MAX_CLASSES))]
+        self._num_shown = _COLUMNS * max(1, _ROWS_OF_ALL_CLASSES // num_classes)
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Adds images uint8 [N, H, W, C] with labels [N]."""
@@ -131,8 +134,8 @@ class _PixelStats:
         self._sums += counts @ values
         self._squares += counts @ values**2
         self._min, self._max = min(self._min, int(images.min())), max(self._max, int(images.max()))
-        for label, row in enumerate(self._rows):
-            row.extend(images[labels == label][: _COLUMNS - len(row)])
+        for label, first in enumerate(self._first):
+            first.extend(images[labels == label][: self._num_shown - len(first)])
 
     def statistics(self) -> dict[str, Any]:
         """Returns mean and standard deviation of each channel, and the range of all values, in [0, 255]."""
@@ -147,5 +150,10 @@ class _PixelStats:
         }
 
     def rows(self) -> list[list[np.ndarray]]:
-        """Returns the first images of each class, uint8 [H, W, C], padded with black images to a row."""
-        return [[*row, *[self._black_image] * (_COLUMNS - len(row))] for row in self._rows]
+        """Returns the first images of each class, uint8 [H, W, C], in rows padded with black images."""
+        rows = []
+        for first in self._first:
+            for start in range(0, max(1, len(first)), _COLUMNS):
+                row = first[start : start + _COLUMNS]
+                rows.append(row + [self._black_image] * (_COLUMNS - len(row)))
+        return rows

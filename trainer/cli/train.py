@@ -14,7 +14,7 @@ _USAGE = f"""Trains a GAN in a run directory, or resumes from the directory's ne
 
   {{command}} --recipe=NAME --job_dir=DIRECTORY [FLAGS]
 
-The recipe sets the default of every flag. Recipes:
+The recipe sets the default of every flag. Without --recipe, it is {TrainConfig().recipe}. Recipes:
 {_RECIPES}
 """
 

@@ -8,6 +8,8 @@ from trainer.report.run_report import RunReport
 
 MAX_RUNS = 500
 """Maximum number of runs in a page."""
+_NEUTRAL_SETTINGS = ("job_dir", "track")
+"""Settings without an effect on the results of a run."""
 
 
 def render(reports: Sequence[RunReport]) -> bytes:
@@ -20,7 +22,8 @@ def _differing(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the settings that differ between the runs: their names, and for each run their values as text by name."""
     tables = [{row["name"]: row["value"] for row in run["settings"]} for run in runs]
     names = dict.fromkeys(name for table in tables for name in table)
-    differing = [name for name in names if name != "job_dir" and len({table.get(name) for table in tables}) > 1]
+    names = {name: None for name in names if name not in _NEUTRAL_SETTINGS}
+    differing = [name for name in names if len({table.get(name) for table in tables}) > 1]
     for run, table in zip(runs, tables, strict=True):
         run["differing"] = {name: table.get(name) for name in differing}
         del run["settings"]

@@ -662,13 +662,16 @@ function parallelCoordinates() {
     return path.length < 2 ? null : shape("path", {d: `M${path.map((point) => point.map((each) => each.toFixed(1)).join(",")).join("L")}`, stroke: color(index),
       "stroke-dasharray": DASHES[index % 8].join(" "), class: index === ranked[0] ? "best" : null, tabindex: 0, role: "img", "aria-label": text}, shape("title", {}, text));
   }).filter(Boolean);
-  const frame = used.flatMap((column, index) => [shape("line", {x1: x(index), x2: x(index), y1: top, y2: top + height}),
-    shape("text", {x: x(index), y: index % 2 ? 34 : 16, "text-anchor": "middle"}, column.text + axes[index].note),
+  const frame = used.map((column, index) => shape("line", {x1: x(index), x2: x(index), y1: top, y2: top + height}));
+  const titlePlace = (index) => index === 0 ? {x: 8, "text-anchor": "start"}
+    : index === used.length - 1 ? {x: width - 8, "text-anchor": "end"} : {x: x(index), "text-anchor": "middle"};
+  const texts = used.flatMap((column, index) => [
+    shape("text", {...titlePlace(index), y: index % 2 ? 34 : 16}, column.text + axes[index].note),
     ...axes[index].ticks.map(([text, fraction]) => shape("text", {x: x(index) + 6, y: y(fraction) + 4}, text))]);
   return [element("p", {class: "muted"}, "Each line is a run; the thick line is the best one. Point at a line, or move to it with the Tab key, to read its values."
     + (numLeftOut ? ` ${numLeftOut} more settings differ; the table has them.` : "")),
     element("div", {class: "parallel scroll", tabindex: 0, role: "region", "aria-label": "Parallel coordinates"},
-      shape("svg", {viewBox: `0 0 ${width} ${top + height + 20}`, width, id: "parallel"}, frame, lines))];
+      shape("svg", {viewBox: `0 0 ${width} ${top + height + 20}`, width, id: "parallel"}, frame, lines, texts))];
 }
 
 function showComparison() {
