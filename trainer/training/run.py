@@ -34,9 +34,8 @@ from trainer.training.complete_config import with_run_settings
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
 from trainer.training.precision import supports_bfloat16
+from trainer.training.run_end import COLLAPSE, EVALUATION
 from trainer.training.run_state import (
-    COLLAPSE,
-    EVALUATION,
     check_machine,
     check_resumable,
     delete_leftovers,
