@@ -105,9 +105,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             print_line(line)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> None:

@@ -93,9 +93,7 @@ def run_command(values: absl_flags.FlagValues, words: Sequence[str]) -> None:
     _ACTIONS[action](JobClient(_endpoint(values, name)), name, values)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, takes_words=True)
+main = app.command(_USAGE, define_flags, run_command, takes_words=True)
 
 
 def _endpoint(values: absl_flags.FlagValues, name: str) -> Endpoint:

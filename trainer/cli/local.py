@@ -131,9 +131,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             runner.run([with_venv(replica) for replica in replicas], _restart_policy(job, values))
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, resumes=True)
+main = app.command(_USAGE, define_flags, run_command, resumes=True)
 
 
 def _plan_replicas(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:

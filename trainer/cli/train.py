@@ -42,6 +42,4 @@ def run_command(values: absl_flags.FlagValues) -> None:
     run.train(config, environment, waits_for_lease=values.wait_for_lease)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, resumes=True)
+main = app.command(_USAGE, define_flags, run_command, resumes=True)
