@@ -5,9 +5,9 @@ import pytest
 from conftest import TINY_MLP
 from refusals import check_refusal
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.errors import ConfigError, NetworkError
 from trainer.training import run as training_run
 from trainer.training.complete_config import complete, resolve

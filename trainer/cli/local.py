@@ -29,7 +29,7 @@ from trainer.cloud.jobs.preflight import check_job
 from trainer.cloud.tuning import study_report, study_runner, trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
-from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE
+from trainer.environment import DEFAULT_METRIC_FILE
 from trainer.errors import ConfigError, JobError, JobStopped
 from trainer.logging import install_handler, print_json, print_line
 from trainer.storage import local_path, locate

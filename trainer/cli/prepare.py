@@ -13,11 +13,11 @@ from absl import flags as absl_flags
 from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags
 from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
 from trainer.cli.progress import ProgressReporter
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import ImageRange, MetricSuite
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import Source, SourceOptions
+from trainer.environment import Environment
 from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.logging import quiet_import
 from trainer.metrics import inception_weights

@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 
 from trainer import signals
 from trainer.cli import app
-from trainer.cloud.vertex.environment import ServingEnvironment
+from trainer.environment import ServingEnvironment
 from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
 from trainer.storage import locate

@@ -5,8 +5,8 @@ import textwrap
 from absl import flags as absl_flags
 
 from trainer.cli import app
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags, recipes
+from trainer.environment import Environment
 from trainer.logging import install_handler, quiet_import
 
 _RECIPES = textwrap.fill(", ".join(recipes.names()), 80, initial_indent="  ", subsequent_indent="  ")

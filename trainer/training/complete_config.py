@@ -21,13 +21,13 @@ import logging
 import tensorflow as tf
 
 from trainer import metrics
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import JitCompile, MetricSuite, Precision
 from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import default_num_chunks, describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.second_dataset import describe_training_data
+from trainer.environment import Environment
 from trainer.metrics import inception_weights
 from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts

@@ -7,11 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, compatibility, recipes
 from trainer.config.choices import StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
+from trainer.environment import Environment
 from trainer.logging import log_fields
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG

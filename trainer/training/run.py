@@ -13,10 +13,10 @@ from trainer import callbacks, metrics, signals
 from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
 from trainer.data.loading import TrainingData, load_training_data
 from trainer.data.second_dataset import describe_training_data
+from trainer.environment import Environment
 from trainer.errors import Preempted, TrainerError
 from trainer.logging import log_fields
 from trainer.metrics.suite import Suite

@@ -5,9 +5,9 @@ import json
 import logging
 from collections.abc import Mapping
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import ModelFormat, Resume
+from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError, StorageError, quote
 from trainer.models import GAN
 from trainer.report.model_card import MODEL_CARD, card_files
