@@ -74,9 +74,7 @@ def act(flag_values: absl_flags.FlagValues) -> None:
         print(f"| {form} | {size:,.0f} | {size / sizes[0]:.2f} | {median / medians[0]:.2f} | {difference:.1f} |")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

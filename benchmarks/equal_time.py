@@ -318,9 +318,7 @@ def _plan(values: absl_flags.FlagValues, out: Path) -> Plan:
     )
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+main = app.command(_USAGE, define, act)
 
 
 if __name__ == "__main__":

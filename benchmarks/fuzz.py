@@ -235,9 +235,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{count_of(num_failures, 'input')} failed; the shortest ones are in {out}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def _job_targets(folder: Path) -> Iterator[Target]:
 
 
 def _environment_targets() -> Iterator[Target]:
-    from trainer.cloud.vertex.environment import Environment
+    from trainer.environment import Environment
 
     pools = {"workerpool0": ["a:1"], "workerpool1": ["b:1", "c:1"]}
     texts = {

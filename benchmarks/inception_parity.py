@@ -221,9 +221,7 @@ def _compare_with_published_number(weights: str) -> None:
         raise TrainerError(f"the distance is {distance:.7f}, expected {_CIFAR10_FID} ± 0.0001.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

@@ -299,9 +299,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{count_of(num_failures, 'check')} failed.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

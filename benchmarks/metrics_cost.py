@@ -64,9 +64,7 @@ def act(flag_values: absl_flags.FlagValues) -> None:
     print(json.dumps(result))
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Row:
     def _recipe_config(self, settings: dict[str, Any]) -> TrainConfig:
         if not recipes.takes_context(self.recipe):
             return recipes.get(self.recipe)
-        from trainer.cloud.vertex.environment import Environment
+        from trainer.environment import Environment
         from trainer.training.configure import create_context  # imports TensorFlow
 
         return recipes.get(self.recipe, create_context(settings, Environment()))

@@ -295,9 +295,7 @@ def act(values: absl_flags.FlagValues) -> None:
         print(f"The time is over; the same command continues with {', '.join(remaining)}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, _USAGE, define, act)
+main = app.command(_USAGE, define, act)
 
 
 if __name__ == "__main__":

@@ -241,9 +241,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{mismatches} jobs ended with other bits than an undisturbed run.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, __doc__ or "", define, act)
+main = app.command(__doc__ or "", define, act)
 
 
 if __name__ == "__main__":

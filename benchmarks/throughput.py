@@ -280,9 +280,7 @@ def act(values: absl_flags.FlagValues) -> None:
         Path(values.json).write_text(json.dumps({"machine": describe_machine(), "cases": results}, indent=1) + "\n")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command; returns its exit code."""
-    return app.run(argv, f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define, act)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_a_run_makes_the_requests_that_the_docs_state(pictures, bucket, proxy):
     assert counts.pop(("write", "events.jsonl")) in range(1, 4)
     assert counts.pop(("write", "report.html")) in range(1, 4)
     assert counts == {
-        ("read", "dataset.json"): 6,
+        ("read", "dataset.json"): 8,
         ("read", "shards"): shards,
         ("list", ""): 2 + checkpoints + deleted + 1 + 1,  # the client reads the bucket if there is no lease
         ("write", "checkpoints"): 3 * checkpoints,

@@ -16,8 +16,8 @@ from refusals import check_command_refusal, check_refusal
 
 from benchmarks import lease as benchmark
 from trainer import task
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.storage import locate, resolve_mount
 from trainer.storage.lease import LEASE, hold

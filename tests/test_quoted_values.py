@@ -11,10 +11,10 @@ from refusals import check_refusal
 
 from trainer import __main__ as commands, data
 from trainer.cli import evaluate, export, generate, inspect, jobs, local, merge, prepare, submit, train
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
 from trainer.data.datasets import embedded_digits_dir
+from trainer.environment import Environment
 from trainer.errors import ConfigError, JobError, TrainerError, count_of, escape, list_some, quote, shorten
 
 VALUES = {

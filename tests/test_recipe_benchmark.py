@@ -15,8 +15,8 @@ from refusals import check_command_refusal, check_refusal
 from benchmarks import recipe_list, recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
 from trainer import task
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
+from trainer.environment import Environment
 from trainer.errors import ConfigError, DivergenceError, TrainerError
 from trainer.storage import RunDirectory
 from trainer.training import complete_config

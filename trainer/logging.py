@@ -16,6 +16,10 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from trainer.errors import escape, escape_lines, shorten
 
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+"""Environment variable with the lowest level of the messages of TensorFlow's libraries."""
+IS_LOG_LEVEL_SET = LOG_LEVEL in os.environ
+"""True if the user has set it. `quiet_import` sets it, too, but this module is always imported before that."""
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -123,7 +127,7 @@ def discard_output() -> None:
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Suppresses the output of TensorFlow's libraries to standard error during an import, unless the import fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(LOG_LEVEL, "3")
     sys.stderr.flush()
     standard_error = os.dup(2)
     with _temporary_file() as captured, _named_temporary_folder():

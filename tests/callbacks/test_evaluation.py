@@ -10,9 +10,9 @@ import pytest
 from conftest import tiny_gan, values_of
 
 from trainer import callbacks, heartbeat
-from trainer.callbacks.evaluation import has_pending_evaluation
 from trainer.training.checkpoint.manifest import state_sha256
 from trainer.training.checkpoint.store import CheckpointStore
+from trainer.training.run_end import has_pending_evaluation
 
 MONITOR = "metric/frechet"
 VALUES = {0: 9.0, 2: 4.0, 4: 8.5, 6: 8.5, 8: 3.0}

@@ -233,11 +233,23 @@ def test_a_package_ignores_the_python_variables(tmp_path):
     assert processes.build_environment(packaged, outer) == {"PYTHONUNBUFFERED": "1", "HOME": "z"}
 
 
-@pytest.mark.parametrize("is_set", [True, False])
-def test_replicas_inherit_the_log_level_only_from_the_user(tmp_path, monkeypatch, is_set):
-    monkeypatch.setattr(processes, "_IS_LOG_LEVEL_SET", is_set)
-    environment = processes.build_environment(replica(tmp_path, ""), {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert ("TF_CPP_MIN_LOG_LEVEL" in environment) == is_set
+_LOG_LEVEL_OF_A_REPLICA = """
+from trainer.logging import quiet_import
+with quiet_import():
+    from trainer.cloud.emulator import processes, replicas
+replica = replicas.Replica(name="w", command=(), environment={}, package_uris=())
+print(processes.build_environment(replica).get("TF_CPP_MIN_LOG_LEVEL"))
+"""
+
+
+@pytest.mark.parametrize("level", [None, "1"])
+def test_replicas_inherit_the_log_level_only_from_the_user(level):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
+    command = [sys.executable, "-c", _LOG_LEVEL_OF_A_REPLICA]
+    assert subprocess.run(command, env=environment, check=True, capture_output=True).stdout.split() == [
+        str(level).encode()
+    ]
 
 
 @pytest.mark.parametrize("no_color", [None, "", "1"])

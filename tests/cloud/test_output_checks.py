@@ -12,6 +12,7 @@ from submissions import RIGHT, check_error, run_submit
 from trainer.cloud.jobs.arguments import parse_args
 from trainer.storage import gcs, locate
 from trainer.storage.lease import hold
+from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.stored_run import config_document
 
@@ -42,13 +43,15 @@ def send(service, bucket, tmp_path, capsys):
     return run
 
 
-def store_run(folder, *args, step=None, exported_at=None):
-    """Writes the files of a run that the checks read: its config, the name of its newest manifest, and its model."""
+def store_run(folder, *args, step=None, exported_at=None, callbacks=None):
+    """Writes the files of a run that the checks read: its config, its newest manifest, and its model."""
     config = parse_args(args, "here").config
     document = config_document(config, RunHistory.start({"config": config.fingerprint}))
     locate(f"{folder}/config.json").write_bytes(document)
     if step is not None:
-        locate(f"{folder}/checkpoints/step-{step:08}/MANIFEST.json").write_bytes(b"{}")
+        fingerprints = {"config": config.fingerprint}
+        manifest = CheckpointManifest(step, {}, "", fingerprints, {}, {}, callbacks=callbacks or {})
+        locate(f"{folder}/checkpoints/step-{step:08}/MANIFEST.json").write_bytes(manifest.to_bytes())
     if exported_at is not None:
         metadata = {"exported_at_step": exported_at, "sha256": {"saved_model.pb": sha256(b"model").hexdigest()}}
         locate(f"{folder}/model/assets.extra/run.json").write_bytes(json.dumps(metadata).encode())
@@ -77,6 +80,46 @@ def test_a_run_without_the_model_of_its_last_step_may_export_it(send, service, b
     assert send("--steps=20")[0] == 0
     assert send("--steps=20", "--noexport_model")[0] == 2
     assert len(service.jobs) == 2
+
+
+def test_a_run_whose_last_evaluation_was_abandoned_may_finish(send, service, bucket):
+    pending = {"evaluation": {"pending_step": 10}}
+    store_run(f"{bucket}/run", STEPS, "--metrics=digits", step=10, callbacks=pending)
+    assert send(STEPS, "--noexport_model")[0] == 0  # metrics=auto keeps the suite of the run
+    assert send(STEPS, "--noexport_model", "--metrics=none")[0] == 2
+    store_run(f"{bucket}/run", STEPS, "--metrics=digits", step=10)
+    assert send(STEPS, "--noexport_model")[0] == 2
+    assert len(service.jobs) == 1
+
+
+def test_a_run_that_stopped_because_it_collapsed_is_refused(send, service, bucket):
+    args = (STEPS, "--metrics=digits", "--stop_on_collapse")
+    store_run(f"{bucket}/run", *args, step=4, exported_at=4, callbacks={"collapse": {"is_collapsed": 1.0}})
+    code, _, error = send(*args)
+    assert code == 2 and not service.requests
+    check_error(error, f"{bucket}/run", "step 4", "collapse", "--nostop_on_collapse")
+    assert send(STEPS, "--metrics=digits", "--nostop_on_collapse")[0] == 0
+
+
+def test_a_run_keeps_the_checkpoint_that_it_began_with(send, service, bucket):
+    store_run(f"{bucket}/run", STEPS, f"--init_from={bucket}/first@40", step=4)
+    assert send(STEPS, f"--init_from={bucket}/first")[0] == 0
+    assert send(STEPS)[0] == 0
+    code, _, error = send(STEPS, f"--init_from={bucket}/second")
+    assert code == 2 and len(service.jobs) == 2
+    check_error(error, f"init_from={bucket}/first@40", f"init_from={bucket}/second")
+
+
+def test_a_model_that_a_job_also_copies_elsewhere_may_be_exported_again(send, bucket):
+    store_run(f"{bucket}/other", STEPS, step=10, exported_at=10)
+    assert send(STEPS, f"--job_dir={bucket}/other")[0] == 0  # {bucket}/run/model is missing
+    assert send(STEPS, f"--job_dir={bucket}/other", folder=f"{bucket}/other")[0] == 2
+
+
+def test_a_damaged_manifest_is_skipped(send, bucket):
+    store_run(f"{bucket}/run", STEPS, step=10, exported_at=10)
+    locate(f"{bucket}/run/checkpoints/step-00000010/MANIFEST.json").write_bytes(b"{}")
+    assert send(STEPS)[0] == 0
 
 
 def test_files_of_a_run_that_ended_early_are_no_obstacle(send, bucket):

@@ -11,7 +11,7 @@ from specs import CONTAINER, JOB, PACKAGE, POOL, changed
 
 from trainer.cloud.emulator.replicas import free_ports, num_replicas, plan, without_packages
 from trainer.cloud.jobs import job_spec
-from trainer.cloud.vertex.environment import Environment
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 
 L4 = {"machineType": "g2-standard-24", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}

@@ -5,8 +5,8 @@ from absl import flags as absl_flags
 from conftest import tiny_gan
 from refusals import check_refusal
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags, recipes
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.models import MODELS, ConditionalGAN, from_config
 from trainer.models.fastgan import FastGAN

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.models import GAN, ConditionalGAN, CycleGAN, from_config, losses
 from trainer.models.step_plan import step_plan
 from trainer.training import complete_config

@@ -17,7 +17,6 @@ from conftest import tiny_config, tiny_gan
 from PIL import Image
 from refusals import Refusal, check_refusal
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.data import describe
 from trainer.data.loading import load
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
@@ -25,6 +24,7 @@ from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_reader import read_prepared
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
 from trainer.training.complete_config import resolve

@@ -19,7 +19,6 @@ from refusals import check_refusal
 
 from trainer import __main__ as commands
 from trainer.cli import filter_flags, shard_flags
-from trainer.cloud.vertex.environment import Environment
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
 from trainer.data.loading import load
 from trainer.data.prepare import convert, estimate, replica_watch, shard_commit
@@ -27,6 +26,7 @@ from trainer.data.prepare.convert import ConversionOptions
 from trainer.data.prepare.shard_commit import REJECTED_NAME
 from trainer.data.prepare.sharding import MAX_SHARDS, Part, shard_bounds
 from trainer.data.prepare.sources import open_source
+from trainer.environment import Environment
 from trainer.errors import ConfigError, DataError
 from trainer.storage import lease, locate
 from trainer.storage.documents import MAX_DOCUMENT_BYTES

@@ -9,9 +9,9 @@ from hostile import is_clean
 from refusals import check_refusal
 
 from trainer.cloud.tuning import trial_store
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.data.dataset_spec import read_dataset_spec
+from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError, DataError, DocumentError, StorageError, TrainerError
 from trainer.storage import RunDirectory, documents, locate, parse_json, read_json, read_json_lines
 from trainer.storage.local import LocalLocation

@@ -29,10 +29,10 @@ from trainer.cli import (
 )
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.yaml_file import read_yaml
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data import loading
 from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.environment import Environment
 from trainer.errors import ConfigError, TrainerError
 from trainer.metrics.digits_classifier import DigitsClassifier
 from trainer.report.run_report import RunReport

@@ -10,9 +10,9 @@ from bucket_runs import run
 from refusals import check_command_refusal, check_refusal
 
 from trainer import task
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import recipes
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.storage import locate
 from trainer.training import configure as configuring, gpu_memory

@@ -15,7 +15,7 @@ from conftest import TINY_MLP, tiny_config
 
 from trainer import task
 from trainer.callbacks import watchdog
-from trainer.cloud.vertex.environment import Environment
+from trainer.environment import Environment
 from trainer.errors import ExitCode
 from trainer.training import run as training_run
 from trainer.training.configure import configure

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import tiny_config, uncompiled_gan
 from refusals import check_refusal
 
-from trainer.cloud.vertex.environment import Environment
+from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.distributed import consensus, strategy

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from trainer import metrics
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.metrics import inception_weights
 from trainer.training.complete_config import with_machine_settings
 from trainer.training.distributed.cluster import parse_cluster

@@ -13,8 +13,8 @@ from keras import layers
 from refusals import check_refusal
 from test_step import train
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, recipes
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
 from trainer.models.factory import MODELS, create_gan

@@ -11,6 +11,7 @@ from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.logging import log_fields
 from trainer.metrics.collapse import CollapseRule
+from trainer.training.run_end import IS_COLLAPSED
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class CollapseAlarm(keras.callbacks.Callback):
             f"untrained {self._monitor}": self._rule.untrained,
             f"num_bad {self._monitor}": float(self._rule.num_bad),
             f"peak {self._recall}": self._rule.peak,
-            "is_collapsed": float(self._is_collapsed),
+            IS_COLLAPSED: float(self._is_collapsed),
         }
         return {name: value for name, value in state.items() if math.isfinite(value)}
 
@@ -59,7 +60,7 @@ class CollapseAlarm(keras.callbacks.Callback):
         self._rule.untrained = state.get(f"untrained {self._monitor}", math.inf)
         self._rule.num_bad = int(state.get(f"num_bad {self._monitor}", 0))
         self._rule.peak = state.get(f"peak {self._recall}", 0.0)
-        self._is_collapsed = bool(state.get("is_collapsed", 0.0))
+        self._is_collapsed = bool(state.get(IS_COLLAPSED, 0.0))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         values = numbers(logs or {})

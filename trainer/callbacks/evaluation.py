@@ -14,10 +14,9 @@ from trainer.metrics.extraction import values_of_first_process
 from trainer.stopwatch import Activity
 from trainer.training.distributed import consensus
 from trainer.training.distributed.strategy import spans_machines
+from trainer.training.run_end import PENDING_STEP
 
 _logger = logging.getLogger(__name__)
-
-_PENDING_STEP = "pending_step"
 
 
 class EvaluationMetrics(Protocol):
@@ -63,11 +62,11 @@ class Evaluation(Periodic):
 
     def get_state(self) -> dict[str, float]:
         """Returns `pending_step`, the step whose evaluation began and did not end, if there is one."""
-        return {} if self._pending_step is None else {_PENDING_STEP: self._pending_step}
+        return {} if self._pending_step is None else {PENDING_STEP: self._pending_step}
 
     def set_state(self, state: Mapping[str, float]) -> None:
         """Continues from the result of `get_state`. An empty state is that of a new run."""
-        self._pending_step = int(state[_PENDING_STEP]) if _PENDING_STEP in state else None
+        self._pending_step = int(state[PENDING_STEP]) if PENDING_STEP in state else None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if spans_machines(self._strategy):
@@ -100,11 +99,6 @@ class Evaluation(Periodic):
             logs.update({f"metric/{name}": value for name, value in values.items()})
         if self._strategy.extended.should_save_summary:  # once per job
             _logger.info(f"Step {step}: {describe(values)}.", extra=log_fields({"step": step, **values}))
-
-
-def has_pending_evaluation(state: Mapping[str, float], step: int) -> bool:
-    """Returns whether the evaluation of `step` is pending in the state of an `Evaluation`."""
-    return state.get(_PENDING_STEP) == step
 
 
 def describe(values: Mapping[str, float]) -> str:

@@ -1,5 +1,6 @@
 """Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
+import functools
 import logging
 import math
 import os
@@ -76,6 +77,25 @@ def _check_parent(flag: str, location: LocalLocation) -> None:
         raise ConfigError(f"--{flag}={location} is in a folder that does not exist; create {folder} first.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"--{flag}={location} is in a folder that is not writable; give another one.")
+
+
+def command(
+    usage: str,
+    define_flags: Callable[[flags.FlagValues], None],
+    run_command: Callable[..., None],
+    *,
+    resumes: bool = False,
+    takes_words: bool = False,
+) -> Callable[[Sequence[str]], int]:
+    """Returns the `main` function of a command: it takes a command line, and returns the exit code. See `run`."""
+    return functools.partial(
+        run,
+        usage=usage,
+        define_flags=define_flags,
+        run_command=run_command,
+        resumes=resumes,
+        takes_words=takes_words,
+    )
 
 
 def run(

@@ -17,6 +17,7 @@ from trainer.cloud.jobs import output_checks
 from trainer.cloud.jobs.overrides import new_job_id
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.models import ModelClient, Resource
+from trainer.cloud.vertex.resource_name import number_of
 from trainer.errors import ConfigError, DataError, DocumentError, Interrupted, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, print_line, quiet_import
 from trainer.storage import Location, check_json, documents, is_remote, locate, parse_json, parse_path, scratch_folder
@@ -131,9 +132,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         _collect(client, job, out)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _check_flags(values: absl_flags.FlagValues, service: Endpoint) -> None:
@@ -267,7 +266,7 @@ def _check_instances(resource: Resource, name: str, instances: Sequence[dict[str
 
 def _command(client: ModelClient, job: Resource, out: Location) -> str:
     endpoint = client.endpoint
-    number = job.name.rpartition("/")[2]
+    number = number_of(job.name)
     out_flag = shlex.quote(f"--out={out}")
     return f"python -m trainer batch --job={number} {out_flag} --project={endpoint.project} --region={endpoint.region}"
 

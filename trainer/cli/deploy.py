@@ -16,6 +16,7 @@ from trainer.cli import app, serving_flags
 from trainer.cloud.jobs.overrides import parse_labels
 from trainer.cloud.jobs.service_rules import check_labels, is_image
 from trainer.cloud.vertex.models import ModelClient, Resource
+from trainer.cloud.vertex.resource_name import number_of
 from trainer.errors import ConfigError, Interrupted, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, quiet_import
 from trainer.storage import RunDirectory, is_remote, locate, parse_path
@@ -103,9 +104,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         _deploy(client, name, target, deployment, model, undeploys_others=values.undeploy_others)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> str:
@@ -242,7 +241,7 @@ def _deploy(
         raise Interrupted(
             f"interrupted; the deployment to {endpoint.name} continues and is billed; see it in the console."
         ) from None
-    region, number = client.endpoint.region, endpoint.name.rpartition("/")[2]
+    region, number = client.endpoint.region, number_of(endpoint.name)
     undeploy = f"gcloud ai endpoints undeploy-model {number} --region={region} --deployed-model-id="
     try:
         _test(client, endpoint, model)

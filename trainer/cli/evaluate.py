@@ -105,9 +105,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             print_line(line)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _check_flags(values: absl_flags.FlagValues) -> None:
@@ -133,8 +131,8 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
     """Restores the generator of a run, and loads its training data."""
     with quiet_import():
         from trainer import metrics
-        from trainer.cloud.vertex.environment import Environment
         from trainer.data.loading import load_training_data
+        from trainer.environment import Environment
         from trainer.models import traits
         from trainer.training import restore
         from trainer.training.complete_config import with_machine_settings
@@ -159,10 +157,10 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     """Reads the images of both sources."""
     with quiet_import():
         from trainer import metrics
-        from trainer.cloud.vertex.environment import Environment
         from trainer.data.compared_images import read_compared_sets
         from trainer.data.datasets import describe
         from trainer.data.loading import load_training_data
+        from trainer.environment import Environment
         from trainer.training.complete_config import with_machine_settings
         from trainer.training.stored_images import StoredImages
 

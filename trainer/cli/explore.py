@@ -45,6 +45,4 @@ def run_command(values: absl_flags.FlagValues) -> None:
         server.finish()
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)

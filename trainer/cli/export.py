@@ -89,6 +89,4 @@ def run_command(values: absl_flags.FlagValues) -> None:
     print_line(f"Wrote the generator at step {manifest.step} to {out}. Its images {comparison}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)

@@ -77,9 +77,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     print_line(f"Wrote {written} of the generator at step {manifest.step} to {out}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _parse_labels(text: str | None, config: TrainConfig, gan: "GAN") -> list[Any] | None:

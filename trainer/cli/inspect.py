@@ -61,9 +61,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     print_json(_description(info, pixels, inputs, values.verify))
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _description(

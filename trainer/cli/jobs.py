@@ -12,6 +12,7 @@ from trainer.cloud.vertex import follow
 from trainer.cloud.vertex.client import JobClient
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.logs import SEVERITIES, JobLog
+from trainer.cloud.vertex.resource_name import ResourceName, number_of
 from trainer.errors import ConfigError, JobError, count_of, escape, quote
 from trainer.logging import log_fields, print_json, print_line
 from trainer.registry import check_known
@@ -93,24 +94,21 @@ def run_command(values: absl_flags.FlagValues, words: Sequence[str]) -> None:
     _ACTIONS[action](JobClient(_endpoint(values, name)), name, values)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, takes_words=True)
+main = app.command(_USAGE, define_flags, run_command, takes_words=True)
 
 
 def _endpoint(values: absl_flags.FlagValues, name: str) -> Endpoint:
     """Returns the endpoint of the project and region in a resource name, or else in the flags."""
-    parts = name.split("/")
-    is_resource_name = len(parts) == 6 and (parts[0], parts[2]) == ("projects", "locations")
-    if "/" in name and not is_resource_name:
+    resource = ResourceName.parse(name)
+    if "/" in name and resource is None:
         raise ConfigError(
             f"{quote(name)} is not the name of a job; give its number, or projects/PROJECT/locations/REGION/customJobs/"
             "NUMBER."
         )
     project: str | None
     region: str | None
-    if is_resource_name:
-        _, project, _, region, *_ = parts
+    if resource is not None:
+        project, region = resource.project, resource.region
     else:
         project, region = variables.project_and_region(values.project, values.region)
     alternative = "give the resource name of the job" if name else ""
@@ -121,7 +119,7 @@ def _list(jobs: JobClient, name: str, values: absl_flags.FlagValues) -> None:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for job in jobs.list(values.limit, values.filter or ""):
         labels = ",".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
-        cells = job.name.rpartition("/")[2], job.display_name, job.kind.label, job.state, job.create_time, labels
+        cells = number_of(job.name), job.display_name, job.kind.label, job.state, job.create_time, labels
         rows.append(tuple(map(escape, cells)))  # others may have named the job
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:

@@ -29,7 +29,7 @@ from trainer.cloud.jobs.preflight import check_job
 from trainer.cloud.tuning import study_report, study_runner, trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
-from trainer.cloud.vertex.environment import DEFAULT_METRIC_FILE
+from trainer.environment import DEFAULT_METRIC_FILE
 from trainer.errors import ConfigError, JobError, JobStopped
 from trainer.logging import install_handler, print_json, print_line
 from trainer.storage import local_path, locate
@@ -131,9 +131,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
             runner.run([with_venv(replica) for replica in replicas], _restart_policy(job, values))
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, resumes=True)
+main = app.command(_USAGE, define_flags, run_command, resumes=True)
 
 
 def _plan_replicas(job: JobSpec, gpus: Sequence[str] | None = None, trial: Trial | None = None) -> tuple[Replica, ...]:

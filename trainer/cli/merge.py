@@ -62,9 +62,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     _logger.info(f"To train: python -m trainer.task {training_flags} {paths}")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _warn_if_separate(plan: "MergePlan") -> None:

@@ -14,10 +14,10 @@ from absl import flags as absl_flags
 from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags, statistics_flags
 from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
 from trainer.cli.progress import ProgressReporter
-from trainer.cloud.vertex.environment import Environment
 from trainer.config.choices import ImageRange
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import Source, SourceOptions
+from trainer.environment import Environment
 from trainer.errors import count_of
 from trainer.logging import quiet_import
 from trainer.storage import locate, parse_path
@@ -171,9 +171,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     _logger.info(f"To train: python -m trainer.task {training_flags} {job_dir}")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,9 +69,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     print_line(f"Wrote the report of {count_of(len(runs), 'run')} to {out}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _distinct(paths: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ from absl import flags as absl_flags
 
 from trainer import signals
 from trainer.cli import app
-from trainer.cloud.vertex.environment import ServingEnvironment
+from trainer.environment import ServingEnvironment
 from trainer.errors import ConfigError, quote
 from trainer.logging import quiet_import
 from trainer.storage import locate
@@ -107,6 +107,4 @@ def run_command(values: absl_flags.FlagValues) -> None:
                 _logger.warning(f"Requests were not answered within --grace_secs={values.grace_secs:g}.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)

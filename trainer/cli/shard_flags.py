@@ -4,8 +4,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.data.prepare.sharding import MAX_SHARDS, Part
+from trainer.environment import Environment
 from trainer.errors import ConfigError, quote
 
 _MAX_REPLICAS = 10_000

@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cloud.vertex.environment import Environment
+from trainer.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
 from trainer.errors import ConfigError, DataError, count_of, quote

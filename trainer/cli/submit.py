@@ -118,9 +118,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     regions.send(clients, request.kind, request.body, waits=values.wait, prices=prices)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 def _variable_flags(values: absl_flags.FlagValues) -> dict[str, str | None]:

@@ -5,8 +5,8 @@ import textwrap
 from absl import flags as absl_flags
 
 from trainer.cli import app
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags, recipes
+from trainer.environment import Environment
 from trainer.logging import install_handler, quiet_import
 
 _RECIPES = textwrap.fill(", ".join(recipes.names()), 80, initial_indent="  ", subsequent_indent="  ")
@@ -42,6 +42,4 @@ def run_command(values: absl_flags.FlagValues) -> None:
     run.train(config, environment, waits_for_lease=values.wait_for_lease)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code."""
-    return app.run(argv, _USAGE, define_flags, run_command, resumes=True)
+main = app.command(_USAGE, define_flags, run_command, resumes=True)

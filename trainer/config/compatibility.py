@@ -123,7 +123,7 @@ def describe_settings_without_effect(
         *others: Configs whose values pass, such as that of the recipe.
     """
     clauses = {
-        name: f"{name}={getattr(config, name)} has no effect without {need}"
+        name: no_effect(f"{name}={getattr(config, name)}", need)
         for settings, need, is_met in _NEEDS
         if not is_met(config)
         for name in settings
@@ -131,6 +131,16 @@ def describe_settings_without_effect(
         if not any(other is not None and getattr(config, name) == getattr(other, name) for other in others)
     }
     return list(clauses.values())
+
+
+def no_effect(setting: str, need: str) -> str:
+    """Returns a clause about a setting and its value, such as `beta_1=0.5`, that has no effect without another one."""
+    return f"{setting} has no effect without {need}"
+
+
+def no_effect_error(clause: str) -> ConfigError:
+    """Returns the error for a clause of `no_effect`."""
+    return ConfigError(f"{clause}; omit it, or set both.")
 
 
 def check_metrics(config: TrainConfig, traits: Traits | None = None) -> None:

@@ -31,6 +31,7 @@ from trainer.data.datasets import (
 )
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
+from trainer.data.second_dataset import check_second_dataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
 from trainer.errors import ConfigError, DataError, count_of
@@ -211,11 +212,7 @@ def load_training_data(config: TrainConfig) -> TrainingData:
         data = TrainingData(arrays.images, arrays.labels, arrays.info, len(arrays.images), fingerprints, source)
         return _with_held_out_pairs(_with_condition_fingerprint(data), config)
     arrays_b = load(config.dataset_b, None, config.padding, config.cache_mib)
-    if arrays_b.info.input_channels:
-        raise ConfigError(
-            f"dataset_b={config.dataset_b} has pairs of images, and {config.dataset} has none; give two datasets "
-            "without pairs, or two with pairs for --recipe=pix2pix."
-        )
+    check_second_dataset(config, arrays.info, arrays_b.info)
     fingerprints = {"data": arrays.fingerprint, "data_b": arrays_b.fingerprint}
     smaller_size = min(len(arrays.images), len(arrays_b.images))
     return TrainingData(arrays.images, arrays_b.images, arrays.info, smaller_size, fingerprints, source)
@@ -234,23 +231,14 @@ def _with_held_out_pairs(data: TrainingData, config: TrainConfig) -> TrainingDat
     """Adds the pairs of the second dataset, if there is one.
 
     Raises:
-        ConfigError: If its shapes are not those of the training pairs.
+        ConfigError: If it has no pairs, or its shapes are not those of the training pairs.
     """
     if config.dataset_b is None:
         return data
     held_out = load(config.dataset_b, None, config.padding, config.cache_mib)
-    if (held_out.info.input_channels, held_out.info.image_shape) != (data.info.input_channels, data.info.image_shape):
-        raise ConfigError(
-            f"dataset_b={config.dataset_b} has {_describe_pairs(held_out.info)}, but {config.dataset} has "
-            f"{_describe_pairs(data.info)}; prepare both with the same --image_size, --channels and --input_channels."
-        )
+    check_second_dataset(config, data.info, held_out.info)
     fingerprints = data.fingerprints | {"data_b": held_out.fingerprint}
     return dataclasses.replace(data, fingerprints=fingerprints, held_out=held_out.images)
-
-
-def _describe_pairs(info: DatasetInfo) -> str:
-    size = "×".join(map(str, info.image_shape))
-    return f"images of {size} with inputs of {count_of(info.input_channels, 'channel')}"
 
 
 def _source_fingerprint(config: TrainConfig, files: str) -> str:

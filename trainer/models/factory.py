@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -137,8 +137,9 @@ def with_compute_settings(
     can_use_bfloat16: bool,
     **facts: Any,
 ) -> TrainConfig:
-    """Replaces `precision=auto` and `jit_compile=auto` by what is fastest.
+    """Checks that the networks of a config can be built, and replaces `precision=auto` and `jit_compile=auto`.
 
+    The networks are built without memory for weights. The values that replace `auto` are those that train fastest.
     Networks without convolutions take XLA and float32: they are faster with XLA, which makes bfloat16 no faster. A
     model or an architecture that is not one of this package takes float32, because its code may expect that.
 
@@ -152,17 +153,16 @@ def with_compute_settings(
     Raises:
         ConfigError: If the networks cannot be built.
     """
+    with without_weights():
+        gan = create_gan(config, image_shape, num_classes, **facts)
+        convolves = has_convolutions(gan.get_networks().values())
     changes: dict[str, str] = {}
-    if config.precision == Precision.AUTO or config.jit_compile == JitCompile.AUTO:
-        with without_weights():
-            gan = create_gan(config, image_shape, num_classes, **facts)
-            convolves = has_convolutions(gan.get_networks().values())
-        if config.jit_compile == JitCompile.AUTO:
-            changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
-        if config.precision == Precision.AUTO:
-            is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
-            is_fast = convolves and can_use_bfloat16 and is_own
-            changes["precision"] = Precision.BFLOAT16 if is_fast else Precision.FLOAT32
+    if config.jit_compile == JitCompile.AUTO:
+        changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
+    if config.precision == Precision.AUTO:
+        is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
+        is_fast = convolves and can_use_bfloat16 and is_own
+        changes["precision"] = Precision.BFLOAT16 if is_fast else Precision.FLOAT32
     return config.override(**changes)
 
 
@@ -205,8 +205,7 @@ def create_gan(
     model_traits = traits(config)
     check_architecture(config, model_traits)
     check_pairs(config, takes_pairs=model_traits.takes_pairs, input_channels=input_channels)
-    for option in config.model_options:
-        check_known(f"option of model {config.model}", option, model_options(config.model))
+    check_model_options(config.model, config.model_options)
     labels: dict[str, Any] = {}
     if issubclass(kind, ConditionalGAN) and not kind.labels_are_codes:
         check_labels(config, num_classes)
@@ -246,6 +245,17 @@ def model_options(name: str) -> list[str]:
     """Returns the names of a model's options."""
     common = {*_arguments(GAN), "num_classes", "classes", "conditions", "class_counts"}
     return [option for option in _arguments(MODELS[name]) if option not in common]
+
+
+def check_model_options(name: str, options: Iterable[str]) -> None:
+    """Checks that a model has options of these names.
+
+    Raises:
+        ConfigError: If the model or an option is unknown. The message suggests the closest name.
+    """
+    known_options = model_options(name)
+    for option in options:
+        check_known(f"option of model {name}", option, known_options)
 
 
 def _arguments(kind: type[GAN]) -> list[str]:

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config.choices import Precision
+from trainer.config.compatibility import no_effect, no_effect_error
 from trainer.config.fields import check_choice
 from trainer.errors import ConfigError, DataError, NetworkError, quote
 from trainer.models.losses import AdversarialLoss
@@ -80,7 +81,7 @@ def check_no_effect(need: str, **arguments: tuple[Any, Any]) -> None:
         is_plain = value is None or isinstance(value, (bool, int, float, str))
         if not is_plain or value != default:
             received = f"={quote(value)}" if is_plain else f" of type {type(value).__name__}"
-            raise ConfigError(f"{name}{received} has no effect without {need}; omit it, or set both.")
+            raise no_effect_error(no_effect(f"{name}{received}", need))
 
 
 def input_shapes(network: keras.layers.Layer) -> list[Shape]:

@@ -4,7 +4,7 @@ import enum
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import keras
@@ -122,6 +122,17 @@ def default_options(name: str) -> dict[str, Any]:
     return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
 
 
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Checks that an architecture has options of these names.
+
+    Raises:
+        ConfigError: If the architecture or an option is unknown. The message suggests the closest name.
+    """
+    known_options = list(default_options(name))
+    for option in options:
+        check_known(f"option of architecture {name}", option, known_options)
+
+
 def build(
     name: str,
     image_shape: tuple[int, int, int],
@@ -144,9 +155,7 @@ def build(
         ConfigError: If the architecture or an option is unknown, in which case the message suggests the closest name,
             or if one of the package's own architectures cannot be built with the options.
     """
-    known_options = list(default_options(name))
-    for option in options:
-        check_known(f"option of architecture {name}", option, known_options)
+    check_options(name, options)
     function = _ARCHITECTURES[name]
     if not options or is_custom(name):
         return function(image_shape, latent_dim, condition_size, output_activation, **options)

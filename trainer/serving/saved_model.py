@@ -250,6 +250,15 @@ def read_metadata(folder: Location) -> dict[str, int]:
     return metadata if is_intact else {}
 
 
+def was_exported_at(step: int, folder: Location) -> bool:
+    """Returns whether a folder has a complete model that was exported when its run had taken `step` steps.
+
+    Raises:
+        StorageError: If a file cannot be read.
+    """
+    return read_metadata(folder).get(EXPORTED_AT) == step
+
+
 def publish(folder: Path, to: Location, last: str = SAVED_MODEL) -> None:
     """Copies a model. It deletes the `last` file of a previous model first, and writes the new one last.
 

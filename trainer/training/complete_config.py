@@ -22,15 +22,17 @@ import logging
 import tensorflow as tf
 
 from trainer import metrics
-from trainer.cloud.vertex.environment import Environment
-from trainer.config import TrainConfig, compatibility
+from trainer.config import TrainConfig
 from trainer.config.choices import JitCompile, MetricSuite, Precision
 from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import default_num_chunks, describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.datasets import is_same_dataset
+from trainer.data.second_dataset import describe_training_data
+from trainer.environment import Environment
 from trainer.metrics import inception_weights
-from trainer.models import augment, penalties, traits, with_compute_settings
+from trainer.models import with_compute_settings
+from trainer.models.part_checks import check_parts
 from trainer.storage import parse_path, resolve_mount
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import with_initial_weights
@@ -40,16 +42,12 @@ _logger = logging.getLogger(__name__)
 
 
 def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
-    """Checks all of a config that needs neither data nor devices, and fills in the settings that were left open.
+    """Checks all of a config that needs neither networks nor devices, and fills in the settings that were left open.
 
     Raises:
-        ConfigError: If a name is unknown, or settings do not fit each other or the data.
+        ConfigError: If a name or an option is unknown, or settings do not fit each other or the data.
     """
-    for name in config.penalties:
-        penalties.check_name(name)
-    if config.augment is not None:
-        augment.check_name(config.augment)
-    compatibility.check(config, traits(config))
+    check_parts(config)
     config = config.without_mounts()
     job_dir = environment.job_dir if config.job_dir is None else parse_path(config.job_dir)
     config = config.override(job_dir=job_dir and resolve_mount(job_dir))
@@ -83,11 +81,12 @@ def complete(config: TrainConfig, environment: Environment) -> TrainConfig:
 
     Raises:
         CheckpointError: If that run cannot be used.
-        ConfigError: If the networks cannot be built, or two shards do not fit into memory.
+        ConfigError: If the networks cannot be built, the two datasets do not fit each other, or two shards do not fit
+            into memory.
         DataError, StorageError: If the description of the dataset cannot be read.
     """
     config, _ = with_initial_weights(with_run_settings(config, environment))
-    info = describe(config.dataset, config.padding).with_classes(config.class_numbers)
+    info = describe_training_data(config)
     return with_compute_settings(config, **info.model_arguments, can_use_bfloat16=supports_bfloat16())
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, compatibility, recipes
 from trainer.config.choices import StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
-from trainer.errors import ConfigError
+from trainer.environment import Environment
 from trainer.logging import log_fields
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG
@@ -128,7 +127,7 @@ def _check_effects(
     accepted = base, TrainConfig(), _read_stored(config)
     for clause in compatibility.describe_settings_without_effect(config, settings, *accepted):
         if environment.metric_file is None:
-            raise ConfigError(f"{clause}; omit it, or set both.")
+            raise compatibility.no_effect_error(clause)
         _logger.warning(f"{clause}; vary it only in trials that have both.")
 
 

@@ -13,9 +13,10 @@ from trainer import callbacks, metrics, signals
 from trainer.callbacks.checkpoint import StatefulCallback
 from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, check_batch, recipes
 from trainer.data.loading import TrainingData, load_training_data
+from trainer.data.second_dataset import describe_training_data
+from trainer.environment import Environment
 from trainer.errors import Preempted, TrainerError, count_of
 from trainer.logging import log_fields
 from trainer.metrics.suite import Suite
@@ -33,9 +34,8 @@ from trainer.training.complete_config import with_run_settings
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
 from trainer.training.precision import supports_bfloat16
+from trainer.training.run_end import COLLAPSE, EVALUATION
 from trainer.training.run_state import (
-    COLLAPSE,
-    EVALUATION,
     check_machine,
     check_resumable,
     delete_leftovers,
@@ -135,11 +135,12 @@ class Run:
         return is_pending or is_interrupted(self._gan, self._config.steps or 0)
 
     def prepare(self) -> None:
-        """Finds the weights for metrics, creates the strategy, loads the data, and builds and compiles the GAN."""
+        """Finds the weights for metrics, checks the networks, loads the data, and builds and compiles the GAN."""
         config = self._config
         metrics.find_weights(config.metrics, config.inception_weights)  # fails before it takes time
         callbacks.check_trackers(config.track if self._environment.writes else ())
         self._strategy = strategies.create(config, self._environment.cluster)
+        self._config = config = self._with_checked_networks(config)
         self._extractor = (
             metrics.get_extractor(config.metrics, config.inception_weights) if config.has_metrics else None
         )
@@ -149,8 +150,6 @@ class Run:
             self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
         self._fingerprints |= source_fingerprint(self._weights, self._manifest)
         info = self._data.info
-        can_use_bfloat16 = self._can_use_bfloat16()
-        self._config = config = with_compute_settings(config, **info.model_arguments, can_use_bfloat16=can_use_bfloat16)
         self._history = resumed_history(config, self._stored, self._manifest, self._fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)
         with self._strategy.scope():
@@ -252,12 +251,13 @@ class Run:
             step = self._gan.step if hasattr(self, "_gan") else 0
             abort(f"another machine was lost at or after step {step} ({type(error).__name__})")
 
-    def _can_use_bfloat16(self) -> bool:
-        """Returns whether bfloat16 is fast on all machines, which may have different processors."""
-        is_fast = supports_bfloat16()
-        if not self._is_distributed:
-            return is_fast
-        return min(consensus.gather_per_replica(self._strategy, int(is_fast))) > 0
+    def _with_checked_networks(self, config: TrainConfig) -> TrainConfig:
+        """Checks the networks before the data is loaded, which may take long, and chooses the compute settings."""
+        is_fast = supports_bfloat16()  # the machines may have different processors
+        if self._is_distributed:
+            is_fast = min(consensus.gather_per_replica(self._strategy, int(is_fast))) > 0
+        facts = describe_training_data(config).model_arguments
+        return with_compute_settings(config, **facts, can_use_bfloat16=is_fast)
 
     def _fit_and_write(self) -> None:
         directory = self._directory

@@ -5,10 +5,9 @@ import json
 import logging
 from collections.abc import Mapping
 
-from trainer.callbacks.evaluation import has_pending_evaluation
-from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig
 from trainer.config.choices import ModelFormat, Resume
+from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError, StorageError, quote
 from trainer.models import GAN
 from trainer.report.model_card import MODEL_CARD, card_files
@@ -21,6 +20,7 @@ from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
+from trainer.training.run_end import describe_changes, describe_end, is_finished
 from trainer.training.stored_run import StoredRun, monitor_of
 from trainer.training.transfer import InitialWeights
 
@@ -30,8 +30,6 @@ _EVALUATION_SETTINGS = (
     *("metrics", "num_metric_samples", "inception_score"),
     *("evaluate_every_steps", "stop_on_collapse"),
 )
-COLLAPSE, EVALUATION = "collapse", "evaluation"
-"""Names of the states of `CollapseAlarm` and `Evaluation` in checkpoints."""
 
 
 def shared_fingerprint(config: TrainConfig) -> str:
@@ -78,7 +76,7 @@ def check_resumable(
     """
     if stored is None and config.resume != Resume.NEVER:
         return None  # checkpoints without a config are resumed if their fingerprints match
-    history = RunHistory() if stored is None else _known_history(config, stored.history)
+    history = RunHistory() if stored is None else stored.known_history(config)
     checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
     step = max(checkpoints.steps(), default=None)
     if stored is not None:
@@ -166,7 +164,7 @@ def resumed_history(
     fingerprints = {"config": config.fingerprint, **data_fingerprints}
     if manifest is None or stored is None:
         return RunHistory.start(fingerprints)
-    history, step = _known_history(config, stored.history), manifest.step
+    history, step = stored.known_history(config), manifest.step
     previous = {**manifest.fingerprints, **history.after(step)}
     changed = [name for name, value in fingerprints.items() if previous.get(name, value) != value]
     # If only the fingerprint of equal settings has changed, this version has more settings than the one that stored it.
@@ -181,12 +179,6 @@ def resumed_history(
     return history.resumed(step, fingerprints)
 
 
-def _known_history(config: TrainConfig, history: RunHistory) -> RunHistory:
-    """Returns the stored history; an empty one if a run of version 0.1.0, which records no changes, may change."""
-    is_recorded = "data" in history.after(0)
-    return RunHistory() if config.allow_config_change and not is_recorded else history
-
-
 def is_complete(
     config: TrainConfig, directory: RunDirectory, environment: Environment, manifest: CheckpointManifest
 ) -> bool:
@@ -198,10 +190,10 @@ def is_complete(
         environment: Environment of the job.
         manifest: Manifest that `check_resumable` returned.
     """
-    if not _is_finished(manifest, config):
+    if not is_finished(manifest, config):
         return False
     if has_model(manifest.step, config, directory, environment):
-        _logger.info(f"The run in {directory.name} {_describe_end(manifest, config)}")
+        _logger.info(f"The run in {directory.name} {describe_end(manifest, config)}.")
         return True
     _logger.info(
         f"The run in {directory.name} is at step {manifest.step}, but its model is missing or damaged; exporting it."
@@ -239,31 +231,6 @@ def delete_leftovers(directory: RunDirectory, stored: StoredRun, step: int) -> N
         _logger.info(f"Deleted files of older checkpoints in {directory.name} that a killed process has left.")
 
 
-def _is_finished(manifest: CheckpointManifest, config: TrainConfig) -> bool:
-    """Returns whether a run whose newest checkpoint has this manifest takes no more steps.
-
-    It has taken all steps, or its generator has collapsed and `config.stop_on_collapse` is True; and SIGTERM has not
-    abandoned the evaluation of its last step.
-    """
-    if config.has_metrics and has_pending_evaluation(manifest.callbacks.get(EVALUATION, {}), manifest.step):
-        return False
-    return manifest.step >= (config.steps or 0) or (config.stop_on_collapse and _is_collapsed(manifest))
-
-
-def _describe_end(manifest: CheckpointManifest, config: TrainConfig) -> str:
-    """Returns the end of a sentence about a finished run, with what to do to continue it."""
-    if manifest.step >= (config.steps or 0):
-        return f"is finished at step {manifest.step}; specify more --steps to continue it."
-    return (
-        f"stopped at step {manifest.step} of {config.steps} because its generator collapsed; pass "
-        "--nostop_on_collapse to continue it."
-    )
-
-
-def _is_collapsed(manifest: CheckpointManifest) -> bool:
-    return bool(manifest.callbacks.get(COLLAPSE, {}).get("is_collapsed"))
-
-
 def has_model(step: int, config: TrainConfig, directory: RunDirectory, environment: Environment) -> bool:
     """Returns whether a finished run, whose newest checkpoint is of `step`, has exported its model.
 
@@ -272,7 +239,7 @@ def has_model(step: int, config: TrainConfig, directory: RunDirectory, environme
     if not config.export_model:
         return True
     destinations = [LocalLocation(directory.model), *directory.model_destinations(environment.model_dir)]
-    return all(saved_model.read_metadata(place).get(saved_model.EXPORTED_AT) == step for place in destinations)
+    return all(saved_model.was_exported_at(step, place) for place in destinations)
 
 
 def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]:
@@ -292,15 +259,13 @@ def model_card(gan: GAN, directory: RunDirectory, step: int) -> dict[str, bytes]
 
 def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDirectory) -> None:
     requested, existing = config.identity, stored.identity
-    changed = [
-        f"{name}={existing[name]}, not {name}={value}" for name, value in requested.items() if existing[name] != value
-    ]
+    changed = describe_changes(requested, existing)
     if not changed or config.allow_config_change:
         return
     schedule_images = existing["schedule_images"]
     is_changed = schedule_images not in (None, requested["schedule_images"])
     advice = f" (--schedule_images={schedule_images} keeps its schedules)" if is_changed else ""
     raise CheckpointError(
-        f"job_dir={directory.name} contains a run with {'; '.join(changed)}. Use the settings of that run{advice}, "
+        f"job_dir={directory.name} contains a run with {changed}. Use the settings of that run{advice}, "
         "another job_dir, or --allow_config_change to resume it anyway."
     )

@@ -38,6 +38,14 @@ class StoredRun(NamedTuple):
     config: TrainConfig
     history: RunHistory
 
+    def known_history(self, config: TrainConfig) -> RunHistory:
+        """Returns the history for a config that continues the run.
+
+        It is empty for a run of version 0.1.0, which records no changes, if `config` allows them.
+        """
+        is_recorded = "data" in self.history.after(0)
+        return RunHistory() if config.allow_config_change and not is_recorded else self.history
+
 
 def stored_config(directory: RunDirectory) -> TrainConfig | None:
     """Returns the stored config of a run; None if the directory has no run.

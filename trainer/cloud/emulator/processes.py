@@ -13,14 +13,12 @@ from typing import Any
 
 from trainer.cloud.emulator.replicas import Replica
 from trainer.errors import DocumentError
-from trainer.logging import discard_output, is_terminal, to_rfc3339
+from trainer.logging import IS_LOG_LEVEL_SET, LOG_LEVEL, discard_output, is_terminal, to_rfc3339
 from trainer.storage import documents, parse_json
 
 _JOB_PREFIXES = ("AIP_", "CLOUD_ML_")
 _CLUSTER_VARIABLES = ("TF_CONFIG", "CLUSTER_SPEC")
 _PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_IS_LOG_LEVEL_SET = _LOG_LEVEL in os.environ  # by the user: `trainer.logging.quiet_import` sets it later
 _COLORS = (36, 33, 32, 35, 34, 31)
 _LAST_LINES_SECS = 1.0
 _output_lock = threading.Lock()
@@ -49,7 +47,7 @@ def build_environment(replica: Replica, environ: Mapping[str, str] = os.environ)
     excluded = (
         *_CLUSTER_VARIABLES,
         *(_PYTHON_VARIABLES if replica.package_uris else ()),
-        *(() if _IS_LOG_LEVEL_SET else (_LOG_LEVEL,)),
+        *(() if IS_LOG_LEVEL_SET else (LOG_LEVEL,)),
     )
     inherited = {
         name: value for name, value in environ.items() if name not in excluded and not name.startswith(_JOB_PREFIXES)

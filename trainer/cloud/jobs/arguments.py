@@ -74,7 +74,7 @@ def _check_effects(parsed: ParsedArgs) -> None:
     accepted = TrainConfig(), None if recipes.takes_context(recipe) else recipes.get(recipe)
     clauses = compatibility.describe_settings_without_effect(parsed.config, parsed.flags, *accepted)
     if clauses:
-        raise ConfigError(f"{clauses[0]}; omit it, or set both.")
+        raise compatibility.no_effect_error(clauses[0])
 
 
 def parse_args(args: Sequence[str], path: str) -> ParsedArgs:

@@ -1,38 +1,25 @@
 """Checks of a config against the registries of models, networks and losses. Importing this module loads TensorFlow."""
 
-from trainer import metrics, networks
-from trainer.config import TrainConfig, compatibility
+from trainer import metrics
+from trainer.config import TrainConfig
 from trainer.config.source_run import check_source_run
 from trainer.data.datasets import root_source
-from trainer.models import GAN, MODELS, ConditionalGAN, Pix2Pix, augment, factory, losses, penalties
-from trainer.registry import check_known
+from trainer.models import GAN, MODELS, ConditionalGAN, Pix2Pix
+from trainer.models.part_checks import check_parts
 from trainer.storage import parse_path
 
 
 def check_config(config: TrainConfig) -> None:
-    """Checks that every name and option of a config is registered, and that its settings fit each other.
+    """Checks the paths of a config, and its names, options and settings as the trainer does.
 
     Raises:
-        ConfigError: If a name or an option is unknown, or two settings do not fit each other.
+        ConfigError: If a path is malformed, a name or an option is unknown, or two settings do not fit each other.
     """
     for path in (config.job_dir, root_source(config.dataset), config.dataset_b and root_source(config.dataset_b)):
         if path is not None:
             parse_path(path)
     check_source_run(config)
-    losses.check_name(config.loss)
-    networks.check_name(config.architecture)
-    MODELS.check_name(config.model)
-    for penalty in config.penalties:
-        penalties.check_name(penalty)
-    if config.augment is not None:
-        augment.check_name(config.augment)
-    compatibility.check(config, factory.traits(config))
-    architecture_options = networks.default_options(config.architecture)
-    for option in config.architecture_options:
-        check_known(f"option of architecture {config.architecture}", option, architecture_options)
-    model_options = factory.model_options(config.model)
-    for option in config.model_options:
-        check_known(f"option of model {config.model}", option, model_options)
+    check_parts(config)
 
 
 def needs_labels(model: str) -> bool:

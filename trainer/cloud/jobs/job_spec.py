@@ -19,7 +19,7 @@ from trainer.cloud.jobs.study_spec import StudySpec, parse_study
 from trainer.cloud.jobs.variables import expand
 from trainer.cloud.jobs.worker_pools import Pool, parse_pools, parse_uri
 from trainer.cloud.jobs.yaml_file import read_yaml
-from trainer.cloud.vertex.environment import without_slash
+from trainer.environment import without_slash
 from trainer.errors import ConfigError
 from trainer.registry import nearest_name
 

@@ -17,7 +17,8 @@ from trainer.errors import ConfigError, MissingError, StorageError, list_some, q
 from trainer.logging import quiet_import
 from trainer.storage import Location, RunDirectory, is_remote, locate, run_directory, without_mount
 from trainer.storage.lease import LEASE, describe_owner
-from trainer.training.checkpoint.remote_checkpoints import RemoteCheckpoints
+from trainer.training.checkpoint.committed import CommittedCheckpoints
+from trainer.training.run_end import describe_changes, describe_end, is_finished
 from trainer.training.stored_run import stored_run
 
 _logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ _PERMISSIONS = tuple(f"storage.objects.{verb}" for verb in ("list", "get", "crea
 _TRIAL = re.compile(r"([1-9]\d{0,8})/.*")
 _MACHINE_CHOICES = (None, "auto")
 """Values that the machines replace by their own choice."""
+_END = "metrics", "stop_on_collapse", "export_model"
+"""Settings, besides the steps, that decide whether a run has ended."""
 
 
 def check_buckets(job: JobFile, pools: Sequence[TrainerPool]) -> None:
@@ -102,7 +105,8 @@ def _check_folder(folder: str, job: JobFile, pools: Sequence[TrainerPool], accou
             f"new folder, such as --base_output_dir={folder}/{JOB_ID}, in which {JOB_ID} becomes a new ID."
         )
     if isinstance(job, JobSpec) and run_directory.CONFIG in names:
-        _check_run(folder, pools[0].args.config, _known_settings(pools[0]))
+        model_dir = job.base_output_uri and f"{job.base_output_uri}/{run_directory.MODEL}"
+        _check_run(folder, model_dir, pools[0].args.config, _known_settings(pools[0]))
         return
     foreign = [name for name in names if not run_directory.is_early_file(name)]
     if foreign:
@@ -142,43 +146,71 @@ def _check_permissions(location: Location, account: str | None) -> None:
     )
 
 
-def _check_run(folder: str, config: TrainConfig, known: Collection[str]) -> None:
-    """Rejects a run that the job would not resume: one of other settings, and one that is finished."""
+def _check_run(folder: str, model_dir: str | None, config: TrainConfig, known: Collection[str]) -> None:
+    """Rejects a run that the job would not resume: one of other settings, and one that is finished.
+
+    Args:
+        folder: Run directory in a bucket.
+        model_dir: Folder of the job for the model; None if there is no such folder.
+        config: Config of the job.
+        known: Names of the settings of the job that are known.
+    """
     directory = RunDirectory(folder)
     with directory.open(only=[run_directory.CONFIG]):
         stored = stored_run(directory)
-    if stored is None:
-        return
-    expected, actual = _comparable(stored.config), _comparable(config)
-    changed = [
-        f"{name}={expected[name]}, not {name}={actual[name]}"
-        for name in expected
-        if name in known and actual[name] not in _MACHINE_CHOICES and actual[name] != expected[name]
-    ]
+        if stored is None:
+            return
+        with quiet_import():
+            from trainer.training.transfer import with_stored_source
+        config = with_stored_source(config, stored.config)
+        _check_settings(folder, config, stored.config, known)
+        history, remote = stored.known_history(config), directory.remote_checkpoints
+        checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=remote)
+        step = max(checkpoints.steps(), default=None)
+        if step is None:
+            return
+        if config.resume == Resume.NEVER:
+            raise ConfigError(
+                f"{folder} has a run at step {step}, but the args have --resume=never; give another folder."
+            )
+        manifest = checkpoints.newest_manifest()
+        config = _with_stored_end(config, stored.config, known)
+        if manifest is None or not is_finished(manifest, config):
+            return
+        if config.export_model and not _has_model(manifest.step, directory.model_destinations(model_dir)):
+            return
+    raise ConfigError(
+        f"{folder} has a run that {describe_end(manifest, config)}, or give another folder, with --base_output_dir or "
+        "in the file."
+    )
+
+
+def _check_settings(folder: str, config: TrainConfig, stored: TrainConfig, known: Collection[str]) -> None:
+    """Rejects a run with other settings than those of the job that are known."""
+    requested = {
+        name: value for name, value in _comparable(config).items() if name in known and value not in _MACHINE_CHOICES
+    }
+    changed = describe_changes(requested, _comparable(stored))
     if changed and not config.allow_config_change:
         raise ConfigError(
-            f"{folder} has a run with {'; '.join(changed)}; use the settings of that run, another folder, or "
+            f"{folder} has a run with {changed}; use the settings of that run, another folder, or "
             "--allow_config_change to resume it anyway."
         )
-    step = max(RemoteCheckpoints(locate(folder) / run_directory.CHECKPOINTS).steps, default=None)
-    if step is None:
-        return
-    if config.resume == Resume.NEVER:
-        raise ConfigError(f"{folder} has a run at step {step}, but the args have --resume=never; give another folder.")
-    steps = config.steps if "steps" in known or "epochs" in known else stored.config.steps
-    if steps is not None and step >= steps and (not config.export_model or _has_model(folder, step)):
-        raise ConfigError(
-            f"{folder} has a run that is finished at step {step}; pass more --steps to continue it, or give another "
-            "folder, with --base_output_dir or in the file."
-        )
 
 
-def _has_model(folder: str, step: int) -> bool:
-    """Returns whether a run has exported its model at a step, as the trainer checks it."""
+def _with_stored_end(config: TrainConfig, stored: TrainConfig, known: Collection[str]) -> TrainConfig:
+    """Returns a config with the stored values of settings that decide whether a run has ended and are not known."""
+    names = [name for name in _END if name not in known or getattr(config, name) in _MACHINE_CHOICES]
+    if not {"steps", "epochs"} & {*known}:
+        names.append("steps")
+    return config.override(**{name: getattr(stored, name) for name in names})
+
+
+def _has_model(step: int, destinations: Sequence[Location]) -> bool:
+    """Returns whether a run has exported its model at a step to every destination, as the trainer checks it."""
     with quiet_import():
         from trainer.serving import saved_model
-    metadata = saved_model.read_metadata(locate(folder) / run_directory.MODEL)
-    return metadata.get(saved_model.EXPORTED_AT) == step
+    return all(saved_model.was_exported_at(step, place) for place in destinations)
 
 
 def _known_settings(pool: TrainerPool) -> set[str]:

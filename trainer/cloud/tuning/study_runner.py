@@ -16,7 +16,7 @@ from trainer.cloud.tuning import trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_report import Study
 from trainer.cloud.tuning.trial_store import Measurement, TrialRecord
-from trainer.cloud.vertex.environment import without_slash
+from trainer.environment import without_slash
 from trainer.errors import ConfigError, TrainerError
 from trainer.logging import to_rfc3339
 from trainer.storage import is_remote, locate, parse_path, path_below, scratch_folder

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.cloud.vertex import sdk
 from trainer.cloud.vertex.api_errors import translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
+from trainer.cloud.vertex.resource_name import ResourceName, number_of
 from trainer.errors import ConfigError, JobError, status_of
 
 _MAX_PAGE_SIZE = 100
@@ -76,9 +77,14 @@ class Job:
 
 
 def console_url(name: str) -> str:
-    """Returns the URL of a job's page in the Google Cloud console."""
-    _, project, _, region, _, job_id = name.split("/")
-    return f"https://console.cloud.google.com/ai/platform/locations/{region}/training/{job_id}?project={project}"
+    """Returns the URL of a job's page in the Google Cloud console.
+
+    Args:
+        name: Full name of the job, as the service returns it.
+    """
+    job = ResourceName.parse(name)
+    assert job is not None
+    return f"https://console.cloud.google.com/ai/platform/locations/{job.region}/training/{job.number}?project={job.project}"
 
 
 class JobClient:
@@ -152,7 +158,7 @@ class JobClient:
         if job.has_ended:
             raise JobError(f"{job.name} has already ended ({job.state}), so it cannot be canceled; choose another job.")
         with translate_errors(self.endpoint, job_name=name):
-            self._call("cancel", job.kind, {"name": self._resource_name(job.kind, name.rpartition("/")[2])})
+            self._call("cancel", job.kind, {"name": self._resource_name(job.kind, number_of(name))})
         return job
 
     def _get(self, kind: JobKind, job_id: str) -> Job:
@@ -184,11 +190,13 @@ def _to_job(message: Any, kind: JobKind) -> Job:
 
 def _parse_name(name: str) -> tuple[tuple[JobKind, ...], str]:
     """Returns the kinds that a job of this name may have, and its ID."""
-    collection, job_id = (["", *name.split("/")])[-2:]
-    kinds = KINDS if "/" not in name else tuple(kind for kind in KINDS if kind.collection == collection)
-    if not kinds or not re.fullmatch(r"[\w-]+", job_id):
+    if re.fullmatch(r"[\w-]+", name):
+        return KINDS, name
+    resource = ResourceName.parse(name)
+    kinds = tuple(kind for kind in KINDS if resource is not None and kind.collection == resource.collection)
+    if resource is None or not kinds:
         raise ConfigError(
             f"{name!r} is not the name of a job; give its number, or "
             "projects/PROJECT/locations/REGION/customJobs/NUMBER."
         )
-    return kinds, job_id
+    return kinds, resource.number

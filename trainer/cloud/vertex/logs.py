@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.cloud.vertex.api_errors import is_transient, translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
+from trainer.cloud.vertex.resource_name import number_of
 from trainer.errors import ConfigError, JobError, quote
 
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
@@ -57,7 +58,7 @@ class JobLog:
         from google.auth.transport.requests import AuthorizedSession
 
         self._endpoint = endpoint
-        self._conditions = [f'resource.type="ml_job" AND resource.labels.job_id="{name.rpartition("/")[2]}"']
+        self._conditions = [f'resource.type="ml_job" AND resource.labels.job_id="{number_of(name)}"']
         if task_name is not None:
             if not re.fullmatch(r"[\w-]+", task_name):
                 raise ConfigError(f"--task_name={quote(task_name)} is not a replica; give one such as workerpool0-0.")

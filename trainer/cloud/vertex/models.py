@@ -13,6 +13,7 @@ from trainer.cloud.vertex import sdk
 from trainer.cloud.vertex.api_errors import TRY_AGAIN, translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.polling import poll
+from trainer.cloud.vertex.resource_name import ResourceName, number_of
 from trainer.errors import ConfigError, JobError, quote
 
 _PREDICT_SECS = 120.0
@@ -176,15 +177,15 @@ class ModelClient:
         if len(answers) > 1:
             raise ConfigError(
                 f"{len(answers)} {kind}s in {self.endpoint.parent} have the display name {quote(name)}; give the "
-                f"number of one of them instead, such as {answers[0].name.rpartition('/')[2]}."
+                f"number of one of them instead, such as {number_of(answers[0].name)}."
             )
         return next((Resource(answer.name, sdk.to_json(answer)) for answer in answers), None)
 
     def _resource_name(self, collection: str, name: str) -> str:
         """Returns a full resource name for a number or a full name of this project and region."""
         full_name = name if "/" in name else f"{self.endpoint.parent}/{collection}/{name}"
-        parts = full_name.split("/")
-        if len(parts) != 6 or parts[3:5] != [self.endpoint.region, collection] or not re.fullmatch(r"[\w-]+", parts[5]):
+        resource = ResourceName.parse(full_name)
+        if resource is None or (resource.region, resource.collection) != (self.endpoint.region, collection):
             raise ConfigError(
                 f"{quote(name)} is not a name in {collection}; give its number, or "
                 f"{self.endpoint.parent}/{collection}/NUMBER."

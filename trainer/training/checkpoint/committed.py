@@ -74,6 +74,17 @@ class CommittedCheckpoints:
             )
         return manifest, problems
 
+    def newest_manifest(self) -> CheckpointManifest | None:
+        """Returns the manifest of the newest checkpoint of this run, whose files are not verified; None without one.
+
+        Raises:
+            StorageError: If a manifest cannot be read.
+        """
+        for step in reversed(self.steps()):
+            if (manifest := self._own_manifests([step]).get(step)) is not None:
+                return manifest
+        return None
+
     def find_best(self) -> tuple[CheckpointManifest | None, tuple[str, ...]]:
         """Finds the valid checkpoint with the smallest value of the metric `best`.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from refusals import check_refusal
 
-from trainer.cloud.vertex.environment import Environment
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.storage import without_mount
 
