@@ -37,7 +37,7 @@ class TuningReport(keras.callbacks.Callback):
     Args:
         path: Path of the file. A resumed trial appends to it.
         trial: Name of the trial.
-        suite: Suite of the metrics, one of `trainer.metrics.NAMES`. None: the names have no protocol.
+        suite: Suite of the metrics, one of `trainer.metrics.names()`. None: the names have no protocol.
         num_samples: Number of fake images of the suite. None: its default number.
 
     Raises:

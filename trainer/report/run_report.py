@@ -232,7 +232,7 @@ def _text(value: object) -> str:
 def _monitor_of(config: Mapping[str, Any]) -> str | None:
     """Returns the name of the scalar that selects the best checkpoint; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
+    if suite not in metrics.names() or not isinstance(num_samples, int | None):
         return None
     return f"{_METRIC}{metrics.monitor_name(suite, num_samples)}"
 
@@ -240,7 +240,7 @@ def _monitor_of(config: Mapping[str, Any]) -> str | None:
 def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
     """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
+    if suite not in metrics.names() or not isinstance(num_samples, int | None):
         return None
     return metrics.goals(suite).get(metrics.without_protocol(name.removeprefix(_METRIC), suite, num_samples))
 
