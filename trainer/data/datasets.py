@@ -7,7 +7,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,23 +115,40 @@ class DatasetInfo:
         return dataclasses.replace(self, class_counts=counts)
 
 
+class KerasDataset(NamedTuple):
+    """The training split of a dataset that keras.datasets downloads."""
+
+    info: DatasetInfo
+    cache: str
+    """Path of the downloaded files, for messages."""
+
+
 _KERAS_DATASETS = (
-    DatasetInfo("mnist", (28, 28, 1), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _DIGIT_NAMES),
-    DatasetInfo(
-        "fashion_mnist",
-        (28, 28, 1),
-        (6000,) * 10,
-        ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    KerasDataset(
+        DatasetInfo("mnist", (28, 28, 1), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _DIGIT_NAMES),
+        cache="~/.keras/datasets/mnist.npz",
     ),
-    DatasetInfo(
-        "cifar10",
-        (32, 32, 3),
-        (5000,) * 10,
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    KerasDataset(
+        DatasetInfo(
+            "fashion_mnist",
+            (28, 28, 1),
+            (6000,) * 10,
+            ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        ),
+        cache="~/.keras/datasets/fashion-mnist/ (four *-ubyte.gz files)",
+    ),
+    KerasDataset(
+        DatasetInfo(
+            "cifar10",
+            (32, 32, 3),
+            (5000,) * 10,
+            ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        ),
+        cache="~/.keras/datasets/cifar-10-batches-py-target_archive (the file cifar-10-python.tar.gz)",
     ),
 )
-KERAS_DATASETS = {info.name: info for info in _KERAS_DATASETS}
-"""Training splits that keras.datasets downloads, by name."""
+KERAS_DATASETS = {dataset.info.name: dataset for dataset in _KERAS_DATASETS}
+"""Datasets that keras.datasets downloads, by name."""
 NAMES = ("digits", *KERAS_DATASETS, "stacked:digits", "stacked:mnist")
 """Names that `describe` accepts, besides folders of prepared datasets. `stacked:` is a prefix for any dataset of gray
 images in 10 classes, `inverted:` for any dataset, `tinted:` for any dataset of gray images, and `gray_to_color:` for
@@ -275,7 +292,7 @@ def _describe(name: str, spec: DatasetSpec | None) -> DatasetInfo:
         input_channels = transforms.INPUT_CHANNELS.get(transform, info.input_channels)
         return dataclasses.replace(info, name=name, image_shape=shape, input_channels=input_channels)
     if name in KERAS_DATASETS:
-        return KERAS_DATASETS[name]
+        return KERAS_DATASETS[name].info
     spec = spec or read_dataset_spec(prepared_folder(name))
     return DatasetInfo(
         spec.name,

@@ -21,6 +21,7 @@ from trainer.data.dataset_spec import DatasetSpec, Shard, fingerprint_of
 from trainer.data.datasets import (
     KERAS_DATASETS,
     DatasetInfo,
+    KerasDataset,
     dataset_name,
     describe,
     is_prepared,
@@ -34,12 +35,6 @@ from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
 from trainer.errors import ConfigError, DataError, count_of
-
-_KERAS_CACHE = {
-    "mnist": "~/.keras/datasets/mnist.npz",
-    "fashion_mnist": "~/.keras/datasets/fashion-mnist/ (four *-ubyte.gz files)",
-    "cifar10": "~/.keras/datasets/cifar-10-batches-py-target_archive (the file cifar-10-python.tar.gz)",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -320,14 +315,14 @@ def _load_arrays(
     return images, labels
 
 
-def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
-    dataset = getattr(keras.datasets, info.name)
+def _load_from_keras(dataset: KerasDataset) -> tuple[np.ndarray, np.ndarray]:
+    info = dataset.info
     try:
-        (images, labels), _ = dataset.load_data()
+        (images, labels), _ = getattr(keras.datasets, info.name).load_data()
     except Exception as error:  # keras.utils.get_file raises bare Exception when a download fails
         raise DataError(
             f"{info.name} could not be downloaded or read by keras.datasets ({error}); copy it to "
-            f"{_KERAS_CACHE[info.name]}, or use --dataset=digits, which needs no download."
+            f"{dataset.cache}, or use --dataset=digits, which needs no download."
         ) from error
     images = images.reshape(-1, *info.image_shape)
     labels = labels.reshape(-1).astype(np.int32)
@@ -335,6 +330,6 @@ def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     if counts != info.class_counts:
         raise DataError(
             f"{info.name} has {list(counts)} images per class, expected {list(info.class_counts)}; "
-            f"delete {_KERAS_CACHE[info.name]} and download it again."
+            f"delete {dataset.cache} and download it again."
         )
     return images, labels
