@@ -17,7 +17,8 @@ from trainer.cloud.vertex.environment import Environment
 from trainer.config import TrainConfig, recipes
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
-from trainer.models.factory import MODELS, create_gan
+from trainer.models.factory import create_gan
+from trainer.models.registry import MODELS
 from trainer.models.validation import has_convolutions
 from trainer.networks import registry
 from trainer.storage import RunDirectory

@@ -94,8 +94,7 @@ class Settings:
 
     model: str = setting(
         "gan",
-        "Model, which defines the networks and the phases of a step: gan, conditional, acgan, infogan, cyclegan, "
-        "pix2pix, fastgan, stylegan2, stylegan2_conditional, or the name of a registered model.",
+        "Name of the model, which defines the networks and the phases of a step, such as gan or conditional.",
     )
     model_options: Mapping[str, Any] = setting(
         {}, 'Options of the model as a JSON object, such as {"cycle_weight": 10}.'
