@@ -76,7 +76,8 @@ def register_suite(
         num_real_images: Largest number of real images of a domain. None: as many as there are fake images.
 
     Raises:
-        ConfigError: If `monitor` is not one of `minimized`, or both numbers are None.
+        ConfigError: If `monitor` is not one of `minimized`, both numbers are None, or the name is that of a suite of
+            this package.
     """
     if monitor not in minimized:
         raise ConfigError(f"monitor={monitor} of metric suite {name} is not in minimized={minimized}; add it.")
@@ -93,7 +94,7 @@ def register_suite(
             num_samples=num_samples,
             num_real_images=num_real_images,
         )
-        SUITES.add(name, entry)
+        SUITES.add(name, entry, source=suite)
         return suite
 
     return register
