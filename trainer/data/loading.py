@@ -15,8 +15,9 @@ import keras
 import numpy as np
 
 from trainer.config import TrainConfig
+from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check_number
-from trainer.data import stacked, transforms
+from trainer.data import stacked
 from trainer.data.dataset_spec import DatasetSpec, Shard, fingerprint_of
 from trainer.data.datasets import (
     KERAS_DATASETS,
@@ -34,6 +35,7 @@ from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
+from trainer.data.transforms import TRANSFORMS
 from trainer.errors import ConfigError, DataError, count_of
 
 
@@ -299,13 +301,13 @@ def _load_arrays(
     name: str, classes: tuple[int, ...] | None, padding: int, files: ShardCache | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images and labels that `load` returns, from opened files."""
-    if name.startswith(stacked.PREFIX):
-        images, labels = _load_arrays(stacked.source_name(name), None, padding, files)
+    prefix, source = split_prefix(name)
+    if prefix == DatasetPrefix.STACKED:
+        images, labels = _load_arrays(source, None, padding, files)
         return stacked.stack(images, labels, classes)
-    transform, source = transforms.split_transform(name)
-    if transform:
+    if prefix is not None:
         images, labels = _load_arrays(source, classes, padding, files)
-        return transforms.TRANSFORMS[transform](images), labels
+        return TRANSFORMS[prefix].function(images), labels
     images, labels = _load_from_keras(KERAS_DATASETS[name]) if files is None else read_prepared(files)
     if classes is not None:
         is_selected = np.isin(labels, classes)
