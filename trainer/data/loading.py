@@ -33,7 +33,7 @@ from trainer.data.datasets import (
 )
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
-from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
+from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
 from trainer.data.transforms import TRANSFORMS
 from trainer.errors import ConfigError, DataError, count_of
@@ -64,7 +64,7 @@ def load(
     name: str | os.PathLike[str],
     classes: Iterable[int] | None = None,
     padding: int = 0,
-    cache_mib: float = DEFAULT_CACHE_MIB,
+    cache_mib: float = TrainConfig.cache_mib,
 ) -> Arrays:
     """Loads a dataset: the embedded digits, a prepared dataset, the training split of a dataset of Keras, or a
     stacked or transformed dataset made from one of these.
@@ -111,7 +111,7 @@ def open_batches(
         ConfigError, DataError, StorageError: As `load`.
     """
     name = dataset_name(name)
-    files = _open_files(name, DEFAULT_CACHE_MIB)
+    files = _open_files(name, TrainConfig.cache_mib)
     info = describe(name, spec=files.spec if files else None)
     if files is None or not is_prepared(name):
         return info, iter([_load_arrays(name, None, 0, files)])
