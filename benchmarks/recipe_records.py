@@ -17,6 +17,7 @@ from trainer import __version__, data, metrics
 from trainer.config import TrainConfig, flags as config_flags, recipes
 from trainer.data.class_selection import with_class_numbers
 from trainer.metrics.collapse import CollapseRule
+from trainer.metrics.log_names import is_metric, log_name, own_name
 from trainer.storage import RunDirectory, documents, read_json_lines, write_atomically
 
 _NUM_EVALUATIONS = 10
@@ -329,10 +330,10 @@ def _evaluations(lines: list[dict[str, Any]], monitor: str | None, parts: list[P
         {
             "step": line["step"],
             "seconds": _seconds_until(line["time"], parts),
-            "metrics": {name[7:]: line[name] for name in line if name.startswith("metric/")},
+            "metrics": {own_name(name): line[name] for name in line if is_metric(name)},
         }
         for line in lines
-        if line["step"] and f"metric/{monitor}" in line
+        if line["step"] and monitor is not None and log_name(monitor) in line
     ]
 
 

@@ -20,9 +20,26 @@ class Registry(Generic[Member]):
     def __init__(self, kind: str):
         self._kind = kind
         self._members: dict[str, Member] = {}
+        self._names_of_package: set[str] = set()
 
-    def add(self, name: str, member: Member) -> Member:
-        """Registers a member and returns it."""
+    def add(self, name: str, member: Member, source: Any = None) -> Member:
+        """Registers a member and returns it. A member of a user's own may be replaced, as a notebook does.
+
+        Args:
+            name: Name of the member.
+            member: Member to register.
+            source: Class or function that the member describes. None: the member itself.
+
+        Raises:
+            ConfigError: If the name is that of a member of this package, and the new one is not of this package.
+        """
+        if is_from_package(member if source is None else source):
+            self._names_of_package.add(name)
+        elif name in self._names_of_package:
+            raise ConfigError(
+                f"{quote(name)} is the {self._kind} of that name of this package, which cannot be replaced; register "
+                "yours under another name."
+            )
         self._members[name] = member
         return member
 

@@ -208,6 +208,17 @@ def test_values_of_other_callbacks_are_no_evaluation_of_a_resumed_run(digits, tm
     assert path.read_bytes() == content
 
 
+def test_a_state_without_a_recall_has_the_names_of_earlier_versions():
+    alarm = callbacks.CollapseAlarm(MONITOR)
+    alarm.set_state({f"best {MONITOR}": 2.0, "peak None": 0.25})
+    assert alarm.get_state() == {
+        f"best {MONITOR}": 2.0,
+        f"num_bad {MONITOR}": 0.0,
+        "peak None": 0.25,
+        "is_collapsed": 0.0,
+    }
+
+
 def test_manifests_without_states_of_callbacks_keep_their_form():
     manifest = CheckpointManifest(4, {}, "", {}, {}, {}, settings={"a": 1.0})
     assert b"callbacks" not in manifest.to_bytes()

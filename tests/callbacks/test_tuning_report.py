@@ -11,7 +11,6 @@ from refusals import check_refusal
 from trainer import metrics, models
 from trainer.callbacks import TuningReport, tuning_report
 from trainer.cloud.jobs.config_checks import reported_metrics
-from trainer.config import SUITES
 from trainer.errors import StorageError
 from trainer.metrics.real_statistics import RealImages
 
@@ -133,7 +132,7 @@ def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
         count, reported = counts.get(suite), set(reported_metrics(suite, None, inception_score=True))
         assert {metrics.without_protocol(name, suite, count) for name in names} - {"kid_std"} == reported
         assert metrics.without_protocol(metrics.monitor_name(suite, count), suite, count) in reported
-    assert names_of.keys() == set(metrics.NAMES) == set(SUITES) and reported_metrics("none", None) == ()
+    assert names_of.keys() == set(metrics.names()) and reported_metrics("none", None) == ()
 
 
 @pytest.mark.parametrize("model", models.MODELS.names())

@@ -89,7 +89,7 @@ def test_a_custom_recipe_may_name_any_part(flag):
 
 def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
-    goal = next(metrics.goals(suite)[metric] for suite in metrics.NAMES if metric in metrics.goals(suite))
+    goal = next(metrics.goals(suite)[metric] for suite in metrics.names() if metric in metrics.goals(suite))
     return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
 
 

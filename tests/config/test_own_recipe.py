@@ -11,6 +11,7 @@ import pytest
 
 import trainer.__main__ as commands
 from trainer import task
+from trainer.config.suites import SUITES
 from trainer.models import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,51 @@ def test_the_recipe_of_the_docs_trains_and_samples(tmp_path):
     generated = trainer(["generate", "--job_dir=run", "--num_images=4", "--out=grid.png"], tmp_path)
     assert generated.returncode == 0, generated.stderr
     assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+OWN_SUITE = """
+import numpy as np
+
+from trainer.config import recipes
+from trainer.metrics import register_suite
+from trainer.metrics.suite import Suite
+
+
+@register_suite("brightness", monitor="brightness", minimized=("brightness",), num_real_images=20)
+class Brightness(Suite):
+    def __init__(self, images):
+        assert len(images) == 20
+        self.mean = images.mean()
+
+    def measure(self, model):
+        return {"brightness": abs(float(np.mean(model.sample(4)[0])) - self.mean)}
+
+    def real_vs_real(self):
+        return {"brightness": 0.0}
+
+
+def mine():
+    return recipes.get("vanilla").override(metrics="brightness")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_with_a_suite_of_its_own_is_evaluated_and_has_a_best_checkpoint(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_suite.py").write_text(OWN_SUITE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(SUITES, "_members", dict(SUITES._members))
+    small = json.dumps({"generator_units": [8], "discriminator_units": [8]})
+    flags = ["--recipe=my_suite:mine", f"--job_dir={tmp_path}/runs/run", f"--architecture_options={small}"]
+    assert task.main(["task", *flags, "--steps=2", "--global_batch_size=16", "--noexport_model"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "runs/run/metrics.jsonl").read_text().splitlines()]
+    capsys.readouterr()
+    SUITES._members.pop("brightness")
+    del sys.modules["my_suite"]
+    evaluate = ["trainer", "evaluate", f"--job_dir={tmp_path}/runs/run", "--recipe=my_suite:mine"]
+    assert commands.main([*evaluate, "--checkpoint=latest"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["metrics"]["brightness"] == pytest.approx(lines[-1]["metric/brightness"], rel=1e-6)
+    assert measured["protocol"]["metrics"] == "brightness"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from refusals import check_refusal
 
 from trainer import control_group
-from trainer.data.datasets import embedded_digits_dir, machine_memory_mib
+from trainer.data.datasets import KERAS_DATASETS, embedded_digits_dir, machine_memory_mib
 from trainer.data.loading import Arrays, load
 from trainer.errors import ConfigError, DataError
 
@@ -95,13 +95,13 @@ def test_an_unknown_class_is_refused_before_a_download(monkeypatch):
     check_refusal(lambda: load("cifar10", (10,)), ConfigError, "classes=10", "cifar10")
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("name", list(KERAS_DATASETS))
 def test_a_failed_download_names_its_cause_and_where_files_go(monkeypatch, name):
     def fail():
         raise Exception("URL fetch failure on https://example.org")
 
     monkeypatch.setattr(getattr(keras.datasets, name), "load_data", fail)
-    facts = (name, "URL fetch failure on https://example.org", "~/.keras/datasets/", "--dataset=digits")
+    facts = (name, "URL fetch failure on https://example.org", KERAS_DATASETS[name].cache, "--dataset=digits")
     check_refusal(lambda: load(name), DataError, *facts)
 
 
@@ -115,7 +115,9 @@ def test_a_downloaded_dataset_has_the_usual_shape_and_types(monkeypatch):
     assert set(arrays.labels) == {7}
 
 
-def test_a_downloaded_dataset_with_other_counts_is_refused(monkeypatch):
-    content = (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8))
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (content, (None, None)))
-    check_refusal(lambda: load("mnist"), DataError, "mnist", "[1, 1, 1, ", "[5923, ", "~/.keras/datasets/")
+@pytest.mark.parametrize("name", list(KERAS_DATASETS))
+def test_a_downloaded_dataset_with_other_counts_is_refused(monkeypatch, name):
+    info, cache = KERAS_DATASETS[name]
+    content = (np.zeros((10, *info.image_shape), np.uint8), np.arange(10, dtype=np.uint8))
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: (content, (None, None)))
+    check_refusal(lambda: load(name), DataError, name, "[1, 1, 1, ", f"[{info.class_counts[0]}, ", cache)

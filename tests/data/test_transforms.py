@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.data import describe, transforms
 from trainer.data.loading import load
 from trainer.data.transforms import TRANSFORMS, tint
@@ -45,7 +46,7 @@ def test_a_class_filter_applies_to_a_transformed_dataset():
 def test_a_transform_needs_little_more_memory_than_its_result(transform, channels):
     images = np.zeros((20_000, 16, 16, channels), np.uint8)
     tracemalloc.start()
-    result = TRANSFORMS[transform](images)
+    result = TRANSFORMS[transform].function(images)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * result.nbytes
@@ -59,5 +60,18 @@ def test_the_bytes_of_transformed_images_stay(transform, channels, digest, monke
     images = np.random.default_rng(0).integers(0, 256, (300, 5, 7, channels), np.uint8)
     for block_bytes in (1, 10_000, 2**24):
         monkeypatch.setattr(transforms, "_BLOCK_BYTES", block_bytes)
-        assert hashlib.sha256(TRANSFORMS[transform](images).tobytes()).hexdigest()[:16] == digest
-    assert TRANSFORMS[transform](images[:0]).shape[0] == 0
+        assert hashlib.sha256(TRANSFORMS[transform].function(images).tobytes()).hexdigest()[:16] == digest
+    assert TRANSFORMS[transform].function(images[:0]).shape[0] == 0
+
+
+def test_every_prefix_is_split_and_names_a_way_to_make_images():
+    assert set(DatasetPrefix) == {DatasetPrefix.STACKED, *TRANSFORMS}
+    for prefix in DatasetPrefix:
+        assert split_prefix(f"{prefix}:tinted:digits") == (prefix, "tinted:digits")
+    for name in ("digits", "inverted", "gs://bucket/inverted:a", "other:digits", ""):
+        assert split_prefix(name) == (None, name)
+
+
+@pytest.mark.parametrize("name", ["inverted:digits", "tinted:digits", "gray_to_color:tinted:digits"])
+def test_a_transform_returns_the_shape_that_it_states(name):
+    assert load(name, (3,)).images.shape[1:] == describe(name).array_shape

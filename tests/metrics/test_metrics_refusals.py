@@ -52,9 +52,7 @@ def refused(name, act, *mentions, error=DataError):
 
 SUITES = [
     *[
-        refused(
-            name, lambda _, find=find: find("digit"), "metrics=digit", " digits", "cycle", "stacked", error=ConfigError
-        )
+        refused(name, lambda _, find=find: find("digit"), "digit", " digits", "cycle", "stacked", error=ConfigError)
         for name, find in (("unknown suite", metrics.get), ("unknown suite to monitor", metrics.monitor_name))
     ],
     refused("fewer fake digits", lambda _: digits().evaluate(images(19)), "19", "20", "digits_20"),

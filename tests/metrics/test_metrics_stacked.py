@@ -143,7 +143,7 @@ def test_monitored_metrics_end_in_the_default_protocol(real):
 def test_every_suite_states_what_makes_values_comparable(real):
     digits, images = DigitsMetrics(real.images, num_samples=20), np.zeros((12, 8, 8, 1), np.uint8)
     stacked, cycle = StackedMetrics(real.images, num_samples=250), metrics.get("cycle")(images, images)
-    assert all(issubclass(metrics.get(name), Suite) for name in metrics.NAMES)
+    assert all(issubclass(metrics.get(name), Suite) for name in metrics.names())
     assert [(suite.num_samples, suite.num_real_images) for suite in (digits, stacked)] == [(20, 20), (250, 600)]
     assert digits.weights_sha256 == stacked.weights_sha256 == digits.classifier.sha256
     assert (cycle.num_samples, cycle.num_real_images, cycle.weights_sha256) == (None, None, None)

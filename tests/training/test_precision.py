@@ -17,9 +17,10 @@ from trainer.config import TrainConfig, recipes
 from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
-from trainer.models.factory import MODELS, create_gan
+from trainer.models.factory import create_gan
+from trainer.models.registry import MODELS
 from trainer.models.validation import has_convolutions
-from trainer.networks import registry
+from trainer.networks.registry import get as get_architecture
 from trainer.storage import RunDirectory
 from trainer.training import complete_config, precision, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
@@ -111,10 +112,10 @@ def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_
     assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
 
 
-@pytest.mark.parametrize(("kind", "registered"), [("model", MODELS), ("architecture", registry._ARCHITECTURES)])
-def test_code_of_a_user_computes_in_float32_unless_it_asks_for_bfloat16(monkeypatch, kind, registered):
+@pytest.mark.parametrize(("kind", "get"), [("model", MODELS.__getitem__), ("architecture", get_architecture)])
+def test_code_of_a_user_computes_in_float32_unless_it_asks_for_bfloat16(monkeypatch, kind, get):
     config = TrainConfig()
-    member = registered[getattr(config, kind)]
+    member = get(getattr(config, kind))
     assert chosen(config, True) == ("bfloat16", "off")
     monkeypatch.setattr(member, "__module__", "my_gans")
     assert chosen(config, True) == ("float32", "off")

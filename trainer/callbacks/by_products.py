@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.errors import quote
+from trainer.metrics.log_names import is_metric
 from trainer.storage import local_path
 
 _logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
 
 def metric_values(logs: Mapping[str, Any] | None) -> dict[str, float]:
     """Returns the metrics of an evaluation in logs, by name; empty without one."""
-    return {name: value for name, value in numbers(logs or {}).items() if name.startswith("metric/")}
+    return {name: value for name, value in numbers(logs or {}).items() if is_metric(name)}
 
 
 def output_path(path: str | os.PathLike[str]) -> Path:

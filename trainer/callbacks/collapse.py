@@ -11,6 +11,7 @@ from trainer.callbacks.by_products import numbers
 from trainer.callbacks.order import Priority
 from trainer.logging import log_fields
 from trainer.metrics.collapse import CollapseRule
+from trainer.metrics.log_names import own_name
 from trainer.training.run_end import IS_COLLAPSED
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class CollapseAlarm(keras.callbacks.Callback):
 
         The names contain those of the metrics, because values of other metrics say nothing about them.
         """
-        state = {
+        state = {  # the names are stored in checkpoints, "peak None" too
             f"best {self._monitor}": self._rule.best,
             f"untrained {self._monitor}": self._rule.untrained,
             f"num_bad {self._monitor}": float(self._rule.num_bad),
@@ -55,7 +56,7 @@ class CollapseAlarm(keras.callbacks.Callback):
 
     def set_state(self, state: Mapping[str, float]) -> None:
         """Continues from the result of `get_state`. An empty state is that of a new run."""
-        self._rule = CollapseRule(*(str(name).removeprefix("metric/") for name in (self._monitor, self._recall)))
+        self._rule = CollapseRule(own_name(self._monitor), self._recall and own_name(self._recall))
         self._rule.best = state.get(f"best {self._monitor}", math.inf)
         self._rule.untrained = state.get(f"untrained {self._monitor}", math.inf)
         self._rule.num_bad = int(state.get(f"num_bad {self._monitor}", 0))

@@ -11,6 +11,7 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.metrics.extraction import values_of_first_process
+from trainer.metrics.log_names import log_name
 from trainer.stopwatch import Activity
 from trainer.training.distributed import consensus
 from trainer.training.distributed.strategy import spans_machines
@@ -96,7 +97,7 @@ class Evaluation(Periodic):
         values = values_of_first_process(self._strategy, measured)
         self._pending_step = None
         if logs is not None:
-            logs.update({f"metric/{name}": value for name, value in values.items()})
+            logs.update({log_name(name): value for name, value in values.items()})
         if self._strategy.extended.should_save_summary:  # once per job
             _logger.info(f"Step {step}: {describe(values)}.", extra=log_fields({"step": step, **values}))
 

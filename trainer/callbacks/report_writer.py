@@ -10,6 +10,7 @@ import keras
 
 from trainer.callbacks.order import Priority
 from trainer.errors import escape
+from trainer.metrics.log_names import is_metric
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ReportWriter(keras.callbacks.Callback):
         self._requested.set()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        if any(name.startswith("metric/") for name in logs or {}):
+        if any(map(is_metric, logs or {})):
             self._requested.set()
 
     def _run(self) -> None:

@@ -16,6 +16,7 @@ from trainer import stopwatch
 from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.metrics_log import append_lines
 from trainer.callbacks.order import Priority
+from trainer.metrics.log_names import is_metric, log_name
 from trainer.storage.run_directory import REAL_VS_REAL_EVENT, read_events
 
 _PROGRESS_SECS = 60.0
@@ -87,9 +88,9 @@ class SessionLog(keras.callbacks.Callback):
 
     def _record_real_vs_real(self, logs: Mapping[str, Any]) -> None:
         """Measures real images after an evaluation, whose statistics of real images it uses."""
-        if self._real_vs_real is not None and any(name.startswith("metric/") for name in logs):
+        if self._real_vs_real is not None and any(map(is_metric, logs)):
             with stopwatch.measured(stopwatch.Activity.EVALUATION):
-                values = {f"metric/{name}": float(value) for name, value in self._real_vs_real().items()}
+                values = {log_name(name): float(value) for name, value in self._real_vs_real().items()}
             self._real_vs_real = None
             self._append(REAL_VS_REAL_EVENT, {"values": values})
 

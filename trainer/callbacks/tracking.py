@@ -22,6 +22,7 @@ from trainer.callbacks.order import Priority
 from trainer.callbacks.trackers import Parameter, Tracker, create
 from trainer.config import TrainConfig
 from trainer.errors import DocumentError, StorageError, escape
+from trainer.metrics.log_names import own_name
 from trainer.storage import RunDirectory, documents, is_remote, write_atomically
 from trainer.storage.local import LocalLocation
 from trainer.storage.run_directory import read_metrics, sample_grid_name
@@ -141,7 +142,7 @@ class Tracking(keras.callbacks.Callback):
         if not finite:
             return {}
         best, step = min(finite)
-        return {f"best/{self._monitor.removeprefix('metric/')}": best, "best/step": float(step)}
+        return {f"best/{own_name(self._monitor)}": best, "best/step": float(step)}
 
 
 class _Worker:

@@ -16,6 +16,7 @@ from trainer import metrics
 from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
+from trainer.metrics.log_names import is_metric, own_name
 from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
 
@@ -37,7 +38,7 @@ class TuningReport(keras.callbacks.Callback):
     Args:
         path: Path of the file. A resumed trial appends to it.
         trial: Name of the trial.
-        suite: Suite of the metrics, one of `trainer.metrics.NAMES`. None: the names have no protocol.
+        suite: Suite of the metrics, one of `trainer.metrics.names()`. None: the names have no protocol.
         num_samples: Number of fake images of the suite. None: its default number.
 
     Raises:
@@ -66,7 +67,7 @@ class TuningReport(keras.callbacks.Callback):
             self.on_train_batch_end(0, logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        measured = {name: value for name, value in (logs or {}).items() if str(name).startswith("metric/")}
+        measured = {name: value for name, value in (logs or {}).items() if is_metric(name)}
         if not measured:
             return
         for name, value in self._errors.numbers(measured).items():
@@ -90,10 +91,10 @@ class TuningReport(keras.callbacks.Callback):
 
     def _tag(self, name: str) -> str:
         """Returns the name of a metric in a tuning job: `frechet` for `metric/frechet_digits_5k`."""
-        own_name = name.removeprefix("metric/")
+        metric = own_name(name)
         if self._suite is None:
-            return own_name
-        return metrics.without_protocol(own_name, self._suite, self._num_samples)
+            return metric
+        return metrics.without_protocol(metric, self._suite, self._num_samples)
 
     def _line(self, name: str, value: float) -> str:
         return json.dumps(

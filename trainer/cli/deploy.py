@@ -19,6 +19,7 @@ from trainer.cloud.vertex.models import ModelClient, Resource
 from trainer.cloud.vertex.resource_name import number_of
 from trainer.errors import ConfigError, Interrupted, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, quiet_import
+from trainer.metrics.log_names import own_name
 from trainer.storage import RunDirectory, is_remote, locate, parse_path
 from trainer.storage.run_directory import CONFIG, EVENTS, METRICS, MODEL
 
@@ -165,7 +166,7 @@ def _metrics_of(job_dir: str, step: int) -> list[tuple[str, float]]:
 
     with RunDirectory(job_dir).open(only={CONFIG, METRICS, EVENTS}) as directory:
         rows = RunReport(directory).training_facts(step)["metrics"]
-    values = [(row["name"].removeprefix("metric/"), row["value"]) for row in rows if row["value"] is not None]
+    values = [(own_name(row["name"]), row["value"]) for row in rows if row["value"] is not None]
     return values[:_MAX_METRICS]
 
 

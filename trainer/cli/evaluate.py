@@ -14,6 +14,8 @@ from trainer.cli.image_flags import define_image_size, define_resize, parse_imag
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
 from trainer.config.compatibility import check_metrics
+from trainer.config.fields import check_choice
+from trainer.config.suites import SUITES, MeasuredImages
 from trainer.errors import ConfigError, DataError, count_of, escape
 from trainer.image_io import png, tile_with_captions
 from trainer.logging import install_handler, print_json, print_line, quiet_import
@@ -137,7 +139,7 @@ def _restore_run(values: absl_flags.FlagValues) -> _Subject:
         from trainer.training import restore
         from trainer.training.complete_config import with_machine_settings
 
-    stored = restore.config_of(values.job_dir)
+    stored = restore.config_of(values.job_dir, values.recipe)
     changes = config_flags.parsed_settings(values)
     if changes.get("metrics", stored.metrics) != stored.metrics:
         changes = {"num_metric_samples": None, "inception_score": False, **changes}
@@ -165,8 +167,8 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         from trainer.training.stored_images import StoredImages
 
     config = TrainConfig(**config_flags.parsed_settings(values))
-    if config.metrics in (MetricSuite.CYCLE, MetricSuite.PAIRED, MetricSuite.NONE):
-        raise ConfigError(f"metrics={config.metrics} measures no --images; choose auto, photos, inception or digits.")
+    suites = [name for name in SUITES.names() if SUITES[name].measures is MeasuredImages.GENERATED]
+    check_choice("metrics", config.metrics, [MetricSuite.AUTO, *suites])
     is_inception = config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None
     metrics.find_weights(MetricSuite.INCEPTION if is_inception else MetricSuite.PHOTOS, config.inception_weights)
     images, against = read_compared_sets(

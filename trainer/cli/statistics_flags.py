@@ -4,9 +4,9 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.environment import Environment
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
+from trainer.environment import Environment
 from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.logging import quiet_import
 from trainer.metrics import inception_weights

@@ -114,7 +114,9 @@ class Size(Choice):
 
 
 class MetricSuite(Choice):
-    """Metric suite of a run. `AUTO` and `NONE` are no suites themselves; `SUITES` lists the others."""
+    """Values of `metrics` that the package treats specially. `AUTO` and `NONE` are no suites themselves;
+    `trainer.config.suites.SUITES` has the suites.
+    """
 
     AUTO = "auto"
     DIGITS = "digits"
@@ -139,7 +141,3 @@ class Resume(Choice):
 
     AUTO = "auto"
     NEVER = "never"
-
-
-SUITES = tuple(suite.value for suite in MetricSuite if suite not in (MetricSuite.AUTO, MetricSuite.NONE))
-"""Names of the suites of `trainer.metrics`."""

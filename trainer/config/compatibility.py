@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.config.choices import (
-    SUITES,
     DiscriminatorUpdates,
     LearningRateDecay,
     MetricSuite,
@@ -16,15 +15,12 @@ from trainer.config.choices import (
     StrategyName,
     UpdateOrder,
 )
-from trainer.config.fields import check_choice, check_number
+from trainer.config.fields import check_choice, check_number, join_words
+from trainer.config.suites import SUITES, MeasuredImages
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
+from trainer.registry import check_known
 
-_TRANSLATED: dict[str, str] = {
-    MetricSuite.CYCLE: "images translated there and back",
-    MetricSuite.PAIRED: "outputs of pairs",
-}
-"""Images that the suites for image translation measure."""
 _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[TrainConfig], bool]], ...] = (
     (
         ("penalty_weight", "penalty_weight_end", "penalty_every_steps"),
@@ -151,27 +147,30 @@ def check_metrics(config: TrainConfig, traits: Traits | None = None) -> None:
         traits: Traits of the model. None: any images are compared, without a model.
 
     Raises:
-        ConfigError: If the suite is for image translation and the model is not, or the reverse, or if the suite has no
-            number of images or no Inception score, or if a collapse cannot be noticed without a suite.
+        ConfigError: If the suite is unknown, if it is for image translation and the model is not, or the reverse, if it
+            has no number of images or no Inception score, or if a collapse cannot be noticed without a suite.
     """
-    suites = [name for name in SUITES if name not in _TRANSLATED]
+    check_known("value of metrics", config.metrics, [MetricSuite.AUTO.value, *SUITES.names(), MetricSuite.NONE.value])
+    measured = MeasuredImages.GENERATED
     if traits is not None and traits.translates:
-        suites = [(MetricSuite.PAIRED if traits.takes_pairs else MetricSuite.CYCLE).value]
-    if config.metrics not in (MetricSuite.AUTO, MetricSuite.NONE, *suites):
+        measured = MeasuredImages.PAIRED if traits.takes_pairs else MeasuredImages.TRANSLATED
+    suite = SUITES[config.suite] if config.has_metrics else None
+    if suite is not None and config.metrics != MetricSuite.AUTO and suite.measures is not measured:
+        fitting = [name for name in SUITES.names() if SUITES[name].measures is measured]
         raise ConfigError(
-            f"metrics={config.metrics} measures {_TRANSLATED.get(config.metrics, 'images generated from latents')}, "
-            f"which model={config.model} does not make; choose auto, {', '.join(suites)} or none."
+            f"metrics={config.metrics} measures {suite.measures.value}, but model={config.model} makes "
+            f"{measured.value}; choose {join_words([MetricSuite.AUTO, *fitting, MetricSuite.NONE])}."
         )
     if config.stop_on_collapse and not config.has_metrics:
         raise ConfigError(
             "stop_on_collapse=True needs evaluations, but metrics=none; choose a metric suite or remove it."
         )
-    if config.num_metric_samples is not None and config.suite in _TRANSLATED:
+    if config.num_metric_samples is not None and suite is not None and suite.num_samples is None:
         raise ConfigError(
-            f"num_metric_samples={config.num_metric_samples} does not fit metrics={config.suite}, which translates a "
+            f"num_metric_samples={config.num_metric_samples} does not fit metrics={config.suite}, which measures a "
             "fixed number of images; omit it."
         )
-    if config.inception_score and config.suite not in (MetricSuite.INCEPTION, MetricSuite.PHOTOS):
+    if config.inception_score and (suite is None or "inception_score" not in suite.maximized):
         raise ConfigError(
             f"inception_score=True needs metrics={MetricSuite.INCEPTION} or {MetricSuite.PHOTOS}, not {config.suite}; "
             "change one of them."

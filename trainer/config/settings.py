@@ -20,6 +20,7 @@ from trainer.config.choices import (
     UpdateOrder,
 )
 from trainer.config.fields import setting
+from trainer.config.suites import SUITES, describe_default_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,7 @@ class Settings:
 
     model: str = setting(
         "gan",
-        "Model, which defines the networks and the phases of a step: gan, conditional, acgan, infogan, cyclegan, "
-        "pix2pix, fastgan, stylegan2, stylegan2_conditional, or the name of a registered model.",
+        "Name of the model, which defines the networks and the phases of a step, such as gan or conditional.",
     )
     model_options: Mapping[str, Any] = setting(
         {}, 'Options of the model as a JSON object, such as {"cycle_weight": 10}.'
@@ -282,15 +282,14 @@ class Settings:
         "Metric suite. auto: digits for the digits and mnist datasets, stacked for stacked: sets, cycle for "
         "model=cyclegan, paired for model=pix2pix; for all other images inception if inception_weights is set or in "
         "the cache, else photos, and none for fewer than 12 images. A job of several machines or a tuning trial does "
-        "not look in the cache. A resumed run keeps its suite.",
-        choices=MetricSuite,
+        "not look in the cache. A resumed run keeps its suite. none: no metrics. Or the name of a suite: "
+        f"{', '.join(SUITES.names())}, or a registered one.",
         resumable=True,
     )
     num_metric_samples: int | None = setting(
         None,
-        "Number of images to generate for each evaluation, which the names of the metrics state. None: 5,000 for "
-        "digits and photos, 26,000 for stacked, and for inception 50,000 with a GPU, else 5,000. A resumed run keeps "
-        "its number.",
+        "Number of images to generate for each evaluation, which the names of the metrics state. None: "
+        f"{describe_default_numbers()}. A resumed run keeps its number.",
         minimum=12,
         maximum=1_000_000,
         resumable=True,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, TrackerName
+from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check, check_choice, plain
 from trainer.config.settings import Settings
 from trainer.config.web_address import check_web_address
@@ -69,13 +70,14 @@ class TrainConfig(Settings):
         """
         if self.metrics != MetricSuite.AUTO:
             return self.metrics
+        prefix, source = split_prefix(self.dataset)
         if self.model == PAIRED_MODEL:
             suite = MetricSuite.PAIRED
         elif self.dataset_b is not None:
             suite = MetricSuite.CYCLE
-        elif self.dataset.startswith("stacked:"):
+        elif prefix == DatasetPrefix.STACKED:
             suite = MetricSuite.STACKED
-        elif self.dataset.removeprefix("tinted:") in ("digits", "mnist"):
+        elif prefix in (None, DatasetPrefix.TINTED) and source in ("digits", "mnist"):
             suite = MetricSuite.DIGITS
         elif self.inception_weights is not None:
             suite = MetricSuite.INCEPTION

@@ -7,18 +7,20 @@ import numbers
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.config import TrainConfig
+from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check_number
 from trainer.control_group import memory_files
-from trainer.data import stacked, transforms
+from trainer.data import stacked
 from trainer.data.conditions import vectors_of
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, read_dataset_spec
 from trainer.data.pipeline.balance import balanced_size
 from trainer.data.pipeline.chunk_schedule import choose_num_chunks
+from trainer.data.transforms import TRANSFORMS, transformed_shape
 from trainer.errors import ConfigError, count_of, quote
 from trainer.registry import did_you_mean
 from trainer.storage import Location, is_remote, locate, place_of
@@ -115,23 +117,40 @@ class DatasetInfo:
         return dataclasses.replace(self, class_counts=counts)
 
 
+class KerasDataset(NamedTuple):
+    """The training split of a dataset that keras.datasets downloads."""
+
+    info: DatasetInfo
+    cache: str
+    """Path of the downloaded files, for messages."""
+
+
 _KERAS_DATASETS = (
-    DatasetInfo("mnist", (28, 28, 1), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _DIGIT_NAMES),
-    DatasetInfo(
-        "fashion_mnist",
-        (28, 28, 1),
-        (6000,) * 10,
-        ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    KerasDataset(
+        DatasetInfo("mnist", (28, 28, 1), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _DIGIT_NAMES),
+        cache="~/.keras/datasets/mnist.npz",
     ),
-    DatasetInfo(
-        "cifar10",
-        (32, 32, 3),
-        (5000,) * 10,
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    KerasDataset(
+        DatasetInfo(
+            "fashion_mnist",
+            (28, 28, 1),
+            (6000,) * 10,
+            ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+        ),
+        cache="~/.keras/datasets/fashion-mnist/ (four *-ubyte.gz files)",
+    ),
+    KerasDataset(
+        DatasetInfo(
+            "cifar10",
+            (32, 32, 3),
+            (5000,) * 10,
+            ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        ),
+        cache="~/.keras/datasets/cifar-10-batches-py-target_archive (the file cifar-10-python.tar.gz)",
     ),
 )
-KERAS_DATASETS = {info.name: info for info in _KERAS_DATASETS}
-"""Training splits that keras.datasets downloads, by name."""
+KERAS_DATASETS = {dataset.info.name: dataset for dataset in _KERAS_DATASETS}
+"""Datasets that keras.datasets downloads, by name."""
 NAMES = ("digits", *KERAS_DATASETS, "stacked:digits", "stacked:mnist")
 """Names that `describe` accepts, besides folders of prepared datasets. `stacked:` is a prefix for any dataset of gray
 images in 10 classes, `inverted:` for any dataset, `tinted:` for any dataset of gray images, and `gray_to_color:` for
@@ -206,8 +225,7 @@ def num_examples(config: TrainConfig) -> int:
 
 def is_prepared(name: str) -> bool:
     """Returns whether a dataset consists of shards on a disk or in a bucket."""
-    has_prefix = name.startswith(stacked.PREFIX) or transforms.split_transform(name)[0] is not None
-    return name not in KERAS_DATASETS and not has_prefix
+    return name not in KERAS_DATASETS and split_prefix(name)[0] is None
 
 
 def default_num_chunks(config: TrainConfig) -> int:
@@ -234,8 +252,8 @@ def machine_memory_mib() -> float:
 
 def root_source(name: str) -> str:
     """Returns the dataset without prefixes that a dataset is made from: `digits` for `inverted:tinted:digits`."""
-    source = stacked.source_name(name) if name.startswith(stacked.PREFIX) else transforms.split_transform(name)[1]
-    return name if source == name else root_source(source)
+    prefix, source = split_prefix(name)
+    return name if prefix is None else root_source(source)
 
 
 def is_same_dataset(name: str | None, other: str | None) -> bool:
@@ -279,18 +297,18 @@ def prepared_folder(name: str) -> Location:
 
 
 def _describe(name: str, spec: DatasetSpec | None) -> DatasetInfo:
-    if name.startswith(stacked.PREFIX):
-        return _describe_stacked(_describe(stacked.source_name(name), spec))
-    transform, source = transforms.split_transform(name)
-    if transform:
-        info = _describe(source, spec)
-        if info.input_channels and transform != "inverted":
+    prefix, source = split_prefix(name)
+    if prefix == DatasetPrefix.STACKED:
+        return _describe_stacked(_describe(source, spec))
+    if prefix is not None:
+        info, transform = _describe(source, spec), TRANSFORMS[prefix]
+        if info.input_channels and transform.source_channels is not None:
             raise _not_for_pairs(name, source)
-        shape = transforms.transformed_shape(transform, info.image_shape, source)
-        input_channels = transforms.INPUT_CHANNELS.get(transform, info.input_channels)
+        shape = transformed_shape(prefix, info.image_shape, source)
+        input_channels = transform.input_channels or info.input_channels
         return dataclasses.replace(info, name=name, image_shape=shape, input_channels=input_channels)
     if name in KERAS_DATASETS:
-        return KERAS_DATASETS[name]
+        return KERAS_DATASETS[name].info
     spec = spec or read_dataset_spec(prepared_folder(name))
     return DatasetInfo(
         spec.name,

@@ -15,12 +15,14 @@ import keras
 import numpy as np
 
 from trainer.config import TrainConfig
+from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check_number
-from trainer.data import stacked, transforms
+from trainer.data import stacked
 from trainer.data.dataset_spec import DatasetSpec, Shard, fingerprint_of
 from trainer.data.datasets import (
     KERAS_DATASETS,
     DatasetInfo,
+    KerasDataset,
     dataset_name,
     describe,
     is_prepared,
@@ -32,15 +34,10 @@ from trainer.data.datasets import (
 from trainer.data.pipeline.chunk_schedule import ChunkSchedule
 from trainer.data.pipeline.loaders import StreamedDataset
 from trainer.data.second_dataset import check_second_dataset
-from trainer.data.shard_cache import DEFAULT_CACHE_MIB, ShardCache
+from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_reader import read_prepared, read_shards
+from trainer.data.transforms import TRANSFORMS
 from trainer.errors import ConfigError, DataError, count_of
-
-_KERAS_CACHE = {
-    "mnist": "~/.keras/datasets/mnist.npz",
-    "fashion_mnist": "~/.keras/datasets/fashion-mnist/ (four *-ubyte.gz files)",
-    "cifar10": "~/.keras/datasets/cifar-10-batches-py-target_archive (the file cifar-10-python.tar.gz)",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +65,7 @@ def load(
     name: str | os.PathLike[str],
     classes: Iterable[int] | None = None,
     padding: int = 0,
-    cache_mib: float = DEFAULT_CACHE_MIB,
+    cache_mib: float = TrainConfig.cache_mib,
 ) -> Arrays:
     """Loads a dataset: the embedded digits, a prepared dataset, the training split of a dataset of Keras, or a
     stacked or transformed dataset made from one of these.
@@ -115,7 +112,7 @@ def open_batches(
         ConfigError, DataError, StorageError: As `load`.
     """
     name = dataset_name(name)
-    files = _open_files(name, DEFAULT_CACHE_MIB)
+    files = _open_files(name, TrainConfig.cache_mib)
     info = describe(name, spec=files.spec if files else None)
     if files is None or not is_prepared(name):
         return info, iter([_load_arrays(name, None, 0, files)])
@@ -292,13 +289,13 @@ def _load_arrays(
     name: str, classes: tuple[int, ...] | None, padding: int, files: ShardCache | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images and labels that `load` returns, from opened files."""
-    if name.startswith(stacked.PREFIX):
-        images, labels = _load_arrays(stacked.source_name(name), None, padding, files)
+    prefix, source = split_prefix(name)
+    if prefix == DatasetPrefix.STACKED:
+        images, labels = _load_arrays(source, None, padding, files)
         return stacked.stack(images, labels, classes)
-    transform, source = transforms.split_transform(name)
-    if transform:
+    if prefix is not None:
         images, labels = _load_arrays(source, classes, padding, files)
-        return transforms.TRANSFORMS[transform](images), labels
+        return TRANSFORMS[prefix].function(images), labels
     images, labels = _load_from_keras(KERAS_DATASETS[name]) if files is None else read_prepared(files)
     if classes is not None:
         is_selected = np.isin(labels, classes)
@@ -308,14 +305,14 @@ def _load_arrays(
     return images, labels
 
 
-def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
-    dataset = getattr(keras.datasets, info.name)
+def _load_from_keras(dataset: KerasDataset) -> tuple[np.ndarray, np.ndarray]:
+    info = dataset.info
     try:
-        (images, labels), _ = dataset.load_data()
+        (images, labels), _ = getattr(keras.datasets, info.name).load_data()
     except Exception as error:  # keras.utils.get_file raises bare Exception when a download fails
         raise DataError(
             f"{info.name} could not be downloaded or read by keras.datasets ({error}); copy it to "
-            f"{_KERAS_CACHE[info.name]}, or use --dataset=digits, which needs no download."
+            f"{dataset.cache}, or use --dataset=digits, which needs no download."
         ) from error
     images = images.reshape(-1, *info.image_shape)
     labels = labels.reshape(-1).astype(np.int32)
@@ -323,6 +320,6 @@ def _load_from_keras(info: DatasetInfo) -> tuple[np.ndarray, np.ndarray]:
     if counts != info.class_counts:
         raise DataError(
             f"{info.name} has {list(counts)} images per class, expected {list(info.class_counts)}; "
-            f"delete {_KERAS_CACHE[info.name]} and download it again."
+            f"delete {dataset.cache} and download it again."
         )
     return images, labels

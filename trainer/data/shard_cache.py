@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from trainer.config import TrainConfig
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard, read_dataset_spec
 from trainer.errors import DataError, StorageError, count_of
 from trainer.storage import Location, cache_folder, check_sha256, paths_below
 from trainer.storage.local import LocalLocation
 from trainer.storage.local_files import describe_os_error
 
-DEFAULT_CACHE_MIB = 10_240
 _MIB = 2**20
 _DAY_SECS = 86_400
 _MAX_ATTEMPTS = 10
@@ -55,7 +55,7 @@ class ShardCache:
         StorageError: If `folder` cannot be read.
     """
 
-    def __init__(self, folder: Location, cache: Path | None = None, cache_mib: float = DEFAULT_CACHE_MIB):
+    def __init__(self, folder: Location, cache: Path | None = None, cache_mib: float = TrainConfig.cache_mib):
         self._folder = folder
         self._cache_override = cache
         self._max_bytes = cache_mib * _MIB

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PREFIX = "stacked:"
+from trainer.config.dataset_names import DatasetPrefix
+
+PREFIX = f"{DatasetPrefix.STACKED}:"
 """Prefix of the source in the name of a stacked dataset."""
 NUM_IMAGES = 128_000
 NUM_DIGITS = 10
@@ -45,11 +47,6 @@ def draw(class_counts: Sequence[int]) -> Draw:
     positions = ((bits * np.uint64(sum(class_counts))) >> np.uint64(32)).astype(np.int64).reshape(NUM_IMAGES, 3)
     digits = np.searchsorted(np.cumsum(class_counts), positions, side="right")
     return Draw(positions, (digits @ np.array([NUM_DIGITS**2, NUM_DIGITS, 1])).astype(np.int32))
-
-
-def source_name(name: str) -> str:
-    """Returns the name of the source of a stacked dataset: `digits` for `stacked:digits`."""
-    return name.removeprefix(PREFIX)
 
 
 def stack(

@@ -6,9 +6,11 @@ Shapes: `N` images, `H W C` height, width and channels.
 import colorsys
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from trainer.config.dataset_names import DatasetPrefix
 from trainer.errors import ConfigError, count_of
 
 _TINT_SEED = 170310593
@@ -50,34 +52,31 @@ def _blocks(images: np.ndarray) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(images), size))
 
 
-TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "inverted": invert,
-    "tinted": tint,
-    "gray_to_color": add_gray_inputs,
+class Transform(NamedTuple):
+    """A transform of images, and the shapes that it takes and returns."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+    source_channels: int | None = None
+    """Channels of the images that it takes. None: any number, and pairs."""
+    output_channels: int | None = None
+    """Channels of the images that it returns. None: those of the source."""
+    input_channels: int = 0
+    """Channels of the inputs that it adds to images; 0 if it adds none."""
+
+
+TRANSFORMS: dict[DatasetPrefix, Transform] = {
+    DatasetPrefix.INVERTED: Transform(invert),
+    DatasetPrefix.TINTED: Transform(tint, source_channels=1, output_channels=3),
+    DatasetPrefix.GRAY_TO_COLOR: Transform(add_gray_inputs, source_channels=3, input_channels=1),
 }
 """Transforms by the prefix of the dataset's name."""
-INPUT_CHANNELS = {"gray_to_color": 1}
-"""Channels of the inputs that a transform adds to images."""
-_SOURCE_CHANNELS = {"tinted": 1, "gray_to_color": 3}
-"""Channels of the images that a transform takes. Others take any number."""
 
 
-def split_transform(name: str) -> tuple[str | None, str]:
-    """Splits the name of a transformed dataset: `inverted:digits` into `inverted` and `digits`.
-
-    Returns:
-        transform: Key of `TRANSFORMS`; None if the name has no such prefix.
-        source: Name of the source, or the name itself.
-    """
-    transform, colon, source = name.partition(":")
-    return (transform, source) if colon and transform in TRANSFORMS else (None, name)
-
-
-def transformed_shape(transform: str, source_shape: tuple[int, int, int], source: str) -> tuple[int, int, int]:
+def transformed_shape(prefix: DatasetPrefix, source_shape: tuple[int, int, int], source: str) -> tuple[int, int, int]:
     """Returns the image shape of a transformed dataset.
 
     Args:
-        transform: Key of `TRANSFORMS`.
+        prefix: Key of `TRANSFORMS`.
         source_shape: Image shape of the source: height, width and channels.
         source: Name of the source, for the message.
 
@@ -85,10 +84,10 @@ def transformed_shape(transform: str, source_shape: tuple[int, int, int], source
         ConfigError: If the transform does not take images of this number of channels.
     """
     height, width, channels = source_shape
-    needed = _SOURCE_CHANNELS.get(transform, channels)
-    if channels != needed:
+    transform = TRANSFORMS[prefix]
+    if transform.source_channels not in (None, channels):
         raise ConfigError(
-            f"dataset={transform}:{source} needs images of {count_of(needed, 'channel')}, but {source} has "
-            f"{count_of(channels, 'channel')}; choose another source."
+            f"dataset={prefix}:{source} needs images of {count_of(transform.source_channels, 'channel')}, but {source} "
+            f"has {count_of(channels, 'channel')}; choose another source."
         )
-    return (height, width, 3) if transform == "tinted" else source_shape
+    return height, width, transform.output_channels or channels

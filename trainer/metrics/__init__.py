@@ -6,105 +6,55 @@
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from trainer.errors import ConfigError
-from trainer.registry import did_you_mean
+from trainer.config.suites import SUITES, MeasuredImages, register_suite
+from trainer.metrics.log_names import is_metric, log_name, own_name
 
 if TYPE_CHECKING:
     from trainer.metrics.extractor import Extractor
     from trainer.metrics.suite import Suite
 
+__all__ = [
+    "Goal",
+    "MeasuredImages",
+    "check_name",
+    "default_num_samples",
+    "find_weights",
+    "get",
+    "get_extractor",
+    "goals",
+    "is_metric",
+    "log_name",
+    "min_images",
+    "monitor_name",
+    "names",
+    "num_real_images",
+    "own_name",
+    "protocol_of",
+    "recall_name",
+    "register_suite",
+    "without_protocol",
+]
+
 Goal = Literal["MINIMIZE", "MAXIMIZE"]
-
-
-class _SuiteEntry(NamedTuple):
-    module: str
-    """Module in this package that has the class."""
-    class_name: str
-    """Name of a subclass of `trainer.metrics.suite.Suite`."""
-    monitor: str
-    """Metric that selects the best checkpoint, without the protocol in its name; smaller is better."""
-    minimized: tuple[str, ...]
-    """Metrics whose smallest value is the best, without the protocol in their names."""
-    maximized: tuple[str, ...] = ()
-    """Metrics whose greatest value is the best. A model reports the accuracy that fits its labels, or none."""
-    num_samples: int | None = None
-    """Default number of fake images. None: the suite generates no images, and its metrics name no protocol."""
-    num_samples_on_gpu: int | None = None
-    """Default number of fake images on machines with a GPU. None: `num_samples`."""
-    min_images: int = 1
-    """Smallest number of real images."""
-    has_extractor: bool = False
-    """True if the class takes an extractor, which `get_extractor` returns."""
-
-
-_MANIFOLD = ("precision", "recall", "density", "coverage")
-_SUITES = {
-    "digits": _SuiteEntry(
-        "digits",
-        "DigitsMetrics",
-        monitor="frechet",
-        minimized=("frechet", "kid"),
-        maximized=(*_MANIFOLD, "conditional_accuracy", "code_accuracy"),
-        num_samples=5000,
-        min_images=12,
-    ),
-    "cycle": _SuiteEntry(
-        "cycle", "CycleMetrics", monitor="cycle_error", minimized=("cycle_error", "cycle_error_a", "cycle_error_b")
-    ),
-    "paired": _SuiteEntry(
-        "paired",
-        "PairedMetrics",
-        monitor="paired_l1",
-        minimized=("paired_l1",),
-        maximized=("paired_psnr", "paired_ssim"),
-    ),
-    "stacked": _SuiteEntry(
-        "stacked",
-        "StackedMetrics",
-        monitor="kl",
-        minimized=("frechet", "kl"),
-        maximized=("num_modes", "conditional_accuracy"),
-        num_samples=26_000,
-        min_images=4,
-    ),
-    "inception": _SuiteEntry(
-        "image_metrics",
-        "ImageMetrics",
-        monitor="fid",
-        minimized=("fid", "kid"),
-        maximized=(*_MANIFOLD, "inception_score"),
-        num_samples=5000,
-        num_samples_on_gpu=50_000,
-        min_images=12,
-        has_extractor=True,
-    ),
-    "photos": _SuiteEntry(
-        "image_metrics",
-        "ImageMetrics",
-        monitor="frechet",
-        minimized=("frechet", "kid"),
-        maximized=(*_MANIFOLD, "inception_score"),
-        num_samples=5000,
-        min_images=12,
-        has_extractor=True,
-    ),
-}
-NAMES = tuple(_SUITES)
+names, check_name = SUITES.names, SUITES.check_name
 
 
 def get(name: str) -> "Callable[..., Suite]":
     """Returns the class of a metric suite.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    entry = _entry(name)
-    return getattr(importlib.import_module(f"trainer.metrics.{entry.module}"), entry.class_name)
+    suite = SUITES[name].suite
+    if not isinstance(suite, str):
+        return suite
+    module, _, class_name = suite.rpartition(".")
+    return getattr(importlib.import_module(module), class_name)
 
 
 def find_weights(name: str, inception_weights: str | None = None) -> Path | None:
@@ -113,7 +63,7 @@ def find_weights(name: str, inception_weights: str | None = None) -> Path | None
     Call it before data is read and devices are created, because weights may be missing.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
         inception_weights: Weights of the suite `inception`, as `trainer.metrics.inception_weights.find` takes them.
 
     Raises:
@@ -131,14 +81,14 @@ def get_extractor(name: str, inception_weights: str | None = None) -> "Extractor
     """Returns the network whose features a suite compares; None for a suite that has its own.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
         inception_weights: Weights of the suite `inception`, as `find_weights` takes them.
 
     Raises:
         ConfigError: If the name is unknown or the weights are missing.
         TrainerError: If the weights cannot be read or are not those of the network.
     """
-    if not _entry(name).has_extractor:
+    if not SUITES[name].has_extractor:
         return None
     path = find_weights(name, inception_weights)  # before the import of TensorFlow
     if path is None:
@@ -160,64 +110,78 @@ def monitor_name(name: str, num_samples: int | None = None) -> str:
     """Returns the name of the metric whose smallest value marks the best checkpoint, such as `frechet_digits_5k`.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
         num_samples: Number of fake images. None: the default number on a machine without a GPU.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    return _metric_name(name, _entry(name).monitor, num_samples)
+    return _metric_name(name, SUITES[name].monitor, num_samples)
 
 
 def recall_name(name: str, num_samples: int | None = None) -> str | None:
     """Returns the name of the metric for the diversity of the images, such as `recall_digits_5k`; None without one.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
         num_samples: Number of fake images. None: the default number on a machine without a GPU.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    return _metric_name(name, "recall", num_samples) if "recall" in _entry(name).maximized else None
+    return _metric_name(name, "recall", num_samples) if "recall" in SUITES[name].maximized else None
 
 
 def default_num_samples(name: str, *, has_gpu: bool = False) -> int | None:
     """Returns the default number of fake images of a suite; None if it generates none.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
         has_gpu: True if the machine has a GPU.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    entry = _entry(name)
+    entry = SUITES[name]
     return entry.num_samples_on_gpu or entry.num_samples if has_gpu else entry.num_samples
+
+
+def num_real_images(name: str, num_samples: int | None = None) -> int | None:
+    """Returns the largest number of real images of a domain that a suite receives.
+
+    Args:
+        name: Name of a suite, one of `names()`.
+        num_samples: Number of fake images. None: the default number on a machine without a GPU.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    entry = SUITES[name]
+    return entry.num_real_images or num_samples or entry.num_samples
 
 
 def min_images(name: str) -> int:
     """Returns the smallest number of real images that a suite compares with.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    return _entry(name).min_images
+    return SUITES[name].min_images
 
 
 def goals(name: str) -> Mapping[str, Goal]:
     """Returns the goal of each metric that a suite reports, by the metric's name without the protocol.
 
     Args:
-        name: Name of a suite, one of `NAMES`.
+        name: Name of a suite, one of `names()`.
 
     Raises:
         ConfigError: If the name is unknown.
     """
-    entry = _entry(name)
+    entry = SUITES[name]
     goals: dict[str, Goal] = dict.fromkeys(entry.minimized, "MINIMIZE")
     return goals | dict.fromkeys(entry.maximized, "MAXIMIZE")
 
@@ -227,7 +191,7 @@ def without_protocol(metric: str, name: str, num_samples: int | None = None) -> 
 
     Args:
         metric: Name of the metric. One without this protocol is returned as it is.
-        name: Name of the suite, one of `NAMES`.
+        name: Name of the suite, one of `names()`.
         num_samples: Number of fake images. None: the default number on a machine without a GPU.
 
     Raises:
@@ -240,10 +204,3 @@ def _metric_name(suite: str, metric: str, num_samples: int | None) -> str:
     """Returns the name of a metric with its protocol, if the suite generates images."""
     num_samples = num_samples or default_num_samples(suite)
     return metric if num_samples is None else f"{metric}_{protocol_of(suite, num_samples)}"
-
-
-def _entry(name: str) -> _SuiteEntry:
-    if name not in _SUITES:
-        advice = did_you_mean(name, NAMES, f"choose one of {', '.join(NAMES)}.")
-        raise ConfigError(f"metrics={name} is not a known metric suite; {advice}")
-    return _SUITES[name]

@@ -9,8 +9,6 @@ import numpy as np
 
 from trainer.metrics.suite import Suite
 
-NUM_IMAGES = 500
-
 
 class Translator(Protocol):
     """A model that translates images, such as `trainer.models.CycleGAN`."""
@@ -21,7 +19,7 @@ class Translator(Protocol):
 
 
 class CycleMetrics(Suite):
-    """The cycle error of the first 500 images of each domain."""
+    """The cycle error of the images of each domain."""
 
     def __init__(self, images_a: np.ndarray, images_b: np.ndarray) -> None:
         """Initializes the suite.
@@ -30,7 +28,7 @@ class CycleMetrics(Suite):
             images_a: Images of domain A, uint8 [N, H, W, C].
             images_b: Images of domain B, uint8 [N, H, W, C].
         """
-        self._images = {"a": np.asarray(images_a)[:NUM_IMAGES], "b": np.asarray(images_b)[:NUM_IMAGES]}
+        self._images = {"a": np.asarray(images_a), "b": np.asarray(images_b)}
 
     def measure(self, model: Translator) -> dict[str, float]:
         """Translates the images to the other domain and back, and compares them with the originals.

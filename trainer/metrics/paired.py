@@ -11,8 +11,6 @@ import tensorflow as tf
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.metrics.suite import Suite
 
-NUM_PAIRS = 500
-"""Largest number of pairs that are measured."""
 _MAX_PSNR = 100.0
 _SSIM_WINDOW = 11
 
@@ -26,7 +24,7 @@ class PairTranslator(Protocol):
 
 
 class PairedMetrics(Suite):
-    """The differences between outputs and images for the first 500 pairs."""
+    """The differences between outputs and images."""
 
     def __init__(self, inputs: np.ndarray, images: np.ndarray) -> None:
         """Initializes the suite.
@@ -35,7 +33,7 @@ class PairedMetrics(Suite):
             inputs: Inputs, uint8 [N, H, W, I].
             images: Image of each input, uint8 [N, H, W, C].
         """
-        self._inputs, self._images = np.asarray(inputs)[:NUM_PAIRS], np.asarray(images)[:NUM_PAIRS]
+        self._inputs, self._images = np.asarray(inputs), np.asarray(images)
 
     def measure(self, model: PairTranslator) -> dict[str, float]:
         """Translates the inputs, and compares the outputs with the images.

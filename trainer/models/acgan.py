@@ -16,8 +16,10 @@ from trainer.errors import ConfigError, count_of
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.models.discriminator_passes import DiscriminatorOutput
 from trainer.models.objective import LossOutput
+from trainer.models.registry import register_model
 
 
+@register_model("acgan")
 class ACGAN(AuxiliaryHeadGAN):
     """A conditional GAN with an auxiliary classifier.
 

@@ -19,12 +19,14 @@ from trainer.image_io import tile
 from trainer.models.arrays import as_array, as_classes, class_tensor
 from trainer.models.gan import GAN
 from trainer.models.network_inputs import call_with_labels, check_latents, find_label_input
+from trainer.models.registry import register_model
 from trainer.models.validation import input_shapes
 from trainer.training.rng import StepRng
 
 _GOLDEN_RATIO = 0.6180339887498949
 
 
+@register_model("conditional")
 class ConditionalGAN(GAN):
     """A GAN that generates images of a requested class.
 

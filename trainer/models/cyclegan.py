@@ -21,6 +21,7 @@ from trainer.image_io import tile
 from trainer.models.arrays import read_images
 from trainer.models.discriminator_passes import PassInputs
 from trainer.models.objective import LossOutput
+from trainer.models.registry import register_model
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
 from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
@@ -32,6 +33,7 @@ from trainer.training.rng import StepRng
 _OTHER = {"a": "b", "b": "a"}
 
 
+@register_model("cyclegan")
 class CycleGAN(ImageTranslator):
     """Translates images of a domain A to a domain B and back. Train it with `fit(images_a, images_b)`.
 

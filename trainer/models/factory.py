@@ -1,8 +1,7 @@
 """Construction of a compiled GAN from a config."""
 
-import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -23,45 +22,16 @@ from trainer.config.choices import (
 from trainer.config.compatibility import Traits, check_architecture, check_labels, check_pairs
 from trainer.errors import ConfigError, quote
 from trainer.models import losses
-from trainer.models.acgan import ACGAN
 from trainer.models.conditional import ConditionalGAN
-from trainer.models.cyclegan import CycleGAN
-from trainer.models.fastgan import FastGAN
 from trainer.models.gan import GAN
-from trainer.models.infogan import InfoGAN
 from trainer.models.pix2pix import Pix2Pix
-from trainer.models.stylegan2 import ConditionalStyleGAN2, StyleGAN2
+from trainer.models.registry import MODELS
 from trainer.models.translator import ImageTranslator
 from trainer.models.validation import has_convolutions
 from trainer.models.weight_limit import without_weights
-from trainer.registry import Registry, check_known, is_from_package
+from trainer.registry import check_known, is_from_package
 from trainer.training.precision import supports_bfloat16
 from trainer.training.schedules import Ramp, ScheduleLike
-
-MODELS: Registry[type[GAN]] = Registry("model")
-"""Classes by the name that `--model` accepts."""
-
-
-def register_model(name: str) -> Callable[[type[GAN]], type[GAN]]:
-    """Registers a subclass of `GAN` under a name that `--model` accepts.
-
-    The class's own keyword arguments with defaults are its `model_options`. It must pass all others to its base class.
-    """
-    return functools.partial(MODELS.add, name)
-
-
-for _name, _class in (
-    ("gan", GAN),
-    ("conditional", ConditionalGAN),
-    ("acgan", ACGAN),
-    ("infogan", InfoGAN),
-    ("cyclegan", CycleGAN),
-    ("pix2pix", Pix2Pix),
-    ("fastgan", FastGAN),
-    ("stylegan2", StyleGAN2),
-    ("stylegan2_conditional", ConditionalStyleGAN2),
-):
-    MODELS.add(_name, _class)
 
 _INPUT_CHANNELS = "input_channels"
 """Option of architectures that translate images: the channels of the inputs of pairs."""

@@ -16,6 +16,7 @@ from trainer.config.fields import check_number
 from trainer.errors import NetworkError
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
+from trainer.models.registry import register_model
 from trainer.models.validation import per_example
 from trainer.networks import NetworkPart
 from trainer.networks.fastgan import PART_FEATURES, WHOLE_FEATURES, decoder
@@ -24,6 +25,7 @@ _MAX_DECODED_SIDE = 128
 _NUM_QUARTERS = 4
 
 
+@register_model("fastgan")
 class FastGAN(GAN):
     """A GAN whose discriminator learns to keep the information of real images.
 

@@ -61,7 +61,7 @@ def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
     """
     if isinstance(x, Mapping) or _is_pair(x, y, image_rank):
         x, labels = _split(x, "x")
-        x, y = x, _only(labels, y)
+        y = _only(labels, y)
     images, labels = _read(x, "x", image_rank)
     targets, other = _read(y, "y", image_rank)
     if other is not None:

@@ -18,12 +18,14 @@ from trainer.image_io import tile
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
+from trainer.models.registry import register_model
 from trainer.networks.layers import BatchNormalization
 from trainer.training.rng import StepRng
 
 _TRAVERSAL_LIMIT = 2.0
 
 
+@register_model("infogan")
 class InfoGAN(AuxiliaryHeadGAN):
     """A GAN with one categorical and some continuous codes, which it learns without labels.
 

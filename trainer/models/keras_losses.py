@@ -42,6 +42,7 @@ def is_hinge(function: Callable[..., Any]) -> bool:
 
 def from_logits_of(function: Callable[..., Any]) -> bool | None:
     """Returns the `from_logits` of a Keras loss; None if it has no such argument."""
+    # Keras's loss classes keep the arguments of their functions in a private attribute only.
     keywords = getattr(function, "_fn_kwargs", None) or getattr(function, "keywords", None) or {}
     if "from_logits" in keywords:
         return bool(keywords["from_logits"])

@@ -18,6 +18,7 @@ from trainer.errors import DataError, NetworkError
 from trainer.image_io import as_color, tile
 from trainer.models.arrays import as_array, read_images
 from trainer.models.discriminator_passes import PassInputs
+from trainer.models.registry import register_model
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
 from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
@@ -25,6 +26,7 @@ from trainer.training.plan import Losses, Metrics
 from trainer.training.rng import StepRng
 
 
+@register_model("pix2pix")
 class Pix2Pix(ImageTranslator):
     """Translates inputs to images. Train it with `fit(inputs, images)`, or with `fit(pairs)`.
 

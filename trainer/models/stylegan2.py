@@ -16,6 +16,7 @@ from trainer.config.fields import check_number
 from trainer.errors import NetworkError
 from trainer.models.conditional import ConditionalGAN
 from trainer.models.gan import GAN
+from trainer.models.registry import register_model
 from trainer.models.sampler import Sampler
 from trainer.models.validation import check_takes_latents
 from trainer.networks import NetworkPart
@@ -28,6 +29,7 @@ _PATH_LENGTH_DECAY = 0.01
 """Share of a batch in the moving average of path lengths."""
 
 
+@register_model("stylegan2")
 class StyleGAN2(GAN):
     """A GAN whose generator maps latents to styles, as that of `architecture=stylegan2` does.
 
@@ -251,6 +253,7 @@ class StyleGAN2(GAN):
             return path_lengths(lambda styles: synthesis(styles, training=True), styles, directions)
 
 
+@register_model("stylegan2_conditional")
 class ConditionalStyleGAN2(StyleGAN2, ConditionalGAN):
     """`StyleGAN2` with labels.
 

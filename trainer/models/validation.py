@@ -218,7 +218,10 @@ def check_reaches(generator: keras.layers.Layer, image_range: tuple[float, float
 
 
 def _last_activation(network: keras.layers.Layer) -> Callable[..., Any] | None:
-    """Returns the activation that a Sequential or functional model ends in; None if that is not certain."""
+    """Returns the activation that a Sequential or functional model ends in; None if that is not certain.
+
+    Keras records only in private attributes which layer made a tensor, and from which tensors.
+    """
     outputs = getattr(network, "outputs", None) or [None]
     while (history := getattr(outputs[0], "_keras_history", None)) is not None:
         layer = history.operation

@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import keras
 
@@ -31,10 +31,15 @@ class NetworkPart(enum.Enum):
 
 _Result = TypeVar("_Result")
 
-_ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+class _Entry(NamedTuple):
+    function: Architecture
+    generator_input: GeneratorInput
+    parts: frozenset[NetworkPart]
+
+
+_ARCHITECTURES: Registry[_Entry] = Registry("architecture")
 names, check_name = _ARCHITECTURES.names, _ARCHITECTURES.check_name
-_GENERATOR_INPUTS: dict[str, GeneratorInput] = {}
-_PARTS: dict[str, frozenset[NetworkPart]] = {}
 
 
 @overload
@@ -72,9 +77,9 @@ def register_architecture(
     """
 
     def register(function: Architecture) -> Architecture:
-        _GENERATOR_INPUTS[function.__name__] = generator_input
-        _PARTS[function.__name__] = frozenset(parts)
-        return _ARCHITECTURES.add(function.__name__, function)
+        entry = _Entry(function, generator_input, frozenset(parts))
+        _ARCHITECTURES.add(function.__name__, entry, source=function)
+        return function
 
     return register if function is None else register(function)
 
@@ -85,7 +90,7 @@ def is_custom(name: str) -> bool:
     Raises:
         ConfigError: If the name is unknown.
     """
-    return not is_from_package(_ARCHITECTURES[name])
+    return not is_from_package(get(name))
 
 
 def generator_input(name: str) -> GeneratorInput:
@@ -94,8 +99,7 @@ def generator_input(name: str) -> GeneratorInput:
     Raises:
         ConfigError: If the architecture is unknown. The message suggests the closest name.
     """
-    check_name(name)
-    return _GENERATOR_INPUTS[name]
+    return _ARCHITECTURES[name].generator_input
 
 
 def lacks(name: str, part: NetworkPart) -> bool:
@@ -104,7 +108,7 @@ def lacks(name: str, part: NetworkPart) -> bool:
     Raises:
         ConfigError: If the architecture is unknown.
     """
-    return not is_custom(name) and part not in _PARTS[name]
+    return not is_custom(name) and part not in _ARCHITECTURES[name].parts
 
 
 def get(name: str) -> Architecture:
@@ -113,7 +117,7 @@ def get(name: str) -> Architecture:
     Raises:
         ConfigError: If the name is unknown. The message suggests the closest name.
     """
-    return _ARCHITECTURES[name]
+    return _ARCHITECTURES[name].function
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def build(
             or if one of the package's own architectures cannot be built with the options.
     """
     check_options(name, options)
-    function = _ARCHITECTURES[name]
+    function = get(name)
     if not options or is_custom(name):
         return function(image_shape, latent_dim, condition_size, output_activation, **options)
     explain = functools.partial(_blame_options, name, options)

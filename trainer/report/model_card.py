@@ -9,6 +9,7 @@ from trainer import __version__
 from trainer.config.choices import LatentDistribution, ModelFormat
 from trainer.errors import escape, shorten
 from trainer.image_io import png
+from trainer.metrics.log_names import own_name
 from trainer.report.run_report import RunReport
 from trainer.storage import RunDirectory
 
@@ -192,7 +193,7 @@ def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step:
         header,
         [
             (
-                _text(row["name"].removeprefix("metric/")),
+                _text(own_name(row["name"])),
                 *(_number(row[key]) for key in ("value", "best")),
                 _GOALS[row["goal"]],
                 _number(row["real_vs_real"]),

@@ -11,6 +11,7 @@ import numpy as np
 
 from trainer import metrics
 from trainer.errors import CheckpointError, StorageError, count_of
+from trainer.metrics.log_names import is_metric, log_name, own_name
 from trainer.report import page
 from trainer.report.pictures import Pictures, bytes_per_grid, select_grids, share_of_page
 from trainer.report.scalars import MAX_NAMES, Scalars
@@ -29,7 +30,6 @@ from trainer.storage.run_directory import (
 FILES = frozenset({CONFIG, METRICS, EVENTS})
 """Names of the files of a run directory that a report always reads. It downloads the pictures that it shows."""
 _NUM_POINTS = 600
-_METRIC = "metric/"
 _SKIPPED = "skipped_updates"
 
 
@@ -125,7 +125,7 @@ class RunReport:
         measured = [event.get("values") for event in events if event["event"] == REAL_VS_REAL_EVENT]
         real_vs_real = measured[-1] if measured and isinstance(measured[-1], dict) else {}
         for name in self._scalars.names:
-            if not name.startswith(_METRIC):
+            if not is_metric(name):
                 continue
             steps, values = self._scalars.column(name)
             goal = _goal_of(name, config)
@@ -232,17 +232,17 @@ def _text(value: object) -> str:
 def _monitor_of(config: Mapping[str, Any]) -> str | None:
     """Returns the name of the scalar that selects the best checkpoint; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
+    if suite not in metrics.names() or not isinstance(num_samples, int | None):
         return None
-    return f"{_METRIC}{metrics.monitor_name(suite, num_samples)}"
+    return log_name(metrics.monitor_name(suite, num_samples))
 
 
 def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
     """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
-    if suite not in metrics.NAMES or not isinstance(num_samples, int | None):
+    if suite not in metrics.names() or not isinstance(num_samples, int | None):
         return None
-    return metrics.goals(suite).get(metrics.without_protocol(name.removeprefix(_METRIC), suite, num_samples))
+    return metrics.goals(suite).get(metrics.without_protocol(own_name(name), suite, num_samples))
 
 
 def _plain(value: Any) -> float | None:

@@ -36,6 +36,7 @@ def bucket_server(log_dir: Path) -> Iterator[str]:
     host = f"127.0.0.1:{port}"
     flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={host}", "-backend=memory"]
     with (log_dir / "server.log").open("wb") as log:
+        # The package has no public name for the path of its binary.
         process = subprocess.Popen([str(_server._get_binary_path()), *flags], stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait_until_ready(f"http://{host}/storage/v1/b", process)

@@ -6,13 +6,11 @@ import tensorflow as tf
 
 from trainer import metrics
 from trainer.config import TrainConfig
-from trainer.config.choices import MetricSuite
-from trainer.data import datasets, stacked
+from trainer.data import datasets
 from trainer.data.loading import TrainingData
 from trainer.errors import ConfigError
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.metrics.extractor import Extractor
-from trainer.metrics.paired import NUM_PAIRS
 from trainer.metrics.real_statistics import RealImages
 from trainer.metrics.suite import Suite
 from trainer.storage import Location, cache_folder
@@ -45,10 +43,8 @@ def create_suite(
     suite_class, num_samples = metrics.get(config.metrics), config.num_metric_samples
     num_samples = num_samples or metrics.default_num_samples(config.metrics)
     if extractor is None or num_samples is None:
-        num_images = num_samples if config.metrics == MetricSuite.DIGITS else stacked.NUM_IMAGES
-        if config.metrics == MetricSuite.PAIRED:
-            num_images = NUM_PAIRS
-        return suite_class(*data.real_images(num_images), *([num_samples] if num_samples else []))
+        real_images = data.real_images(metrics.num_real_images(config.metrics, num_samples))
+        return suite_class(*real_images, *([num_samples] if num_samples else []))
     num_images = min(num_samples, data.info.num_examples)
     return suite_class(
         extractor,

@@ -92,7 +92,10 @@ def _copy_attribute(
 
 
 def _clone_inner_optimizers(optimizer: Any, copy: Any) -> None:
-    """Makes a copy of a `MultiOptimizer` use clones of the optimizers that its map or function returns."""
+    """Makes a copy of a `MultiOptimizer` use clones of the optimizers that its map or function returns.
+
+    Keras has no public attribute for the map and the optimizers.
+    """
     is_map = isinstance(optimizer._optimizer_map, keras.optimizers.OptimizerMap)
     clones = {id(inner): (inner, clone(inner)) for inner in optimizer._inner_optimizers if is_map}
 
@@ -109,6 +112,7 @@ def _clone_inner_optimizers(optimizer: Any, copy: Any) -> None:
 def kind(optimizer: keras.optimizers.Optimizer) -> str:
     """Returns the name of the class that defines the variables of an optimizer: `Adam` for AdamW, too."""
     name = next(cls.__name__ for cls in type(optimizer).__mro__ if "build" in vars(cls))
+    # `learning_rate` would be the current value of a schedule.
     is_scheduled = not isinstance(optimizer._learning_rate, keras.Variable)
     return f"{name} with a learning rate schedule" if is_scheduled else name
 

@@ -39,15 +39,24 @@ def restore(
         return _restore(directory, checkpoint, recipe, precision)
 
 
-def config_of(job_dir: str) -> TrainConfig:
+def config_of(job_dir: str, recipe: str | None = None) -> TrainConfig:
     """Returns the stored config of the run in a directory, without its checkpoints.
 
+    It imports the module of the run's recipe, which may register the metric suite.
+
+    Args:
+        job_dir: Run directory.
+        recipe: As `restore` takes it.
+
     Raises:
-        CheckpointError: If the directory has no run or its config is damaged.
+        CheckpointError: If the directory has no run, its config is damaged, or the module may not be imported.
+        ConfigError: If `recipe` is not that of the run.
         StorageError: If the directory cannot be read.
     """
     with RunDirectory(job_dir).open(only={CONFIG}) as directory:
-        return _require_run(directory).config
+        config = _require_run(directory).config
+        _import_recipe(directory, config.recipe, recipe)
+        return config
 
 
 def _require_run(directory: RunDirectory) -> StoredRun:

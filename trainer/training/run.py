@@ -313,7 +313,7 @@ class Run:
             return []
         self._suite = create_suite(config, self._data, self._extractor, self._strategy)
         recall = metrics.recall_name(config.metrics, config.num_metric_samples)
-        alarm = callbacks.CollapseAlarm(monitor, recall and f"metric/{recall}", config.stop_on_collapse)
+        alarm = callbacks.CollapseAlarm(monitor, recall and metrics.log_name(recall), config.stop_on_collapse)
         self._evaluation = callbacks.Evaluation(self._suite, config.evaluate_every_steps)
         self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
         return [self._evaluation, alarm]

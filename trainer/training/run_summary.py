@@ -12,6 +12,7 @@ from trainer import __version__
 from trainer.config import TrainConfig
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import count_of
+from trainer.metrics.log_names import own_name
 from trainer.storage.run_directory import read_metrics
 from trainer.training.gpu_memory import gpu_memory_gib
 
@@ -124,7 +125,7 @@ def describe_change(path: Path, metric: str) -> str:
     if not lines:
         return ""
     first, best = lines[0], min(lines, key=lambda line: line[metric])
-    name, start = metric.removeprefix("metric/"), f"{first[metric]:.4g} at step {first['step']}"
+    name, start = own_name(metric), f"{first[metric]:.4g} at step {first['step']}"
     if best is first:
         return f"{name} has not fallen below its first value, {start}."
     return f"{name} fell from {start} to {best[metric]:.4g} at step {best['step']}."

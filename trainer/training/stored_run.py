@@ -8,6 +8,7 @@ from typing import NamedTuple
 from trainer import metrics
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError, quote
+from trainer.metrics.log_names import log_name
 from trainer.storage import RunDirectory, documents, read_json
 from trainer.storage.local import LocalLocation
 from trainer.training.checkpoint.committed import CommittedCheckpoints
@@ -84,7 +85,7 @@ def stored_run(directory: RunDirectory) -> StoredRun | None:
 
 def monitor_of(config: TrainConfig) -> str | None:
     """Returns the name in the logs of the metric that selects the best checkpoint of a run; None without metrics."""
-    return f"metric/{metrics.monitor_name(config.suite, config.num_metric_samples)}" if config.has_metrics else None
+    return log_name(metrics.monitor_name(config.suite, config.num_metric_samples)) if config.has_metrics else None
 
 
 def config_document(config: TrainConfig, history: RunHistory) -> bytes:

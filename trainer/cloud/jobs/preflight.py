@@ -141,7 +141,7 @@ def _args_path(pool: Pool, prefix: str) -> str:
 
 def _check_study(study: StudySpec) -> None:
     """Checks the metrics and the parameters of a study."""
-    goals = {name: goal for suite in metrics.NAMES for name, goal in metrics.goals(suite).items()}
+    goals = {name: goal for suite in metrics.names() for name, goal in metrics.goals(suite).items()}
     for number, metric in enumerate(study.metrics):
         path = f"studySpec.metrics[{number}]"
         if metric.metric_id not in goals:
