@@ -15,8 +15,7 @@ from trainer.storage import RunDirectory, locate
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.run_history import RunHistory
-from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX, open_checkpoint
-from trainer.training.divergence import STATE_NAME as DIVERGENCE
+from trainer.training.checkpoint.state_file import EMA_PREFIX, is_reserved, open_checkpoint
 from trainer.training.stored_run import monitor_of, select, stored_run
 
 FINGERPRINT = "init_from"
@@ -159,7 +158,7 @@ def _read_networks(store: CommittedCheckpoints, step: int) -> dict[str, dict[str
         names.setdefault(name.partition("/")[0], []).append(name)
     networks = {}
     for part in names:
-        if part.endswith(OPTIMIZER_SUFFIX) or part in (DIVERGENCE, AUGMENTER) or part.startswith(EMA_PREFIX):
+        if is_reserved(part):
             continue
         best = EMA_PREFIX + part if EMA_PREFIX + part in names else part
         networks[part] = {name.partition("/")[2]: np.asarray(reader.get_tensor(name)) for name in names[best]}
