@@ -128,7 +128,7 @@ class CycleGAN(ImageTranslator):
         def discriminate(images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
             return discriminator(images, training=True)
 
-        inputs = PassInputs(discriminate, discriminator, (real, None), (fake, None), rng)
+        inputs = PassInputs(discriminate, discriminator, (real, None), (fake, None), rng, self.image_range)
         discriminator_phases = tuple(phase for phase in phases if phase != "generator")
         if discriminator_phases:
             # A phase on real images alone leaves the pool as it is, so that each fake image enters it once.

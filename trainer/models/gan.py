@@ -248,7 +248,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         fake_images = tf.cast(self.generate_for_training(latents, fake_labels, rng), tf.float32)
         check_same_shape(fake_images, real_images)
         real, fake = (real_images, labels), (fake_images, fake_labels)
-        loss_output = self.objective(PassInputs(self.discriminate, self.discriminator, real, fake, rng), phases)
+        inputs = PassInputs(self.discriminate, self.discriminator, real, fake, rng, self.image_range)
+        loss_output = self.objective(inputs, phases)
         self.add_losses(loss_output, latents)
         return loss_output.losses, loss_output.metrics
 
@@ -336,7 +337,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             penalties=penalties,
             weight=penalty_weight,
             every_steps=penalty_every_steps,
-            augmenter=create_augmenter(augment, augment_probability, self.image_range),
+            augmenter=create_augmenter(augment, augment_probability),
         )
         strategy = strategy or tf.distribute.get_strategy()
         networks = compiled_state.build_networks(

@@ -106,8 +106,6 @@ def _set_image_range(gan: Any, image_range: tuple[float, float]) -> None:
             f"{gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range."
         )
     gan.image_range = image_range
-    if gan.objective.augmenter is not None:
-        gan.objective.augmenter.image_range = image_range
 
 
 def _host_shard(state: CompiledState, batch_size: int) -> Any:
