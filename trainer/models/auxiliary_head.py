@@ -24,6 +24,7 @@ class AuxiliaryHeadGAN(ConditionalGAN):
         NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer.
     """
 
+    discriminator_takes_labels = False
     needed_part = NetworkPart.DENSE_OUTPUT
 
     head = ""
@@ -32,11 +33,6 @@ class AuxiliaryHeadGAN(ConditionalGAN):
     @abc.abstractmethod
     def get_head(self, num_features: int) -> keras.Model:
         """Returns a new head, which takes features [B, F]."""
-
-    @property
-    def condition_size(self) -> int:
-        """0, because the discriminator takes no label."""
-        return 0
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks = super().get_networks()

@@ -98,6 +98,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     labels_are_codes = False
     """True if labels of samples are codes whose meaning the model learns, instead of classes of the data."""
 
+    discriminator_takes_labels = False
+    """True if the discriminator takes the labels that the generator takes."""
+
     takes_targets = False
     """True if `fit` takes `y`: labels, or images of a second domain or of pairs."""
 
@@ -179,11 +182,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """Steps from one of the model's own penalties of the generator to the next; 1 if it has none."""
         return 1
 
-    @property
-    def condition_size(self) -> int:
-        """Size of the one-hot label that both generator and discriminator take; 0 for none."""
-        return 0
-
     def architecture_sizes(self) -> tuple[int, int]:
         """Returns the sizes for which an architecture builds the networks.
 
@@ -191,7 +189,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             Size of the part of the generator's input that the discriminator does not take, such as latents and codes;
             and size of the labels that both take, 0 for none.
         """
-        return self.network_latent_size + self.label_size - self.condition_size, self.condition_size
+        if self.discriminator_takes_labels:
+            return self.network_latent_size, self.label_size
+        return self.network_latent_size + self.label_size, 0
 
     # Methods that a subclass may override.
 
