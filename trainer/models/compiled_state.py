@@ -196,18 +196,6 @@ def build_networks(
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 
-def build_optimizers(
-    optimizer: Any, variables: Mapping[str, list[keras.Variable]], strategy: tf.distribute.Strategy
-) -> dict[str, keras.optimizers.Optimizer]:
-    """Builds the optimizers `generator` and `discriminator` for their variables inside the strategy's scope.
-
-    Raises:
-        ConfigError: If `optimizer` is unknown or its settings are not supported.
-    """
-    with strategy.scope():
-        return optimizers.for_phases(optimizer, variables)
-
-
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
     """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs.
 

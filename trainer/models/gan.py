@@ -52,6 +52,7 @@ from trainer.networks import NetworkPart
 from trainer.training import transfer
 from trainer.training.device_loop import DeviceLoop
 from trainer.training.loop import TrainingLoop
+from trainer.training.optimizers import build_optimizers
 from trainer.training.plan import Losses, Metrics
 from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
@@ -353,7 +354,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         variables = trained_variables(self.optimizer_groups, networks)
         self._compiled_state = CompiledState(
             networks=networks,
-            optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
+            optimizers=build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,
             strategy=strategy,
