@@ -77,8 +77,8 @@ class CompiledMixin:
     """Access to the compiled parts of a `GAN`."""
 
     _compiled_state: CompiledState | None = None
-    initial_settings: Mapping[str, str | float] = {}
-    """The `settings` before the first step. `Checkpoint` sets them."""
+    initial_optimizer_settings: Mapping[str, str | float] = {}
+    """The `optimizer_settings` before the first step. `record_optimizer_settings` sets them."""
 
     @property
     def compiled_state(self: Any) -> CompiledState:
@@ -131,7 +131,7 @@ class CompiledMixin:
         return named | dict(self.divergence.variables)
 
     @property
-    def settings(self: Any) -> dict[str, str | float]:
+    def optimizer_settings(self: Any) -> dict[str, str | float]:
         """Settings that `state` contains: kinds of the optimizers, and learning rates by their names in `state`."""
         settings: dict[str, str | float] = {}
         for name, optimizer in self.optimizers.items():
@@ -139,6 +139,11 @@ class CompiledMixin:
             settings[f"{name}{OPTIMIZER_SUFFIX}"] = optimizers.kind(optimizer)
             settings |= {f"{name}{OPTIMIZER_SUFFIX}/{index:03d}": rate for index, rate in rates.items()}
         return settings
+
+    def record_optimizer_settings(self: Any) -> None:
+        """Sets `initial_optimizer_settings`, unless the model has taken steps since they were set."""
+        if self.step == 0 or not self.initial_optimizer_settings:
+            self.initial_optimizer_settings = self.optimizer_settings
 
 
 def ema_name(name: str) -> str:

@@ -22,7 +22,7 @@ _LAZY = (property, functools.cached_property)
 _IGNORED = frozenset(
     {
         *("_step", "history", "stop_training", "grid_images", "_compiled_step", "_preemption"),  # of the GAN: inputs
-        *("initial_settings", "_sampler", "_samplers"),  # of the GAN: set by restoring and sampling
+        *("initial_optimizer_settings", "_sampler", "_samplers"),  # of the GAN: set by restoring and sampling
         *("_called", "_jit_compile", "_parent_path", "predict_function"),  # of Keras: changed by sampling and saving
         *("_tracked", "_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"),
     }
