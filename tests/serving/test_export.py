@@ -229,7 +229,7 @@ def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, 
     (copy / "config.json").write_text(json.dumps(config))
     _, gan, _ = restore.restore(str(job_dir))
     _, history = restore.stored_run(RunDirectory(copy))
-    store = CheckpointStore(copy / "checkpoints", best=monitor, fingerprints=history)
+    store = CheckpointStore(copy / "checkpoints", best=monitor, history=history)
     for step, values in ((1, {monitor: 2.0}), (2, {monitor: 1.0}), (3, {})):
         store.save(gan.state, step, values)
     store.wait()

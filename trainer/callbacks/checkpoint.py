@@ -77,7 +77,7 @@ class Checkpoint(Periodic):
             every_steps=every_steps,
             max_to_keep=max_to_keep,
             best=best,
-            fingerprints=self._fingerprints,
+            history=fingerprints if isinstance(fingerprints, RunHistory) else RunHistory.start(fingerprints or {}),
             remote=remote,
             before_publishing=self._copy,
             verify_lease=None if lease is None else lease.verify,
