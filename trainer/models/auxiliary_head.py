@@ -3,7 +3,6 @@
 Shapes: `B` images of a replica, `H W C` an image, `F` features.
 """
 
-import abc
 import functools
 from typing import Any
 
@@ -30,9 +29,9 @@ class AuxiliaryHeadGAN(ConditionalGAN):
     head = ""
     """Name of the head among the networks."""
 
-    @abc.abstractmethod
     def get_head(self, num_features: int) -> keras.Model:
         """Returns a new head, which takes features [B, F]."""
+        raise NotImplementedError
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks = super().get_networks()

@@ -17,7 +17,7 @@ from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
 from trainer.training.rng import StepRng, seed_states
 
-MAX_SEED = 10**8 - 1
+MAX_SAMPLE_INDEX = 10**8 - 1
 """Largest index of a sample, which is the seed of its image. It has as many digits as the names of files."""
 _TRUNCATION_LIMIT = 2.0
 
@@ -91,7 +91,7 @@ class InferenceMixin:
         """Returns the latents of single samples: those that `sample` uses for the images with these indices.
 
         Args:
-            indices: Indices of the samples in [0, `MAX_SEED`], integers [N] in any order.
+            indices: Indices of the samples in [0, `MAX_SAMPLE_INDEX`], integers [N] in any order.
             seed: Seed of the latents; None for the seed of the run.
 
         Returns:
@@ -102,8 +102,8 @@ class InferenceMixin:
         """
         seed = self._resolve_seed(seed)
         for index in (np.min(indices), np.max(indices)):
-            if not 0 <= index <= MAX_SEED:
-                raise DataError(f"indices has {index}, expected 0 to {MAX_SEED}; choose other samples.")
+            if not 0 <= index <= MAX_SAMPLE_INDEX:
+                raise DataError(f"indices has {index}, expected 0 to {MAX_SAMPLE_INDEX}; choose other samples.")
         blocks, rows = np.divmod(np.asarray(indices), BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
         latents = [

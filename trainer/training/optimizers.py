@@ -236,9 +236,11 @@ def apply_where(
     before = [variable.value.read_value() for variable in selected]
     if is_selective:
         optimizer.condition = condition
-    optimizer.apply(list(gradients), list(variables))
-    if is_selective:
-        optimizer.condition = None
+    try:
+        optimizer.apply(list(gradients), list(variables))
+    finally:
+        if is_selective:
+            optimizer.condition = None
     for variable, old in zip(selected, before, strict=True):
         variable.value.assign(tf.where(condition, variable.value.read_value(), old))
 
