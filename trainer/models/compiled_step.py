@@ -41,16 +41,16 @@ class CompiledStep:
         device_loop: Compiled step.
     """
 
-    def __init__(self, gan: Any, key: tuple[Any, ...], device_loop: DeviceLoop):
+    def __init__(self, gan: object, key: tuple[Any, ...], device_loop: DeviceLoop):
         self.device_loop = device_loop
         self._key, self._settings = key, settings_of(gan)
 
-    def fits(self, gan: Any, key: tuple[Any, ...]) -> bool:
+    def fits(self, gan: object, key: tuple[Any, ...]) -> bool:
         """Returns whether the step may be used for another `fit`."""
         return key == self._key and _includes(settings_of(gan), self._settings)
 
 
-def settings_of(gan: Any) -> dict[str, Any]:
+def settings_of(gan: object) -> dict[str, Any]:
     """Returns everything in Python that a step may depend on, by path.
 
     A compiled step keeps the values that attributes had when it was compiled, such as the rate of a dropout layer or
