@@ -22,11 +22,16 @@ IMAGES = tf.zeros([4, 3, 2, 1])
 
 def mean_sign(loss, output):
     """What is counted of a batch of real images for which the discriminator gives `output`."""
-    augmenter = Augmenter("ada", None, (-1.0, 1.0))
+    augmenter = Augmenter("ada", None)
     objective = Objective(loss, augmenter=augmenter)
     discriminator = keras.Sequential([keras.Input((3, 2, 1)), keras.layers.Flatten()])
     inputs = PassInputs(
-        lambda images, labels: tf.fill([4, 1], output), discriminator, (IMAGES, None), (IMAGES, None), StepRng(0, 0, 4)
+        lambda images, labels: tf.fill([4, 1], output),
+        discriminator,
+        (IMAGES, None),
+        (IMAGES, None),
+        StepRng(0, 0, 4),
+        (-1.0, 1.0),
     )
     objective(inputs, ("discriminator",))
     return float(augmenter.sign_sum.numpy())
@@ -66,7 +71,7 @@ def test_losses_without_a_boundary_take_no_adapted_probability(name):
 def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replicas, eager_ada):
     """There all replicas know the same; what they see in a step is merged at its end."""
     with two_replicas.scope():
-        augmenter = Augmenter("diffaugment", None, (-1.0, 1.0))
+        augmenter = Augmenter("diffaugment", None)
     objective = Objective("non_saturating", augmenter=augmenter)
 
     def passes():
@@ -76,7 +81,7 @@ def test_the_probability_is_adapted_in_the_first_pass_of_a_step_alone(two_replic
         with keras.StatelessScope([(v, v.value.read_value()) for v in augmenter.weights]):
             for repeat in range(3):
                 rng = StepRng(0, 0, 4, replica, repeat=repeat).child("discriminator")
-                inputs = PassInputs(lambda images, labels: logits, None, (IMAGES, None), (IMAGES, None), rng)
+                inputs = PassInputs(lambda *_: logits, None, (IMAGES, None), (IMAGES, None), rng, (-1.0, 1.0))
                 objective(inputs, ("discriminator",))
                 probabilities.append(tf.identity(augmenter.probability.value))
         return tf.stack(probabilities)

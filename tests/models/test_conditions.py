@@ -94,7 +94,7 @@ def test_changed_conditions_are_another_dataset(prepared, tmp_path):
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "r3gan"])
 def test_networks_take_the_vector_of_a_label_in_place_of_one_hot(architecture):
     gan = conditional(architecture)
-    assert gan.condition_size == 3
+    assert gan.label_size == 3
     latents, labels = tf.random.stateless_normal([4, 8], [0, 1]), np.array([0, 1, 2, 1], np.int32)
     images = tf.random.stateless_normal([4, 28, 28, 1], [0, 2])
     by_label, by_vector = (

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.errors import ConfigError
 from trainer.models import losses
+from trainer.models.objective import Objective
 
 REAL, FAKE = 0.5, -2.0
 
@@ -66,6 +68,31 @@ def test_the_discriminators_loss_is_the_sum_of_its_parts(name):
     for part in (loss.on_real, loss.on_fake):
         with pytest.raises(NotImplementedError):
             part(real)
+
+
+class ScaledHinge(losses.Hinge):
+    def discriminator(self, real_logits, fake_logits):
+        return 2.0 * super().discriminator(real_logits, fake_logits)
+
+
+class ShiftedHinge(losses.Hinge):
+    def on_real(self, real_logits):
+        return super().on_real(real_logits) + 1.0
+
+
+class PairsWithParts(losses.Relativistic):
+    def on_real(self, real_logits):
+        return -real_logits
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(ScaledHinge, False), (ShiftedHinge, True), (PairsWithParts, False)])
+def test_a_loss_is_separable_only_if_its_parts_are_all_of_it(kind, expected):
+    assert kind().is_separable == expected
+    if expected:
+        Objective(kind, updates="separate")
+        return
+    with pytest.raises(ConfigError, match="separate"):
+        Objective(kind, updates="separate")
 
 
 @pytest.mark.parametrize("name", losses.names())

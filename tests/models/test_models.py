@@ -14,6 +14,7 @@ from trainer.errors import ConfigError, DataError, NetworkError
 from trainer.image_io import tile
 from trainer.metrics.cycle import CycleMetrics
 from trainer.models import MODELS
+from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.registry import is_from_package
 from trainer.training.rng import StepRng
 
@@ -168,6 +169,11 @@ def test_a_grid_of_an_infogan_has_the_random_layers_of_the_seed_of_the_run():
     gan.compile(seed=7)
     latents, categories = gan.traversal(gan.latents_of(np.zeros(1, int)), np.arange(3), 4)
     np.testing.assert_array_equal(gan.sample_grid(10, 4), tile(gan.images_from(latents, categories), 4))
+
+
+def test_a_model_with_a_head_must_build_it():
+    with pytest.raises(NotImplementedError):
+        AuxiliaryHeadGAN(4, 3).get_head(8)
 
 
 def test_an_acgans_classifier_may_learn_from_real_images_alone(digits):

@@ -201,7 +201,7 @@ def of_text():
         ("generator", of_inputs((K,), (K,)), (K,), NetworkError, ("(3,)", "label")),
         ("generator", of_inputs((K,), (K,), names=("label_1", "label_2")), (K,), NetworkError, ("(3,)", "label")),
         ("generator", of_inputs((Z,), (K,)), (Z + 1,), NetworkError, ("(4,)", "(5,)", "latent_dim")),
-        ("generator", of_inputs((Z,), (K + 1,)), (Z,), NetworkError, ("(4,)", "3 classes", "(7,)")),
+        ("generator", of_inputs((Z,), (K + 1,)), (Z,), NetworkError, ("(4,)", "3 values", "(7,)")),
         ("generator", of_inputs((Z,), (2,)), (Z,), NetworkError, ("(2,)", "(7,)")),
         ("generator", of_inputs((Z,), (K,), (1,)), (Z,), NetworkError, ("(4,)", "(3,)", "(1,)")),
         ("generator", concatenated_generator(Z), (Z,), NetworkError, ("(4,)", "(7,)", "latent_dim")),

@@ -31,7 +31,8 @@ def losses_of(loss, updates, real=IMAGES, fake=IMAGES):
     """Returns the losses of a discriminator that returns the first pixel of an image."""
     objective = Objective(loss, updates=updates)
     phases = (*objective.discriminator_update.phases, "generator")
-    return objective(PassInputs(lambda x, _: x[:, 0, 0], None, (real, None), (fake, None), StepRng(0, 0, 4)), phases)
+    rng = StepRng(0, 0, 4)
+    return objective(PassInputs(lambda x, _: x[:, 0, 0], None, (real, None), (fake, None), rng, (-1.0, 1.0)), phases)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,16 @@ def test_networks_that_nothing_would_move_are_refused(optimizer_groups, mentions
     check_refusal(lambda: compiled(EncodingGAN, optimizer_groups=optimizer_groups), NetworkError, *mentions)
 
 
+@pytest.mark.parametrize("name", ["augmenter", "divergence", "ema_encoder", "encoder_optimizer", "encoder/a"])
+def test_reserved_names_of_networks_are_refused(name):
+    def get_networks(self):
+        networks = EncodingGAN.get_networks(self)
+        return networks | {name: networks.pop("encoder")}
+
+    groups = GAN.optimizer_groups | {"generator": ("generator", name)}
+    check_refusal(lambda: compiled(EncodingGAN, optimizer_groups=groups, get_networks=get_networks), NetworkError, name)
+
+
 def test_a_network_that_rests_needs_no_owner(digits):
     def get_networks(self):
         networks = EncodingGAN.get_networks(self)

@@ -58,7 +58,7 @@ def losses_of(network, step=0, **settings):
     """The losses of an objective for REAL and FAKE."""
     objective = Objective("wasserstein", **settings)
     rng = StepRng(0, tf.constant(step, tf.int64), 4)
-    inputs = PassInputs(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng)
+    inputs = PassInputs(lambda images, labels: network(images), network, (REAL, None), (FAKE, None), rng, (-1.0, 1.0))
     return objective(inputs, PHASES)
 
 
@@ -168,7 +168,7 @@ def test_the_generator_does_not_feel_a_penalty():
 @pytest.mark.parametrize("every_steps", [1, 2])
 def test_penalties_are_with_respect_to_the_images_before_augmentation(every_steps):
     """The gradient runs back through the augmentation: of w·augment(x), taken by hand with the same noise."""
-    augmenter = Augmenter("diffaugment", 1.0, (-1.0, 1.0))
+    augmenter = Augmenter("diffaugment", 1.0)
     loss_output = losses_of(linear(), penalties=["r1", "r2"], weight=1.0, every_steps=every_steps, augmenter=augmenter)
     for name, images, purpose in (("r1", REAL, "augment/real"), ("r2", FAKE, "augment/fake")):
         rng = StepRng(0, 0, 4).child(purpose)

@@ -68,10 +68,9 @@ def test_jitter_does_not_depend_on_the_number_of_replicas():
 
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
 def test_both_halves_are_augmented_alike(name):
-    augmenter = Augmenter(name, 1.0, (-1.0, 1.0))
-    augmenter.channels_of_parts = [3, 3]
+    augmenter = Augmenter(name, 1.0)
     pairs = pairs_of_equal_halves(channels=3)
-    augmented = augmenter.augment(pairs, StepRng(0, 1, 6)).numpy()
+    augmented = augmenter.augment(pairs, StepRng(0, 1, 6), (-1.0, 1.0), (3, 3)).numpy()
     np.testing.assert_array_equal(augmented[..., :3], augmented[..., 3:])
     assert (augmented != pairs.numpy()).any()
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from trainer.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout
 from trainer.networks.layers.cpu_kernels import convolutions
 from trainer.networks.layers.dropout import MAX_DROPOUT_RATE
-from trainer.training.optimizers import FusedAdam, clone
+from trainer.training.optimizers import FusedAdam, apply_where, clone
 
 
 def gradients(layer, inputs, upstream):
@@ -230,6 +230,15 @@ def test_fused_adam_is_keras_adam_with_the_same_slots():
             optimizer.apply([tf.fill([3, 2], 0.3 * step - 0.5)], weights)
     for ours, theirs in zip([*fused.variables, *variables[1]], [*plain.variables, *variables[0]], strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
+def test_a_failed_conditional_update_leaves_no_condition_behind():
+    weights = [keras.Variable(np.ones(3, np.float32))]
+    optimizer = clone(keras.optimizers.Adam(0.01))
+    optimizer.build(weights)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        apply_where(tf.constant(True), optimizer, [tf.ones(2)], weights)
+    assert optimizer.condition is None
 
 
 def test_other_optimizers_are_cloned_as_they_are():

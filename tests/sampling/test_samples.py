@@ -7,7 +7,7 @@ from conftest import ActiveDropout, tiny_gan, tiny_model
 from refusals import check_refusal
 
 from trainer.errors import ConfigError, DataError
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.sampling.samples import Samples, check_num_samples, images_of, labels_of, parse_seeds
 
 SEEDS = np.array([129, 3, 50, 49, 0, 61])
@@ -27,7 +27,7 @@ def images(gan, seeds, labels=None, **settings):
         ("9,0-2,1-4", [9, 0, 1, 2, 3, 4]),
         (" 5 , 3 - 4 ", [5, 3, 4]),
         ("007,7", [7]),
-        (f"{MAX_SEED}", [MAX_SEED]),
+        (f"{MAX_SAMPLE_INDEX}", [MAX_SAMPLE_INDEX]),
     ],
 )
 def test_seeds_are_numbers_and_ranges_each_once_in_order(text, expected):
@@ -46,7 +46,7 @@ def test_seeds_are_numbers_and_ranges_each_once_in_order(text, expected):
         ("1-2-3", "'1-2-3'"),
         ("3-1", "'3-1'"),
         ("١", "'١'"),
-        (str(MAX_SEED + 1), str(MAX_SEED)),
+        (str(MAX_SAMPLE_INDEX + 1), str(MAX_SAMPLE_INDEX)),
         ("9" * 5000, "…"),
         ("0-99999999", "10,000,000"),
     ],
@@ -82,9 +82,9 @@ def test_a_seed_is_the_same_image_in_every_list(gan):
     np.testing.assert_array_equal(images(gan, np.arange(130)), expected)
 
 
-@pytest.mark.parametrize("index", [-1, MAX_SEED + 1, 2**32])
+@pytest.mark.parametrize("index", [-1, MAX_SAMPLE_INDEX + 1, 2**32])
 def test_latents_of_an_index_out_of_range_are_refused(index):
-    check_refusal(lambda: tiny_gan().latents_of(np.array([0, index])), DataError, str(index), str(MAX_SEED))
+    check_refusal(lambda: tiny_gan().latents_of(np.array([0, index])), DataError, str(index), str(MAX_SAMPLE_INDEX))
 
 
 def test_the_first_images_come_before_the_latents_of_others(monkeypatch):

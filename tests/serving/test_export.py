@@ -19,7 +19,7 @@ from refusals import check_command_refusal
 from trainer import __main__ as commands, metrics, task
 from trainer.callbacks import Animation, Checkpoint
 from trainer.image_io import tile
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.serving import formats, saved_model
 from trainer.storage import RunDirectory, locate
 from trainer.training import restore
@@ -229,7 +229,7 @@ def test_a_damaged_best_checkpoint_is_skipped_with_a_warning(job_dir, tmp_path, 
     (copy / "config.json").write_text(json.dumps(config))
     _, gan, _ = restore.restore(str(job_dir))
     _, history = restore.stored_run(RunDirectory(copy))
-    store = CheckpointStore(copy / "checkpoints", best=monitor, fingerprints=history)
+    store = CheckpointStore(copy / "checkpoints", best=monitor, history=history)
     for step, values in ((1, {monitor: 2.0}), (2, {monitor: 1.0}), (3, {})):
         store.save(gan.state, step, values)
     store.wait()
@@ -285,9 +285,9 @@ def test_a_model_refuses_seeds_that_generate_refuses(tmp_path):
     saved_model.save(tiny_model("gan"), tmp_path / "model", 1)
     image = tf.saved_model.load(str(tmp_path / "model")).signatures["image"]
     ask = lambda seed: image(seed=tf.constant([0, seed], tf.int64), truncation=tf.constant([-1.0, -1.0]))  # noqa: E731
-    assert ask(MAX_SEED)["png_bytes"].shape == (2,)
-    for seed in (-1, MAX_SEED + 1, 2**32):  # the generator counts samples in 32 bits
-        with pytest.raises(tf.errors.InvalidArgumentError, match=f"seed.*{MAX_SEED}"):
+    assert ask(MAX_SAMPLE_INDEX)["png_bytes"].shape == (2,)
+    for seed in (-1, MAX_SAMPLE_INDEX + 1, 2**32):  # the generator counts samples in 32 bits
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"seed.*{MAX_SAMPLE_INDEX}"):
             ask(seed)
 
 

@@ -114,6 +114,7 @@ class Part:
         self.names = {"a"}
         self.inner = {"deep": [{"b": (1, np.zeros(2))}]}
         self.loss = keras.losses.Huber()
+        self._step = self.history = self._called = 1
 
     def scale(self, loss):
         return loss
@@ -139,6 +140,9 @@ CHANGED_PARTS = {
     "set changed": lambda part: part.names.add("b"),
     "type changed": lambda part: part.options.update(a=1),
     "loss replaced": lambda part: setattr(part, "loss", keras.losses.Huber(delta=0.5)),
+    "name of an attribute of a GAN": lambda part: setattr(part, "_step", 2),
+    "name of a public attribute of a GAN": lambda part: setattr(part, "history", 2),
+    "name of an attribute of a Keras layer": lambda part: setattr(part, "_called", 2),
     "attribute of a loss": lambda part: setattr(part.loss, "name", "other"),
 }
 

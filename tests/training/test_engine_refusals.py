@@ -12,6 +12,7 @@ from refusals import check_refusal
 
 from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
+from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.distributed import consensus, strategy
 from trainer.training.schedules import Ramp
@@ -23,7 +24,7 @@ def state_of(*shape):
 
 def saved(folder, config="a"):
     """A store with a checkpoint of step 1."""
-    store = CheckpointStore(folder, fingerprints={"config": config})
+    store = CheckpointStore(folder, history=RunHistory.start({"config": config}))
     store.save(state_of(3, 2), 1)
     store.wait()
     return store
@@ -41,7 +42,7 @@ def test_checkpoints_none_of_which_verifies_are_refused(tmp_path):
 
 def test_the_checkpoint_of_another_config_is_refused(tmp_path):
     saved(tmp_path)
-    other = CheckpointStore(tmp_path, fingerprints={"config": "b"})
+    other = CheckpointStore(tmp_path, history=RunHistory.start({"config": "b"}))
     check_refusal(lambda: other.restore(state_of(3, 2)), CheckpointError, "1", "config", str(tmp_path))
 
 

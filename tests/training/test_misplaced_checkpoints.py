@@ -46,7 +46,7 @@ def state_of(value=0):
 
 
 def open_store(run, folder, **settings):
-    return CheckpointStore(folder, best="metric/x", fingerprints=history_of(run), **settings)
+    return CheckpointStore(folder, best="metric/x", history=history_of(run), **settings)
 
 
 def save(store, run, step):

@@ -17,6 +17,7 @@ from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import CheckpointError
 from trainer.models import from_config
 from trainer.training.checkpoint.manifest import MANIFEST
+from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 # Through the API: the state that a checkpoint restores.
@@ -73,7 +74,7 @@ def test_of_checkpoints_of_two_seeds_each_run_takes_its_own(tmp_path):
 
 def test_a_checkpoint_without_a_seed_is_taken(tmp_path):
     gan = gan_with("adam", seed=3)
-    store = CheckpointStore(tmp_path, fingerprints={"config": "a"})
+    store = CheckpointStore(tmp_path, history=RunHistory.start({"config": "a"}))
     store.save(gan.state, 4)
     store.wait()
     assert begin(gan_with("adam", seed=4), tmp_path).model.step == 4

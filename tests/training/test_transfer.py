@@ -152,7 +152,7 @@ def test_a_source_that_has_changed_since_the_run_was_started_is_refused(killed, 
     source = Path(argv[-1].partition("=")[2])
     step_4 = source / "checkpoints/step-00000004"
     with RunDirectory(source).open() as directory:
-        store = CheckpointStore(directory.checkpoints, fingerprints=stored_run(directory)[1], max_to_keep=9)
+        store = CheckpointStore(directory.checkpoints, history=stored_run(directory).history, max_to_keep=9)
     shutil.rmtree(step_4)
     store.save({name: keras.Variable(value) for name, value in tensors(source, 8).items()}, 4)
     store.wait()
@@ -168,7 +168,7 @@ def test_the_best_checkpoint_is_the_default(work, tmp_path):
     (source / "config.json").write_text(json.dumps(config))
     metric = "metric/frechet_photos_100"
     with RunDirectory(source).open() as directory:
-        store = CheckpointStore(directory.checkpoints, best=metric, fingerprints=stored_run(directory)[1])
+        store = CheckpointStore(directory.checkpoints, best=metric, history=stored_run(directory).history)
     store.amend(4, {metric: 1.0}, {}, 4)
     shutil.copytree(work / "source/checkpoints/step-00000008", source / "checkpoints/step-00000008", dirs_exist_ok=True)
     store.amend(8, {metric: 2.0}, {}, 8)

@@ -77,7 +77,7 @@ class Checkpoint(Periodic):
             every_steps=every_steps,
             max_to_keep=max_to_keep,
             best=best,
-            fingerprints=self._fingerprints,
+            history=fingerprints if isinstance(fingerprints, RunHistory) else RunHistory.start(fingerprints or {}),
             remote=remote,
             before_publishing=self._copy,
             verify_lease=None if lease is None else lease.verify,
@@ -104,11 +104,10 @@ class Checkpoint(Periodic):
             CheckpointError: If the checkpoint does not fit the model.
         """
         self.is_restored = True
-        if model.step == 0 or not model.initial_settings:
-            model.initial_settings = model.settings
+        model.record_optimizer_settings()
         if not isinstance(self._fingerprints, RunHistory):
             self.store.history = RunHistory.start({SEED: str(model.seed), **self._fingerprints})
-        manifest = self.store.restore(model.state, model.initial_settings, model.step)
+        manifest = self.store.restore(model.state, model.initial_optimizer_settings, model.step)
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
@@ -168,7 +167,8 @@ class Checkpoint(Periodic):
             CheckpointError: If the checkpoint is not valid on this machine.
         """
         model = self.model
-        manifest = self.store.roll_back(step, model.state, model.initial_settings, reads_only=self._reads_only)
+        settings = model.initial_optimizer_settings
+        manifest = self.store.roll_back(step, model.state, settings, reads_only=self._reads_only)
         model.step = self._saved_step = step
         self._best_value = self.store.best_value()
         self._restore_callbacks(manifest)
@@ -207,7 +207,8 @@ class Checkpoint(Periodic):
         if model.step == self._saved_step:
             self.store.amend(model.step, metrics, states, last_applied_step)
         else:
-            self.store.save(model.state, model.step, metrics, model.initial_settings, states, last_applied_step)
+            settings = model.initial_optimizer_settings
+            self.store.save(model.state, model.step, metrics, settings, states, last_applied_step)
             self._saved_step = model.step
 
 

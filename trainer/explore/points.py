@@ -26,7 +26,7 @@ from trainer.config.choices import LatentDistribution
 from trainer.errors import ConfigError, DataError
 from trainer.image_io import png
 from trainer.models import GAN, ImageTranslator
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.sampling.outputs import image_names
 from trainer.sampling.samples import Samples, image_blocks, labels_of
 from trainer.sampling.walk import interpolate, interpolate_labels
@@ -108,7 +108,7 @@ class Explorer:
             "classes": [{"label": label, "name": names[label]} for label in classes],
             "num_directions": min(NUM_DIRECTIONS, self._num_latents),
             "map_size": MAP_SIZE,
-            "max_seed": MAX_SEED,
+            "max_seed": MAX_SAMPLE_INDEX,
         }
 
     def image(self, content: bytes) -> PointImage:
@@ -293,7 +293,7 @@ def _file_name(inputs: _Inputs, point: Mapping[str, Any], digest: str) -> str:
     return f"seed-{seeds}-latents-{digest[:8]}.png"
 
 
-_SEED = documents.whole(0, MAX_SEED)
+_SEED = documents.whole(0, MAX_SAMPLE_INDEX)
 _SEEDS = documents.list_of(_SEED, length=4)
 _MOVES = {name: documents.optional(documents.map_of(documents.number)) for name in ("coordinates", "principal")}
 _CHOICES = {

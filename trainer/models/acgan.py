@@ -69,9 +69,9 @@ class ACGAN(AuxiliaryHeadGAN):
 
     def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
         fake_loss = self._class_loss(loss_output.fake)
-        if loss_output.has_phase(phase := self.objective.discriminator_update.phase_of("real")):
+        if loss_output.has_phase(phase := self.objective.discriminator_update.real_phase):
             loss_output.add(phase, "class/real", self._class_loss(loss_output.real), self.class_weight)
-        phase = self.objective.discriminator_update.phase_of("fake")
+        phase = self.objective.discriminator_update.fake_phase
         loss_output.add(phase, "class/fake", fake_loss, self.class_weight * self.fake_class_weight)
         loss_output.add("generator", "class/generator", fake_loss, self.class_weight)
 

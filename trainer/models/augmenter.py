@@ -1,5 +1,7 @@
 """Augmentation of the images that a discriminator sees, with a fixed, scheduled or adapted probability."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -20,11 +22,6 @@ class Augmenter(keras.layers.Layer):
     Args:
         name: Name of an augmentation in `trainer.augment`.
         probability: Probability of each transformation; a number, a schedule, or None to adapt it.
-        image_range: Range of the images; may change until a step is built.
-
-    Attributes:
-        channels_of_parts: Numbers of channels of images that are joined along the channels, and that get the same
-            transformations each. None: a single image.
 
     Raises:
         ConfigError: If the name is unknown, or the probability is out of range.
@@ -32,14 +29,12 @@ class Augmenter(keras.layers.Layer):
     Source: arXiv 2006.06676, section 3, for the adapted probability.
     """
 
-    def __init__(self, name: str, probability: schedules.ScheduleLike | None, image_range: tuple[float, float]):
+    def __init__(self, name: str, probability: schedules.ScheduleLike | None):
         super().__init__(name="augmenter", dtype="float32")
         if probability is not None:
             schedules.check("augment_probability", probability, maximum=1)
         self._augment = augment.get(name)
         self._schedule = None if probability is None else schedules.get(probability)
-        self.image_range = image_range
-        self.channels_of_parts: list[int] | None = None
         if probability is None:
             self.probability, self.sign_sum, self.num_batches = (
                 self.add_weight(shape=(), initializer="zeros", trainable=False, name=state)
@@ -47,11 +42,25 @@ class Augmenter(keras.layers.Layer):
             )
         self.built = True
 
-    def augment(self, images: tf.Tensor, rng: StepRng) -> tf.Tensor:
-        """Returns augmented images: float32 [B, H, W, C]."""
+    def augment(
+        self,
+        images: tf.Tensor,
+        rng: StepRng,
+        image_range: tuple[float, float],
+        channels_of_parts: Sequence[int] | None = None,
+    ) -> tf.Tensor:
+        """Returns augmented images: float32 [B, H, W, C].
+
+        Args:
+            images: float32 [B, H, W, C].
+            rng: Random numbers of the step.
+            image_range: Values (low, high) of black and white.
+            channels_of_parts: Numbers of channels of images that are joined along the channels, and that get the same
+                transformations each. None: a single image.
+        """
         probability = self.probability.value if self._schedule is None else self._schedule(rng.step)
-        parts = [images] if self.channels_of_parts is None else tf.split(images, self.channels_of_parts, axis=-1)
-        augmented = [self._augment(part, rng, probability, image_range=self.image_range) for part in parts]
+        parts = [images] if channels_of_parts is None else tf.split(images, channels_of_parts, axis=-1)
+        augmented = [self._augment(part, rng, probability, image_range=image_range) for part in parts]
         return augmented[0] if len(augmented) == 1 else tf.concat(augmented, axis=-1)
 
     @property
@@ -87,15 +96,13 @@ class Augmenter(keras.layers.Layer):
         self.num_batches.assign(tf.where(is_due, 0.0, self.num_batches.value))
 
 
-def create_augmenter(
-    name: str | None, probability: schedules.ScheduleLike | None, image_range: tuple[float, float]
-) -> Augmenter | None:
+def create_augmenter(name: str | None, probability: schedules.ScheduleLike | None) -> Augmenter | None:
     """Returns the augmenter for the arguments of `GAN.compile`; None without an augmentation.
 
     Raises:
         ConfigError: As for `Augmenter`, or if a probability is given without an augmentation.
     """
     if name:
-        return Augmenter(name, probability, image_range)
+        return Augmenter(name, probability)
     check_no_effect("augment", augment_probability=(probability, 1.0))
     return None

@@ -3,7 +3,6 @@
 Shapes: `B` images of a replica, `H W C` an image, `F` features.
 """
 
-import abc
 import functools
 from typing import Any
 
@@ -24,19 +23,15 @@ class AuxiliaryHeadGAN(ConditionalGAN):
         NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer.
     """
 
+    discriminator_takes_labels = False
     needed_part = NetworkPart.DENSE_OUTPUT
 
     head = ""
     """Name of the head among the networks."""
 
-    @abc.abstractmethod
     def get_head(self, num_features: int) -> keras.Model:
         """Returns a new head, which takes features [B, F]."""
-
-    @property
-    def condition_size(self) -> int:
-        """0, because the discriminator takes no label."""
-        return 0
+        raise NotImplementedError
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks = super().get_networks()

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -73,15 +72,39 @@ class CompiledState:
             object.__setattr__(self, "divergence", DivergenceState())
 
 
-class CompiledMixin:
-    """Access to the compiled parts of a `GAN`."""
+class CompiledModel(keras.Model):
+    """A Keras model of several networks, and access to its compiled parts."""
+
+    optimizer_groups: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator",),
+        "generator": ("generator",),
+    }
+    """Names of the networks that each optimizer updates."""
+
+    ema_networks: tuple[str, ...] = ("generator",)
+    """Names of the generators that have an EMA, if EMA is enabled."""
 
     _compiled_state: CompiledState | None = None
-    initial_settings: Mapping[str, str | float] = {}
-    """The `settings` before the first step. `Checkpoint` sets them."""
+    _step = 0
+    initial_optimizer_settings: Mapping[str, str | float] = {}
+    """The `optimizer_settings` before the first step. `record_optimizer_settings` sets them."""
 
     @property
-    def compiled_state(self: Any) -> CompiledState:
+    def step(self) -> int:
+        """Number of training steps taken. `fit` continues from it.
+
+        Raises:
+            ConfigError: If it is set to anything but a whole number from 0 up.
+        """
+        return self._step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        check_number("step", value, whole=True)
+        self._step = int(value)
+
+    @property
+    def compiled_state(self) -> CompiledState:
         """Networks, optimizers and settings.
 
         Raises:
@@ -91,37 +114,37 @@ class CompiledMixin:
             raise ConfigError(f"{type(self).__name__} is not compiled; call compile(optimizer=..., loss=...) first.")
         return self._compiled_state
 
-    def require_compiled(self: Any) -> None:
+    def require_compiled(self) -> None:
         """Raises ConfigError if the model is not compiled."""
         _ = self.compiled_state
 
     @property
-    def networks(self: Any) -> Mapping[str, keras.layers.Layer]:
+    def networks(self) -> Mapping[str, keras.layers.Layer]:
         """All networks by name, EMA networks and the augmenter included."""
         return self.compiled_state.networks
 
     @property
-    def optimizers(self: Any) -> Mapping[str, keras.optimizers.Optimizer]:
+    def optimizers(self) -> Mapping[str, keras.optimizers.Optimizer]:
         """The optimizers `generator` and `discriminator`."""
         return self.compiled_state.optimizers
 
     @property
-    def objective(self: Any) -> Objective:
+    def objective(self) -> Objective:
         """The losses."""
         return self.compiled_state.objective
 
     @property
-    def divergence(self: Any) -> DivergenceState:
+    def divergence(self) -> DivergenceState:
         """The record of skipped steps and rollbacks."""
         return self.compiled_state.divergence
 
     @property
-    def seed(self: Any) -> int:
+    def seed(self) -> int:
         """The seed of the run."""
         return self.compiled_state.seed
 
     @property
-    def state(self: Any) -> dict[str, keras.Variable]:
+    def state(self) -> dict[str, keras.Variable]:
         """All variables that training changes, by names that are the same in every process."""
         named: dict[str, keras.Variable] = {}
         for name, network in self.networks.items():
@@ -131,7 +154,7 @@ class CompiledMixin:
         return named | dict(self.divergence.variables)
 
     @property
-    def settings(self: Any) -> dict[str, str | float]:
+    def optimizer_settings(self) -> dict[str, str | float]:
         """Settings that `state` contains: kinds of the optimizers, and learning rates by their names in `state`."""
         settings: dict[str, str | float] = {}
         for name, optimizer in self.optimizers.items():
@@ -139,6 +162,11 @@ class CompiledMixin:
             settings[f"{name}{OPTIMIZER_SUFFIX}"] = optimizers.kind(optimizer)
             settings |= {f"{name}{OPTIMIZER_SUFFIX}/{index:03d}": rate for index, rate in rates.items()}
         return settings
+
+    def record_optimizer_settings(self) -> None:
+        """Sets `initial_optimizer_settings`, unless the model has taken steps since they were set."""
+        if self.step == 0 or not self.initial_optimizer_settings:
+            self.initial_optimizer_settings = self.optimizer_settings
 
 
 def ema_name(name: str) -> str:
@@ -152,7 +180,7 @@ def weights_of(network: keras.layers.Layer) -> dict[str, keras.Variable]:
 
 
 def build_networks(
-    gan: Any,
+    gan: CompiledModel,
     objective: Objective,
     *,
     ema_half_life_images: ScheduleLike,
@@ -179,7 +207,7 @@ def build_networks(
     keras.config.set_dtype_policy(policy_of(precision))
     try:
         with strategy.scope(), seeded_initialization(seed), limited_weights(max_weights):
-            networks = gan.get_networks()
+            networks: dict[str, keras.layers.Layer] = gan.get_networks()
             for name, network in networks.items():
                 check_built(name, network)
                 check_scope(name, network, strategy)
@@ -196,18 +224,6 @@ def build_networks(
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 
-def build_optimizers(
-    optimizer: Any, variables: Mapping[str, list[keras.Variable]], strategy: tf.distribute.Strategy
-) -> dict[str, keras.optimizers.Optimizer]:
-    """Builds the optimizers `generator` and `discriminator` for their variables inside the strategy's scope.
-
-    Raises:
-        ConfigError: If `optimizer` is unknown or its settings are not supported.
-    """
-    with strategy.scope():
-        return optimizers.for_phases(optimizer, variables)
-
-
 def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
     """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs.
 
@@ -218,7 +234,7 @@ def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.la
     return not has_convolutions(networks.values()) if jit_compile == "auto" else bool(jit_compile)
 
 
-def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.Layer]) -> None:
+def check_no_other_state(gan: CompiledModel, networks: Mapping[str, keras.layers.Layer]) -> None:
     """Rejects layers, variables and seed generators that belong to a GAN but to none of its networks.
 
     Raises:
@@ -233,7 +249,7 @@ def check_no_other_state(gan: keras.Model, networks: Mapping[str, keras.layers.L
         )
 
 
-def _copy_of_generator(gan: Any, generator: keras.Model) -> keras.Model:
+def _copy_of_generator(gan: CompiledModel, generator: keras.Model) -> keras.Model:
     """Returns another generator with the weights of the first, which may be pretrained."""
     copy = gan.get_generator()
     check_built("generator", copy)

@@ -19,15 +19,17 @@ _LIBRARIES = ("tensorflow", "keras", "builtins")
 """Modules whose classes nobody changes."""
 _LAZY = (property, functools.cached_property)
 
-_IGNORED = frozenset(
+_IGNORED_OF_GAN = frozenset(
     {
-        *("_step", "history", "stop_training", "grid_images", "_compiled_step", "_preemption"),  # of the GAN: inputs
-        *("initial_settings", "_sampler", "_samplers"),  # of the GAN: set by restoring and sampling
-        *("_called", "_jit_compile", "_parent_path", "predict_function"),  # of Keras: changed by sampling and saving
-        *("_tracked", "_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"),
+        *("_step", "history", "stop_training", "grid_images", "_compiled_step", "_preemption"),  # inputs
+        *("initial_optimizer_settings", "_sampler", "_samplers", "_sample_translator"),  # set by restoring and sampling
     }
 )
-"""Attributes that a compiled step does not depend on."""
+"""Attributes of a GAN that a compiled step does not depend on. The same names of other objects may be settings."""
+_IGNORED_OF_LAYERS = frozenset({"_called", "_jit_compile", "_parent_path", "_tracked", "predict_function"})
+"""Attributes of Keras's layers and models that sampling and saving change."""
+_IGNORED = frozenset({"_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names"})
+"""Attributes that TensorFlow adds to objects that it tracks."""
 
 
 class CompiledStep:
@@ -39,16 +41,16 @@ class CompiledStep:
         device_loop: Compiled step.
     """
 
-    def __init__(self, gan: Any, key: tuple[Any, ...], device_loop: DeviceLoop):
+    def __init__(self, gan: object, key: tuple[Any, ...], device_loop: DeviceLoop):
         self.device_loop = device_loop
         self._key, self._settings = key, settings_of(gan)
 
-    def fits(self, gan: Any, key: tuple[Any, ...]) -> bool:
+    def fits(self, gan: object, key: tuple[Any, ...]) -> bool:
         """Returns whether the step may be used for another `fit`."""
         return key == self._key and _includes(settings_of(gan), self._settings)
 
 
-def settings_of(gan: Any) -> dict[str, Any]:
+def settings_of(gan: object) -> dict[str, Any]:
     """Returns everything in Python that a step may depend on, by path.
 
     A compiled step keeps the values that attributes had when it was compiled, such as the rate of a dropout layer or
@@ -75,7 +77,8 @@ def settings_of(gan: Any) -> dict[str, Any]:
             visited.add(id(value))
             settings[path] = type(value)
             settings[f"{path}()"] = " ".join(_replaced_methods(value))
-            pending += [(f"{path}{name}", item) for name, item in _members(value).items()]
+            ignored = _IGNORED | (_IGNORED_OF_GAN if value is gan else frozenset())
+            pending += [(f"{path}{name}", item) for name, item in _members(value, ignored).items()]
     return settings
 
 
@@ -91,15 +94,17 @@ def _replaced_methods(value: Any) -> list[str]:
     return sorted(name for name in names if isinstance(getattr(type(value), name, None), types.FunctionType))
 
 
-def _members(value: Any) -> dict[str, Any]:
-    """Returns the items of a container, or the attributes of another object and of its class."""
+def _members(value: Any, ignored: frozenset[str]) -> dict[str, Any]:
+    """Returns the items of a container, or the attributes of another object and of its class except ignored ones."""
     if isinstance(value, Mapping):
         return {f"[{key!r}]": item for key, item in value.items()}
     if isinstance(value, (list, set)):
         return {f"[{index}]": item for index, item in enumerate(value)}
     members = {} if isinstance(value, type) else _class_attributes(type(value))
     members |= vars(value)
-    return {f".{name}": item for name, item in members.items() if name not in _IGNORED and not name.startswith("__")}
+    if isinstance(value, keras.layers.Layer):
+        ignored |= _IGNORED_OF_LAYERS
+    return {f".{name}": item for name, item in members.items() if name not in ignored and not name.startswith("__")}
 
 
 def _class_attributes(kind: type) -> dict[str, Any]:

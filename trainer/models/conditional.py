@@ -55,6 +55,7 @@ class ConditionalGAN(GAN):
         ConfigError: If there are fewer than 2 labels, a class is out of range, or `conditions` are not finite vectors.
     """
 
+    discriminator_takes_labels = True
     takes_targets = True
 
     def __init__(
@@ -91,11 +92,6 @@ class ConditionalGAN(GAN):
     def label_size(self) -> int:
         """Size of the vector of a label, K: the number of conditions or classes."""
         return self.num_classes if self.conditions is None else self.conditions.shape[1]
-
-    @property
-    def condition_size(self) -> int:
-        """Size of the vector of a label that both networks take, K."""
-        return self.label_size
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
         labels = self._with_conditions(labels)
@@ -183,7 +179,7 @@ class ConditionalGAN(GAN):
         return tile(self.sample(rows * columns, labels=np.repeat(classes, columns))[0], columns)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
-        if self.condition_size:
+        if self.discriminator_takes_labels:
             find_label_input("discriminator", self.discriminator, shape, self.label_size)
             if self.conditions is not None:
                 self._check_takes_vectors("discriminator", shape)

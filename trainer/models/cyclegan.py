@@ -130,11 +130,11 @@ class CycleGAN(ImageTranslator):
         def discriminate(images: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
             return discriminator(images, training=True)
 
-        inputs = PassInputs(discriminate, discriminator, (real, None), (fake, None), rng)
+        inputs = PassInputs(discriminate, discriminator, (real, None), (fake, None), rng, self.image_range)
         discriminator_phases = tuple(phase for phase in phases if phase != "generator")
         if discriminator_phases:
             # A phase on real images alone leaves the pool as it is, so that each fake image enters it once.
-            uses_fake = self.objective.discriminator_update.phase_of("fake") in discriminator_phases
+            uses_fake = self.objective.discriminator_update.fake_phase in discriminator_phases
             pooled = self.networks[f"pool_{domain}"](fake, rng.uniform("pool", 2), training=uses_fake)
             yield self.objective(dataclasses.replace(inputs, fake=(pooled, None)), discriminator_phases)
         if "generator" in phases:

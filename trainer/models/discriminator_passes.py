@@ -34,6 +34,9 @@ class PassInputs:
         real: Real images and their labels.
         fake: Fake images and their labels.
         rng: Random numbers of the step.
+        image_range: Range of the images.
+        channels_of_parts: Numbers of channels of images that are joined along the channels, and augmented alike. None:
+            a single image.
     """
 
     discriminate: Discriminate
@@ -41,6 +44,8 @@ class PassInputs:
     real: LabeledImages
     fake: LabeledImages
     rng: StepRng
+    image_range: tuple[float, float]
+    channels_of_parts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,9 @@ class DiscriminatorPasses:
         images, labels = labeled
         augmented = images
         if self._augmenter is not None:
-            augmented = self._augmenter.augment(images, self.rng.child(f"augment/{purpose}"))
+            augmented = self._augmenter.augment(
+                images, self.rng.child(f"augment/{purpose}"), self._inputs.image_range, self._inputs.channels_of_parts
+            )
         outputs = self._inputs.discriminate(augmented, labels)
         logits, features = outputs if isinstance(outputs, (tuple, list)) else (outputs, None)
         return DiscriminatorOutput(images, labels, as_logits(logits), features)

@@ -1,6 +1,7 @@
-"""Strategies to update the discriminator: in one phase or two, on batches apart or on one batch of both."""
+"""Updates of the discriminator: in one phase or two, on batches apart or on one batch of both."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -9,54 +10,42 @@ from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.losses import AdversarialLoss
 
 
-class TogetherUpdate:
-    """One phase, `discriminator`, on a batch of real and a batch of fake images."""
+@dataclass(frozen=True)
+class DiscriminatorUpdate:
+    """The phases of the discriminator.
 
-    concatenated = False
-    """True if the discriminator sees real and fake images as one batch."""
+    Attributes:
+        real_phase: Name of the phase in which the discriminator learns from real images.
+        fake_phase: Name of the phase in which it learns from fake images; the same one if it learns from both at once.
+        concatenated: True if the discriminator sees real and fake images as one batch, also in batch normalization.
+    """
 
-    phases: tuple[str, ...] = ("discriminator",)
-    """Names of the discriminator's phases, in order."""
+    real_phase: str = "discriminator"
+    fake_phase: str = "discriminator"
+    concatenated: bool = False
 
-    def phase_of(self, kind: str) -> str:
-        """Returns the phase in which the discriminator learns from `real` or from `fake` images."""
-        return "discriminator"
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Names of the phases, in order."""
+        return tuple(dict.fromkeys((self.real_phase, self.fake_phase)))
 
     def losses(
         self, loss: AdversarialLoss, passes: DiscriminatorPasses, phases: Collection[str]
     ) -> dict[str, tf.Tensor]:
         """Returns the discriminator's losses of those of its phases that are in `phases`, as `loss` returns them."""
-        return {"discriminator": loss.discriminator(passes.real.logits, passes.fake.logits)}
-
-
-class SeparateUpdate(TogetherUpdate):
-    """Two phases: `discriminator_real` on real images, then `discriminator_fake` on fake images."""
-
-    phases = ("discriminator_real", "discriminator_fake")
-
-    def phase_of(self, kind: str) -> str:
-        return f"discriminator_{kind}"
-
-    def losses(
-        self, loss: AdversarialLoss, passes: DiscriminatorPasses, phases: Collection[str]
-    ) -> dict[str, tf.Tensor]:
+        if self.real_phase == self.fake_phase:
+            return {self.real_phase: loss.discriminator(passes.real.logits, passes.fake.logits)}
         losses = {}
-        if "discriminator_real" in phases:
-            losses["discriminator_real"] = loss.on_real(passes.real.logits)
-        if "discriminator_fake" in phases:
-            losses["discriminator_fake"] = loss.on_fake(passes.fake.logits)
+        if self.real_phase in phases:
+            losses[self.real_phase] = loss.on_real(passes.real.logits)
+        if self.fake_phase in phases:
+            losses[self.fake_phase] = loss.on_fake(passes.fake.logits)
         return losses
 
 
-class ConcatenatedUpdate(TogetherUpdate):
-    """One phase on one batch of real and fake images, which batch normalization sees as one."""
-
-    concatenated = True
-
-
-UPDATES: dict[str, TogetherUpdate] = {
-    DiscriminatorUpdates.TOGETHER: TogetherUpdate(),
-    DiscriminatorUpdates.SEPARATE: SeparateUpdate(),
-    DiscriminatorUpdates.CONCATENATED: ConcatenatedUpdate(),
+UPDATES: dict[str, DiscriminatorUpdate] = {
+    DiscriminatorUpdates.TOGETHER: DiscriminatorUpdate(),
+    DiscriminatorUpdates.SEPARATE: DiscriminatorUpdate("discriminator_real", "discriminator_fake"),
+    DiscriminatorUpdates.CONCATENATED: DiscriminatorUpdate(concatenated=True),
 }
-"""Strategies by the name that `discriminator_updates` gives them."""
+"""Updates by the name that `discriminator_updates` gives them."""

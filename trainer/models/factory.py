@@ -240,15 +240,15 @@ def _arguments(kind: type[GAN]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def _optimizer(config: TrainConfig, phase: str, every: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a phase, with its schedules.
+def _optimizer(config: TrainConfig, group: str, every: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of `generator` or `discriminator`, with its schedules.
 
     For a network with penalties at every k-th step only, the learning rate and the betas are corrected by
     c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
     """
-    is_discriminator = phase == "discriminator"
+    is_discriminator = group == "discriminator"
     correction = every / (every + 1) if every > 1 else 1.0
-    rate = getattr(config, f"{phase}_learning_rate") * correction
+    rate = getattr(config, f"{group}_learning_rate") * correction
     updates = _schedule_steps(config) * (config.discriminator_repeats if is_discriminator else 1)
     if is_discriminator and config.discriminator_updates == DiscriminatorUpdates.SEPARATE:
         updates *= 2

@@ -82,7 +82,7 @@ class FastGAN(GAN):
         return logits, {"images": images, "part": part, "whole": whole}
 
     def add_losses(self, loss_output: LossOutput, latents: tf.Tensor) -> None:
-        phase = self.objective.discriminator_update.phase_of("real")
+        phase = self.objective.discriminator_update.real_phase
         if not loss_output.has_phase(phase):
             return
         features = loss_output.real.features

@@ -25,40 +25,30 @@ from trainer.errors import NetworkError
 from trainer.models import compiled_state, initial_weights
 from trainer.models.arrays import read_images
 from trainer.models.augmenter import create_augmenter
-from trainer.models.compiled_state import CompiledMixin, CompiledState
+from trainer.models.compiled_state import CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.discriminator_passes import PassInputs
-from trainer.models.inference import InferenceMixin
-from trainer.models.keras_methods import (
-    KerasMethodsMixin,
-    as_callbacks,
-    check_arguments,
-    check_not_compiled,
-    check_overrides,
-)
+from trainer.models.inference import SamplingModel
+from trainer.models.keras_methods import as_callbacks, check_arguments, check_not_compiled, check_overrides
 from trainer.models.network_inputs import check_latent_dim
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
 from trainer.models.training_inputs import count_steps, make_loader
-from trainer.models.validation import (
-    check_same_shape,
-    check_takes_images,
-    check_takes_latents,
-    trained_variables,
-)
+from trainer.models.validation import check_same_shape, check_takes_images, trained_variables
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.networks import NetworkPart
 from trainer.training import transfer
 from trainer.training.device_loop import DeviceLoop
 from trainer.training.loop import TrainingLoop
+from trainer.training.optimizers import build_optimizers
 from trainer.training.plan import Losses, Metrics
 from trainer.training.preemption import Preemption
 from trainer.training.rng import StepRng
 from trainer.training.schedules import ScheduleLike
 
 
-class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
+class GAN(SamplingModel):
     """A generator and a discriminator that are trained against each other.
 
     Subclass it and override `get_generator` and `get_discriminator`, then `compile` and `fit` as with any Keras model:
@@ -98,6 +88,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     labels_are_codes = False
     """True if labels of samples are codes whose meaning the model learns, instead of classes of the data."""
 
+    discriminator_takes_labels = False
+    """True if the discriminator takes the labels that the generator takes."""
+
     takes_targets = False
     """True if `fit` takes `y`: labels, or images of a second domain or of pairs."""
 
@@ -109,17 +102,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
 
     needed_part: NetworkPart | None = None
     """Part of the networks that the model uses and not all architectures have; None for no such part."""
-
-    optimizer_groups: Mapping[str, tuple[str, ...]] = {
-        "discriminator": ("discriminator",),
-        "generator": ("generator",),
-    }
-    """Names of the networks that each optimizer updates."""
-
-    ema_networks: tuple[str, ...] = ("generator",)
-    """Names of the generators that have an EMA, if EMA is enabled."""
-
-    _step = 0
 
     def __init__(
         self,
@@ -141,28 +123,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         self.user_range = None if image_range is None else IMAGE_RANGES[image_range]
         self.image_range = self.user_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
         self._factories = dict(networks or {})
-        self._compiled_state: CompiledState | None = None
         self._compiled_step: CompiledStep | None = None
         self._preemption = Preemption()
-
-    @property
-    def step(self) -> int:
-        """Number of training steps taken. `fit` continues from it.
-
-        Raises:
-            ConfigError: If it is set to anything but a whole number from 0 up.
-        """
-        return self._step
-
-    @step.setter
-    def step(self, value: int) -> None:
-        check_number("step", value, whole=True)
-        self._step = int(value)
-
-    @property
-    def latent_size(self) -> int:
-        """Size of the generator's input without labels: Z here."""
-        return self.latent_dim
 
     @property
     def label_size(self) -> int:
@@ -170,19 +132,9 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         return self.num_classes
 
     @property
-    def network_latent_size(self) -> int:
-        """Size of the part of the latents that the generator network takes: all of it here."""
-        return self.latent_size
-
-    @property
     def generator_penalty_every_steps(self) -> int:
         """Steps from one of the model's own penalties of the generator to the next; 1 if it has none."""
         return 1
-
-    @property
-    def condition_size(self) -> int:
-        """Size of the one-hot label that both generator and discriminator take; 0 for none."""
-        return 0
 
     def architecture_sizes(self) -> tuple[int, int]:
         """Returns the sizes for which an architecture builds the networks.
@@ -191,9 +143,11 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             Size of the part of the generator's input that the discriminator does not take, such as latents and codes;
             and size of the labels that both take, 0 for none.
         """
-        return self.network_latent_size + self.label_size - self.condition_size, self.condition_size
+        if self.discriminator_takes_labels:
+            return self.network_latent_size, self.label_size
+        return self.network_latent_size + self.label_size, 0
 
-    # Methods that a subclass may override.
+    # Methods that a subclass may override, like `generate` and `sample_latents` of the base class.
 
     def get_generator(self) -> keras.Model:
         """Returns a new generator: [B, Z] -> [B, H, W, C]. It is called inside the strategy's scope."""
@@ -207,11 +161,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         """Returns all networks that are trained or hold state, by name."""
         return {"generator": self.get_generator(), "discriminator": self.get_discriminator()}
 
-    def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
-        """Returns fake images [B, H, W, C] of the generator `network` for latents [B, Z]."""
-        check_takes_latents(network, latents.shape[-1])
-        return network(latents, training=training)
-
     def generate_for_training(self, latents: tf.Tensor, labels: tf.Tensor | None, rng: StepRng) -> tf.Tensor:
         """Returns the fake images [B, H, W, C] of a training step for latents [B, Z]."""
         return self.generate(latents, labels, self.generator, True)
@@ -219,11 +168,6 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
     def discriminate(self, images: tf.Tensor, labels: tf.Tensor | None) -> Any:
         """Returns the discriminator's output for images [B, H, W, C]: [B, 1], or a pair of that and features [B, F]."""
         return self.discriminator(images, training=True)
-
-    def sample_latents(self, rng: StepRng) -> tf.Tensor:
-        """Returns latents float32 [B, Z]."""
-        draw = rng.normal if self.latent_distribution == LatentDistribution.NORMAL else rng.uniform
-        return draw("latents", self.latent_dim)
 
     def sample_labels(self, rng: StepRng) -> tf.Tensor | None:
         """Returns labels int32 [B] for fake images, or None in an unconditional model."""
@@ -248,7 +192,8 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         fake_images = tf.cast(self.generate_for_training(latents, fake_labels, rng), tf.float32)
         check_same_shape(fake_images, real_images)
         real, fake = (real_images, labels), (fake_images, fake_labels)
-        loss_output = self.objective(PassInputs(self.discriminate, self.discriminator, real, fake, rng), phases)
+        inputs = PassInputs(self.discriminate, self.discriminator, real, fake, rng, self.image_range)
+        loss_output = self.objective(inputs, phases)
         self.add_losses(loss_output, latents)
         return loss_output.losses, loss_output.metrics
 
@@ -336,7 +281,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
             penalties=penalties,
             weight=penalty_weight,
             every_steps=penalty_every_steps,
-            augmenter=create_augmenter(augment, augment_probability, self.image_range),
+            augmenter=create_augmenter(augment, augment_probability),
         )
         strategy = strategy or tf.distribute.get_strategy()
         networks = compiled_state.build_networks(
@@ -352,7 +297,7 @@ class GAN(InferenceMixin, CompiledMixin, KerasMethodsMixin, keras.Model):
         variables = trained_variables(self.optimizer_groups, networks)
         self._compiled_state = CompiledState(
             networks=networks,
-            optimizers=compiled_state.build_optimizers(optimizer, variables, strategy),
+            optimizers=build_optimizers(optimizer, variables, strategy),
             variables=variables,
             objective=objective,
             strategy=strategy,

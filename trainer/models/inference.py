@@ -13,28 +13,59 @@ from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models.compiled_state import ema_name
+from trainer.models.keras_methods import RestrictedModel
 from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
+from trainer.models.validation import check_takes_latents
 from trainer.training.rng import StepRng, seed_states
 
-MAX_SEED = 10**8 - 1
+MAX_SAMPLE_INDEX = 10**8 - 1
 """Largest index of a sample, which is the seed of its image. It has as many digits as the names of files."""
 _TRUNCATION_LIMIT = 2.0
 
 
-class InferenceMixin:
-    """Sampling from a compiled GAN. `trainer.models.GAN` has the attributes that it uses.
+class SamplingModel(RestrictedModel):
+    """A compiled model that generates images from latents.
 
     Shapes: `B` images of a batch, `N` images, `H W C` an image, `Z` latent size: that of `latent_size`.
+
+    Attributes:
+        latent_dim: Number of latent variables.
+        latent_distribution: Name of their distribution.
+        image_range: Range of the images that the networks take and make.
     """
 
-    def call(self: Any, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
+    latent_dim: int
+    latent_distribution: str
+    image_range: tuple[float, float]
+
+    @property
+    def latent_size(self) -> int:
+        """Size of the generator's input without labels: Z here."""
+        return self.latent_dim
+
+    @property
+    def network_latent_size(self) -> int:
+        """Size of the part of the latents that the generator network takes: all of it here."""
+        return self.latent_size
+
+    def generate(self, latents: tf.Tensor, labels: tf.Tensor | None, network: keras.Model, training: bool) -> tf.Tensor:
+        """Returns fake images [B, H, W, C] of the generator `network` for latents [B, Z]."""
+        check_takes_latents(network, latents.shape[-1])
+        return network(latents, training=training)
+
+    def sample_latents(self, rng: StepRng) -> tf.Tensor:
+        """Returns latents float32 [B, Z]."""
+        draw = rng.normal if self.latent_distribution == LatentDistribution.NORMAL else rng.uniform
+        return draw("latents", self.latent_dim)
+
+    def call(self, latents: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns images [B, H, W, C] of the EMA generator for latents [B, Z] or [B, network_latent_size]."""
         self.require_compiled()
         check_latents(latents, self.latent_size, self.network_latent_size)
         return self.generate(latents, None, self.ema_generator, training)
 
-    def predict(self: Any, x: Any, *arguments: Any, **settings: Any) -> Any:
+    def predict(self, x: Any, *arguments: Any, **settings: Any) -> Any:
         """Returns images float [N, H, W, C] for inputs as `call` takes them, or for batches of them.
 
         Raises:
@@ -43,29 +74,29 @@ class InferenceMixin:
                 labels or a label is no class. In batches, Keras reports wrong values.
         """
         self.require_compiled()
-        return super().predict(self._check_inputs(x), *arguments, **settings)  # type: ignore[misc]
+        return super().predict(self._check_inputs(x), *arguments, **settings)
 
-    def predict_on_batch(self: Any, x: Any) -> Any:
+    def predict_on_batch(self, x: Any) -> Any:
         """Returns images for one batch. Its argument and errors are those of `predict`."""
         self.require_compiled()
-        return super().predict_on_batch(self._check_inputs(x))  # type: ignore[misc]
+        return super().predict_on_batch(self._check_inputs(x))
 
-    def _check_inputs(self: Any, inputs: Any) -> Any:
+    def _check_inputs(self, inputs: Any) -> Any:
         """Returns inputs, checked if they are an array of latents. Models with another `call` take other inputs."""
-        if hasattr(inputs, "shape") and type(self).call is InferenceMixin.call:
+        if hasattr(inputs, "shape") and type(self).call is SamplingModel.call:
             check_latents(inputs, self.latent_size, self.network_latent_size)
         return inputs
 
     @property
-    def ema_generator(self: Any) -> keras.Model:
+    def ema_generator(self) -> keras.Model:
         """The generator for sampling: the EMA of the generator, or the generator itself if there is no EMA."""
         return self.ema_network("generator")
 
-    def ema_network(self: Any, name: str) -> keras.Model:
+    def ema_network(self, name: str) -> keras.Model:
         """Returns the EMA of a network, or the network itself if it has no EMA."""
         return self.networks.get(ema_name(name), self.networks[name])
 
-    def sample(self: Any, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
+    def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
         """Generates images, the same ones for the same seed. A larger number begins with the same images.
 
         Args:
@@ -84,9 +115,7 @@ class InferenceMixin:
         latents, labels = self._inputs_to_sample(num_images, labels, seed)
         return self._sampler(self.image_range, latents, labels, seed=seed), labels
 
-    def sample_features(
-        self: Any, num_images: int, function: Function
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
+    def sample_features(self, num_images: int, function: Function) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
         """Applies a function, such as a feature extractor, to the images that `sample(num_images)` generates.
 
         Images are generated on all replicas, block by block, and are never in memory all at once. If other machines
@@ -109,11 +138,11 @@ class InferenceMixin:
         outputs = self._sampler.outputs(function, strategy, self.image_range, latents, labels, seed=self.seed)
         return outputs, labels
 
-    def latents_of(self: Any, indices: np.ndarray, *, seed: int | None = None) -> np.ndarray:
+    def latents_of(self, indices: np.ndarray, *, seed: int | None = None) -> np.ndarray:
         """Returns the latents of single samples: those that `sample` uses for the images with these indices.
 
         Args:
-            indices: Indices of the samples in [0, `MAX_SEED`], integers [N] in any order.
+            indices: Indices of the samples in [0, `MAX_SAMPLE_INDEX`], integers [N] in any order.
             seed: Seed of the latents; None for the seed of the run.
 
         Returns:
@@ -124,8 +153,8 @@ class InferenceMixin:
         """
         seed = self._resolve_seed(seed)
         for index in (np.min(indices), np.max(indices)):
-            if not 0 <= index <= MAX_SEED:
-                raise DataError(f"indices has {index}, expected 0 to {MAX_SEED}; choose other samples.")
+            if not 0 <= index <= MAX_SAMPLE_INDEX:
+                raise DataError(f"indices has {index}, expected 0 to {MAX_SAMPLE_INDEX}; choose other samples.")
         blocks, rows = np.divmod(np.asarray(indices), BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
         latents = [
@@ -133,7 +162,7 @@ class InferenceMixin:
         ]
         return np.stack(latents)[inverse, rows]
 
-    def truncate(self: Any, latents: tf.Tensor, psi: tf.Tensor | float) -> tf.Tensor:
+    def truncate(self, latents: tf.Tensor, psi: tf.Tensor | float) -> tf.Tensor:
         """Moves latents towards the center of their distribution, which trades variety for typical images.
 
         Normal latents become `psi` times a normal distribution that is truncated to [-2, 2]. Uniform latents are scaled
@@ -158,12 +187,12 @@ class InferenceMixin:
             variables = 0.5 + psi * (variables - 0.5)
         return tf.concat([variables, codes], axis=1)
 
-    def truncate_latents(self: Any, latents: np.ndarray, psi: float) -> np.ndarray:
+    def truncate_latents(self, latents: np.ndarray, psi: float) -> np.ndarray:
         """Applies `truncate` to latents float32 [N, Z]."""
         return self.truncate(tf.constant(latents, tf.float32), psi).numpy()
 
     def images_from(
-        self: Any,
+        self,
         latents: np.ndarray,
         labels: np.ndarray | None = None,
         *,
@@ -198,7 +227,7 @@ class InferenceMixin:
                 images[position] = decoded[rows[position]]
         return np.stack(images)
 
-    def sample_grid(self: Any, rows: int, columns: int) -> np.ndarray:
+    def sample_grid(self, rows: int, columns: int) -> np.ndarray:
         """Returns samples for fixed latents as one picture: uint8 [height, width, C].
 
         Raises:
@@ -208,14 +237,14 @@ class InferenceMixin:
         check_number("rows", rows, whole=True, minimum=1)
         return tile(self.sample(rows * columns)[0], columns)
 
-    def labels_to_sample(self: Any, num_images: int, labels: Any) -> np.ndarray | None:
+    def labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray | None:
         """Returns the labels of samples, int32 [N], or None if the model has no classes."""
         if labels is not None:
             name = type(self).__name__
             raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
 
-    def _resolve_seed(self: Any, seed: Any) -> int:
+    def _resolve_seed(self, seed: Any) -> int:
         """Returns a seed of samples as an int, also if it is an integer of NumPy; the seed of the run for None.
 
         Raises:
@@ -226,14 +255,14 @@ class InferenceMixin:
         check_seed(seed)
         return int(seed)
 
-    def _inputs_to_sample(self: Any, num_images: int, labels: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _inputs_to_sample(self, num_images: int, labels: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the latents [N, Z] and the labels int32 [N], or None, of samples."""
         check_number("num_images", num_images, whole=True, minimum=1)
         labels = self.labels_to_sample(num_images, labels)
         return self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy(), labels
 
     @functools.cached_property
-    def _sampler(self: Any) -> Sampler:
+    def _sampler(self) -> Sampler:
         return Sampler(
             lambda latents, labels: self.generate(latents, labels, self.ema_generator, False), self.networks.values()
         )

@@ -108,7 +108,7 @@ class InfoGAN(AuxiliaryHeadGAN):
             terms["continuous"] = 0.5 * tf.reduce_sum(distance, axis=-1), self.continuous_weight
         for name, (term, weight) in terms.items():
             loss_output.add("generator", f"code/{name}", term, weight)
-            loss_output.add(self.objective.discriminator_update.phase_of("fake"), None, term, weight)
+            loss_output.add(self.objective.discriminator_update.fake_phase, None, term, weight)
         is_correct = tf.argmax(category, axis=-1, output_type=tf.int32) == categories
         loss_output.log("generator", "accuracy/category", is_correct)
 

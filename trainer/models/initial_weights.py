@@ -1,14 +1,13 @@
 """Assigns the weights of another run to a GAN that has not been trained."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models.augmenter import Augmenter
-from trainer.models.compiled_state import ema_name, weights_of
+from trainer.models.compiled_state import CompiledModel, ema_name, weights_of
 from trainer.networks.layers import ImagePool
 from trainer.training.transfer import GENERAL_ADVICE, InitialWeights
 
@@ -16,7 +15,7 @@ _RUN_STATE = Augmenter, ImagePool
 """Networks whose state depends on the images that a run has seen. They start empty."""
 
 
-def assign(gan: Any, weights: InitialWeights, explain: Callable[[], str] = lambda: GENERAL_ADVICE) -> None:
+def assign(gan: CompiledModel, weights: InitialWeights, explain: Callable[[], str] = lambda: GENERAL_ADVICE) -> None:
     """Assigns weights to the networks of a compiled GAN and to their EMAs. If they do not fit, nothing changes.
 
     Args:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from trainer.errors import ConfigError, quote
+from trainer.models.compiled_state import CompiledModel
 from trainer.registry import did_you_mean
 
 _VALIDATION = "add trainer.callbacks.Evaluation to callbacks to measure the samples during training"
@@ -84,7 +85,7 @@ def check_overrides(kind: type[keras.Model]) -> None:
             raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
 
 
-def check_not_compiled(gan: Any) -> None:
+def check_not_compiled(gan: CompiledModel) -> None:
     """Rejects a GAN that is compiled, or whose class has an `__init__` that does not call that of its base class.
 
     Raises:
@@ -150,10 +151,8 @@ def _fixed(name: str) -> property:
     return property(read, refuse, doc=f"The `{name}` of Keras, which cannot be set: {advice}.")
 
 
-class KerasMethodsMixin:
-    """Methods of `keras.Model` that a GAN refuses or changes. Shapes: see `trainer.models.GAN`."""
-
-    step: int
+class RestrictedModel(CompiledModel):
+    """A compiled model with those methods of `keras.Model` that a GAN refuses or changes."""
 
     run_eagerly = _fixed("run_eagerly")
     steps_per_execution = _fixed("steps_per_execution")
@@ -183,7 +182,7 @@ class KerasMethodsMixin:
         "get_config", "a GAN is the code of its class and the state that save_weights saves, so create another one"
     )
 
-    def save_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
+    def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
         """Saves the weights of all networks and the state of the optimizers, as `keras.Model.save_weights` does.
 
         The file also has `step` and the record of skipped steps.
@@ -192,9 +191,9 @@ class KerasMethodsMixin:
             ConfigError: If the model is not compiled.
         """
         self.require_compiled()
-        keras.Model.save_weights(self, filepath, *args, **settings)
+        super().save_weights(filepath, *args, **settings)
 
-    def load_weights(self: Any, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
         """Loads what `save_weights` saved, and sets `step` to the number of steps that the loaded state has taken.
 
         Raises:
@@ -202,7 +201,7 @@ class KerasMethodsMixin:
         """
         self.require_compiled()
         self._counts: dict[str, np.ndarray] = {}
-        keras.Model.load_weights(self, filepath, *args, **settings)
+        super().load_weights(filepath, *args, **settings)
         counts = self._counts
         del self._counts
         self.step = _num_updates(self)  # as saved by earlier versions, and if Keras has skipped another optimizer
@@ -211,19 +210,19 @@ class KerasMethodsMixin:
             for name, variable in self.divergence.variables.items():
                 variable.assign(counts[_key(name)])
 
-    def save_own_variables(self: Any, store: MutableMapping[str, Any]) -> None:
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Adds `step` and the record of skipped steps to a file of `save_weights`. Keras calls this method."""
-        keras.Model.save_own_variables(self, store)
+        super().save_own_variables(store)
         store[_STEP], store[_UPDATES] = self.step, _num_updates(self)
         for name, variable in self.divergence.variables.items():
             store[_key(name)] = variable
 
-    def load_own_variables(self: Any, store: Mapping[str, Any]) -> None:
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads what `save_own_variables` adds. Keras calls this method."""
         names = {_STEP, _UPDATES, *(_key(name) for name in self.divergence.variables)}
         values = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118 -- a class of Keras
         self._counts = {name: value for name, value in values.items() if name in names}
-        keras.Model.load_own_variables(self, {name: value for name, value in values.items() if name not in names})
+        super().load_own_variables({name: value for name, value in values.items() if name not in names})
 
 
 _STEP, _UPDATES = "step", "updates"
@@ -234,6 +233,6 @@ def _key(name: str) -> str:
     return name.replace("/", "_")
 
 
-def _num_updates(gan: Any) -> int:
+def _num_updates(gan: CompiledModel) -> int:
     """Returns the number of updates of the generator, also accumulated ones."""
     return int(gan.optimizers["generator"].variables[0].numpy())

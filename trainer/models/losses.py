@@ -21,7 +21,8 @@ from trainer.registry import Registry
 class AdversarialLoss:
     """A pair of objectives. Subclass it, and pass the class or an instance to `GAN.compile`.
 
-    Override `generator`, and `discriminator` or its two parts `on_real` and `on_fake`, which are summed.
+    Override `generator`, and `discriminator` or its two parts `on_real` and `on_fake`, which are summed. Only the parts
+    allow `discriminator_updates=separate`, which does not call `discriminator`.
     """
 
     from_logits: bool | None = True
@@ -47,8 +48,10 @@ class AdversarialLoss:
 
     @property
     def is_separable(self) -> bool:
-        """True if the discriminator can be updated on real and on fake images separately."""
-        return type(self).on_real is not AdversarialLoss.on_real
+        """True if the discriminator can be updated on real and on fake images separately: its loss is their sum."""
+        kind = type(self)
+        is_sum = kind.discriminator is AdversarialLoss.discriminator
+        return is_sum and kind.on_real is not AdversarialLoss.on_real
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the generator: float32 [B]."""

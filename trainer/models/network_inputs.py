@@ -1,6 +1,6 @@
 """Inputs of generators and discriminators: latents or images, and labels beside them.
 
-Shapes: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes.
+Shapes: `B` images of a replica, `H W C` an image, `Z` latent size, `K` classes or conditions.
 """
 
 import inspect
@@ -60,7 +60,7 @@ def check_latents(latents: tf.Tensor, *sizes: int) -> None:
 
 
 def call_with_labels(
-    role: str, network: keras.layers.Layer, data: tf.Tensor, labels: tf.Tensor, num_classes: int, training: bool
+    role: str, network: keras.layers.Layer, data: tf.Tensor, labels: tf.Tensor, label_size: int, training: bool
 ) -> Any:
     """Returns the output of a network for latents or images and their labels.
 
@@ -70,32 +70,32 @@ def call_with_labels(
         data: Latents [B, Z], or images [B, H, W, C] or [B, D].
         labels: Integers [B], or weights of the classes, float [B, K]. A network that takes integers gets the class with
             the largest weight.
-        num_classes: Number of classes, K.
+        label_size: Size of the vector of a label, K: the number of classes or conditions.
         training: Argument of the network.
 
     Raises:
         DataError, NetworkError: If the network takes neither form.
     """
-    position = find_label_input(role, network, tuple(data.shape[1:]), num_classes)
+    position = find_label_input(role, network, tuple(data.shape[1:]), label_size)
     has_weights = tf.as_dtype(labels.dtype).is_floating
     if position is None:
-        planes = labels if has_weights else tf.one_hot(labels, num_classes)
+        planes = labels if has_weights else tf.one_hot(labels, label_size)
         if len(data.shape) > 2:
             for _ in data.shape[1:-1]:
                 planes = planes[:, tf.newaxis]
-            planes = tf.broadcast_to(planes, [*data.shape[:-1], num_classes])
+            planes = tf.broadcast_to(planes, [*data.shape[:-1], label_size])
         return network(tf.concat([data, planes], axis=-1), training=training)
     inputs, pack = _inputs_of(network)
     label = inputs[position]
-    if label.shape in _INTEGER_SHAPES and num_classes > 1:  # a single condition has this shape, too
+    if label.shape in _INTEGER_SHAPES and label_size > 1:  # a single condition has this shape, too
         classes = tf.argmax(labels, axis=-1, output_type=tf.int32) if has_weights else labels
         label_input = tf.reshape(classes, [-1, *label.shape])
     else:
-        label_input = labels if has_weights else tf.one_hot(labels, num_classes)
+        label_input = labels if has_weights else tf.one_hot(labels, label_size)
     return network(pack([data, label_input] if position else [label_input, data]), training=training)
 
 
-def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, num_classes: int) -> int | None:
+def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, label_size: int) -> int | None:
     """Returns the position of the input that takes the labels; None if labels are concatenated to the data.
 
     Args:
@@ -104,7 +104,7 @@ def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, 
             in either order: the data, and labels that are one-hot [B, K], or integers [B] or [B, 1]. A subclassed model
             takes two inputs as one list.
         data_shape: Shape of latents or an image, without B.
-        num_classes: Number of classes, K.
+        label_size: Size of the vector of a label, K: the number of classes or conditions.
 
     Raises:
         DataError: If a discriminator takes images of another shape.
@@ -112,21 +112,19 @@ def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, 
     """
     inputs, _ = _inputs_of(network)
     if len(inputs) < 2:
-        _check_concatenated(role, network, data_shape, num_classes)
+        _check_concatenated(role, network, data_shape, label_size)
         return None
     if len(inputs) > 2:
-        raise _error(role, inputs, data_shape, num_classes)
-    positions = [
-        i for i in (0, 1) if _takes_labels(inputs[i], num_classes) and matches(inputs[1 - i].shape, data_shape)
-    ]
+        raise _error(role, inputs, data_shape, label_size)
+    positions = [i for i in (0, 1) if _takes_labels(inputs[i], label_size) and matches(inputs[1 - i].shape, data_shape)]
     if len(positions) == 2:
         integers = [i for i in positions if (inputs[i].dtype or "").startswith("int")]
         names = [i for i in positions if _LABEL_NAMES.search(inputs[i].name) or _DATA_NAMES.search(inputs[1 - i].name)]
         positions = next((indices for indices in (integers, names) if len(indices) == 1), positions)
     if len(positions) != 1:
-        raise _error(role, inputs, data_shape, num_classes)
+        raise _error(role, inputs, data_shape, label_size)
     label = inputs[positions[0]]
-    if label.shape in _INTEGER_SHAPES and label.dtype == "float32" and num_classes > _MAX_BFLOAT16_INTEGER:
+    if label.shape in _INTEGER_SHAPES and label.dtype == "float32" and label_size > _MAX_BFLOAT16_INTEGER:
         _check_keeps_integers(role, network, label)
     return positions[0]
 
@@ -164,35 +162,35 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
     return [], list
 
 
-def _takes_labels(label: _Input, num_classes: int) -> bool:
-    return label.dtype != "string" and (label.shape in _INTEGER_SHAPES or matches(label.shape, (num_classes,)))
+def _takes_labels(label: _Input, label_size: int) -> bool:
+    return label.dtype != "string" and (label.shape in _INTEGER_SHAPES or matches(label.shape, (label_size,)))
 
 
-def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shape, num_classes: int) -> None:
+def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shape, label_size: int) -> None:
     """Rejects a network whose only input does not take data with concatenated labels."""
     is_image = role == "discriminator"
     for expected in input_shapes(network):
-        actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + num_classes)
+        actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + label_size)
         is_right = matches(expected, actual) or (not is_image and matches(expected, (*actual, 1)))
         if is_right or (is_image and len(expected) != len(actual)):
             return
         if is_image and not matches(expected, data_shape):
             raise DataError(
-                f"x has images of shape {data_shape}, {actual} with {num_classes} planes of labels, but the "
+                f"x has images of shape {data_shape}, {actual} with {label_size} planes of labels, but the "
                 f"discriminator takes {expected}."
             )
-        raise _error(role, [_Input("", expected, None)], data_shape, num_classes)
+        raise _error(role, [_Input("", expected, None)], data_shape, label_size)
 
 
-def _error(role: str, inputs: Sequence[_Input], data_shape: Shape, num_classes: int) -> NetworkError:
+def _error(role: str, inputs: Sequence[_Input], data_shape: Shape, label_size: int) -> NetworkError:
     """Returns the error for a network that takes labels in no accepted form."""
     is_image = role == "discriminator"
-    size = data_shape[-1] + num_classes if data_shape[-1] is not None else None
+    size = data_shape[-1] + label_size if data_shape[-1] is not None else None
     shapes = " and ".join(str(value.shape) for value in inputs)
     data = f"{'images' if is_image else 'latents'} of {data_shape}"
     return NetworkError(
-        f"the {role} takes {shapes}; for {data} and labels of {count_of(num_classes, 'class')}, start it with "
-        f"keras.Input({(*data_shape[:-1], size)}), or with two inputs: {data_shape}, and a label, one-hot of "
-        f"({num_classes},) or an integer of (1,), that is named label"
+        f"the {role} takes {shapes}; for {data} and labels of {count_of(label_size, 'value')}, start it with "
+        f"keras.Input({(*data_shape[:-1], size)}), or with two inputs: {data_shape}, and a label of "
+        f"({label_size},) or, for classes, an integer of (1,), that is named label"
         f"{'' if is_image else '; or change latent_dim'}."
     )

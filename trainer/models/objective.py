@@ -91,7 +91,7 @@ class Objective:
 
     Args:
         loss: Adversarial loss, as `trainer.models.losses.get` accepts it.
-        updates: Name of a strategy in `trainer.models.discriminator_updates`.
+        updates: Name of an update in `trainer.models.discriminator_updates`.
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
         every_steps: Steps from one penalty to the next, which then have as many times their weight.
@@ -150,7 +150,7 @@ class Objective:
         self, output: LossOutput, passes: DiscriminatorPasses, phases: Collection[str]
     ) -> None:
         for phase, values in self.discriminator_update.losses(self.loss, passes, phases).items():
-            logits = passes.fake.logits if phase == "discriminator_fake" else passes.real.logits
+            logits = passes.real.logits if phase == self.discriminator_update.real_phase else passes.fake.logits
             output.losses[phase] = self._per_example(values, logits)
         self._log_scores(output, passes)
         if self._penalties:
@@ -169,11 +169,12 @@ class Objective:
 
     def _log_scores(self, output: LossOutput, passes: DiscriminatorPasses) -> None:
         """Logs the mean output of the discriminator for real and for fake images, and its accuracies."""
-        real, fake = passes.real.logits, passes.fake.logits
+        real, fake, update = passes.real.logits, passes.fake.logits, self.discriminator_update
         values = {f"score/{kind}": self.loss.score(logits) for kind, logits in (("real", real), ("fake", fake))}
         values |= {f"accuracy/{kind}": is_correct for kind, is_correct in self.loss.correct(real, fake).items()}
         for name, value in values.items():
-            output.log(self.discriminator_update.phase_of(name.partition("/")[2]), name, self._per_example(value, real))
+            phase = update.fake_phase if name.endswith("/fake") else update.real_phase
+            output.log(phase, name, self._per_example(value, real))
 
     def _per_example(self, values: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return as_losses(values, type(self.loss).__name__, logits)

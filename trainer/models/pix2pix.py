@@ -80,9 +80,15 @@ class Pix2Pix(ImageTranslator):
         outputs = tf.cast(self.generator(inputs, training=True), tf.float32)
         check_same_shape(outputs, images)
         fake = tf.concat([inputs, outputs], axis=-1)
-        if self.objective.augmenter is not None:
-            self.objective.augmenter.channels_of_parts = [inputs.shape[-1], images.shape[-1]]
-        pass_inputs = PassInputs(self.discriminate, self.discriminator, (pairs, None), (fake, None), rng)
+        pass_inputs = PassInputs(
+            self.discriminate,
+            self.discriminator,
+            (pairs, None),
+            (fake, None),
+            rng,
+            self.image_range,
+            channels_of_parts=(inputs.shape[-1], images.shape[-1]),
+        )
         losses = self.objective(pass_inputs, phases)
         # Every phase has the same forward pass, and so the same rounding. TensorFlow removes what no loss uses.
         losses.add("generator", "l1", per_example(tf.abs(outputs - images)), self.l1_weight)

@@ -1,25 +1,23 @@
 """The plan of a GAN's training step: its phases, their order, and the averages that follow."""
 
-from typing import Any
-
 import keras
 
 from trainer.config.choices import UpdateOrder
 from trainer.errors import NetworkError
-from trainer.models.compiled_state import CompiledState, ema_name
+from trainer.models.compiled_state import CompiledModel, CompiledState, ema_name
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.validation import check_layers, trained_variables
 from trainer.training import schedules
 from trainer.training.plan import Ema, Phase, PhaseGroup, StepPlan
 
 
-def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) -> StepPlan:
+def step_plan(gan: CompiledModel, global_batch_size: int, horizontal_flips: bool = False) -> StepPlan:
     """Returns the plan of the step of a compiled `GAN`.
 
     Raises:
         NetworkError: If the networks were changed since `compile` in a way that the optimizers do not allow.
     """
-    state: CompiledState = gan.compiled_state
+    state = gan.compiled_state
     _check_replaced(gan, state)
     _check_trainable(gan, state)
     emas = [name for name in gan.ema_networks if ema_name(name) in state.networks]
@@ -42,7 +40,7 @@ def step_plan(gan: Any, global_batch_size: int, horizontal_flips: bool = False) 
     )
 
 
-def _groups(gan: Any, state: CompiledState) -> tuple[PhaseGroup, ...]:
+def _groups(gan: CompiledModel, state: CompiledState) -> tuple[PhaseGroup, ...]:
     """Both phases in one group if they are simultaneous; else the discriminator's phases, then the generator's."""
     generator = _phase(gan, state, "generator")
     discriminator = [_phase(gan, state, name) for name in state.objective.discriminator_update.phases]
@@ -51,7 +49,7 @@ def _groups(gan: Any, state: CompiledState) -> tuple[PhaseGroup, ...]:
     return (*(PhaseGroup((phase,), state.discriminator_repeats) for phase in discriminator), PhaseGroup((generator,)))
 
 
-def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
+def _phase(gan: CompiledModel, state: CompiledState, name: str) -> Phase:
     group = state.objective.optimizer_of(name)
     networks = [state.networks[network] for network in gan.optimizer_groups[group]]
     if group == "discriminator" and state.objective.augmenter is not None:
@@ -59,7 +57,7 @@ def _phase(gan: Any, state: CompiledState, name: str) -> Phase:
     return Phase(name, tuple(networks), state.optimizers[group])
 
 
-def _check_replaced(gan: Any, state: CompiledState) -> None:
+def _check_replaced(gan: CompiledModel, state: CompiledState) -> None:
     """Rejects networks and optimizers that were assigned to attributes after `compile`, which training would ignore."""
     if not isinstance(gan.optimizer, OptimizerView):
         raise NetworkError(
@@ -74,7 +72,7 @@ def _check_replaced(gan: Any, state: CompiledState) -> None:
         )
 
 
-def _check_trainable(gan: Any, state: CompiledState) -> None:
+def _check_trainable(gan: CompiledModel, state: CompiledState) -> None:
     """Rejects weights that became trainable after `compile`. Weights may be frozen, and thawed again."""
     for name, network in state.networks.items():
         check_layers(name, network)

@@ -236,9 +236,7 @@ class StyleGAN2(GAN):
         number of them, it measures all, and those that the penalty does not use have the weight 0. The penalty is thus
         the same on any number of replicas.
         """
-        state = self.compiled_state
-        num_images = rng.num_samples * state.accumulate_steps * state.strategy.num_replicas_in_sync
-        if stride == 2 or num_images % 2:
+        if stride == 2 or rng.num_samples * self.compiled_state.strategy.num_replicas_in_sync % 2:
             return tf.ones([rng.num_samples // stride])
         return 2.0 * tf.cast(rng.indices % 2 == 0, tf.float32)
 

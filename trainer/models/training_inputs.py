@@ -12,6 +12,7 @@ from trainer.errors import DataError, count_of
 from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
+from trainer.models.inference import SamplingModel
 from trainer.models.validation import Shape, check_reaches, names_with_role
 from trainer.training.distributed.host_shard import HostShard
 from trainer.training.distributed.strategy import spans_machines
@@ -21,7 +22,7 @@ _MAX_LABEL_RANK = 2
 """Dimensions of one-hot labels. Images have more."""
 
 
-def make_loader(gan: Any, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
+def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
     """Returns the loader of the training data of a compiled `GAN`.
 
     Args:
@@ -71,7 +72,7 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
-def _check_targets(gan: Any, x: Any, y: Any, balance_classes: bool) -> None:
+def _check_targets(gan: SamplingModel, x: Any, y: Any, balance_classes: bool) -> None:
     """Rejects a second argument of `GAN.fit` that would have no effect."""
     if y is None:
         return
@@ -83,7 +84,7 @@ def _check_targets(gan: Any, x: Any, y: Any, balance_classes: bool) -> None:
         )
 
 
-def _check_no_labels(gan: Any, y: Any) -> None:
+def _check_no_labels(gan: SamplingModel, y: Any) -> None:
     """Rejects labels for a GAN that takes only images as `y`."""
     if gan.ignores_labels and as_array(y, "y").ndim <= _MAX_LABEL_RANK:
         raise DataError(
@@ -92,20 +93,20 @@ def _check_no_labels(gan: Any, y: Any) -> None:
         )
 
 
-def _image_rank(gan: Any) -> int | None:
+def _image_rank(gan: SamplingModel) -> int | None:
     """Number of dimensions of an image that the networks make; None if it is not known."""
     shape = _image_shape(gan)
     return None if shape is None else len(shape)
 
 
-def _image_shape(gan: Any) -> Shape | None:
+def _image_shape(gan: SamplingModel) -> Shape | None:
     """Shape of an image that the networks make; None if it is not known."""
     names = names_with_role("generator", gan.optimizer_groups["generator"])
     tensors = getattr(gan.networks[names[0]], "outputs", None) if names else None
     return tuple(tensors[0].shape[1:]) if tensors else None
 
 
-def _check_rank(gan: Any, shape: tuple[int, ...]) -> None:
+def _check_rank(gan: SamplingModel, shape: tuple[int, ...]) -> None:
     """Rejects one image in place of several ones, and an axis too many. The shape is that of all images."""
     expected = _image_shape(gan)
     if expected is None:
@@ -119,7 +120,7 @@ def _check_rank(gan: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def _set_image_range(gan: Any, image_range: tuple[float, float]) -> None:
+def _set_image_range(gan: SamplingModel, image_range: tuple[float, float]) -> None:
     """Sets the range of the images, which stays the same during training."""
     if gan.step and image_range != gan.image_range:
         raise DataError(
@@ -127,8 +128,6 @@ def _set_image_range(gan: Any, image_range: tuple[float, float]) -> None:
             f"{gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range."
         )
     gan.image_range = image_range
-    if gan.objective.augmenter is not None:
-        gan.objective.augmenter.image_range = image_range
 
 
 def _host_shard(state: CompiledState, batch_size: int) -> Any:
@@ -138,13 +137,13 @@ def _host_shard(state: CompiledState, batch_size: int) -> Any:
     return lambda num_steps: HostShard(state.strategy, num_steps, batch_size, state.seed, state.discriminator_repeats)
 
 
-def _balance(gan: Any, chunk: Chunk, y: Any) -> Chunk:
+def _balance(gan: SamplingModel, chunk: Chunk, y: Any) -> Chunk:
     if y is None or chunk.is_unpaired:
         raise DataError(f"balance_classes=True needs labels, and {type(gan).__name__}.fit got none; pass labels as y.")
     return dataclasses.replace(chunk, order=balanced_order(as_classes(y, len(chunk.images))))
 
 
-def _check_images(gan: Any, shape: tuple[int, ...], image_range: tuple[float, float]) -> None:
+def _check_images(gan: SamplingModel, shape: tuple[int, ...], image_range: tuple[float, float]) -> None:
     """Rejects images whose shape or range the networks do not take or make."""
     gan.check_image_shape(shape)
     for name in names_with_role("generator", gan.optimizer_groups["generator"]):

@@ -17,6 +17,8 @@ from trainer.config.fields import check_choice
 from trainer.errors import ConfigError, DataError, NetworkError, quote
 from trainer.models.losses import AdversarialLoss
 from trainer.networks.layers import EqualizedConv2D, ModulatedConv2D
+from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX, is_reserved
+from trainer.training.divergence import STATE_NAME
 
 _logger = logging.getLogger(__name__)
 
@@ -142,7 +144,13 @@ def names_with_role(role: str, names: Iterable[str]) -> list[str]:
 def check_optimizer_groups(
     optimizer_groups: Mapping[str, tuple[str, ...]], networks: Mapping[str, keras.layers.Layer]
 ) -> None:
-    """Rejects groups that leave out a trainable network, or that name a network that does not exist."""
+    """Rejects groups that leave out a trainable network or name an unknown one, and reserved names of networks."""
+    for name in networks:
+        if is_reserved(name) or "/" in name:
+            raise NetworkError(
+                f"get_networks() names a network {quote(name)}; choose a name without a slash that is not {AUGMENTER} "
+                f"or {STATE_NAME}, does not begin with {EMA_PREFIX}, and does not end with {OPTIMIZER_SUFFIX}."
+            )
     if set(optimizer_groups) != {"discriminator", "generator"}:
         raise NetworkError(
             f"optimizer_groups has the keys {', '.join(optimizer_groups)}; give each network "

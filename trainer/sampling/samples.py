@@ -15,7 +15,7 @@ import numpy as np
 from trainer.errors import ConfigError, count_of, quote
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models import GAN, ImageTranslator
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 
 MAX_SAMPLES = 10**7
 """Largest number of samples of one command."""
@@ -72,9 +72,9 @@ def parse_seeds(text: str, setting: str = "seeds") -> np.ndarray:
             raise ConfigError(
                 f"{setting}={quote(text)} has the range {quote(part)}, which ends before it begins; swap it."
             )
-        if last > MAX_SEED:
+        if last > MAX_SAMPLE_INDEX:
             raise ConfigError(
-                f"{setting}={quote(text)} has {last}, but seeds are at most {MAX_SEED}; choose smaller ones."
+                f"{setting}={quote(text)} has {last}, but seeds are at most {MAX_SAMPLE_INDEX}; choose smaller ones."
             )
         parts.append(range(first, last + 1))
     check_num_samples(setting, text, sum(map(len, parts)))

@@ -18,7 +18,7 @@ import tensorflow as tf
 from trainer.errors import DIVERGENCE_ADVICE, DivergenceError, DocumentError
 from trainer.image_io import checkerboard
 from trainer.models import GAN, ImageTranslator
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.models.sampler import as_bytes
 from trainer.storage import Location, documents, file_sha256, read_json
 from trainer.storage.local import LocalLocation
@@ -100,7 +100,7 @@ class _Generator(_ExportModule):
 
     def _image(self, seed: tf.Tensor, truncation: tf.Tensor, label: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Returns one PNG per seed, of the image that `generate --seeds` writes for it."""
-        gan, seed = self._gan, _check_range("seed", seed, 0, MAX_SEED)
+        gan, seed = self._gan, _check_range("seed", seed, 0, MAX_SAMPLE_INDEX)
         truncation = _check_truncation(truncation)[:, tf.newaxis]
         latents = tf.map_fn(
             lambda number: gan.sample_latents(StepRng(gan.seed, 0, 1, number, purpose="samples"))[0],

@@ -21,7 +21,7 @@ from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError, StorageError, count_of, quote
 from trainer.image_io import place_on_white, png
 from trainer.metrics.float32 import without_tf32
-from trainer.models.inference import MAX_SEED
+from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.registry import check_known
 from trainer.serving import saved_model
 from trainer.storage import Location, documents, scratch_folder
@@ -44,7 +44,7 @@ _SCHEMA = documents.record(
         _PARAMETERS: documents.optional(documents.record({})),
     }
 )
-_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(0, MAX_SEED), **_OF_SAMPLES}
+_SEED_INSTANCE: dict[str, documents.Check] = {"seed": documents.whole(0, MAX_SAMPLE_INDEX), **_OF_SAMPLES}
 _IMAGE_INSTANCE: dict[str, documents.Check] = {"b64": documents.text()}
 _PNG, _QUALITY = "png", 90
 """Format and quality of the images if the parameters do not state them."""

@@ -1,6 +1,6 @@
 """Several training steps per call of the device."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -10,8 +10,30 @@ from trainer.training.distributed.strategy import spans_machines
 from trainer.training.plan import StepPlan
 from trainer.training.step import ROLLBACK, SKIPPED, STOP, TrainStep
 
-_FLAGS = (STOP, ROLLBACK, SKIPPED)
-"""Scalars of a step that are not logged. The first two end an execution."""
+_NOT_LOGGED = (STOP, ROLLBACK, SKIPPED)
+"""Names of scalars of a step that are no logs."""
+
+
+class _LoopVariables(NamedTuple):
+    """The variables of the loop over steps. All but `step` are float32, and have the shape [] unless stated.
+
+    Attributes:
+        step: Number of the next step, int64.
+        stop: Number of replicas with a stop request; more than 0 ends the loop.
+        rollback: More than 0 if a rollback is due, which ends the loop.
+        num_skipped: Number of skipped updates.
+        num_skipped_steps: Number of steps with a skipped update.
+        sums: Sums of the logs of all other steps, [number of logs].
+        last_skipped: Logs of the last step with a skipped update, [number of logs].
+    """
+
+    step: tf.Tensor
+    stop: tf.Tensor
+    rollback: tf.Tensor
+    num_skipped: tf.Tensor
+    num_skipped_steps: tf.Tensor
+    sums: tf.Tensor
+    last_skipped: tf.Tensor
 
 
 class DeviceLoop:
@@ -39,33 +61,14 @@ class DeviceLoop:
         self.stop = tf.Variable(False, trainable=False, name="stop")
         self._next_step = tf.Variable(0, trainable=False, dtype=tf.int64, name="next_step")
         with strategy.scope():
-            run_step = tf.function(TrainStep(plan, chunk.template, strategy, self.stop).__call__, autograph=False)
+            train_step = TrainStep(plan, chunk.template, strategy, self.stop)
+            self._train_step = tf.function(train_step.__call__, autograph=False)
         self.load(chunk)
         signature = tf.TensorSpec([], tf.int64)
         with strategy.scope():
-            names = sorted(run_step.get_concrete_function(self._tensors, signature).structured_outputs)
-        self._names = [name for name in names if name not in _FLAGS]
-
-        def run_steps(tensors: Tensors, first: tf.Tensor, last: tf.Tensor) -> Sequence[tf.Tensor]:
-            def has_next(step: tf.Tensor, flags: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-                return tf.logical_and(step < last, tf.reduce_sum(flags[:2]) == 0.0)
-
-            def body(
-                step: tf.Tensor, flags: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor
-            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-                scalars = run_step(tensors, step)
-                self._next_step.assign(step + 1)
-                logs = tf.stack([scalars[name] for name in self._names])
-                is_skipped = scalars[SKIPPED] > 0.0
-                flags += tf.stack([*(scalars[name] for name in _FLAGS), tf.cast(is_skipped, tf.float32)])
-                return step + 1, flags, tf.where(is_skipped, sums, sums + logs), tf.where(is_skipped, logs, skipped)
-
-            # One iteration at a time: the counter does not wait for the updates of variables.
-            zeros = tf.zeros([len(self._names)])
-            start = (first, tf.zeros([len(_FLAGS) + 1]), zeros, zeros)
-            return tf.while_loop(has_next, body, start, parallel_iterations=1)[1:]
-
-        self._run_steps = tf.function(run_steps, autograph=False)
+            names = sorted(self._train_step.get_concrete_function(self._tensors, signature).structured_outputs)
+        self._names = [name for name in names if name not in _NOT_LOGGED]
+        self._run_steps = tf.function(self._loop, autograph=False)
 
     def load(self, chunk: Chunk) -> None:
         """Takes the next steps from a chunk. All chunks have arrays of the same shapes."""
@@ -109,11 +112,43 @@ class DeviceLoop:
         self._next_step.assign(first)
         with self._strategy.scope():
             results = self._run_steps(self._tensors, tf.constant(first, tf.int64), tf.constant(last, tf.int64))
-        (stop, rollback, num_skipped, num_skipped_steps), sums, skipped = (value.numpy() for value in results)
-        self.stopped, self.is_rollback_due, self.num_skipped = bool(stop), bool(rollback), int(num_skipped)
+        results = _LoopVariables(*(value.numpy() for value in results))
+        self.stopped, self.is_rollback_due = bool(results.stop), bool(results.rollback)
+        self.num_skipped = int(results.num_skipped)
         if self.num_skipped:
-            self.last_skipped = dict(zip(self._names, skipped.tolist(), strict=True))
-        self.num_counted = self.next_step - first - int(num_skipped_steps)
+            self.last_skipped = dict(zip(self._names, results.last_skipped.tolist(), strict=True))
+        self.num_counted = self.next_step - first - int(results.num_skipped_steps)
         if not self.num_counted:
             return {}
-        return {name: total / self.num_counted for name, total in zip(self._names, sums.tolist(), strict=True)}
+        return {name: total / self.num_counted for name, total in zip(self._names, results.sums.tolist(), strict=True)}
+
+    def _loop(self, tensors: Tensors, first: tf.Tensor, last: tf.Tensor) -> _LoopVariables:
+        """Runs the steps from `first` up to but not including `last`, both int64 []."""
+
+        def has_next(variables: _LoopVariables) -> tf.Tensor:
+            return (variables.step < last) & (variables.stop + variables.rollback == 0.0)
+
+        def body(variables: _LoopVariables) -> tuple[_LoopVariables]:
+            return (self._next_variables(tensors, variables),)
+
+        zero, zeros = tf.zeros([]), tf.zeros([len(self._names)])
+        start = _LoopVariables(first, zero, zero, zero, zero, zeros, zeros)
+        # One iteration at a time: the counter does not wait for the updates of variables.
+        return tf.while_loop(has_next, body, (start,), parallel_iterations=1)[0]
+
+    def _next_variables(self, tensors: Tensors, variables: _LoopVariables) -> _LoopVariables:
+        """Runs one step."""
+        scalars = self._train_step(tensors, variables.step)
+        next_step = variables.step + 1
+        self._next_step.assign(next_step)
+        logs = tf.stack([scalars[name] for name in self._names])
+        is_skipped = scalars[SKIPPED] > 0.0
+        return _LoopVariables(
+            step=next_step,
+            stop=variables.stop + scalars[STOP],
+            rollback=variables.rollback + scalars[ROLLBACK],
+            num_skipped=variables.num_skipped + scalars[SKIPPED],
+            num_skipped_steps=variables.num_skipped_steps + tf.cast(is_skipped, tf.float32),
+            sums=tf.where(is_skipped, variables.sums, variables.sums + logs),
+            last_skipped=tf.where(is_skipped, logs, variables.last_skipped),
+        )

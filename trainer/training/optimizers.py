@@ -137,37 +137,39 @@ def _disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
             _disable_all_reduce(inner)
 
 
-def for_phases(
-    optimizer: Any, variables: Mapping[str, Sequence[keras.Variable]]
+def build_optimizers(
+    optimizer: Any, variables: Mapping[str, Sequence[keras.Variable]], strategy: tf.distribute.Strategy
 ) -> dict[str, keras.optimizers.Optimizer]:
-    """Builds the optimizer of each phase for its variables, inside the current scope.
+    """Builds the optimizer of each group of networks for its variables.
 
     The optimizers take gradients that are summed over replicas.
 
     Args:
-        optimizer: Keras optimizer or its name, of which each phase gets a clone; or a mapping with one per phase.
-        variables: Variables of each phase, by its name.
+        optimizer: Keras optimizer or its name, of which each group gets a clone; or a mapping with one per group.
+        variables: Variables of each group, by its name: `generator` and `discriminator`.
+        strategy: Strategy in whose scope the optimizers are built.
 
     Raises:
         ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, averages weights, or
             accumulates gradients on several replicas.
     """
-    by_phase = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
-    if set(by_phase) != set(variables):
+    by_group = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
+    if set(by_group) != set(variables):
         raise ConfigError(
-            f"optimizer has the keys {quote(list(by_phase))}; pass one optimizer, or a dict with "
+            f"optimizer has the keys {quote(list(by_group))}; pass one optimizer, or a dict with "
             f"{' and '.join(sorted(variables))}."
         )
-    originals = {name: _as_optimizer(by_phase[name]) for name in variables}
-    for name, phase_optimizer in originals.items():
-        _check_settings(phase_optimizer, name)
-    built = {}
-    for name, phase_variables in variables.items():
-        built[name] = clone(originals[name])
-        built[name].name = name
-        built[name].build(list(phase_variables))
-        _disable_all_reduce(built[name])
-        _check_settings(built[name], name)  # a function of a `MultiOptimizer` returns optimizers while it builds
+    with strategy.scope():
+        originals = {group: _as_optimizer(by_group[group]) for group in variables}
+        for group, original in originals.items():
+            _check_settings(original, group)
+        built = {}
+        for group, group_variables in variables.items():
+            built[group] = clone(originals[group])
+            built[group].name = group
+            built[group].build(list(group_variables))
+            _disable_all_reduce(built[group])
+            _check_settings(built[group], group)  # a function of a `MultiOptimizer` returns optimizers while it builds
     return built
 
 
@@ -238,23 +240,25 @@ def apply_where(
     before = [variable.value.read_value() for variable in selected]
     if is_selective:
         optimizer.condition = condition
-    optimizer.apply(list(gradients), list(variables))
-    if is_selective:
-        optimizer.condition = None
+    try:
+        optimizer.apply(list(gradients), list(variables))
+    finally:
+        if is_selective:
+            optimizer.condition = None
     for variable, old in zip(selected, before, strict=True):
         variable.value.assign(tf.where(condition, variable.value.read_value(), old))
 
 
-def _check_settings(optimizer: keras.optimizers.Optimizer, phase: str) -> None:
+def _check_settings(optimizer: keras.optimizers.Optimizer, group: str) -> None:
     """Rejects settings of an optimizer, or of those that it wraps, that steps do not support."""
     if optimizer.loss_scale_factor is not None or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ConfigError(
-            f"the optimizer of the {phase} scales the loss, which only float16 needs; remove the scaling, because "
+            f"the optimizer of the {group} scales the loss, which only float16 needs; remove the scaling, because "
             "precision=bfloat16 does not need it."
         )
     if optimizer.use_ema:
         raise ConfigError(
-            f"the optimizer of the {phase} has use_ema=True, whose averages a GAN does not use; remove it, and pass "
+            f"the optimizer of the {group} has use_ema=True, whose averages a GAN does not use; remove it, and pass "
             "ema_half_life_images to compile."
         )
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -264,7 +268,7 @@ def _check_settings(optimizer: keras.optimizers.Optimizer, phase: str) -> None:
             f"{num_replicas}; remove it and use a larger batch."
         )
     for inner in getattr(optimizer, "optimizers", ()):
-        _check_settings(inner, phase)
+        _check_settings(inner, group)
 
 
 def _as_optimizer(identifier: Any) -> keras.optimizers.Optimizer:

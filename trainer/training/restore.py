@@ -7,11 +7,10 @@ from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, is_remote, resolve_mount
 from trainer.storage.run_directory import CONFIG
-from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import strategy as strategies
-from trainer.training.stored_run import StoredRun, monitor_of, select, stored_run
+from trainer.training.stored_run import StoredRun, select, stored_run
 
 
 def restore(
@@ -89,12 +88,10 @@ def _import_recipe(directory: RunDirectory, stored: str, named: str | None) -> N
 def _restore(
     directory: RunDirectory, checkpoint: str, recipe: str | None, precision: Precision | None
 ) -> tuple[TrainConfig, GAN, CheckpointManifest]:
-    config, history = _require_run(directory)
-    config = config if precision is None else config.override(precision=precision)
+    stored = _require_run(directory)
+    config = stored.config if precision is None else stored.config.override(precision=precision)
     _import_recipe(directory, config.recipe, recipe)
-    store = CommittedCheckpoints(
-        directory.checkpoints, best=monitor_of(config), fingerprints=history, remote=directory.remote_checkpoints
-    )
+    store = stored.checkpoints(directory)
     manifest = select(store, checkpoint, f"job_dir={directory.name}")
     strategies.create(config.override(strategy=StrategyName.ONE_DEVICE, num_virtual_devices=1))
     info = data.describe(config.dataset, config.padding)

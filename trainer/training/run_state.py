@@ -16,7 +16,6 @@ from trainer.storage import RunDirectory
 from trainer.storage.local import LocalLocation
 from trainer.training import transfer
 from trainer.training.checkpoint import state_file
-from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
@@ -77,7 +76,7 @@ def check_resumable(
     if stored is None and config.resume != Resume.NEVER:
         return None  # checkpoints without a config are resumed if their fingerprints match
     history = RunHistory() if stored is None else stored.known_history(config)
-    checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=directory.remote_checkpoints)
+    checkpoints = StoredRun(config, history).checkpoints(directory)
     step = max(checkpoints.steps(), default=None)
     if stored is not None:
         if step is not None and config.init_from != stored.config.init_from:
@@ -221,7 +220,7 @@ def delete_leftovers(directory: RunDirectory, stored: StoredRun, step: int) -> N
         every_steps=config.checkpoint_every_steps,
         max_to_keep=config.max_to_keep,
         best=monitor_of(config),
-        fingerprints=stored.history,
+        history=stored.history,
         remote=directory.remote_checkpoints,
         verify_lease=directory.lease.verify,
     )

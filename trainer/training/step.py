@@ -17,7 +17,6 @@ This module depends on phases, not on a GAN class. Shapes: `B` images of a repli
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -143,18 +142,25 @@ class TrainStep:
                 else:
                     optimizers.apply_where(condition, phase.optimizer, phase_gradients, variables)
 
-        def update(*inputs: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
+        def update(
+            images: tf.Tensor,
+            targets: tf.Tensor | None,
+            step: tf.Tensor,
+            replica: tf.Tensor,
+            repeat: int,
+            buffers: list[tf.Tensor],
+        ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]:
             """Returns logs, buffers, and whether all gradients and logs are finite.
 
             All replicas have the same sums, and so make the same decision. The sum comes first, so that an optimizer
             clips the same gradients on any number of replicas.
             """
-            gradients, logs, buffers = gradients_of(*inputs)
+            gradients, logs, new_buffers = gradients_of(images, targets, step, replica, repeat, buffers)
             flat = [gradient for phase_gradients in gradients for gradient in phase_gradients]
             totals = collectives.all_reduce_sum([*flat, *logs.values()])
             flat, scalars = totals[: len(flat)], totals[len(flat) :]
             is_finite = optimizers.is_finite(flat, scalars, is_compiled=compiles_all)
-            pairs = zip(buffers, inputs[-1], strict=True)
+            pairs = zip(new_buffers, buffers, strict=True)
             buffers = [old if new is old else tf.where(is_finite, new, old) for new, old in pairs]
             if compiles_all:
                 apply(*flat, condition=is_finite)

@@ -47,6 +47,15 @@ class StoredRun(NamedTuple):
         is_recorded = "data" in self.history.after(0)
         return RunHistory() if config.allow_config_change and not is_recorded else self.history
 
+    def checkpoints(self, directory: RunDirectory) -> CommittedCheckpoints:
+        """Returns the checkpoints of the run in an open run directory, to read them."""
+        return CommittedCheckpoints(
+            directory.checkpoints,
+            best=monitor_of(self.config),
+            history=self.history,
+            remote=directory.remote_checkpoints,
+        )
+
 
 def stored_config(directory: RunDirectory) -> TrainConfig | None:
     """Returns the stored config of a run; None if the directory has no run.

@@ -14,10 +14,8 @@ from trainer.errors import CheckpointError, ConfigError, TrainerError, quote
 from trainer.storage import RunDirectory, locate
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
-from trainer.training.checkpoint.run_history import RunHistory
-from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX, open_checkpoint
-from trainer.training.divergence import STATE_NAME as DIVERGENCE
-from trainer.training.stored_run import monitor_of, select, stored_run
+from trainer.training.checkpoint.state_file import EMA_PREFIX, is_reserved, open_checkpoint
+from trainer.training.stored_run import select, stored_run
 
 FINGERPRINT = "init_from"
 """Name of the fingerprint of the weights with which a run began."""
@@ -66,15 +64,10 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
     with RunDirectory(run.path).open(only={CONFIG}) as directory:
         stored = stored_run(directory)
         if stored is not None:
-            store = CommittedCheckpoints(
-                directory.checkpoints,
-                best=monitor_of(stored.config),
-                fingerprints=stored.history,
-                remote=directory.remote_checkpoints,
-            )
+            store = stored.checkpoints(directory)
         else:
             remote = None if directory.remote_checkpoints is None else locate(run.path)
-            store = CommittedCheckpoints(directory.root, fingerprints=RunHistory(), remote=remote)
+            store = CommittedCheckpoints(directory.root, remote=remote)
             if not store.steps():
                 raise _no_run(run)
         manifest = select(store, run.checkpoint, f"init_from={run}")
@@ -159,7 +152,7 @@ def _read_networks(store: CommittedCheckpoints, step: int) -> dict[str, dict[str
         names.setdefault(name.partition("/")[0], []).append(name)
     networks = {}
     for part in names:
-        if part.endswith(OPTIMIZER_SUFFIX) or part in (DIVERGENCE, AUGMENTER) or part.startswith(EMA_PREFIX):
+        if is_reserved(part):
             continue
         best = EMA_PREFIX + part if EMA_PREFIX + part in names else part
         networks[part] = {name.partition("/")[2]: np.asarray(reader.get_tensor(name)) for name in names[best]}

@@ -17,7 +17,6 @@ from trainer.errors import ConfigError, MissingError, StorageError, list_some, q
 from trainer.logging import quiet_import
 from trainer.storage import Location, RunDirectory, is_remote, locate, run_directory, without_mount
 from trainer.storage.lease import LEASE, describe_owner
-from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.run_end import describe_changes, describe_end, is_finished
 from trainer.training.stored_run import stored_run
 
@@ -164,8 +163,7 @@ def _check_run(folder: str, model_dir: str | None, config: TrainConfig, known: C
             from trainer.training.transfer import with_stored_source
         config = with_stored_source(config, stored.config)
         _check_settings(folder, config, stored.config, known)
-        history, remote = stored.known_history(config), directory.remote_checkpoints
-        checkpoints = CommittedCheckpoints(directory.checkpoints, fingerprints=history, remote=remote)
+        checkpoints = stored._replace(history=stored.known_history(config)).checkpoints(directory)
         step = max(checkpoints.steps(), default=None)
         if step is None:
             return

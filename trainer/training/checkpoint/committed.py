@@ -29,8 +29,7 @@ class CommittedCheckpoints:
     Args:
         directory: Folder of the checkpoints.
         best: Name of a metric, whose smallest value is the best; None for no metric.
-        fingerprints: Hashes of the run, by name. A checkpoint with other ones is skipped. A `RunHistory` if they
-            changed during the run.
+        history: Fingerprints of the run. A checkpoint with other ones is skipped. None: they are unknown.
         remote: Folder in a bucket from which missing checkpoints are downloaded.
     """
 
@@ -39,15 +38,13 @@ class CommittedCheckpoints:
         directory: str | os.PathLike[str],
         *,
         best: str | None = None,
-        fingerprints: Mapping[str, str] | RunHistory | None = None,
+        history: RunHistory | None = None,
         remote: Location | None = None,
     ):
         self.directory = local_path(directory)
         self._name = str(self.directory if remote is None else remote)
         self._best = best
-        if not isinstance(fingerprints, RunHistory):
-            fingerprints = RunHistory.start(fingerprints or {})
-        self.history = fingerprints
+        self.history = RunHistory() if history is None else history
         self._remote = None if remote is None else RemoteCheckpoints(remote)
         self._damaged: set[int] = set()
 

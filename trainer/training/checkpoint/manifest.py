@@ -49,7 +49,8 @@ class CheckpointManifest:
         metrics: Metrics at this step; empty if the run was not evaluated.
         versions: Versions of TensorFlow and Keras.
         format_version: Version of this format.
-        settings: Settings that the state also contains, before training changed them: `GAN.settings` of the first step.
+        settings: Settings that the state also contains, before training changed them: `GAN.optimizer_settings` of the
+            first step.
             Manifests of version 1 have none.
         callbacks: Numbers that callbacks continue from, by callback and name; left out of the file if there are none.
     """

@@ -20,6 +20,12 @@ AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX = "augmenter", "ema_", "_optimizer"
 """Name, beginning and end of names of parts of a model's state."""
 
 
+def is_reserved(part: str) -> bool:
+    """Returns whether a part of a model's state with this name is no network of its own: `ema_generator`, for one."""
+    has_name = part in (AUGMENTER, divergence.STATE_NAME)
+    return has_name or part.startswith(EMA_PREFIX) or part.endswith(OPTIMIZER_SUFFIX)
+
+
 def snapshot(state: Mapping[str, keras.Variable]) -> dict[str, tf.Tensor]:
     """Returns the current values of variables, by name. Later updates do not change them."""
     return {name: _read(variable) for name, variable in state.items()}

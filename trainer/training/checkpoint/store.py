@@ -27,8 +27,8 @@ class CheckpointStore(CommittedCheckpoints):
         every_steps: Steps between two regular checkpoints, to which a run may roll back; 0 for none.
         max_to_keep: Number of the newest checkpoints to keep.
         best: Name of a metric. The checkpoint with its smallest value is also kept; None for no such checkpoint.
-        fingerprints: Hashes that are written to each manifest, by name. A checkpoint with other ones is skipped. A
-            `RunHistory` if they changed during the run.
+        history: Fingerprints of the run, which are written to each manifest. A checkpoint with other ones is skipped.
+            None: they are unknown.
         remote: Folder in a bucket to which every checkpoint is uploaded, and from which missing ones are downloaded.
         before_publishing: Function that is called in the background before an upload.
         verify_lease: Function that is called before checkpoints are written, committed or deleted. An exception, such
@@ -42,12 +42,12 @@ class CheckpointStore(CommittedCheckpoints):
         every_steps: int = 0,
         max_to_keep: int = 3,
         best: str | None = None,
-        fingerprints: Mapping[str, str] | RunHistory | None = None,
+        history: RunHistory | None = None,
         remote: Location | None = None,
         before_publishing: Callable[[], None] | None = None,
         verify_lease: Callable[[], None] | None = None,
     ):
-        super().__init__(directory, best=best, fingerprints=fingerprints, remote=remote)
+        super().__init__(directory, best=best, history=history, remote=remote)
         self._every_steps, self._max_to_keep = every_steps, max_to_keep
         self._before_publishing = before_publishing or (lambda: None)
         self._verify_lease = verify_lease or (lambda: None)
