@@ -207,9 +207,11 @@ def test_a_job_uses_bfloat16_if_all_machines_support_it(
     monkeypatch.setattr(
         training_run.consensus, "gather_per_replica", lambda _, number: exchanged.append(number) or of_all_machines
     )
-    run_of_machine = training_run.Run(TrainConfig(), None, environment, None, None)
+    config = TrainConfig(architecture="dcgan", precision="auto")
+    run_of_machine = training_run.Run(config, None, environment, None, None)
     run_of_machine._strategy = None
-    assert run_of_machine._can_use_bfloat16() == expected
+    precision = run_of_machine._with_checked_networks(config).precision
+    assert precision == ("bfloat16" if expected else "float32")
     assert exchanged == ([] if of_all_machines is None else [int(is_supported_here)])
 
 

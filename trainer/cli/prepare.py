@@ -160,6 +160,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         flags = example_flags.training_flags(example_flags.is_paired(values), values.conditions is not None)
         training_flags = f"{flags} {shlex.quote(f'--dataset={out}')}"
     else:
+        parse_path(values.source_b)  # before the images of the first domain are listed
         domains = [(values.source, f"{out}/a"), (values.source_b, f"{out}/b")]
         training_flags = f"--recipe=cyclegan {shlex.join([f'--dataset={out}/a', f'--dataset_b={out}/b'])}"
     _prepare(domains, options, part, beam_options, values)
