@@ -150,5 +150,6 @@ def test_every_suite_states_what_makes_values_comparable(real):
 
 
 def test_monitors_are_known_without_tensorflow():
-    code = "import sys, trainer.metrics as m; [m.monitor_name(n) for n in m.names()]; sys.exit('tensorflow' in sys.modules)"
+    names = "[m.monitor_name(name) for name in m.names()]"
+    code = f"import sys, trainer.metrics as m; {names}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
