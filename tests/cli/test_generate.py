@@ -208,6 +208,13 @@ def test_translations_do_not_replace_their_images(restored, tmp_path, digits, ca
     assert tree(tmp_path) == before
 
 
+def test_members_of_an_archive_are_not_files_beside_it(restored, tmp_path, digits):
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive, archive.open("val/one.png", "w") as file:
+        Image.fromarray(digits.images[0, 8:20, 8:20, 0]).save(file, "png")
+    assert commands.main(argv("cyclegan", f"{tmp_path}/val/", f"--images={tmp_path}/val.zip")) == 0
+    assert [path.name for path in (tmp_path / "val").iterdir()] == ["one.png"]
+
+
 def test_a_cyclegan_translates_its_images(restored, tmp_path, digits):
     assert commands.main(argv("cyclegan", f"{tmp_path}/x.npz")) == 0
     assert commands.main(argv("cyclegan", f"{tmp_path}/samples/", "--seeds=19,3")) == 0

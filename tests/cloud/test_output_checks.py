@@ -4,12 +4,14 @@ import json
 import os
 from hashlib import sha256
 
+import numpy as np
 import pytest
 from local_vertex import local_service
 from specs import PACKAGE, TUNING, changed
 from submissions import RIGHT, check_error, run_submit
 
 from trainer.cloud.jobs.arguments import parse_args
+from trainer.data.tfrecord_writer import write_prepared
 from trainer.storage import gcs, locate
 from trainer.storage.lease import hold
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -99,6 +101,21 @@ def test_a_run_that_stopped_because_it_collapsed_is_refused(send, service, bucke
     assert code == 2 and not service.requests
     check_error(error, f"{bucket}/run", "step 4", "collapse", "--nostop_on_collapse")
     assert send(STEPS, "--metrics=digits", "--nostop_on_collapse")[0] == 0
+
+
+def test_another_spelling_of_the_dataset_is_the_same_setting(send, bucket, tmp_path):
+    texts = dict.fromkeys(("name", "source", "license", "attribution"), "")
+    write_prepared(tmp_path / "data", np.zeros((16, 28, 28, 1), np.uint8), np.zeros(16, np.int32), ["all"], **texts)
+    locate(f"{bucket}/data").upload(tmp_path / "data", [path.name for path in (tmp_path / "data").iterdir()])
+    settings = (STEPS, "--recipe=dcgan", "--global_batch_size=8")
+    store_run(f"{bucket}/run", *settings, f"--dataset={bucket}/data", step=4)
+    assert send(*settings, f"--dataset={bucket}/data/")[0] == 0
+
+
+def test_a_run_with_a_metric_suite_of_its_own_may_resume(send, bucket):
+    own = (STEPS, "--recipe=mine:own", "--metrics=brightness")
+    store_run(f"{bucket}/run", *own, step=4)
+    assert send(*own)[0] == 0
 
 
 def test_a_run_keeps_the_checkpoint_that_it_began_with(send, service, bucket):

@@ -13,7 +13,7 @@ from PIL import Image
 from refusals import check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
-from trainer.cli import progress, statistics_flags
+from trainer.cli import progress
 from trainer.data.loading import load
 from trainer.data.prepare import convert
 from trainer.data.prepare.convert import ConversionOptions
@@ -262,45 +262,17 @@ def test_a_second_domain_that_cannot_be_read_is_refused_before_the_first_is_prep
     assert "nowhere" in capsys.readouterr().err and not out.exists()
 
 
-def test_the_same_command_continues_after_the_first_domain(folder, tmp_path, monkeypatch, capsys):
-    out, convert_part = tmp_path / "out", convert.convert_part
-    flags = [f"--source={folder}/a", f"--source_b={folder}/b", f"--out={out}", "--num_workers=1"]
-
-    def interrupted(*arguments):
-        if (out / "a/dataset.json").exists():
-            raise KeyboardInterrupt
-        return convert_part(*arguments)
-
-    monkeypatch.setattr(convert, "convert_part", interrupted)
-    assert run(*flags) == 130
-    monkeypatch.undo()
-    before = digests(out / "a")
-    (folder / "a/more.png").write_bytes(picture(99))
-    check_command_refusal(lambda argv: run(*argv), flags, capsys, 2, f"{out}/a")
-    (folder / "a/more.png").unlink()
-    check_command_refusal(lambda argv: run(*argv), [*flags, "--bits=8", "--resize=fit"], capsys, 2, f"{out}/a")
-    assert not (out / "b/dataset.json").exists()
-    assert run(*flags) == 0
-    assert digests(out / "a") == before and len(load(str(out / "b")).images) == 10
-    check_command_refusal(lambda argv: run(*argv), flags, capsys, 2, f"{out}/b")
-
-
-def test_the_same_command_computes_the_statistics_of_a_finished_dataset(folder, tmp_path, monkeypatch, capsys):
-    computed = []
-
-    def compute(config):
-        computed.append(config.dataset)
-        if len(computed) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(statistics_flags, "compute", compute)
-    (folder / "a/empty.png").write_bytes(b"")
-    flags = [f"--source={folder}", f"--out={tmp_path}/out", "--num_workers=1", "--max_bad_images=1"]
-    assert run(*flags, "--statistics") == 130
-    before = digests(tmp_path / "out")
-    assert run(*flags, "--statistics") == 0
-    assert digests(tmp_path / "out") == before and computed == [f"{tmp_path}/out"] * 2
-    check_command_refusal(lambda argv: run(*argv), flags, capsys, 2, f"{tmp_path}/out")
+@pytest.mark.parametrize("flag", ["--statistics", "--source_b"])
+def test_a_finished_dataset_is_never_taken_for_that_of_other_images(folder, tmp_path, capsys, flag):
+    finished = tmp_path / "out" if flag == "--statistics" else tmp_path / "out/a"
+    assert run(f"--source={folder}/a", f"--out={finished}", "--num_workers=1") == 0
+    before = digests(finished)
+    for file in (folder / "a").iterdir():
+        file.write_bytes(picture(99))
+    more = [flag] if flag == "--statistics" else [f"{flag}={folder}/b"]
+    flags = [f"--source={folder}/a", f"--out={tmp_path}/out", "--num_workers=1", *more]
+    check_command_refusal(lambda argv: run(*argv), flags, capsys, 2, str(finished))
+    assert digests(finished) == before and not (tmp_path / "out/b").exists()
 
 
 def messages(capsys):

@@ -94,3 +94,9 @@ def test_settings_that_do_not_fit_the_suite_are_refused(registered, settings, me
 )
 def test_an_incomplete_suite_is_refused(changes, mentions):
     check_refusal(lambda: register(**changes), ConfigError, *mentions)
+
+
+@pytest.mark.parametrize("name", ["auto", "none"])
+def test_a_suite_cannot_have_the_name_of_a_special_value(name):
+    arguments = {"monitor": "brightness", "minimized": ("brightness",), "num_real_images": 100}
+    check_refusal(lambda: register_suite(name, **arguments)(Brightness), ConfigError, name)

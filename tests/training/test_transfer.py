@@ -162,6 +162,15 @@ def test_a_source_that_has_changed_since_the_run_was_started_is_refused(killed, 
     assert not list((job_dir).glob("checkpoints/step-*"))
 
 
+def test_a_run_with_a_metric_suite_of_another_module_is_a_source(work, tmp_path, caplog):
+    source = shutil.copytree(work / "source", tmp_path / "source")
+    config = read(source / "config.json") | {"metrics": "brightness"}
+    (source / "config.json").write_text(json.dumps(config))
+    assert transfer.read(f"{source}@4").source == f"{source}@4"
+    assert transfer.read(str(source)).source == f"{source}@8"
+    assert "brightness" in caplog.text
+
+
 def test_the_best_checkpoint_is_the_default(work, tmp_path):
     source = shutil.copytree(work / "source", tmp_path / "source")
     config = read(source / "config.json") | {"metrics": "photos", "num_metric_samples": 100}

@@ -196,9 +196,6 @@ def _prepare(
 ) -> None:
     """Prepares the sources of all domains, after each of them was opened and planned.
 
-    An interruption leaves the first domain without the second one, or a dataset without statistics. The same command
-    then keeps what is finished.
-
     Args:
         domains: Name of the source and folder of the dataset, by domain.
         options: Options of the conversion.
@@ -208,15 +205,13 @@ def _prepare(
     """
     from trainer.data.prepare import convert
 
-    has_more_work = values.statistics != "false" and not values.dry_run
-    if part.num_replicas == 1 and not has_more_work:
-        for _, out in domains if values.dry_run else domains[-1:]:
+    if part.num_replicas == 1 or values.dry_run:
+        for _, out in domains:
             convert.check_is_new(locate(out))
-    keeps_finished = has_more_work or len(domains) > 1
     with contextlib.ExitStack() as stack:
         planned = [_plan(name, out, options, values, stack) for name, out in domains]
         for domain in planned:
-            _convert(domain, options, part, beam_options, values, keeps_finished)
+            _convert(domain, options, part, beam_options, values)
 
 
 def _plan(
@@ -250,7 +245,6 @@ def _convert(
     part: Part,
     beam_options: Any,
     values: absl_flags.FlagValues,
-    keeps_finished: bool,
 ) -> None:
     from trainer.data.prepare import convert
     from trainer.data.prepare.estimate import estimate_conversion
@@ -276,7 +270,7 @@ def _convert(
         contextlib.nullcontext(lambda progress: None) if make_shards else ProgressReporter(len(plan.indices)) as report
     ):
         spec, progress = convert.convert_part(
-            *(source, plan, options, locate(out), metadata, report, part), make_shards, keeps_finished
+            *(source, plan, options, locate(out), metadata, report, part), make_shards
         )
     if spec is None:
         _logger.info(f"Replica {part.index} of {part.num_replicas} has finished its shards of {out}.")

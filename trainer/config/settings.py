@@ -282,8 +282,8 @@ class Settings:
         "Metric suite. auto: digits for the digits and mnist datasets, stacked for stacked: sets, cycle for "
         "model=cyclegan, paired for model=pix2pix; for all other images inception if inception_weights is set or in "
         "the cache, else photos, and none for fewer than 12 images. A job of several machines or a tuning trial does "
-        "not look in the cache. A resumed run keeps its suite. none: no metrics. Or the name of a suite: "
-        f"{', '.join(SUITES.names())}, or a registered one.",
+        "not look in the cache. none: no metrics. Otherwise the name of a suite: "
+        f"{', '.join(SUITES.names())}, or a registered one. A resumed run keeps its suite.",
         resumable=True,
     )
     num_metric_samples: int | None = setting(

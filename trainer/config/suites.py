@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from trainer.config.choices import MetricSuite
 from trainer.errors import ConfigError
 from trainer.registry import Registry
 
@@ -77,8 +78,10 @@ def register_suite(
 
     Raises:
         ConfigError: If `monitor` is not one of `minimized`, both numbers are None, or the name is that of a suite of
-            this package.
+            this package, `auto`, or `none`.
     """
+    if name in (MetricSuite.AUTO, MetricSuite.NONE):
+        raise ConfigError(f"metrics={name} has another meaning; register the metric suite under another name.")
     if monitor not in minimized:
         raise ConfigError(f"monitor={monitor} of metric suite {name} is not in minimized={minimized}; add it.")
     if num_samples is None and num_real_images is None:
@@ -103,7 +106,7 @@ def register_suite(
 def describe_default_numbers() -> str:
     """Returns the default numbers of fake images of all suites, for the help of a setting."""
     entries = {name: SUITES[name] for name in SUITES.names()}
-    return ", ".join(
+    return "; ".join(
         f"{entry.num_samples:,} for {name}"
         + (f" ({entry.num_samples_on_gpu:,} with a GPU)" if entry.num_samples_on_gpu else "")
         for name, entry in entries.items()
@@ -131,7 +134,7 @@ _add_built_in(
     minimized=("frechet", "kl"),
     maximized=("num_modes", "conditional_accuracy"),
     num_samples=26_000,
-    num_real_images=128_000,
+    num_real_images=128_000,  # trainer.data.stacked.NUM_IMAGES
     min_images=4,
 )
 _add_built_in(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trainer.config.suites import SUITES, MeasuredImages, register_suite
-from trainer.metrics.log_names import is_metric, log_name, own_name
 
 if TYPE_CHECKING:
     from trainer.metrics.extractor import Extractor
@@ -24,13 +23,10 @@ __all__ = [
     "get",
     "get_extractor",
     "goals",
-    "is_metric",
-    "log_name",
     "min_images",
     "monitor_name",
     "names",
     "num_real_images",
-    "own_name",
     "protocol_of",
     "recall_name",
     "register_suite",

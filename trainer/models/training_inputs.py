@@ -8,7 +8,7 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
-from trainer.errors import DataError, count_of
+from trainer.errors import DataError
 from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
@@ -111,13 +111,11 @@ def _check_rank(gan: SamplingModel, shape: tuple[int, ...]) -> None:
     expected = _image_shape(gan)
     if expected is None:
         return
+    advice = f"pass an array of shape {('N', *expected)}".replace("'", "")
     if shape == expected:
-        raise DataError(f"x is one image of shape {shape}; pass several images, as an array [N, H, W, C].")
+        raise DataError(f"x is one image of shape {shape}; {advice}.")
     if len(shape) > len(expected) + 1 and shape[-len(expected) :] == expected:
-        raise DataError(
-            f"x has the shape {shape}, but images of shape {expected} are an array of "
-            f"{count_of(len(expected) + 1, 'dimension')}; pass an array [N, H, W, C]."
-        )
+        raise DataError(f"x has the shape {shape}, which has too many axes for images of shape {expected}; {advice}.")
 
 
 def _set_image_range(gan: SamplingModel, image_range: tuple[float, float]) -> None:

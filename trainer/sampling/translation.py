@@ -6,7 +6,6 @@ Shapes: `N` images, `B` images of a block, `H W C` an image.
 import contextlib
 import io
 import logging
-import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -21,11 +20,13 @@ from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source, SourceOptions, open_source
 from trainer.data.prepare.sources.base import NO_LABELS
+from trainer.data.prepare.sources.csv import CsvSource
+from trainer.data.prepare.sources.folders import FolderSource
 from trainer.errors import ConfigError, DataError, quote
 from trainer.metrics.extraction import BLOCK_SIZE
 from trainer.models import ImageTranslator
 from trainer.models.validation import input_shapes
-from trainer.storage import is_remote, locate, place_of, scratch_folder
+from trainer.storage import place_of, scratch_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -74,11 +75,11 @@ class ImagesToTranslate:
         Raises:
             ConfigError: If it is the source, or a folder that has images of the source.
         """
-        root = place_of(self._name)
-        folder = posixpath.dirname(root) if locate(self._name).exists() else root
-        parents = {PurePosixPath(item.name).parent for item in self._source.items}
-        places = {f"{folder}/{parent}".removesuffix("/.") for parent in parents}
-        if place_of(out) in {root, *(places if is_remote(root) else map(os.path.realpath, places))}:
+        root, places = place_of(self._name), set()
+        if isinstance(self._source, FolderSource | CsvSource):  # the items of others are not files
+            folder = root if isinstance(self._source, FolderSource) else posixpath.dirname(root)
+            places = {place_of(f"{folder}/{PurePosixPath(item.name).parent}") for item in self._source.items}
+        if place_of(out) in {root, *places}:
             raise ConfigError(
                 f"out={out} has images of --images={quote(self._name)}, which would be replaced; give another folder."
             )

@@ -19,6 +19,7 @@ from trainer.data.second_dataset import describe_training_data
 from trainer.environment import Environment
 from trainer.errors import Preempted, TrainerError, count_of
 from trainer.logging import log_fields
+from trainer.metrics.log_names import log_name
 from trainer.metrics.suite import Suite
 from trainer.models import GAN, ImageTranslator, from_config, initial_weights, with_compute_settings
 from trainer.models.frozen_layers import frozen_layers
@@ -313,7 +314,7 @@ class Run:
             return []
         self._suite = create_suite(config, self._data, self._extractor, self._strategy)
         recall = metrics.recall_name(config.metrics, config.num_metric_samples)
-        alarm = callbacks.CollapseAlarm(monitor, recall and metrics.log_name(recall), config.stop_on_collapse)
+        alarm = callbacks.CollapseAlarm(monitor, recall and log_name(recall), config.stop_on_collapse)
         self._evaluation = callbacks.Evaluation(self._suite, config.evaluate_every_steps)
         self._callback_states = {EVALUATION: self._evaluation, COLLAPSE: alarm}
         return [self._evaluation, alarm]

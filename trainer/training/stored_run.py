@@ -48,10 +48,19 @@ class StoredRun(NamedTuple):
         return RunHistory() if config.allow_config_change and not is_recorded else self.history
 
     def checkpoints(self, directory: RunDirectory) -> CommittedCheckpoints:
-        """Returns the checkpoints of the run in an open run directory, to read them."""
+        """Returns the checkpoints of the run in an open run directory, to read them.
+
+        If no module has registered the run's metric suite, a warning says that its best checkpoint is unknown.
+        """
+        is_known = not self.config.has_metrics or self.config.suite in metrics.names()
+        if not is_known:
+            _logger.warning(
+                f"The run in {directory.name} has metrics={self.config.suite}, which no imported module registers, so "
+                "its newest checkpoint counts as its best one; name a step for another one."
+            )
         return CommittedCheckpoints(
             directory.checkpoints,
-            best=monitor_of(self.config),
+            best=monitor_of(self.config) if is_known else None,
             history=self.history,
             remote=directory.remote_checkpoints,
         )

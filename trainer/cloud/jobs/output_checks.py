@@ -160,8 +160,9 @@ def _check_run(folder: str, model_dir: str | None, config: TrainConfig, known: C
         if stored is None:
             return
         with quiet_import():
+            from trainer.training.complete_config import with_stored_datasets
             from trainer.training.transfer import with_stored_source
-        config = with_stored_source(config, stored.config)
+        config = with_stored_source(with_stored_datasets(config, stored.config), stored.config)
         _check_settings(folder, config, stored.config, known)
         checkpoints = stored._replace(history=stored.known_history(config)).checkpoints(directory)
         step = max(checkpoints.steps(), default=None)

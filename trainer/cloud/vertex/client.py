@@ -10,7 +10,7 @@ from trainer.cloud.vertex import sdk
 from trainer.cloud.vertex.api_errors import translate_errors
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.resource_name import ResourceName, number_of
-from trainer.errors import ConfigError, JobError, status_of
+from trainer.errors import ConfigError, JobError, quote, status_of
 
 _MAX_PAGE_SIZE = 100
 
@@ -81,10 +81,15 @@ def console_url(name: str) -> str:
 
     Args:
         name: Full name of the job, as the service returns it.
+
+    Raises:
+        JobError: If it is not the name of a job.
     """
     job = ResourceName.parse(name)
-    assert job is not None
-    return f"https://console.cloud.google.com/ai/platform/locations/{job.region}/training/{job.number}?project={job.project}"
+    if job is None:
+        raise JobError(f"the service has returned {quote(name)}, which is not the name of a job.")
+    page = f"https://console.cloud.google.com/ai/platform/locations/{job.region}/training/{job.number}"
+    return f"{page}?project={job.project}"
 
 
 class JobClient:

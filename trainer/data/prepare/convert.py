@@ -114,7 +114,6 @@ def convert_part(
     on_progress: Callable[[ConversionProgress], None],
     part: Part,
     make_shards: "Callable[[PartConversion, Sequence[int]], None] | None" = None,
-    keeps_finished: bool = False,
 ) -> tuple[DatasetSpec | None, ConversionProgress]:
     """Writes the shards of one of several machines. The chief waits for all shards and writes `dataset.json` last.
 
@@ -125,13 +124,12 @@ def convert_part(
         plan: Result of `plan_conversion` for this source.
         options: Options of the conversion.
         out: Folder of the dataset. It must not contain a dataset, except one that the machines of this conversion
-            have just written, or with `keeps_finished`; other files in it are left unchanged.
+            have just written; other files in it are left unchanged.
         metadata: Further fields of `dataset.json`: name, source, options, condition_names, license
             and attribution.
         on_progress: Function that is called after each image.
         part: Shards that this machine writes.
         make_shards: Function that lets other processes write shards with these indices. None: this process does.
-        keeps_finished: Whether `out` may contain the dataset that the same conversion has written before.
 
     Returns:
         The content of `dataset.json`, None if this machine is not the chief; and the final progress.
@@ -148,12 +146,9 @@ def convert_part(
         check_new_file(out / SPEC_NAME)
         if (out / SPEC_NAME).exists():
             expected = metadata | {"class_names": plan.class_names, "encoding": plan.target.encoding}
-            num_images = len(plan.indices) + len(plan.duplicates)
-            has_finished = part.num_replicas > 1 or keeps_finished
-            spec = committed_spec(out, expected, num_images) if has_finished else None
+            spec = committed_spec(out, expected) if part.num_replicas > 1 else None
             if spec is None:
                 check_is_new(out)
-            _logger.info(f"{out} has been prepared before.")
             return (spec if part.is_chief else None), ConversionProgress(0)
         conversion = PartConversion(source, plan, options, out, part, on_progress)
         reports = conversion.read_finished()
