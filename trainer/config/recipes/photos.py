@@ -206,7 +206,7 @@ def _choose_length(context: RecipeContext, preset: _SizePreset, batch: int) -> t
 
 def _choose_penalty(context: RecipeContext, preset: _SizePreset, batch: int) -> float:
     if preset.penalty_weight is not None:
-        weight, reason = lookup(preset.penalty_weight, context.resolution), f"size={context.size}: measured"
+        weight, reason = lookup(preset.penalty_weight, context.resolution), f"size={context.size}"
     else:
         height, width, _ = context.image_shape
         weight = float(f"{_GAMMA * height * width / batch:.3g}")
