@@ -8,8 +8,8 @@ from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.storage import parse_path, place_of, without_mount
 
-_BEST = "best"
-_CHECKPOINT = re.compile(f"{_BEST}|latest|[0-9]{{1,18}}")
+BEST = "best"
+_CHECKPOINT = re.compile(f"{BEST}|latest|[0-9]{{1,18}}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SourceRun:
     """
 
     path: str
-    checkpoint: str = _BEST
+    checkpoint: str = BEST
 
     @classmethod
     def parse(cls, text: str | os.PathLike[str]) -> "SourceRun":
@@ -35,7 +35,7 @@ class SourceRun:
         """
         path, _, checkpoint = os.fspath(text).rpartition("@")
         if _CHECKPOINT.fullmatch(checkpoint) is None or "@" not in os.fspath(text):
-            path, checkpoint = os.fspath(text), _BEST
+            path, checkpoint = os.fspath(text), BEST
         path = without_mount(parse_path(path))
         return cls(path.rstrip("/") or path, str(int(checkpoint)) if checkpoint.isdecimal() else checkpoint)
 

@@ -47,20 +47,19 @@ class StoredRun(NamedTuple):
         is_recorded = "data" in self.history.after(0)
         return RunHistory() if config.allow_config_change and not is_recorded else self.history
 
-    def checkpoints(self, directory: RunDirectory) -> CommittedCheckpoints:
+    def checkpoints(self, directory: RunDirectory, *, with_best: bool = True) -> CommittedCheckpoints:
         """Returns the checkpoints of the run in an open run directory, to read them.
 
-        If no module has registered the run's metric suite, a warning says that its best checkpoint is unknown.
+        Args:
+            directory: Run directory.
+            with_best: Whether to find the best checkpoint, which needs the metric suite of the run.
+
+        Raises:
+            ConfigError: If the suite is needed, and no imported module registers it.
         """
-        is_known = not self.config.has_metrics or self.config.suite in metrics.names()
-        if not is_known:
-            _logger.warning(
-                f"The run in {directory.name} has metrics={self.config.suite}, which no imported module registers, so "
-                "its newest checkpoint counts as its best one; name a step for another one."
-            )
         return CommittedCheckpoints(
             directory.checkpoints,
-            best=monitor_of(self.config) if is_known else None,
+            best=monitor_of(self.config) if with_best else None,
             history=self.history,
             remote=directory.remote_checkpoints,
         )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer import metrics
 from trainer.config import TrainConfig
-from trainer.config.source_run import SourceRun
+from trainer.config.source_run import BEST, SourceRun
 from trainer.data import describe
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import CheckpointError, ConfigError, TrainerError, quote
@@ -57,14 +58,14 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
 
     Raises:
         CheckpointError: If there is no such run or checkpoint, or it is damaged.
-        ConfigError: If the path is neither local nor in a bucket.
+        ConfigError: If the path is neither local nor in a bucket, or the best checkpoint is meant and unknown.
         StorageError: If the bucket cannot be read, or has unsafe names.
     """
     run = SourceRun.parse(source)
     with RunDirectory(run.path).open(only={CONFIG}) as directory:
         stored = stored_run(directory)
         if stored is not None:
-            store = stored.checkpoints(directory)
+            store = stored.checkpoints(directory, with_best=_needs_best(run, stored.config))
         else:
             remote = None if directory.remote_checkpoints is None else locate(run.path)
             store = CommittedCheckpoints(directory.root, remote=remote)
@@ -142,6 +143,22 @@ def explain_shapes(weights: InitialWeights, config: TrainConfig, info: DatasetIn
                 "init_from"
             )
     return GENERAL_ADVICE
+
+
+def _needs_best(run: SourceRun, config: TrainConfig) -> bool:
+    """Returns whether a source means the best checkpoint of its run.
+
+    Raises:
+        ConfigError: If it does, and the metric suite of the run is unknown.
+    """
+    if run.checkpoint != BEST:
+        return False
+    if config.has_metrics and config.suite not in metrics.names():
+        raise ConfigError(
+            f"init_from={run} has metrics={quote(config.suite)}, which no imported module registers, so its best "
+            "checkpoint is unknown; name a step, or latest, after an @."
+        )
+    return True
 
 
 def _read_networks(store: CommittedCheckpoints, step: int) -> dict[str, dict[str, np.ndarray]]:
