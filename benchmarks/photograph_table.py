@@ -8,19 +8,11 @@ from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
 from trainer.errors import count_of
 
-_HEADER = (
-    *("row", "data", "budget", "images seen", "frechet", "real against real", "precision", "recall"),
-    *(
-        "close to training images",
-        "images/s",
-        "computes in",
-        "memory",
-        "wall time",
-        "outcome",
-        "samples",
-        "nearest training images",
-    ),
-)
+_RUN = ("row", "data", "budget", "images seen")
+_COST = ("images/s", "computes in", "memory", "wall time", "outcome", "samples")
+_METRICS = ("frechet", "real against real", "precision", "recall", "close to training images")
+_HEADER = (*_RUN, *_METRICS, *_COST, "nearest training images")
+_PAIRED_HEADER = (*_RUN, "L1", "PSNR in dB", "SSIM", *_COST)
 _COLUMNS = """
 - **budget**: minutes of processor time for start and training, times cores. Two short runs show how many steps fit,
   and the commands below have this number. Evaluations and sample grids come on top and are part of the wall time.
@@ -34,6 +26,9 @@ _COLUMNS = """
 - **memory**: largest resident memory of the process.
 - **wall time**: duration of the whole command. † marks a row during which other programs used more than a fifth of a
   core, or for which this is unknown."""
+_PAIRED_COLUMNS = """
+The metrics are those of the suite [`paired`](pix2pix.md#metrics) on held-out pairs, at the best checkpoint. Compare
+them only with rows of the same pairs. `images seen` counts pairs."""
 _CURVE_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SEED = re.compile(r"--seed=\d+")
 
@@ -45,10 +40,21 @@ def render(rows: Sequence[tuple[Row, Record]], pictures: set[str]) -> list[str]:
         rows: Rows with their records, at least one. Those of other seeds are left out.
         pictures: Names of the pictures, without `.png`.
     """
-    shown = [(row, record) for row, record in rows if not has_other_seed(row)]
+    shown = [(row, record) for row, record in rows if not has_other_seed(row) and not row.is_paired]
     cells = [_cells(row, record, pictures) for row, record in shown]
     measured = [record for _, record in shown if record.outcome in MEASURED]
     return [*table(_HEADER, cells), *_COLUMNS.split("\n"), *_curves(measured)]
+
+
+def render_pairs(rows: Sequence[tuple[Row, Record]], pictures: set[str]) -> list[str]:
+    """Returns the lines of the table of the rows on pairs, and of what its columns mean; empty without such a row.
+
+    Args:
+        rows: Rows with their records.
+        pictures: Names of the pictures, without `.png`.
+    """
+    cells = [_paired_cells(row, record, pictures) for row, record in rows if row.is_paired]
+    return ["", *table(_PAIRED_HEADER, cells), *_PAIRED_COLUMNS.split("\n")] if cells else []
 
 
 def has_other_seed(row: Row) -> bool:
@@ -86,29 +92,56 @@ def _spread(values: list[float | None]) -> str:
 
 
 def _cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
-    budget = MISSING if row.core_minutes is None else f"{row.core_minutes:g} core-min"
-    start = [f"`{row.name}`", row.data, budget]
     if record.outcome not in MEASURED:
-        word = f"interrupted at step {record.step:,}"
-        return [*start, *[MISSING] * (len(_HEADER) - len(start) - 3), word, MISSING, MISSING]
-    if record.core_minutes is not None:
-        start[2] = f"{record.core_minutes:g} core-min on {count_of(record.machine['cores'], 'core')}"
-    start[1] = f"{record.data}, {'×'.join(map(str, record.image_shape))}"
+        return _interrupted(row, record, _HEADER)
     close = record.neighbors.get("share_close")
     return [
-        *start,
-        f"{record.step * record.batch:,}",
+        *_run_cells(row, record),
         f"{_best_and_end(record, 'frechet')}{_protocol(record)}",
         _real_vs_real(record),
         _best_and_end(record, "precision"),
         _best_and_end(record, "recall"),
         MISSING if close is None else f"{close:.1%}",
+        *_cost_cells(row, record),
+        *(_picture(name, pictures) for name in (row.name, f"{row.name}-neighbors")),
+    ]
+
+
+def _paired_cells(row: Row, record: Record, pictures: set[str]) -> list[str]:
+    if record.outcome not in MEASURED:
+        return _interrupted(row, record, _PAIRED_HEADER)
+    values = [_best_and_end(record, f"paired_{name}") for name in ("l1", "psnr", "ssim")]
+    return [*_run_cells(row, record), *values, *_cost_cells(row, record), _picture(row.name, pictures)]
+
+
+def _interrupted(row: Row, record: Record, header: Sequence[str]) -> list[str]:
+    budget = MISSING if row.core_minutes is None else f"{row.core_minutes:g} core-min"
+    known = {
+        "row": f"`{row.name}`",
+        "data": row.data,
+        "budget": budget,
+        "outcome": f"interrupted at step {record.step:,}",
+    }
+    return [known.get(name, MISSING) for name in header]
+
+
+def _run_cells(row: Row, record: Record) -> list[str]:
+    """Returns the cells of `_RUN`."""
+    budget = MISSING
+    if record.core_minutes is not None:
+        budget = f"{record.core_minutes:g} core-min on {count_of(record.machine['cores'], 'core')}"
+    data = f"{record.data}, {'×'.join(map(str, record.image_shape))}"
+    return [f"`{row.name}`", data, budget, f"{record.step * record.batch:,}"]
+
+
+def _cost_cells(row: Row, record: Record) -> list[str]:
+    """Returns the cells of `_COST`, without the picture."""
+    return [
         MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
         record.precision or MISSING,
         MISSING if record.peak_memory_mib is None else f"{record.peak_memory_mib / 1024:.1f} GiB",
         f"{record.seconds / 60:.0f} min" + "†" * record.was_disturbed,
         "; ".join(filter(None, [record.outcome, record.stale(row)])),
-        *(_picture(name, pictures) for name in (row.name, f"{row.name}-neighbors")),
     ]
 
 
@@ -117,9 +150,9 @@ def _picture(name: str, pictures: set[str]) -> str:
 
 
 def _metric(record: Record, prefix: str) -> str | None:
-    """Returns the name of a metric, such as `frechet_photos_5k`; None if it was not measured."""
+    """Returns the name of a metric, such as `frechet_photos_5k` or `paired_l1`; None if it was not measured."""
     metrics = {} if record.best is None else record.best["metrics"]
-    return next((name for name in metrics if name.startswith(f"{prefix}_")), None)
+    return next((name for name in metrics if name == prefix or name.startswith(f"{prefix}_")), None)
 
 
 def _protocol(record: Record) -> str:

@@ -45,6 +45,8 @@ class Row:
         prepared: Name of the prepared set to train on, in the folder `data_dir`; None for the recipe's own data.
         init_from: Name of another row whose run this one starts from; None for none.
         core_minutes: Minutes of training times cores, from which the number of steps follows; None for the recipe's.
+        held_out: Name of the prepared set of held-out pairs; None for none.
+        prefix: Prefix of the values of `--dataset` and `--dataset_b`, such as `gray_to_color:`.
         data_dir: Folder of the prepared sets; None if there is none.
         runs: Folder of the run directories.
     """
@@ -56,17 +58,18 @@ class Row:
     prepared: str | None = None
     init_from: str | None = None
     core_minutes: float | None = None
+    held_out: str | None = None
+    prefix: str = ""
     data_dir: Path | None = None
     runs: Path | None = None
 
     @property
     def missing(self) -> str:
         """Sentence on what the row needs and does not have; empty if it can run."""
-        if self.prepared is None:
-            return ""
-        if self.data_dir is None or not (self.data_dir / self.prepared).is_dir():
-            folder = "--data_dir" if self.data_dir is None else str(self.data_dir)
-            return f"{self.name} needs the prepared set {self.prepared} in {folder}."
+        for name in self._sets.values():
+            if self.data_dir is None or not (self.data_dir / name).is_dir():
+                folder = "--data_dir" if self.data_dir is None else str(self.data_dir)
+                return f"{self.name} needs the prepared set {name} in {folder}."
         if self.init_from is not None and self._source() is None:
             return f"{self.name} starts from the run of {self.init_from}, which is not in --runs."
         return ""
@@ -75,11 +78,17 @@ class Row:
     def all_flags(self) -> list[str]:
         """Flags of the command, with those of data and the run to start from."""
         flags = list(self.flags)
-        if self.prepared is not None and self.data_dir is not None:
-            flags.append(f"--dataset={self.data_dir / self.prepared}")
+        if self.data_dir is not None:
+            flags += [f"--{flag}={self.prefix}{self.data_dir / name}" for flag, name in self._sets.items()]
         if self.init_from is not None:
             flags.append(f"--init_from={self._source()}")
         return flags
+
+    @property
+    def _sets(self) -> dict[str, str]:
+        """Names of the prepared sets by the flags that take them."""
+        sets = {"dataset": self.prepared, "dataset_b": self.held_out}
+        return {flag: name for flag, name in sets.items() if name is not None}
 
     def _source(self) -> Path | None:
         """Returns the run directory of `init_from`; None if there is none."""
@@ -117,6 +126,11 @@ class Row:
         return recipes.get(self.recipe, create_context(settings, Environment()))
 
     @property
+    def is_paired(self) -> bool:
+        """Whether the row trains on pairs of an input and an image."""
+        return self.recipe == "pix2pix"
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (H, W, C) of an image."""
         return data.describe(self.config.dataset, self.config.padding).image_shape
@@ -125,7 +139,7 @@ class Row:
     def data(self) -> str:
         """Description of the training data."""
         if self.prepared is not None:
-            return self.prepared
+            return self.prefix + self.prepared
         config = self.config
         other = f" and {config.dataset_b}" if config.dataset_b else ""
         classes = f", classes {','.join(map(str, config.classes))}" if config.classes else ""
@@ -134,9 +148,7 @@ class Row:
     @property
     def command(self) -> str:
         """Command line that reproduces the run, with paths relative to the repository."""
-        flags = list(self.flags)
-        if self.prepared is not None:
-            flags.append(f"--dataset=data/{self.prepared}")
+        flags = [*self.flags, *(f"--{flag}={self.prefix}data/{name}" for flag, name in self._sets.items())]
         if self.init_from is not None:
             flags.append(f"--init_from=runs/{self.init_from}")
         job_dir = f"--job_dir=runs/{self.name}"
@@ -145,7 +157,7 @@ class Row:
     @property
     def settings(self) -> dict[str, Any]:
         """Settings on which the results depend: the identity of the run and its length."""
-        names = {"dataset": self.prepared} if self.prepared is not None else {}
+        names = {flag: self.prefix + name for flag, name in self._sets.items()}
         source = {"init_from": self.init_from} if self.init_from is not None else {}
         return self.config.identity | names | source | {"steps": self.config.steps}
 

@@ -67,7 +67,8 @@ def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> s
     others = [(row, record) for row, record in rows if row.prepared is None and (record or not has_other_seed(row))]
     lines = ["## Machines", "", *_machines(measured), ""]
     if photographs:
-        lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails), ""]
+        lines += ["## Photographs", "", *photograph_table.render(photographs, thumbnails)]
+        lines += [*photograph_table.render_pairs(photographs, thumbnails), ""]
         lines += [*(_note(row, record) for row, record in photographs), ""]
     if seeds := photograph_table.spread(rows):
         lines += ["## Spread over seeds", "", *seeds, ""]

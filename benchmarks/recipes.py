@@ -15,6 +15,10 @@ folder per class:
     python -m trainer prepare --source=cifar10.zip --out=data/cifar64 --image_size=64,64
     python -m trainer prepare --source=flowers.zip --out=data/flowers64 --image_size=64,64
     python -m trainer prepare --source=flowers.zip --out=data/flowers300 --image_size=64,64 --limit=300
+    python -m trainer prepare --source=flowers --split=train --out=data/flowers64_train --image_size=64,64
+    python -m trainer prepare --source=flowers --split=test --out=data/flowers64_test --image_size=64,64
+
+The last two need a folder `flowers` with a folder `train`, and with a folder `test` of every tenth file by name.
 
 Rows run one after the other, each in its own process. A measured row is not run again unless its recipe has changed; an
 interrupted row resumes from its checkpoint. When the time is over, or on SIGTERM or Ctrl-C, the current row receives
@@ -110,6 +114,16 @@ PHOTOGRAPHS: list[Row] = [
         "photos_cifar64",
         _CORE_MINUTES / 2,
     ),
+    Row(
+        "pix2pix_flowers",
+        "pix2pix",
+        (),
+        "`pix2pix` from gray to color on nine tenths of the flowers, measured on the others.",
+        "flowers64_train",
+        core_minutes=_CORE_MINUTES,
+        held_out="flowers64_test",
+        prefix="gray_to_color:",
+    ),
 ]
 
 _ROOT = Path(__file__).parent.parent
@@ -176,7 +190,12 @@ def is_measured(row: Row) -> bool:
     record = Record.load(RESULTS.records, row.name)
     if record is None or record.outcome not in MEASURED or row.missing or record.changed(row):
         return False
-    return row.prepared is None or record.best is None or bool(record.real_vs_real)
+    return not _needs_comparison(row, record) or bool(record.real_vs_real)
+
+
+def _needs_comparison(row: Row, record: Record) -> bool:
+    """Returns whether a measured row is compared with real images and with its nearest training images."""
+    return row.prepared is not None and not row.is_paired and record.best is not None
 
 
 def measure(row: Row, runs: Path, is_over: Callable[[], bool]) -> Record:
@@ -191,7 +210,7 @@ def measure(row: Row, runs: Path, is_over: Callable[[], bool]) -> Record:
     if record.outcome in MEASURED:
         step = record.best["step"] if record.best else None
         recipe_table.thumbnail(run.directory, step, RESULTS.thumbnails / f"{row.name}.png")
-    if record.outcome in MEASURED and row.prepared is not None and record.best is not None:
+    if record.outcome in MEASURED and _needs_comparison(row, record):
         record = _with_comparison(record, run, RESULTS.thumbnails / f"{row.name}-neighbors.png")
         record.save(RESULTS.records)
     write_table(row.data_dir, runs)

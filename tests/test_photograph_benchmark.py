@@ -187,6 +187,30 @@ def test_the_page_shows_photographs_first_with_their_curves(row, tmp_path):
     assert "not measured" in without_photographs and "**budget**" not in without_photographs
 
 
+def test_a_row_on_pairs_names_both_sets_and_has_a_table_of_its_own(row, data_dir, tmp_path):
+    sets = {"held_out": "others", "prefix": "gray_to_color:"}
+    pairs = dataclasses.replace(row, name="pairs", recipe="pix2pix", flags=("--size=small",), **sets).with_steps(10)
+    assert "others" in pairs.missing
+    write(data_dir / "others")
+    assert pairs.missing == ""
+    config = pairs.config
+    assert config.dataset == f"gray_to_color:{data_dir / 'noise'}"
+    assert config.dataset_b == f"gray_to_color:{data_dir / 'others'}"
+    assert "--dataset_b=gray_to_color:data/others" in pairs.command and str(tmp_path) not in pairs.command
+
+    directory = RunDirectory(tmp_path / "run-pairs")
+    directory.create()
+    values = {"metric/paired_l1": 0.125, "metric/paired_psnr": 15.5, "metric/paired_ssim": 0.5}
+    directory.metrics.write_text(json.dumps({"step": 10, "time": 1.0, "images_per_sec": 50.0} | values) + "\n")
+    record = recipe_records.make(pairs, directory, [Part(seconds=60.0, exit_code=0, other_cores=0.0)], "finished")
+    images = (row, record_of(row, tmp_path, [(9.0, 0.5, 0.4)]))
+    lines = recipe_table.render([images, (pairs, record)], set()).splitlines()
+    (line,) = [line for line in lines if line.startswith("| `pairs` |")]
+    assert "0.125 | 15.5 | 0.5 | 50" in line and "gray_to_color:noise" in line
+    assert line.count("|") == lines[lines.index(line) - 1].count("|")
+    assert sum(line.startswith("| `noise` | noise,") for line in lines) == 1
+
+
 def test_seeds_of_a_row_have_a_mean_and_a_range_and_no_rows_of_their_own(row, tmp_path):
     seeds = [row, *(dataclasses.replace(row, name=f"noise{n}", flags=(*row.flags, f"--seed={n}")) for n in (1, 2))]
     recorded = [
