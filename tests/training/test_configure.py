@@ -205,6 +205,18 @@ def test_settings_that_do_not_fit_the_data_are_refused(settings, mentions):
     check_refusal(lambda: configure("photos", settings, Environment()), ConfigError, *mentions)
 
 
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "{}/.", "link"])
+@pytest.mark.parametrize("dataset", ["{}", "inverted:{}"])
+def test_the_folder_of_a_dataset_is_no_run_directory(photos, tmp_path, monkeypatch, spelling, dataset):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "link").symlink_to(photos)
+    folder = tmp_path / "photos"
+    settings = {"dataset": dataset.format(folder), "job_dir": spelling.format(folder), "global_batch_size": 8}
+    check_refusal(lambda: configure("vanilla", settings, Environment()), ConfigError, "job_dir", "dataset")
+    configure("vanilla", settings | {"job_dir": str(folder / "run")}, Environment())
+
+
 CHANGES_WITHOUT_EFFECT = {
     "penalty": ("vanilla", {"penalty_weight": 5.0}, "penalties"),
     "lazy penalty": ("vanilla", {"penalty_every_steps": 16}, "penalties"),

@@ -27,13 +27,14 @@ from trainer.config.choices import JitCompile, MetricSuite, Precision
 from trainer.config.source_run import SourceRun, check_source_run
 from trainer.data import default_num_chunks, describe, num_examples
 from trainer.data.class_selection import with_class_numbers
-from trainer.data.datasets import is_same_dataset
+from trainer.data.datasets import NAMES, is_same_dataset, root_source
 from trainer.data.second_dataset import describe_training_data
 from trainer.environment import Environment
+from trainer.errors import ConfigError
 from trainer.metrics import inception_weights
 from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts
-from trainer.storage import parse_path, resolve_mount
+from trainer.storage import parse_path, place_of, resolve_mount
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import with_initial_weights
 from trainer.training.transfer import with_stored_source
@@ -51,11 +52,20 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
     config = config.without_mounts()
     job_dir = environment.job_dir if config.job_dir is None else parse_path(config.job_dir)
     config = config.override(job_dir=job_dir and resolve_mount(job_dir))
+    _check_job_dir(config)
     if config.init_from is not None:
         config = config.override(init_from=str(SourceRun.parse(config.init_from)))
     config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
     return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+
+
+def _check_job_dir(config: TrainConfig) -> None:
+    """Raises `ConfigError` if the run directory is the folder of a dataset."""
+    sources = [root_source(dataset) for dataset in (config.dataset, config.dataset_b) if dataset is not None]
+    folders = [place_of(source) for source in sources if source not in NAMES]
+    if config.job_dir is not None and place_of(config.job_dir) in folders:
+        raise ConfigError(f"job_dir={config.job_dir} is the folder of the dataset; pass another folder for the run.")
 
 
 def with_run_settings(config: TrainConfig, environment: Environment, stored: TrainConfig | None = None) -> TrainConfig:
