@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_gan
 
 from trainer import callbacks
-from trainer.callbacks.order import Priority
+from trainer.callbacks import Priority
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.store import CheckpointStore
 

@@ -1,6 +1,7 @@
 """Keras callbacks that run between executions. Those that act at certain steps have the attribute `every_steps`."""
 
 from trainer.callbacks.animation import Animation
+from trainer.callbacks.base import Periodic, Priority
 from trainer.callbacks.checkpoint import Checkpoint, Restore
 from trainer.callbacks.collapse import CollapseAlarm
 from trainer.callbacks.evaluation import Evaluation
@@ -25,6 +26,8 @@ __all__ = [
     "Heartbeat",
     "LeaseCheck",
     "MetricsLog",
+    "Periodic",
+    "Priority",
     "Progress",
     "ReportWriter",
     "Restore",

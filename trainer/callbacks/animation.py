@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from trainer import stopwatch
+from trainer.callbacks.base import Priority, is_interrupted
 from trainer.callbacks.by_products import WriteErrors, output_path
-from trainer.callbacks.interruption import is_interrupted
-from trainer.callbacks.order import Priority
 from trainer.image_io import save_animation
 from trainer.stopwatch import Activity
 from trainer.storage.run_directory import PROGRESSION, sample_grids

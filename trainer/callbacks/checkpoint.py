@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import keras
 
 from trainer import stopwatch
+from trainer.callbacks.base import Periodic, Priority
 from trainer.callbacks.by_products import metric_values
-from trainer.callbacks.order import Priority
-from trainer.callbacks.periodic import Periodic
 from trainer.logging import log_fields
 from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import numbers
-from trainer.callbacks.order import Priority
 from trainer.logging import log_fields
 from trainer.metrics.collapse import CollapseRule
 from trainer.metrics.log_names import own_name

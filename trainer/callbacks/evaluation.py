@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from trainer import heartbeat, stopwatch
-from trainer.callbacks.order import Priority
-from trainer.callbacks.periodic import Periodic
+from trainer.callbacks.base import Periodic, Priority
 from trainer.logging import log_fields
 from trainer.metrics.extraction import values_of_first_process
 from trainer.metrics.log_names import log_name

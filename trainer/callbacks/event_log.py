@@ -9,9 +9,8 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api, api_pb2, summary as hparams_summary
 
+from trainer.callbacks.base import Priority, is_interrupted
 from trainer.callbacks.by_products import WriteErrors, output_path
-from trainer.callbacks.interruption import is_interrupted
-from trainer.callbacks.order import Priority
 
 _RETRY_SECS = 60.0
 

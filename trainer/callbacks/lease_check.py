@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from trainer.callbacks.order import Priority
+from trainer.callbacks.base import Priority
 from trainer.storage.lease import Lease
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import WriteErrors, metric_values, output_path
-from trainer.callbacks.order import Priority
 from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
 from trainer.storage.run_directory import read_metrics

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import numbers
-from trainer.callbacks.order import Priority
 from trainer.logging import is_terminal, log_fields
 
 _logger = logging.getLogger(__name__)

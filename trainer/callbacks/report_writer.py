@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from trainer.callbacks.order import Priority
+from trainer.callbacks.base import Priority
 from trainer.errors import escape
 from trainer.metrics.log_names import is_metric
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer import stopwatch
+from trainer.callbacks.base import Periodic, Priority
 from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.event_log import EventWriter
-from trainer.callbacks.order import Priority
-from trainer.callbacks.periodic import Periodic
 from trainer.image_io import save_grid
 from trainer.stopwatch import Activity
 from trainer.storage.run_directory import sample_grid_name

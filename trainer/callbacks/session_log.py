@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from trainer import stopwatch
+from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import WriteErrors, output_path
 from trainer.callbacks.metrics_log import append_lines
-from trainer.callbacks.order import Priority
 from trainer.metrics.log_names import is_metric, log_name
 from trainer.storage.run_directory import REAL_VS_REAL_EVENT, read_events
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import keras
 
+from trainer.callbacks.base import Priority, is_interrupted
 from trainer.callbacks.by_products import numbers
-from trainer.callbacks.interruption import is_interrupted
-from trainer.callbacks.order import Priority
 from trainer.callbacks.trackers import Parameter, Tracker, create
 from trainer.config import TrainConfig
 from trainer.errors import DocumentError, StorageError, escape

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 from trainer import metrics
+from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import WriteErrors, output_path
-from trainer.callbacks.order import Priority
 from trainer.errors import StorageError
 from trainer.metrics.log_names import is_metric, own_name
 from trainer.storage import write_atomically

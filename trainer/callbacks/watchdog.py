@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from trainer import heartbeat
-from trainer.callbacks.order import Priority
+from trainer.callbacks.base import Priority
 from trainer.errors import ExitCode
 
 LOST_WORKER_ERRORS = (

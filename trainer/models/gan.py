@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.callbacks import Checkpoint, Progress, Restore
-from trainer.callbacks.order import by_priority
+from trainer.callbacks.base import by_priority
 from trainer.config.choices import ImageRange, LatentDistribution
 from trainer.config.compatibility import check_separate_updates, check_updates
 from trainer.config.fields import check_choice, check_number

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from trainer import callbacks, metrics, signals
+from trainer.callbacks.base import is_interrupted
 from trainer.callbacks.checkpoint import StatefulCallback
-from trainer.callbacks.interruption import is_interrupted
 from trainer.callbacks.watchdog import LOST_WORKER_ERRORS, abort
 from trainer.config import TrainConfig, check_batch, recipes
 from trainer.data.loading import TrainingData, load_training_data
