@@ -4,15 +4,17 @@ Shapes: `B` images of a replica, `H W C` an image, `P` patches that the discrimi
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from trainer.config.choices import DiscriminatorUpdates
 from trainer.config.compatibility import check_objective
 from trainer.models import losses
 from trainer.models.augmenter import Augmenter
 from trainer.models.discriminator_passes import DiscriminatorOutput, DiscriminatorPasses, PassInputs
-from trainer.models.discriminator_updates import UPDATES
+from trainer.models.losses import AdversarialLoss
 from trainer.models.penalties import Penalty
 from trainer.models.validation import as_losses
 from trainer.models.weighted_penalties import WeightedPenalties
@@ -86,12 +88,53 @@ class LossOutput:
             self.metrics[phase][name] = as_losses(values, name, self.losses[phase])
 
 
+@dataclass(frozen=True)
+class DiscriminatorUpdate:
+    """The phases of the discriminator.
+
+    Attributes:
+        real_phase: Name of the phase in which the discriminator learns from real images.
+        fake_phase: Name of the phase in which it learns from fake images; the same one if it learns from both at once.
+        concatenated: True if the discriminator sees real and fake images as one batch, also in batch normalization.
+    """
+
+    real_phase: str = "discriminator"
+    fake_phase: str = "discriminator"
+    concatenated: bool = False
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Names of the phases, in order."""
+        return tuple(dict.fromkeys((self.real_phase, self.fake_phase)))
+
+    def losses(
+        self, loss: AdversarialLoss, passes: DiscriminatorPasses, phases: Collection[str]
+    ) -> dict[str, tf.Tensor]:
+        """Returns the discriminator's losses of those of its phases that are in `phases`, as `loss` returns them."""
+        if self.real_phase == self.fake_phase:
+            return {self.real_phase: loss.discriminator(passes.real.logits, passes.fake.logits)}
+        losses = {}
+        if self.real_phase in phases:
+            losses[self.real_phase] = loss.on_real(passes.real.logits)
+        if self.fake_phase in phases:
+            losses[self.fake_phase] = loss.on_fake(passes.fake.logits)
+        return losses
+
+
+UPDATES: dict[str, DiscriminatorUpdate] = {
+    DiscriminatorUpdates.TOGETHER: DiscriminatorUpdate(),
+    DiscriminatorUpdates.SEPARATE: DiscriminatorUpdate("discriminator_real", "discriminator_fake"),
+    DiscriminatorUpdates.CONCATENATED: DiscriminatorUpdate(concatenated=True),
+}
+"""Updates by the name that `discriminator_updates` gives them."""
+
+
 class Objective:
     """Computes the losses of the discriminator's phases and of the phase `generator`.
 
     Args:
         loss: Adversarial loss, as `trainer.models.losses.get` accepts it.
-        updates: Name of an update in `trainer.models.discriminator_updates`.
+        updates: Name of the updates of the discriminator, a key of `UPDATES`.
         penalties: Names or functions, as `trainer.models.penalties.get` accepts them.
         weight: Weight of each penalty; a number or a schedule.
         every_steps: Steps from one penalty to the next, which then have as many times their weight.
