@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from trainer.config.fields import check_choice, check_number, check_seed
 from trainer.errors import ConfigError, NetworkError, quote
-from trainer.models.accumulation import check_accumulation
 from trainer.models.frozen_layers import freeze_layers
 from trainer.models.objective import Objective
 from trainer.models.validation import (
+    all_layers,
     check_built,
     check_distinct,
     check_expects,
@@ -23,6 +23,7 @@ from trainer.models.validation import (
     policy_of,
 )
 from trainer.models.weight_limit import limited_weights
+from trainer.networks.layers import ImagePool
 from trainer.training import optimizers, schedules
 from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX
 from trainer.training.divergence import DivergenceState
@@ -67,7 +68,7 @@ class CompiledState:
     divergence: DivergenceState = field(init=False)
 
     def __post_init__(self) -> None:
-        check_accumulation(self.accumulate_steps, self.networks)
+        _check_accumulation(self.accumulate_steps, self.networks)
         with self.strategy.scope():
             object.__setattr__(self, "divergence", DivergenceState())
 
@@ -247,6 +248,40 @@ def check_no_other_state(gan: CompiledModel, networks: Mapping[str, keras.layers
             f"{type(gan).__name__} holds {other[0].path} outside of its networks; return the layer that owns it from "
             "get_networks(), and name it in optimizer_groups or set its trainable to False."
         )
+
+
+def _check_accumulation(accumulate_steps: int, networks: Mapping[str, keras.layers.Layer]) -> None:
+    """Checks that the networks compute the same on micro-batches as on the whole batch.
+
+    Args:
+        accumulate_steps: Number of micro-batches of each replica.
+        networks: All networks by name.
+
+    Raises:
+        ConfigError: If the number is not a whole number from 1 up.
+        NetworkError: If a layer uses statistics of the batch, or keeps images of it.
+    """
+    check_number("accumulate_steps", accumulate_steps, whole=True, minimum=1)
+    if accumulate_steps == 1:
+        return
+    for name, network in networks.items():
+        for layer in all_layers([network]):
+            if _uses_batch_statistics(layer):
+                raise NetworkError(
+                    f"accumulate_steps={accumulate_steps} changes the results of {layer.name} in {name}, a "
+                    f"{type(layer).__name__} that depends on the whole batch; set accumulate_steps=1 and a smaller "
+                    "batch, or choose a network without batch statistics, such as architecture=r3gan."
+                )
+
+
+def _uses_batch_statistics(layer: keras.layers.Layer) -> bool:
+    """Returns whether the output of a layer for an image depends on other images, or on their order in time.
+
+    A layer of this package or of a user declares it by the attribute `couples_samples`.
+    """
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return bool(layer.trainable)
+    return (isinstance(layer, ImagePool) and layer.size > 0) or bool(getattr(layer, "couples_samples", False))
 
 
 def _copy_of_generator(gan: CompiledModel, generator: keras.Model) -> keras.Model:
