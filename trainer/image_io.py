@@ -20,7 +20,7 @@ _GAP = 2
 _CAPTION_HEIGHT = 16
 _SQUARE = 4
 _BOARD_GRAYS = 204.0, 255.0
-_LAST_FRAME_MS = 2000
+_FRAME_MS, _LAST_FRAME_MS = 400, 2000
 _MAX_FRAME_PIXELS = 2**20
 _MIN_CELL_WIDTH, _MAX_CELL_SIDE = 64, 256
 _MAX_GRID_PIXELS = 2 * MAX_PIXELS
@@ -130,22 +130,22 @@ def save_grid(path: Path, grid: np.ndarray) -> None:
     write_atomically(path, png(grid))
 
 
-def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: int = 400) -> list[Path]:
+def save_animation(path: Path, frames: Sequence[tuple[str, Path]]) -> list[Path]:
     """Writes an endless GIF of grids with captions. If no grid can be read, it writes nothing.
 
     Grids are read one after the other, but Pillow keeps the frames in memory until the file is complete, so that images
-    of more than a megapixel are reduced. All frames have the size of the first one.
+    of more than a megapixel are reduced. All frames have the size of the first one. The last one is shown for two
+    seconds.
 
     Args:
         path: GIF file to write.
         frames: Caption and PNG file of each grid.
-        frame_ms: Duration of each frame in milliseconds. The last frame is shown for two seconds.
 
     Returns:
         Files that cannot be read.
     """
     unreadable: list[Path] = []
-    images = _make_frames(frames, frame_ms, unreadable)
+    images = _make_frames(frames, unreadable)
     first = next(images, None)
     if first is not None:
         buffer = io.BytesIO()
@@ -154,7 +154,7 @@ def save_animation(path: Path, frames: Sequence[tuple[str, Path]], *, frame_ms: 
     return unreadable
 
 
-def _make_frames(frames: Sequence[tuple[str, Path]], frame_ms: int, unreadable: list[Path]) -> Iterator[Image.Image]:
+def _make_frames(frames: Sequence[tuple[str, Path]], unreadable: list[Path]) -> Iterator[Image.Image]:
     """Yields the frames of an animation, and collects the files that cannot be read."""
     size = None
     for index, (caption, source) in enumerate(frames):
@@ -163,7 +163,7 @@ def _make_frames(frames: Sequence[tuple[str, Path]], frame_ms: int, unreadable: 
             unreadable.append(source)
             continue
         size = frame.size
-        frame.info["duration"] = frame_ms if index < len(frames) - 1 else _LAST_FRAME_MS
+        frame.info["duration"] = _FRAME_MS if index < len(frames) - 1 else _LAST_FRAME_MS
         yield frame
 
 

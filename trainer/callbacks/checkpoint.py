@@ -85,13 +85,9 @@ class Checkpoint(Periodic):
         self._callback_states = dict(callback_states or {})
         self._best_name = best
         self._best_value = math.inf
-        self._saved_step = -1
-        self.is_restored = False
-
-    @property
-    def saved_step(self) -> int:
+        self.saved_step = -1
         """Step of the newest checkpoint that this machine has restored or saved; -1 if there is none."""
-        return self._saved_step
+        self.is_restored = False
 
     def restore(self, model: keras.Model) -> None:
         """Restores the newest valid checkpoint into a model.
@@ -111,7 +107,7 @@ class Checkpoint(Periodic):
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
             return
-        model.step = self._saved_step = manifest.step
+        model.step = self.saved_step = manifest.step
         self._best_value = self.store.best_value()
         self._restore_callbacks(manifest)
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
@@ -124,7 +120,7 @@ class Checkpoint(Periodic):
         metrics = metric_values(logs)
         value = metrics.get(self._best_name or "", math.inf)
         is_best = math.isfinite(value) and value < self._best_value
-        is_saved = self.model.step == self._saved_step
+        is_saved = self.model.step == self.saved_step
         if not (is_saved or self.is_due or (is_best and self._is_finite())):
             return
         self._save(metrics)
@@ -135,12 +131,12 @@ class Checkpoint(Periodic):
             )
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self.model.step != self._saved_step and (not self.model.preempted or self._is_finite()):
+        if self.model.step != self.saved_step and (not self.model.preempted or self._is_finite()):
             self._save({})
         with stopwatch.measured(Activity.CHECKPOINTS):
             self.store.wait()
-            if not self._reads_only and self._saved_step >= 0:
-                self.store.clean(self._saved_step, self.model.divergence.last_applied_step(self._saved_step))
+            if not self._reads_only and self.saved_step >= 0:
+                self.store.clean(self.saved_step, self.model.divergence.last_applied_step(self.saved_step))
 
     def find_rollback_step(self, last: int) -> int:
         """Returns the step of the checkpoint to return to after a divergence.
@@ -168,7 +164,7 @@ class Checkpoint(Periodic):
         model = self.model
         settings = model.initial_optimizer_settings
         manifest = self.store.roll_back(step, model.state, settings, reads_only=self._reads_only)
-        model.step = self._saved_step = step
+        model.step = self.saved_step = step
         self._best_value = self.store.best_value()
         self._restore_callbacks(manifest)
 
@@ -203,12 +199,12 @@ class Checkpoint(Periodic):
         states = {name: callback.get_state() for name, callback in self._callback_states.items()}
         states = {name: state for name, state in states.items() if state}
         last_applied_step = model.divergence.last_applied_step(model.step)
-        if model.step == self._saved_step:
+        if model.step == self.saved_step:
             self.store.amend(model.step, metrics, states, last_applied_step)
         else:
             settings = model.initial_optimizer_settings
             self.store.save(model.state, model.step, metrics, settings, states, last_applied_step)
-            self._saved_step = model.step
+            self.saved_step = model.step
 
 
 class Restore(keras.callbacks.Callback):

@@ -47,10 +47,6 @@ class SourceRun:
         """True if the checkpoint is that of a step."""
         return self.checkpoint.isdecimal()
 
-    def at(self, step: int) -> "SourceRun":
-        """Returns the checkpoint of a step of the same run."""
-        return SourceRun(self.path, str(step))
-
     def may_be(self, other: "SourceRun") -> bool:
         """Returns whether `other`, the checkpoint of a step, can be the checkpoint that this value has chosen."""
         is_same_run = place_of(self.path) == place_of(other.path)

@@ -141,15 +141,11 @@ def as_array(value: object, name: str) -> np.ndarray:
         array = np.asarray(value)
         if array.dtype.kind == "O" and array.ndim == 1 and len(array) and np.ndim(array[0]):
             array = np.stack(list(array))  # a pandas.Series of arrays
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # PyTorch's tensors on a GPU or with gradients raise the others
-        if isinstance(error, ValueError):
-            raise DataError(
-                f"{name} has elements of different shapes; pass images of one shape as x, and labels as y."
-            ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{name} has elements of different shapes; pass images of one shape as x, and labels as y."
+        ) from error
+    except (TypeError, RuntimeError) as error:  # PyTorch's tensors on a GPU or with gradients raise them
         raise DataError(f"{name} is no array: {quote(str(error))}; pass arrays of NumPy.") from error
     if array.dtype.kind == "O" and not array.ndim:
         kind = type(value).__name__

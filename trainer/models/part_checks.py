@@ -3,7 +3,8 @@
 from trainer import networks
 from trainer.config import TrainConfig, compatibility
 from trainer.models import augment, losses, penalties
-from trainer.models.factory import MODELS, check_model_options, traits
+from trainer.models.factory import check_model_options, traits
+from trainer.models.registry import MODELS
 
 
 def check_parts(config: TrainConfig) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,9 +73,8 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
                 raise _no_run(run)
         manifest = select(store, run.checkpoint, f"init_from={run}")
         networks = _read_networks(store, manifest.step)
-    return InitialWeights(
-        str(run.at(manifest.step)), manifest.state_sha256, None if stored is None else stored.config, networks
-    )
+    verified = replace(run, checkpoint=str(manifest.step))
+    return InitialWeights(str(verified), manifest.state_sha256, None if stored is None else stored.config, networks)
 
 
 def with_stored_source(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
