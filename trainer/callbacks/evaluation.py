@@ -9,11 +9,10 @@ import tensorflow as tf
 from trainer import heartbeat, stopwatch
 from trainer.callbacks.base import Periodic, Priority
 from trainer.logging import log_fields
-from trainer.metrics.extraction import values_of_first_process
+from trainer.metrics.extraction import spans_machines, values_of_first_process
 from trainer.metrics.log_names import log_name
 from trainer.stopwatch import Activity
 from trainer.training.distributed import consensus
-from trainer.training.distributed.strategy import spans_machines
 from trainer.training.run_end import PENDING_STEP
 
 _logger = logging.getLogger(__name__)

@@ -92,14 +92,14 @@ class ReplicatedFunction:
 
     def _run_on_replica(self, stop: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         outputs = stop, *self._function(*arguments)
-        return tuple(map(_all_gather, outputs)) if _spans_processes(self._strategy) else outputs
+        return tuple(map(_all_gather, outputs)) if spans_machines(self._strategy) else outputs
 
     def _rows_of_all_replicas(self, output: Any) -> np.ndarray:
         """Returns the rows of all replicas, such as [R B, ...]."""
         if self._strategy is None:
             return output.numpy()
         results = self._strategy.experimental_local_results(output)
-        if _spans_processes(self._strategy):
+        if spans_machines(self._strategy):
             return results[0].numpy()
         return np.concatenate([result.numpy() for result in results])
 
@@ -110,7 +110,7 @@ def blocks_of(*arrays: np.ndarray) -> Iterator[Block]:
         yield tuple(array[start : start + BLOCK_SIZE] for array in arrays)
 
 
-def _spans_processes(strategy: tf.distribute.Strategy | None) -> bool:
+def spans_machines(strategy: tf.distribute.Strategy | None) -> bool:
     """Returns whether other processes have replicas of the strategy."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
@@ -132,7 +132,7 @@ def values_of_first_process(strategy: tf.distribute.Strategy | None, values: Map
 def _gather_from_processes(strategy: tf.distribute.Strategy | None, numbers: np.ndarray) -> np.ndarray:
     """Returns the numbers [n] of the process of each replica: [R, n]; without other processes [1, n]."""
     rows = numbers[np.newaxis]
-    if strategy is None or not _spans_processes(strategy):
+    if strategy is None or not spans_machines(strategy):
         return rows
     # A replica computes its block from the values of its own process.
     return ReplicatedFunction(lambda values: (values,), strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]

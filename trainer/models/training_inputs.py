@@ -9,13 +9,13 @@ from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
 from trainer.errors import DataError
+from trainer.metrics.extraction import spans_machines
 from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
 from trainer.models.in_memory import read_pair
 from trainer.models.inference import SamplingModel
 from trainer.models.validation import Shape, check_reaches, names_with_role
 from trainer.training.distributed.host_shard import HostShard
-from trainer.training.distributed.strategy import spans_machines
 
 _MAX_EPOCHS = 1e9
 _MAX_LABEL_RANK = 2

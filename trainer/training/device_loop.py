@@ -5,8 +5,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from trainer.data.pipeline.batching import Chunk, Tensors
+from trainer.metrics.extraction import spans_machines
 from trainer.training.distributed import consensus
-from trainer.training.distributed.strategy import spans_machines
 from trainer.training.plan import StepPlan
 from trainer.training.step import ROLLBACK, SKIPPED, STOP, TrainStep
 

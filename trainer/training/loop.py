@@ -15,9 +15,9 @@ from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import Loader
 from trainer.errors import DIVERGENCE_ADVICE, ConfigError, DivergenceError
 from trainer.logging import log_fields
+from trainer.metrics.extraction import spans_machines
 from trainer.stopwatch import Activity
 from trainer.training.device_loop import DeviceLoop
-from trainer.training.distributed.strategy import spans_machines
 from trainer.training.divergence import MAX_ROLLBACKS
 from trainer.training.preemption import Preemption, StopRequested
 from trainer.training.step import SKIPPED

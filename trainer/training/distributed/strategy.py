@@ -47,11 +47,6 @@ def create_mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
     )
 
 
-def spans_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether other processes train the same model."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
 def _create_multi_worker(config: TrainConfig, cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
     _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
