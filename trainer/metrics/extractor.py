@@ -4,6 +4,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from trainer.errors import DataError
+
 
 class Extractor(Protocol):
     """A function of images that returns features and logits, such as that of the network of the suite `photos`.
@@ -31,6 +33,26 @@ class Extractor(Protocol):
             logits: float32 [B, K].
         """
         ...
+
+
+def as_rgb(images: tf.Tensor) -> tf.Tensor:
+    """Returns images as color images: gray is repeated to three channels, and alpha is placed on white.
+
+    Args:
+        images: uint8 or float [B, H, W, C] in [0, 255], C of 1, 3 or 4.
+
+    Returns:
+        float32 [B, H, W, 3] in [0, 255].
+
+    Raises:
+        DataError: If the images have another shape.
+    """
+    images = tf.cast(images, tf.float32)
+    if images.shape.rank != 4 or images.shape[-1] not in (1, 3, 4):
+        raise DataError(
+            f"images have shape {images.shape}, expected [B, H, W, C] with C of 1, 3 or 4; convert the images."
+        )
+    return tf.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else on_white(images)
 
 
 def on_white(images: tf.Tensor) -> tf.Tensor:

@@ -10,8 +10,7 @@ import os
 
 import tensorflow as tf
 
-from trainer.errors import DataError
-from trainer.metrics.extractor import on_white
+from trainer.metrics.extractor import as_rgb
 from trainer.metrics.float32 import without_tf32
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_weights import read_graph
@@ -73,12 +72,7 @@ class InceptionNetwork:
         Raises:
             DataError: If the images have another shape.
         """
-        images = tf.cast(images, tf.float32)
-        if images.shape.rank != 4 or images.shape[3] not in (1, 3, 4):
-            raise DataError(
-                f"images have shape {images.shape}, expected [B, H, W, C] with C of 1, 3 or 4; convert the images."
-            )
-        images = tf.repeat(images, 3, axis=3) if images.shape[3] == 1 else on_white(images)
+        images = as_rgb(images)
         with without_tf32() if tf.executing_eagerly() else contextlib.nullcontext():
             features = tf.reshape(self._network(images)[_FEATURES], (-1, self.feature_size))
             return features, tf.matmul(features, self._logits_weights)

@@ -7,9 +7,8 @@ import pathlib
 
 import tensorflow as tf
 
-from trainer.errors import DataError
 from trainer.metrics import shipped_weights
-from trainer.metrics.extractor import on_white
+from trainer.metrics.extractor import as_rgb
 
 WEIGHTS_PATH = pathlib.Path(__file__).parent / "photos_network.npz"
 IMAGE_SIZE = 64
@@ -64,16 +63,9 @@ class PhotosNetwork:
         Raises:
             DataError: If the images have another shape.
         """
-        images = tf.convert_to_tensor(images)
-        if images.shape.rank != 4 or images.shape[-1] not in (1, 3, 4):
-            raise DataError(
-                f"images have shape {images.shape}, expected [B, H, W, C] with C 1, 3 or 4; convert the images."
-            )
-        x = on_white(tf.cast(images, tf.float32))
+        x = as_rgb(images)
         if x.shape[1:3] != (IMAGE_SIZE, IMAGE_SIZE):
             x = tf.image.resize(x, (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
-        if x.shape[-1] == 1:
-            x = tf.repeat(x, 3, axis=-1)
         outputs = self._convolve_stages(x / 127.5 - 1.0)
         means = [tf.reduce_mean(values, axis=(1, 2)) for values in outputs]
         logits = means[-1] @ self._weights["logits_kernel"] + self._weights["logits_bias"]
