@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,23 +11,12 @@ from trainer.callbacks.base import Periodic, Priority
 from trainer.logging import log_fields
 from trainer.metrics.extraction import spans_machines, values_of_first_process
 from trainer.metrics.log_names import log_name
+from trainer.metrics.suite import Suite
 from trainer.stopwatch import Activity
 from trainer.training.distributed import consensus
 from trainer.training.run_end import PENDING_STEP
 
 _logger = logging.getLogger(__name__)
-
-
-class EvaluationMetrics(Protocol):
-    """A metric suite, such as `trainer.metrics.digits.DigitsMetrics`."""
-
-    def measure(self, model: Any) -> dict[str, float]:
-        """Returns the metrics of a model. All machines that train the model call it."""
-        ...
-
-    def real_vs_real(self) -> dict[str, float]:
-        """Returns the metrics of real images against other real images."""
-        ...
 
 
 class Evaluation(Periodic):
@@ -49,7 +38,7 @@ class Evaluation(Periodic):
 
     priority = Priority.EVALUATION
 
-    def __init__(self, metrics: EvaluationMetrics, every_steps: int = 0):
+    def __init__(self, metrics: Suite, every_steps: int = 0):
         super().__init__(every_steps)
         self._metrics = metrics
         self._pending_step: int | None = None

@@ -3,19 +3,11 @@
 Shapes: `N` images of each domain, `H W C` height, width and channels.
 """
 
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from trainer.metrics.suite import Suite
-
-
-class Translator(Protocol):
-    """A model that translates images, such as `trainer.models.CycleGAN`."""
-
-    def translate(self, images: np.ndarray, domain: str) -> np.ndarray:
-        """Translates images uint8 [N, H, W, C] to `domain`, which is `a` or `b`."""
-        ...
 
 
 class CycleMetrics(Suite):
@@ -30,8 +22,11 @@ class CycleMetrics(Suite):
         """
         self._images = {"a": np.asarray(images_a), "b": np.asarray(images_b)}
 
-    def measure(self, model: Translator) -> dict[str, float]:
+    def measure(self, model: Any) -> dict[str, float]:
         """Translates the images to the other domain and back, and compares them with the originals.
+
+        Args:
+            model: Model that translates images, such as `trainer.models.CycleGAN`.
 
         Returns:
             `cycle_error_a` (A to B to A), `cycle_error_b`, and their mean `cycle_error`: mean absolute differences of

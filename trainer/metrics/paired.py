@@ -3,7 +3,7 @@
 Shapes: `N` pairs, `H W C` height, width and channels.
 """
 
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,14 +13,6 @@ from trainer.metrics.suite import Suite
 
 _MAX_PSNR = 100.0
 _SSIM_WINDOW = 11
-
-
-class PairTranslator(Protocol):
-    """A model that translates inputs, such as `trainer.models.Pix2Pix`."""
-
-    def translate(self, inputs: np.ndarray) -> np.ndarray:
-        """Translates inputs uint8 [N, H, W, I] to images uint8 [N, H, W, C]."""
-        ...
 
 
 class PairedMetrics(Suite):
@@ -35,8 +27,11 @@ class PairedMetrics(Suite):
         """
         self._inputs, self._images = np.asarray(inputs), np.asarray(images)
 
-    def measure(self, model: PairTranslator) -> dict[str, float]:
+    def measure(self, model: Any) -> dict[str, float]:
         """Translates the inputs, and compares the outputs with the images.
+
+        Args:
+            model: Model that translates inputs, such as `trainer.models.Pix2Pix`.
 
         Returns:
             Means over the pairs: `paired_l1`, the mean absolute difference of pixel values as a fraction of their
