@@ -4,10 +4,10 @@ import pytest
 from refusals import check_refusal
 from specs import JOB, POOL, TUNING, changed, child
 
-from trainer import metrics
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.boundary_trials import boundary_trials
 from trainer.cloud.jobs.preflight import check_job
+from trainer.config.suites import SUITES
 from trainer.errors import ConfigError
 
 OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
@@ -89,7 +89,7 @@ def test_a_custom_recipe_may_name_any_part(flag):
 
 def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
-    goal = next(metrics.goals(suite)[metric] for suite in metrics.names() if metric in metrics.goals(suite))
+    goal = next(SUITES[suite].goals[metric] for suite in SUITES.names() if metric in SUITES[suite].goals)
     return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
 
 

@@ -1,5 +1,6 @@
 """`merge` makes one dataset of several: the same records, classes by name, complete or absent."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from refusals import check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
+from trainer.config.suites import SUITES
 from trainer.data import tfrecord_reader
 from trainer.data.dataset_spec import SPEC_NAME, read_dataset_spec
 from trainer.data.loading import load
@@ -92,7 +94,7 @@ def test_every_beginning_has_images_of_each_source_in_proportion(tmp_path):
 
 
 def test_a_source_that_the_first_images_lack_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("trainer.metrics.default_num_samples", lambda name: 6)
+    monkeypatch.setitem(SUITES._members, "photos", dataclasses.replace(SUITES["photos"], num_samples=6))
     sources = [write(tmp_path / name, 8, [name], 1) for name in ("one", "two")]
     assert run(tmp_path / "out", *sources) == 0
     warnings = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]

@@ -70,7 +70,7 @@ def test_a_suite_that_generates_images_gets_as_many_real_ones():
 
 
 def test_the_suite_stacked_gets_all_stacked_images():
-    assert metrics.num_real_images("stacked") == stacked.NUM_IMAGES
+    assert SUITES["stacked"].num_real_images == stacked.NUM_IMAGES
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         resize=values.resize,
         max_bad_images=values.max_bad_images,
     )
-    minimum = metrics.min_images(MetricSuite.PHOTOS)
+    minimum = SUITES[MetricSuite.PHOTOS].min_images
     for name, compared in ((values.images, images), (values.against, against)):
         count = describe(compared.dataset).num_examples
         if count < minimum:

@@ -9,6 +9,7 @@ from absl import flags as absl_flags
 from trainer.cli import app, conversion_messages as messages, example_flags
 from trainer.cli.progress import ProgressReporter
 from trainer.config.choices import MetricSuite
+from trainer.config.suites import SUITES
 from trainer.errors import count_of
 from trainer.logging import quiet_import
 from trainer.storage import locate, parse_path, scratch_folder
@@ -67,9 +68,7 @@ main = app.command(_USAGE, define_flags, run_command)
 
 def _warn_if_separate(plan: "MergePlan") -> None:
     """Warns if the images with which metrics compare lack a source. They are the first ones of the dataset."""
-    from trainer.metrics import default_num_samples
-
-    num_images = default_num_samples(MetricSuite.PHOTOS) or 0
+    num_images = SUITES[MetricSuite.PHOTOS].num_samples or 0
     included = plan.sources_of_first(num_images)
     missing = [source.name for source in plan.sources if source.name not in included]
     if missing:

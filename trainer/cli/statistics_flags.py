@@ -6,6 +6,7 @@ from absl import flags as absl_flags
 
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
+from trainer.config.suites import SUITES
 from trainer.environment import Environment
 from trainer.errors import ConfigError, DataError, count_of, quote
 from trainer.logging import quiet_import
@@ -58,7 +59,7 @@ def compute(config: TrainConfig) -> None:
         from trainer.training.complete_config import with_machine_settings
         from trainer.training.metric_suite import create_suite
 
-    num_images, minimum = describe(config.dataset).num_examples, metrics.min_images(config.metrics)
+    num_images, minimum = describe(config.dataset).num_examples, SUITES[config.metrics].min_images
     if num_images < minimum:
         raise DataError(
             f"{config.dataset} is written, but has {count_of(num_images, 'image')}, and statistics need at least "

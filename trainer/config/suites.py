@@ -1,14 +1,15 @@
 """The registry of metric suites: what a run needs to know of each before its class is imported."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from trainer.config.choices import MetricSuite
 from trainer.errors import ConfigError
 from trainer.registry import Registry
 
+Goal = Literal["MINIMIZE", "MAXIMIZE"]
 _SuiteClass = TypeVar("_SuiteClass", bound=type)
 _MANIFOLD = ("precision", "recall", "density", "coverage")
 
@@ -45,6 +46,16 @@ class SuiteEntry:
     """Smallest number of real images."""
     has_extractor: bool = False
     """True if the class takes an extractor, which `trainer.metrics.get_extractor` returns."""
+
+    @property
+    def goals(self) -> Mapping[str, Goal]:
+        """The goal of each metric that the suite reports, by the metric's name without the protocol."""
+        goals: dict[str, Goal] = dict.fromkeys(self.minimized, "MINIMIZE")
+        return goals | dict.fromkeys(self.maximized, "MAXIMIZE")
+
+    def default_num_samples(self, *, has_gpu: bool) -> int | None:
+        """Returns the default number of fake images on this kind of machine; None if the suite generates none."""
+        return self.num_samples_on_gpu or self.num_samples if has_gpu else self.num_samples
 
 
 SUITES: Registry[SuiteEntry] = Registry("metric suite")

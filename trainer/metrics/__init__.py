@@ -4,9 +4,9 @@
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from trainer.config.suites import SUITES, MeasuredImages, register_suite
 
@@ -15,25 +15,19 @@ if TYPE_CHECKING:
     from trainer.metrics.suite import Suite
 
 __all__ = [
-    "Goal",
     "MeasuredImages",
     "check_name",
-    "default_num_samples",
     "find_weights",
     "get",
     "get_extractor",
-    "goals",
-    "min_images",
     "monitor_name",
     "names",
-    "num_real_images",
     "protocol_of",
     "recall_name",
     "register_suite",
     "without_protocol",
 ]
 
-Goal = Literal["MINIMIZE", "MAXIMIZE"]
 names, check_name = SUITES.names, SUITES.check_name
 
 
@@ -128,60 +122,6 @@ def recall_name(name: str, num_samples: int | None = None) -> str | None:
     return _metric_name(name, "recall", num_samples) if "recall" in SUITES[name].maximized else None
 
 
-def default_num_samples(name: str, *, has_gpu: bool = False) -> int | None:
-    """Returns the default number of fake images of a suite; None if it generates none.
-
-    Args:
-        name: Name of a suite, one of `names()`.
-        has_gpu: True if the machine has a GPU.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    entry = SUITES[name]
-    return entry.num_samples_on_gpu or entry.num_samples if has_gpu else entry.num_samples
-
-
-def num_real_images(name: str, num_samples: int | None = None) -> int | None:
-    """Returns the largest number of real images of a domain that a suite receives.
-
-    Args:
-        name: Name of a suite, one of `names()`.
-        num_samples: Number of fake images. None: the default number on a machine without a GPU.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    entry = SUITES[name]
-    return entry.num_real_images or num_samples or entry.num_samples
-
-
-def min_images(name: str) -> int:
-    """Returns the smallest number of real images that a suite compares with.
-
-    Args:
-        name: Name of a suite, one of `names()`.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    return SUITES[name].min_images
-
-
-def goals(name: str) -> Mapping[str, Goal]:
-    """Returns the goal of each metric that a suite reports, by the metric's name without the protocol.
-
-    Args:
-        name: Name of a suite, one of `names()`.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    entry = SUITES[name]
-    goals: dict[str, Goal] = dict.fromkeys(entry.minimized, "MINIMIZE")
-    return goals | dict.fromkeys(entry.maximized, "MAXIMIZE")
-
-
 def without_protocol(metric: str, name: str, num_samples: int | None = None) -> str:
     """Returns the name of a metric without the protocol of its suite: `frechet` for `frechet_digits_5k`.
 
@@ -198,5 +138,5 @@ def without_protocol(metric: str, name: str, num_samples: int | None = None) -> 
 
 def _metric_name(suite: str, metric: str, num_samples: int | None) -> str:
     """Returns the name of a metric with its protocol, if the suite generates images."""
-    num_samples = num_samples or default_num_samples(suite)
+    num_samples = num_samples or SUITES[suite].num_samples
     return metric if num_samples is None else f"{metric}_{protocol_of(suite, num_samples)}"

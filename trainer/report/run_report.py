@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainer import metrics
+from trainer.config.suites import SUITES, Goal
 from trainer.errors import CheckpointError, StorageError, count_of
 from trainer.metrics.log_names import is_metric, log_name, own_name
 from trainer.report import page
@@ -237,12 +238,12 @@ def _monitor_of(config: Mapping[str, Any]) -> str | None:
     return log_name(metrics.monitor_name(suite, num_samples))
 
 
-def _goal_of(name: str, config: Mapping[str, Any]) -> metrics.Goal | None:
+def _goal_of(name: str, config: Mapping[str, Any]) -> Goal | None:
     """Returns whether the smallest or the greatest value of a metric is the best; None if it is unknown."""
     suite, num_samples = config.get("metrics"), config.get("num_metric_samples")
     if suite not in metrics.names() or not isinstance(num_samples, int | None):
         return None
-    return metrics.goals(suite).get(metrics.without_protocol(own_name(name), suite, num_samples))
+    return SUITES[suite].goals.get(metrics.without_protocol(own_name(name), suite, num_samples))
 
 
 def _plain(value: Any) -> float | None:

@@ -21,10 +21,10 @@ import logging
 
 import tensorflow as tf
 
-from trainer import metrics
 from trainer.config import TrainConfig
 from trainer.config.choices import JitCompile, MetricSuite, Precision
 from trainer.config.source_run import SourceRun, check_source_run
+from trainer.config.suites import SUITES
 from trainer.data import default_num_chunks, describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.data.datasets import NAMES, is_same_dataset, root_source
@@ -143,7 +143,7 @@ def with_machine_settings(
         config = config.override(metrics=previous.suite if previous else _choose_suite(config, environment))
     if config.has_metrics and config.num_metric_samples is None:
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
-        default = metrics.default_num_samples(config.metrics, has_gpu=has_gpu)
+        default = SUITES[config.metrics].default_num_samples(has_gpu=has_gpu)
         config = config.override(num_metric_samples=(previous and previous.num_metric_samples) or default)
     return config
 
@@ -161,9 +161,10 @@ def _choose_suite(config: TrainConfig, environment: Environment) -> str:
     if suite == MetricSuite.PHOTOS and is_alone and inception_weights.is_cached():
         suite = MetricSuite.INCEPTION.value
     num_images = describe(config.dataset, config.padding).with_classes(config.class_numbers).num_examples
-    if num_images < metrics.min_images(suite):
+    minimum = SUITES[suite].min_images
+    if num_images < minimum:
         _logger.info(
-            f"metrics=auto evaluates nothing, because {suite} needs at least {metrics.min_images(suite)} images and "
+            f"metrics=auto evaluates nothing, because {suite} needs at least {minimum} images and "
             f"{config.dataset} has {num_images}."
         )
         return MetricSuite.NONE.value

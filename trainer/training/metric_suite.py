@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from trainer import metrics
 from trainer.config import TrainConfig
+from trainer.config.suites import SUITES
 from trainer.data import datasets
 from trainer.data.loading import TrainingData
 from trainer.errors import ConfigError
@@ -40,10 +41,10 @@ def create_suite(
         DataError: If there are too few images, or images of another kind than the suite measures.
         StorageError: If images are in a bucket that cannot be read.
     """
-    suite_class, num_samples = metrics.get(config.metrics), config.num_metric_samples
-    num_samples = num_samples or metrics.default_num_samples(config.metrics)
+    suite_class, entry = metrics.get(config.metrics), SUITES[config.metrics]
+    num_samples = config.num_metric_samples or entry.num_samples
     if extractor is None or num_samples is None:
-        real_images = data.real_images(metrics.num_real_images(config.metrics, num_samples))
+        real_images = data.real_images(entry.num_real_images or num_samples)
         return suite_class(*real_images, *([num_samples] if num_samples else []))
     num_images = min(num_samples, data.info.num_examples)
     return suite_class(

@@ -1,8 +1,8 @@
 """Checks of a config against the registries of models, networks and losses. Importing this module loads TensorFlow."""
 
-from trainer import metrics
 from trainer.config import TrainConfig
 from trainer.config.source_run import check_source_run
+from trainer.config.suites import SUITES
 from trainer.data.datasets import root_source
 from trainer.models import GAN, MODELS, ConditionalGAN, Pix2Pix
 from trainer.models.part_checks import check_parts
@@ -52,7 +52,7 @@ def reported_metrics(suite: str, model: str | None, *, inception_score: bool = F
     Raises:
         ConfigError: If the suite or the model is unknown.
     """
-    names = () if suite == "none" else tuple(metrics.goals(suite))
+    names = () if suite == "none" else tuple(SUITES[suite].goals)
     names = tuple(name for name in names if inception_score or name != "inception_score")
     if model is None:
         return names

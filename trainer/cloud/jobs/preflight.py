@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer import metrics
 from trainer.cloud.jobs.arguments import check_args, parse_flags, trainer_args
 from trainer.cloud.jobs.boundary_trials import boundary_trials, boundary_values
 from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
@@ -16,6 +15,7 @@ from trainer.cloud.jobs.worker_pools import Pool, PythonPackage
 from trainer.config import TrainConfig
 from trainer.config.choices import Resume
 from trainer.config.flags import takes_whole_numbers
+from trainer.config.suites import SUITES
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
 from trainer.storage import is_remote, without_mount
@@ -141,7 +141,7 @@ def _args_path(pool: Pool, prefix: str) -> str:
 
 def _check_study(study: StudySpec) -> None:
     """Checks the metrics and the parameters of a study."""
-    goals = {name: goal for suite in metrics.names() for name, goal in metrics.goals(suite).items()}
+    goals = {name: goal for suite in SUITES.names() for name, goal in SUITES[suite].goals.items()}
     for number, metric in enumerate(study.metrics):
         path = f"studySpec.metrics[{number}]"
         if metric.metric_id not in goals:
