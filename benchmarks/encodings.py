@@ -36,10 +36,11 @@ def define(values: absl_flags.FlagValues) -> None:
 def prepare(folder: Path, encoding: str, quality: int | None, flag_values: absl_flags.FlagValues) -> float:
     """Prepares a dataset. Returns the size of its shards in bytes per image."""
     from trainer.data.prepare import convert
+    from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
     from trainer.data.prepare.sources import open_source
     from trainer.storage import locate
 
-    options = convert.ConversionOptions(
+    options = ConversionOptions(
         image_size=parse_image_size(flag_values.image_size),
         channels=3,
         limit=flag_values.limit,
@@ -48,7 +49,7 @@ def prepare(folder: Path, encoding: str, quality: int | None, flag_values: absl_
     )
     metadata = dict.fromkeys(("name", "source", "license", "attribution"), "benchmark")
     with open_source(flag_values.source) as source:
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         spec, _ = convert.convert(source, plan, options, locate(folder), metadata, lambda progress: None)
     return sum(shard.num_bytes for shard in spec.shards) / spec.num_examples
 

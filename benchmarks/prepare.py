@@ -50,7 +50,8 @@ def pillow_loop(files: list[Path]) -> None:
 
 def measure_speed(folder: Path, num_pictures: int, num_pairs: int) -> None:
     """Measures `prepare` and prints one line per file format. A pair is a measurement of each program."""
-    from trainer.data.prepare.convert import ConversionOptions, convert, plan_conversion
+    from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
+    from trainer.data.prepare.convert import convert
     from trainer.data.prepare.sources import open_source
     from trainer.storage import locate
 
@@ -164,7 +165,7 @@ def measure_listing(counts: Sequence[str]) -> None:
 
 def list_images(num_images: int) -> None:
     """Lists images that do not exist, plans their conversion, and prints the time and the peak memory."""
-    from trainer.data.prepare.convert import ConversionOptions, plan_conversion
+    from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
     from trainer.data.prepare.sharding import digest_of
     from trainer.data.prepare.sources.base import SourceOptions
     from trainer.data.prepare.sources.folders import FolderSource

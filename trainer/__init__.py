@@ -25,32 +25,15 @@ _MODULES = {
     "Pix2Pix": "trainer.models",
     "StyleGAN2": "trainer.models",
     "TrainConfig": "trainer.config",
-    "networks": "trainer.networks",
     "augment": "trainer.models.augment",
     "callbacks": "trainer.callbacks",
     "losses": "trainer.models.losses",
+    "networks": "trainer.networks",
     "penalties": "trainer.models.penalties",
     "recipes": "trainer.config.recipes",
 }
 
-__all__ = [
-    "ACGAN",
-    "GAN",
-    "ConditionalGAN",
-    "ConditionalStyleGAN2",
-    "CycleGAN",
-    "FastGAN",
-    "InfoGAN",
-    "Pix2Pix",
-    "StyleGAN2",
-    "TrainConfig",
-    "augment",
-    "callbacks",
-    "losses",
-    "networks",
-    "penalties",
-    "recipes",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

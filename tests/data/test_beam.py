@@ -16,7 +16,7 @@ from refusals import check_command_refusal, check_refusal
 from trainer import __main__ as commands
 from trainer.data.prepare import beam_pipeline, convert
 from trainer.data.prepare.beam_pipeline import ShardJob
-from trainer.data.prepare.convert import ConversionOptions
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError, DataError, StorageError
@@ -59,7 +59,7 @@ def prepare(folder, out, make_shards=None):
         make_shards(pickle.dumps(job), shards)
 
     with open_folder() as source:
-        plan = convert.plan_conversion(source, OPTIONS)
+        plan = plan_conversion(source, OPTIONS)
         arguments = source, plan, OPTIONS, locate(out), METADATA, lambda progress: None, Part()
         return convert.convert_part(*arguments, make if make_shards else None)
 

@@ -29,6 +29,7 @@ from refusals import check_refusal
 
 from trainer.data.loading import load
 from trainer.data.prepare import convert
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.decoder_pool import DecoderPool
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.pixels import Target
@@ -331,9 +332,9 @@ def read_csv_rows(folder, rows):
 
 
 def convert_source(source_name, out, num_processes=1, on_progress=lambda progress: None, image_root=None, **options):
-    options = convert.ConversionOptions(num_processes=num_processes, **options)
+    options = ConversionOptions(num_processes=num_processes, **options)
     with open_source(str(source_name), SourceOptions(image_root=image_root)) as source:
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         return convert.convert(source, plan, options, locate(str(out)), METADATA, on_progress)
 
 

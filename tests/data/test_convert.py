@@ -16,7 +16,7 @@ from trainer import __main__ as commands
 from trainer.cli import progress
 from trainer.data.loading import load
 from trainer.data.prepare import convert
-from trainer.data.prepare.convert import ConversionOptions
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.sources import open_source
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
@@ -45,7 +45,7 @@ def folder(tmp_path):
 def convert_folder(folder, out, on_progress=lambda progress: None, **options):
     options = ConversionOptions(**({"num_processes": 1} | options))
     with open_source(str(folder)) as source:
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         return convert.convert(source, plan, options, locate(str(out)), METADATA, on_progress)
 
 

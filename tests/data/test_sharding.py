@@ -22,7 +22,7 @@ from trainer.cli import filter_flags, shard_flags
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec, Shard
 from trainer.data.loading import load
 from trainer.data.prepare import convert, estimate, replica_watch, shard_commit
-from trainer.data.prepare.convert import ConversionOptions
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.shard_commit import REJECTED_NAME
 from trainer.data.prepare.sharding import MAX_SHARDS, Part, shard_bounds
 from trainer.data.prepare.sources import open_source
@@ -53,7 +53,7 @@ def folder(tmp_path):
 def prepare(folder, out, part=None, on_progress=lambda progress: None, **options):
     options = ConversionOptions(**({"num_processes": 1, "num_shards": NUM_SHARDS} | options))
     with open_source(str(folder)) as source:
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         return convert.convert_part(source, plan, options, locate(str(out)), METADATA, on_progress, part or Part())
 
 
@@ -262,7 +262,7 @@ def test_an_estimate_from_all_images_equals_the_dataset_and_writes_nothing(folde
     (folder / "cut.png").write_bytes((folder / "3.png").read_bytes()[:-40])
     options = ConversionOptions(image_size=(6, 6), min_side=4, num_processes=1, num_shards=NUM_SHARDS, max_bad_images=1)
     with open_source(str(folder)) as source:
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         result = estimate.estimate_conversion(source, plan, options)
     spec, progress = prepare(folder, tmp_path / "out", image_size=(6, 6), min_side=4, max_bad_images=1)
     assert result.num_sampled == result.num_images == NUM_IMAGES + 2 and result.images_per_sec > 0
@@ -281,7 +281,7 @@ def test_an_estimate_of_many_images_reads_a_random_sample(folder, monkeypatch):
     monkeypatch.setattr(estimate, "MAX_SAMPLED", 10)
     options = ConversionOptions(image_size=(6, 6), num_processes=1)
     with open_source(str(folder)) as source:
-        result = estimate.estimate_conversion(source, convert.plan_conversion(source, options), options)
+        result = estimate.estimate_conversion(source, plan_conversion(source, options), options)
     assert (result.num_images, result.num_sampled) == (NUM_IMAGES, 10)
     assert result.num_bytes == 4 * result.sample_bytes
 

@@ -8,7 +8,8 @@ from trainer.data.prepare.sharding import Part
 from trainer.errors import count_of, list_some
 
 if TYPE_CHECKING:
-    from trainer.data.prepare.convert import ConversionOptions, ConversionPlan, ConversionProgress
+    from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan
+    from trainer.data.prepare.convert import ConversionProgress
     from trainer.data.prepare.estimate import Estimate
 
 _MAX_LISTED_BAD_IMAGES = 10

@@ -25,8 +25,8 @@ from trainer.storage import locate, parse_path
 _logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from trainer.data.prepare.conversion_plan import ConversionPlan
-    from trainer.data.prepare.convert import ConversionOptions, PartConversion
+    from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan
+    from trainer.data.prepare.convert import PartConversion
 
 _USAGE = """Prepares a dataset from images, for training with --dataset=FOLDER.
 
@@ -129,7 +129,7 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prepares one source, or one per domain."""
     with quiet_import():
-        from trainer.data.prepare.convert import ConversionOptions
+        from trainer.data.prepare.conversion_plan import ConversionOptions
 
     options = ConversionOptions(
         image_size=parse_image_size(values.image_size),
@@ -217,7 +217,7 @@ def _prepare(
 def _plan(
     name: str, out: str, options: "ConversionOptions", values: absl_flags.FlagValues, stack: contextlib.ExitStack
 ) -> _PlannedDomain:
-    from trainer.data.prepare import convert
+    from trainer.data.prepare.conversion_plan import plan_conversion
 
     source_options = SourceOptions(
         image_root=values.image_root,
@@ -234,7 +234,7 @@ def _plan(
     _logger.info(f"{name} has {num_items} in {num_classes}.")
     for note in source.notes:
         _logger.warning(note)
-    plan = convert.plan_conversion(source, options)
+    plan = plan_conversion(source, options)
     _logger.info(messages.describe_plan(plan, options))
     return _PlannedDomain(name, out, source_options, open_source, source, plan)
 
@@ -247,6 +247,7 @@ def _convert(
     values: absl_flags.FlagValues,
 ) -> None:
     from trainer.data.prepare import convert
+    from trainer.data.prepare.conversion_plan import describe_options
     from trainer.data.prepare.estimate import estimate_conversion
 
     source, plan, out = domain.source, domain.plan, domain.out
@@ -260,7 +261,7 @@ def _convert(
         "attribution": "",
         "condition_names": source.condition_names,
         "options": {
-            **convert.describe_options(options, plan),
+            **describe_options(options, plan),
             **_stated_options(domain.source_options),
             **example_flags.stated_options(values),
         },

@@ -7,6 +7,7 @@ from pathlib import Path
 from trainer.data.dataset_spec import SPEC_NAME, read_dataset_spec
 from trainer.data.datasets import NAMES, describe, prepared_folder, root_source
 from trainer.data.prepare import convert
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.pixels import RESIZES
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import NO_LABELS
@@ -69,7 +70,7 @@ def read_compared_sets(
         if name in sizes:
             sets[label] = ComparedSet(name, resize_of(name) or "none")
         else:
-            options = convert.ConversionOptions(
+            options = ConversionOptions(
                 image_size=size, resize=resize, max_bad_images=max_bad_images, allows_constant=True
             )
             size = _convert(name, scratch / label, options)
@@ -110,12 +111,12 @@ def _check_sizes(sizes: dict[str, tuple[int, int]], image_size: tuple[int, int] 
             )
 
 
-def _convert(name: str, folder: Path, options: convert.ConversionOptions) -> tuple[int, int]:
+def _convert(name: str, folder: Path, options: ConversionOptions) -> tuple[int, int]:
     """Converts a source to a dataset in a folder. Returns the height and width of its images."""
     with open_source(name, SourceOptions(label_field=NO_LABELS)) as source:
         for note in source.notes:
             _logger.warning(note)
-        plan = convert.plan_conversion(source, options)
+        plan = plan_conversion(source, options)
         metadata = {"name": folder.name, "source": name, "license": "", "attribution": ""}
         spec, progress = convert.convert(source, plan, options, locate(folder), metadata, lambda progress: None)
     for image, problem in progress.bad_images:

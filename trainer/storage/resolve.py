@@ -12,18 +12,6 @@ from trainer.storage.base import SCHEME, Location
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
 
-__all__ = [
-    "cache_folder",
-    "has_bucket",
-    "is_remote",
-    "local_path",
-    "locate",
-    "parse_path",
-    "place_of",
-    "resolve_mount",
-    "without_mount",
-]
-
 _MOUNT = "/gcs/"
 _MAX_BYTES = 4000
 """Maximum length of a path. Linux allows 4,096 bytes, to which the names of files in a folder are added."""

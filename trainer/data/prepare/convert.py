@@ -16,12 +16,7 @@ import numpy as np
 import PIL
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
-from trainer.data.prepare.conversion_plan import (
-    ConversionOptions,
-    ConversionPlan,
-    describe_options,
-    plan_conversion,
-)
+from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan
 from trainer.data.prepare.examples import EncodedExample, encode_examples
 from trainer.data.prepare.pixels import CONVERSION_VERSION
 from trainer.data.prepare.replica_watch import replica_folder
@@ -33,19 +28,6 @@ from trainer.data.tfrecord_writer import ShardWriter
 from trainer.errors import ConfigError, DataError, count_of
 from trainer.storage import Location, check_new_file, scratch_folder
 from trainer.storage.lease import hold
-
-__all__ = [
-    "ConversionOptions",
-    "ConversionPlan",
-    "ConversionProgress",
-    "PartConversion",
-    "check_is_new",
-    "conversion_fingerprint",
-    "convert",
-    "convert_part",
-    "describe_options",
-    "plan_conversion",
-]
 
 _DARK = 64  # 14 of 16 bits
 
