@@ -35,7 +35,7 @@ from benchmarks.inception_graph import IMAGE_SIZE, Constant, InceptionGraph, ran
 from trainer.cli import app
 from trainer.errors import TrainerError
 from trainer.metrics import inception_weights
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import without_tf32
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_network import InceptionNetwork

@@ -16,7 +16,7 @@ from trainer import task
 from trainer.cloud.emulator.replicas import free_ports
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ExitCode
-from trainer.training.precision import supports_bfloat16
+from trainer.training.processors import supports_bfloat16
 
 FLAGS = [
     *("--recipe=vanilla", f"--architecture_options={json.dumps(TINY_MLP)}", "--jit_compile=off"),

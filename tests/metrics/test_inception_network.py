@@ -17,7 +17,7 @@ from benchmarks.inception_graph import GraphBuilder, InceptionGraph, equal_const
 from benchmarks.inception_parity import torch_names
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.metrics import inception_weights
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import without_tf32
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_network import InceptionNetwork
 from trainer.metrics.inception_weights import GRAPH_NAME

@@ -15,7 +15,7 @@ from trainer.data.tfrecord_writer import write_prepared
 from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.storage import locate
-from trainer.training import configure as configuring, gpu_memory
+from trainer.training import configure as configuring, processors
 from trainer.training.configure import configure, create_context
 from trainer.training.distributed.cluster import parse_cluster
 from trainer.training.run_state import shared_fingerprint
@@ -321,7 +321,7 @@ def test_the_driver_states_the_memory_of_the_smallest_gpu(monkeypatch, driver, e
         return driver
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    assert gpu_memory.gpu_memory_gib() == expected
+    assert processors.gpu_memory_gib() == expected
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(photos, tmp_path, capsys, monkeypatch):

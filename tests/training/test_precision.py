@@ -22,7 +22,7 @@ from trainer.models.registry import MODELS
 from trainer.models.validation import has_convolutions
 from trainer.networks.registry import get as get_architecture
 from trainer.storage import RunDirectory
-from trainer.training import complete_config, precision, run as training_run
+from trainer.training import complete_config, processors, run as training_run
 from trainer.training.checkpoint.manifest import MANIFEST
 from trainer.training.complete_config import with_machine_settings
 from trainer.training.distributed.cluster import parse_cluster
@@ -49,7 +49,7 @@ def machine(monkeypatch, tmp_path):
             monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
         if cpuinfo is not None:
             (tmp_path / "cpuinfo").write_bytes(cpuinfo.encode("latin-1"))
-        return precision.supports_bfloat16(tmp_path / "cpuinfo")
+        return processors.supports_bfloat16(tmp_path / "cpuinfo")
 
     return supports
 

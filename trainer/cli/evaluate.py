@@ -164,7 +164,7 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
         from trainer.data.loading import load_training_data
         from trainer.environment import Environment
         from trainer.training.complete_config import with_machine_settings
-        from trainer.training.stored_images import StoredImages
+        from trainer.training.metric_suite import StoredImages
 
     config = TrainConfig(**config_flags.parsed_settings(values))
     suites = [name for name in SUITES.names() if SUITES[name].measures is MeasuredImages.GENERATED]

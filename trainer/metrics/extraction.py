@@ -3,6 +3,7 @@
 Shapes: `N` rows in all, `B` = `BLOCK_SIZE` rows of a block, `R` replicas.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import heartbeat
-from trainer.metrics.float32 import without_tf32
 
 BLOCK_SIZE = 50
 """Rows that a replica computes at a time. Another number would change the rounding of all metrics."""
@@ -102,6 +102,21 @@ class ReplicatedFunction:
         if spans_machines(self._strategy):
             return results[0].numpy()
         return np.concatenate([result.numpy() for result in results])
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Turns TensorFloat-32 off in the context, and restores the setting at its end.
+
+    TensorFloat-32 has a mantissa of 10 bits, which changes features in the fourth digit. Kernels read the setting when
+    they run. So the context must contain the calls of a `tf.function`, not only its tracing.
+    """
+    is_enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(is_enabled)
 
 
 def blocks_of(*arrays: np.ndarray) -> Iterator[Block]:

@@ -10,8 +10,8 @@ import os
 
 import tensorflow as tf
 
+from trainer.metrics.extraction import without_tf32
 from trainer.metrics.extractor import as_rgb
-from trainer.metrics.float32 import without_tf32
 from trainer.metrics.frozen_graph import FrozenGraph, FrozenNetwork
 from trainer.metrics.inception_weights import read_graph
 from trainer.storage import local_path

@@ -30,7 +30,7 @@ from trainer.models.translator import ImageTranslator
 from trainer.models.validation import has_convolutions
 from trainer.models.weight_limit import without_weights
 from trainer.registry import check_known, is_from_package
-from trainer.training.precision import supports_bfloat16
+from trainer.training.processors import supports_bfloat16
 from trainer.training.schedules import Ramp, ScheduleLike
 
 _INPUT_CHANNELS = "input_channels"

@@ -10,8 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.metrics.extraction import BLOCK_SIZE, Block, ReplicatedFunction, blocks_of
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import BLOCK_SIZE, Block, ReplicatedFunction, blocks_of, without_tf32
 from trainer.networks.layers import separate_batch
 from trainer.training.rng import StepRng, seed_states
 

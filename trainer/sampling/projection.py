@@ -17,7 +17,7 @@ from trainer.data.prepare.decoding import MAX_FILE_BYTES, decode as decode_file
 from trainer.data.prepare.pixels import Target
 from trainer.errors import ConfigError, DataError
 from trainer.image_io import png, tile_with_captions
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import without_tf32
 from trainer.metrics.photos_network import PhotosNetwork
 from trainer.models import GAN, ImageTranslator
 from trainer.models.sampler import as_bytes

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from trainer.config.choices import ModelFormat
 from trainer.errors import ConfigError, NetworkError, TrainerError
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import without_tf32
 from trainer.models import GAN, ImageTranslator, StyleGAN2
 from trainer.models.network_inputs import find_label_input
 from trainer.networks.layers.cpu_kernels.convolutions import general_kernels

@@ -20,7 +20,7 @@ from trainer.data.prepare.decoding import decode
 from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError, StorageError, count_of, quote
 from trainer.image_io import place_on_white, png
-from trainer.metrics.float32 import without_tf32
+from trainer.metrics.extraction import without_tf32
 from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.registry import check_known
 from trainer.serving import saved_model

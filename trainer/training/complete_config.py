@@ -35,7 +35,7 @@ from trainer.metrics import inception_weights
 from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts
 from trainer.storage import parse_path, place_of, resolve_mount
-from trainer.training.precision import supports_bfloat16
+from trainer.training.processors import supports_bfloat16
 from trainer.training.run_state import with_initial_weights
 from trainer.training.transfer import with_stored_source
 

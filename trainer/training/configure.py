@@ -16,7 +16,7 @@ from trainer.logging import log_fields
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG
 from trainer.training.complete_config import resolve
-from trainer.training.gpu_memory import gpu_memory_gib
+from trainer.training.processors import gpu_memory_gib
 from trainer.training.run_summary import describe_choices
 from trainer.training.stored_run import stored_config
 

@@ -1,7 +1,9 @@
-"""The metric suite of a run, made from its config and data."""
+"""The metric suite of a run, made from its config and data, and the images of a dataset in place of a model."""
 
 import logging
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
 from trainer import metrics
@@ -10,7 +12,7 @@ from trainer.config.suites import SUITES
 from trainer.data import datasets
 from trainer.data.loading import TrainingData
 from trainer.errors import ConfigError
-from trainer.metrics.extraction import BLOCK_SIZE
+from trainer.metrics.extraction import BLOCK_SIZE, ReplicatedFunction
 from trainer.metrics.extractor import Extractor
 from trainer.metrics.real_statistics import RealImages
 from trainer.metrics.suite import Suite
@@ -70,3 +72,25 @@ def statistics_folders(dataset: str) -> list[Location]:
         if not folders:
             _logger.warning(f"The statistics of real images are not stored: {error}")
     return folders
+
+
+class StoredImages:
+    """The first images of a dataset, with the methods of a model that metric suites use.
+
+    Args:
+        data: Dataset with the images.
+    """
+
+    def __init__(self, data: TrainingData):
+        self._data = data
+
+    def sample(self, num_images: int) -> tuple[np.ndarray, None]:
+        """Returns the first images, uint8 [num_images, H, W, C], and no labels."""
+        return self._data.real_images(num_images)[-1], None  # of pairs, the images without their inputs
+
+    def sample_features(
+        self, num_images: int, function: Callable[[tf.Tensor], Iterable[tf.Tensor]]
+    ) -> tuple[tuple[np.ndarray, ...], None]:
+        """Returns the outputs [num_images, ...] of a function of images uint8 [B, H, W, C], and no labels."""
+        blocks = self._data.image_blocks(num_images, BLOCK_SIZE)
+        return ReplicatedFunction(function)((block,) for block in blocks), None

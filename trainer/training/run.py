@@ -34,7 +34,7 @@ from trainer.training.checkpoint.state_file import load
 from trainer.training.complete_config import with_run_settings
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
-from trainer.training.precision import supports_bfloat16
+from trainer.training.processors import supports_bfloat16
 from trainer.training.run_end import COLLAPSE, EVALUATION
 from trainer.training.run_state import (
     check_machine,

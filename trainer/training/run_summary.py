@@ -14,7 +14,7 @@ from trainer.data.datasets import DatasetInfo
 from trainer.errors import count_of
 from trainer.metrics.log_names import own_name
 from trainer.storage.run_directory import read_metrics
-from trainer.training.gpu_memory import gpu_memory_gib
+from trainer.training.processors import gpu_memory_gib
 
 _MAX_COLUMN = 40
 """Largest width of the column with settings and values. Longer ones move their reason to the right."""
