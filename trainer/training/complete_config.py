@@ -9,7 +9,7 @@ The functions are called in this order, because each of them needs more than tho
 | `dataset`, `dataset_b` of a run that resumes | `with_stored_datasets` | stored run |
 | `num_chunks`, `metrics`, `num_metric_samples` | `with_machine_settings` | memory and devices of this machine |
 | `init_from` of a run that resumes | `with_stored_source` in `transfer.py` | stored run |
-| `init_from` with the step of its checkpoint | `with_initial_weights` in `run_state.py` | the other run |
+| `init_from` with the step of its checkpoint | `with_initial_weights` in `transfer.py` | the other run |
 | `precision`, `jit_compile` | `with_compute_settings` in `trainer.models` | networks, processors of all machines |
 
 A run that resumes takes the settings that depend on the machine or on the processors from its stored config.
@@ -36,8 +36,7 @@ from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts
 from trainer.storage import parse_path, place_of, resolve_mount
 from trainer.training.processors import supports_bfloat16
-from trainer.training.run_state import with_initial_weights
-from trainer.training.transfer import with_stored_source
+from trainer.training.transfer import with_initial_weights, with_stored_source
 
 _logger = logging.getLogger(__name__)
 

@@ -44,8 +44,6 @@ from trainer.training.run_state import (
     model_card,
     resumed_history,
     shared_fingerprint,
-    source_fingerprint,
-    with_initial_weights,
 )
 from trainer.training.run_summary import describe_change, describe_saved, describe_start, describe_transfer, facts
 from trainer.training.stored_run import StoredRun, config_document, monitor_of, stored_run
@@ -83,7 +81,7 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         if stored is not None and manifest is not None and is_complete(config, directory, environment, manifest):
             delete_leftovers(directory, stored, manifest.step)
             return
-        config, weights = with_initial_weights(config, stored, manifest)
+        config, weights = transfer.with_initial_weights(config, stored, manifest)
         run = Run(config, directory, environment, stored, manifest, weights)
         with run.cluster_failures_abort():
             run.prepare()
@@ -149,7 +147,7 @@ class Run:
         self._fingerprints = dict(self._data.fingerprints)
         if self._extractor is not None:
             self._fingerprints[f"{self._extractor.name}_weights"] = self._extractor.sha256
-        self._fingerprints |= source_fingerprint(self._weights, self._manifest)
+        self._fingerprints |= transfer.source_fingerprint(self._weights, self._manifest)
         info = self._data.info
         self._history = resumed_history(config, self._stored, self._manifest, self._fingerprints)
         check_batch(config.global_batch_size, self._data.max_batch_size, self._strategy.num_replicas_in_sync)

@@ -8,20 +8,18 @@ from collections.abc import Mapping
 from trainer.config import TrainConfig
 from trainer.config.choices import ModelFormat, Resume
 from trainer.environment import Environment
-from trainer.errors import CheckpointError, ConfigError, StorageError, quote
+from trainer.errors import CheckpointError, ConfigError, StorageError
 from trainer.models import GAN
 from trainer.report.model_card import MODEL_CARD, card_files
 from trainer.serving import saved_model
 from trainer.storage import RunDirectory
 from trainer.storage.local import LocalLocation
-from trainer.training import transfer
 from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 from trainer.training.run_end import describe_changes, describe_end, is_finished
 from trainer.training.stored_run import StoredRun, monitor_of
-from trainer.training.transfer import InitialWeights
 
 _logger = logging.getLogger(__name__)
 
@@ -93,53 +91,6 @@ def check_resumable(
         )
     # `restore` hashes the files again right before it reads them, because loading the data in between may take minutes.
     return checkpoints.find()[0]
-
-
-def with_initial_weights(
-    config: TrainConfig, stored: StoredRun | None = None, manifest: CheckpointManifest | None = None
-) -> tuple[TrainConfig, InitialWeights | None]:
-    """Reads the weights of the other run with which a new run begins.
-
-    Args:
-        config: Resolved config.
-        stored: Stored config and history of the run. None: a new run, or one that is only planned.
-        manifest: Manifest that `check_resumable` returned. If the run has a checkpoint, nothing is read.
-
-    Returns:
-        The config, in which `init_from` has the step of the checkpoint, and the weights; None if the run has a
-        checkpoint or begins with random weights.
-
-    Raises:
-        CheckpointError: If the other run has no such checkpoint, or another one than when the run was started.
-        ConfigError: If the other run has another kind of networks.
-        StorageError: If the other run cannot be read.
-    """
-    if manifest is not None or config.init_from is None:
-        return config, None
-    weights = transfer.read(config.init_from)
-    transfer.check_same_kind(weights, config)
-    if stored is not None and not config.allow_config_change:
-        recorded = stored.history.after(0).get(transfer.FINGERPRINT, weights.sha256)
-        if recorded != weights.sha256:
-            raise CheckpointError(
-                f"init_from={weights.source} has other weights than when the run in job_dir={config.job_dir} was "
-                f"started: their SHA-256 was {quote(recorded)} and is {weights.sha256}; restore them, use another "
-                "job_dir, or pass --allow_config_change."
-            )
-    return config.override(init_from=weights.source), weights
-
-
-def source_fingerprint(weights: InitialWeights | None, manifest: CheckpointManifest | None) -> dict[str, str]:
-    """Returns the fingerprint of the weights that a run began with, by its name; empty if they were random.
-
-    Args:
-        weights: Weights that were just read; None for a run that has a checkpoint.
-        manifest: Manifest of that checkpoint.
-    """
-    if weights is not None:
-        return {transfer.FINGERPRINT: weights.sha256}
-    stored = {} if manifest is None else manifest.fingerprints
-    return {name: value for name, value in stored.items() if name == transfer.FINGERPRINT}
 
 
 def resumed_history(

@@ -15,8 +15,9 @@ from trainer.errors import CheckpointError, ConfigError, TrainerError, quote
 from trainer.storage import RunDirectory, locate
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
+from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import EMA_PREFIX, is_reserved, open_checkpoint
-from trainer.training.stored_run import select, stored_run
+from trainer.training.stored_run import StoredRun, select, stored_run
 
 FINGERPRINT = "init_from"
 """Name of the fingerprint of the weights with which a run began."""
@@ -92,19 +93,51 @@ def with_stored_source(config: TrainConfig, stored: TrainConfig | None) -> Train
     return config.override(init_from=stored.init_from) if is_same else config
 
 
-def check_same_kind(weights: InitialWeights, config: TrainConfig) -> None:
-    """Checks that the networks of a run have the same meaning as those of the run that begins with their weights.
+def with_initial_weights(
+    config: TrainConfig, stored: StoredRun | None = None, manifest: CheckpointManifest | None = None
+) -> tuple[TrainConfig, InitialWeights | None]:
+    """Reads the weights of the other run with which a new run begins.
+
+    Args:
+        config: Resolved config.
+        stored: Stored config and history of the run. None: a new run, or one that is only planned.
+        manifest: Manifest that `check_resumable` returned. If the run has a checkpoint, nothing is read.
+
+    Returns:
+        The config, in which `init_from` has the step of the checkpoint, and the weights; None if the run has a
+        checkpoint or begins with random weights.
 
     Raises:
-        ConfigError: If a setting differs that gives the weights their meaning.
+        CheckpointError: If the other run has no such checkpoint, or another one than when the run was started.
+        ConfigError: If the other run has another kind of networks.
+        StorageError: If the other run cannot be read.
     """
-    for name in _SAME_MEANING if weights.config is not None else ():
-        expected, received = getattr(weights.config, name), getattr(config, name)
-        if expected != received:
-            raise ConfigError(
-                f"init_from={weights.source} is a run with {name}={quote(expected)}, not {name}={quote(received)}; set "
-                f"the same {name}, choose another run, or omit init_from."
+    if manifest is not None or config.init_from is None:
+        return config, None
+    weights = read(config.init_from)
+    _check_same_kind(weights, config)
+    if stored is not None and not config.allow_config_change:
+        recorded = stored.history.after(0).get(FINGERPRINT, weights.sha256)
+        if recorded != weights.sha256:
+            raise CheckpointError(
+                f"init_from={weights.source} has other weights than when the run in job_dir={config.job_dir} was "
+                f"started: their SHA-256 was {quote(recorded)} and is {weights.sha256}; restore them, use another "
+                "job_dir, or pass --allow_config_change."
             )
+    return config.override(init_from=weights.source), weights
+
+
+def source_fingerprint(weights: InitialWeights | None, manifest: CheckpointManifest | None) -> dict[str, str]:
+    """Returns the fingerprint of the weights that a run began with, by its name; empty if they were random.
+
+    Args:
+        weights: Weights that were just read; None for a run that has a checkpoint.
+        manifest: Manifest of that checkpoint.
+    """
+    if weights is not None:
+        return {FINGERPRINT: weights.sha256}
+    stored = {} if manifest is None else manifest.fingerprints
+    return {name: value for name, value in stored.items() if name == FINGERPRINT}
 
 
 def explain_shapes(weights: InitialWeights, config: TrainConfig, info: DatasetInfo, *, has_labels: bool) -> str:
@@ -142,6 +175,21 @@ def explain_shapes(weights: InitialWeights, config: TrainConfig, info: DatasetIn
                 "init_from"
             )
     return GENERAL_ADVICE
+
+
+def _check_same_kind(weights: InitialWeights, config: TrainConfig) -> None:
+    """Checks that the networks of a run have the same meaning as those of the run that begins with their weights.
+
+    Raises:
+        ConfigError: If a setting differs that gives the weights their meaning.
+    """
+    for name in _SAME_MEANING if weights.config is not None else ():
+        expected, received = getattr(weights.config, name), getattr(config, name)
+        if expected != received:
+            raise ConfigError(
+                f"init_from={weights.source} is a run with {name}={quote(expected)}, not {name}={quote(received)}; set "
+                f"the same {name}, choose another run, or omit init_from."
+            )
 
 
 def _needs_best(run: SourceRun, config: TrainConfig) -> bool:
