@@ -119,8 +119,13 @@ def test_a_tuning_job_may_name_exactly_the_reported_metrics(digits):
     images, labels = digits.images[:1000], digits.labels[:1000]
     stacked_suite = metrics.get("stacked")(np.repeat(images, 3, axis=-1), num_samples=1000)
     suite = metrics.get("digits")(images, num_samples=1000)
-    digits_names = {*suite.evaluate(images, labels), *suite.evaluate(images, labels, labels_are_codes=True)}
-    stacked_names = {*stacked_suite.evaluate(np.repeat(images, 3, axis=-1), labels)}
+    outputs = suite.classifier.extract(images)
+    digits_names = {
+        *suite.evaluate_features(*outputs, labels),
+        *suite.evaluate_features(*outputs, labels, labels_are_codes=True),
+    }
+    stacked_outputs = stacked_suite.extract_block(np.repeat(images, 3, axis=-1))
+    stacked_names = {*stacked_suite.evaluate_features(*map(np.asarray, stacked_outputs), labels)}
     cycle_names = {*metrics.get("cycle")(images, images).real_vs_real()}
     paired_names = {*metrics.get("paired")(images, images).real_vs_real()}
     names_of = {"digits": digits_names, "stacked": stacked_names, "cycle": cycle_names, "paired": paired_names}

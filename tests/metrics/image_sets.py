@@ -1,9 +1,9 @@
-"""A tiny extractor, and real images that it reads, for the tests of image metrics."""
+"""A tiny extractor, real images that it reads, and models with fixed samples, for the tests of metrics."""
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.metrics.extraction import blocks_of
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 from trainer.metrics.real_statistics import RealImages
 
 NUM_FEATURES = 12
@@ -44,3 +44,14 @@ class Generator:
     def sample_features(self, num_images, function):
         outputs = function(tf.constant(self.images[:num_images]))
         return tuple(output.numpy() for output in outputs), None
+
+
+class Model:
+    """A model whose samples are fixed images and labels."""
+
+    def __init__(self, images, labels=None):
+        self.images, self.labels = images, labels
+
+    def sample_features(self, num_images, function):
+        labels = None if self.labels is None else self.labels[:num_images]
+        return ReplicatedFunction(function)(blocks_of(self.images[:num_images])), labels

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_sets import Model
 
 from trainer import metrics
 from trainer.data.loading import load
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
-from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_images_that_are_not_used_are_not_kept():
 
 
 def test_real_digits_have_the_best_values_against_themselves(digits, suite):
-    values = suite.evaluate(digits.images[:1000], digits.labels[:1000])
+    values = suite.measure(Model(digits.images[:1000], digits.labels[:1000]))
     assert list(values) == [
         *("frechet_digits_1k", "kid_digits_1k", "precision_digits_1k", "recall_digits_1k"),
         *("density_digits_1k", "coverage_digits_1k", "conditional_accuracy"),
@@ -123,7 +123,7 @@ def test_real_digits_have_the_best_values_against_themselves(digits, suite):
 
 def test_noise_is_far_and_other_real_digits_are_near(digits, suite):
     rng = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8)
-    far, near = suite.evaluate(rng), suite.evaluate(digits.images[2000:3000])
+    far, near = suite.measure(Model(rng)), suite.measure(Model(digits.images[2000:3000]))
     assert far["frechet_digits_1k"] > 100 > 1 > near["frechet_digits_1k"]
     assert far["kid_digits_1k"] > 100 > 0.01 > near["kid_digits_1k"]
     assert far["precision_digits_1k"] == far["coverage_digits_1k"] == 0.0
@@ -132,7 +132,7 @@ def test_noise_is_far_and_other_real_digits_are_near(digits, suite):
 
 def test_fakes_of_one_digit_are_precise_and_cover_a_tenth(digits):
     suite = DigitsMetrics(digits.images, num_samples=500)
-    values = suite.evaluate(digits.images[digits.labels == 3], np.full(500, 3))
+    values = suite.measure(Model(digits.images[digits.labels == 3], np.full(500, 3)))
     assert values["precision_digits_500"] > 0.9
     assert values["recall_digits_500"] < 0.2
     assert values["coverage_digits_500"] < 0.2
@@ -142,18 +142,18 @@ def test_fakes_of_one_digit_are_precise_and_cover_a_tenth(digits):
 def test_wrong_labels_lower_only_the_conditional_accuracy(digits, suite):
     images, labels = digits.images[:1000], digits.labels[:1000].copy()
     labels[:250] = (labels[:250] + 1) % 10
-    right, wrong = suite.evaluate(images, digits.labels[:1000]), suite.evaluate(images, labels)
+    right, wrong = suite.measure(Model(images, digits.labels[:1000])), suite.measure(Model(images, labels))
     assert right.pop("conditional_accuracy") - wrong.pop("conditional_accuracy") == pytest.approx(0.25, abs=0.01)
     assert right == wrong
-    assert "conditional_accuracy" not in suite.evaluate(images)
+    assert "conditional_accuracy" not in suite.measure(Model(images))
 
 
 def test_real_vs_real_compares_the_odd_images_with_the_even_ones(digits, suite):
     real_vs_real = suite.real_vs_real()
-    halves = DigitsMetrics(digits.images[:1000:2], num_samples=500).evaluate(digits.images[1:1000:2])
+    halves = DigitsMetrics(digits.images[:1000:2], num_samples=500).measure(Model(digits.images[1:1000:2]))
     assert list(real_vs_real.values()) == pytest.approx(list(halves.values()), rel=1e-3, abs=1e-5)
     assert list(real_vs_real) == [
-        name for name in suite.evaluate(digits.images[:1000]) if name != "conditional_accuracy"
+        name for name in suite.measure(Model(digits.images[:1000])) if name != "conditional_accuracy"
     ]
     assert 0 < real_vs_real["frechet_digits_1k"] < 2
 
@@ -161,12 +161,12 @@ def test_real_vs_real_compares_the_odd_images_with_the_even_ones(digits, suite):
 def test_real_features_are_computed_once_of_the_first_images(digits, monkeypatch):
     suite = DigitsMetrics(digits.images, num_samples=20)
     assert "_real" not in vars(suite)
-    suite.evaluate(digits.images[:20])
+    suite.measure(Model(digits.images))
     real = suite._real
     assert real.features.shape == (20, 64)
     np.testing.assert_allclose(real.features, suite.classifier(digits.images[:20])[0], atol=1e-4)
-    monkeypatch.setattr(suite, "_extract", lambda images: (np.ones((20, 64)), np.ones((20, 10))))
-    suite.evaluate(digits.images[:20])
+    monkeypatch.setattr("trainer.metrics.digits.ReplicatedFunction", None)
+    suite.measure(Model(digits.images))
     assert suite._real is real
 
 
@@ -175,40 +175,19 @@ def test_a_name_states_the_number_of_samples(digits, num_samples, end):
     assert DigitsMetrics(digits.images, num_samples).protocol == end
 
 
-class Model:
-    """A model that returns real digits and labels."""
-
-    def __init__(self, images, labels):
-        self.images, self.labels = images, labels
-
-    def sample(self, num_images):
-        return self.images[:num_images], None if self.labels is None else self.labels[:num_images]
-
-    def sample_features(self, num_images, function):
-        images, labels = self.sample(num_images)
-        return ReplicatedFunction(function)(blocks_of(images)), labels
-
-
-def test_measuring_a_model_evaluates_the_stated_number_of_samples(digits, suite):
-    for labels in (digits.labels, None):
-        model = Model(digits.images, labels)
-        assert suite.measure(model) == suite.evaluate(*model.sample(1000))
-
-
 def test_codes_are_measured_under_their_best_matching(digits, suite):
     model = Model(digits.images, (digits.labels + 3) % 10)
     assert suite.measure(model)["conditional_accuracy"] < 0.02
     model.labels_are_codes = True
     values = suite.measure(model)
-    assert values["code_accuracy"] == suite.evaluate(*Model(digits.images, digits.labels).sample(1000)).pop(
-        "conditional_accuracy"
-    )
+    assert values["code_accuracy"] == suite.measure(Model(digits.images, digits.labels))["conditional_accuracy"]
     assert "conditional_accuracy" not in values
 
 
 def test_padding_does_not_change_what_is_measured(digits, suite):
     padded = np.pad(digits.images[:2000], ((0, 0), (2, 2), (2, 2), (0, 0)))
-    assert DigitsMetrics(padded, num_samples=1000).evaluate(padded[1000:]) == suite.evaluate(digits.images[1000:2000])
+    values = DigitsMetrics(padded, num_samples=1000).measure(Model(padded[1000:]))
+    assert values == suite.measure(Model(digits.images[1000:2000]))
 
 
 def test_a_margin_that_is_not_empty_is_not_cut(digits):

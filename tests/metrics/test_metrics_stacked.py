@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from image_sets import Model
 
 from trainer import metrics
 from trainer.data.loading import Arrays, load
@@ -31,8 +32,13 @@ def suite(real):
     return StackedMetrics(real.images, num_samples=250)
 
 
+def extract(suite, images):
+    """Returns the features and logits of each image."""
+    return ReplicatedFunction(suite.extract_block)(blocks_of(images))
+
+
 def test_real_images_show_their_modes(real, suite):
-    values = suite.evaluate(real.images[:250], real.labels[:250])
+    values = suite.measure(Model(real.images[:250], real.labels[:250]))
     assert list(values) == [
         *("num_modes_stacked_250", "kl_stacked_250", "frechet_stacked_250"),
         "conditional_accuracy",
@@ -49,14 +55,14 @@ def test_the_mode_is_100_red_and_10_green_and_blue(digits, suite):
     images = np.stack(
         [np.stack([digit[label // 100], digit[label // 10 % 10], digit[label % 10]], -1) for label in range(0, 1000, 4)]
     )
-    values = suite.evaluate(images, np.arange(0, 1000, 4))
+    values = suite.measure(Model(images, np.arange(0, 1000, 4)))
     assert values["num_modes_stacked_250"] == 250
     assert values["conditional_accuracy"] == 1.0
 
 
 def test_collapse_shows_in_modes_divergence_and_distance(real, suite):
     sevens = np.resize(np.flatnonzero(real.labels == 777), 250)
-    whole, collapsed = suite.evaluate(real.images[-250:]), suite.evaluate(real.images[sevens])
+    whole, collapsed = suite.measure(Model(real.images[-250:])), suite.measure(Model(real.images[sevens]))
     assert collapsed["num_modes_stacked_250"] <= 3
     assert collapsed["kl_stacked_250"] == pytest.approx(np.log(10), rel=0.15)
     assert collapsed["frechet_stacked_250"] > 10 * whole["frechet_stacked_250"]
@@ -65,15 +71,15 @@ def test_collapse_shows_in_modes_divergence_and_distance(real, suite):
 def test_a_mode_is_missed_when_one_digit_of_it_is_wrong(real, suite):
     labels = real.labels[:250].copy()
     labels[:50] += np.where(labels[:50] % 10 == 9, -1, 1)
-    right, wrong = suite.evaluate(real.images[:250], real.labels[:250]), suite.evaluate(real.images[:250], labels)
+    right, wrong = suite.measure(Model(real.images, real.labels)), suite.measure(Model(real.images, labels))
     assert right.pop("conditional_accuracy") - wrong.pop("conditional_accuracy") == pytest.approx(0.2, abs=0.02)
     assert right == wrong
-    assert "conditional_accuracy" not in suite.evaluate(real.images[:250])
+    assert "conditional_accuracy" not in suite.measure(Model(real.images[:250]))
 
 
 def test_classifying_each_distinct_digit_once_gives_the_same_features(real, suite):
     images = np.concatenate([real.images[:100], real.images[:100]])
-    once, (features, logits) = StackedMetrics(images)._real, suite._extract(images)
+    once, (features, logits) = StackedMetrics(images)._real, extract(suite, images)
     assert len(once.digit_logits) == len({digit.tobytes() for digit in np.moveaxis(images, 3, 1).reshape(-1, 784)})
     assert len(once.digit_logits) <= 300 < logits.size / 10
     np.testing.assert_array_equal(once.modes, logits.argmax(2) @ [100, 10, 1])
@@ -82,9 +88,9 @@ def test_classifying_each_distinct_digit_once_gives_the_same_features(real, suit
 
 
 def test_the_values_are_those_of_the_parts(real, suite):
-    fake_features, fake_logits = suite._extract(real.images[-250:])
-    real_features, real_logits = suite._extract(real.images)
-    values = suite.evaluate(real.images[-250:])
+    fake_features, fake_logits = extract(suite, real.images[-250:])
+    real_features, real_logits = extract(suite, real.images)
+    values = suite.measure(Model(real.images[-250:]))
     modes = [logits.argmax(2) @ [100, 10, 1] for logits in (fake_logits, real_logits)]
     counts = [np.bincount(each, minlength=1000) for each in modes]
     assert values["kl_stacked_250"] == pytest.approx(mode_divergence(*counts))
@@ -95,34 +101,23 @@ def test_the_values_are_those_of_the_parts(real, suite):
 
 def test_real_vs_real_compares_the_last_real_images_with_the_others(real, suite):
     real_vs_real = suite.real_vs_real()
-    expected = StackedMetrics(real.images[:-250], num_samples=250).evaluate(real.images[-250:])
+    expected = StackedMetrics(real.images[:-250], num_samples=250).measure(Model(real.images[-250:]))
     assert list(real_vs_real) == list(expected)
     assert list(real_vs_real.values()) == pytest.approx(list(expected.values()), rel=1e-3)
     few = StackedMetrics(real.images[:400], num_samples=250).real_vs_real()
-    halves = StackedMetrics(real.images[:200], num_samples=200).evaluate(real.images[200:400])
+    halves = StackedMetrics(real.images[:200], num_samples=200).measure(Model(real.images[200:400]))
     assert list(few.values()) == pytest.approx(list(halves.values()), rel=1e-3)
 
 
 def test_padding_does_not_change_what_is_measured(real, suite):
     padded = np.pad(real.images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    values = StackedMetrics(padded, num_samples=250).evaluate(padded[-250:], real.labels[-250:])
-    assert values == suite.evaluate(real.images[-250:], real.labels[-250:])
-
-
-class Model:
-    """Shows real images."""
-
-    def __init__(self, data):
-        self.images, self.labels = data.images, data.labels
-
-    def sample_features(self, num_images, function):
-        return ReplicatedFunction(function)(blocks_of(self.images[:num_images])), self.labels[:num_images]
+    values = StackedMetrics(padded, num_samples=250).measure(Model(padded[-250:], real.labels[-250:]))
+    assert values == suite.measure(Model(real.images[-250:], real.labels[-250:]))
 
 
 def test_measuring_a_model_does_not_evaluate_codes(real, suite):
-    model = Model(real)
+    model = Model(real.images, real.labels)
     values = suite.measure(model)
-    assert values == suite.evaluate(real.images[:250], real.labels[:250])
     model.labels_are_codes = True
     del values["conditional_accuracy"]
     assert suite.measure(model) == values

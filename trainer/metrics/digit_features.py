@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.errors import DataError
 from trainer.metrics import protocol_of
 from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
-from trainer.metrics.extraction import ReplicatedFunction, blocks_of
-from trainer.metrics.suite import ImageSampler, Suite, check_num_fakes
+from trainer.metrics.suite import ImageSampler, Suite
 
 
 class DigitFeatureSuite(Suite):
@@ -35,7 +33,7 @@ class DigitFeatureSuite(Suite):
         Args:
             name: Name of the suite, which becomes part of the names of metrics.
             real_images: uint8 [N, H, W, C] in [0, 255].
-            num_samples: Number M of fake images that `evaluate` takes.
+            num_samples: Number M of fake images that `evaluate_features` takes.
         """
         self._real_images = np.asarray(real_images)
         self.num_samples, self.num_real_images = num_samples, len(self._real_images)
@@ -53,32 +51,11 @@ class DigitFeatureSuite(Suite):
                 samples are codes whose meaning the model learned by itself, not requested classes.
 
         Returns:
-            The metrics of `evaluate`.
+            The metrics of `evaluate_features`.
         """
         (features, logits), labels = model.sample_features(self.num_samples, self.extract_block)
         labels_are_codes = bool(getattr(model, "labels_are_codes", False))
         return self.evaluate_features(features, logits, labels, labels_are_codes=labels_are_codes)
-
-    def evaluate(
-        self, fake_images: np.ndarray, fake_labels: np.ndarray | None = None, *, labels_are_codes: bool = False
-    ) -> dict[str, float]:
-        """Compares fake images with the real ones.
-
-        Args:
-            fake_images: uint8 [M, H, W, C] in [0, 255], M = `num_samples`.
-            fake_labels: Integers [M], the class that was requested for each image, or `None`.
-            labels_are_codes: True if the labels are codes whose meaning the model learned by itself.
-
-        Returns:
-            The metrics of `evaluate_features`.
-
-        Raises:
-            DataError: If there are not `num_samples` images of the right shape, or not one label per image.
-        """
-        fake_images = np.asarray(fake_images)
-        self._check_fakes(fake_images, fake_labels)
-        features, logits = self._extract(fake_images)
-        return self.evaluate_features(features, logits, fake_labels, labels_are_codes=labels_are_codes)
 
     @abc.abstractmethod
     def evaluate_features(
@@ -104,24 +81,6 @@ class DigitFeatureSuite(Suite):
     def classifier(self) -> DigitsClassifier:
         """The classifier that extracts the features."""
         return DigitsClassifier()
-
-    def _check_fakes(self, fake_images: np.ndarray, fake_labels: np.ndarray | None) -> None:
-        if fake_images.ndim != 4:
-            raise DataError(f"fake images have shape {list(fake_images.shape)}, expected [M, H, W, C]; add the axes.")
-        check_num_fakes(len(fake_images), self.num_samples, self.protocol)
-        if fake_labels is not None and np.shape(fake_labels) != (self.num_samples,):
-            raise DataError(
-                f"fake_labels has shape {list(np.shape(fake_labels))}, expected [{self.num_samples}]; "
-                "give one label per image."
-            )
-
-    def _extract(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns features and logits [N, ...] of images [N, H, W, C]."""
-        return self._extract_blocks(blocks_of(images))
-
-    @functools.cached_property
-    def _extract_blocks(self) -> ReplicatedFunction:
-        return ReplicatedFunction(self.extract_block)
 
     def _without_padding(self, images: Any) -> Any:
         """Crops the padding of the real images from an array or tensor [N, H, W, C] of images of the same size."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 from trainer.errors import DataError
 from trainer.metrics.comparison import MIN_IMAGES, FeatureStatistics, compare, feature_statistics
 from trainer.metrics.digit_features import DigitFeatureSuite
+from trainer.metrics.extraction import ReplicatedFunction, blocks_of
 from trainer.metrics.modes import matched_accuracy
 
 
@@ -22,7 +23,7 @@ class DigitsMetrics(DigitFeatureSuite):
 
         Args:
             real_images: uint8 [N, H, W, C] in [0, 255]. The first `num_samples` are used, or all if there are fewer.
-            num_samples: Number M of fake images that `evaluate` takes, at least 6.
+            num_samples: Number M of fake images that `evaluate_features` takes, at least 6.
 
         Raises:
             DataError: If there are fewer than 12 real images or `num_samples` is too small.
@@ -79,7 +80,7 @@ class DigitsMetrics(DigitFeatureSuite):
         has half as many samples, the Frechet distance is about twice that of two full sets.
 
         Returns:
-            The metrics of `evaluate` under the same names, without the accuracies.
+            The metrics of `evaluate_features` under the same names, without the accuracies.
         """
         features = self._real.features
         return self._compare(
@@ -88,7 +89,8 @@ class DigitsMetrics(DigitFeatureSuite):
 
     @functools.cached_property
     def _real(self) -> FeatureStatistics:
-        return feature_statistics(self._extract(self._real_images)[0], "real_features")
+        features, _ = ReplicatedFunction(self.extract_block)(blocks_of(self._real_images))
+        return feature_statistics(features, "real_features")
 
     def _compare(self, real: FeatureStatistics, fake: FeatureStatistics) -> dict[str, float]:
         values = compare(real, fake)

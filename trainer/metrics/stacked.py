@@ -44,7 +44,7 @@ class StackedMetrics(DigitFeatureSuite):
         Args:
             real_images: uint8 [N, H, W, 3] in [0, 255], with a digit in each channel. All images are used for the
                 modes, and the first `num_samples`, or all if there are fewer, for the Frechet distance.
-            num_samples: Number M of fake images that `evaluate` takes, at least 2.
+            num_samples: Number M of fake images that `evaluate_features` takes, at least 2.
 
         Raises:
             DataError: If there are fewer than 4 real images, they have another shape, or `num_samples` is too small.
@@ -98,7 +98,7 @@ class StackedMetrics(DigitFeatureSuite):
         set. With fewer than twice `num_samples` real images, the distances are larger than those of a full fake set.
 
         Returns:
-            The metrics of `evaluate` under the same names, without `conditional_accuracy`.
+            The metrics of `evaluate_features` under the same names, without `conditional_accuracy`.
         """
         real, num_all = self._real, len(self._real_images)
         num_real = num_all - min(self.num_samples, num_all // 2)
