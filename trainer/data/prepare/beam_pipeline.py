@@ -21,9 +21,9 @@ from trainer.data.prepare.convert import (
     ConversionPlan,
     PartConversion,
     check_is_new,
-    conversion_fingerprint,
     plan_conversion,
 )
+from trainer.data.prepare.fingerprint import conversion_fingerprint
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import Source
 from trainer.errors import ConfigError, DataError, count_of, quote

@@ -68,6 +68,7 @@ class Source(abc.ABC):
         notes: Sentences about files that are skipped and about content that looks like a mistake.
         condition_names: Names of the conditions, if each class is a vector of conditions.
         has_files: Whether `read` returns the bytes of files, which `copy` can write.
+        content_digest: Digest of the content of all images. Empty: only reading every image can give it.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
     """
@@ -77,6 +78,7 @@ class Source(abc.ABC):
     notes: Sequence[str] = ()
     condition_names: tuple[str, ...] = ()
     has_files = False
+    content_digest: str = ""
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
 
@@ -120,7 +122,7 @@ class SelectedSource(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]):
         self._source, self._indices = source, indices
-        self.has_files = source.has_files
+        self.has_files, self.content_digest = source.has_files, source.content_digest
 
     def read(self, index: int) -> bytes | np.ndarray:
         return self._source.read(self._indices[index])

@@ -1,5 +1,6 @@
 """Base class of sources for files of records with encoded images, which are copied to one local file in one pass."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class RecordSource(OneFileSource):
             notes: Sentences for the user.
         """
         path = scratch / "members"
+        digest = hashlib.sha256()
         labels: list[Label] = []
         self._ranges = {}
         try:
@@ -59,12 +61,14 @@ class RecordSource(OneFileSource):
                         )
                     self._ranges[item] = file.tell(), len(content)
                     file.write(content)
+                    digest.update(content)
                     labels.append(label)
         except OSError as error:
             raise StorageError(f"{name} cannot be copied to {scratch} ({error.strerror}); free space there.") from error
         numbers, self.class_names = _number_labels(labels, class_names, name)
         self.items = [Item(item, int(number)) for item, number in zip(self._ranges, numbers, strict=True)]
         self.notes = [*notes, *describe_classes(self.class_names, len(labels))]
+        self.content_digest = digest.hexdigest()
         self._file = path.open("rb")
 
 
