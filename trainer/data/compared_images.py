@@ -41,7 +41,7 @@ def read_compared_sets(
     """Returns two sets of images as datasets with images of the same size.
 
     A dataset is used as it is. All other sources are converted as `prepare` does it, without classes, to the size of
-    the dataset or, if there is none, of the first image. Images of that size are not resampled.
+    the dataset or, if there is none, of most of the first images. Images of that size are not resampled.
 
     Args:
         images: Dataset, or source that `prepare` accepts: the images to measure.
