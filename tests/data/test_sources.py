@@ -17,10 +17,10 @@ from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.data.prepare.sources.base import natural_sort_key
 from trainer.data.prepare.sources.conditions import ConditionedSource
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
+from trainer.storage.natural_order import natural_sort_key
 
 
 def png(seed, size=(4, 4)):

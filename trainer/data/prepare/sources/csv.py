@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
-from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
 from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
+from trainer.storage.natural_order import natural_sort_key
 
 
 class ListedSource(FilesSource):

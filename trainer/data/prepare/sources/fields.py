@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.field_names import IMAGE_NAMES, LABEL_NAMES
-from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.splits import choose_splits, without_split
 from trainer.errors import ConfigError, DataError, count_of, list_some, quote
+from trainer.storage.natural_order import natural_sort_key
 
 _IMAGE_WORDS = (*IMAGE_NAMES, "arr_0")
 """Names of images, preferred among several arrays whose shape fits."""

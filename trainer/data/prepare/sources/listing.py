@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, SourceOptions
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
 from trainer.data.prepare.sources.tables import without_dots
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
 from trainer.errors import ConfigError, DataError, count_of, escape, list_some, quote
+from trainer.storage.natural_order import natural_sort_key
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 DATA_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".parquet", ".tfrecord", ".csv")

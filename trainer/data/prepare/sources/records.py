@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.prepare.sources.base import Item, OneFileSource, natural_sort_key
+from trainer.data.prepare.sources.base import Item, OneFileSource
 from trainer.data.prepare.sources.fields import as_classes
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.errors import DataError, StorageError, quote
+from trainer.storage.natural_order import natural_sort_key
 
 MAX_RECORDS = 2_000_000
 """Maximum number of images. Their names and labels are in memory."""
