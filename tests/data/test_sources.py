@@ -325,6 +325,22 @@ def test_tfds_images_are_used_as_stored(tfds):
         assert tfds.calls[-1] == ("train+test", "as stored") and len(source.class_names) == 1
 
 
+def test_a_split_of_tfds_is_stated_once(tfds):
+    options = SourceOptions(split=("train",))
+    check_refusal(lambda: open_source("tfds:pets:test", options).__enter__(), ConfigError, "split='train'", "pets:test")
+    assert not tfds.calls
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.parquet", "data.parquet", "paths.parquet"])
+def test_a_split_that_a_single_file_is_not_is_refused(name, folder):
+    column = {"path": list(FILES)} if name == "paths.parquet" else {"image": list(FILES.values())}
+    pq.write_table(pa.table(column), folder / name)
+    options = SourceOptions(split=("test",))
+    check_refusal(lambda: open_source(str(folder / name), options).__enter__(), ConfigError, "split='test'", name)
+    with open_source(str(folder / name), SourceOptions(split=("train",) if "train" in name else ())) as source:
+        assert len(source.items) == len(FILES)
+
+
 def raising(error):
     def act(*args, **kwargs):
         raise error
