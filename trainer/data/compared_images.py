@@ -22,11 +22,11 @@ class ComparedSet:
 
     Attributes:
         dataset: Name or folder of the dataset that has the images.
-        resize: Method with which images of other sizes were resized; `none` if there are none.
+        resize: Method with which images of other sizes were resized; `none` if there are none, None if it is not known.
     """
 
     dataset: str
-    resize: str
+    resize: str | None
 
 
 def read_compared_sets(
@@ -67,7 +67,7 @@ def read_compared_sets(
     sets: dict[str, ComparedSet] = {}
     for label, name in (("against", against), ("images", images)):  # `against` determines an open size
         if name in sizes:
-            sets[label] = ComparedSet(name, resize_of(name) or "none")
+            sets[label] = ComparedSet(name, "none" if root_source(name) in NAMES else resize_of(name))
         else:
             options = convert.ConversionOptions(
                 image_size=size, resize=resize, max_bad_images=max_bad_images, allows_constant=True
