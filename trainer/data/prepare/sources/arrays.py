@@ -220,7 +220,7 @@ def _read_range(array: StoredArray, stated: str | None) -> tuple[Range, str]:
         check_choice("image_range", stated, ImageRange)
     low, high, digest = np.inf, -np.inf, hashlib.sha256()
     for block in _read_blocks(array):
-        digest.update(block)
+        digest.update(block.data)
         finite = block[np.isfinite(block)] if block.dtype.kind == "f" else block
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
@@ -233,6 +233,8 @@ def _read_range(array: StoredArray, stated: str | None) -> tuple[Range, str]:
         return IMAGE_RANGES[stated], digest.hexdigest()
     image_range = find_range(low, high, array.dtype)
     if image_range is None:
+        if array.dtype == np.uint8:
+            raise DataError(f"{values}, which may be 0..1 or 0..255; state it with --image_range.")
         possible = [name for name, ends in IMAGE_RANGES.items() if is_inside(low, high, ends)]
         remedy = f"state the range with --image_range={' or '.join(possible)}" if possible else "scale them to 0..255"
         raise DataError(f"{values}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; {remedy}.")
