@@ -13,6 +13,7 @@ from refusals import check_command_refusal
 
 import trainer.__main__ as commands
 from trainer import metrics, task
+from trainer.data.compared_images import read_compared_sets
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.storage import locate
 
@@ -55,7 +56,7 @@ def write_folder(folder, images, mode=None, suffix="png"):
     return folder
 
 
-def write_dataset(folder, images, resize=None):
+def write_dataset(folder, images, resize="none"):
     labels = np.zeros(len(images), np.int64)
     write_prepared(folder, images, labels, ("all",), name="set", source="test", license="", attribution="")
     spec = json.loads((folder / "dataset.json").read_text())
@@ -188,6 +189,23 @@ def test_images_of_the_right_size_are_not_resampled_and_others_are(tmp_path, cap
     assert resizes(resized) == ("stretch", "stretch")
     chosen = measured(capsys, f"--images={large}", *flags, f"--image_size={SIZE}", "--resize=crop")
     assert resizes(chosen) == ("crop", "stretch")
+
+
+def test_an_unknown_method_of_resizing_is_not_stated(tmp_path, capsys):
+    images = write_dataset(tmp_path / "a", pictures(1), resize="fit")
+    against = write_dataset(tmp_path / "merged", pictures(0), resize=None)
+    result = measured(capsys, f"--images={images}", f"--against={against}", "--metrics=photos")
+    assert "resize_of_against" not in result["protocol"] and result["protocol"]["resize_of_images"] == "fit"
+    assert [compared.resize for compared in read_compared_sets("digits", "digits", tmp_path)] == ["none", "none"]
+
+
+def test_a_dataset_with_a_prefix_may_have_any_path(tmp_path, capsys):
+    against = write_dataset(tmp_path / "set", pictures(0))
+    inverted = write_dataset(tmp_path / "inverted", 255 - pictures(0))
+    images = as_folder(tmp_path, pictures(1))
+    flags = f"--images={images}", "--metrics=photos"
+    expected = measured(capsys, f"--against={inverted}", *flags)
+    assert measured(capsys, f"--against=inverted:{against}", *flags)["metrics"] == expected["metrics"]
 
 
 def test_gray_and_constant_images_are_measured(tmp_path, capsys):

@@ -52,9 +52,10 @@ def test_a_run_is_compared_once_whichever_way_its_path_is_written(tmp_path, buck
     assert [run["name"] for run in content["runs"]] == [f"{tmp_path}/study/1", f"{bucket}/run"]
 
 
-def test_the_runs_of_a_study_are_compared_in_the_order_of_their_numbers(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "trial_"])
+def test_the_runs_of_a_study_are_compared_in_the_order_of_their_numbers(prefix, tmp_path):
     for number in (10, 9, 1):
-        make_run(tmp_path / f"study/{number}", seed=number)
+        make_run(tmp_path / f"study/{prefix}{number}", seed=number)
     (tmp_path / "study/trials.json").write_text("{}")
     (tmp_path / "study/notes").mkdir()
     assert report(f"--job_dir={tmp_path}/study") == 0

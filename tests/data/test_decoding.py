@@ -447,6 +447,20 @@ def test_transparent_pixels_of_few_bits_are_white(channels):
     check_refusal(lambda: decoding.decode(too_large, target), DataError, "--bits=1", "2")
 
 
+@pytest.mark.parametrize(("bits", "transparent"), [(None, 257), (None, 0), (10, 514), (10, 60000)])
+def test_transparent_pixels_of_16_bits_are_those_of_8_bits(bits, transparent):
+    values = np.array([[0, 257, 514, 1023, transparent]], np.uint16)
+    maximum = 2 ** (bits or 16) - 1
+    gray = [(value * 255 + maximum // 2) // maximum for value in values[0].tolist()]
+    content = as_file(Image.fromarray(values), transparency=transparent)
+    is_visible = values[0] != transparent
+    for channels in (1, 3):
+        decoded = decode(content, Target(None, None, channels, "none", bits))
+        assert decoded[0, :, 0].tolist() == np.where(is_visible, gray, 255).tolist()
+    decoded = decode(content, Target(None, None, 4, "none"))
+    assert decoded[0, :, 3].tolist() == np.where(is_visible, 255, 0).tolist()
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8, 10, 12, 16])
 def test_bits_state_the_range_of_values(bits):
     maximum = 2**bits - 1

@@ -17,10 +17,10 @@ from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES
 from trainer.data.prepare.sources import SourceOptions, open_source
-from trainer.data.prepare.sources.base import natural_sort_key
 from trainer.data.prepare.sources.conditions import ConditionedSource
 from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
+from trainer.storage.natural_order import natural_sort_key
 
 
 def png(seed, size=(4, 4)):
@@ -323,6 +323,22 @@ def test_tfds_images_are_used_as_stored(tfds):
         assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
     with open_source("tfds:pets", options=SourceOptions(split=("train", "test"), label_field="none")) as source:
         assert tfds.calls[-1] == ("train+test", "as stored") and len(source.class_names) == 1
+
+
+def test_a_split_of_tfds_is_stated_once(tfds):
+    options = SourceOptions(split=("train",))
+    check_refusal(lambda: open_source("tfds:pets:test", options).__enter__(), ConfigError, "split='train'", "pets:test")
+    assert not tfds.calls
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.parquet", "data.parquet", "paths.parquet"])
+def test_a_split_that_a_single_file_is_not_is_refused(name, folder):
+    column = {"path": list(FILES)} if name == "paths.parquet" else {"image": list(FILES.values())}
+    pq.write_table(pa.table(column), folder / name)
+    options = SourceOptions(split=("test",))
+    check_refusal(lambda: open_source(str(folder / name), options).__enter__(), ConfigError, "split='test'", name)
+    with open_source(str(folder / name), SourceOptions(split=("train",) if "train" in name else ())) as source:
+        assert len(source.items) == len(FILES)
 
 
 def raising(error):

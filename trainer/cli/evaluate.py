@@ -10,10 +10,11 @@ import numpy as np
 from absl import flags as absl_flags
 
 from trainer.cli import app
-from trainer.cli.image_flags import define_image_size, define_resize, parse_image_size
+from trainer.cli.image_flags import check_resize, define_image_size, define_resize, parse_image_size
 from trainer.config import TrainConfig, flags as config_flags
 from trainer.config.choices import MetricSuite
 from trainer.config.compatibility import check_metrics
+from trainer.config.dataset_names import split_prefix
 from trainer.config.fields import check_choice
 from trainer.config.suites import SUITES, MeasuredImages
 from trainer.errors import ConfigError, DataError, count_of, escape
@@ -122,11 +123,15 @@ def _check_flags(values: absl_flags.FlagValues) -> None:
         if values[name].present:
             mode, other = ("job_dir", "images") if is_run else ("images", "job_dir")
             raise ConfigError(f"--{name} belongs to --{other} and does not apply to --{mode}; omit it.")
-    if values.resize is not None and values.image_size is None:
-        raise ConfigError(f"--resize={values.resize} needs the size of the images; pass --image_size=H,W too.")
+    check_resize(values)
     if (values.neighbors is None) != (values.out is None):
         missing = "--out=FILE.png" if values.out is None else "--neighbors=16"
         raise ConfigError(f"--neighbors and --out belong together; pass {missing} too, or omit both.")
+
+
+def _parse_name(name: str) -> str:
+    """Returns a dataset with a prefix unchanged, and any other source of images as a path."""
+    return name if split_prefix(name)[0] is not None else without_mount(parse_path(name))
 
 
 def _restore_run(values: absl_flags.FlagValues) -> _Subject:
@@ -172,8 +177,8 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     is_inception = config.metrics == MetricSuite.INCEPTION or config.inception_weights is not None
     metrics.find_weights(MetricSuite.INCEPTION if is_inception else MetricSuite.PHOTOS, config.inception_weights)
     images, against = read_compared_sets(
-        without_mount(parse_path(values.images)),
-        without_mount(parse_path(values.against)),
+        _parse_name(values.images),
+        _parse_name(values.against),
         scratch,
         image_size=parse_image_size(values.image_size),
         resize=values.resize,
@@ -199,7 +204,8 @@ def _read_images(values: absl_flags.FlagValues, scratch: Path) -> _Subject:
     model, data = StoredImages(load_training_data(measured)), load_training_data(config)
     facts = {"images": values.images, "against": values.against}
     resize = {"resize_of_images": images.resize, "resize_of_against": against.resize}
-    return _Subject(config, data, extractor, model, facts, resize)
+    known = {name: method for name, method in resize.items() if method is not None}
+    return _Subject(config, data, extractor, model, facts, known)
 
 
 def _evaluate(subject: _Subject, num_rows: int | None, picture: Location | None) -> dict[str, Any]:

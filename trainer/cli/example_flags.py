@@ -1,12 +1,14 @@
 """Flags of `prepare` for what an example has beside its image: an input, or conditions."""
 
 import contextlib
+import dataclasses
 import types
 from collections.abc import Iterator
 
 from absl import flags as absl_flags
 
 from trainer.data.prepare.sources import Source, SourceOptions, open_source
+from trainer.data.prepare.sources.base import NO_LABELS
 from trainer.data.prepare.sources.conditions import ConditionedSource
 from trainer.data.prepare.sources.pairs import pair_folders, pair_halves
 from trainer.errors import ConfigError, quote
@@ -106,6 +108,8 @@ def open_examples(name: str, options: SourceOptions, values: types.SimpleNamespa
     Raises:
         ConfigError, DataError, StorageError: As `open_source`, `pair_halves`, `pair_folders` and `ConditionedSource`.
     """
+    if values.conditions is not None:  # they replace the classes, which the source may lack
+        options = dataclasses.replace(options, label_field=NO_LABELS)
     with open_source(name, options=options) as images:
         yield _examples_of(images, name, values)
 

@@ -36,8 +36,9 @@ def define_resize(values: absl_flags.FlagValues, default: str | None, meaning: s
         "resize",
         default,
         RESIZES,
-        "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on a black "
-        f"background. stretch: scale height and width independently. none: refuse images of another size. {meaning}",
+        "Method to reach image_size. crop: scale to cover it, then crop the center. fit: scale to fit, on black, or "
+        "transparent with --channels=4. stretch: scale height and width independently. none: refuse images of another "
+        f"size. {meaning}",
         flag_values=values,
     )
 
@@ -72,6 +73,16 @@ def define_encoding(values: absl_flags.FlagValues) -> None:
         upper_bound=100,
         flag_values=values,
     )
+
+
+def check_resize(values: absl_flags.FlagValues) -> None:
+    """Checks that `--resize` has a size to reach.
+
+    Raises:
+        ConfigError: If it asks for a method without `--image_size`.
+    """
+    if values["resize"].present and values.resize != "none" and values.image_size is None:
+        raise ConfigError(f"--resize={values.resize} needs the size of the images; pass --image_size=H,W too.")
 
 
 def parse_image_size(parts: list[str] | None) -> tuple[int, int] | None:

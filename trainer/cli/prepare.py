@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from trainer.cli import app, conversion_messages as messages, example_flags, filter_flags, shard_flags, statistics_flags
-from trainer.cli.image_flags import define_bits, define_encoding, define_image_size, define_resize, parse_image_size
+from trainer.cli.image_flags import (
+    check_resize,
+    define_bits,
+    define_encoding,
+    define_image_size,
+    define_resize,
+    parse_image_size,
+)
 from trainer.cli.progress import ProgressReporter
 from trainer.config.choices import ImageRange
 from trainer.data.prepare.sharding import Part
@@ -131,6 +138,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     with quiet_import():
         from trainer.data.prepare.conversion_plan import ConversionOptions
 
+    check_resize(values)
     options = ConversionOptions(
         image_size=parse_image_size(values.image_size),
         resize=values.resize,

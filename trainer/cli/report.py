@@ -12,6 +12,7 @@ from trainer.logging import print_line
 from trainer.report import comparison, run_report
 from trainer.report.run_report import RunReport
 from trainer.storage import RunDirectory, locate, parse_path, place_of
+from trainer.storage.natural_order import natural_sort_key
 from trainer.storage.run_directory import CONFIG, REPORT
 
 _USAGE = """Writes a page about a run, or a page that compares several runs: one HTML file that needs no network.
@@ -86,7 +87,7 @@ def _runs_in(name: str) -> list[str]:
     if (folder / CONFIG).exists():
         return [name]
     matches = (_RUN_IN_FOLDER.fullmatch(entry.name) for entry in folder.entries())
-    runs = sorted((match[1] for match in matches if match), key=lambda run: (len(run) if run.isdigit() else 0, run))
+    runs = sorted((match[1] for match in matches if match), key=natural_sort_key)
     if not runs:
         raise CheckpointError(
             f"job_dir={quote(name)} has no run: neither the folder nor its subfolders have a {CONFIG}; pass the "

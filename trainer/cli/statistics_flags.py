@@ -32,9 +32,17 @@ def define(values: absl_flags.FlagValues) -> None:
 
 
 def parse_config(out: str, values: absl_flags.FlagValues) -> TrainConfig | None:
-    """Returns the config of the statistics to compute, after its weights were found; None to compute none."""
+    """Returns the config of the statistics to compute, after its weights were found; None to compute none.
+
+    Raises:
+        ConfigError: If flags do not go together, or the weights cannot be found.
+    """
     suite = _AUTO_STATISTICS.get(values.statistics, values.statistics)
     if suite is None:
+        for name in (name for name in _STATISTICS_SETTINGS if values[name].present):
+            raise ConfigError(
+                f"{name}={quote(values[name].value)} needs statistics; pass --statistics too, or omit it."
+            )
         return None
     if values.source_b is not None:
         raise ConfigError(

@@ -23,11 +23,11 @@ class ComparedSet:
 
     Attributes:
         dataset: Name or folder of the dataset that has the images.
-        resize: Method with which images of other sizes were resized; `none` if there are none.
+        resize: Method with which images of other sizes were resized; `none` if there are none, None if it is not known.
     """
 
     dataset: str
-    resize: str
+    resize: str | None
 
 
 def read_compared_sets(
@@ -42,7 +42,7 @@ def read_compared_sets(
     """Returns two sets of images as datasets with images of the same size.
 
     A dataset is used as it is. All other sources are converted as `prepare` does it, without classes, to the size of
-    the dataset or, if there is none, of the first image. Images of that size are not resampled.
+    the dataset or, if there is none, of most of the first images. Images of that size are not resampled.
 
     Args:
         images: Dataset, or source that `prepare` accepts: the images to measure.
@@ -68,7 +68,7 @@ def read_compared_sets(
     sets: dict[str, ComparedSet] = {}
     for label, name in (("against", against), ("images", images)):  # `against` determines an open size
         if name in sizes:
-            sets[label] = ComparedSet(name, resize_of(name) or "none")
+            sets[label] = ComparedSet(name, "none" if root_source(name) in NAMES else resize_of(name))
         else:
             options = ConversionOptions(
                 image_size=size, resize=resize, max_bad_images=max_bad_images, allows_constant=True

@@ -1,6 +1,7 @@
 """Resolves the text of a path to a location: local paths, `gs://`, and the bucket mount of Vertex AI.
 
-Every path of a user, from a flag, an argument or a job file, passes through `parse_path`.
+Every path of a user, from a flag, an argument or a job file, passes through `parse_path`; of datasets such as
+`inverted:FOLDER`, the path without the prefix.
 """
 
 import os

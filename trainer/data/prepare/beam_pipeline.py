@@ -17,7 +17,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan, plan_conversion
-from trainer.data.prepare.convert import PartConversion, check_is_new, conversion_fingerprint
+from trainer.data.prepare.convert import PartConversion, check_is_new
+from trainer.data.prepare.fingerprint import conversion_fingerprint
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import Source
 from trainer.errors import ConfigError, DataError, count_of, quote

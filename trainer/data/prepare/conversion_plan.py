@@ -4,6 +4,7 @@ The plan is a pure function of the list of images and the options, so that all m
 Shapes: `N` selected images, `H W C` height, width and channels.
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ from trainer.data.prepare.decoding import check_encoder, read_shape
 from trainer.data.prepare.duplicates import drop_duplicates
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.examples import encode_examples
-from trainer.data.prepare.pixels import Target
+from trainer.data.prepare.pixels import Target, check_dimensions
 from trainer.data.prepare.shard_commit import Rejected
 from trainer.data.prepare.sharding import check_num_shards, choose_num_shards
 from trainer.data.prepare.sources import Source
 from trainer.data.prepare.sources.pairs import PairedSource
-from trainer.errors import ConfigError, DataError, count_of, quote
+from trainer.errors import ConfigError, DataError, FilteredImageError, count_of, quote
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
 from trainer.storage import scratch_folder
 
@@ -150,8 +151,9 @@ def plan_conversion(source: Source, options: ConversionOptions) -> ConversionPla
         options: Options of the conversion.
 
     Raises:
-        ConfigError: If a class is not in the source, or the number of shards does not fit the images.
-        DataError: If none of the first images can be read, or pairs have different proportions.
+        ConfigError: If a class is not in the source, all selected classes are empty, or the number of shards does not
+            fit the images.
+        DataError: If none of the first images can be used, or pairs have different proportions.
     """
     numbers: Sequence[int] = range(len(source.class_names))
     if options.classes:
@@ -160,6 +162,11 @@ def plan_conversion(source: Source, options: ConversionOptions) -> ConversionPla
     new_labels = {number: label for label, number in enumerate(numbers)}
     labels = np.fromiter((new_labels.get(item.label, -1) for item in source.items), np.int64, len(source.items))
     indices = np.flatnonzero(labels >= 0)
+    if not len(indices):
+        raise ConfigError(
+            f"classes={quote(','.join(options.classes or ()))} selects no image of the source; choose a class that has "
+            "images."
+        )
     duplicates: tuple[Rejected, ...] = ()
     if options.drop_duplicates:
         indices, duplicates = drop_duplicates(source, indices)
@@ -232,22 +239,11 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         side: Half of each file that is used. None: all of it.
     """
     height, width = options.image_size or (None, None)
-    channels = options.channels
-    if channels is None or height is None:
-        with scratch_folder() as scratch:
-            results = [_read_shape(source, int(index), scratch) for index in indices[:_NUM_INSPECTED]]
-        shapes = [result for result in results if not isinstance(result, DataError)]
-        if not shapes:
-            name, problem = source.items[int(indices[0])].name, results[0]
-            raise DataError(f"{count_of(len(results), 'image')} tried, and none can be read: {name} {problem}.")
-        channels = channels or max(shape[2] for shape in shapes)
-        height, width = (height, width) if height else (shapes[0][0], shapes[0][1] // (1 if side is None else 2))
-    check_encodable(options.encoding, channels, height, width)
     default_quality = DEFAULT_QUALITY if ENCODINGS[options.encoding].is_lossy else None
-    return Target(
+    target = Target(
         height,
         width,
-        channels,
+        options.channels or 3,
         options.resize if options.image_size else "none",
         options.bits,
         options.allows_constant,
@@ -257,6 +253,43 @@ def _choose_target(source: Source, indices: np.ndarray, options: ConversionOptio
         encoding=options.encoding,
         quality=options.quality or default_quality,
     )
+    if options.channels is None or height is None:
+        shapes = _usable_shapes(source, indices, target)
+        if height is None:
+            sizes = collections.Counter(shape[:2] for shape in shapes)
+            height, width = max(sizes, key=lambda size: sizes[size])  # of several, that of the earliest image
+            shapes = [shape for shape in shapes if shape[:2] == (height, width)]
+            width //= 1 if side is None else 2
+        channels = options.channels or max(shape[2] for shape in shapes)
+        target = dataclasses.replace(target, height=height, width=width, channels=channels)
+    check_encodable(options.encoding, target.channels, target.height, target.width)
+    return target
+
+
+def _usable_shapes(source: Source, indices: np.ndarray, target: Target) -> list[tuple[int, int, int]]:
+    """Returns the shapes (H, W, C) of those of the first images that can be read and that no filter leaves out.
+
+    Raises:
+        DataError: If there are none.
+    """
+
+    def inspect(index: int) -> tuple[int, int, int] | DataError:
+        try:
+            shape = read_shape(read_content(source, index, scratch))
+            check_dimensions(shape[1], shape[0], target)
+        except DataError as error:
+            return error
+        return shape
+
+    with scratch_folder() as scratch:
+        results = [inspect(index) for index in indices[:_NUM_INSPECTED].tolist()]
+    shapes = [result for result in results if not isinstance(result, DataError)]
+    if not shapes:
+        name, problem = source.items[int(indices[0])].name, results[0]
+        is_filtered = isinstance(problem, FilteredImageError)
+        remedy = "; change this limit, or pass both --image_size and --channels" if is_filtered else ""
+        raise DataError(f"{count_of(len(results), 'image')} tried, and none can be used: {name} {problem}{remedy}.")
+    return shapes
 
 
 def _check_ratios(source: PairedSource, indices: np.ndarray) -> None:

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
 from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan
 from trainer.data.prepare.examples import EncodedExample, encode_examples
-from trainer.data.prepare.pixels import CONVERSION_VERSION
+from trainer.data.prepare.fingerprint import conversion_fingerprint
 from trainer.data.prepare.replica_watch import replica_folder
 from trainer.data.prepare.shard_commit import Rejected, ShardFolder, ShardReport, committed_spec, shard_name
-from trainer.data.prepare.sharding import Part, digest_of, shard_bounds
+from trainer.data.prepare.sharding import Part, shard_bounds
 from trainer.data.prepare.sources import Source
-from trainer.data.prepare.sources.pairs import PairedSource
 from trainer.data.tfrecord_writer import ShardWriter
 from trainer.errors import ConfigError, DataError, count_of
 from trainer.storage import Location, check_new_file, scratch_folder
@@ -168,7 +166,7 @@ class PartConversion:
     """Conversion of the images of one machine's shards.
 
     Attributes:
-        fingerprint: SHA-256 of everything that the bytes of the shards depend on, except the content of the images.
+        fingerprint: Result of `conversion_fingerprint`.
         folder: Finished shards.
         progress: Progress of this machine.
     """
@@ -270,16 +268,6 @@ class PartConversion:
                 max_value=max_value,
                 num_dark=int(num_dark),
             )
-
-
-def conversion_fingerprint(source: Source, plan: ConversionPlan) -> str:
-    """Returns the SHA-256 of everything that the bytes of the shards depend on, except the content of the images."""
-    indices = plan.indices.tolist()
-    settings = plan.class_names, source.condition_names, plan.target, plan.input_target, plan.num_shards
-    sources = [source, source.inputs] if isinstance(source, PairedSource) else [source]
-    names = (part.items[index].name for part in sources for index in indices)
-    sizes = (part.num_bytes(index) for part in sources for index in indices)
-    return digest_of(names, sizes, plan.labels, (settings, CONVERSION_VERSION, PIL.__version__))
 
 
 def _merge_progress(

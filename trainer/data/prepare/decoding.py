@@ -183,7 +183,7 @@ def check_encoder(encoding: str) -> None:
 
 
 def read_shape(content: Content) -> tuple[int, int, int]:
-    """Returns the shape (H, W, C) of a decoded image before resizing.
+    """Returns the shape (H, W, C) of a decoded image before resizing: C is 1 for gray, else 3, also with alpha.
 
     Only the header is read, except for PNGs with EXIF data, which may be at the end.
 
@@ -194,7 +194,7 @@ def read_shape(content: Content) -> tuple[int, int, int]:
         DataError, StorageError: As `decode`.
     """
     if isinstance(content, np.ndarray):
-        return content.shape[0], content.shape[1], content.shape[2]
+        return content.shape[0], content.shape[1], 1 if content.shape[2] == 1 else 3
     with _explain_damage(content), open_content(content) as file:
         picture = _open_picture(file)
         width, height = _size_in_header(picture, file) or _load_upright(picture).size

@@ -50,7 +50,7 @@ def drop_duplicates(source: Source, indices: np.ndarray) -> tuple[np.ndarray, tu
     if not len(candidates):
         return indices, ()
     _logger.info(f"Comparing the contents of {count_of(len(candidates), 'image')} that have the size of another one.")
-    digests = _digests(sources, candidates.tolist())
+    digests = digest_contents(sources, candidates.tolist())
     _, first, groups = np.unique(digests, return_index=True, return_inverse=True)
     originals = candidates[first[groups.ravel()]]
     is_duplicate = (originals != candidates) & (digests != b"")
@@ -67,8 +67,16 @@ def _reason(source: Source, index: int, original: int) -> str:
     return f"has the same content as {quote(source.items[original].name)}{others}"
 
 
-def _digests(sources: list[Source], indices: list[int]) -> np.ndarray:
-    """Returns a digest of the content of each image, bytes [N]; empty if an image cannot be read."""
+def digest_contents(sources: list[Source], indices: list[int]) -> np.ndarray:
+    """Returns a digest of the content of each image, bytes [N]; empty if an image cannot be read.
+
+    Args:
+        sources: Sources of the images and, for pairs, of their inputs.
+        indices: Indices of the images in each source.
+
+    Raises:
+        StorageError: If a bucket or a disk cannot be read, or the disk for temporary files is full.
+    """
     digests = np.zeros(len(indices), f"S{_DIGITS}")
     with scratch_folder() as scratch:
         for start in range(0, len(indices), _NUM_SUBMITTED):

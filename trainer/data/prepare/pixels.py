@@ -19,7 +19,7 @@ from trainer.data.image_encodings import PNG
 from trainer.errors import DataError, FilteredImageError
 from trainer.image_io import place_on_white
 
-CONVERSION_VERSION = 2
+CONVERSION_VERSION = 3
 """Version of the conversion. Increase it with every change of the pixels of any image, so that no dataset mixes two."""
 RESIZES = ("crop", "fit", "stretch", "none")
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
@@ -115,8 +115,10 @@ def _convert_mode(picture: Image.Image, target: Target) -> Image.Image:
     """Converts an image to 8-bit gray, RGB or RGBA."""
     bits = None if target.bits == 8 or picture.mode == "1" else target.bits
     if picture.mode in _DEPTHS_OF_16_BITS:
-        maximum = 2 ** (target.bits or 16) - 1
-        return _map_bands(picture, "L", lambda band: _from_16_bits(band, maximum)).convert(_mode(target))
+        maximum, transparent = 2 ** (target.bits or 16) - 1, picture.info.get("transparency")
+        mode = "LA" if target.channels == 4 and transparent is not None else "L"
+        convert = functools.partial(_from_16_bits, mode=mode, maximum=maximum, transparent=transparent)
+        return _map_bands(picture, mode, convert).convert(_mode(target))
     if picture.mode == "F":
         raise DataError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if picture.mode == "LAB":  # Pillow converts it only to RGB
@@ -147,14 +149,27 @@ def _map_bands(picture: Image.Image, mode: str, function: Callable[[Image.Image]
     return result
 
 
-def _from_16_bits(picture: Image.Image, maximum: int) -> Image.Image:
+def _from_16_bits(picture: Image.Image, mode: str, maximum: int, transparent: int | None) -> Image.Image:
+    """Scales the values of a gray image, as gray on white (`L`) or with alpha (`LA`).
+
+    Args:
+        picture: Gray image.
+        mode: Mode of the result.
+        maximum: Largest value.
+        transparent: Value of transparent pixels, which may exceed the largest one. None: there are none.
+    """
     values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > maximum:
+    is_visible = values != (-1 if transparent is None else transparent)
+    visible = values[is_visible] if transparent is not None else values
+    low, high = visible.min(initial=maximum), visible.max(initial=0)
+    if low < 0 or high > maximum:
         raise DataError(
-            f"has values from {values.min()} to {values.max()}, expected 0 to {maximum}; save it with 8 or 16 bits, "
-            "or correct --bits"
+            f"has values from {low} to {high}, expected 0 to {maximum}; save it with 8 or 16 bits, or correct --bits"
         )
-    return Image.fromarray(_scale(values, maximum))
+    gray = _scale(np.minimum(values, maximum), maximum)
+    if mode == "LA":
+        return Image.fromarray(np.stack([gray, np.where(is_visible, 255, 0).astype(np.uint8)], axis=-1), "LA")
+    return Image.fromarray(np.where(is_visible, gray, 255).astype(np.uint8))
 
 
 def _scale(values: np.ndarray, maximum: int) -> np.ndarray:

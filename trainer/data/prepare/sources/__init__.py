@@ -128,11 +128,13 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
             _check_options(file_source, name, options)
             return file_source(_local_file(location, scratch), scratch, options)
     if _PARQUET.fullmatch(location.name):
+        select_files([location.name], options.split, name)
         files = {name: _local_file(location, scratch)}
         return _open_parquet(files, location.name, location.parent, scratch, options, ())
     for pattern, record_source in _RECORD_SOURCES:
         if pattern.fullmatch(location.name):
             _check_options(record_source, name, options)
+            select_files([location.name], options.split, name)
             return record_source({name: _local_file(location, scratch)}, location.name, scratch, options, ())
     raise unsupported_file(location)
 
@@ -140,6 +142,7 @@ def _make_source(name: str, scratch: Path, options: SourceOptions) -> Source:
 def _open_tar(path: Path, name: str, scratch: Path, options: SourceOptions) -> Source:
     if is_webdataset(path, scratch):
         _check_options(WebdatasetSource, name, options)
+        select_files([path.name], options.split, name)
         return WebdatasetSource({name: path}, path.name, scratch, options, ())
     _check_options(TarSource, name, options)
     return TarSource(path, scratch, options)

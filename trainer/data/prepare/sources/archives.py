@@ -1,11 +1,14 @@
 """Sources for zip and tar files. Members are read by position and never unpacked under their own names."""
 
 import contextlib
+import hashlib
 import shutil
 import tarfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
+
+import numpy as np
 
 from trainer.data.prepare.decoding import MAX_FILE_BYTES
 from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
@@ -66,6 +69,8 @@ class ZipSource(Source):
             self.close()
             raise
         self.items, self.class_names = listing.items, listing.class_names
+        checksums = (self._members[item.name].CRC for item in self.items)
+        self.content_digest = hashlib.sha256(np.fromiter(checksums, "<u4").tobytes()).hexdigest()
         self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in self._archive.members)]
 
     def num_bytes(self, index: int) -> int:

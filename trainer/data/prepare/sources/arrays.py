@@ -1,5 +1,6 @@
 """Base class of sources for arrays: images that are stored one after the other in a local file."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,9 @@ class ArraySource(Source):
     ) -> None:
         self._array = array
         self._image_bytes = count_bytes(array.shape[1:], array.dtype)
-        self._low, self._high = _read_range(array, image_range)
+        (self._low, self._high), digest = _read_range(array, image_range)
+        settings = digest, array.shape, array.dtype.str, self._low, self._high
+        self.content_digest = hashlib.sha256(repr(settings).encode()).hexdigest()
         labels = np.zeros(array.shape[0], np.int64) if labels is None else labels
         self.class_names = class_names
         self.items = _ArrayItems(array.name, labels)
@@ -206,28 +209,36 @@ def _has_channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3)
 
 
-def _read_range(array: StoredArray, stated: str | None) -> Range:
-    """Returns the pixels that become 0 and 255: the stated range, or the one that all finite pixels fill."""
+def _read_range(array: StoredArray, stated: str | None) -> tuple[Range, str]:
+    """Returns the pixels that become 0 and 255, and the SHA-256 of all pixels.
+
+    Args:
+        array: Images.
+        stated: Range that the user states. None: the one that all finite pixels fill.
+    """
     if stated is not None:
         check_choice("image_range", stated, ImageRange)
-    low, high = np.inf, -np.inf
+    low, high, digest = np.inf, -np.inf, hashlib.sha256()
     for block in _read_blocks(array):
+        digest.update(block.data)
         finite = block[np.isfinite(block)] if block.dtype.kind == "f" else block
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
     if low > high:  # no finite pixels: each image is reported by itself
-        return IMAGE_RANGES[stated or ImageRange.UNIT]
+        return IMAGE_RANGES[stated or ImageRange.UNIT], digest.hexdigest()
     values = f"{array.name} has {array.dtype} pixels from {low:g} to {high:g}"
     if stated is not None:
         if not is_inside(low, high, IMAGE_RANGES[stated]):
             raise DataError(f"{values}, outside image_range={stated}; scale them, or state another range.")
-        return IMAGE_RANGES[stated]
+        return IMAGE_RANGES[stated], digest.hexdigest()
     image_range = find_range(low, high, array.dtype)
     if image_range is None:
+        if array.dtype == np.uint8:
+            raise DataError(f"{values}, which may be 0..1 or 0..255; state it with --image_range.")
         possible = [name for name, ends in IMAGE_RANGES.items() if is_inside(low, high, ends)]
         remedy = f"state the range with --image_range={' or '.join(possible)}" if possible else "scale them to 0..255"
         raise DataError(f"{values}, which fill none of the ranges {', '.join(IMAGE_RANGES)}; {remedy}.")
-    return image_range
+    return image_range, digest.hexdigest()
 
 
 def _read_blocks(array: StoredArray) -> Iterator[np.ndarray]:

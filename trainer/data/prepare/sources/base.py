@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from trainer.storage.local import LocalLocation
 IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Suffixes of image files, in upper or lower case."""
 _BLOCK_BYTES = 2**20
-_NUMBER = re.compile(r"(\d+)")
 
 
 NO_LABELS = "none"
@@ -68,6 +66,7 @@ class Source(abc.ABC):
         notes: Sentences about files that are skipped and about content that looks like a mistake.
         condition_names: Names of the conditions, if each class is a vector of conditions.
         has_files: Whether `read` returns the bytes of files, which `copy` can write.
+        content_digest: Digest of the content of all images. Empty: only reading every image can give it.
         expected_content: Description of the expected content, for the message if there are no items.
         empty_remedy: Advice for the same message.
     """
@@ -77,6 +76,7 @@ class Source(abc.ABC):
     notes: Sequence[str] = ()
     condition_names: tuple[str, ...] = ()
     has_files = False
+    content_digest: str = ""
     expected_content = f"files that end in {', '.join(IMAGE_SUFFIXES)}"
     empty_remedy = "correct the name, or add images"
 
@@ -120,7 +120,7 @@ class SelectedSource(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]):
         self._source, self._indices = source, indices
-        self.has_files = source.has_files
+        self.has_files, self.content_digest = source.has_files, source.content_digest
 
     def read(self, index: int) -> bytes | np.ndarray:
         return self._source.read(self._indices[index])
@@ -239,17 +239,3 @@ def explain_errors(problem: str, remedy: str) -> Iterator[None]:
     except Exception as error:  # such libraries raise errors of many types for damaged files
         reason = str(error).strip().partition("\n")[0].rstrip(".")[:200] or type(error).__name__
         raise DataError(f"{problem} ({reason}); {remedy}.") from error
-
-
-def natural_sort_key(name: str) -> tuple[tuple[int, str] | str, ...]:
-    """Returns a sort key that puts 9 before 10, and numbers before words. Names such as 1 and 01 have equal keys."""
-    parts = _NUMBER.split(f"{name}\0")  # the end counts as a letter, so that numbers come before it
-    return tuple(_number_key(part) if index % 2 else part for index, part in enumerate(parts))
-
-
-def _number_key(digits: str) -> tuple[int, str]:
-    """Returns a sort key that orders decimal digits by their value; int() rejects thousands of digits."""
-    if not digits.isascii():
-        digits = "".join(str(int(digit)) for digit in digits)
-    significant = digits.lstrip("0")
-    return len(significant), significant

@@ -8,7 +8,7 @@ import numpy as np
 from trainer.data.conditions import parse_vector, vector_text
 from trainer.data.field_names import PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import SelectedSource, Source
-from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
+from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
 from trainer.errors import DataError, count_of, list_some, quote
 from trainer.storage import documents, locate
 
@@ -42,7 +42,8 @@ class ConditionedSource(SelectedSource):
         super().__init__(source, [index for index, vector in enumerate(vectors) if vector is not None])
         missing = [item.name for item, vector in zip(source.items, vectors, strict=True) if vector is None]
         self.notes = [*source.notes, *_describe_missing(missing, table, max_missing, has_any=bool(self._indices))]
-        values = np.array([vectors[index] for index in self._indices], np.float64)
+        # Names have the precision of float32, and distinct classes have distinct names.
+        values = np.array([vectors[index] for index in self._indices], np.float32)
         distinct, labels = np.unique(values, axis=0, return_inverse=True)
         self.class_names = tuple(map(vector_text, distinct))
         if sum(len(name) + _BYTES_PER_VECTOR for name in self.class_names) > _MAX_BYTES:
@@ -69,8 +70,7 @@ class ConditionedSource(SelectedSource):
 def _read_rows(table: str) -> tuple[tuple[str, ...], Mapping[str, tuple[float, ...]]]:
     """Returns the names of the conditions, and the vector of each path."""
     rows = read_csv(locate(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
-    _, header = next(rows, (0, []))
-    columns = [column.strip() for column in header]
+    _, columns = next(rows, (0, []))
     path_column = None if (name := find_name(PATH_NAMES, columns)) is None else columns.index(name)
     names = tuple(column for index, column in enumerate(columns) if index != path_column)
     if path_column is None or not names or "" in names or len(set(names)) < len(names):
@@ -82,10 +82,10 @@ def _read_rows(table: str) -> tuple[tuple[str, ...], Mapping[str, tuple[float, .
     vectors: dict[str, tuple[float, ...]] = {}
     for line, row in rows:
         origin = f"line {line} of {table}"
-        if len(row) != len(columns) or not row[path_column].strip():
+        if len(row) != len(columns) or not row[path_column]:
             raise DataError(f"{origin} has {count_of(len(row), 'value')}, expected {len(columns)}; correct it.")
-        path = row[path_column].strip().replace("\\", "/").removeprefix("./")
-        numbers = [value.strip() for index, value in enumerate(row) if index != path_column]
+        path = image_path(row[path_column])
+        numbers = [value for index, value in enumerate(row) if index != path_column]
         if path in vectors:
             raise DataError(f"{origin} has the second conditions of {quote(path)}; remove one of both lines.")
         vectors[path] = parse_vector(",".join(numbers), names, origin)

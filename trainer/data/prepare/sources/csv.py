@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
-from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions
 from trainer.data.prepare.sources.listing import describe_classes
-from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, read_csv
+from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
 from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
+from trainer.storage.natural_order import natural_sort_key
 
 
 class ListedSource(FilesSource):
@@ -99,7 +100,7 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
     """Returns the line number, the path and the class of each row. Without a label column, all rows have one class."""
     rows = read_csv(LocalLocation(table).read_bytes(max_bytes=MAX_TABLE_BYTES), table)
     _, header = next(rows, (0, []))
-    columns = {column.strip(): index for index, column in enumerate(header)}
+    columns = {column: index for index, column in enumerate(header)}
     path_column = _choose_column(columns, "image_field", options.image_field, PATH_NAMES, table)
     label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
@@ -134,9 +135,10 @@ def _choose_column(
 
 
 def _relative_name(name: str, folder: Location, origin: str) -> str:
-    """Checks the path of an image and returns it relative to the folder, without `./`."""
+    """Checks the path of an image and returns it relative to the folder, as `image_path` does."""
+    name = image_path(name)
     if isinstance(folder, LocalLocation):
-        name = name.removeprefix(f"{os.path.abspath(folder.path)}/").removeprefix("./")
+        name = name.removeprefix(f"{os.path.abspath(folder.path)}/")
         path_below(folder.path, name, origin, DataError)
         return name
-    return check_relative_name(name.removeprefix(f"{folder}/").removeprefix("./"), origin, DataError)
+    return check_relative_name(name.removeprefix(f"{folder}/"), origin, DataError)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.field_names import IMAGE_NAMES, LABEL_NAMES
-from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, natural_sort_key
+from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions
 from trainer.data.prepare.sources.splits import choose_splits, without_split
 from trainer.errors import ConfigError, DataError, count_of, list_some, quote
+from trainer.storage.natural_order import natural_sort_key
 
 _IMAGE_WORDS = (*IMAGE_NAMES, "arr_0")
 """Names of images, preferred among several arrays whose shape fits."""
@@ -131,6 +132,11 @@ def describe_choice(source: str, images: str, labels: str | None) -> str:
 def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, source: str) -> tuple[str, list[str]]:
     stated = choose_field("image_field", options.image_field, arrays, (), source, lambda _: describe_fields(arrays))
     if stated is not None:
+        if options.split not in ((), (without_split(stated)[1],)):
+            raise ConfigError(
+                f"split={quote(','.join(options.split))} does not work with image_field={quote(stated)}, which names "
+                "the array to read; omit one of them."
+            )
         return stated, []
     fitting = [name for name, info in arrays.items() if len(info.shape) in (3, 4) and info.dtype.kind in "biuf"]
     if not fitting:
@@ -142,10 +148,12 @@ def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sour
     candidates = preferred if len({without_split(name)[0] for name in preferred}) == 1 else fitting
     by_split = {without_split(name)[1] or name: name for name in candidates}
     is_divided = len(by_split) == len(candidates) and len({without_split(name)[0] for name in candidates}) == 1
-    if not is_divided or (len(options.split) > 1):
+    if not is_divided or len(options.split) > 1:
+        stated_split = f"split={quote(','.join(options.split))} needs one array, and " if is_divided else ""
         raise ConfigError(
-            f"{source} has {len(candidates)} arrays that may be images: "
-            f"{describe_fields({name: arrays[name] for name in candidates})}; choose one with --image_field=NAME."
+            f"{stated_split}{source} has {len(candidates)} arrays that may be images: "
+            f"{describe_fields({name: arrays[name] for name in candidates})}; choose one with --image_field=NAME"
+            f"{' or --split=NAME' if is_divided else ''}."
         )
     if len(candidates) == 1 and not options.split:
         return candidates[0], []

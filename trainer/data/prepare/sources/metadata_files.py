@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.data.dataset_spec import SPEC_NAME
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
-from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, read_csv
+from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, image_path, read_csv, without_dots
 from trainer.errors import DataError, quote
 from trainer.storage import check_json, documents, parse_json
 
@@ -44,8 +44,8 @@ def read_labels(
         label_field: Name of the column with the labels; None for a common name.
 
     Returns:
-        The class name by the name of the image, an empty dict if a file states that there are no labels, or None if no
-        file has labels; and sentences about files that are not used.
+        The class name by the name of the image without parts `.`, an empty dict if a file states that there are no
+        labels, or None if no file has labels; and sentences about files that are not used.
 
     Raises:
         DataError: If a file is damaged.
@@ -53,15 +53,14 @@ def read_labels(
     labels: dict[str, str] = {}
     notes, has_labels = [], False
     for name in names:
-        folder = name[: len(name) - len(name.rpartition("/")[2])]
+        folder = without_dots(name[: name.rfind("/") + 1])
         pairs = _read_pairs(name, read, label_field)
         if pairs is None:
             notes.append(f"{name} is not used, because it has no labels in a known form.")
             continue
         has_labels = True
         for path, label in pairs:
-            key = f"{folder}{path.replace(chr(92), '/').removeprefix('./')}"
-            if labels.setdefault(key, label) != label:
+            if labels.setdefault(f"{folder}{image_path(path)}", label) != label:
                 raise DataError(f"{name} has two labels for {quote(path)}; keep one.")
     return (labels if has_labels else None), notes
 

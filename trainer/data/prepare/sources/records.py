@@ -1,14 +1,16 @@
 """Base class of sources for files of records with encoded images, which are copied to one local file in one pass."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trainer.data.prepare.sources.base import Item, OneFileSource, natural_sort_key
+from trainer.data.prepare.sources.base import Item, OneFileSource
 from trainer.data.prepare.sources.fields import as_classes
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.errors import DataError, StorageError, quote
+from trainer.storage.natural_order import natural_sort_key
 
 MAX_RECORDS = 2_000_000
 """Maximum number of images. Their names and labels are in memory."""
@@ -46,6 +48,7 @@ class RecordSource(OneFileSource):
             notes: Sentences for the user.
         """
         path = scratch / "members"
+        digest = hashlib.sha256()
         labels: list[Label] = []
         self._ranges = {}
         try:
@@ -59,12 +62,14 @@ class RecordSource(OneFileSource):
                         )
                     self._ranges[item] = file.tell(), len(content)
                     file.write(content)
+                    digest.update(content)
                     labels.append(label)
         except OSError as error:
             raise StorageError(f"{name} cannot be copied to {scratch} ({error.strerror}); free space there.") from error
         numbers, self.class_names = _number_labels(labels, class_names, name)
         self.items = [Item(item, int(number)) for item, number in zip(self._ranges, numbers, strict=True)]
         self.notes = [*notes, *describe_classes(self.class_names, len(labels))]
+        self.content_digest = digest.hexdigest()
         self._file = path.open("rb")
 
 

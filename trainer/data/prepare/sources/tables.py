@@ -20,7 +20,8 @@ _MAX_LINE_CHARACTERS = 2**20
 def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a CSV table with their line numbers, first the header. Empty lines are left out.
 
-    Values are separated by the one of `,`, `;` and tab that divides the header into the most columns.
+    Values are separated by the one of `,`, `;` and tab that divides the header into the most columns. Spaces around
+    values are removed.
 
     Args:
         content: Content of the file, in UTF-8.
@@ -38,9 +39,19 @@ def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
                     f"{name} has more than {MAX_ROWS:,} rows, or {len(row):,} columns in line {rows.line_num} of "
                     f"{MAX_COLUMNS:,} allowed ones; divide it."
                 )
-            yield rows.line_num, row
+            yield rows.line_num, [value.strip() for value in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV table in UTF-8 ({error}); save it in this format.") from error
+
+
+def image_path(value: str) -> str:
+    r"""Returns the path of an image in a table with `/` as the separator, for `a\b.png` too, and without parts `.`."""
+    return without_dots(value.replace("\\", "/"))
+
+
+def without_dots(path: str) -> str:
+    """Returns a path without parts `.`, which an archive of `tar cf x.tar .` begins with."""
+    return "/".join(part for part in path.split("/") if part != ".")
 
 
 def _separator(header: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trainer.data.prepare.sources.base import NO_LABELS, SourceOptions, explain_errors
 from trainer.data.prepare.sources.records import RecordSource
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError, quote
 
 
 class TfdsSource(RecordSource):
@@ -13,9 +13,10 @@ class TfdsSource(RecordSource):
     Args:
         name: Name of the dataset. A split may follow after a `:`, as in `mnist:test`; the default is `train`.
         scratch: Local folder for the images.
-        options: Options of the source. `split` is used if the name has none.
+        options: Options of the source. `split` is only for names without one.
 
     Raises:
+        ConfigError: If both the name and the options have a split.
         DataError: If tensorflow-datasets is not installed, does not have the dataset or the split, or cannot download
             or read it; or if the dataset has no `image`, or its `label` is not a class.
     """
@@ -31,6 +32,11 @@ class TfdsSource(RecordSource):
                 f"tfds:{name} needs tensorflow-datasets, which is not installed; run pip install tensorflow-datasets."
             ) from error
         name, _, split = name.partition(":")
+        if split and options.split:
+            raise ConfigError(
+                f"split={quote(','.join(options.split))} does not work with tfds:{name}:{split}, which has a split; "
+                "omit one of them."
+            )
         split = split or "+".join(options.split) or "train"
         with explain_errors(f"tfds:{name} cannot be opened by tensorflow-datasets", "correct the name"):
             builder = tfds.builder(name)
