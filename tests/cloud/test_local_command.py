@@ -164,10 +164,7 @@ def test_shared_packages_are_installed_once(tmp_path):
     with venvs.install_packages([unpackaged, *packaged], call) as use_venv:
         python = Path(use_venv(packaged[0]).command[0])
         first, second = map(use_venv, packaged)
-        assert (
-            use_venv(unpackaged) is unpackaged and first.command[1:] == ("-m", "m") and second.command == first.command
-        )
-        assert first.folder == str(python.parent)
+        assert use_venv(unpackaged) is unpackaged and first.command[-1] == "m" and second.command == first.command
         root = python.parents[3]
         assert root.is_dir()
     assert not root.exists()
@@ -202,7 +199,7 @@ def test_a_package_without_an_address_is_built(local, monkeypatch):
 
 
 def test_a_package_that_cannot_be_installed_is_refused():
-    packaged = Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
+    packaged = Replica(name="w", command=("python", "-m", "m"), environment={}, package_uris=("a.whl",))
 
     def call(command):
         return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
@@ -212,6 +209,26 @@ def test_a_package_that_cannot_be_installed_is_refused():
             pass
 
     check_refusal(install, JobError, "a.whl", "no such wheel")
+
+
+def test_a_program_of_a_package_works_in_the_current_folder(local, monkeypatch):
+    source = "import sys\nfrom mine import name\nopen('output', 'w').write(f'{name} {sys.argv[1:]}')"
+
+    def call(command):
+        if "pip" in command:
+            installed = next(Path(command[0]).parents[1].glob("lib/python*/site-packages")) / "mine"
+            installed.mkdir()
+            (installed / "__init__.py").write_text("name = 'installed'")
+            (installed / "job.py").write_text(source)
+            return subprocess.CompletedProcess(command, 0, "")
+        return venvs.run_command([*command, "--without-pip"])
+
+    install_packages = venvs.install_packages
+    monkeypatch.setattr(venvs, "install_packages", lambda replicas, project: install_packages(replicas, call, project))
+    Path("a.whl").touch()
+    content = changed(UNBUILT, workerPoolSpecs__0__pythonPackageSpec__packageUris=["a.whl"])
+    assert local(content, "--args=--a=1,--b", source="raise SystemExit(7)")[0] == 0
+    assert Path("output").read_text() == "installed ['--a=1', '--b']"
 
 
 def test_a_missing_package_is_refused(tmp_path):
