@@ -141,12 +141,13 @@ def test_the_root_may_be_the_output_folder(flags, local):
 
 
 OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
-PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--other"]})]}
+PROGRAM = PACKAGE | {"pythonModule": "mine.job", "args": ["--other"]}
+PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PROGRAM)]}
 
 
-@pytest.mark.parametrize(("content", "flags"), [(OWN, []), (PACKAGED, [])])
-def test_args_that_only_the_program_knows_are_accepted(content, flags, local):
-    assert local(content, "--dry_run", *flags)[0] == 0
+@pytest.mark.parametrize("content", [OWN, PACKAGED])
+def test_args_that_only_the_program_knows_are_accepted(content, local):
+    assert local(content, "--dry_run")[0] == 0
 
 
 def test_shared_packages_are_installed_once(tmp_path):
@@ -172,11 +173,7 @@ def test_shared_packages_are_installed_once(tmp_path):
     assert [command[0] for command in called[1:]] == [str(python)] and called[1][-1] == str(Path("a.whl").absolute())
 
 
-UNBUILT = changed(
-    PACKAGED,
-    workerPoolSpecs__0__pythonPackageSpec__packageUris=...,
-    workerPoolSpecs__0__pythonPackageSpec__pythonModule="mine.job",
-)
+UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
 
 
 def test_no_venv_builds_no_package(local):
