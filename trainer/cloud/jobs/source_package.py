@@ -27,7 +27,7 @@ PROVISIONAL = "gs://provisional/"
 """Beginning of the URIs of packages that are uploaded later."""
 TO_BUILD = f"{PACKAGE}to-be-built{_SUFFIX}"
 """Stands for a package to build, in a job on this machine."""
-_FROM_PROJECT = "built"
+FROM_PROJECT = "built"
 """Source of a package that is built from the project."""
 _MIN_SETUPTOOLS = 77  # as in pyproject.toml
 
@@ -107,7 +107,7 @@ def collect_packages(sources: Mapping[str, str], staging_bucket: str | None, pro
     folder = (staging_bucket or "").rstrip("/")
     packages = {}
     for provisional, source in sources.items():
-        name, content = _build(project) if source == _FROM_PROJECT else _read(local_path(source))
+        name, content = _build(project) if source == FROM_PROJECT else _read(local_path(source))
         digest = hashlib.sha256(content).hexdigest()
         uri = f"{folder}/packages/{name.removesuffix(_SUFFIX)}-{digest}{_SUFFIX}"
         packages[provisional] = Package(uri=uri, content=content)
@@ -141,7 +141,7 @@ def _provisional_uri(uri: str, staging_bucket: str | None, sources: dict[str, st
     is_built = _is_to_build(uri)
     if is_remote(uri) and not is_built:
         return uri
-    source = _FROM_PROJECT if is_built else uri
+    source = FROM_PROJECT if is_built else uri
     if not is_built and (not uri.endswith(_SUFFIX) or not local_path(uri).is_file()):
         raise ConfigError(
             f"packageUris has {quote(uri)}, which is not a source distribution on this machine; give an existing "
