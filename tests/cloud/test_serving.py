@@ -243,7 +243,8 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 @pytest.mark.parametrize(
-    ("method", "mentions"), [("deploy", ("endpoints/200", "continues")), ("predict", ("undeploy-model 200", "deployed-model-id="))]
+    ("method", "mentions"),
+    [("deploy", ("endpoints/200", "continues")), ("predict", ("undeploy-model 200", "deployed-model-id="))],
 )
 def test_a_signal_during_a_deployment_tells_how_the_billing_stops(
     method, mentions, number, code, service, model_dir, monkeypatch, capsys

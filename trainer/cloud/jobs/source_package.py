@@ -3,7 +3,6 @@
 import copy
 import gzip
 import hashlib
-import importlib.metadata
 import importlib.util
 import io
 import re
@@ -29,7 +28,6 @@ TO_BUILD = f"{PACKAGE}to-be-built{_SUFFIX}"
 """Stands for a package to build, in a job on this machine."""
 FROM_PROJECT = "built"
 """Source of a package that is built from the project."""
-_MIN_SETUPTOOLS = 77  # as in pyproject.toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +170,8 @@ def _build(project: Path) -> tuple[str, bytes]:
             "building a source distribution needs the package build; run pip install 'gan-trainer[vertex]'."
         )
     with scratch_folder() as folder:
-        command = [sys.executable, "-m", "build", "--sdist", f"--outdir={folder}", *_isolation_flags(), str(project)]
+        flags = ["--sdist", f"--outdir={folder}", *_isolation_flags(project)]
+        command = [sys.executable, "-m", "build", *flags, str(project)]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         archives = sorted(folder.glob(f"*{_SUFFIX}"))
         if result.returncode or len(archives) != 1:
@@ -183,13 +182,16 @@ def _build(project: Path) -> tuple[str, bytes]:
         return archives[0].name, _reproducible(archives[0].read_bytes())
 
 
-def _isolation_flags() -> list[str]:
-    """Returns --no-isolation if the installed setuptools is new enough, so that building needs no network."""
+def _isolation_flags(project: Path) -> list[str]:
+    """Returns --no-isolation if all requirements of a project's build are installed, so that it needs no network."""
+    from build import BuildException, ProjectBuilder, check_dependency
+
     try:
-        major = int(importlib.metadata.version("setuptools").partition(".")[0])
-    except importlib.metadata.PackageNotFoundError:
+        requirements = ProjectBuilder(project).build_system_requires
+    except BuildException:  # the build reports it
         return []
-    return ["--no-isolation"] if major >= _MIN_SETUPTOOLS else []
+    is_installed = not any(missing for requirement in requirements for missing in check_dependency(requirement))
+    return ["--no-isolation"] if is_installed else []
 
 
 def _reproducible(archive: bytes) -> bytes:
