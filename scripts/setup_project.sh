@@ -76,6 +76,9 @@ esac
 grant gcloud iam service-accounts add-iam-policy-binding "$account" --project="$project" --member="$member" \
     --role=roles/iam.serviceAccountUser --condition=None
 grant gcloud storage buckets add-iam-policy-binding "gs://$bucket" --member="$member" --role=roles/storage.objectUser
+# For `gcloud builds submit`, which reads the description of the bucket before it writes the source to it.
+grant gcloud storage buckets add-iam-policy-binding "gs://$bucket" --member="$member" \
+    --role=roles/storage.legacyBucketReader
 for role in aiplatform.user cloudbuild.builds.editor logging.viewer serviceusage.serviceUsageConsumer; do
     grant gcloud projects add-iam-policy-binding "$project" --member="$member" --role="roles/$role" --condition=None
 done

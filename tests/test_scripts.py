@@ -45,6 +45,12 @@ def call(tmp_path, script, *arguments, programs=(), rendered=""):
             f"{CLOUD_BUILD} --substitutions=_IMAGE={IMAGE}\\,_REQUIREMENTS=requirements-cuda.lock .\n",
         ),
         (
+            [IMAGE, "my-bucket"],
+            ["gcloud"],
+            f"{CLOUD_BUILD} --substitutions=_IMAGE={IMAGE}\\,_REQUIREMENTS=requirements-cuda.lock "
+            "--gcs-source-staging-dir=gs://my-bucket/builds .\n",
+        ),
+        (
             ["--cpu", IMAGE],
             ["docker"],
             f"docker build --platform=linux/amd64 --build-arg=REQUIREMENTS=requirements.lock --tag={IMAGE} .\n"
@@ -228,7 +234,9 @@ def test_a_new_project_gets_everything_in_an_order_that_works(tmp_path):
     assert {call.split("--role=")[1].split()[0] for call in calls if "user:me@example.com" in call} == {
         *("roles/aiplatform.user", "roles/cloudbuild.builds.editor", "roles/iam.serviceAccountUser"),
         *("roles/logging.viewer", "roles/serviceusage.serviceUsageConsumer", "roles/storage.objectUser"),
+        "roles/storage.legacyBucketReader",
     }
+    assert not [call for call in calls if "roles/storage." in call and "gs://my-bucket" not in call]
 
 
 def test_a_dry_run_prints_the_commands_of_a_new_project(tmp_path):

@@ -107,6 +107,19 @@ def test_a_signal_whose_exception_a_library_replaced_ends_a_command_with_one_sen
     assert stderr.startswith("error: ") and stderr.count("\n") == 1 and "initialization" not in stderr
 
 
+@pytest.mark.parametrize("number", CODES)
+def test_what_continues_after_a_signal_is_in_its_sentence(number, capsys):
+    def act():
+        try:
+            signal.raise_signal(number)
+        except (KeyboardInterrupt, signals.Terminated) as error:
+            raise signals.explained(error, "the job continues.") from None
+
+    assert command(act) == CODES[number]
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and "the job continues" in stderr
+
+
 def test_a_hangup_without_a_terminal_has_its_exit_code(monkeypatch):
     with open("/dev/full", "w") as closed:
         monkeypatch.setattr("sys.stderr", closed)

@@ -38,6 +38,7 @@ ROLES = {
     "roles/logging.viewer",
     "roles/serviceusage.serviceUsageConsumer",
     "roles/storage.admin",
+    "roles/storage.legacyBucketReader",
     "roles/storage.objectUser",
 }
 SERVICES = {"aiplatform", "artifactregistry", "cloudbuild", "compute", "iam", "logging", "storage"}

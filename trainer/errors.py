@@ -114,9 +114,16 @@ class Preempted(TrainerError):
 
 
 class Interrupted(TrainerError):
-    """A command that the user interrupted while something it started continues elsewhere."""
+    """A command that a signal ended while something it started continues elsewhere.
 
-    exit_code = ExitCode.INTERRUPTED
+    Args:
+        message: One sentence for the user.
+        exit_code: Exit code of the signal.
+    """
+
+    def __init__(self, message: str, exit_code: int = ExitCode.INTERRUPTED):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 _MAX_QUOTED_CHARACTERS = 200  # most paths are shorter

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-from trainer.errors import ExitCode
+from trainer.errors import ExitCode, Interrupted
 
 
 class Terminated(BaseException):
@@ -34,7 +34,7 @@ def raised() -> Iterator[None]:
     """Makes the signals raise `KeyboardInterrupt` and `Terminated` in the main thread while the context is active.
 
     Signals that are ignored, such as SIGHUP by nohup, stay ignored. In other threads, the context has no effect. An
-    error that leaves the context after a signal is replaced by the exception of the signal.
+    error that leaves the context after a signal is replaced by the exception of the signal, except `Interrupted`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,6 +45,8 @@ def raised() -> Iterator[None]:
             if handler != signal.SIG_IGN:
                 signal.signal(number, _raise)
         yield
+    except Interrupted:
+        raise
     except Exception as error:
         if _received:  # a library replaced the exception of the signal by its own, as some modules do on import
             raise _exception(_received[0]) from error
@@ -89,12 +91,27 @@ def end(error: KeyboardInterrupt | Terminated, advice: str = "") -> int:
         error: Exception of the signal.
         advice: What the user can do, for the end of the sentence.
     """
-    reason, code = "interrupted", int(ExitCode.INTERRUPTED)
-    if isinstance(error, Terminated):
-        reason, code = f"stopped by {error.number.name}", _EXIT_CODES[error.number]
+    reason, code = _reason_and_code(error)
     with contextlib.suppress(OSError):  # after SIGHUP, there may be no terminal
         print(f"error: {reason}{advice and '; '}{advice}.", file=sys.stderr, flush=True)
     return code
+
+
+def explained(error: KeyboardInterrupt | Terminated, consequence: str) -> Interrupted:
+    """Returns an error with the exit code of a signal.
+
+    Args:
+        error: Exception of the signal.
+        consequence: What continues elsewhere and what the user can do, for the end of the sentence.
+    """
+    reason, code = _reason_and_code(error)
+    return Interrupted(f"{reason}; {consequence}", code)
+
+
+def _reason_and_code(error: KeyboardInterrupt | Terminated) -> tuple[str, int]:
+    if isinstance(error, Terminated):
+        return f"stopped by {error.number.name}", _EXIT_CODES[error.number]
+    return "interrupted", int(ExitCode.INTERRUPTED)
 
 
 def _exception(number: int) -> BaseException:

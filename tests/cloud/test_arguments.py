@@ -12,8 +12,8 @@ def container(command=(), args=()):
     return Container(command=command, args=args, env={})
 
 
-def package(module, args=("-a",)):
-    return PythonPackage(package_uris=(), python_module=module, args=args, env={})
+def package(module, args=("-a",), uris=()):
+    return PythonPackage(package_uris=uris, python_module=module, args=args, env={})
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,12 @@ def test_settings_are_parsed_from_args():
         (container(("python", "-m", "trainer", "train"), ("--steps=3",)), ("--steps=3",)),
         (container(("python", "-u", "-m"), ("trainer", "train", "--steps=3")), ("--steps=3",)),
         (container(("gan-trainer", "train"), ("--steps=3",)), ("--steps=3",)),
+        (container(("python", "-mtrainer.task"), ("--steps=3",)), ("--steps=3",)),
+        (container(("python", "-mtrainer"), ("train", "--steps=3")), ("--steps=3",)),
         (container(("python", "-m", "trainer", "prepare"), ("--out=gs://bkt/x",)), None),
         (container(("bash", "-c"), ("ls",)), None),
         (package("trainer.task"), ("-a",)),
+        (package("trainer.task", uris=("gs://bkt/my_gans-0.1.tar.gz",)), ("-a",)),
         (package("mine"), None),
         (package("trainer", ("train", "-a")), ("-a",)),
         (package("trainer", ("prepare",)), None),

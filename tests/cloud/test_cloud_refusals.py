@@ -32,8 +32,9 @@ def pool(*args, count=1, machine=CPU):
 
 
 def job(*pools, **changes):
-    """Returns the content of a file with these pools and an output folder."""
-    return changed(RIGHT, workerPoolSpecs=list(pools), **changes)
+    """Returns the content of a file with these pools, which restart together, and an output folder."""
+    content = RIGHT | {"scheduling": {"restartJobOnWorkerRestart": True}}
+    return changed(content, workerPoolSpecs=list(pools), **changes)
 
 
 def machine(**changes):
@@ -551,7 +552,7 @@ SERVICE = [
     (
         "flex_start_of_two_machines",
         changed(
-            scheduled(strategy="FLEX_START"),
+            scheduled(strategy="FLEX_START", restartJobOnWorkerRestart=True),
             workerPoolSpecs__1=changed(SCHEDULED["workerPoolSpecs"][0], machineSpec__machineType="g2-standard-12"),
         ),
         ("scheduling.strategy", "FLEX_START"),
@@ -729,6 +730,28 @@ TRIALS = [
         study(SEED, parameter("num_metric_samples", "discrete", values=[1000, 5000])),
         (TRIAL, "--num_metric_samples", "num_metric_samples=5000", "num_metric_samples=1000"),
     ),
+    *(
+        (
+            f"metrics_of_several_{name}_{number}",
+            study(parameter(name, "categorical", values=list(values)), args=args, metrics=metrics),
+            (TRIAL, f"--{name}", *values),
+        )
+        for number, (name, values, args, metrics) in enumerate(
+            [
+                ("dataset", ("gs://bkt/x", "gs://bkt/y"), ["--recipe=photos"], MINIMIZE_FRECHET),
+                ("dataset", ("gs://bkt/x", "gs://bkt/y"), ["--recipe=mine:own"], MINIMIZE_FRECHET),
+                ("dataset_b", ("gs://bkt/x", "gs://bkt/y"), ["--recipe=mine:own"], MINIMIZE_FRECHET),
+                ("classes", ("1", "2"), ["--recipe=vanilla"], MINIMIZE_FRECHET),
+                ("padding", ("0", "2"), ["--recipe=vanilla"], MINIMIZE_FRECHET),
+                (
+                    "inception_weights",
+                    ("gs://bkt/x.pb", "gs://bkt/y.pb"),
+                    ["--recipe=wgan_gp", PHOTOS],
+                    ({"metricId": "fid", "goal": "MINIMIZE"},),
+                ),
+            ]
+        )
+    ),
     (
         "misspelled_parameter",
         study(parameter("generator_learning_rte", "double", minValue=1e-5, maxValue=1e-3)),
@@ -748,6 +771,7 @@ TRIALS = [
         ("studySpec.parameters", "generator_learning_rate=-1.0"),
     ),
     ("folder_as_a_parameter", study(parameter("job_dir", "categorical", values=["gs://bkt/x"])), ("job_dir",)),
+    ("resume_as_a_parameter", study(parameter("resume", "categorical", values=["never"])), ("resume",)),
     (
         "local_run_as_a_parameter",
         study(parameter("init_from", "categorical", values=["gs://bkt/x", "runs/x"])),
@@ -856,6 +880,8 @@ SUBMITTED = [
         (*PLACE, "--staging_bucket=gs://bkt", "--package=gs://bkt/source"),
         ("--package", "gs://bkt/source"),
     ),
+    ("package_that_is_not_built", RIGHT, (*PLACE, "--package=folder"), ("--package", "'folder'")),
+    ("bucket_of_no_package", RIGHT, (*PLACE, "--staging_bucket=gs://bkt"), ("--staging_bucket", "'gs://bkt'")),
     ("no_project", RIGHT, (), ("--project", "--dry_run")),
     ("no_region", RIGHT, ("--project=p",), ("--region", "--dry_run")),
     ("project_with_a_space", RIGHT, ("--project=My Project", PLACE[1]), ("--project", "'My Project'")),
@@ -873,11 +899,19 @@ SUBMITTED = [
         ("--regions=us-east1,us-east4", "--project=p", "--api_endpoint=https://psc.example"),
         ("--regions", "https://psc.example"),
     ),
+    ("render_of_regions", RIGHT, ("--regions=us-east1,us-east4", "--project=p", "--render"), ("us-east1,us-east4",)),
+    (
+        "dry_run_of_a_resource_of_one_region",
+        RIGHT | {"persistentResourceId": "mine"},
+        ("--regions=us-east1,us-east4", "--project=p", "--dry_run"),
+        ("--regions", "persistentResourceId", "'mine'"),
+    ),
     ("wrong_region", RIGHT, ("--regions=us-east1,moon", "--project=p"), ("region=moon",)),
     ("regions_without_project", RIGHT, ("--regions=us-east1,us-east4",), ("--project",)),
     ("price_table", RIGHT, ("--dry_run", "--price_table=prices.txt"), ("prices.txt", ".csv")),
     ("staging_bucket", RIGHT, ("--dry_run", "--staging_bucket=here"), ("staging_bucket=here", "gs://BUCKET")),
     ("long_display_name", RIGHT, ("--dry_run", f"--display_name={'x' * 129}"), ("129", "128")),
+    ("display_name_of_two_lines", RIGHT, (*PLACE, "--render", "--display_name=a\nb"), (r"'a\nb'",)),
     ("args_flag", RIGHT, ("--dry_run", "--args=--setps=3"), (CHIEF, "setps", "steps")),
     ("word_without_a_flag", RIGHT, ("--dry_run", "now"), ("'now'", "--name=value")),
     *(
@@ -930,7 +964,19 @@ RUN_LOCALLY = [
         (),
         ("studySpec.metrics", "frechet", "kid"),
     ),
-    ("package_in_a_bucket", JOB, ("--package=gs://bkt/source",), ("--package", "gs://bkt/source")),
+    (
+        "package_in_a_bucket",
+        changed(PACKAGED, **{URIS: ...}),
+        ("--package=gs://bkt/source",),
+        ("--package", "gs://bkt/source"),
+    ),
+    ("package_that_is_not_built", JOB, ("--package=folder",), ("--package", "'folder'")),
+    (
+        "package_that_is_not_used",
+        changed(PACKAGED, **{URIS: ...}),
+        ("--package=folder", "--no_venv"),
+        ("--package", "'folder'"),
+    ),
     ("evaluator", job(pool(), {}, {}, pool()), (), ("workerPoolSpecs[3]",)),
     (
         "batch",

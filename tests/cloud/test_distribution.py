@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+import subprocess
 import tarfile
 
 import pytest
@@ -48,6 +49,30 @@ def test_a_package_that_cannot_be_built_is_refused(project):
     check_refusal(
         lambda: source_package.collect_packages(SOURCES, "gs://bkt", project), ConfigError, f"package={project}", "no"
     )
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "is_isolated"),
+    [
+        (None, False),
+        ("[project]\nname = 'mine'\n", False),
+        ("[build-system]\nrequires = ['setuptools>=9999']\nbuild-backend = 'setuptools.build_meta'\n", True),
+        ("[build-system]\nrequires = ['not-installed>=1']\nbuild-backend = 'not_installed.build'\n", True),
+        ("[build-system", True),
+    ],
+)
+def test_a_build_is_isolated_unless_its_requirements_are_installed(project, monkeypatch, pyproject, is_isolated):
+    commands = []
+
+    def fail(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1, "stop here")
+
+    if pyproject is not None:
+        (project / "pyproject.toml").write_text(pyproject)
+    monkeypatch.setattr(subprocess, "run", fail)
+    check_refusal(lambda: source_package.build(project, project / "out"), ConfigError, "stop here")
+    assert ("--no-isolation" not in commands[0]) == is_isolated
 
 
 def test_the_package_of_several_pools_is_built_once():

@@ -141,12 +141,13 @@ def test_the_root_may_be_the_output_folder(flags, local):
 
 
 OWN = changed(JOB, workerPoolSpecs__0__containerSpec__args=["--recipe=mine.recipes:own", "--steps=3.0"])
-PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PACKAGE | {"args": ["--other"]})]}
+PROGRAM = PACKAGE | {"pythonModule": "mine.job", "args": ["--other"]}
+PACKAGED = {"workerPoolSpecs": [changed(POOL, containerSpec=..., pythonPackageSpec=PROGRAM)]}
 
 
-@pytest.mark.parametrize(("content", "flags"), [(OWN, []), (PACKAGED, [])])
-def test_args_that_only_the_program_knows_are_accepted(content, flags, local):
-    assert local(content, "--dry_run", *flags)[0] == 0
+@pytest.mark.parametrize("content", [OWN, PACKAGED])
+def test_args_that_only_the_program_knows_are_accepted(content, local):
+    assert local(content, "--dry_run")[0] == 0
 
 
 def test_shared_packages_are_installed_once(tmp_path):
@@ -164,10 +165,7 @@ def test_shared_packages_are_installed_once(tmp_path):
     with venvs.install_packages([unpackaged, *packaged], call) as use_venv:
         python = Path(use_venv(packaged[0]).command[0])
         first, second = map(use_venv, packaged)
-        assert (
-            use_venv(unpackaged) is unpackaged and first.command[1:] == ("-m", "m") and second.command == first.command
-        )
-        assert first.folder == str(python.parent)
+        assert use_venv(unpackaged) is unpackaged and first.command[-1] == "m" and second.command == first.command
         root = python.parents[3]
         assert root.is_dir()
     assert not root.exists()
@@ -175,11 +173,7 @@ def test_shared_packages_are_installed_once(tmp_path):
     assert [command[0] for command in called[1:]] == [str(python)] and called[1][-1] == str(Path("a.whl").absolute())
 
 
-UNBUILT = changed(
-    PACKAGED,
-    workerPoolSpecs__0__pythonPackageSpec__packageUris=...,
-    workerPoolSpecs__0__pythonPackageSpec__pythonModule="mine.job",
-)
+UNBUILT = changed(PACKAGED, workerPoolSpecs__0__pythonPackageSpec__packageUris=...)
 
 
 def test_no_venv_builds_no_package(local):
@@ -202,7 +196,7 @@ def test_a_package_without_an_address_is_built(local, monkeypatch):
 
 
 def test_a_package_that_cannot_be_installed_is_refused():
-    packaged = Replica(name="w", command=("python",), environment={}, package_uris=("a.whl",))
+    packaged = Replica(name="w", command=("python", "-m", "m"), environment={}, package_uris=("a.whl",))
 
     def call(command):
         return subprocess.CompletedProcess(command, int("pip" in command), "much\nno such wheel\n")
@@ -212,6 +206,26 @@ def test_a_package_that_cannot_be_installed_is_refused():
             pass
 
     check_refusal(install, JobError, "a.whl", "no such wheel")
+
+
+def test_a_program_of_a_package_works_in_the_current_folder(local, monkeypatch):
+    source = "import sys\nfrom mine import name\nopen('output', 'w').write(f'{name} {sys.argv[1:]}')"
+
+    def call(command):
+        if "pip" in command:
+            installed = next(Path(command[0]).parents[1].glob("lib/python*/site-packages")) / "mine"
+            installed.mkdir()
+            (installed / "__init__.py").write_text("name = 'installed'")
+            (installed / "job.py").write_text(source)
+            return subprocess.CompletedProcess(command, 0, "")
+        return venvs.run_command([*command, "--without-pip"])
+
+    install_packages = venvs.install_packages
+    monkeypatch.setattr(venvs, "install_packages", lambda replicas, project: install_packages(replicas, call, project))
+    Path("a.whl").touch()
+    content = changed(UNBUILT, workerPoolSpecs__0__pythonPackageSpec__packageUris=["a.whl"])
+    assert local(content, "--args=--a=1,--b", source="raise SystemExit(7)")[0] == 0
+    assert Path("output").read_text() == "installed ['--a=1', '--b']"
 
 
 def test_a_missing_package_is_refused(tmp_path):

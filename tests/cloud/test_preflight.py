@@ -1,5 +1,7 @@
 """Jobs and studies that `check_job` accepts. test_cloud_refusals.py has those that it refuses."""
 
+import logging
+
 import pytest
 from refusals import check_refusal
 from specs import JOB, POOL, TUNING, changed, child
@@ -12,6 +14,7 @@ from trainer.errors import ConfigError
 
 OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
 GPUS = {"machineType": "g2", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
+RESTART = {"restartJobOnWorkerRestart": True}
 CHIEF = "workerPoolSpecs[0].containerSpec.args"
 
 
@@ -20,7 +23,7 @@ def pool(*args, count=1, machine=POOL["machineSpec"]):
 
 
 def job(*pools):
-    return JOB | {"workerPoolSpecs": list(pools), "baseOutputDirectory": OUTPUT}
+    return JOB | {"workerPoolSpecs": list(pools), "baseOutputDirectory": OUTPUT, "scheduling": RESTART}
 
 
 def check(content, **options):
@@ -34,10 +37,18 @@ def test_an_evaluator_may_be_another_program():
     check_refusal(lambda: check(job(pool(batch, machine=GPUS), {}, {}, other)), ConfigError, CHIEF, "5")
 
 
-def test_a_program_that_is_not_the_trainer_needs_no_output_folder():
-    prepare = changed(pool("--out=gs://bkt/x"), containerSpec__command=["python", "-m", "trainer", "prepare"])
-    check(changed(job(prepare), baseOutputDirectory=...))
-    check(changed(TUNING, trialJobSpec=changed(job(prepare), baseOutputDirectory=...)))
+def test_a_program_that_is_not_the_trainer_needs_no_output_folder_and_is_reported(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
+    shell = changed(pool("pip install x && python -m trainer.task"), containerSpec__command=["sh", "-c"])
+    content = changed(job(shell), baseOutputDirectory=...)
+    check(job(pool()))
+    check(content, is_local=True)
+    assert not caplog.records
+    for unknown in (content, changed(TUNING, trialJobSpec=content)):
+        caplog.clear()
+        check(unknown)
+        (record,) = caplog.records
+        assert record.levelname == "WARNING" and "trainer.task" in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +93,14 @@ def test_resume_never_is_for_jobs_that_never_restart():
     check(content, is_local=True)
 
 
+def test_several_machines_that_train_restart_together_or_never():
+    several = changed(job(pool(), pool(count=3)), scheduling=...)
+    check_refusal(lambda: check(several), ConfigError, "scheduling", "restartJobOnWorkerRestart", "4 machines")
+    check(several | {"scheduling": {"disableRetries": True}})
+    check(several, is_local=True)
+    check(changed(job(pool(), {}, {}, changed(pool(), containerSpec__command=["bash"])), scheduling=...))
+
+
 @pytest.mark.parametrize("flag", ["--loss=wassertein", "--architecture=dcgn", "--penalties=r3", "--augment=adda"])
 def test_a_custom_recipe_may_name_any_part(flag):
     check(job(pool("--recipe=mine:own", flag)))
@@ -120,7 +139,7 @@ def test_a_metric_that_trials_report_is_accepted(args, metric):
 
 
 def test_a_parameter_decides_what_is_reported():
-    always = parameter("dataset", "categorical", values=["digits", "mnist"])
+    always = parameter("dataset", "categorical", values=["mnist"])
     check(study("--dataset=gs://bkt/photos", parameters=[SEED, always]))
 
 
@@ -151,7 +170,7 @@ def test_a_parameter_overrides_the_batch_of_the_args():
         (["--dataset=gs://bkt/x"], [parameter("size", "categorical", values=["small", "medium"])]),
         (["--dataset=gs://bkt/x"], [parameter("penalty_weight", "double", minValue=1, maxValue=100)]),
         (["--dataset=gs://bkt/x"], [parameter("model", "categorical", values=["gan", "conditional"])]),
-        ([], [parameter("dataset", "categorical", values=["gs://bkt/x", "gs://bkt/y"])]),
+        ([], [parameter("dataset", "categorical", values=["gs://bkt/x", "/gcs/bkt/x"])]),
     ],
 )
 def test_a_study_may_vary_the_settings_of_photos(args, parameters):

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import shlex
+import signal
 import urllib.error
 import urllib.request
 
@@ -14,8 +16,9 @@ from PIL import Image
 from refusals import check_command_refusal
 
 from trainer import task
-from trainer.cli import batch, deploy
+from trainer.cli import batch, batch_commands, deploy
 from trainer.cloud.vertex import models, polling, sdk
+from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.errors import StorageError
 from trainer.image_io import png
 from trainer.sampling.samples import Samples, images_of, labels_of
@@ -235,13 +238,20 @@ def test_a_deployment_whose_answer_was_lost_is_not_simply_repeated(service, mode
     check_command_refusal(deploy.main, argv, capsys, 1, "unavailable", "console")
 
 
-def test_ctrl_c_says_that_the_deployment_continues(service, model_dir, monkeypatch, capsys):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
-    monkeypatch.setattr(models.ModelClient, "deploy", interrupted)
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    ("method", "mentions"),
+    [("deploy", ("endpoints/200", "continues")), ("predict", ("undeploy-model 200", "deployed-model-id="))],
+)
+def test_a_signal_during_a_deployment_tells_how_the_billing_stops(
+    method, mentions, number, code, service, model_dir, monkeypatch, capsys
+):
+    monkeypatch.setattr(models.ModelClient, method, lambda *arguments: signal.raise_signal(number))
     argv = ["deploy", f"--model_dir={model_dir}", f"--image={IMAGE}", *PLACE]
-    check_command_refusal(deploy.main, argv, capsys, 130, "endpoints/200", "continues")
+    check_command_refusal(deploy.main, argv, capsys, code, *mentions)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +378,52 @@ def test_a_batch_of_labels_is_collected_into_a_local_folder_later(registered, ex
 def test_missing_images_are_an_error_with_the_reason(registered, bucket, tmp_path, capsys):
     registered.registry.models[f"{PARENT}/models/100"].pop("artifactUri")  # so that the labels cannot be checked
     argv = ["batch", "--model=photos", "--num_images=4", "--labels=3,99", f"--out={bucket}/images", *PLACE]
-    check_command_refusal(batch.main, [*argv, "--batch_size=1"], capsys, 1, "2 images", "label=99")
+    argv += ["--batch_size=1", "--truncation=0.5"]
+    seeds = "--seeds=1,3 --labels=99 --truncation=0.5"
+    check_command_refusal(batch.main, argv, capsys, 1, "2 images", "label=99", f"--model={PARENT}/models/100 {seeds}")
     assert sorted(images(locate(f"{bucket}/images"))) == ["seed-00000000-label-3.png", "seed-00000002-label-3.png"]
+
+
+def test_missing_images_are_generated_by_the_command_in_the_error(registered, exported_gan, tmp_path, bucket, capsys):
+    argv = ["batch", "--model=photos", "--num_images=9", "--labels=3,5,7", f"--out={tmp_path / 'images'}", *PLACE]
+    predict = registered.registry.predict
+    registered.registry.predict = fails_for({4, 5, 6, 8}, predict)
+    capsys.readouterr()
+    assert batch.main([*argv, f"--staging={bucket}/batch", "--batch_size=1"]) == 1
+    command = capsys.readouterr().err.partition("python -m trainer ")[2]
+    assert "--seeds=4-6,8 " in command
+    registered.registry.predict = predict
+    assert batch.main(shlex.split(command)) == 0
+    check_images(exported_gan, locate(tmp_path / "images"), np.arange(9), [3, 5, 7])
+
+
+def fails_for(seeds, predict):
+    """Returns a function that predicts like `predict`, but fails if an instance has one of these seeds."""
+
+    def fail(body):
+        if any(instance["seed"] in seeds for instance in body["instances"]):
+            raise ValueError("no memory")
+        return predict(body)
+
+    return fail
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_during_a_batch_names_the_command_that_collects_it(
+    number, code, registered, bucket, monkeypatch, capsys
+):
+    monkeypatch.setattr(models.ModelClient, "await_batch", lambda *arguments: signal.raise_signal(number))
+    argv = ["batch", "--model=photos", "--num_images=2", f"--out={bucket}/images", *PLACE]
+    check_command_refusal(batch.main, argv, capsys, code, "continues", "batch --job=500")
+
+
+def test_the_command_for_many_missing_images_is_short(bucket):
+    raw = {"model": f"{PARENT}/models/100", "inputConfig": {"gcsSource": {"uris": [f"{bucket}/a/b/instances.jsonl"]}}}
+    job = models.Resource(f"{PARENT}/batchPredictionJobs/500", raw)
+    endpoint = Endpoint(project="my-project", region="us-central1")
+    instances = [{"seed": seed, "label": seed % 7} for seed in range(0, 10_000, 2)]
+    command = batch_commands.repeat(endpoint, job, locate(f"{bucket}/images"), instances)
+    assert len(command) <= 1000 and "--seeds=0,2,4," in command
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,8 @@ def test_the_cost_per_hour_is_printed_beside_the_result(file, tmp_path, capsys, 
 
 @pytest.mark.parametrize("name", [*FILES, "scripts/prepare.yaml"])
 def test_the_request_of_each_file_equals_the_golden_one(dry_run, package, name):
-    flags = ["--project=my-project", "--region=us-central1", "--staging_bucket=gs://mine"]
+    flags = ["--project=my-project", "--region=us-central1"]
+    flags += ["--staging_bucket=gs://mine"] if "package" in name else []
     golden = json.loads((REQUESTS / f"{Path(name).stem}.json").read_text())
     assert dry_run(ROOT / name, *flags) == golden
 
@@ -89,8 +90,16 @@ def test_a_dry_run_needs_no_project_or_region(dry_run):
     }
 
 
+def test_a_dry_run_names_the_region_of_its_request(file, capsys):
+    argv = ["submit", f"--config={file(RIGHT)}", "--dry_run", "--project=p", "--regions=us-east1,us-east4"]
+    assert submit.main(argv) == 0
+    printed = capsys.readouterr()
+    assert "us-east1-aiplatform" in json.loads(printed.out)["url"] and "us-east1" in printed.err
+
+
 def test_flags_change_name_account_and_args_of_every_pool(dry_run):
-    two = changed(RIGHT, workerPoolSpecs__1=JOB["workerPoolSpecs"][0])
+    pools = JOB["workerPoolSpecs"] * 2
+    two = changed(RIGHT, workerPoolSpecs=pools, scheduling={"restartJobOnWorkerRestart": True})
     flags = [
         "--display_name=mine",
         "--service_account=me@x.iam.gserviceaccount.com",

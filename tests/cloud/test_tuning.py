@@ -12,7 +12,7 @@ from specs import LOSS, UNITS, WIDTH, child
 from studies import CONDITIONAL, LOG_RATE, bowl, job, parameters, report, run, written
 
 from trainer.cloud.tuning import optuna_backend, study_runner, trial_store
-from trainer.errors import LeaseError, TrainerError
+from trainer.errors import LeaseError, StorageError, TrainerError
 
 pytest.importorskip("optuna")
 
@@ -239,6 +239,39 @@ def test_an_interrupted_study_resumes_exactly(tmp_path, crash):
     assert calls[3] == calls[4]
     run(spec, tmp_path / "b")
     assert parameters(tmp_path / "a") == parameters(tmp_path / "b")  # as if it had not been interrupted
+
+
+def test_a_trial_that_ends_with_an_interrupted_study_keeps_its_result(bucket):
+    waits = threading.Event()
+
+    def crash_or_report(trial):
+        if trial.id == "1":
+            assert waits.wait(20)
+            raise RuntimeError("interrupted")
+        waits.set()
+        assert trial.stop.wait(20)
+        return bowl(trial)
+
+    with pytest.raises(RuntimeError):
+        run(job(count=2, parallel=2), f"{bucket}/study", crash_or_report)
+    study = run(job(count=2, parallel=2), f"{bucket}/study", lambda trial: bowl(trial) if trial.id == "1" else 0)
+    assert [trial.state for trial in study.trials] == ["SUCCEEDED"] * 2
+
+
+def test_a_result_that_could_not_be_written_is_written_at_the_end(bucket, monkeypatch):
+    write = trial_store.write
+
+    def fail_once(file, spec, records):
+        if any(record.measurements for record in records):
+            monkeypatch.setattr(trial_store, "write", write)
+            raise StorageError("no network.")
+        write(file, spec, records)
+
+    monkeypatch.setattr(trial_store, "write", fail_once)
+    with pytest.raises(StorageError):
+        run(job(count=1), f"{bucket}/study")
+    study = run(job(count=1), f"{bucket}/study", lambda trial: 0)
+    assert [trial.state for trial in study.trials] == ["SUCCEEDED"]
 
 
 def test_optuna_has_the_parameters_of_an_interrupted_trial():

@@ -1,5 +1,6 @@
 """Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -216,5 +217,6 @@ def _has_reader(stream: TextIO) -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {escape(shorten(message))}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # after SIGHUP, there may be no terminal
+        print(f"error: {escape(shorten(message))}", file=sys.stderr, flush=True)
     return code

@@ -5,20 +5,19 @@ import binascii
 import json
 import logging
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app, serving_flags
+from trainer import signals
+from trainer.cli import app, batch_commands, serving_flags
 from trainer.cloud.jobs import output_checks
 from trainer.cloud.jobs.overrides import new_job_id
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.models import ModelClient, Resource
-from trainer.cloud.vertex.resource_name import number_of
-from trainer.errors import ConfigError, DataError, DocumentError, Interrupted, JobError, count_of, escape, quote
+from trainer.errors import ConfigError, DataError, DocumentError, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, print_line, quiet_import
 from trainer.storage import Location, check_json, documents, is_remote, locate, parse_json, parse_path, scratch_folder
 
@@ -58,6 +57,7 @@ _JOB = documents.record(
             {"gcsSource": documents.record({"uris": documents.list_of(documents.text(), length=1)})}
         ),
         "outputInfo": documents.record({"gcsOutputDirectory": documents.text()}),
+        "model": documents.text(),
     }
 )
 
@@ -111,7 +111,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
         _collect(client, client.get_batch(values.job), out)
         return
     instances = _instances(values)
-    outputs.check_folder(out, _names(instances))
+    outputs.check_folder(out, _names(instances), keeps_images=True)
     name = f"gan-images-{new_job_id()}"
     staging = f"{(values.staging or f'{out}/.batch').rstrip('/')}/{name}"
     body = _job_of(values, name, staging)
@@ -127,7 +127,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     job = client.create_batch(body)
     _logger.info(f"Created {job.name} for {count_of(len(instances), 'image')}.", extra=log_fields({"job": job.name}))
     advice = "If this command ends early, write the images with" if values.wait else "To write its images"
-    _logger.info(f"{advice}: {_command(client, job, out)}")
+    _logger.info(f"{advice}: {batch_commands.collect(service, job, out)}")
     if values.wait:
         _collect(client, job, out)
 
@@ -264,37 +264,32 @@ def _check_instances(resource: Resource, name: str, instances: Sequence[dict[str
         _logger.warning(f"--model={quote(name)} is registered without its files, so that its labels cannot be checked.")
 
 
-def _command(client: ModelClient, job: Resource, out: Location) -> str:
-    endpoint = client.endpoint
-    number = number_of(job.name)
-    out_flag = shlex.quote(f"--out={out}")
-    return f"python -m trainer batch --job={number} {out_flag} --project={endpoint.project} --region={endpoint.region}"
-
-
 def _collect(client: ModelClient, job: Resource, out: Location) -> None:
     """Waits for a job, and writes its images."""
     from trainer.sampling import outputs
 
-    advice = f"to write its images, run {_command(client, job, out)}"
+    advice = f"to write its images, run {batch_commands.collect(client.endpoint, job, out)}"
     try:
         job = client.await_batch(job, lambda job: _logger.info(f"{job.name} is {job.state}."), f"{advice}.")
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the job continues; {advice}.") from None
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        raise signals.explained(error, f"the job continues; {advice}.") from None
     check_json(job.raw, f"the batch prediction job {job.name}", _JOB, remedy="give a job that this command has created")
     (uri,) = job.raw["inputConfig"]["gcsSource"]["uris"]
     instances = [_parse_line(line, uri, _INSTANCE) for line in locate(uri).read_bytes().splitlines()]
     names = _names(instances)
-    outputs.check_folder(out, names)
+    outputs.check_folder(out, names, keeps_images=True)
     written: set[str] = set()
     folder = locate(job.raw["outputInfo"]["gcsOutputDirectory"])
     has_labels = "label" in names[0]
     with scratch_folder() as scratch:
         outputs.write_folder(out, _images(folder, scratch, has_labels, written))
-        missing = len(set(names) - written)
+        missing = [instance for name, instance in zip(names, instances, strict=True) if name not in written]
         if missing:
+            command = batch_commands.repeat(client.endpoint, job, out, missing)
             raise JobError(
-                f"{count_of(missing, 'image')} of {len(names):,} are missing in {out}{_first_error(folder, scratch)}; "
-                "correct it, and run the missing seeds again."
+                f"{count_of(len(missing), 'image')} of {len(names):,} are missing in {out}"
+                f"{_first_error(folder, scratch)}; correct it, and generate them with this command and the other flags "
+                f"of the job: {command}"
             )
     print_line(f"Wrote {count_of(len(names), 'image')} to {out}.")
 

@@ -11,13 +11,13 @@ import numpy as np
 from absl import flags as absl_flags
 from PIL import Image
 
-from trainer import __version__
+from trainer import __version__, signals
 from trainer.cli import app, serving_flags
 from trainer.cloud.jobs.overrides import parse_labels
 from trainer.cloud.jobs.service_rules import check_labels, is_image
 from trainer.cloud.vertex.models import ModelClient, Resource
 from trainer.cloud.vertex.resource_name import number_of
-from trainer.errors import ConfigError, Interrupted, JobError, count_of, escape, quote
+from trainer.errors import ConfigError, JobError, count_of, escape, quote
 from trainer.logging import install_handler, log_fields, print_json, quiet_import
 from trainer.metrics.log_names import own_name
 from trainer.storage import RunDirectory, is_remote, locate, parse_path
@@ -238,16 +238,19 @@ def _deploy(
     body = {**deployment, "deployedModel": {**deployment["deployedModel"], "model": model_name}}
     try:
         deployed = client.deploy(endpoint.name, body)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; the deployment to {endpoint.name} continues and is billed; see it in the console."
-        ) from None
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        consequence = f"the deployment to {endpoint.name} continues and is billed; see it in the console."
+        raise signals.explained(error, consequence) from None
     region, number = client.endpoint.region, number_of(endpoint.name)
     undeploy = f"gcloud ai endpoints undeploy-model {number} --region={region} --deployed-model-id="
+    _logger.info(f"Deployed the model. To stop the billing: {undeploy}{deployed}")
     try:
         _test(client, endpoint, model)
     except JobError as error:
-        raise JobError(f"{str(error).rstrip('.')}; to stop the billing, run {undeploy}{deployed}.") from error
+        raise JobError(f"{str(error).rstrip('.')}; to stop the billing, run {undeploy}{deployed}") from error
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        consequence = f"the model is deployed and billed; to stop the billing, run {undeploy}{deployed}"
+        raise signals.explained(error, consequence) from None
     others = [deployed_model["id"] for deployed_model in endpoint.raw.get("deployedModels", [])]
     if undeploys_others:
         for other in others:
@@ -260,7 +263,6 @@ def _deploy(
         )
     address = f"{client.endpoint.url}/v1/{endpoint.name}:predict"
     _logger.info(f"Send requests to {address}", extra=log_fields({"endpoint": endpoint.name, "address": address}))
-    _logger.info(f"To stop the billing: {undeploy}{deployed}")
 
 
 def _test(client: ModelClient, endpoint: Resource, model: "ServedModel") -> None:

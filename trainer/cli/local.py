@@ -30,7 +30,7 @@ from trainer.cloud.tuning import study_report, study_runner, trial_store
 from trainer.cloud.tuning.optuna_backend import Suggester
 from trainer.cloud.tuning.study_runner import Trial
 from trainer.environment import DEFAULT_METRIC_FILE
-from trainer.errors import ConfigError, JobError, JobStopped
+from trainer.errors import ConfigError, JobError, JobStopped, quote
 from trainer.logging import install_handler, print_json, print_line
 from trainer.storage import local_path, locate
 
@@ -119,6 +119,10 @@ def run_command(values: absl_flags.FlagValues) -> None:
         replicas = _plan_first_trial(job) if isinstance(job, TuningSpec) else _plan_replicas(job)
         if not values.dry_run:
             job_request.check_placeholders({"replicas": [_describe_replica(replica) for replica in replicas]})
+    if values["package"].present and all(source_package.TO_BUILD not in one.package_uris for one in replicas):
+        raise ConfigError(
+            f"--package={quote(values.package)} has no effect, because the job has no package to build; omit it."
+        )
     if values.dry_run:
         print_json([_describe_replica(replica) for replica in replicas])
         return

@@ -20,7 +20,7 @@ from trainer.cloud.vertex.prices import PRICE_TABLE_VARIABLE, read_price_table
 from trainer.config import TrainConfig
 from trainer.config.choices import MetricSuite
 from trainer.data import availability
-from trainer.errors import ConfigError, DataError, StorageError, status_of
+from trainer.errors import ConfigError, DataError, StorageError, quote, status_of
 from trainer.logging import install_handler, print_json, quiet_import
 from trainer.metrics import inception_weights
 from trainer.storage import is_remote, local_path, parse_path
@@ -93,20 +93,25 @@ def run_command(values: absl_flags.FlagValues) -> None:
     install_handler(uses_stderr=values.dry_run or values.render)
     if values.dry_run and values.render:
         raise ConfigError("--dry_run and --render print different things; pass one of them.")
+    if values.render and len(values.regions) > 1:
+        names = ",".join(values.regions)
+        raise ConfigError(f"--render prints the file for one region, but --regions={names} has several; give one.")
     endpoints = _endpoints(values)
     prices = read_price_table(values.price_table)
     job, request, packages, pools = _read_job(values, endpoints[0].known_region if len(endpoints) == 1 else None)
     if prices is not None and (values.dry_run or values.render):
         for endpoint in endpoints:
             _logger.info(prices.describe_cost(request.body, endpoint.region))
+    regions.check_regions(request.body, endpoints)
     if values.dry_run:
+        if len(endpoints) > 1:
+            _logger.info(f"The request is that for {endpoints[0].region}, the first of --regions.")
         print_json(request.to_http(endpoints[0]))
         return
     job_request.check_placeholders(request.body)
     if values.render:
         print(job_request.render(job, request, endpoints[0]), end="")
         return
-    regions.check_regions(request.body, endpoints)
     clients = [JobClient(endpoint) for endpoint in endpoints]
     clients[0].to_message(request.kind, request.body)  # checks the request before any package is uploaded
     _check_data(values.config, _data_configs(pools), in_buckets=True)
@@ -168,6 +173,7 @@ def _read_job(
             )
         job = job_spec.parse(content)
         pools = check_job(job, region=region)
+    _check_package_flags(values, sources)
     _check_data(values.config, _data_configs(pools), in_buckets=False)
     request = job_request.create_request(job, values.display_name)
     packages = source_package.collect_packages(
@@ -175,6 +181,25 @@ def _read_job(
     )
     body = source_package.with_final_uris(request.body, packages)
     return job, job_request.Request(kind=request.kind, body=body), [*packages.values()], pools
+
+
+def _check_package_flags(values: absl_flags.FlagValues, sources: Mapping[str, str]) -> None:
+    """Rejects flags of packages without effect.
+
+    Args:
+        values: Values of the flags.
+        sources: Sources of the packages to upload, from `source_package.with_provisional_uris`.
+    """
+    if values.staging_bucket is not None and not sources:
+        raise ConfigError(
+            f"--staging_bucket={quote(values.staging_bucket)} has no effect, because the job has no package to upload; "
+            "omit it."
+        )
+    if values["package"].present and source_package.FROM_PROJECT not in sources.values():
+        raise ConfigError(
+            f"--package={quote(values.package)} has no effect, because the job has no package to build; omit it, or "
+            "remove packageUris from the file."
+        )
 
 
 def _overrides(values: absl_flags.FlagValues) -> Overrides:

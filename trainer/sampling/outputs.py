@@ -7,6 +7,7 @@ Shapes: `N` images, `B` images of a block, `H W C` an image.
 
 import contextlib
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from trainer.storage.local import LocalLocation
 
 _STAGING = ".partial"
 """Folder in a local output folder that holds its files until all of them are complete."""
+_IMAGE_NAME = re.compile(r"seed-\d{8,}(-label-\d+)?\.png")
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """Date of the files in an archive, so that equal images are equal archives."""
 
@@ -79,8 +81,13 @@ def write_archive(out: Location, blocks: Iterator[np.ndarray], names: Sequence[s
         out.parent.upload(scratch, [out.name])
 
 
-def check_folder(out: Location, names: Sequence[str]) -> None:
+def check_folder(out: Location, names: Sequence[str], *, keeps_images: bool = False) -> None:
     """Rejects a folder that has other files than those that are to be written, except hidden ones.
+
+    Args:
+        out: Folder to write.
+        names: Names of the files to write.
+        keeps_images: Whether the folder may have other files with names from `image_names`.
 
     Raises:
         ConfigError: If it is a file or has other files.
@@ -88,7 +95,8 @@ def check_folder(out: Location, names: Sequence[str]) -> None:
     if out.exists():
         raise ConfigError(f"out={out} is a file; give another folder.")
     own = set(names)
-    other = next((entry.name for entry in out.entries() if entry.name not in own and entry.name[0] != "."), None)
+    others = (entry.name for entry in out.entries() if entry.name not in own and entry.name[0] != ".")
+    other = next((name for name in others if not (keeps_images and _IMAGE_NAME.fullmatch(name))), None)
     if other is not None:
         raise ConfigError(f"out={out} already has other files, such as {other}; give another folder.")
 

@@ -31,7 +31,6 @@ def start_process(replica: Replica) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         replica.command,
         env=build_environment(replica),
-        cwd=replica.folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -40,13 +40,11 @@ class Replica:
     name: str
     """Pool and index. `workerpool0-0` is the chief."""
     command: tuple[str, ...]
-    """Command line. The first word is the interpreter."""
+    """Command line: the interpreter, `-m`, the module, and its args."""
     environment: Mapping[str, str]
     """Variables that Vertex AI sets, overridden by those of the job file."""
     package_uris: tuple[str, ...] = ()
     """Packages to install, as in `Program`."""
-    folder: str | None = None
-    """Working directory. None: that of this process."""
 
     @property
     def is_chief(self) -> bool:

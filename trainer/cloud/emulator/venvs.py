@@ -17,6 +17,14 @@ from trainer.storage import is_remote, local_path, locate, path_below, scratch_f
 _logger = logging.getLogger(__name__)
 
 RunCommand = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+_RUN_MODULE = """\
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import runpy
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+"""Runs `MODULE ARGS...` as `python -m` does, but without the modules of the working directory, which would hide those
+of the packages. Python 3.10 has no option for this."""
 
 
 def run_command(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
@@ -48,8 +56,9 @@ def install_packages(
         project: Project folder of a package that is not built yet.
 
     Yields:
-        Function that returns a replica with the interpreter of its virtual environment, and with a working directory
-        that hides none of the installed modules. A replica without packages stays as it is.
+        Function that returns a replica that runs its module in its virtual environment. The module imports the
+        installed packages, and none of the working directory, to which its relative paths refer. A replica without
+        packages stays as it is.
 
     Raises:
         ConfigError: If a package cannot be built.
@@ -65,8 +74,8 @@ def install_packages(
         def use_venv(replica: Replica) -> Replica:
             if not replica.package_uris:
                 return replica
-            python = pythons[replica.package_uris]
-            return replace(replica, command=(str(python), *replica.command[1:]), folder=str(python.parent))
+            python, (_, _, *module_and_args) = pythons[replica.package_uris], replica.command
+            return replace(replica, command=(str(python), "-c", _RUN_MODULE, *module_and_args))
 
         yield use_venv
 

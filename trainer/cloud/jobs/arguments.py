@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cloud.jobs.worker_pools import PACKAGE, TRAINER, Container, PythonPackage
+from trainer.cloud.jobs.worker_pools import TRAINER, Container, PythonPackage
 from trainer.config import TrainConfig, compatibility, flags as config_flags, recipes
 from trainer.config.choices import Size
 from trainer.errors import ConfigError, quote
@@ -16,7 +16,10 @@ ARGS_HELP = (
     "Comma-separated args that replace those of every pool, as in gcloud; if an arg contains a comma: ^:^ONE:TWO."
 )
 """Help text of the flag --args, which `split_list` reads."""
-_STARTS = ((TRAINER,), ("-m", "trainer", "train"), ("gan-trainer", "train"))
+_STARTS = (
+    *((TRAINER,), ("-m", "trainer", "train"), ("gan-trainer", "train")),
+    *((f"-m{TRAINER}",), ("-mtrainer", "train")),
+)
 """Words of a command line that start the trainer."""
 
 
@@ -147,12 +150,8 @@ def trainer_args(program: Container | PythonPackage) -> tuple[str, ...] | None:
     """Returns the args that the trainer receives, or None if the program is not the trainer.
 
     A container without a command runs the entrypoint of its image, which is the trainer in this package's Dockerfile.
-    Other packages may also contain a module named like the trainer.
     """
     if isinstance(program, PythonPackage):
-        is_own_package = any(uri.rpartition("/")[2].startswith(PACKAGE) for uri in program.package_uris)
-        if program.package_uris and not is_own_package:
-            return None
         return _args_after_trainer(("-m", program.python_module, *program.args))
     args = _args_after_trainer((*program.command, *program.args))
     return program.args if args is None and not program.command else args

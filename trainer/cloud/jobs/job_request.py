@@ -10,7 +10,7 @@ from trainer.cloud.jobs.job_spec import JobFile, JobSpec, TuningSpec
 from trainer.cloud.jobs.yaml_file import to_yaml
 from trainer.cloud.vertex.client import CUSTOM, TUNING, JobKind
 from trainer.cloud.vertex.endpoint import Endpoint
-from trainer.errors import ConfigError, quote
+from trainer.errors import UNSAFE, ConfigError, quote
 
 DEFAULT_DISPLAY_NAME = "gan-trainer"
 _MAX_DISPLAY_NAME_LENGTH = 128
@@ -39,7 +39,7 @@ def create_request(job: JobFile, display_name: str | None = None) -> Request:
         display_name: Name of the job. None: the name in the file, or `DEFAULT_DISPLAY_NAME`.
 
     Raises:
-        ConfigError: If the name is too long.
+        ConfigError: If the name is too long, or has a line break or another control character.
     """
     content = _whole_job(job)
     name = display_name or content.get("displayName") or DEFAULT_DISPLAY_NAME
@@ -47,6 +47,8 @@ def create_request(job: JobFile, display_name: str | None = None) -> Request:
         raise ConfigError(
             f"the display name has {len(name)} characters, more than {_MAX_DISPLAY_NAME_LENGTH}; shorten it."
         )
+    if UNSAFE.search(name):
+        raise ConfigError(f"the display name {quote(name)} has a line break or a control character; remove it.")
     return Request(
         kind=TUNING if isinstance(job, TuningSpec) else CUSTOM,
         body={"displayName": name} | {key: value for key, value in content.items() if key != "displayName"},

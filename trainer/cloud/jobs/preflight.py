@@ -1,5 +1,6 @@
 """Checks a job file against the trainer that it starts: its flags, its output and the metrics of its trials."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from trainer.cloud.jobs.pool_consistency import TrainerPool, check_consistency
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.service_rules import check_output_folder, check_service_rules
 from trainer.cloud.jobs.study_spec import Parameter, StudySpec, Value
-from trainer.cloud.jobs.worker_pools import Pool, PythonPackage
+from trainer.cloud.jobs.worker_pools import TRAINER, Pool, PythonPackage
 from trainer.config import TrainConfig
 from trainer.config.choices import Resume
 from trainer.config.flags import takes_whole_numbers
@@ -19,6 +20,11 @@ from trainer.config.suites import SUITES
 from trainer.logging import quiet_import
 from trainer.registry import did_you_mean
 from trainer.storage import is_remote, without_mount
+
+_logger = logging.getLogger(__name__)
+
+_METRIC_SETTINGS = ("num_metric_samples", "dataset", "dataset_b", "classes", "padding", "inception_weights")
+"""Settings, apart from the suite, that all trials need alike so that their metrics can be compared."""
 
 
 def check_job(job: JobFile, *, is_local: bool = False, region: str | None = None) -> list[TrainerPool]:
@@ -48,6 +54,10 @@ def check_job(job: JobFile, *, is_local: bool = False, region: str | None = None
         if source is not None and not is_local and not is_remote(without_mount(source)):
             fail(pool.path, f"has --init_from={source}, which is not copied to the machines; give gs://BUCKET/RUN.")
     if not is_local:
+        if not pools:
+            _logger.warning(
+                f"The job does not run python -m {TRAINER}, so its flags and its output folder were not checked."
+            )
         spec, envelope = (job.trial, job.raw) if isinstance(job, TuningSpec) else (job, job.envelope)
         check_service_rules(spec, envelope, region)
     return pools
@@ -64,6 +74,9 @@ def _check_tuning(job: TuningSpec, *, is_local: bool) -> list[TrainerPool]:
 
 def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) -> None:
     job_dir = None
+    trainer_pools = [pool for pool in job.pools if trainer_args(pool.program) is not None]
+    if not is_local:
+        _check_restart_of_machines(job, trainer_pools, f"{prefix}scheduling")
     for pool in job.pools:
         args = trainer_args(pool.program)
         if args is None:
@@ -89,7 +102,7 @@ def _check_pools(job: JobSpec, prefix: str, *, is_tuning: bool, is_local: bool) 
     if job.base_output_uri is not None:
         check_output_folder(job.base_output_uri, f"{prefix}baseOutputDirectory.outputUriPrefix")
     # A local study writes its own files to the folder, whatever its trials run.
-    loses_results = is_tuning if is_local else any(trainer_args(pool.program) is not None for pool in job.pools)
+    loses_results = is_tuning if is_local else bool(trainer_pools)
     if job.base_output_uri is None and job_dir is None and loses_results:
         alternative = "" if is_tuning else ", or add --job_dir=gs://BUCKET/NAME to the args"
         fail(f"{prefix}baseOutputDirectory", f"is missing, so the results would be lost; give it{alternative}.")
@@ -108,6 +121,17 @@ def _check_restart(job: JobSpec, flags: Mapping[str, Any], path: str) -> None:
             path,
             "has --resume=never, so a restarted job would reject its own checkpoints; remove it, or set "
             "scheduling.disableRetries.",
+        )
+
+
+def _check_restart_of_machines(job: JobSpec, trainer_pools: Sequence[Pool], path: str) -> None:
+    """Rejects several machines that train if one of them would restart alone, while the others wait for it."""
+    count, scheduling = sum(pool.replica_count for pool in trainer_pools), job.scheduling
+    if count > 1 and not scheduling.restart_job_on_worker_restart and not scheduling.disable_retries:
+        fail(
+            path,
+            f"has no restartJobOnWorkerRestart, so if one of the {count} machines restarts, the others wait for it and "
+            "are billed; write restartJobOnWorkerRestart: true.",
         )
 
 
@@ -171,9 +195,16 @@ def _check_trials(job: TuningSpec) -> list[TrainerPool]:
 
 
 def _check_same_protocol(pools: Sequence[TrainerPool]) -> None:
-    """Rejects trials whose metrics have the same names but cannot be compared."""
-    for setting, attribute in (("metrics", "suite"), ("num_metric_samples", "num_metric_samples")):
-        paths = {getattr(pool.args.config, attribute): pool.path for pool in pools if not pool.args.has_custom_recipe}
+    """Rejects trials whose metrics have the same names but cannot be compared.
+
+    A custom recipe is not loaded, so only the settings in its args are compared.
+    """
+    for setting, attribute in (("metrics", "suite"), *((name, name) for name in _METRIC_SETTINGS)):
+        paths = {
+            getattr(pool.args.config.without_mounts(), attribute): pool.path
+            for pool in pools
+            if not pool.args.has_custom_recipe or setting in pool.args.flags
+        }
         if len(paths) > 1:
             values = " and ".join(f"{setting}={value}" for value in paths)
             fail(
@@ -208,7 +239,7 @@ def _check_parameter(parameter: Parameter) -> None:
     if name not in settings:
         nearest = did_you_mean(name, settings)
         fail(path, f"is not a flag of the trainer; {nearest or 'python -m trainer.task --help lists them.'}")
-    if name == "job_dir":
+    if name in ("job_dir", "resume"):
         fail(path, "cannot be varied by a tuning job; remove it.")
     if parameter.kind == "double" and takes_whole_numbers(name):
         fail(path, "takes whole numbers, but its values are doubles; write integerValueSpec.")

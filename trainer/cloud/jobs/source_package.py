@@ -3,7 +3,6 @@
 import copy
 import gzip
 import hashlib
-import importlib.metadata
 import importlib.util
 import io
 import re
@@ -27,9 +26,8 @@ PROVISIONAL = "gs://provisional/"
 """Beginning of the URIs of packages that are uploaded later."""
 TO_BUILD = f"{PACKAGE}to-be-built{_SUFFIX}"
 """Stands for a package to build, in a job on this machine."""
-_FROM_PROJECT = "built"
+FROM_PROJECT = "built"
 """Source of a package that is built from the project."""
-_MIN_SETUPTOOLS = 77  # as in pyproject.toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,7 @@ def collect_packages(sources: Mapping[str, str], staging_bucket: str | None, pro
     folder = (staging_bucket or "").rstrip("/")
     packages = {}
     for provisional, source in sources.items():
-        name, content = _build(project) if source == _FROM_PROJECT else _read(local_path(source))
+        name, content = _build(project) if source == FROM_PROJECT else _read(local_path(source))
         digest = hashlib.sha256(content).hexdigest()
         uri = f"{folder}/packages/{name.removesuffix(_SUFFIX)}-{digest}{_SUFFIX}"
         packages[provisional] = Package(uri=uri, content=content)
@@ -141,7 +139,7 @@ def _provisional_uri(uri: str, staging_bucket: str | None, sources: dict[str, st
     is_built = _is_to_build(uri)
     if is_remote(uri) and not is_built:
         return uri
-    source = _FROM_PROJECT if is_built else uri
+    source = FROM_PROJECT if is_built else uri
     if not is_built and (not uri.endswith(_SUFFIX) or not local_path(uri).is_file()):
         raise ConfigError(
             f"packageUris has {quote(uri)}, which is not a source distribution on this machine; give an existing "
@@ -172,7 +170,8 @@ def _build(project: Path) -> tuple[str, bytes]:
             "building a source distribution needs the package build; run pip install 'gan-trainer[vertex]'."
         )
     with scratch_folder() as folder:
-        command = [sys.executable, "-m", "build", "--sdist", f"--outdir={folder}", *_isolation_flags(), str(project)]
+        flags = ["--sdist", f"--outdir={folder}", *_isolation_flags(project)]
+        command = [sys.executable, "-m", "build", *flags, str(project)]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         archives = sorted(folder.glob(f"*{_SUFFIX}"))
         if result.returncode or len(archives) != 1:
@@ -183,13 +182,16 @@ def _build(project: Path) -> tuple[str, bytes]:
         return archives[0].name, _reproducible(archives[0].read_bytes())
 
 
-def _isolation_flags() -> list[str]:
-    """Returns --no-isolation if the installed setuptools is new enough, so that building needs no network."""
+def _isolation_flags(project: Path) -> list[str]:
+    """Returns --no-isolation if all requirements of a project's build are installed, so that it needs no network."""
+    from build import BuildException, ProjectBuilder, check_dependency
+
     try:
-        major = int(importlib.metadata.version("setuptools").partition(".")[0])
-    except importlib.metadata.PackageNotFoundError:
+        requirements = ProjectBuilder(project).build_system_requires
+    except BuildException:  # the build reports it
         return []
-    return ["--no-isolation"] if major >= _MIN_SETUPTOOLS else []
+    is_installed = not any(missing for requirement in requirements for missing in check_dependency(requirement))
+    return ["--no-isolation"] if is_installed else []
 
 
 def _reproducible(archive: bytes) -> bytes:

@@ -109,7 +109,14 @@ class _StudyRunner:
         self._is_grid_exhausted = False
 
     def run(self, poll_secs: float) -> None:
-        """Runs all remaining trials."""
+        """Runs all remaining trials. If it is interrupted, the running trials keep what they have reported."""
+        try:
+            self._run_trials(poll_secs)
+        except BaseException:
+            self._save_measurements()
+            raise
+
+    def _run_trials(self, poll_secs: float) -> None:
         with ThreadPoolExecutor(max_workers=self._spec.parallel_trial_count) as threads:
             try:
                 while self._start_trials(threads):
@@ -175,10 +182,7 @@ class _StudyRunner:
 
     def _update(self, trial: Trial) -> None:
         """Reads the new measurements of a trial, and stops the trial if they are too bad."""
-        record = self.records[trial.id]
-        measurements = trial_store.merge_measurements(
-            record.measurements, trial_store.read_metric_file(trial.metric_file, self._metric)
-        )
+        record, measurements = self.records[trial.id], self._read_measurements(trial)
         should_stop = False
         for measurement in measurements:
             if measurement.step not in self._reported_steps[trial.id]:
@@ -193,6 +197,26 @@ class _StudyRunner:
                 f"Trial {trial.id} is being stopped: {self._describe(measurements[-1])}, worse than the median."
             )
             trial.stop.set()
+
+    def _read_measurements(self, trial: Trial) -> tuple[Measurement, ...]:
+        """Returns the measurements of a trial, with those of its earlier processes."""
+        new = trial_store.read_metric_file(trial.metric_file, self._metric)
+        return trial_store.merge_measurements(self.records[trial.id].measurements, new)
+
+    def _save_measurements(self) -> None:
+        """Writes the measurements of the trials that an error or a signal has ended.
+
+        The metric files of a study in a bucket are deleted with this process, and a run that is complete does not
+        report its metrics again.
+        """
+        try:
+            for trial in self._running.values():
+                measurements = self._read_measurements(trial)
+                self.records[trial.id] = replace(self.records[trial.id], measurements=measurements)
+            if self._running:
+                self._write()
+        except TrainerError as error:
+            _logger.warning(f"The last measurements of the running trials were not saved: {error}")
 
     def _finish(self, trial: Trial, code: int) -> None:
         record = replace(self.records[trial.id], end_time=to_rfc3339(time.time()))
@@ -214,6 +238,9 @@ class _StudyRunner:
 
     def _record(self, record: TrialRecord) -> None:
         self.records[record.id] = record
+        self._write()
+
+    def _write(self) -> None:
         self._lease.verify(BY_PRODUCT_AGE_SECS)
         trial_store.write(self._file, self._spec, self.records.values())
 

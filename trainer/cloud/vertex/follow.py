@@ -4,6 +4,7 @@ import logging
 import time
 from typing import NoReturn
 
+from trainer import signals
 from trainer.cloud.vertex.client import Job, JobClient
 from trainer.cloud.vertex.logs import JobLog, LogEntry
 from trainer.cloud.vertex.polling import poll
@@ -30,12 +31,14 @@ def follow(client: JobClient, job: Job) -> Job:
 
     Raises:
         JobError: If the service can no longer be reached.
-        Interrupted: If the user presses Ctrl-C.
+        Interrupted: If a signal ends the command.
     """
     try:
         return _watch(client, job, _open_log(client, job))
-    except KeyboardInterrupt:
-        _handle_interrupt(client, job)
+    except KeyboardInterrupt as error:
+        _handle_interrupt(client, job, error)
+    except signals.Terminated as error:
+        raise _explained(error, job) from None
 
 
 def wait(client: JobClient, job: Job, log: JobLog | None = None) -> Job:
@@ -48,8 +51,8 @@ def wait(client: JobClient, job: Job, log: JobLog | None = None) -> Job:
     """
     try:
         return _watch(client, job, log)
-    except KeyboardInterrupt:
-        raise _interrupted(job) from None
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        raise _explained(error, job) from None
 
 
 def check_success(job: Job) -> None:
@@ -128,18 +131,21 @@ def _log_new_entries(log: JobLog | None) -> JobLog | None:
     return log
 
 
-def _handle_interrupt(client: JobClient, job: Job) -> NoReturn:
+def _handle_interrupt(client: JobClient, job: Job, error: KeyboardInterrupt) -> NoReturn:
     _logger.warning(f"{job.name} is still running. Press Ctrl-C again within two seconds to cancel it.")
     try:
         _sleep(_SECOND_INTERRUPT_SECS)
     except KeyboardInterrupt:
         client.cancel(job.name)
-        raise Interrupted(f"interrupted by Ctrl-C; {job.name} is being canceled.") from None
-    raise _interrupted(job)
+        raise signals.explained(error, f"{job.name} is being canceled.") from None
+    except signals.Terminated as terminated:
+        raise _explained(terminated, job) from None
+    raise _explained(error, job)
 
 
-def _interrupted(job: Job) -> Interrupted:
-    return Interrupted(
-        f"interrupted by Ctrl-C; {job.name} is still running. Wait for it with python -m trainer jobs wait {job.name}, "
-        f"or cancel it with python -m trainer jobs cancel {job.name}."
+def _explained(error: KeyboardInterrupt | signals.Terminated, job: Job) -> Interrupted:
+    consequence = (
+        f"{job.name} is still running. Wait for it with python -m trainer jobs wait {job.name}, or cancel it with "
+        f"python -m trainer jobs cancel {job.name}."
     )
+    return signals.explained(error, consequence)

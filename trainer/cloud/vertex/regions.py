@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from trainer import signals
 from trainer.cloud.vertex.client import Job, JobClient, JobKind, console_url
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.follow import check_success, follow
 from trainer.cloud.vertex.prices import PriceTable
-from trainer.errors import ConfigError, Interrupted, JobError, quote, status_of
+from trainer.errors import ConfigError, JobError, quote, status_of
 from trainer.logging import log_fields
 
 _logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def send(
 
     Raises:
         JobError: If the last region rejects the job, another error occurs, or the job does not succeed.
-        Interrupted: If the user presses Ctrl-C.
+        Interrupted: If a signal ends the command.
     """
     for number, client in enumerate(clients, 1):
         is_last, region = number == len(clients), client.endpoint.region
@@ -119,7 +120,6 @@ def _lacked_machines(job: Job) -> bool:
 def _create(client: JobClient, kind: JobKind, body: Mapping[str, Any], retries: bool) -> Job:
     try:
         return client.create(kind, body, retries=retries)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "interrupted while sending the job; run python -m trainer jobs list to see whether it was created."
-        ) from None
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        consequence = "the job may have been created; run python -m trainer jobs list to see it."
+        raise signals.explained(error, consequence) from None
