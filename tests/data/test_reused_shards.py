@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trainer.data.prepare import convert
-from trainer.data.prepare.convert import ConversionOptions
+from trainer.data.prepare.conversion_plan import ConversionOptions
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.storage import locate
