@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trainer.data.prepare import convert
-from trainer.data.prepare.conversion_plan import ConversionOptions
+from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.storage import locate
@@ -123,7 +123,7 @@ def files_of_examples(tmp_path):
 def prepare(path, options, out, part=None):
     conversion = ConversionOptions(num_processes=1, num_shards=NUM_SHARDS)
     with open_source(str(path), SourceOptions(**options)) as source:
-        plan = convert.plan_conversion(source, conversion)
+        plan = plan_conversion(source, conversion)
         return convert.convert_part(
             source, plan, conversion, locate(str(out)), METADATA, lambda _: None, part or Part()
         )[1]
