@@ -166,7 +166,7 @@ def test_labels_come_from_metadata_splits_or_folders(make, key):
     assert classes_of(make(files), **options)[0] == expected
 
 
-TOLD = {
+REPORTED = {
     "other formats": (
         images("1.png") | dict.fromkeys([f"{n}.HEIC" for n in range(30)] + [f"{n}.jp2" for n in range(20)], b"x"),
         ("50 of 51", "30 .heic", "20 .jp2"),
@@ -204,14 +204,14 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("key", TOLD)
-def test_what_is_left_out_or_looks_odd_is_told(make, key):
-    files, facts = TOLD[key]
+@pytest.mark.parametrize("key", REPORTED)
+def test_what_is_left_out_or_looks_odd_is_reported(make, key):
+    files, facts = REPORTED[key]
     notes = classes_of(make(files))[1]
     assert all(fact in notes for fact in facts), notes
 
 
-def test_nothing_is_told_about_plain_folders(make):
+def test_nothing_is_reported_about_plain_folders(make):
     files = images("a/1.png", "a/2.png", "b/3.png") | {
         "__MACOSX/a/._1.png": b"x",
         "a/.DS_Store": b"x",
@@ -379,7 +379,7 @@ def test_a_bucket_is_read_like_a_folder(bucket, tmp_path):
     assert classes == STYLEGAN_CLASSES and "1 .heic" in notes
 
 
-def test_the_command_tells_what_is_left_out_before_it_writes(tmp_path, capsys):
+def test_the_command_reports_what_is_left_out_before_it_writes(tmp_path, capsys):
     write_folder(tmp_path / "set", TREE | {"x.heic": b""})
     command = ["trainer", "prepare", f"--source={tmp_path}/set", f"--out={tmp_path}/out", "--split=train,test"]
     assert commands.main([*command, "--dry_run"]) == 0

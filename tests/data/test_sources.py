@@ -179,7 +179,7 @@ def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending, lab
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "x.idx"])
-def test_idx_files_without_labels_are_one_class_which_is_told(tmp_path, name):
+def test_idx_files_without_labels_are_one_class_which_is_reported(tmp_path, name):
     (tmp_path / name).write_bytes(idx(IMAGES))
     with open_source(str(tmp_path / name)) as source:
         assert source.class_names == ("0",) and any("without labels" in note for note in source.notes)
