@@ -2,7 +2,7 @@
 
 import pytest
 from refusals import check_refusal
-from specs import JOB, POOL, TUNING, changed, child
+from specs import JOB, POOL, SEED, TUNING, changed, child, parameter, pool
 
 from trainer import metrics
 from trainer.cloud.jobs import job_spec
@@ -13,10 +13,6 @@ from trainer.errors import ConfigError
 OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
 GPUS = {"machineType": "g2", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
 CHIEF = "workerPoolSpecs[0].containerSpec.args"
-
-
-def pool(*args, count=1, machine=POOL["machineSpec"]):
-    return changed(POOL, replicaCount=count, machineSpec=machine, containerSpec__args=list(args))
 
 
 def job(*pools):
@@ -91,13 +87,6 @@ def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
     goal = next(metrics.goals(suite)[metric] for suite in metrics.names() if metric in metrics.goals(suite))
     return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
-
-
-def parameter(name, kind, **spec):
-    return {"parameterId": name, f"{kind}ValueSpec": spec}
-
-
-SEED = parameter("seed", "integer", minValue=1, maxValue=9)
 
 
 @pytest.mark.parametrize(

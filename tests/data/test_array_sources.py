@@ -11,6 +11,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from pictures import idx
 from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES
@@ -360,11 +361,6 @@ def npy(array, **options):
     buffer = io.BytesIO()
     np.save(buffer, array, **options)
     return buffer.getvalue()
-
-
-def idx(array, shape=None):
-    shape = array.shape if shape is None else shape
-    return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 def h5_of(make):

@@ -5,9 +5,8 @@ import json
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
@@ -15,14 +14,7 @@ from trainer.data.prepare.sources import SourceOptions, listing, open_source
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
 
-
-def png(seed=0):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PNG = png()
+PNG = image(0)
 
 
 def write_folder(path, files):
