@@ -165,7 +165,7 @@ def measure_stream(folder: Path, num_images: int, num_steps: int, num_rounds: in
     )
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=values)
     absl_flags.DEFINE_list("only", ["fetch", "stream"], "Parts to measure: fetch, stream.", flag_values=values)
@@ -179,7 +179,7 @@ def define(values: absl_flags.FlagValues) -> None:
     )
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures the requested parts."""
     if values.write_sets:
         write_set(Path(values.write_sets, "few"), 256, 1)
@@ -192,7 +192,7 @@ def act(values: absl_flags.FlagValues) -> None:
     measure_parts(parts, values.only)
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

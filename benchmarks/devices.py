@@ -131,7 +131,7 @@ def _write(size: str, side: int, values: absl_flags.FlagValues) -> None:
     print(f"{path}: {facts['images_per_sec']:,.0f} images/s, {facts['memory_mib']:,.0f} MiB", flush=True)
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_list("sizes", ["small"], "Sizes of the recipe photos.", flag_values=values)
     absl_flags.DEFINE_list("sides", ["32", "64"], "Sides of the images.", flag_values=values)
@@ -142,7 +142,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("records", str(device_table.RECORDS), "Folder of the files to write.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures or estimates every size and resolution, several of them in processes of their own."""
     if values.estimate is not None and not re.fullmatch(r".+=\d+(\.\d+)?", values.estimate):
         raise ConfigError(f"estimate={values.estimate} has another form; write NAME=TFLOPS, such as 'L4=121'.")
@@ -163,7 +163,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{', '.join(failed)} failed; see the messages above.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from trainer.cli.image_flags import parse_image_size
 _FORMS = (("png", None), ("jpeg", 95), ("jpeg", 85), ("webp", 95), ("webp", 85))
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("source", None, "Images, as for `prepare`.", required=True, flag_values=values)
     absl_flags.DEFINE_list("image_size", ["128", "128"], "Height and width in pixels.", flag_values=values)
@@ -33,7 +33,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer("rounds", 5, text, lower_bound=1, flag_values=values)
 
 
-def prepare(folder: Path, encoding: str, quality: int | None, flag_values: absl_flags.FlagValues) -> float:
+def prepare(folder: Path, encoding: str, quality: int | None, values: absl_flags.FlagValues) -> float:
     """Prepares a dataset. Returns the size of its shards in bytes per image."""
     from trainer.data.prepare import convert
     from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
@@ -41,29 +41,29 @@ def prepare(folder: Path, encoding: str, quality: int | None, flag_values: absl_
     from trainer.storage import locate
 
     options = ConversionOptions(
-        image_size=parse_image_size(flag_values.image_size),
+        image_size=parse_image_size(values.image_size),
         channels=3,
-        limit=flag_values.limit,
+        limit=values.limit,
         encoding=encoding,
         quality=quality,
     )
     metadata = dict.fromkeys(("name", "source", "license", "attribution"), "benchmark")
-    with open_source(flag_values.source) as source:
+    with open_source(values.source) as source:
         plan = plan_conversion(source, options)
         spec, _ = convert.convert(source, plan, options, locate(folder), metadata, lambda progress: None)
     return sum(shard.num_bytes for shard in spec.shards) / spec.num_examples
 
 
-def act(flag_values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Prints a row for each encoding."""
     from trainer.data.loading import load
 
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(number)) for number in range(len(_FORMS))]
-        sizes = [prepare(folder, *form, flag_values) for folder, form in zip(folders, _FORMS, strict=True)]
+        sizes = [prepare(folder, *form, values) for folder, form in zip(folders, _FORMS, strict=True)]
         images = [load(folder).images.astype(np.int16) for folder in folders]  # and the decoders are compiled
         secs: list[list[float]] = [[] for _ in folders]
-        for _round in range(flag_values.rounds):
+        for _round in range(values.rounds):
             for folder, times in zip(folders, secs, strict=True):
                 started = time.perf_counter()
                 load(folder)
@@ -75,7 +75,7 @@ def act(flag_values: absl_flags.FlagValues) -> None:
         print(f"| {form} | {size:,.0f} | {size / sizes[0]:.2f} | {median / medians[0]:.2f} | {difference:.1f} |")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def _metric(moment: dict[str, Any], prefix: str, part: str = "metrics") -> float
     return next(value for name, value in moment[part].items() if name.startswith(f"{prefix}_"))
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("data", None, "Folder that prepare wrote.", flag_values=values)
     absl_flags.DEFINE_string("out", None, "Folder of the results.", required=True, flag_values=values)
@@ -271,7 +271,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_bool("table", False, "Print the table and exit.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures contenders without a result, and prints the table."""
     out = Path(values.out).absolute()
     if not values.table:
@@ -318,7 +318,7 @@ def _plan(values: absl_flags.FlagValues, out: Path) -> Plan:
     )
 
 
-main = app.command(_USAGE, define, act)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 if __name__ == "__main__":

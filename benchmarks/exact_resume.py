@@ -162,11 +162,11 @@ def _changes_checkpoint(request: ProxiedRequest) -> bool:
     return request.method != "GET" and "/checkpoints/" in request.object_name
 
 
-def finish(run_command: list[str], kill: Killer, max_kills: int, scratch: Path) -> int:
+def finish(training_command: list[str], kill: Killer, max_kills: int, scratch: Path) -> int:
     """Restarts a command until it finishes, and kills it up to `max_kills` times.
 
     Args:
-        run_command: Command line.
+        training_command: Command line.
         kill: Waits for a process and kills it.
         max_kills: Largest number of kills.
         scratch: Folder for temporary files.
@@ -180,12 +180,12 @@ def finish(run_command: list[str], kill: Killer, max_kills: int, scratch: Path) 
     num_kills = 0
     while True:
         environment = {**os.environ, "TMPDIR": str(scratch)}
-        with subprocess.Popen(run_command, stdout=subprocess.DEVNULL, env=environment) as process:
+        with subprocess.Popen(training_command, stdout=subprocess.DEVNULL, env=environment) as process:
             if num_kills < max_kills and kill(process):
                 num_kills += 1
                 continue
             if process.wait() != 0:
-                raise RuntimeError(f"{' '.join(run_command)} exited with code {process.returncode}.")
+                raise RuntimeError(f"{' '.join(training_command)} exited with code {process.returncode}.")
             return num_kills
 
 
@@ -217,8 +217,8 @@ def count(kind: str, kills: int, seed: int, extra_flags: tuple[str, ...] = (), i
             kill = kill_at_random_time(rng, time.monotonic() - started)
         while tally.disturbances < kills:
             job_dir = f"{root}/run-{tally.runs}"
-            run_command = command(kind, job_dir, dataset, extra_flags)
-            tally.disturbances += finish(run_command, kill, kills - tally.disturbances, scratch)
+            training_command = command(kind, job_dir, dataset, extra_flags)
+            tally.disturbances += finish(training_command, kill, kills - tally.disturbances, scratch)
             tally.runs += 1
             tally.mismatches += digest(job_dir) != digest(undisturbed)
             leftovers = sorted(files(job_dir) - files(undisturbed)) + sorted(map(str, scratch.iterdir()))
@@ -235,7 +235,7 @@ def _sentence(tally: Tally) -> str:
     return f"{kills}, {tally.mismatches} mismatches, {tally.leftovers} leftover files"
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_integer(
         "kills", 50, "Total number of kills over all kinds of run.", lower_bound=1, flag_values=values
@@ -247,7 +247,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_list("only", [], "Kinds of run, separated by commas; empty for all.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Prints one line per kind of run, and the total."""
     for kind in values.only:
         check_known("kind of run", kind, KINDS)
@@ -263,7 +263,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{total.mismatches} runs ended with other bits, and {total.leftovers} files were left.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

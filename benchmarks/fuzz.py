@@ -202,7 +202,7 @@ def _replace_value(content: bytes, rng: random.Random) -> bytes:
     return content[:start] + b" " + rng.choice(_TOKENS) + content[stop:]
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_float("seconds", 600.0, "Duration of the whole run.", lower_bound=0.0, flag_values=values)
     absl_flags.DEFINE_integer("seed", 0, "Seed of the damage.", flag_values=values)
@@ -210,7 +210,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("out", "runs/fuzz", "Folder for the inputs of failures.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Runs all targets. A failure is an error."""
     install_handler(uses_stderr=True)  # the targets log warnings
     out, num_failures = Path(values.out), 0
@@ -235,7 +235,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{count_of(num_failures, 'input')} failed; the shortest ones are in {out}.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

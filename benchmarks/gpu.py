@@ -235,7 +235,7 @@ def render(rows: Sequence[dict[str, Any]]) -> list[str]:
     )
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_list(
         "cases",
@@ -251,7 +251,7 @@ def define(values: absl_flags.FlagValues) -> None:
         absl_flags.DEFINE_float(f"tolerance_{precision}", tolerance, help_text, flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Checks every case, prints the table, and writes the file."""
     for name in values.cases:
         check_known("case", name, cases.CASES)
@@ -274,7 +274,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{', '.join(different)} failed or differs from the CPU; see the table.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

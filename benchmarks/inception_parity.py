@@ -93,7 +93,7 @@ def torch_names() -> dict[str, str]:
     return names
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string("weights", None, "Published weights, as for --inception_weights.", flag_values=values)
     absl_flags.DEFINE_integer(
@@ -101,7 +101,7 @@ def define(values: absl_flags.FlagValues) -> None:
     )
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Runs the comparison that the flags choose."""
     if values.weights is not None:
         _compare_with_published_number(values.weights)
@@ -221,7 +221,7 @@ def _compare_with_published_number(weights: str) -> None:
         raise TrainerError(f"the distance is {distance:.7f}, expected {_CIFAR10_FID} ± 0.0001.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def run_trainers(num_pairs: int, folder: Path, seed: int) -> PairCounts:
     return tally
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_integer(
         "pairs", 0, "Number of pairs of programs without TensorFlow.", lower_bound=0, flag_values=values
@@ -278,7 +278,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_bool("waits", False, "Let a program wait for its lease.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Runs the pairs, or one program."""
     if values.program is not None and values.journal is not None:
         return run_program(values.program, values.seed, Path(values.journal), waits=values.waits)
@@ -299,7 +299,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{count_of(num_failures, 'check')} failed.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from trainer.metrics.comparison import compare, feature_statistics
 from trainer.metrics.real_statistics import fake_subsets, real_subsets
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_integer(
         "num_images", 5000, "Number of real images, and of fake ones.", lower_bound=12, flag_values=values
@@ -33,25 +33,25 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer("num_features", 336, "Number of features of an image.", lower_bound=1, flag_values=values)
 
 
-def act(flag_values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures one evaluation."""
     install_handler(uses_stderr=True)
-    num_images, num_features = flag_values.num_images, flag_values.num_features
+    num_images, num_features = values.num_images, values.num_features
     random = np.random.Generator(np.random.PCG64(0))
     # Rectified values of decreasing variance, as those of the network of the literature.
     scales = np.geomspace(1.0, 0.05, num_features, dtype=np.float32)
 
     def features() -> np.ndarray:
-        values = random.standard_normal((num_images, num_features), np.float32)
-        np.maximum(values, 0.0, out=values)
-        values *= scales
-        return values
+        sample = random.standard_normal((num_images, num_features), np.float32)
+        np.maximum(sample, 0.0, out=sample)
+        sample *= scales
+        return sample
 
     started = time.monotonic()
     real = feature_statistics(features(), "real_features", real_subsets(num_images))
     real_secs = time.monotonic() - started
     started = time.monotonic()
-    values = compare(real, feature_statistics(features(), "fake_features", fake_subsets(num_images, num_images)))
+    metrics = compare(real, feature_statistics(features(), "fake_features", fake_subsets(num_images, num_images)))
     result = {
         "num_images": num_images,
         "num_features": num_features,
@@ -59,12 +59,12 @@ def act(flag_values: absl_flags.FlagValues) -> None:
         "evaluation_secs": round(time.monotonic() - started, 1),
         "cpu_secs": round(time.process_time(), 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "metrics": values,
+        "metrics": metrics,
     }
     print(json.dumps(result))
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

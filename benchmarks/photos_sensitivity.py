@@ -179,7 +179,7 @@ def measure(
         yield "duplicated", DUPLICATED, duplicated_distances(real, fake)
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_string(
         "images", None, "Zip file with one folder of photographs for each class.", required=True, flag_values=values
@@ -195,7 +195,7 @@ def define(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("network", None, "Weights to use instead of those of the package.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Prints the table. A distance that does not grow is an error."""
     for name in values.defects:
         check_known("defect", name, (*DEFECTS, "dropped", "duplicated"))
@@ -210,7 +210,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"the distance does not grow with every strength of: {', '.join(failures)}.")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

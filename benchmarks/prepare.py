@@ -184,7 +184,7 @@ def list_images(num_images: int) -> None:
     print(json.dumps({"secs": time.perf_counter() - started, "mib": (peak - before) / 1024}))
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=values)
     absl_flags.DEFINE_list(
@@ -198,7 +198,7 @@ def define(values: absl_flags.FlagValues) -> None:
     integer("list", None, "Measure a list of this number of images in this process, and exit.")
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures the requested parts."""
     install_handler(uses_stderr=True)
     if values.list is not None:
@@ -211,7 +211,7 @@ def act(values: absl_flags.FlagValues) -> None:
     measure_parts(parts, values.parts)
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The documentation page of the recipe benchmark: a table between two markers, commands and thumbnails."""
+"""The documentation page of the recipe benchmark: tables between two markers, commands and thumbnails."""
 
 import io
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks import device_table, photograph_table, recipe_list
+from benchmarks import device_table, photograph_table
 from benchmarks.markdown import MISSING, number, table
 from benchmarks.recipe_records import MEASURED, Record, Row
+from trainer.config import recipes
 from trainer.errors import ConfigError, count_of
 from trainer.storage import RunDirectory, write_atomically
 from trainer.storage.run_directory import sample_grids
@@ -16,6 +17,18 @@ from trainer.storage.run_directory import sample_grids
 BEGIN = "<!-- The part up to the next mark is written by: python -m benchmarks.recipes --table -->"
 END = "<!-- The written part ends here. -->"
 
+_LIST_HEADER = ("recipe", "description", "measured in", "page")
+_PAGES = {
+    "fastgan": "few_images.md",
+    "photos": "photos.md",
+    "pix2pix": "pix2pix.md",
+    "r3gan": "photos.md#comparison-with-published-presets",
+    "r3gan_conditional": "photos.md#comparison-with-published-presets",
+    "stylegan2": "stylegan2.md",
+    "stylegan2_ada": "stylegan2.md",
+    "stylegan2_conditional": "stylegan2.md",
+}
+"""Page that explains a recipe, and that states what was measured if no row of the benchmark does."""
 _HEADER = (
     "row",
     "data",
@@ -47,9 +60,27 @@ def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | Non
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ConfigError(f"{page} has no markers for the table; add the lines {BEGIN!r} and {END!r}.")
-    lines = "\n".join(recipe_list.render(rows))
+    lines = "\n".join(recipe_list(rows))
     tables = render(rows, {path.stem for path in thumbnails.glob("*.png")})
     write_atomically(page, f"{before}{BEGIN}\n\n{lines}\n\n{tables}\n{END}{after}".encode())
+
+
+def recipe_list(rows: Sequence[tuple[Row, Record | None]]) -> list[str]:
+    """Returns the lines of a table of all registered recipes: where each is measured, and which page explains it.
+
+    Args:
+        rows: Rows of the benchmark with their records.
+    """
+    names: dict[str, list[str]] = {name: [] for name in recipes.names()}
+    for row, record in rows:
+        is_shown = record is not None and record.outcome in MEASURED and not photograph_table.has_other_seed(row)
+        if is_shown and row.recipe in names:
+            names[row.recipe].append(f"`{row.name}`")
+    cells = [
+        [f"`{name}`", recipes.summary(name), ", ".join(measured) or MISSING, _link(name)]
+        for name, measured in names.items()
+    ]
+    return ["## All recipes", "", *table(_LIST_HEADER, cells)]
 
 
 def render(rows: Sequence[tuple[Row, Record | None]], thumbnails: set[str]) -> str:
@@ -128,6 +159,11 @@ def score(record: Record) -> str:
         return ""
     value = number(record.best["metrics"][record.monitor])
     return f"Scored {record.monitor} {value} in {_duration(record)} on {count_of(record.machine['cores'], 'CPU core')}."
+
+
+def _link(recipe: str) -> str:
+    page = _PAGES.get(recipe)
+    return MISSING if page is None else f"[{page.partition('#')[0]}]({page})"
 
 
 def _machines(measured: list[Record]) -> list[str]:

@@ -256,7 +256,7 @@ def choose(names: list[str], known_rows: list[Row]) -> list[Row]:
     return [known[name] for name in names] if names else list(known.values())
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     absl_flags.DEFINE_bool("list", False, "List the rows and exit.", flag_values=values)
     absl_flags.DEFINE_bool("table", False, "Rewrite the table and exit.", flag_values=values)
@@ -277,7 +277,7 @@ def define(values: absl_flags.FlagValues) -> None:
     )
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Lists rows, writes the table, or runs rows without a measurement."""
     runs = Path(values.runs).absolute()
     data_dir = None if values.data_dir is None else Path(values.data_dir).absolute()
@@ -314,7 +314,7 @@ def act(values: absl_flags.FlagValues) -> None:
         print(f"The time is over; the same command continues with {', '.join(remaining)}.")
 
 
-main = app.command(_USAGE, define, act)
+main = app.command(_USAGE, define_flags, run_command)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def count_preemptions(every_secs: float, num_workers: int, seed: int, extra_flag
         return Tally(json.loads(log[-1])["preemptions"], 1, int(digest(job.folder) != expected))
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     integer, number = absl_flags.DEFINE_integer, absl_flags.DEFINE_float
     integer("kills", 0, "Total number of workers to kill.", lower_bound=0, flag_values=values)
@@ -218,7 +218,7 @@ def define(values: absl_flags.FlagValues) -> None:
     integer("seed", 0, "Seed of the moments and the workers.", flag_values=values)
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Prints one line per kind of disturbance."""
     if not values.workers and (values.kills or values.stalls):
         raise ConfigError(
@@ -241,7 +241,7 @@ def act(values: absl_flags.FlagValues) -> None:
         raise TrainerError(f"{mismatches} jobs ended with other bits than an undisturbed run.")
 
 
-main = app.command(__doc__ or "", define, act)
+main = app.command(__doc__ or "", define_flags, run_command)
 
 
 if __name__ == "__main__":

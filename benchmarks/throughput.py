@@ -234,7 +234,7 @@ def _print_summary(result: dict[str, Any], checkpoint_steps: int) -> None:
     )
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define_flags(values: absl_flags.FlagValues) -> None:
     """Defines the flags."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=values)
     number = functools.partial(absl_flags.DEFINE_float, flag_values=values)
@@ -257,7 +257,7 @@ def define(values: absl_flags.FlagValues) -> None:
     )
 
 
-def act(values: absl_flags.FlagValues) -> None:
+def run_command(values: absl_flags.FlagValues) -> None:
     """Measures the requested cases."""
     peers = [peer for peer in values.peers if peer != "torch" or is_installed("torch")]
     for kind, names, known in (
@@ -280,7 +280,7 @@ def act(values: absl_flags.FlagValues) -> None:
         Path(values.json).write_text(json.dumps({"machine": describe_machine(), "cases": results}, indent=1) + "\n")
 
 
-main = app.command(f"{__doc__}\n", define, act)
+main = app.command(f"{__doc__}\n", define_flags, run_command)
 
 
 if __name__ == "__main__":

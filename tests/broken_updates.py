@@ -53,6 +53,29 @@ def run(folder, images, gan, steps=20, every_steps=3, callbacks=(), remote=None,
     return state_sha256(fit(gan, images, steps, callbacks=[checkpoint, log, *callbacks], **settings))
 
 
+def interrupt_deletions(checkpoint, num_deletions, monkeypatch):
+    """Makes the next rollback of a checkpoint callback end after some deletions, at the latest after all.
+
+    Returns:
+        A list that receives the steps whose checkpoints are deleted.
+    """
+    roll_back, delete, deleted = checkpoint.store.roll_back, checkpoint.store._delete, []
+
+    def interrupted_delete(step, **settings):
+        if len(deleted) == num_deletions:
+            raise KeyboardInterrupt
+        deleted.append(step)
+        delete(step, **settings)
+
+    def interrupted(*arguments, **settings):
+        monkeypatch.setattr(checkpoint.store, "_delete", interrupted_delete)
+        roll_back(*arguments, **settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.store, "roll_back", interrupted)
+    return deleted
+
+
 def rollbacks(folder):
     """Returns the lines about rollbacks in the log of a run, without their times."""
     lines, _ = read_metrics(folder / "metrics.jsonl")

@@ -1,10 +1,11 @@
 """Fixtures for a Cloud Storage server on this machine, and for a proxy that injects faults."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from trainer.storage import gcs, mirror
+from trainer.storage import Location, gcs, locate, mirror
 from trainer.testing.bucket_server import bucket_server, new_bucket
 from trainer.testing.fault_proxy import FaultProxy, fault_proxy
 
@@ -21,6 +22,12 @@ def bucket(cloud_storage: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a new bucket, `gs://NAME`. Objects may be rewritten without the pause that Cloud Storage requires."""
     monkeypatch.setattr(mirror, "_MIN_REWRITE_SECS", 0.0)
     return new_bucket()
+
+
+@pytest.fixture(params=["local", "bucket"])
+def storage_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty folder, once on this machine and once in a bucket."""
+    return locate(tmp_path if request.param == "local" else request.getfixturevalue("bucket"))
 
 
 @pytest.fixture

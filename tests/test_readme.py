@@ -19,12 +19,6 @@ PAGES = {
 }
 README, RECIPES, ARCHITECTURE = PAGES["README.md"], PAGES["docs/recipes.md"], PAGES["docs/architecture.md"]
 SHOWN = dict.fromkeys(command for page, text in PAGES.items() if page != "docs/vertex.md" for command in commands(text))
-REPLACED_TERMS = re.compile(
-    r"\bwirings?\b|\bwindows? of\b|steps_per_window|data_windows|keep_checkpoints|\bslopes?\b|of one's own|of yours\b"
-    r"|\bgoes on\b|\bgo on\b|--sheet\b|in_this_environment",
-    re.IGNORECASE,
-)
-"""Words that the docs used for standard terms before. The vocabulary is in docs/architecture.md."""
 
 
 def anchors(text):
@@ -95,11 +89,6 @@ def test_links_lead_to_files_and_headings(page):
 @pytest.mark.parametrize("command", SHOWN)
 def test_every_command_is_accepted_by_its_program(command, tmp_path):
     check(command, tmp_path)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_docs_use_the_standard_terms(page):
-    assert REPLACED_TERMS.findall(PAGES[page]) == []
 
 
 def test_the_figure_of_the_layers_is_that_of_the_test():

@@ -12,7 +12,7 @@ from conftest import TINY_MLP, tiny_gan
 from PIL import Image
 from refusals import check_command_refusal, check_refusal
 
-from benchmarks import recipe_list, recipe_records, recipe_runs, recipe_table, recipes as benchmark
+from benchmarks import recipe_records, recipe_runs, recipe_table, recipes as benchmark
 from benchmarks.recipe_records import Part, Record, Row
 from trainer import task
 from trainer.config import recipes
@@ -296,7 +296,7 @@ def test_the_page_is_what_its_generator_writes(tmp_path, monkeypatch):
 
 def test_every_recipe_is_listed_with_a_row_or_a_page():
     recorded = [(row, Record.load(benchmark.ResultPaths().records, row.name)) for row in benchmark.rows()]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in recipe_list.render(recorded)[4:]]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in recipe_table.recipe_list(recorded)[4:]]
     assert [row[0].strip("`") for row in rows] == recipes.names()
     for name, description, measured, page in rows:
         assert description == recipes.summary(name.strip("`")) and (measured, page) != ("–", "–"), name

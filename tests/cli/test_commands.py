@@ -33,6 +33,13 @@ TINY = [
     "--steps_per_execution=2",
     "--noexport_model",
 ]
+TINY_CGAN = [
+    *TINY,
+    "--recipe=cgan",
+    "--architecture=dcgan",
+    f"--architecture_options={json.dumps(TINY_DCGAN)}",
+    "--metrics=digits",
+]
 
 
 def train(job_dir, *more):
@@ -50,15 +57,7 @@ def content(directory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     job_dir = tmp_path_factory.mktemp("runs") / "tiny"
-    options = json.dumps(TINY_DCGAN)
-    arguments = [
-        *TINY,
-        "--recipe=cgan",
-        "--architecture=dcgan",
-        f"--architecture_options={options}",
-        "--metrics=digits",
-    ]
-    assert task.main(["task", f"--job-dir={job_dir}", *arguments]) == 0
+    assert task.main(["task", f"--job-dir={job_dir}", *TINY_CGAN]) == 0
     return job_dir
 
 
@@ -89,15 +88,7 @@ def test_the_grid_has_one_row_per_class_and_the_animation_all_frames(finished):
 
 def test_a_finished_run_changes_nothing(finished, capsys):
     before = content(finished)
-    options = json.dumps(TINY_DCGAN)
-    arguments = [
-        *TINY,
-        "--recipe=cgan",
-        "--architecture=dcgan",
-        f"--architecture_options={options}",
-        "--metrics=digits",
-    ]
-    assert task.main(["task", f"--job_dir={finished}", *arguments]) == 0
+    assert task.main(["task", f"--job_dir={finished}", *TINY_CGAN]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["severity"] == "INFO" and "6" in json.loads(line)["message"]
     assert content(finished) == before

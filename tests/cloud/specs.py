@@ -37,6 +37,19 @@ def changed(content, **changes):
     return content
 
 
+def pool(*args, count=1, machine=POOL["machineSpec"]):
+    """Returns a worker pool whose containers have these args."""
+    return changed(POOL, replicaCount=count, machineSpec=machine, containerSpec__args=list(args))
+
+
+def parameter(name, kind, **spec):
+    """Returns a parameter of a study."""
+    return {"parameterId": name, f"{kind}ValueSpec": spec}
+
+
+SEED = parameter("seed", "integer", minValue=1, maxValue=9)
+
+
 def child(key, values, spec=RATE):
     """Returns a conditional parameter of a study."""
     return {key: {"values": values}, "parameterSpec": spec}

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 from refusals import check_command_refusal
-from specs import CONTAINER, JOB, PACKAGE, POOL, STUDY, TUNING, changed, child
+from specs import CONTAINER, JOB, PACKAGE, POOL, SEED, STUDY, TUNING, changed, child, parameter, pool
 
 from trainer.cli import local, submit
 from trainer.cloud.jobs import job_spec
@@ -27,10 +27,6 @@ TRIAL = f"trialJobSpec.{CHIEF}"
 MINIMIZE_FRECHET = ({"metricId": "frechet", "goal": "MINIMIZE"},)
 
 
-def pool(*args, count=1, machine=CPU):
-    return changed(POOL, replicaCount=count, machineSpec=machine, containerSpec__args=list(args))
-
-
 def job(*pools, **changes):
     """Returns the content of a file with these pools, which restart together, and an output folder."""
     content = RIGHT | {"scheduling": {"restartJobOnWorkerRestart": True}}
@@ -41,11 +37,6 @@ def machine(**changes):
     return job(pool(machine=changed(GPU, **changes)))
 
 
-def parameter(name, kind, **spec):
-    return {"parameterId": name, f"{kind}ValueSpec": spec}
-
-
-SEED = parameter("seed", "integer", minValue=1, maxValue=9)
 EPOCHS = parameter("epochs", "integer", minValue=1, maxValue=2)
 
 

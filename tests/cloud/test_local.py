@@ -31,14 +31,6 @@ def no_process_is_left(tmp_path):
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
-@pytest.fixture
-def log(caplog, monkeypatch):
-    """Records of the package's loggers, whether or not a command has installed its handler."""
-    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="trainer")
-    return caplog
-
-
 def run(folder, chief, worker=None, **policy):
     replicas = [replica(folder, chief)] + ([replica(folder, worker, WORKER)] if worker else [])
     return runner.run(replicas, RestartPolicy(**{"grace_secs": 5.0} | policy))
@@ -99,10 +91,10 @@ def test_children_of_a_replica_end_with_it(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["die(signal.SIGKILL)", "die(signal.SIGTERM)", "sys.exit(143)"])
-def test_only_the_replica_of_a_lost_machine_restarts(end, tmp_path, log):
+def test_only_the_replica_of_a_lost_machine_restarts(end, tmp_path, trainer_log):
     run(tmp_path, f"until(lambda: noted('starts').count('{WORKER}') == 2)", f"{end} if starts == 1 else {WAIT}")
     assert sorted(starts(tmp_path)) == [CHIEF, WORKER, WORKER]
-    (warning,) = warnings(log)
+    (warning,) = warnings(trainer_log)
     assert WORKER in warning and ("6" if "KILL" in end else "5") in warning
 
 
@@ -253,20 +245,20 @@ def test_the_kernels_counter_is_that_of_the_own_group(tmp_path, monkeypatch, fil
     assert oom_counter._read_count() == expected
 
 
-def test_a_replica_restarts_five_times_and_then_the_job_three_times(tmp_path, log):
+def test_a_replica_restarts_five_times_and_then_the_job_three_times(tmp_path, trainer_log):
     check_failure(tmp_path, "sys.exit(143)", exit_code=143, mentions=(CHIEF, "143", "3"))
     assert len(starts(tmp_path)) == (1 + MAX_WORKER_RESTARTS) * (1 + MAX_JOB_RETRIES) == 24
-    assert sum("the whole job" in warning for warning in warnings(log)) == 3
+    assert sum("the whole job" in warning for warning in warnings(trainer_log)) == 3
 
 
 @pytest.mark.parametrize(
     "first", [f"{ORDERLY}; {WAIT}", f"{DEAF}; {WAIT}", "signal.signal(15, lambda *_: sys.exit(1)); " + WAIT]
 )
-def test_a_preempted_replica_restarts(first, tmp_path, log):
+def test_a_preempted_replica_restarts(first, tmp_path, trainer_log):
     stats = run(tmp_path, f"if starts == 1: {first}", preempt_every_secs=0.3, grace_secs=0.1, max_restarts=99)
     assert stats.count >= len(starts(tmp_path)) - 1 >= 1  # one may be stopped before it notes its start
     assert stats.lost_secs > 0
-    assert log.records[-1].fields == {"preemptions": stats.count, "lost_secs": stats.lost_secs}
+    assert trainer_log.records[-1].fields == {"preemptions": stats.count, "lost_secs": stats.lost_secs}
 
 
 def test_a_preemption_restarts_all_replicas(tmp_path):
@@ -276,11 +268,11 @@ def test_a_preemption_restarts_all_replicas(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, log):
+def test_the_seed_decides_which_replica_is_preempted(seed, tmp_path, trainer_log):
     chosen = random.Random(seed).choice([CHIEF, WORKER])
     with pytest.raises(JobError):
         run(tmp_path, WAIT, WAIT, preempt_every_secs=0.1, seed=seed, max_restarts=0)
-    assert chosen in warnings(log)[0]
+    assert chosen in warnings(trainer_log)[0]
 
 
 def test_a_job_ends_at_its_timeout(tmp_path):

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from refusals import check_refusal
-from specs import JOB, POOL, TUNING, changed, child
+from specs import JOB, POOL, SEED, TUNING, changed, child, parameter, pool
 
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.boundary_trials import boundary_trials
@@ -16,10 +16,6 @@ OUTPUT = {"outputUriPrefix": "gs://bkt/run"}
 GPUS = {"machineType": "g2", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 2}
 RESTART = {"restartJobOnWorkerRestart": True}
 CHIEF = "workerPoolSpecs[0].containerSpec.args"
-
-
-def pool(*args, count=1, machine=POOL["machineSpec"]):
-    return changed(POOL, replicaCount=count, machineSpec=machine, containerSpec__args=list(args))
 
 
 def job(*pools):
@@ -110,13 +106,6 @@ def study(*args, parameters, metric="frechet", machine=POOL["machineSpec"]):
     content = changed(TUNING, trialJobSpec=job(pool(*args, machine=machine)), studySpec__parameters=parameters)
     goal = next(SUITES[suite].goals[metric] for suite in SUITES.names() if metric in SUITES[suite].goals)
     return changed(content, studySpec__metrics=[{"metricId": metric, "goal": goal}])
-
-
-def parameter(name, kind, **spec):
-    return {"parameterId": name, f"{kind}ValueSpec": spec}
-
-
-SEED = parameter("seed", "integer", minValue=1, maxValue=9)
 
 
 @pytest.mark.parametrize(

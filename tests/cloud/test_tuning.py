@@ -1,6 +1,5 @@
 """A local tuning job: suggested parameters, running trials, early stopping, failures and resuming."""
 
-import logging
 import math
 import re
 import threading
@@ -15,14 +14,6 @@ from trainer.cloud.tuning import optuna_backend, study_runner, trial_store
 from trainer.errors import LeaseError, StorageError, TrainerError
 
 pytest.importorskip("optuna")
-
-
-@pytest.fixture
-def log(caplog, monkeypatch):
-    """Records of the package's loggers, whether or not a command has installed its handler."""
-    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="trainer")
-    return caplog
 
 
 @pytest.mark.parametrize("algorithm", ["ALGORITHM_UNSPECIFIED", "RANDOM_SEARCH"])
@@ -104,7 +95,7 @@ def test_a_logarithmic_scale_is_dense_at_its_end(tmp_path, scale, low, kind):
     assert near >= 13 and len(set(values)) > 10
 
 
-def test_a_grid_is_visited_once_without_inactive_children(tmp_path, log):
+def test_a_grid_is_visited_once_without_inactive_children(tmp_path, trainer_log):
     weight = {"parameterId": "penalty_weight", "discreteValueSpec": {"values": [1, 10]}}
     loss = {**LOSS, "conditionalParameterSpecs": [child("parentCategoricalValues", ["wasserstein"], weight)]}
     spec = job(loss, WIDTH, count=20, parallel=2, algorithm="GRID_SEARCH")
@@ -122,7 +113,7 @@ def test_a_grid_is_visited_once_without_inactive_children(tmp_path, log):
         ("wasserstein", 10, 0.5),
         ("wasserstein", 10, 1),
     ]
-    assert any("6" in line and "maxTrialCount=20" in line for line in log.messages)
+    assert any("6" in line and "maxTrialCount=20" in line for line in trainer_log.messages)
 
 
 def test_trials_overlap_up_to_the_limit(tmp_path):
@@ -152,7 +143,7 @@ def stepwise(trial, value, steps=6):
     return 0
 
 
-def test_a_trial_that_is_worse_than_the_median_is_stopped(tmp_path, log):
+def test_a_trial_that_is_worse_than_the_median_is_stopped(tmp_path, trainer_log):
     def last_is_bad(trial):
         if int(trial.id) < 6:
             report(trial, *[int(trial.id)] * 500)
@@ -162,7 +153,7 @@ def test_a_trial_that_is_worse_than_the_median_is_stopped(tmp_path, log):
     study = run(job(count=6, medianAutomatedStoppingSpec={}), tmp_path, last_is_bad)
     bad = study.trials[-1]
     assert bad.state == "SUCCEEDED" and bad.final_measurement.value == 99 and bad.final_measurement.step < 5000
-    assert any({"6", "99"} <= set(re.findall(r"\d+", line)) and "frechet" in line for line in log.messages)
+    assert any({"6", "99"} <= set(re.findall(r"\d+", line)) and "frechet" in line for line in trainer_log.messages)
 
 
 def test_without_median_stopping_all_trials_run_to_their_end(tmp_path):

@@ -11,6 +11,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from pictures import idx
 from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES
@@ -238,7 +239,7 @@ def test_each_of_many_images_may_have_its_own_class(tmp_path):
     assert time.monotonic() - start < 8
 
 
-def test_a_choice_by_shape_and_other_splits_are_told(save):
+def test_a_choice_by_shape_and_other_splits_are_reported(save):
     notes = read(save({"faces": COLOR, "who": CLASSES}))[2]
     assert "'faces'" in notes and "'who'" in notes
     assert "--split" in read(save({"x_train": COLOR, "x_test": GRAY[:2]}))[2]
@@ -308,7 +309,7 @@ def test_an_unknown_range_is_refused(save):
     check_refusal(lambda: read(save({"x": GRAY}), image_range="0..2"), ConfigError, "image_range", "0..2")
 
 
-def test_channels_may_be_first_which_is_told(save):
+def test_channels_may_be_first_which_is_reported(save):
     images, _, notes = read(save({"x": np.ascontiguousarray(COLOR.transpose(0, 3, 1, 2))}))
     assert (images == COLOR).all() and "[N, C, H, W]" in notes
     images, _, notes = read(save({"x": COLOR}))
@@ -366,11 +367,6 @@ def npy(array, **options):
     buffer = io.BytesIO()
     np.save(buffer, array, **options)
     return buffer.getvalue()
-
-
-def idx(array, shape=None):
-    shape = array.shape if shape is None else shape
-    return bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 def h5_of(make):

@@ -1,16 +1,13 @@
 """Preparation with Apache Beam: workers make the same bytes, and their errors reach the user as one sentence."""
 
 import functools
-import hashlib
-import io
 import pickle
 import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import digests, image
 from refusals import check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
@@ -30,11 +27,9 @@ OPTIONS = ConversionOptions(image_size=(6, 6), num_shards=5, num_processes=1, ma
 def folder(tmp_path):
     """A folder of pictures, one of which is damaged."""
     for number in range(20):
-        buffer = io.BytesIO()
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)).save(buffer, "PNG")
         path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue()[: -30 if number == 7 else None])
+        path.write_bytes(image(number, size=(8, 8))[: -30 if number == 7 else None])
     return tmp_path / "pictures"
 
 
@@ -42,12 +37,6 @@ def folder(tmp_path):
 def _closed_sources():
     yield
     beam_pipeline._close()
-
-
-def digests(out):
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir()) if path.is_file()
-    }
 
 
 def prepare(folder, out, make_shards=None):

@@ -1,6 +1,5 @@
 """Conversion of a source to a prepared dataset: reproducible bytes, complete or absent, and named bad images."""
 
-import hashlib
 import io
 import json
 import os
@@ -9,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from pictures import digests
 from PIL import Image
 from refusals import check_command_refusal, check_refusal
 
@@ -47,10 +47,6 @@ def convert_folder(folder, out, on_progress=lambda progress: None, **options):
     with open_source(str(folder)) as source:
         plan = plan_conversion(source, options)
         return convert.convert(source, plan, options, locate(str(out)), METADATA, on_progress)
-
-
-def digests(out):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
 
 def numbers(arrays):

@@ -1,12 +1,12 @@
 """Datasets of JPEG and WebP images: accuracy, reproducible bytes, and everything that reads them."""
 
-import hashlib
 import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from pictures import digests
 from PIL import Image
 
 from trainer import __main__ as commands
@@ -43,10 +43,6 @@ def prepare(source, out, *flags):
     flags = [f"--source={source}", f"--out={out}", "--num_workers=1", "--num_shards=2", *flags]
     assert commands.main(["trainer", "prepare", *flags]) == 0
     return out
-
-
-def digests(out):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
 
 def encoded_images(out, feature="image"):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from pictures import image
 from refusals import check_refusal
 
 from trainer.data.prepare import decoding
@@ -24,16 +24,10 @@ from trainer.storage import locate
 AS_IT_IS = Target(None, None, 3, "none")
 
 
-def png(seed, size=(4, 4)):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-LARGE = png(3, (1024, 1024))
+LARGE = image(3, size=(1024, 1024))
 """An image that is copied to a temporary file."""
 assert len(LARGE) > 2**20
-FILES = {"a.png": png(1), "b.png": png(1), "c.png": LARGE, "d.png": LARGE}
+FILES = {"a.png": image(1), "b.png": image(1), "c.png": LARGE, "d.png": LARGE}
 
 
 def fill(location, files):

@@ -5,9 +5,8 @@ import json
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
@@ -15,14 +14,7 @@ from trainer.data.prepare.sources import SourceOptions, listing, open_source
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
 
-
-def png(seed=0):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PNG = png()
+PNG = image(0)
 
 
 def write_folder(path, files):
@@ -166,7 +158,7 @@ def test_labels_come_from_metadata_splits_or_folders(make, key):
     assert classes_of(make(files), **options)[0] == expected
 
 
-TOLD = {
+REPORTED = {
     "other formats": (
         images("1.png") | dict.fromkeys([f"{n}.HEIC" for n in range(30)] + [f"{n}.jp2" for n in range(20)], b"x"),
         ("50 of 51", "30 .heic", "20 .jp2"),
@@ -204,14 +196,14 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("key", TOLD)
-def test_what_is_left_out_or_looks_odd_is_told(make, key):
-    files, facts = TOLD[key]
+@pytest.mark.parametrize("key", REPORTED)
+def test_what_is_left_out_or_looks_odd_is_reported(make, key):
+    files, facts = REPORTED[key]
     notes = classes_of(make(files))[1]
     assert all(fact in notes for fact in facts), notes
 
 
-def test_nothing_is_told_about_plain_folders(make):
+def test_nothing_is_reported_about_plain_folders(make):
     files = images("a/1.png", "a/2.png", "b/3.png") | {
         "__MACOSX/a/._1.png": b"x",
         "a/.DS_Store": b"x",
@@ -379,7 +371,7 @@ def test_a_bucket_is_read_like_a_folder(bucket, tmp_path):
     assert classes == STYLEGAN_CLASSES and "1 .heic" in notes
 
 
-def test_the_command_tells_what_is_left_out_before_it_writes(tmp_path, capsys):
+def test_the_command_reports_what_is_left_out_before_it_writes(tmp_path, capsys):
     write_folder(tmp_path / "set", TREE | {"x.heic": b""})
     command = ["trainer", "prepare", f"--source={tmp_path}/set", f"--out={tmp_path}/out", "--split=train,test"]
     assert commands.main([*command, "--dry_run"]) == 0

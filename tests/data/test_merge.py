@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from pictures import digests
 from refusals import check_command_refusal, check_refusal
 
 from trainer import __main__ as commands
@@ -52,10 +53,6 @@ def examples(folder):
     arrays = load(str(folder))
     names = [arrays.info.class_names[label] for label in arrays.labels]
     return sorted(zip(map(bytes, arrays.images), names, strict=True))
-
-
-def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def test_the_result_has_all_records_with_classes_by_name(first, second, tmp_path):

@@ -14,20 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from PIL import Image
+from pictures import image
 from refusals import check_refusal
 
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
-
-
-def image(seed, kind="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
-
 
 IMAGES = [image(seed, kind) for seed, kind in enumerate(("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"))]
 LABELS = [1, 0, 1, 2, 1, 0]

@@ -1,8 +1,6 @@
 """Preparation in shards: the same bytes from any number of machines and processes, and after any interruption."""
 
 import dataclasses
-import hashlib
-import io
 import json
 import os
 import signal
@@ -14,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from absl import flags as absl_flags
-from PIL import Image
+from pictures import digests, image
 from refusals import check_refusal
 
 from trainer import __main__ as commands
@@ -35,18 +33,11 @@ METADATA = {"name": "set", "source": "here", "license": "", "attribution": "", "
 NUM_IMAGES, NUM_SHARDS = 40, 6
 
 
-def write_picture(path, number, size=(6, 6)):
-    array = np.random.default_rng(number).integers(0, 255, (*size, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    path.write_bytes(buffer.getvalue())
-
-
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "pictures").mkdir()
     for number in range(NUM_IMAGES):
-        write_picture(tmp_path / "pictures" / f"{number}.png", number)
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(image(number, size=(6, 6)))
     return tmp_path / "pictures"
 
 
@@ -55,12 +46,6 @@ def prepare(folder, out, part=None, on_progress=lambda progress: None, **options
     with open_source(str(folder)) as source:
         plan = plan_conversion(source, options)
         return convert.convert_part(source, plan, options, locate(str(out)), METADATA, on_progress, part or Part())
-
-
-def digests(out):
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir()) if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -212,8 +197,8 @@ def test_a_finished_shard_is_made_again_if_it_is_damaged_or_differs(damage, fold
 
 def test_rejected_images_are_listed_with_reasons_from_all_replicas(folder, tmp_path):
     (folder / "cut.png").write_bytes((folder / "3.png").read_bytes()[:-40])
-    write_picture(folder / "thin.png", 50, (6, 30))
-    write_picture(folder / "small.png", 51, (3, 3))
+    (folder / "thin.png").write_bytes(image(50, size=(6, 30)))
+    (folder / "small.png").write_bytes(image(51, size=(3, 3)))
     options = {"image_size": (6, 6), "min_side": 4, "max_aspect_ratio": 3.0, "max_bad_share": 0.03}
     prepare(folder, tmp_path / "out", Part(1, 2), **options)
     spec, progress = prepare(folder, tmp_path / "out", Part(0, 2), **options)
@@ -251,14 +236,14 @@ def test_a_report_that_could_not_be_read_again_is_refused(folder, tmp_path, monk
 
 def test_a_shard_without_usable_images_is_left_out(folder, tmp_path):
     for number in range(1, NUM_IMAGES):
-        write_picture(folder / f"{number}.png", number, (3, 3))
+        (folder / f"{number}.png").write_bytes(image(number, size=(3, 3)))
     spec, _ = prepare(folder, tmp_path / "out", image_size=(6, 6), min_side=4)
     assert [shard.num_examples for shard in spec.shards] == [1]
     assert set(digests(tmp_path / "out")) == {SPEC_NAME, REJECTED_NAME, spec.shards[0].file}
 
 
 def test_an_estimate_from_all_images_equals_the_dataset_and_writes_nothing(folder, tmp_path, capsys):
-    write_picture(folder / "small.png", 51, (3, 3))
+    (folder / "small.png").write_bytes(image(51, size=(3, 3)))
     (folder / "cut.png").write_bytes((folder / "3.png").read_bytes()[:-40])
     options = ConversionOptions(image_size=(6, 6), min_side=4, num_processes=1, num_shards=NUM_SHARDS, max_bad_images=1)
     with open_source(str(folder)) as source:
@@ -290,7 +275,7 @@ def test_of_images_with_the_same_content_the_first_one_stays(tmp_path):
     for number in range(12):
         path = tmp_path / "pictures" / ("a" if number < 6 else "b") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, number)
+        path.write_bytes(image(number, size=(6, 6)))
     folder = tmp_path / "pictures"
     for name, original in {"a/7.png": "a/2.png", "b/2.png": "a/2.png", "b/10a.png": "b/10.png"}.items():
         (folder / name).write_bytes((folder / original).read_bytes())
@@ -314,7 +299,7 @@ def test_pairs_are_duplicates_if_both_images_are_equal(tmp_path):
     for name, numbers in {"input": (0, 0, 1, 1), "target": (2, 2, 2, 4)}.items():
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for position, number in enumerate(numbers):
-            write_picture(tmp_path / "pictures" / name / f"{position}.png", number)
+            (tmp_path / "pictures" / name / f"{position}.png").write_bytes(image(number, size=(6, 6)))
     command = ["trainer", "prepare", f"--source={tmp_path}/pictures", f"--out={tmp_path}/out", "--paired"]
     assert commands.main([*command, "--drop_duplicates", "--num_workers=1"]) == 0
     description = json.loads((tmp_path / "out" / SPEC_NAME).read_text())

@@ -14,6 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
+from pictures import idx, image
 from PIL import Image
 from refusals import Refusal, check_command_refusal, check_refusal
 
@@ -27,12 +28,6 @@ from trainer.image_io import MAX_PIXELS
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
 CLASSES = np.array([1, 0, 1, 2, 1])
-
-
-def picture(size=(4, 4)):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def source(name, file, content, *mentions, error=DataError):
@@ -54,7 +49,7 @@ def write_folder(*names):
     def make(path):
         for name in names:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(picture())
+            (path / name).write_bytes(image(1))
 
     return make
 
@@ -65,7 +60,7 @@ def write_zip(name, content=b"", external_attr=0):
             info = zipfile.ZipInfo(name)
             info.external_attr = external_attr
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content or picture())
+            archive.writestr(info, content or image(1))
 
     return make
 
@@ -75,8 +70,8 @@ def write_tar(name, kind=tarfile.REGTYPE, mode="w"):
         with tarfile.open(path, mode) as archive:
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/etc/passwd"
-            member.size = len(picture()) if kind == tarfile.REGTYPE else 0
-            archive.addfile(member, io.BytesIO(picture()))
+            member.size = len(image(1)) if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(image(1)))
 
     return make
 
@@ -148,10 +143,6 @@ NPZ = [
     npz("npz with class names that are no characters", {"x": GRAY, "y": CLASSES, "classes": NO_CHARACTERS}),
     npz("npz with halves of characters as class names", {"x": GRAY, "y": CLASSES, "classes": HALF_CHARACTERS}),
 ]
-
-
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 IDX = [

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from pictures import idx, image
 from refusals import check_refusal
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES
@@ -22,14 +22,7 @@ from trainer.errors import ConfigError, DataError, StorageError
 from trainer.storage import locate
 from trainer.storage.natural_order import natural_sort_key
 
-
-def png(seed, size=(4, 4)):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-FILES = {f"{name}/{number}.PNG": png(ord(name) + number) for name in "ba" for number in (2, 10)}
+FILES = {f"{name}/{number}.PNG": image(ord(name) + number) for name in "ba" for number in (2, 10)}
 IN_ORDER = ["a/2.PNG", "a/10.PNG", "b/2.PNG", "b/10.PNG"]
 
 
@@ -82,9 +75,9 @@ def test_a_class_may_be_a_link_to_a_folder(folder, tmp_path):
 def test_a_flat_folder_is_one_class_and_names_may_be_anything(tmp_path):
     for name in ("ein Bild ä.png", "дом 2.JPEG", "x.WebP"):
         (tmp_path / "flat" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "flat" / name).write_bytes(png(1))
+        (tmp_path / "flat" / name).write_bytes(image(1))
     with open_source(f"{tmp_path}/flat/") as source:
-        assert source.class_names == ("flat",) and len(source.items) == 3 and source.read(0) == png(1)
+        assert source.class_names == ("flat",) and len(source.items) == 3 and source.read(0) == image(1)
 
 
 @pytest.mark.parametrize("around", ["", "letters/"])
@@ -104,9 +97,9 @@ LONG = f"{'long' * 40}/{'ä' * 120}.png"
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_a_tar_is_read_to_its_end_or_refused_as_damaged(tmp_path, kind, ending):
     path, pack = tmp_path / f"set.tar{ending}", gzip.compress if ending else bytes
-    contents = {f"a/{number}.png": png(number) for number in range(6)}
+    contents = {f"a/{number}.png": image(number) for number in range(6)}
     if kind != tarfile.USTAR_FORMAT:
-        contents[LONG] = png(9)
+        contents[LONG] = image(9)
     plain, headers = io.BytesIO(), []
     with tarfile.open(fileobj=plain, mode="w", format=kind) as archive:
         for name, content in contents.items():
@@ -162,10 +155,6 @@ def test_an_image_with_nan_is_a_bad_image(tmp_path):
         check_refusal(lambda: source.read(1), DataError)
 
 
-def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
-
-
 @pytest.mark.parametrize("labels_ending", ["", ".gz"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending, labels_ending):
@@ -179,7 +168,7 @@ def test_idx_files_are_read_with_their_label_files(tmp_path, bucket, ending, lab
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "x.idx"])
-def test_idx_files_without_labels_are_one_class_which_is_told(tmp_path, name):
+def test_idx_files_without_labels_are_one_class_which_is_reported(tmp_path, name):
     (tmp_path / name).write_bytes(idx(IMAGES))
     with open_source(str(tmp_path / name)) as source:
         assert source.class_names == ("0",) and any("without labels" in note for note in source.notes)
@@ -291,7 +280,7 @@ class ClassLabel:
 @pytest.fixture
 def tfds(monkeypatch):
     """A stand-in for tensorflow-datasets with one dataset. `calls` lists the calls."""
-    examples = [{"image": png(number), "label": number % 2} for number in range(4)]
+    examples = [{"image": image(number), "label": number % 2} for number in range(4)]
     calls = []
 
     class Builder:
@@ -320,7 +309,7 @@ def test_tfds_images_are_used_as_stored(tfds):
     with open_source("tfds:pets:test") as source:
         assert tfds.calls == ["downloaded", ("test", "as stored")]
         assert (source.class_names, [item.label for item in source.items]) == (("cat", "dog"), [0, 1, 0, 1])
-        assert [source.read(index) for index in range(4)] == [png(number) for number in range(4)]
+        assert [source.read(index) for index in range(4)] == [image(number) for number in range(4)]
     with open_source("tfds:pets", options=SourceOptions(split=("train", "test"), label_field="none")) as source:
         assert tfds.calls[-1] == ("train+test", "as stored") and len(source.class_names) == 1
 

@@ -3,20 +3,12 @@
 import io
 import tarfile
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import image
 from refusals import check_refusal
 
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.errors import ConfigError, DataError
-
-
-def image(seed, kind="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
-
 
 PNG, JPEG = image(0), image(1, "JPEG")
 FIRST = {"000.png": PNG, "000.cls": b"1\n", "000.json": b'{"label": "a", "n": 3}', "000.txt": b"a bird"}

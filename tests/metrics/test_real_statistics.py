@@ -53,11 +53,9 @@ def warnings(caplog):
     return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("trainer")]
 
 
-@pytest.fixture(params=["local", "bucket"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        return locate(tmp_path / "data" / "statistics")
-    return locate(f"{request.getfixturevalue('bucket')}/data/statistics")
+@pytest.fixture
+def folder(storage_folder):
+    return storage_folder / "data/statistics"
 
 
 def test_stored_statistics_are_read_without_the_images(folder, computed, warnings):

@@ -253,7 +253,7 @@ def test_a_callback_may_stop_training(digits):
     assert gan.step == 3
 
 
-def test_fit_again_goes_on_to_more_steps(digits):
+def test_fit_again_continues_to_more_steps(digits):
     gan = tiny_gan()
     gan.fit(digits.images, batch_size=16, steps=2, verbose=0)
     gan.fit(digits.images, batch_size=16, steps=5, verbose=0)

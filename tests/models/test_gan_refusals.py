@@ -179,7 +179,7 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
             for shape in ((2, 4), (2, 2, 2, 1), (2,))
         ),
         row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),
-        row("no window", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),
+        row("no steps", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),
         row("no labels", lambda: fit(conditional()), DataError, "labels", "y", "10"),
         row("label too large", lambda: fit(conditional(), y=[0] * 19 + [12]), DataError, "12", "num_classes", "10"),
         row("label too small", lambda: fit(conditional(), y=[0] * 19 + [-1]), DataError, "y", "-1"),

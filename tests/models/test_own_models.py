@@ -212,7 +212,7 @@ def registered(monkeypatch):
     return lambda name, kind: register_model(name)(kind)
 
 
-def test_options_of_a_registered_wiring_are_its_own_and_its_bases(registered):
+def test_options_of_a_registered_model_are_its_own_and_its_bases(registered):
     class Sharp(ConditionalGAN):
         def __init__(self, latent_dim, *, sharpness=1.0, **settings):
             super().__init__(latent_dim, **settings)

@@ -308,22 +308,16 @@ def test_lines_are_read_only_from_regular_files(tmp_path):
             read_json_lines(path, SCHEMA)
 
 
-@pytest.fixture(params=["local", "bucket"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        yield locate(tmp_path)
-        return
-    yield locate(request.getfixturevalue("bucket"))
-
-
-def test_a_large_document_is_refused_before_it_is_in_memory(folder, monkeypatch):
+def test_a_large_document_is_refused_before_it_is_in_memory(storage_folder, monkeypatch):
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1000)
     for size, is_large in ((998, False), (999, True)):
-        (folder / "x.json").write_bytes(b"[" + b" " * size + b"]")
+        (storage_folder / "x.json").write_bytes(b"[" + b" " * size + b"]")
         if is_large:
-            check_refusal(lambda: read_json(folder / "x.json", documents.anything, remedy="x"), StorageError, "x.json")
+            check_refusal(
+                lambda: read_json(storage_folder / "x.json", documents.anything, remedy="x"), StorageError, "x.json"
+            )
         else:
-            assert read_json(folder / "x.json", documents.anything, remedy="x") == []
+            assert read_json(storage_folder / "x.json", documents.anything, remedy="x") == []
 
 
 def test_a_large_sparse_file_takes_no_memory(tmp_path):

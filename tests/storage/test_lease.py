@@ -33,12 +33,10 @@ with lease.hold(locate(sys.argv[1]), "job_dir"):
 """
 
 
-@pytest.fixture(params=["local", "bucket"])
-def folder(request, tmp_path):
+@pytest.fixture
+def folder(storage_folder):
     """A folder that does not exist."""
-    if request.param == "local":
-        return locate(tmp_path / "runs/run")
-    return locate(f"{request.getfixturevalue('bucket')}/runs/run")
+    return storage_folder / "runs/run"
 
 
 @pytest.fixture

@@ -15,11 +15,9 @@ from trainer.storage import gcs, locate
 from trainer.storage.gcs import BucketLocation, client
 
 
-@pytest.fixture(params=["local", "bucket"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        return locate(tmp_path / "folder")
-    return locate(request.getfixturevalue("bucket")) / "folder"
+@pytest.fixture
+def folder(storage_folder):
+    return storage_folder / "folder"
 
 
 def test_written_files_are_read_and_listed_in_order(folder):

@@ -41,11 +41,9 @@ TABLE = [
 ]
 
 
-@pytest.fixture(params=["local", "bucket"])
-def folder(request, tmp_path):
-    if request.param == "local":
-        return locate(tmp_path / "folder")
-    return locate(request.getfixturevalue("bucket")) / "folder"
+@pytest.fixture
+def folder(storage_folder):
+    return storage_folder / "folder"
 
 
 @pytest.mark.parametrize("refusal", TABLE, ids=lambda refusal: refusal.name)

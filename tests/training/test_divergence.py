@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from broken_updates import Stop, break_updates, diverging, fit, rollbacks, run
+from broken_updates import Stop, break_updates, diverging, fit, interrupt_deletions, rollbacks, run
 from conftest import tiny_gan, values_of
 from refusals import check_refusal
 
@@ -261,21 +261,7 @@ def test_a_run_killed_during_a_rollback_ends_with_the_same_bits(images, tmp_path
     steps = range(8, 13)
     reference = run(tmp_path / "whole", images, diverging(steps))
     checkpoint = Checkpoint(tmp_path / "killed" / "checkpoints", 3)
-    delete, deleted = checkpoint.store._delete, []
-
-    def killed_while_deleting(step, **settings):
-        if len(deleted) == num_deletions:
-            raise KeyboardInterrupt
-        deleted.append(step)
-        delete(step, **settings)
-
-    roll_back = checkpoint.store.roll_back
-
-    def killed(*args, **settings):
-        monkeypatch.setattr(checkpoint.store, "_delete", killed_while_deleting)
-        roll_back(*args, **settings)
-
-    monkeypatch.setattr(checkpoint.store, "roll_back", killed)
+    deleted = interrupt_deletions(checkpoint, num_deletions, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit(diverging(steps), images, 20, callbacks=[checkpoint])
     assert len(deleted) == num_deletions

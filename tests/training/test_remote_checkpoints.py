@@ -1,4 +1,4 @@
-"""Checkpoints in a bucket: another machine goes on from them, and half an upload is never taken for one."""
+"""Checkpoints in a bucket: another machine resumes from them, and half an upload is never taken for one."""
 
 import contextlib
 import itertools
@@ -37,7 +37,7 @@ def save(store, step, **metrics):
     store.wait()
 
 
-def test_another_machine_goes_on_from_the_newest(machine, remote):
+def test_another_machine_resumes_from_the_newest(machine, remote):
     first = machine()
     for step in (1, 2, 3):
         save(first, step, x=[5.0, 1.0, 3.0][step - 1])
@@ -56,7 +56,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_after(monkeypatch):
-    """Runs something until so many files were written to the bucket or deleted from it; tells whether it ended."""
+    """Runs something until so many files were written to the bucket or deleted from it; returns whether it ended."""
 
     def run(calls, act):
         left = itertools.count(calls, -1)
@@ -130,7 +130,7 @@ def test_damage_in_the_bucket_is_named_and_the_older_one_taken(machine, remote):
     check_refusal(lambda: machine().restore(state_of()), CheckpointError, "step-00000001", "step-00000002")
 
 
-def test_a_bucket_that_vanishes_is_told_at_the_next_save(machine, monkeypatch):
+def test_a_bucket_that_vanishes_is_reported_at_the_next_save(machine, monkeypatch):
     store = machine()
     save(store, 1)
 

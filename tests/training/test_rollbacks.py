@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
-from broken_updates import Stop, diverging, fit, rollbacks, run
+from broken_updates import Stop, diverging, fit, interrupt_deletions, rollbacks, run
 from conftest import TINY_MLP, tiny_gan, values_of
 
 from benchmarks import exact_resume
@@ -115,21 +115,8 @@ def test_a_machine_lost_during_a_rollback_in_a_bucket_is_replaced(images, bucket
     """Two checkpoints are abandoned, of steps 9 and 12; the new machine has only the bucket."""
     steps, remote = range(8, 13), locate(bucket) / "run/checkpoints"
     reference = run(tmp_path / "local", images, diverging(steps))
-    checkpoint, deleted = Checkpoint(tmp_path / "lost", 3, remote=remote), []
-    roll_back, delete = checkpoint.store.roll_back, checkpoint.store._delete
-
-    def lost_while_deleting(step, **settings):
-        if len(deleted) == num_deletions:
-            raise KeyboardInterrupt
-        deleted.append(step)
-        delete(step, **settings)
-
-    def lost(*arguments, **settings):
-        monkeypatch.setattr(checkpoint.store, "_delete", lost_while_deleting)
-        roll_back(*arguments, **settings)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint.store, "roll_back", lost)
+    checkpoint = Checkpoint(tmp_path / "lost", 3, remote=remote)
+    deleted = interrupt_deletions(checkpoint, num_deletions, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit(diverging(steps), images, 20, callbacks=[checkpoint])
     assert len(deleted) == num_deletions

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(digits, archi
     assert state_sha256(first) != state_sha256(other)
 
 
-def test_the_cut_into_windows_changes_nothing(digits):
+def test_the_length_of_executions_changes_nothing(digits):
     one, many = (train(tiny_gan("dcgan"), digits, steps=5, steps_per_execution=n) for n in (1, 5))
     assert state_sha256(one) == state_sha256(many)
 
