@@ -10,7 +10,7 @@ from conftest import tiny_gan, uncompiled_gan
 from keras import Sequential, layers
 from refusals import check_refusal
 
-from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN
+from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN, InfoGAN
 from trainer.errors import ConfigError, DataError, DivergenceError, NetworkError
 from trainer.models import augment, losses, penalties
 from trainer.training.rng import StepRng
@@ -108,6 +108,8 @@ def compiled(**settings):
         row("latents", lambda: GAN(4, latent_distribution="flat"), ConfigError, "latent_distribution", "flat"),
         row("image range", lambda: GAN(4, image_range="0..9"), ConfigError, "image_range", "0..9"),
         row("one class", lambda: ConditionalGAN(4, 1), ConfigError, "num_classes", "1"),
+        row("classes", lambda: ConditionalGAN(4, 10**12), ConfigError, "num_classes", "1000000000000"),
+        row("categories", lambda: InfoGAN(4, 10**9), ConfigError, "num_categories", "1000000000"),
         row("updates", lambda: compiled(discriminator_updates="apart"), ConfigError, "discriminator_updates", "apart"),
         *(
             row(f"{name}={value!r}", lambda name=name, value=value: compiled(**{name: value}), ConfigError, name)
