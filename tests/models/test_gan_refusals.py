@@ -128,6 +128,8 @@ def compiled(**settings):
         row("no penalties", lambda: compiled(penalty_weight=lambda step: 5.0, penalties=()), ConfigError, "penalties"),
         row("no lazy penalty", lambda: compiled(penalty_every_steps=4), ConfigError, "penalty_every_steps=4"),
         row("augmentation", lambda: compiled(augment=lambda images: images), ConfigError, "augmentation", "ada"),
+        row("penalties by name", lambda: compiled(penalties={"r1": 1000.0}), ConfigError, "penalties", "r1"),
+        row("a number of penalties", lambda: compiled(penalties=3), ConfigError, "penalties", "3"),
         row("penalty", lambda: compiled(penalties=[3]), ConfigError, "3", "penalty"),
         row("cross-entropy of Keras", lambda: compiled(loss="bce"), ConfigError, "bce", "non_saturating"),
         row("other loss of Keras", lambda: compiled(loss="mae"), ConfigError, "mae", "hinge", "mean_absolute_error"),
@@ -179,6 +181,38 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
                 ("predict", lambda gan, latents: gan.predict(latents, verbose=0)),
             )
             for shape in ((2, 4), (2, 2, 2, 1), (2,))
+        ),
+        *(
+            row(f"images from {latents!r}", lambda x=latents: small_gan().images_from(x), DataError, "latents")
+            for latents in ([[0.0, 0]], np.zeros((0, 3)), [0.0, 0, 0], [[np.nan, 0, 0]], "abc", [["a", "b", "c"]])
+        ),
+        *(
+            row(f"latents of {indices!r}", lambda x=indices: small_gan().latents_of(x), DataError, "indices")
+            for indices in ([], "a", [1.5], [[1]], [-1], [10**8], 3)
+        ),
+        row("psi", lambda: small_gan().truncate_latents(np.zeros((1, 3)), np.nan), ConfigError, "psi", "nan"),
+        row("truncated", lambda: small_gan().truncate_latents([[np.inf, 0, 0]], 0.5), DataError, "latents"),
+        row("network", lambda: small_gan().ema_network("generatr"), ConfigError, "generatr", "generator"),
+        row("two generators", lambda: translator().ema_generator, ConfigError, "generator", "generator_ab"),
+        row("no latents", lambda: translator().images_from(np.zeros((1, 3))), ConfigError, "images_from", "translate"),
+        *(
+            row(
+                f"{name} of a CycleGAN",
+                lambda name=name: getattr(translator(), name)("int8"),
+                ConfigError,
+                "generator_ab",
+            )
+            for name in ("save", "export", "quantize")
+        ),
+        *(
+            row(f"translate {name}", lambda x=images: translator().translate(x, "b"), DataError, "images", *mentions)
+            for name, images, *mentions in (
+                ("text", "x"),
+                ("nothing", SMALL_IMAGES[:0]),
+                ("other channels", np.zeros((2, 8, 8, 3), np.uint8), "8, 8, 1", "(2, 8, 8, 3)"),
+                ("one image", np.zeros((8, 8, 1), np.uint8), "8, 8, 1"),
+                ("ragged", [SMALL_IMAGES[0], IMAGES[0]]),
+            )
         ),
         row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),
         row("no window", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),

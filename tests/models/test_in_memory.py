@@ -332,3 +332,4 @@ def test_translations_stay_in_the_range_of_the_training_images():
     model.compile(optimizer="adam", loss=lambda target, output: target - output)
     check_refusal(lambda: model.sample(0), ConfigError, "num_images", "0")
     check_refusal(lambda: model.translate(IMAGES.astype("float32"), "b"), DataError, "images", "-1..1")
+    np.testing.assert_array_equal(model.translate(list(IMAGES), "b"), model.translate(IMAGES, "b"))
