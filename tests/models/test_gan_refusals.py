@@ -47,6 +47,19 @@ def fit_small(*arguments, **changed):
     small_gan(*arguments, **changed).fit(SMALL_IMAGES, batch_size=4, steps=1, verbose=0)
 
 
+class Nothing(losses.NonSaturating):
+    """A loss whose function for real images returns nothing."""
+
+    def on_real(self, real_logits):
+        return None
+
+
+def fit_with(**settings):
+    gan = uncompiled_gan()
+    gan.compile(optimizer="adam", **settings)
+    fit(gan)
+
+
 def fit(gan, x=IMAGES, y=None, **settings):
     gan.fit(x, y, **({"batch_size": 4, "steps": 1, "verbose": 0} | settings))
 
@@ -100,6 +113,13 @@ def compiled(**settings):
         row("keys", lambda: compiled(optimizer={"generator": "adam"}), ConfigError, "optimizer", "discriminator"),
         row("optimizer", lambda: compiled(optimizer="adm"), ConfigError, "optimizer", "adm", "adam"),
         row("no optimizer", lambda: compiled(optimizer=None), ConfigError, "optimizer", "None"),
+        row("a type as precision", lambda: compiled(precision=tf.float32), ConfigError, "precision", "tf.float32"),
+        *(
+            row(
+                "scheduled probability", lambda p=p: compiled(augment="ada", augment_probability=p), ConfigError, "prob"
+            )
+            for p in (lambda step: 2.0, lambda step: float("nan"))
+        ),
         row("precision", lambda: compiled(precision="float16"), ConfigError, "precision", "float16", "bfloat16"),
         row("repeats", lambda: compiled(discriminator_repeats=0), ConfigError, "discriminator_repeats", "0"),
         row("penalty steps", lambda: compiled(penalty_every_steps=0), ConfigError, "penalty_every_steps", "0"),
@@ -115,10 +135,10 @@ def compiled(**settings):
             row(f"{name}={value!r}", lambda name=name, value=value: compiled(**{name: value}), ConfigError, name)
             for name, values in {
                 "seed": ("a", 1.5, None, 2**70, True),
-                "strategy": ("mirrored", 3),
+                "strategy": ("mirrored", 3, [], 0),
                 "jit_compile": ("off", "on", None, 2),
                 "ema_half_life_images": (-1, "x", float("nan"), float("inf"), True, None),
-                "penalty_weight": (-1, "x", float("nan"), None),
+                "penalty_weight": (-1, "x", float("nan"), None, lambda: 3, lambda step: -1.0, lambda step: None),
             }.items()
             for value in values
         ),
@@ -163,6 +183,15 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
         ),
         row("no batch", lambda: fit(tiny_gan(), batch_size=0), ConfigError, "batch_size", "0"),
         row("flips", lambda: fit(tiny_gan(), horizontal_flips="no"), ConfigError, "horizontal_flips", "no"),
+        row("signal", lambda: fit(tiny_gan(), handle_sigterm="no"), ConfigError, "handle_sigterm", "no"),
+        *(
+            row(
+                f"verbose {verbose}", lambda v=verbose: fit(tiny_gan(), verbose=v), ConfigError, "verbose", str(verbose)
+            )
+            for verbose in ("x", [1], -1, None)
+        ),
+        row("no penalty value", lambda: fit_with(penalties=lambda gradients: None), NetworkError, "None"),
+        row("no loss value", lambda: fit_with(loss=Nothing), NetworkError, "None"),
         row("balance of a word", lambda: fit(tiny_gan(), balance_classes="no"), ConfigError, "balance_classes", "no"),
         *(
             row(f"seed {seed!r}", lambda seed=seed: small_gan().sample(2, seed=seed), ConfigError, "seed")
@@ -412,6 +441,7 @@ class MeanOfBatch(keras.losses.Loss):
     [
         ("hnge", ConfigError, ("loss", "hnge", "hinge")),
         (3, NetworkError, ("loss", "3")),
+        (lambda y_true, y_pred: None, NetworkError, ("None",)),
         (WithArguments, NetworkError, ("loss", "WithArguments", "scale")),
         (dict, NetworkError, ("loss", "dict")),
         (int, NetworkError, ("loss", "int")),
