@@ -304,6 +304,8 @@ def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
     ("model", "out", "flags", "code", "mentions"),
     [
         ("gan", "x.jpg", [], 2, ("out", "x.jpg", ".png", ".zip", ".npz", ".npy", "folder")),
+        ("gan", ".png", [], 2, ("out", ".png")),
+        ("gan", ".npz", [], 2, ("out", ".npz")),
         ("gan", "nowhere/x", [], 2, ("out", "nowhere")),
         ("gan", "file", [], 2, ("out", "file")),
         ("gan", "file/", [], 2, ("out", "file")),
