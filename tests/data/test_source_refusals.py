@@ -120,6 +120,8 @@ FOLDERS = [
     source("missing archive", "letters.zip", lambda path: None, "letters.zip"),
     source("folder in another encoding", "letters", write_folder("a/1.png", "b\udcff/1.png"), "letters", "\\udcff"),
     source("compressed array", "x.npy.gz", gzip.compress(b"x"), "x.npy.gz", "gunzip"),
+    source("spreadsheet", "x.xlsx", write_zip("xl/workbook.xml", b"x"), "x.xlsx", "table"),
+    source("empty IDX file", "images-idx3-ubyte", b"", "images-idx3-ubyte", "empty"),
     source("compressed file", "x.gz", gzip.compress(b"x"), "x.gz", "gunzip"),
 ]
 NO_CHARACTERS = np.full(5, 0x7FFFFFFF, "<u4").view("<U1")

@@ -51,6 +51,7 @@ def read_labels(
         DataError: If a file is damaged.
     """
     labels: dict[str, str] = {}
+    ends: dict[str, int] = {}
     notes, has_labels = [], False
     for name in names:
         folder = name[: len(name) - len(name.rpartition("/")[2])]
@@ -62,7 +63,11 @@ def read_labels(
         for path, label in pairs:
             key = f"{folder}{path.replace(chr(92), '/').removeprefix('./')}"
             if labels.setdefault(key, label) != label:
-                raise DataError(f"{name} has two labels for {quote(path)}; keep one.")
+                position = list(labels).index(key)
+                first = next((other for other, end in ends.items() if position < end), name)
+                origin = f"{name} has" if first == name else f"{first} and {name} have"
+                raise DataError(f"{origin} two labels for {quote(path)}; keep one.")
+        ends[name] = len(labels)
     return (labels if has_labels else None), notes
 
 
