@@ -229,6 +229,14 @@ REFUSED = {
         DataError,
         ("2 of 3", "img1.png"),
     ),
+    "two columns of labels": (
+        FLAT | {"metadata.csv": b"file_name,label,class\n1.png,a,b\nsub/2.png,a,b\n"},
+        *({}, ConfigError, ("metadata.csv", "'label'", "'class'", "label_field")),
+    ),
+    "a column of labels twice": (
+        FLAT | {"metadata.csv": b"file_name,label,label\n1.png,a,b\nsub/2.png,a,b\n"},
+        *({}, DataError, ("metadata.csv", "'label'")),
+    ),
     "two files with other labels": (
         FLAT | {"metadata.csv": CSV, "metadata.jsonl": b'{"file_name": "1.png", "label": "dog"}\n'},
         *({}, DataError, ("metadata.csv", "metadata.jsonl", "'1.png'")),

@@ -22,7 +22,7 @@ from trainer.data.prepare import decoding
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import open_source
 from trainer.data.tfrecord_writer import write_prepared
-from trainer.errors import DataError, StorageError
+from trainer.errors import ConfigError, DataError, StorageError
 from trainer.image_io import MAX_PIXELS
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
@@ -173,6 +173,12 @@ IDX = [
 
 TABLES = [
     source("table without paths", "table.csv", b"name,label\nx,y\n", "table.csv", "name", "label", "path", "filename"),
+    *(
+        source(
+            f"table with {columns}", "table.csv", f"path,{columns}\na.png,x,y\n".encode(), "label", error=ConfigError
+        )
+        for columns in ("label,class", "label,label")
+    ),
     source("table row without label", "table.csv", b"path,label\na.png,\n", "table.csv", "line 2", "label"),
     source("table row without path", "table.csv", b"path,label\n,3\n", "table.csv", "line 2", "path"),
     source("table without rows", "table.csv", b"path,label\n", "table.csv"),
