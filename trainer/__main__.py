@@ -2,9 +2,9 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from trainer import __version__, signals
 from trainer.errors import quote
@@ -44,19 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(_COMMANDS[command][0])
         return module.main([f"{program} {command}", *argv[2:]])
     if command == "--version":
-        print(f"{_SCRIPT} {__version__}")
-        return 0
+        return _print([program], lambda values: print(f"{_SCRIPT} {__version__}"))
     lines = [f"  {name:<10}{summary}" for name, (_, summary) in _COMMANDS.items()]
     usage = "\n".join(
         [f"{program} COMMAND [FLAGS]", "", "Commands:", *lines, "", f"{program} COMMAND --help lists flags."]
     )
     if command in _HELP:
-        from trainer.cli import app
-
-        return app.run([program, _HELP[0]], usage, lambda values: None, lambda values: None)
+        return _print([program, _HELP[0]], lambda values: None, usage)
     advice = did_you_mean(command, _COMMANDS, "choose one of these.")
     print(f"error: {quote(command)} is not a command; {advice}\n\n{usage}", file=sys.stderr)
     return 2
+
+
+def _print(argv: Sequence[str], print_text: Callable[[Any], None], usage: str = "") -> int:
+    """Prints a text or the usage as commands do, also into a closed pipe or a full disk. Returns the exit code."""
+    from trainer.cli import app
+
+    return app.run(argv, usage, lambda values: None, print_text)
 
 
 def script() -> NoReturn:

@@ -38,16 +38,17 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """Arranges images in a grid, row by row, with thin gaps.
 
     Args:
-        images: uint8 [N, H, W, C], [N, H, W], or [N, D] for flattened square gray images. Images with alpha (C = 4) are
-            placed on a checkerboard.
+        images: uint8 [N, H, W, C], [N, H, W], or [N, D]: flattened square gray images, or rows of pixels if D is no
+            square number. Images with alpha (C = 4) are placed on a checkerboard.
         columns: Number of images per row.
 
     Returns:
         uint8 [rows * (H + gap) + gap, columns * (W + gap) + gap, C], with C of 1 or 3.
     """
     if images.ndim == 2:
-        side = round(images.shape[1] ** 0.5)
-        images = images.reshape(-1, side, side)
+        side = math.isqrt(images.shape[1])
+        height = side if side**2 == images.shape[1] else 1
+        images = images.reshape(len(images), height, -1)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[-1] == 4:

@@ -13,9 +13,11 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_gan
 from PIL import Image
+from refusals import check_refusal
 
 from trainer import callbacks, image_io, logging
-from trainer.callbacks import progress, watchdog
+from trainer.callbacks import Checkpoint, Evaluation, SampleGrid, progress, watchdog
+from trainer.errors import ConfigError
 from trainer.image_io import save_animation, save_grid, tile, tile_with_captions
 from trainer.metrics.extraction import ReplicatedFunction
 
@@ -45,6 +47,44 @@ def test_a_tile_keeps_every_pixel_in_its_place():
     for index in range(6):
         top, left = index // 3 * 6 + 2, index % 3 * 5 + 2
         np.testing.assert_array_equal(grid[top : top + 4, left : left + 3], images[index])
+
+
+@pytest.mark.parametrize(("size", "shape"), [(16, (4, 4)), (15, (1, 15)), (24, (1, 24))])
+def test_a_tile_shows_vectors_as_squares_or_as_rows(size, shape):
+    images = np.arange(2 * size, dtype=np.uint8).reshape(2, size)
+    np.testing.assert_array_equal(tile(images, columns=2), tile(images.reshape(2, *shape), columns=2))
+
+
+class Unchecked(keras.callbacks.Callback):
+    every_steps = -5
+
+
+@pytest.mark.parametrize(
+    ("make", "mentions"),
+    [
+        *(
+            (lambda make=make, value=value: make(value), ("every_steps", str(value)))
+            for make in (
+                lambda every_steps: SampleGrid("s", every_steps),
+                lambda every_steps: Checkpoint("c", every_steps),
+                lambda every_steps: Evaluation(Suite([]), every_steps),
+            )
+            for value in (-5, 2.5, None, "2")
+        ),
+        (lambda: fit_zeros(Unchecked()), ("every_steps", "-5")),
+        (lambda: Checkpoint("c", max_to_keep=0), ("max_to_keep", "0")),
+        (lambda: Checkpoint("c", max_to_keep=-1), ("max_to_keep", "-1")),
+        (lambda: Checkpoint("c", fingerprints=["a"]), ("fingerprints", "['a']")),
+        (lambda: Checkpoint("c", remote="gs://bucket/x"), ("remote", "gs://bucket/x")),
+    ],
+)
+def test_settings_of_callbacks_are_refused(make, mentions, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_refusal(make, ConfigError, *mentions)
+
+
+def fit_zeros(callback):
+    tiny_gan("mlp").fit(np.zeros((20, 28, 28, 1), np.uint8), batch_size=16, steps=2, callbacks=callback, verbose=0)
 
 
 @pytest.mark.parametrize(

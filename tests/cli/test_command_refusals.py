@@ -5,6 +5,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +87,15 @@ def test_an_unknown_command_suggests_the_nearest_one(capsys):
 def test_the_version_is_printed(capsys):
     assert commands.main(["trainer", "--version"]) == 0
     assert capsys.readouterr().out.split() == ["gan-trainer", trainer.__version__]
+
+
+def test_the_version_is_no_traceback_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", "--version"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
 def test_the_next_command_after_prepare_quotes_paths(tmp_path, capsys):

@@ -105,6 +105,19 @@ def test_labels_are_names_or_numbers_of_classes(restored, tmp_path, capsys, flag
         assert commands.main(arguments) == 0 and arrays(tmp_path / "x.npz")[1].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "out", ["checkpoints/step-00000099/", "checkpoints/x.png", "samples/step-00000009.png", "model/", "neighbors.png"]
+)
+def test_an_output_among_the_files_of_the_run_is_refused(restored, tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "gan")
+    for folder in ("checkpoints", "samples", "other"):
+        (tmp_path / "gan" / folder).mkdir(parents=True)
+    for root in ("gan", str(tmp_path / "gan"), "link"):
+        check_command_refusal(commands.main, argv("gan", f"{root}/{out}"), capsys, 2, out.partition("/")[0])
+    assert commands.main(argv("gan", "gan/other/x.png", "--num_images=2")) == 0
+
+
 @pytest.mark.parametrize(("label", "expected"), [("03", 3), ("0,5", 5), ("coat", None), ("10", None)])
 def test_codes_have_numbers_only(restored, tmp_path, capsys, label, expected):
     arguments = argv("infogan", f"{tmp_path}/x.npz", "--num_images=4", f"--labels={label}")
@@ -291,6 +304,8 @@ def test_a_projection_writes_its_three_files(restored, tmp_path, monkeypatch):
     ("model", "out", "flags", "code", "mentions"),
     [
         ("gan", "x.jpg", [], 2, ("out", "x.jpg", ".png", ".zip", ".npz", ".npy", "folder")),
+        ("gan", ".png", [], 2, ("out", ".png")),
+        ("gan", ".npz", [], 2, ("out", ".npz")),
         ("gan", "nowhere/x", [], 2, ("out", "nowhere")),
         ("gan", "file", [], 2, ("out", "file")),
         ("gan", "file/", [], 2, ("out", "file")),

@@ -52,6 +52,7 @@ def test_a_flag_of_a_wrong_type_is_refused(argument):
 @pytest.mark.parametrize(
     ("act", "mentions"),
     [
+        *(row(f"recipe {name}", lambda name=name: recipes.get(name), repr(name)) for name in (None, 3, b"x")),
         row("too small", override(global_batch_size=0), "global_batch_size", "0", "1"),
         row("negative", override(generator_learning_rate=-1.0), "generator_learning_rate", "-1.0"),
         row("no epochs", override(epochs=0.0), "epochs", "0.0"),

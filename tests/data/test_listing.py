@@ -221,6 +221,18 @@ REFUSED = {
         DataError,
         ("2 of 3", "img1.png"),
     ),
+    "two columns of labels": (
+        FLAT | {"metadata.csv": b"file_name,label,class\n1.png,a,b\nsub/2.png,a,b\n"},
+        *({}, ConfigError, ("metadata.csv", "'label'", "'class'", "label_field")),
+    ),
+    "a column of labels twice": (
+        FLAT | {"metadata.csv": b"file_name,label,label\n1.png,a,b\nsub/2.png,a,b\n"},
+        *({}, DataError, ("metadata.csv", "'label'")),
+    ),
+    "two files with other labels": (
+        FLAT | {"metadata.csv": CSV, "metadata.jsonl": b'{"file_name": "1.png", "label": "dog"}\n'},
+        *({}, DataError, ("metadata.csv", "metadata.jsonl", "'1.png'")),
+    ),
     "two labels": (FLAT | {"metadata.csv": CSV + b"1.png,dog\n"}, {}, DataError, ("metadata.csv", "'1.png'")),
     "an empty label": (FLAT | {"metadata.csv": b"file_name,label\n1.png,\nsub/2.png,a\n"}, {}, DataError, ("line 2",)),
     "a label that is a number": (
@@ -300,6 +312,7 @@ REFUSED = {
         ConfigError,
         ("split='val'", "a ("),
     ),
+    "a split without folders": (images("1.png"), {"split": ("train",)}, ConfigError, ("split='train'", "no splits")),
     "splits without train": (images("val/a/1.png", "test/a/2.png"), {}, ConfigError, ("--split=", "val", "test")),
     "domains of CycleGAN": (images("trainA/1.png", "trainB/2.png"), {}, ConfigError, ("--split=", "trainA", "trainB")),
     "an image beside classes": (images("a/1.png", "2.png"), {}, DataError, ("2.png", "--label_field=none")),

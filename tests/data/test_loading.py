@@ -69,7 +69,12 @@ def test_a_directory_loads_like_the_embedded_digits(digits):
 @pytest.mark.parametrize("name", ["digits", "inverted:digits", "stacked:digits"])
 def test_a_dataset_larger_than_the_memory_is_refused(monkeypatch, name):
     monkeypatch.setattr("trainer.data.loading.machine_memory_mib", lambda: 3.0)
-    check_refusal(lambda: load(name), ConfigError, "digits", " 4 MiB", " 3 MiB", "num_chunks")
+    check_refusal(lambda: load(name), ConfigError, "digits", " MiB", " 3 MiB", "num_chunks")
+
+
+@pytest.mark.parametrize("name", ["digits", "inverted:digits", "stacked:digits", "mnist"])
+def test_padding_counts_as_memory(name):
+    check_refusal(lambda: load(name, padding=100_000), ConfigError, name, "MiB", "padding")
 
 
 @pytest.mark.parametrize(

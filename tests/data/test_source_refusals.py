@@ -23,7 +23,7 @@ from trainer.data.prepare import decoding
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import open_source
 from trainer.data.tfrecord_writer import write_prepared
-from trainer.errors import DataError, StorageError
+from trainer.errors import ConfigError, DataError, StorageError
 from trainer.image_io import MAX_PIXELS
 
 GRAY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
@@ -115,6 +115,8 @@ FOLDERS = [
     source("missing archive", "letters.zip", lambda path: None, "letters.zip"),
     source("folder in another encoding", "letters", write_folder("a/1.png", "b\udcff/1.png"), "letters", "\\udcff"),
     source("compressed array", "x.npy.gz", gzip.compress(b"x"), "x.npy.gz", "gunzip"),
+    source("spreadsheet", "x.xlsx", write_zip("xl/workbook.xml", b"x"), "x.xlsx", "table"),
+    source("empty IDX file", "images-idx3-ubyte", b"", "images-idx3-ubyte", "empty"),
     source("compressed file", "x.gz", gzip.compress(b"x"), "x.gz", "gunzip"),
 ]
 NO_CHARACTERS = np.full(5, 0x7FFFFFFF, "<u4").view("<U1")
@@ -162,6 +164,12 @@ IDX = [
 
 TABLES = [
     source("table without paths", "table.csv", b"name,label\nx,y\n", "table.csv", "name", "label", "path", "filename"),
+    *(
+        source(
+            f"table with {columns}", "table.csv", f"path,{columns}\na.png,x,y\n".encode(), "label", error=ConfigError
+        )
+        for columns in ("label,class", "label,label")
+    ),
     source("table row without label", "table.csv", b"path,label\na.png,\n", "table.csv", "line 2", "label"),
     source("table row without path", "table.csv", b"path,label\n,3\n", "table.csv", "line 2", "path"),
     source("table without rows", "table.csv", b"path,label\n", "table.csv"),

@@ -286,6 +286,13 @@ MODELS = {
     "one label": (lambda: ConditionalGAN(8, conditions=VECTORS[:1]), ConfigError, ("num_classes", "1")),
     "counts": (lambda: ConditionalGAN(8, conditions=VECTORS, class_counts=[1]), ConfigError, ("class_counts", "1")),
     "no count": (lambda: ConditionalGAN(8, conditions=VECTORS, class_counts=[0] * 3), ConfigError, ("class_counts",)),
+    "infinite count": (
+        lambda: ConditionalGAN(8, 3, class_counts=[np.inf, 1, 1]),
+        ConfigError,
+        ("class_counts", "inf"),
+    ),
+    "counts of text": (lambda: ConditionalGAN(8, 3, class_counts="abc"), ConfigError, ("class_counts", "abc")),
+    "ragged": (lambda: ConditionalGAN(8, conditions=[[1, 2], [3]]), ConfigError, ("conditions", "[3]")),
     "acgan": (lambda: ACGAN(8, conditions=VECTORS), ConfigError, ("ACGAN", "conditions")),
     "acgan of a config": (
         lambda: from_config(tiny_config(model="acgan"), (28, 28, 1), 3, conditions=VECTORS, class_counts=COUNTS),

@@ -10,7 +10,7 @@ from conftest import tiny_gan, uncompiled_gan
 from keras import Sequential, layers
 from refusals import check_refusal
 
-from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN
+from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN, InfoGAN
 from trainer.errors import ConfigError, DataError, DivergenceError, NetworkError
 from trainer.models import augment, losses, penalties
 from trainer.training.rng import StepRng
@@ -45,6 +45,19 @@ def small_gan(kind=GAN, loss="non_saturating", **changed):
 
 def fit_small(*arguments, **changed):
     small_gan(*arguments, **changed).fit(SMALL_IMAGES, batch_size=4, steps=1, verbose=0)
+
+
+class Nothing(losses.NonSaturating):
+    """A loss whose function for real images returns nothing."""
+
+    def on_real(self, real_logits):
+        return None
+
+
+def fit_with(**settings):
+    gan = uncompiled_gan()
+    gan.compile(optimizer="adam", **settings)
+    fit(gan)
 
 
 def fit(gan, x=IMAGES, y=None, **settings):
@@ -100,6 +113,13 @@ def compiled(**settings):
         row("keys", lambda: compiled(optimizer={"generator": "adam"}), ConfigError, "optimizer", "discriminator"),
         row("optimizer", lambda: compiled(optimizer="adm"), ConfigError, "optimizer", "adm", "adam"),
         row("no optimizer", lambda: compiled(optimizer=None), ConfigError, "optimizer", "None"),
+        row("a type as precision", lambda: compiled(precision=tf.float32), ConfigError, "precision", "tf.float32"),
+        *(
+            row(
+                "scheduled probability", lambda p=p: compiled(augment="ada", augment_probability=p), ConfigError, "prob"
+            )
+            for p in (lambda step: 2.0, lambda step: float("nan"))
+        ),
         row("precision", lambda: compiled(precision="float16"), ConfigError, "precision", "float16", "bfloat16"),
         row("repeats", lambda: compiled(discriminator_repeats=0), ConfigError, "discriminator_repeats", "0"),
         row("penalty steps", lambda: compiled(penalty_every_steps=0), ConfigError, "penalty_every_steps", "0"),
@@ -108,15 +128,17 @@ def compiled(**settings):
         row("latents", lambda: GAN(4, latent_distribution="flat"), ConfigError, "latent_distribution", "flat"),
         row("image range", lambda: GAN(4, image_range="0..9"), ConfigError, "image_range", "0..9"),
         row("one class", lambda: ConditionalGAN(4, 1), ConfigError, "num_classes", "1"),
+        row("classes", lambda: ConditionalGAN(4, 10**12), ConfigError, "num_classes", "1000000000000"),
+        row("categories", lambda: InfoGAN(4, 10**9), ConfigError, "num_categories", "1000000000"),
         row("updates", lambda: compiled(discriminator_updates="apart"), ConfigError, "discriminator_updates", "apart"),
         *(
             row(f"{name}={value!r}", lambda name=name, value=value: compiled(**{name: value}), ConfigError, name)
             for name, values in {
                 "seed": ("a", 1.5, None, 2**70, True),
-                "strategy": ("mirrored", 3),
+                "strategy": ("mirrored", 3, [], 0),
                 "jit_compile": ("off", "on", None, 2),
                 "ema_half_life_images": (-1, "x", float("nan"), float("inf"), True, None),
-                "penalty_weight": (-1, "x", float("nan"), None),
+                "penalty_weight": (-1, "x", float("nan"), None, lambda: 3, lambda step: -1.0, lambda step: None),
             }.items()
             for value in values
         ),
@@ -126,6 +148,8 @@ def compiled(**settings):
         row("no penalties", lambda: compiled(penalty_weight=lambda step: 5.0, penalties=()), ConfigError, "penalties"),
         row("no lazy penalty", lambda: compiled(penalty_every_steps=4), ConfigError, "penalty_every_steps=4"),
         row("augmentation", lambda: compiled(augment=lambda images: images), ConfigError, "augmentation", "ada"),
+        row("penalties by name", lambda: compiled(penalties={"r1": 1000.0}), ConfigError, "penalties", "r1"),
+        row("a number of penalties", lambda: compiled(penalties=3), ConfigError, "penalties", "3"),
         row("penalty", lambda: compiled(penalties=[3]), ConfigError, "3", "penalty"),
         row("cross-entropy of Keras", lambda: compiled(loss="bce"), ConfigError, "bce", "non_saturating"),
         row("other loss of Keras", lambda: compiled(loss="mae"), ConfigError, "mae", "hinge", "mean_absolute_error"),
@@ -159,6 +183,15 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
         ),
         row("no batch", lambda: fit(tiny_gan(), batch_size=0), ConfigError, "batch_size", "0"),
         row("flips", lambda: fit(tiny_gan(), horizontal_flips="no"), ConfigError, "horizontal_flips", "no"),
+        row("signal", lambda: fit(tiny_gan(), handle_sigterm="no"), ConfigError, "handle_sigterm", "no"),
+        *(
+            row(
+                f"verbose {verbose}", lambda v=verbose: fit(tiny_gan(), verbose=v), ConfigError, "verbose", str(verbose)
+            )
+            for verbose in ("x", [1], -1, None)
+        ),
+        row("no penalty value", lambda: fit_with(penalties=lambda gradients: None), NetworkError, "None"),
+        row("no loss value", lambda: fit_with(loss=Nothing), NetworkError, "None"),
         row("balance of a word", lambda: fit(tiny_gan(), balance_classes="no"), ConfigError, "balance_classes", "no"),
         *(
             row(f"seed {seed!r}", lambda seed=seed: small_gan().sample(2, seed=seed), ConfigError, "seed")
@@ -177,6 +210,38 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
                 ("predict", lambda gan, latents: gan.predict(latents, verbose=0)),
             )
             for shape in ((2, 4), (2, 2, 2, 1), (2,))
+        ),
+        *(
+            row(f"images from {latents!r}", lambda x=latents: small_gan().images_from(x), DataError, "latents")
+            for latents in ([[0.0, 0]], np.zeros((0, 3)), [0.0, 0, 0], [[np.nan, 0, 0]], "abc", [["a", "b", "c"]])
+        ),
+        *(
+            row(f"latents of {indices!r}", lambda x=indices: small_gan().latents_of(x), DataError, "indices")
+            for indices in ([], "a", [1.5], [[1]], [-1], [10**8], 3)
+        ),
+        row("psi", lambda: small_gan().truncate_latents(np.zeros((1, 3)), np.nan), ConfigError, "psi", "nan"),
+        row("truncated", lambda: small_gan().truncate_latents([[np.inf, 0, 0]], 0.5), DataError, "latents"),
+        row("network", lambda: small_gan().ema_network("generatr"), ConfigError, "generatr", "generator"),
+        row("two generators", lambda: translator().ema_generator, ConfigError, "generator", "generator_ab"),
+        row("no latents", lambda: translator().images_from(np.zeros((1, 3))), ConfigError, "images_from", "translate"),
+        *(
+            row(
+                f"{name} of a CycleGAN",
+                lambda name=name: getattr(translator(), name)("int8"),
+                ConfigError,
+                "generator_ab",
+            )
+            for name in ("save", "export", "quantize")
+        ),
+        *(
+            row(f"translate {name}", lambda x=images: translator().translate(x, "b"), DataError, "images", *mentions)
+            for name, images, *mentions in (
+                ("text", "x"),
+                ("nothing", SMALL_IMAGES[:0]),
+                ("other channels", np.zeros((2, 8, 8, 3), np.uint8), "8, 8, 1", "(2, 8, 8, 3)"),
+                ("one image", np.zeros((8, 8, 1), np.uint8), "8, 8, 1"),
+                ("ragged", [SMALL_IMAGES[0], IMAGES[0]]),
+            )
         ),
         row("call", lambda: uncompiled_gan()(np.zeros((2, 64), "f")), ConfigError, "compile"),
         row("no steps", lambda: fit(tiny_gan(), steps_per_execution=0), ConfigError, "steps_per_execution", "0"),
@@ -376,6 +441,7 @@ class MeanOfBatch(keras.losses.Loss):
     [
         ("hnge", ConfigError, ("loss", "hnge", "hinge")),
         (3, NetworkError, ("loss", "3")),
+        (lambda y_true, y_pred: None, NetworkError, ("None",)),
         (WithArguments, NetworkError, ("loss", "WithArguments", "scale")),
         (dict, NetworkError, ("loss", "dict")),
         (int, NetworkError, ("loss", "int")),

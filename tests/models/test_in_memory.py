@@ -48,6 +48,14 @@ class Lengthy(keras.utils.PyDataset):
         return IMAGES[5 * index : 5 * index + 5], LABELS[5 * index : 5 * index + 5]
 
 
+class Negative(keras.utils.PyDataset):
+    def __len__(self):
+        return -1
+
+    def __getitem__(self, index):
+        raise IndexError
+
+
 class Rows:
     """A table as Hugging Face's datasets are: a length, and a dict per example."""
 
@@ -95,6 +103,7 @@ def dataset(*arrays):
 
 
 PICTURES = [Image.fromarray(image) for image in IMAGES]
+FILES = [tf.io.encode_png(image).numpy() for image in IMAGES]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +124,14 @@ PICTURES = [Image.fromarray(image) for image in IMAGES]
             *(None, None),
             id="asserted length",
         ),
+        pytest.param(dataset(FILES).map(tf.io.decode_png), None, None, id="decoded files"),
+        pytest.param(
+            dataset(FILES, LABELS).map(lambda x, y: (tf.io.decode_png(x), y)).batch(3),
+            None,
+            LABELS,
+            id="decoded batches",
+        ),
+        pytest.param(memoryview(IMAGES), LABELS, LABELS, id="memoryview"),
         pytest.param(Batches(IMAGES), None, None, id="PyDataset"),
         pytest.param(Batches(IMAGES, LABELS), None, LABELS, id="PyDataset of pairs"),
         pytest.param(Lengthy(), None, LABELS, id="PyDataset with a length"),
@@ -179,6 +196,15 @@ def ragged():
         pytest.param(dataset(IMAGES[:0]), None, ("x",), id="empty Dataset"),
         pytest.param(Items(), None, ("x",), id="empty items"),
         pytest.param(ragged(), None, ("x", "(4, 5, 3)", "(2, 5, 3)"), id="ragged items"),
+        pytest.param(IMAGES, {"label": LABELS}, ("y", "label"), id="dict as y"),
+        pytest.param(dataset(IMAGES).window(4), None, ("x", "batch"), id="window"),
+        pytest.param(Negative(), None, ("x", "Negative"), id="negative length"),
+        pytest.param(
+            dataset(IMAGES).apply(tf.data.experimental.assert_cardinality(50)),
+            None,
+            ("x", "10", "50"),
+            id="cardinality",
+        ),
         pytest.param(Batches(np.tile(IMAGES, (2, 1, 1, 1))[:12], LABELS), None, ("x", "labels"), id="few labels"),
     ],
 )
@@ -306,3 +332,4 @@ def test_translations_stay_in_the_range_of_the_training_images():
     model.compile(optimizer="adam", loss=lambda target, output: target - output)
     check_refusal(lambda: model.sample(0), ConfigError, "num_images", "0")
     check_refusal(lambda: model.translate(IMAGES.astype("float32"), "b"), DataError, "images", "-1..1")
+    np.testing.assert_array_equal(model.translate(list(IMAGES), "b"), model.translate(IMAGES, "b"))

@@ -60,6 +60,16 @@ def test_streams_and_data_larger_than_memory_are_refused(images, monkeypatch):
     check_refusal(functools.partial(read_pair, loader(images), None, 3), DataError, "x", "DataLoader", "GiB", "prepare")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [torch.Tensor.requires_grad_, torch.Tensor.bfloat16, torch.Tensor.to_sparse],
+    ids=["grad", "type", "sparse"],
+)
+def test_tensors_that_numpy_cannot_read_are_refused(change):
+    x = change(torch.ones(4, 2, 2, 1))
+    check_refusal(lambda: read_pair(x, None, 3), DataError, "x")
+
+
 def test_tensors_are_read_as_arrays_are():
     floats = torch.tensor(IMAGES / 127.5 - 1)
     (read,), image_range = read_images({"x": floats}, None, IMAGE_RANGES["-1..1"])

@@ -46,6 +46,14 @@ def check_build(name, shape, options, *mentions):
         ("resnet_translator", {"residual_blocks": 0}, "0"),
         ("unet_translator", {"depth": "3"}, "'3'"),
         ("unet_translator", {"depth": -1}, "-1"),
+        # Numbers of layers.
+        ("mlp", {"generator_units": [1] * 100_000}, "100,000"),
+        ("dcgan", {"discriminator_strides": [1] * 100_000}, "100,000"),
+        ("r3gan", {"blocks_per_stage": 10**9}, "1000000000"),
+        ("stylegan2", {"mapping_layers": 10**9}, "1000000000"),
+        ("resnet_translator", {"residual_blocks": 10**9}, "1000000000"),
+        ("resnet_translator", {"downsamplings": 10**9}, "1000000000"),
+        ("unet_translator", {"depth": 10**9}, "1000000000"),
         # Rates.
         ("mlp", {"dropout": "x"}, "'x'"),
         ("mlp", {"leaky_slope": "x"}, "'x'"),

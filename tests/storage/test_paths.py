@@ -30,6 +30,7 @@ from trainer.cli import (
 from trainer.cloud.jobs import job_spec
 from trainer.cloud.jobs.yaml_file import read_yaml
 from trainer.config import TrainConfig
+from trainer.config.source_run import SourceRun
 from trainer.data import loading
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.environment import Environment
@@ -252,6 +253,17 @@ def test_an_argument_never_becomes_a_folder(entry, path, tmp_path, monkeypatch):
         API[entry](path, tmp_path / "files")
     assert is_clean(str(caught.value))
     assert list((tmp_path / "cwd").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x", ["x"]], ids=repr)
+@pytest.mark.parametrize("entry", ["Checkpoint", "SampleGrid", "MetricsLog", "EventLog", "RunDirectory", "restore"])
+def test_an_argument_that_is_no_text_is_refused(entry, path, tmp_path):
+    check_refusal(lambda: API[entry](path, tmp_path), ConfigError, repr(path))
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x"], ids=repr)
+def test_a_source_run_that_is_no_text_is_refused(path):
+    check_refusal(lambda: SourceRun.parse(path), ConfigError, repr(path))
 
 
 PROJECT = ("--project=my-project", "--region=us-central1")

@@ -56,15 +56,37 @@ def compiled(optimizer, strategy=None):
     uncompiled_gan().compile(optimizer=optimizer, strategy=strategy)
 
 
+def set_learning_rate(rate):
+    gan = uncompiled_gan()
+    gan.compile(optimizer="adam")
+    gan.optimizer.learning_rate = rate
+
+
 @pytest.mark.parametrize(
     ("act", "mentions"),
     [
         (lambda: Ramp(1.0, 0.0, steps=5, begin=5), ("5",)),
         (lambda: Ramp(1.0, 0.0, steps=5, shape="cosin"), ("shape", "cosin", "linear", "cosine")),
+        *(
+            (lambda make=make: compiled(make()), mentions)
+            for make, *mentions in (
+                (lambda: keras.optimizers.SGD(float("nan")), "learning_rate", "nan"),
+                (lambda: keras.optimizers.SGD(-1.0), "learning_rate", "-1"),
+                (lambda: keras.optimizers.SGD(lambda: -1.0), "learning_rate", "-1.0"),
+                (lambda: keras.optimizers.SGD(Ramp(-1.0, 1.0, 9)), "learning_rate", "-1"),
+                (lambda: keras.optimizers.Adam(beta_1=1.5), "beta_1", "1.5"),
+                (lambda: keras.optimizers.RMSprop(rho=-0.5), "rho", "-0.5"),
+                (lambda: keras.optimizers.SGD(clipnorm=-1.0), "clipnorm", "-1.0"),
+                (lambda: keras.optimizers.AdamW(weight_decay=-1.0), "weight_decay", "-1.0"),
+            )
+        ),
+        *(
+            (lambda rate=rate: set_learning_rate(rate), ("learning_rate", str(rate)))
+            for rate in (float("nan"), -1.0, float("inf"), "fast")
+        ),
         (lambda: compiled(keras.optimizers.SGD(0.1, loss_scale_factor=8.0)), ("optimizer", "float16")),
         (lambda: compiled(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))), ("optimizer", "float16")),
     ],
-    ids=["no length", "shape", "loss scale", "loss scale optimizer"],
 )
 def test_schedules_and_optimizers_that_cannot_be_are_refused(act, mentions):
     check_refusal(act, ConfigError, *mentions)

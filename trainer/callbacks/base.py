@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from trainer.config.fields import check_number
+
 
 class Priority(enum.IntEnum):
     """Values of a callback's attribute `priority`. Callbacks without it, such as Keras's own, have `DEFAULT`."""
@@ -39,10 +41,14 @@ class Periodic(keras.callbacks.Callback):
 
     Args:
         every_steps: Steps between two actions; 0 for only the last step. Executions end at its multiples.
+
+    Raises:
+        ConfigError: If it is not a whole number from 0 up.
     """
 
     def __init__(self, every_steps: int):
         super().__init__()
+        check_number("every_steps", every_steps, whole=True)
         self.every_steps = every_steps
 
     @property

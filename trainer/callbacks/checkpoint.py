@@ -11,6 +11,8 @@ import keras
 from trainer import stopwatch
 from trainer.callbacks.base import Periodic, Priority
 from trainer.callbacks.by_products import metric_values
+from trainer.config.fields import check_number
+from trainer.errors import ConfigError, quote
 from trainer.logging import log_fields
 from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror
@@ -51,6 +53,10 @@ class Checkpoint(Periodic):
         reads_only: Whether to restore only, because another machine writes.
         callback_states: Callbacks whose state is saved and restored, by name.
         lease: Lease of the run directory. Nothing is written after it is lost. None: no other process writes there.
+
+    Raises:
+        ConfigError: If a number is out of range, the directory is in a bucket or is no path, or `fingerprints` or
+            `remote` has another type.
     """
 
     priority = Priority.CHECKPOINT
@@ -70,6 +76,13 @@ class Checkpoint(Periodic):
         lease: Lease | None = None,
     ):
         super().__init__(every_steps)
+        check_number("max_to_keep", max_to_keep, whole=True, minimum=1)
+        if not isinstance(fingerprints, (Mapping, RunHistory, type(None))):
+            raise ConfigError(f"fingerprints={quote(fingerprints)} has the wrong type; pass a dict, or omit it.")
+        if not isinstance(remote, (Location, type(None))):
+            raise ConfigError(
+                f"remote={quote(remote)} is no location; pass trainer.storage.locate(FOLDER), or omit it."
+            )
         self._fingerprints = {} if fingerprints is None else fingerprints
         self.store = CheckpointStore(
             directory,

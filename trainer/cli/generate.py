@@ -36,7 +36,7 @@ of them are local or gs://BUCKET/NAME.
 def run_command(values: absl_flags.FlagValues) -> None:
     """Writes the images."""
     mode = check_flags(values)
-    out, kind = parse_out(values.out, mode)
+    out, kind = parse_out(values.out, mode, values.job_dir)
     if mode == "init_image":
         locate(values.init_image).num_bytes()  # a missing photo is an error before the work
     elif mode == "images":

@@ -10,6 +10,7 @@ from trainer.config.fields import join_words
 from trainer.errors import ConfigError, quote
 from trainer.storage import Location, locate
 from trainer.storage.local import LocalLocation
+from trainer.storage.run_directory import own_part
 
 _IMAGES = {
     ".png": "a .png grid",
@@ -148,9 +149,14 @@ def check_flags(values: absl_flags.FlagValues) -> str:
     return mode
 
 
-def parse_out(text: str, mode: str) -> tuple[Location, str]:
+def parse_out(text: str, mode: str, job_dir: str) -> tuple[Location, str]:
     """Returns the location of the output, checked before the work, and its kind: an extension or `FOLDER`."""
+    part = own_part(text, job_dir)
+    if part is not None:
+        raise ConfigError(f"--out={text} is in {part} of the run, which training changes; give a path outside of it.")
     out, kinds = locate(text), _KINDS[mode]
+    if out.name in _IMAGES | _ANIMATIONS:
+        raise ConfigError(f"--out={text} has an extension but no name; give a name, such as images{out.name}.")
     suffix = PurePosixPath(out.name).suffix
     is_existing = isinstance(out, LocalLocation) and out.path.is_dir() and suffix not in _IMAGES | _ANIMATIONS
     if text.endswith("/") or not suffix or is_existing:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainer.config.train_config import TrainConfig
 from trainer.errors import ConfigError
-from trainer.storage import parse_path, place_of, without_mount
+from trainer.storage import parse_path, path_text, place_of, without_mount
 
 BEST = "best"
 _CHECKPOINT = re.compile(f"{BEST}|latest|[0-9]{{1,18}}")
@@ -31,11 +31,12 @@ class SourceRun:
         An `@` before anything else belongs to the path.
 
         Raises:
-            ConfigError: If the path is neither local nor in a bucket; see `parse_path`.
+            ConfigError: If the path is no text, or neither local nor in a bucket; see `parse_path`.
         """
-        path, _, checkpoint = os.fspath(text).rpartition("@")
-        if _CHECKPOINT.fullmatch(checkpoint) is None or "@" not in os.fspath(text):
-            path, checkpoint = os.fspath(text), BEST
+        text = path_text(text)
+        path, _, checkpoint = text.rpartition("@")
+        if _CHECKPOINT.fullmatch(checkpoint) is None or "@" not in text:
+            path, checkpoint = text, BEST
         path = without_mount(parse_path(path))
         return cls(path.rstrip("/") or path, str(int(checkpoint)) if checkpoint.isdecimal() else checkpoint)
 

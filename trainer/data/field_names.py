@@ -10,6 +10,11 @@ LABEL_NAMES = ("label", "labels", "class", "class_name", "target", "targets", "y
 """Usual names of labels, the most specific ones first."""
 
 
+def find_names(wanted: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Returns all names of columns that are among the wanted ones, whatever their case and the spaces around them."""
+    return [name for name in names if find_name(wanted, [name]) is not None]
+
+
 def find_name(wanted: Sequence[str], names: Iterable[str]) -> str | None:
     """Returns the name of a column that is one of the wanted ones, whatever its case and the spaces around it.
 

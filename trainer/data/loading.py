@@ -89,8 +89,7 @@ def load(
     check_number("cache_mib", cache_mib)
     files = _open_files(name, cache_mib)
     info = describe(name, padding, files.spec if files else None).with_classes(classes)
-    if files is not None:
-        _check_memory(files.spec)
+    _check_memory(info, files.spec if files else None)
     return Arrays(*_load_arrays(name, classes, padding, files), info, files.spec.shards if files else ())
 
 
@@ -276,12 +275,20 @@ def _open_files(name: str, cache_mib: float) -> ShardCache | None:
     return None if source in KERAS_DATASETS else ShardCache(prepared_folder(source), cache_mib=cache_mib)
 
 
-def _check_memory(spec: DatasetSpec) -> None:
-    needed_mib, memory_mib = spec.num_examples * math.prod(spec.array_shape) / 2**20, machine_memory_mib()
+def _check_memory(info: DatasetInfo, spec: DatasetSpec | None) -> None:
+    """Rejects a dataset that is larger than the memory, as its files have it or as it is after its transforms.
+
+    Args:
+        info: Description of the dataset after selection, padding and transforms.
+        spec: Description of its files; None for a dataset of Keras.
+    """
+    sources = (info,) if spec is None else (info, spec)
+    needed_mib = max(source.num_examples * math.prod(source.array_shape) for source in sources) / 2**20
+    memory_mib = machine_memory_mib()
     if needed_mib > memory_mib:
         raise ConfigError(
-            f"the decoded images of {spec.name} take {needed_mib:,.0f} MiB, more than the {memory_mib:,.0f} MiB of "
-            "this machine; train with a larger num_chunks, or prepare fewer or smaller images."
+            f"the decoded images of {info.name} take {needed_mib:,.0f} MiB, more than the {memory_mib:,.0f} MiB of "
+            "this machine; train with a larger num_chunks, or use fewer or smaller images, or less padding."
         )
 
 

@@ -23,6 +23,8 @@ from trainer.models.registry import register_model
 from trainer.models.validation import input_shapes
 from trainer.training.rng import StepRng
 
+MAX_CLASSES = 10**6
+"""Maximum number of labels. Larger numbers are mistakes, for which no memory is taken."""
 _GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -52,7 +54,8 @@ class ConditionalGAN(GAN):
         **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: If there are fewer than 2 labels, a class is out of range, or `conditions` are not finite vectors.
+        ConfigError: If there are fewer than 2 labels or more than `MAX_CLASSES`, a class is out of range, `conditions`
+            are not finite vectors, or `class_counts` are not counts.
     """
 
     discriminator_takes_labels = True
@@ -71,7 +74,7 @@ class ConditionalGAN(GAN):
         super().__init__(latent_dim, **settings)
         self.conditions = None if conditions is None else _as_vectors(conditions, num_classes)
         num_classes = num_classes if self.conditions is None else len(self.conditions)
-        check_number("num_classes", num_classes, whole=True, minimum=2)
+        check_number("num_classes", num_classes, whole=True, minimum=2, maximum=MAX_CLASSES)
         self.num_classes = int(num_classes)  # type: ignore[arg-type]
         self.classes = np.arange(self.num_classes) if classes is None else np.asarray(classes)
         known = np.arange(self.num_classes)
@@ -81,8 +84,9 @@ class ConditionalGAN(GAN):
                 "data has."
             )
         self.classes = np.unique(self.classes.astype(int))
-        weights = np.ones(len(known)) if class_counts is None else np.asarray(class_counts, np.float64)
-        if weights.shape != known.shape or not (weights >= 0).all() or not weights[self.classes].sum():
+        weights = np.ones(len(known)) if class_counts is None else _as_weights(class_counts)
+        is_valid = weights.shape == known.shape and np.isfinite(weights.sum()) and (weights >= 0).all()
+        if not is_valid or not weights[self.classes].sum():
             raise ConfigError(
                 f"class_counts={quote(class_counts)} are not counts of {self.num_classes} labels; omit them."
             )
@@ -228,13 +232,26 @@ class ConditionalGAN(GAN):
         return classes
 
 
+def _as_weights(class_counts: object) -> np.ndarray:
+    """Returns counts of labels as float64; an empty array if they are no numbers."""
+    try:
+        return np.asarray(class_counts, np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def _as_vectors(conditions: object, num_classes: int | None) -> np.ndarray:
     """Returns a table of conditions as float32 [M, K].
 
     Raises:
         ConfigError: If it is no table of finite numbers with a row for each label.
     """
-    vectors = np.asarray(conditions)
+    try:
+        vectors = np.asarray(conditions)
+    except ValueError as error:
+        raise ConfigError(
+            f"conditions={quote(conditions)} have vectors of different lengths; pass a vector [K] for each label."
+        ) from error
     is_table = vectors.ndim == 2 and vectors.shape[1] > 0 and vectors.dtype.kind in "buif"
     if not is_table or not np.isfinite(vectors.astype(np.float32)).all() or num_classes not in (None, len(vectors)):
         raise ConfigError(

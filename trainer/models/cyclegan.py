@@ -174,7 +174,8 @@ class CycleGAN(ImageTranslator):
             Images uint8 [N, H, W, C].
 
         Raises:
-            ConfigError: If the domain is unknown.
+            ConfigError: If the model is not compiled, or the domain is unknown.
+            DataError: If the images have another shape or range than the networks take.
         """
         self.require_compiled()
         check_known("domain", domain, self._samplers)

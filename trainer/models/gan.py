@@ -283,7 +283,7 @@ class GAN(SamplingModel):
             every_steps=penalty_every_steps,
             augmenter=create_augmenter(augment, augment_probability),
         )
-        strategy = strategy or tf.distribute.get_strategy()
+        strategy = tf.distribute.get_strategy() if strategy is None else strategy
         networks = compiled_state.build_networks(
             self,
             objective,
@@ -384,6 +384,8 @@ class GAN(SamplingModel):
         check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
         check_choice("balance_classes", balance_classes, (True, False))
         check_choice("horizontal_flips", horizontal_flips, (True, False))
+        check_choice("handle_sigterm", handle_sigterm, (True, False))
+        check_choice("verbose", verbose, ("auto", 0, 1, 2))
         loader = make_loader(self, x, y, batch_size, balance_classes)
         num_steps = count_steps(epochs, steps, loader.steps_per_epoch)
         callback_list = keras.callbacks.CallbackList(

@@ -28,6 +28,8 @@ from trainer.models.arrays import as_array
 
 _IMAGE_KEYS = frozenset({*IMAGE_NAMES, "pixel_values"})
 _LABEL_KEYS = frozenset(LABEL_NAMES)
+_USUAL_RANK = 3
+"""Number of dimensions of an image if the networks do not show it."""
 _PREPARE = "write the images to files and prepare them with python -m trainer prepare"
 
 
@@ -59,6 +61,8 @@ def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
     Raises:
         DataError: If an object cannot be read into memory, or both arguments have labels.
     """
+    if isinstance(y, Mapping):
+        raise DataError(f"y is a dict with the keys {quote(list(y))}; pass the labels or images alone.")
     if isinstance(x, Mapping) or _is_pair(x, y, image_rank):
         x, labels = _split(x, "x")
         y = _only(labels, y)
@@ -86,11 +90,11 @@ def _is_pair(x: Any, y: Any, image_rank: int | None) -> bool:
 def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
     """Returns images and labels of a dataset or data loader; other objects unchanged, and None."""
     limit = machine_memory_mib() * 2**20 / 4
-    examples = _examples_of(value, name)
+    examples = _examples_of(value, name, image_rank)
     if examples is None:
         if _is_from(value, "h5py") and value.nbytes > limit:
             raise _too_large(value, name, limit)
-        return _channels_last(np.asarray(value)) if _is_from(value, "torch") else value, None
+        return _channels_last(as_array(value, name)) if _is_from(value, "torch") else value, None
     columns: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     total, is_batched = 0, examples.is_batched
     for number, item in enumerate(examples.items):
@@ -99,7 +103,7 @@ def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
                 column.append(as_array(part, name))
                 total += column[-1].nbytes
         if is_batched is None:
-            is_batched = columns[0][0].ndim > (3 if image_rank is None else image_rank)
+            is_batched = columns[0][0].ndim > (_USUAL_RANK if image_rank is None else image_rank)
         expected = total if number else total * examples.count
         if expected > limit:
             raise _too_large(value, name, limit)
@@ -153,7 +157,7 @@ def _split(item: Any, name: str) -> tuple[Any, Any]:
     return item[0], item[1] if len(item) == 2 else None
 
 
-def _examples_of(value: Any, name: str) -> _Examples | None:
+def _examples_of(value: Any, name: str, image_rank: int | None) -> _Examples | None:
     """Returns the examples of a dataset or data loader; None for an array, tensor, list or pandas object."""
     kind = type(value).__name__
     if isinstance(value, tf.data.Dataset):
@@ -165,14 +169,13 @@ def _examples_of(value: Any, name: str) -> _Examples | None:
                 f"{name} is a {kind} of unknown length, which may not end; state its length with "
                 "apply(tf.data.experimental.assert_cardinality(N)), or bound it with take(N)."
             )
-        first = tf.nest.flatten(value.element_spec)[0].shape
-        is_batched = True if first.rank and first[0] is None else None
-        return _Examples(value.as_numpy_iterator(), cardinality, is_batched)
+        return _Examples(_read_dataset(value, name), cardinality, _is_batched(value, name, image_rank))
     if isinstance(value, keras.utils.PyDataset):
-        if value.num_batches is None:
+        num_batches = _num_batches(value)
+        if num_batches is None:
             raise DataError(f"{name} is a {kind} without an end; define num_batches, or pass arrays.")
-        return _Examples((value[i] for i in range(value.num_batches)), value.num_batches, True)
-    if value is None or isinstance(value, (list, tuple, str, bytes)) or hasattr(value, "__array__"):
+        return _Examples((value[i] for i in range(num_batches)), num_batches, True)
+    if value is None or isinstance(value, (list, tuple, str, bytes, memoryview)) or hasattr(value, "__array__"):
         return None
     is_torch, count = _is_from(value, "torch.utils.data"), _length(value)
     if isinstance(value, Iterator) or count is None:
@@ -187,6 +190,46 @@ def _examples_of(value: Any, name: str) -> _Examples | None:
     if hasattr(value, "__getitem__"):
         return _Examples((value[i] for i in range(count)), count, False, is_torch)
     return None
+
+
+def _is_batched(dataset: tf.data.Dataset, name: str, image_rank: int | None) -> bool | None:
+    """Returns whether the elements of a dataset are batches; None if the first element decides.
+
+    The rank decides if it is that of an image or of a batch of images. A decoded file has an unknown height, as a batch
+    has an unknown size. Labels have a smaller rank, so that an unknown first dimension decides.
+
+    Raises:
+        DataError: If the elements are datasets, as those of `window`.
+    """
+    shape = getattr(_split(dataset.element_spec, name)[0], "shape", None)
+    if shape is None:
+        raise DataError(f"{name} is a {type(dataset).__name__} of datasets; use batch(N) instead of window(N).")
+    image_rank = _USUAL_RANK if image_rank is None else image_rank
+    if shape.rank in (image_rank, image_rank + 1) and (name == "x" or shape.rank >= _USUAL_RANK):
+        return bool(shape.rank > image_rank)
+    return True if shape.rank and shape[0] is None else None
+
+
+def _read_dataset(dataset: tf.data.Dataset, name: str) -> Iterator[Any]:
+    """Yields the elements of a dataset as arrays.
+
+    Raises:
+        DataError: If an element cannot be computed, or there are more or fewer than the dataset states.
+    """
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        reason = error.message.partition("\n")[0].partition(" [Op:")[0].rpartition("}} ")[2]
+        raise DataError(f"{name} is a {type(dataset).__name__} that cannot be read: {reason} Correct it.") from error
+
+
+def _num_batches(dataset: keras.utils.PyDataset) -> int | None:
+    """Returns the number of batches of a dataset of Keras; None if it has no number from 0 up."""
+    try:
+        count = dataset.num_batches
+    except ValueError:  # its length is negative
+        return None
+    return None if count is None or count < 0 else int(count)
 
 
 def _length(value: Any) -> int | None:

@@ -12,11 +12,13 @@ from trainer.config.fields import check_number, check_seed
 from trainer.errors import DataError, quote
 from trainer.image_io import tile
 from trainer.metrics.extraction import BLOCK_SIZE
+from trainer.models.arrays import as_array
 from trainer.models.compiled_state import ema_name
 from trainer.models.keras_methods import RestrictedModel
 from trainer.models.network_inputs import check_latents
 from trainer.models.sampler import Function, Sampler
 from trainer.models.validation import check_takes_latents
+from trainer.registry import check_known
 from trainer.training.rng import StepRng, seed_states
 
 MAX_SAMPLE_INDEX = 10**8 - 1
@@ -93,7 +95,12 @@ class SamplingModel(RestrictedModel):
         return self.ema_network("generator")
 
     def ema_network(self, name: str) -> keras.Model:
-        """Returns the EMA of a network, or the network itself if it has no EMA."""
+        """Returns the EMA of a network, or the network itself if it has no EMA.
+
+        Raises:
+            ConfigError: If the model is not compiled, or has no network of that name.
+        """
+        check_known("network", name, self.networks)
         return self.networks.get(ema_name(name), self.networks[name])
 
     def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
@@ -149,13 +156,17 @@ class SamplingModel(RestrictedModel):
             Latents float32 [N, Z].
 
         Raises:
-            DataError: If an index is out of range.
+            DataError: If an index is out of range or not a whole number, or there is none.
         """
-        seed = self._resolve_seed(seed)
+        seed, indices = self._resolve_seed(seed), as_array(indices, "indices")
+        if indices.ndim != 1 or indices.dtype.kind not in "iu":
+            raise DataError(
+                f"indices is {indices.dtype} of shape {indices.shape}; pass the indices of samples, integers [N]."
+            )
         for index in (np.min(indices), np.max(indices)):
             if not 0 <= index <= MAX_SAMPLE_INDEX:
                 raise DataError(f"indices has {index}, expected 0 to {MAX_SAMPLE_INDEX}; choose other samples.")
-        blocks, rows = np.divmod(np.asarray(indices), BLOCK_SIZE)
+        blocks, rows = np.divmod(indices, BLOCK_SIZE)
         unique, inverse = np.unique(blocks, return_inverse=True)
         latents = [
             self.sample_latents(StepRng(seed, 0, BLOCK_SIZE, int(block), purpose="samples")).numpy() for block in unique
@@ -188,7 +199,14 @@ class SamplingModel(RestrictedModel):
         return tf.concat([variables, codes], axis=1)
 
     def truncate_latents(self, latents: np.ndarray, psi: float) -> np.ndarray:
-        """Applies `truncate` to latents float32 [N, Z]."""
+        """Applies `truncate` to latents float32 [N, Z].
+
+        Raises:
+            ConfigError: If `psi` is not a number from 0 to 1.
+            DataError: If the latents have another shape, or are not finite.
+        """
+        check_number("psi", psi, maximum=1)
+        latents = self._as_latents(latents)
         return self.truncate(tf.constant(latents, tf.float32), psi).numpy()
 
     def images_from(
@@ -210,9 +228,13 @@ class SamplingModel(RestrictedModel):
 
         Returns:
             Images uint8 [N, H, W, C].
+
+        Raises:
+            ConfigError: If the model is not compiled.
+            DataError: If the latents have another shape, or are not finite.
         """
         self.require_compiled()
-        seed = self._resolve_seed(seed)
+        seed, latents = self._resolve_seed(seed), self._as_latents(latents)
         if indices is None or not seed_states([self.ema_generator]):
             return self._sampler(self.image_range, latents, labels, seed=seed)
         blocks, rows = np.divmod(indices, BLOCK_SIZE)
@@ -236,6 +258,15 @@ class SamplingModel(RestrictedModel):
         check_number("columns", columns, whole=True, minimum=1)
         check_number("rows", rows, whole=True, minimum=1)
         return tile(self.sample(rows * columns)[0], columns)
+
+    def _as_latents(self, latents: Any) -> np.ndarray:
+        """Returns latents as float32 [N, Z]."""
+        latents = as_array(latents, "latents")
+        check_latents(latents, self.latent_size, self.network_latent_size)
+        is_finite = latents.dtype.kind in "iuf" and np.isfinite(latents.astype(np.float32)).all()
+        if not is_finite:
+            raise DataError(f"latents are {latents.dtype} with values that are not finite numbers; pass floats.")
+        return latents.astype(np.float32)
 
     def labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray | None:
         """Returns the labels of samples, int32 [N], or None if the model has no classes."""

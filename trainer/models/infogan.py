@@ -16,6 +16,7 @@ from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.image_io import tile
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
+from trainer.models.conditional import MAX_CLASSES
 from trainer.models.gan import GAN
 from trainer.models.objective import LossOutput
 from trainer.models.registry import register_model
@@ -44,7 +45,7 @@ class InfoGAN(AuxiliaryHeadGAN):
         **settings: Arguments of `GAN`.
 
     Raises:
-        ConfigError: If a number of codes or a weight is too small or not a number.
+        ConfigError: If a number of codes or a weight is out of range or not a number.
     """
 
     head = "recognition"
@@ -65,7 +66,7 @@ class InfoGAN(AuxiliaryHeadGAN):
         continuous_weight: float = 0.1,
         **settings: Any,
     ):
-        check_number("num_categories", num_categories, whole=True, minimum=2)
+        check_number("num_categories", num_categories, whole=True, minimum=2, maximum=MAX_CLASSES)
         super().__init__(latent_dim, num_categories, **settings)
         check_number("num_continuous", num_continuous, whole=True)
         check_number("category_weight", category_weight)

@@ -11,6 +11,7 @@ from trainer.errors import ConfigError, quote
 from trainer.models.compiled_state import CompiledModel
 from trainer.registry import did_you_mean
 
+_EMA_GENERATOR = "ema_generator"
 _VALIDATION = "add trainer.callbacks.Evaluation to callbacks to measure the samples during training"
 _WEIGHTS = "pass balance_classes=True to show every class equally often"
 
@@ -130,8 +131,12 @@ def _check_callback(callback: keras.callbacks.Callback) -> None:
 
 
 def _refused(name: str, advice: str) -> Callable[..., NoReturn]:
+    """Returns a method that is refused with advice, in which `ema_generator` stands for the first EMA network."""
+
     def method(self: Any, *args: Any, **settings: Any) -> NoReturn:
-        raise ConfigError(f"{type(self).__name__} has no {name}; {advice}.")
+        first = self.ema_networks[0]
+        network = _EMA_GENERATOR if first == "generator" else f"ema_network('{first}')"
+        raise ConfigError(f"{type(self).__name__} has no {name}; {advice.replace(_EMA_GENERATOR, network)}.")
 
     method.__name__ = name
     method.__doc__ = f"Raises ConfigError: {advice}."
@@ -167,7 +172,7 @@ class RestrictedModel(CompiledModel):
     )
     train_on_batch = _refused("train_on_batch", "pass all images to fit, with steps for the total number of steps")
     test_on_batch = _refused("test_on_batch", "the losses of each step are in the logs of fit and in its History")
-    quantize = _refused("quantize", "save ema_generator.save(FILE), load that file, and quantize the loaded generator")
+    quantize = _refused("quantize", "call ema_generator.save(FILE), load that file, and quantize the loaded generator")
     export = _refused("export", "use ema_generator.export(FOLDER), or the command python -m trainer export")
     to_json = _refused("to_json", "call to_json of one of networks")
     add_loss = _refused("add_loss", "add the term in GAN.add_losses")

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import ConfigError, NetworkError
+from trainer.errors import ConfigError, NetworkError, quote
 from trainer.models.keras_losses import call_of, check_takes_targets, from_logits_of, is_hinge, name_of
 from trainer.registry import Registry
 
@@ -36,7 +36,9 @@ class AdversarialLoss:
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the discriminator: float32 [B]."""
-        return self.on_real(real_logits) + self.on_fake(fake_logits)
+        on_real, on_fake = self.on_real(real_logits), self.on_fake(fake_logits)
+        name = type(self).__name__
+        return as_tensor(on_real, f"on_real of {name}") + as_tensor(on_fake, f"on_fake of {name}")
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
         """Returns the part of the discriminator's loss for real images: float32 [B]."""
@@ -320,13 +322,26 @@ class KerasLoss(AdversarialLoss):
 
     def _against(self, target: float, outputs: tf.Tensor) -> tf.Tensor:
         rows = tf.reshape(outputs, [-1, 1])
-        values = tf.convert_to_tensor(self._call(tf.fill(tf.shape(rows), target), rows))
+        values = as_tensor(self._call(tf.fill(tf.shape(rows), target), rows), f"the Keras loss {self._name}")
         if values.shape.rank == 0 or values.shape.num_elements() not in (None, rows.shape[0]):
             raise NetworkError(
                 f"the Keras loss {self._name} returns shape {tuple(values.shape)} for {rows.shape[0]} "
                 "predictions, expected one number each; do not average over the batch."
             )
         return tf.reshape(values, tf.shape(outputs))
+
+
+def as_tensor(values: Any, name: str) -> tf.Tensor:
+    """Returns what a function of the user returns as a tensor; rejects what is none, such as None.
+
+    Args:
+        values: Value to convert.
+        name: Name of the function, for the message.
+    """
+    try:
+        return tf.convert_to_tensor(values)
+    except (TypeError, ValueError) as error:
+        raise NetworkError(f"{name} returns {quote(values)}; return a tensor with one number per image.") from error
 
 
 def _is_constant(values: tf.Tensor) -> bool:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from trainer.errors import ConfigError, quote
+from trainer.training.optimizers import check_learning_rate
 
 
 class OptimizerView:
@@ -41,13 +42,14 @@ class OptimizerView:
         """The learning rate of the generator. Setting it sets the rate of all optimizers.
 
         Raises:
-            ConfigError: If it is set while the rates differ.
+            ConfigError: If it is set while the rates differ, or to a value that is not a finite number from 0 up.
         """
         generator = self._by_name["generator"]
         return getattr(generator, "optimizers", [generator])[0].learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
+        check_learning_rate("learning_rate", value)
         rates = {
             optimizer.name: float(keras.ops.convert_to_numpy(optimizer.learning_rate)) for optimizer in self.optimizers
         }

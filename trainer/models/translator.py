@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
-from trainer.errors import DataError, count_of
-from trainer.models.arrays import as_images, read_images
+from trainer.errors import ConfigError, DataError, count_of
+from trainer.models.arrays import as_array, as_images, read_images
 from trainer.models.gan import GAN
 from trainer.models.sampler import Function, Sampler, as_bytes
+from trainer.models.validation import input_shapes, matches
 
 NUM_GRID_IMAGES = 100
 """Number of images that grids and samples translate."""
@@ -88,10 +89,18 @@ class ImageTranslator(GAN):
 
         Returns:
             Images uint8 [N, H, W, C].
+
+        Raises:
+            ConfigError: If the model is not compiled.
+            DataError: If the images have another shape or range than the networks take.
         """
         self.require_compiled()
         floats = self._as_floats(images)
         return self._sample_translator(self.image_range, floats, seed=self._resolve_seed(seed))
+
+    def images_from(self, *args: Any, **settings: Any) -> np.ndarray:
+        """Raises ConfigError, because there are no latents."""
+        raise ConfigError(f"{type(self).__name__} has no images_from, because it has no latents; use translate.")
 
     def set_grid_images(self, x: Any, y: Any) -> None:
         """Sets the images that grids and samples translate, or compare with: the first ones of `x` and `y`.
@@ -111,7 +120,13 @@ class ImageTranslator(GAN):
         check_number("num_images", num_images, whole=True, minimum=1)
         return self._as_floats(self._first_grid_images(num_images)[0])
 
-    def _as_floats(self, images: np.ndarray) -> np.ndarray:
+    def _as_floats(self, images: Any) -> np.ndarray:
+        """Returns images of the shape that the translator takes in `image_range`: float32 [N, H, W, C]."""
+        images = as_array(images, "images")
+        expected = (input_shapes(self.translator) or [(None, None, None)])[0]
+        if not matches(expected, images.shape[1:]):
+            shape = ", ".join("any" if size is None else str(size) for size in expected)
+            raise DataError(f"images has the shape {images.shape}; pass images of shape [N, {shape}].")
         if images.dtype != np.uint8:  # 8-bit images are not checked, because all of them may be black
             (images,), _ = read_images({"images": images}, self.image_range, self.image_range)
         return np.asarray(Chunk(images, None, self.image_range).as_floats(images))

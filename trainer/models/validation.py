@@ -15,7 +15,7 @@ from trainer.config.choices import Precision
 from trainer.config.compatibility import no_effect, no_effect_error
 from trainer.config.fields import check_choice
 from trainer.errors import ConfigError, DataError, NetworkError, quote
-from trainer.models.losses import AdversarialLoss
+from trainer.models.losses import AdversarialLoss, as_tensor
 from trainer.networks.layers import EqualizedConv2D, ModulatedConv2D
 from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMIZER_SUFFIX, is_reserved
 from trainer.training.divergence import STATE_NAME
@@ -58,8 +58,9 @@ def policy_of(precision: str | None) -> str:
                 f"keras.config.{name}() is {value}, but GANs need {allowed}; call keras.config.set_{name}('{allowed}')."
             )
     if precision is not None:
-        check_choice("precision", precision, tuple(_POLICIES))
-        return _POLICIES[precision]
+        name = precision if isinstance(precision, str) else repr(precision)  # a tf.DType equals its name
+        check_choice("precision", name, tuple(_POLICIES))
+        return _POLICIES[name]
     policy = keras.config.dtype_policy().name
     if policy not in _POLICIES.values():
         raise ConfigError(
@@ -312,7 +313,7 @@ def as_losses(values: tf.Tensor, name: str, logits: tf.Tensor) -> tf.Tensor:
 
     The step averages over the batch. A loss that averages itself would count too little.
     """
-    values = tf.cast(values, tf.float32)
+    values = tf.cast(as_tensor(values, name), tf.float32)
     if values.shape.rank == 0 or not values.shape[:1].is_compatible_with(logits.shape[:1]):
         raise NetworkError(
             f"{name} returns shape {tuple(values.shape)} for logits of shape {tuple(logits.shape)}; return one number "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from trainer.errors import ConfigError, quote
 from trainer.models.discriminator_passes import DiscriminatorPasses
 from trainer.models.penalties import Penalty, get as get_penalty
 from trainer.models.validation import as_losses, check_no_effect
@@ -77,6 +78,10 @@ class WeightedPenalties:
 def _by_name(penalties: str | Penalty | Sequence[str | Penalty] | None) -> dict[str, Penalty]:
     """Penalties by the names that they are logged under. A second penalty of the same name becomes `NAME_2`."""
     named: dict[str, Penalty] = {}
+    if not (penalties is None or isinstance(penalties, (str, list, tuple)) or callable(penalties)):
+        raise ConfigError(
+            f"penalties={quote(penalties)} has the wrong type; pass a list of names or functions, and penalty_weight."
+        )
     for penalty in [penalties] if isinstance(penalties, str) or callable(penalties) else penalties or ():
         name = penalty if isinstance(penalty, str) else getattr(penalty, "__name__", type(penalty).__name__)
         number = 1

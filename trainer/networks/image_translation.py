@@ -12,7 +12,7 @@ from trainer.errors import ConfigError
 from trainer.networks.building_blocks import get_activation, get_initializer
 from trainer.networks.layers import Conv2D, Conv2DTranspose, Dropout, InstanceNormalization, ReflectionPadding2D
 from trainer.networks.registry import Networks, register_architecture
-from trainer.networks.validation import check_positive_ints, check_rates
+from trainer.networks.validation import check_num_layers, check_positive_ints, check_rates
 
 _LEAKY_SLOPE = 0.2
 _MAX_WIDENING = 8  # The U-Net and the discriminator double their filters up to this factor.
@@ -52,12 +52,9 @@ def resnet_translator(
         input_channels: Channels I of the inputs of pairs, for a generator [B, H, W, I] -> [B, H, W, C] and a
             discriminator of [B, H, W, I + C]; 0 for images of one kind. A model for pairs sets it.
     """
-    check_positive_ints(
-        generator_filters=generator_filters,
-        residual_blocks=residual_blocks,
-        downsamplings=downsamplings,
-        discriminator_filters=discriminator_filters,
-        discriminator_layers=discriminator_layers,
+    check_positive_ints(generator_filters=generator_filters, discriminator_filters=discriminator_filters)
+    check_num_layers(
+        residual_blocks=residual_blocks, downsamplings=downsamplings, discriminator_layers=discriminator_layers
     )
     _check_divisible(image_shape, "downsamplings", downsamplings, smallest_map=2)
     shape, discriminator_shape = _input_shapes(image_shape, condition_size, input_channels)
@@ -134,12 +131,8 @@ def unet_translator(
         input_channels: Channels I of the inputs of pairs, for a generator [B, H, W, I] -> [B, H, W, C] and a
             discriminator of [B, H, W, I + C]; 0 for images of one kind. A model for pairs sets it.
     """
-    check_positive_ints(
-        generator_filters=generator_filters,
-        depth=depth,
-        discriminator_filters=discriminator_filters,
-        discriminator_layers=discriminator_layers,
-    )
+    check_positive_ints(generator_filters=generator_filters, discriminator_filters=discriminator_filters)
+    check_num_layers(depth=depth, discriminator_layers=discriminator_layers)
     check_rates(dropout=dropout)
     _check_divisible(image_shape, "depth", depth, smallest_map=1)
     shape, discriminator_shape = _input_shapes(image_shape, condition_size, input_channels)

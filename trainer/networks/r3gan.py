@@ -38,7 +38,7 @@ from trainer.networks.layers import Downsample, GroupedConv2D, PointwiseConv2D, 
 from trainer.networks.layers.label_projection import projection_discriminator
 from trainer.networks.layers.leaky_relu import SLOPE, leaky_relu
 from trainer.networks.registry import NetworkPart, Networks, register_architecture
-from trainer.networks.validation import check_int_list, check_positive_ints
+from trainer.networks.validation import check_int_list, check_num_layers, check_positive_ints
 
 _ACTIVATION_GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 _DEFAULT_FILTERS = (8, 16, 64)
@@ -69,7 +69,8 @@ def r3gan(
         expansion: Ratio of the number of channels inside a block to that outside.
         group_size: Number of channels in a group of the 3×3 convolutions.
     """
-    check_positive_ints(blocks_per_stage=blocks_per_stage, expansion=expansion, group_size=group_size)
+    check_num_layers(blocks_per_stage=blocks_per_stage)
+    check_positive_ints(expansion=expansion, group_size=group_size)
     add_blocks = functools.partial(_add_blocks, num_blocks=blocks_per_stage, expansion=expansion, group_size=group_size)
     stages = _stage_filters("discriminator_filters", discriminator_filters, image_shape)
     discriminator = functools.partial(_discriminator, image_shape, condition_size, stages, add_blocks)

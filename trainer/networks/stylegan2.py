@@ -48,7 +48,7 @@ from trainer.networks.layers.equalized import ACTIVATION_GAIN
 from trainer.networks.layers.label_projection import projection_discriminator
 from trainer.networks.layers.resampling import filter_maps
 from trainer.networks.registry import NetworkPart, Networks, register_architecture
-from trainer.networks.validation import check_positive_ints
+from trainer.networks.validation import check_num_layers, check_positive_ints
 
 MAPPING, STYLES, SYNTHESIS = "mapping", "styles", "synthesis"
 """Names of the generator's parts."""
@@ -86,12 +86,9 @@ def stylegan2(
             device; 1 for no statistics.
         residual: Whether the discriminator has residual connections.
     """
+    check_num_layers(mapping_layers=mapping_layers)
     check_positive_ints(
-        channel_base=channel_base,
-        max_filters=max_filters,
-        mapping_layers=mapping_layers,
-        mapping_units=mapping_units,
-        group_size=group_size,
+        channel_base=channel_base, max_filters=max_filters, mapping_units=mapping_units, group_size=group_size
     )
     check_choice("residual", residual, (True, False))
     stages = _stage_filters(image_shape, channel_base, max_filters)

@@ -32,11 +32,11 @@ def parse_path(path: str | os.PathLike[str]) -> str:
     A relative path that begins with `./` may have any other characters.
 
     Raises:
-        ConfigError: If the path is empty, begins or ends with a space, has a control character, is not Unicode, or
-            belongs to another storage service or operating system, or to a shell; if its bucket is missing or
-            malformed; or if the home directory of its user is unknown.
+        ConfigError: If the path is no text, is empty, begins or ends with a space, has a control character, is not
+            Unicode, or belongs to another storage service or operating system, or to a shell; if its bucket is missing
+            or malformed; or if the home directory of its user is unknown.
     """
-    text = os.fspath(path)
+    text = path_text(path)
     if not text:
         raise ConfigError(f"a path is empty; {_ACCEPTED}.")
     if text != text.strip() or UNSAFE.search(text):
@@ -68,6 +68,18 @@ def parse_path(path: str | os.PathLike[str]) -> str:
             f"the path {quote(text)} is not on this machine or in Cloud Storage{hint}; {_ACCEPTED}, or ./NAME for a "
             "folder of that name."
         )
+    return text
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Returns a path of a user as text, without other checks.
+
+    Raises:
+        ConfigError: If it is neither text nor a path object of text.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise ConfigError(f"the path {quote(path)} is no text; {_ACCEPTED}.")
     return text
 
 

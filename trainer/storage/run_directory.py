@@ -18,7 +18,7 @@ from trainer.storage.lease import Lease
 from trainer.storage.local import AppendOnlyFolder, LocalLocation
 from trainer.storage.local_files import explain_unwritable, remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
-from trainer.storage.resolve import is_remote, locate, parse_path
+from trainer.storage.resolve import is_remote, locate, parse_path, place_of
 from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
@@ -34,6 +34,7 @@ LOGS = "logs"
 MODEL = "model"
 SAMPLES = "samples"
 PROGRESSION = "progression.gif"
+_OWN_NAMES = CONFIG, METRICS, EVENTS, REPORT, NEIGHBORS, TRACKERS, CHECKPOINTS, LOGS, MODEL, SAMPLES
 _STEP = r"step-([0-9]{8}|[1-9][0-9]{8,17})"
 _CHECKPOINT = re.compile(_STEP)
 _SAMPLE_GRID = re.compile(rf"{_STEP}\.png")
@@ -253,6 +254,17 @@ class RunDirectory:
         self.logs = root / LOGS
         self.samples = root / SAMPLES
         self.model = root / MODEL
+
+
+def own_part(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str | None:
+    """Returns the name of the file or folder of a run directory that a path is, or is in; None if there is none.
+
+    Args:
+        path: Path to look for, local or in a bucket.
+        root: Run directory.
+    """
+    name = place_of(path).removeprefix(f"{place_of(root)}/").partition("/")[0]
+    return name if name in _OWN_NAMES else None
 
 
 def is_early_file(name: str) -> bool:

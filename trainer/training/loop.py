@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from trainer import signals, stopwatch
+from trainer.config.fields import check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import Loader
 from trainer.errors import DIVERGENCE_ADVICE, ConfigError, DivergenceError
@@ -111,7 +112,7 @@ class TrainingLoop:
         preemption: Source of requests to stop.
 
     Raises:
-        ConfigError: If several callbacks have checkpoints.
+        ConfigError: If several callbacks have checkpoints, or `every_steps` of one is not a whole number from 0 up.
     """
 
     def __init__(
@@ -133,6 +134,8 @@ class TrainingLoop:
         self._recorder = _LogsRecorder()
         callbacks.callbacks.append(self._recorder)
         intervals = [getattr(source, "every_steps", 0) for source in (loader, *callbacks.callbacks)]
+        for every in intervals:
+            check_number("every_steps", every or 0, whole=True)  # a negative one would never be reached
         self._intervals = {steps_per_execution, loader.steps_per_epoch, *(every for every in intervals if every)}
         self._epoch_means = _EpochMeans()
         self._has_warned = False

@@ -1,14 +1,24 @@
 """Keras optimizers for training steps: Adam with a fused kernel, and gradients that are summed over replicas."""
 
+import contextlib
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from trainer.config.fields import check_number
 from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
 from trainer.training import schedules
+
+_RANGES: dict[str, dict[str, Any]] = {
+    **{name: {"below": 1} for name in ("beta_1", "beta_2", "rho")},
+    **{name: {"above": 0} for name in ("clipnorm", "clipvalue", "global_clipnorm")},
+    **{name: {} for name in ("momentum", "weight_decay", "epsilon")},
+}
+"""Limits of settings that Keras does not check, by name, in addition to the minimum 0."""
 
 
 @keras.saving.register_keras_serializable("trainer")
@@ -150,8 +160,8 @@ def build_optimizers(
         strategy: Strategy in whose scope the optimizers are built.
 
     Raises:
-        ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, averages weights, or
-            accumulates gradients on several replicas.
+        ConfigError: If the mapping has other keys, or an optimizer is unknown, scales the loss, averages weights, has a
+            setting that is out of range, or accumulates gradients on several replicas.
     """
     by_group = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(variables, optimizer)
     if set(by_group) != set(variables):
@@ -171,6 +181,25 @@ def build_optimizers(
             _disable_all_reduce(built[group])
             _check_settings(built[group], group)  # a function of a `MultiOptimizer` returns optimizers while it builds
     return built
+
+
+def check_learning_rate(name: str, rate: Any) -> None:
+    """Checks a learning rate: a number, array, tensor, variable, or schedule, or a function without arguments of one.
+
+    Args:
+        name: Name of the learning rate, for the message.
+        rate: Value to check.
+
+    Raises:
+        ConfigError: If it is not a finite number from 0 up, or a schedule that begins with one.
+    """
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        schedules.check(name, rate)
+        return
+    rate = rate() if callable(rate) else rate
+    with contextlib.suppress(TypeError, ValueError):  # `check_number` rejects what has no float
+        rate = float(keras.ops.convert_to_numpy(rate))
+    check_number(name, rate)
 
 
 def is_finite(gradients: Sequence[tf.Tensor], scalars: Sequence[tf.Tensor], *, is_compiled: bool) -> tf.Tensor:
@@ -261,6 +290,11 @@ def _check_settings(optimizer: keras.optimizers.Optimizer, group: str) -> None:
             f"the optimizer of the {group} has use_ema=True, whose averages a GAN does not use; remove it, and pass "
             "ema_half_life_images to compile."
         )
+    check_learning_rate(f"learning_rate of the {group}", optimizer._learning_rate)  # a schedule as it is
+    for name, limits in _RANGES.items():
+        value = getattr(optimizer, name, None)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            check_number(f"{name} of the optimizer of the {group}", value, **limits)
     num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if optimizer.gradient_accumulation_steps and num_replicas > 1:
         raise ConfigError(

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config.fields import check_number
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 """A function of the step (int64 or float32 []) to a float32 []. Keras's learning rate schedules are of this type."""
@@ -20,13 +20,22 @@ _SHAPES = ("linear", "cosine")
 
 
 def check(name: str, value: Any, maximum: float = math.inf) -> None:
-    """Checks an argument that is a number from 0 to `maximum`, or a schedule.
+    """Checks an argument that is a number from 0 to `maximum`, or a schedule, whose first value is checked.
 
     Raises:
-        ConfigError: If it is neither.
+        ConfigError: If it is neither, or the value of the schedule at step 0 is out of range.
     """
     if not callable(value):
         check_number(name, value, maximum=maximum)
+        return
+    try:
+        first = float(tf.cast(value(tf.constant(0, tf.int64)), tf.float32))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} is a function that is no schedule ({type(error).__name__}: {quote(str(error))}); pass a function "
+            "of the step that returns a number."
+        ) from error
+    check_number(f"{name} at step 0", first, maximum=maximum)
 
 
 def get(value: ScheduleLike) -> Schedule:

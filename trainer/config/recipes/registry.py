@@ -124,7 +124,7 @@ def import_module(name: str, run_directory: Path | None = None, *, is_named: boo
 
 def is_custom(name: str) -> bool:
     """Returns whether a recipe is custom, in the form `MODULE:FUNCTION`."""
-    return ":" in name
+    return isinstance(name, str) and ":" in name
 
 
 def check_custom_name(name: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name, find_names
 from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions
+from trainer.data.prepare.sources.fields import choose_field
 from trainer.data.prepare.sources.listing import describe_classes
 from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
 from trainer.errors import ConfigError, DataError, MissingError, quote
@@ -102,6 +103,8 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
     _, header = next(rows, (0, []))
     columns = {column: index for index, column in enumerate(header)}
     path_column = _choose_column(columns, "image_field", options.image_field, PATH_NAMES, table)
+    if options.label_field is None:
+        choose_field("label_field", None, columns, find_names(LABEL_NAMES, header), str(table))  # refuses several
     label_column = _choose_column(columns, "label_field", options.label_field, LABEL_NAMES, table)
     if path_column is None:
         received = quote(", ".join(columns)) if columns else "(none)"

@@ -142,7 +142,7 @@ def _choose_images(arrays: Mapping[str, ArrayInfo], options: SourceOptions, sour
     if not fitting:
         raise DataError(
             f"{source} has {describe_fields(arrays)}, expected an array of numbers of shape [N, H, W] or [N, H, W, C]; "
-            "reshape the images. Arrays of objects are not read, because they can run code."
+            "reshape the images, or convert their type. Arrays of objects are not read, because they can run code."
         )
     preferred = [name for name in fitting if without_split(name)[0] in _IMAGE_WORDS]
     candidates = preferred if len({without_split(name)[0] for name in preferred}) == 1 else fitting

@@ -81,8 +81,9 @@ def _unpack(path: Path, target: Path, dimensions: tuple[int, ...], num_labels: i
         with gzip.open(path) if is_gzip else path.open("rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != _UINT8 or magic[3] not in dimensions:
+                start = f"begins with {magic.hex(' ')}" if magic else "is empty"
                 raise DataError(
-                    f"{path} begins with {magic.hex(' ')}, expected 00 00 08 and {' or '.join(map(str, dimensions))} "
+                    f"{path} {start}, expected 00 00 08 and {' or '.join(map(str, dimensions))} "
                     "dimensions; give an IDX file of unsigned bytes."
                 )
             header = file.read(4 * magic[3])

@@ -150,7 +150,7 @@ def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
         )
     elif len(class_names) > 1 and all(len(name) >= 4 and name.isdecimal() for name in class_names):
         notes.append(
-            f"The classes are the folders {class_names[0]} to {class_names[-1]}; if these only divide the files, pass "
+            f"The classes are {class_names[0]} to {class_names[-1]}; if these only number or divide the images, pass "
             f"--label_field={NO_LABELS}."
         )
     return notes

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.dataset_spec import SPEC_NAME
-from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name
+from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name, find_names
+from trainer.data.prepare.sources.fields import choose_field
 from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, image_path, read_csv, without_dots
 from trainer.errors import DataError, quote
 from trainer.storage import check_json, documents, parse_json
@@ -48,9 +49,11 @@ def read_labels(
         labels, or None if no file has labels; and sentences about files that are not used.
 
     Raises:
-        DataError: If a file is damaged.
+        ConfigError: If a file has several columns of labels, and none is chosen.
+        DataError: If a file is damaged, or two lines have other labels for an image.
     """
     labels: dict[str, str] = {}
+    ends: dict[str, int] = {}
     notes, has_labels = [], False
     for name in names:
         folder = without_dots(name[: name.rfind("/") + 1])
@@ -60,8 +63,13 @@ def read_labels(
             continue
         has_labels = True
         for path, label in pairs:
-            if labels.setdefault(f"{folder}{image_path(path)}", label) != label:
-                raise DataError(f"{name} has two labels for {quote(path)}; keep one.")
+            key = f"{folder}{image_path(path)}"
+            if labels.setdefault(key, label) != label:
+                position = list(labels).index(key)
+                first = next((other for other, end in ends.items() if position < end), name)
+                origin = f"{name} has" if first == name else f"{first} and {name} have"
+                raise DataError(f"{origin} two labels for {quote(path)}; keep one.")
+        ends[name] = len(labels)
     return (labels if has_labels else None), notes
 
 
@@ -110,6 +118,9 @@ def _csv_rows(content: bytes, name: str) -> Iterator[tuple[int, Mapping[str, Any
     """Yields the rows of a CSV file by their columns, with their line numbers. A missing value is None."""
     rows = read_csv(content, name)
     _, header = next(rows, (0, []))
+    labels = find_names(LABEL_NAMES, header)
+    if len(set(labels)) < len(labels):
+        raise DataError(f"{name} has a column of labels twice: {', '.join(map(quote, labels))}; rename one.")
     for number, row in rows:
         yield number, dict(itertools.zip_longest(header, row[: len(header)]))
 
@@ -130,7 +141,8 @@ def _from_rows(rows: Iterator[tuple[int, Mapping[str, Any]]], name: str, label_f
         raise DataError(
             f"{name} has no column label_field={quote(label_field)}, but {', '.join(map(quote, columns))}; choose one."
         )
-    column = label_field or find_name(LABEL_NAMES, columns)
+    usual = find_names(LABEL_NAMES, columns)
+    column = choose_field("label_field", label_field, columns, usual, name)
     if column is None:
         return None
     pairs = []

@@ -43,8 +43,10 @@ def choose_splits(sizes: Mapping[str, int], wanted: Sequence[str], unit: str, so
         selects them.
 
     Raises:
-        ConfigError: If a name is unknown, or no name is given and there is no split `train`.
+        ConfigError: If a name is unknown, there are no splits, or no name is given and there is no split `train`.
     """
+    if not sizes:
+        raise ConfigError(f"split={quote(','.join(wanted))} was given for {source}, which has no splits; omit it.")
     listed = describe_counts(sizes, unit)
     unknown = next((name for name in wanted if name not in sizes), None)
     if unknown is not None:

@@ -29,6 +29,7 @@ _REMEDY_OF_START = {
     b"\x1f\x8b": "unpack it with gunzip",
 }
 """Remedies for files under unusual names, by the first bytes of their content."""
+_SPREADSHEETS = ".xlsx", ".xlsm", ".xls", ".ods"
 _MAX_OPENED = 20
 
 
@@ -46,6 +47,8 @@ def unsupported_file(location: Location) -> DataError:
     if is_pickle(name) or _PICKLE_START.match(start):
         return DataError(f"{location} belongs to {PICKLE_ADVICE}.")
     remedy = next((remedy for known, remedy in _REMEDY_OF_START.items() if start.startswith(known)), "convert it")
+    if name.lower().endswith(_SPREADSHEETS):
+        remedy = "save the table as a .csv"
     return DataError(
         f"{location} is not a source of images; {remedy}, or give a folder, a .zip, .tar, .npy, .npz, .h5, .parquet, "
         ".tfrecord, .csv or IDX file."
