@@ -58,11 +58,13 @@ def cluster(index):
 
 @pytest.fixture
 def stored(photos, tmp_path):
-    """Returns a function that writes the config of a run on photos, and returns its run directory."""
+    """Returns a function that writes a run on photos with or without a checkpoint, and returns its run directory."""
 
-    def store(**settings):
+    def store(has_checkpoint=True, **settings):
         directory = tmp_path / "run"
         directory.mkdir(exist_ok=True)
+        if has_checkpoint:
+            (directory / "checkpoints/step-00000001").mkdir(parents=True)
         flags = {"dataset": photos, "job_dir": str(directory), **settings}
         (directory / "config.json").write_text(configure("photos", flags, Environment()).to_json())
         return str(directory)
@@ -169,6 +171,20 @@ def test_a_flag_changes_only_its_setting_when_a_run_resumes(photos, stored, flag
     before = configure("photos", {"dataset": photos, "job_dir": directory}, Environment())
     after = configure("photos", {"dataset": photos, "job_dir": directory, **flags}, Environment())
     assert after.to_dict() == before.to_dict() | changes
+
+
+def test_a_run_without_a_checkpoint_keeps_its_settings_only_if_the_command_changes_none(photos, stored, machine):
+    directory = stored(has_checkpoint=False)
+    settings = {"dataset": photos, "job_dir": directory}
+    before = configure("photos", settings, Environment())
+    machine(1, 79.0)
+    assert configure("photos", settings, Environment()) == before
+    settings |= {"size": "large"}
+    after = configure("photos", settings, Environment())
+    assert after == configure("photos", settings | {"job_dir": f"{directory}-new"}, Environment()).override(
+        job_dir=directory
+    )
+    assert after.architecture_options != before.architecture_options
 
 
 def test_settings_that_hold_for_one_command_are_not_kept(photos, stored):

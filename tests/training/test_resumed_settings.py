@@ -388,6 +388,24 @@ def test_a_changed_setting_changes_the_next_steps(bases, tmp_path, name):
     assert [revision["from_step"] for revision in stored["fingerprints"]] == ([0] if name == "strategy" else [0, 3])
 
 
+def test_a_run_without_a_checkpoint_begins_again_with_other_settings(tmp_path, capsys):
+    job_dir = tmp_path / "run"
+    settings = FLAGS | {"precision": "auto", "steps": 1}
+    assert train(job_dir, settings) == 0
+    path = job_dir / "config.json"
+    path.write_text(path.read_text().replace('"precision": "float32"', '"precision": "bfloat16"'))
+    assert train(job_dir, settings | {"global_batch_size": 8}) == 1
+    assert "global_batch_size=8" in capsys.readouterr().err
+    shutil.rmtree(job_dir / "checkpoints")
+    assert train(job_dir, settings | {"global_batch_size": 8}) == 0
+    assert train(tmp_path / "new", settings | {"global_batch_size": 8}) == 0
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (job_dir, tmp_path / "new")]
+    assert configs[0] == configs[1] | {"job_dir": str(job_dir)}
+    assert numbers_of(job_dir, 1) == numbers_of(tmp_path / "new", 1)
+    lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["images_seen"]) for line in lines] == [(1, 8)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_setting_that_cannot_change_is_refused(bases, tmp_path, name, capsys):

@@ -13,8 +13,9 @@ The functions are called in this order, because each of them needs more than tho
 | `precision`, `jit_compile` | `with_compute_settings` in `trainer.models` | networks, processors of all machines |
 
 A run that resumes takes the settings that depend on the machine or on the processors from its stored config.
-`configure` calls `resolve`. `trainer.training.run` then calls `with_run_settings`, which is `with_stored_datasets`,
-`with_machine_settings` and `with_stored_source`, and the other functions; a dry run calls `complete` instead.
+`configure` calls `resolve`. `trainer.training.run` then calls `with_stored_run`, which reads the stored config and
+calls `with_run_settings`, which is `with_stored_datasets`, `with_machine_settings` and `with_stored_source`; and the
+other functions. A dry run calls `complete` instead.
 """
 
 import logging
@@ -34,9 +35,10 @@ from trainer.errors import ConfigError
 from trainer.metrics import inception_weights
 from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts
-from trainer.storage import parse_path, place_of, resolve_mount
+from trainer.storage import RunDirectory, parse_path, place_of, resolve_mount
 from trainer.training.precision import supports_bfloat16
 from trainer.training.run_state import with_initial_weights
+from trainer.training.stored_run import StoredRun, stored_run
 from trainer.training.transfer import with_stored_source
 
 _logger = logging.getLogger(__name__)
@@ -84,6 +86,30 @@ def with_run_settings(config: TrainConfig, environment: Environment, stored: Tra
     config = with_stored_source(config, stored)
     check_source_run(config)
     return config
+
+
+def with_stored_run(
+    config: TrainConfig, environment: Environment, directory: RunDirectory
+) -> tuple[TrainConfig, StoredRun | None]:
+    """Returns a config with the settings of `with_run_settings`, and the run in a directory that it continues.
+
+    The run is None if there is none, or if it has other settings and no checkpoint.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job.
+        directory: Open run directory.
+
+    Raises:
+        CheckpointError: If the stored config is damaged, or a setting is unknown or out of range.
+        ConfigError, DataError, StorageError: As in `with_run_settings`.
+    """
+    stored = stored_run(directory)
+    if stored is not None:
+        continued = with_run_settings(config, environment, stored.config)
+        if stored.may_continue_as(continued, directory):
+            return continued, stored
+    return with_run_settings(config, environment), None
 
 
 def complete(config: TrainConfig, environment: Environment) -> TrainConfig:

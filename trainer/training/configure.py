@@ -18,7 +18,7 @@ from trainer.storage.run_directory import CONFIG
 from trainer.training.complete_config import resolve
 from trainer.training.gpu_memory import gpu_memory_gib
 from trainer.training.run_summary import describe_choices
-from trainer.training.stored_run import stored_config
+from trainer.training.stored_run import stored_config, stored_run
 
 _logger = logging.getLogger(__name__)
 
@@ -54,14 +54,13 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
     context = create_context(settings, environment)
     derived = recipes.get(recipe, context).override(**settings)
     config = resolve(derived, environment)
-    stored = _read_stored(config)
-    if stored is not None and stored.recipe == recipe:
-        stored_settings = _stored_settings(stored, settings)
+    kept = _with_stored_settings(derived, settings, str(config.job_dir))
+    if kept is not None:
         _logger.info(
             f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
             f"{', '.join(sorted(settings))}."
         )
-        config = resolve(derived.override(**stored_settings), environment)
+        config = resolve(kept, environment)
         _check_effects(config, settings, TrainConfig(), environment)
         return config
     _check_effects(config, settings, TrainConfig(), environment)
@@ -98,6 +97,22 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
         size=config.size,
         settings=settings,
     )
+
+
+def _with_stored_settings(config: TrainConfig, settings: Mapping[str, Any], job_dir: str) -> TrainConfig | None:
+    """Returns a config with the stored settings of the run that it continues; None if it begins a new run.
+
+    Args:
+        config: Config of a recipe that takes a context, before `resolve`.
+        settings: Settings that the user gives.
+        job_dir: Run directory.
+    """
+    with RunDirectory(job_dir).open(only={CONFIG}) as directory:
+        stored = stored_run(directory)
+        if stored is None or stored.config.recipe != config.recipe:
+            return None
+        config = config.override(**_stored_settings(stored.config, settings))
+        return config if stored.may_continue_as(config, directory) else None
 
 
 def _read_stored(config: TrainConfig) -> TrainConfig | None:

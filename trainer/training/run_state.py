@@ -78,8 +78,8 @@ def check_resumable(
     history = RunHistory() if stored is None else stored.known_history(config)
     checkpoints = StoredRun(config, history).checkpoints(directory)
     step = max(checkpoints.steps(), default=None)
-    if stored is not None:
-        if step is not None and config.init_from != stored.config.init_from:
+    if stored is not None and step is not None:
+        if config.init_from != stored.config.init_from:
             raise CheckpointError(
                 f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which has a "
                 f"checkpoint of step {step} and began with init_from={stored.config.init_from}; omit it, or use "
