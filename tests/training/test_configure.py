@@ -160,6 +160,7 @@ def test_a_resumed_run_keeps_its_settings_when_its_data_grows(photos, stored, tm
     [
         ({"steps": 9}, {"steps": 9}),
         ({"epochs": 5.0}, {"steps": 5, "epochs": 5.0}),
+        ({"sample_every_epochs": 7.0}, {"sample_every_steps": 7, "sample_every_epochs": 7.0}),
         ({"evaluate_every_steps": 3}, {"evaluate_every_steps": 3}),
         ({"global_batch_size": 8}, {"global_batch_size": 8}),  # which the run directory then refuses, as for any recipe
         ({"max_to_keep": 9}, {"max_to_keep": 9}),

@@ -148,7 +148,8 @@ def _check_effects(
 
 def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a stored run that a resumed run keeps."""
-    replaced = {*settings, *(["steps"] if settings.get("epochs") is not None else [])}
+    in_epochs = [name for name, value in settings.items() if name.endswith("epochs") and value is not None]
+    replaced = {*settings, *(name.removesuffix("epochs") + "steps" for name in in_epochs)}
     return {
         spec.name: getattr(stored, spec.name)
         for spec in dataclasses.fields(stored)
