@@ -10,12 +10,13 @@ from bucket_runs import run
 from refusals import check_command_refusal, check_refusal
 
 from trainer import task
-from trainer.config import recipes
+from trainer.config import TrainConfig, recipes
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.storage import locate
 from trainer.training import configure as configuring, gpu_memory
+from trainer.training.complete_config import resolve
 from trainer.training.configure import configure, create_context
 from trainer.training.distributed.cluster import parse_cluster
 from trainer.training.run_state import shared_fingerprint
@@ -249,6 +250,10 @@ CHANGES_WITHOUT_EFFECT = {
     "schedule of beta": ("gan_rmsprop", {"beta_2_end": 0.9}, "optimizer=adam"),
     "moving average": ("vanilla", {"ema_schedule": "cosine"}, "ema_half_life_images"),
     "schedules": ("vanilla", {"schedule_images": 100}, "schedule"),
+    "evaluations": ("vanilla", {"metrics": "none", "evaluate_every_steps": 5}, "metrics"),
+    "samples of evaluations": ("vanilla", {"metrics": "none", "num_metric_samples": 99}, "metrics"),
+    "weights of another suite": ("vanilla", {"metrics": "photos", "inception_weights": "a.pb"}, "metrics=inception"),
+    "virtual devices": ("vanilla", {"strategy": "one_device", "num_virtual_devices": 3}, "strategy"),
 }
 
 
@@ -277,6 +282,31 @@ def test_settings_of_the_recipe_and_defaults_need_no_effect(photos, tmp_path, re
     data = {"dataset": photos, "job_dir": f"{tmp_path}/run", "global_batch_size": 8}
     config = configure(recipe, settings | data, Environment())
     assert {name: getattr(config, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(("recipe", "data"), [("cyclegan", {}), ("pix2pix", {"dataset": "gray_to_color:cifar10"})])
+@pytest.mark.parametrize("setting", [{"latent_dim": 7}, {"latent_distribution": "uniform"}])
+def test_latents_of_a_model_without_latents_are_refused(tmp_path, recipe, data, setting):
+    ((name, value),) = setting.items()
+    settings = setting | {"job_dir": f"{tmp_path}/run"} | data
+    act = lambda: configure(recipe, settings, Environment())  # noqa: E731
+    check_refusal(act, ConfigError, f"{name}={value}")
+
+
+def test_weights_of_the_stored_suite_have_an_effect(tmp_path):
+    settings = {"job_dir": str(tmp_path), "inception_weights": "a.pb"}
+    check_refusal(lambda: configure("vanilla", settings, Environment()), ConfigError, "inception_weights=a.pb")
+    config = configure("vanilla", settings | {"metrics": "inception"}, Environment())
+    (tmp_path / "config.json").write_text(config.to_json())
+    moved = settings | {"inception_weights": "b.pb"}
+    assert configure("vanilla", moved, Environment()).inception_weights == "b.pb"
+
+
+def test_a_batch_of_one_device_need_not_be_divisible_by_virtual_devices(tmp_path):
+    settings = {"job_dir": str(tmp_path), "num_virtual_devices": 4, "global_batch_size": 6}
+    config = TrainConfig(steps=1, recipe="vanilla", **settings)
+    check_refusal(lambda: resolve(config, Environment()), ConfigError, "global_batch_size=6", "4")
+    assert resolve(config.override(strategy="one_device"), Environment()).global_batch_size == 6
 
 
 @pytest.mark.parametrize("recipe", ["vanilla", "photos"])

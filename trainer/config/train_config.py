@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, TrackerName
+from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, StrategyName, TrackerName
 from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check, check_choice, plain
 from trainer.config.settings import Settings
@@ -95,6 +95,11 @@ class TrainConfig(Settings):
     def has_metrics(self) -> bool:
         """True if the run evaluates a metric suite."""
         return self.suite != MetricSuite.NONE
+
+    @property
+    def num_virtual_replicas(self) -> int:
+        """Number of virtual devices of a machine that share the batch."""
+        return 1 if self.strategy == StrategyName.ONE_DEVICE else self.num_virtual_devices
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as plain JSON values."""

@@ -59,7 +59,7 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         config = config.override(init_from=str(SourceRun.parse(config.init_from)))
     config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
-    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+    return config.resolve(num_examples(config), config.num_virtual_replicas * num_workers)
 
 
 def _check_job_dir(config: TrainConfig) -> None:

@@ -1,6 +1,7 @@
 """Settings of a run from a recipe and the settings that its user gives."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import TrainConfig, compatibility, recipes
-from trainer.config.choices import StrategyName
+from trainer.config.choices import MetricSuite, StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.environment import Environment
 from trainer.logging import log_fields
+from trainer.models.factory import traits
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG
 from trainer.training.complete_config import resolve
@@ -137,10 +139,15 @@ def _check_effects(
     Raises:
         ConfigError: If a setting has no effect.
     """
-    if not compatibility.describe_settings_without_effect(config, settings, base, TrainConfig()):
+    describe_clauses = functools.partial(
+        compatibility.describe_settings_without_effect, translates=traits(config).translates
+    )
+    if not describe_clauses(config, settings, base, TrainConfig()):
         return
-    accepted = base, TrainConfig(), _read_stored(config)
-    for clause in compatibility.describe_settings_without_effect(config, settings, *accepted):
+    stored = _read_stored(config)
+    if stored is not None and config.metrics == MetricSuite.AUTO:
+        config = config.override(metrics=stored.metrics)  # which a resumed run keeps
+    for clause in describe_clauses(config, settings, base, TrainConfig(), stored):
         if environment.metric_file is None:
             raise compatibility.no_effect_error(clause)
         _logger.warning(f"{clause}; vary it only in trials that have both.")
