@@ -96,13 +96,15 @@ class Checkpoint(Periodic):
         was set to another value before the first step keeps it; one that callbacks changed is restored.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit the model.
+            CheckpointError: If the checkpoint does not fit the model, or the last checkpoint of an earlier `fit` could
+                not be written.
         """
-        self.is_restored = True
+        self.saved_step, self._best_value = -1, math.inf
         model.record_optimizer_settings()
         if not isinstance(self._fingerprints, RunHistory):
             self.store.history = RunHistory.start({SEED: str(model.seed), **self._fingerprints})
         manifest = self.store.restore(model.state, model.initial_optimizer_settings, model.step)
+        self.is_restored = True
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
