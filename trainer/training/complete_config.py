@@ -145,7 +145,9 @@ def with_machine_settings(
     """Returns a config with the settings that were left open because they depend on the machine.
 
     A resumed run keeps the number of chunks, the metric suite, the number of samples, the precision and the use of XLA
-    that it started with. `trainer.models.with_compute_settings` chooses the last two for a new run, from its networks.
+    that it started with. If its chunks do not fit into `data_memory_mib`, there are more chunks, which
+    `check_resumable` refuses unless the settings may change. `trainer.models.with_compute_settings` chooses the
+    precision and the use of XLA for a new run, from its networks.
 
     Args:
         config: Resolved config.
@@ -159,8 +161,10 @@ def with_machine_settings(
     """
     previous = stored if stored is not None and _has_same_evaluation(config, stored) else None
     if config.num_chunks is None:
-        num_chunks = None if stored is None else stored.num_chunks
-        config = config.override(num_chunks=num_chunks or default_num_chunks(config))
+        num_chunks = (stored and stored.num_chunks) or 0
+        if not num_chunks or config.data_memory_mib is not None:  # the memory may need more chunks than are stored
+            num_chunks = max(num_chunks, default_num_chunks(config))
+        config = config.override(num_chunks=num_chunks)
     if stored is not None and config.precision == Precision.AUTO:
         config = config.override(precision=stored.precision)
     if stored is not None and config.jit_compile == JitCompile.AUTO:

@@ -264,6 +264,8 @@ def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDire
     schedule_images = existing["schedule_images"]
     is_changed = schedule_images not in (None, requested["schedule_images"])
     advice = f" (--schedule_images={schedule_images} keeps its schedules)" if is_changed else ""
+    if config.data_memory_mib is not None and requested["num_chunks"] != existing["num_chunks"]:
+        advice += f" (num_chunks follows from data_memory_mib={config.data_memory_mib:g} if it is not given)"
     raise CheckpointError(
         f"job_dir={directory.name} contains a run with {changed}. Use the settings of that run{advice}, "
         "another job_dir, or --allow_config_change to resume it anyway."
