@@ -154,9 +154,8 @@ def test_no_value_ends_the_report_of_a_trial_or_a_checkpoint(value, tmp_path):
     logs = {"metric/mine": value, "loss/x": value, 7: value, "metric/a": 1.0}
     divergence = types.SimpleNamespace(last_applied_step=lambda step: step)
     state = {"x": keras.Variable([1.0])}
-    model = types.SimpleNamespace(
-        step=1, state=state, initial_optimizer_settings={}, preempted=False, divergence=divergence
-    )
+    settings = {"initial_optimizer_settings": {}, "image_range": (0.0, 1.0), "is_range_known": True}
+    model = types.SimpleNamespace(step=1, state=state, preempted=False, divergence=divergence, **settings)
     report = callbacks.TuningReport(tmp_path / "trial" / "metrics", "1")
     checkpoint = callbacks.Checkpoint(tmp_path / "checkpoints", 1, best="metric/mine")
     for callback in (report, checkpoint, callbacks.Progress()):

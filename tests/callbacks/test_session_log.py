@@ -57,6 +57,14 @@ def test_a_session_that_never_started_leaves_no_file(tmp_path):
     assert not (tmp_path / "e.jsonl").exists()
 
 
+def test_a_run_that_begins_again_measures_real_images_again(tmp_path):
+    path = tmp_path / "e.jsonl"
+    for value in (0.5, 0.7):
+        session(path, real_vs_real=lambda value=value: {"frechet": value}).on_train_begin({"metric/frechet": 3.0})
+    assert events_of(path) == ["start", "real_vs_real"] * 2
+    assert read_events(path)[0][-1]["values"] == {"metric/frechet": 0.7}
+
+
 def test_later_sessions_keep_the_events_of_killed_ones(tmp_path):
     path = tmp_path / "e.jsonl"
     session(path).on_train_begin()

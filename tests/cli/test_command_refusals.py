@@ -50,7 +50,7 @@ def content(folder):
         (["--recipe=vanila"], ("recipe", "vanila", "vanilla")),
         (["--global_batch_size=0"], ("global_batch_size", "0")),
         (["--padding=-1"], ("padding", "-1")),
-        (["--global_batch_size=33", "--num_virtual_devices=2"], ("33", "2", "32", "34")),
+        (["--global_batch_size=33", "--strategy=mirrored", "--num_virtual_devices=2"], ("33", "2", "32", "34")),
         (["--dataset=mnits"], ("mnits", "mnist")),
         (["--classes=11"], ("classes", "11", "10", "digits")),
         (["--classes=3,3"], ("classes", "3,3")),

@@ -74,6 +74,14 @@ def test_a_job_is_sent_to_an_empty_folder_or_to_its_own_run(send, service, bucke
     assert len(service.jobs) == 6
 
 
+def test_a_job_with_other_settings_is_sent_to_a_run_without_a_checkpoint(send, service, bucket):
+    store_run(f"{bucket}/run", STEPS)
+    assert send(STEPS, "--seed=7")[0] == 0
+    store_run(f"{bucket}/run", STEPS, step=4)
+    assert send(STEPS, "--seed=7")[0] == 2
+    assert len(service.jobs) == 1
+
+
 def test_a_run_without_the_model_of_its_last_step_may_export_it(send, service, bucket):
     store_run(f"{bucket}/run", STEPS, step=20, exported_at=10)  # the extended run was killed before its export
     assert send("--steps=20")[0] == 0

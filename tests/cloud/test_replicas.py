@@ -137,6 +137,7 @@ def test_packages_run_the_module_that_they_name():
         (L4, {}, ["0", "1"], []),
         (L4 | {"acceleratorCount": 1}, {}, [], []),
         (L4, {"args": ["--num_virtual_devices=4"]}, [], []),
+        (L4, {"args": ["--strategy=one_device"]}, [], []),
         (L4, {"args": ["--num-virtual-devices", "4"]}, [], []),
         (L4, {"command": ["python", "-m", "mine.train"]}, [], []),
         (L4, {"command": ["python", "-m", "trainer"], "args": ["train", "--a"]}, [], ["--num_virtual_devices=2"]),

@@ -63,7 +63,10 @@ def check_refused(sent, *mentions):
         (["--global_batch_size=6000"], ("global_batch_size=6000", "5000")),
         (["--metrics=inception"], ("Inception", "--inception_weights", "curl")),
         (["--metrics=inception", "--inception_weights=weights.pb"], ("inception_weights=weights.pb", "gs://")),
-        (["--inception_weights=data/weights.tgz"], ("inception_weights=data/weights.tgz", "gs://")),
+        (
+            ["--metrics=inception", "--inception_weights=data/weights.tgz"],
+            ("inception_weights=data/weights.tgz", "gs://"),
+        ),
         (["--dataset=cifar10", "--inception_weights=~/weights.pb"], ("inception_weights=", "weights.pb", "gs://")),
         (["--recipe=mine:own", "--inception_weights=weights.pb"], ("inception_weights=weights.pb", "gs://")),
         (["--inception_weights=https://:x"], ("inception_weights", "https://")),
@@ -105,7 +108,10 @@ def test_weights_in_a_bucket_are_checked_except_in_a_dry_run(send, bucket):
     [
         *[["--recipe=pix2pix", "--dataset=gray_to_color:tinted:digits", "--dataset_b=gray_to_color:cifar10"]],
         *[["--dataset=/data/photos"], ["--recipe=mine:own"], ["--recipe=mine:own", "--global_batch_size=9000"]],
-        *[["--inception_weights=/data/weights.tgz"], ["--metrics=inception", "--inception_weights=/weights.pb"]],
+        *[
+            ["--dataset=cifar10", "--inception_weights=/data/weights.tgz"],
+            ["--metrics=inception", "--inception_weights=/weights.pb"],
+        ],
         *[["--recipe=mine:own", "--inception_weights=/opt/x"], ["--dataset=/data/x", "--inception_weights=/data/y"]],
     ],
 )

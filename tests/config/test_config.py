@@ -5,9 +5,11 @@ import json
 
 import pytest
 from absl import flags as absl_flags
+from refusals import check_refusal
 
 from trainer.config import TrainConfig, choices, flags, recipes
 from trainer.config.choices import Choice
+from trainer.errors import ConfigError
 
 STABLE_FLAGS = {
     "recipe",
@@ -110,6 +112,19 @@ def test_intervals_in_epochs_become_steps():
     config = TrainConfig(global_batch_size=100, epochs=50.0, sample_every_epochs=1.0, checkpoint_every_epochs=20.0)
     resolved = config.resolve(1050)
     assert (resolved.sample_every_steps, resolved.checkpoint_every_steps) == (10, 200)
+
+
+def test_a_new_interval_in_steps_replaces_that_of_the_recipe_in_epochs():
+    recipe = recipes.get("dcgan_upsampling")
+    changed = recipe.override(checkpoint_every_steps=100, sample_every_steps=0).resolve(60_000)
+    assert (changed.checkpoint_every_steps, changed.sample_every_steps) == (100, 0)
+    assert recipe.override(checkpoint_every_epochs=10.0).resolve(60_000).checkpoint_every_steps == 4680
+
+
+@pytest.mark.parametrize("name", ["sample_every", "checkpoint_every"])
+def test_an_interval_in_steps_and_in_epochs_is_refused(name):
+    both = {f"{name}_steps": 5, f"{name}_epochs": 2.0}
+    check_refusal(lambda: TrainConfig().override(**both), ConfigError, f"{name}_steps=5", f"{name}_epochs=2")
 
 
 def test_schedules_end_with_the_run_unless_schedule_images_is_given():

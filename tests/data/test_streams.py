@@ -27,8 +27,10 @@ from trainer.data.pipeline.chunk_schedule import ChunkSchedule, choose_num_chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, StreamedDataset, StreamingLoader
 from trainer.data.shard_cache import ShardCache
 from trainer.data.tfrecord_writer import write_prepared
+from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.storage import locate
+from trainer.training.complete_config import with_machine_settings
 from trainer.training.distributed.host_shard import HostShard, order_key
 
 SIZES = (7, 7, 7, 7, 7, 5)
@@ -289,6 +291,24 @@ def test_a_run_keeps_its_chunks_on_a_machine_with_other_memory(files, tmp_path, 
     assert json.loads((tmp_path / "cut/config.json").read_text())["num_chunks"] == 3
     argv = arguments(files, tmp_path / "cut", "--steps=30", "--num_chunks=2")
     check_command_refusal(task.main, argv, capsys, 1, "num_chunks=3", "num_chunks=2")
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "stored", "expected"), [(None, 1, 1), (100, 3, 3), (0.021, 1, 3), (0.021, 9, 9)]
+)
+def test_a_resumed_run_has_more_chunks_than_it_has_stored_only_if_its_memory_needs_them(
+    files, memory_mib, stored, expected
+):
+    config = tiny_config(dataset=str(files._folder), data_memory_mib=memory_mib)
+    assert with_machine_settings(config, Environment(), config.override(num_chunks=stored)).num_chunks == expected
+
+
+def test_too_little_memory_for_the_chunks_of_a_run_is_refused(files, tmp_path, capsys):
+    assert train(files, tmp_path / "run", "--steps=1", "--noexport_model") == 0
+    argv = arguments(files, tmp_path / "run", "--steps=2", "--noexport_model", "--data_memory_mib=0.021")
+    check_command_refusal(task.main, argv, capsys, 1, "num_chunks=1", "num_chunks=3", "data_memory_mib=0.021")
+    assert task.main([*argv, "--allow_config_change"]) == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["num_chunks"] == 3
 
 
 def test_padding_counts_as_memory(files):

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import shutil
+import time
 
 import keras
 import numpy as np
@@ -61,6 +62,47 @@ def test_the_last_three_and_the_best_are_kept(store):
     assert store.steps() == [2, 4, 5, 6]
     assert store.find_best()[0].step == 2
     assert store.best_value() == 2.0
+
+
+def test_a_checkpoint_that_is_being_written_is_restored(store, monkeypatch):
+    save(store, 1)
+    write = store_module.state_file.write
+
+    def write_slowly(*arguments):
+        time.sleep(0.5)
+        write(*arguments)
+
+    monkeypatch.setattr(store_module.state_file, "write", write_slowly)
+    store.save(make_state(2), 2)
+    assert store.restore(make_state()).step == 2
+
+
+def test_a_restore_that_failed_is_repeated_by_the_next_fit(tmp_path):
+    (tmp_path / "step-00000002").mkdir()
+    checkpoint = Checkpoint(tmp_path)
+    check_refusal(lambda: checkpoint.restore(tiny_gan()), CheckpointError, "step-00000002")
+    assert not checkpoint.is_restored
+
+
+def test_a_checkpoint_callback_begins_anew_without_its_checkpoints(digits, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "run", every_steps=2)
+    for _ in range(2):
+        tiny_gan().fit(digits.images[:32], batch_size=16, steps=2, callbacks=checkpoint, verbose=0)
+        assert checkpoint.store.steps() == [2]
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_the_best_value_of_checkpoints_that_are_missing_does_not_count(digits, tmp_path):
+    checkpoint = Checkpoint(tmp_path, every_steps=0, best="metric/frechet")
+    for value, step in ((1.0, 2), (2.0, 3)):
+        checkpoint.set_model(tiny_gan())
+        checkpoint.set_params({"num_steps": 9})
+        checkpoint.restore(checkpoint.model)
+        checkpoint.model.step = step
+        checkpoint.on_train_batch_end(0, {"metric/frechet": value})
+        checkpoint.store.wait()
+        assert checkpoint.store.steps() == [step]
+        shutil.rmtree(checkpoint.store.folder(step))
 
 
 def test_an_empty_directory_restores_nothing(store):

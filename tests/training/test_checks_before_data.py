@@ -9,6 +9,7 @@ from trainer.config import TrainConfig
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.environment import Environment
 from trainer.errors import ConfigError, NetworkError
+from trainer.models import from_config, with_compute_settings
 from trainer.training import run as training_run
 from trainer.training.complete_config import complete, resolve
 
@@ -71,6 +72,17 @@ REFUSALS = {
         ConfigError,
         ("generator_strides",),
     ),
+    "statistics of the batch with micro-batches": (
+        {"architecture": "dcgan", "accumulate_steps": 2},
+        NetworkError,
+        ("accumulate_steps=2",),
+    ),
+    "too many weights": ({"architecture": "dcgan", "max_weights": 1000}, NetworkError, ("max_weights=1,000",)),
+    "too many weights with the moving average": (
+        {"architecture": "mlp", "architecture_options": TINY_MLP, "max_weights": 30_000, "ema_half_life_images": 9.0},
+        NetworkError,
+        ("max_weights=30,000",),
+    ),
     "domains of other shapes": (
         {"model": "cyclegan", "architecture": "unet_translator", "dataset_b": "cifar10"},
         ConfigError,
@@ -100,6 +112,25 @@ def test_a_run_that_cannot_be_built_is_refused_before_images_are_read(tmp_path, 
     check_refusal(lambda: training_run.train(config, Environment()), error, *mentions)
     check_refusal(lambda: complete(config, Environment()), error, *mentions)
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_more_frozen_layers_than_there_are_are_refused_before_images_are_read(tmp_path):
+    config = config_of(tmp_path, architecture="mlp", architecture_options=TINY_MLP, freeze_discriminator_layers=2)
+    act = lambda: with_compute_settings(config, (28, 28, 1), 10, can_use_bfloat16=False)  # noqa: E731
+    check_refusal(act, ConfigError, "freeze_discriminator_layers=2")
+
+
+def test_as_many_weights_as_allowed_are_accepted_before_images_are_read(tmp_path):
+    changes = {"architecture": "mlp", "architecture_options": TINY_MLP, "ema_half_life_images": 9.0}
+    gan = from_config(config_of(tmp_path, **changes), (28, 28, 1), 10)
+    count = sum(network.count_params() for network in gan.networks.values())
+
+    def check(max_weights):
+        config = config_of(tmp_path, **changes, max_weights=max_weights)
+        with_compute_settings(config, (28, 28, 1), 10, can_use_bfloat16=False)
+
+    check(count + 9)  # the seeds of dropout count, too
+    check_refusal(lambda: check(count - 1), NetworkError, "max_weights")
 
 
 def test_a_stream_is_described_and_not_read(tmp_path, stream):

@@ -10,12 +10,13 @@ from bucket_runs import run
 from refusals import check_command_refusal, check_refusal
 
 from trainer import task
-from trainer.config import recipes
+from trainer.config import TrainConfig, recipes
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.storage import locate
 from trainer.training import configure as configuring, processors
+from trainer.training.complete_config import resolve
 from trainer.training.configure import configure, create_context
 from trainer.training.distributed.cluster import parse_cluster
 from trainer.training.run_state import shared_fingerprint
@@ -58,11 +59,13 @@ def cluster(index):
 
 @pytest.fixture
 def stored(photos, tmp_path):
-    """Returns a function that writes the config of a run on photos, and returns its run directory."""
+    """Returns a function that writes a run on photos with or without a checkpoint, and returns its run directory."""
 
-    def store(**settings):
+    def store(has_checkpoint=True, **settings):
         directory = tmp_path / "run"
         directory.mkdir(exist_ok=True)
+        if has_checkpoint:
+            (directory / "checkpoints/step-00000001").mkdir(parents=True)
         flags = {"dataset": photos, "job_dir": str(directory), **settings}
         (directory / "config.json").write_text(configure("photos", flags, Environment()).to_json())
         return str(directory)
@@ -158,6 +161,7 @@ def test_a_resumed_run_keeps_its_settings_when_its_data_grows(photos, stored, tm
     [
         ({"steps": 9}, {"steps": 9}),
         ({"epochs": 5.0}, {"steps": 5, "epochs": 5.0}),
+        ({"sample_every_epochs": 7.0}, {"sample_every_steps": 7, "sample_every_epochs": 7.0}),
         ({"evaluate_every_steps": 3}, {"evaluate_every_steps": 3}),
         ({"global_batch_size": 8}, {"global_batch_size": 8}),  # which the run directory then refuses, as for any recipe
         ({"max_to_keep": 9}, {"max_to_keep": 9}),
@@ -169,6 +173,20 @@ def test_a_flag_changes_only_its_setting_when_a_run_resumes(photos, stored, flag
     before = configure("photos", {"dataset": photos, "job_dir": directory}, Environment())
     after = configure("photos", {"dataset": photos, "job_dir": directory, **flags}, Environment())
     assert after.to_dict() == before.to_dict() | changes
+
+
+def test_a_run_without_a_checkpoint_keeps_its_settings_only_if_the_command_changes_none(photos, stored, machine):
+    directory = stored(has_checkpoint=False)
+    settings = {"dataset": photos, "job_dir": directory}
+    before = configure("photos", settings, Environment())
+    machine(1, 79.0)
+    assert configure("photos", settings, Environment()) == before
+    settings |= {"size": "large"}
+    after = configure("photos", settings, Environment())
+    assert after == configure("photos", settings | {"job_dir": f"{directory}-new"}, Environment()).override(
+        job_dir=directory
+    )
+    assert after.architecture_options != before.architecture_options
 
 
 def test_settings_that_hold_for_one_command_are_not_kept(photos, stored):
@@ -232,6 +250,10 @@ CHANGES_WITHOUT_EFFECT = {
     "schedule of beta": ("gan_rmsprop", {"beta_2_end": 0.9}, "optimizer=adam"),
     "moving average": ("vanilla", {"ema_schedule": "cosine"}, "ema_half_life_images"),
     "schedules": ("vanilla", {"schedule_images": 100}, "schedule"),
+    "evaluations": ("vanilla", {"metrics": "none", "evaluate_every_steps": 5}, "metrics"),
+    "samples of evaluations": ("vanilla", {"metrics": "none", "num_metric_samples": 99}, "metrics"),
+    "weights of another suite": ("vanilla", {"metrics": "photos", "inception_weights": "a.pb"}, "metrics=inception"),
+    "virtual devices": ("vanilla", {"strategy": "one_device", "num_virtual_devices": 3}, "strategy"),
 }
 
 
@@ -260,6 +282,31 @@ def test_settings_of_the_recipe_and_defaults_need_no_effect(photos, tmp_path, re
     data = {"dataset": photos, "job_dir": f"{tmp_path}/run", "global_batch_size": 8}
     config = configure(recipe, settings | data, Environment())
     assert {name: getattr(config, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(("recipe", "data"), [("cyclegan", {}), ("pix2pix", {"dataset": "gray_to_color:cifar10"})])
+@pytest.mark.parametrize("setting", [{"latent_dim": 7}, {"latent_distribution": "uniform"}])
+def test_latents_of_a_model_without_latents_are_refused(tmp_path, recipe, data, setting):
+    ((name, value),) = setting.items()
+    settings = setting | {"job_dir": f"{tmp_path}/run"} | data
+    act = lambda: configure(recipe, settings, Environment())  # noqa: E731
+    check_refusal(act, ConfigError, f"{name}={value}")
+
+
+def test_weights_of_the_stored_suite_have_an_effect(tmp_path):
+    settings = {"job_dir": str(tmp_path), "inception_weights": "a.pb"}
+    check_refusal(lambda: configure("vanilla", settings, Environment()), ConfigError, "inception_weights=a.pb")
+    config = configure("vanilla", settings | {"metrics": "inception"}, Environment())
+    (tmp_path / "config.json").write_text(config.to_json())
+    moved = settings | {"inception_weights": "b.pb"}
+    assert configure("vanilla", moved, Environment()).inception_weights == "b.pb"
+
+
+def test_a_batch_of_one_device_need_not_be_divisible_by_virtual_devices(tmp_path):
+    settings = {"job_dir": str(tmp_path), "num_virtual_devices": 4, "global_batch_size": 6}
+    config = TrainConfig(steps=1, recipe="vanilla", **settings)
+    check_refusal(lambda: resolve(config, Environment()), ConfigError, "global_batch_size=6", "4")
+    assert resolve(config.override(strategy="one_device"), Environment()).global_batch_size == 6
 
 
 @pytest.mark.parametrize("recipe", ["vanilla", "photos"])

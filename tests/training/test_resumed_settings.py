@@ -223,6 +223,8 @@ REFUSED = {
     "resume": "never",
     "init_from": "nowhere@2",
     "freeze_discriminator_layers": 1,
+    "inception_weights": "nowhere/weights.pb",  # of another suite
+    "num_virtual_devices": 2,  # of the strategy one_device
 }
 """Another value of each field with which a run cannot resume."""
 
@@ -269,7 +271,6 @@ EFFECTIVE = {
 SAME_NUMBERS = {
     "data_memory_mib": 100,
     "cache_mib": 1,
-    "num_virtual_devices": 2,
     "worker_timeout_secs": 5,
     "steps_per_execution": 3,
     "sample_every_steps": 3,
@@ -281,7 +282,6 @@ SAME_NUMBERS = {
     "max_weights": 10**6,
     "metrics": "digits",
     "num_metric_samples": 100,
-    "inception_weights": "nowhere/weights.pb",
     "inception_score": True,
     "stop_on_collapse": True,
     "track": "mlflow",
@@ -311,7 +311,7 @@ def test_every_setting_is_classified():
     fields = [field.name for field in dataclasses.fields(TrainConfig)]
     assert sorted(name for table in tables for name in table) == sorted(fields)
     resumable = {field.name for field in dataclasses.fields(TrainConfig) if field.metadata["resumable"]}
-    assert resumable - {"resume", "strategy"} <= {*SAME_NUMBERS, *EXEMPT}
+    assert resumable - {"resume", "strategy", "num_virtual_devices", "inception_weights"} <= {*SAME_NUMBERS, *EXEMPT}
 
 
 def train(job_dir, settings):
@@ -386,6 +386,24 @@ def test_a_changed_setting_changes_the_next_steps(bases, tmp_path, name):
     stored = json.loads((job_dir / "config.json").read_text())
     assert TrainConfig.from_dict({k: v for k, v in stored.items() if k != "fingerprints"}).steps == 4
     assert [revision["from_step"] for revision in stored["fingerprints"]] == ([0] if name == "strategy" else [0, 3])
+
+
+def test_a_run_without_a_checkpoint_begins_again_with_other_settings(tmp_path, capsys):
+    job_dir = tmp_path / "run"
+    settings = FLAGS | {"precision": "auto", "steps": 1}
+    assert train(job_dir, settings) == 0
+    path = job_dir / "config.json"
+    path.write_text(path.read_text().replace('"precision": "float32"', '"precision": "bfloat16"'))
+    assert train(job_dir, settings | {"global_batch_size": 8}) == 1
+    assert "global_batch_size=8" in capsys.readouterr().err
+    shutil.rmtree(job_dir / "checkpoints")
+    assert train(job_dir, settings | {"global_batch_size": 8}) == 0
+    assert train(tmp_path / "new", settings | {"global_batch_size": 8}) == 0
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (job_dir, tmp_path / "new")]
+    assert configs[0] == configs[1] | {"job_dir": str(job_dir)}
+    assert numbers_of(job_dir, 1) == numbers_of(tmp_path / "new", 1)
+    lines = [json.loads(line) for line in (job_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["images_seen"]) for line in lines] == [(1, 8)]
 
 
 @pytest.mark.slow

@@ -23,6 +23,8 @@ from trainer.training.checkpoint.run_history import SEED, RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 _logger = logging.getLogger(__name__)
+_IMAGE_RANGE = "image_range/low", "image_range/high"
+"""Names of the range of the images among the settings in a manifest."""
 
 
 class StatefulCallback(Protocol):
@@ -106,21 +108,25 @@ class Checkpoint(Periodic):
         """Restores the newest valid checkpoint into a model.
 
         `Restore` calls it before other callbacks begin. A call before `fit` replaces that one. A learning rate that
-        was set to another value before the first step keeps it; one that callbacks changed is restored.
+        was set to another value before the first step keeps it; one that callbacks changed is restored. The range of
+        the images becomes that of the checkpoint, unless the user has set one.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit the model.
+            CheckpointError: If the checkpoint does not fit the model, or the last checkpoint of an earlier `fit` could
+                not be written.
         """
-        self.is_restored = True
+        self.saved_step, self._best_value = -1, math.inf
         model.record_optimizer_settings()
         if not isinstance(self._fingerprints, RunHistory):
             self.store.history = RunHistory.start({SEED: str(model.seed), **self._fingerprints})
         manifest = self.store.restore(model.state, model.initial_optimizer_settings, model.step)
+        self.is_restored = True
         for problem in self.store.rejected:
             _logger.warning(f"Skipped a checkpoint: {problem}.")
         if manifest is None:
             return
         model.step = self.saved_step = manifest.step
+        model.set_trained_range(_range_in(manifest))
         self._best_value = self.store.best_value()
         self._restore_callbacks(manifest)
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
@@ -215,9 +221,20 @@ class Checkpoint(Periodic):
         if model.step == self.saved_step:
             self.store.amend(model.step, metrics, states, last_applied_step)
         else:
-            settings = model.initial_optimizer_settings
+            settings = {**model.initial_optimizer_settings, **_range_settings(model)}
             self.store.save(model.state, model.step, metrics, settings, states, last_applied_step)
             self.saved_step = model.step
+
+
+def _range_settings(model: keras.Model) -> dict[str, str | float]:
+    """Returns the range of the images that a model was trained on, as settings of a manifest."""
+    return dict(zip(_IMAGE_RANGE, model.image_range, strict=True)) if model.is_range_known else {}
+
+
+def _range_in(manifest: CheckpointManifest) -> tuple[float, float] | None:
+    """Returns the range in a manifest; None if it was written by an earlier version."""
+    low, high = (manifest.settings.get(name) for name in _IMAGE_RANGE)
+    return None if low is None or high is None else (float(low), float(high))
 
 
 class Restore(keras.callbacks.Callback):

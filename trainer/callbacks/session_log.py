@@ -67,7 +67,7 @@ class SessionLog(keras.callbacks.Callback):
         self._has_started = True
         with self._errors.suppress(self._path):
             events, _ = read_events(self._path)
-            if any(event["event"] == REAL_VS_REAL_EVENT for event in events):
+            if self.model.step > 0 and any(event["event"] == REAL_VS_REAL_EVENT for event in events):
                 self._real_vs_real = None
             self._end_last_line()
         self._append("start", self._facts, stopwatch.started_at())

@@ -45,6 +45,9 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[TrainConfig], bool]], ...] =
     ),
     (("ema_schedule",), "ema_half_life_images", lambda config: config.ema_half_life_images > 0),
     (("schedule_images",), "a schedule, such as learning_rate_decay", lambda config: config.has_schedule),
+    (("evaluate_every_steps", "num_metric_samples"), "metrics", lambda config: config.has_metrics),
+    (("inception_weights",), "metrics=inception", lambda config: config.suite == MetricSuite.INCEPTION),
+    (("num_virtual_devices",), "strategy=mirrored", lambda config: config.strategy != StrategyName.ONE_DEVICE),
 )
 """Settings that have an effect only together with others: their names, what they need, and whether a config has it. Of
 two needs of a setting, messages name the later one."""
@@ -108,7 +111,7 @@ def check(config: TrainConfig, traits: Traits) -> None:
 
 
 def describe_settings_without_effect(
-    config: TrainConfig, names: Collection[str], *others: TrainConfig | None
+    config: TrainConfig, names: Collection[str], *others: TrainConfig | None, translates: bool
 ) -> list[str]:
     """Returns a clause for each setting that the other settings make useless, with what it needs.
 
@@ -117,11 +120,14 @@ def describe_settings_without_effect(
         names: Names of the settings that the user gives. A recipe may have other settings without effect, and so does a
             config whose user has turned off a penalty or a schedule of it.
         *others: Configs whose values pass, such as that of the recipe.
+        translates: Value of `Traits.translates`.
     """
+    needs = [(settings, need) for settings, need, is_met in _NEEDS if not is_met(config)]
+    if translates:
+        needs.append((("latent_dim", "latent_distribution"), "a model with latents"))
     clauses = {
         name: no_effect(f"{name}={getattr(config, name)}", need)
-        for settings, need, is_met in _NEEDS
-        if not is_met(config)
+        for settings, need in needs
         for name in settings
         if name in names
         if not any(other is not None and getattr(config, name) == getattr(other, name) for other in others)

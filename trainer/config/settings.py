@@ -266,10 +266,10 @@ class Settings:
         500, "Number of steps between checkpoints. 0: only at the end.", minimum=0, resumable=True
     )
     sample_every_epochs: float | None = setting(
-        None, "Number of epochs between sample grids. Overrides sample_every_steps.", minimum=0.0, resumable=True
+        None, "Number of epochs between sample grids, in place of sample_every_steps.", minimum=0.0, resumable=True
     )
     checkpoint_every_epochs: float | None = setting(
-        None, "Number of epochs between checkpoints. Overrides checkpoint_every_steps.", minimum=0.0, resumable=True
+        None, "Number of epochs between checkpoints, in place of checkpoint_every_steps.", minimum=0.0, resumable=True
     )
     evaluate_every_steps: int = setting(
         0, "Number of steps between evaluations. 0: only before and after training.", minimum=0, resumable=True

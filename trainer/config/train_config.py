@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, TrackerName
+from trainer.config.choices import EmaSchedule, LearningRateDecay, MetricSuite, StrategyName, TrackerName
 from trainer.config.dataset_names import DatasetPrefix, split_prefix
 from trainer.config.fields import check, check_choice, plain
 from trainer.config.settings import Settings
@@ -15,6 +15,12 @@ from trainer.config.web_address import check_web_address
 from trainer.errors import ConfigError, count_of, quote
 from trainer.storage import without_mount
 
+_IN_STEPS_OR_EPOCHS = (
+    ("steps", "epochs"),
+    ("sample_every_steps", "sample_every_epochs"),
+    ("checkpoint_every_steps", "checkpoint_every_epochs"),
+)
+"""Pairs of settings that state the same number in steps and in epochs."""
 PAIRED_MODEL = "pix2pix"
 """Name of the model for which `metrics=auto` chooses the suite for pairs. A model of your own names the suite."""
 
@@ -90,6 +96,11 @@ class TrainConfig(Settings):
         """True if the run evaluates a metric suite."""
         return self.suite != MetricSuite.NONE
 
+    @property
+    def num_virtual_replicas(self) -> int:
+        """Number of virtual devices of a machine that share the batch."""
+        return 1 if self.strategy == StrategyName.ONE_DEVICE else self.num_virtual_devices
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the config as plain JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -116,18 +127,22 @@ class TrainConfig(Settings):
         return cls(**arguments)
 
     def override(self, **changes: Any) -> "TrainConfig":
-        """Returns a copy with other values. A new value for `steps` or `epochs` removes the other one.
+        """Returns a copy with other values.
+
+        A new value in steps removes the one in epochs. A new value of `epochs` removes that of `steps`; `resolve`
+        replaces the other numbers of steps.
 
         Raises:
-            ConfigError: If a value is out of range, or both `steps` and `epochs` are given.
+            ConfigError: If a value is out of range, or a number is given both in steps and in epochs.
         """
-        if changes.get("steps") is not None and changes.get("epochs") is not None:
-            raise ConfigError(
-                f"steps={changes['steps']} and epochs={changes['epochs']:g} both set the length of the run; give one."
-            )
-        for name, other in (("steps", "epochs"), ("epochs", "steps")):
-            if changes.get(name) is not None:
-                changes.setdefault(other, None)
+        for in_steps, in_epochs in _IN_STEPS_OR_EPOCHS:
+            steps, epochs = changes.get(in_steps), changes.get(in_epochs)
+            if steps is not None and epochs is not None:
+                raise ConfigError(f"{in_steps}={steps} and {in_epochs}={epochs:g} set the same number; give one.")
+            if steps is not None:
+                changes[in_epochs] = None
+        if changes.get("epochs") is not None:
+            changes["steps"] = None
         return dataclasses.replace(self, **changes)
 
     def without_mounts(self) -> "TrainConfig":

@@ -1,5 +1,6 @@
 """The result of `GAN.compile`: networks, optimizers, the objective, and the settings of a step."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from trainer.training.checkpoint.state_file import AUGMENTER, EMA_PREFIX, OPTIMI
 from trainer.training.divergence import DivergenceState
 from trainer.training.rng import seeded_initialization
 from trainer.training.schedules import ScheduleLike
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class CompiledState:
     divergence: DivergenceState = field(init=False)
 
     def __post_init__(self) -> None:
-        _check_accumulation(self.accumulate_steps, self.networks)
+        check_accumulation(self.accumulate_steps, self.networks)
         with self.strategy.scope():
             object.__setattr__(self, "divergence", DivergenceState())
 
@@ -89,6 +92,12 @@ class CompiledModel(keras.Model):
     _step = 0
     initial_optimizer_settings: Mapping[str, str | float] = {}
     """The `optimizer_settings` before the first step. `record_optimizer_settings` sets them."""
+    image_range: tuple[float, float]
+    """Range of the images that the networks take and make."""
+    user_range: tuple[float, float] | None
+    """Range that the user has set; None if the data sets it."""
+    is_range_known = True
+    """False if the weights were loaded from a file that does not state the range of their images."""
 
     @property
     def step(self) -> int:
@@ -168,6 +177,26 @@ class CompiledModel(keras.Model):
         """Sets `initial_optimizer_settings`, unless the model has taken steps since they were set."""
         if self.step == 0 or not self.initial_optimizer_settings:
             self.initial_optimizer_settings = self.optimizer_settings
+
+    def set_trained_range(self, stored: tuple[float, float] | None) -> None:
+        """Sets the range of the images that restored weights were trained on.
+
+        A range that the user has set stays, and a warning is logged if it is another one.
+
+        Args:
+            stored: Range (low, high). None: the file states none, because an earlier version has written it, so the
+                data of the next `fit` sets it.
+        """
+        self.is_range_known = stored is not None or self.user_range is not None
+        if stored is None or stored == self.image_range:
+            return
+        if self.user_range is None:
+            self.image_range = stored
+            return
+        _logger.warning(
+            f"The weights were trained on images in {stored[0]:g}..{stored[1]:g}, but image_range="
+            f"{self.image_range[0]:g}..{self.image_range[1]:g} is set and used."
+        )
 
 
 def ema_name(name: str) -> str:
@@ -250,7 +279,7 @@ def check_no_other_state(gan: CompiledModel, networks: Mapping[str, keras.layers
         )
 
 
-def _check_accumulation(accumulate_steps: int, networks: Mapping[str, keras.layers.Layer]) -> None:
+def check_accumulation(accumulate_steps: int, networks: Mapping[str, keras.layers.Layer]) -> None:
     """Checks that the networks compute the same on micro-batches as on the whole batch.
 
     Args:

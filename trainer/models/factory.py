@@ -1,7 +1,7 @@
 """Construction of a compiled GAN from a config."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,13 +22,15 @@ from trainer.config.choices import (
 from trainer.config.compatibility import Traits, check_architecture, check_labels, check_pairs
 from trainer.errors import ConfigError, quote
 from trainer.models import losses
+from trainer.models.compiled_state import check_accumulation
 from trainer.models.conditional import ConditionalGAN
+from trainer.models.frozen_layers import freeze_layers
 from trainer.models.gan import GAN
 from trainer.models.pix2pix import Pix2Pix
 from trainer.models.registry import MODELS
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import has_convolutions
-from trainer.models.weight_limit import without_weights
+from trainer.models.validation import check_expects, has_convolutions, names_with_role
+from trainer.models.weight_limit import check_num_weights, without_weights
 from trainer.registry import check_known, is_from_package
 from trainer.training.processors import supports_bfloat16
 from trainer.training.schedules import Ramp, ScheduleLike
@@ -121,11 +123,14 @@ def with_compute_settings(
         **facts: Further facts about the data, as for `from_config`.
 
     Raises:
-        ConfigError: If the networks cannot be built.
+        ConfigError: If the networks cannot be built, or have fewer layers than are to be frozen.
+        NetworkError: If they do not fit the loss, have too many weights, or cannot accumulate gradients.
     """
     with without_weights():
         gan = create_gan(config, image_shape, num_classes, **facts)
-        convolves = has_convolutions(gan.get_networks().values())
+        built = gan.get_networks()
+    _check_networks(config, gan, built)
+    convolves = has_convolutions(built.values())
     changes: dict[str, str] = {}
     if config.jit_compile == JitCompile.AUTO:
         changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
@@ -134,6 +139,17 @@ def with_compute_settings(
         is_fast = convolves and can_use_bfloat16 and is_own
         changes["precision"] = Precision.BFLOAT16 if is_fast else Precision.FLOAT32
     return config.override(**changes)
+
+
+def _check_networks(config: TrainConfig, gan: GAN, built: Mapping[str, keras.layers.Layer]) -> None:
+    """Checks networks without weights, as `compile` checks those with weights. It freezes their layers."""
+    copies = gan.ema_networks if config.ema_half_life_images else ()
+    check_num_weights([*built.values(), *(built[name] for name in copies)], config.max_weights)
+    group = gan.optimizer_groups["discriminator"]
+    freeze_layers(group, built, config.freeze_discriminator_layers)
+    for name in names_with_role("discriminator", group):
+        check_expects(losses.get(config.loss), built[name])
+    check_accumulation(config.accumulate_steps, built)
 
 
 def traits(config: TrainConfig) -> Traits:

@@ -34,7 +34,7 @@ from trainer.models.network_inputs import check_latent_dim
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
-from trainer.models.training_inputs import count_steps, make_loader
+from trainer.models.training_inputs import count_steps, make_loader, set_image_range
 from trainer.models.validation import check_same_shape, check_takes_images, trained_variables
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.networks import NetworkPart
@@ -452,6 +452,7 @@ class GAN(SamplingModel):
 
     def _make_device_loop(self, batch_size: int, horizontal_flips: bool, chunk: Chunk) -> DeviceLoop:
         """Returns the compiled step for data like `chunk`: that of the last `fit` if nothing has changed."""
+        set_image_range(self, chunk.image_range)  # a callback may have restored weights of another range
         plan = step_plan(self, batch_size, horizontal_flips)
         key = (batch_size, horizontal_flips, plan.salt, chunk.signature)
         if self._compiled_step is None or not self._compiled_step.fits(self, key):

@@ -34,12 +34,10 @@ class SamplingModel(RestrictedModel):
     Attributes:
         latent_dim: Number of latent variables.
         latent_distribution: Name of their distribution.
-        image_range: Range of the images that the networks take and make.
     """
 
     latent_dim: int
     latent_distribution: str
-    image_range: tuple[float, float]
 
     @property
     def latent_size(self) -> int:

@@ -190,7 +190,7 @@ class RestrictedModel(CompiledModel):
     def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
         """Saves the weights of all networks and the state of the optimizers, as `keras.Model.save_weights` does.
 
-        The file also has `step` and the record of skipped steps.
+        The file also has `step`, the record of skipped steps, and the range of the images.
 
         Raises:
             ConfigError: If the model is not compiled.
@@ -200,6 +200,8 @@ class RestrictedModel(CompiledModel):
 
     def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **settings: Any) -> None:
         """Loads what `save_weights` saved, and sets `step` to the number of steps that the loaded state has taken.
+
+        The range of the images becomes the one in the file, unless the user has set one.
 
         Raises:
             ConfigError: If the model is not compiled.
@@ -214,23 +216,27 @@ class RestrictedModel(CompiledModel):
             self.step = int(counts[_STEP])
             for name, variable in self.divergence.variables.items():
                 variable.assign(counts[_key(name)])
+        low_high = counts.get(_IMAGE_RANGE)
+        self.set_trained_range(None if low_high is None else (float(low_high[0]), float(low_high[1])))
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        """Adds `step` and the record of skipped steps to a file of `save_weights`. Keras calls this method."""
+        """Adds `step`, skipped steps, and the range to a file of `save_weights`. Keras calls this method."""
         super().save_own_variables(store)
         store[_STEP], store[_UPDATES] = self.step, _num_updates(self)
         for name, variable in self.divergence.variables.items():
             store[_key(name)] = variable
+        if self.step and self.is_range_known:
+            store[_IMAGE_RANGE] = np.array(self.image_range)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Reads what `save_own_variables` adds. Keras calls this method."""
-        names = {_STEP, _UPDATES, *(_key(name) for name in self.divergence.variables)}
+        names = {_STEP, _UPDATES, _IMAGE_RANGE, *(_key(name) for name in self.divergence.variables)}
         values = {name: np.array(store[name]) for name in store.keys()}  # noqa: SIM118 -- a class of Keras
         self._counts = {name: value for name, value in values.items() if name in names}
         super().load_own_variables({name: value for name, value in values.items() if name not in names})
 
 
-_STEP, _UPDATES = "step", "updates"
+_STEP, _UPDATES, _IMAGE_RANGE = "step", "updates", "image_range"
 
 
 def _key(name: str) -> str:

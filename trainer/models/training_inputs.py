@@ -55,7 +55,7 @@ def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int, balance_cla
     _check_rank(gan, chunk.images.shape)
     check_batch(batch_size, chunk.max_batch_size, num_replicas, "batch_size")
     _check_images(gan, chunk.images.shape[1:], chunk.image_range)
-    _set_image_range(gan, chunk.image_range)
+    set_image_range(gan, chunk.image_range)
     return InMemoryLoader(chunk, batch_size)
 
 
@@ -118,14 +118,19 @@ def _check_rank(gan: SamplingModel, shape: tuple[int, ...]) -> None:
         raise DataError(f"x has the shape {shape}, which has too many axes for images of shape {expected}; {advice}.")
 
 
-def _set_image_range(gan: SamplingModel, image_range: tuple[float, float]) -> None:
-    """Sets the range of the images, which stays the same during training."""
-    if gan.step and image_range != gan.image_range:
+def set_image_range(gan: SamplingModel, image_range: tuple[float, float]) -> None:
+    """Sets the range of the images, which stays the same during training.
+
+    Raises:
+        DataError: If the model has been trained on images in another range.
+    """
+    if gan.step and gan.is_range_known and image_range != gan.image_range:
         raise DataError(
-            f"x is in the range {image_range[0]:g}..{image_range[1]:g}, but the model has been trained on images in "
-            f"{gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range."
+            f"x is used in the range {image_range[0]:g}..{image_range[1]:g}, but the model has been trained on "
+            f"images in {gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range, or set "
+            "image_range of the model to it if x is 8-bit."
         )
-    gan.image_range = image_range
+    gan.image_range, gan.is_range_known = image_range, True
 
 
 def _host_shard(state: CompiledState, batch_size: int) -> Any:

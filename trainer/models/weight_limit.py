@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -39,12 +39,7 @@ def limited_weights(max_weights: int) -> Iterator[None]:
         shape = _shape(settings["initial_value"])
         num_weights += math.prod(shape)
         if num_weights > max_weights:
-            gib = num_weights * _BYTES_PER_WEIGHT / 2**30
-            refusal = NetworkError(
-                f"the networks have at least {num_weights:,} weights (the last one, {settings.get('name')}, has the "
-                f"shape {shape}), which need {gib:,.1f} GiB in training, but max_weights={max_weights:,}; make "
-                "networks, latents or images smaller, or raise max_weights."
-            )
+            refusal = _excess(settings.get("name"), shape, num_weights, max_weights)
             raise refusal
         return next_creator(**settings)
 
@@ -66,6 +61,34 @@ def limited_weights(max_weights: int) -> Iterator[None]:
         if refusal is not None:  # Keras adds lines about the arguments of the layer that made the variable
             raise refusal from None
         raise
+
+
+def check_num_weights(networks: Iterable[keras.layers.Layer], max_weights: int) -> None:
+    """Checks the number of weights of networks that were built, such as those of `without_weights`.
+
+    Args:
+        networks: Networks. One that is given twice counts twice.
+        max_weights: Largest number of weights.
+
+    Raises:
+        NetworkError: If they have more.
+    """
+    num_weights = 0
+    for network in networks:
+        for variable in network.variables:
+            num_weights += math.prod(variable.shape)
+            if num_weights > max_weights:
+                raise _excess(variable.name, variable.shape, num_weights, max_weights)
+
+
+def _excess(name: str | None, shape: tuple[int, ...], num_weights: int, max_weights: int) -> NetworkError:
+    """Returns the error for the variable with which the number of weights exceeds the limit."""
+    gib = num_weights * _BYTES_PER_WEIGHT / 2**30
+    return NetworkError(
+        f"the networks have at least {num_weights:,} weights (the last one, {name}, has the shape {shape}), which need "
+        f"{gib:,.1f} GiB in training, but max_weights={max_weights:,}; make networks, latents or images smaller, or "
+        "raise max_weights."
+    )
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ The functions are called in this order, because each of them needs more than tho
 | `precision`, `jit_compile` | `with_compute_settings` in `trainer.models` | networks, processors of all machines |
 
 A run that resumes takes the settings that depend on the machine or on the processors from its stored config.
-`configure` calls `resolve`. `trainer.training.run` then calls `with_run_settings`, which is `with_stored_datasets`,
-`with_machine_settings` and `with_stored_source`, and the other functions; a dry run calls `complete` instead.
+`configure` calls `resolve`. `trainer.training.run` then calls `with_stored_run`, which reads the stored config and
+calls `with_run_settings`, which is `with_stored_datasets`, `with_machine_settings` and `with_stored_source`; and the
+other functions. A dry run calls `complete` instead.
 """
 
 import logging
@@ -34,8 +35,9 @@ from trainer.errors import ConfigError
 from trainer.metrics import inception_weights
 from trainer.models import with_compute_settings
 from trainer.models.part_checks import check_parts
-from trainer.storage import parse_path, place_of, resolve_mount
+from trainer.storage import RunDirectory, parse_path, place_of, resolve_mount
 from trainer.training.processors import supports_bfloat16
+from trainer.training.stored_run import StoredRun, stored_run
 from trainer.training.transfer import with_initial_weights, with_stored_source
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def resolve(config: TrainConfig, environment: Environment) -> TrainConfig:
         config = config.override(init_from=str(SourceRun.parse(config.init_from)))
     config = with_class_numbers(config)
     num_workers = environment.cluster.num_workers if environment.cluster else 1
-    return config.resolve(num_examples(config), config.num_virtual_devices * num_workers)
+    return config.resolve(num_examples(config), config.num_virtual_replicas * num_workers)
 
 
 def _check_job_dir(config: TrainConfig) -> None:
@@ -83,6 +85,30 @@ def with_run_settings(config: TrainConfig, environment: Environment, stored: Tra
     config = with_stored_source(config, stored)
     check_source_run(config)
     return config
+
+
+def with_stored_run(
+    config: TrainConfig, environment: Environment, directory: RunDirectory
+) -> tuple[TrainConfig, StoredRun | None]:
+    """Returns a config with the settings of `with_run_settings`, and the run in a directory that it continues.
+
+    The run is None if there is none, or if it has other settings and no checkpoint.
+
+    Args:
+        config: Resolved config.
+        environment: Environment of the job.
+        directory: Open run directory.
+
+    Raises:
+        CheckpointError: If the stored config is damaged, or a setting is unknown or out of range.
+        ConfigError, DataError, StorageError: As in `with_run_settings`.
+    """
+    stored = stored_run(directory)
+    if stored is not None:
+        continued = with_run_settings(config, environment, stored.config)
+        if stored.may_continue_as(continued, directory):
+            return continued, stored
+    return with_run_settings(config, environment), None
 
 
 def complete(config: TrainConfig, environment: Environment) -> TrainConfig:
@@ -118,7 +144,9 @@ def with_machine_settings(
     """Returns a config with the settings that were left open because they depend on the machine.
 
     A resumed run keeps the number of chunks, the metric suite, the number of samples, the precision and the use of XLA
-    that it started with. `trainer.models.with_compute_settings` chooses the last two for a new run, from its networks.
+    that it started with. If its chunks do not fit into `data_memory_mib`, there are more chunks, which
+    `check_resumable` refuses unless the settings may change. `trainer.models.with_compute_settings` chooses the
+    precision and the use of XLA for a new run, from its networks.
 
     Args:
         config: Resolved config.
@@ -132,8 +160,10 @@ def with_machine_settings(
     """
     previous = stored if stored is not None and _has_same_evaluation(config, stored) else None
     if config.num_chunks is None:
-        num_chunks = None if stored is None else stored.num_chunks
-        config = config.override(num_chunks=num_chunks or default_num_chunks(config))
+        num_chunks = (stored and stored.num_chunks) or 0
+        if not num_chunks or config.data_memory_mib is not None:  # the memory may need more chunks than are stored
+            num_chunks = max(num_chunks, default_num_chunks(config))
+        config = config.override(num_chunks=num_chunks)
     if stored is not None and config.precision == Precision.AUTO:
         config = config.override(precision=stored.precision)
     if stored is not None and config.jit_compile == JitCompile.AUTO:

@@ -1,6 +1,7 @@
 """Settings of a run from a recipe and the settings that its user gives."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -8,17 +9,18 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import TrainConfig, compatibility, recipes
-from trainer.config.choices import StrategyName
+from trainer.config.choices import MetricSuite, StrategyName
 from trainer.data import describe, num_examples
 from trainer.data.class_selection import with_class_numbers
 from trainer.environment import Environment
 from trainer.logging import log_fields
+from trainer.models.factory import traits
 from trainer.storage import RunDirectory
 from trainer.storage.run_directory import CONFIG
 from trainer.training.complete_config import resolve
 from trainer.training.processors import gpu_memory_gib
 from trainer.training.run_summary import describe_choices
-from trainer.training.stored_run import stored_config
+from trainer.training.stored_run import stored_config, stored_run
 
 _logger = logging.getLogger(__name__)
 
@@ -54,14 +56,13 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
     context = create_context(settings, environment)
     derived = recipes.get(recipe, context).override(**settings)
     config = resolve(derived, environment)
-    stored = _read_stored(config)
-    if stored is not None and stored.recipe == recipe:
-        stored_settings = _stored_settings(stored, settings)
+    kept = _with_stored_settings(derived, settings, str(config.job_dir))
+    if kept is not None:
         _logger.info(
             f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
             f"{', '.join(sorted(settings))}."
         )
-        config = resolve(derived.override(**stored_settings), environment)
+        config = resolve(kept, environment)
         _check_effects(config, settings, TrainConfig(), environment)
         return config
     _check_effects(config, settings, TrainConfig(), environment)
@@ -100,6 +101,22 @@ def create_context(settings: Mapping[str, Any], environment: Environment) -> rec
     )
 
 
+def _with_stored_settings(config: TrainConfig, settings: Mapping[str, Any], job_dir: str) -> TrainConfig | None:
+    """Returns a config with the stored settings of the run that it continues; None if it begins a new run.
+
+    Args:
+        config: Config of a recipe that takes a context, before `resolve`.
+        settings: Settings that the user gives.
+        job_dir: Run directory.
+    """
+    with RunDirectory(job_dir).open(only={CONFIG}) as directory:
+        stored = stored_run(directory)
+        if stored is None or stored.config.recipe != config.recipe:
+            return None
+        config = config.override(**_stored_settings(stored.config, settings))
+        return config if stored.may_continue_as(config, directory) else None
+
+
 def _read_stored(config: TrainConfig) -> TrainConfig | None:
     with RunDirectory(str(config.job_dir)).open(only={CONFIG}) as directory:
         return stored_config(directory)
@@ -122,10 +139,15 @@ def _check_effects(
     Raises:
         ConfigError: If a setting has no effect.
     """
-    if not compatibility.describe_settings_without_effect(config, settings, base, TrainConfig()):
+    describe_clauses = functools.partial(
+        compatibility.describe_settings_without_effect, translates=traits(config).translates
+    )
+    if not describe_clauses(config, settings, base, TrainConfig()):
         return
-    accepted = base, TrainConfig(), _read_stored(config)
-    for clause in compatibility.describe_settings_without_effect(config, settings, *accepted):
+    stored = _read_stored(config)
+    if stored is not None and config.metrics == MetricSuite.AUTO:
+        config = config.override(metrics=stored.metrics)  # which a resumed run keeps
+    for clause in describe_clauses(config, settings, base, TrainConfig(), stored):
         if environment.metric_file is None:
             raise compatibility.no_effect_error(clause)
         _logger.warning(f"{clause}; vary it only in trials that have both.")
@@ -133,7 +155,8 @@ def _check_effects(
 
 def _stored_settings(stored: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a stored run that a resumed run keeps."""
-    replaced = {*settings, *(["steps"] if settings.get("epochs") is not None else [])}
+    in_epochs = [name for name, value in settings.items() if name.endswith("epochs") and value is not None]
+    replaced = {*settings, *(name.removesuffix("epochs") + "steps" for name in in_epochs)}
     return {
         spec.name: getattr(stored, spec.name)
         for spec in dataclasses.fields(stored)

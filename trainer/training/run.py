@@ -31,7 +31,7 @@ from trainer.storage.run_directory import PROGRESSION, sample_grids
 from trainer.training import transfer
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
-from trainer.training.complete_config import with_run_settings
+from trainer.training.complete_config import with_stored_run
 from trainer.training.distributed import consensus, strategy as strategies
 from trainer.training.metric_suite import create_suite
 from trainer.training.processors import supports_bfloat16
@@ -46,7 +46,7 @@ from trainer.training.run_state import (
     shared_fingerprint,
 )
 from trainer.training.run_summary import describe_change, describe_saved, describe_start, describe_transfer, facts
-from trainer.training.stored_run import StoredRun, config_document, monitor_of, stored_run
+from trainer.training.stored_run import StoredRun, config_document, monitor_of
 
 _logger = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def train(config: TrainConfig, environment: Environment, *, waits_for_lease: boo
         if environment.writes:
             stack.enter_context(directory.hold_lease(environment.replica, waits=waits_for_lease))
         stack.enter_context(directory.open())
-        stored = stored_run(directory)
-        config = with_run_settings(config, environment, None if stored is None else stored.config)
+        config, stored = with_stored_run(config, environment, directory)
         manifest = check_resumable(config, directory, stored)
         if stored is not None and manifest is not None and is_complete(config, directory, environment, manifest):
             delete_leftovers(directory, stored, manifest.step)

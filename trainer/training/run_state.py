@@ -76,8 +76,8 @@ def check_resumable(
     history = RunHistory() if stored is None else stored.known_history(config)
     checkpoints = StoredRun(config, history).checkpoints(directory)
     step = max(checkpoints.steps(), default=None)
-    if stored is not None:
-        if step is not None and config.init_from != stored.config.init_from:
+    if stored is not None and step is not None:
+        if config.init_from != stored.config.init_from:
             raise CheckpointError(
                 f"init_from={config.init_from} has no effect on the run in job_dir={directory.name}, which has a "
                 f"checkpoint of step {step} and began with init_from={stored.config.init_from}; omit it, or use "
@@ -215,6 +215,8 @@ def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDire
     schedule_images = existing["schedule_images"]
     is_changed = schedule_images not in (None, requested["schedule_images"])
     advice = f" (--schedule_images={schedule_images} keeps its schedules)" if is_changed else ""
+    if config.data_memory_mib is not None and requested["num_chunks"] != existing["num_chunks"]:
+        advice += f" (num_chunks follows from data_memory_mib={config.data_memory_mib:g} if it is not given)"
     raise CheckpointError(
         f"job_dir={directory.name} contains a run with {changed}. Use the settings of that run{advice}, "
         "another job_dir, or --allow_config_change to resume it anyway."

@@ -47,6 +47,20 @@ class StoredRun(NamedTuple):
         is_recorded = "data" in self.history.after(0)
         return RunHistory() if config.allow_config_change and not is_recorded else self.history
 
+    def may_continue_as(self, config: TrainConfig, directory: RunDirectory) -> bool:
+        """Returns whether a config is one of this run.
+
+        A run without a checkpoint is continued with the same settings only. With other settings, a new run begins in
+        its directory. With a checkpoint, `check_resumable` decides.
+
+        Args:
+            config: Config with the settings that were left open replaced by those of this run.
+            directory: Run directory, open at least for its config.
+        """
+        if config.identity == self.config.identity:
+            return True
+        return bool(self.checkpoints(directory, with_best=False).steps())
+
     def checkpoints(self, directory: RunDirectory, *, with_best: bool = True) -> CommittedCheckpoints:
         """Returns the checkpoints of the run in an open run directory, to read them.
 

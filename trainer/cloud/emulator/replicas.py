@@ -13,6 +13,7 @@ from trainer.cloud.jobs.arguments import trainer_args
 from trainer.cloud.jobs.job_spec import JobSpec
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.worker_pools import TRAINER, Container, Pool, PythonPackage
+from trainer.config.choices import StrategyName
 from trainer.storage import is_remote
 from trainer.storage.run_directory import CHECKPOINTS, LOGS, MODEL
 
@@ -205,9 +206,11 @@ def _assign_gpus(job: JobSpec, gpus: Sequence[str]) -> tuple[bool, list[dict[str
 
 
 def _virtual_device_flags(pool: Pool) -> tuple[str, ...]:
-    """Returns the flag that splits the CPU, for a trainer with several accelerators that does not set it itself."""
+    """Returns the flag that splits the CPU, for a trainer on several accelerators that does not set it itself."""
     args = trainer_args(pool.program)
     if args is None or pool.accelerator_count <= 1:
+        return ()
+    if any(arg.rpartition("=")[2] == StrategyName.ONE_DEVICE for arg in args):
         return ()
     if "num_virtual_devices" in (arg.partition("=")[0].replace("-", "_").lstrip("_") for arg in args):
         return ()

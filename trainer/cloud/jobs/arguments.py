@@ -75,7 +75,11 @@ def _check_effects(parsed: ParsedArgs) -> None:
     """Checks that the flags of a registered recipe have an effect, or the values of the recipe."""
     recipe = parsed.config.recipe
     accepted = TrainConfig(), None if recipes.takes_context(recipe) else recipes.get(recipe)
-    clauses = compatibility.describe_settings_without_effect(parsed.config, parsed.flags, *accepted)
+    with quiet_import():
+        from trainer.models.factory import traits
+    clauses = compatibility.describe_settings_without_effect(
+        parsed.config, parsed.flags, *accepted, translates=traits(parsed.config).translates
+    )
     if clauses:
         raise compatibility.no_effect_error(clauses[0])
 

@@ -163,11 +163,11 @@ def _check_run(folder: str, model_dir: str | None, config: TrainConfig, known: C
             from trainer.training.complete_config import with_stored_datasets
             from trainer.training.transfer import with_stored_source
         config = with_stored_source(with_stored_datasets(config, stored.config), stored.config)
-        _check_settings(folder, config, stored.config, known)
         checkpoints = stored._replace(history=stored.known_history(config)).checkpoints(directory, with_best=False)
         step = max(checkpoints.steps(), default=None)
         if step is None:
             return
+        _check_settings(folder, config, stored.config, known)
         if config.resume == Resume.NEVER:
             raise ConfigError(
                 f"{folder} has a run at step {step}, but the args have --resume=never; give another folder."

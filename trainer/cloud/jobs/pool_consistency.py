@@ -83,4 +83,4 @@ def _divisors(pool: TrainerPool, pools: Sequence[TrainerPool]) -> list[int]:
         "one_device": 1,
         "mirrored": pool.num_devices,
     }.get(config.strategy, sum(other.pool.replica_count * other.num_devices for other in pools))
-    return [config.num_virtual_devices * num_machines, num_replicas]
+    return [config.num_virtual_replicas * num_machines, num_replicas]

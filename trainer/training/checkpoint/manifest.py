@@ -50,7 +50,7 @@ class CheckpointManifest:
         versions: Versions of TensorFlow and Keras.
         format_version: Version of this format.
         settings: Settings that the state also contains, before training changed them: `GAN.optimizer_settings` of the
-            first step.
+            first step; and the range of the images, which manifests of earlier versions do not have.
             Manifests of version 1 have none.
         callbacks: Numbers that callbacks continue from, by callback and name; left out of the file if there are none.
     """

@@ -166,7 +166,7 @@ class CheckpointStore(CommittedCheckpoints):
         settings: Mapping[str, str | float] | None = None,
         step: int = 0,
     ) -> CheckpointManifest | None:
-        """Assigns the newest valid checkpoint to `state`, and sets `rejected`.
+        """Waits until the last checkpoint is committed, assigns the newest valid one to `state`, and sets `rejected`.
 
         A setting that has changed since the checkpoint keeps its value. Otherwise its value is restored, because a
         callback may have changed it during training.
@@ -180,9 +180,10 @@ class CheckpointStore(CommittedCheckpoints):
             The manifest; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: If there are checkpoints but none is valid, or the newest valid one belongs to another
-                model.
+            CheckpointError: If there are checkpoints but none is valid, the newest valid one belongs to another model,
+                or the last checkpoint could not be written.
         """
+        self.wait()
         manifest, self.rejected = self.find()
         if manifest is None:
             return None

@@ -26,8 +26,8 @@ def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute
     """
     check_strategy(config.strategy, cluster.num_workers if cluster else 1)
     tf.config.experimental.enable_op_determinism()
-    if config.num_virtual_devices > 1:
-        _split_cpu(config.num_virtual_devices)
+    if config.num_virtual_replicas > 1:
+        _split_cpu(config.num_virtual_replicas)
     if cluster is not None:
         return _create_multi_worker(config, cluster)  # before anything else lists devices
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
