@@ -148,6 +148,12 @@ def test_flat_images_are_read(x):
     np.testing.assert_array_equal(np.asarray(read_pair(x, None, 1)[0]), FLAT)
 
 
+def test_modules_whose_names_begin_like_a_library_are_not_the_library():
+    images = np.zeros((2, 3, 8, 8), np.uint8)
+    x = type("OwnFrame", (Frame,), {"__module__": "torch_frames"})(images)
+    assert read_pair(x, None, 3)[0] is x
+
+
 def test_a_tuple_of_images_is_no_pair():
     x = tuple(IMAGES[:2])
     assert read_pair(x, None, 3) == (x, None, None)

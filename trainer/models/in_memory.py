@@ -202,4 +202,4 @@ def _length(value: Any) -> int | None:
 
 def _is_from(value: object, module: str) -> bool:
     """Returns whether the class of an object, or a base class, is from a module, without importing that."""
-    return any(kind.__module__.startswith(module) for kind in type(value).__mro__)
+    return any(f"{kind.__module__}.".startswith(f"{module}.") for kind in type(value).__mro__)
