@@ -4,12 +4,14 @@ import collections
 import dataclasses
 from contextlib import closing
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_config, tiny_gan, tiny_model, values_of
 from refusals import check_refusal
 
+from trainer import GAN
 from trainer.data import num_examples
 from trainer.data.pipeline.balance import balanced_order, balanced_size
 from trainer.data.pipeline.batching import BatchSlice, Chunk, flip_horizontally
@@ -156,8 +158,28 @@ def test_half_of_the_images_are_flipped_for_any_number_of_replicas(model, two_re
     assert 0.35 < count / (8 * 16 * len(whole)) < 0.65
 
 
-def test_flip_horizontally_flips_the_selected_images():
-    images = tf.constant(IMAGES[:2], tf.float32)
-    shown = flip_horizontally(images, tf.constant([0, 1])).numpy()
-    np.testing.assert_array_equal(shown[0], IMAGES[0])
-    np.testing.assert_array_equal(shown[1], IMAGES[1][:, ::-1])
+@pytest.mark.parametrize("images", [IMAGES[:2], IMAGES[:2, ..., 0]], ids=["channels", "no channels"])
+def test_flip_horizontally_flips_the_selected_images(images):
+    shown = flip_horizontally(tf.constant(images, tf.float32), tf.constant([0, 1])).numpy()
+    np.testing.assert_array_equal(shown[0], images[0])
+    np.testing.assert_array_equal(shown[1], images[1][:, ::-1])
+
+
+@pytest.mark.parametrize(("shape", "takes_flips"), [((64,), False), ((8, 8), True), ((2, 4, 8, 1), False)])
+def test_only_images_with_height_and_width_are_flipped(shape, takes_flips):
+    factories = {
+        "generator": lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(64), keras.layers.Reshape(shape)]),
+        "discriminator": lambda: keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(1)]),
+    }
+    gan = GAN(2, networks=factories)
+    gan.compile(optimizer="adam", jit_compile=False)
+    images = np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
+
+    def fit():
+        gan.fit(images, batch_size=4, steps=1, verbose=0, horizontal_flips=True)
+
+    if takes_flips:
+        fit()
+        assert gan.step == 1
+    else:
+        check_refusal(fit, DataError, str(shape[0]), "horizontal_flips")

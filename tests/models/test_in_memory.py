@@ -153,7 +153,7 @@ FILES = [tf.io.encode_png(image).numpy() for image in IMAGES]
 )
 def test_examples_are_read_in_their_order(x, y, labels):
     for rank in (3, None):
-        images, read_labels = read_pair(x, y, rank)
+        images, read_labels, _ = read_pair(x, y, rank)
         images = np.asarray(images)
         np.testing.assert_array_equal(images, IMAGES[: len(images)])
         assert len(images) == (10 if labels is None else len(labels))
@@ -165,9 +165,34 @@ def test_flat_images_are_read(x):
     np.testing.assert_array_equal(np.asarray(read_pair(x, None, 1)[0]), FLAT)
 
 
+def test_modules_whose_names_begin_like_a_library_are_not_the_library():
+    images = np.zeros((2, 3, 8, 8), np.uint8)
+    x = type("OwnFrame", (Frame,), {"__module__": "torch_frames"})(images)
+    assert read_pair(x, None, 3)[0] is x
+
+
 def test_a_tuple_of_images_is_no_pair():
     x = tuple(IMAGES[:2])
-    assert read_pair(x, None, 3) == (x, None)
+    assert read_pair(x, None, 3) == (x, None, None)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (IMAGES, None, None),
+        (dataset(IMAGES), None, None),
+        (Rows(image=PICTURES, label=LABELS), None, None),
+        (dataset(IMAGES, LABELS).batch(4), None, 4),
+        (dataset(IMAGES, LABELS).batch(5, drop_remainder=True), None, 5),
+        (Batches(IMAGES, LABELS), None, 3),
+        (Lengthy(), None, 5),
+        (dataset(IMAGES).batch(4), dataset(IMAGES).batch(3), 4),
+        (IMAGES, dataset(IMAGES).batch(3), 3),
+        ((dataset(IMAGES).batch(4), dataset(LABELS).batch(4)), None, 4),
+    ],
+)
+def test_batches_of_an_object_have_a_size(x, y, expected):
+    assert read_pair(x, y, 3)[2] == expected
 
 
 def ragged():
@@ -271,6 +296,22 @@ def test_fit_trains_on_what_keras_reads_from_a_folder(tmp_path, gan):
     assert gan.step == 2 and gan.image_range == (0.0, 255.0)
 
 
+@pytest.mark.parametrize(
+    ("x", "settings", "steps_per_epoch"),
+    [
+        pytest.param(dataset(IMAGES, LABELS).batch(5), {}, 2, id="Dataset"),
+        pytest.param(Batches(IMAGES, LABELS), {}, 3, id="PyDataset"),
+        pytest.param(Batches(IMAGES, LABELS), {"batch_size": 5}, 2, id="stated size"),
+        pytest.param(dataset(np.tile(IMAGES, (7, 1, 1, 1)), np.tile(LABELS, 7)), {}, 2, id="no batches"),
+    ],
+)
+def test_batches_of_fit_are_those_of_the_data_unless_their_size_is_stated(gan, x, settings, steps_per_epoch):
+    params = {}
+    callback = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: params.update(callback.params))
+    gan.fit(x, steps=0, verbose=0, callbacks=callback, **settings)
+    assert params["steps"] == steps_per_epoch
+
+
 def test_fit_takes_the_number_of_steps_that_its_arguments_say(gan):
     before = gan.step
     for settings in ({"epochs": 0}, {"steps": 0}):
@@ -301,10 +342,7 @@ def test_numbers_of_epochs_and_steps_that_are_none_are_refused(epochs, steps, na
     ("use", "mentions"),
     [
         *((lambda gan, n=n: gan.sample(n), ("num_images", repr(n))) for n in (0, -1, 2.5, "4", None)),
-        *(
-            (lambda gan, n=n: gan.fit(IMAGES, LABELS, batch_size=n), ("batch_size", repr(n)))
-            for n in (0, 2.5, "32", None)
-        ),
+        *((lambda gan, n=n: gan.fit(IMAGES, LABELS, batch_size=n), ("batch_size", repr(n))) for n in (0, 2.5, "32")),
         (lambda gan: gan.sample_grid(2, 0), ("0",)),
     ],
 )

@@ -40,7 +40,7 @@ def loader(*tensors, **settings):
 @pytest.mark.parametrize("batch_size", [4, None])
 def test_images_and_labels_of_loaders_are_read(images, labels, batch_size):
     for x in (loader(images, labels, batch_size=batch_size), torch.utils.data.TensorDataset(images, labels)):
-        read, read_labels = read_pair(x, None, 3)
+        read, read_labels, _ = read_pair(x, None, 3)
         np.testing.assert_array_equal(np.asarray(read), IMAGES)
         np.testing.assert_array_equal(read_labels, LABELS)
 
@@ -48,9 +48,14 @@ def test_images_and_labels_of_loaders_are_read(images, labels, batch_size):
 def test_images_without_labels_and_parts_of_datasets_are_read(images):
     part = torch.utils.data.Subset(torch.utils.data.TensorDataset(images), range(6))
     for x, num_images in ((loader(images, batch_size=4), 10), (part, 6), (images, 10)):
-        read, read_labels = read_pair(x, None, 3)
+        read, read_labels, _ = read_pair(x, None, 3)
         np.testing.assert_array_equal(np.asarray(read), IMAGES[:num_images])
         assert read_labels is None
+
+
+def test_batches_of_a_loader_have_a_size(images):
+    assert read_pair(loader(images, batch_size=4), None, 3)[2] == 4
+    assert read_pair(loader(images, batch_size=None), None, 3)[2] is None
 
 
 def test_streams_and_data_larger_than_memory_are_refused(images, monkeypatch):

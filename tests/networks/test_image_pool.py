@@ -78,6 +78,22 @@ def test_a_copied_state_continues_like_the_original():
     np.testing.assert_array_equal(second.images.numpy(), whole.images.numpy())
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_free_slots_between_others_are_filled_first(batch):
+    images, draws = stream(24 // batch, batch)
+    pool = ImagePool(9, SHAPE)
+    earlier = np.full((9, *SHAPE), 7.0, np.float32)
+    is_free = np.array([0, 0, 1, 0, 1, 1, 0, 0, 1], bool)
+    earlier[is_free] = 0
+    for variable, value in zip(pool.weights, (earlier, 1 - is_free), strict=True):
+        variable.assign(value)
+    shown = run(pool, images, draws).reshape(-1, *SHAPE)
+    new = images.reshape(-1, *SHAPE)
+    np.testing.assert_array_equal(shown[:4], new[:4])
+    assert pool.filled.numpy().all() and pool.images.numpy().any(axis=(1, 2, 3)).all()
+    assert (shown[4:] != new[4:]).any()
+
+
 def test_the_state_is_the_sum_of_the_pools_of_two_replicas(two_replicas):
     sizes, batch = (2, 3), 4
     streams = [stream(8, batch, seed) for seed in range(2)]

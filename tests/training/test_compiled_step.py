@@ -160,6 +160,14 @@ def test_every_change_of_a_part_is_noticed(name):
             delattr(OwnPart, attribute)
 
 
+@pytest.mark.parametrize("module", ["tensorflow_gan", "keras_gan", "numpy_gan"])
+@pytest.mark.parametrize("name", ["value changed", "class attribute"])
+def test_changes_in_modules_named_like_a_library_are_noticed(module, name, monkeypatch):
+    monkeypatch.setattr(OwnPart, "__module__", module)
+    monkeypatch.setattr(Part, "__module__", module)
+    test_every_change_of_a_part_is_noticed(name)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -17,6 +17,7 @@ from refusals import check_refusal
 
 from trainer import signals
 from trainer.callbacks import Checkpoint
+from trainer.data.pipeline.batching import Chunk
 from trainer.errors import ConfigError
 from trainer.models.step_plan import step_plan
 from trainer.training.device_loop import DeviceLoop
@@ -58,6 +59,20 @@ def test_a_request_to_stop_ends_an_execution_after_its_step(digits, architecture
     assert 1 <= reached < 10**9
     assert int(gan.optimizers["generator"].iterations.numpy()) == reached
     assert set(logs) >= {"loss/generator", "loss/discriminator"}
+
+
+def test_every_replica_has_the_data_on_its_device(digits, two_replicas, monkeypatch):
+    devices, tensors_of = [], Chunk.tensors
+
+    def tensors(chunk):
+        content = tensors_of(chunk)
+        devices.append({tensor.device for tensor in content.values()})
+        return content
+
+    monkeypatch.setattr(Chunk, "tensors", tensors)
+    gan = tiny_gan(strategy=two_replicas)
+    gan.fit(digits.images[:32], batch_size=16, steps=1, verbose=0)
+    assert devices == [{device} for device in two_replicas.extended.worker_devices]
 
 
 def test_a_gan_keeps_one_device_loop_without_data(digits, monkeypatch):

@@ -13,9 +13,9 @@ import numpy as np
 from trainer.training.device_loop import DeviceLoop
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, frozenset)
-_OPAQUE_MODULES = ("tensorflow", "numpy", "keras.src.backend", "keras.src.utils.tracking", "builtins")
+_OPAQUE_MODULES = ("tensorflow.", "numpy.", "keras.src.backend.", "keras.src.utils.tracking.", "builtins.")
 """Modules whose objects are compared by identity."""
-_LIBRARIES = ("tensorflow", "keras", "builtins")
+_LIBRARIES = ("tensorflow.", "keras.", "builtins.")
 """Modules whose classes nobody changes."""
 _LAZY = (property, functools.cached_property)
 
@@ -85,7 +85,7 @@ def settings_of(gan: object) -> dict[str, Any]:
 def _is_opaque(value: Any) -> bool:
     if isinstance(value, (Mapping, list, set)):
         return False
-    return not getattr(value, "__dict__", None) or type(value).__module__.startswith(_OPAQUE_MODULES)
+    return not getattr(value, "__dict__", None) or f"{type(value).__module__}.".startswith(_OPAQUE_MODULES)
 
 
 def _replaced_methods(value: Any) -> list[str]:
@@ -111,7 +111,7 @@ def _class_attributes(kind: type) -> dict[str, Any]:
     """Returns the attributes of a class and its bases, which an instance may override, except those of libraries."""
     attributes: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        if not base.__module__.startswith(_LIBRARIES):
+        if not f"{base.__module__}.".startswith(_LIBRARIES):
             attributes |= {name: item for name, item in vars(base).items() if not isinstance(item, _LAZY)}
     return attributes
 

@@ -334,7 +334,7 @@ class GAN(SamplingModel):
         x: Any,
         y: Any = None,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: float = 1,
         steps: int | None = None,
         callbacks: Any = None,
@@ -353,7 +353,7 @@ class GAN(SamplingModel):
                 libraries that are read into memory first, with or without labels.
             y: Labels: integers [N] or one-hot [N, K]; needed by conditional models. None if `x` has them. Models
                 without labels take them only with `balance_classes`.
-            batch_size: Global batch size.
+            batch_size: Global batch size; None for that of the batches of `x`, or 32 if `x` has none.
             epochs: Total number of passes over `x`, those of an earlier `fit` included; 0 takes no step.
             steps: Total number of generator updates; replaces `epochs`.
             callbacks: A Keras callback or a list of them, which run in the order of their `priority`. The methods
@@ -380,13 +380,15 @@ class GAN(SamplingModel):
                 to return to.
         """
         check_arguments("fit", keras_arguments, inspect.signature(GAN.fit).parameters)
-        check_number("batch_size", batch_size, whole=True, minimum=1)
+        if batch_size is not None:
+            check_number("batch_size", batch_size, whole=True, minimum=1)
         check_number("steps_per_execution", steps_per_execution, whole=True, minimum=1)
         check_choice("balance_classes", balance_classes, (True, False))
         check_choice("horizontal_flips", horizontal_flips, (True, False))
         check_choice("handle_sigterm", handle_sigterm, (True, False))
         check_choice("verbose", verbose, ("auto", 0, 1, 2))
         loader = make_loader(self, x, y, batch_size, balance_classes)
+        batch_size = loader.global_batch_size
         num_steps = count_steps(epochs, steps, loader.steps_per_epoch)
         callback_list = keras.callbacks.CallbackList(
             self._with_default_callbacks(as_callbacks(callbacks), verbose),

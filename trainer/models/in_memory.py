@@ -50,8 +50,10 @@ class _Examples:
     is_channels_first: bool = False
 
 
-def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
+def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any, int | None]:
     """Returns the two arguments of `GAN.fit` as arrays, if they are datasets or data loaders, or if `x` is a pair.
+
+    The third value is the size of their batches: that of the first batch of `x`, or else of `y`; None without batches.
 
     Args:
         x: Images, or images with labels.
@@ -66,11 +68,11 @@ def read_pair(x: Any, y: Any, image_rank: int | None) -> tuple[Any, Any]:
     if isinstance(x, Mapping) or _is_pair(x, y, image_rank):
         x, labels = _split(x, "x")
         y = _only(labels, y)
-    images, labels = _read(x, "x", image_rank)
-    targets, other = _read(y, "y", image_rank)
+    images, labels, batch_size = _read(x, "x", image_rank)
+    targets, other, target_batch_size = _read(y, "y", image_rank)
     if other is not None:
         raise DataError(f"y is a {type(y).__name__} of pairs; pass labels, or images of the second domain, alone.")
-    return images, _only(labels, targets)
+    return images, _only(labels, targets), batch_size or target_batch_size
 
 
 def _only(labels: Any, y: Any) -> Any:
@@ -87,14 +89,14 @@ def _is_pair(x: Any, y: Any, image_rank: int | None) -> bool:
     return first is None or first != second or first != image_rank
 
 
-def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
-    """Returns images and labels of a dataset or data loader; other objects unchanged, and None."""
+def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any, int | None]:
+    """Returns images, labels, and the batch size of a dataset or data loader; other objects unchanged, and None."""
     limit = machine_memory_mib() * 2**20 / 4
     examples = _examples_of(value, name, image_rank)
     if examples is None:
         if _is_from(value, "h5py") and value.nbytes > limit:
             raise _too_large(value, name, limit)
-        return _channels_last(as_array(value, name)) if _is_from(value, "torch") else value, None
+        return _channels_last(as_array(value, name)) if _is_from(value, "torch") else value, None, None
     columns: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     total, is_batched = 0, examples.is_batched
     for number, item in enumerate(examples.items):
@@ -115,7 +117,8 @@ def _read(value: Any, name: str, image_rank: int | None) -> tuple[Any, Any]:
             f"{name} has {count_of(len(labels), 'label')} for {count_of(len(images), 'image')}; pass one label per "
             "image."
         )
-    return _channels_last(images) if examples.is_channels_first else images, labels
+    batch_size = len(columns[0][0]) if is_batched else None
+    return _channels_last(images) if examples.is_channels_first else images, labels, batch_size
 
 
 def _too_large(value: object, name: str, limit: float) -> DataError:
@@ -242,4 +245,4 @@ def _length(value: Any) -> int | None:
 
 def _is_from(value: object, module: str) -> bool:
     """Returns whether the class of an object, or a base class, is from a module, without importing that."""
-    return any(kind.__module__.startswith(module) for kind in type(value).__mro__)
+    return any(f"{kind.__module__}.".startswith(f"{module}.") for kind in type(value).__mro__)

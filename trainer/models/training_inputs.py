@@ -17,19 +17,20 @@ from trainer.models.inference import SamplingModel
 from trainer.models.validation import Shape, check_reaches, names_with_role
 from trainer.training.distributed.host_shard import HostShard
 
+_DEFAULT_BATCH_SIZE = 32
 _MAX_EPOCHS = 1e9
 _MAX_LABEL_RANK = 2
 """Dimensions of one-hot labels. Images have more."""
 
 
-def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int, balance_classes: bool) -> Loader:
+def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int | None, balance_classes: bool) -> Loader:
     """Returns the loader of the training data of a compiled `GAN`.
 
     Args:
         gan: The compiled GAN.
         x: First argument of `GAN.fit`.
         y: Second argument of `GAN.fit`.
-        batch_size: Global batch size.
+        batch_size: Global batch size; None for that of the batches of `x`, or 32 without batches.
         balance_classes: Whether to show every class equally often.
 
     Raises:
@@ -38,22 +39,22 @@ def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int, balance_cla
         NetworkError: If the networks do not fit the data.
     """
     _check_targets(gan, x, y, balance_classes)
-    num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
-    check_micro_batches(batch_size, gan.compiled_state.accumulate_steps, num_replicas, "batch_size")
     if isinstance(x, StreamedDataset):
-        check_batch(batch_size, x.num_examples, num_replicas, "batch_size")
+        batch_size = batch_size or _DEFAULT_BATCH_SIZE
+        _check_batch_size(gan, batch_size, x.num_examples)
         _check_images(gan, x.image_shape, gan.image_range)
         host_shard = _host_shard(gan.compiled_state, batch_size)
         return StreamingLoader(x, gan.make_chunk, batch_size, balance_classes, host_shard)
     has_targets = y is not None
-    x, y = read_pair(x, y, _image_rank(gan))
+    x, y, own_batch_size = read_pair(x, y, _image_rank(gan))
     if has_targets and not balance_classes:
         _check_no_labels(gan, y)
     chunk = gan.make_chunk(x, y)
     if balance_classes:
         chunk = _balance(gan, chunk, y)
     _check_rank(gan, chunk.images.shape)
-    check_batch(batch_size, chunk.max_batch_size, num_replicas, "batch_size")
+    batch_size = batch_size or own_batch_size or _DEFAULT_BATCH_SIZE
+    _check_batch_size(gan, batch_size, chunk.max_batch_size)
     _check_images(gan, chunk.images.shape[1:], chunk.image_range)
     set_image_range(gan, chunk.image_range)
     return InMemoryLoader(chunk, batch_size)
@@ -70,6 +71,13 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
         return int(steps)
     check_number("epochs", epochs, maximum=_MAX_EPOCHS)
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
+
+
+def _check_batch_size(gan: SamplingModel, batch_size: int, num_examples: int) -> None:
+    """Rejects a batch that the replicas cannot divide, or that is larger than the data."""
+    num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
+    check_micro_batches(batch_size, gan.compiled_state.accumulate_steps, num_replicas, "batch_size")
+    check_batch(batch_size, num_examples, num_replicas, "batch_size")
 
 
 def _check_targets(gan: SamplingModel, x: Any, y: Any, balance_classes: bool) -> None:

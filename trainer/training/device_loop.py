@@ -71,9 +71,19 @@ class DeviceLoop:
         self._run_steps = tf.function(self._loop, autograph=False)
 
     def load(self, chunk: Chunk) -> None:
-        """Takes the next steps from a chunk. All chunks have arrays of the same shapes."""
+        """Takes the next steps from a chunk, which each replica has on its device. All chunks have equal shapes."""
         self._tensors: Tensors = {}  # frees the memory of the previous chunk first
-        self._tensors = self._strategy.experimental_distribute_values_from_function(lambda _: chunk.tensors())
+        if self._strategy.num_replicas_in_sync == 1:
+            with self._strategy.scope():
+                self._tensors = chunk.tensors()
+            return
+        devices = self._strategy.extended.worker_devices
+
+        def tensors_of_replica(context: tf.distribute.experimental.ValueContext) -> Tensors:
+            with tf.device(devices[context.replica_id_in_sync_group % len(devices)]):
+                return chunk.tensors()
+
+        self._tensors = self._strategy.experimental_distribute_values_from_function(tensors_of_replica)
 
     def restart(self, chunk: Chunk) -> None:
         """Prepares another use of the compiled step, from a chunk whose arrays have the same shapes and types."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from trainer.errors import DataError, quote
+
 Tensors = Mapping[str, tf.Tensor]
 """Content of a chunk on a device, by name."""
 
@@ -188,10 +190,17 @@ def flip_horizontally(images: tf.Tensor, is_flipped: tf.Tensor) -> tf.Tensor:
     """Mirrors some images left to right.
 
     Args:
-        images: Images [B, H, W, C].
+        images: Images [B, H, W, C] or [B, H, W].
         is_flipped: int32 [B]; an image is mirrored if its element is not 0.
+
+    Raises:
+        DataError: If the images have no height and width, or more axes.
     """
-    return tf.where(tf.reshape(is_flipped, [-1, 1, 1, 1]) != 0, images[:, :, ::-1], images)
+    rank = images.shape.rank
+    if rank not in (3, 4):
+        shape = quote(("N", *images.shape[1:]))
+        raise DataError(f"images of shape {shape} cannot be mirrored; pass [N, H, W, C], or horizontal_flips=False.")
+    return tf.where(tf.reshape(is_flipped, [-1] + [1] * (rank - 1)) != 0, images[:, :, ::-1], images)
 
 
 def _empty_like(array: np.ndarray) -> np.ndarray:

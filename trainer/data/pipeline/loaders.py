@@ -29,10 +29,12 @@ class Loader(abc.ABC):
     """Source of chunks in the order of the steps. Close it after use.
 
     Attributes:
+        global_batch_size: Global batch size.
         steps_per_epoch: Number of steps of a pass over the data.
         every_steps: Number of steps between two chunks; 0 if there is only one chunk.
     """
 
+    global_batch_size: int
     steps_per_epoch: int
     every_steps = 0
 
@@ -59,7 +61,7 @@ class InMemoryLoader(Loader):
     """Loader of a dataset that is in memory from the first step to the last."""
 
     def __init__(self, chunk: Chunk, global_batch_size: int):
-        self._chunk = chunk
+        self._chunk, self.global_batch_size = chunk, global_batch_size
         self.steps_per_epoch = chunk.num_examples // global_batch_size
 
     def chunk(self, step: int, num_steps: int | None = None) -> Chunk:
@@ -229,6 +231,7 @@ class StreamingLoader(Loader):
         self._cancelled = threading.Event()
         self._stream = dataclasses.replace(stream, files=stream.files.with_cancellation(self._cancelled))
         self._make_chunk, self._balance_classes = make_chunk, balance_classes
+        self.global_batch_size = global_batch_size
         num_chunks = stream.schedule.num_chunks
         num_positions = balanced_size(stream.class_counts) if balance_classes else stream.num_examples
         self.every_steps = max(1, num_positions // global_batch_size // num_chunks)

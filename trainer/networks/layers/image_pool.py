@@ -12,9 +12,9 @@ from trainer.errors import ConfigError, count_of
 class ImagePool(layers.Layer):
     """Stores recent fake images and returns a mixture of stored and new ones.
 
-    Images are processed one by one, in order. While a slot is free, the image is stored and returned. After that, with
-    probability 1/2, the image of a random slot is returned and replaced by the new one; otherwise the new image is
-    returned.
+    Images are processed one by one, in order. While a slot is free, the image is stored in the first such slot and
+    returned. After that, with probability 1/2, the image of a random slot is returned and replaced by the new one;
+    otherwise the new image is returned.
 
     The state consists of two non-trainable weights: `images`, float32 [P, H, W, C], and `filled`, float32 [P] of 0 and
     1. With R replicas, replica r owns slots r*P//R to (r+1)*P//R and assigns zeros to all other slots. Both weights
@@ -114,20 +114,21 @@ def _query(draws: tf.Tensor, filled: tf.Tensor, first: tf.Tensor, end: tf.Tensor
     size, num_images = filled.shape[0], tf.shape(draws)[0]
     slots, positions = tf.range(size), tf.range(num_images)
     capacity = end - first
-    count = tf.cast(tf.reduce_sum(filled[first:end]), tf.int32)
-    picked = tf.cast(draws[:, 1] * tf.cast(capacity, tf.float32), tf.int32)
+    picked = first + tf.minimum(tf.cast(draws[:, 1] * tf.cast(capacity, tf.float32), tf.int32), capacity - 1)
+    # After a resume on another number of replicas, free slots may lie between others.
+    # The sum is float32, because TensorFlow has no integer cumsum for GPUs.
+    is_free = (slots >= first) & (slots < end) & (filled == 0.0)
+    counts = tf.cast(tf.cumsum(tf.cast(is_free, tf.float32)), tf.int32)
 
-    def query_one(
-        index: tf.Tensor, count: tf.Tensor, outputs: tf.Tensor, contents: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        is_free = count < capacity
-        swaps = tf.logical_and(tf.logical_not(is_free), draws[index, 0] < 0.5)
-        slot = first + tf.where(is_free, count, tf.minimum(picked[index], capacity - 1))
-        outputs = tf.where(tf.logical_and(positions == index, swaps), contents[slot], outputs)
-        contents = tf.where(tf.logical_and(slots == slot, tf.logical_or(is_free, swaps)), size + index, contents)
-        return index + 1, count + tf.cast(is_free, tf.int32), outputs, contents
+    def query_one(index: tf.Tensor, outputs: tf.Tensor, contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        fills = index < counts[-1]
+        swaps = tf.logical_not(fills) & (draws[index, 0] < 0.5)
+        slot = picked[index]
+        outputs = tf.where((positions == index) & swaps, contents[slot], outputs)
+        is_replaced = tf.where(fills, is_free & (counts == index + 1), (slots == slot) & swaps)
+        return index + 1, outputs, tf.where(is_replaced, size + index, contents)
 
-    _, _, outputs, contents = tf.while_loop(
-        lambda index, *_: index < num_images, query_one, (tf.constant(0), count, size + positions, slots)
+    _, outputs, contents = tf.while_loop(
+        lambda index, *_: index < num_images, query_one, (tf.constant(0), size + positions, slots)
     )
     return outputs, contents
