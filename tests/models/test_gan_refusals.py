@@ -506,3 +506,14 @@ def test_augmentations_that_cannot_be_are_refused(act, mentions):
 def test_a_loss_that_is_not_finite_stops_training(digits):
     gan = tiny_gan(discriminator_learning_rate=1e30, generator_learning_rate=1e30)
     check_refusal(lambda: fit(gan, digits.images, batch_size=16, steps=40), DivergenceError, "steps")
+
+
+class OwnGenerator(GAN):
+    def get_generator(self):
+        return tiny_networks()["generator"]()
+
+
+@pytest.mark.parametrize(("kind", "name"), [(GAN, "encoder"), (OwnGenerator, "generator")])
+def test_functions_of_networks_that_no_method_uses_are_refused(kind, name):
+    gan = kind(3, networks=tiny_networks() | {name: tiny_networks()["generator"]})
+    check_refusal(lambda: gan.compile(optimizer="adam"), NetworkError, name, kind.__name__)

@@ -19,8 +19,10 @@ from keras.optimizers import schedules
 from refusals import check_refusal
 
 from trainer import GAN
+from trainer.callbacks.base import Priority
 from trainer.errors import ConfigError, NetworkError
 from trainer.models import losses
+from trainer.models.keras_methods import as_callbacks
 from trainer.training.optimizers import clone
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "keras.md"
@@ -118,12 +120,15 @@ def _(scene):
             if self.model.step == 3:
                 raise InterruptedError
 
+    evaluated = []
+    record = callbacks.LambdaCallback(on_train_begin=lambda logs: evaluated.append(resumed.step))
+    record.priority = Priority.EVALUATION
     failed, resumed, whole = (compiled(ema_half_life_images=64.0) for _ in range(3))
     with pytest.raises(InterruptedError):
         fit(failed, Fail())
-    fit(resumed)
+    fit(resumed, record)
     scene.fit(whole, steps=6)
-    assert resumed.step == 6 and same(resumed, whole)
+    assert evaluated == [2] and resumed.step == 6 and same(resumed, whole)
 
 
 @works("callbacks.Callback")
@@ -159,9 +164,15 @@ def _(scene):
 @works("callbacks.EarlyStopping")
 def _(scene):
     gan, first = scene.gan, scene.gan.step
-    stop = callbacks.EarlyStopping("loss/generator", mode="min", min_delta=100.0, restore_best_weights=True)
-    scene.fit(steps=20, callbacks=stop)
+    scene.fit(steps=20, callbacks=callbacks.EarlyStopping("loss/generator", mode="min", min_delta=100.0))
     assert gan.step == first + 4
+
+
+REFUSED["EarlyStopping with restore_best_weights"] = lambda scene: refused(
+    lambda: scene.fit(callbacks=callbacks.EarlyStopping("loss/generator", restore_best_weights=True)),
+    ConfigError,
+    *("EarlyStopping", "restore_best_weights", "trainer.callbacks.Checkpoint"),
+)
 
 
 @works("callbacks.History")
@@ -199,6 +210,13 @@ def _(scene):
 REFUSED["ModelCheckpoint of the whole model"] = lambda scene: refused(
     lambda: scene.fit(callbacks=callbacks.ModelCheckpoint(scene.path / "a.keras")), ConfigError, "save_weights_only"
 )
+
+
+def test_callbacks_of_a_callback_list_are_checked(tmp_path):
+    whole_model = callbacks.CallbackList([callbacks.ModelCheckpoint(tmp_path / "a.keras")])
+    check_refusal(lambda: as_callbacks(whole_model), ConfigError, "save_weights_only")
+
+
 REFUSED["callbacks.OrbaxCheckpoint"] = lambda scene: refused(
     lambda: scene.fit(callbacks=callbacks.OrbaxCheckpoint.__new__(callbacks.OrbaxCheckpoint)),
     ConfigError,

@@ -46,6 +46,23 @@ def pairs_of_equal_halves(num_images=6, size=16, channels=1):
     return tf.constant(np.concatenate([half, half], axis=-1))
 
 
+def test_predictions_of_8_bit_images_are_their_translations_without_dropout(gan):
+    floats = INPUTS / np.float32(127.5) - 1
+    expected = gan.predict(floats, verbose=0)
+    np.testing.assert_allclose(gan.predict(INPUTS, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(gan.predict_on_batch(INPUTS), gan.predict_on_batch(floats), atol=1e-5)
+    check_refusal(lambda: gan.predict(floats * 9, verbose=0), DataError, "images", "-1..1")
+    with pytest.raises(DataError, match="uint8"):
+        gan(INPUTS)
+
+
+def test_grid_images_do_not_keep_the_data_in_memory():
+    gan, floats = Pix2Pix(), INPUTS.astype(np.float32) / 255
+    for x in (INPUTS, floats):
+        gan.set_grid_images(x, IMAGES)
+        assert all(images.base is None for images in gan.grid_images)
+
+
 def test_jitter_cuts_the_same_part_out_of_both_halves():
     pairs = pairs_of_equal_halves(200)
     jittered = enlarge_and_crop(pairs, 4, StepRng(0, 1, 200)).numpy()

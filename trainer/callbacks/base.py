@@ -10,7 +10,10 @@ from trainer.config.fields import check_number
 
 
 class Priority(enum.IntEnum):
-    """Values of a callback's attribute `priority`. Callbacks without it, such as Keras's own, have `DEFAULT`."""
+    """Values of a callback's attribute `priority`. Callbacks without it, such as Keras's own, have `DEFAULT`.
+
+    Keras's `BackupAndRestore` has `FIRST`.
+    """
 
     FIRST = 0
     """Restoring a checkpoint, and the watchdog."""
@@ -33,7 +36,12 @@ class Priority(enum.IntEnum):
 
 def by_priority(callbacks: Sequence[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
     """Returns callbacks in the order in which they run."""
-    return sorted(callbacks, key=lambda callback: getattr(callback, "priority", Priority.DEFAULT))
+    return sorted(callbacks, key=_priority_of)
+
+
+def _priority_of(callback: keras.callbacks.Callback) -> int:
+    restores = isinstance(callback, keras.callbacks.BackupAndRestore)
+    return int(getattr(callback, "priority", Priority.FIRST if restores else Priority.DEFAULT))
 
 
 class Periodic(keras.callbacks.Callback):

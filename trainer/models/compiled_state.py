@@ -88,6 +88,9 @@ class CompiledModel(keras.Model):
     ema_networks: tuple[str, ...] = ("generator",)
     """Names of the generators that have an EMA, if EMA is enabled."""
 
+    unused_factories: set[str]
+    """Names in the argument `networks` whose functions no method `get_*` has called yet."""
+
     _compiled_state: CompiledState | None = None
     _step = 0
     initial_optimizer_settings: Mapping[str, str | float] = {}
@@ -226,7 +229,8 @@ def build_networks(
         ConfigError: If `precision`, `max_weights`, `freeze_discriminator_layers`, `seed`, `strategy`,
             `ema_half_life_images` or a global setting of Keras is not supported.
         NetworkError: If a network is not built, has no optimizer, does not fit the loss, or shares a variable with
-            another one; if all of them have more weights than `max_weights`; or if the GAN has other state.
+            another one; if all of them have more weights than `max_weights`; or if the GAN has other state, or a
+            function that builds no network.
     """
     check_number("max_weights", max_weights, whole=True, minimum=1)
     check_seed(seed)
@@ -251,6 +255,9 @@ def build_networks(
     for name in names_with_role("discriminator", gan.optimizer_groups["discriminator"]):
         check_expects(objective.loss, networks[name])
     check_no_other_state(gan, networks)
+    if gan.unused_factories:
+        names = quote(sorted(gan.unused_factories))
+        raise NetworkError(f"networks has {names}, which no method of {type(gan).__name__} uses; remove them.")
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 

@@ -67,7 +67,7 @@ class GAN(SamplingModel):
     Args:
         latent_dim: Number of latent variables, Z.
         input_dim: Another name of `latent_dim`; pass one of the two.
-        networks: Functions that build the networks, by name. They replace the methods `get_*`.
+        networks: Functions that build networks, by name: those that the methods `get_*` of this class return.
         latent_distribution: `normal` for N(0, 1), or `uniform` for U[0, 1).
         image_range: Range of the images that the networks take and make: `-1..1`, `0..1` or `0..255`. 8-bit images are
             mapped to it; float images must lie in it, and are used as they are. With None, 8-bit images are mapped to
@@ -123,6 +123,7 @@ class GAN(SamplingModel):
         self.user_range = None if image_range is None else IMAGE_RANGES[image_range]
         self.image_range = self.user_range or IMAGE_RANGES[ImageRange.SIGNED_UNIT]
         self._factories = dict(networks or {})
+        self.unused_factories = set(self._factories)
         self._compiled_step: CompiledStep | None = None
         self._preemption = Preemption()
 
@@ -448,6 +449,7 @@ class GAN(SamplingModel):
         if name not in self._factories:
             raise NetworkError(f"{type(self).__name__} has no {name}; override get_{name}() to return a keras.Model.")
         factory = self._factories[name]
+        self.unused_factories.discard(name)
         if isinstance(factory, keras.layers.Layer) or not callable(factory):
             raise NetworkError(f"networks[{name!r}] is a {type(factory).__name__}; pass a function that builds it.")
         return factory()

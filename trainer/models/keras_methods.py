@@ -107,7 +107,7 @@ def as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
         ConfigError: If something in it is not a callback.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
+        callbacks = callbacks.callbacks
     flat: list[Any] = [] if callbacks is None else keras.tree.flatten(callbacks)
     for index, callback in enumerate(flat):
         if not isinstance(callback, keras.callbacks.Callback):
@@ -128,6 +128,11 @@ def _check_callback(callback: keras.callbacks.Callback) -> None:
         raise ConfigError("OrbaxCheckpoint does not save the step of a GAN; use trainer.callbacks.Checkpoint.")
     if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
         raise ConfigError("ModelCheckpoint has save_weights_only=False, but a GAN has no save; pass True.")
+    if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+        raise ConfigError(
+            "EarlyStopping has restore_best_weights=True, which restores neither the step nor the optimizers; pass "
+            "False, and keep the best step with trainer.callbacks.Checkpoint(FOLDER, best=NAME)."
+        )
 
 
 def _refused(name: str, advice: str) -> Callable[..., NoReturn]:

@@ -47,8 +47,19 @@ class ImageTranslator(GAN):
         raise NotImplementedError
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Translates images [B, H, W, C]."""
+        """Translates images [B, H, W, C]: float in the range of the training images.
+
+        Raises:
+            DataError: If they are integers.
+        """
+        if not tf.as_dtype(images.dtype).is_floating:
+            low, high = self.image_range
+            raise DataError(f"images are {images.dtype}; pass floats in {low:g}..{high:g}, or call translate.")
         return self.translator(images, training=training)
+
+    def _check_inputs(self, inputs: Any) -> Any:
+        """Returns an array of images as floats, as `translate` reads them; other inputs unchanged."""
+        return self._as_floats(as_array(inputs, "x")) if hasattr(inputs, "shape") else inputs
 
     def sample(self, num_images: int, *, labels: Any = None, seed: int | None = None) -> tuple[np.ndarray, Any]:
         """Translates the first images that `set_grid_images` has set.
@@ -150,6 +161,6 @@ class ImageTranslator(GAN):
 
 
 def _first_images(images: Any) -> np.ndarray:
-    """Returns the first images of a domain. 8-bit ones may be as dark as masks of 0 and 1."""
+    """Returns a copy of the first images of a domain. 8-bit ones may be as dark as masks of 0 and 1."""
     is_8_bit = isinstance(images, np.ndarray) and images.dtype == np.uint8
-    return (images if is_8_bit else as_images(images))[:NUM_GRID_IMAGES]
+    return (images if is_8_bit else as_images(images))[:NUM_GRID_IMAGES].copy()

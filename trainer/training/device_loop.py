@@ -71,7 +71,7 @@ class DeviceLoop:
         self._run_steps = tf.function(self._loop, autograph=False)
 
     def load(self, chunk: Chunk) -> None:
-        """Takes the next steps from a chunk, which each replica has on its device. All chunks have equal shapes."""
+        """Takes the next steps from a chunk, with a copy on each device. All chunks have arrays of the same shapes."""
         self._tensors: Tensors = {}  # frees the memory of the previous chunk first
         if self._strategy.num_replicas_in_sync == 1:
             with self._strategy.scope():
