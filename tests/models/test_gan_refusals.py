@@ -138,9 +138,18 @@ def compiled(**settings):
                 "strategy": ("mirrored", 3, [], 0),
                 "jit_compile": ("off", "on", None, 2),
                 "ema_half_life_images": (-1, "x", float("nan"), float("inf"), True, None),
-                "penalty_weight": (-1, "x", float("nan"), None, lambda: 3, lambda step: -1.0, lambda step: None),
+                "penalty_weight": (-1, "x", float("nan"), None),
             }.items()
             for value in values
+        ),
+        *(
+            row(
+                f"weight by a schedule {number}",
+                lambda weight=weight: compiled(penalty_weight=weight),
+                ConfigError,
+                "penalty_weight",
+            )
+            for number, weight in enumerate((lambda: 3, lambda step: -1.0, lambda step: None))
         ),
         row("weight", lambda: compiled(augment="ada", augment_probability="x"), ConfigError, "augment_probability"),
         row("no augmentation", lambda: compiled(augment_probability=None), ConfigError, "augment_probability=None"),
