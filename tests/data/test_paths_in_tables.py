@@ -34,7 +34,7 @@ def labels_of(source):
 @pytest.mark.parametrize("use", ["source", "metadata", "conditions"])
 def test_spaces_and_separators_of_windows_are_read_in_every_table(use, folder):
     table = folder / ("metadata.csv" if use == "metadata" else "table.csv")
-    table.write_text("label , file_name\n 1, cats\\0.png\n2 , .\\cats\\1.png \n 1 ,./dogs/./2.png\n")
+    table.write_text("label , file_name\n 1, cats\\0.png\n2 , .\\cats\\1.png \n 1 ,././dogs/2.png\n")
     if use == "conditions":
         with open_source(str(folder)) as source:
             labels = labels_of(ConditionedSource(source, str(table)))

@@ -147,7 +147,8 @@ def test_stated_values_are_used(precision, jit_compile, architecture):
 
 
 def test_a_choice_takes_no_memory_for_weights():
-    config = TrainConfig(architecture_options={"generator_filters": [2**20, 2**20], "generator_strides": [2, 2]})
+    options = {"generator_filters": [2**20, 2**20], "generator_strides": [2, 2]}
+    config = TrainConfig(architecture_options=options, max_weights=10**14)
     assert chosen(config, True) == ("bfloat16", "off")
     create_gan(TrainConfig(architecture="mlp", architecture_options=TINY_MLP), (28, 28, 1), 10).get_networks()
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, SourceOptions
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
-from trainer.data.prepare.sources.tables import without_dots
+from trainer.data.prepare.sources.tables import without_dot
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
 from trainer.errors import ConfigError, DataError, count_of, escape, list_some, quote
 from trainer.storage.natural_order import natural_sort_key
@@ -208,7 +208,7 @@ def _classes_of_metadata(
     paths: _Paths, labels: Mapping[str, str], images: Sequence[str], source: str
 ) -> dict[str, str]:
     """Returns the class of each image from a file with labels, whose paths must be those of all images."""
-    by_path = {without_dots(name): name for name in images}
+    by_path = {without_dot(name): name for name in images}
     class_of = {by_path[path]: label for path, label in labels.items() if path in by_path}
     missing = [path for path in labels if path not in by_path]
     unlabeled = [name for name in paths if name not in class_of]

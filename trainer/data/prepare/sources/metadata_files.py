@@ -11,7 +11,7 @@ from typing import Any
 from trainer.data.dataset_spec import SPEC_NAME
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name, find_names
 from trainer.data.prepare.sources.fields import choose_field
-from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, image_path, read_csv, without_dots
+from trainer.data.prepare.sources.tables import MAX_ROWS, MAX_TABLE_BYTES, image_path, read_csv, without_dot
 from trainer.errors import DataError, quote
 from trainer.storage import check_json, documents, parse_json
 
@@ -56,7 +56,7 @@ def read_labels(
     ends: dict[str, int] = {}
     notes, has_labels = [], False
     for name in names:
-        folder = without_dots(name[: name.rfind("/") + 1])
+        folder = without_dot(name[: name.rfind("/") + 1])
         pairs = _read_pairs(name, read, label_field)
         if pairs is None:
             notes.append(f"{name} is not used, because it has no labels in a known form.")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 from trainer.errors import DataError
@@ -45,13 +46,13 @@ def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
 
 
 def image_path(value: str) -> str:
-    r"""Returns the path of an image in a table with `/` as the separator, for `a\b.png` too, and without parts `.`."""
-    return without_dots(value.replace("\\", "/"))
+    r"""Returns the path of an image in a table with `/` as separator, for `a\b.png` too, without `./` at its start."""
+    return without_dot(value.replace("\\", "/"))
 
 
-def without_dots(path: str) -> str:
-    """Returns a path without parts `.`, which an archive of `tar cf x.tar .` begins with."""
-    return "/".join(part for part in path.split("/") if part != ".")
+def without_dot(path: str) -> str:
+    """Returns a path without `./` at its start, which names in an archive of `tar cf x.tar .` have."""
+    return re.sub(r"^(\./+)+", "", path)
 
 
 def _separator(header: str) -> str:
