@@ -348,6 +348,8 @@ def resume(bases, folder, name, value):
     settings = FLAGS | BASES[base] | {name: value}
     if name == "export_model":
         del settings["noexport_model"]
+    if name.endswith("_epochs"):
+        settings.pop(name.replace("epochs", "steps"), None)
     settings |= EVALUATED.get(name, {})
     return train(job_dir, settings | {"steps": 4, "allow_config_change": True}), job_dir, reference
 

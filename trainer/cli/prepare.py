@@ -136,6 +136,7 @@ def _define_path_flags(values: absl_flags.FlagValues) -> None:
 def run_command(values: absl_flags.FlagValues) -> None:
     """Prepares one source, or one per domain."""
     with quiet_import():
+        import trainer.data.prepare.convert  # noqa: F401  imports TensorFlow
         from trainer.data.prepare.conversion_plan import ConversionOptions
 
     check_resize(values)
