@@ -127,7 +127,7 @@ class Row:
 
     @property
     def is_paired(self) -> bool:
-        """Whether the row trains on pairs of an input and an image."""
+        """True for a row that trains on pairs of an input and an image."""
         return self.recipe == "pix2pix"
 
     @property

@@ -1,4 +1,4 @@
-"""What a conversion chooses by the images: their size, their channels, and the classes that have any."""
+"""The choices of a conversion plan that depend on the images: size, channels, and the classes that have images."""
 
 import numpy as np
 import pytest

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 
 import pytest
+from file_sets import write_folder, write_tar, write_zip
 from pictures import image
 from refusals import check_refusal
 
@@ -15,33 +16,6 @@ from trainer.errors import ConfigError, DataError
 from trainer.storage import locate
 
 PNG = image(0)
-
-
-def write_folder(path, files):
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith("/"):
-            (path / name).mkdir()
-        else:
-            (path / name).write_bytes(content)
-    return path
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(path, files):
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name.removesuffix("/"))
-            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 MAKERS = {"set": write_folder, "set.zip": write_zip, "set.tar": write_tar, "set.tar.gz": write_tar}

@@ -3,11 +3,10 @@
 import io
 import os
 import shutil
-import tarfile
-import zipfile
 
 import numpy as np
 import pytest
+from file_sets import write_folder, write_tar, write_zip
 from PIL import Image
 
 from trainer.data.prepare import convert
@@ -32,29 +31,6 @@ def bitmaps(seed):
         Image.fromarray(image).save(buffer, "BMP")
         files[f"{number:02}.bmp"] = buffer.getvalue()
     return files
-
-
-def write_folder(path, files):
-    path.mkdir(parents=True)
-    for name, content in files.items():
-        (path / name).write_bytes(content)
-    return path
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(path, files):
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 def write_array(path, array):

@@ -56,13 +56,13 @@ def configure(recipe: str, settings: Mapping[str, Any], environment: Environment
     context = create_context(settings, environment)
     derived = recipes.get(recipe, context).override(**settings)
     config = resolve(derived, environment)
-    kept = _with_stored_settings(derived, settings, str(config.job_dir))
-    if kept is not None:
+    resumed_config = _with_stored_settings(derived, settings, str(config.job_dir))
+    if resumed_config is not None:
         _logger.info(
             f"The run in {config.job_dir} keeps the settings in its {CONFIG}, except for those of the command: "
             f"{', '.join(sorted(settings))}."
         )
-        config = resolve(kept, environment)
+        config = resolve(resumed_config, environment)
         _check_effects(config, settings, TrainConfig(), environment)
         return config
     _check_effects(config, settings, TrainConfig(), environment)
