@@ -105,9 +105,9 @@ def with_stored_run(
     """
     stored = stored_run(directory)
     if stored is not None:
-        continued = with_run_settings(config, environment, stored.config)
-        if stored.may_continue_as(continued, directory):
-            return continued, stored
+        resumed_config = with_run_settings(config, environment, stored.config)
+        if stored.may_continue_as(resumed_config, directory):
+            return resumed_config, stored
     return with_run_settings(config, environment), None
 
 
