@@ -75,7 +75,7 @@ def test_a_printed_line_is_one_line(value, capsys):
 
 
 def command(act, *arguments):
-    return app.run(["gan-trainer x", *arguments], "usage", lambda values: None, lambda values: act())
+    return app.command("usage", lambda values: None, lambda values: act())(["gan-trainer x", *arguments])
 
 
 def fail_with(error):

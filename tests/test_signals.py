@@ -73,7 +73,7 @@ def test_another_thread_changes_no_handler():
 
 
 def command(act, **settings):
-    return app.run(["gan-trainer x"], "usage", lambda values: None, lambda values: act(), **settings)
+    return app.command("usage", lambda values: None, lambda values: act(), **settings)(["gan-trainer x"])
 
 
 @pytest.mark.parametrize("number", CODES)

@@ -60,7 +60,7 @@ def _print(argv: Sequence[str], print_text: Callable[[Any], None], usage: str = 
     """Prints a text or the usage as commands do, also into a closed pipe or a full disk. Returns the exit code."""
     from trainer.cli import app
 
-    return app.run(argv, usage, lambda values: None, print_text)
+    return app.command(usage, lambda values: None, print_text)(argv)
 
 
 def script() -> NoReturn:

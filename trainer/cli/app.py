@@ -1,7 +1,6 @@
 """Runs a command: parses its flags, and turns errors into one sentence and an exit code."""
 
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -88,78 +87,61 @@ def command(
     resumes: bool = False,
     takes_words: bool = False,
 ) -> Callable[[Sequence[str]], int]:
-    """Returns the `main` function of a command: it takes a command line, and returns the exit code. See `run`."""
-    return functools.partial(
-        run,
-        usage=usage,
-        define_flags=define_flags,
-        run_command=run_command,
-        resumes=resumes,
-        takes_words=takes_words,
-    )
+    """Returns the `main` function of a command, which parses a command line and runs the command.
 
-
-def run(
-    argv: Sequence[str],
-    usage: str,
-    define_flags: Callable[[flags.FlagValues], None],
-    run_command: Callable[..., None],
-    *,
-    resumes: bool = False,
-    takes_words: bool = False,
-) -> int:
-    """Parses a command line and runs the command.
+    Its argument is a list: the name of the command for `--help`, such as `gan-trainer train`, and then the arguments of
+    the command. `--job-dir` is the same as `--job_dir`. It returns the exit code: one of `ExitCode`, or that of a
+    process of a job on this machine.
 
     Args:
-        argv: Name of the command for `--help`, such as `gan-trainer train`, followed by its arguments. `--job-dir` is
-            the same as `--job_dir`.
         usage: Text that `--help` prints above the flags. `{command}` stands for the name of the command.
         define_flags: Function that defines the flags.
         run_command: Function of the flags that does the work. If `takes_words`, its second argument is a list of the
             arguments that are not flags, wherever they are.
         resumes: True if the command resumes from a checkpoint when it runs again.
         takes_words: True if arguments that are not flags are allowed.
-
-    Returns:
-        The exit code: one of `ExitCode`, or that of a process of a job on this machine.
     """
-    prepare_streams()
-    install_handler()
-    values = flags.FlagValues()
-    define_flags(values)
-    advice = "run the same command again to resume from the last checkpoint" if resumes else ""
-    try:
-        with signals.raised():
-            if {"--help", "-help", "-h"} & set(argv[1:]):
-                print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
-            else:
-                words = _parse(argv, values, takes_words)
-                if takes_words:
-                    run_command(values, words)
+
+    def main(argv: Sequence[str]) -> int:
+        prepare_streams()
+        install_handler()
+        values = flags.FlagValues()
+        define_flags(values)
+        advice = "run the same command again to resume from the last checkpoint" if resumes else ""
+        try:
+            with signals.raised():
+                if {"--help", "-help", "-h"} & set(argv[1:]):
+                    print(f"{usage.replace(_PROGRAM, argv[0])}\n{values.get_help(include_special_flags=False)}")
                 else:
-                    run_command(values)
-            sys.stdout.flush()
-    except flags.Error as error:
-        return _fail(explain(error, values), ExitCode.BAD_FLAGS)
-    except TrainerError as error:
-        return _fail(str(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
-    except (KeyboardInterrupt, signals.Terminated) as error:
-        return signals.end(error, advice)
-    except BrokenPipeError:
-        if _has_reader(sys.stdout):
-            raise
-        discard_output()
-        return ExitCode.BROKEN_PIPE
-    except Exception as error:
-        problem = _describe_system_error(error)
-        if problem:
-            return _fail(f"{problem}{advice and ', and '}{advice}.", ExitCode.ERROR)
-        if is_terminal(sys.stderr):
-            raise
-        # One log entry for the whole traceback.
-        _logger.error("This error is not foreseen; please report it.", extra=log_fields({}, traceback.format_exc()))
-        return ExitCode.ERROR
-    return ExitCode.DONE
+                    words = _parse(argv, values, takes_words)
+                    if takes_words:
+                        run_command(values, words)
+                    else:
+                        run_command(values)
+                sys.stdout.flush()
+        except flags.Error as error:
+            return _fail(explain(error, values), ExitCode.BAD_FLAGS)
+        except TrainerError as error:
+            return _fail(str(error), ExitCode.BAD_FLAGS if isinstance(error, ConfigError) else error.exit_code)
+        except (KeyboardInterrupt, signals.Terminated) as error:
+            return signals.end(error, advice)
+        except BrokenPipeError:
+            if _has_reader(sys.stdout):
+                raise
+            discard_output()
+            return ExitCode.BROKEN_PIPE
+        except Exception as error:
+            problem = _describe_system_error(error)
+            if problem:
+                return _fail(f"{problem}{advice and ', and '}{advice}.", ExitCode.ERROR)
+            if is_terminal(sys.stderr):
+                raise
+            # One log entry for the whole traceback.
+            _logger.error("This error is not foreseen; please report it.", extra=log_fields({}, traceback.format_exc()))
+            return ExitCode.ERROR
+        return ExitCode.DONE
+
+    return main
 
 
 def _describe_system_error(error: Exception) -> str:
@@ -185,7 +167,7 @@ def _describe_system_error(error: Exception) -> str:
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues, takes_words: bool) -> list[str]:
-    """Parses the flags, and returns the other arguments. The arguments are those of `run`."""
+    """Parses the flags, and returns the other arguments."""
     values.set_gnu_getopt(takes_words)  # flags may follow other arguments
     arguments = [argv[0], *(with_underscores(argument) for argument in argv[1:])]
     if not takes_words and len(argv) > 1 and not argv[1].startswith("-"):  # before absl misses required flags
