@@ -140,7 +140,9 @@ def test_packages_run_the_module_that_they_name():
         (L4, {"args": ["--strategy=one_device"]}, [], []),
         (L4, {"args": ["--num-virtual-devices", "4"]}, [], []),
         (L4, {"command": ["python", "-m", "mine.train"]}, [], []),
-        (L4, {"command": ["python", "-m", "trainer"], "args": ["train", "--a"]}, [], ["--num_virtual_devices=2"]),
+        (L4, {"args": ["--strategy", "one_device"]}, [], []),
+        (L4, {"args": ["--job_dir=runs/strategy=one_device"]}, [], ["--num_virtual_devices=2"]),
+        (L4, {"command": ["python", "-m", "trainer"], "args": ["train", "--seed=3"]}, [], ["--num_virtual_devices=2"]),
     ],
 )
 def test_virtual_devices_replace_missing_accelerators(machine, container, gpus, added):

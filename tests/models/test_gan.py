@@ -12,6 +12,7 @@ from keras import layers
 from refusals import check_refusal
 
 from trainer import ACGAN, GAN, ConditionalGAN, CycleGAN, InfoGAN
+from trainer.callbacks import Checkpoint
 from trainer.errors import ConfigError, DataError
 
 
@@ -201,6 +202,20 @@ def test_a_range_is_kept_for_all_of_training(digits):
     signed = digits.images[:32] / 127.5 - 1
     check_refusal(lambda: gan.fit(signed, batch_size=16, steps=4, verbose=0), DataError, "0..1", "-1..1")
     assert gan.image_range == (0.0, 1.0) and gan.step == 3
+
+
+def test_the_weights_of_another_run_keep_their_range(digits, tmp_path):
+    source, gan = DigitsGAN(8), DigitsGAN(8)
+    for model in (source, gan):
+        model.compile(optimizer="adam", loss=keras.losses.binary_crossentropy)
+    source.fit(digits.images[:32] / 255, batch_size=16, steps=1, callbacks=[Checkpoint(tmp_path)], verbose=0)
+    gan.init_from(tmp_path)
+    assert gan.image_range == source.image_range == (0.0, 1.0)
+    np.testing.assert_array_equal(gan.sample(4, seed=1)[0], source.sample(4, seed=1)[0])
+    signed = digits.images[:32] / 127.5 - 1
+    check_refusal(lambda: gan.fit(signed, batch_size=16, steps=1, verbose=0), DataError, "0..1", "-1..1")
+    gan.fit(digits.images[:32], batch_size=16, steps=1, verbose=0)
+    assert gan.image_range == (0.0, 1.0)
 
 
 def test_a_conditional_subclass_takes_integer_and_one_hot_labels(images, digits):

@@ -18,13 +18,11 @@ from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror
 from trainer.storage.lease import Lease
 from trainer.training.checkpoint import state_file
-from trainer.training.checkpoint.manifest import CheckpointManifest
+from trainer.training.checkpoint.manifest import IMAGE_RANGE, CheckpointManifest
 from trainer.training.checkpoint.run_history import SEED, RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
 
 _logger = logging.getLogger(__name__)
-_IMAGE_RANGE = "image_range/low", "image_range/high"
-"""Names of the range of the images among the settings in a manifest."""
 
 
 class StatefulCallback(Protocol):
@@ -126,7 +124,7 @@ class Checkpoint(Periodic):
         if manifest is None:
             return
         model.step = self.saved_step = manifest.step
-        model.set_trained_range(_range_in(manifest))
+        model.set_trained_range(manifest.image_range)
         self._best_value = self.store.best_value()
         self._restore_callbacks(manifest)
         _logger.info(f"Resumed at step {manifest.step}.", extra=log_fields({"step": manifest.step}))
@@ -228,13 +226,7 @@ class Checkpoint(Periodic):
 
 def _range_settings(model: keras.Model) -> dict[str, str | float]:
     """Returns the range of the images that a model was trained on, as settings of a manifest."""
-    return dict(zip(_IMAGE_RANGE, model.image_range, strict=True)) if model.is_range_known else {}
-
-
-def _range_in(manifest: CheckpointManifest) -> tuple[float, float] | None:
-    """Returns the range in a manifest; None if it was written by an earlier version."""
-    low, high = (manifest.settings.get(name) for name in _IMAGE_RANGE)
-    return None if low is None or high is None else (float(low), float(high))
+    return dict(zip(IMAGE_RANGE, model.image_range, strict=True)) if model.is_range_known else {}
 
 
 class Restore(keras.callbacks.Callback):

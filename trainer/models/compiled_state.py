@@ -101,6 +101,8 @@ class CompiledModel(keras.Model):
     """Range that the user has set; None if the data sets it."""
     is_range_known = True
     """False if the weights were loaded from a file that does not state the range of their images."""
+    has_initial_weights = False
+    """True if `init_from` has set the weights."""
 
     @property
     def step(self) -> int:
@@ -115,6 +117,11 @@ class CompiledModel(keras.Model):
     def step(self, value: int) -> None:
         check_number("step", value, whole=True)
         self._step = int(value)
+
+    @property
+    def is_trained(self) -> bool:
+        """True if the weights have been trained: in this run, or in the one that it began with."""
+        return self.step > 0 or self.has_initial_weights
 
     @property
     def compiled_state(self) -> CompiledState:

@@ -201,7 +201,8 @@ class CycleGAN(ImageTranslator):
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         if y is None:
             raise DataError("CycleGAN.fit needs two domains; pass images of the other domain as y.")
-        images, image_range = read_images({"x": x, "y": y}, self.user_range, self.image_range, is_trained=self.step > 0)
+        domains = {"x": x, "y": y}
+        images, image_range = read_images(domains, self.user_range, self.image_range, is_trained=self.is_trained)
         if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
             raise DataError(
                 f"the two domains differ: x is {images[0].dtype} {list(images[0].shape[1:])}, y {images[1].dtype} "

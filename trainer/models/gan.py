@@ -203,7 +203,7 @@ class GAN(SamplingModel):
 
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         """Returns the training data as a chunk. This class ignores labels."""
-        (images,), image_range = read_images({"x": x}, self.user_range, self.image_range, is_trained=self.step > 0)
+        (images,), image_range = read_images({"x": x}, self.user_range, self.image_range, is_trained=self.is_trained)
         return Chunk(images, None, image_range)
 
     def check_image_shape(self, shape: tuple[int, ...]) -> None:
@@ -315,7 +315,8 @@ class GAN(SamplingModel):
         """Sets the weights to those of another run, before the first step. Optimizers and `step` stay at their start.
 
         If the other run has an EMA, the generator and its EMA both start with it; the discriminator starts with the
-        other discriminator. Both runs need networks with the same layers.
+        other discriminator. Both runs need networks with the same layers. The range of the images becomes that of the
+        other run, unless the user has set one.
 
         Args:
             source: `RUN`, which is the best checkpoint of a run directory, `RUN@STEP` or `RUN@latest`; or the folder of

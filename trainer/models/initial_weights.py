@@ -53,6 +53,8 @@ def assign(gan: CompiledModel, weights: InitialWeights, explain: Callable[[], st
             if target in gan.networks:
                 for weight, variable in weights_of(gan.networks[target]).items():
                     variable.assign(weights.networks[name][weight])
+    gan.has_initial_weights = True
+    gan.set_trained_range(weights.image_range)
 
 
 def _difference(network: keras.layers.Layer, stored: Mapping[str, np.ndarray]) -> str:

@@ -120,7 +120,7 @@ class Pix2Pix(ImageTranslator):
     def make_chunk(self, x: Any, y: Any) -> Chunk:
         has_images = y is not None and as_array(y, "y").ndim > 2
         arrays = {"x": x, "y": y} if has_images else {"x": x}
-        domains, image_range = read_images(arrays, self.user_range, self.image_range, is_trained=self.step > 0)
+        domains, image_range = read_images(arrays, self.user_range, self.image_range, is_trained=self.is_trained)
         if has_images:
             self._check_pairs(*domains)
         pairs = np.concatenate(domains, axis=-1) if has_images else domains[0]

@@ -132,7 +132,7 @@ def set_image_range(gan: SamplingModel, image_range: tuple[float, float]) -> Non
     Raises:
         DataError: If the model has been trained on images in another range.
     """
-    if gan.step and gan.is_range_known and image_range != gan.image_range:
+    if gan.is_trained and gan.is_range_known and image_range != gan.image_range:
         raise DataError(
             f"x is used in the range {image_range[0]:g}..{image_range[1]:g}, but the model has been trained on "
             f"images in {gan.image_range[0]:g}..{gan.image_range[1]:g}; scale x to that range, or set "

@@ -42,12 +42,14 @@ class InitialWeights:
         config: Config of the run; None if the folder has only checkpoints.
         networks: Weights by network, and by their names in the order of the network. If a network has an EMA, they are
             those of the EMA. State of the data that the run has seen, such as an adapted probability, is left out.
+        image_range: Range (low, high) of the images; None if an earlier version of the package wrote the checkpoint.
     """
 
     source: str
     sha256: str
     config: TrainConfig | None
     networks: Mapping[str, Mapping[str, np.ndarray]]
+    image_range: tuple[float, float] | None
 
 
 def read(source: str | os.PathLike[str]) -> InitialWeights:
@@ -75,7 +77,8 @@ def read(source: str | os.PathLike[str]) -> InitialWeights:
         manifest = select(store, run.checkpoint, f"init_from={run}")
         networks = _read_networks(store, manifest.step)
     verified = replace(run, checkpoint=str(manifest.step))
-    return InitialWeights(str(verified), manifest.state_sha256, None if stored is None else stored.config, networks)
+    config = None if stored is None else stored.config
+    return InitialWeights(str(verified), manifest.state_sha256, config, networks, manifest.image_range)
 
 
 def with_stored_source(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from trainer.cloud.jobs.arguments import trainer_args
+from trainer.cloud.jobs.arguments import parse_flags, trainer_args
 from trainer.cloud.jobs.job_spec import JobSpec
 from trainer.cloud.jobs.schema_validation import fail
 from trainer.cloud.jobs.worker_pools import TRAINER, Container, Pool, PythonPackage
@@ -210,8 +210,7 @@ def _virtual_device_flags(pool: Pool) -> tuple[str, ...]:
     args = trainer_args(pool.program)
     if args is None or pool.accelerator_count <= 1:
         return ()
-    if any(arg.rpartition("=")[2] == StrategyName.ONE_DEVICE for arg in args):
-        return ()
-    if "num_virtual_devices" in (arg.partition("=")[0].replace("-", "_").lstrip("_") for arg in args):
+    flags, _ = parse_flags(args, f"workerPoolSpecs[{pool.index}]")
+    if "num_virtual_devices" in flags or flags.get("strategy") == StrategyName.ONE_DEVICE:
         return ()
     return (f"--num_virtual_devices={pool.accelerator_count}",)

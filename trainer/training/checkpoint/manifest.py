@@ -14,6 +14,8 @@ from trainer.errors import CheckpointError, count_of
 from trainer.storage import check_json, check_relative_name, check_sha256, documents, file_sha256, parse_json
 
 MANIFEST = "MANIFEST.json"
+IMAGE_RANGE = "image_range/low", "image_range/high"
+"""Names of the range of the images among the settings."""
 _FORMAT_VERSION = 2
 _READABLE_VERSIONS = (1, 2)
 _REMEDY = "restore it from a backup"
@@ -64,6 +66,12 @@ class CheckpointManifest:
     format_version: int = _FORMAT_VERSION
     settings: dict[str, str | float] = field(default_factory=dict)
     callbacks: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def image_range(self) -> tuple[float, float] | None:
+        """Range (low, high) of the images; None if an earlier version of the package wrote the manifest."""
+        low, high = (self.settings.get(name) for name in IMAGE_RANGE)
+        return None if low is None or high is None else (float(low), float(high))
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, followed by its own SHA-256."""
