@@ -39,7 +39,8 @@ class _SizePreset:
     Attributes:
         filters: Channels of the stages from the image to the base map. Further stages have the last number.
         blocks: Residual blocks in each stage.
-        learning_rate: Learning rate of both networks at the start.
+        generator_learning_rate: Learning rate of the generator at the start.
+        discriminator_learning_rate: Learning rate of the discriminator at the start.
         batch: Images per step and device.
         images: Images that a run shows.
         num_evaluations: Number of evaluations in a run. There are twice as many sample grids, and four times as many
@@ -51,7 +52,8 @@ class _SizePreset:
 
     filters: Mapping[int, tuple[int, ...]]
     blocks: int
-    learning_rate: float
+    generator_learning_rate: float
+    discriminator_learning_rate: float
     batch: Mapping[int, int]
     images: Mapping[int, int]
     num_evaluations: int
@@ -66,7 +68,8 @@ _PRESETS = {
             **{512: (8, 8, 8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 8, 8, 16, 64)},
         },
         blocks=1,
-        learning_rate=2e-3,
+        generator_learning_rate=1e-3,  # half of the other one; a faster generator outruns a small discriminator
+        discriminator_learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
         images=SMALL_RUN_IMAGES,
         num_evaluations=10,
@@ -79,7 +82,8 @@ _PRESETS = {
             **{512: (24, 48, 96, 192, 384), 1024: (16, 24, 48, 96, 192, 384)},
         },
         blocks=2,
-        learning_rate=4e-4,
+        generator_learning_rate=4e-4,
+        discriminator_learning_rate=4e-4,
         batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
         images={32: 5_000_000},
         num_evaluations=25,
@@ -90,7 +94,8 @@ _PRESETS = {
             **{512: (48, 96, 192, 384, 768), 1024: (24, 48, 96, 192, 384, 768)},
         },
         blocks=2,
-        learning_rate=2e-4,
+        generator_learning_rate=2e-4,
+        discriminator_learning_rate=2e-4,
         batch={128: 64, 256: 32, 512: 16, 1024: 8},
         images={32: 20_000_000},
         num_evaluations=50,
@@ -114,14 +119,14 @@ def photos(context: RecipeContext) -> TrainConfig:
     steps, images = _choose_length(context, preset, batch)
     if context.num_classes > 1:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
-    weight, rate = _choose_penalty(context, preset, batch), f"size={context.size}"
+    weight, reason = _choose_penalty(context, preset, batch), f"size={context.size}"
     return TrainConfig(
         **PAPER_SETTINGS,
         architecture_options=_choose_networks(context, preset),
         penalty_weight=weight,
         penalty_weight_end=context.choose_penalty_weight_end(weight),
-        generator_learning_rate=choose("generator_learning_rate", preset.learning_rate, rate),
-        discriminator_learning_rate=choose("discriminator_learning_rate", preset.learning_rate, rate),
+        generator_learning_rate=choose("generator_learning_rate", preset.generator_learning_rate, reason),
+        discriminator_learning_rate=choose("discriminator_learning_rate", preset.discriminator_learning_rate, reason),
         ema_half_life_images=choose("ema_half_life_images", round(images * _EMA_SHARE), "a fortieth of the run"),
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
         global_batch_size=batch,
