@@ -52,7 +52,7 @@ class _SizePreset:
 
     filters: Mapping[int, tuple[int, ...]]
     blocks: int
-    generator_learning_rate: float
+    generator_learning_rate: Mapping[int, float]
     discriminator_learning_rate: float
     batch: Mapping[int, int]
     images: Mapping[int, int]
@@ -68,7 +68,7 @@ _PRESETS = {
             **{512: (8, 8, 8, 8, 8, 16, 64), 1024: (8, 8, 8, 8, 8, 8, 16, 64)},
         },
         blocks=1,
-        generator_learning_rate=1e-3,  # half of the other one; a faster generator outruns a small discriminator
+        generator_learning_rate={32: 2e-3, 64: 1e-3},  # a faster one outruns the discriminator of larger images
         discriminator_learning_rate=2e-3,
         batch={32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 2},
         images=SMALL_RUN_IMAGES,
@@ -82,7 +82,7 @@ _PRESETS = {
             **{512: (24, 48, 96, 192, 384), 1024: (16, 24, 48, 96, 192, 384)},
         },
         blocks=2,
-        generator_learning_rate=4e-4,
+        generator_learning_rate={32: 4e-4},
         discriminator_learning_rate=4e-4,
         batch={64: 64, 128: 32, 256: 16, 512: 8, 1024: 4},
         images={32: 5_000_000},
@@ -94,7 +94,7 @@ _PRESETS = {
             **{512: (48, 96, 192, 384, 768), 1024: (24, 48, 96, 192, 384, 768)},
         },
         blocks=2,
-        generator_learning_rate=2e-4,
+        generator_learning_rate={32: 2e-4},
         discriminator_learning_rate=2e-4,
         batch={128: 64, 256: 32, 512: 16, 1024: 8},
         images={32: 20_000_000},
@@ -120,12 +120,13 @@ def photos(context: RecipeContext) -> TrainConfig:
     if context.num_classes > 1:
         choose("model", "gan", f"the {context.num_classes} classes count only with --model=conditional")
     weight, reason = _choose_penalty(context, preset, batch), f"size={context.size}"
+    generator_rate = lookup(preset.generator_learning_rate, context.resolution)
     return TrainConfig(
         **PAPER_SETTINGS,
         architecture_options=_choose_networks(context, preset),
         penalty_weight=weight,
         penalty_weight_end=context.choose_penalty_weight_end(weight),
-        generator_learning_rate=choose("generator_learning_rate", preset.generator_learning_rate, reason),
+        generator_learning_rate=choose("generator_learning_rate", generator_rate, reason),
         discriminator_learning_rate=choose("discriminator_learning_rate", preset.discriminator_learning_rate, reason),
         ema_half_life_images=choose("ema_half_life_images", round(images * _EMA_SHARE), "a fortieth of the run"),
         horizontal_flips=choose("horizontal_flips", True, "most photographs may be mirrored; for others, use no flips"),
