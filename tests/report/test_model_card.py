@@ -39,6 +39,12 @@ def test_a_card_has_the_metrics_of_its_step(tmp_path):
     assert files["samples.png"].startswith(b"\x89PNG") and "(samples.png)" in card
 
 
+def test_a_card_separates_the_data_from_the_training(tmp_path):
+    card, _ = card_of(make_run(tmp_path / "run"))
+    data, training = ({row[0] for row in rows_of(card, heading)} for heading in ("Data", "Training"))
+    assert data == {"Dataset", "Images", "Image size"} and "Devices" in training and not data & training
+
+
 def test_a_card_has_the_settings_without_private_ones(tmp_path):
     card, _ = card_of(make_run(tmp_path / "run", seed=7))
     settings = {row[0]: row[1:] for row in rows_of(card, "Settings")}

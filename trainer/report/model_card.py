@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
@@ -23,6 +23,9 @@ _LIBRARIES = {ModelFormat.SAVED_MODEL: "tensorflow", ModelFormat.LITERT: "tflite
 """Library in the front matter, where it is not the name of the format."""
 _PRIVATE_SETTINGS = ("job_dir", "inception_weights")
 _TRANSLATORS, _INFOGAN = ("cyclegan", "pix2pix"), "infogan"
+_FACTS_HEADER = ("Property", "Value")
+_DATA_FACTS = ("Images", "Image size")
+"""Names of the facts of a run that describe its data. The others describe its training."""
 _GOALS = {"MINIMIZE": "lower", "MAXIMIZE": "higher", None: ""}
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~$@&#:]|(?<=[A-Za-z])\.")
 """Characters that have a meaning inside a line of Markdown, HTML or mathematics, or that make a word a link."""
@@ -73,6 +76,8 @@ def _render(
         *_usage(config, model_format, inputs, label),
         "## Data",
         *_data(config, run["facts"]),
+        "## Training",
+        _table(_FACTS_HEADER, _escaped(row for row in run["facts"] if row[0] not in _DATA_FACTS)),
         "## Metrics",
         *_metrics(config, run["metrics"], step),
         "## Limits",
@@ -172,9 +177,15 @@ def _usage(
 
 
 def _data(config: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> Iterator[str]:
-    rows = [("Dataset", config.get("dataset")), *facts]
-    yield _table(("Property", "Value"), [(name, _text(value)) for name, value in rows])
+    yield _table(
+        _FACTS_HEADER, _escaped([("Dataset", config.get("dataset")), *(row for row in facts if row[0] in _DATA_FACTS)])
+    )
     yield "License of the data: FILL IN"
+
+
+def _escaped(rows: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """Returns rows of names and values as texts for a table."""
+    return [(name, _text(value)) for name, value in rows]
 
 
 def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step: int) -> Iterator[str]:
@@ -205,7 +216,7 @@ def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step:
 
 def _limits(is_translator: bool, *, has_labels: bool) -> Iterator[str]:
     yield "- The model has learned the content, the gaps, and the biases of its training data."
-    yield "- It may reproduce training images; the report of the run shows the nearest neighbors of samples."
+    yield "- It may reproduce training images. The command evaluate of gan-trainer shows those nearest to samples."
     yield "- All images have the size of the training images."
     if is_translator:
         yield "- It translates images of the kind that it was trained on, and other images arbitrarily."
