@@ -24,7 +24,8 @@ _LIBRARIES = {ModelFormat.SAVED_MODEL: "tensorflow", ModelFormat.LITERT: "tflite
 _PRIVATE_SETTINGS = ("job_dir", "inception_weights")
 _TRANSLATORS, _INFOGAN = ("cyclegan", "pix2pix"), "infogan"
 _FACTS_HEADER = ("Property", "Value")
-_DATA_FACTS = ("Images", "Image size")
+_CLASSES = "Classes"
+_DATA_FACTS = ("Images", "Image size", _CLASSES)
 """Names of the facts of a run that describe its data. The others describe its training."""
 _GOALS = {"MINIMIZE": "lower", "MAXIMIZE": "higher", None: ""}
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~$@&#:]|(?<=[A-Za-z])\.")
@@ -50,8 +51,17 @@ def card_files(
     run = RunReport(directory).training_facts(step)
     has_samples = getattr(gan, "num_grid_images", 1) > 0
     label = int(gan.classes[0]) if gan.num_classes else 0
-    files = {MODEL_CARD: _render(run, model_format, step, inputs, label, has_samples=has_samples)}
+    facts = [*run["facts"], *_classes(gan, run["class_names"])]
+    files = {MODEL_CARD: _render(run | {"facts": facts}, model_format, step, inputs, label, has_samples=has_samples)}
     return files | ({_SAMPLES: png(gan.sample_grid(_GRID_SIDE, _GRID_SIDE))} if has_samples else {})
+
+
+def _classes(gan: "GAN", names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the fact with the number and the name of each class that the model takes as a label, if it takes any."""
+    if not gan.num_classes or gan.labels_are_codes or gan.conditions is not None:
+        return []
+    named = [f"{number} {names[number]}" for number in gan.classes.tolist() if number < len(names)]
+    return [(_CLASSES, ", ".join(named))] if named else []
 
 
 def _render(
