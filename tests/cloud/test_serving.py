@@ -5,6 +5,8 @@ import io
 import json
 import shlex
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -498,6 +500,14 @@ def test_an_unknown_machine_is_a_warning_beside_the_json(flag, service, bucket, 
     resources = json.loads(printed.out)["batchPredictionJob"]["dedicatedResources"]
     assert resources["machineSpec"] == {"machineType": "c3-standard-8"}
     assert "c3-standard-8" in json.loads(printed.err)["message"]
+
+
+@pytest.mark.slow  # imports TensorFlow in a process of its own
+def test_a_dry_run_of_a_batch_prints_only_its_result(tmp_path):
+    argv = [sys.executable, "-m", "trainer", "batch", "--model=photos", f"--out={tmp_path / 'images'}", "--dry_run"]
+    place = ["--staging=gs://bucket/batch", "--project=my-project", "--region=us-central1"]
+    done = subprocess.run([*argv, *place], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and json.loads(done.stdout)["numInstances"] == 64
 
 
 def test_a_dry_run_of_a_batch_sends_nothing(service, bucket, capsys):

@@ -1,6 +1,7 @@
 """Files and results of a local study: trials.json, metric files, the table and the plot."""
 
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -77,6 +78,35 @@ def test_the_plot_has_a_panel_for_each_parameter(tmp_path):
     content = study_report.plot(study)
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert content.startswith(b"\x89PNG") and (width, height) == (1620, 900)
+
+
+def test_the_labels_of_a_plot_do_not_overlap(monkeypatch):
+    figure_module = pytest.importorskip("matplotlib.figure")
+    boxes = []
+
+    def collect(figure, *arguments, **settings):
+        figure.draw_without_rendering()
+        axis = figure.axes[0].xaxis
+        labels = [*axis.get_ticklabels(minor=False), *axis.get_ticklabels(minor=True)]
+        low, high = axis.get_view_interval()
+        boxes.extend(
+            label.get_window_extent() for label in labels if label.get_text() and low <= label.get_position()[0] <= high
+        )
+
+    monkeypatch.setattr(figure_module.Figure, "savefig", collect)
+    trials = [
+        trial_store.TrialRecord(
+            id=str(number),
+            state="SUCCEEDED",
+            parameters={"rate": rate, "units": 4},
+            final_measurement=trial_store.Measurement(step=10, value=number),
+            start_time="",
+        )
+        for number, rate in enumerate((1e-4, 8e-4), 1)
+    ]
+    spec = job(LOG_RATE, UNITS, WIDTH).study
+    study_report.plot(study_report.Study(spec=spec, folder="study", trials=tuple(trials)))
+    assert len(boxes) > 1 and not any(left.overlaps(right) for left, right in itertools.combinations(boxes, 2))
 
 
 def test_a_parameter_with_words_and_numbers_can_be_plotted(tmp_path):

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import yaml
-from report_runs import MONITOR, make_run
+from report_runs import MONITOR, START, make_run, start_at
 
 from trainer.config.choices import ModelFormat
 from trainer.errors import CheckpointError
@@ -37,6 +37,29 @@ def test_a_card_has_the_metrics_of_its_step(tmp_path):
     assert "100" in card.partition("## Metrics")[2].partition("|")[0]  # the number of images
     assert rows_of(card_of(tmp_path / "run", step=50)[0], "Metrics")[0][1:3] == ["", "20"]
     assert files["samples.png"].startswith(b"\x89PNG") and "(samples.png)" in card
+
+
+def test_a_card_separates_the_data_from_the_training(tmp_path):
+    card, _ = card_of(make_run(tmp_path / "run"))
+    data, training = ({row[0] for row in rows_of(card, heading)} for heading in ("Data", "Training"))
+    assert data == {"Dataset", "Images", "Image size"} and "Devices" in training and not data & training
+
+
+@pytest.mark.parametrize(("classes", "row"), [((0, 1, 2), "0 cat, 1 dog, 2 owl"), ((0, 2), "0 cat, 2 owl")])
+def test_a_card_names_the_numbers_of_the_classes(classes, row, tmp_path):
+    gan = types.SimpleNamespace(
+        num_classes=3,
+        classes=np.array(classes),
+        labels_are_codes=False,
+        conditions=None,
+        sample_grid=GAN.sample_grid,
+    )
+    start = start_at(START) | {"class_names": ["cat", "dog", "owl"]}
+    inputs = {"latents": (8,), "labels": ()}
+    card, _ = card_of(make_run(tmp_path / "run", events=[start]), gan=gan, inputs=inputs)
+    assert dict(rows_of(card, "Data"))["Classes"] == row
+    codes = types.SimpleNamespace(**vars(gan) | {"labels_are_codes": True})
+    assert "Classes" not in dict(rows_of(card_of(tmp_path / "run", gan=codes, inputs=inputs)[0], "Data"))
 
 
 def test_a_card_has_the_settings_without_private_ones(tmp_path):

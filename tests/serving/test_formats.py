@@ -1,6 +1,7 @@
 """Generators in other formats than SavedModel give the images that TensorFlow computes."""
 
 import functools
+import logging
 
 import keras
 import numpy as np
@@ -57,6 +58,11 @@ def test_a_model_gives_the_images_of_tensorflow(name, model_format, tmp_path):
     difference = formats.write(gan_of(CASES[name]), ModelFormat(model_format), tmp_path / "model", 1)
     assert difference <= 1
     assert (tmp_path / "model" / formats.file_of(ModelFormat(model_format))).exists()
+
+
+def test_an_export_to_litert_logs_no_warnings(tmp_path, caplog):
+    formats.write(gan_of(CASES["r3gan"]), ModelFormat.LITERT, tmp_path / "model", 1)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def entry(**changes):

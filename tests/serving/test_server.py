@@ -110,6 +110,8 @@ REFUSED = {
     "seed of more digits than a file name": ({"instances": [{"seed": 10**8}]}, "100000000"),
     "unknown label": ({"instances": [{"seed": 1, "label": 10}]}, "label"),
     "negative label": ({"instances": [{"seed": 1, "label": -2}]}, "label"),
+    "huge label": ({"instances": [{"seed": 1, "label": 10**400}]}, "-1 to 9"),
+    "name of a class": ({"instances": [{"seed": 1, "label": "cat"}]}, "label"),
     "label of the parameters": ({"instances": [{"seed": 1}], "parameters": {"label": 10}}, "label"),
     "truncation": ({"instances": [{"seed": 1, "truncation": 1.5}]}, "truncation"),
     "huge truncation": ({"instances": [{"seed": 1, "truncation": 10**400}]}, "truncation"),

@@ -16,5 +16,9 @@ def test_the_start_states_each_fact_once(num_replicas):
     assert sum(word in ("device", "devices") for word in words) == 1
 
 
+def test_the_facts_name_the_classes():
+    assert facts(describe("digits"), {}, 1)["class_names"] == [str(digit) for digit in range(10)]
+
+
 def test_a_cpu_has_no_memory_of_a_gpu():
     assert facts(describe("digits"), {}, 1)["device_memory_gib"] is None

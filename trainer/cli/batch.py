@@ -165,7 +165,8 @@ def _check_flags(values: absl_flags.FlagValues, service: Endpoint) -> None:
 
 def _instances(values: absl_flags.FlagValues) -> list[dict[str, Any]]:
     """Returns an instance per seed."""
-    from trainer.sampling import samples
+    with quiet_import():
+        from trainer.sampling import samples
 
     samples.check_num_samples("num_images", values.num_images, values.num_images)
     seeds = range(values.num_images) if values.seeds is None else samples.parse_seeds(values.seeds).tolist()

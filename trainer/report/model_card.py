@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer import __version__
@@ -23,6 +23,10 @@ _LIBRARIES = {ModelFormat.SAVED_MODEL: "tensorflow", ModelFormat.LITERT: "tflite
 """Library in the front matter, where it is not the name of the format."""
 _PRIVATE_SETTINGS = ("job_dir", "inception_weights")
 _TRANSLATORS, _INFOGAN = ("cyclegan", "pix2pix"), "infogan"
+_FACTS_HEADER = ("Property", "Value")
+_CLASSES = "Classes"
+_DATA_FACTS = ("Images", "Image size", _CLASSES)
+"""Names of the facts of a run that describe its data. The others describe its training."""
 _GOALS = {"MINIMIZE": "lower", "MAXIMIZE": "higher", None: ""}
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~$@&#:]|(?<=[A-Za-z])\.")
 """Characters that have a meaning inside a line of Markdown, HTML or mathematics, or that make a word a link."""
@@ -47,8 +51,17 @@ def card_files(
     run = RunReport(directory).training_facts(step)
     has_samples = getattr(gan, "num_grid_images", 1) > 0
     label = int(gan.classes[0]) if gan.num_classes else 0
-    files = {MODEL_CARD: _render(run, model_format, step, inputs, label, has_samples=has_samples)}
+    facts = [*run["facts"], *_classes(gan, run["class_names"])]
+    files = {MODEL_CARD: _render(run | {"facts": facts}, model_format, step, inputs, label, has_samples=has_samples)}
     return files | ({_SAMPLES: png(gan.sample_grid(_GRID_SIDE, _GRID_SIDE))} if has_samples else {})
+
+
+def _classes(gan: "GAN", names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the fact with the number and the name of each class that the model takes as a label, if it takes any."""
+    if not gan.num_classes or gan.labels_are_codes or gan.conditions is not None:
+        return []
+    named = [f"{number} {names[number]}" for number in gan.classes.tolist() if number < len(names)]
+    return [(_CLASSES, ", ".join(named))] if named else []
 
 
 def _render(
@@ -73,6 +86,8 @@ def _render(
         *_usage(config, model_format, inputs, label),
         "## Data",
         *_data(config, run["facts"]),
+        "## Training",
+        _table(_FACTS_HEADER, _escaped(row for row in run["facts"] if row[0] not in _DATA_FACTS)),
         "## Metrics",
         *_metrics(config, run["metrics"], step),
         "## Limits",
@@ -172,9 +187,15 @@ def _usage(
 
 
 def _data(config: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> Iterator[str]:
-    rows = [("Dataset", config.get("dataset")), *facts]
-    yield _table(("Property", "Value"), [(name, _text(value)) for name, value in rows])
+    yield _table(
+        _FACTS_HEADER, _escaped([("Dataset", config.get("dataset")), *(row for row in facts if row[0] in _DATA_FACTS)])
+    )
     yield "License of the data: FILL IN"
+
+
+def _escaped(rows: Iterable[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """Returns rows of names and values as texts for a table."""
+    return [(name, _text(value)) for name, value in rows]
 
 
 def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step: int) -> Iterator[str]:
@@ -205,7 +226,7 @@ def _metrics(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], step:
 
 def _limits(is_translator: bool, *, has_labels: bool) -> Iterator[str]:
     yield "- The model has learned the content, the gaps, and the biases of its training data."
-    yield "- It may reproduce training images; the report of the run shows the nearest neighbors of samples."
+    yield "- It may reproduce training images. The command evaluate of gan-trainer shows those nearest to samples."
     yield "- All images have the size of the training images."
     if is_translator:
         yield "- It translates images of the kind that it was trained on, and other images arbitrarily."

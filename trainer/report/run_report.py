@@ -106,7 +106,13 @@ class RunReport:
             steps, values = self._scalars.column(row["name"])
             row["value"] = _plain(next(iter(values[steps == step][-1:].tolist()), None))
         settings = settings_table(config, next(_starts(events), {}))
-        return {"config": config, "facts": _facts(events), "settings": settings, "metrics": rows}
+        return {
+            "config": config,
+            "facts": _facts(events),
+            "class_names": _class_names(events),
+            "settings": settings,
+            "metrics": rows,
+        }
 
     def _read_logs(self) -> tuple[list[dict[str, Any]], int]:
         """Reads the new scalars. Returns the events, without numbers that are not finite, and their damaged lines."""
@@ -207,6 +213,12 @@ def _read_config(directory: RunDirectory) -> dict[str, Any]:
 def _starts(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Returns the events that are starts."""
     return (event for event in events if event["event"] == "start")
+
+
+def _class_names(events: list[dict[str, Any]]) -> list[str]:
+    """Returns the names of the classes of the last start; empty if it states none."""
+    names = next(_starts(reversed(events)), {}).get("class_names")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _facts(events: list[dict[str, Any]]) -> list[tuple[str, str]]:

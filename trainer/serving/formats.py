@@ -245,8 +245,10 @@ def _write_litert(gan: GAN, folder: Path, step: int) -> None:
     module, convert = _portable_function(gan)
     with scratch_folder() as scratch:
         saved_model.save_functions(module, {saved_model.SERVE: convert.get_concrete_function()}, scratch / "model")
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "model"), signature_keys=[saved_model.SERVE])
-        content = converter.convert()
+        with saved_model.without_gradient_warnings():
+            source = str(scratch / "model")
+            converter = tf.lite.TFLiteConverter.from_saved_model(source, signature_keys=[saved_model.SERVE])
+            content = converter.convert()
     folder.mkdir()
     (folder / _LITERT_FILE).write_bytes(content)
 

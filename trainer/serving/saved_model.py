@@ -3,11 +3,12 @@
 Shapes: `N` instances of a request, `M` images of one instance, `Z` latent size, `K` classes, `H W C` an image.
 """
 
+import contextlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -219,11 +220,18 @@ def save_functions(
 
 def load(folder: Path) -> Any:
     """Returns the object of a SavedModel, whose `signatures` are its functions by name."""
+    with without_gradient_warnings():
+        return tf.saved_model.load(str(folder))
+
+
+@contextlib.contextmanager
+def without_gradient_warnings() -> Iterator[None]:
+    """Suppresses TensorFlow's warning per custom gradient of a SavedModel that it loads. Images need no gradients."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # a warning per custom gradient, which is not needed
+    logger.setLevel(logging.ERROR)
     try:
-        return tf.saved_model.load(str(folder))
+        yield
     finally:
         logger.setLevel(level)
 

@@ -31,7 +31,7 @@ from trainer.storage.run_directory import MODEL
 _INSTANCES, _PARAMETERS = "instances", "parameters"
 _REMEDY = 'send {"instances": [{"seed": 0}]}, as docs/serving.md describes'
 _OF_SAMPLES: dict[str, documents.Check] = {
-    "label": documents.optional(documents.whole(-1, 2**31 - 1)),
+    "label": documents.optional(documents.any_whole),  # the model checks the range
     "truncation": documents.optional(documents.number),
 }
 _OF_FILES: dict[str, documents.Check] = {
@@ -215,10 +215,11 @@ class ServedModel:
             return [(-1 if default is None else default) if value is None else value for value in values]
 
         inputs = {"seed": tf.constant(column("seed"), tf.int64)}
-        # A number of hundreds of digits is no float32, and as much out of range as 2.
+        # A number of hundreds of digits is no float32 and no int32, and as much out of range as the nearest of these.
         inputs["truncation"] = tf.constant([min(max(value, -2), 2) for value in column("truncation")], tf.float32)
         if self.has_labels:
-            inputs["label"] = tf.constant(column("label"), tf.int32)
+            labels = [min(max(value, -2), tf.int32.max) for value in column("label")]
+            inputs["label"] = tf.constant(labels, tf.int32)
         try:
             with self._lock, without_tf32():
                 return self._generate(**inputs)["png_bytes"].numpy().tolist()

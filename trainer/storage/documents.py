@@ -130,6 +130,11 @@ def anything(value: Any, path: str) -> None:
     """Accepts every value."""
 
 
+def any_whole(value: Any, path: str) -> None:
+    """Accepts whole numbers of any size."""
+    _expect(isinstance(value, int) and not isinstance(value, bool), value, path, "a whole number")
+
+
 def whole(minimum: int = 0, maximum: int = 2**63 - 1) -> Check:
     """Returns a check that accepts whole numbers in a range. A whole number has no decimal point."""
 

@@ -16,6 +16,8 @@ from trainer.metrics.log_names import own_name
 from trainer.storage.run_directory import read_metrics
 from trainer.training.processors import gpu_memory_gib
 
+_MAX_CLASS_NAMES = 1000
+
 _MAX_COLUMN = 40
 """Largest width of the column with settings and values. Longer ones move their reason to the right."""
 
@@ -102,6 +104,7 @@ def facts(info: DatasetInfo, networks: Mapping[str, keras.layers.Layer], num_rep
     return {
         "version": __version__,
         "num_images": info.num_examples,
+        "class_names": None if info.condition_names else list(info.class_names[:_MAX_CLASS_NAMES]),
         "image_shape": list(info.image_shape),
         "num_devices": num_replicas,
         "device": _device_kind(),

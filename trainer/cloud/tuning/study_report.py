@@ -1,6 +1,7 @@
 """Results of a study, local or on Vertex AI: the ranking of its trials, a table and a plot."""
 
 import io
+import math
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -108,13 +109,14 @@ def _plot_parameter(panel: Any, name: str, study: Study, best: TrialRecord) -> N
     specs = [parameter for parameter in study.spec.all_parameters() if parameter.parameter_id == name]
     listed_values = list(dict.fromkeys(value for spec in specs for value in spec.values))
     is_categorical = any(spec.kind == "categorical" for spec in specs)
+    is_logarithmic = not is_categorical and all(spec.scale == "log" for spec in specs)
     ticks = list(dict.fromkeys([*listed_values, *(value for value, _ in points)]))
     panel.set_xlabel(name)
     panel.grid(alpha=0.3)
     if is_categorical:
         panel.set_xticks(range(len(ticks)), [str(value) for value in ticks])
         panel.set_xlim(-0.5, len(ticks) - 0.5)
-    elif all(spec.scale == "log" for spec in specs):
+    elif is_logarithmic:
         panel.set_xscale("log")
     elif all(spec.kind == "discrete" for spec in specs):
         panel.set_xticks(listed_values)
@@ -126,6 +128,22 @@ def _plot_parameter(panel: Any, name: str, study: Study, best: TrialRecord) -> N
         panel.scatter(
             [best_x], [best.final_measurement.value], s=110, marker="*", color="tab:red", label="best", zorder=3
         )
+    if is_logarithmic:
+        _set_logarithmic_ticks(panel.xaxis, *panel.get_xlim())
+
+
+def _set_logarithmic_ticks(axis: Any, low: float, high: float) -> None:
+    """Labels a logarithmic axis with a few plain numbers, which do not overlap."""
+    from matplotlib import ticker
+
+    decades = math.log10(high / low)
+    if decades < 0.5:
+        axis.set_major_locator(ticker.MaxNLocator(4))
+    else:
+        subs = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 3 else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=6))
+    axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _format_cell(value: Value | None) -> str:
