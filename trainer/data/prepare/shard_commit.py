@@ -41,6 +41,8 @@ _SCHEMA = documents.record(
         "rejected": documents.list_of(documents.record(_REJECTED_FIELDS)),
         "max_value": documents.whole(0, 255),
         "num_dark": documents.whole(),
+        "num_with_more_frames": documents.whole(),
+        "content": documents.text(),
     }
 )
 _POLL_SECS = 2.0
@@ -74,6 +76,8 @@ class ShardReport:
         rejected: Images that are not in the shard.
         max_value: Largest pixel value in [0, 255].
         num_dark: Number of images that are almost black.
+        num_with_more_frames: Number of files with frames or pages that are not used.
+        content: Digest of the contents of all images of the shard, also of the rejected ones.
     """
 
     fingerprint: str
@@ -82,6 +86,8 @@ class ShardReport:
     rejected: tuple[Rejected, ...]
     max_value: int
     num_dark: int
+    num_with_more_frames: int = 0
+    content: str = ""
 
     def to_json(self) -> str:
         """Returns the content of the report's file."""
@@ -102,6 +108,8 @@ class ShardReport:
             ),
             max_value=content["max_value"],
             num_dark=content["num_dark"],
+            num_with_more_frames=content["num_with_more_frames"],
+            content=content["content"],
         )
 
 
@@ -118,10 +126,16 @@ class ShardFolder:
     def __init__(self, out: Location, num_shards: int, fingerprint: str, part: Part):
         self._out, self._num_shards, self._fingerprint, self._part = out, num_shards, fingerprint, part
 
-    def clean(self) -> dict[int, ShardReport]:
+    def clean(
+        self, is_current: Callable[[int, ShardReport], bool] = lambda index, report: True
+    ) -> dict[int, ShardReport]:
         """Deletes what an interrupted conversion left of this machine's shards, and no files of the user.
 
         The chief also deletes the shards that this conversion does not have.
+
+        Args:
+            is_current: Function that returns whether a complete shard still has the content of its source, by its
+                index and its report.
 
         Returns:
             The reports of this machine's finished shards, which stay, by the index of the shard.
@@ -139,7 +153,9 @@ class ShardFolder:
         reports = {
             index: report
             for index, report in self._read_reports(sorted(own)).items()
-            if self._is_own(report) and self._has_checksum(report.shard, entries.get(shard_name(index)))
+            if self._is_own(report)
+            and self._has_checksum(report.shard, entries.get(shard_name(index)))
+            and is_current(index, report)
         }
         stays = {name for index in reports for name in (shard_name(index), _report_name(index))}
         owned = (
@@ -279,14 +295,15 @@ class ShardFolder:
         return entry.crc32c == shard.crc32c
 
 
-def committed_spec(out: Location, expected: Mapping[str, Any]) -> DatasetSpec | None:
+def committed_spec(out: Location, fingerprint: str, metadata: Mapping[str, Any]) -> DatasetSpec | None:
     """Returns the dataset in a folder if it is the result of this conversion; else None.
 
     Args:
         out: Folder with a `dataset.json`.
-        expected: Fields of the description that the conversion determines in advance.
+        fingerprint: Fingerprint of the conversion.
+        metadata: Further fields of the description that are known in advance.
     """
-    spec = read_dataset_spec(out)
+    spec, expected = read_dataset_spec(out), {**metadata, "conversion": fingerprint}
     return spec if all(getattr(spec, name) == value for name, value in expected.items()) else None
 
 
