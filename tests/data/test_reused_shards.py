@@ -11,7 +11,7 @@ from PIL import Image
 from refusals import check_refusal
 
 from trainer.data.dataset_spec import SPEC_NAME
-from trainer.data.prepare import convert
+from trainer.data.prepare import convert, replica_watch, shard_commit
 from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import SourceOptions, open_source
@@ -125,6 +125,23 @@ def test_shards_of_other_pixels_are_not_reused(readings, tmp_path):
     second = next(made)
     assert prepare(*second, out).num_kept == 0
     prepare(*second, tmp_path / "expected")
+    assert contents(out) == contents(tmp_path / "expected")
+
+
+def test_the_chief_waits_for_a_shard_of_another_machine_whose_image_was_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_commit, "_POLL_SECS", 0.02)
+    monkeypatch.setattr(replica_watch, "_SECS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(replica_watch, "_MAX_MISMATCH_SECS", 0.1)
+    files, out = bitmaps(1), tmp_path / "out"
+    source = write_folder(tmp_path / "set", files)
+    with open_source(str(source)) as opened:
+        last = opened.items[plan_conversion(opened, ConversionOptions(num_shards=NUM_SHARDS)).indices[-1]].name
+    prepare(source, {}, out, Part(1, 2))
+    write_folder(source, {last: bitmaps(2)[last]})
+    check_refusal(lambda: prepare(source, {}, out, Part(0, 2)), ConfigError, "replica=1")
+    assert prepare(source, {}, out, Part(1, 2)).num_kept == 1
+    prepare(source, {}, out, Part(0, 2))
+    prepare(source, {}, tmp_path / "expected")
     assert contents(out) == contents(tmp_path / "expected")
 
 

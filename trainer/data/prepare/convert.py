@@ -190,12 +190,12 @@ class PartConversion:
         self._part, self._on_progress = part, on_progress
         self._bounds = shard_bounds(len(plan.indices), plan.num_shards).tolist()
         self.fingerprint = fingerprint or conversion_fingerprint(source, plan)
-        self.folder = ShardFolder(out, plan.num_shards, self.fingerprint, part)
+        self.folder = ShardFolder(out, plan.num_shards, self.fingerprint, part, self._has_content)
         self.progress = ConversionProgress(0)
 
     def read_finished(self) -> dict[int, ShardReport]:
         """Deletes shards that are not finished, and returns the reports of those that are, by index."""
-        reports = self.folder.clean(self._has_content)
+        reports = self.folder.clean()
         num_missing = len(self.missing(reports))
         self.progress.num_kept = len(reports)
         if reports:

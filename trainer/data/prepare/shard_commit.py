@@ -121,21 +121,27 @@ class ShardFolder:
         num_shards: Number of shards of the dataset.
         fingerprint: Fingerprint of the conversion. Shards of other conversions are not used.
         part: Shards that this machine makes.
+        is_current: Function that returns whether the images of a shard are still those of the source, by the index and
+            the report of a shard that is finished when this machine starts.
     """
 
-    def __init__(self, out: Location, num_shards: int, fingerprint: str, part: Part):
+    def __init__(
+        self,
+        out: Location,
+        num_shards: int,
+        fingerprint: str,
+        part: Part,
+        is_current: Callable[[int, ShardReport], bool] = lambda index, report: True,
+    ):
         self._out, self._num_shards, self._fingerprint, self._part = out, num_shards, fingerprint, part
+        self._is_current = is_current
+        self._outdated: dict[int, ShardReport] = {}
 
-    def clean(
-        self, is_current: Callable[[int, ShardReport], bool] = lambda index, report: True
-    ) -> dict[int, ShardReport]:
+    def clean(self) -> dict[int, ShardReport]:
         """Deletes what an interrupted conversion left of this machine's shards, and no files of the user.
 
-        The chief also deletes the shards that this conversion does not have.
-
-        Args:
-            is_current: Function that returns whether a complete shard still has the content of its source, by its
-                index and its report.
+        The chief also deletes the shards that this conversion does not have. Of the shards of other machines, it only
+        remembers those with other images than the source, until they are made again.
 
         Returns:
             The reports of this machine's finished shards, which stay, by the index of the shard.
@@ -145,18 +151,22 @@ class ShardFolder:
         """
         entries = {entry.name: entry for entry in self._out.entries(recursive=False)}
         shards = {name: index for name in entries if (index := _shard_of(name)) is not None}
-        own = {
+        finished = {
             index
             for index in shards.values()
-            if index < self._num_shards and self._part.owns(index) and _report_name(index) in entries
+            if index < self._num_shards
+            and (self._part.owns(index) or self._part.is_chief)
+            and _report_name(index) in entries
         }
-        reports = {
-            index: report
-            for index, report in self._read_reports(sorted(own)).items()
-            if self._is_own(report)
-            and self._has_checksum(report.shard, entries.get(shard_name(index)))
-            and is_current(index, report)
-        }
+        reports = {}
+        for index, report in self._read_reports(sorted(finished)).items():
+            if not self._is_own(report):
+                continue
+            if not self._part.owns(index):
+                if not self._is_current(index, report):
+                    self._outdated[index] = report
+            elif self._has_checksum(report.shard, entries.get(shard_name(index))) and self._is_current(index, report):
+                reports[index] = report
         stays = {name for index in reports for name in (shard_name(index), _report_name(index))}
         owned = (
             name
@@ -255,7 +265,7 @@ class ShardFolder:
         pending = [index for index in range(self._num_shards) if index not in reports and _report_name(index) in names]
         while pending:
             for index, report in self._read_reports(pending[:_BLOCK_SIZE]).items():
-                if self._is_own(report):
+                if self._is_own(report) and report != self._outdated.get(index):
                     new_reports[index] = report
                 else:
                     other_fingerprints[index % self._part.num_replicas] = report.fingerprint
