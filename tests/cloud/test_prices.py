@@ -48,8 +48,9 @@ def test_a_job_costs_the_sum_of_its_machines_and_accelerators(table, body, regio
 def test_json_and_csv_files_are_the_same(tmp_path, table):
     names, *rows = [line.split(",") for line in (HEADER + ROWS).splitlines()]
     objects = [{name: cell for name, cell in zip(names, row, strict=True) if cell} for row in rows]
-    (tmp_path / "prices.json").write_text(json.dumps(objects))
-    assert PriceTable(f"{tmp_path}/prices.json")._prices == table._prices
+    for name in ("prices.json", "PRICES.JSON"):
+        (tmp_path / name).write_text(json.dumps(objects))
+        assert PriceTable(f"{tmp_path}/{name}")._prices == table._prices
 
 
 def test_prices_in_two_currencies_are_not_added(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 from refusals import check_refusal
 
-from trainer.data.prepare import decoding, pixels
+from trainer.data.prepare import contents, decoding, pixels
 from trainer.data.prepare.decoding import read_shape
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources.base import IMAGE_SUFFIXES
@@ -84,6 +84,47 @@ def test_transparent_pixels_are_placed_on_white():
     palette = halves().quantize(4)
     first = palette.getpixel((0, 0))
     assert sides(decode(as_file(palette, transparency=first), AS_IT_IS))[0] == (255, 255, 255)
+
+
+def png_with_transparency(bits, color_type, pixels, transparent):
+    """Returns a PNG of one row with a transparent value. `pixels` are its bytes."""
+    width = 8 * len(pixels) // (bits * (3 if color_type == 2 else 1))
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, 1, bits, color_type, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(transparent)}H", *transparent),
+        b"IDAT": zlib.compress(b"\0" + pixels),
+        b"IEND": b"",
+    }
+    parts = (struct.pack(">I", len(data)) + kind + data + crc(kind + data) for kind, data in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def crc(data):
+    return struct.pack(">I", zlib.crc32(data))
+
+
+@pytest.mark.parametrize(
+    ("bits", "color_type", "pixels", "transparent", "expected"),
+    [
+        (1, 0, b"\x80", [0], [255, 0, 0, 0, 0, 0, 0, 0]),
+        (2, 0, b"\x1b", [2], [255, 255, 0, 255]),
+        (4, 0, b"\x05\x5f", [5], [255, 0, 0, 255]),
+        (8, 0, b"\0\5\x55", [5], [255, 0, 255]),
+        (16, 0, b"\0\5\5\0", [5], [0, 255]),
+        (8, 2, b"\1\2\3\1\2\4", [1, 2, 3], [0, 255]),
+    ],
+)
+def test_the_transparent_value_of_a_png_is_one_of_its_pixels_with_any_bits(
+    bits, color_type, pixels, transparent, expected
+):
+    content = png_with_transparency(bits, color_type, pixels, transparent)
+    assert decode(content, Target(None, None, 4, "none"))[0, :, 3].tolist() == expected
+
+
+def test_a_transparent_color_that_is_not_compared_with_all_bits_is_refused():
+    content = png_with_transparency(16, 2, bytes(range(12)), [1, 0x0203, 0x0405])
+    check_refusal(lambda: decode(content, AS_IT_IS), DataError, "16 bits")
+    check_refusal(lambda: read_shape(content), DataError, "16 bits")
 
 
 def test_palettes_are_expanded_and_distinguish_gray_from_color():
@@ -400,7 +441,7 @@ def special_file(kind, folder):
         return Path(f"{path}\0")
     elif kind == "large":
         with path.open("wb") as file:
-            file.truncate(decoding.MAX_FILE_BYTES + 1)
+            file.truncate(contents.MAX_FILE_BYTES + 1)
     elif kind == "process":
         path.symlink_to("/proc/self/environ")
     elif kind != "missing":
@@ -418,9 +459,26 @@ def test_only_regular_files_are_opened(kind, tmp_path):
     assert decoding.encode(AS_IT_IS, path).image is None
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_files_with_further_frames_are_recognized(kind):
+    frames = [halves(), halves(left=GREEN)]
+    several = as_file(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert decoding.encode(AS_IT_IS, several).has_more_frames
+    assert not decoding.encode(AS_IT_IS, as_file(frames[0], kind)).has_more_frames
+
+
+def test_previews_of_a_camera_are_no_frames_and_a_damaged_second_frame_does_no_harm():
+    frames = [halves(size=(32, 32)), halves(left=GREEN, size=(32, 32))]
+    camera = as_file(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert not decoding.encode(AS_IT_IS, camera).has_more_frames
+    several, single = (as_file(frames[0], "GIF", save_all=True, append_images=frames[1:number]) for number in (2, 1))
+    for length in range(len(single), len(several)):
+        assert decoding.encode(AS_IT_IS, several[:length]).image is not None
+
+
 def test_a_temporary_copy_is_deleted_when_it_is_decoded(tmp_path):
     for content in (as_file(halves()), b"damaged"):
-        copy = decoding.TemporaryCopy(tmp_path / "copy")
+        copy = contents.TemporaryCopy(tmp_path / "copy")
         copy.path.write_bytes(content)
         decoding.encode(AS_IT_IS, copy)
         assert not copy.path.exists()

@@ -13,7 +13,7 @@ import pytest
 from pictures import image
 from refusals import check_refusal
 
-from trainer.data.prepare import decoding
+from trainer.data.prepare import contents
 from trainer.data.prepare.duplicates import drop_duplicates
 from trainer.data.prepare.encoding import encode_images
 from trainer.data.prepare.pixels import Target
@@ -98,7 +98,7 @@ def test_a_local_file_that_the_system_cannot_read_is_not_a_bad_image(number, at,
 
     with (tmp_path / "a.png").open("rb") as file, contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(str(tmp_path)))
-        monkeypatch.setattr(decoding, "open_regular", open_regular)
+        monkeypatch.setattr(contents, "open_regular", open_regular)
         check_refusal(lambda: list(encode_images(source, [0], AS_IT_IS, 1, tmp_path)), StorageError, "a.png")
 
 

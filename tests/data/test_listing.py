@@ -121,6 +121,11 @@ READ = {
         {},
         {"ILSVRC/Data/CLS-LOC/train/n01/1.JPEG": "n01", "ILSVRC/Data/CLS-LOC/train/n02/2.JPEG": "n02"},
     ),
+    "thumbnails of a NAS": (
+        images("a/1.png", "b/2.png", "b/@eaDir/2.png/SYNOFILE_THUMB_M.jpg", "@eaDir/SYNOFILE_THUMB_M.jpg"),
+        {},
+        {"a/1.png": "a", "b/2.png": "b"},
+    ),
     "a flat split": (images("train/a/1.png", "val/3.png"), {"split": ("val",)}, {"val/3.png": "set"}),
     "domains of CycleGAN": (images("trainA/1.png", "testA/2.png"), {"split": ("trainA",)}, {"trainA/1.png": "set"}),
 }
@@ -298,6 +303,7 @@ REFUSED = {
         ("numpy.savez", "tfds:cifar10"),
     ),
     "an option of arrays": (images("1.png"), {"image_range": "0..1"}, ConfigError, ("image_range='0..1'",)),
+    "splits of COCO": (images("train2017/1.png", "val2017/2.png"), {}, ConfigError, ("--split=train2017",)),
     "an option of tables": (images("1.png"), {"image_root": "x"}, ConfigError, ("image_root='x'",)),
 }
 
@@ -314,6 +320,11 @@ def test_sources_with_several_readings_are_refused(make, key):
 def test_backslashes_in_a_zip_separate_folders(tmp_path, names):
     path = write_zip(tmp_path / "set.zip", {"set\\": b""} | images(*names))
     assert list(classes_of(path)[0].values()) == ["a", "b"]
+
+
+def test_a_file_of_a_zip_that_another_separator_replaces_is_counted(tmp_path):
+    classes, notes = classes_of(write_zip(tmp_path / "set.zip", {"a\\1.png": b"old"} | images("a/1.png", "b/2.png")))
+    assert classes == {"a/1.png": "a", "b/2.png": "b"} and ": 1." in notes
 
 
 def test_a_damaged_file_with_labels_in_an_archive_is_named(tmp_path):

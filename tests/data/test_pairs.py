@@ -98,6 +98,13 @@ def test_names_may_differ_in_their_suffix_and_archives_are_read(tmp_path):
     assert_paired(prepare(tmp_path / "pairs.zip", tmp_path / "set", "--paired", "--num_workers=2"))
 
 
+def test_names_may_have_another_form_of_unicode(tmp_path):
+    make_folders(tmp_path / "files", numbers=[0], names="caf\u00e9{}.png")
+    for name, other in (("caf\u00e90.png", "cafe\u03010.png"),):
+        (tmp_path / "files/target" / name).rename(tmp_path / "files/target" / other)
+    assert_paired(prepare(tmp_path / "files", tmp_path / "out", "--paired"), 1)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_side_by_side_halves_are_pairs_and_keep_their_classes(tmp_path, side):
     sides = {}

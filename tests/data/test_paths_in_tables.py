@@ -11,6 +11,7 @@ from trainer import __main__ as commands
 from trainer.data.datasets import describe
 from trainer.data.prepare.sources import open_source
 from trainer.data.prepare.sources.conditions import ConditionedSource
+from trainer.errors import DataError
 
 
 def png(number):
@@ -42,6 +43,34 @@ def test_spaces_and_separators_of_windows_are_read_in_every_table(use, folder):
         with open_source(str(table if use == "source" else folder)) as source:
             labels = labels_of(source)
     assert labels == {"cats/0.png": "1", "cats/1.png": "2", "dogs/2.png": "1"}
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9/1.png", "cafe\u0301/1.png"
+
+
+@pytest.mark.parametrize("use", ["source", "metadata", "conditions"])
+@pytest.mark.parametrize("in_folder", [(COMPOSED,), (DECOMPOSED,), (COMPOSED, DECOMPOSED)])
+def test_names_are_found_in_both_forms_of_unicode(use, in_folder, tmp_path):
+    for number, name in enumerate(in_folder):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(png(number))
+    table = tmp_path / "set" / ("metadata.csv" if use == "metadata" else "table.csv")
+    listed = in_folder if len(in_folder) == 2 else [{COMPOSED: DECOMPOSED, DECOMPOSED: COMPOSED}[in_folder[0]]]
+    table.write_text("file_name,label\n" + "\n".join(f"{name},{number}" for number, name in enumerate(listed)))
+    if use == "conditions":
+        with open_source(str(tmp_path / "set")) as source:
+            labels = labels_of(ConditionedSource(source, str(table)))
+    else:
+        with open_source(str(table if use == "source" else tmp_path / "set")) as source:
+            labels = labels_of(source)
+            assert len({source.read(index) for index in range(len(source.items))}) == len(in_folder)
+    assert labels == {name: str(number) for number, name in enumerate(in_folder)}
+
+
+def test_a_column_of_paths_that_occurs_twice_is_refused(folder):
+    (folder / "table.csv").write_text("path,path\ncats/0.png,cats/1.png\n")
+    with pytest.raises(DataError, match="path"), open_source(str(folder / "table.csv")):
+        pass
 
 
 @pytest.mark.parametrize("place", [".", "cats"])

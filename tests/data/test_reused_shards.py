@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from file_sets import write_folder, write_tar, write_zip
 from PIL import Image
+from refusals import check_refusal
 
-from trainer.data.prepare import convert
+from trainer.data.dataset_spec import SPEC_NAME
+from trainer.data.prepare import convert, replica_watch, shard_commit
 from trainer.data.prepare.conversion_plan import ConversionOptions, plan_conversion
 from trainer.data.prepare.sharding import Part
 from trainer.data.prepare.sources import SourceOptions, open_source
+from trainer.errors import ConfigError
 from trainer.storage import locate
 
 METADATA = {"name": "set", "source": "here", "license": "", "attribution": "", "options": {}}
@@ -123,6 +126,84 @@ def test_shards_of_other_pixels_are_not_reused(readings, tmp_path):
     assert prepare(*second, out).num_kept == 0
     prepare(*second, tmp_path / "expected")
     assert contents(out) == contents(tmp_path / "expected")
+
+
+def test_the_chief_waits_for_a_shard_of_another_machine_whose_image_was_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_commit, "_POLL_SECS", 0.02)
+    monkeypatch.setattr(replica_watch, "_SECS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(replica_watch, "_MAX_MISMATCH_SECS", 0.1)
+    files, out = bitmaps(1), tmp_path / "out"
+    source = write_folder(tmp_path / "set", files)
+    with open_source(str(source)) as opened:
+        last = opened.items[plan_conversion(opened, ConversionOptions(num_shards=NUM_SHARDS)).indices[-1]].name
+    prepare(source, {}, out, Part(1, 2))
+    write_folder(source, {last: bitmaps(2)[last]})
+    check_refusal(lambda: prepare(source, {}, out, Part(0, 2)), ConfigError, "replica=1")
+    assert prepare(source, {}, out, Part(1, 2)).num_kept == 1
+    prepare(source, {}, out, Part(0, 2))
+    prepare(source, {}, tmp_path / "expected")
+    assert contents(out) == contents(tmp_path / "expected")
+
+
+def write_table(path, files):
+    write_folder(path.parent, files)
+    path.write_text("path\n" + "\n".join(files))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_folder, "set"), (write_tar, "x.tar"), (write_tar, "x.tar.gz"), (write_table, "x/x.csv")]
+)
+def test_a_shard_is_made_again_if_one_of_its_images_is_replaced(write, name, tmp_path):
+    files, out = bitmaps(1), tmp_path / "out"
+    source = write(tmp_path / name, files)
+    with open_source(str(source)) as opened:
+        last = opened.items[plan_conversion(opened, ConversionOptions(num_shards=NUM_SHARDS)).indices[-1]].name
+    prepare(source, {}, out, Part(1, 2))
+    files[last] = bitmaps(2)[last]
+    times = source.stat()
+    write(tmp_path / name, files)
+    for path in (source, source / last):
+        if path.exists():
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert prepare(source, {}, out).num_kept == NUM_SHARDS // 2 - 1
+    prepare(source, {}, tmp_path / "expected")
+    assert contents(out) == contents(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_the_dataset_of_several_machines_is_not_taken_for_that_of_other_images(is_remote, tmp_path, request):
+    root = locate(request.getfixturevalue("bucket") if is_remote else str(tmp_path / "local"))
+
+    def write(files):
+        root.upload(
+            write_folder(tmp_path / "set", {f"set/{name}": content for name, content in files.items()}),
+            [*(f"set/{name}" for name in files)],
+        )
+
+    files = bitmaps(1)
+    write(files)
+    for index in (1, 0):
+        prepare(root / "set", {}, root / "out", Part(index, 2))
+    before = (root / "out" / SPEC_NAME).read_bytes()
+    assert prepare(root / "set", {}, root / "out", Part(0, 2)).total == 0  # a restarted machine
+    write(files | {"00.bmp": bitmaps(2)["00.bmp"]} if is_remote else bitmaps(2))
+    for part in (Part(0, 2), Part(1, 2)):
+        check_refusal(lambda part=part: prepare(root / "set", {}, root / "out", part), ConfigError, "out=")
+    assert (root / "out" / SPEC_NAME).read_bytes() == before
+
+
+def test_shards_of_a_bucket_are_reused_without_reading_their_images_again(bucket, tmp_path, monkeypatch):
+    remote = locate(bucket) / "set"
+    remote.upload(write_folder(tmp_path / "set", bitmaps(1)), [*bitmaps(1)])
+    prepare(remote, {}, tmp_path / "out", Part(1, 2))
+    with open_source(str(remote)) as source:
+        plan = plan_conversion(source, ConversionOptions(num_shards=NUM_SHARDS))
+        monkeypatch.setattr(source, "read", lambda index: pytest.fail("an image is read"))
+        conversion = convert.PartConversion(
+            source, plan, ConversionOptions(), locate(str(tmp_path / "out")), Part(1, 2), lambda _: None
+        )
+        assert sorted(conversion.read_finished()) == [1, 3]
 
 
 def spellings_of_a_folder(tmp_path):

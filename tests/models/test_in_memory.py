@@ -14,6 +14,7 @@ from trainer import ConditionalGAN, CycleGAN
 from trainer.data.field_names import LABEL_NAMES
 from trainer.errors import ConfigError, DataError
 from trainer.models import in_memory
+from trainer.models.arrays import as_images
 from trainer.models.in_memory import read_pair
 from trainer.models.training_inputs import count_steps
 
@@ -248,6 +249,13 @@ class Large:
     def __getitem__(self, index):
         self.num_read += 1
         return IMAGES[0]
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("make", [list, lambda pictures: Rows(image=pictures)], ids=["list", "Hugging Face"])
+def test_pictures_whose_values_are_no_pixels_are_refused(make, mode):
+    pictures = [Image.fromarray(image).convert(mode) for image in IMAGES]
+    check_refusal(lambda: as_images(read_pair(make(pictures), None, 3)[0]), DataError, "x", mode)
 
 
 @pytest.mark.parametrize("make", [Large, lambda: dataset(IMAGES).repeat(2**40), lambda: Batches(*[IMAGES])])

@@ -83,6 +83,15 @@ def test_arrays_have_the_images_and_labels(place, labels):
         assert arrays.files == (["x"] if labels is None else ["x", "y"])
 
 
+def test_extensions_in_upper_case_have_the_same_meaning(place):
+    for name in ("x.npy", "X.NPY"):
+        outputs.write_arrays(place / name, blocks(), 7, None)
+    assert (place / "x.npy").read_bytes() == (place / "X.NPY").read_bytes()
+    for name in ("x.webp", "X.WEBP"):
+        write_animation(place / name, blocks())
+    assert (place / "x.webp").read_bytes() == (place / "X.WEBP").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 def test_arrays_are_never_in_memory_all_at_once(tmp_path, name):
     def images():

@@ -70,6 +70,11 @@ def log_result(spec: DatasetSpec, progress: "ConversionProgress", out: str) -> N
     )
     if num_filtered := len(progress.rejected) - len(progress.bad_images):
         _logger.info(f"Left out by filters: {count_of(num_filtered, 'image')}.")
+    if progress.num_with_more_frames:
+        _logger.warning(
+            f"{count_of(progress.num_with_more_frames, 'file')} with several frames or pages: only the first one of "
+            "each is used. To use the others, save each one as a file."
+        )
     for name, problem in progress.bad_images[:_MAX_LISTED_BAD_IMAGES]:
         _logger.warning(f"Skipped: {name} {problem}.")
     if len(progress.bad_images) > _MAX_LISTED_BAD_IMAGES:

@@ -155,9 +155,9 @@ def parse_out(text: str, mode: str, job_dir: str) -> tuple[Location, str]:
     if part is not None:
         raise ConfigError(f"--out={text} is in {part} of the run, which training changes; give a path outside of it.")
     out, kinds = locate(text), _KINDS[mode]
-    if out.name in _IMAGES | _ANIMATIONS:
+    if out.name.lower() in _IMAGES | _ANIMATIONS:
         raise ConfigError(f"--out={text} has an extension but no name; give a name, such as images{out.name}.")
-    suffix = PurePosixPath(out.name).suffix
+    suffix = PurePosixPath(out.name).suffix.lower()
     is_existing = isinstance(out, LocalLocation) and out.path.is_dir() and suffix not in _IMAGES | _ANIMATIONS
     if text.endswith("/") or not suffix or is_existing:
         if FOLDER not in kinds:

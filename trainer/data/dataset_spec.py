@@ -42,6 +42,7 @@ _SCHEMA = documents.record(
         "license": documents.text(),
         "attribution": documents.text(),
         "options": documents.map_of(documents.anything),
+        "conversion": documents.optional(documents.text()),
     }
 )
 
@@ -89,6 +90,8 @@ class DatasetSpec:
     """Names of the conditions, if each class is a vector of conditions as `trainer.data.conditions` describes it."""
     encoding: str = PNG
     """Encoding of the images and the inputs in the records: a key of `image_encodings.ENCODINGS`."""
+    conversion: str = ""
+    """Fingerprint of the conversion that made the shards. Empty: another command or an earlier version made them."""
 
     @property
     def array_shape(self) -> tuple[int, int, int]:
@@ -99,7 +102,7 @@ class DatasetSpec:
     def to_json(self) -> str:
         """Returns the text of `dataset.json`. Equal specs have equal texts."""
         fields = dataclasses.asdict(self)
-        for name in ("input_channels", "condition_names"):
+        for name in ("input_channels", "condition_names", "conversion"):
             if not fields[name]:  # as earlier versions wrote it
                 del fields[name]
         if self.encoding == PNG:
@@ -174,6 +177,7 @@ def _from_json(content: dict[str, Any]) -> DatasetSpec:
         input_channels=content.get("input_channels") or 0,
         condition_names=tuple(content.get("condition_names") or ()),
         encoding=content.get("encoding") or PNG,
+        conversion=content.get("conversion") or "",
     )
 
 

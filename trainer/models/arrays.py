@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from trainer.config.choices import ImageRange
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, SIXTEEN_BIT, Range, find_range, is_inside
 from trainer.errors import DataError, count_of, quote
+
+_MODES_WITHOUT_PIXELS = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
+"""Modes of Pillow whose values are indices of colors, or colors that are not gray, RGB, or RGBA."""
 
 
 def read_images(
@@ -135,8 +139,15 @@ def as_array(value: object, name: str) -> np.ndarray:
     """Returns an array, tensor, list or pandas object as an array with at least one element.
 
     Raises:
-        DataError: If `value` cannot be an array, is empty, or has elements of different shapes.
+        DataError: If `value` cannot be an array, is empty, has elements of different shapes, or is a picture of Pillow
+            whose values are no pixels.
     """
+    for picture in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(picture, Image.Image) and picture.mode in _MODES_WITHOUT_PIXELS:
+            raise DataError(
+                f"{name} has a picture of Pillow in the mode {picture.mode}, whose values are not gray, RGB, or RGBA; "
+                'pass picture.convert("RGB").'
+            )
     try:
         array = np.asarray(value)
         if array.dtype.kind == "O" and array.ndim == 1 and len(array) and np.ndim(array[0]):

@@ -31,7 +31,7 @@ def check_encoder(out: Location) -> None:
     Raises:
         ConfigError: If it is an MP4 and imageio-ffmpeg is not installed.
     """
-    if out.name.endswith(".mp4") and importlib.util.find_spec("imageio_ffmpeg") is None:
+    if _extension(out) == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ConfigError(
             f"out={out} needs imageio-ffmpeg, which is not installed; run pip install 'gan-trainer[video]', or write a "
             ".webp or a .gif."
@@ -51,7 +51,7 @@ def check_num_pixels(out: Location, num_frames: int, height: int, width: int) ->
         ConfigError: If the frames together have too many pixels.
     """
     num_pixels = num_frames * height * width * _enlargement(height, width) ** 2
-    if num_pixels > _MAX_PIXELS and not out.name.endswith(".mp4"):
+    if num_pixels > _MAX_PIXELS and _extension(out) != "mp4":
         raise ConfigError(
             f"out={out} would have {num_pixels:,} pixels in {num_frames:,} frames, more than the {_MAX_PIXELS:,} of a "
             ".gif or a .webp, whose frames are in memory together; write a .mp4, or fewer seconds."
@@ -69,12 +69,12 @@ def write_animation(out: Location, blocks: Iterator[np.ndarray]) -> None:
     """
     visible = (over_checkerboard(block) if block.shape[-1] == 4 else block for block in blocks)
     frames = (_enlarge(image) for block in visible for image in block)
-    if out.name.endswith(".mp4"):
+    if _extension(out) == "mp4":
         with scratch_folder() as scratch:
             _encode_mp4(scratch / out.name, frames)
             out.parent.upload(scratch, [out.name])
     else:
-        out.write_bytes(_encode(out.name.rpartition(".")[2], frames))
+        out.write_bytes(_encode(_extension(out), frames))
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
@@ -85,6 +85,11 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 
 def _enlargement(height: int, width: int) -> int:
     return max(1, -(-_MIN_SIDE // min(height, width)))
+
+
+def _extension(out: Location) -> str:
+    """Returns the extension of a file in lower case, without its dot."""
+    return out.name.lower().rpartition(".")[2]
 
 
 def _encode(extension: str, frames: Iterator[np.ndarray]) -> bytes:

@@ -59,7 +59,7 @@ def write_arrays(out: Location, blocks: Iterator[np.ndarray], num_images: int, l
     The images are written block by block and are never in memory all at once.
     """
     with scratch_folder() as scratch:
-        if out.name.endswith(".npy"):
+        if out.name.lower().endswith(".npy"):
             with (scratch / out.name).open("wb") as file:
                 _write_images(file, blocks, num_images)
         else:

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config.choices import LatentDistribution
-from trainer.data.prepare.decoding import MAX_FILE_BYTES, decode as decode_file
+from trainer.data.prepare.contents import MAX_FILE_BYTES
+from trainer.data.prepare.decoding import decode as decode_file
 from trainer.data.prepare.pixels import Target
 from trainer.errors import ConfigError, DataError
 from trainer.image_io import png, tile_with_captions

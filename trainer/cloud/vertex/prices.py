@@ -110,7 +110,7 @@ def read_price_table(file: str | None) -> PriceTable | None:
 def _read_rows(file: str) -> Sequence[Mapping[str, Any]]:
     """Returns the checked rows of a table."""
     location, origin, remedy = locate(file), f"price_table={file}", f"write the columns {', '.join(_COLUMNS)}"
-    suffix = PurePosixPath(location.name).suffix
+    suffix = PurePosixPath(location.name).suffix.lower()
     if suffix not in (".csv", ".json"):
         raise ConfigError(f"{origin} has an unknown extension; write .csv or .json.")
     content = location.read_bytes(max_bytes=documents.MAX_DOCUMENT_BYTES)

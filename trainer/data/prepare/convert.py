@@ -6,6 +6,7 @@ shards. The output does not depend on any of these numbers. Finished shards stay
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -16,8 +17,9 @@ import numpy as np
 
 from trainer.data.dataset_spec import SPEC_NAME, DatasetSpec
 from trainer.data.prepare.conversion_plan import ConversionOptions, ConversionPlan
+from trainer.data.prepare.duplicates import digest_contents
 from trainer.data.prepare.examples import EncodedExample, encode_examples
-from trainer.data.prepare.fingerprint import conversion_fingerprint
+from trainer.data.prepare.fingerprint import conversion_fingerprint, sources_of
 from trainer.data.prepare.replica_watch import replica_folder
 from trainer.data.prepare.shard_commit import Rejected, ShardFolder, ShardReport, committed_spec, shard_name
 from trainer.data.prepare.sharding import Part, shard_bounds
@@ -42,6 +44,7 @@ class ConversionProgress:
         rejected: Images that are not in the dataset: those that cannot be used, and those that a filter leaves out.
         num_bad: Number of images in `rejected` that cannot be used.
         num_kept: Number of shards that an earlier process had finished.
+        num_with_more_frames: Number of files with frames or pages that are not in the dataset, once it is complete.
     """
 
     total: int
@@ -49,6 +52,7 @@ class ConversionProgress:
     rejected: list[Rejected] = dataclasses.field(default_factory=list)
     num_bad: int = 0
     num_kept: int = 0
+    num_with_more_frames: int = 0
 
     @property
     def bad_images(self) -> list[tuple[str, str]]:
@@ -125,8 +129,9 @@ def convert_part(
     with hold(leased, f"out={leased}", replica=part.owner) as lease:
         check_new_file(out / SPEC_NAME)
         if (out / SPEC_NAME).exists():
-            expected = metadata | {"class_names": plan.class_names, "encoding": plan.target.encoding}
-            spec = committed_spec(out, expected) if part.num_replicas > 1 else None
+            spec = (
+                committed_spec(out, conversion_fingerprint(source, plan), metadata) if part.num_replicas > 1 else None
+            )
             if spec is None:
                 check_is_new(out)
             return (spec if part.is_chief else None), ConversionProgress(0)
@@ -141,7 +146,7 @@ def convert_part(
             return None, conversion.progress
         all_reports = conversion.folder.wait_for_all(reports, lease.verify)
         progress = _merge_progress(conversion.progress, all_reports, plan, options)
-        spec = _make_spec(plan, all_reports, metadata)
+        spec = _make_spec(plan, all_reports, metadata | {"conversion": conversion.fingerprint})
         lease.verify()
         conversion.folder.write_rejected(progress.rejected)
         (out / SPEC_NAME).write_bytes(spec.to_json().encode(), only_new=True)
@@ -185,7 +190,7 @@ class PartConversion:
         self._part, self._on_progress = part, on_progress
         self._bounds = shard_bounds(len(plan.indices), plan.num_shards).tolist()
         self.fingerprint = fingerprint or conversion_fingerprint(source, plan)
-        self.folder = ShardFolder(out, plan.num_shards, self.fingerprint, part)
+        self.folder = ShardFolder(out, plan.num_shards, self.fingerprint, part, self._has_content)
         self.progress = ConversionProgress(0)
 
     def read_finished(self) -> dict[int, ShardReport]:
@@ -199,6 +204,14 @@ class PartConversion:
             for image in reports[index].rejected:
                 self.progress.reject(image, len(self._plan.indices), self._options)
         return reports
+
+    def _has_content(self, index: int, report: ShardReport) -> bool:
+        """Returns whether the images of a finished shard are the same as when it was made."""
+        if self._source.content_digest:  # a part of the fingerprint
+            return True
+        indices = self._plan.indices[self._bounds[index] : self._bounds[index + 1]].tolist()
+        digests = digest_contents(sources_of(self._source), indices)
+        return report.content == hashlib.sha256(b"\n".join(digests.tolist())).hexdigest()
 
     def missing(self, reports: Mapping[int, ShardReport]) -> list[int]:
         """Returns the indices of the shards of this machine that have no report."""
@@ -245,10 +258,12 @@ class PartConversion:
         """
         counts = np.zeros(len(self._plan.class_names), np.int64)
         rejected: list[Rejected] = []
-        max_value = num_dark = 0
+        max_value = num_dark = num_with_more_frames = 0
+        digests: list[bytes] = []
         with contextlib.closing(ShardWriter(path)) as writer:
             for position, example in examples:
                 self.progress.done += 1
+                digests.append(example.digest)
                 image = example.rejection(self._source, int(self._plan.indices[position]))
                 if image is not None:
                     self.progress.reject(image, len(self._plan.indices), self._options)
@@ -259,6 +274,7 @@ class PartConversion:
                     counts[label] += 1
                     max_value = max(max_value, example.image.max_value)
                     num_dark += example.image.max_value <= _DARK
+                    num_with_more_frames += example.num_with_more_frames
                 self._on_progress(self.progress)
             return ShardReport(
                 fingerprint=self.fingerprint,
@@ -267,6 +283,8 @@ class PartConversion:
                 rejected=tuple(rejected),
                 max_value=max_value,
                 num_dark=int(num_dark),
+                num_with_more_frames=num_with_more_frames,
+                content=hashlib.sha256(b"\n".join(digests)).hexdigest(),
             )
 
 
@@ -276,6 +294,7 @@ def _merge_progress(
     """Returns the progress of this machine with the rejected images of all machines, and the duplicates."""
     merged = ConversionProgress(progress.total, progress.done, [*plan.duplicates], num_kept=progress.num_kept)
     for report in reports:
+        merged.num_with_more_frames += report.num_with_more_frames
         for image in report.rejected:
             merged.reject(image, len(plan.indices), options)
     return merged

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-from trainer.data.prepare.decoding import Content, Encoded, encode
+from trainer.data.prepare.contents import Content
+from trainer.data.prepare.decoding import Encoded, encode
 from trainer.data.prepare.pixels import Target
 from trainer.errors import DataError
 from trainer.image_io import MAX_PIXELS

@@ -11,7 +11,6 @@ Shapes: `H W C` height, width and channels.
 import contextlib
 import io
 import mmap
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,17 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from trainer.data.prepare.contents import (
+    Content,
+    TemporaryCopy,
+    check_system,
+    digest_content,
+    digest_file,
+    open_content,
+)
 from trainer.data.prepare.pixels import Target, check_dimensions, fit_to_target, is_gray
-from trainer.errors import ConfigError, DataError, FilteredImageError, StorageError, TrainerError, escape
+from trainer.errors import ConfigError, DataError, FilteredImageError, TrainerError, escape
 from trainer.image_io import MAX_PIXELS, MAX_SIDE
-from trainer.storage.local_files import SYSTEM_REMEDIES, describe_os_error, open_regular
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -33,11 +39,9 @@ FORMATS = {
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
-    "PPM": (".pgm", ".ppm", ".pnm"),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm"),
 }
 """Names that Pillow gives to the formats that are read, and the suffixes of their files."""
-MAX_FILE_BYTES = 2**28
-"""Maximum size of an image file in bytes, larger than 64 megapixels of RGB."""
 _MEMORY_OF_FORMAT = {"WEBP": 2, "AVIF": 2}  # these decoders allocate images of their own
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,6 +63,8 @@ _MARKS_OF_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Bytes of which a PNG with an orientation contains at least one."""
 _SCALES = (8, 4, 2)
 """Factors by which the decoder of JPEG can shrink an image."""
+_SCALES_OF_GRAY = {"L;2": 85, "L;4": 17}
+"""Factors by which Pillow multiplies the values of gray PNGs of 2 and 4 bits."""
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 """Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
@@ -69,16 +75,6 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"method": 4, "exact": True},  # colors below transparent pixels stay
 }
 """Options of Pillow for encodings. JPEGs are baseline: the other kinds fail for images of much noise."""
-
-
-class TemporaryCopy(NamedTuple):
-    """A local copy of an image file, which is deleted when it is opened."""
-
-    path: Path
-
-
-Content = bytes | Path | TemporaryCopy | np.ndarray
-"""Image as the bytes of a file, the path of a file, or pixels uint8 [H, W, C]."""
 
 
 class Encoded(NamedTuple):
@@ -94,6 +90,10 @@ class Encoded(NamedTuple):
     """Problem of an unusable image. It completes a sentence that begins with the image's name."""
     is_filtered: bool = False
     """True if a filter of the user leaves out the image."""
+    digest: bytes = b""
+    """Result of `digest_content` for the content; empty if it cannot be read."""
+    has_more_frames: bool = False
+    """True if the file has further frames or pages, which are not used."""
 
 
 def decode(
@@ -118,20 +118,30 @@ def decode(
         StorageError: If the system cannot read the file, which may be intact.
     """
     with _explain_damage(content, formats), open_content(content) as file:
-        picture = _open_picture(file, formats)
-        size = _size_in_header(picture, file) if target.limits_size else None
-        if size is not None:
-            check_dimensions(*size, target)
+        return _decode(file, target, reserve, formats)[0]
+
+
+def _decode(
+    file: BinaryIO,
+    target: Target,
+    reserve: Callable[[int], object],
+    formats: tuple[str, ...] = _SUPPORTED_FORMATS,
+) -> tuple[Image.Image, bool]:
+    """Returns the image in a file as `decode` does, and whether the file has further frames."""
+    opened = picture = _open_picture(file, formats)
+    size = _size_in_header(picture, file) if target.limits_size else None
+    if size is not None:
+        check_dimensions(*size, target)
+    num_pixels = picture.width * picture.height
+    if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
+        _shrink_while_decoding(picture, target)
+    if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
         num_pixels = picture.width * picture.height
-        if picture.format in ("JPEG", "MPO") and target.height and target.resize != "none":
-            _shrink_while_decoding(picture, target)
-        if not picture.info.get("progressive"):  # libjpeg keeps all coefficients of a progressive JPEG
-            num_pixels = picture.width * picture.height
-        reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
-        picture = _load_upright(picture)
-        if size is None:
-            check_dimensions(*picture.size, target)
-        return fit_to_target(picture, target)
+    reserve(num_pixels * _MEMORY_OF_FORMAT.get(str(picture.format), 1))
+    picture = _load_upright(picture)
+    if size is None:
+        check_dimensions(*picture.size, target)
+    return fit_to_target(picture, target), _has_more_frames(opened, file)
 
 
 def encode(
@@ -147,23 +157,28 @@ def encode(
     Raises:
         StorageError: As `decode`.
     """
+    digest, has_more_frames = b"", False
     try:
         with _explain_damage(content):
             if isinstance(content, DataError):
                 raise content
             if isinstance(content, np.ndarray):
+                digest = digest_content(content)
                 check_dimensions(content.shape[1], content.shape[0], target)
                 reserve(content.shape[0] * content.shape[1])
                 picture = fit_to_target(_from_array(content), target)
             else:
-                picture = decode(content, target, reserve)
+                with open_content(content) as file:
+                    digest = digest_file(file)  # of the same open file as the pixels, also if it is replaced meanwhile
+                    picture, has_more_frames = _decode(file, target, reserve)
             picture.info = {}  # the result contains only pixels
             buffer = io.BytesIO()
             picture.save(buffer, target.encoding, **_save_options(target))
     except DataError as error:
-        return Encoded(None, (), 0, str(error), isinstance(error, FilteredImageError))
+        return Encoded(None, (), 0, str(error), isinstance(error, FilteredImageError), digest)
     shape = (picture.height, picture.width, target.channels)
-    return Encoded(buffer.getvalue(), shape, int(np.max(picture.getextrema())), "")
+    max_value = int(np.max(picture.getextrema()))
+    return Encoded(buffer.getvalue(), shape, max_value, "", digest=digest, has_more_frames=has_more_frames)
 
 
 def _save_options(target: Target) -> dict[str, Any]:
@@ -201,54 +216,9 @@ def read_shape(content: Content) -> tuple[int, int, int]:
         return height, width, 1 if is_gray(picture) else 3
 
 
-def check_file_size(num_bytes: int) -> None:
-    """Checks the size of an image file before its content is read.
-
-    Raises:
-        DataError: If the file is empty or too large. The message completes a sentence that begins with its name.
-    """
-    if not num_bytes:
-        raise DataError("is empty; delete it or copy it again")
-    if num_bytes > MAX_FILE_BYTES:
-        raise DataError(f"has {num_bytes:,} bytes, more than the allowed {MAX_FILE_BYTES:,}; make it smaller")
-
-
 def _from_array(array: np.ndarray) -> Image.Image:
     _check_size(array.shape[1], array.shape[0])
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-
-
-def open_content(content: bytes | Path | TemporaryCopy) -> BinaryIO:
-    """Opens an image file for reading, and deletes it if it is a temporary copy.
-
-    Raises:
-        DataError: If the file does not exist, is not a regular file, is empty, or is too large. The message completes a
-            sentence that begins with its name.
-        StorageError: If the system cannot read the file, which may be intact.
-    """
-    if isinstance(content, bytes):
-        check_file_size(len(content))
-        return io.BytesIO(content)
-    path = content if isinstance(content, Path) else content.path
-    try:
-        file = open_regular(path, "rb", follow_links=True)
-    except (OSError, ValueError) as error:  # a ValueError for a name with a NUL
-        _check_system(error, path)
-        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if isinstance(content, TemporaryCopy):
-        path.unlink()
-    try:
-        check_file_size(os.fstat(file.fileno()).st_size)
-    except DataError:
-        file.close()
-        raise
-    return file
-
-
-def _check_system(error: Exception, path: object) -> None:
-    """Raises StorageError for an error of the disk, of permissions, or of limits, which may concern intact images."""
-    if isinstance(error, OSError) and error.errno in SYSTEM_REMEDIES:
-        raise StorageError(f"{describe_os_error(error, path, 'read')}.") from error
 
 
 def _count(file: BinaryIO, mark: bytes, limit: int) -> int:
@@ -270,7 +240,37 @@ def _open_picture(file: BinaryIO, formats: tuple[str, ...] = _SUPPORTED_FORMATS)
     _check_size(picture.width, picture.height)
     if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
         raise DataError(f"is a JPEG of {_MAX_SCANS} or more scans, which takes long to decode; save it again")
+    if picture.format == "PNG" and "transparency" in picture.info:
+        _correct_transparency(picture)
     return picture
+
+
+def _correct_transparency(picture: Image.Image) -> None:
+    """Scales the transparent value of a PNG like its pixels, which Pillow does not do.
+
+    Raises:
+        DataError: If Pillow reduces the pixels to 8 bits, so that they cannot be compared with the transparent color.
+    """
+    raw_mode = picture.tile[0].args  # type: ignore[attr-defined]  # of every file, before its pixels are loaded
+    if raw_mode == "RGB;16B":
+        raise DataError("has 16 bits per channel and a transparent color; save it with 8 bits or with an alpha channel")
+    picture.info["transparency"] = picture.info["transparency"] * _SCALES_OF_GRAY.get(raw_mode, 1)
+
+
+def _has_more_frames(picture: Image.Image, file: BinaryIO) -> bool:
+    """Returns whether a file has several frames or pages. The other pictures of an MPO are previews of the first one.
+
+    Args:
+        picture: Image as it was opened.
+        file: File of the image.
+    """
+    if picture.format != "GIF":
+        return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+    try:
+        with Image.open(file, formats=["GIF"]) as gif:
+            return bool(gif.is_animated)  # looks for a second frame, which moves the file
+    except Exception:  # a file that is damaged after its first frame raises exceptions of several types
+        return False
 
 
 def _check_size(width: int, height: int) -> None:
@@ -296,7 +296,7 @@ def _explain_damage(content: Content | DataError, formats: tuple[str, ...] = _SU
     except MemoryError as error:
         raise DataError("needs more memory than is available; make it smaller") from error
     except Exception as error:  # the decoders raise exceptions of any type for damaged files
-        _check_system(error, getattr(content, "path", content if isinstance(content, Path) else "an image"))
+        check_system(error, getattr(content, "path", content if isinstance(content, Path) else "an image"))
         reason = escape(error)[:80] or type(error).__name__
         raise DataError(f"cannot be decoded ({reason}); it is damaged or truncated") from error
 

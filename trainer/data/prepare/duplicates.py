@@ -4,13 +4,12 @@ The first image in the order of the source stays, so that the result depends onl
 machines. Only images of equal size can have the same content, so that only those are read.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 
 import numpy as np
 
-from trainer.data.prepare.decoding import Content, open_content
+from trainer.data.prepare.contents import NUM_DIGITS, digest_content, join_digests
 from trainer.data.prepare.encoding import read_content
 from trainer.data.prepare.shard_commit import Rejected
 from trainer.data.prepare.sources import Source
@@ -21,9 +20,6 @@ from trainer.storage.parallel import call_in_parallel
 
 _NUM_SUBMITTED = 1024
 """Number of images that are submitted to the threads at a time."""
-_BLOCK_BYTES = 2**20
-_DIGITS = 32
-"""Number of hexadecimal digits of a digest: 128 bits."""
 
 _logger = logging.getLogger(__name__)
 
@@ -77,7 +73,7 @@ def digest_contents(sources: list[Source], indices: list[int]) -> np.ndarray:
     Raises:
         StorageError: If a bucket or a disk cannot be read, or the disk for temporary files is full.
     """
-    digests = np.zeros(len(indices), f"S{_DIGITS}")
+    digests = np.zeros(len(indices), f"S{NUM_DIGITS}")
     with scratch_folder() as scratch:
         for start in range(0, len(indices), _NUM_SUBMITTED):
             block = indices[start : start + _NUM_SUBMITTED]
@@ -87,28 +83,17 @@ def digest_contents(sources: list[Source], indices: list[int]) -> np.ndarray:
     return digests
 
 
-def _digest(sources: list[Source], index: int, scratch: Path) -> str:
-    """Returns the start of the SHA-256 of an image and its input; empty if one of them cannot be read.
+def _digest(sources: list[Source], index: int, scratch: Path) -> bytes:
+    """Returns the digest of an image and its input; empty if one of them cannot be read.
 
     The conversion reads such an image again, and rejects it with the reason.
     """
-    digest = hashlib.sha256()
+    digests = []
     try:
         for number, source in enumerate(sources):
             folder = scratch / str(number)
             folder.mkdir(exist_ok=True)
-            digest.update(_content_digest(read_content(source, index, folder)))
+            digests.append(digest_content(read_content(source, index, folder)))
     except DataError:
-        return ""
-    return digest.hexdigest()[:_DIGITS]
-
-
-def _content_digest(content: Content) -> bytes:
-    digest = hashlib.sha256()
-    if isinstance(content, np.ndarray):
-        digest.update(f"{content.shape}".encode() + content.tobytes())
-    else:
-        with open_content(content) as file:
-            for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
-                digest.update(block)
-    return digest.digest()
+        return b""
+    return join_digests(digests)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.data.prepare.contents import Content, TemporaryCopy, check_file_size
 from trainer.data.prepare.decoder_pool import DecoderPool
-from trainer.data.prepare.decoding import Content, Encoded, TemporaryCopy, check_file_size, encode
+from trainer.data.prepare.decoding import Encoded, encode
 from trainer.data.prepare.pixels import Target
 from trainer.data.prepare.sources import Source
 from trainer.errors import DataError, StorageError, quote

@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer.data.prepare.contents import join_digests
 from trainer.data.prepare.decoding import Encoded
 from trainer.data.prepare.encoding import encode_images
 from trainer.data.prepare.pixels import Target
@@ -24,6 +25,16 @@ class EncodedExample(NamedTuple):
         """Encoded image, and then its encoded input if it has one. Empty if one of them is not usable."""
         images = [result.image for result in self if result is not None]
         return [] if None in images else [image for image in images if image is not None]
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the contents of the image and the input; empty if one of them cannot be read."""
+        return join_digests([result.digest for result in self if result is not None])
+
+    @property
+    def num_with_more_frames(self) -> int:
+        """Number of files, the image and the input, of which further frames are not used."""
+        return sum(result.has_more_frames for result in self if result is not None)
 
     def rejection(self, source: Source, index: int) -> Rejected | None:
         """Returns the image or the input that is the reason why the example is not in the dataset, if there is one.

@@ -17,7 +17,8 @@ def conversion_fingerprint(source: Source, plan: ConversionPlan) -> str:
     """Returns the SHA-256 of everything that the bytes of the shards depend on: 64 hexadecimal digits.
 
     The place of the source is not a part of it: machines may have the same source in different folders. The content
-    of the images is represented by `Source.content_digest` or, for separate files, by that of the first images.
+    of the images is represented by `Source.content_digest` or, if there is none, by that of the first images. For such
+    a source, `ShardReport.content` also represents that of all images of a finished shard.
 
     Args:
         source: Source of images.
@@ -28,8 +29,13 @@ def conversion_fingerprint(source: Source, plan: ConversionPlan) -> str:
     """
     indices = plan.indices.tolist()
     settings = plan.class_names, source.condition_names, plan.target, plan.input_target, plan.num_shards
-    sources = [source, source.inputs] if isinstance(source, PairedSource) else [source]
+    sources = sources_of(source)
     names = (part.items[index].name for part in sources for index in indices)
     sizes = (part.num_bytes(index) for part in sources for index in indices)
     content = source.content_digest or digest_contents(sources, indices[:_NUM_COMPARED]).tolist()
     return digest_of(names, sizes, plan.labels, (settings, content, CONVERSION_VERSION, PIL.__version__))
+
+
+def sources_of(source: Source) -> list[Source]:
+    """Returns the source of the images and, for pairs, that of their inputs."""
+    return [source, source.inputs] if isinstance(source, PairedSource) else [source]

@@ -292,6 +292,7 @@ def _make_spec(plan: MergePlan, name: str, shards: Sequence[Shard]) -> DatasetSp
         source=_join(spec.source for spec in specs),
         license=_join(spec.license for spec in specs),
         attribution=_join(spec.attribution for spec in specs),
+        conversion="",
     )
 
 

@@ -19,7 +19,7 @@ from trainer.data.image_encodings import PNG
 from trainer.errors import DataError, FilteredImageError
 from trainer.image_io import place_on_white
 
-CONVERSION_VERSION = 3
+CONVERSION_VERSION = 4
 """Version of the conversion. Increase it with every change of the pixels of any image, so that no dataset mixes two."""
 RESIZES = ("crop", "fit", "stretch", "none")
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")

@@ -41,6 +41,8 @@ _SCHEMA = documents.record(
         "rejected": documents.list_of(documents.record(_REJECTED_FIELDS)),
         "max_value": documents.whole(0, 255),
         "num_dark": documents.whole(),
+        "num_with_more_frames": documents.whole(),
+        "content": documents.text(),
     }
 )
 _POLL_SECS = 2.0
@@ -74,6 +76,8 @@ class ShardReport:
         rejected: Images that are not in the shard.
         max_value: Largest pixel value in [0, 255].
         num_dark: Number of images that are almost black.
+        num_with_more_frames: Number of files with frames or pages that are not used.
+        content: Digest of the contents of all images of the shard, also of the rejected ones.
     """
 
     fingerprint: str
@@ -82,6 +86,8 @@ class ShardReport:
     rejected: tuple[Rejected, ...]
     max_value: int
     num_dark: int
+    num_with_more_frames: int = 0
+    content: str = ""
 
     def to_json(self) -> str:
         """Returns the content of the report's file."""
@@ -102,6 +108,8 @@ class ShardReport:
             ),
             max_value=content["max_value"],
             num_dark=content["num_dark"],
+            num_with_more_frames=content["num_with_more_frames"],
+            content=content["content"],
         )
 
 
@@ -113,15 +121,27 @@ class ShardFolder:
         num_shards: Number of shards of the dataset.
         fingerprint: Fingerprint of the conversion. Shards of other conversions are not used.
         part: Shards that this machine makes.
+        is_current: Function that returns whether the images of a shard are still those of the source, by the index and
+            the report of a shard that is finished when this machine starts.
     """
 
-    def __init__(self, out: Location, num_shards: int, fingerprint: str, part: Part):
+    def __init__(
+        self,
+        out: Location,
+        num_shards: int,
+        fingerprint: str,
+        part: Part,
+        is_current: Callable[[int, ShardReport], bool] = lambda index, report: True,
+    ):
         self._out, self._num_shards, self._fingerprint, self._part = out, num_shards, fingerprint, part
+        self._is_current = is_current
+        self._outdated: dict[int, ShardReport] = {}
 
     def clean(self) -> dict[int, ShardReport]:
         """Deletes what an interrupted conversion left of this machine's shards, and no files of the user.
 
-        The chief also deletes the shards that this conversion does not have.
+        The chief also deletes the shards that this conversion does not have. Of the shards of other machines, it only
+        remembers those with other images than the source, until they are made again.
 
         Returns:
             The reports of this machine's finished shards, which stay, by the index of the shard.
@@ -131,16 +151,22 @@ class ShardFolder:
         """
         entries = {entry.name: entry for entry in self._out.entries(recursive=False)}
         shards = {name: index for name in entries if (index := _shard_of(name)) is not None}
-        own = {
+        finished = {
             index
             for index in shards.values()
-            if index < self._num_shards and self._part.owns(index) and _report_name(index) in entries
+            if index < self._num_shards
+            and (self._part.owns(index) or self._part.is_chief)
+            and _report_name(index) in entries
         }
-        reports = {
-            index: report
-            for index, report in self._read_reports(sorted(own)).items()
-            if self._is_own(report) and self._has_checksum(report.shard, entries.get(shard_name(index)))
-        }
+        reports = {}
+        for index, report in self._read_reports(sorted(finished)).items():
+            if not self._is_own(report):
+                continue
+            if not self._part.owns(index):
+                if not self._is_current(index, report):
+                    self._outdated[index] = report
+            elif self._has_checksum(report.shard, entries.get(shard_name(index))) and self._is_current(index, report):
+                reports[index] = report
         stays = {name for index in reports for name in (shard_name(index), _report_name(index))}
         owned = (
             name
@@ -239,7 +265,7 @@ class ShardFolder:
         pending = [index for index in range(self._num_shards) if index not in reports and _report_name(index) in names]
         while pending:
             for index, report in self._read_reports(pending[:_BLOCK_SIZE]).items():
-                if self._is_own(report):
+                if self._is_own(report) and report != self._outdated.get(index):
                     new_reports[index] = report
                 else:
                     other_fingerprints[index % self._part.num_replicas] = report.fingerprint
@@ -279,14 +305,15 @@ class ShardFolder:
         return entry.crc32c == shard.crc32c
 
 
-def committed_spec(out: Location, expected: Mapping[str, Any]) -> DatasetSpec | None:
+def committed_spec(out: Location, fingerprint: str, metadata: Mapping[str, Any]) -> DatasetSpec | None:
     """Returns the dataset in a folder if it is the result of this conversion; else None.
 
     Args:
         out: Folder with a `dataset.json`.
-        expected: Fields of the description that the conversion determines in advance.
+        fingerprint: Fingerprint of the conversion.
+        metadata: Further fields of the description that are known in advance.
     """
-    spec = read_dataset_spec(out)
+    spec, expected = read_dataset_spec(out), {**metadata, "conversion": fingerprint}
     return spec if all(getattr(spec, name) == value for name, value in expected.items()) else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.data.dataset_spec import SPEC_NAME
 from trainer.data.prepare.sources.archives import TarSource, ZipSource
-from trainer.data.prepare.sources.base import NO_LABELS, Item, Source, SourceOptions
+from trainer.data.prepare.sources.base import NO_LABELS, Item, Source, SourceOptions, read_listing
 from trainer.data.prepare.sources.csv import CsvSource
 from trainer.data.prepare.sources.folders import FolderSource
 from trainer.data.prepare.sources.hdf5 import Hdf5Source
@@ -166,7 +166,7 @@ def _open_parquet(
 
 def _open_folder(location: Location, scratch: Path, options: SourceOptions) -> Source:
     """Opens a folder of images or, if it has none, of files of records."""
-    sizes = {entry.name: entry.num_bytes for entry in location.entries()}
+    sizes, content_digest = read_listing(location.entries(), is_image)
     if not sizes:
         raise no_files(location)
     names = [name for name in sizes if not is_hidden(name)]
@@ -183,7 +183,7 @@ def _open_folder(location: Location, scratch: Path, options: SourceOptions) -> S
         check_not_prepared(location, names)
         check_no_pickles(location, names)
     _check_options(FolderSource, str(location), options)
-    return FolderSource(location, sizes, options)
+    return FolderSource(location, sizes, options, content_digest)
 
 
 def _check_options(kind: type[Source], name: str, options: SourceOptions) -> None:

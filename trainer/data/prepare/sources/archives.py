@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 import numpy as np
 
-from trainer.data.prepare.decoding import MAX_FILE_BYTES
+from trainer.data.prepare.contents import MAX_FILE_BYTES
 from trainer.data.prepare.sources.base import OneFileSource, Source, SourceOptions
 from trainer.data.prepare.sources.decompression import unpack_stream
 from trainer.data.prepare.sources.listing import is_needed, list_images
@@ -55,7 +56,7 @@ class ZipSource(Source):
 
     def __init__(self, path: Path, scratch: Path, options: SourceOptions):
         self._archive = ZipReader(path, MAX_MEMBERS, _MAX_DIRECTORY_BYTES)
-        self._members = {info.orig_filename.replace("\\", "/"): info for info in self._archive.members}
+        self._members = {_name_of(info): info for info in self._archive.members}
         try:
             for name, info in self._members.items():
                 _check_name(path, name.removesuffix("/"))
@@ -71,7 +72,7 @@ class ZipSource(Source):
         self.items, self.class_names = listing.items, listing.class_names
         checksums = (self._members[item.name].CRC for item in self.items)
         self.content_digest = hashlib.sha256(np.fromiter(checksums, "<u4").tobytes()).hexdigest()
-        self.notes = [*listing.notes, *_describe_repeated(info.orig_filename for info in self._archive.members)]
+        self.notes = [*listing.notes, *_describe_repeated(map(_name_of, self._archive.members))]
 
     def num_bytes(self, index: int) -> int:
         return self._members[self.items[index].name].file_size
@@ -231,9 +232,13 @@ def is_uncompressed(path: Path) -> bool:
 
 
 def _describe_repeated(names: Iterable[str]) -> list[str]:
-    files = [name for name in names if not name.endswith(("/", "\\"))]
+    files = [name for name in names if not name.endswith("/")]
     count = len(files) - len(set(files))
     return [f"Files of the archive that later ones of the same name replace: {count:,}."] if count else []
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    return info.orig_filename.replace("\\", "/")
 
 
 def _stem(path: Path) -> str:

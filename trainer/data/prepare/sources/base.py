@@ -2,17 +2,19 @@
 
 import abc
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from trainer.data.prepare.decoding import FORMATS, MAX_FILE_BYTES
+from trainer.data.prepare.contents import MAX_FILE_BYTES
+from trainer.data.prepare.decoding import FORMATS
 from trainer.errors import DataError, MissingError, TrainerError
-from trainer.storage import Location
+from trainer.storage import Location, StorageEntry
 from trainer.storage.local import LocalLocation
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
@@ -199,6 +201,27 @@ class FilesSource(Source):
 
     def _location(self, index: int) -> Location:
         return self._folder / self.items[index].name
+
+
+def read_listing(entries: Iterable[StorageEntry], is_used: Callable[[str], bool]) -> tuple[dict[str, int], str]:
+    """Returns the size in bytes of each file by its name, and a digest of the content of those that are used.
+
+    Args:
+        entries: Files of a folder, sorted by name.
+        is_used: Function that returns whether the content of a file is used, by its name.
+
+    Returns:
+        The sizes; and the SHA-256 of the checksums that Cloud Storage lists, or an empty string if it lists none for a
+        file, as for local ones.
+    """
+    sizes: dict[str, int] = {}
+    digest, has_checksums = hashlib.sha256(), True
+    for entry in entries:
+        sizes[entry.name] = entry.num_bytes
+        if is_used(entry.name):
+            has_checksums = has_checksums and bool(entry.crc32c)
+            digest.update(f"{entry.crc32c} {entry.name}\0".encode(errors="surrogateescape"))
+    return sizes, digest.hexdigest() if has_checksums else ""
 
 
 def read_file(location: Location, num_bytes: int, max_bytes: int) -> bytes:

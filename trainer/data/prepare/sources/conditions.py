@@ -8,7 +8,7 @@ import numpy as np
 from trainer.data.conditions import parse_vector, vector_text
 from trainer.data.field_names import PATH_NAMES, find_name
 from trainer.data.prepare.sources.base import SelectedSource, Source
-from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
+from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, find_path, image_path, read_csv, with_composed
 from trainer.errors import DataError, count_of, list_some, quote
 from trainer.storage import documents, locate
 
@@ -89,13 +89,14 @@ def _read_rows(table: str) -> tuple[tuple[str, ...], Mapping[str, tuple[float, .
         if path in vectors:
             raise DataError(f"{origin} has the second conditions of {quote(path)}; remove one of both lines.")
         vectors[path] = parse_vector(",".join(numbers), names, origin)
-    return names, vectors
+    return names, with_composed(vectors)
 
 
 def _find(name: str, rows: Mapping[str, tuple[float, ...]]) -> tuple[float, ...] | None:
     """Returns the vector of an image by its path, or by the end of its path; None if there is none."""
     parts = name.split("/")
-    return next((rows[path] for start in range(len(parts)) if (path := "/".join(parts[start:])) in rows), None)
+    vectors = (find_path("/".join(parts[start:]), rows) for start in range(len(parts)))
+    return next((vector for vector in vectors if vector is not None), None)
 
 
 def _describe_missing(missing: Sequence[str], table: str, max_missing: int, *, has_any: bool) -> list[str]:

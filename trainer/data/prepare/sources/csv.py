@@ -1,16 +1,25 @@
 """Source for images that a CSV file lists."""
 
+import contextlib
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from trainer.data.field_names import LABEL_NAMES, PATH_NAMES, find_name, find_names
-from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions
+from trainer.data.prepare.sources.base import NO_LABELS, FilesSource, Item, SourceOptions, read_listing
 from trainer.data.prepare.sources.fields import choose_field
 from trainer.data.prepare.sources.listing import describe_classes
-from trainer.data.prepare.sources.tables import MAX_TABLE_BYTES, image_path, read_csv
+from trainer.data.prepare.sources.tables import (
+    MAX_TABLE_BYTES,
+    composed,
+    find_path,
+    image_path,
+    read_csv,
+    with_composed,
+)
 from trainer.errors import ConfigError, DataError, MissingError, quote
 from trainer.storage import Location, check_relative_name, path_below
 from trainer.storage.local import LocalLocation
@@ -47,7 +56,9 @@ class ListedSource(FilesSource):
         self.class_names = tuple(sorted(dict.fromkeys(label for _, _, label in rows), key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
         self.notes = describe_classes(self.class_names, len(rows))
-        self.items = [Item(_relative_name(path, folder, describe(row)), labels[label]) for row, path, label in rows]
+        names = [_relative_name(path, folder, describe(row)) for row, path, _ in rows]
+        names, self._sizes, self.content_digest = _find_files(folder, names)
+        self.items = [Item(name, labels[label]) for name, (_, _, label) in zip(names, rows, strict=True)]
         label_of: dict[str, int] = {}
         for (row, _, label), item in zip(rows, self.items, strict=True):
             if (other := label_of.setdefault(item.name, item.label)) != item.label:
@@ -55,7 +66,6 @@ class ListedSource(FilesSource):
                     f"{describe(row)} has the class {quote(label)} for {quote(item.name)}, which has the class "
                     f"{quote(self.class_names[other])} before; keep one."
                 )
-        self._sizes = _read_sizes(folder, [item.name for item in self.items])
 
 
 class CsvSource(ListedSource):
@@ -79,22 +89,31 @@ class CsvSource(ListedSource):
         self._set_items(_read_rows(table, options), folder, lambda line: f"line {line} of {table}")
 
 
-def _read_sizes(folder: Location, names: Sequence[str]) -> np.ndarray:
-    """Returns the size in bytes of each file, int64 [N]; 0 if it does not exist, which is an error once it is read."""
+def _find_files(folder: Location, names: Sequence[str]) -> tuple[list[str], np.ndarray, str]:
+    """Finds files by their names, also if a table has another Unicode form of a name than the folder.
+
+    Returns:
+        The name of each file in the folder; its size in bytes, int64 [N], 0 if it does not exist, which is an error
+        once it is read; and a digest of the content of all files as `read_listing` returns it.
+    """
     if isinstance(folder, LocalLocation):
-        sizes = (_size_of(folder / name) for name in names)
+        found = [_find_file(folder, name) for name in names]
+        content_digest = ""
     else:
-        wanted = set(names)
-        size_of = {entry.name: entry.num_bytes for entry in folder.entries() if entry.name in wanted}
-        sizes = (size_of.get(name, 0) for name in names)
-    return np.fromiter(sizes, np.int64, len(names))
+        wanted = set(map(composed, names))
+        entries = (entry for entry in folder.entries() if composed(entry.name) in wanted)
+        size_of, content_digest = read_listing(entries, lambda name: True)
+        known = with_composed({name: name for name in size_of})
+        found = [(file, size_of.get(file, 0)) for file in (find_path(name, known) or name for name in names)]
+    return [name for name, _ in found], np.array([size for _, size in found], np.int64), content_digest
 
 
-def _size_of(file: Location) -> int:
-    try:
-        return file.num_bytes()
-    except MissingError:
-        return 0
+def _find_file(folder: Location, name: str) -> tuple[str, int]:
+    """Returns the name and the size of a local file; size 0 if it does not exist."""
+    for spelling in dict.fromkeys((name, composed(name), unicodedata.normalize("NFD", name))):
+        with contextlib.suppress(MissingError):
+            return spelling, (folder / spelling).num_bytes()
+    return name, 0
 
 
 def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]]:
@@ -113,6 +132,8 @@ def _read_rows(table: Path, options: SourceOptions) -> list[tuple[int, str, str]
             f"{PATH_NAMES[-1]}, and optionally {', '.join(LABEL_NAMES)}, separated by commas, semicolons or tabs; "
             "correct its first line."
         )
+    if header.count(name := header[path_column]) > 1:
+        raise DataError(f"{table} has the column {quote(name)} of paths {header.count(name)} times; rename the others.")
     return [
         (line, _value(row, path_column), table.stem if label_column is None else _value(row, label_column))
         for line, row in rows

@@ -19,14 +19,15 @@ class FolderSource(FilesSource):
         folder: Folder to read.
         sizes: Size in bytes of each file in the folder, by its name.
         options: Options of the source.
+        content_digest: Digest of the content of all images; empty if it is not known.
 
     Raises:
         DataError: If only some of the images have a class, or a file with labels is damaged.
         StorageError: If a file with labels cannot be read.
     """
 
-    def __init__(self, folder: Location, sizes: Mapping[str, int], options: SourceOptions):
-        self._folder = folder
+    def __init__(self, folder: Location, sizes: Mapping[str, int], options: SourceOptions, content_digest: str = ""):
+        self._folder, self.content_digest = folder, content_digest
 
         def read(name: str) -> bytes:
             return read_file(folder / name, sizes[name], MAX_METADATA_BYTES)

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from trainer.data.prepare.sources.base import IMAGE_SUFFIXES, NO_LABELS, Item, SourceOptions
 from trainer.data.prepare.sources.metadata_files import is_metadata, read_labels
 from trainer.data.prepare.sources.splits import choose_splits, is_split_folder
-from trainer.data.prepare.sources.tables import without_dot
+from trainer.data.prepare.sources.tables import find_path, with_composed, without_dot
 from trainer.data.prepare.sources.unsupported import PICKLE_ADVICE, is_pickle
 from trainer.errors import ConfigError, DataError, count_of, escape, list_some, quote
 from trainer.storage.natural_order import natural_sort_key
@@ -22,7 +22,7 @@ _OTHER_IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dds", ".exr", ".hdr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps", ".pdf", ".dcm", ".mp4", ".mov", ".avi", ".xcf"),
 )
-_HIDDEN = re.compile(r"(?:^|/)(?:\.(?!/|$)|__MACOSX)")
+_HIDDEN = re.compile(r"(?:^|/)(?:\.(?!/|$)|__MACOSX|@eaDir(?:/|$))")
 _MAX_LISTED = 8
 _MIN_IMAGES_FOR_CLASS_NOTES = 10
 _NUM_KEYS = 50_000
@@ -58,7 +58,7 @@ def is_needed(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file or one of its folders is hidden: whether its name begins with a dot, or macOS made it."""
+    """Returns whether a file or one of its folders is hidden: its name begins with a dot, or a system made it."""
     return _HIDDEN.search(name) is not None
 
 
@@ -94,7 +94,7 @@ def list_images(
         is_picture = name.lower().endswith(IMAGE_SUFFIXES)
         (hidden if is_hidden(name) else images if is_picture else others).append(name)
     notes = _describe_skipped(others, len(images))
-    if num_hidden := sum(name.lower().endswith(IMAGE_SUFFIXES) and not _is_made_by_macos(name) for name in hidden):
+    if num_hidden := sum(name.lower().endswith(IMAGE_SUFFIXES) and not _is_made_by_system(name) for name in hidden):
         notes.append(
             f"Hidden images are left out: {num_hidden:,}. To use them, rename files and folders that begin with a dot."
         )
@@ -208,9 +208,10 @@ def _classes_of_metadata(
     paths: _Paths, labels: Mapping[str, str], images: Sequence[str], source: str
 ) -> dict[str, str]:
     """Returns the class of each image from a file with labels, whose paths must be those of all images."""
-    by_path = {without_dot(name): name for name in images}
-    class_of = {by_path[path]: label for path, label in labels.items() if path in by_path}
-    missing = [path for path in labels if path not in by_path]
+    by_path = with_composed({without_dot(name): name for name in images})
+    names = {path: find_path(path, by_path) for path in labels}
+    class_of = {name: labels[path] for path, name in names.items() if name is not None}
+    missing = [path for path, name in names.items() if name is None]
     unlabeled = [name for name in paths if name not in class_of]
     if unlabeled:
         raise DataError(
@@ -285,7 +286,7 @@ def _split_path(name: str) -> list[str]:
     return [part for part in name.split("/") if part != "."]
 
 
-def _is_made_by_macos(name: str) -> bool:
-    """Returns whether a hidden file is one of the copies without content that macOS makes."""
+def _is_made_by_system(name: str) -> bool:
+    """Returns whether a hidden file is a copy without content that macOS makes, or a thumbnail of a Synology NAS."""
     parts = _split_path(name)
-    return "__MACOSX" in parts or parts[-1].startswith("._")
+    return "__MACOSX" in parts or "@eaDir" in parts or parts[-1].startswith("._")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from trainer.data.prepare.sources.base import Item, SelectedSource, Source
+from trainer.data.prepare.sources.tables import composed
 from trainer.errors import ConfigError, DataError, count_of, list_some, quote
 
 SIDES = ("left", "right")
@@ -128,7 +129,8 @@ def _indices_by_key(source: Source, label: int) -> Mapping[str, int]:
 
 
 def _key(item: Item, folder: str) -> str:
-    parts = list(PurePosixPath(item.name).with_suffix("").parts)
+    parts = list(PurePosixPath(composed(item.name)).with_suffix("").parts)
+    folder = composed(folder)
     if folder in parts[:-1]:
         parts.remove(folder)
     return "/".join(parts)

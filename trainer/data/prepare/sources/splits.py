@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from trainer.errors import ConfigError, count_of, escape, list_some, quote
 
 _SPLIT_WORD = r"train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?"
-_SPLIT_FOLDER = re.compile(rf"(?:{_SPLIT_WORD})[ _-]?(?:a|b|set|data|images)?", re.IGNORECASE)
+_SPLIT_FOLDER = re.compile(rf"(?:{_SPLIT_WORD})[ _-]?(?:a|b|set|data|images|\d{{4}})?", re.IGNORECASE)
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 _DEFAULT_SPLITS = ("train", "training")
 _MAX_LISTED = 10

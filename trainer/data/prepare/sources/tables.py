@@ -3,7 +3,9 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from trainer.errors import DataError
 
@@ -16,6 +18,7 @@ MAX_COLUMNS = 1000
 _SEPARATORS = ",;\t"
 _MAX_SEARCHED_CHARACTERS = 2**16
 _MAX_LINE_CHARACTERS = 2**20
+_Value = TypeVar("_Value")
 
 
 def read_csv(content: bytes, name: object) -> Iterator[tuple[int, list[str]]]:
@@ -53,6 +56,21 @@ def image_path(value: str) -> str:
 def without_dot(path: str) -> str:
     """Returns a path without `./` at its start, which names in an archive of `tar cf x.tar .` have."""
     return re.sub(r"^(\./+)+", "", path)
+
+
+def composed(path: str) -> str:
+    """Returns a path in Unicode's form NFC. On macOS, names of files may have the form NFD, which looks the same."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def with_composed(values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Returns the values by their paths, and also by the composed paths that differ from all of these."""
+    return {composed(path): value for path, value in values.items() if not path.isascii()} | dict(values)
+
+
+def find_path(path: str, values: Mapping[str, _Value]) -> _Value | None:
+    """Returns the value of a path in a result of `with_composed`, in whichever form both are; None if it has none."""
+    return values[path] if path in values else values.get(composed(path))
 
 
 def _separator(header: str) -> str:
