@@ -15,6 +15,7 @@ from PIL import Image
 import trainer.__main__ as commands
 from trainer import task
 from trainer.callbacks import MetricsLog
+from trainer.cli import app
 from trainer.data.tfrecord_writer import write_prepared
 from trainer.errors import StorageError
 from trainer.training.checkpoint.store import CheckpointStore
@@ -312,3 +313,8 @@ def test_a_closed_stream_is_no_error(closed):
     command = f"{sys.executable} -m trainer prepare --source=nowhere --out=nowhere {closed}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["grid.png", "grid.PNG", "grid.Png"])
+def test_extensions_of_outputs_are_read_in_any_case(name, tmp_path):
+    assert app.output_file("out", f"{tmp_path}/{name}", {".png": "a .png"}).name == name

@@ -41,7 +41,7 @@ def output_file(flag: str, name: str, kinds: Mapping[str, str]) -> Location:
             is not writable.
     """
     file = locate(name)
-    if PurePosixPath(file.name).suffix not in kinds:
+    if PurePosixPath(file.name).suffix.lower() not in kinds:
         raise ConfigError(f"--{flag}={name} has an unknown extension; write {join_words([*kinds.values()])}.")
     if isinstance(file, LocalLocation):
         _check_parent(flag, file)
