@@ -59,7 +59,7 @@ def test_the_description_has_every_field_of_the_format(tmp_path):
     spec = write(tmp_path)
     description = json.loads((tmp_path / "dataset.json").read_text())
     fields = dataclasses.asdict(spec)
-    left_out = {"input_channels": 0, "condition_names": (), "encoding": "png"}  # only written if a set has others
+    left_out = {"input_channels": 0, "condition_names": (), "encoding": "png", "conversion": ""}  # only written if set
     assert {name: fields.pop(name) for name in left_out} == left_out
     assert description == json.loads(json.dumps({"format_version": 1, **fields}))
     assert list(description) == [
