@@ -38,7 +38,7 @@ def render(rows: Sequence[tuple[Row, Record]], pictures: set[str]) -> list[str]:
 
     Args:
         rows: Rows with their records, at least one. Those of other seeds are left out.
-        pictures: Names of the pictures, without `.png`.
+        pictures: Names of the pictures, without `.jpg`.
     """
     shown = [(row, record) for row, record in rows if not has_other_seed(row) and not row.is_paired]
     cells = [_cells(row, record, pictures) for row, record in shown]
@@ -51,7 +51,7 @@ def render_pairs(rows: Sequence[tuple[Row, Record]], pictures: set[str]) -> list
 
     Args:
         rows: Rows with their records.
-        pictures: Names of the pictures, without `.png`.
+        pictures: Names of the pictures, without `.jpg`.
     """
     cells = [_paired_cells(row, record, pictures) for row, record in rows if row.is_paired]
     return ["", *table(_PAIRED_HEADER, cells), *_PAIRED_COLUMNS.split("\n")] if cells else []
@@ -146,7 +146,7 @@ def _cost_cells(row: Row, record: Record) -> list[str]:
 
 
 def _picture(name: str, pictures: set[str]) -> str:
-    return f"![{name}](images/recipes/{name}.png)" if name in pictures else MISSING
+    return f"![{name}](images/recipes/{name}.jpg)" if name in pictures else MISSING
 
 
 def _metric(record: Record, prefix: str) -> str | None:

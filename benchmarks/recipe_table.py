@@ -45,8 +45,8 @@ _HEADER = (
     "samples",
 )
 _CURVE_MINUTES = (5, 10, 15, 20, 30, 40, 50, 60)
-_THUMBNAIL_WIDTH = 200
-_THUMBNAIL_BYTES = 20_000
+_PNG_WIDTH, _PNG_BYTES = 200, 20_000
+_JPEG_WIDTH, _JPEG_QUALITY = 320, 80
 
 
 def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | None]]) -> None:
@@ -61,7 +61,7 @@ def rewrite(page: Path, thumbnails: Path, rows: Sequence[tuple[Row, Record | Non
     if not (begin and end):
         raise ConfigError(f"{page} has no markers for the table; add the lines {BEGIN!r} and {END!r}.")
     lines = "\n".join(recipe_list(rows))
-    tables = render(rows, {path.stem for path in thumbnails.glob("*.png")})
+    tables = render(rows, {path.stem for path in thumbnails.glob("*.*")})
     write_atomically(page, f"{before}{BEGIN}\n\n{lines}\n\n{tables}\n{END}{after}".encode())
 
 
@@ -122,26 +122,37 @@ def thumbnail(directory: RunDirectory, step: int | None, path: Path) -> None:
 
 
 def reduce(source: Path, path: Path) -> None:
-    """Writes a small copy of a picture.
-
-    The number of colors, and then of pixels, is reduced until the file is smaller than 20 kB.
-    """
+    """Writes a small copy of a picture: a `.jpg`, for photographs, or a `.png` of at most 20 kB."""
     with Image.open(source) as opened:
         picture = opened.convert("L" if opened.mode == "L" else "RGB")
-    width = min(_THUMBNAIL_WIDTH, picture.width)
-    content = b""
-    while not content or len(content) >= _THUMBNAIL_BYTES:
-        size = (width, max(1, round(picture.height * width / picture.width)))
-        small = picture.resize(size, Image.Resampling.BOX)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _small_jpeg(picture) if path.suffix == ".jpg" else _small_png(picture))
+
+
+def _small_jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    _resize(picture, _JPEG_WIDTH).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _small_png(picture: Image.Image) -> bytes:
+    """Returns a PNG with as many colors, and then as many pixels, as fit into the limit of its size."""
+    width = _PNG_WIDTH
+    while True:
+        small = _resize(picture, width)
         for num_colors in (64, 32, 16):
             buffer = io.BytesIO()
             small.quantize(num_colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-            content = buffer.getvalue()
-            if len(content) < _THUMBNAIL_BYTES:
-                break
-        width = width * 4 // 5
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+            if buffer.tell() < _PNG_BYTES:
+                return buffer.getvalue()
+        width = small.width * 4 // 5
+
+
+def _resize(picture: Image.Image, width: int) -> Image.Image:
+    """Returns a copy of a picture that is at most `width` pixels wide."""
+    width = min(width, picture.width)
+    size = (width, max(1, round(picture.height * width / picture.width)))
+    return picture.resize(size, Image.Resampling.BOX)
 
 
 def state(row: Row, record: Record | None) -> str:

@@ -209,9 +209,10 @@ def measure(row: Row, runs: Path, is_over: Callable[[], bool]) -> Record:
     record.save(RESULTS.records)
     if record.outcome in MEASURED:
         step = record.best["step"] if record.best else None
-        recipe_table.thumbnail(run.directory, step, RESULTS.thumbnails / f"{row.name}.png")
+        suffix = ".png" if row.prepared is None else ".jpg"
+        recipe_table.thumbnail(run.directory, step, RESULTS.thumbnails / f"{row.name}{suffix}")
     if record.outcome in MEASURED and _needs_comparison(row, record):
-        record = _with_comparison(record, run, RESULTS.thumbnails / f"{row.name}-neighbors.png")
+        record = _with_comparison(record, run, RESULTS.thumbnails / f"{row.name}-neighbors.jpg")
         record.save(RESULTS.records)
     write_table(row.data_dir, runs)
     return record

@@ -147,9 +147,9 @@ def test_a_row_on_photographs_leaves_real_images_memory_and_pictures(results, tm
     assert len(record.evaluations) == 10 and record.peak_memory_mib > 100
     assert record.parts[0]["processor_seconds"] > 1
     assert record.real_vs_real["frechet_photos_20"] >= 0 and 0 <= record.neighbors["share_close"] <= 1
-    assert {path.name for path in results.thumbnails.iterdir()} == {"noise.png", "noise-neighbors.png"}
+    assert {path.name for path in results.thumbnails.iterdir()} == {"noise.jpg", "noise-neighbors.jpg"}
     page = results.page.read_text()
-    assert "(images/recipes/noise.png)" in page and "(images/recipes/noise-neighbors.png)" in page
+    assert "(images/recipes/noise.jpg)" in page and "(images/recipes/noise-neighbors.jpg)" in page
     assert str(tmp_path) not in page
     before = results.page.stat().st_mtime_ns
     assert benchmark.main(arguments) == 0
@@ -175,7 +175,7 @@ def test_the_page_shows_photographs_first_with_their_curves(row, tmp_path):
         "1.5%",
         "2.0 GiB",
         "1 core-min",
-        "images/recipes/noise-neighbors.png",
+        "images/recipes/noise-neighbors.jpg",
     ):
         assert text in line
     assert f"`{record.command}`" in page and "--steps=10" in record.command and str(tmp_path) not in page
@@ -255,12 +255,14 @@ def test_a_device_is_measured_with_a_few_steps(monkeypatch):
     assert "cores" in facts["device"] and facts["side"] == 16
 
 
-def test_a_picture_is_reduced(tmp_path):
+@pytest.mark.parametrize(("name", "width", "num_bytes"), [("small.png", 200, 20_000), ("small.jpg", 320, 60_000)])
+def test_a_picture_is_reduced(tmp_path, name, width, num_bytes):
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    recipe_table.reduce(tmp_path / "large.png", tmp_path / "out/small.png")
-    with Image.open(tmp_path / "out/small.png") as small:
-        assert small.width <= 200 and (tmp_path / "out/small.png").stat().st_size < 20_000
+    path = tmp_path / "out" / name
+    recipe_table.reduce(tmp_path / "large.png", path)
+    with Image.open(path) as small:
+        assert small.width <= width and path.stat().st_size < num_bytes
 
 
 def test_a_process_is_measured_and_pinned(tmp_path):
