@@ -25,18 +25,26 @@ trainer() {
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$python" -m trainer "$@"
 }
 
-# submit KIND CONFIG [REGION [CONFIG [NAME]]]
+# submit KIND CONFIG [REGION [CONFIG [NAME]]] [FLAG...]
 #   The rendered file has the values of the variables. Its first line is the command of gcloud that sends it, with the
 #   name, the labels, the key, and the project as flags, and --config=FILE at the end.
 submit() {
-    local kind=$1 config=$2 rendered command render
+    local kind=$1 config=$2 rendered command render argument flags=() words=()
     shift 2
+    for argument in "$@"; do
+        case $argument in
+        --dry_run) dry_run=yes ;;
+        --*) flags+=("$argument") ;;
+        *) words+=("$argument") ;;
+        esac
+    done
+    set -- ${words[@]+"${words[@]}"}
     { [ $# -ge 1 ] && [ $# -le 3 ]; } || fail "expected REGION [CONFIG [NAME]], got $# arguments; $0 --help shows how to call it"
     config=${2:-$(dirname "${BASH_SOURCE[0]}")/../$config}
     [ -f "$config" ] || fail "$config does not exist; name the file of a job"
     rendered=$(mktemp "${TMPDIR:-/tmp}/gan-trainer-XXXXXX")
     trap "rm -f '$rendered'" EXIT
-    render=(submit --config="$config" --region="$1" ${3:+"--display_name=$3"} --render)
+    render=(submit --config="$config" --region="$1" ${3:+"--display_name=$3"} ${flags[@]+"${flags[@]}"} --render)
     trainer "${render[@]}" >"$rendered"
     IFS= read -r command <"$rendered"
     eval "set -- ${command#\# }" # Python has quoted the words for a shell

@@ -25,6 +25,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [[kind for output in cell.outputs for kind in output.get("data", {})] for cell in notebook.cells[1::2]]
+    assert all(output.get("name") != "stderr" for output in notebook.cells[1].outputs)  # no log of TensorFlow
     assert (tmp_path / "walk.gif").stat().st_size > 10_000
     pictures = [kinds for kinds in shown if {"image/png", "image/gif"} & set(kinds)]
     assert len(pictures) == 4, shown  # data, training, samples, walk

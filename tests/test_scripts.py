@@ -80,6 +80,14 @@ def test_a_dry_run_of_a_job_prints_commands_that_can_be_pasted(tmp_path):
     assert send == [*GCLOUD_COMMAND, "--config=job.yaml"]
 
 
+def test_flags_of_the_scripts_set_the_variables_of_a_job(tmp_path):
+    arguments = ("us-central1", "--project=my-prod", str(SCRIPTS / "tuning.yaml"), "--bucket=my bucket", "--dry_run")
+    done = call(tmp_path, "submit_tuning_job.sh", *arguments, programs=["gcloud"], rendered=RENDERED)
+    assert (done.returncode, done.stderr) == (0, "")
+    render, _ = map(shlex.split, done.stdout.splitlines())
+    assert {"--project=my-prod", "--bucket=my bucket"} < set(render)
+
+
 def test_a_script_refuses_the_file_of_another_kind_of_job(tmp_path):
     done = call(tmp_path, "submit_custom_job.sh", "us-central1", programs=["gcloud"], rendered=RENDERED)
     assert done.returncode == 2 and "config.yaml" in done.stderr and "custom-jobs" in done.stderr

@@ -194,7 +194,7 @@ def test_evaluations_are_logged_before_during_and_after_training(digits, tmp_pat
     assert gan.step == 4
 
 
-def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path):
+def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path, trainer_log):
     active = [
         callbacks.Evaluation(Suite([9.0, 1.0, 7.0, 6.0, 5.0]), every_steps=2),
         callbacks.Checkpoint(tmp_path, every_steps=2, max_to_keep=1, best="metric/frechet"),
@@ -202,6 +202,8 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path):
     fit(digits, active, steps=8)
     assert active[-1].store.steps() == [2, 8]
     assert active[-1].store.find_best()[0].step == 2
+    kept = [message for message in trainer_log.messages if "best" in message]
+    assert kept and all("frechet" in message and "metric/" not in message for message in kept)
 
 
 def test_metrics_past_the_checkpoint_are_dropped_on_resume(digits, tmp_path):

@@ -287,7 +287,8 @@ def test_a_signal_during_a_deployment_tells_how_the_billing_stops(
         (["--model_dir=gs://bkt/m", "--project="], 2, ("project",)),
         (["--model_dir=gs://bkt/m", "--region=us"], 2, ("region", "us")),
         (["--model_dir=BUCKET/none"], 1, ("none", "export")),
-        (["--model_dir=BUCKET/model", "--project=PROJECT"], 2, ("project", "PROJECT")),
+        (["--model_dir=BUCKET/none", "--project=PROJECT"], 2, ("project", "PROJECT")),
+        (["--model_dir=BUCKET/model", "--image=pkg.dev/PROJECT/gan/trainer:1"], 2, ("pkg.dev/PROJECT", "PROJECT")),
         (["--model_dir=BUCKET/model", "--parent_model=7"], 1, ("models/7",)),
         *(
             (["--model_dir=BUCKET/model", f"--parent_model={name}"], 2, ("parent_model", f"'{name}'"))
@@ -534,6 +535,10 @@ def test_a_dry_run_of_a_batch_sends_nothing(service, bucket, capsys):
         (["--model=m", "--out=images"], 2, ("images", "staging")),
         (["--model=m", "--out=images", "--staging=tmp"], 2, ("tmp", "staging")),
         (["--model=m", "--batch_size=65"], 2, ("batch_size", "65")),
+        (["--model=m", "--project=PROJECT"], 2, ("project", "PROJECT")),
+        (["--model=m", "--out=gs://BUCKET/images"], 2, ("gs://BUCKET/images", "placeholder")),
+        (["--model=m", "--out=gs://BUCKET/images", "--dry_run"], 2, ("gs://BUCKET/images", "placeholder")),
+        (["--model=m", "--service_account=s@PROJECT.iam.gserviceaccount.com"], 2, ("s@PROJECT", "placeholder")),
         (["--model=missing"], 2, ("missing", "deploy")),
         (["--model=7"], 1, ("models/7",)),
         (["--job=7"], 1, ("7",)),

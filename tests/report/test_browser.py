@@ -187,6 +187,17 @@ def test_the_table_of_a_comparison_is_sorted_by_buttons(open_page, tmp_path):
     assert max(box["x"] + box["width"] for box in boxes) <= frame["x"] + frame["width"]
 
 
+def test_a_comparison_of_runs_on_different_data_marks_no_run_as_the_best(open_page, tmp_path):
+    runs = [
+        make_run(tmp_path / name, dataset=name, evaluations={100: best}) for name, best in (("a", 30.0), ("b", 9.0))
+    ]
+    page = open_page(comparison.render([RunReport(RunDirectory(run)) for run in runs]))
+    assert page.locator("#runs tbody th").all_inner_texts() == ["a", "b"]
+    assert page.locator("#parallel path").count() == 2 and page.locator("#parallel path.best").count() == 0
+    notice = page.locator(".warnings li").first.inner_text()
+    assert "'a'" in notice and "'b'" in notice
+
+
 @pytest.mark.parametrize("kind", ["run", "comparison"])
 def test_hostile_text_is_shown_as_text(open_page, tmp_path, kind):
     events = [start_at(START) | {"version": HOSTILE, "weights": {HOSTILE: HOSTILE}}]

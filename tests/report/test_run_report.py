@@ -325,6 +325,27 @@ def test_a_comparison_shows_the_settings_that_differ(tmp_path):
     assert [run["differing"] for run in content["runs"]] == [{"seed": "1"}, {"seed": "2"}]
 
 
+@pytest.mark.parametrize(
+    ("changes", "shape", "mentions"),
+    [
+        ({"dataset": "data/flowers"}, [28, 28, 1], ("data/flowers",)),
+        ({"num_metric_samples": 50}, [28, 28, 1], ("frechet_digits_100", "frechet_digits_50")),
+        ({}, [32, 32, 1], ("28×28×1", "32×32×1")),
+    ],
+    ids=["data", "protocol", "image size"],
+)
+def test_a_comparison_of_runs_with_different_metrics_says_so(tmp_path, changes, shape, mentions):
+    events = [start_at(START) | {"image_shape": shape}]
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", events=events, **changes)]
+    content = content_of(comparison.render([report_of(folder) for folder in folders]))
+    assert all(mention in content["notice"] for mention in mentions)
+
+
+def test_a_comparison_of_runs_with_the_same_metrics_has_no_notice(tmp_path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=3)]
+    assert content_of(comparison.render([report_of(folder) for folder in folders]))["notice"] is None
+
+
 def test_settings_of_different_versions_are_compared(tmp_path):
     folders = [make_run(tmp_path / "old"), make_run(tmp_path / "new", later_setting=3)]
     content = content_of(comparison.render([report_of(folder) for folder in folders]))

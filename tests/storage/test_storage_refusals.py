@@ -70,6 +70,13 @@ def test_a_missing_bucket_is_named(cloud_storage, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_placeholder_of_a_bucket_is_named_before_credentials_are_needed(monkeypatch, tmp_path):
+    monkeypatch.setattr("trainer.storage.gcs.client", lambda: pytest.fail("a request was sent"))
+    for act, _, _ in operations(locate("gs://BUCKET/a/x"), tmp_path):
+        check_refusal(act, ConfigError, "gs://BUCKET", "placeholder")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("fate", "reason"),
     [

@@ -14,6 +14,7 @@ from trainer.callbacks.by_products import metric_values
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError, quote
 from trainer.logging import log_fields
+from trainer.metrics.log_names import own_name
 from trainer.stopwatch import Activity
 from trainer.storage import Location, Mirror
 from trainer.storage.lease import Lease
@@ -143,9 +144,8 @@ class Checkpoint(Periodic):
         self._save(metrics)
         if is_best:
             self._best_value = value
-            _logger.info(
-                f"The checkpoint of step {self.model.step} has the best {self._best_name} of all so far, and is kept."
-            )
+            name = own_name(self._best_name or "")
+            _logger.info(f"The checkpoint of step {self.model.step} has the best {name} of all so far, and is kept.")
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.step != self.saved_step and (not self.model.preempted or self._is_finite()):

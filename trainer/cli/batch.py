@@ -13,7 +13,7 @@ from absl import flags as absl_flags
 
 from trainer import signals
 from trainer.cli import app, batch_commands, serving_flags
-from trainer.cloud.jobs import output_checks
+from trainer.cloud.jobs import job_request, output_checks
 from trainer.cloud.jobs.overrides import new_job_id
 from trainer.cloud.vertex.endpoint import Endpoint
 from trainer.cloud.vertex.models import ModelClient, Resource
@@ -118,6 +118,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     if values.dry_run:
         print_json({"instances": instances[:3], "numInstances": len(instances), "batchPredictionJob": body})
         return
+    job_request.check_placeholders(body, is_of_file=False)
     client = ModelClient(service)
     model = _registered_model(client, values.model)
     _check_instances(model, values.model, instances)

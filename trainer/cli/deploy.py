@@ -13,6 +13,7 @@ from PIL import Image
 
 from trainer import __version__, signals
 from trainer.cli import app, serving_flags
+from trainer.cloud.jobs import job_request
 from trainer.cloud.jobs.overrides import parse_labels
 from trainer.cloud.jobs.service_rules import check_labels, is_image
 from trainer.cloud.vertex.models import ModelClient, Resource
@@ -97,6 +98,7 @@ def run_command(values: absl_flags.FlagValues) -> None:
     if values.dry_run:
         print_json({"upload": upload} | ({} if values.upload_only else {"endpoint": endpoint, "deploy": deployment}))
         return
+    job_request.check_placeholders({"upload": upload, "endpoint": endpoint, "deploy": deployment}, is_of_file=False)
     client = ModelClient(service)
     existing = None if values.upload_only else client.find_endpoint(endpoint["displayName"])
     name = _upload(client, upload, values)

@@ -34,12 +34,16 @@ def resolve(
         project: Project. None: it is not known.
         region: Region. None: it is not known.
         alternative: What else a user can do about a missing one, for the message, such as `print the request`.
-        is_printed: Whether requests are only printed, so that a placeholder stands for a missing one.
+        is_printed: Whether requests are only printed, so that a placeholder may stand for a missing one.
 
     Raises:
-        ConfigError: If the project or the region is missing, or a value is malformed.
+        ConfigError: If the project or the region is missing or a placeholder, or a value is malformed.
     """
     for name, value in (("project", project), ("region", region)):
-        if not value and not is_printed:
+        if is_printed:
+            continue
+        if not value:
             raise ConfigError(f"{variables.describe_missing(name)}{alternative and ', or '}{alternative}.")
+        if value == name.upper():
+            raise ConfigError(f"--{name}={value} is a placeholder; give your own {name}.")
     return resolve_endpoint(project or "PROJECT", region or "REGION", values.api_endpoint, values.anonymous)

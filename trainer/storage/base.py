@@ -9,6 +9,8 @@ from trainer.errors import DocumentError
 
 SCHEME = "gs://"
 """Scheme of the address of a bucket or an object in it."""
+PLACEHOLDER_BUCKET = "BUCKET"
+"""Name of a bucket in commands of the documentation, and in the output of dry runs. No bucket has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from trainer.errors import MISSING_CREDENTIALS, MissingError, StorageError
-from trainer.storage.base import SCHEME, Location, StorageEntry, too_large
+from trainer.errors import MISSING_CREDENTIALS, ConfigError, MissingError, StorageError
+from trainer.storage.base import PLACEHOLDER_BUCKET, SCHEME, Location, StorageEntry, too_large
 from trainer.storage.local_files import base64_crc32c, describe_os_error, file_crc32c
 from trainer.storage.object_listing import list_objects
 from trainer.storage.parallel import call_in_parallel
@@ -248,7 +248,13 @@ class BucketLocation(Location):
         Args:
             operation: Past participle for the messages: `read`, `listed`, `written` or `deleted`.
             call: Function to call.
+
+        Raises:
+            ConfigError: If the bucket is the placeholder of the documentation.
+            StorageError: If the call fails.
         """
+        if self.bucket == PLACEHOLDER_BUCKET:
+            raise ConfigError(f"{self} has the placeholder {self.bucket}; replace it with your bucket.")
         try:
             return call()
         except api.NotFound as error:

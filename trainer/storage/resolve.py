@@ -9,7 +9,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from trainer.errors import UNSAFE, ConfigError, quote
-from trainer.storage.base import SCHEME, Location
+from trainer.storage.base import PLACEHOLDER_BUCKET, SCHEME, Location
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
 
@@ -19,8 +19,6 @@ _MAX_BYTES = 4000
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _MAX_BUCKET_PART = 63
 _IP_ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
-_PLACEHOLDER = "BUCKET"
-"""Name of a bucket in commands of the documentation, and in the output of dry runs."""
 _FOREIGN = re.compile(r"[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
 """Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a quote."""
 _ACCEPTED = "give a local path or gs://BUCKET/NAME"
@@ -115,7 +113,7 @@ def has_bucket(path: str | os.PathLike[str]) -> bool:
         and all(1 <= len(part) <= _MAX_BUCKET_PART for part in name.split("."))
         and not _IP_ADDRESS.fullmatch(name)
     )
-    return is_valid or name == _PLACEHOLDER
+    return is_valid or name == PLACEHOLDER_BUCKET
 
 
 def without_mount(path: str) -> str:

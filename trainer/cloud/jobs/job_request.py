@@ -82,8 +82,12 @@ def render(job: JobFile, request: Request, endpoint: Endpoint) -> str:
     return f"# {command}\n{to_yaml(content)}"
 
 
-def check_placeholders(body: Mapping[str, Any]) -> None:
-    """Rejects the placeholders in the job files that come with this package.
+def check_placeholders(body: Mapping[str, Any], *, is_of_file: bool = True) -> None:
+    """Rejects the placeholders in the job files and commands that come with this package.
+
+    Args:
+        body: Body of a request.
+        is_of_file: Whether the body is that of a job file, in which a flag may set the value of a variable.
 
     Raises:
         ConfigError: If the body of a request has one.
@@ -91,9 +95,13 @@ def check_placeholders(body: Mapping[str, Any]) -> None:
     for text in _texts(body):
         for placeholder, replacement in _PLACEHOLDERS.items():
             if re.search(rf"(?<![\w$])(?<!\$[{{(]){placeholder}(?!\w)", text):  # $PROJECT is a variable of a shell
+                variable = (
+                    f"pass --{placeholder.lower()}={placeholder} with {replacement} if the file has "
+                    f"${{{placeholder}}}, or "
+                )
                 raise ConfigError(
-                    f"{quote(text)} has the placeholder {placeholder}; pass --{placeholder.lower()}={placeholder} with "
-                    f"{replacement} if the file has ${{{placeholder}}}, or replace it."
+                    f"{quote(text)} has the placeholder {placeholder}; {variable if is_of_file else ''}replace it with "
+                    f"{replacement}."
                 )
 
 

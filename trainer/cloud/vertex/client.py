@@ -96,7 +96,7 @@ class JobClient:
     """The jobs of a project in a region. Every method raises `JobError`, one sentence, for an error of the service.
 
     Raises:
-        ConfigError: If the project or the region is a placeholder, or Google's SDK is not installed.
+        ConfigError: If Google's SDK is not installed.
         JobError: If there are no credentials.
     """
 

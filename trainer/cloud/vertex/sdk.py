@@ -37,7 +37,7 @@ def connect(endpoint: Endpoint, client_class: str) -> Any:
     """Returns a client of a service, such as `JobServiceClient`.
 
     Raises:
-        ConfigError: If the project or the region is a placeholder, or the SDK is not installed.
+        ConfigError: If the SDK is not installed.
         JobError: If there are no credentials.
     """
     sdk = load()
@@ -117,10 +117,7 @@ def retry(*, is_repeatable: bool) -> Any:
 
 
 def _credentials(endpoint: Endpoint) -> Any:
-    """Returns anonymous credentials, or None for those of the environment. Rejects placeholders."""
+    """Returns anonymous credentials, or None for those of the environment."""
     from google.auth.credentials import AnonymousCredentials
 
-    for name, value in (("project", endpoint.project), ("region", endpoint.region)):
-        if value == name.upper():
-            raise ConfigError(f"--{name}={value} is a placeholder; give your own {name}.")
     return AnonymousCredentials() if endpoint.is_anonymous else None

@@ -602,7 +602,7 @@ function sortableTable() {
     });
     body.replaceChildren(...runs.map(row));
   }
-  sort(firstMonitor);
+  sort(content.notice ? 0 : firstMonitor);
   return element("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs"},
     element("table", {id: "runs"}, element("thead", {}, element("tr", {}, headings)), body));
 }
@@ -654,7 +654,7 @@ function parallelCoordinates() {
   const x = (index) => 70 + index * (width - 140) / (used.length - 1);
   const y = (fraction) => top + height * (1 - fraction);
   const last = used.findLastIndex((column) => column.text.startsWith("Best "));
-  const ranked = content.runs.map((run, index) => index).filter((index) => last >= 0 && used[last].values[index] !== null)
+  const ranked = content.notice ? [] : content.runs.map((run, index) => index).filter((index) => last >= 0 && used[last].values[index] !== null)
     .sort((a, b) => used[last].values[a] - used[last].values[b]);
   const lines = content.runs.map((run, index) => {
     const path = used.map((column, order) => column.values[index] === null ? null : [x(order), y(axes[order].place(column.values[index]))]).filter(Boolean);
@@ -668,7 +668,7 @@ function parallelCoordinates() {
   const texts = used.flatMap((column, index) => [
     shape("text", {...titlePlace(index), y: index % 2 ? 34 : 16}, column.text + axes[index].note),
     ...axes[index].ticks.map(([text, fraction]) => shape("text", {x: x(index) + 6, y: y(fraction) + 4}, text))]);
-  return [element("p", {class: "muted"}, "Each line is a run; the thick line is the best one. Point at a line, or move to it with the Tab key, to read its values."
+  return [element("p", {class: "muted"}, `Each line is a run${content.notice ? "" : "; the thick line is the best one"}. Point at a line, or move to it with the Tab key, to read its values.`
     + (numLeftOut ? ` ${numLeftOut} more settings differ; the table has them.` : "")),
     element("div", {class: "parallel scroll", tabindex: 0, role: "region", "aria-label": "Parallel coordinates"},
       shape("svg", {viewBox: `0 0 ${width} ${top + height + 20}`, width, id: "parallel"}, frame, lines, texts))];
@@ -678,7 +678,7 @@ function showComparison() {
   const labels = names(content.runs);
   content.runs.forEach((run, index) => { run.label = labels[index]; });
   page.append(element("h1", {}, content.title));
-  const warnings = content.runs.flatMap((run) => run.warnings.map((text) => `${run.label}: ${text}`));
+  const warnings = [...(content.notice ? [content.notice] : []), ...content.runs.flatMap((run) => run.warnings.map((text) => `${run.label}: ${text}`))];
   if (warnings.length) page.append(element("ul", {class: "warnings", "aria-label": "Warnings"}, warnings.map((text) => element("li", {}, text))));
   section("Runs", sortableTable());
   section("Settings and results", parallelCoordinates());
