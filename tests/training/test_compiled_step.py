@@ -11,6 +11,7 @@ from conftest import tiny_gan, values_of
 
 from trainer.callbacks import Checkpoint
 from trainer.models.compiled_step import CompiledStep
+from trainer.training.distributed import consensus
 
 
 def counted(**settings):
@@ -234,3 +235,8 @@ def test_fit_keeps_no_reference_to_its_data(digits):
     del images
     gc.collect()
     assert gone() is None
+
+
+def test_numbers_of_the_machines_are_gathered_without_a_second_trace(two_replicas):
+    assert [consensus.gather_per_replica(two_replicas, number) for number in (3, 4)] == [[3, 3], [4, 4]]
+    assert consensus._gather_function(two_replicas).experimental_get_tracing_count() == 1

@@ -1,6 +1,8 @@
 """Checks that all machines of a job have the same settings and the same step."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -9,13 +11,19 @@ from trainer.errors import CheckpointError, ConfigError, DataError
 
 def gather_per_replica(strategy: tf.distribute.Strategy, number: int) -> list[int]:
     """Returns the number of each replica's process, in the order of the replicas. All processes wait for each other."""
+    numbers = strategy.experimental_distribute_values_from_function(lambda context: tf.constant([number], tf.int64))
+    return strategy.experimental_local_results(_gather_function(strategy)(numbers))[0].numpy().tolist()
 
-    def gather() -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        return context.all_gather(tf.constant([number], tf.int64), axis=0)
 
-    run = tf.function(lambda: strategy.run(gather), autograph=False)
-    return strategy.experimental_local_results(run())[0].numpy().tolist()
+@functools.lru_cache(maxsize=1)
+def _gather_function(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
+    """Returns the compiled function that gathers a value [1] of each replica. It is traced once."""
+
+    def gather(value: tf.Tensor) -> tf.Tensor:
+        value = tf.identity(value)  # on the device of the replica; the argument of a function has none
+        return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+    return tf.function(lambda values: strategy.run(gather, (values,)), autograph=False)
 
 
 def check_same_settings(strategy: tf.distribute.Strategy, fingerprint: str) -> None:
