@@ -40,7 +40,6 @@ def trained(accumulate_steps, strategy=None):
         ema_half_life_images=100.0,
         accumulate_steps=accumulate_steps,
         strategy=strategy,
-        jit_compile=False,
     )
     images = np.random.RandomState(0).randint(0, 256, (40, 6, 6, 1)).astype(np.uint8)
     history = gan.fit(images, batch_size=12, steps=6, verbose=0, horizontal_flips=True).history
