@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks formatting, lint, types, and prose, and runs the tests; stops at the first failure.
 #
-#   scripts/test.sh [PYTEST ARGUMENTS]           the fast tests: about 10 minutes on 2 cores after the installation
-#   scripts/test.sh --all [PYTEST ARGUMENTS]     all tests: under 30 minutes
+#   scripts/test.sh [PYTEST ARGUMENTS]           the fast tests: less than 20 minutes on 2 cores after the installation
+#   scripts/test.sh --all [PYTEST ARGUMENTS]     all tests: less than 40 minutes
 #   scripts/test.sh --slow [PYTEST ARGUMENTS]    only the tests that are marked as slow, without the other checks
 set -eu
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
