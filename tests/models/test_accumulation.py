@@ -35,7 +35,7 @@ def trained(accumulate_steps, strategy=None):
         keras.optimizers.Adam(1e-2),
         "non_saturating",
         penalties=["r1", "gradient_penalty"],
-        augment="ada",
+        augment="diffaugment",
         augment_probability=None,
         ema_half_life_images=100.0,
         accumulate_steps=accumulate_steps,
