@@ -202,8 +202,8 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(digits, tmp_path, trainer
     fit(digits, active, steps=8)
     assert active[-1].store.steps() == [2, 8]
     assert active[-1].store.find_best()[0].step == 2
-    kept = [message for message in trainer_log.messages if "best" in message]
-    assert kept and all("frechet" in message and "metric/" not in message for message in kept)
+    best_messages = [message for message in trainer_log.messages if "best" in message]
+    assert best_messages and all("frechet" in message and "metric/" not in message for message in best_messages)
 
 
 def test_metrics_past_the_checkpoint_are_dropped_on_resume(digits, tmp_path):

@@ -97,15 +97,15 @@ def _find_files(folder: Location, names: Sequence[str]) -> tuple[list[str], np.n
         once it is read; and a digest of the content of all files as `read_listing` returns it.
     """
     if isinstance(folder, LocalLocation):
-        found = [_find_file(folder, name) for name in names]
+        files = [_find_file(folder, name) for name in names]
         content_digest = ""
     else:
         wanted = set(map(composed, names))
         entries = (entry for entry in folder.entries() if composed(entry.name) in wanted)
-        size_of, content_digest = read_listing(entries, lambda name: True)
-        known = with_composed({name: name for name in size_of})
-        found = [(file, size_of.get(file, 0)) for file in (find_path(name, known) or name for name in names)]
-    return [name for name, _ in found], np.array([size for _, size in found], np.int64), content_digest
+        sizes, content_digest = read_listing(entries, lambda name: True)
+        listed_names = with_composed({name: name for name in sizes})
+        files = [(listed, sizes[listed]) if (listed := find_path(name, listed_names)) else (name, 0) for name in names]
+    return [name for name, _ in files], np.array([size for _, size in files], np.int64), content_digest
 
 
 def _find_file(folder: Location, name: str) -> tuple[str, int]:
