@@ -215,12 +215,11 @@ def check_batch(global_batch_size: int, num_examples: int, num_replicas: int, na
 def check_micro_batches(
     global_batch_size: int, accumulate_steps: int, num_replicas: int, name: str = "global_batch_size"
 ) -> None:
-    """Checks that each replica can divide its part of a batch into equal micro-batches.
+    """Checks that each replica can divide its part of a batch, which `check_batch` accepts, into equal micro-batches.
 
     Raises:
         ConfigError: If it cannot. The message suggests sizes.
     """
-    check_divisible(global_batch_size, num_replicas, name)
     unit = accumulate_steps * num_replicas
     if global_batch_size % unit:
         lower = global_batch_size // unit * unit

@@ -76,8 +76,8 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
 def _check_batch_size(gan: SamplingModel, batch_size: int, num_examples: int) -> None:
     """Rejects a batch that the replicas cannot divide, or that is larger than the data."""
     num_replicas = gan.compiled_state.strategy.num_replicas_in_sync
-    check_micro_batches(batch_size, gan.compiled_state.accumulate_steps, num_replicas, "batch_size")
     check_batch(batch_size, num_examples, num_replicas, "batch_size")
+    check_micro_batches(batch_size, gan.compiled_state.accumulate_steps, num_replicas, "batch_size")
 
 
 def _check_targets(gan: SamplingModel, x: Any, y: Any, balance_classes: bool) -> None:
