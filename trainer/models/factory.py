@@ -260,7 +260,9 @@ def _optimizer(config: TrainConfig, group: str, every: int) -> keras.optimizers.
     """Returns the optimizer of `generator` or `discriminator`, with its schedules.
 
     For a network with penalties at every k-th step only, the learning rate and the betas are corrected by
-    c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B.
+    c = k / (k+1): rate * c, beta ** c. Source: arXiv 1912.04958, appendix B, where penalties have updates of their own,
+    so that k steps have k+1 updates. Here they are a part of the step's only update, so that the correction lowers the
+    learning rate per step by the factor c.
     """
     is_discriminator = group == "discriminator"
     correction = every / (every + 1) if every > 1 else 1.0
