@@ -42,11 +42,11 @@ class AdversarialLoss:
 
     def on_real(self, real_logits: tf.Tensor) -> tf.Tensor:
         """Returns the part of the discriminator's loss for real images: float32 [B]."""
-        raise NotImplementedError
+        raise NetworkError(f"{type(self).__name__} has no on_real; override on_real and on_fake, or discriminator.")
 
     def on_fake(self, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the part of the discriminator's loss for fake images: float32 [B]."""
-        raise NotImplementedError
+        raise NetworkError(f"{type(self).__name__} has no on_fake; override on_real and on_fake, or discriminator.")
 
     @property
     def is_separable(self) -> bool:
@@ -57,7 +57,7 @@ class AdversarialLoss:
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the generator: float32 [B]."""
-        raise NotImplementedError
+        raise NetworkError(f"{type(self).__name__} has no generator; override it.")
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the discriminator's output for the logs: the probability of being real, float32 [B] in [0, 1]."""
@@ -247,7 +247,8 @@ class Wasserstein(AdversarialLoss):
 class Relativistic(AdversarialLoss):
     """D predicts which image of a pair is real; G does the opposite. Pairs have the same index in the batch.
 
-    Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2.
+    Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2. In a conditional
+    model, the two images of a pair may have different labels; in the published code of R3GAN, they have the same one.
     """
 
     is_shift_invariant = True
