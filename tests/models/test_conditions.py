@@ -12,7 +12,7 @@ from conftest import TINY_ARCHITECTURES, tiny_config
 from PIL import Image
 from refusals import check_command_refusal, check_refusal
 
-from trainer import ACGAN, ConditionalGAN, __main__ as commands, task
+from trainer import ACGAN, ConditionalGAN, InfoGAN, __main__ as commands, task
 from trainer.config.choices import ModelFormat
 from trainer.data import describe
 from trainer.data.conditions import parse_vector, vector_text, vectors_of
@@ -294,6 +294,7 @@ MODELS = {
     "counts of text": (lambda: ConditionalGAN(8, 3, class_counts="abc"), ConfigError, ("class_counts", "abc")),
     "ragged": (lambda: ConditionalGAN(8, conditions=[[1, 2], [3]]), ConfigError, ("conditions", "[3]")),
     "acgan": (lambda: ACGAN(8, conditions=VECTORS), ConfigError, ("ACGAN", "conditions")),
+    "infogan": (lambda: InfoGAN(8, 3, conditions=VECTORS), ConfigError, ("InfoGAN", "conditions")),
     "acgan of a config": (
         lambda: from_config(tiny_config(model="acgan"), (28, 28, 1), 3, conditions=VECTORS, class_counts=COUNTS),
         ConfigError,

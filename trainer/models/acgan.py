@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 from trainer.config.fields import check_number
-from trainer.errors import ConfigError, count_of
 from trainer.models.auxiliary_head import AuxiliaryHeadGAN
 from trainer.models.discriminator_passes import DiscriminatorOutput
 from trainer.models.objective import LossOutput
@@ -54,11 +53,6 @@ class ACGAN(AuxiliaryHeadGAN):
         **settings: Any,
     ):
         super().__init__(latent_dim, num_classes, **settings)
-        if self.conditions is not None:
-            raise ConfigError(
-                f"{type(self).__name__} predicts classes, and the data has {count_of(self.label_size, 'condition')}; "
-                "use --model=conditional or ConditionalGAN, or prepare the data without conditions."
-            )
         check_number("class_weight", class_weight)
         check_number("fake_class_weight", fake_class_weight)
         self.class_weight, self.fake_class_weight = class_weight, fake_class_weight

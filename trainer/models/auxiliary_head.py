@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.errors import NetworkError
+from trainer.errors import ConfigError, NetworkError, count_of
 from trainer.models.conditional import ConditionalGAN
 from trainer.networks import NetworkPart
 
@@ -20,7 +20,8 @@ class AuxiliaryHeadGAN(ConditionalGAN):
     The head predicts the class or the codes from the features [B, F] that the discriminator's last layer takes.
 
     Raises:
-        NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer.
+        ConfigError: If labels are vectors of conditions.
+        NetworkError: If the discriminator is not a Sequential or functional model with a dense last layer on vectors.
     """
 
     discriminator_takes_labels = False
@@ -29,14 +30,27 @@ class AuxiliaryHeadGAN(ConditionalGAN):
     head = ""
     """Name of the head among the networks."""
 
+    def __init__(self, latent_dim: int | None = None, num_classes: int | None = None, **settings: Any):
+        super().__init__(latent_dim, num_classes, **settings)
+        if self.conditions is not None:
+            raise ConfigError(
+                f"{type(self).__name__} predicts a class, but labels have {count_of(self.label_size, 'condition')}; "
+                "use --model=conditional or ConditionalGAN, or prepare the data without conditions."
+            )
+
     def get_head(self, num_features: int) -> keras.Model:
         """Returns a new head, which takes features [B, F]."""
         raise NotImplementedError
 
     def get_networks(self) -> dict[str, keras.layers.Layer]:
         networks = super().get_networks()
-        num_features = _with_features(networks["discriminator"]).outputs[1].shape[1]
-        return networks | {self.head: self.get_head(int(num_features))}
+        features = _with_features(networks["discriminator"]).outputs[1]
+        if len(features.shape) != 2:
+            raise NetworkError(
+                f"the last layer of the discriminator takes maps of shape {tuple(features.shape[1:])}, but this model "
+                "needs a vector there; add Flatten() or GlobalAveragePooling2D() before Dense(1)."
+            )
+        return networks | {self.head: self.get_head(int(features.shape[1]))}
 
     @functools.cached_property
     def _discriminator_with_features(self) -> keras.Model:
