@@ -47,6 +47,7 @@ def gradient_function(
             with keras.StatelessScope(state, collect_losses=True) as scope, micro_batch(part, num_parts):
                 losses, metrics = plan.forward(images, targets, rng, group.names)
             _check_layer_losses(scope)
+            _check_assignments(scope, group)
             objectives = {
                 phase.name: _objective(phase, losses, images.shape[0], plan.global_batch_size, num_replicas * num_parts)
                 for phase in group.phases
@@ -150,6 +151,21 @@ def _check_layer_losses(scope: keras.StatelessScope) -> None:
             "a layer has an activity_regularizer or calls add_loss, which have no effect here; remove it, or add the "
             "term in GAN.add_losses."
         )
+
+
+def _check_assignments(scope: keras.StatelessScope, group: PhaseGroup) -> None:
+    """Rejects a generator that assigns its trained weights during a forward pass.
+
+    The optimizer alone writes these weights, so that samples would use other weights than the loss. A discriminator
+    makes no samples, and may do so.
+    """
+    for phase in group.phases:
+        assigned = [variable.path for variable in phase.variables if scope.get_current_value(variable) is not None]
+        if assigned and phase.name == "generator":
+            raise NetworkError(
+                f"a layer of the generator assigns {assigned[0]} in its call, as Keras's SpectralNormalization does, "
+                "and samples would not use that value; take SpectralConv2D or SpectralDense of trainer.networks.layers."
+            )
 
 
 def _gradients(tape: tf.GradientTape, objective: tf.Tensor, phase: Phase) -> list[tf.Tensor]:
