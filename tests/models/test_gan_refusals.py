@@ -47,6 +47,26 @@ def fit_small(*arguments, **changed):
     small_gan(*arguments, **changed).fit(SMALL_IMAGES, batch_size=4, steps=1, verbose=0)
 
 
+def fit_penalized(penalty, discriminator):
+    gan = GAN(3, networks=tiny_networks() | {"discriminator": discriminator})
+    gan.compile(optimizer="adam", penalties=penalty, jit_compile=False)
+    gan.fit(SMALL_IMAGES, batch_size=4, steps=1, verbose=0)
+
+
+class WithoutFake(losses.AdversarialLoss):
+    """A loss without its part for fake images."""
+
+    def on_real(self, real_logits):
+        return -real_logits
+
+    def generator(self, real_logits, fake_logits):
+        return -fake_logits
+
+
+class WithoutGenerator(losses.Hinge):
+    generator = losses.AdversarialLoss.generator
+
+
 class Nothing(losses.NonSaturating):
     """A loss whose function for real images returns nothing."""
 
@@ -83,9 +103,10 @@ class Translator(CycleGAN):
         return network((8, 8, 1), layers.Conv2D(1, 3, 2, padding="same"))
 
 
-def translator(generator=None):
+def translator(generator=None, discriminator=None):
     gan = Translator()
     gan.get_generator = generator or gan.get_generator
+    gan.get_discriminator = discriminator or gan.get_discriminator
     gan.compile(optimizer="adam")
     return gan
 
@@ -200,6 +221,10 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
             for verbose in ("x", [1], -1, None)
         ),
         row("no penalty value", lambda: fit_with(penalties=lambda gradients: None), NetworkError, "None"),
+        *(
+            row(f"a loss without {name}", lambda loss=loss: fit_with(loss=loss), NetworkError, loss.__name__, name)
+            for name, loss in (("on_fake", WithoutFake), ("generator", WithoutGenerator))
+        ),
         row("no loss value", lambda: fit_with(loss=Nothing), NetworkError, "None"),
         row("balance of a word", lambda: fit(tiny_gan(), balance_classes="no"), ConfigError, "balance_classes", "no"),
         *(
@@ -341,14 +366,60 @@ def dense(input_shape, units):
     return network(input_shape, layers.Flatten(), layers.Dense(units))
 
 
+def several(input_shape, *outputs):
+    """A network with several outputs, each by its own dense layer."""
+    inputs = keras.Input(input_shape)
+    values = [layers.Reshape(shape)(layers.Dense(int(np.prod(shape)))(layers.Flatten()(inputs))) for shape in outputs]
+    return keras.Model(inputs, values)
+
+
+def named(network):
+    """The network with its output in a dict."""
+    return keras.Model(network.inputs, {"output": network.outputs[0]})
+
+
+def without_gradient():
+    return network((2, 2, 1), layers.Flatten(), layers.Lambda(tf.stop_gradient), layers.Dense(1))
+
+
+class NormalizedGenerator(layers.Layer):
+    """A layer with a spectral normalization that Keras does not list among the layers of a model."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.SpectralNormalization(layers.Dense(4))
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, inputs, training=False):
+        return self.inner(inputs, training=training)
+
+
+class NotCalled(keras.Model):
+    """A subclassed model whose layers are not built when it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+        self.built = True
+
+    def call(self, inputs):
+        return self.dense(layers.Flatten()(inputs))
+
+
 class Patches(ACGAN):
-    """Its discriminator has no dense layer for the second head."""
+    """Its discriminator has no dense layer for the second head, or one on maps."""
+
+    def __init__(self, *arguments, units=0):
+        super().__init__(*arguments)
+        self.units = units
 
     def get_generator(self):
         return network((self.latent_dim + self.num_classes,), layers.Dense(4))
 
     def get_discriminator(self):
-        return network((8, 8, 1), layers.Conv2D(1, 3))
+        return network((8, 8, 1), layers.Conv2D(2, 3), *([layers.Dense(self.units)] if self.units else []))
 
 
 def with_one_generator(gan):
@@ -399,6 +470,45 @@ def subclassed():
             (NetworkError, ValueError),
             *("generator", "(4, 4, 1)"),
         ),
+        *(
+            row(f"several {name}", lambda make=make: fit_small(generator=make), NetworkError, "generator", *mentions)
+            for name, make, *mentions in (
+                ("images", lambda: several((3,), (2, 2, 1), (2, 2, 1)), "list"),
+                ("outputs", lambda: several((3,), (2, 2, 1), (3,)), "list"),
+                ("names", lambda: named(tiny_networks()["generator"]()), "dict"),
+            )
+        ),
+        *(
+            row(f"logits in {name}", lambda make=make: fit_small(discriminator=make), NetworkError, "(B, 1)", name)
+            for name, make in (
+                ("list", lambda: several((2, 2, 1), (1,), (3,), (3,))),
+                ("dict", lambda: named(tiny_networks()["discriminator"]())),
+            )
+        ),
+        *(
+            row(
+                f"{penalty} without gradients",
+                lambda penalty=penalty: fit_penalized(penalty, without_gradient),
+                NetworkError,
+                *("generator", "gradient"),
+            )
+            for penalty in ("r1", "r2", "gradient_penalty")
+        ),
+        row(
+            "colors to rate",
+            lambda: fit(translator(discriminator=lambda: dense((8, 8, 3), 1)), IMAGES[:, :8, :8], IMAGES[:, :8, :8]),
+            DataError,
+            *("discriminator", "(8, 8, 1)", "(8, 8, 3)"),
+        ),
+        row("no vectors", lambda: fit_small(discriminator=lambda: dense((4,), 1)), DataError, "(2, 2, 1)", "(4,)"),
+        row(
+            "weights that the generator assigns",
+            lambda: fit_small(generator=lambda: network((3,), NormalizedGenerator(), layers.Reshape((2, 2, 1)))),
+            NetworkError,
+            *("generator", "kernel", "SpectralDense"),
+        ),
+        row("no weights", lambda: small_gan(discriminator=NotCalled), NetworkError, "discriminator", "keras.Input"),
+        row("maps of features", lambda: Patches(4, 10, units=1).compile(), NetworkError, "(6, 6, 2)", "Dense(1)"),
         row("latents to sample", lambda: with_latents(tiny_gan(), 9).sample(2), NetworkError, "(8,)", "(9,)"),
         row("latents to fit", lambda: fit(with_latents(tiny_gan(), 9)), NetworkError, "(8,)", "(9,)"),
         row(

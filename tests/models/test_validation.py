@@ -105,14 +105,6 @@ def test_a_tanh_for_images_without_negative_values_logs_a_warning(caplog):
     assert all(word in caplog.text for word in ("tanh", "from 0 to 1", "-1..1"))
 
 
-def test_a_generator_with_two_outputs_is_refused():
-    latents = keras.Input((6,))
-    image = layers.Reshape((2, 2, 1))(layers.Dense(4, "tanh")(latents))
-    gan = sigmoid_gan(generator=lambda: keras.Model(latents, [image, layers.Identity()(image)]))
-    images = np.zeros((4, 2, 2, 1), np.uint8)
-    check_refusal(lambda: gan.fit(images, batch_size=2, verbose=0), NetworkError, "generator", "output")
-
-
 def test_a_loss_that_does_not_take_targets_and_predictions_is_refused():
     for function in (lambda predictions: predictions, lambda real, fake, weights: real):
         check_refusal(functools.partial(losses.get, function), NetworkError, "<lambda>", "y_true, y_pred")

@@ -24,7 +24,14 @@ from trainer.models.objective import LossOutput
 from trainer.models.registry import register_model
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
+from trainer.models.validation import (
+    as_fake_images,
+    check_built,
+    check_takes_images,
+    input_shapes,
+    matches,
+    per_example,
+)
 from trainer.networks.layers import ImagePool
 from trainer.registry import check_known
 from trainer.training.plan import Losses, Metrics
@@ -100,7 +107,6 @@ class CycleGAN(ImageTranslator):
         """Computes losses on `real_images` of domain A and `targets` of domain B, both [B, H, W, C]."""
         real = {"a": real_images, "b": targets}
         fake = {domain: self._translate_to(domain, real[_OTHER[domain]]) for domain in "ab"}
-        check_same_shape(fake["b"], real_images)
         losses: Losses = {}
         metrics: Metrics = {phase: {} for phase in phases}
         for domain in "ab":
@@ -119,7 +125,7 @@ class CycleGAN(ImageTranslator):
 
     def _translate_to(self, domain: str, images: tf.Tensor) -> tf.Tensor:
         generator = self.networks[f"generator_{_OTHER[domain]}{domain}"]
-        return tf.cast(generator(images, training=True), tf.float32)
+        return as_fake_images(generator(images, training=True), images)
 
     def _adversarial_losses(
         self, domain: str, real: tf.Tensor, fake: tf.Tensor, rng: StepRng, phases: tuple[str, ...]
@@ -216,3 +222,4 @@ class CycleGAN(ImageTranslator):
         expected = input_shapes(self.networks["generator_ab"])[0]
         if not matches(expected, shape):
             raise DataError(f"x has images of shape {shape}, but the generators take {expected}.")
+        check_takes_images(self.networks["discriminator_a"], shape)

@@ -131,7 +131,8 @@ class DiscriminatorPasses:
                 images, self.rng.child(f"augment/{purpose}"), self._inputs.image_range, self._inputs.channels_of_parts
             )
         outputs = self._inputs.discriminate(augmented, labels)
-        logits, features = outputs if isinstance(outputs, (tuple, list)) else (outputs, None)
+        is_pair = isinstance(outputs, (tuple, list)) and len(outputs) == 2
+        logits, features = outputs if is_pair else (outputs, None)
         return DiscriminatorOutput(images, labels, as_logits(logits), features)
 
     def _run_concatenated(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
@@ -152,7 +153,10 @@ class DiscriminatorPasses:
     def _gradient(self, output: DiscriminatorOutput) -> tf.Tensor:
         """The gradient of the logits, of patches their mean: float32 [B, H, W, C]."""
         num_patches = float(output.logits[0].shape.num_elements())
-        return self._tape.gradient(output.logits, output.images) / num_patches
+        return (
+            self._tape.gradient(output.logits, output.images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            / num_patches
+        )
 
     def _gradient_between(self, fractions: tf.Tensor) -> tf.Tensor:
         (real_images, real_labels), (fake_images, _) = self._inputs.real, self._inputs.fake
@@ -161,4 +165,5 @@ class DiscriminatorPasses:
         with tf.GradientTape(watch_accessed_variables=False) as tape, self.discarded_updates():
             tape.watch(images)
             logits = per_example(self._run((images, real_labels), "between").logits)
-        return tape.gradient(logits, images)
+        # Without a gradient to the images, the generator would get none either, which its phase rejects.
+        return tape.gradient(logits, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)

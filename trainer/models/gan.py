@@ -35,7 +35,7 @@ from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
 from trainer.models.step_plan import step_plan
 from trainer.models.training_inputs import count_steps, make_loader, set_image_range
-from trainer.models.validation import check_same_shape, check_takes_images, trained_variables
+from trainer.models.validation import as_fake_images, check_takes_images, trained_variables
 from trainer.models.weight_limit import DEFAULT_MAX_WEIGHTS
 from trainer.networks import NetworkPart
 from trainer.training import transfer
@@ -190,8 +190,7 @@ class GAN(SamplingModel):
         """
         fake_labels = self.sample_labels(rng)
         latents = self.sample_latents(rng)
-        fake_images = tf.cast(self.generate_for_training(latents, fake_labels, rng), tf.float32)
-        check_same_shape(fake_images, real_images)
+        fake_images = as_fake_images(self.generate_for_training(latents, fake_labels, rng), real_images)
         real, fake = (real_images, labels), (fake_images, fake_labels)
         inputs = PassInputs(self.discriminate, self.discriminator, real, fake, rng, self.image_range)
         loss_output = self.objective(inputs, phases)

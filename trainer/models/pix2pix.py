@@ -21,7 +21,7 @@ from trainer.models.discriminator_passes import PassInputs
 from trainer.models.registry import register_model
 from trainer.models.sampler import Sampler
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_built, check_same_shape, input_shapes, matches, per_example
+from trainer.models.validation import as_fake_images, check_built, input_shapes, matches, per_example
 from trainer.training.plan import Losses, Metrics
 from trainer.training.rng import StepRng
 
@@ -77,8 +77,7 @@ class Pix2Pix(ImageTranslator):
         """Computes losses on pairs `real_images` [B, H, W, I + C]; labels are not used."""
         pairs = enlarge_and_crop(real_images, self.jitter, rng.child("jitter")) if self.jitter else real_images
         inputs, images = pairs[..., : self.input_channels], pairs[..., self.input_channels :]
-        outputs = tf.cast(self.generator(inputs, training=True), tf.float32)
-        check_same_shape(outputs, images)
+        outputs = as_fake_images(self.generator(inputs, training=True), images)
         fake = tf.concat([inputs, outputs], axis=-1)
         pass_inputs = PassInputs(
             self.discriminate,

@@ -181,6 +181,11 @@ def trained_variables(
         for group, names in optimizer_groups.items()
     }
     for group, names in optimizer_groups.items():
+        if not any(networks[name].variables for name in names):
+            raise NetworkError(
+                f"{' and '.join(names)} has no weights; in get_{names[0]}, start the network with keras.Input(shape), "
+                "or call a subclassed keras.Model once before returning it."
+            )
         if not variables[group]:
             raise NetworkError(
                 f"no weight of {' and '.join(names)} is trainable, so that the {group} would not learn; set trainable "
@@ -264,7 +269,10 @@ def check_takes_images(discriminator: keras.layers.Layer, shape: tuple[int, ...]
             f"the discriminator takes {' and '.join(map(str, expected))}, but this model passes only images; start it "
             f"with one keras.Input({shape}), or use ConditionalGAN for labels."
         )
-    if expected and len(expected[0]) == len(shape) and not matches(expected[0], shape):
+    # Keras adds or removes a last axis of size 1.
+    if expected and not any(
+        matches(*pair) for pair in ((expected[0], shape), ((*expected[0], 1), shape), (expected[0], (*shape, 1)))
+    ):
         raise DataError(
             f"x has images of shape {shape}, but the discriminator takes {expected[0]}; start it with "
             f"keras.Input({shape}), or change the shape of x."
@@ -277,31 +285,33 @@ def matches(expected: Shape, actual: Shape) -> bool:
     return len(expected) == len(actual) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-def check_same_shape(fake_images: tf.Tensor, real_images: tf.Tensor) -> None:
-    """Rejects a generator whose images do not have the shape of the data."""
-    fake, real = tuple(fake_images.shape[1:]), tuple(real_images.shape[1:])
+def as_fake_images(outputs: tf.Tensor, real_images: tf.Tensor) -> tf.Tensor:
+    """Returns the generator's output as float32; rejects several outputs, and images of another shape than the data."""
+    if not tf.is_tensor(outputs):
+        raise NetworkError(
+            f"the generator returns a {type(outputs).__name__}; return a keras.Model with one output, the images."
+        )
+    fake, real = tuple(outputs.shape[1:]), tuple(real_images.shape[1:])
     if fake == (*real, 1):
         raise DataError(
             f"x has images of shape {real}, but the generator makes {fake}; add an axis for the channels: for arrays "
             "and lists, pass numpy.asarray(x)[..., numpy.newaxis]."
-        )
-    if fake[1:] == real:  # Keras's list of several outputs as one tensor
-        raise NetworkError(
-            f"the generator makes several images of shape {real} for the latents of one image; return a keras.Model "
-            "with one output."
         )
     if fake != real:
         raise NetworkError(
             f"the generator makes images of shape {fake}, but x has images of shape {real}; change the last layers of "
             "the generator, or the shape of x."
         )
+    return tf.cast(outputs, tf.float32)
 
 
 def as_logits(outputs: tf.Tensor) -> tf.Tensor:
     """Returns the discriminator's output [B, 1] as float32 [B], or [B, h, w, 1] as [B, P]; rejects other shapes."""
-    if len(outputs.shape) not in (2, 4) or outputs.shape[-1] != 1:
+    shape = tuple(outputs.shape) if tf.is_tensor(outputs) else ()
+    if len(shape) not in (2, 4) or shape[-1] != 1:
+        received = f"shape {shape}" if tf.is_tensor(outputs) else f"a {type(outputs).__name__}"
         raise NetworkError(
-            f"the discriminator returns shape {tuple(outputs.shape)}, expected one number per image, (B, 1), or per "
+            f"the discriminator returns {received}, expected one number per image, (B, 1), or per "
             "patch, (B, h, w, 1); end it with Dense(1) or a convolution with one filter."
         )
     outputs = tf.cast(outputs, tf.float32)
