@@ -249,6 +249,15 @@ def test_settings_that_compile_does_not_take_are_refused(act, error, mentions):
             row(f"images from {latents!r}", lambda x=latents: small_gan().images_from(x), DataError, "latents")
             for latents in ([[0.0, 0]], np.zeros((0, 3)), [0.0, 0, 0], [[np.nan, 0, 0]], "abc", [["a", "b", "c"]])
         ),
+        row(
+            "labels of no class", lambda: small_gan().images_from(np.zeros((2, 3)), [0, 1]), DataError, "labels", "GAN"
+        ),
+        *(
+            row(
+                f"image of {labels!r}", lambda x=labels: conditional().images_from(np.zeros((2, 8)), x), DataError, "la"
+            )
+            for labels in ([0, 10], [0, -1], [0, 1, 2], [0.5, 1], ["a", "b"], np.full((2, 10), np.nan), [[0], [1, 2]])
+        ),
         *(
             row(f"latents of {indices!r}", lambda x=indices: small_gan().latents_of(x), DataError, "indices")
             for indices in ([], "a", [1.5], [[1]], [-1], [10**8], 3)

@@ -146,6 +146,14 @@ def test_a_grid_of_mixed_styles_that_is_too_large_is_refused_before_the_work(tra
     assert not generated
 
 
+@pytest.mark.parametrize("shapes", [[(1, 9), (2, 9)], [(2, 9)], [(2, 9)] * 3, [(9,), (9,)], [(2, 5), (2, 9)]], ids=str)
+def test_latents_that_cannot_be_mixed_are_refused(trained, shapes):
+    gan = trained[0]
+    assert gan.latent_size == 9
+    check_refusal(lambda: gan.mix_styles([np.zeros(shape) for shape in shapes]), DataError, "latents")
+    check_refusal(lambda: gan.mix_styles(np.zeros((2, 1, 9)), ([10], [0])), DataError, "labels", "10")
+
+
 def test_training_mixes_the_requested_share_of_images():
     """All but the first layer may take the style of a second latent, and every cutoff occurs."""
     gan = tiny_model("stylegan2", model_options={"style_mixing": 0.5})

@@ -218,7 +218,7 @@ class ConditionalGAN(GAN):
     def labels_to_sample(self, num_images: int, labels: Any) -> np.ndarray:
         if labels is None:
             return self.default_labels(np.arange(num_images)).numpy()
-        labels = np.asarray(labels)
+        labels = as_array(labels, "labels")
         if self.conditions is not None and labels.ndim == 2:
             return self._as_labels(labels, num_images)
         labels = np.repeat(labels.reshape(1), num_images) if labels.size == 1 else labels
@@ -230,6 +230,15 @@ class ConditionalGAN(GAN):
                 f"{', '.join(map(str, self.classes))}."
             )
         return classes
+
+    def _labels_for(self, latents: np.ndarray, labels: Any) -> np.ndarray | None:
+        """Returns the labels of latents [N, Z]: as of samples, or weights of classes float32 [N, K]."""
+        if labels is not None:
+            weights = as_array(labels, "labels")
+            has_shape = weights.shape == (len(latents), self.label_size)
+            if has_shape and weights.dtype.kind == "f" and np.isfinite(weights).all():
+                return weights.astype(np.float32)
+        return super()._labels_for(latents, labels)
 
 
 def _as_weights(class_counts: object) -> np.ndarray:

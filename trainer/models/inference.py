@@ -219,7 +219,7 @@ class SamplingModel(RestrictedModel):
 
         Args:
             latents: Latents float32 [N, Z].
-            labels: For conditional models, labels int32 [N], or weights of the classes float32 [N, K].
+            labels: For conditional models, labels as for `sample`, or weights of the classes float32 [N, K].
             indices: Indices of the samples, of which random layers of the generator that are active during inference
                 are a function. None: they are a function of the row.
             seed: Seed of such layers; None for the seed of the run.
@@ -229,10 +229,11 @@ class SamplingModel(RestrictedModel):
 
         Raises:
             ConfigError: If the model is not compiled.
-            DataError: If the latents have another shape, or are not finite.
+            DataError: If the latents have another shape, or are not finite; or as for the labels of `sample`.
         """
         self.require_compiled()
         seed, latents = self._resolve_seed(seed), self._as_latents(latents)
+        labels = self._labels_for(latents, labels)
         if indices is None or not seed_states([self.ema_generator]):
             return self._sampler(self.image_range, latents, labels, seed=seed)
         blocks, rows = np.divmod(indices, BLOCK_SIZE)
@@ -272,6 +273,10 @@ class SamplingModel(RestrictedModel):
             name = type(self).__name__
             raise DataError(f"labels={quote(labels)} were passed to {name}, which has no classes; omit them.")
         return None
+
+    def _labels_for(self, latents: np.ndarray, labels: Any) -> np.ndarray | None:
+        """Returns the labels of latents [N, Z], as `labels_to_sample` reads them."""
+        return self.labels_to_sample(len(latents), labels)
 
     def _resolve_seed(self, seed: Any) -> int:
         """Returns a seed of samples as an int, also if it is an integer of NumPy; the seed of the run for None.

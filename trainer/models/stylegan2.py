@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config.fields import check_number
-from trainer.errors import NetworkError
+from trainer.errors import DataError, NetworkError
 from trainer.models.conditional import ConditionalGAN
 from trainer.models.gan import GAN
 from trainer.models.registry import register_model
@@ -138,7 +138,7 @@ class StyleGAN2(GAN):
 
         Args:
             latents: Latents of the coarse and of the fine styles, float32 [N, Z+1] each.
-            labels: For conditional models, labels int32 [N] of both.
+            labels: For conditional models, labels of both, as for `images_from`.
             num_coarse: Number of layers with coarse styles, from 0 to L; None for half of them.
 
         Returns:
@@ -146,8 +146,17 @@ class StyleGAN2(GAN):
 
         Raises:
             ConfigError: If the model is not compiled, or `num_coarse` is out of range.
+            DataError: If the latents are no two arrays of one size; or as for `images_from`.
         """
-        return self.style_mixer(num_coarse)(self.image_range, *latents, *labels, seed=self.seed)
+        mixer = self.style_mixer(num_coarse)
+        arrays = [self._as_latents(array) for array in latents]
+        if [len(array) for array in arrays] != [len(arrays[0])] * 2:
+            raise DataError(
+                f"latents have the shapes {', '.join(str(array.shape) for array in arrays)}; pass a pair of arrays of "
+                "the same shape, for the coarse and for the fine styles."
+            )
+        pairs = zip(arrays, labels, strict=True)
+        return mixer(self.image_range, *arrays, *(self._labels_for(*pair) for pair in pairs), seed=self.seed)
 
     def style_mixer(self, num_coarse: int | None = None) -> Sampler:
         """Returns the sampler of `mix_styles`, which takes coarse latents, fine latents, and the labels of both.
