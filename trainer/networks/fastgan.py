@@ -149,7 +149,8 @@ def _discriminator(inputs_shape: tuple[int, int, int], widths: Sequence[int], nu
     last = len(widths) - 1
     stages = [keras_layers.LeakyReLU(negative_slope=_SLOPE, name=PART_FEATURES if last == 1 else None)(first)]
     for stage, filters in enumerate(widths[1:], start=1):
-        maps = _plain_block(stages[-1], filters) if stage <= num_plain else _down_block(stages[-1], filters)
+        is_plain = stage <= num_plain
+        maps = _convolution_block(stages[-1], filters, 4, 2) if is_plain else _down_block(stages[-1], filters)
         source = stage - _DISCRIMINATOR_GATED_AFTER
         stages.append(_excite(stages[source], maps) if source >= num_plain else maps)
         if stage >= last - 1:
@@ -189,10 +190,6 @@ def _down_block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     main = _convolution_block(_convolution_block(maps, filters, 4, strides=2), filters, 3)
     direct = _convolution_block(keras_layers.AveragePooling2D(2)(maps), filters, 1)
     return keras_layers.Average()([main, direct])
-
-
-def _plain_block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    return _convolution_block(maps, filters, 4, strides=2)
 
 
 def _convolution_block(maps: keras.KerasTensor, filters: int, kernel_size: int, strides: int = 1) -> keras.KerasTensor:
