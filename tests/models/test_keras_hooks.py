@@ -706,6 +706,23 @@ REFUSED["activity_regularizer and add_loss of a layer"] = lambda scene: refused(
 )
 
 
+@works("SpectralNormalization in a discriminator")
+def _(scene):
+    gan = compiled(discriminator=lambda: discriminator(layers.SpectralNormalization(layers.Dense(4))))
+    first = values_of(gan)
+    scene.fit(gan)
+    last = values_of(gan)
+    moved = {name.rpartition("/")[2] for name, value in first.items() if (value != last[name]).any()}
+    assert {"vector_u", "kernel"} <= moved
+
+
+REFUSED["SpectralNormalization in a generator"] = lambda scene: refused(
+    lambda: scene.fit(compiled(lambda: generator(layers.SpectralNormalization(layers.Dense(4))))),
+    NetworkError,
+    *("SpectralNormalization", "SpectralDense"),
+)
+
+
 @works("kernel_constraint")
 def _(scene):
     limit = keras.constraints.MaxNorm(0.1)

@@ -150,7 +150,12 @@ class Settings:
     penalties: tuple[str, ...] = setting(
         (), "Penalties on the discriminator, such as r1,r2 or gradient_penalty. Empty: no penalty."
     )
-    penalty_weight: float = setting(10.0, "Weight of each penalty; gamma for r1 and r2.", minimum=0.0)
+    penalty_weight: float = setting(
+        10.0,
+        "Weight of each penalty; gamma for r1 and r2. Published weights are for image_range=-1..1: penalties depend on "
+        "the range.",
+        minimum=0.0,
+    )
     penalty_weight_end: float | None = setting(
         None, "Penalty weight at the end of a cosine schedule. None: constant.", minimum=0.0
     )

@@ -248,7 +248,8 @@ class GAN(SamplingModel):
                 `concatenated` (one batch of both).
             discriminator_repeats: Discriminator updates per step.
             penalties: Names in `trainer.penalties`, or functions with the signature `Penalty`; one or several.
-            penalty_weight: Weight of each penalty; a number or a function of the step.
+            penalty_weight: Weight of each penalty; a number or a function of the step. Published weights are for images
+                in -1..1.
             penalty_every_steps: Steps from one penalty to the next.
             augment: Name in `trainer.augment`; None for no augmentation.
             augment_probability: Probability of each transformation; a number, a function of the step, or None to adapt
