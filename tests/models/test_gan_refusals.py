@@ -539,6 +539,12 @@ def subclassed():
             *("discriminator", "(28, 28, 1)", "(28, 28, 11)"),
         ),
         row(
+            "no vectors with labels",
+            lambda: fit(conditional(discriminator=lambda: dense((794,), 1)), y=LABELS),
+            DataError,
+            *("discriminator", "(28, 28, 11)", "(794,)"),
+        ),
+        row(
             "smaller images",
             lambda: fit(conditional(discriminator=lambda: dense((14, 14, 11), 1)), y=LABELS),
             DataError,

@@ -171,8 +171,8 @@ def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shap
     is_image = role == "discriminator"
     for expected in input_shapes(network):
         actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + label_size)
-        is_right = matches(expected, actual) or (not is_image and matches(expected, (*actual, 1)))
-        if is_right or (is_image and len(expected) != len(actual)):
+        is_right = matches(expected, actual) or matches(expected, (*actual, 1))  # Keras adds a last axis of size 1
+        if is_right or (is_image and matches(expected[:-1], data_shape)):  # `as_fake_images` asks for channels
             return
         if is_image and not matches(expected, data_shape):
             raise DataError(
