@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.metrics.extraction import BLOCK_SIZE
-from trainer.metrics.suite import Suite
+from trainer.metrics.suite import Suite, as_pixels
 
 _MAX_PSNR = 100.0
 _SSIM_WINDOW = 11
@@ -24,8 +24,11 @@ class PairedMetrics(Suite):
         Args:
             inputs: Inputs, uint8 [N, H, W, I].
             images: Image of each input, uint8 [N, H, W, C].
+
+        Raises:
+            DataError: If inputs or images have another type or shape.
         """
-        self._inputs, self._images = np.asarray(inputs), np.asarray(images)
+        self._inputs, self._images = as_pixels(inputs, "inputs"), as_pixels(images, "images")
 
     def measure(self, model: Any) -> dict[str, float]:
         """Translates the inputs, and compares the outputs with the images.
