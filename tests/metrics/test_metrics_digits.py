@@ -182,6 +182,9 @@ def test_codes_are_measured_under_their_best_matching(digits, suite):
     values = suite.measure(model)
     assert values["code_accuracy"] == suite.measure(Model(digits.images, digits.labels))["conditional_accuracy"]
     assert "conditional_accuracy" not in values
+    model = Model(digits.images, digits.labels)
+    model.conditions = np.eye(10, dtype=np.float32)
+    assert not {"code_accuracy", "conditional_accuracy"} & suite.measure(model).keys()
 
 
 def test_padding_does_not_change_what_is_measured(digits, suite):

@@ -7,15 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
-from image_sets import Model
+from image_sets import Model, PooledPixels, real_images_of
 from refusals import Refusal, check_refusal
 
 from trainer import metrics
 from trainer.errors import ConfigError, DataError
 from trainer.metrics.comparison import feature_statistics
+from trainer.metrics.cycle import CycleMetrics
 from trainer.metrics.digits import DigitsMetrics
 from trainer.metrics.digits_classifier import WEIGHTS_PATH, DigitsClassifier
 from trainer.metrics.frechet import frechet_distance
+from trainer.metrics.paired import PairedMetrics
+from trainer.metrics.real_statistics import real_statistics
 from trainer.metrics.stacked import StackedMetrics
 
 FEW, MANY = np.zeros((5, 2)), np.ones((30, 2))
@@ -42,6 +45,10 @@ def changed_weights(folder):
     return path
 
 
+def real_statistics_of(pixels):
+    return real_statistics(PooledPixels(), real_images_of(pixels))
+
+
 def refused(name, act, *mentions, error=DataError):
     return Refusal(name, act, error, mentions)
 
@@ -56,6 +63,17 @@ SUITES = [
     refused("gray fake stacks", lambda _: stacked().measure(Model(images(20))), "fake", "[28, 28, 1]"),
     refused("too few real stacks", lambda _: StackedMetrics(images(3, 3)), "3 real", "4"),
     refused("gray real stacks", lambda _: StackedMetrics(images(20)), "real", "[28, 28, 1]"),
+    *[
+        refused(f"{kind} in {suite.__name__}", lambda _, suite=suite, x=x: suite(x, x), mention, "uint8")
+        for suite in (CycleMetrics, PairedMetrics)
+        for kind, x, mention in (
+            ("floats", images(20) / np.float32(255), "float32"),
+            ("images without channels", images(20)[..., 0], "[20, 28, 28]"),
+        )
+    ],
+    refused("floats as real digits", lambda _: DigitsMetrics(images(20) / np.float32(255)), "float32", "uint8"),
+    refused("real digits without channels", lambda _: DigitsMetrics(images(20)[..., 0]), "[20, 28, 28]", "uint8"),
+    refused("floats as real photos", lambda _: real_statistics_of(images(20, 3, 8) / np.float32(255)), "float32"),
     refused("too few stacks", lambda _: StackedMetrics(images(20, 3), num_samples=1), "num_samples=1", "2"),
 ]
 WEIGHTS = [

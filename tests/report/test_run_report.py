@@ -1,5 +1,7 @@
 """The content of report pages, without a browser."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -243,6 +245,12 @@ def test_unreadable_grids_are_left_out(tmp_path):
     (folder / "neighbors.png").write_bytes(b"")
     pictures = run_of(folder)["pictures"]
     assert [grid["step"] for grid in pictures["grids"]] == [0, 200] and pictures["neighbors"] is None
+
+
+def test_a_picture_wider_than_webp_allows_is_reduced(tmp_path):
+    Image.new("RGB", (20_022, 32)).save(tmp_path / "wide.png")
+    content = base64.b64decode(Pictures().url(tmp_path / "wide.png").partition(",")[2])
+    assert Image.open(io.BytesIO(content)).width == 16_383
 
 
 def test_a_picture_is_encoded_once_until_it_changes(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_labels_of_a_model_without_classes_are_refused(labels):
     check_refusal(lambda: labels_of(tiny_gan(), SEEDS, labels), DataError, "labels", "3")
 
 
-@pytest.mark.parametrize("labels", [[4], [3, 4], [10], [-1]])
+@pytest.mark.parametrize("labels", [[4], [3, 4], [10], [-1], [2**32 + 3], [3.5]])
 def test_labels_that_the_model_does_not_know_are_refused(labels):
     gan = tiny_gan(model="conditional", classes=(3, 7))
     check_refusal(lambda: labels_of(gan, SEEDS, labels), DataError, "labels", str(labels[-1]))

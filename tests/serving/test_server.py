@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import TINY_MODELS, tiny_config, tiny_model
@@ -18,14 +19,15 @@ from PIL import ExifTags, Image
 from refusals import check_command_refusal, check_refusal
 
 from trainer.cli import serve
+from trainer.config.choices import ModelFormat
 from trainer.data.prepare.sources import SourceOptions, open_source
 from trainer.data.prepare.sources.base import NO_LABELS
-from trainer.errors import TrainerError
+from trainer.errors import DataError, TrainerError
 from trainer.image_io import png
-from trainer.models import from_config
+from trainer.models import Pix2Pix, from_config
 from trainer.sampling.samples import Samples, images_of, labels_of
-from trainer.sampling.translation import ImagesToTranslate
-from trainer.serving import saved_model, served_model, server as server_module
+from trainer.sampling.translation import ImagesToTranslate, open_images
+from trainer.serving import formats, saved_model, served_model, server as server_module
 from trainer.serving.served_model import ServedModel
 from trainer.serving.server import PredictionServer, ServerSettings
 from trainer.storage import locate
@@ -371,11 +373,41 @@ def test_an_image_is_translated_as_generate_translates_its_file(tmp_path):
     Image.fromarray(pixels[..., :3]).save(tmp_path / "files/c.jpg", exif=exif)
     Image.new("RGB", (12, 12), "red").save(tmp_path / "files/d.webp")
     with open_source(str(tmp_path / "files"), SourceOptions(label_field=NO_LABELS)) as source:
-        expected = np.concatenate([*ImagesToTranslate("files", source, gan, "none", tmp_path).translations()])
+        expected = np.concatenate(
+            [*ImagesToTranslate("files", source, gan, (12, 12, 3), "none", tmp_path).translations()]
+        )
     contents = [path.read_bytes() for path in sorted((tmp_path / "files").iterdir())]
     body = {"instances": [{"b64": base64.b64encode(content).decode()} for content in contents]}
     answer = model.predict(model.parse(json.dumps(body).encode(), 4))
     assert np.abs(np.stack(images(answer)).astype(int) - expected).max() <= 1
+
+
+def test_a_model_that_translates_images_of_any_size_is_exported_and_used(tmp_path):
+    gan = Pix2Pix(
+        networks={
+            "generator": lambda: keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(1, 3, 1, "same")]),
+            "discriminator": lambda: keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(1, 3, 2)]),
+        }
+    )
+    gan.compile("adam")
+    for model_format in (ModelFormat.SAVED_MODEL, ModelFormat.KERAS):
+        assert formats.write(gan, model_format, tmp_path / model_format, 1) <= 1
+    assert None not in saved_model.inputs_of(gan)["images"]
+    model = ServedModel.load(locate(tmp_path / ModelFormat.SAVED_MODEL))
+    pictures = [png(np.full((height, 12, 1), 90, np.uint8)) for height in (10, 10, 14)]
+    instances = [{"b64": base64.b64encode(picture).decode()} for picture in pictures]
+
+    def answer(*chosen):
+        return images(model.predict(model.parse(json.dumps({"instances": chosen}).encode(), 3)))
+
+    assert [image.shape for image in answer(*instances[:2])] == [(10, 12)] * 2
+    assert answer(instances[2])[0].shape == (14, 12)
+    check_refusal(lambda: answer(*instances), DataError, "instance 2")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/a.png").write_bytes(pictures[0])
+    (tmp_path / "files/b.png").write_bytes(pictures[2])
+    with open_images(str(tmp_path / "files"), gan, tiny_config(dataset="digits")) as source:
+        assert np.concatenate([*source.translations()]).shape == (2, 28, 28, 1)
 
 
 def test_a_label_for_a_model_without_classes_is_refused(tmp_path):

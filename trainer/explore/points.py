@@ -172,7 +172,8 @@ class Explorer:
         if base == "between":
             return self._shift(point, self._between(point, nesting))
         seeds = np.array([point["seed"]] if base == "seed" else point["corners"])
-        samples = Samples(seeds, labels_of(self._gan, seeds, _as_list(point.get("label"))))
+        label = point.get("label")
+        samples = Samples(seeds, labels_of(self._gan, seeds, None if label is None else [label]))
         inputs = _Inputs(samples.latents(self._gan), samples.labels, tuple(seeds.tolist()), base == "seed")
         if base == "corners":
             x, y = (np.full((1, 1), float(point[name])) for name in "xy") if places is None else places
@@ -278,10 +279,6 @@ def _reduce(images: np.ndarray) -> np.ndarray:
     height, width = (side // factor for side in images.shape[1:3])
     cropped = images[:, : height * factor, : width * factor].astype(np.float32)
     return cropped.reshape(len(images), height, factor, width, factor, -1).mean(axis=(2, 4)).reshape(len(images), -1)
-
-
-def _as_list(label: int | None) -> list[object] | None:
-    return None if label is None else [label]
 
 
 def _file_name(inputs: _Inputs, point: Mapping[str, Any], digest: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.metrics.suite import Suite
+from trainer.metrics.suite import Suite, as_pixels
 
 
 class CycleMetrics(Suite):
@@ -19,8 +19,11 @@ class CycleMetrics(Suite):
         Args:
             images_a: Images of domain A, uint8 [N, H, W, C].
             images_b: Images of domain B, uint8 [N, H, W, C].
+
+        Raises:
+            DataError: If images have another type or shape.
         """
-        self._images = {"a": np.asarray(images_a), "b": np.asarray(images_b)}
+        self._images = {"a": as_pixels(images_a, "images_a"), "b": as_pixels(images_b, "images_b")}
 
     def measure(self, model: Any) -> dict[str, float]:
         """Translates the images to the other domain and back, and compares them with the originals.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trainer.metrics import protocol_of
 from trainer.metrics.digits_classifier import IMAGE_SIZE, DigitsClassifier
-from trainer.metrics.suite import ImageSampler, Suite
+from trainer.metrics.suite import ImageSampler, Suite, as_pixels
 
 
 class DigitFeatureSuite(Suite):
@@ -34,8 +34,11 @@ class DigitFeatureSuite(Suite):
             name: Name of the suite, which becomes part of the names of metrics.
             real_images: uint8 [N, H, W, C] in [0, 255].
             num_samples: Number M of fake images that `evaluate_features` takes.
+
+        Raises:
+            DataError: If the real images have another type or shape.
         """
-        self._real_images = np.asarray(real_images)
+        self._real_images = as_pixels(real_images, "the real images")
         self.num_samples, self.num_real_images = num_samples, len(self._real_images)
         self.protocol = protocol_of(name, num_samples)
         """Suffix of the names of all metrics, such as `digits_5k`."""
@@ -48,12 +51,15 @@ class DigitFeatureSuite(Suite):
 
         Args:
             model: Model that generates the images. If it has a true attribute `labels_are_codes`, the labels of its
-                samples are codes whose meaning the model learned by itself, not requested classes.
+                samples are codes whose meaning the model learned by itself, not requested classes. If it has
+                `conditions`, they are numbers of vectors, which are not evaluated.
 
         Returns:
             The metrics of `evaluate_features`.
         """
         (features, logits), labels = model.sample_features(self.num_samples, self.extract_block)
+        if getattr(model, "conditions", None) is not None:
+            labels = None
         labels_are_codes = bool(getattr(model, "labels_are_codes", False))
         return self.evaluate_features(features, logits, labels, labels_are_codes=labels_are_codes)
 

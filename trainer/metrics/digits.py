@@ -26,7 +26,8 @@ class DigitsMetrics(DigitFeatureSuite):
             num_samples: Number M of fake images that `evaluate_features` takes, at least 6.
 
         Raises:
-            DataError: If there are fewer than 12 real images or `num_samples` is too small.
+            DataError: If there are fewer than 12 real images, they have another type or shape, or `num_samples` is too
+                small.
         """
         if num_samples < MIN_IMAGES:
             raise DataError(f"num_samples={num_samples} is too few, expected at least {MIN_IMAGES}; increase it.")

@@ -28,8 +28,6 @@ class DigitsClassifier:
     digits, so that all features have the same weight.
     """
 
-    feature_size = FEATURE_SIZE
-
     def __init__(self, path: str | pathlib.Path = WEIGHTS_PATH) -> None:
         """Loads the weights.
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.metrics.extraction import BLOCK_SIZE
-from trainer.metrics.suite import Suite
+from trainer.metrics.extraction import blocks_of
+from trainer.metrics.suite import Suite, as_pixels
 
 _MAX_PSNR = 100.0
 _SSIM_WINDOW = 11
@@ -24,8 +24,11 @@ class PairedMetrics(Suite):
         Args:
             inputs: Inputs, uint8 [N, H, W, I].
             images: Image of each input, uint8 [N, H, W, C].
+
+        Raises:
+            DataError: If inputs or images have another type or shape.
         """
-        self._inputs, self._images = np.asarray(inputs), np.asarray(images)
+        self._inputs, self._images = as_pixels(inputs, "inputs"), as_pixels(images, "images")
 
     def measure(self, model: Any) -> dict[str, float]:
         """Translates the inputs, and compares the outputs with the images.
@@ -47,8 +50,8 @@ class PairedMetrics(Suite):
     def _compare(self, outputs: np.ndarray) -> dict[str, float]:
         window = min(_SSIM_WINDOW, *self._images.shape[1:3])
         values = []
-        for start in range(0, len(outputs), BLOCK_SIZE):
-            block = [tf.cast(array[start : start + BLOCK_SIZE], tf.float32) for array in (outputs, self._images)]
+        for arrays in blocks_of(outputs, self._images):
+            block = [tf.cast(array, tf.float32) for array in arrays]
             differences = tf.reduce_mean(tf.abs(block[0] - block[1]), axis=[1, 2, 3]) / 255.0
             psnr = tf.minimum(tf.image.psnr(*block, max_val=255.0), _MAX_PSNR)
             ssim = tf.image.ssim(*block, max_val=255.0, filter_size=window)

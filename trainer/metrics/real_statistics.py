@@ -20,6 +20,7 @@ from trainer.metrics.extractor import Extractor
 from trainer.metrics.kid import MAX_SUBSET_SIZE, NUM_SUBSETS, random_subsets
 from trainer.metrics.moments import Moments
 from trainer.metrics.pairwise import NUM_NEIGHBORS, SelfStats
+from trainer.metrics.suite import as_pixels
 from trainer.storage import Location
 
 _VERSION = 2
@@ -74,7 +75,8 @@ def real_statistics(
         strategy: Strategy whose replicas extract the features. None: the current device.
 
     Raises:
-        DataError: If there are not `num_images` images, or the features are not finite.
+        DataError: If there are not `num_images` images, they have another type or shape, or the features are not
+            finite.
     """
     name = _file_name(extractor, real)
     stored = _find(name, extractor, real, folders)
@@ -98,7 +100,7 @@ def fake_subsets(num_images: int, num_real: int) -> np.ndarray:
 
 def _compute(extractor: Extractor, real: RealImages, strategy: tf.distribute.Strategy | None) -> RealStatistics:
     extract = ReplicatedFunction(extractor, strategy)
-    features, logits = extract((block,) for block in real.blocks())
+    features, logits = extract((as_pixels(block, "the real images"),) for block in real.blocks())
     if len(features) != real.num_images:
         raise DataError(
             f"received {len(features)} real images, expected {real.num_images}; the dataset changed while it was "

@@ -47,7 +47,8 @@ class StackedMetrics(DigitFeatureSuite):
             num_samples: Number M of fake images that `evaluate_features` takes, at least 2.
 
         Raises:
-            DataError: If there are fewer than 4 real images, they have another shape, or `num_samples` is too small.
+            DataError: If there are fewer than 4 real images, they have another type or shape, or `num_samples` is too
+                small.
         """
         if num_samples < 2:
             raise DataError(f"num_samples={num_samples} is too few, expected at least 2; increase it.")

@@ -55,6 +55,21 @@ class ImageSampler(Protocol):
         ...
 
 
+def as_pixels(images: Any, name: str) -> np.ndarray:
+    """Returns 8-bit images as an array uint8 [N, H, W, C]. Floats are rejected, because their range is not known.
+
+    Raises:
+        DataError: If the images have another type or shape.
+    """
+    pixels = np.asarray(images)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        raise DataError(
+            f"{name} are {pixels.dtype} of shape {list(pixels.shape)}; pass 8-bit images, uint8 [N, H, W, C] in "
+            "[0, 255]."
+        )
+    return pixels
+
+
 def check_num_fakes(num_fakes: int, num_samples: int, protocol: str) -> None:
     """Raises a DataError unless there are as many fake images as the protocol of a suite requires."""
     if num_fakes != num_samples:

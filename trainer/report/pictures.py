@@ -19,6 +19,8 @@ MAX_GRIDS = 200
 _QUALITY = 85
 _MAX_PIXELS_PER_BYTE = 8
 """Pixels per byte of a simple picture. Larger pictures are reduced before they are encoded for the first time."""
+_MAX_SIDE = 16_383
+"""Maximum width and height of a WebP file in pixels."""
 _NUM_ATTEMPTS = 4
 
 
@@ -80,7 +82,8 @@ def share_of_page(num_pictures: int) -> int:
 
 def _encode(image: Image.Image, max_bytes: int) -> bytes:
     """Returns a picture as WebP, reduced until it has at most this number of bytes, or a few times."""
-    scale = min(1.0, math.sqrt(_MAX_PIXELS_PER_BYTE * max_bytes / (image.width * image.height)))
+    num_pixels, side = image.width * image.height, max(image.size)
+    scale = min(1.0, math.sqrt(_MAX_PIXELS_PER_BYTE * max_bytes / num_pixels), _MAX_SIDE / side)
     for _ in range(_NUM_ATTEMPTS):
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

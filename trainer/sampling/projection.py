@@ -112,7 +112,7 @@ def project(
 
     Raises:
         ConfigError: If the model has no latents.
-        DataError: If the model has no such classes, or images of another number of channels than 1 or 3.
+        DataError: If the model has no such classes, or images of another number of channels than 1, 3, or 4.
     """
     if isinstance(gan, ImageTranslator):
         raise ConfigError(f"--init_image needs a generator with latents, and a {type(gan).__name__} has none; omit it.")

@@ -112,7 +112,6 @@ def labels_of(gan: GAN, indices: np.ndarray, labels: Sequence[object] | None) ->
     if not gan.num_classes:
         return gan.labels_to_sample(len(indices), labels[0] if len(labels) == 1 else list(labels))
     values = np.asarray(labels)
-    values = values.astype(np.float32 if values.ndim == 2 else np.int32)
     return gan.labels_to_sample(len(indices), values[np.arange(len(indices)) % len(values)])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.config import TrainConfig
+from trainer.data import describe
 from trainer.data.compared_images import resize_of
 from trainer.data.prepare.decoding import encode
 from trainer.data.prepare.encoding import read_content
@@ -38,16 +39,16 @@ class ImagesToTranslate:
         name: Name of the source, for messages.
         source: Open source.
         gan: Compiled model.
+        shape: Shape (H, W, C) of the images that the model gets.
         resize: Method for images of another size, one of `trainer.data.prepare.pixels.RESIZES`.
         scratch: Empty local folder.
     """
 
-    def __init__(self, name: str, source: Source, gan: ImageTranslator, resize: str, scratch: Path):
-        self._name, self._source, self._gan, self._scratch = name, source, gan, scratch
-        height, width, channels = input_shapes(gan.translator)[0]
-        assert height is not None and width is not None and channels is not None
-        self._shape = height, width, channels
-        self._target = Target(height, width, channels, resize, allows_constant=True)
+    def __init__(
+        self, name: str, source: Source, gan: ImageTranslator, shape: tuple[int, int, int], resize: str, scratch: Path
+    ):
+        self._name, self._source, self._gan, self._shape, self._scratch = name, source, gan, shape, scratch
+        self._target = Target(*shape, resize, allows_constant=True)
 
     def output_names(self) -> list[str]:
         """Returns the name of each output, `NAME.png` for `FOLDER/NAME.jpg`.
@@ -115,7 +116,8 @@ def open_images(name: str, gan: ImageTranslator, config: TrainConfig) -> Iterato
     Args:
         name: Source that `prepare` accepts.
         gan: Compiled model.
-        config: Config of its run, whose dataset states how images of another size are resized.
+        config: Config of its run, whose dataset states how images of another size are resized, and the size
+            itself if the model translates images of any size.
 
     Raises:
         ConfigError, DataError, StorageError: As `open_source`.
@@ -124,4 +126,8 @@ def open_images(name: str, gan: ImageTranslator, config: TrainConfig) -> Iterato
         for note in source.notes:
             _logger.warning(note)
         resize = resize_of(config.dataset)
-        yield ImagesToTranslate(name, source, gan, "crop" if resize in (None, "none") else str(resize), scratch)
+        resize = "crop" if resize in (None, "none") else str(resize)
+        height, width, channels = input_shapes(gan.translator)[0]
+        image_shape = describe(config.dataset, config.padding).image_shape
+        shape = height or image_shape[0], width or image_shape[1], int(channels or image_shape[2])
+        yield ImagesToTranslate(name, source, gan, shape, resize, scratch)

@@ -161,10 +161,6 @@ def _portable_function(gan: GAN) -> tuple[tf.Module, Any]:
     return module, convert
 
 
-def _write_saved_model(gan: GAN, folder: Path, step: int) -> None:
-    saved_model.save(gan, folder, step)
-
-
 def _run_saved_model(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     serve = saved_model.load(folder).signatures[saved_model.SERVE]
     with without_tf32():
@@ -260,7 +256,7 @@ def _run_litert(folder: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return next(iter(run(**inputs).values()))
 
 
-_SAVED_MODEL = _Format(saved_model.SAVED_MODEL, _write_saved_model, _run_saved_model)
+_SAVED_MODEL = _Format(saved_model.SAVED_MODEL, saved_model.save, _run_saved_model)
 _FORMATS = {
     ModelFormat.SAVED_MODEL: _SAVED_MODEL,
     ModelFormat.KERAS: _Format(_KERAS_FILE, _write_keras, _run_keras),

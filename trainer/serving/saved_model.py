@@ -36,6 +36,8 @@ EXPORTED_AT = "exported_at_step"
 """Key of the metadata: the step of the run at the export. The exported checkpoint may be of an earlier step."""
 MAX_IMAGES = 64
 """Largest number of images of one instance of `sample`."""
+EXAMPLE_SIDE = 64
+"""Height and width of images for a model that translates images of any size, in comparisons and examples."""
 SERVE, IMAGE = "serving_default", "image"
 """Names of signatures: the one of all models, and that of single images by seed."""
 INSTANCE = "instance"
@@ -165,8 +167,8 @@ def export_module(gan: GAN) -> _Generator | _Translator:
 
 
 def inputs_of(gan: GAN) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each input of the generator by name, without N."""
-    return {spec.name: tuple(spec.shape[1:]) for spec in export_module(gan).inputs}
+    """Returns the shape of each input of the generator by name, without N, with `EXAMPLE_SIDE` for open sizes."""
+    return {spec.name: tuple(size or EXAMPLE_SIDE for size in spec.shape[1:]) for spec in export_module(gan).inputs}
 
 
 def save(

@@ -144,7 +144,7 @@ class ServedModel:
         """Returns an instance for a test request."""
         if self._generate is not None:
             return {"seed": 0}
-        height, width, channels = (size or 64 for size in self._image_shape)
+        height, width, channels = (size or saved_model.EXAMPLE_SIDE for size in self._image_shape)
         return {"b64": base64.b64encode(png(np.zeros((height, width, channels), np.uint8))).decode()}
 
     def parse(self, content: bytes, max_instances: int) -> PredictionRequest:
@@ -206,8 +206,12 @@ class ServedModel:
         """Returns the images of instances as PNGs. `start` is the index of the first one."""
         if self._translate is not None:
             with self._lock, without_tf32():  # one image is decoded at a time, so that its memory is taken once
-                images = np.stack([self._decoded(instance["b64"], start + i) for i, instance in enumerate(instances)])
-                return [png(image) for image in self._translate(images=tf.constant(images))["images"].numpy()]
+                images = [self._decoded(instance["b64"], start + index) for index, instance in enumerate(instances)]
+                index = next((i for i, image in enumerate(images) if image.shape != images[0].shape), None)
+                if index is not None:
+                    raise DataError(f"{_place_of(start + index)} has another size than the first; send it by itself.")
+                outputs = self._translate(images=tf.constant(np.stack(images)))["images"]
+                return [png(image) for image in outputs.numpy()]
 
         def column(name: str) -> list[Any]:
             values = [instance.get(name) for instance in instances]
