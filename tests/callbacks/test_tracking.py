@@ -145,7 +145,7 @@ def test_an_unknown_or_missing_tracker_is_refused(monkeypatch):
         check_refusal(lambda name=name: trackers.check_trackers([name]), ConfigError, f"track={name}", f"[{extra}]")
 
 
-def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypatch):
+def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb", reason="wandb is not installed")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -154,6 +154,10 @@ def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypat
     check_refusal(lambda: trackers.check_trackers(["wandb"]), ConfigError, "WANDB_MODE=offline")
     monkeypatch.setenv("WANDB_MODE", "offline")
     trackers.check_trackers(["wandb"])
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    trackers.check_trackers(["wandb"])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore")
