@@ -54,8 +54,8 @@ def _create_multi_worker(config: TrainConfig, cluster: Cluster) -> tf.distribute
     _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
     _logger.info(
-        f"This is the {cluster.role} at {cluster.address}, one of {cluster.num_workers} machines; training starts as soon "
-        "as all of them run."
+        f"This is the {cluster.role} at {cluster.address}, one of {cluster.num_workers} machines; training starts as "
+        "soon as all of them run."
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
