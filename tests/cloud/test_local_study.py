@@ -137,6 +137,13 @@ else:
     assert last["state"] == "SUCCEEDED" and last["finalMeasurement"]["metrics"][0]["value"] == 9.0
 
 
+def test_flags_replace_the_numbers_of_trials_and_continue_a_study(local):
+    assert local("report(distance)", "--base_output_dir=s", "--max_trials=1", "--parallel_trials=1")[0] == 0
+    assert list(parameters("s")) == ["1"]
+    assert local("report(distance)", "--base_output_dir=s", "--max_trials=2")[0] == 0
+    assert list(parameters("s")) == ["1", "2"] and len({trial for trial, *_ in began()}) == 2
+
+
 def test_a_failed_trial_does_not_end_the_study(local):
     code, out, _ = local("report(distance)\nsys.exit(7 * (trial == '2'))", "--base_output_dir=s", maxTrialCount=3)
     assert code == 0 and any({"2", "7"} <= set(re.findall(r"\d+", line)) for line in out.splitlines())

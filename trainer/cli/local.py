@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app
+from trainer.cli import app, study_flags
 from trainer.cloud.emulator import runner, venvs
 from trainer.cloud.emulator.replicas import (
     Replica,
@@ -62,6 +62,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     for name, text in variables.FLAGS.items():
         absl_flags.DEFINE_string(name, None, text, flag_values=values)
     absl_flags.DEFINE_multi_string("args", [], arguments.ARGS_HELP, flag_values=values)
+    study_flags.define(values)
     absl_flags.DEFINE_string(
         "base_output_dir",
         None,
@@ -105,7 +106,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
         )
     folder = parse_output_folder(values.base_output_dir, is_local=True)
     args = arguments.split_lists(values.args)
-    overrides = Overrides(args=args, spec={"baseOutputDirectory": folder}, job_id=new_job_id())
+    study = study_flags.parse(values)
+    overrides = Overrides(args=args, spec={"baseOutputDirectory": folder}, study=study, job_id=new_job_id())
 
     def change(content: Any) -> Any:
         content = overrides.apply(content)
