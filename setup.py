@@ -14,9 +14,9 @@ DATA = ["pyarrow>=16"]
 VIDEO = ["imageio-ffmpeg>=0.5"]
 ONNX = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<2"]
 LITERT = ["ai-edge-litert>=2.1,<3"]
-WANDB = ["wandb>=0.20,<1"]
+WANDB = ["wandb>=0.31,<1"]
 BEAM = ["apache-beam[gcp]>=2.77,<3"]  # in an environment of its own: it conflicts with VERTEX
-MLFLOW = ["mlflow-skinny>=3,<4"]
+MLFLOW = ["alembic>=1.10,<2", "mlflow-skinny>=3,<4", "sqlalchemy>=2,<3"]  # the default store is an SQLite database
 TEST = [
     *DATA,
     *LITERT,

@@ -41,6 +41,18 @@ def test_the_subclass_example_runs_as_printed_and_has_fifteen_lines(tmp_path, mo
     }
 
 
+def test_the_example_of_the_keras_page_runs_as_printed_with_the_class_in_readme(tmp_path, monkeypatch):
+    imports_and_class = README.partition("```python\n")[2].partition("\n\n\ngan = ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES["docs/keras.md"], re.DOTALL)
+    assert "epochs=10" in example
+    names: dict[str, object] = {}
+    exec(compile(imports_and_class, "README.md", "exec"), names)
+    names = {"MyGAN": names["MyGAN"]}  # the example has its own imports
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example.replace("epochs=10", "steps=2"), "keras.md", "exec"), names)
+    assert names["gan"].step == 2 and {path.name for path in tmp_path.iterdir()} == {"samples", "checkpoints"}
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_in_the_table(name):
     assert f"| `{name}` |" in RECIPES

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from trainer.callbacks import EventLog, Tracking, trackers
+from trainer.callbacks.tracking import run_name
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
 from trainer.image_io import save_grid
@@ -145,7 +146,15 @@ def test_an_unknown_or_missing_tracker_is_refused(monkeypatch):
         check_refusal(lambda name=name: trackers.check_trackers([name]), ConfigError, f"track={name}", f"[{extra}]")
 
 
-def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("job_dir", "name"),
+    [("runs/a", "a"), ("gs://bucket/runs/b/", "b"), ("gs://bucket/runs/tuning/7", "tuning-7"), ("7", "7"), ("/7", "7")],
+)
+def test_a_run_is_named_after_its_directory_and_a_trial_also_after_its_study(job_dir, name):
+    assert run_name(job_dir) == name
+
+
+def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb", reason="wandb is not installed")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -154,6 +163,10 @@ def test_wandb_without_a_key_is_refused_unless_it_is_offline(tmp_path, monkeypat
     check_refusal(lambda: trackers.check_trackers(["wandb"]), ConfigError, "WANDB_MODE=offline")
     monkeypatch.setenv("WANDB_MODE", "offline")
     trackers.check_trackers(["wandb"])
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    trackers.check_trackers(["wandb"])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -257,6 +257,13 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
     check_command_refusal(commands.main, argv, capsys, 1, "job_dir", str(tmp_path), "config.json")
 
 
+def test_the_folder_of_a_study_is_refused_with_the_name_of_a_trial(tmp_path, capsys):
+    (tmp_path / "study/1").mkdir(parents=True)
+    (tmp_path / "study/1/config.json").touch()
+    argv = generate(tmp_path / "study", tmp_path / "grid.png")
+    check_command_refusal(commands.main, argv, capsys, 1, "job_dir", f"{tmp_path}/study/1")
+
+
 @pytest.mark.parametrize(
     ("changes", "missing"),
     [

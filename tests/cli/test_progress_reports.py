@@ -36,6 +36,14 @@ def test_images_of_blocks_are_counted_in_log_messages(trainer_log):
     assert len(trainer_log.records) == count
 
 
+def test_nothing_is_reported_after_the_last_unit(trainer_log):
+    with ProgressReporter(2) as reporter:
+        reporter.update(2)
+        wait_for("2 of 2 images, ", lambda: trainer_log.text)
+        time.sleep(0.1)
+        assert trainer_log.text.count("2 of 2 images") == 1
+
+
 def test_a_terminal_has_one_line_that_is_cleared_at_the_end(monkeypatch, capsys, trainer_log):
     monkeypatch.setattr(progress, "is_terminal", lambda: True)
     written = []

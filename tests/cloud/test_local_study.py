@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,11 +137,40 @@ else:
     assert last["state"] == "SUCCEEDED" and last["finalMeasurement"]["metrics"][0]["value"] == 9.0
 
 
+def test_flags_replace_the_numbers_of_trials_and_continue_a_study(local):
+    assert local("report(distance)", "--base_output_dir=s", "--max_trials=1", "--parallel_trials=1")[0] == 0
+    assert list(parameters("s")) == ["1"]
+    assert local("report(distance)", "--base_output_dir=s", "--max_trials=2")[0] == 0
+    assert list(parameters("s")) == ["1", "2"] and len({trial for trial, *_ in began()}) == 2
+
+
 def test_a_failed_trial_does_not_end_the_study(local):
     code, out, _ = local("report(distance)\nsys.exit(7 * (trial == '2'))", "--base_output_dir=s", maxTrialCount=3)
     assert code == 0 and any({"2", "7"} <= set(re.findall(r"\d+", line)) for line in out.splitlines())
     states = [trial["state"] for trial in json.loads(Path("s/trials.json").read_text())["trials"]]
     assert states == ["SUCCEEDED", "INFEASIBLE", "SUCCEEDED"]
+
+
+def test_a_study_that_fails_still_shows_its_trials(local):
+    source = "if trial == '2': sys.exit(7)\nreport(distance)"
+    code, out, error = local(source, "--base_output_dir=s", maxFailedTrialCount=1, parallelTrialCount=1)
+    assert code == 1 and error.startswith("error: ") and error.count("\n") == 1
+    _, best, failed, *rest = out[out.index("trial  state") :].splitlines()
+    assert best.split()[:2] == ["1", "SUCCEEDED"] and failed.split()[:2] == ["2", "INFEASIBLE"]
+    assert rest[-1].startswith("--generator_learning_rate=") and Path("s/study.png").exists()
+
+
+def test_a_missing_matplotlib_is_reported_before_the_trials(local, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, _, error = local("report(distance)", "--base_output_dir=s")
+    assert code == 2 and "matplotlib" in error.lower() and not Path("began").exists()
+
+
+def test_the_run_of_the_best_trial_is_named(local):
+    source = "folder = os.path.dirname(os.path.dirname(os.environ['AIP_CHECKPOINT_DIR']))\n"
+    source += "os.makedirs(folder, exist_ok=True)\nopen(f'{folder}/config.json', 'w').close()\nreport(distance)"
+    code, out, _ = local(source, "--base_output_dir=s", maxTrialCount=1, parallelTrialCount=1)
+    assert code == 0 and f"--job_dir={Path('s').absolute()}/1 " in out.splitlines()[-1]
 
 
 def test_lines_of_trials_carry_their_number(local):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import heartbeat
+from trainer.metrics import extraction
 from trainer.metrics.extraction import (
     BLOCK_SIZE,
     ReplicatedFunction,
@@ -140,3 +141,13 @@ def test_functions_run_without_tf32_and_the_setting_is_restored(strategy):
     function(blocks_of(np.zeros(120)))
     assert used and not any(used)
     assert tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_numbers_of_all_processes_are_exchanged_without_a_new_trace(two_replicas, monkeypatch):
+    traced, gather = [], extraction._all_gather
+    monkeypatch.setattr(extraction, "spans_machines", lambda strategy: True)
+    monkeypatch.setattr(extraction, "_all_gather", lambda rows: traced.append(rows.dtype) or gather(rows))
+    for number in range(3):
+        assert values_of_first_process(two_replicas, {"a": float(number)}) == {"a": number}
+        assert all_agree(two_replicas, number > 0) == (number > 0)
+    assert traced.count(tf.float64) == traced.count(tf.int32) == 2  # once per replica

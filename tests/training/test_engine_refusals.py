@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import tiny_config, uncompiled_gan
 from refusals import check_refusal
 
+from trainer.cloud.emulator.replicas import free_ports
 from trainer.environment import Environment
 from trainer.errors import CheckpointError, ConfigError
 from trainer.training.checkpoint.run_history import RunHistory
@@ -124,6 +125,14 @@ def test_several_machines_are_refused_where_there_is_one():
 def test_a_strategy_of_one_machine_is_refused_where_there_are_two(name, monkeypatch):
     machines = cluster(monkeypatch)
     check_refusal(lambda: strategy.create(tiny_config(strategy=name), machines), ConfigError, "strategy", name, "2")
+
+
+def test_a_machine_logs_that_it_waits_for_the_others(monkeypatch, trainer_log):
+    machines, logged = cluster(monkeypatch, f"127.0.0.1:{free_ports(1)[0]}"), []
+    create = "MultiWorkerMirroredStrategy"
+    monkeypatch.setattr(strategy.tf.distribute, create, lambda **options: logged.append(trainer_log.text))
+    strategy.create(tiny_config(), machines)
+    assert "chief" in logged[0] and machines.address in logged[0] and "2" in logged[0]
 
 
 def test_a_port_that_another_program_has_is_refused(monkeypatch):

@@ -20,7 +20,9 @@ from trainer.callbacks import Checkpoint
 from trainer.data.pipeline.batching import Chunk
 from trainer.errors import ConfigError
 from trainer.models.step_plan import step_plan
+from trainer.training import device_loop
 from trainer.training.device_loop import DeviceLoop
+from trainer.training.distributed import consensus
 from trainer.training.preemption import Preemption
 
 
@@ -42,6 +44,14 @@ def every(steps):
 def test_executions_end_at_their_length_at_epochs_and_at_callbacks(digits):
     assert boundaries(digits, steps=12, steps_per_execution=4) == [4, 8, 10, 12]
     assert boundaries(digits, [every(3)], steps=9, steps_per_execution=20) == [3, 6, 9]
+
+
+def test_executions_end_at_the_callbacks_of_every_machine(digits, monkeypatch):
+    """Otherwise, the machines would wait for each other forever: only the chief has callbacks that write."""
+    of_other_machine = iter([0, 2, 5, 7])  # its step, the number of its intervals, and the intervals
+    monkeypatch.setattr(device_loop, "spans_machines", lambda strategy: True)
+    monkeypatch.setattr(consensus, "gather_per_replica", lambda _, number: [number, next(of_other_machine, 0)])
+    assert boundaries(digits, [every(4)], steps=9, steps_per_execution=20) == [4, 5, 7, 8, 9]
 
 
 def test_boundaries_do_not_depend_on_where_a_run_was_cut(digits):

@@ -70,7 +70,8 @@ def check_trackers(names: Sequence[str]) -> None:
     if TrackerName.WANDB in names and os.environ.get("WANDB_MODE", "online") == "online":
         import wandb
 
-        if not wandb.api.api_key:  # wandb would ask on the terminal, in the middle of a run
+        wandb.setup(wandb.Settings(silent=True))
+        if not wandb.login(prompt=False, verify=False):  # wandb would ask on the terminal, in the middle of a run
             raise ConfigError(
                 "track=wandb has no key of an account; run wandb login, set WANDB_API_KEY, or set WANDB_MODE=offline."
             )

@@ -81,7 +81,7 @@ class Tracking(keras.callbacks.Callback):
             ids=directory.trackers,
             samples=directory.samples,
             metrics=directory.metrics,
-            name=directory.name.rstrip("/").rpartition("/")[2],
+            name=run_name(directory.name),
             settings=config.to_dict(),
             monitor=monitor,
         )
@@ -142,6 +142,15 @@ class Tracking(keras.callbacks.Callback):
             return {}
         best, step = min(finite)
         return {f"best/{own_name(self._monitor)}": best, "best/step": float(step)}
+
+
+def run_name(job_dir: str) -> str:
+    """Returns the name of a run for trackers: the last part of its directory, after its parent if it is a number.
+
+    Such a directory is that of a trial. Trials of several studies would otherwise have the same name.
+    """
+    *_, parent, name = ("", *job_dir.rstrip("/").split("/"))
+    return f"{parent}-{name}" if name.isdecimal() and parent else name
 
 
 class _Worker:

@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.cli import app
+from trainer.cli import app, study_flags
 from trainer.cloud.emulator import runner, venvs
 from trainer.cloud.emulator.replicas import (
     Replica,
@@ -33,6 +34,7 @@ from trainer.environment import DEFAULT_METRIC_FILE
 from trainer.errors import ConfigError, JobError, JobStopped, quote
 from trainer.logging import install_handler, print_json, print_line
 from trainer.storage import local_path, locate
+from trainer.storage.run_directory import CONFIG
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
     for name, text in variables.FLAGS.items():
         absl_flags.DEFINE_string(name, None, text, flag_values=values)
     absl_flags.DEFINE_multi_string("args", [], arguments.ARGS_HELP, flag_values=values)
+    study_flags.define(values)
     absl_flags.DEFINE_string(
         "base_output_dir",
         None,
@@ -103,7 +106,8 @@ def run_command(values: absl_flags.FlagValues) -> None:
         )
     folder = parse_output_folder(values.base_output_dir, is_local=True)
     args = arguments.split_lists(values.args)
-    overrides = Overrides(args=args, spec={"baseOutputDirectory": folder}, job_id=new_job_id())
+    study = study_flags.parse(values)
+    overrides = Overrides(args=args, spec={"baseOutputDirectory": folder}, study=study, job_id=new_job_id())
 
     def change(content: Any) -> Any:
         content = overrides.apply(content)
@@ -167,7 +171,12 @@ def _plan_first_trial(spec: TuningSpec) -> tuple[Replica, ...]:
 
 
 def _run_study(spec: TuningSpec, values: absl_flags.FlagValues, with_venv: Callable[[Replica], Replica]) -> None:
-    """Runs the trials, then prints them as a table and draws a plot."""
+    """Runs the trials, then prints them as a table and draws a plot, also if the study fails.
+
+    Raises:
+        ConfigError: If Optuna or Matplotlib is not installed, or as `run_study` raises it.
+    """
+    study_report.import_figure()  # before the trials, which may take days
     base = str(spec.trial.base_output_uri)
     _logger.info(f"The study is in {base}; the same command with --base_output_dir={base} resumes it.")
     free_gpus: queue.SimpleQueue[Sequence[str]] = queue.SimpleQueue()
@@ -189,13 +198,25 @@ def _run_study(spec: TuningSpec, values: absl_flags.FlagValues, with_venv: Calla
             free_gpus.put(gpus)
         return 0
 
-    study = study_runner.run_study(spec, base, run_trial)
-    if study.best_trial is not None:
+    try:
+        study = study_runner.run_study(spec, base, run_trial)
+    except study_runner.StudyFailed as error:
+        _show_study(error.study)
+        raise
+    _show_study(study)
+
+
+def _show_study(study: study_report.Study) -> None:
+    """Draws a plot of the trials that have succeeded, and prints all trials and what to do with the best one."""
+    best = study.best_trial
+    if best is not None:
         plot = locate(study.folder) / _PLOT
         plot.write_bytes(study_report.plot(study))
         _logger.info(f"Wrote a plot of the trials to {plot}.")
     for line in study_report.format_table(study).splitlines():
         print_line(line)
+    if best is not None and (locate(study.folder) / best.id / CONFIG).exists():  # other programs write no run
+        print_line(f"python -m trainer generate {shlex.quote(f'--job_dir={study.folder}/{best.id}')} --out=grid.png")
 
 
 def _split_gpus(gpus: Sequence[str], num_trials: int) -> list[Sequence[str]]:

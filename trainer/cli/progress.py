@@ -25,7 +25,8 @@ _logger = logging.getLogger(__name__)
 class ProgressReporter:
     """Reports progress in regular intervals, however long a unit takes, while the context is active.
 
-    On a terminal, it is one line that is rewritten; elsewhere, one log message every few seconds.
+    On a terminal, it is one line that is rewritten; elsewhere, one log message every few seconds. After the last unit,
+    nothing more is reported, because what follows, such as the waiting for other machines, has no known duration.
 
     Args:
         total: Number of units.
@@ -63,12 +64,16 @@ class ProgressReporter:
             yield block
 
     def _report_regularly(self) -> None:
+        reported = -1
         while not self._has_ended.wait(_SECS_BETWEEN_UPDATES if is_terminal() else _SECS_BETWEEN_MESSAGES):
-            speed = self._done / (time.monotonic() - self._start_time)
-            message = f"{self._done:,} of {count_of(self._total, self._unit)}"
-            if self._done:
-                message += f", {speed:,.1f} per second, {(self._total - self._done) / speed:,.0f} s left"
+            done, total = self._done, self._total
+            if reported == total <= done:
+                continue
+            reported, speed = done, done / (time.monotonic() - self._start_time)
+            message = f"{done:,} of {count_of(total, self._unit)}"
+            if done:
+                message += f", {speed:,.1f} per second, {(total - done) / speed:,.0f} s left"
             if is_terminal():
                 print(f"{_START_OF_LINE}{message}.", end="", flush=True)
             else:
-                _logger.info(f"{message}.", extra=log_fields({"done": self._done, f"{self._unit}s_per_sec": speed}))
+                _logger.info(f"{message}.", extra=log_fields({"done": done, f"{self._unit}s_per_sec": speed}))

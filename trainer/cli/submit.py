@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from absl import flags as absl_flags
 
-from trainer.cli import app, endpoint_flags
+from trainer.cli import app, endpoint_flags, study_flags
 from trainer.cloud.jobs import arguments, job_request, job_spec, output_checks, source_package, variables
 from trainer.cloud.jobs.job_spec import JOB_ID, JobFile
 from trainer.cloud.jobs.overrides import Overrides, new_job_id, parse_labels, parse_output_folder, parse_timeout
@@ -75,8 +75,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         absl_flags.DEFINE_string(name, None, text, required=name == "config", flag_values=values)
     absl_flags.DEFINE_multi_string("labels", [], "Labels to add: NAME=VALUE,NAME=VALUE.", flag_values=values)
     absl_flags.DEFINE_bool("enable_web_access", None, "Allow web shells on the machines.", flag_values=values)
-    for name, noun in (("max_trials", "of trials"), ("parallel_trials", "of trials at the same time")):
-        absl_flags.DEFINE_integer(name, None, f"Number {noun} of a study.", lower_bound=1, flag_values=values)
+    study_flags.define(values)
     absl_flags.DEFINE_string("package", ".", "Folder of the package of a pythonPackageSpec.", flag_values=values)
     text = "Regions to try in order, instead of --region: the next one if there is no quota or there are no machines."
     absl_flags.DEFINE_list("regions", [], text, flag_values=values)
@@ -221,7 +220,7 @@ def _overrides(values: absl_flags.FlagValues) -> Overrides:
         scheduling={"timeout": parse_timeout(values.timeout), "strategy": values.strategy},
         job={"encryptionSpec": None if key is None else {"kmsKeyName": key}},
         labels=parse_labels(values.labels),
-        study={"maxTrialCount": values.max_trials, "parallelTrialCount": values.parallel_trials},
+        study=study_flags.parse(values),
         job_id=new_job_id(),
     )
 

@@ -4,6 +4,7 @@ Shapes: `N` rows in all, `B` = `BLOCK_SIZE` rows of a block, `R` replicas.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -150,7 +151,13 @@ def _gather_from_processes(strategy: tf.distribute.Strategy | None, numbers: np.
     if strategy is None or not spans_machines(strategy):
         return rows
     # A replica computes its block from the values of its own process.
-    return ReplicatedFunction(lambda values: (values,), strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]
+    return _exchange(strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _exchange(strategy: tf.distribute.Strategy) -> ReplicatedFunction:
+    """Returns the function that gathers a block of each replica. It is traced once for each shape and type."""
+    return ReplicatedFunction(lambda values: (values,), strategy)
 
 
 def _rounds(blocks: Iterable[Block], num_replicas: int) -> Iterator[list[Block]]:

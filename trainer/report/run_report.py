@@ -25,6 +25,7 @@ from trainer.storage.run_directory import (
     EVENTS,
     METRICS,
     REAL_VS_REAL_EVENT,
+    missing_run,
     read_events,
 )
 
@@ -203,7 +204,7 @@ class RunReport:
 
 def _read_config(directory: RunDirectory) -> dict[str, Any]:
     if not directory.config.exists():
-        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+        raise missing_run(directory.name)
     path = directory.display_path(directory.config)
     remedy = "copy the run again, or use another directory"
     schema = documents.map_of(documents.anything)

@@ -256,6 +256,14 @@ class RunDirectory:
         self.model = root / MODEL
 
 
+def missing_run(job_dir: str) -> CheckpointError:
+    """Returns the error that a folder has no run. It names a run below if the folder is a study, with one per trial."""
+    advice = "pass the directory of a run"
+    if (locate(job_dir) / "1" / CONFIG).exists():
+        advice = f"it has trials of a study, so pass the directory of one, such as {job_dir.rstrip('/')}/1"
+    return CheckpointError(f"job_dir={job_dir} has no run (it has no {CONFIG}); {advice}.")
+
+
 def own_part(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str | None:
     """Returns the name of the file or folder of a run directory that a path is, or is in; None if there is none.
 

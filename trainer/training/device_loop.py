@@ -1,5 +1,6 @@
 """Several training steps per call of the device."""
 
+from collections.abc import Set
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -103,6 +104,10 @@ class DeviceLoop:
     def maximum(self, number: int) -> int:
         """Returns the largest number that a machine passes. All machines wait for each other."""
         return number if self.is_single_machine else max(consensus.gather_per_replica(self._strategy, number))
+
+    def union(self, numbers: Set[int]) -> set[int]:
+        """Returns the positive numbers that all machines pass together. All machines wait for each other."""
+        return set(numbers) if self.is_single_machine else consensus.union(self._strategy, numbers)
 
     def check_step(self, step: int) -> None:
         """Checks that all machines continue from the same step.

@@ -97,7 +97,8 @@ class TrainingLoop:
     """Trains a model from `model.step` to `num_steps`, or until a callback or SIGTERM stops it.
 
     Executions end at every multiple of `steps_per_execution`, at the end of epochs, and at every multiple of the
-    `every_steps` attribute of a callback. What callbacks see therefore does not depend on where a run was interrupted.
+    `every_steps` attribute of a callback, on all machines at those of the callbacks of any machine. What callbacks see
+    therefore does not depend on where a run was interrupted.
 
     Args:
         model: Model with the attributes `step`, the number of steps taken, and `divergence`. Callbacks may set the
@@ -187,6 +188,8 @@ class TrainingLoop:
         if device_loop.is_single_machine:
             self._preemption.on_request(self._loader.cancel)
         device_loop.check_step(self._model.step)
+        # Machines exchange values only within the same execution, and some have callbacks that others lack.
+        self._intervals = device_loop.union(self._intervals)
         return device_loop
 
     def _roll_back(self, device_loop: DeviceLoop, error: DivergenceError) -> None:

@@ -6,7 +6,7 @@ from trainer.config.choices import Precision, StrategyName
 from trainer.errors import CheckpointError, ConfigError, quote
 from trainer.models import GAN, from_config
 from trainer.storage import RunDirectory, is_remote, resolve_mount
-from trainer.storage.run_directory import CONFIG
+from trainer.storage.run_directory import CONFIG, missing_run
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.state_file import load
 from trainer.training.distributed import strategy as strategies
@@ -61,7 +61,7 @@ def config_of(job_dir: str, recipe: str | None = None) -> TrainConfig:
 def _require_run(directory: RunDirectory) -> StoredRun:
     stored = stored_run(directory)
     if stored is None:
-        raise CheckpointError(f"job_dir={directory.name} has no run (it has no {CONFIG}); pass the directory of a run.")
+        raise missing_run(directory.name)
     return stored
 
 

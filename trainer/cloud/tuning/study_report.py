@@ -60,6 +60,21 @@ def format_table(study: Study) -> str:
     return "\n".join(lines)
 
 
+def import_figure() -> Any:
+    """Returns Matplotlib's class `Figure`.
+
+    Raises:
+        ConfigError: If Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "a plot needs Matplotlib, which is not installed; run pip install 'gan-trainer[tune]'."
+        ) from error
+    return Figure
+
+
 def plot(study: Study) -> bytes:
     """Plots the metric over the values of each parameter and marks the best trial.
 
@@ -72,19 +87,14 @@ def plot(study: Study) -> bytes:
     Raises:
         ConfigError: If Matplotlib is not installed, or no trial has succeeded.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "a plot needs Matplotlib, which is not installed; run pip install 'gan-trainer[tune]'."
-        ) from error
+    new_figure = import_figure()
     best = study.best_trial
     if best is None:
         raise ConfigError("no trial of the study has succeeded, so there is nothing to plot; run more trials.")
     names = list(dict.fromkeys(parameter.parameter_id for parameter in study.spec.all_parameters()))
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
+    figure = new_figure(figsize=(_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for panel, name in zip(panels, names, strict=False):
         _plot_parameter(panel, name, study, best)

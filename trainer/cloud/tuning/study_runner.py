@@ -29,6 +29,19 @@ _DEFAULT_MAX_FAILURES = 3
 """Number of failures without a success that ends a study if maxFailedTrialCount is not set."""
 
 
+class StudyFailed(TrainerError):
+    """A study that has ended because too many trials failed.
+
+    Args:
+        message: Message for the user.
+        study: The study with all trials.
+    """
+
+    def __init__(self, message: str, study: Study):
+        super().__init__(message)
+        self.study = study
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A trial to run."""
@@ -74,8 +87,8 @@ def run_study(
         LeaseError: If another process runs the study.
         ConfigError: If the study cannot run locally, or the folder contains another study.
         StorageError: If the folder cannot be read or written.
-        TrainerError: If too many trials failed. An exception of `run_trial` is raised again after the other trials
-            have ended; they count as interrupted.
+        StudyFailed: If too many trials failed. An exception of `run_trial` is raised again after the other trials have
+            ended; they count as interrupted.
     """
     folder = parse_path(base)
     folder = without_slash(folder) if is_remote(folder) else os.path.abspath(folder)
@@ -83,7 +96,7 @@ def run_study(
         runner = _StudyRunner(spec, folder, Path(scratch if is_remote(folder) else folder), run_trial, lease)
         _log_differences(spec.study)
         runner.run(poll_secs)
-    return Study(spec=spec.study, folder=folder, trials=tuple(runner.records.values()))
+    return runner.study
 
 
 class _StudyRunner:
@@ -107,6 +120,11 @@ class _StudyRunner:
         self._running: dict[Future[int], Trial] = {}
         self._reported_steps: dict[str, set[int]] = {}
         self._is_grid_exhausted = False
+
+    @property
+    def study(self) -> Study:
+        """The study with the trials so far."""
+        return Study(spec=self._spec.study, folder=self._folder, trials=tuple(self.records.values()))
 
     def run(self, poll_secs: float) -> None:
         """Runs all remaining trials. If it is interrupted, the running trials keep what they have reported."""
@@ -252,9 +270,10 @@ class _StudyRunner:
             return
         last = failed[-1]
         cause = f"maxFailedTrialCount is {limit}" if limit else "none succeeded"
-        raise TrainerError(
+        raise StudyFailed(
             f"the study ended because {len(failed)} trials failed and {cause} (trial {last.id}: "
-            f"{last.infeasible_reason}); see {self._folder}/{last.id}, correct the job, and use another folder."
+            f"{last.infeasible_reason}); see {self._folder}/{last.id}, correct the job, and use another folder.",
+            self.study,
         )
 
 

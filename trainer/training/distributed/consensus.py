@@ -1,7 +1,7 @@
 """Checks that all machines of a job have the same settings and the same step."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +13,14 @@ def gather_per_replica(strategy: tf.distribute.Strategy, number: int) -> list[in
     """Returns the number of each replica's process, in the order of the replicas. All processes wait for each other."""
     numbers = strategy.experimental_distribute_values_from_function(lambda context: tf.constant([number], tf.int64))
     return strategy.experimental_local_results(_gather_function(strategy)(numbers))[0].numpy().tolist()
+
+
+def union(strategy: tf.distribute.Strategy, numbers: Set[int]) -> set[int]:
+    """Returns the positive numbers of all machines, which may have different ones. All machines wait for each other."""
+    rest, found = sorted(numbers), set[int]()
+    for _ in range(max(gather_per_replica(strategy, len(rest)))):
+        found |= set(gather_per_replica(strategy, rest.pop() if rest else 0))
+    return found - {0}
 
 
 @functools.lru_cache(maxsize=1)

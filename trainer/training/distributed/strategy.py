@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 
@@ -12,6 +13,8 @@ from trainer.config.choices import StrategyName
 from trainer.config.compatibility import check_strategy
 from trainer.errors import ConfigError
 from trainer.training.distributed.cluster import Cluster
+
+_logger = logging.getLogger(__name__)
 
 
 def create(config: TrainConfig, cluster: Cluster | None = None) -> tf.distribute.Strategy:
@@ -50,6 +53,10 @@ def create_mirrored(devices: list[str]) -> tf.distribute.MirroredStrategy:
 def _create_multi_worker(config: TrainConfig, cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
     _check_port(str(cluster.address))
     os.environ["TF_CONFIG"] = json.dumps(cluster.tf_config)  # in the form that TensorFlow reads
+    _logger.info(
+        f"This is the {cluster.role} at {cluster.address}, one of {cluster.num_workers} machines; training starts as "
+        "soon as all of them run."
+    )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=config.worker_timeout_secs)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
