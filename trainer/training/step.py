@@ -125,12 +125,14 @@ class TrainStep:
     def _compile(self, group: PhaseGroup) -> Callable[..., tuple[dict[str, tf.Tensor], list[tf.Tensor], tf.Tensor]]:
         """The forward pass, the gradients and the updates of a group of phases.
 
-        XLA compiles all of it on one replica, and on several replicas the part before their exchange.
+        XLA compiles all of it on one replica, and on several replicas the part before their exchange. On several
+        replicas, that part is a function of its own: TensorFlow's graph optimizer adds in the order of names, and the
+        names in a function do not contain the number of the device.
         """
         gradients_of = gradient_function(group, self._plan, self._buffers, self._num_replicas)
         compiles_all = self._plan.jit_compile and self._num_replicas == 1
-        if self._plan.jit_compile and not compiles_all:
-            gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
+        if self._num_replicas > 1:
+            gradients_of = tf.function(gradients_of, jit_compile=self._plan.jit_compile or None, autograph=False)
 
         def apply(*gradients: tf.Tensor, condition: tf.Tensor | None = None) -> None:
             remaining = iter(gradients)
