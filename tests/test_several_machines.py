@@ -78,7 +78,7 @@ def metrics_of(run):
 
 def test_all_machines_evaluate_and_measure_what_one_process_does(dataset, tmp_path):
     flags = [*FLAGS, "--metrics=digits", f"--dataset={dataset}", "--global_batch_size=24", "--steps=2"]
-    flags += ["--model=conditional", "--sample_every_steps=0"]
+    flags += ["--model=conditional", "--sample_every_steps=0", "--loss=relativistic", "--penalties=r1,r2"]
     task_command = [sys.executable, "-m", "trainer.task", *flags]
     outputs = []
     for code, out, error in chief_and_worker([*task_command, f"--job_dir={tmp_path}/several"]):
