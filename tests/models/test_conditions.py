@@ -162,6 +162,16 @@ def test_conditions_are_drawn_in_the_proportions_of_the_data(gan):
     )
 
 
+@pytest.mark.parametrize(("loss", "has_pairs"), [("relativistic", True), ("non_saturating", False)])
+def test_a_loss_of_pairs_compares_images_with_the_same_label(loss, has_pairs):
+    gan, outputs = conditional(loss=loss), []
+    gan.add_losses = lambda loss_output, latents: outputs.append(loss_output)
+    labels = tf.constant(RNG.integers(0, 3, 16), tf.int32)
+    gan.forward(tf.zeros([16, 28, 28, 1]), labels, StepRng(0, 0, 16), ("discriminator", "generator"))
+    assert (outputs[0].real.labels.numpy() == labels.numpy()).all()
+    assert (outputs[0].fake.labels.numpy() == labels.numpy()).all() == has_pairs
+
+
 def test_data_with_one_class_are_refused():
     act = functools.partial(from_config, tiny_config(model="conditional"), (28, 28, 1), 1)
     check_refusal(act, ConfigError, "model=conditional", "one class", "subfolder")

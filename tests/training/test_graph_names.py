@@ -55,7 +55,9 @@ class EqualSamples(GAN):
 
     def get_discriminator(self):
         layers = [keras.Input([16]), keras.layers.Dense(64, "gelu"), keras.layers.Dense(1)]
-        return keras.Sequential(layers, name="discriminator")  # sorts before `gradient_tape`, which `replica_1` does not
+        return keras.Sequential(
+            layers, name="discriminator"
+        )  # sorts before `gradient_tape`, which `replica_1` does not
 
 
 def test_all_replicas_add_the_terms_of_a_gradient_in_the_same_order(two_replicas):

@@ -38,7 +38,8 @@ class ConditionalGAN(GAN):
     Either network may instead have two inputs, in any order: latents or images, and labels that are one-hot [B, K], or
     integers [B, 1] or [B]. If shapes do not show which input takes the labels, dtype and names (`label`) do.
 
-    Real images have their true labels; fake images have the random labels that they were generated for.
+    Real images have their true labels; fake images have the labels that they were generated for. These are random, or,
+    with a loss that compares pairs, such as `relativistic`, those of the real images of the batch.
 
     Instead of one of several classes, an image may have a vector of K conditions: several labels of 0 and 1, or
     quantities. A label is then the number of a vector in the table `conditions`, and the networks take the vector in

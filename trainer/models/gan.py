@@ -171,7 +171,10 @@ class GAN(SamplingModel):
         return self.discriminator(images, training=True)
 
     def sample_labels(self, rng: StepRng) -> tf.Tensor | None:
-        """Returns labels int32 [B] for fake images, or None in an unconditional model."""
+        """Returns random labels int32 [B] for fake images, or None in an unconditional model.
+
+        A loss that compares pairs uses the labels of the real images instead.
+        """
         return None
 
     def forward(
@@ -188,7 +191,8 @@ class GAN(SamplingModel):
         Returns:
             Per-example losses, float32 [B], by phase; and per-example values to log, by phase and name.
         """
-        fake_labels = self.sample_labels(rng)
+        has_pairs = labels is not None and self.objective.loss.compares_pairs
+        fake_labels = labels if has_pairs else self.sample_labels(rng)
         latents = self.sample_latents(rng)
         fake_images = as_fake_images(self.generate_for_training(latents, fake_labels, rng), real_images)
         real, fake = (real_images, labels), (fake_images, fake_labels)

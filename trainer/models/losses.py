@@ -34,6 +34,9 @@ class AdversarialLoss:
     is_shift_invariant = False
     """True if adding a constant to all logits changes nothing. Then `decision_threshold` has no meaning."""
 
+    compares_pairs = False
+    """True if a real image is compared with the fake image of the same index, which then has the same label."""
+
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the discriminator: float32 [B]."""
         on_real, on_fake = self.on_real(real_logits), self.on_fake(fake_logits)
@@ -60,8 +63,11 @@ class AdversarialLoss:
         raise NetworkError(f"{type(self).__name__} has no generator; override it.")
 
     def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the discriminator's output for the logs: the probability of being real, float32 [B] in [0, 1]."""
-        return tf.sigmoid(logits)
+        """Returns the discriminator's output for the logs: float32 [B].
+
+        It is the probability of being real, in [0, 1]; for shift-invariant losses, it is the logit.
+        """
+        return logits if self.is_shift_invariant else tf.sigmoid(logits)
 
     def correct(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns which images the discriminator classifies correctly, for the accuracies in the logs.
@@ -238,30 +244,23 @@ class Wasserstein(AdversarialLoss):
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return -fake_logits
 
-    def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the critic's output, which is unbounded."""
-        return logits
-
 
 @register_loss("relativistic")
 class Relativistic(AdversarialLoss):
     """D predicts which image of a pair is real; G does the opposite. Pairs have the same index in the batch.
 
-    Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2. In a conditional
-    model, the two images of a pair may have different labels; in the published code of R3GAN, they have the same one.
+    Source: arXiv 1807.00734, the paired form with softplus, as used by arXiv 2501.05441, equation 2. As in that paper's
+    code, both images of a pair have the same label.
     """
 
     is_shift_invariant = True
+    compares_pairs = True
 
     def discriminator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softplus(fake_logits - real_logits)
 
     def generator(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softplus(real_logits - fake_logits)
-
-    def score(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns D's output. Only differences have a meaning."""
-        return logits
 
     def correct(self, real_logits: tf.Tensor, fake_logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns in which pairs D's output is greater for the real image: bool [B] by `pairs`."""
