@@ -17,6 +17,7 @@ from trainer.config import TrainConfig, recipes
 from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
+from trainer.models.compiled_state import resolve_jit_compile
 from trainer.models.factory import create_gan
 from trainer.models.registry import MODELS
 from trainer.models.validation import has_convolutions
@@ -110,6 +111,12 @@ def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_
     fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
     assert chosen(config, True, (32, 32, 3)) == fast
     assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
+
+
+def test_auto_compiles_networks_without_convolutions():
+    dense, convolution = keras.layers.Dense(1), keras.layers.Conv2D(1, 3)
+    assert resolve_jit_compile("auto", {"generator": dense})
+    assert not resolve_jit_compile("auto", {"generator": dense, "discriminator": convolution})
 
 
 @pytest.mark.parametrize(("kind", "get"), [("model", MODELS.__getitem__), ("architecture", get_architecture)])
