@@ -690,6 +690,9 @@ def overriding(name):
 
 
 for _name in ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function"):
+    REFUSED[_name] = lambda scene, name=_name: refused(
+        lambda: getattr(scene.gan, name)(scene.images), ConfigError, name
+    )
     REFUSED[f"Overriding {_name}"] = lambda scene, name=_name: refused(
         overriding(name), ConfigError, "Own", name, "forward"
     )
@@ -986,6 +989,23 @@ def inside(strategy):
         return one_generator()
 
 
+@works("fit in the scope of the strategy")
+def _(scene):
+    with scene.two_replicas.scope():
+        gan = compiled()
+        scene.fit(gan)
+    scene.fit(gan)
+    assert gan.step == 4
+
+
+def fit_in_scope(scene, strategy):
+    with strategy.scope():
+        scene.fit()
+
+
+REFUSED["fit in the scope of another strategy"] = lambda scene: refused(
+    lambda: fit_in_scope(scene, scene.two_replicas), ConfigError, "fit", "MirroredStrategy", "scope"
+)
 REFUSED["Networks from inside of another strategy"] = lambda scene: refused(
     lambda: compiled(inside(tf.distribute.OneDeviceStrategy("CPU:0"))), NetworkError, "generator", "get_"
 )
