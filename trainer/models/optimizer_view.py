@@ -104,7 +104,7 @@ class _SharedRate(keras.Variable):
     def of(cls, rate: keras.Variable, view: OptimizerView) -> "_SharedRate":
         """Returns a variable with the value and the attributes of `rate`, without a value of its own."""
         shared = cls.__new__(cls)
-        vars(shared).update(vars(rate), _view=view)
+        shared.__dict__.update(vars(rate), _view=view)
         return shared
 
     def assign(self, value: Any) -> Any:
