@@ -439,6 +439,16 @@ def _(scene):
     assert [float(one.learning_rate) for one in scene.gan.optimizers.values()] == pytest.approx([0.003, 0.003])
 
 
+@works("model.optimizer.learning_rate.assign")
+def _(scene):
+    rate = scene.gan.optimizer.learning_rate
+    for act, expected in ((rate.assign, 0.004), (rate.assign_add, 0.008), (rate.assign_sub, 0.004)):
+        act(0.004)
+        assert [float(one.learning_rate) for one in scene.gan.optimizers.values()] == pytest.approx([expected] * 2)
+        assert float(rate) == float(rate.numpy()) == float(keras.ops.convert_to_numpy(rate)) == float(rate.value)
+    check_refusal(lambda: two_rates().learning_rate.assign(0.3), ConfigError, "learning_rate", "0.3", "0.1", "0.2")
+
+
 @works("Several replicas")
 def _(scene):
     with scene.two_replicas.scope():
@@ -464,7 +474,7 @@ def two_rates():
 
 @works("Copies of model.optimizer")
 def _(scene):
-    assert copy.copy(scene.gan.optimizer).learning_rate is scene.gan.optimizer.learning_rate
+    assert copy.copy(scene.gan.optimizer).iterations is scene.gan.optimizer.iterations
     optimizer = scene.gan.optimizers["generator"]
     assert optimizers.deserialize(optimizers.serialize(optimizer)).get_config() == optimizer.get_config()
 
@@ -680,6 +690,9 @@ def overriding(name):
 
 
 for _name in ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function"):
+    REFUSED[_name] = lambda scene, name=_name: refused(
+        lambda: getattr(scene.gan, name)(scene.images), ConfigError, name
+    )
     REFUSED[f"Overriding {_name}"] = lambda scene, name=_name: refused(
         overriding(name), ConfigError, "Own", name, "forward"
     )
@@ -976,6 +989,23 @@ def inside(strategy):
         return one_generator()
 
 
+@works("fit in the scope of the strategy")
+def _(scene):
+    with scene.two_replicas.scope():
+        gan = compiled()
+        scene.fit(gan)
+    scene.fit(gan)
+    assert gan.step == 4
+
+
+def fit_in_scope(scene, strategy):
+    with strategy.scope():
+        scene.fit()
+
+
+REFUSED["fit in the scope of another strategy"] = lambda scene: refused(
+    lambda: fit_in_scope(scene, scene.two_replicas), ConfigError, "fit", "MirroredStrategy", "scope"
+)
 REFUSED["Networks from inside of another strategy"] = lambda scene: refused(
     lambda: compiled(inside(tf.distribute.OneDeviceStrategy("CPU:0"))), NetworkError, "generator", "get_"
 )

@@ -219,6 +219,19 @@ def test_other_forms_are_refused(role, network, shape, error, mentions):
     check_refusal(lambda: find_label_input(role, network, shape, K), error, *mentions)
 
 
+def small_embedding(branch):
+    latents, label = keras.Input((Z,)), keras.Input((1,), dtype="int32")
+    embedding = layers.Embedding(K - 1, 3)
+    features = keras.Sequential([keras.Input((1,)), embedding])(label) if branch else embedding(label)
+    return keras.Model([latents, label], layers.Concatenate()([latents, layers.Flatten()(features)]))
+
+
+@pytest.mark.parametrize("network", [small_embedding(False), small_embedding(True), listed(small_embedding(False))])
+def test_embeddings_without_a_row_for_each_class_are_refused(network):
+    check_refusal(lambda: find_label_input("generator", network, (Z,), K), NetworkError, "embedding", "2 rows", "3")
+    assert find_label_input("generator", network, (Z,), K - 1) == 1
+
+
 def test_labels_beside_images_are_refused_where_the_model_passes_none():
     gan = compiled(ACGAN, concatenated_generator, plain_discriminator)
     act = functools.partial(type(gan).check_image_shape, gan, SHAPE)

@@ -49,6 +49,7 @@ ATTRIBUTES: dict[str, tuple[Any, str]] = {
 }
 """Attributes of `keras.Model` that training does not read: their defaults, which are accepted, and advice."""
 
+_LOSSES = "fit trains, GAN.forward computes the losses of a batch, and GAN.add_losses adds terms to them"
 _NOT_CALLED = ("train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
 
 
@@ -82,7 +83,7 @@ def check_overrides(kind: type[keras.Model]) -> None:
         ConfigError: If it overrides one.
     """
     for name in _NOT_CALLED:
-        if getattr(kind, name) is not getattr(keras.Model, name):
+        if getattr(kind, name) is not getattr(RestrictedModel, name):
             raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
 
 
@@ -177,6 +178,11 @@ class RestrictedModel(CompiledModel):
     )
     train_on_batch = _refused("train_on_batch", "pass all images to fit, with steps for the total number of steps")
     test_on_batch = _refused("test_on_batch", "the losses of each step are in the logs of fit and in its History")
+    train_step = _refused("train_step", _LOSSES)
+    test_step = _refused("test_step", _LOSSES)
+    compute_loss = _refused("compute_loss", _LOSSES)
+    compute_metrics = _refused("compute_metrics", _VALIDATION)
+    make_train_function = _refused("make_train_function", _LOSSES)
     quantize = _refused("quantize", "call ema_generator.save(FILE), load that file, and quantize the loaded generator")
     export = _refused("export", "use ema_generator.export(FOLDER), or the command python -m trainer export")
     to_json = _refused("to_json", "call to_json of one of networks")

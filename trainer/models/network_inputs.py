@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from trainer.config.fields import check_number
 from trainer.errors import ConfigError, DataError, NetworkError, count_of
-from trainer.models.validation import Shape, input_shapes, matches
+from trainer.models.validation import Shape, all_layers, input_shapes, matches
 
 _INTEGER_SHAPES: tuple[Shape, ...] = ((), (1,))
 _MAX_BFLOAT16_INTEGER = 256
@@ -124,9 +124,21 @@ def find_label_input(role: str, network: keras.layers.Layer, data_shape: Shape, 
     if len(positions) != 1:
         raise _error(role, inputs, data_shape, label_size)
     label = inputs[positions[0]]
-    if label.shape in _INTEGER_SHAPES and label.dtype == "float32" and label_size > _MAX_BFLOAT16_INTEGER:
-        _check_keeps_integers(role, network, label)
+    if label.shape in _INTEGER_SHAPES:
+        _check_embeddings(role, network, label_size)
+        if label.dtype == "float32" and label_size > _MAX_BFLOAT16_INTEGER:
+            _check_keeps_integers(role, network, label)
     return positions[0]
+
+
+def _check_embeddings(role: str, network: keras.layers.Layer, num_classes: int) -> None:
+    """Rejects embeddings of integer labels without a row for the last class. On GPUs, such a class would get zeros."""
+    for layer in all_layers([network]):
+        if isinstance(layer, keras.layers.Embedding) and layer.input_dim < num_classes:
+            raise NetworkError(
+                f"{layer.name} of the {role} has {count_of(layer.input_dim, 'row')} for {num_classes} classes; make it "
+                f"keras.layers.Embedding({num_classes}, {layer.output_dim})."
+            )
 
 
 def _check_keeps_integers(role: str, network: keras.layers.Layer, label: _Input) -> None:

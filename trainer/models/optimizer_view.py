@@ -39,13 +39,14 @@ class OptimizerView:
 
     @property
     def learning_rate(self) -> Any:
-        """The learning rate of the generator. Setting it sets the rate of all optimizers.
+        """The learning rate of the generator. Setting it, or calling its `assign`, sets the rate of all optimizers.
 
         Raises:
             ConfigError: If it is set while the rates differ, or to a value that is not a finite number from 0 up.
         """
         generator = self._by_name["generator"]
-        return getattr(generator, "optimizers", [generator])[0].learning_rate
+        rate = getattr(generator, "optimizers", [generator])[0].learning_rate
+        return _SharedRate.of(rate, self) if isinstance(rate, keras.Variable) else rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -92,6 +93,24 @@ class OptimizerView:
             f'the optimizers of this GAN differ in {name}; read model.optimizers["generator"].{name} or '
             f'model.optimizers["discriminator"].{name}.'
         )
+
+
+class _SharedRate(keras.Variable):
+    """The variable of the generator's learning rate, whose `assign` sets the rates of all optimizers."""
+
+    _view: OptimizerView
+
+    @classmethod
+    def of(cls, rate: keras.Variable, view: OptimizerView) -> "_SharedRate":
+        """Returns a variable with the value and the attributes of `rate`, without a value of its own."""
+        shared = cls.__new__(cls)
+        shared.__dict__.update(vars(rate), _view=view)
+        return shared
+
+    def assign(self, value: Any) -> Any:
+        """Sets the rates of all optimizers, as setting `learning_rate` does."""
+        self._view.learning_rate = value
+        return value
 
 
 def _equal(first: Any, second: Any) -> bool:

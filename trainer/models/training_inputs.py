@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Any
 
+import tensorflow as tf
+
 from trainer.config import check_batch, check_micro_batches
 from trainer.config.fields import check_number
 from trainer.data.pipeline.balance import balanced_order
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.loaders import InMemoryLoader, Loader, StreamedDataset, StreamingLoader
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 from trainer.metrics.extraction import spans_machines
 from trainer.models.arrays import as_array, as_classes
 from trainer.models.compiled_state import CompiledState
@@ -34,10 +36,12 @@ def make_loader(gan: SamplingModel, x: Any, y: Any, batch_size: int | None, bala
         balance_classes: Whether to show every class equally often.
 
     Raises:
-        ConfigError: If the batch is larger than the data, or the replicas do not divide it.
+        ConfigError: If the batch is larger than the data, the replicas do not divide it, or the scope of another
+            strategy is active.
         DataError: If `x` and `y` do not fit each other or the GAN.
         NetworkError: If the networks do not fit the data.
     """
+    _check_scope(gan.compiled_state.strategy)
     _check_targets(gan, x, y, balance_classes)
     if isinstance(x, StreamedDataset):
         batch_size = batch_size or _DEFAULT_BATCH_SIZE
@@ -71,6 +75,16 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
         return int(steps)
     check_number("epochs", epochs, maximum=_MAX_EPOCHS)
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
+
+
+def _check_scope(strategy: tf.distribute.Strategy) -> None:
+    """Rejects the scope of another strategy than that of the GAN, because TensorFlow does not nest scopes."""
+    current = tf.distribute.get_strategy()
+    if tf.distribute.has_strategy() and current is not strategy:
+        raise ConfigError(
+            f"fit is called in the scope of a {type(current).__name__}, but the GAN was compiled with a "
+            f"{type(strategy).__name__}; call fit outside of the scope, or compile the GAN in it."
+        )
 
 
 def _check_batch_size(gan: SamplingModel, batch_size: int, num_examples: int) -> None:

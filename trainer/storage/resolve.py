@@ -19,8 +19,9 @@ _MAX_BYTES = 4000
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _MAX_BUCKET_PART = 63
 _IP_ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
-_FOREIGN = re.compile(r"[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
-"""Beginning of a path that other programs understand: `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a quote."""
+_FOREIGN = re.compile(r"//|[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
+"""Beginning of a path that other programs understand: `//server`, `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a
+quote."""
 _ACCEPTED = "give a local path or gs://BUCKET/NAME"
 
 
@@ -60,8 +61,9 @@ def parse_path(path: str | os.PathLike[str]) -> str:
         if expanded == text:
             raise ConfigError(f"the path {quote(text)} names a user without a home directory; write the path in full.")
         return expanded
-    if not text.startswith(("/", "./", "../")) and _FOREIGN.match(text):
-        hint = " (gs:// has two slashes and small letters)" if text.lower().startswith("gs:") else ""
+    if not re.match(r"/(?!/)|\.\.?/", text) and _FOREIGN.match(text):
+        hints = {"gs:": " (gs:// has two slashes and small letters)", "//": " (one slash begins a local path)"}
+        hint = next((hint for start, hint in hints.items() if text.lower().startswith(start)), "")
         raise ConfigError(
             f"the path {quote(text)} is not on this machine or in Cloud Storage{hint}; {_ACCEPTED}, or ./NAME for a "
             "folder of that name."
