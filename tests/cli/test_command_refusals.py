@@ -257,6 +257,17 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
     check_command_refusal(commands.main, argv, capsys, 1, "job_dir", str(tmp_path), "config.json")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("absent", "not exist"), ("file", "not a folder"), ("empty", "no run")])
+def test_a_run_that_is_not_there_is_refused_with_the_reason(name, reason, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    job_dir = tmp_path / name
+    transfer = ["task", "--recipe=vanilla", f"--job_dir={tmp_path}/new", f"--init_from={job_dir}"]
+    for argv in (generate(job_dir, tmp_path / "grid.png"), ["trainer", "report", f"--job_dir={job_dir}"]):
+        check_command_refusal(commands.main, argv, capsys, 1, str(job_dir), reason)
+    check_command_refusal(task.main, transfer, capsys, 1, str(job_dir), reason)
+
+
 def test_the_folder_of_a_study_is_refused_with_the_name_of_a_trial(tmp_path, capsys):
     (tmp_path / "study/1").mkdir(parents=True)
     (tmp_path / "study/1/config.json").touch()
@@ -315,10 +326,10 @@ def test_a_bad_output_is_refused_before_the_work(out, mentions, never_restored, 
 
 @pytest.mark.parametrize("name", ["grid.png", "samples.npz", "samples.zip"])
 def test_an_output_that_cannot_be_written_after_all_is_refused(name, finished, tmp_path, monkeypatch, capsys):
-    def full(first, second):
+    def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("trainer.storage.local.write_atomically", full)
-    monkeypatch.setattr("trainer.storage.local.shutil.copyfile", full)
+    monkeypatch.setattr("trainer.storage.local.shutil.copyfileobj", full)
     mentions = (str(tmp_path / name), "No space left")
     check_command_refusal(commands.main, generate(finished, tmp_path / name), capsys, 1, *mentions)

@@ -349,7 +349,7 @@ def test_numbers_of_epochs_and_steps_that_are_none_are_refused(epochs, steps, na
 @pytest.mark.parametrize(
     ("use", "mentions"),
     [
-        *((lambda gan, n=n: gan.sample(n), ("num_images", repr(n))) for n in (0, -1, 2.5, "4", None)),
+        *((lambda gan, n=n: gan.sample(n), ("num_images", repr(n))) for n in (0, -1, 2.5, "4", None, 10**9)),
         *((lambda gan, n=n: gan.fit(IMAGES, LABELS, batch_size=n), ("batch_size", repr(n))) for n in (0, 2.5, "32")),
         (lambda gan: gan.sample_grid(2, 0), ("0",)),
     ],

@@ -468,7 +468,8 @@ def test_the_command_serves_as_vertex_ai_asks_and_ends_with_0_at_sigterm(exporte
     ("flags", "environ", "code", "mentions"),
     [
         ([], {}, 2, ("model_dir",)),
-        (["--model_dir=missing"], {}, 1, ("missing", "export")),
+        (["--model_dir=missing"], {}, 1, ("missing", "export", "not exist")),
+        (["--model_dir=FOLDER"], {}, 1, ("export", "saved_model.pb")),
         (["--model_dir=FOLDER/damaged"], {}, 1, ("damaged", "hashes")),
         (["--model_dir=m", "--predict_route=predict"], {}, 2, ("predict_route", "'predict'")),
         (["--model_dir=m", "--health_route=/predict"], {}, 2, ("health_route", "/predict")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 from pathlib import Path
 
 import pytest
@@ -326,16 +327,25 @@ def test_a_large_sparse_file_takes_no_memory(tmp_path):
     check_refusal(lambda: stored_config(RunDirectory(tmp_path)), StorageError, "config.json")
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "loop", "name with NUL"])
-def test_only_files_are_read(kind, tmp_path):
+@pytest.mark.timeout(60)  # reading a terminal or an open pipe never ends
+@pytest.mark.parametrize("kind", ["folder", "pipe", "open pipe", "device", "terminal", "loop", "name with NUL"])
+def test_only_files_are_read(kind, tmp_path, request):
     path = tmp_path / "x.json"
     match kind:
         case "folder":
             path.mkdir()
         case "pipe":
             os.mkfifo(path)
+        case "open pipe":  # whose writer writes nothing
+            os.mkfifo(path)
+            descriptor = os.open(path, os.O_RDWR)
+            request.addfinalizer(lambda: os.close(descriptor))
         case "device":
             path = Path("/dev/zero")
+        case "terminal":
+            controller, terminal = pty.openpty()
+            request.addfinalizer(lambda: (os.close(controller), os.close(terminal)))
+            path.symlink_to(os.ttyname(terminal))
         case "loop":
             path.symlink_to(path)
         case "name with NUL":

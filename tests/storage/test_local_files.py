@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 from refusals import check_refusal
 
-from trainer.errors import CheckpointError, StorageError
-from trainer.storage import check_new_file, local_files, locate, scratch_folder, write_atomically
+from trainer.errors import CheckpointError, DocumentError, StorageError
+from trainer.storage import check_new_file, local_files, locate, read_named_file, scratch_folder, write_atomically
+from trainer.storage.local import LocalLocation
 from trainer.storage.local_files import open_regular, remove_leftovers
 from trainer.storage.run_directory import RunDirectory
 
@@ -207,3 +209,27 @@ def test_a_run_directory_that_cannot_be_a_folder_is_refused(folder, obstacle, is
 
 def test_removing_leftovers_from_a_missing_folder_does_nothing(tmp_path):
     remove_leftovers(tmp_path / "absent", "x")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_only_regular_files_are_copied(make, tmp_path):
+    make(tmp_path / "source")
+    for copy in (
+        lambda: LocalLocation(tmp_path).download({"source": tmp_path / "copy"}),
+        lambda: LocalLocation(tmp_path / "copies").upload(tmp_path, ["source"]),
+    ):
+        check_refusal(copy, StorageError, str(tmp_path / "source"))
+    assert not any(path.name != "source" for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_pipe_that_the_user_names_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"text")
+    for name, max_bytes in (("pipe", 4), ("pipe", 3), ("file", 4), ("file", 3)):
+        writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"text"), daemon=True)
+        if name == "pipe":
+            writer.start()
+        if max_bytes == 3:
+            check_refusal(lambda name=name: read_named_file(tmp_path / name, 3), DocumentError, name)
+        else:
+            assert read_named_file(tmp_path / name, max_bytes) == b"text"

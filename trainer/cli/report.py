@@ -11,7 +11,7 @@ from trainer.errors import CheckpointError, ConfigError, count_of, quote
 from trainer.logging import print_line
 from trainer.report import comparison, run_report
 from trainer.report.run_report import RunReport
-from trainer.storage import RunDirectory, locate, parse_path, place_of
+from trainer.storage import RunDirectory, locate, parse_path, place_of, state_absence
 from trainer.storage.natural_order import natural_sort_key
 from trainer.storage.run_directory import CONFIG, REPORT
 
@@ -89,8 +89,6 @@ def _runs_in(name: str) -> list[str]:
     matches = (_RUN_IN_FOLDER.fullmatch(entry.name) for entry in folder.entries())
     runs = sorted((match[1] for match in matches if match), key=natural_sort_key)
     if not runs:
-        raise CheckpointError(
-            f"job_dir={quote(name)} has no run: neither the folder nor its subfolders have a {CONFIG}; pass the "
-            "directory of a run."
-        )
+        absence = state_absence(folder, f"has no run: neither the folder nor its subfolders have a {CONFIG}")
+        raise CheckpointError(f"job_dir={quote(name)} {absence}; pass the directory of a run.")
     return [f"{name.rstrip('/')}/{run}" for run in runs]

@@ -113,7 +113,8 @@ class SamplingModel(RestrictedModel):
             Images uint8 [N, H, W, C], and labels int32 [N], or None if the model has no classes.
 
         Raises:
-            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
+            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 to
+                `MAX_SAMPLE_INDEX + 1`.
             DataError: If labels are out of range, or the model takes none.
         """
         seed = self._resolve_seed(seed)
@@ -136,7 +137,8 @@ class SamplingModel(RestrictedModel):
             classes; the same ones in every process and on any number of replicas.
 
         Raises:
-            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 up.
+            ConfigError: If the model is not compiled, or the number of images is not a whole number from 1 to
+                `MAX_SAMPLE_INDEX + 1`.
         """
         latents, labels = self._inputs_to_sample(num_images, None, self.seed)
         strategy = self.compiled_state.strategy
@@ -291,7 +293,7 @@ class SamplingModel(RestrictedModel):
 
     def _inputs_to_sample(self, num_images: int, labels: Any, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the latents [N, Z] and the labels int32 [N], or None, of samples."""
-        check_number("num_images", num_images, whole=True, minimum=1)
+        check_number("num_images", num_images, whole=True, minimum=1, maximum=MAX_SAMPLE_INDEX + 1)
         labels = self.labels_to_sample(num_images, labels)
         return self.sample_latents(StepRng(seed, 0, num_images, purpose="samples")).numpy(), labels
 

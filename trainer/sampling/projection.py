@@ -23,7 +23,7 @@ from trainer.metrics.photos_network import PhotosNetwork
 from trainer.models import GAN, ImageTranslator
 from trainer.models.sampler import as_bytes
 from trainer.sampling.samples import Samples, images_of, labels_of
-from trainer.storage import locate
+from trainer.storage import read_named_file
 
 NUM_STEPS = 300
 _NUM_CANDIDATES = 200
@@ -80,7 +80,7 @@ def read_photo(name: str, image_shape: tuple[int, int, int]) -> np.ndarray:
         StorageError: If it cannot be read.
     """
     height, width, channels = image_shape
-    content = locate(name).read_bytes(MAX_FILE_BYTES)
+    content = read_named_file(name, MAX_FILE_BYTES)
     try:
         picture = decode_file(content, Target(height, width, channels, "crop", allows_constant=True))
     except DataError as error:

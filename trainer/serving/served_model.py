@@ -24,7 +24,7 @@ from trainer.metrics.extraction import without_tf32
 from trainer.models.inference import MAX_SAMPLE_INDEX
 from trainer.registry import check_known
 from trainer.serving import saved_model
-from trainer.storage import Location, documents, scratch_folder
+from trainer.storage import Location, documents, scratch_folder, state_absence
 from trainer.storage.local import LocalLocation
 from trainer.storage.run_directory import MODEL
 
@@ -72,7 +72,7 @@ _OTHER_FORMATS = ".keras", ".onnx", ".tflite"
 
 
 def _check_is_saved_model(location: Location, names: Sequence[str]) -> None:
-    """Rejects a folder whose files are those of a run, or of a model in another format."""
+    """Rejects a folder without a SavedModel, and names a run or a model in another format in it."""
     if saved_model.SAVED_MODEL in names:
         return
     if f"{MODEL}/{saved_model.SAVED_MODEL}" in names:
@@ -82,6 +82,8 @@ def _check_is_saved_model(location: Location, names: Sequence[str]) -> None:
         raise StorageError(
             f"{location} has {other}, but only a SavedModel can be served; export one with --format=savedmodel."
         )
+    absence = state_absence(location, f"has no {saved_model.SAVED_MODEL}")
+    raise StorageError(f"{location} {absence}; export a model, or correct the name.")
 
 
 class ServedModel:

@@ -15,7 +15,9 @@ from trainer.storage.resolve import (
     parse_path,
     path_text,
     place_of,
+    read_named_file,
     resolve_mount,
+    state_absence,
     without_mount,
 )
 from trainer.storage.run_directory import RunDirectory
@@ -46,8 +48,10 @@ __all__ = [
     "place_of",
     "read_json",
     "read_json_lines",
+    "read_named_file",
     "resolve_mount",
     "scratch_folder",
+    "state_absence",
     "without_mount",
     "write_atomically",
 ]

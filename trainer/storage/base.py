@@ -71,7 +71,7 @@ class Location(abc.ABC):
 
     @abc.abstractmethod
     def read_bytes(self, max_bytes: int | None = None) -> bytes:
-        """Returns the content of this file.
+        """Returns the content of this file. Devices and pipes are errors, because they may block or never end.
 
         Args:
             max_bytes: Maximum size of the file in bytes. At most this number is held in memory. None: any size.

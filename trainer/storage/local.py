@@ -10,8 +10,10 @@ from pathlib import Path
 
 from trainer.errors import MissingError, StorageError
 from trainer.storage.base import Location, StorageEntry, too_large
-from trainer.storage.local_files import check_replaceable, describe_os_error, write_atomically
+from trainer.storage.local_files import check_replaceable, describe_os_error, open_regular, write_atomically
 from trainer.storage.safe_names import check_relative_name
+
+_BLOCK_BYTES = 2**20
 
 
 class LocalLocation(Location):
@@ -54,7 +56,7 @@ class LocalLocation(Location):
 
     def read_bytes(self, max_bytes: int | None = None) -> bytes:
         try:
-            with open(self.path, "rb", opener=_open_at_once) as file:
+            with open_regular(self.path, "rb", follow_links=True) as file:
                 content = file.read(-1 if max_bytes is None else max_bytes + 1)
         except (OSError, ValueError) as error:  # ValueError: the name has a NUL
             raise _explain(error, self.path, "read") from error
@@ -116,13 +118,6 @@ class AppendOnlyFolder(LocalLocation):
             _append(folder / name, self.path / name)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file. A pipe that has no writer is empty, instead of blocking the process forever."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    return descriptor
-
-
 def _list_names(folder: Path, recursive: bool) -> Iterator[str]:
     """Yields the names of the files in a folder, including broken links."""
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -173,7 +168,8 @@ def _copy(source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(target)
-        shutil.copyfile(source, partial)
+        with open_regular(source, "rb", follow_links=True) as reader, partial.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, _BLOCK_BYTES)
         os.replace(partial, target)
     except OSError as error:
         with contextlib.suppress(OSError):  # its folder is a file

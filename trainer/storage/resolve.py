@@ -9,7 +9,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from trainer.errors import UNSAFE, ConfigError, quote
-from trainer.storage.base import PLACEHOLDER_BUCKET, SCHEME, Location
+from trainer.storage.base import PLACEHOLDER_BUCKET, SCHEME, Location, too_large
 from trainer.storage.local import LocalLocation
 from trainer.storage.safe_names import MAX_PART_BYTES
 
@@ -97,6 +97,35 @@ def locate(path: str | os.PathLike[str]) -> Location:
     bucket, _, name = _without_scheme(path).partition("/")
     parts = PurePosixPath(name.lstrip("/")).parts  # without empty parts and "."
     return BucketLocation(bucket, "/".join(parts))
+
+
+def read_named_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Returns the content of a file that the user names, local or in a bucket, or of a pipe such as `<(COMMAND)`.
+
+    Raises:
+        ConfigError: If the path is malformed; see `parse_path`.
+        StorageError: If the file cannot be read or is larger than `max_bytes`.
+    """
+    location = locate(path)
+    if not isinstance(location, LocalLocation) or not location.path.is_fifo():
+        return location.read_bytes(max_bytes)
+    with location.path.open("rb") as pipe:
+        content = pipe.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise too_large(location, max_bytes)
+    return content
+
+
+def state_absence(folder: Location, absence: str) -> str:
+    """Returns the reason why a folder does not have a file, as the predicate of a sentence.
+
+    Args:
+        folder: Folder in which the file is not. A bucket has no folders without files.
+        absence: Reason if the folder exists, such as `has no run`.
+    """
+    if not isinstance(folder, LocalLocation) or folder.path.is_dir():
+        return absence
+    return "is not a folder" if os.path.lexists(folder.path) else "does not exist"
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

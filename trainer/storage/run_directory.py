@@ -18,7 +18,7 @@ from trainer.storage.lease import Lease
 from trainer.storage.local import AppendOnlyFolder, LocalLocation
 from trainer.storage.local_files import explain_unwritable, remove_leftovers, scratch_folder, write_atomically
 from trainer.storage.mirror import FileState, Mirror, file_state
-from trainer.storage.resolve import is_remote, locate, parse_path, place_of
+from trainer.storage.resolve import is_remote, locate, parse_path, place_of, state_absence
 from trainer.storage.safe_names import path_below
 
 CONFIG = "config.json"
@@ -259,9 +259,10 @@ class RunDirectory:
 def missing_run(job_dir: str) -> CheckpointError:
     """Returns the error that a folder has no run. It names a run below if the folder is a study, with one per trial."""
     advice = "pass the directory of a run"
-    if (locate(job_dir) / "1" / CONFIG).exists():
+    folder = locate(job_dir)
+    if (folder / "1" / CONFIG).exists():
         advice = f"it has trials of a study, so pass the directory of one, such as {job_dir.rstrip('/')}/1"
-    return CheckpointError(f"job_dir={job_dir} has no run (it has no {CONFIG}); {advice}.")
+    return CheckpointError(f"job_dir={job_dir} {state_absence(folder, f'has no run (it has no {CONFIG})')}; {advice}.")
 
 
 def own_part(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str | None:

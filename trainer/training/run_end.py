@@ -15,6 +15,10 @@ IS_COLLAPSED, PENDING_STEP = "is_collapsed", "pending_step"
 """Names in these states of a flag that is 1 for a collapsed generator, and of the step of an abandoned evaluation."""
 
 
+CHANGE_ADVICE = "--allow_config_change to resume it anyway, which needs networks and optimizers of the same kind"
+"""End of every message about changed settings of a run."""
+
+
 def has_pending_evaluation(state: Mapping[str, float], step: int) -> bool:
     """Returns whether the evaluation of `step` is pending in the state of an `Evaluation`."""
     return state.get(PENDING_STEP) == step

@@ -18,7 +18,7 @@ from trainer.training.checkpoint import state_file
 from trainer.training.checkpoint.manifest import CheckpointManifest
 from trainer.training.checkpoint.run_history import RunHistory
 from trainer.training.checkpoint.store import CheckpointStore
-from trainer.training.run_end import describe_changes, describe_end, is_finished
+from trainer.training.run_end import CHANGE_ADVICE, describe_changes, describe_end, is_finished
 from trainer.training.stored_run import StoredRun, monitor_of
 
 _logger = logging.getLogger(__name__)
@@ -219,5 +219,5 @@ def _check_identity(config: TrainConfig, stored: TrainConfig, directory: RunDire
         advice += f" (num_chunks follows from data_memory_mib={config.data_memory_mib:g} if it is not given)"
     raise CheckpointError(
         f"job_dir={directory.name} contains a run with {changed}. Use the settings of that run{advice}, "
-        "another job_dir, or --allow_config_change to resume it anyway."
+        f"another job_dir, or {CHANGE_ADVICE}."
     )

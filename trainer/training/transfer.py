@@ -12,7 +12,7 @@ from trainer.config.source_run import BEST, SourceRun
 from trainer.data import describe
 from trainer.data.datasets import DatasetInfo
 from trainer.errors import CheckpointError, ConfigError, TrainerError, quote
-from trainer.storage import RunDirectory, locate
+from trainer.storage import RunDirectory, locate, state_absence
 from trainer.storage.run_directory import CONFIG
 from trainer.training.checkpoint.committed import CommittedCheckpoints
 from trainer.training.checkpoint.manifest import CheckpointManifest
@@ -228,6 +228,5 @@ def _read_networks(store: CommittedCheckpoints, step: int) -> dict[str, dict[str
 
 def _no_run(run: SourceRun) -> CheckpointError:
     hint = "; write RUN@STEP, RUN@latest or RUN@best" if "@" in run.path else ""
-    return CheckpointError(
-        f"init_from={run.path} has no run (it has neither {CONFIG} nor checkpoints); pass the directory of a run{hint}."
-    )
+    absence = state_absence(locate(run.path), f"has no run (it has neither {CONFIG} nor checkpoints)")
+    return CheckpointError(f"init_from={run.path} {absence}; pass the directory of a run{hint}.")

@@ -17,7 +17,7 @@ from trainer.errors import ConfigError, MissingError, StorageError, list_some, q
 from trainer.logging import quiet_import
 from trainer.storage import Location, RunDirectory, is_remote, locate, run_directory, without_mount
 from trainer.storage.lease import LEASE, describe_owner
-from trainer.training.run_end import describe_changes, describe_end, is_finished
+from trainer.training.run_end import CHANGE_ADVICE, describe_changes, describe_end, is_finished
 from trainer.training.stored_run import stored_run
 
 _logger = logging.getLogger(__name__)
@@ -192,8 +192,7 @@ def _check_settings(folder: str, config: TrainConfig, stored: TrainConfig, known
     changed = describe_changes(requested, _comparable(stored))
     if changed and not config.allow_config_change:
         raise ConfigError(
-            f"{folder} has a run with {changed}; use the settings of that run, another folder, or "
-            "--allow_config_change to resume it anyway."
+            f"{folder} has a run with {changed}; use the settings of that run, another folder, or {CHANGE_ADVICE}."
         )
 
 

@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 
 from trainer.errors import ConfigError, quote
 from trainer.registry import did_you_mean
-from trainer.storage import locate
+from trainer.storage import locate, read_named_file
 
 ENV_FILE = ".env"
 """File in the current folder that is read if it exists."""
@@ -186,7 +186,7 @@ def _read_env_file(path: str | None) -> dict[str, str]:
     if path is None and not file.exists():
         return {}
     try:
-        lines = file.read_bytes(_MAX_ENV_FILE_BYTES).decode("utf-8-sig").splitlines()
+        lines = read_named_file(path or ENV_FILE, _MAX_ENV_FILE_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8; save it as UTF-8 text with lines NAME=VALUE.") from error
     values = {}

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from trainer.errors import ConfigError, quote
-from trainer.storage import locate
+from trainer.storage import read_named_file
 
 _MAX_BYTES = 2**18
 _MAX_VALUES = 10_000
@@ -28,7 +28,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError(f"reading {os.fspath(path)} needs PyYAML; run pip install 'gan-trainer[vertex]'.") from error
 
-    text = locate(path).read_bytes(_MAX_BYTES)
+    text = read_named_file(path, _MAX_BYTES)
     try:
         loader = _loader_class(yaml)(text)
         node = loader.get_single_node()
