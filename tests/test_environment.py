@@ -6,7 +6,7 @@ import pytest
 from refusals import check_refusal
 
 from trainer.environment import Environment
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quote
 from trainer.storage import without_mount
 
 FOUR = {"chief": ["a:2222"], "worker": ["b:2222", "c:2222", "d:2222"]}
@@ -101,8 +101,10 @@ def test_folders_of_two_runs_are_refused_as_run_directory():
     )
 
 
-def test_a_folder_without_a_bucket_is_refused():
-    check_refusal(lambda: Environment.read({"AIP_MODEL_DIR": "gs:///"}), ConfigError, "AIP_MODEL_DIR=gs:///")
+@pytest.mark.parametrize("variable", ["AIP_MODEL_DIR", "AIP_CHECKPOINT_DIR", "AIP_TENSORBOARD_LOG_DIR"])
+@pytest.mark.parametrize("folder", ["gs:///", "C:\\logs", "s3://bucket/logs"])
+def test_a_folder_that_is_no_path_is_refused(variable, folder):
+    check_refusal(lambda: Environment.read({variable: folder}), ConfigError, variable, quote(folder))
 
 
 @pytest.mark.parametrize(

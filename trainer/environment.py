@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.errors import ConfigError, quote
-from trainer.storage import has_bucket, is_remote, without_mount
+from trainer.storage import parse_path, without_mount
 from trainer.storage.base import SCHEME
 from trainer.storage.run_directory import CHECKPOINTS, LOGS, MODEL
 from trainer.training.distributed.cluster import Cluster, parse_cluster
@@ -45,7 +45,7 @@ class Environment:
         """Reads the environment variables. An empty variable counts as unset.
 
         Raises:
-            ConfigError: If a folder names no bucket, or `TF_CONFIG` and `CLUSTER_SPEC` are invalid.
+            ConfigError: If a folder is no path that `parse_path` accepts, or `TF_CONFIG` or `CLUSTER_SPEC` is invalid.
         """
         trial_id = environ.get("CLOUD_ML_TRIAL_ID") or None
         return cls(
@@ -113,7 +113,7 @@ class ServingEnvironment:
         """Reads the environment variables. An empty variable counts as unset.
 
         Raises:
-            ConfigError: If the folder names no bucket, or the port is none.
+            ConfigError: If the folder is no path that `parse_path` accepts, or the port is none.
         """
         port = environ.get("AIP_HTTP_PORT") or None
         if port is not None and (not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _MAX_PORT):
@@ -135,10 +135,10 @@ def _folder(variable: str, environ: Mapping[str, str]) -> str | None:
     value = environ.get(variable)
     if not value:
         return None
-    folder = without_mount(value)
-    if is_remote(folder) and not has_bucket(folder):
-        raise ConfigError(f"{variable}={value} names no bucket; write gs://BUCKET/NAME.")
-    return without_slash(folder)
+    try:
+        return without_slash(parse_path(without_mount(value)))
+    except ConfigError as error:
+        raise ConfigError(f"{variable} is invalid: {error}") from error
 
 
 def _parent(folder: str, name: str) -> str | None:

@@ -135,9 +135,10 @@ def _check_embeddings(role: str, network: keras.layers.Layer, num_classes: int) 
     """Rejects embeddings of integer labels without a row for the last class. On GPUs, such a class would get zeros."""
     for layer in all_layers([network]):
         if isinstance(layer, keras.layers.Embedding) and layer.input_dim < num_classes:
+            rows, classes = count_of(layer.input_dim, "row"), count_of(num_classes, "class")
             raise NetworkError(
-                f"{layer.name} of the {role} has {count_of(layer.input_dim, 'row')} for {num_classes} classes; make it "
-                f"keras.layers.Embedding({num_classes}, {layer.output_dim})."
+                f"{layer.name} of the {role} has {rows} for {classes}; make it keras.layers.Embedding({num_classes}, "
+                f"{layer.output_dim})."
             )
 
 
