@@ -445,7 +445,7 @@ def other_models(tmp_path_factory):
         ("gan", ["--labels=3"], 2, ("labels=3", "'gan'", "classes")),
         ("photos", ["--labels=3,99,5"], 2, ("labels", "'photos'", "label=99")),
         ("photos@7", [], 1, ("models/100@7",)),
-        ("damaged", [], 1, ("model", "hashes")),
+        ("damaged", [], 1, ("no-model", "saved_model.pb")),
     ],
 )
 def test_instances_that_the_model_cannot_answer_are_refused(

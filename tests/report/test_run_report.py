@@ -168,7 +168,8 @@ def damage(folder, name, content):
 
 
 REFUSED = {
-    "no run": (lambda run: shutil.rmtree(run), CheckpointError, "config.json"),
+    "no run": (lambda run: (run / "config.json").unlink(), CheckpointError, "config.json"),
+    "no folder": (lambda run: shutil.rmtree(run), CheckpointError, "job_dir"),
     "an empty config": (lambda run: damage(run, "config.json", b""), CheckpointError, "config.json"),
     "a config that is a list": (lambda run: damage(run, "config.json", b"[]"), CheckpointError, "config.json"),
     "a config that is cut": (lambda run: damage(run, "config.json", b'{"a": '), CheckpointError, "config.json"),
