@@ -259,7 +259,7 @@ def test_missing_files_and_folders_are_refused(tmp_path, cache):
     check_refusal(lambda: find(str(tmp_path / "folder"), EXPECTED), ConfigError, str(tmp_path / "folder"), GRAPH_NAME)
     check_refusal(lambda: find(str(tmp_path / "none"), EXPECTED), MissingError, str(tmp_path / "none"))
     os.mkfifo(tmp_path / "pipe")
-    check_refusal(lambda: find(str(tmp_path / "pipe"), EXPECTED), DataError, str(tmp_path / "pipe"))
+    check_refusal(lambda: find(str(tmp_path / "pipe"), EXPECTED), StorageError, str(tmp_path / "pipe"))
     check_refusal(lambda: find("/dev/zero", EXPECTED), StorageError, "/dev/zero")
     assert content_of(cache) == {}
 
