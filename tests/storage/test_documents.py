@@ -368,3 +368,11 @@ def test_a_key_may_be_missing_only_if_it_is_optional():
         assert parse_json(content, "x.json", schema, remedy="x") == json.loads(content)
     for content in ("{}", '{"b": "text"}', '{"A": 1}'):
         check_refusal(lambda content=content: parse_json(content, "x.json", schema, remedy="x"), DocumentError, "a")
+
+
+def test_whole_numbers_that_no_float_can_hold_are_refused():
+    def read(text):
+        return parse_json(text, "file", documents.list_of(documents.number), remedy="correct it")
+
+    assert read("[1e308, -5]") == [1e308, -5]
+    check_refusal(lambda: read(f"[1{'0' * 400}]"), DocumentError, "file", "a number")

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +147,9 @@ def whole(minimum: int = 0, maximum: int = 2**63 - 1) -> Check:
 
 
 def number(value: Any, path: str) -> None:
-    """Accepts numbers. Those of a document are finite."""
-    _expect(isinstance(value, int | float) and not isinstance(value, bool), value, path, "a number")
+    """Accepts numbers that a float can hold. Those of a document are finite."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    _expect(is_whole or isinstance(value, float), value, path, "a number")
 
 
 def numeric(value: Any, path: str) -> None:
