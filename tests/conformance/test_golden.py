@@ -63,7 +63,10 @@ def small(config):
     info = data.describe(config.dataset, config.padding).with_classes(config.class_numbers)
     full = config.resolve(max(info.num_examples, config.global_batch_size))
     changes = {"steps": STEPS, "global_batch_size": BATCH, "architecture_options": small_options(config)}
-    changes |= {"precision": "float32", "jit_compile": "on" if config.architecture == "mlp" else "off"}  # as on CPUs
+    changes |= {
+        "precision": "float32",
+        "jit_compile": "on" if config.architecture == "mlp" else "off",
+    }  # as `auto` does
     if config.schedule_images is not None:
         fraction = config.schedule_images / (full.steps * full.global_batch_size)
         changes["schedule_images"] = round(fraction * STEPS * BATCH)

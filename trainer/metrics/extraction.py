@@ -151,11 +151,11 @@ def _gather_from_processes(strategy: tf.distribute.Strategy | None, numbers: np.
     if strategy is None or not spans_machines(strategy):
         return rows
     # A replica computes its block from the values of its own process.
-    return _exchange(strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]
+    return _gather_function(strategy)([(rows,)] * strategy.num_replicas_in_sync)[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _exchange(strategy: tf.distribute.Strategy) -> ReplicatedFunction:
+def _gather_function(strategy: tf.distribute.Strategy) -> ReplicatedFunction:
     """Returns the function that gathers a block of each replica. It is traced once for each shape and type."""
     return ReplicatedFunction(lambda values: (values,), strategy)
 

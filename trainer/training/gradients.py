@@ -159,11 +159,11 @@ def _check_assignments(scope: keras.StatelessScope, group: PhaseGroup) -> None:
     The optimizer alone writes these weights, so that samples would use other weights than the loss. A discriminator
     makes no samples, and may do so.
     """
-    for phase in group.phases:
-        assigned = [variable.path for variable in phase.variables if scope.get_current_value(variable) is not None]
-        if assigned and phase.name == "generator":
+    generator_variables = [v for phase in group.phases if phase.name == "generator" for v in phase.variables]
+    for variable in generator_variables:
+        if scope.get_current_value(variable) is not None:
             raise NetworkError(
-                f"a layer of the generator assigns {assigned[0]} in its call, as Keras's SpectralNormalization does, "
+                f"a layer of the generator assigns {variable.path} in its call, as Keras's SpectralNormalization does, "
                 "and samples would not use that value; take SpectralConv2D or SpectralDense of trainer.networks.layers."
             )
 

@@ -17,10 +17,10 @@ def gather_per_replica(strategy: tf.distribute.Strategy, number: int) -> list[in
 
 def union(strategy: tf.distribute.Strategy, numbers: Set[int]) -> set[int]:
     """Returns the positive numbers of all machines, which may have different ones. All machines wait for each other."""
-    rest, found = sorted(numbers), set[int]()
-    for _ in range(max(gather_per_replica(strategy, len(rest)))):
-        found |= set(gather_per_replica(strategy, rest.pop() if rest else 0))
-    return found - {0}
+    num_rounds = max(gather_per_replica(strategy, len(numbers)))
+    padded = [*sorted(numbers), *[0] * (num_rounds - len(numbers))]
+    gathered = [gather_per_replica(strategy, number) for number in padded]
+    return set().union(*gathered) - {0}
 
 
 @functools.lru_cache(maxsize=1)
