@@ -37,7 +37,7 @@ def define_flags(values: absl_flags.FlagValues) -> None:
         flag_values=values,
     )
     absl_flags.DEFINE_string(
-        "out", None, f"File to write, local or gs://: .html. None: {REPORT} in the directory.", flag_values=values
+        "out", None, f"HTML file to write, local or gs://. None: {REPORT} in the directory.", flag_values=values
     )
     absl_flags.DEFINE_float(
         "price_per_hour",
