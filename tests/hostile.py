@@ -146,6 +146,7 @@ def command_flags(work):
         "generate": ["--num_images=1", f"--out={work}/grid.png"],
         "evaluate": ["--metrics=digits"],
         "export": [f"--out={work}/model"],
+        "report": [f"--out={work}/report.html"],
     }
 
 
@@ -153,4 +154,6 @@ def run_on(command, run_dir, work):
     """Runs a command on a run directory and returns its exit code."""
     if command == "train":
         return train("digits", run_dir, "--steps=4")
+    if command == "init_from":
+        return train("digits", work / "new", "--steps=4", f"--init_from={run_dir}")
     return run(command, f"--job_dir={run_dir}", *command_flags(work)[command])

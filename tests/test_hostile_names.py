@@ -1,12 +1,15 @@
 """Hostile names in runs, checkpoints and studies never become paths outside their folder."""
 
+import io
 import json
 import os
 import shutil
 import types
 
 import pytest
-from hostile import SECRET, SECRET_SHA256, check_raised, hostile_names, name_of, put, run_on, tree
+from bucket_runs import run
+from hostile import IMAGES, SECRET, SECRET_SHA256, check_raised, hostile_names, name_of, put, run_on, tree
+from PIL import Image
 
 from trainer.cloud.emulator import venvs
 from trainer.cloud.tuning import trial_store
@@ -20,11 +23,34 @@ pytestmark = pytest.mark.usefixtures("outside")
 
 
 @hostile_names
-@pytest.mark.parametrize("command", ["generate", "evaluate", "export", "train"])
+@pytest.mark.parametrize(
+    "command", ["generate", "evaluate", "export", "train", pytest.param("init_from", marks=pytest.mark.slow)]
+)
 def test_a_hostile_object_in_a_checkpoint_ends_the_command(command, key, bucket_run, work, outside, refused):
     put(f"{bucket_run}/checkpoints/step-00000002", name_of(key, outside))
     refused(run_on(command, bucket_run, work))
     assert not list(work.iterdir())
+
+
+@hostile_names
+def test_a_hostile_object_in_a_source_ends_prepare(key, bucket, work, outside, refused):
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(buffer, "PNG")
+    (locate(bucket) / "pictures/1.png").write_bytes(buffer.getvalue())
+    put(f"{bucket}/pictures", f"{name_of(key, outside)}/2.png")
+    refused(run("prepare", f"--source={bucket}/pictures", f"--out={work}/set", "--num_workers=1"))
+    assert not list(work.iterdir())
+
+
+@pytest.mark.slow
+@hostile_names
+def test_a_hostile_object_in_a_run_stays_outside_of_its_report(key, bucket_run, work, outside, capsys):
+    for folder in ("", "/samples", "/checkpoints"):
+        put(f"{bucket_run}{folder}", name_of(key, outside))
+    code = run_on("report", bucket_run, work)
+    error = capsys.readouterr().err
+    assert code == 0 or (code == 1 and error.startswith("error: ") and error.count("\n") == 1)
+    assert {path.name for path in work.iterdir()} <= {"report.html"}
 
 
 @hostile_names

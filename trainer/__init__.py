@@ -5,7 +5,7 @@ Keras is imported, the layers are, too: `keras.models.load_model` finds the laye
 """
 
 import functools
-import importlib.abc
+import importlib
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
@@ -47,8 +47,12 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-class _LayerRegistration(importlib.abc.MetaPathFinder):
-    """Finder that imports the layers right after the first import of Keras, which registers their names in Keras."""
+class _LayerRegistration:
+    """Finder that imports the layers right after the first import of Keras, which registers their names in Keras.
+
+    Its base class would be `importlib.abc.MetaPathFinder`, whose module imports many others before the commands handle
+    signals.
+    """
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """Returns None, except for Keras, whose loader it wraps."""

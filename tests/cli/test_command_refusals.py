@@ -54,6 +54,7 @@ def content(folder):
         (["--dataset=mnits"], ("mnits", "mnist")),
         (["--classes=11"], ("classes", "11", "10", "digits")),
         (["--classes=3,3"], ("classes", "3,3")),
+        (["--classes=a,b"], ("classes", "'a'", "digits")),
         (["--dataset=fashion_mnist", "--classes=sneakr"], ("classes", "sneakr", "sneaker", "fashion_mnist")),
         (["--loss=hing"], ("loss", "hing", "hinge")),
         (["--penalties=r1,r3"], ("penalty", "r3", "gradient_penalty")),

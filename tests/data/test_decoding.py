@@ -397,6 +397,18 @@ def test_a_jpeg_of_many_scans_is_refused(mode, tmp_path):
         check_refusal(lambda source=source: decoding.decode(source, AS_IT_IS), DataError, "100")
 
 
+@pytest.mark.parametrize("header", [b"P1 2 2\n", b"P2 2 2 1\n", b"P3 2 2 1\n"])
+def test_a_plain_pnm_of_many_comments_is_refused(header, tmp_path):
+    """Pillow takes minutes for a million of them."""
+    pixels = b"1 0 0 1 " * 3
+    assert decode(header + b"# by hand\n" * 999 + pixels, AS_IT_IS).shape == (2, 2, 3)
+    (tmp_path / "x.pnm").write_bytes(header + b"#\n" * 200_000 + pixels)
+    for source in (tmp_path / "x.pnm", (tmp_path / "x.pnm").read_bytes()):
+        check_refusal(lambda source=source: decoding.decode(source, AS_IT_IS), DataError, "1,000")
+    binary = b"P6 20 20 255\n" + b"#" * 1200
+    assert decode(binary, Target(None, None, 3, "none", allows_constant=True)).shape == (20, 20, 3)
+
+
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "BMP", "TIFF", "PPM"])
 def test_the_shape_is_read_without_decoding(name, monkeypatch):
     content = as_file(halves(), name)

@@ -108,6 +108,40 @@ def test_a_layer_that_declares_that_it_couples_samples_is_refused():
     check_refusal(lambda: gan.compile(accumulate_steps=2), NetworkError, "accumulate_steps=2", "Coupled")
 
 
+class Owner(keras.layers.Layer):
+    """A layer with another inside, which `keras.Model.layers` does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = [keras.layers.BatchNormalization(name="hidden")]
+
+    def build(self, shape):
+        self.inner[0].build(shape)
+
+    def call(self, inputs):
+        return self.inner[0](inputs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Owner,
+        lambda: keras.layers.TimeDistributed(keras.layers.BatchNormalization(name="hidden")),
+        lambda: keras.Sequential([keras.Input((2, 2)), Owner()]),
+    ],
+    ids=["own layer", "wrapper", "own layer in a network"],
+)
+def test_batch_statistics_inside_of_a_layer_are_refused(make):
+    def discriminator():
+        return keras.Sequential([keras.Input((2, 2)), make(), keras.layers.Flatten(), keras.layers.Dense(1)])
+
+    def generator():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(4), keras.layers.Reshape((2, 2))])
+
+    gan = GAN(2, networks={"generator": generator, "discriminator": discriminator})
+    check_refusal(lambda: gan.compile(accumulate_steps=2), NetworkError, "accumulate_steps=2", "hidden")
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
 def test_the_number_of_micro_batches_is_checked(value):
     check_refusal(lambda: RandomLayers(4).compile(accumulate_steps=value), ConfigError, "accumulate_steps")

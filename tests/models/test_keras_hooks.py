@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from broken_updates import break_updates
 from conftest import values_of
-from keras import callbacks, layers, optimizers
+from keras import callbacks, dtype_policies, layers, optimizers
 from keras.optimizers import schedules
 from refusals import check_refusal
 
@@ -712,6 +712,49 @@ def _(scene):
     assert not same(*gans)
 
 
+class SumOfSquares(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return keras.ops.sum(keras.ops.square(x))
+
+
+REGULARIZERS = {
+    "L1": lambda: keras.regularizers.L1(0.5),
+    "L1L2": lambda: keras.regularizers.L1L2(0.5, 0.5),
+    "L2": lambda: keras.regularizers.L2(0.5),
+    "OrthogonalRegularizer": lambda: keras.regularizers.OrthogonalRegularizer(0.5),
+    "Regularizer": SumOfSquares,
+}
+
+
+def regularized(regularizer):
+    """Returns the weights of the layers of both networks after a step of plain gradient descent."""
+
+    def layer():
+        return layers.Dense(4, kernel_initializer="ones", kernel_regularizer=regularizer)
+
+    gan = compiled(lambda: generator(layer()), lambda: discriminator(layer()), optimizer=optimizers.SGD(0.001))
+    return gan, [
+        network.layers[-3 if network is gan.generator else -2] for network in (gan.generator, gan.discriminator)
+    ]
+
+
+for _name, _make in REGULARIZERS.items():
+
+    @works(f"regularizers.{_name}")
+    def _(scene, make=_make):
+        """Compares a step with that of a GAN without it: they differ by the gradient of the regularizer."""
+        plain, plain_layers = regularized(None)
+        gan, own_layers = regularized(make())
+        scene.fit(plain, steps=1)
+        scene.fit(gan, steps=1)
+        kernel = tf.Variable(tf.ones([8, 4]))
+        with tf.GradientTape() as tape:
+            penalty = make()(kernel)
+        expected = 0.001 * tape.gradient(penalty, kernel).numpy()
+        for own, other in zip(own_layers, plain_layers, strict=True):
+            np.testing.assert_allclose(other.kernel.numpy() - own.kernel.numpy(), expected, rtol=0.02, atol=1e-6)
+
+
 REFUSED["activity_regularizer and add_loss of a layer"] = lambda scene: refused(
     lambda: scene.fit(compiled(lambda: generator(layers.Dense(4, activity_regularizer="l2")))),
     NetworkError,
@@ -742,6 +785,31 @@ def _(scene):
     gan = compiled(discriminator=lambda: discriminator(layers.Dense(4, kernel_constraint=limit, name="limited")))
     scene.fit(gan)
     assert np.linalg.norm(gan.discriminator.get_layer("limited").kernel.numpy(), axis=0).max() < 0.1001
+
+
+class Halving(keras.constraints.Constraint):
+    def __call__(self, w):
+        return 0.5 * w
+
+
+CONSTRAINTS = {
+    "MaxNorm": (lambda: keras.constraints.MaxNorm(0.1), lambda kernel: np.linalg.norm(kernel, axis=0).max() < 0.101),
+    "MinMaxNorm": (
+        lambda: keras.constraints.MinMaxNorm(5.0, 6.0),
+        lambda kernel: np.linalg.norm(kernel, axis=0).min() > 4.99,
+    ),
+    "NonNeg": (keras.constraints.NonNeg, lambda kernel: (kernel >= 0).all()),
+    "UnitNorm": (keras.constraints.UnitNorm, lambda kernel: np.allclose(np.linalg.norm(kernel, axis=0), 1.0, 1e-3)),
+    "Constraint": (Halving, lambda kernel: np.abs(kernel).max() < 0.5),
+}
+for _name, (_make, _holds) in CONSTRAINTS.items():
+
+    @works(f"constraints.{_name}")
+    def _(scene, make=_make, holds=_holds):
+        gan = compiled(generator=lambda: generator(layers.Dense(4, kernel_constraint=make(), name="limited")))
+        assert not holds(gan.generator.get_layer("limited").kernel.numpy())
+        scene.fit(gan)
+        assert holds(gan.generator.get_layer("limited").kernel.numpy())
 
 
 @works("trainable=False of a layer")
@@ -873,6 +941,65 @@ def _(scene):
         assert scene.moved(compiled(lambda dtype=dtype: generator(layers.Dense(4, dtype=dtype))))
 
 
+class Wrapper(layers.Layer):
+    """A layer of a user's own with another inside, which `keras.Model.layers` does not have."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = [inner]
+
+    def build(self, shape):
+        self.inner[0].build(shape)
+
+    def call(self, inputs):
+        return keras.ops.cast(self.inner[0](inputs), "float32")
+
+
+WRAPPERS = {"an own": Wrapper, "a Keras": layers.SpectralNormalization}
+POLICIES = {
+    "QuantizedDTypePolicy": ("int8", lambda: dtype_policies.QuantizedDTypePolicy("int8", "float32")),
+    "QuantizedFloat8DTypePolicy": ("float8", lambda: dtype_policies.QuantizedFloat8DTypePolicy("float8", "float32")),
+    "Int4DTypePolicy": ("int4", lambda: dtype_policies.get("int4/-1_from_float32")),
+    "GPTQDTypePolicy": ("gptq", lambda: dtype_policies.get("gptq/4/-1_from_float32")),
+    "AWQDTypePolicy": ("awq", lambda: dtype_policies.get("awq/4/-1_from_float32")),
+}
+for _name, (_mode, _make) in POLICIES.items():
+    REFUSED[f"dtype_policies.{_name}"] = lambda scene, mode=_mode, make=_make: refused(
+        lambda: compiled(lambda: generator(layers.Dense(4, dtype=make()))), NetworkError, "quantized", mode
+    )
+
+
+for _name in ("DTypePolicy", "FloatDTypePolicy"):
+
+    @works(f"dtype_policies.{_name}")
+    def _(scene, name=_name):
+        policy = getattr(dtype_policies, name)("mixed_bfloat16")
+        gan = compiled(discriminator=lambda: discriminator(layers.Dense(4, dtype=policy, name="half")))
+        assert gan.discriminator.get_layer("half").compute_dtype == "bfloat16" and scene.moved(gan)
+
+
+@works("dtype_policies.DTypePolicyMap")
+def _(scene):
+    policy = dtype_policies.DTypePolicyMap(default_policy="mixed_bfloat16")
+    assert scene.moved(compiled(lambda: generator(layers.Dense(4, dtype=policy))))
+
+
+REFUSED["A DTypePolicyMap as the global policy"] = lambda scene: refused(
+    configured("dtype_policy", dtype_policies.DTypePolicyMap(default_policy="float32"), compiled),
+    *(ConfigError, "dtype policy", "map_float32"),
+)
+REFUSED["A quantized global policy"] = lambda scene: refused(
+    configured("dtype_policy", "int8_from_float32", compiled), ConfigError, "dtype policy", "int8_from_float32"
+)
+for _name in ("max_epochs", "max_steps_per_epoch"):
+    REFUSED[_name] = lambda scene, name=_name: refused(
+        configured(name, 1, scene.fit), ConfigError, name, "1", "steps", f"KERAS_{name.upper()}"
+    )
+for _name, _wrapper in WRAPPERS.items():
+    REFUSED[f"dtype float16 inside of {_name} layer"] = lambda scene, wrapper=_wrapper: refused(
+        lambda: compiled(discriminator=lambda: discriminator(wrapper(layers.Dense(4, dtype="mixed_float16")))),
+        *(NetworkError, "float16", "bfloat16"),
+    )
 REFUSED["dtype float16 of a layer"] = lambda scene: refused(
     lambda: compiled(lambda: generator(layers.Dense(4, dtype="mixed_float16"))), NetworkError, "float16", "bfloat16"
 )
@@ -898,6 +1025,56 @@ def _(scene):
     for reduction in ("none", "mean", "mean_with_sample_weight"):
         loss = losses.get(keras.losses.MeanSquaredError(reduction=reduction))
         np.testing.assert_allclose(loss.generator(logits, logits), np.square(logits.numpy() - 1.0), rtol=1e-6)
+
+
+USABLE_LOSSES = (
+    *("BinaryCrossentropy", "BinaryFocalCrossentropy", "CategoricalHinge", "Hinge", "Huber", "LogCosh"),
+    *("MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredError", "MeanSquaredLogarithmicError"),
+    *("Poisson", "SquaredHinge"),
+)
+OTHER_LOSSES = (
+    *("CTC", "CategoricalCrossentropy", "CategoricalFocalCrossentropy", "CategoricalGeneralizedCrossEntropy"),
+    *("Circle", "CosineSimilarity", "Dice", "KLDivergence", "SparseCategoricalCrossentropy", "Tversky"),
+)
+
+
+class Distance(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.abs(y_true - y_pred)[:, 0]
+
+
+def compare_with_keras(kind):
+    """Compares the losses of both networks with those of Keras against the targets 1 and 0."""
+    loss, each = losses.get(kind), kind(reduction="none")
+    outputs = tf.constant([0.2, 0.9])
+    ones, zeros = tf.ones([2, 1]), tf.zeros([2, 1])
+    for value, target in ((loss.generator(outputs, outputs), ones), (2.0 * loss.on_fake(outputs), zeros)):
+        np.testing.assert_allclose(value, tf.reshape(each(target, outputs[:, tf.newaxis]), [-1]), rtol=1e-5)
+
+
+for _name in USABLE_LOSSES:
+    WORKS[f"losses.{_name}"] = lambda scene, name=_name: compare_with_keras(getattr(keras.losses, name))
+WORKS["losses.Loss"] = lambda scene: compare_with_keras(Distance)
+for _name in OTHER_LOSSES:
+    REFUSED[f"losses.{_name}"] = lambda scene, name=_name: refused(
+        lambda: compiled(loss=getattr(keras.losses, name)()), NetworkError, f"the Keras loss {name} "
+    )
+REFUSED["A loss without call"] = lambda scene: refused(
+    lambda: compiled(loss=keras.losses.Loss()), NetworkError, "the Keras loss Loss", "NotImplementedError"
+)
+
+
+LOSS_FUNCTIONS = {name: member for name, member in vars(keras.losses).items() if inspect.isfunction(member)}
+
+
+@pytest.mark.parametrize("name", sorted(LOSS_FUNCTIONS.keys() - {"get", "serialize", "deserialize"}))
+def test_a_function_of_keras_losses_is_a_loss_or_refused_by_name(name):
+    try:
+        loss = losses.get(LOSS_FUNCTIONS[name])
+    except NetworkError as error:
+        assert f"the Keras loss {name} " in str(error)
+    else:
+        assert loss.generator(*[tf.constant([0.2, 0.9])] * 2).shape == (2,)
 
 
 REFUSED["reduction=sum of a loss"] = lambda scene: refused(
@@ -1081,10 +1258,19 @@ def test_the_docs_have_every_row():
 
 @pytest.mark.parametrize(
     ("module", "prefix"),
-    [(callbacks, "callbacks"), (optimizers, "optimizers"), (schedules, "optimizers.schedules")],
+    [
+        (callbacks, "callbacks"),
+        (optimizers, "optimizers"),
+        (schedules, "optimizers.schedules"),
+        (keras.losses, "losses"),
+        (keras.regularizers, "regularizers"),
+        (keras.constraints, "constraints"),
+        (dtype_policies, "dtype_policies"),
+    ],
 )
 def test_every_public_class_has_a_row(module, prefix):
-    classes = {f"{prefix}.{name}" for name, member in vars(module).items() if inspect.isclass(member)}
+    members = {name: member for name, member in vars(module).items() if inspect.isclass(member)}
+    classes = {f"{prefix}.{name}" for name, member in members.items() if member.__name__ == name}  # without aliases
     assert classes and classes <= WORKS.keys() | REFUSED.keys()
 
 

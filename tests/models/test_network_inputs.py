@@ -226,7 +226,27 @@ def small_embedding(branch):
     return keras.Model([latents, label], layers.Concatenate()([latents, layers.Flatten()(features)]))
 
 
-@pytest.mark.parametrize("network", [small_embedding(False), small_embedding(True), listed(small_embedding(False))])
+class OwnsEmbedding(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.embedding = layers.Embedding(K - 1, 3, name="embedding")
+
+    def call(self, label):
+        return self.embedding(label)
+
+
+def small_embedding_in_a_layer():
+    latents, label = keras.Input((Z,)), keras.Input((1,), dtype="int32")
+    return keras.Model([latents, label], layers.Concatenate()([latents, layers.Flatten()(OwnsEmbedding()(label))]))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        *(small_embedding(False), small_embedding(True), listed(small_embedding(False))),
+        small_embedding_in_a_layer(),
+    ],
+)
 def test_embeddings_without_a_row_for_each_class_are_refused(network):
     check_refusal(lambda: find_label_input("generator", network, (Z,), K), NetworkError, "embedding", "2 rows", "3")
     assert find_label_input("generator", network, (Z,), K - 1) == 1

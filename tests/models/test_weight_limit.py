@@ -108,6 +108,10 @@ def test_the_limit_is_a_positive_whole_number(value):
     check_refusal(lambda: GAN(4).compile(max_weights=value), ConfigError, "max_weights", str(value))
 
 
+def test_a_number_beyond_64_bits_is_refused_with_the_limit_that_it_exceeds():
+    check_refusal(lambda: GAN(4).compile(max_weights=2**63), ConfigError, "max_weights", str(2**63), "less than 2**63")
+
+
 def test_a_refused_run_leaves_nothing(tmp_path, capsys):
     job_dir = tmp_path / "run"
     argv = ["task", f"--job_dir={job_dir}", "--recipe=vanilla", "--max_weights=1000", "--strategy=one_device"]

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from hostile import PLAIN, check_raised, hostile_names, is_clean, name_of
+from refusals import check_refusal
 
 from trainer.errors import CheckpointError, DataError, StorageError, quote
 from trainer.storage import Mirror, check_relative_name, check_sha256, locate, path_below, paths_below
@@ -29,6 +30,11 @@ def test_values_that_are_not_names_are_refused(name, work):
     with pytest.raises(StorageError) as caught:
         check_relative_name(name, work)
     check_raised(caught)
+
+
+@pytest.mark.parametrize("name", ["https://host/x.png", "gs://bucket/x.png", "file:///etc/passwd"])
+def test_an_address_is_called_so(name, work):
+    check_refusal(lambda: check_relative_name(name, "x.csv", DataError), DataError, "x.csv", name, "URL")
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -145,6 +145,7 @@ def check_number(
         f"at most {maximum:.10g}": maximum < math.inf,
         f"more than {above:.10g}": above > -math.inf,
         f"less than {below:.10g}": below < math.inf,
+        "less than 2**63": is_number and whole and not _is_finite(value),
     }
     kind, limit = "whole number" if whole else "number", " and ".join(text for text, exists in limits.items() if exists)
     raise ConfigError(f"{name}={quote(value)} is out of range; give a {kind} that is {limit}.")

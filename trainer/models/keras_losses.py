@@ -1,12 +1,14 @@
 """Properties of Keras losses: objects of `keras.losses.Loss`, and functions `(y_true, y_pred)`."""
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from trainer.errors import NetworkError
+from trainer.errors import NetworkError, TrainerError, quote
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -31,6 +33,24 @@ def check_takes_targets(function: Callable[..., Any]) -> None:
         raise NetworkError(
             f"the Keras loss {name_of(function)} cannot be called with two arguments ({error}); define it as a "
             "function of (y_true, y_pred), or subclass AdversarialLoss for losses of another form."
+        ) from error
+
+
+@contextlib.contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Names the loss in errors of its first call, such as that of a loss over sequences, which needs another shape.
+
+    Raises:
+        NetworkError: If the call raises an error that is not about the value of the targets.
+    """
+    try:
+        yield
+    except (TrainerError, tf.errors.InvalidArgumentError):
+        raise
+    except Exception as error:
+        raise NetworkError(
+            f"the Keras loss {name} cannot be computed for one number per image: {quote(error)}; use a loss on one "
+            "number, such as keras.losses.BinaryCrossentropy(from_logits=True)."
         ) from error
 
 

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from trainer.errors import ConfigError, NetworkError, quote
-from trainer.models.keras_losses import call_of, check_takes_targets, from_logits_of, is_hinge, name_of
+from trainer.models.keras_losses import call_of, check_takes_targets, from_logits_of, is_hinge, name_of, named_errors
 from trainer.registry import Registry
 
 
@@ -305,7 +305,8 @@ class KerasLoss(AdversarialLoss):
         """Rejects losses that one number per image does not change, such as those over the probabilities of classes."""
         outputs = tf.constant([0.1, 0.3, 0.6, 0.9])  # a loss may be constant for one sign, as a hinge is
         try:
-            with tf.device("CPU:0"), warnings.catch_warnings():  # a GPU gives NaN instead of an error
+            # A GPU gives NaN instead of an error.
+            with tf.device("CPU:0"), warnings.catch_warnings(), named_errors(self._name):
                 warnings.simplefilter("ignore")  # Keras warns of what is an error here
                 is_constant = any(
                     all(_is_constant(self._against(target, sign * outputs)) for sign in (1.0, -1.0))

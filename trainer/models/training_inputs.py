@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from trainer.config import check_batch, check_micro_batches
@@ -68,8 +69,15 @@ def count_steps(epochs: Any, steps: Any, steps_per_epoch: int) -> int:
     """Returns the total number of steps for the arguments of `GAN.fit`; a part of an epoch has at least one step.
 
     Raises:
-        ConfigError: If `steps` is not a whole number from 0 up, or, without it, `epochs` not a number from 0 up.
+        ConfigError: If `steps` is not a whole number from 0 up, or, without it, `epochs` not a number from 0 up; or if
+            Keras limits all calls of `fit`.
     """
+    for name in ("max_epochs", "max_steps_per_epoch"):
+        if (limit := getattr(keras.config, name)()) is not None:
+            raise ConfigError(
+                f"keras.config.{name}() is {limit}, which fit of a GAN does not use; pass epochs or steps to fit, call "
+                f"keras.config.set_{name}(None), and unset KERAS_{name.upper()}."
+            )
     if steps is not None:
         check_number("steps", steps, whole=True)
         return int(steps)

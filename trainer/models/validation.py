@@ -344,7 +344,6 @@ def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
 
 
 def all_layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of networks at any depth."""
+    """Yields networks with all layers inside of them, at any depth, also those that a layer wraps or owns."""
     for network in networks:
-        yield network
-        yield from all_layers(getattr(network, "layers", []))
+        yield from network._flatten_layers()  # `layers` omits those of a layer; a test fails if this method changes

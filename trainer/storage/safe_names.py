@@ -118,6 +118,7 @@ def _problem(name: str) -> str:
         "is empty": not name,
         "contains a control character": UNSAFE.search(name) is not None,
         "contains a backslash": "\\" in name,
+        "is a URL": "://" in name,
         "is an absolute path": name.startswith("/"),
         "begins with a drive letter": _DRIVE.match(name) is not None,
         "contains '..', which leads out of the folder": ".." in parts,

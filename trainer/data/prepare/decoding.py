@@ -68,6 +68,8 @@ _SCALES_OF_GRAY = {"L;2": 85, "L;4": 17}
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 """Number of scans of a JPEG that is rejected. A progressive JPEG has about ten; each one is a pass over all pixels."""
+_MAX_COMMENTS = 1000
+"""Number of comments of a plain PNM that is rejected. Pillow copies up to a MiB to remove each one."""
 
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -240,6 +242,8 @@ def _open_picture(file: BinaryIO, formats: tuple[str, ...] = _SUPPORTED_FORMATS)
     _check_size(picture.width, picture.height)
     if picture.format in ("JPEG", "MPO") and _count(file, _START_OF_SCAN, _MAX_SCANS) == _MAX_SCANS:
         raise DataError(f"is a JPEG of {_MAX_SCANS} or more scans, which takes long to decode; save it again")
+    if picture.tile and picture.tile[0][0] == "ppm_plain" and _count(file, b"#", _MAX_COMMENTS) == _MAX_COMMENTS:
+        raise DataError(f"is a PNM of {_MAX_COMMENTS:,} or more comments, which takes long to decode; save it again")
     if picture.format == "PNG" and "transparency" in picture.info:
         _correct_transparency(picture)
     return picture
