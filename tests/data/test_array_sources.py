@@ -262,6 +262,7 @@ RANGES = {
     "float16 to 1": (UNIT.astype(np.float16), None),
     "rounding beyond the end": (UNIT * 1.0005, None),
     "dark, as stated": (GRAY // 4 / 1.0, "0..255"),
+    "almost black, as stated": (UNIT, "0..255"),
     "integers from -1 to 1, as stated": (np.where(GRAY > 127, 1, -1).astype(np.int8), "-1..1"),
     "booleans": (GRAY > 127, None),
     "integers of 0 and 1": ((GRAY > 127).astype(np.int32), None),
@@ -269,6 +270,7 @@ RANGES = {
 }
 EXPECTED = {
     "dark, as stated": GRAY // 4,
+    "almost black, as stated": np.rint(UNIT),
     **dict.fromkeys(
         ["booleans", "integers of 0 and 1", "integers from -1 to 1, as stated", "uint8 of 0 and 1, as stated"],
         (GRAY > 127) * 255,
@@ -292,6 +294,7 @@ UNKNOWN_RANGES = {
     "normalized": ((UNIT - 0.45) / 0.22, None, ("float64", "0..255")),
     "12 bits": (GRAY.astype(np.uint16) * 16, None, ("uint16", "4080", "0..255")),
     "dark 16 bits": (GRAY.astype(np.uint16) * 200, None, ("uint16", "51000", "0..255")),
+    "units among bytes": (np.concatenate([GRAY, UNIT]), None, ("0..255", "--image_range")),
     "dark floats": (UNIT / 2, None, ("0.5", "--image_range=-1..1 or 0..1")),
     "dark integers": (GRAY.astype(int) // 4, None, ("63",)),
     "masks": ((GRAY > 127).astype(np.uint8), None, ("uint8", "--image_range")),

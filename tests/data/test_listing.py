@@ -145,6 +145,12 @@ REPORTED = {
     "a file without a suffix": (images("1.png") | {"LICENSE": b""}, ("1 of 2", "suffix")),
     "nested archives": (images("1.png") | {"more.zip": b"", "rest.tar.gz": b""}, ("1 .zip", "1 .gz", "--source")),
     "nested arrays": (images("1.png") | {"x.npz": b""}, ("1 .npz", "--source")),
+    "data of other formats": (images("1.png") | {"x.mat": b"", "y.arrow": b""}, ("1 .mat", "1 .arrow", ".npz", ".h5")),
+    "images and masks": (
+        images("images/1.png", "masks/1.png"),
+        ("'images', 'masks'", "--source", "--label_field=none"),
+    ),
+    "images and labels": (images("imgs/1.png", "Labels/1.png"), ("'Labels', 'imgs'", "--source")),
     "pickles": (images("1.png") | {"x.pkl": b""}, ("1 .pkl", "numpy.savez")),
     "hidden images": (images("a/1.png", ".cache/2.png", "a/.3.png"), ("Hidden images", ": 2.")),
     "class names that differ in case": (images("Cat/1.png", "cat/2.png"), ("'Cat' and 'cat'",)),

@@ -301,6 +301,8 @@ OTHER_FILES = {
     "a zip with another name": ("x.bin", zipped("a/1.png"), ("x.bin", ".zip")),
     "an array with another name": ("x.bin", b"\x93NUMPY\1\0", ("x.bin", ".npy")),
     "a text": ("x.txt", b"hello", ("x.txt", ".zip", ".parquet")),
+    "a table with tabs": ("x.tsv", b"path\tlabel\n", ("x.tsv", "end in .csv")),
+    "a pickle that is packed": ("mnist.pkl.gz", gzip.compress(PICKLE), ("mnist.pkl.gz", "numpy.savez")),
     "a HEIC image": ("x.heic", b"hello", ("x.heic",)),
     "an empty file": ("x", b"", ("x",)),
     "a folder of pickles": ("py/data_batch_1", PICKLE, ("py", "numpy.savez")),

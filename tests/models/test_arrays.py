@@ -38,6 +38,7 @@ def read(x, stated=None):
         pytest.param((X / 255).tolist(), UNIT, id="list"),
         pytest.param(list(X / 255), UNIT, id="list of arrays"),
         pytest.param(CLIPPED / 255, UNIT, id="almost white"),
+        pytest.param(np.concatenate([X, X * 0, X * 0 + 1, np.minimum(X, 1)]), EIGHT_BIT, id="black images"),
     ],
 )
 def test_floats_are_in_the_range_that_they_fill(x, image_range):
@@ -89,6 +90,8 @@ REFUSED = [
     ("light units", X / 255 * 0.4 + 0.6, "0.6", "1"),
     ("signed, gray", (X / 127.5 - 1) * 0.5, "-0.5", "0.5"),
     ("16-bit floats", X * 257, "65535"),
+    ("units among bytes", np.concatenate([X, X / 255]), "0", "255", "x[4]"),
+    ("one unit image among bytes", np.concatenate([X[:1], X[:1] / 255, X[1:]]), "x[1]"),
     ("zeros", X * 0, "0 to 0"),
     ("ones", X * 0 + 1, "1 to 1"),
     ("gray", X * 0 + 0.5, "0.5 to 0.5"),
@@ -135,6 +138,7 @@ def test_images_without_exactly_one_reading_are_refused(x, mentions):
         ((X / 4).astype("int32"), EIGHT_BIT, np.uint8),
         (np.sign(X - 99).astype("int32"), SIGNED, np.float32),
         (BYTES // 255, EIGHT_BIT, np.uint8),
+        (np.concatenate([X, X / 255]), EIGHT_BIT, np.float32),
         (BYTES // 255 * 1.0, SIGNED, np.float32),
     ],
 )

@@ -158,6 +158,7 @@ def compiled(**settings):
                 "seed": ("a", 1.5, None, 2**70, True),
                 "strategy": ("mirrored", 3, [], 0),
                 "jit_compile": ("off", "on", None, 2),
+                "update_order": (np.array(["alternating", "simultaneous"]), tf.constant(["alternating"] * 2)),
                 "ema_half_life_images": (-1, "x", float("nan"), float("inf"), True, None),
                 "penalty_weight": (-1, "x", float("nan"), None),
             }.items()
@@ -457,6 +458,10 @@ def subclassed():
     return type("Stepping", (GAN,), {"train_step": train_step})(3)
 
 
+def no_method(value):
+    type("Wrong", (GAN,), {"get_generator": value})(3).compile()
+
+
 @pytest.mark.parametrize(
     ("act", "error", "mentions"),
     [
@@ -465,6 +470,15 @@ def subclassed():
         row("train_step", subclassed, ConfigError, "Stepping", "train_step", "forward"),
         row("size unknown", lambda: translator(identity), NetworkError, "CycleGAN", "generator"),
         row("no dense end", Patches(4, 10).compile, NetworkError, "discriminator", "Dense(1)"),
+        *(
+            row(
+                f"a {kind} that is no method", lambda value=value: no_method(value), NetworkError, "get_generator", kind
+            )
+            for kind, value in {
+                "Identity": identity(),
+                "property": property(lambda self: identity()),
+            }.items()
+        ),
         row("shared by the EMA", lambda: with_one_generator(GAN(3)), NetworkError, "ema_generator", "get_"),
         row("shared by domains", lambda: with_one_generator(Translator()), NetworkError, "generator_ab", "get_"),
         row(

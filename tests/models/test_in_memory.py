@@ -224,6 +224,8 @@ def ragged():
         pytest.param(ragged(), None, ("x", "(4, 5, 3)", "(2, 5, 3)"), id="ragged items"),
         pytest.param(IMAGES, {"label": LABELS}, ("y", "label"), id="dict as y"),
         pytest.param(dataset(IMAGES).window(4), None, ("x", "batch"), id="window"),
+        pytest.param(dataset(({"image": IMAGES}, LABELS)), None, ("x", "dict", "map"), id="dict in a pair"),
+        pytest.param(dataset(((IMAGES,), LABELS)), None, ("x", "tuple", "map"), id="tuple in a pair"),
         pytest.param(Negative(), None, ("x", "Negative"), id="negative length"),
         pytest.param(
             dataset(IMAGES).apply(tf.data.experimental.assert_cardinality(50)),

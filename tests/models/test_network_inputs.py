@@ -190,6 +190,32 @@ class NamedLabels(keras.Model):
         return latents
 
 
+class AnyNumber(keras.Model):
+    def call(self, *inputs):
+        return keras.ops.concatenate([inputs[0], keras.ops.cast(inputs[1], "float32")], axis=-1)
+
+
+class LabelsByName(keras.Model):
+    def call(self, latents, **inputs):
+        return latents
+
+
+class OneInput(keras.Model):
+    """A subclassed network of one input, whose layers fix the size of its last axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1)
+
+    def call(self, inputs, **options):
+        return self.dense(layers.Flatten()(inputs))
+
+
+def called(network, *inputs):
+    network(*inputs)
+    return network
+
+
 def of_text():
     inputs = [keras.Input((Z,)), keras.Input((1,), dtype="string")]
     return keras.Model(inputs, layers.Dense(1)(inputs[0]))
@@ -208,6 +234,19 @@ def of_text():
         ("generator", TwoArguments(), (Z,), NetworkError, ("TwoArguments", "labels", "list")),
         ("generator", OptionalLabels(), (Z,), NetworkError, ("OptionalLabels", "labels", "list")),
         ("generator", NamedLabels(), (Z,), NetworkError, ("NamedLabels", "class_ids", "list")),
+        (
+            *("generator", called(AnyNumber(), np.zeros((1, Z), "f"), np.zeros((1, 1), "i")), (Z,)),
+            *(NetworkError, ("AnyNumber", "list")),
+        ),
+        (
+            *("generator", called(LabelsByName(), np.zeros((1, Z), "f")), (Z,)),
+            *(NetworkError, ("(4,)", "(7,)", "latent_dim")),
+        ),
+        ("generator", called(OneInput(), np.zeros((1, Z), "f")), (Z,), NetworkError, ("(4,)", "(7,)", "latent_dim")),
+        (
+            *("discriminator", called(OneInput(), np.zeros((1, *SHAPE), "f")), SHAPE),
+            *(NetworkError, ("(6, 6, 1)", "(6, 6, 4)")),
+        ),
         ("generator", of_text(), (Z,), NetworkError, ("(4,)", "integer")),
         ("discriminator", plain_discriminator(), SHAPE, NetworkError, ("(6, 6, 1)", "(6, 6, 4)")),
         ("discriminator", of_inputs(SHAPE, (6, 6, K)), SHAPE, NetworkError, ("(6, 6, 3)", "(6, 6, 4)")),
@@ -217,6 +256,12 @@ def of_text():
 )
 def test_other_forms_are_refused(role, network, shape, error, mentions):
     check_refusal(lambda: find_label_input(role, network, shape, K), error, *mentions)
+
+
+def test_a_subclassed_network_of_one_input_may_be_called_with_other_sizes():
+    assert find_label_input("generator", called(OneInput(), np.zeros((1, Z + K), "f")), (Z,), K) is None
+    network = called(OneInput(), np.zeros((1, 8, 8, 1 + K), "f"))
+    assert find_label_input("discriminator", network, SHAPE, K) is None
 
 
 def small_embedding(branch):

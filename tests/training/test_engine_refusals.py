@@ -75,6 +75,12 @@ def set_learning_rate(rate):
                 (lambda: keras.optimizers.SGD(-1.0), "learning_rate", "-1"),
                 (lambda: keras.optimizers.SGD(lambda: -1.0), "learning_rate", "-1.0"),
                 (lambda: keras.optimizers.SGD(Ramp(-1.0, 1.0, 9)), "learning_rate", "-1"),
+                (
+                    lambda: keras.optimizers.SGD(
+                        keras.optimizers.schedules.PiecewiseConstantDecay([1], [np.float64(0.1), 0.01])
+                    ),
+                    *("learning_rate", "schedule"),
+                ),
                 (lambda: keras.optimizers.Adam(beta_1=1.5), "beta_1", "1.5"),
                 (lambda: keras.optimizers.RMSprop(rho=-0.5), "rho", "-0.5"),
                 (lambda: keras.optimizers.SGD(clipnorm=-1.0), "clipnorm", "-1.0"),
@@ -83,7 +89,7 @@ def set_learning_rate(rate):
         ),
         *(
             (lambda rate=rate: set_learning_rate(rate), ("learning_rate", str(rate)))
-            for rate in (float("nan"), -1.0, float("inf"), "fast")
+            for rate in (float("nan"), -1.0, float("inf"), "fast", "0.1", b"0.1")
         ),
         (lambda: compiled(keras.optimizers.SGD(0.1, loss_scale_factor=8.0)), ("optimizer", "float16")),
         (lambda: compiled(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))), ("optimizer", "float16")),

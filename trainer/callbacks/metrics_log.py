@@ -13,6 +13,7 @@ import keras
 
 from trainer.callbacks.base import Priority
 from trainer.callbacks.by_products import WriteErrors, metric_values, output_path
+from trainer.errors import count_of
 from trainer.storage import write_atomically
 from trainer.storage.local_files import open_regular
 from trainer.storage.run_directory import read_metrics
@@ -67,8 +68,8 @@ class MetricsLog(keras.callbacks.Callback):
             self._rewrite(lines)
         if num_damaged:
             _logger.warning(
-                f"{self._path.name} has {num_damaged} damaged lines, which are not continued; the other lines are "
-                f"kept, and the damaged file is now {self._damaged_path.name}."
+                f"{self._path.name} has {count_of(num_damaged, 'damaged line')} without use; the other lines "
+                f"are kept, and the damaged file is now {self._damaged_path.name}."
             )
         if values:
             self._append(values)

@@ -109,7 +109,11 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         ConfigError: If the value is not one of the choices.
     """
     allowed = list(choices)
-    if value not in allowed:
+    try:
+        is_allowed = value in allowed
+    except ValueError:  # arrays of several elements have no truth value
+        is_allowed = False
+    if not is_allowed:
         raise ConfigError(f"{name}={quote(plain(value))} is unknown; choose {join_words(allowed)}.")
 
 

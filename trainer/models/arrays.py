@@ -3,14 +3,14 @@
 Shapes: `N` images, `H W C` an image, `K` classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from trainer.config.choices import ImageRange
-from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, SIXTEEN_BIT, Range, find_range, is_inside
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, SIXTEEN_BIT, Range, find_range, has_other_scale, is_inside
 from trainer.errors import DataError, count_of, quote
 
 _MODES_WITHOUT_PIXELS = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
@@ -48,10 +48,8 @@ def read_images(
     low = min(float(array.min()) for array in floats)
     high = max(float(array.max()) for array in floats)
     if not np.isfinite(low + high):
-        raise DataError(
-            f"{names} has values that are not finite, first in {_first_not_finite(domains, images)}; remove or replace "
-            "them before training."
-        )
+        first = _first_where(domains, images, lambda image: not np.isfinite(image).all())
+        raise DataError(f"{names} has values that are not finite, first in {first}; remove or replace them.")
     if user_range:
         _check_user_range(low, high, user_range, names)
         return images, user_range
@@ -64,17 +62,26 @@ def read_images(
             f"scale or clip {names} to one of them, or state the range that {names} lies in as image_range of the "
             "model."
         )
+    mixed = _first_where(domains, images, lambda image: has_other_scale(image, image_range))
+    if mixed is not None:
+        raise DataError(
+            f"{names} has floats from {low:g} to {high:g}, but {mixed} has none above 1; scale all images to the same "
+            "range, or state image_range=0..255 of the model if the image is almost black."
+        )
     return images, image_range
 
 
-def _first_not_finite(domains: Mapping[str, object], images: Sequence[np.ndarray]) -> str:
-    """Returns the name of the first image with a value that is not finite, such as `x[3]`."""
-    return next(
+def _first_where(
+    domains: Mapping[str, object], images: Sequence[np.ndarray], predicate: Callable[[np.ndarray], bool]
+) -> str | None:
+    """Returns the name of the first image for which a function is true, such as `x[3]`; None if there is none."""
+    names = (
         f"{name}[{number}]"
         for name, array in zip(domains, images, strict=True)
         for number, image in enumerate(array)
-        if not np.isfinite(image).all()
+        if array.dtype != np.uint8 and predicate(image)
     )
+    return next(names, None)
 
 
 def as_images(x: object, name: str = "x", user_range: Range | None = None) -> np.ndarray:

@@ -29,7 +29,12 @@ from trainer.models.compiled_state import CompiledState
 from trainer.models.compiled_step import CompiledStep
 from trainer.models.discriminator_passes import PassInputs
 from trainer.models.inference import SamplingModel
-from trainer.models.keras_methods import as_callbacks, check_arguments, check_not_compiled, check_overrides
+from trainer.models.keras_methods import (
+    as_callbacks,
+    check_arguments,
+    check_can_compile,
+    check_overrides,
+)
 from trainer.models.network_inputs import check_latent_dim
 from trainer.models.objective import LossOutput, Objective
 from trainer.models.optimizer_view import OptimizerView
@@ -277,7 +282,7 @@ class GAN(SamplingModel):
             ConfigError: If a setting or a name is unknown, two settings exclude each other, or the model is compiled.
             NetworkError: If networks, loss and optimizers do not fit each other.
         """
-        check_not_compiled(self)
+        check_can_compile(self)
         check_arguments("compile", keras_arguments, inspect.signature(GAN.compile).parameters)
         self._check_updates(update_order, discriminator_updates, discriminator_repeats, penalties, penalty_every_steps)
         objective = Objective(

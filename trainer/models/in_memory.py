@@ -204,9 +204,15 @@ def _is_batched(dataset: tf.data.Dataset, name: str, image_rank: int | None) -> 
     Raises:
         DataError: If the elements are datasets, as those of `window`.
     """
-    shape = getattr(_split(dataset.element_spec, name)[0], "shape", None)
-    if shape is None:
+    images = _split(dataset.element_spec, name)[0]
+    if isinstance(images, tf.data.DatasetSpec):
         raise DataError(f"{name} is a {type(dataset).__name__} of datasets; use batch(N) instead of window(N).")
+    shape = getattr(images, "shape", None)
+    if shape is None:
+        raise DataError(
+            f"{name} is a {type(dataset).__name__} with a {type(images).__name__} in place of images; map its elements "
+            "to images, or to pairs of images and labels."
+        )
     image_rank = _USUAL_RANK if image_rank is None else image_rank
     if shape.rank in (image_rank, image_rank + 1) and (name == "x" or shape.rank >= _USUAL_RANK):
         return bool(shape.rank > image_rank)

@@ -1,5 +1,6 @@
 """Methods and arguments of `keras.Model` that a GAN has no use for, each with what to use instead."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from trainer.errors import ConfigError, quote
+from trainer.errors import ConfigError, NetworkError, quote
 from trainer.models.compiled_state import CompiledModel
 from trainer.registry import did_you_mean
 
@@ -87,11 +88,28 @@ def check_overrides(kind: type[keras.Model]) -> None:
             raise ConfigError(f"{kind.__name__} overrides {name}, which is not used; override forward instead.")
 
 
-def check_not_compiled(gan: CompiledModel) -> None:
-    """Rejects a GAN that is compiled, or whose class has an `__init__` that does not call that of its base class.
+def _check_factories(gan: keras.Model) -> None:
+    """Rejects networks, and properties, in the place of the methods `get_*` that build them.
+
+    Raises:
+        NetworkError: If there is one. `compile` calls these methods, once more for an EMA.
+    """
+    for name in dir(type(gan)):
+        if name.startswith("get_"):
+            value = inspect.getattr_static(gan, name)
+            if isinstance(value, (keras.layers.Layer, property)):
+                kind = "property" if isinstance(value, property) else type(value).__name__
+                raise NetworkError(
+                    f"{name} of {type(gan).__name__} is a {kind}; make it a method that returns a new network."
+                )
+
+
+def check_can_compile(gan: CompiledModel) -> None:
+    """Rejects a GAN that is compiled, or whose class does not call its base constructor or has no methods `get_*`.
 
     Raises:
         ConfigError: If it is compiled, or the attributes that `GAN.__init__` sets are missing.
+        NetworkError: If a network, or a property, is in the place of a method `get_*` that builds a network.
     """
     if getattr(gan, "compiled", False):
         raise ConfigError(f"{type(gan).__name__} is compiled already; create another one to change its settings.")
@@ -99,6 +117,7 @@ def check_not_compiled(gan: CompiledModel) -> None:
         raise ConfigError(
             f"{type(gan).__name__}.__init__ does not call super().__init__; call super().__init__(latent_dim) first."
         )
+    _check_factories(gan)
 
 
 def as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:

@@ -158,7 +158,7 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
         return inputs, lambda values: keras.tree.pack_sequence_as(network.input, list(values))
     parameters = [
         parameter.name
-        for parameter in inspect.signature(network.call).parameters.values()
+        for parameter in _parameters(network)
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and (parameter.default is parameter.empty or _LABEL_NAMES.search(parameter.name))
     ]
@@ -166,13 +166,27 @@ def _inputs_of(network: keras.layers.Layer) -> tuple[list[_Input], Callable[[Seq
         raise NetworkError(
             f"call of {type(network).__name__} takes {', '.join(parameters)}; make it take one list, [data, labels]."
         )
-    shapes = (network.get_build_config() or {}).get("input_shape")
+    shapes = _built_shapes(network)
     if isinstance(shapes, dict):
         inputs = [_Input(name, tuple(shape[1:]), None) for name, shape in shapes.items()]
         return inputs, lambda values: dict(zip(shapes, values, strict=True))
     if isinstance(shapes, (list, tuple)) and shapes and isinstance(shapes[0], (list, tuple)):
+        if any(parameter.kind == parameter.VAR_POSITIONAL for parameter in _parameters(network)):
+            raise NetworkError(
+                f"call of {type(network).__name__} takes any number of arguments; make it take one list, "
+                "[data, labels]."
+            )
         return [_Input("", tuple(shape[1:]), None) for shape in shapes], list
     return [], list
+
+
+def _parameters(network: keras.layers.Layer) -> list[inspect.Parameter]:
+    return list(inspect.signature(network.call).parameters.values())
+
+
+def _built_shapes(network: keras.layers.Layer) -> Any:
+    """Returns the shape that a subclassed model was built for, with B, or a list or dict of shapes; None if unknown."""
+    return (network.get_build_config() or {}).get("input_shape")
 
 
 def _takes_labels(label: _Input, label_size: int) -> bool:
@@ -182,7 +196,14 @@ def _takes_labels(label: _Input, label_size: int) -> bool:
 def _check_concatenated(role: str, network: keras.layers.Layer, data_shape: Shape, label_size: int) -> None:
     """Rejects a network whose only input does not take data with concatenated labels."""
     is_image = role == "discriminator"
-    for expected in input_shapes(network):
+    shapes = input_shapes(network)
+    built = None if shapes else _built_shapes(network)
+    built_shape = tuple(built) if isinstance(built, (list, tuple)) else ()
+    last, data_size = built_shape[-1] if built_shape else None, data_shape[-1]
+    if last is not None and data_size is not None and last != data_size + label_size:
+        # The other axes of a subclassed model may have any size.
+        raise _error(role, [_Input("", built_shape[1:], None)], data_shape, label_size)
+    for expected in shapes:
         actual = (*data_shape[:-1], None if data_shape[-1] is None else data_shape[-1] + label_size)
         is_right = matches(expected, actual) or matches(expected, (*actual, 1))  # Keras adds a last axis of size 1
         if is_right or (is_image and matches(expected[:-1], data_shape)):  # `as_fake_images` asks for channels

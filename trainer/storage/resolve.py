@@ -19,9 +19,12 @@ _MAX_BYTES = 4000
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _MAX_BUCKET_PART = 63
 _IP_ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
-_FOREIGN = re.compile(r"//|[^/]*[:\uff1a][/\\]|gs:|[a-z]:|.*\\|[$'\"\u2018\u201c]", re.IGNORECASE)
-"""Beginning of a path that other programs understand: `//server`, `s3://`, `file:/`, `gs:/`, `C:`, a backslash, `$`, a
-quote."""
+_SCHEMES = r"gs|gcs|s3|s3a|az|abfss?|hdfs|file|https?|s?ftp"
+_FOREIGN = re.compile(
+    rf"//|[^/]*[:\uff1a][/\\]|(?:{_SCHEMES})(?::|//)|[a-z]:|[\w.-]+@[\w.-]+:|.*\\|[$`<'\"\u2018\u201c]", re.IGNORECASE
+)
+"""Beginning of a path that other programs understand: `//server`, `s3://`, `file:/`, `gs:`, `gs//`, `C:`,
+`user@host:`, a backslash, `$`, a backquote, `<`, a quote."""
 _ACCEPTED = "give a local path or gs://BUCKET/NAME"
 
 
@@ -31,19 +34,22 @@ def parse_path(path: str | os.PathLike[str]) -> str:
     A relative path that begins with `./` may have any other characters.
 
     Raises:
-        ConfigError: If the path is no text, is empty, begins or ends with a space, has a control character, is not
-            Unicode, or belongs to another storage service or operating system, or to a shell; if its bucket is missing
-            or malformed; or if the home directory of its user is unknown.
+        ConfigError: If the path is no text, is empty, begins or ends with a space or an invisible character, has a
+            control character, is not Unicode, or belongs to another storage service or operating system, or to a
+            shell; if its bucket is missing or malformed; or if the home directory of its user is unknown.
     """
     text = path_text(path)
     if not text:
         raise ConfigError(f"a path is empty; {_ACCEPTED}.")
-    if text != text.strip() or UNSAFE.search(text):
-        raise ConfigError(f"the path {quote(text)} has a space at its ends or a control character; remove it.")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # JSON documents of runs and datasets name the path
         raise ConfigError(f"the path {quote(text)} is not Unicode; rename it in UTF-8.") from error
+    if text != text.strip() or UNSAFE.search(text) or not (text[0] + text[-1]).isprintable():
+        raise ConfigError(
+            f"the path {quote(text)} has a space or an invisible character at its ends, or a control character; remove "
+            "it."
+        )
     if len(os.fsencode(text)) > _MAX_BYTES or any(len(os.fsencode(part)) > MAX_PART_BYTES for part in text.split("/")):
         raise ConfigError(f"the path {quote(text)} is too long; {_ACCEPTED}.")
     if text.startswith(SCHEME):
@@ -62,7 +68,8 @@ def parse_path(path: str | os.PathLike[str]) -> str:
             raise ConfigError(f"the path {quote(text)} names a user without a home directory; write the path in full.")
         return expanded
     if not re.match(r"/(?!/)|\.\.?/", text) and _FOREIGN.match(text):
-        hints = {"gs:": " (gs:// has two slashes and small letters)", "//": " (one slash begins a local path)"}
+        gs = " (gs:// has a colon, two slashes, and small letters)"
+        hints = {"gs:": gs, "gs//": gs, "//": " (one slash begins a local path)"}
         hint = next((hint for start, hint in hints.items() if text.lower().startswith(start)), "")
         raise ConfigError(
             f"the path {quote(text)} is not on this machine or in Cloud Storage{hint}; {_ACCEPTED}, or ./NAME for a "

@@ -197,8 +197,9 @@ def check_learning_rate(name: str, rate: Any) -> None:
         schedules.check(name, rate)
         return
     rate = rate() if callable(rate) else rate
-    with contextlib.suppress(TypeError, ValueError):  # `check_number` rejects what has no float
-        rate = float(keras.ops.convert_to_numpy(rate))
+    if not isinstance(rate, (str, bytes)):  # which float() would parse
+        with contextlib.suppress(TypeError, ValueError):  # `check_number` rejects what has no float
+            rate = float(keras.ops.convert_to_numpy(rate))
     check_number(name, rate)
 
 

@@ -30,7 +30,7 @@ def check(name: str, value: Any, maximum: float = math.inf) -> None:
         return
     try:
         first = float(tf.cast(value(tf.constant(0, tf.int64)), tf.float32))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, tf.errors.OpError) as error:
         raise ConfigError(
             f"{name} is a function that is no schedule ({type(error).__name__}: {quote(str(error))}); pass a function "
             "of the step that returns a number."

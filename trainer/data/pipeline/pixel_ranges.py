@@ -42,6 +42,20 @@ def find_range(low: float, high: float, dtype: np.dtype) -> Range | None:
     return next((candidate for candidate in candidates if _is_filled(low, high, candidate)), None)  # at most one
 
 
+def has_other_scale(image: np.ndarray, image_range: Range) -> bool:
+    """Returns whether an image of a set in 0..255 has fractions and nothing above 1, so that it is rather in 0..1.
+
+    Such a set is a mixture: readers of images return floats up to 1 for some formats, and bytes for others.
+
+    Args:
+        image: Image of floats.
+        image_range: Range that the whole set fills.
+    """
+    if image_range != IMAGE_RANGES[ImageRange.EIGHT_BIT] or not 0 < image.max() <= 1:
+        return False
+    return bool((image != np.floor(image)).any())
+
+
 def is_inside(low: float, high: float, image_range: Range) -> bool:
     """Returns whether values are in a range, apart from rounding."""
     tolerance = _TOLERANCE * (image_range[1] - image_range[0])

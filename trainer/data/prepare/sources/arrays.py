@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.config.choices import ImageRange
 from trainer.config.fields import check_choice
-from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, is_inside
+from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES, Range, find_range, has_other_scale, is_inside
 from trainer.data.prepare.sources.base import Item, Source
 from trainer.data.prepare.sources.fields import count_bytes
 from trainer.data.prepare.sources.listing import describe_classes
@@ -76,6 +76,7 @@ class ArraySource(Source):
         notes: Sequence[str] = (),
     ) -> None:
         self._array = array
+        self._is_found = image_range is None
         self._image_bytes = count_bytes(array.shape[1:], array.dtype)
         (self._low, self._high), digest = _read_range(array, image_range)
         settings = digest, array.shape, array.dtype.str, self._low, self._high
@@ -99,6 +100,11 @@ class ArraySource(Source):
         values = values.transpose(1, 2, 0) if self._channels_first else values
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError("has NaN or infinite pixels; correct or remove it")
+        if self._is_found and values.dtype.kind == "f" and has_other_scale(values, (self._low, self._high)):
+            raise DataError(
+                "has no pixels above 1, in an array with pixels up to 255; scale all images to the same range, or pass "
+                "--image_range=0..255 if it is almost black"
+            )
         if values.dtype == np.uint8 and (self._low, self._high) == (0.0, 255.0):
             return np.ascontiguousarray(values)
         values = values if values.dtype.itemsize > 2 and values.dtype.kind == "f" else values.astype(np.float64)

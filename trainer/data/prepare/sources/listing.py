@@ -22,6 +22,11 @@ _OTHER_IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".psd", ".tga", ".ico", ".dds", ".exr", ".hdr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".eps", ".pdf", ".dcm", ".mp4", ".mov", ".avi", ".xcf"),
 )
+_OTHER_DATA_SUFFIXES = (".arrow", ".feather", ".mat", ".mdb", ".bin", ".rec", ".tfevents", ".lmdb", ".zarr", ".nc")
+_PARTS = re.compile(
+    r"(?:images?|imgs?|pictures|photos|masks?|labels?|annotations?|segmentations?|inputs?|targets?)", re.I
+)
+"""Name of a folder with one part of each example, such as the masks of images."""
 _HIDDEN = re.compile(r"(?:^|/)(?:\.(?!/|$)|__MACOSX|@eaDir(?:/|$))")
 _MAX_LISTED = 8
 _MIN_IMAGES_FOR_CLASS_NOTES = 10
@@ -253,6 +258,12 @@ def _describe_folders(paths: _Paths, others: Sequence[str], subfolders: Callable
     empty = sorted(folders - classes)
     if empty:
         notes.append(f"These folders have no images and are not classes: {list_some(map(quote, empty), _MAX_LISTED)}.")
+    parts = sorted(name for name in classes if _PARTS.fullmatch(name))
+    if parts:
+        notes.append(
+            f"Classes have the names of parts of examples: {list_some(map(quote, parts), _MAX_LISTED)}. If they are "
+            f"no classes, pass one of the folders as --source, or --label_field={NO_LABELS}."
+        )
     inner = collections.Counter("/".join(path[:2]) for path in paths.values() if len(path) > 2)
     if inner:
         notes.append(
@@ -275,6 +286,8 @@ def _describe_skipped(names: Sequence[str], num_images: int) -> list[str]:
         text += " To use pictures in these formats, convert them to PNG or JPEG."
     if counts.keys() & set(ARCHIVE_SUFFIXES):
         text += " To use archives, unpack them, or pass each one as --source."
+    if counts.keys() & set(_OTHER_DATA_SUFFIXES):
+        text += " To use data in these formats, save it as .npz, .h5 or .parquet."
     if counts.keys() & set(DATA_SUFFIXES):
         text += " To use files of arrays or records, pass one as --source."
     if any(map(is_pickle, skipped)):

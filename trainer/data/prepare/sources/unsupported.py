@@ -17,7 +17,7 @@ PICKLE_ADVICE = (
 )
 """End of sentences about pickles."""
 _PICKLE_NAME = re.compile(
-    r"(.*\.(pkl|pickle|pt|pth|ckpt|joblib|dill)|(.*/)?((data|test)_batch(_\d+)?|batches\.meta))",
+    r"(.*\.(pkl|pickle|pt|pth|ckpt|joblib|dill)(\.gz|\.bz2|\.xz)?|(.*/)?((data|test)_batch(_\d+)?|batches\.meta))",
     re.IGNORECASE | re.DOTALL,
 )
 _PICKLE_START = re.compile(rb"\x80[\x02-\x05]")
@@ -30,6 +30,7 @@ _REMEDY_OF_START = {
 }
 """Remedies for files under unusual names, by the first bytes of their content."""
 _SPREADSHEETS = ".xlsx", ".xlsm", ".xls", ".ods"
+_TEXT_TABLES = ".tsv", ".tab", ".txt"
 _MAX_OPENED = 20
 
 
@@ -49,6 +50,8 @@ def unsupported_file(location: Location) -> DataError:
     remedy = next((remedy for known, remedy in _REMEDY_OF_START.items() if start.startswith(known)), "convert it")
     if name.lower().endswith(_SPREADSHEETS):
         remedy = "save the table as a .csv"
+    if name.lower().endswith(_TEXT_TABLES):
+        remedy = "if it is a table of paths and classes, rename it to end in .csv"
     return DataError(
         f"{location} is not a source of images; {remedy}, or give a folder, a .zip, .tar, .npy, .npz, .h5, .parquet, "
         ".tfrecord, .csv or IDX file."
