@@ -412,13 +412,24 @@ def test_a_run_without_a_checkpoint_begins_again_with_other_settings(tmp_path, c
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_setting_that_cannot_change_is_refused(bases, tmp_path, name, capsys):
     job_dir = bases["constant"][0]
-    before = {path.relative_to(job_dir): content for path, content in tree(job_dir).items() if path.suffix == ".json"}
+    before = {path.relative_to(job_dir): content for path, content in tree(job_dir).items()}
     capsys.readouterr()
     code, job_dir, _ = resume(bases, tmp_path, name, REFUSED[name])
     error = capsys.readouterr().err.splitlines()[-1]
     assert code in (1, 2) and error.startswith("error: ")
-    after = {path.relative_to(job_dir): content for path, content in tree(job_dir).items() if path.suffix == ".json"}
-    assert after == before
+    assert {path.relative_to(job_dir): content for path, content in tree(job_dir).items()} == before
+
+
+@pytest.mark.slow
+def test_a_run_works_as_before_after_all_refusals(bases, tmp_path):
+    source, reference = bases["constant"]
+    job_dir = shutil.copytree(source, tmp_path / "run")
+    for name, value in REFUSED.items():
+        assert train(job_dir, FLAGS | {name: value, "steps": 4, "allow_config_change": True}) in (1, 2)
+    assert run("generate", f"--job_dir={job_dir}", "--num_images=1", f"--out={tmp_path}/grid.png") == 0
+    assert run("evaluate", f"--job_dir={job_dir}", "--metrics=digits", "--num_metric_samples=100") == 0
+    assert train(job_dir, FLAGS | {"steps": 4}) == 0
+    assert numbers_of(job_dir) == reference
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ class MetricsLog(keras.callbacks.Callback):
             self._rewrite(lines)
         if num_damaged:
             _logger.warning(
-                f"{self._path.name} has {count_of(num_damaged, 'damaged line')} without use; the other lines "
-                f"are kept, and the damaged file is now {self._damaged_path.name}."
+                f"{self._path.name} has {count_of(num_damaged, 'damaged line')}; the other lines are kept, and the "
+                f"damaged file is now {self._damaged_path.name}."
             )
         if values:
             self._append(values)
