@@ -955,7 +955,7 @@ class Wrapper(layers.Layer):
         return keras.ops.cast(self.inner[0](inputs), "float32")
 
 
-WRAPPERS = {"an own": Wrapper, "a Keras": layers.SpectralNormalization}
+WRAPPERS = {"a custom": Wrapper, "a Keras": layers.SpectralNormalization}
 POLICIES = {
     "QuantizedDTypePolicy": ("int8", lambda: dtype_policies.QuantizedDTypePolicy("int8", "float32")),
     "QuantizedFloat8DTypePolicy": ("float8", lambda: dtype_policies.QuantizedFloat8DTypePolicy("float8", "float32")),
@@ -996,7 +996,7 @@ for _name in ("max_epochs", "max_steps_per_epoch"):
         configured(name, 1, scene.fit), ConfigError, name, "1", "steps", f"KERAS_{name.upper()}"
     )
 for _name, _wrapper in WRAPPERS.items():
-    REFUSED[f"dtype float16 inside of {_name} layer"] = lambda scene, wrapper=_wrapper: refused(
+    REFUSED[f"dtype float16 inside {_name} layer"] = lambda scene, wrapper=_wrapper: refused(
         lambda: compiled(discriminator=lambda: discriminator(wrapper(layers.Dense(4, dtype="mixed_float16")))),
         *(NetworkError, "float16", "bfloat16"),
     )

@@ -344,6 +344,6 @@ def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
 
 
 def all_layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    """Yields networks with all layers inside of them, at any depth, also those that a layer wraps or owns."""
+    """Yields networks with all layers inside them, at any depth, also those that a layer wraps or owns."""
     for network in networks:
         yield from network._flatten_layers()  # `layers` omits those of a layer; a test fails if this method changes

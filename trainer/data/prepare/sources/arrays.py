@@ -76,7 +76,7 @@ class ArraySource(Source):
         notes: Sequence[str] = (),
     ) -> None:
         self._array = array
-        self._is_found = image_range is None
+        self._has_found_range = image_range is None
         self._image_bytes = count_bytes(array.shape[1:], array.dtype)
         (self._low, self._high), digest = _read_range(array, image_range)
         settings = digest, array.shape, array.dtype.str, self._low, self._high
@@ -100,7 +100,7 @@ class ArraySource(Source):
         values = values.transpose(1, 2, 0) if self._channels_first else values
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError("has NaN or infinite pixels; correct or remove it")
-        if self._is_found and values.dtype.kind == "f" and has_other_scale(values, (self._low, self._high)):
+        if self._has_found_range and values.dtype.kind == "f" and has_other_scale(values, (self._low, self._high)):
             raise DataError(
                 "has no pixels above 1, in an array with pixels up to 255; scale all images to the same range, or pass "
                 "--image_range=0..255 if it is almost black"
