@@ -105,7 +105,7 @@ def _no_xla_in_fast_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         compiled_state,
         "resolve_jit_compile",
-        lambda jit_compile, networks: resolve(False if jit_compile == "auto" else jit_compile, networks),
+        lambda jit_compile, *facts: resolve(False if jit_compile == "auto" else jit_compile, *facts),
     )
 
 

@@ -104,18 +104,36 @@ def chosen(config, can_use_bfloat16, shape=(28, 28, 1)):
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_it(name):
+def test_a_recipe_uses_bfloat16_if_the_cpu_supports_it_and_else_xla_without_convolutions(name):
     context = recipes.RecipeContext(image_shape=(32, 32, 3), num_images=5000, num_classes=10, size="small")
     config = recipes.get(name, context)
-    has_convolutions = config.architecture != "mlp"
-    fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
-    assert chosen(config, True, (32, 32, 3)) == fast
-    assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
+    assert chosen(config, True, (32, 32, 3)) == ("bfloat16", "off")
+    assert chosen(config, False, (32, 32, 3)) == ("float32", "on" if config.architecture == "mlp" else "off")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "expected"),
+    [
+        ("vanilla", {}, ("float32", "on")),
+        ("vanilla", {"precision": "bfloat16"}, ("bfloat16", "on")),
+        ("digits", {}, ("bfloat16", "off")),
+    ],
+)
+def test_a_gpu_uses_bfloat16_for_convolutions_and_xla_for_other_networks(monkeypatch, recipe, settings, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["gpu"])
+    assert chosen(recipes.get(recipe).override(**settings), True) == expected
+
+
+@pytest.mark.parametrize(("precision", "jit_compile"), [("float32", "on"), ("bfloat16", "off")])
+def test_the_choice_of_xla_follows_a_stated_precision(precision, jit_compile):
+    config = recipes.get("vanilla").override(precision=precision)
+    assert chosen(config, True) == (precision, jit_compile)
 
 
 def test_auto_compiles_networks_without_convolutions():
     dense, convolution = keras.layers.Dense(1), keras.layers.Conv2D(1, 3)
     assert resolve_jit_compile("auto", {"generator": dense})
+    assert not resolve_jit_compile("auto", {"generator": dense}, "bfloat16")
     assert not resolve_jit_compile("auto", {"generator": dense, "discriminator": convolution})
 
 

@@ -245,15 +245,15 @@ class Settings:
     )
     jit_compile: str = setting(
         JitCompile.AUTO,
-        "Compile the phases with XLA. auto: only for networks without convolutions, where XLA is faster. A resumed run "
-        "keeps the choice.",
+        "Compile the phases with XLA. auto: only for networks without convolutions, and not in bfloat16 on a CPU. A "
+        "resumed run keeps the choice.",
         choices=JitCompile,
     )
     precision: str = setting(
         Precision.AUTO,
         "Precision of the networks' computations. Weights, losses, and optimizers are always float32. auto: bfloat16 "
-        "for networks with convolutions on CPUs with AMX-BF16 or AVX512-BF16 and on GPUs of compute capability 8.0 or "
-        "more, else float32. A resumed run keeps the choice on any machine.",
+        "on CPUs with AMX-BF16 or AVX512-BF16, and for networks with convolutions on GPUs of compute capability 8.0 or "
+        "more; else float32. A resumed run keeps the choice on any machine.",
         choices=Precision,
     )
     max_weights: int = setting(

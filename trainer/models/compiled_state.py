@@ -19,7 +19,7 @@ from trainer.models.validation import (
     check_expects,
     check_optimizer_groups,
     check_scope,
-    has_convolutions,
+    gains_from_xla,
     names_with_role,
     policy_of,
 )
@@ -268,14 +268,23 @@ def build_networks(
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
 
 
-def resolve_jit_compile(jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer]) -> bool:
-    """Resolves `auto`: XLA on for networks without convolutions, for which it is faster on CPUs.
+def resolve_jit_compile(
+    jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer], precision: str | None = None
+) -> bool:
+    """Resolves `auto`: XLA is on for networks that train faster with it.
+
+    Args:
+        jit_compile: True, False, or `auto`.
+        networks: Networks to train.
+        precision: Precision of the networks, as for `compile`.
 
     Raises:
-        ConfigError: If `jit_compile` is none of True, False and `auto`.
+        ConfigError: If `jit_compile` has another value.
     """
     check_choice("jit_compile", jit_compile, (True, False, "auto"))
-    return not has_convolutions(networks.values()) if jit_compile == "auto" else bool(jit_compile)
+    if jit_compile != "auto":
+        return bool(jit_compile)
+    return gains_from_xla(networks.values(), keras.DTypePolicy(policy_of(precision)).compute_dtype)
 
 
 def check_no_other_state(gan: CompiledModel, networks: Mapping[str, keras.layers.Layer]) -> None:

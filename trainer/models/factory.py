@@ -29,7 +29,7 @@ from trainer.models.gan import GAN
 from trainer.models.pix2pix import Pix2Pix
 from trainer.models.registry import MODELS
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_expects, has_convolutions, names_with_role
+from trainer.models.validation import check_expects, gains_from_xla, has_convolutions, names_with_role
 from trainer.models.weight_limit import check_num_weights, without_weights
 from trainer.registry import check_known, is_from_package
 from trainer.training.processors import supports_bfloat16
@@ -112,8 +112,8 @@ def with_compute_settings(
     """Checks that the networks of a config can be built, and replaces `precision=auto` and `jit_compile=auto`.
 
     The networks are built without memory for weights. The values that replace `auto` are those that train fastest.
-    Networks without convolutions take XLA and float32: they are faster with XLA, which makes bfloat16 no faster. A
-    model or an architecture that is not one of this package takes float32, because its code may expect that.
+    Networks without convolutions take bfloat16 only on CPUs, where it was measured. A model or an architecture that is
+    not one of this package takes float32, because its code may expect that.
 
     Args:
         config: Resolved config.
@@ -130,15 +130,15 @@ def with_compute_settings(
         gan = create_gan(config, image_shape, num_classes, **facts)
         built = gan.get_networks()
     _check_networks(config, gan, built)
-    convolves = has_convolutions(built.values())
-    changes: dict[str, str] = {}
-    if config.jit_compile == JitCompile.AUTO:
-        changes["jit_compile"] = JitCompile.OFF if convolves else JitCompile.ON
     if config.precision == Precision.AUTO:
         is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
-        is_fast = convolves and can_use_bfloat16 and is_own
-        changes["precision"] = Precision.BFLOAT16 if is_fast else Precision.FLOAT32
-    return config.override(**changes)
+        gains = has_convolutions(built.values()) or not tf.config.list_physical_devices("GPU")
+        is_fast = can_use_bfloat16 and gains and is_own
+        config = config.override(precision=Precision.BFLOAT16 if is_fast else Precision.FLOAT32)
+    if config.jit_compile == JitCompile.AUTO:
+        uses_xla = gains_from_xla(built.values(), config.precision)
+        config = config.override(jit_compile=JitCompile.ON if uses_xla else JitCompile.OFF)
+    return config
 
 
 def _check_networks(config: TrainConfig, gan: GAN, built: Mapping[str, keras.layers.Layer]) -> None:

@@ -265,7 +265,7 @@ class GAN(SamplingModel):
                 it.
             ema_half_life_images: Half-life in images of the generator's EMA, which is used for sampling; 0 for none. A
                 number is ramped up early in training; a function of the step is used as it is.
-            jit_compile: Whether to use XLA; `auto` uses it if the networks have no convolution.
+            jit_compile: Whether to use XLA; `auto` uses it if the networks train faster with it.
             precision: `float32` or `bfloat16`; None for that of Keras's global dtype policy.
             max_weights: Largest number of weights of all networks together, EMA networks included. Larger networks are
                 rejected before memory is taken for them.
@@ -315,7 +315,7 @@ class GAN(SamplingModel):
             update_order=update_order,
             discriminator_repeats=discriminator_repeats,
             ema_half_life_images=ema_half_life_images,
-            jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks),
+            jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks, precision),
             accumulate_steps=accumulate_steps,
         )
         self._set_keras_attributes()
