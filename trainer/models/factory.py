@@ -112,8 +112,8 @@ def with_compute_settings(
     """Checks that the networks of a config can be built, and replaces `precision=auto` and `jit_compile=auto`.
 
     The networks are built without memory for weights. The values that replace `auto` are those that train fastest.
-    Networks without convolutions take bfloat16 only on CPUs, where it was measured. A model or an architecture that is
-    not one of this package takes float32, because its code may expect that.
+    Networks without convolutions take float32: what their quality loses in bfloat16 is not known. A model or an
+    architecture that is not one of this package takes float32, because its code may expect that.
 
     Args:
         config: Resolved config.
@@ -132,8 +132,7 @@ def with_compute_settings(
     _check_networks(config, gan, built)
     if config.precision == Precision.AUTO:
         is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
-        gains = has_convolutions(built.values()) or not tf.config.list_physical_devices("GPU")
-        is_fast = can_use_bfloat16 and gains and is_own
+        is_fast = has_convolutions(built.values()) and can_use_bfloat16 and is_own
         config = config.override(precision=Precision.BFLOAT16 if is_fast else Precision.FLOAT32)
     if config.jit_compile == JitCompile.AUTO:
         uses_xla = gains_from_xla(built.values(), config.precision)
