@@ -112,7 +112,7 @@ def with_compute_settings(
     """Checks that the networks of a config can be built, and replaces `precision=auto` and `jit_compile=auto`.
 
     The networks are built without memory for weights. The values that replace `auto` are those that train fastest.
-    Networks without convolutions take float32: what their quality loses in bfloat16 is not known. A model or an
+    Networks without convolutions take float32, because few of them have been compared in bfloat16. A model or an
     architecture that is not one of this package takes float32, because its code may expect that.
 
     Args:
