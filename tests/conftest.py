@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from trainer.config.train_config import TrainConfig
 from trainer.data.loading import Arrays, load
-from trainer.models import GAN, ImageTranslator, augment, compiled_state, from_config
+from trainer.models import GAN, ImageTranslator, augment, from_config, xla
 from trainer.models.factory import create_gan
 from trainer.serving import saved_model
 from trainer.training.distributed.strategy import create_mirrored
@@ -101,9 +101,9 @@ def _no_xla_in_fast_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     """Lets `GAN.compile` use XLA in fast tests only if they ask for it, because its compilation takes seconds."""
     if request.node.get_closest_marker("slow"):
         return
-    resolve = compiled_state.resolve_jit_compile
+    resolve = xla.resolve_jit_compile
     monkeypatch.setattr(
-        compiled_state,
+        xla,
         "resolve_jit_compile",
         lambda jit_compile, *facts: resolve(False if jit_compile == "auto" else jit_compile, *facts),
     )

@@ -17,10 +17,10 @@ from trainer.config import TrainConfig, recipes
 from trainer.environment import Environment
 from trainer.errors import ConfigError
 from trainer.models import with_compute_settings
-from trainer.models.compiled_state import resolve_jit_compile
 from trainer.models.factory import create_gan
 from trainer.models.registry import MODELS
 from trainer.models.validation import has_convolutions
+from trainer.models.xla import resolve_jit_compile
 from trainer.networks.registry import get as get_architecture
 from trainer.storage import RunDirectory
 from trainer.training import complete_config, processors, run as training_run
@@ -122,9 +122,9 @@ def test_dense_networks_in_bfloat16_use_xla_only_on_gpus(monkeypatch, devices, j
 
 def test_auto_compiles_networks_without_convolutions():
     dense, convolution = keras.layers.Dense(1), keras.layers.Conv2D(1, 3)
-    assert resolve_jit_compile("auto", {"generator": dense})
-    assert not resolve_jit_compile("auto", {"generator": dense}, "bfloat16")
-    assert not resolve_jit_compile("auto", {"generator": dense, "discriminator": convolution})
+    assert resolve_jit_compile("auto", [dense])
+    assert not resolve_jit_compile("auto", [dense], "bfloat16")
+    assert not resolve_jit_compile("auto", [dense, convolution])
 
 
 @pytest.mark.parametrize(("kind", "get"), [("model", MODELS.__getitem__), ("architecture", get_architecture)])

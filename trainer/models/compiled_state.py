@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import keras
 import tensorflow as tf
 
-from trainer.config.fields import check_choice, check_number, check_seed
+from trainer.config.fields import check_number, check_seed
 from trainer.errors import ConfigError, NetworkError, quote
 from trainer.models.frozen_layers import freeze_layers
 from trainer.models.objective import Objective
@@ -19,7 +19,6 @@ from trainer.models.validation import (
     check_expects,
     check_optimizer_groups,
     check_scope,
-    gains_from_xla,
     names_with_role,
     policy_of,
 )
@@ -266,25 +265,6 @@ def build_networks(
         names = quote(sorted(gan.unused_factories))
         raise NetworkError(f"networks has {names}, which no method of {type(gan).__name__} uses; remove them.")
     return networks if objective.augmenter is None else networks | {AUGMENTER: objective.augmenter}
-
-
-def resolve_jit_compile(
-    jit_compile: bool | str, networks: Mapping[str, keras.layers.Layer], precision: str | None = None
-) -> bool:
-    """Resolves `auto`: XLA is on for networks that train faster with it.
-
-    Args:
-        jit_compile: True, False, or `auto`.
-        networks: Networks to train.
-        precision: Precision of the networks, as for `compile`.
-
-    Raises:
-        ConfigError: If `jit_compile` has another value.
-    """
-    check_choice("jit_compile", jit_compile, (True, False, "auto"))
-    if jit_compile != "auto":
-        return bool(jit_compile)
-    return gains_from_xla(networks.values(), keras.DTypePolicy(policy_of(precision)).compute_dtype)
 
 
 def check_no_other_state(gan: CompiledModel, networks: Mapping[str, keras.layers.Layer]) -> None:

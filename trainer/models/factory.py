@@ -29,8 +29,9 @@ from trainer.models.gan import GAN
 from trainer.models.pix2pix import Pix2Pix
 from trainer.models.registry import MODELS
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_expects, gains_from_xla, has_convolutions, names_with_role
+from trainer.models.validation import check_expects, has_convolutions, names_with_role
 from trainer.models.weight_limit import check_num_weights, without_weights
+from trainer.models.xla import gains_from_xla
 from trainer.registry import check_known, is_from_package
 from trainer.training.processors import supports_bfloat16
 from trainer.training.schedules import Ramp, ScheduleLike

@@ -22,7 +22,7 @@ from trainer.config.fields import check_choice, check_number
 from trainer.data.pipeline.batching import Chunk
 from trainer.data.pipeline.pixel_ranges import IMAGE_RANGES
 from trainer.errors import NetworkError
-from trainer.models import compiled_state, initial_weights
+from trainer.models import compiled_state, initial_weights, xla
 from trainer.models.arrays import read_images
 from trainer.models.augmenter import create_augmenter
 from trainer.models.compiled_state import CompiledState
@@ -315,7 +315,7 @@ class GAN(SamplingModel):
             update_order=update_order,
             discriminator_repeats=discriminator_repeats,
             ema_half_life_images=ema_half_life_images,
-            jit_compile=compiled_state.resolve_jit_compile(jit_compile, networks, precision),
+            jit_compile=xla.resolve_jit_compile(jit_compile, networks.values(), precision),
             accumulate_steps=accumulate_steps,
         )
         self._set_keras_attributes()

@@ -343,15 +343,6 @@ def has_convolutions(networks: Iterable[keras.layers.Layer]) -> bool:
     return any(isinstance(layer, (*_CONVOLUTIONS, *_OWN_CONVOLUTIONS)) for layer in all_layers(networks))
 
 
-def gains_from_xla(networks: Iterable[keras.layers.Layer], precision: str) -> bool:
-    """Returns whether networks train faster with XLA.
-
-    Those without convolutions do, except in bfloat16 on a CPU, where XLA computes matrix products in float32.
-    """
-    is_exception = precision != "float32" and not tf.config.list_physical_devices("GPU")
-    return not is_exception and not has_convolutions(networks)
-
-
 def all_layers(networks: Iterable[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
     """Yields networks with all layers inside them, at any depth, also those that a layer wraps or owns."""
     for network in networks:
