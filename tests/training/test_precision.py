@@ -104,20 +104,23 @@ def chosen(config, can_use_bfloat16, shape=(28, 28, 1)):
 
 
 @pytest.mark.parametrize("name", recipes.names())
-def test_a_recipe_uses_bfloat16_if_it_has_convolutions_and_the_machine_supports_it(name):
+def test_a_recipe_uses_bfloat16_if_the_machine_supports_it_and_else_xla_without_convolutions(name):
     context = recipes.RecipeContext(image_shape=(32, 32, 3), num_images=5000, num_classes=10, size="small")
     config = recipes.get(name, context)
-    has_convolutions = config.architecture != "mlp"
-    fast = ("bfloat16", "off") if has_convolutions else ("float32", "on")
-    assert chosen(config, True, (32, 32, 3)) == fast
-    assert chosen(config, False, (32, 32, 3)) == ("float32", fast[1])
+    assert chosen(config, True, (32, 32, 3)) == ("bfloat16", "off")
+    assert chosen(config, False, (32, 32, 3)) == ("float32", "on" if config.architecture == "mlp" else "off")
 
 
-@pytest.mark.parametrize(("devices", "jit_compile"), [([], "off"), (["gpu"], "on")])
-def test_dense_networks_in_bfloat16_use_xla_only_on_gpus(monkeypatch, devices, jit_compile):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: devices)
-    config = recipes.get("vanilla").override(precision="bfloat16")
-    assert chosen(config, True) == ("bfloat16", jit_compile)
+@pytest.mark.parametrize(("recipe", "expected"), [("vanilla", ("bfloat16", "on")), ("digits", ("bfloat16", "off"))])
+def test_a_gpu_uses_bfloat16_and_also_xla_without_convolutions(monkeypatch, recipe, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["gpu"])
+    assert chosen(recipes.get(recipe), True) == expected
+
+
+@pytest.mark.parametrize(("precision", "jit_compile"), [("float32", "on"), ("bfloat16", "off")])
+def test_the_choice_of_xla_follows_a_stated_precision(precision, jit_compile):
+    config = recipes.get("vanilla").override(precision=precision)
+    assert chosen(config, True) == (precision, jit_compile)
 
 
 def test_auto_compiles_networks_without_convolutions():

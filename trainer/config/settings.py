@@ -252,8 +252,8 @@ class Settings:
     precision: str = setting(
         Precision.AUTO,
         "Precision of the networks' computations. Weights, losses, and optimizers are always float32. auto: bfloat16 "
-        "for networks with convolutions on CPUs with AMX-BF16 or AVX512-BF16 and on GPUs of compute capability 8.0 or "
-        "more, else float32. A resumed run keeps the choice on any machine.",
+        "on CPUs with AMX-BF16 or AVX512-BF16 and on GPUs of compute capability 8.0 or more, else float32. A resumed "
+        "run keeps the choice on any machine.",
         choices=Precision,
     )
     max_weights: int = setting(

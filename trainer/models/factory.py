@@ -29,7 +29,7 @@ from trainer.models.gan import GAN
 from trainer.models.pix2pix import Pix2Pix
 from trainer.models.registry import MODELS
 from trainer.models.translator import ImageTranslator
-from trainer.models.validation import check_expects, has_convolutions, names_with_role
+from trainer.models.validation import check_expects, names_with_role
 from trainer.models.weight_limit import check_num_weights, without_weights
 from trainer.models.xla import gains_from_xla
 from trainer.registry import check_known, is_from_package
@@ -113,8 +113,7 @@ def with_compute_settings(
     """Checks that the networks of a config can be built, and replaces `precision=auto` and `jit_compile=auto`.
 
     The networks are built without memory for weights. The values that replace `auto` are those that train fastest.
-    Networks without convolutions take float32, because few of them have been compared in bfloat16. A model or an
-    architecture that is not one of this package takes float32, because its code may expect that.
+    A model or an architecture that is not one of this package takes float32, because its code may expect that.
 
     Args:
         config: Resolved config.
@@ -133,8 +132,7 @@ def with_compute_settings(
     _check_networks(config, gan, built)
     if config.precision == Precision.AUTO:
         is_own = is_from_package(MODELS[config.model]) and not networks.is_custom(config.architecture)
-        is_fast = has_convolutions(built.values()) and can_use_bfloat16 and is_own
-        config = config.override(precision=Precision.BFLOAT16 if is_fast else Precision.FLOAT32)
+        config = config.override(precision=Precision.BFLOAT16 if can_use_bfloat16 and is_own else Precision.FLOAT32)
     if config.jit_compile == JitCompile.AUTO:
         uses_xla = gains_from_xla(built.values(), config.precision)
         config = config.override(jit_compile=JitCompile.ON if uses_xla else JitCompile.OFF)
