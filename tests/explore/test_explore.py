@@ -223,3 +223,17 @@ def test_a_bad_body_gets_a_sentence(server, body, headers, status):
 
 def test_a_port_that_is_in_use_is_refused(server, explorer):
     check_refusal(lambda: ExploreServer(explorer, server.server_port), ConfigError, f"port={server.server_port}")
+
+
+def test_a_client_may_omit_the_default_port(explorer):
+    try:
+        server = ExploreServer(explorer, 80)
+    except ConfigError:
+        pytest.skip("port 80 is not available to this user")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for host in ("127.0.0.1", "localhost:80"):
+            assert request(server, f"/{server.token}/facts", Host=host)[0] == 200
+    finally:
+        server.shutdown()
+        server.finish()

@@ -17,6 +17,7 @@ from trainer.explore.points import Explorer
 _logger = logging.getLogger(__name__)
 
 _HOST = "127.0.0.1"
+_DEFAULT_PORT = 80  # browsers omit it from addresses
 _MAX_BODY_BYTES = 64 * 1024
 _END_SECS = 10.0
 _TEXT = "text/plain; charset=utf-8"
@@ -46,7 +47,9 @@ class ExploreServer(ThreadingHTTPServer):
             raise ConfigError(
                 f"port={port} is not available ({error.strerror}); choose another one, or 0 for a free one."
             ) from error
-        self.hosts = frozenset(f"{name}:{self.server_port}" for name in (_HOST, "localhost"))
+        names = frozenset((_HOST, "localhost"))
+        without_port = names if self.server_port == _DEFAULT_PORT else frozenset()
+        self.hosts = without_port | {f"{name}:{self.server_port}" for name in names}
 
     @property
     def address(self) -> str:
