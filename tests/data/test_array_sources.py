@@ -67,8 +67,9 @@ def test_color_images_with_alpha_have_their_channels_last(save):
 def read(path, **options):
     """Returns the images [N, H, W, C], the class name of each image, and the notes of a source."""
     with open_source(str(path), options=SourceOptions(**options)) as source:
+        notes = " ".join([*source.notes, *source.class_notes])
         labels = [source.class_names[item.label] for item in source.items]
-        return np.stack([source.read(index) for index in range(len(labels))]), labels, " ".join(source.notes)
+        return np.stack([source.read(index) for index in range(len(labels))]), labels, notes
 
 
 def names_of(classes):

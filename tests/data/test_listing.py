@@ -30,8 +30,9 @@ def make(request, tmp_path):
 def classes_of(path, **options):
     """Returns the class name of each image of a source, by its name, and the notes of the source."""
     with open_source(str(path), options=SourceOptions(**options)) as source:
+        notes = " ".join([*source.notes, *source.class_notes])
         assert all(source.read(index) == PNG for index in range(len(source.items)))
-        return {item.name: source.class_names[item.label] for item in source.items}, " ".join(source.notes)
+        return {item.name: source.class_names[item.label] for item in source.items}, notes
 
 
 def images(*names):
@@ -195,6 +196,10 @@ def test_nothing_is_reported_about_plain_folders(make):
         "a/._1.png": b"x",
     }
     assert classes_of(make(files)) == ({"a/1.png": "a", "a/2.png": "a", "b/3.png": "b"}, "")
+
+
+def test_nothing_is_reported_about_a_single_outer_folder(make):
+    assert classes_of(make(images("photos/1.png", "photos/2.png")))[1] == ""
 
 
 REFUSED = {

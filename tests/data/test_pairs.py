@@ -88,6 +88,13 @@ def test_folders_of_other_names_are_pairs(tmp_path, make, flags, is_swapped):
     assert arrays.info.input_channels == (3 if is_swapped else 1)
 
 
+@pytest.mark.parametrize("names", ["{}.png", "night/{}.png"])
+def test_folders_of_pairs_are_not_reported_as_classes(tmp_path, capsys, names):
+    prepare(make_folders(tmp_path / "files", names=names), tmp_path / "set", "--paired")
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records and {record["severity"] for record in records} == {"INFO"}
+
+
 def test_names_may_differ_in_their_suffix_and_archives_are_read(tmp_path):
     make_folders(tmp_path)
     with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as archive:

@@ -65,9 +65,10 @@ def write_tfrecord(path, records, compression=""):
 def read(path, **options):
     """Returns the images, the class name of each image, the class names, and the notes of a source."""
     with open_source(str(path), options=SourceOptions(**options)) as source:
+        notes = " ".join([*source.notes, *source.class_notes])
         images = [source.read(index) for index in range(len(source.items))]
         labels = [source.class_names[item.label] for item in source.items]
-        return images, labels, source.class_names, " ".join(source.notes)
+        return images, labels, source.class_names, notes
 
 
 @pytest.mark.parametrize("names", [["crane", "cat", "crane", "fox"], ["a", "a", "a"], ["1", "2", 1]], ids=str)

@@ -241,7 +241,7 @@ def _plan(
     kind = "pair" if example_flags.is_paired(values) else "image"
     num_items, num_classes = count_of(len(source.items), kind), count_of(len(source.class_names), "class")
     _logger.info(f"{name} has {num_items} in {num_classes}.")
-    for note in source.notes:
+    for note in (*source.notes, *source.class_notes):
         _logger.warning(note)
     plan = plan_conversion(source, options)
     _logger.info(messages.describe_plan(plan, options))

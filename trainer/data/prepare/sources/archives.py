@@ -69,7 +69,7 @@ class ZipSource(Source):
         except TrainerError:
             self.close()
             raise
-        self.items, self.class_names = listing.items, listing.class_names
+        self.items, self.class_names, self.class_notes = listing.items, listing.class_names, listing.class_notes
         checksums = (self._members[item.name].CRC for item in self.items)
         self.content_digest = hashlib.sha256(np.fromiter(checksums, "<u4").tobytes()).hexdigest()
         self.notes = [*listing.notes, *_describe_repeated(map(_name_of, self._archive.members))]
@@ -127,7 +127,7 @@ class TarSource(OneFileSource):
         except TrainerError:
             self._file.close()
             raise
-        self.items, self.class_names = listing.items, listing.class_names
+        self.items, self.class_names, self.class_notes = listing.items, listing.class_names, listing.class_notes
         self.notes = [*listing.notes, *_describe_repeated(names)]
 
 

@@ -85,7 +85,7 @@ class ArraySource(Source):
         self.class_names = class_names
         self.items = _ArrayItems(array.name, labels)
         self._channels_first = _has_channels_first(array.shape)
-        self.notes = [*notes, *describe_classes(class_names, len(labels))]
+        self.notes, self.class_notes = [*notes], describe_classes(class_names, len(labels))
         if self._channels_first:
             self.notes.append(f"{array.name} has the shape {list(array.shape)}, which is read as [N, C, H, W].")
         self._file = array.path.open("rb")

@@ -66,6 +66,7 @@ class Source(abc.ABC):
         items: Images in the order of the source.
         class_names: Class names by label.
         notes: Sentences about files that are skipped and about content that looks like a mistake.
+        class_notes: Sentences about classes that look like a mistake.
         condition_names: Names of the conditions, if each class is a vector of conditions.
         has_files: Whether `read` returns the bytes of files, which `copy` can write.
         content_digest: Digest of the content of all images. Empty: only reading every image can give it.
@@ -76,6 +77,7 @@ class Source(abc.ABC):
     items: Sequence[Item]
     class_names: tuple[str, ...]
     notes: Sequence[str] = ()
+    class_notes: Sequence[str] = ()
     condition_names: tuple[str, ...] = ()
     has_files = False
     content_digest: str = ""

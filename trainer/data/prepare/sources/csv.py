@@ -55,7 +55,7 @@ class ListedSource(FilesSource):
                 raise DataError(f"{describe(number)} has no {'label' if path else 'path'}; fill it in.")
         self.class_names = tuple(sorted(dict.fromkeys(label for _, _, label in rows), key=natural_sort_key))
         labels = {name: label for label, name in enumerate(self.class_names)}
-        self.notes = describe_classes(self.class_names, len(rows))
+        self.class_notes = describe_classes(self.class_names, len(rows))
         names = [_relative_name(path, folder, describe(row)) for row, path, _ in rows]
         names, self._sizes, self.content_digest = _find_files(folder, names)
         self.items = [Item(name, labels[label]) for name, (_, _, label) in zip(names, rows, strict=True)]

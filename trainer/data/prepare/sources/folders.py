@@ -33,7 +33,8 @@ class FolderSource(FilesSource):
             return read_file(folder / name, sizes[name], MAX_METADATA_BYTES)
 
         listing = list_images(sizes, str(folder), folder.name, options, read, self._subfolders)
-        self.items, self.class_names, self.notes = listing.items, listing.class_names, listing.notes
+        self.items, self.class_names = listing.items, listing.class_names
+        self.notes, self.class_notes = listing.notes, listing.class_notes
         self._sizes = np.fromiter((sizes[item.name] for item in self.items), np.int64, len(self.items))
 
     def _subfolders(self, prefix: str) -> Iterator[str]:

@@ -44,12 +44,14 @@ class Listing:
     Attributes:
         items: Images, sorted by class, then in natural order.
         class_names: Class names by label.
-        notes: Sentences about files that are left out and about content that looks like a mistake.
+        notes: Sentences about files that are left out.
+        class_notes: Sentences about classes that look like a mistake.
     """
 
     items: list[Item]
     class_names: tuple[str, ...]
     notes: list[str]
+    class_notes: list[str]
 
 
 def is_image(name: str) -> bool:
@@ -104,7 +106,7 @@ def list_images(
             f"Hidden images are left out: {num_hidden:,}. To use them, rename files and folders that begin with a dot."
         )
     if not images:
-        return Listing([], (), notes)
+        return Listing([], (), notes, [])
     paths, more = _remove_outer_folders(_paths_of(images), options.split, source)
     notes += more
     wants_labels = options.label_field != NO_LABELS
@@ -119,21 +121,22 @@ def list_images(
             f"label_field={quote(options.label_field)} needs a metadata.csv or metadata.jsonl with this column, and "
             f"{source} has none; omit it, or pass --label_field={NO_LABELS} for one class."
         )
+    class_notes = []
     if labels:
         class_of = _classes_of_metadata(paths, labels, images, source)
     elif labels is not None:
         class_of = dict.fromkeys(paths, flat_class)
     else:
         class_of = _classes_of_folders(paths, flat_class)
-        notes += _describe_folders(paths, others, subfolders)
+        class_notes += _describe_folders(paths, others, subfolders)
     class_names = tuple(sorted(dict.fromkeys(class_of.values()), key=natural_sort_key))
-    notes += describe_classes(class_names, len(paths))
+    class_notes += describe_classes(class_names, len(paths))
     numbers = {name: label for label, name in enumerate(class_names)}
     names_of_class: list[list[str]] = [[] for _ in class_names]
     for name in paths:
         names_of_class[numbers[class_of[name]]].append(name)
     items = [Item(name, label) for label, members in enumerate(names_of_class) for name in _sort(members)]
-    return Listing(items, class_names, notes)
+    return Listing(items, class_names, notes, class_notes)
 
 
 def describe_classes(class_names: Sequence[str], num_images: int) -> list[str]:
@@ -259,7 +262,7 @@ def _describe_folders(paths: _Paths, others: Sequence[str], subfolders: Callable
     if empty:
         notes.append(f"These folders have no images and are not classes: {list_some(map(quote, empty), _MAX_LISTED)}.")
     parts = sorted(name for name in classes if _PARTS.fullmatch(name))
-    if parts:
+    if parts and len(classes) > 1:
         notes.append(
             f"Classes have the names of parts of examples: {list_some(map(quote, parts), _MAX_LISTED)}. If they are "
             f"no classes, pass one of the folders as --source, or --label_field={NO_LABELS}."

@@ -55,7 +55,7 @@ def pair_halves(source: Source, input_side: str | None = None) -> PairedSource:
     side = input_side or SIDES[0]
     if side not in SIDES:
         raise ConfigError(f"input={quote(side)} is no half of an image; give {' or '.join(SIDES)}.")
-    return PairedSource(source, source, SIDES[1 - SIDES.index(side)], source.notes)
+    return PairedSource(source, source, SIDES[1 - SIDES.index(side)], [*source.notes, *source.class_notes])
 
 
 def pair_folders(source: Source, name: str, input_folder: str | None = None, max_unpaired: int = 0) -> PairedSource:

@@ -63,7 +63,7 @@ class ParquetPathsSource(ListedSource):
                     label = _class_name(labels[0], names, describe(len(rows))) if labels else folder.name
                     rows.append((len(rows), _path(path_value, path_column, describe(len(rows))), label))
         self._set_items(rows, folder, describe)
-        self.notes = [*notes, *self.notes]
+        self.notes = notes
 
 
 def _choose_path_column(schema: Any, options: SourceOptions, name: str) -> str:

@@ -68,7 +68,7 @@ class RecordSource(OneFileSource):
             raise StorageError(f"{name} cannot be copied to {scratch} ({error.strerror}); free space there.") from error
         numbers, self.class_names = _number_labels(labels, class_names, name)
         self.items = [Item(item, int(number)) for item, number in zip(self._ranges, numbers, strict=True)]
-        self.notes = [*notes, *describe_classes(self.class_names, len(labels))]
+        self.notes, self.class_notes = notes, describe_classes(self.class_names, len(labels))
         self.content_digest = digest.hexdigest()
         self._file = path.open("rb")
 
