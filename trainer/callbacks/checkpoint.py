@@ -145,7 +145,7 @@ class Checkpoint(Periodic):
         if is_best:
             self._best_value = value
             name = own_name(self._best_name or "")
-            _logger.info(f"The checkpoint of step {self.model.step} has the best {name} of all checkpoints; it stays.")
+            _logger.info(f"Step {self.model.step} has the best {name} of all checkpoints, so it is kept.")
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self.model.step != self.saved_step and (not self.model.preempted or self._is_finite()):
