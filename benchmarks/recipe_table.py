@@ -41,6 +41,7 @@ _HEADER = (
     "modes / KL",
     "cycle error",
     "images/s",
+    "computes in",
     "outcome",
     "samples",
 )
@@ -212,6 +213,7 @@ def _cells(row: Row, record: Record | None, has_thumbnail: bool) -> list[str]:
         _modes(record),
         _value(record, "cycle_error"),
         MISSING if record.images_per_sec is None else f"{record.images_per_sec:,.0f}",
+        record.precision or MISSING,
         outcome,
         f"![samples of {row.name}](images/recipes/{row.name}.png)" if has_thumbnail else MISSING,
     ]
