@@ -7,6 +7,7 @@ import string
 import sys
 import threading
 from http import HTTPStatus
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any, cast
@@ -17,7 +18,6 @@ from trainer.explore.points import Explorer
 _logger = logging.getLogger(__name__)
 
 _HOST = "127.0.0.1"
-_DEFAULT_PORT = 80  # browsers omit it from addresses
 _MAX_BODY_BYTES = 64 * 1024
 _END_SECS = 10.0
 _TEXT = "text/plain; charset=utf-8"
@@ -48,7 +48,7 @@ class ExploreServer(ThreadingHTTPServer):
                 f"port={port} is not available ({error.strerror}); choose another one, or 0 for a free one."
             ) from error
         names = frozenset((_HOST, "localhost"))
-        without_port = names if self.server_port == _DEFAULT_PORT else frozenset()
+        without_port = names if self.server_port == HTTP_PORT else frozenset()  # browsers omit this port
         self.hosts = without_port | {f"{name}:{self.server_port}" for name in names}
 
     @property
